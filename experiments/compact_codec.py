@@ -1,0 +1,25 @@
+"""Compact codec, phase 1: tokens (encoder, FSQ, acoustic decoder) from spectra.
+
+Command:  mdmspeech train --config experiments/compact_codec.py --workdir ~/.cache/mdmspeech/runs/codec
+Plan:     12.1 M parameters, 1,536 tokens a step: 0.11 TFLOP a step.
+"""
+
+from mdmspeech.training.config import base
+
+
+def get_config():
+    config = base()
+    config.stage = "codec"
+    config.phase = "tokens"
+    config.init_from = ""
+    config.codec = {}
+    config.data = dict(parts=("open",), batch=24, tokens=64)
+    config.train.log_every = 10
+    config.train.steps = 1100
+    config.train.eval_every = 400
+    config.train.save_every = 200
+    config.optim.lr = 1.5e-3
+    config.optim.warmup = 100
+    config.optim.b2 = 0.98
+    config.optim.weight_decay = 0.01
+    return config

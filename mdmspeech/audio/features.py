@@ -1,0 +1,127 @@
+"""Log-mel features as pure JAX functions of static shape, so that they run inside jit on any device.
+
+Two families: Whisper's (16 kHz, log10 of the power) for the speech encoder and for speech
+tokenizers of the S3 kind, and the natural-log mel of vocoders (`log_mel`), by default CosyVoice2's at 24 kHz.
+"""
+
+import dataclasses
+import functools
+import math
+
+import jax
+import jax.numpy as jnp
+import librosa
+import numpy as np
+
+from mdmspeech.errors import UserError
+
+WHISPER_RATE = 16_000
+WHISPER_HOP = 160  # 100 frames a second
+WHISPER_FFT = 400
+
+
+@dataclasses.dataclass(frozen=True)
+class MelConfig:
+    """Parameters of `log_mel`; the defaults are CosyVoice2's (50 frames a second at 24 kHz).
+
+    Attributes:
+      rate: Hz. n_fft, hop: samples; the window is a periodic Hann of n_fft. fmin, fmax: edges of the filters in Hz.
+      floor: smallest mel magnitude before the logarithm.
+    """
+
+    rate: int = 24_000
+    n_fft: int = 1920
+    hop: int = 480
+    num_mels: int = 80
+    fmin: float = 0.0
+    fmax: float | None = 8000.0
+    floor: float = 1e-5
+
+
+def frames(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
+    """Overlapping frames [B, 1 + (N - size) // hop, size].
+
+    Built from strided slices of gcd(size, hop) samples instead of a gather, whose gradient is a slow scatter.
+    """
+    unit = math.gcd(size, hop)
+    count = 1 + (wave_BN.shape[1] - size) // hop
+    units_BUG = wave_BN[:, : wave_BN.shape[1] // unit * unit].reshape(wave_BN.shape[0], -1, unit)
+    stride = hop // unit
+    parts = [units_BUG[:, j : j + (count - 1) * stride + 1 : stride] for j in range(size // unit)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def stft(wave_BN: jax.Array, n_fft: int, hop: int) -> jax.Array:
+    """Complex spectrum [B, T, n_fft/2+1] of un-centred frames under a periodic Hann window; pad before if you want centring."""
+    return jnp.fft.rfft(frames(wave_BN, n_fft, hop) * jnp.asarray(_hann(n_fft))[None, None, :], axis=-1)
+
+
+def log_mel(wave_BN: jax.Array, config: MelConfig = MelConfig()) -> jax.Array:
+    """Natural log of mel magnitudes [B, floor(N / hop), num_mels], with reflected edges (HiFi-GAN's convention).
+
+    Raises:
+      UserError: the wave is too short to be reflected.
+    """
+    spectrum = stft(_reflect(wave_BN, (config.n_fft - config.hop) // 2), config.n_fft, config.hop)
+    magnitude = jnp.sqrt(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + 1e-9)  # smooth at 0: has a gradient
+    filters_FM = _filters(config.rate, config.n_fft, config.num_mels, config.fmin, config.fmax)
+    return jnp.log(jnp.maximum(magnitude @ filters_FM, config.floor))
+
+
+def whisper_log_mel(wave_BN: jax.Array, num_mels: int = 80, *, end: str = "silence") -> jax.Array:
+    """Whisper's features [B, floor(N / 160), num_mels] of 16 kHz waves (Radford et al., 2022).
+
+    Power mel -> log10 with floor 1e-10 -> clipped at 8 below the row's maximum -> (x + 4) / 4.
+
+    Args:
+      num_mels: 80 (Whisper up to large-v2) or 128 (large-v3, S3).
+      end: what follows the wave: "silence" (a wave padded with zeros to any length, or not padded, has the same first frames:
+        what Whisper sees when it pads to 30 s, and what makes bucketed batches equal to single rows) or "reflect"
+        (Whisper's un-padded features; also S3's).
+
+    Raises:
+      UserError: the wave is too short, or an unknown `end`.
+    """
+    half = WHISPER_FFT // 2
+    if end == "reflect":
+        padded_BN = _reflect(wave_BN, half)
+    elif end == "silence":
+        padded_BN = jnp.pad(_reflect(wave_BN, half)[:, : half + wave_BN.shape[1]], ((0, 0), (0, half)))
+    else:
+        raise UserError(f"end must be 'silence' or 'reflect', got {end!r}")
+    spectrum = stft(padded_BN, WHISPER_FFT, WHISPER_HOP)[:, : wave_BN.shape[1] // WHISPER_HOP]  # the last frame is dropped
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    mel_BTM = jnp.log10(jnp.maximum(power @ _filters(WHISPER_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
+    loudest_B11 = mel_BTM.max(axis=(1, 2), keepdims=True)
+    return (jnp.maximum(mel_BTM, loudest_B11 - 8.0) + 4.0) / 4.0
+
+
+def pad_waves(waves: list[np.ndarray], length: int) -> np.ndarray:
+    """Stacks waves into float32 [B, length], zeros after each.
+
+    Raises:
+      UserError: a wave is longer than `length`.
+    """
+    out = np.zeros((len(waves), length), np.float32)
+    for row, wave_N in enumerate(waves):
+        if len(wave_N) > length:
+            raise UserError(f"wave {row} has {len(wave_N)} samples, the bucket only {length}; choose a longer bucket")
+        out[row, : len(wave_N)] = wave_N
+    return out
+
+
+def _reflect(wave_BN: jax.Array, pad: int) -> jax.Array:
+    if wave_BN.shape[1] <= pad:
+        raise UserError(f"a wave of {wave_BN.shape[1]} samples is too short for features; more than {pad} are needed")
+    return jnp.pad(wave_BN, ((0, 0), (pad, pad)), mode="reflect")
+
+
+@functools.lru_cache(maxsize=None)
+def _hann(size: int) -> np.ndarray:
+    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
+
+
+@functools.lru_cache(maxsize=None)
+def _filters(rate: int, n_fft: int, num_mels: int, fmin: float, fmax: float | None) -> np.ndarray:
+    """Slaney-normalised triangular filters [n_fft/2+1, num_mels]."""
+    return librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax).T.astype(np.float32)

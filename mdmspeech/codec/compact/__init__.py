@@ -1,0 +1,1 @@
+"""The compact codec: our own FSQ tokenizer and source-filter decoder, small enough to train on a laptop."""

@@ -1,0 +1,45 @@
+"""Random-access sources over the raw store, by part and split, for Grain."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mdmspeech.data.store import RecordStore, data_root
+from mdmspeech.errors import UserError
+
+HELD_OUT = 200  # recordings of each part that no training stage sees
+
+
+class Records:
+    """Some records of some stores, in a fixed order: `len`, `[i]`."""
+
+    def __init__(self, stores: Sequence[RecordStore], index: Sequence[tuple[int, int]]):
+        self._stores, self._index = stores, list(index)
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, i: int) -> dict:
+        store, record = self._index[i]
+        return self._stores[store][record]
+
+    def fields(self, i: int) -> dict:
+        """The record without its audio."""
+        store, record = self._index[i]
+        return self._stores[store].fields[record]
+
+
+def speech(root: str | Path | None, parts: Sequence[str], split: str) -> Records:
+    """Records of the answer voice. Splits: "train", "test"; a record without a `split` field is training data except every n-th one.
+
+    Raises `UserError` when a part is missing or the split is empty.
+    """
+    stores = [RecordStore(data_root(root) / "raw" / part) for part in parts]
+    index = []
+    for s, store in enumerate(stores):
+        every = max(len(store) // HELD_OUT, 2)
+        for i, record in enumerate(store.fields):
+            if record.get("split", "test" if i % every == 0 else "train") == split:
+                index.append((s, i))
+    if not index:
+        raise UserError(f"no {split} recordings in {', '.join(parts)} under {data_root(root)}; make them with: mdmspeech data")
+    return Records(stores, index)

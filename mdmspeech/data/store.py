@@ -1,0 +1,95 @@
+"""The raw store: recordings of one part of the corpus as shards of int16 audio plus a JSON line a record, safe against being killed.
+
+    <folder>/00012-1f2e3d4c.pcm     the shard's recordings one after another, little-endian int16
+    <folder>/00012-1f2e3d4c.jsonl   one line a recording: its fields, `rate`, `start` and `samples` (or `error` when it could not be made)
+
+Both are written under temporary names; the JSONL is renamed last, so a shard exists exactly when its index does. The hex part of the name is a digest
+of the jobs, so a changed text makes a new shard and an unchanged one is never made twice.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from mdmspeech.errors import UserError
+
+Record = dict[str, Any]
+
+
+def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
+    """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech."""
+    chosen = root or os.environ.get("MDMSPEECH_HOME") or pathlib.Path.home() / ".cache" / "mdmspeech"
+    return pathlib.Path(chosen).expanduser()
+
+
+def write_shard(folder: pathlib.Path, name: str, recordings: list[tuple[Record, np.ndarray]]) -> None:
+    """Writes one shard: each item is the record's fields (with `rate`, Hz) and its audio, int16 [N] (empty for a failed record)."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pcm, index = folder / f"{name}.pcm", folder / f"{name}.jsonl"
+    lines, start = [], 0
+    for fields, audio in recordings:
+        lines.append(json.dumps({**fields, "start": start, "samples": len(audio)}, ensure_ascii=False))
+        start += len(audio)
+    with open(pcm.with_suffix(".pcm.part"), "wb") as file:
+        for _, audio in recordings:
+            file.write(audio.astype("<i2").tobytes())
+    index.with_suffix(".jsonl.part").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(pcm.with_suffix(".pcm.part"), pcm)
+    os.replace(index.with_suffix(".jsonl.part"), index)
+
+
+def shard_names(folder: pathlib.Path) -> list[str]:
+    """Names of the complete shards, in order."""
+    return sorted(path.stem for path in pathlib.Path(folder).glob("*.jsonl"))
+
+
+def remove_shard(folder: pathlib.Path, name: str) -> None:
+    """Deletes a shard, its index first, so that a kill in between leaves no index without audio."""
+    for suffix in (".jsonl", ".pcm"):
+        (folder / (name + suffix)).unlink(missing_ok=True)
+
+
+class RecordStore:
+    """Random access to a folder of shards. `store[i]` is the record's fields plus `audio`, int16 [N]; `store.fields[i]` leaves the audio on disk.
+
+    Failed records are skipped and kept in `failed`. Raises `UserError` when the folder holds no finished shard.
+    """
+
+    def __init__(self, folder: str | os.PathLike):
+        self.folder = pathlib.Path(folder)
+        names = shard_names(self.folder)
+        if not names:
+            raise UserError(f"{self.folder} holds no recordings; make them with: mdmspeech data")
+        self.fields: list[Record] = []
+        self.failed: list[Record] = []
+        self._shard_of: list[str] = []
+        for name in names:
+            for line in (self.folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+                record = json.loads(line)
+                if "error" in record:
+                    self.failed.append(record)
+                else:
+                    self.fields.append(record)
+                    self._shard_of.append(name)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def __getitem__(self, i: int) -> Record:
+        record = self.fields[i]
+        path = self.folder / f"{self._shard_of[i]}.pcm"
+        audio = np.fromfile(path, "<i2", record["samples"], offset=2 * record["start"])
+        if len(audio) != record["samples"]:
+            raise UserError(f"{path} is truncated at record {record['id']!r}; delete it and its .jsonl and run mdmspeech data again")
+        return {**record, "audio": audio}
+
+    def __iter__(self) -> Iterator[Record]:
+        return (self[i] for i in range(len(self)))
+
+    def hours(self) -> float:
+        """Hours of audio in the store."""
+        return sum(r["samples"] / r["rate"] for r in self.fields) / 3600

@@ -1,0 +1,23 @@
+"""Speech synthesisers behind one call: `load(engine).speak(job)` returns a `Rendered`."""
+
+import functools
+import importlib
+
+from mdmspeech.data.voices.base import Engine, Job, Rendered
+from mdmspeech.errors import UserError
+
+# engine name -> module and class; each module says where its engine comes from and under which licence
+ENGINES = {
+    "hibari": ("hibari", "Hibari"),
+}
+
+__all__ = ["ENGINES", "Engine", "Job", "Rendered", "load"]
+
+
+@functools.lru_cache(maxsize=None)
+def load(engine: str) -> Engine:
+    """The synthesiser of that name, loaded once a process. Raises `UserError` for an unknown or missing engine."""
+    if engine not in ENGINES:
+        raise UserError(f"there is no speech engine {engine!r}; known: {', '.join(ENGINES)}")
+    module, name = ENGINES[engine]
+    return getattr(importlib.import_module(f"mdmspeech.data.voices.{module}"), name)()

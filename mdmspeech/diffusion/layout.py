@@ -1,0 +1,109 @@
+"""Who may attend to whom: block-causal, causal, two-stream and cached masks, all from two integers a token (stream, block).
+
+Block-causal attention is full inside a block of `block` tokens and causal across blocks, the same in training and in
+decoding (method.md section 4). The two-stream layout [noisy ; clean] conditions a noisy block on the *clean* copies of the
+earlier blocks, which is exactly what decoding sees (BD3-LM, arXiv 2503.09573; method.md section 5).
+
+Every mask is bool and True means "may attend". Padding attends to nothing and is attended by nothing: a fully masked row must
+give zeros, not NaN, in the attention that uses it. B batch, L length, P blocks, K block size, T queries, S cache slots.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mdmspeech.errors import UserError
+
+CLEAN = 0
+NOISY = 1
+NO_END = 2**30  # "this row has no known end": larger than any position
+
+
+def block_index(positions, block: int):
+    """Block that each position belongs to: `positions // block`, any shape, numpy or jax. The block size must be positive."""
+    if block < 1:
+        raise UserError(f"block size {block}: a block holds at least one token")
+    return positions // block
+
+
+def allow(stream_q, block_q, stream_k, block_k):
+    """The two-stream rule, elementwise over broadcastable integer arrays (numpy or jax; also usable inside an attention kernel).
+
+    q may see k when: same stream and same block | q noisy, k clean, block_k < block_q | both clean, block_k <= block_q.
+    With every token clean this is plain block-causality, so one rule serves all backends.
+    """
+    same = (stream_q == stream_k) & (block_q == block_k)
+    noisy_to_past = (stream_q == NOISY) & (stream_k == CLEAN) & (block_k < block_q)
+    clean_to_past = (stream_q == CLEAN) & (stream_k == CLEAN) & (block_k <= block_q)
+    return same | noisy_to_past | clean_to_past
+
+
+def _with_padding(mask_LL: jax.Array, valid_BL: jax.Array | None) -> jax.Array:
+    if valid_BL is None:
+        return mask_LL[None]
+    return mask_LL[None] & valid_BL[:, :, None] & valid_BL[:, None, :]
+
+
+def block_causal_mask(length: int, block: int, valid_BL: jax.Array | None = None) -> jax.Array:
+    """bool [B or 1, L, L]: full inside a block, causal across blocks; B when `valid_BL` (bool [B, L]) is given, else 1."""
+    block_L = block_index(jnp.arange(length), block)
+    return _with_padding(block_L[None, :] <= block_L[:, None], valid_BL)
+
+
+def causal_mask(length: int, valid_BL: jax.Array | None = None) -> jax.Array:
+    """bool [B or 1, L, L]: each token sees itself and what is before it (the next-token Talker)."""
+    return block_causal_mask(length, 1, valid_BL)
+
+
+def two_stream_mask(length: int, block: int, valid_BL: jax.Array | None = None) -> jax.Array:
+    """bool [B or 1, 2L, 2L] for the layout [noisy ; clean] of the same L positions (see `allow`); `valid_BL` holds for both halves."""
+    block_L = block_index(jnp.arange(length), block)
+    blocks = jnp.concatenate([block_L, block_L])
+    streams = jnp.repeat(jnp.array([NOISY, CLEAN]), length)
+    mask = allow(streams[:, None], blocks[:, None], streams[None, :], blocks[None, :])
+    return _with_padding(mask, None if valid_BL is None else jnp.concatenate([valid_BL, valid_BL], axis=1))
+
+
+def two_stream_positions(length: int) -> jax.Array:
+    """int32 [2L]: positions of the layout [noisy ; clean]; both copies of a token stand at the same position."""
+    return jnp.tile(jnp.arange(length, dtype=jnp.int32), 2)
+
+
+def to_blocks(x_BL: jax.Array, block: int, fill) -> jax.Array:
+    """[B, L] -> [B, P, K] with P = ceil(L / K); the missing tail of the last block is `fill`."""
+    batch, length = x_BL.shape
+    blocks = -(-length // block)
+    padded = jnp.pad(x_BL, ((0, 0), (0, blocks * block - length)), constant_values=fill)
+    return padded.reshape(batch, blocks, block)
+
+
+def from_blocks(x_BPK: jax.Array, length: int) -> jax.Array:
+    """[B, P, K] -> [B, L]: the inverse of `to_blocks`."""
+    return x_BPK.reshape(x_BPK.shape[0], -1)[:, :length]
+
+
+# --- The cache of the block decoder -------------------------------------------------------------------------------------
+# Slot s holds the K/V of position s - K. The first K slots are scratch: while a row decodes its block 0 there is no earlier
+# block to commit, yet the fused forward always carries one; its K/V lands there and no real token ever sees it.
+
+
+def cache_slots(max_len: int, block: int) -> int:
+    """Slots a cache needs for utterances of up to `max_len` tokens: whole blocks, and one scratch block in front."""
+    return (-(-max_len // block) + 1) * block
+
+
+def cached_block_mask(last_block_B: jax.Array, query_blocks: int, block: int, slots: int, end_B: jax.Array) -> jax.Array:
+    """bool [B, T, S], T = query_blocks * K: the mask of one forward over the cache whose last query block is `last_block_B`.
+
+    Queries see every committed block, the blocks before theirs in this forward, and their own block. `end_B` int32: keys at
+    positions >= end_B are padding (pass NO_END for none). Scratch queries (block -1) see only scratch, so that no softmax is
+    empty; real queries never see scratch. Slots after the queries hold old or no content and are never seen.
+    """
+    query_T = jnp.arange(query_blocks * block) // block - (query_blocks - 1)
+    query_BT = last_block_B[:, None] + query_T[None, :]
+    key_S = jnp.arange(slots) // block - 1
+    position_S = jnp.arange(slots) - block
+    mask = key_S[None, None, :] <= query_BT[:, :, None]
+    real = (key_S[None, None, :] >= 0) | (query_BT[:, :, None] < 0)
+    return mask & real & (position_S[None, :] < end_B[:, None])[:, None, :]

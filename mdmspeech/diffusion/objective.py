@@ -1,0 +1,76 @@
+"""The training objective: cross-entropy on the hidden tokens only (absorbing state, method.md section 5).
+
+Sums and weights are returned apart, so that the caller adds them over micro-batches and devices *before* dividing: an average of
+averages weighs a short batch like a long one. `gather_masked` lists the hidden positions in a static number of places, so that
+the output projection, the widest product of a small Talker, runs on them alone. B batch, L length, N gathered, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0, z_loss: float = 0.0) -> jax.Array:
+    """f32 [...]: nats per position for `logits` [..., V] and integer `targets` [...].
+
+    `label_smoothing` e: target distribution (1 - e) one-hot + e uniform. `z_loss` z: adds z * logsumexp(logits)^2 (PaLM), which
+    keeps the logits from drifting.
+    """
+    logits = logits.astype(jnp.float32)
+    log_z = jax.nn.logsumexp(logits, axis=-1)
+    loss = log_z - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    if label_smoothing:
+        loss = (1.0 - label_smoothing) * loss + label_smoothing * (log_z - jnp.mean(logits, axis=-1))
+    if z_loss:
+        loss = loss + z_loss * jnp.square(log_z)
+    return loss
+
+
+def weighted_sum(values: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(sum of weight * value, sum of weights), f32 scalars; a position of weight 0 adds exactly 0, even if its value is not finite."""
+    weight = weight.astype(jnp.float32)
+    return jnp.sum(jnp.where(weight > 0, weight * values, 0.0)), jnp.sum(weight)
+
+
+def masked_cross_entropy(
+    logits_BLV: jax.Array, targets_BL: jax.Array, weight_BL: jax.Array, label_smoothing: float = 0.0, z_loss: float = 0.0
+) -> tuple[jax.Array, jax.Array]:
+    """(weighted loss sum in nats, weight sum). `weight_BL` is `Masking.weight_BL`: 0 on shown tokens and padding.
+
+    Works as well on gathered positions, [N, V], [N], [N]. For the LLaDA bound divide by the number of valid tokens; weights of
+    1/t sum to that on average.
+    """
+    return weighted_sum(cross_entropy(logits_BLV, _in_range(targets_BL, weight_BL), label_smoothing, z_loss), weight_BL)
+
+
+def accuracy(logits_BLV: jax.Array, targets_BL: jax.Array, weight_BL: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """(number of positions with weight > 0 whose best id is the target, number of positions with weight > 0), f32 scalars."""
+    hit = (jnp.argmax(logits_BLV, axis=-1) == targets_BL).astype(jnp.float32)
+    return weighted_sum(hit, (weight_BL > 0).astype(jnp.float32))
+
+
+def gather_masked(mask_BL: jax.Array, capacity: int) -> tuple[jax.Array, jax.Array]:
+    """(index_N int32, keep_N bool), N = capacity: flat places b * L + l of the hidden tokens, in order, then padding.
+
+    Padding has index 0 and keep False. Hidden tokens beyond the capacity are left out (the last rows first): choose it above the
+    largest expected rate, and watch `overflow`. For 32 rows of global Bernoulli 0.7 * B * L is six standard deviations away.
+    """
+    flat = mask_BL.reshape(-1)
+    (index_N,) = jnp.nonzero(flat, size=capacity, fill_value=0)
+    return index_N.astype(jnp.int32), jnp.arange(capacity) < jnp.sum(flat)
+
+
+def overflow(mask_BL: jax.Array, capacity: int) -> jax.Array:
+    """int32 scalar: hidden tokens that `gather_masked` leaves out; not 0 means that the capacity is too small."""
+    return jnp.maximum(jnp.sum(mask_BL) - capacity, 0).astype(jnp.int32)
+
+
+def gather(x_BLX: jax.Array, index_N: jax.Array) -> jax.Array:
+    """[B, L, ...] -> [N, ...]: the gathered positions' values (weights of padding must be zeroed with keep_N)."""
+    return x_BLX.reshape(-1, *x_BLX.shape[2:])[index_N]
+
+
+def _in_range(targets: jax.Array, weight: jax.Array) -> jax.Array:
+    # A target under weight 0 may be any filler (-1, or an id beyond the vocabulary), which take_along_axis would turn into NaN.
+    return jnp.where(weight > 0, targets, 0)

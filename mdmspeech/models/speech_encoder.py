@@ -1,0 +1,117 @@
+"""The speech encoder: Whisper's (Radford et al., 2022, arXiv 2212.04356), frozen in every system of ours.
+
+Log-mel at 100 frames a second -> two convolutions (the second halves the rate) -> sinusoid positions -> pre-norm Transformer
+-> states at 50 a second. Whisper pads all speech to 30 s; here any shorter length is encoded as it is, by slicing the table of
+positions, and rows of a bucketed batch can be masked so that each equals itself encoded alone.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from mdmspeech.errors import UserError
+from mdmspeech.nn.attention import Attention
+from mdmspeech.nn.mlp import GeluMLP
+from mdmspeech.nn.stack import LayerStack
+
+_NORM_EPS = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class SpeechEncoderConfig:
+    """Sizes of a Whisper encoder; the defaults are Whisper-base (20.6 M parameters).
+
+    Attributes:
+      max_positions: longest output, at 50 states a second (1500 = 30 s).
+      scan_layers: see `nn.stack`.
+    """
+
+    num_mels: int = 80
+    dim: int = 512
+    num_layers: int = 6
+    num_heads: int = 8
+    ffn_dim: int = 2048
+    max_positions: int = 1500
+    scan_layers: bool = False
+
+
+WHISPER_BASE = SpeechEncoderConfig()
+WHISPER_LARGE_V3 = SpeechEncoderConfig(num_mels=128, dim=1280, num_layers=32, num_heads=20, ffn_dim=5120, scan_layers=True)
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm attention in both directions + GELU MLP, with Whisper's biases (none on k). Called like every stacked layer."""
+
+    num_heads: int
+    ffn_dim: int
+
+    @nn.compact
+    def __call__(self, x_BTD, mask_BTS, rope=None, cache=None, write_at_B=None):
+        head_dim = x_BTD.shape[-1] // self.num_heads
+        attention = Attention(
+            self.num_heads, self.num_heads, head_dim, qkv_bias=True, k_bias=False, out_bias=True, name="attn"
+        )
+        attended_BTD, _ = attention(nn.LayerNorm(epsilon=_NORM_EPS, name="attn_norm")(x_BTD), mask_BTS)
+        x_BTD = x_BTD + attended_BTD
+        normed_BTD = nn.LayerNorm(epsilon=_NORM_EPS, name="mlp_norm")(x_BTD)
+        return x_BTD + GeluMLP(self.ffn_dim, name="mlp")(normed_BTD), None
+
+
+class SpeechEncoder(nn.Module):
+    """Log-mel frames -> speech states."""
+
+    config: SpeechEncoderConfig
+
+    @nn.compact
+    def __call__(self, mel_BTM: jax.Array, frame_mask_BT: jax.Array | None = None) -> jax.Array:
+        """Encodes log-mel features [B, T, num_mels] (100 a second) to states [B, ceil(T/2), D] (50 a second).
+
+        Args:
+          frame_mask_BT: bool, True = real frame, or None if all are. Padded frames influence nothing: a masked row equals the
+            row encoded alone. (Whisper itself does attend to its padding: give None and pad the wave to 30 s to have that.)
+
+        Raises:
+          UserError: more frames than the model has positions for, or another number of mel bins.
+        """
+        config = self.config
+        length = (mel_BTM.shape[1] + 1) // 2
+        if length > config.max_positions:
+            raise UserError(
+                f"speech of {mel_BTM.shape[1] / 100:g} s is too long for this encoder, the limit is {config.max_positions / 50:g} s"
+            )
+        if mel_BTM.shape[2] != config.num_mels:
+            raise UserError(f"this encoder takes {config.num_mels} mel bins, got {mel_BTM.shape[2]}; compute the features for it")
+        frames_BT1 = None if frame_mask_BT is None else frame_mask_BT[:, :, None].astype(mel_BTM.dtype)
+        x_BTM = mel_BTM if frames_BT1 is None else mel_BTM * frames_BT1
+        x_BTD = nn.gelu(nn.Conv(config.dim, (3,), padding=1, name="conv1")(x_BTM), approximate=False)
+        x_BTD = x_BTD if frames_BT1 is None else x_BTD * frames_BT1
+        x_BTD = nn.gelu(nn.Conv(config.dim, (3,), strides=2, padding=1, name="conv2")(x_BTD), approximate=False)
+        table_PD = self.param("positions", _sinusoid_init, (config.max_positions, config.dim))
+        x_BTD = x_BTD + table_PD[None, :length].astype(x_BTD.dtype)
+        mask_BTS = jnp.ones((1, length, length), bool)
+        if frame_mask_BT is not None:
+            mask_BTS = mask_BTS & frame_mask_BT[:, None, ::2]
+        layer_kwargs = FrozenDict(num_heads=config.num_heads, ffn_dim=config.ffn_dim)
+        x_BTD, _ = LayerStack(EncoderLayer, layer_kwargs, config.num_layers, config.scan_layers, name="layers")(x_BTD, mask_BTS)
+        return nn.LayerNorm(epsilon=_NORM_EPS, name="norm")(x_BTD)
+
+
+def frame_mask(num_frames_B: jax.Array, length: int) -> jax.Array:
+    """bool [B, length], True for the first `num_frames_B` frames of each row."""
+    return jnp.arange(length)[None, :] < num_frames_B[:, None]
+
+
+def sinusoids(length: int, dim: int) -> np.ndarray:
+    """Whisper's position table [length, dim]: sines then cosines, wavelengths from 2 pi to 10000 * 2 pi."""
+    rates = np.exp(-np.log(10000.0) / (dim // 2 - 1) * np.arange(dim // 2))
+    angles = np.arange(length)[:, None] * rates[None, :]
+    return np.concatenate([np.sin(angles), np.cos(angles)], axis=1).astype(np.float32)
+
+
+def _sinusoid_init(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    del key  # the table is fixed
+    return jnp.asarray(sinusoids(*shape))

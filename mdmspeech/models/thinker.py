@@ -1,0 +1,133 @@
+"""The Thinker: a causal text LLM of the Llama / Qwen2 / Qwen3 family, as a pure function of parameters and cache.
+
+It reads embeddings, not only token ids, because speech vectors stand in the prompt where a placeholder was. Decoding is in
+`models.generation`; importers of real checkpoints are in `interop`.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+from flax.core import FrozenDict
+
+from mdmspeech.nn.attention import KVCache
+from mdmspeech.nn.norms import RMSNorm
+from mdmspeech.nn.rope import rope_frequencies, rope_table
+from mdmspeech.nn.stack import LayerStack
+from mdmspeech.nn.transformer import LlamaBlock
+
+
+@dataclasses.dataclass(frozen=True)
+class ThinkerConfig:
+    """Sizes and switches; the defaults are SmolLM2-135M.
+
+    Attributes:
+      qkv_bias: True for Qwen2. qk_norm: True for Qwen3.
+      rope_scaling: None, or the items of a Hugging Face `rope_scaling` entry (a tuple of pairs, so that configs can be hashed).
+      tie_embeddings: the output layer is the transposed embedding.
+      scan_layers: see `nn.stack`.
+    """
+
+    vocab_size: int = 49152
+    dim: int = 576
+    num_layers: int = 30
+    num_heads: int = 9
+    num_kv_heads: int = 3
+    head_dim: int = 64
+    ffn_dim: int = 1536
+    rope_theta: float = 100_000.0
+    rope_scaling: tuple[tuple[str, Any], ...] | None = None
+    norm_eps: float = 1e-5
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    tie_embeddings: bool = True
+    scan_layers: bool = False
+
+
+SMOLLM2_135M = ThinkerConfig()
+QWEN3_8B = ThinkerConfig(
+    vocab_size=151936,
+    dim=4096,
+    num_layers=36,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=128,
+    ffn_dim=12288,
+    rope_theta=1e6,
+    norm_eps=1e-6,
+    qk_norm=True,
+    tie_embeddings=False,
+    scan_layers=True,
+)
+
+
+class Thinker(nn.Module):
+    """Embedding, layers, final norm and output layer as separate methods, so that only the needed logits are computed."""
+
+    config: ThinkerConfig
+
+    def setup(self) -> None:
+        config = self.config
+        self.embedding = nn.Embed(config.vocab_size, config.dim)
+        layer_kwargs = FrozenDict(
+            num_heads=config.num_heads,
+            num_kv_heads=config.num_kv_heads,
+            head_dim=config.head_dim,
+            ffn_dim=config.ffn_dim,
+            qkv_bias=config.qkv_bias,
+            qk_norm=config.qk_norm,
+            norm_eps=config.norm_eps,
+        )
+        self.layers = LayerStack(LlamaBlock, layer_kwargs, config.num_layers, config.scan_layers)
+        self.norm = RMSNorm(config.norm_eps)
+        if not config.tie_embeddings:
+            self.output = nn.Dense(config.vocab_size, use_bias=False)
+
+    def __call__(self, ids_BT: jax.Array) -> jax.Array:
+        """Token ids [B, T] -> logits [B, T, V], causal, positions 0..T-1 (training on text, parity, initialisation)."""
+        hidden_BTD, _ = self.states(self.embed(ids_BT))
+        return self.logits(hidden_BTD)
+
+    def embed(self, ids_BT: jax.Array) -> jax.Array:
+        """Token ids -> input embeddings [B, T, D]."""
+        return self.embedding(ids_BT)
+
+    def states(
+        self,
+        x_BTD: jax.Array,
+        positions_BT: jax.Array | None = None,
+        mask_BTS: jax.Array | None = None,
+        cache: Any = None,
+        write_at_B: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """Input embeddings -> final hidden states after the last norm [B, T, D], and the new cache (None without one).
+
+        Args:
+          positions_BT: default 0..T-1 for every row.
+          mask_BTS: bool, True = may attend; default causal over x. With a cache, S is its length and the mask must be given.
+          cache, write_at_B: from `init_cache`, and the first column to write in each row.
+        """
+        length = x_BTD.shape[1]
+        if positions_BT is None:
+            positions_BT = jnp.arange(length)[None, :]
+        if mask_BTS is None:
+            mask_BTS = jnp.tril(jnp.ones((1, length, length), bool))
+        scaling = None if self.config.rope_scaling is None else dict(self.config.rope_scaling)
+        rope = rope_table(positions_BT, rope_frequencies(self.config.head_dim, self.config.rope_theta, scaling))
+        x_BTD, cache = self.layers(x_BTD, mask_BTS, rope, cache, write_at_B)
+        return self.norm(x_BTD), cache
+
+    def logits(self, hidden_BTD: jax.Array) -> jax.Array:
+        """Final hidden states -> next-token logits [B, T, V], float32."""
+        out = self.embedding.attend(hidden_BTD) if self.config.tie_embeddings else self.output(hidden_BTD)
+        return out.astype(jnp.float32)
+
+
+def init_cache(config: ThinkerConfig, batch: int, length: int, dtype: Any = jnp.float32) -> Any:
+    """Empty K/V cache of `length` positions in the layout that `config.scan_layers` needs."""
+    layer = KVCache.zeros(batch, length, config.num_kv_heads, config.head_dim, dtype)
+    if config.scan_layers:
+        return jax.tree.map(lambda leaf: jnp.zeros((config.num_layers, *leaf.shape), dtype), layer)
+    return (layer,) * config.num_layers

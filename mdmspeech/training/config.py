@@ -1,0 +1,69 @@
+"""The settings every training run has. An experiment starts from `base()` and adds its own sections (model, data, ...)."""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+# May differ between a checkpoint and the run that resumes it: they change where and how long it runs, not what is computed.
+VOLATILE = (
+    "train.steps",  # reported when it differs: the learning rate schedule follows it
+    "train.minutes",
+    "train.log_every",
+    "train.eval_every",
+    "train.save_every",
+    "train.keep",
+    "train.prefetch",
+    "mesh",
+)
+
+
+def base() -> ConfigDict:
+    """Defaults of the sections `train`, `optim` and `mesh`. All durations are in steps (updates)."""
+    config = ConfigDict()
+    config.train = ConfigDict(
+        dict(
+            steps=1000,  # end of the run and of the learning rate schedule
+            minutes=0.0,  # also stop after this much training time, over all resumptions; 0 = no limit
+            seed=0,  # initialisation, dropout and masks, order of the data
+            accum=1,  # micro-batches per update
+            log_every=20,
+            eval_every=500,  # 0 = only at the end
+            save_every=500,
+            keep=2,  # newest checkpoints to keep
+            prefetch=2,  # batches made ahead by a thread
+        )
+    )
+    config.optim = ConfigDict(
+        dict(
+            lr=1e-3,
+            schedule="cosine",  # cosine | linear | constant
+            warmup=100,
+            final=0.0,  # last learning rate as a fraction of lr
+            b1=0.9,
+            b2=0.98,
+            eps=1e-8,
+            weight_decay=0.01,
+            clip=1.0,  # global gradient norm; 0 = off
+            ema=0.0,  # decay of the averaged parameters; 0 = none
+        )
+    )
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices per axis; data=-1 = all
+    return config
+
+
+def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """What differs between two configs (nested dicts) as lines "a.b: 1 -> 2": (those that matter, those in `VOLATILE`)."""
+    old, new = _flat(saved), _flat(now)
+    hard, soft = [], []
+    for key in sorted(old.keys() | new.keys()):
+        if old.get(key, "absent") != new.get(key, "absent"):
+            volatile = any(key == v or key.startswith(v + ".") for v in VOLATILE)
+            (soft if volatile else hard).append(f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}")
+    return hard, soft
+
+
+def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + str(key): value}
+    return flat

@@ -1,0 +1,75 @@
+"""Where numbers go: `metrics.jsonl` (one object a line), TensorBoard files, and a picture of the loss curves."""
+
+import json
+import math
+from pathlib import Path
+
+import tensorboardX
+
+
+class MetricsWriter:
+    """Appends scalars of a run to `<workdir>/metrics.jsonl` and `<workdir>/tensorboard/`.
+
+    Args:
+      first_step: the step the run (re)starts from; lines of later steps, left by a run that was killed, are dropped, so that a
+        resumed run leaves the same file as an uninterrupted one.
+    """
+
+    def __init__(self, workdir: Path, first_step: int = 0):
+        self._path = Path(workdir) / "metrics.jsonl"
+        kept = [row for row in read_metrics(self._path) if row["step"] <= first_step]
+        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._file = self._path.open("a")
+        self._board = tensorboardX.SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=first_step + 1, write_to_disk=True)
+
+    def write(self, step: int, values: dict[str, float], prefix: str = "train") -> None:
+        """Records `{prefix}/{name}: value` for the state after `step` updates. Non-finite values become null in the JSON lines."""
+        row: dict[str, float | int | None] = {"step": step}
+        for name, value in values.items():
+            row[f"{prefix}/{name}"] = float(value) if math.isfinite(value) else None
+            self._board.add_scalar(f"{prefix}/{name}", float(value), step)
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """Flushes and closes both."""
+        self._file.close()
+        self._board.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """Rows of a `metrics.jsonl`; [] if there is none. A last line cut short by a kill is left out."""
+    if not path.exists():
+        return []
+    rows = []
+    for line in path.read_text().splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return rows
+
+
+def plot_curves(workdir: Path, title: str = "") -> Path | None:
+    """Draws every series of `metrics.jsonl` (a panel each: training parts and scores) to `<workdir>/curves.png`; None if empty."""
+    rows = read_metrics(Path(workdir) / "metrics.jsonl")
+    names = sorted({key for row in rows for key in row if key != "step"}, key=lambda n: (n.split("/")[0] != "train", n))
+    if not names:
+        return None
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # the Agg canvas alone: no display, no global pyplot state
+    from matplotlib.figure import Figure
+
+    columns = min(3, len(names))
+    lines = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(4.5 * columns, 2.8 * lines), layout="constrained")
+    FigureCanvasAgg(figure)
+    for index, name in enumerate(names):
+        points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+        axis = figure.add_subplot(lines, columns, index + 1)
+        axis.plot([p[0] for p in points], [p[1] for p in points], marker="" if len(points) > 20 else ".", linewidth=1)
+        axis.set_title(name, fontsize=9)
+        axis.grid(alpha=0.3)
+    figure.suptitle(title)
+    target = Path(workdir) / "curves.png"
+    figure.savefig(target, dpi=80)
+    return target

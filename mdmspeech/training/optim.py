@@ -1,0 +1,134 @@
+"""AdamW with a schedule, clipping, and rules that must claim every parameter (an idea of big_vision's)."""
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from mdmspeech.errors import UserError
+
+# Vectors (biases, norm scales) and lookup tables are not decayed unless a rule says so.
+_UNDECAYED_NAME = re.compile(r"(^|[/_])(bias|scale|embed\w*|\w*norm\w*|pos\w*)$")
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """What happens to the parameters whose whole path matches `pattern`.
+
+    Attributes:
+      pattern: regular expression, must match the whole "a/b/kernel" path.
+      lr: factor on the learning rate.
+      weight_decay: overrides the config's decay and the no-decay default; None keeps them.
+      frozen: never updated, and no optimiser state is kept.
+    """
+
+    pattern: str
+    lr: float = 1.0
+    weight_decay: float | None = None
+    frozen: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """An optax transformation with what the step reports about it."""
+
+    tx: optax.GradientTransformation
+    schedule: Callable[[Any], Any]  # step -> learning rate
+    trained: Any  # pytree of bool like the parameters
+
+    def grad_norm(self, grads: Any) -> jax.Array:
+        """Global L2 norm of the gradients of the trained parameters, before clipping."""
+        kept = [g for g, t in zip(jax.tree.leaves(grads), jax.tree.leaves(self.trained), strict=True) if t]
+        return optax.global_norm(kept)
+
+
+def param_path(path: Sequence[Any]) -> str:
+    """"a/b/kernel" of a `jax.tree_util` key path."""
+    return "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
+
+
+def claim(params: Any, rules: Sequence[Rule]) -> Any:
+    """Pytree of the first `Rule` that matches each parameter. UserError names a parameter that none matches."""
+
+    def first_match(path: Sequence[Any], _: Any) -> Rule:
+        name = param_path(path)
+        for rule in rules:
+            if re.fullmatch(rule.pattern, name):
+                return rule
+        raise UserError(f"no optimizer rule claims parameter {name!r}: add a Rule for it (frozen=True to leave it as it is)")
+
+    return jax.tree_util.tree_map_with_path(first_match, params)
+
+
+def make_schedule(optim: Any, steps: int) -> Callable[[Any], Any]:
+    """Learning rate over steps: linear warm-up from 0, then constant, linear or cosine down to `optim.final` x lr at `steps`.
+
+    Args:
+      optim: config with lr, schedule ("cosine" | "linear" | "constant"), warmup (steps), final (fraction of lr).
+      steps: length of the run in updates.
+    """
+    rest = max(steps - optim.warmup, 1)
+    shapes = {
+        "constant": lambda: optax.constant_schedule(optim.lr),
+        "linear": lambda: optax.linear_schedule(optim.lr, optim.lr * optim.final, rest),
+        "cosine": lambda: optax.cosine_decay_schedule(optim.lr, rest, alpha=optim.final),
+    }
+    if optim.schedule not in shapes:
+        raise UserError(f"optim.schedule is {optim.schedule!r}: use one of {', '.join(shapes)}")
+    if not optim.warmup:
+        return shapes[optim.schedule]()
+    # The first update already moves (1/warmup), so that a warm-up of one step is no wasted step.
+    warm = optax.linear_schedule(optim.lr / optim.warmup, optim.lr, max(optim.warmup - 1, 1))
+    return optax.join_schedules([warm, shapes[optim.schedule]()], [optim.warmup])
+
+
+def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[Rule]) -> Optimizer:
+    """AdamW over the parameters the rules do not freeze.
+
+    Args:
+      optim: config with lr, schedule, warmup, final, b1, b2, eps, weight_decay, clip (global norm; 0 = off).
+      params: arrays or `ShapeDtypeStruct`s; only paths and shapes are read.
+    """
+    claimed = claim(params, rules)
+    schedule = make_schedule(optim, steps)
+
+    def decay_of(path: Sequence[Any], leaf: Any, rule: Rule) -> float:
+        if rule.weight_decay is not None:
+            return rule.weight_decay
+        return 0.0 if leaf.ndim < 2 or _UNDECAYED_NAME.search(param_path(path)) else optim.weight_decay
+
+    is_rule = lambda x: isinstance(x, Rule)  # noqa: E731
+    decays = jax.tree_util.tree_map_with_path(decay_of, params, claimed)
+    factors = jax.tree.map(lambda r: r.lr, claimed, is_leaf=is_rule)
+    trained = jax.tree.map(lambda r: not r.frozen, claimed, is_leaf=is_rule)
+    adamw = optax.chain(
+        optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity(),
+        optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps),
+        _per_leaf(decays, lambda u, p, decay: u + decay * p if decay else u),
+        _per_leaf(factors, lambda u, p, factor: u * factor),
+        optax.scale_by_learning_rate(schedule),
+    )
+    labels = jax.tree.map(lambda t: "trained" if t else "frozen", trained)
+    return Optimizer(optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels), schedule, trained)
+
+
+def _per_leaf(values: Any, apply: Callable[[jax.Array, jax.Array, float], jax.Array]) -> optax.GradientTransformation:
+    """`apply(update, param, value)` leaf by leaf; `values` is a pytree of Python numbers like the parameters."""
+    by_path = {param_path(p): v for p, v in jax.tree_util.tree_leaves_with_path(values)}
+
+    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
+        # Inside `partition` the frozen leaves are missing from `updates`, hence the look-up by path.
+        new = jax.tree_util.tree_map_with_path(lambda p, u, w: apply(u, w, by_path[param_path(p)]), updates, params)
+        return new, state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+def ema_update(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
+    """Moving average of parameters; the decay ramps up as (1 + step) / (10 + step), so that a short run is averaged too."""
+    rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    return jax.tree.map(lambda e, p: e + (1.0 - rate).astype(e.dtype) * (p - e), ema, params)

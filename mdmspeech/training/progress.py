@@ -1,0 +1,73 @@
+"""What a person sees while it trains: a bar in a terminal, plain lines in a log file."""
+
+import sys
+import time
+from typing import TextIO
+
+from tqdm import tqdm
+
+
+class Progress:
+    """Steps done, loss parts, rate and time left.
+
+    Args:
+      total: last step of the run.
+      start: step it starts from.
+      unit: what the rate counts ("tokens").
+      limit_s: training seconds after which the run ends anyway; 0 = none. The time left is the smaller of the two.
+      stream: where to print.
+    """
+
+    def __init__(self, total: int, start: int, unit: str, limit_s: float = 0.0, stream: TextIO | None = None):
+        self._total, self._unit, self._limit_s = total, unit, limit_s
+        self._stream = stream or sys.stderr
+        self._bar = tqdm(total=total, initial=start, file=self._stream, unit="step", dynamic_ncols=True) if self._stream.isatty() else None
+        self._restart()
+
+    def advance(self, units: int) -> None:
+        """One update was done on `units` units."""
+        self._units += units
+        self._steps += 1
+        if self._bar is not None:
+            self._bar.update(1)
+
+    def report(self, step: int, values: dict[str, float], elapsed_s: float) -> dict[str, float]:
+        """Shows the values of `step`; returns the rates since the last report: {unit}_per_s and s_per_step."""
+        since = max(time.monotonic() - self._since - self._paused, 1e-9)
+        s_per_step, rate = since / max(self._steps, 1), self._units / since
+        self._restart()
+        parts = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{parts}  {rate:,.0f} {self._unit}/s")
+        else:
+            left = (self._total - step) * s_per_step
+            left = min(left, max(self._limit_s - elapsed_s, 0.0)) if self._limit_s else left
+            self.say(f"step {step}/{self._total}  {parts}  {rate:,.0f} {self._unit}/s  {s_per_step:.3g} s/step  left {clock(left)}")
+        return {f"{self._unit}_per_s": rate, "s_per_step": s_per_step}
+
+    def _restart(self) -> None:
+        self._since, self._paused = time.monotonic(), 0.0
+        self._units = self._steps = 0  # since then
+
+    def exclude(self, seconds: float) -> None:
+        """That much time since the last report was not training (evaluation, saving): it does not count in the rate."""
+        self._paused += seconds
+
+    def say(self, line: str) -> None:
+        """A message on its own line."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        else:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+
+
+def clock(seconds: float) -> str:
+    """ "1:02:03" or "2:03"."""
+    minutes, secs = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{secs:02d}" if hours else f"{minutes}:{secs:02d}"

@@ -1,0 +1,130 @@
+"""Training the compact codec: reconstruction, a phonetic auxiliary loss, even use of the codes, and (second phase) the wave itself.
+
+Phase "tokens" learns encoder, quantiser and acoustic decoder from spectra alone: cheap, and all that the Talker needs. Phase "wave" freezes
+the encoder (so that the tokens no longer change) and trains decoder and spectral head on multi-resolution STFT magnitudes.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mdmspeech.audio import stft
+from mdmspeech.codec import fsq
+from mdmspeech.codec.compact import synthesis
+from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.training.optim import Rule
+from mdmspeech.training.task import Task
+
+_RESOLUTIONS = ((240, 60), (960, 240), (1920, 480))  # window, hop in samples
+_WAVE_TOKENS = 24  # the wave losses look at a window of this many tokens (0.96 s) of every crop
+
+
+class CodecTask(Task):
+    """See the module docstring. `phase` is "tokens" or "wave"; `pipeline` makes the batches (see `data.crops.codec_crops`)."""
+
+    unit = "audio_s"
+
+    def __init__(self, config: CompactCodecConfig, phase: str, pipeline, evaluator=None, start=None):
+        if phase not in ("tokens", "wave"):
+            raise ValueError(f"phase {phase!r} is not one of tokens, wave")
+        self.name = f"codec_{phase}"
+        self.config, self.phase = config, phase
+        self.model = CompactCodecModel(config)
+        self.weights = {"mel": 1.0, "delta": 0.5, "f0": 2.0, "voicing": 0.2, "phone": 0.2, "usage": 0.05}
+        if phase == "wave":
+            self.weights = {"mel": 1.0, "delta": 0.5, "f0": 2.0, "voicing": 0.2, "stft": 1.0, "convergence": 0.5}
+            self.optimizer = (Rule("encoder/.*", frozen=True), Rule("decoder/phone_.*", frozen=True), Rule(".*"))
+        else:
+            self.optimizer = (Rule("spectral/.*", frozen=True), Rule(".*"))
+        self._pipeline, self._evaluator, self._start = pipeline, evaluator, start
+
+    def init(self, rng: jax.Array):
+        return self.model.init(rng)
+
+    def warm_start(self, params):
+        return params if self._start is None else self._start(params)
+
+    def batches(self, split: str, seed: int):
+        return self._pipeline(split, seed)
+
+    def evaluate(self, params, step, outdir):
+        return {} if self._evaluator is None else self._evaluator(self.model, params, step, outdir)
+
+    def count(self, batch: Mapping[str, np.ndarray]) -> int:
+        return int(batch["audio"].size / self.config.sample_rate)
+
+    def loss(self, params, frozen, batch, rng, step):
+        """batch: audio int16 [B, N], valid bool [B, L] (tokens), phone int32 [B, 2L] (-1 unknown), f0 float32 [B, 4L] (continuous), voiced bool [B, 4L]."""
+        c = self.config
+        audio_BN = batch["audio"].astype(jnp.float32) / 32768.0
+        valid_BL = batch["valid"]
+        mel_BTM = self.model.mel(audio_BN)
+        latent = self.model.encoder.apply({"params": params["encoder"]}, mel_BTM, valid_BL)
+        codes = fsq.quantise(latent)
+        acoustics, phones = self.model.decoder.apply({"params": params["decoder"]}, codes, valid_BL, train=True)
+        losses = _acoustic_losses(acoustics, mel_BTM, batch, c)
+        if self.phase == "tokens":
+            losses |= _phone_losses(phones, batch["phone"])
+            losses["usage"] = fsq.usage_penalty(codes, valid_BL.astype(jnp.float32))
+        else:
+            losses |= self._wave_losses(params, acoustics, audio_BN, batch, rng)
+        return losses
+
+    def _wave_losses(self, params, acoustics, audio_BN, batch, rng):
+        """Synthesise a window of every crop with the true F0 (so that harmonics line up) and the predicted everything else."""
+        c = self.config
+        crop_key, noise_key = jax.random.split(rng)
+        length = batch["valid"].shape[1]
+        first = jax.random.randint(crop_key, (), 0, max(length - _WAVE_TOKENS, 0) + 1) * c.frames_per_token
+        frames = min(_WAVE_TOKENS, length) * c.frames_per_token
+
+        def window(x, scale=1):
+            return jax.lax.dynamic_slice_in_dim(x, first * scale, frames * scale, axis=1)
+
+        part = jax.tree.map(window, acoustics)
+        f0, voiced = window(batch["f0"]), window(batch["voiced"]).astype(jnp.float32)
+        part = part.replace(log_f0_BT=jnp.log(f0))
+        wave = self.model.synthesise(params, part, f0, voiced, jnp.zeros(f0.shape[0]), noise_key, jnp.zeros(f0.shape[0], jnp.int32))[0]
+        target, weight = window(audio_BN, c.hop), jnp.repeat(window(jnp.repeat(batch["valid"], c.frames_per_token, axis=1)), c.hop, axis=1)
+        return stft_losses(wave * weight, target * weight)
+
+
+def _acoustic_losses(acoustics, mel_BTM, batch, c):
+    valid_BT = jnp.repeat(batch["valid"], c.frames_per_token, axis=1).astype(jnp.float32)
+    voiced_BT = batch["voiced"].astype(jnp.float32) * valid_BT
+    error = (acoustics.mel_BTM - mel_BTM) * valid_BT[..., None]
+    cells = jnp.sum(valid_BT) * c.n_mels
+    delta = jnp.diff(error, axis=1)
+    pitch = jnp.abs(acoustics.log_f0_BT - jnp.log(batch["f0"])) * voiced_BT
+    voicing = optax.sigmoid_binary_cross_entropy(acoustics.voicing_BT, batch["voiced"].astype(jnp.float32)) * valid_BT
+    return {
+        "mel": (jnp.sum(jnp.abs(error)) + 0.5 * jnp.sum(jnp.square(error)), cells),
+        "delta": (jnp.sum(jnp.abs(delta)), cells),
+        "f0": (jnp.sum(pitch), jnp.sum(voiced_BT)),
+        "voicing": (jnp.sum(voicing), jnp.sum(valid_BT)),
+    }
+
+
+def _phone_losses(logits_BHV, phone_BH):
+    known = (phone_BH >= 0).astype(jnp.float32)
+    target = jnp.maximum(phone_BH, 0)
+    nll = optax.softmax_cross_entropy_with_integer_labels(logits_BHV, target) * known
+    right = (jnp.argmax(logits_BHV, -1) == target) * known
+    return {"phone": (jnp.sum(nll), jnp.sum(known)), "phone_accuracy": (jnp.sum(right), jnp.sum(known))}
+
+
+def stft_losses(wave_BN: jax.Array, target_BN: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Multi-resolution STFT losses (Yamamoto et al. 2020): L1 of log-magnitudes, and spectral convergence."""
+    log_sum, log_count, convergence = 0.0, 0.0, 0.0
+    for window, hop in _RESOLUTIONS:
+        a = stft.magnitude(stft.spectrum(wave_BN, window, hop), 1e-3)
+        b = stft.magnitude(stft.spectrum(target_BN, window, hop), 1e-3)
+        log_sum += jnp.mean(jnp.abs(jnp.log(a) - jnp.log(b)))
+        log_count += 1.0
+        convergence += jnp.sqrt(jnp.sum(jnp.square(a - b)) / (jnp.sum(jnp.square(b)) + 1e-6))
+    rows = wave_BN.shape[0]
+    return {"stft": (log_sum * rows, log_count * rows), "convergence": (convergence * rows, jnp.asarray(log_count * rows))}

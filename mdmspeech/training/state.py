@@ -1,0 +1,64 @@
+"""All that a training run carries from step to step, as one pytree."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from mdmspeech.training.mesh import param_shardings
+from mdmspeech.training.optim import Optimizer
+
+
+@flax.struct.dataclass
+class TrainState:
+    """Attributes: step int32 scalar, updates done; params; opt_state; ema like params, or None; rng typed key, constant: the key of
+    a step is `fold_in(rng, step)`, so that a resumed run draws the same numbers."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+    ema: Any
+    rng: jax.Array
+
+    @property
+    def eval_params(self) -> Any:
+        """The averaged parameters if EMA is on, else the current ones."""
+        return self.params if self.ema is None else self.ema
+
+
+def abstract_state(init: Any, optimizer: Optimizer, rng: jax.Array, with_ema: bool, mesh: Mesh) -> TrainState:
+    """Shapes, types and shardings of the state; nothing is computed or allocated."""
+    shapes = jax.eval_shape(lambda key: _create(init, optimizer, key, with_ema), rng)
+    return jax.tree.map(lambda s, sh: s.update(sharding=sh), shapes, param_shardings(mesh, shapes))
+
+
+def create_state(init: Any, optimizer: Optimizer, rng: jax.Array, with_ema: bool, mesh: Mesh) -> TrainState:
+    """A fresh state, every array born with its final sharding."""
+    shardings = jax.tree.map(lambda s: s.sharding, abstract_state(init, optimizer, rng, with_ema, mesh))
+    return jax.jit(lambda key: _create(init, optimizer, key, with_ema), out_shardings=shardings)(rng)
+
+
+def with_params(state: TrainState, params: Any) -> TrainState:
+    """The state with other parameters (and EMA), placed as the old ones were. ValueError if names or shapes differ."""
+    old, new = jax.tree.structure(state.params), jax.tree.structure(params)
+    if old != new:
+        raise ValueError(f"parameters have another structure: {old} != {new}")
+
+    def place(was: jax.Array, now: Any) -> jax.Array:
+        if was.shape != now.shape:
+            raise ValueError(f"parameter of shape {now.shape} where {was.shape} was expected")
+        return jax.device_put(jnp.asarray(now, was.dtype), was.sharding)
+
+    params = jax.tree.map(place, state.params, params)
+    # A real copy: params and ema must not share buffers, since the whole state is donated at each step.
+    ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
+    return state.replace(params=params, ema=ema)
+
+
+def _create(init: Any, optimizer: Optimizer, rng: jax.Array, with_ema: bool) -> TrainState:
+    init_rng, step_rng = jax.random.split(rng)
+    params = init(init_rng)
+    ema = jax.tree.map(jnp.copy, params) if with_ema else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.tx.init(params), ema, step_rng)

@@ -1,0 +1,83 @@
+"""One optimiser update as a pure function: micro-batches, weighted loss parts, clipping, EMA."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mdmspeech.training.optim import Optimizer, ema_update
+from mdmspeech.training.state import TrainState
+from mdmspeech.training.task import Losses, Task, Weight
+
+Metrics = dict[str, jax.Array]
+
+
+def make_train_step(task: Task, optimizer: Optimizer, accum: int = 1, ema_decay: float = 0.0) -> Callable[..., tuple[TrainState, Metrics]]:
+    """Returns `step(state, frozen, batch) -> (state, metrics)`, not yet compiled.
+
+    Metrics are float32 scalars: "loss" (the weighted sum), each loss part (numerator / denominator over the whole batch),
+    "grad_norm" (before clipping) and "lr".
+
+    With `accum` > 1 the batch is cut into micro-batches. The gradient is that of sum_k w_k (sum_m num_km) / (sum_m den_km), as if the
+    batch had been one: denominators are summed first, in a pass from which the compiler removes the model.
+    """
+
+    def step(state: TrainState, frozen: Any, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+        rng = jax.random.fold_in(state.rng, state.step)
+        micro = jax.tree.map(lambda x: _cut(x, accum), batch)
+
+        def losses_of(params: Any, index: Any) -> Losses:
+            part = jax.tree.map(lambda x: x[index], micro)
+            return task.loss(params, frozen, part, jax.random.fold_in(rng, index), state.step)
+
+        def objective(params: Any, index: Any, totals: Mapping[str, jax.Array] | None) -> tuple[jax.Array, Losses]:
+            losses = losses_of(params, index)
+            totals = totals or {name: den for name, (_, den) in losses.items()}
+            return _weighted(losses, totals, task.weights, state.step), losses
+
+        gradient = jax.grad(objective, has_aux=True)
+        if accum == 1:
+            grads, losses = gradient(state.params, 0, None)
+        else:
+            order = jnp.arange(accum)
+            dens = jax.lax.map(lambda i: {k: den for k, (_, den) in losses_of(state.params, i).items()}, order)
+            totals = jax.tree.map(lambda x: x.sum(), dens)
+
+            def add(carry: Any, index: jax.Array) -> tuple[Any, None]:
+                return jax.tree.map(jnp.add, carry, gradient(state.params, index, totals)), None
+
+            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradient, state.params, 0, totals))
+            (grads, losses), _ = jax.lax.scan(add, zeros, order)
+
+        updates, opt_state = optimizer.tx.update(grads, state.opt_state, state.params)
+        params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), state.params, updates)
+        ema = None if state.ema is None else ema_update(state.ema, params, state.step, ema_decay)
+        totals = {name: den for name, (_, den) in losses.items()}
+        metrics = {"loss": _weighted(losses, totals, task.weights, state.step)}
+        metrics |= {name: _ratio(num, den) for name, (num, den) in losses.items() if name != "loss"}
+        metrics |= {"grad_norm": optimizer.grad_norm(grads), "lr": jnp.asarray(optimizer.schedule(state.step))}
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
+
+    return step
+
+
+def _cut(x: jax.Array, accum: int) -> jax.Array:
+    """[B, ...] -> [accum, B / accum, ...]; micro-batch m has the rows m::accum, so that no row changes its device."""
+    if x.shape[0] % accum:
+        raise ValueError(f"a batch of {x.shape[0]} does not divide into train.accum={accum} micro-batches")
+    return x.reshape(x.shape[0] // accum, accum, *x.shape[1:]).swapaxes(0, 1)
+
+
+def _ratio(num: jax.Array, den: jax.Array) -> jax.Array:
+    """num / den, and 0 where nothing was counted."""
+    den = jax.lax.stop_gradient(jnp.asarray(den, jnp.float32))
+    return jnp.where(den > 0, num / jnp.where(den > 0, den, 1.0), 0.0)
+
+
+def _weighted(losses: Losses, totals: Mapping[str, jax.Array], weights: Mapping[str, Weight], step: jax.Array) -> jax.Array:
+    missing = set(weights) - set(losses)
+    if missing:
+        raise ValueError(f"the task gives a weight to {sorted(missing)} but its loss returns only {sorted(losses)}")
+    value = lambda w: w(step) if callable(w) else w  # noqa: E731
+    return sum((value(w) * _ratio(losses[name][0], totals[name]) for name, w in weights.items()), jnp.zeros(()))

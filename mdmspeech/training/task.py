@@ -1,0 +1,85 @@
+"""What a training stage must provide: the one interface between the loop and the science.
+
+A stage (codec, speech-to-text, Talker, distillation, ...) subclasses `Task`; `loop.run` does everything else. Trained parameters
+and frozen ones never share a tree: `init` makes the first, `frozen` is the second, and the optimiser sees only the first.
+
+An adversarial game fits the same interface with one optimiser: put generator and discriminator in one tree, `stop_gradient` the
+discriminator's parameters in the generator's loss and the generated signal in the discriminator's loss.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+
+from mdmspeech.training.optim import Rule
+
+Params = Any  # a pytree of arrays; nested dicts in practice
+Losses = Mapping[str, tuple[jax.Array, jax.Array]]  # name -> (numerator, denominator), both float scalars
+Weight = float | Callable[[jax.Array], jax.Array]  # a constant, or a schedule: step -> scalar
+
+
+class BatchIterator(Protocol):
+    """Batches in a fixed order whose position can be saved: Grain's iterators are such, a small class of yours can be."""
+
+    def __iter__(self) -> Iterator[dict[str, np.ndarray]]: ...
+
+    def __next__(self) -> dict[str, np.ndarray]: ...
+
+    def get_state(self) -> Any:
+        """Position after the last batch handed out: bytes, or anything JSON can hold."""
+
+    def set_state(self, state: Any) -> None:
+        """Continue as if the batches before `state` had just been read."""
+
+
+class Task:
+    """One training stage. Subclasses set the attributes and write `init`, `loss` and `batches`.
+
+    Attributes:
+      name: short, used in messages.
+      weights: loss name -> weight. The loss is sum_k weight_k * numerator_k / denominator_k. A name that `loss` returns without a
+        weight (an accuracy) is only reported; a weight without a loss is an error.
+      optimizer: rules over parameter paths ("decoder/layer_0/mlp/kernel"), first match wins; every parameter must match one.
+      frozen: arrays that `loss` and `evaluate` read and nobody trains.
+      unit: what `count` counts, for the rate in the log.
+    """
+
+    name: str = "task"
+    weights: Mapping[str, Weight] = {"loss": 1.0}
+    optimizer: Sequence[Rule] = (Rule(".*"),)
+    frozen: Params = {}
+    unit: str = "examples"
+
+    def init(self, rng: jax.Array) -> Params:
+        """Fresh parameters from a typed key. Runs inside `jax.jit`, so that large parameters are born sharded."""
+        raise NotImplementedError
+
+    def warm_start(self, params: Params) -> Params:
+        """Parameters to start from, given the fresh ones: load an earlier stage here. Not called when a checkpoint is resumed."""
+        return params
+
+    def loss(self, params: Params, frozen: Params, batch: dict[str, jax.Array], rng: jax.Array, step: jax.Array) -> Losses:
+        """Loss parts of one (micro-)batch as sums and counts, so that they add up over micro-batches. Pure; runs inside `jit`.
+
+        Args:
+          batch: the arrays of `batches`, without "id" and without arrays that are not numbers.
+          rng: a key of this step and micro-batch only.
+          step: int32 scalar, updates done so far.
+        """
+        raise NotImplementedError
+
+    def batches(self, split: str, seed: int) -> BatchIterator:
+        """Batches of `split` ("train" is what the loop asks for). Every array has the batch as its first axis, which must divide by
+        the number of data-parallel devices times `train.accum`. "id" (optional) names the records for error messages."""
+        raise NotImplementedError
+
+    def evaluate(self, params: Params, step: int, outdir: Path) -> dict[str, float]:
+        """Scores of the current (averaged, if EMA is on) parameters. `outdir` exists; sample audio and plots go there."""
+        return {}
+
+    def count(self, batch: dict[str, np.ndarray]) -> int:
+        """How many `unit`s a batch holds."""
+        return len(next(iter(batch.values())))

@@ -1,0 +1,154 @@
+"""The loop end to end on a tiny real task, on eight fake devices."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from tiny import TinyTask, tiny_config
+
+from mdmspeech.errors import UserError
+from mdmspeech.training.loop import NonFiniteError, run
+from mdmspeech.training.metrics import read_metrics
+from mdmspeech.training.optim import Rule
+
+
+def leaves(state):
+    return [np.asarray(x) for x in jax.tree.leaves((state.step, state.params, state.opt_state, state.ema))]
+
+
+def losses(workdir):
+    return [row["train/loss"] for row in read_metrics(workdir / "metrics.jsonl") if "train/loss" in row]
+
+
+def test_it_learns_and_leaves_its_files(tmp_path):
+    task = TinyTask(size=32)
+    state = run(tiny_config(steps=120, log_every=10, eval_every=50, save_every=60), task, tmp_path)
+    curve = losses(tmp_path)
+    assert curve[-1] < 0.3 * curve[0]
+    assert int(state.step) == 120
+    assert task.evaluations == [50, 100, 120]
+    for name in ("metrics.jsonl", "curves.png", "config.json", "tensorboard", "eval/0000120/sample.txt", "checkpoints/120"):
+        assert (tmp_path / name).exists(), name
+    assert "eval/norm" in read_metrics(tmp_path / "metrics.jsonl")[-1]
+
+
+def test_resumed_equals_uninterrupted(tmp_path):
+    whole = run(tiny_config(), TinyTask(), tmp_path / "whole")
+
+    class Stops(TinyTask):
+        """Ends its data after five batches, as a killed run would."""
+
+        def batches(self, split, seed):
+            class Short(type(super().batches(split, seed))):
+                def __next__(inner):
+                    if inner.position >= 5 * inner.size:
+                        raise StopIteration
+                    return super().__next__()
+
+            return Short(seed, self.size)
+
+    first = run(tiny_config(), Stops(), tmp_path / "parts")
+    assert int(first.step) == 5
+    second = run(tiny_config(), TinyTask(), tmp_path / "parts")
+    assert int(second.step) == 8
+    for a, b in zip(leaves(whole), leaves(second), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert losses(tmp_path / "whole") == losses(tmp_path / "parts")
+
+
+def test_one_and_eight_devices_agree(tmp_path):
+    one, eight, fsdp = tiny_config(), tiny_config(), tiny_config()
+    one.mesh.data, eight.mesh.data, fsdp.mesh.fsdp = 1, 8, 4
+    for name, config in dict(one=one, eight=eight, fsdp=fsdp).items():
+        run(config, TinyTask(), tmp_path / name)
+    np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "eight"), rtol=1e-5)
+    np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "fsdp"), rtol=1e-5)
+
+
+def test_a_checkpoint_moves_between_meshes(tmp_path):
+    first = tiny_config()
+    first.mesh.data = 1
+    run(first, TinyTask(), tmp_path)
+    second = tiny_config(steps=10)
+    assert int(run(second, TinyTask(), tmp_path).step) == 10
+
+
+def test_non_finite_names_step_and_record_and_keeps_the_last_checkpoint(tmp_path):
+    with pytest.raises(NonFiniteError, match=r"at step 6 .*record-44.*last checkpoint is good"):
+        run(tiny_config(), TinyTask(bad=44), tmp_path)  # 8 records a step: record 44 is in the 6th
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
+    assert int(run(tiny_config(), TinyTask(), tmp_path).step) == 8
+
+
+def test_minutes_stop_the_run(tmp_path):
+    state = run(tiny_config(steps=10**6, minutes=0.02, save_every=10**6, eval_every=0), TinyTask(), tmp_path)
+    assert 0 < int(state.step) < 10**6
+    assert (tmp_path / "checkpoints" / str(int(state.step))).exists()
+
+
+def test_warm_start_gives_the_first_parameters(tmp_path):
+    class Warm(TinyTask):
+        optimizer = (Rule(".*", frozen=True),)
+
+        def warm_start(self, params):
+            return jax.tree.map(lambda x: np.full(x.shape, 0.25, np.float32), params)
+
+    state = run(tiny_config(steps=2), Warm(), tmp_path)
+    assert all((np.asarray(x) == 0.25).all() for x in jax.tree.leaves((state.params, state.ema)))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(size=12), "first axis must divide by the 8"),
+        (dict(optimizer=(Rule("in/.*"),)), "out/bias"),
+        (dict(batches=lambda split, seed: iter([])), "get_state"),
+    ],
+)
+def test_wrong_tasks_are_named(tmp_path, change, message):
+    task = TinyTask()
+    for name, value in change.items():
+        setattr(task, name, value)
+    with pytest.raises(UserError, match=message):
+        run(tiny_config(), task, tmp_path)
+
+
+_CHILD = """
+import sys, time
+sys.path.insert(0, {here!r})
+from tiny import TinyTask, Numbers, tiny_config
+from mdmspeech.training.loop import run
+
+class Slow(Numbers):
+    def __next__(self):
+        time.sleep(0.05)
+        return super().__next__()
+
+class SlowTask(TinyTask):
+    def batches(self, split, seed):
+        return Slow(seed, self.size)
+
+run(tiny_config(steps=100000, save_every=100000, eval_every=0), SlowTask(), {workdir!r})
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_exits_with_zero(tmp_path, number):
+    code = _CHILD.format(here=str(Path(__file__).parent), workdir=str(tmp_path))
+    root = str(Path(__file__).parents[2])
+    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root})
+    deadline = time.monotonic() + 120
+    while not read_metrics(tmp_path / "metrics.jsonl") and time.monotonic() < deadline and child.poll() is None:
+        time.sleep(0.1)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 0, err
+    assert f"{number.name}: saved" in err
+    (saved,) = (tmp_path / "checkpoints").iterdir()
+    assert int(saved.name) >= 1

@@ -1,0 +1,79 @@
+"""Rules, schedules and decay of the optimiser."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mdmspeech.errors import UserError
+from mdmspeech.training.config import base
+from mdmspeech.training.optim import Rule, make_optimizer, make_schedule
+
+PARAMS = {
+    "embed": {"embedding": jnp.ones((4, 2))},
+    "layer": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones((2,))},
+    "norm": {"scale": jnp.ones((2,))},
+    "head": {"kernel": jnp.ones((2, 2))},
+}
+
+
+def updates(rules, gradient=0.0, **optim):
+    config = base().optim
+    config.update(dict(lr=0.1, schedule="constant", warmup=0, weight_decay=0.5) | optim)
+    optimizer = make_optimizer(config, 10, PARAMS, rules)
+    grads = jax.tree.map(lambda p: jnp.full(p.shape, gradient), PARAMS)
+    out, _ = optimizer.tx.update(grads, optimizer.tx.init(PARAMS), PARAMS)
+    return jax.tree.map(lambda u: float(u.ravel()[0]), out), optimizer, grads
+
+
+def test_only_matrices_decay_by_default():
+    got, _, _ = updates((Rule(".*"),))
+    assert got["layer"]["kernel"] == pytest.approx(-0.05) == got["head"]["kernel"]
+    assert got["layer"]["bias"] == got["norm"]["scale"] == got["embed"]["embedding"] == 0.0
+
+
+def test_rules_change_rate_and_decay_and_the_first_match_wins():
+    got, _, _ = updates((Rule("head/.*", lr=0.1, weight_decay=1.0), Rule("embed/.*", weight_decay=0.2), Rule(".*")))
+    assert got["head"]["kernel"] == pytest.approx(-0.01)
+    assert got["embed"]["embedding"] == pytest.approx(-0.02)
+    assert got["layer"]["kernel"] == pytest.approx(-0.05)
+
+
+def test_frozen_parameters_stay_and_cost_nothing():
+    got, optimizer, grads = updates((Rule("head/.*", frozen=True), Rule(".*")), gradient=1.0)
+    assert got["head"]["kernel"] == 0.0 and got["layer"]["kernel"] < 0.0
+    assert float(optimizer.grad_norm(grads)) == pytest.approx(np.sqrt(8 + 4 + 2 + 2))
+    sizes = [x.size for x in jax.tree.leaves(optimizer.tx.init(PARAMS))]
+    assert sizes.count(4) == 2  # m and v of layer/kernel only
+
+
+def test_the_clip_bounds_what_adam_sees():
+    _, optimizer, _ = updates((Rule(".*"),), clip=1.0)
+    _, state = optimizer.tx.update(jax.tree.map(lambda p: p * 1e3, PARAMS), optimizer.tx.init(PARAMS), PARAMS)
+    seen = [x for x in jax.tree.leaves(state) if x.ndim]  # m = 0.1 g, v = 0.02 g^2
+    assert max(float(x.max()) for x in seen) < 0.1
+
+
+def test_an_unclaimed_parameter_is_named():
+    with pytest.raises(UserError, match="'head/kernel'"):
+        updates((Rule("(embed|layer|norm)/.*"),))
+    with pytest.raises(UserError, match="'embed/embedding'"):
+        updates((Rule("embed"), Rule("(layer|norm|head)/.*")))  # the whole path must match
+
+
+@pytest.mark.parametrize(("name", "middle", "last"), [("constant", 1.0, 1.0), ("linear", 0.55, 0.1), ("cosine", 0.55, 0.1)])
+def test_schedules(name, middle, last):
+    config = base().optim
+    config.update(dict(lr=1.0, schedule=name, warmup=10, final=0.1))
+    schedule = make_schedule(config, 110)
+    assert float(schedule(0)) == pytest.approx(0.1)
+    assert float(schedule(9)) == pytest.approx(1.0) == float(schedule(10))
+    assert float(schedule(60)) == pytest.approx(middle)
+    assert float(schedule(110)) == pytest.approx(last)
+
+
+def test_an_unknown_schedule_is_named():
+    config = base().optim
+    config.schedule = "cosin"
+    with pytest.raises(UserError, match="cosin"):
+        make_schedule(config, 10)

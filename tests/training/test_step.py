@@ -1,0 +1,79 @@
+"""The update: accumulation, weights, EMA, empty losses."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny import TinyTask, tiny_config
+
+from mdmspeech.training.mesh import make_mesh
+from mdmspeech.training.optim import make_optimizer
+from mdmspeech.training.state import create_state
+from mdmspeech.training.step import make_train_step
+
+
+def one_step(task, accum=1, size=24, mask=None):
+    config, rng = tiny_config(), jax.random.key(0)
+    config.optim.warmup = 0
+    optimizer = make_optimizer(config.optim, 8, jax.eval_shape(task.init, rng), task.optimizer)
+    state = create_state(task.init, optimizer, rng, True, make_mesh(data=1))
+    batch = {k: jnp.asarray(v) for k, v in next(task.batches("train", 0)).items() if k != "id"}
+    if mask is not None:
+        batch["mask"] = jnp.full((size,), mask, jnp.float32)
+    step = jax.jit(make_train_step(task, optimizer, accum, ema_decay=0.9))
+    return state, *step(state, jax.tree.map(jnp.asarray, task.frozen), batch)
+
+
+@pytest.mark.parametrize("accum", [2, 4, 8])
+def test_micro_batches_equal_one_batch_though_their_counts_differ(accum):
+    task = TinyTask(size=24, noise=0.0)  # rows m::accum have unequal mask counts, so a mean of means would differ
+    _, whole, whole_metrics = one_step(task)
+    _, cut, cut_metrics = one_step(task, accum)
+    for name, value in whole_metrics.items():
+        np.testing.assert_allclose(cut_metrics[name], value, rtol=2e-5, err_msg=name)
+    for a, b in zip(jax.tree.leaves(whole.opt_state), jax.tree.leaves(cut.opt_state), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
+
+
+def test_each_micro_batch_has_its_own_key():
+    class Draws(TinyTask):
+        weights = {"draw": 1.0}
+
+        def loss(self, params, frozen, batch, rng, step):
+            # The product of the draws of two micro-batches would be a square if they had one key.
+            return {"draw": (jax.random.normal(rng) * params["out"]["bias"].sum(), jnp.float32(1))}
+
+    task = Draws(size=24)
+    norms = [float(one_step(task, accum)[2]["grad_norm"]) for accum in (1, 2)]
+    assert norms[0] != pytest.approx(norms[1])  # one key: mean of two equal draws = the draw of accum 1
+
+
+def test_metrics_are_the_weighted_sum():
+    _, _, metrics = one_step(TinyTask(size=24))
+    assert float(metrics["loss"]) == pytest.approx(float(metrics["mse"] + 0.1 * metrics["size"]), rel=1e-6)
+
+
+def test_nothing_counted_is_zero_not_nan():
+    _, state, metrics = one_step(TinyTask(size=24), mask=0.0)
+    assert float(metrics["mse"]) == 0.0
+    assert all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(state.params))
+
+
+def test_ema_lies_between():
+    before, after, _ = one_step(TinyTask(size=24))
+    old, new, ema = (np.asarray(t["in"]["kernel"]) for t in (before.params, after.params, after.ema))
+    rate = 1 - 0.1  # first step: decay (1 + 0) / (10 + 0)
+    np.testing.assert_allclose(ema, old + rate * (new - old), rtol=1e-5)
+    assert np.abs(new - old).max() > 0
+
+
+def test_a_weight_without_a_loss_is_an_error():
+    task = TinyTask(size=24)
+    task.weights = {"mse": 1.0, "msee": 1.0}
+    with pytest.raises(ValueError, match="msee"):
+        one_step(task)
+
+
+def test_a_batch_that_does_not_divide_is_named():
+    with pytest.raises(ValueError, match="24 does not divide into train.accum=5"):
+        one_step(TinyTask(size=24), accum=5)
