@@ -2,6 +2,7 @@
 
 import argparse
 import importlib.util
+import sys
 from pathlib import Path
 
 from mdmspeech.errors import UserError
@@ -23,7 +24,8 @@ def run(args: argparse.Namespace) -> None:
     config = load_config(args.config)
     for assignment in args.set:
         override(config, assignment)
-    loop.run(config, make_task(config, args.data), Path(args.workdir).expanduser())
+    workdir = Path(args.workdir).expanduser()
+    loop.run(config, make_task(config, workdir, args.data), workdir)
 
 
 def load_config(path: str):
@@ -31,6 +33,9 @@ def load_config(path: str):
     file = Path(path)
     if not file.is_file():
         raise UserError(f"no experiment file {path}; the repository's are in experiments/")
+    root = str(file.resolve().parent.parent)  # experiments build on one another: `from experiments import ...`
+    if root not in sys.path:
+        sys.path.insert(0, root)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -43,3 +43,19 @@ def speech(root: str | Path | None, parts: Sequence[str], split: str) -> Records
     if not index:
         raise UserError(f"no {split} recordings in {', '.join(parts)} under {data_root(root)}; make them with: mdmspeech data")
     return Records(stores, index)
+
+
+def questions(root: str | Path | None, split: str, hours: float | None = None, parts: Sequence[str] = ("questions", "kokoro")) -> Records:
+    """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are not there are left out."""
+    folders = [data_root(root) / "raw" / part for part in parts]
+    stores = [RecordStore(folder) for folder in folders if folder.is_dir()]
+    index, seconds = [], 0.0
+    for s, store in enumerate(stores):
+        for i, record in enumerate(store.fields):
+            if record.get("split", "train") != split or (hours is not None and seconds > hours * 3600):
+                continue
+            index.append((s, i))
+            seconds += record["samples"] / record["rate"]
+    if not index:
+        raise UserError(f"no {split} questions under {data_root(root) / 'raw'}; make them with: mdmspeech data")
+    return Records(stores, index)

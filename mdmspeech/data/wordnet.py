@@ -12,17 +12,21 @@ from mdmspeech.errors import UserError
 FOLDER = "/usr/share/wordnet"  # where the Debian and Ubuntu package puts it; $WORDNET_HOME overrides
 PARTS = ("noun", "verb", "adj", "adv")
 ANTONYM = "!"
+SENSE_PARTS = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}  # first digit of a sense key
+TOPICS = {"05": "animal", "06": "artifact", "08": "body", "13": "food", "18": "person", "20": "plant"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Synset:
-    """One meaning. part: noun, verb, adj or adv; offset: its key within the part; words: spellings with spaces; definition: the gloss before the examples; antonyms: pairs (own word, opposite)."""
+    """One meaning. part: noun, verb, adj or adv; offset: its key within the part; words: spellings with spaces; definition: the gloss before the examples; topic: the lexicographer's file
+    (for example "animal"; only the nouns of `TOPICS`, else empty); antonyms: pairs (own word, opposite)."""
 
     part: str
     offset: str
     words: tuple[str, ...]
     definition: str
     examples: tuple[str, ...]
+    topic: str
     antonyms: tuple[tuple[str, str], ...]
 
 
@@ -42,13 +46,20 @@ def synsets() -> tuple[Synset, ...]:
 
 
 @functools.lru_cache(maxsize=1)
-def commonness() -> dict[str, int]:
-    """Word (lower case) -> how often it was seen, in any meaning, in the corpus the WordNet authors tagged (`cntlist.rev`); absent = never."""
-    counts: collections.Counter[str] = collections.Counter()
+def uses() -> dict[str, dict[str, int]]:
+    """Word (lower case) -> part of speech -> how often it was seen in the corpus the WordNet authors tagged (`cntlist.rev`)."""
+    counts: dict[str, dict[str, int]] = {}
     for line in (folder() / "cntlist.rev").read_text(encoding="latin-1").splitlines():
         key, _, count = line.split()
-        counts[key.split("%")[0].replace("_", " ")] += int(count)
-    return dict(counts)
+        word, _, sense = key.partition("%")
+        by_part = counts.setdefault(word.replace("_", " "), collections.Counter())
+        by_part[SENSE_PARTS[sense[0]]] += int(count)
+    return counts
+
+
+def commonness() -> dict[str, int]:
+    """Word (lower case) -> how often it was seen in any meaning; absent = never."""
+    return {word: sum(by_part.values()) for word, by_part in uses().items()}
 
 
 @functools.lru_cache(maxsize=1)
@@ -87,7 +98,7 @@ def _synset(part: str, line: str, raw: dict[str, dict[str, str]]) -> Synset:
             target = raw[{"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}[kind]][offset]
             antonyms.append((words[own - 1], _words(target)[other - 1]))
     definition, examples = _split_gloss(gloss)
-    return Synset(part, line[:8], tuple(words), definition, examples, tuple(antonyms))
+    return Synset(part, line[:8], tuple(words), definition, examples, TOPICS.get(fields[1], ""), tuple(antonyms))
 
 
 def _split_gloss(gloss: str) -> tuple[str, tuple[str, ...]]:

@@ -6,7 +6,7 @@ logarithms and built with log1p: two positions of probability 1 - 1e-9 and 1 - 1
 token is, is another matter (sampling.py). Higher is surer, everywhere.
 
 Shapes: `logits` [..., V] (logits or log-probabilities, any additive constant), scores and `masked` bool [..., K], counts [...].
-`allowed` bool broadcastable to logits: ids that may be produced. Probability the model puts on other ids counts as doubt: a
+`allowed` bool, broadcastable to the logits: ids that may be produced. Probability the model puts on other ids counts as doubt: a
 position whose mass sits on a forbidden EOS is not one to reveal first.
 """
 
@@ -27,7 +27,7 @@ def max_probability(logits: jax.Array, allowed: jax.Array | None = None) -> jax.
     """f32 [...]: log-probability of the best allowed id (MaskGIT, arXiv 2202.04200; LLaDA's low-confidence rule)."""
     logits = logits.astype(jnp.float32)
     best = candidate(logits, allowed)
-    is_best = jnp.arange(logits.shape[-1]) == best[..., None]
+    is_best = _iota(logits) == best[..., None]
     top = jnp.max(_only(logits, allowed), axis=-1, keepdims=True)
     others = jnp.sum(jnp.where(is_best, 0.0, jnp.exp(logits - top)), axis=-1)
     return -jnp.log1p(others)
@@ -35,10 +35,10 @@ def max_probability(logits: jax.Array, allowed: jax.Array | None = None) -> jax.
 
 def margin(logits: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
     """f32 [...]: log(p1 - p2) of the two best allowed ids; the order of the margin p1 - p2 (LLaDA-TTS, arXiv 2603.26364)."""
-    logits = _only(logits.astype(jnp.float32), allowed)
-    is_best = jnp.arange(logits.shape[-1]) == jnp.argmax(logits, axis=-1)[..., None]
-    first = jnp.max(logits, axis=-1)
-    second = jnp.max(jnp.where(is_best, -jnp.inf, logits), axis=-1)
+    ours = _only(logits.astype(jnp.float32), allowed)
+    is_best = _iota(ours) == jnp.argmax(ours, axis=-1)[..., None]
+    first = jnp.max(ours, axis=-1)
+    second = jnp.max(jnp.where(is_best, -jnp.inf, ours), axis=-1)
     return max_probability(logits, allowed) + jnp.log1p(-jnp.exp(second - first))
 
 
@@ -114,6 +114,10 @@ def rank(scores: jax.Array, among: jax.Array) -> jax.Array:
 def select(scores: jax.Array, masked: jax.Array, count: jax.Array) -> jax.Array:
     """bool [..., K]: exactly min(count, number masked) masked positions, those of highest score (ties: leftmost)."""
     return masked & (rank(scores, masked) < count[..., None])
+
+
+def _iota(logits: jax.Array) -> jax.Array:
+    return jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
 
 
 def _only(logits: jax.Array, allowed: jax.Array | None) -> jax.Array:

@@ -75,14 +75,15 @@ class Checkpoints:
                 state = _from_arrays(arrays)
             except UserError:
                 raise
-            except Exception as error:  # noqa: BLE001 - Orbax and TensorStore raise a dozen types for damaged files
+            except Exception as error:  # Orbax and TensorStore raise a dozen types for damaged files
                 failed.append((step, error))
             else:
                 self._set_aside(failed)
                 return state, _decode(about["data"]), float(about["seconds"])
         if failed:
-            step, error = failed[0]
-            raise UserError(f"no checkpoint in {self.directory} can be read ({step}: {_first_line(error)}): start in another workdir")
+            raise UserError(
+                f"no checkpoint in {self.directory} can be read ({failed[0][0]}: {_first_line(failed[0][1])}): start in another workdir"
+            )
         return None
 
     def wait(self) -> None:
@@ -102,8 +103,7 @@ class Checkpoints:
         hard, soft = differences(saved, self._config)
         if hard:
             raise UserError(
-                f"checkpoint {step} in {self.directory} is of another config ({'; '.join(hard[:5])}): "
-                "use that config, or another workdir"
+                f"checkpoint {step} in {self.directory} is of another config ({'; '.join(hard[:5])}): use that config, or another workdir"
             )
         if soft:
             self._say(f"resuming with other settings: {'; '.join(soft)}")

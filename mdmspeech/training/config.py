@@ -54,7 +54,8 @@ def base() -> ConfigDict:
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What differs between two configs (nested dicts) as lines "a.b: 1 -> 2": (those that matter, those in `VOLATILE`)."""
     old, new = _flat(saved), _flat(now)
-    hard, soft = [], []
+    hard: list[str] = []
+    soft: list[str] = []
     for key in sorted(old.keys() | new.keys()):
         if old.get(key, "absent") != new.get(key, "absent"):
             volatile = any(key == v or key.startswith(v + ".") for v in VOLATILE)

@@ -65,7 +65,9 @@ class Feed:
                 batch = dict(next(batches))
                 units = count(batch)
                 ids = [str(i) for i in np.atleast_1d(batch.pop("id", []))]
-                arrays = {k: v for k, v in batch.items() if np.issubdtype(np.asarray(v).dtype, np.number) or np.asarray(v).dtype == np.bool_}
+                arrays = {
+                    k: v for k, v in batch.items() if np.issubdtype(np.asarray(v).dtype, np.number) or np.asarray(v).dtype == np.bool_
+                }
                 self._queue.put(Fed(put(arrays), ids, units, batches.get_state()))
-        except BaseException as error:  # noqa: BLE001 - raised again where the batch is asked for, StopIteration included
+        except BaseException as error:  # raised again where the batch is asked for, StopIteration included
             self._queue.put(error)

@@ -73,7 +73,9 @@ class _Run:
         self.checkpoints = Checkpoints(workdir, config.to_dict(), self.train.keep, say=lambda line: print(line, file=sys.stderr))
         self.data = task.batches("train", self.train.seed)
         if not hasattr(self.data, "get_state") or not hasattr(self.data, "set_state"):
-            raise UserError(f"{task.name}: batches() gives a {type(self.data).__name__} without get_state/set_state: it could not be resumed")
+            raise UserError(
+                f"{task.name}: batches() gives a {type(self.data).__name__} without get_state/set_state: it could not be resumed"
+            )
         resumed = self.checkpoints.restore(abstract)
         if resumed:
             self.state, self.data_state, self.seconds = resumed
@@ -134,11 +136,13 @@ class _Run:
             # ---- Evaluate -> save -> next batch -------------------------------------------------------------------------
             done = step + 1
             if train.eval_every and done % train.eval_every == 0:
-                pending = self._settle(pending)
+                self._settle(pending)
+                pending = None
                 self._evaluate(done)
                 evaluated = done
             if done % train.save_every == 0:
-                pending = self._settle(pending)  # a state whose numbers were not seen is never saved
+                self._settle(pending)  # a state whose numbers were not seen is never saved
+                pending = None
                 self._save()
 
         # ---- The end: same order ----------------------------------------------------------------------------------------

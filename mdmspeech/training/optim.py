@@ -43,11 +43,11 @@ class Optimizer:
     def grad_norm(self, grads: Any) -> jax.Array:
         """Global L2 norm of the gradients of the trained parameters, before clipping."""
         kept = [g for g, t in zip(jax.tree.leaves(grads), jax.tree.leaves(self.trained), strict=True) if t]
-        return optax.global_norm(kept)
+        return optax.tree.norm(kept)
 
 
 def param_path(path: Sequence[Any]) -> str:
-    """"a/b/kernel" of a `jax.tree_util` key path."""
+    """ "a/b/kernel" of a `jax.tree_util` key path."""
     return "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
 
 
@@ -101,7 +101,7 @@ def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[Rule]) -
             return rule.weight_decay
         return 0.0 if leaf.ndim < 2 or _UNDECAYED_NAME.search(param_path(path)) else optim.weight_decay
 
-    is_rule = lambda x: isinstance(x, Rule)  # noqa: E731
+    is_rule = lambda x: isinstance(x, Rule)
     decays = jax.tree_util.tree_map_with_path(decay_of, params, claimed)
     factors = jax.tree.map(lambda r: r.lr, claimed, is_leaf=is_rule)
     trained = jax.tree.map(lambda r: not r.frozen, claimed, is_leaf=is_rule)

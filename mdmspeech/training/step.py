@@ -79,5 +79,5 @@ def _weighted(losses: Losses, totals: Mapping[str, jax.Array], weights: Mapping[
     missing = set(weights) - set(losses)
     if missing:
         raise ValueError(f"the task gives a weight to {sorted(missing)} but its loss returns only {sorted(losses)}")
-    value = lambda w: w(step) if callable(w) else w  # noqa: E731
+    value = lambda w: w(step) if callable(w) else w
     return sum((value(w) * _ratio(losses[name][0], totals[name]) for name, w in weights.items()), jnp.zeros(()))

@@ -30,6 +30,8 @@ def overwrite(params: Any, loaded: Any, where: str = "") -> Any:
     """`params` with every leaf that `loaded` has replaced by it; shapes must agree. Leaves that `loaded` lacks stay fresh."""
     if not isinstance(params, dict):
         if params.shape != loaded.shape:
-            raise UserError(f"parameter {where} has shape {tuple(loaded.shape)} in the earlier run and {tuple(params.shape)} here: use its model config")
+            raise UserError(
+                f"parameter {where} has shape {tuple(loaded.shape)} in the earlier run and {tuple(params.shape)} here: use its model config"
+            )
         return jax.numpy.asarray(loaded, params.dtype)
     return {k: overwrite(v, loaded[k], f"{where}/{k}") if k in loaded else v for k, v in params.items()}

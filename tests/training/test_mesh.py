@@ -30,7 +30,11 @@ def test_two_dimensions_never_share_a_mesh_axis():
 
 def test_big_arrays_are_split_on_their_largest_divisible_axis():
     mesh = make_mesh(data=2, fsdp=4)
-    tree = {"big": jax.ShapeDtypeStruct((250, 1024), "float32"), "odd": jax.ShapeDtypeStruct((251, 1023), "float32"), "small": jax.ShapeDtypeStruct((4,), "float32")}
+    tree = {
+        "big": jax.ShapeDtypeStruct((250, 1024), "float32"),
+        "odd": jax.ShapeDtypeStruct((251, 1023), "float32"),
+        "small": jax.ShapeDtypeStruct((4,), "float32"),
+    }
     got = jax.tree.map(lambda s: s.spec, param_shardings(mesh, tree))
     assert got == {"big": PartitionSpec(None, ("fsdp",)), "odd": PartitionSpec(None, None), "small": PartitionSpec(None)}
 

@@ -75,5 +75,5 @@ def test_a_weight_without_a_loss_is_an_error():
 
 
 def test_a_batch_that_does_not_divide_is_named():
-    with pytest.raises(ValueError, match="24 does not divide into train.accum=5"):
+    with pytest.raises(ValueError, match=r"24 does not divide into train\.accum=5"):
         one_step(TinyTask(size=24), accum=5)

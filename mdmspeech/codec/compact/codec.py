@@ -13,6 +13,8 @@ from mdmspeech.codec.compact import synthesis
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.codec.compact.model import Acoustics, Decoder, Encoder, SpectralHead
 
+NOISE_SEED = 0  # of the noise source: the same tokens always give the same samples
+
 
 @dataclasses.dataclass(frozen=True)
 class CompactCodecModel:
@@ -60,23 +62,33 @@ class CompactCodecModel:
         """Token ids -> frames."""
         return self.decoder.apply({"params": params["decoder"]}, fsq.ids_to_codes(ids_BL), valid_BL)
 
-    def synthesise(self, params, acoustics: Acoustics, f0_BT, gate_BT, phase_B, noise_key, first_frame_B) -> tuple[jax.Array, jax.Array]:
-        """Frames -> (wave [B, T * hop], phase after the last frame [B])."""
+    def synthesise(
+        self, params: dict, acoustics: Acoustics, f0_BT, gate_BT, phase_B, noise_key, first_frame_B, valid_BT=None, lead: int = 0
+    ) -> tuple[jax.Array, jax.Array]:
+        """Frames -> (wave [B, (T - lead) * hop], phases at the start of each of its frames and after the last [B, T - lead + 1]).
+
+        The first `lead` frames are only neighbours of the next one; `phase_B` and `first_frame_B` (absolute index) belong to the frame after
+        them. valid_BT: frames inside the utterance (default: all).
+        """
         c = self.config
+        valid_BT = jnp.ones(f0_BT.shape, bool) if valid_BT is None else valid_BT
+        f0_BTH = jnp.maximum(synthesis.control(f0_BT, valid_BT, c.hop), 40.0)[:, lead:]
+        gate_BTH = synthesis.control(gate_BT, valid_BT, c.hop)[:, lead:]
+        restart_BT = synthesis.restarts(gate_BT, valid_BT)[:, lead:]
+        acoustics, valid_BT = jax.tree.map(lambda x: x[:, lead:], (acoustics, valid_BT))
         harmonic, noise, turn = self.spectral.apply({"params": params["spectral"]}, acoustics)
-        phases, end = synthesis.frame_phases(f0_BT, c.hop, c.sample_rate, phase_B)
-        pulses = synthesis.pulse_train(f0_BT, phases, gate_BT, c.hop, c.sample_rate)
-        white = synthesis.noise_source(noise_key, first_frame_B, f0_BT.shape[1], c.hop)
-        return synthesis.filter_sources(pulses, white, harmonic, noise, turn, c.window, c.hop), end
+        phase_BT = synthesis.frame_phases(f0_BTH, restart_BT, c.sample_rate, phase_B)
+        pulses = synthesis.pulse_train(f0_BTH, phase_BT[:, :-1], gate_BTH, c.sample_rate)
+        white = synthesis.noise_source(noise_key, first_frame_B, f0_BTH.shape[1], c.hop)
+        return synthesis.filter_sources(pulses, white, harmonic, noise, turn, valid_BT, c.window, c.hop), phase_BT
 
     def decode(self, params: dict, ids_BL: jax.Array, valid_BL: jax.Array) -> jax.Array:
-        """Token ids [B, L] -> wave [B, L * token_samples] in one go."""
+        """Token ids [B, L] -> wave [B, L * token_samples] in one go; silence where not valid (rows are valid from their start to their end)."""
         acoustics = self.acoustics(params, ids_BL, valid_BL)
-        batch = ids_BL.shape[0]
         f0, gate = source_controls(acoustics)
-        key = jax.random.key(0)
-        zeros = jnp.zeros(batch)
-        return self.synthesise(params, acoustics, f0, gate, zeros, key, zeros.astype(jnp.int32))[0]
+        zeros = jnp.zeros(ids_BL.shape[0])
+        valid_BT = jnp.repeat(valid_BL, self.config.frames_per_token, axis=1)
+        return self.synthesise(params, acoustics, f0, gate, zeros, jax.random.key(NOISE_SEED), zeros.astype(jnp.int32), valid_BT)[0]
 
 
 def source_controls(acoustics: Acoustics) -> tuple[jax.Array, jax.Array]:

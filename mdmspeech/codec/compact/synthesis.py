@@ -5,7 +5,11 @@ each a time-varying filter in the STFT domain (as iSTFT-head vocoders do), and o
 network never has to guess it, so a magnitude loss is enough to train it; nothing here needs a discriminator.
 
 Streaming: a sample depends on a few neighbouring frames, on the phase at the start of its frame (one number, carried) and on the noise of
-its own hop (keyed by the absolute frame index), so blocks can be synthesised one by one, exactly.
+its own hop (keyed by the absolute frame index), so blocks can be synthesised one by one. The phase starts anew in every pause of voicing:
+float32 noise in the predicted F0 is otherwise added up for ever, and after a minute two computations of the same speech would differ.
+
+B batch, T frames, H samples of a hop, N samples, K bins. Frames outside an utterance (`valid_BT` False) are silent and have no neighbours: a
+padded row gives the same samples as the row alone.
 """
 
 import jax
@@ -16,34 +20,54 @@ from mdmspeech.audio import stft
 _TOP_HARMONIC_HZ = 11_000.0
 
 
-def frame_phases(f0_BT: jax.Array, hop: int, sample_rate: int, start_B: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Phase (cycles, in [0, 1)) at the start of every frame, [B, T], and after the last one, [B].
+def control(values_BT: jax.Array, valid_BT: jax.Array, hop: int) -> jax.Array:
+    """Frame values -> one a sample, [B, T, H]: linear between frame centres, constant beyond the first and last valid one."""
+    padded, known = jnp.pad(values_BT, ((0, 0), (1, 1))), jnp.pad(valid_BT, ((0, 0), (1, 1)))
+    here = values_BT[:, :, None]
+    before = jnp.where(known[:, :-2, None], padded[:, :-2, None], here)
+    after = jnp.where(known[:, 2:, None], padded[:, 2:, None], here)
+    place = ((jnp.arange(hop) + 0.5) / hop - 0.5)[None, None]
+    return here + jnp.where(place < 0, (here - before) * place, (after - here) * place)
 
-    A scan that wraps at every frame: float32 stays exact over any length, and a stream that carries the phase repeats the same additions.
+
+def frame_phases(f0_BTH: jax.Array, restart_BT: jax.Array, sample_rate: int, start_B: jax.Array) -> jax.Array:
+    """Phase (cycles, in [0, 1)) at the start of every frame and after the last one, [B, T + 1].
+
+    f0_BTH: Hz a sample. restart_BT: frames that begin at phase 0 (`restarts`). start_B: phase at the start of the first frame.
     """
-    advance = jnp.sum(_sample_f0(f0_BT, hop), axis=-1) / sample_rate
+    advance = jnp.sum(f0_BTH, axis=-1) / sample_rate
 
-    def add(phase, step):
+    def add(phase, frame):
+        step, restart = frame
+        phase = jnp.where(restart, 0.0, phase)
         return (phase + step) % 1.0, phase
 
-    end, phases = jax.lax.scan(add, start_B, advance.T)
-    return phases.T, end
+    end, phases = jax.lax.scan(add, start_B, (advance.T, restart_BT.T))
+    return jnp.concatenate([phases.T, end[:, None]], axis=1)
 
 
-def pulse_train(f0_BT: jax.Array, phase_BT: jax.Array, gate_BT: jax.Array, hop: int, sample_rate: int) -> jax.Array:
-    """Sum of all harmonics below 11 kHz with unit amplitude, gated by voicing: [B, T*hop].
+def restarts(gate_BT: jax.Array, valid_BT: jax.Array) -> jax.Array:
+    """bool [B, T]: frames that begin at phase 0: the first of an utterance, and those in a pause, where nothing voiced can be heard (neither the
+    frame nor the one before is voiced). Nothing is known of the frame before the first."""
+    quiet = gate_BT == 0
+    quiet_before = jnp.pad(quiet[:, :-1], ((0, 0), (1, 0)))
+    begins = valid_BT & ~jnp.pad(valid_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
+    return quiet & quiet_before | begins
+
+
+def pulse_train(f0_BTH: jax.Array, phase_BT: jax.Array, gate_BTH: jax.Array, sample_rate: int) -> jax.Array:
+    """Sum of all harmonics below 11 kHz with unit amplitude, gated by voicing: [B, T*H].
 
     Uses the closed form of sum_{h=1..H} cos(h t) (the Dirichlet kernel).
     """
-    f0 = _sample_f0(f0_BT, hop)
-    angle = 2 * jnp.pi * ((phase_BT[..., None] + jnp.cumsum(f0, axis=-1) / sample_rate) % 1.0)
-    harmonics = jnp.floor(_TOP_HARMONIC_HZ / f0)
+    angle = 2 * jnp.pi * ((phase_BT[..., None] + jnp.cumsum(f0_BTH, axis=-1) / sample_rate) % 1.0)
+    harmonics = jnp.floor(_TOP_HARMONIC_HZ / f0_BTH)
     half = jnp.sin(0.5 * angle)
     near = jnp.abs(half) < 1e-3
     ratio = jnp.sin((harmonics + 0.5) * angle) / jnp.where(near, 1.0, 2.0 * half)
     pulse = jnp.where(near, harmonics + 0.5, ratio) - 0.5
     # Equal power whatever the pitch: H harmonics of amplitude 1 have power H / 2.
-    pulse = pulse * jax.lax.rsqrt(harmonics) * _interpolate(gate_BT, hop)
+    pulse = pulse * jax.lax.rsqrt(harmonics) * gate_BTH
     return pulse.reshape(pulse.shape[0], -1)
 
 
@@ -57,22 +81,11 @@ def noise_source(key: jax.Array, first_frame_B: jax.Array, frames: int, hop: int
     return jax.vmap(jax.vmap(one))(index).reshape(index.shape[0], -1)
 
 
-def filter_sources(pulses_BN, noise_BN, harmonic_BTK, noise_BTK, phase_BTK, window: int, hop: int) -> jax.Array:
-    """Shape both sources with their log-magnitudes (and the harmonic one with its phase) and return the wave [B, T*hop]."""
+def filter_sources(pulses_BN, noise_BN, harmonic_BTK, noise_BTK, phase_BTK, valid_BT, window: int, hop: int) -> jax.Array:
+    """Shape both sources with their log-magnitudes (and the harmonic one with its phase) and return the wave [B, T*H]."""
+    heard_BN = jnp.repeat(valid_BT.astype(pulses_BN.dtype), hop, axis=1)
     gain = jnp.exp(jnp.minimum(harmonic_BTK, 8.0))
     turn = jax.lax.complex(gain * jnp.cos(phase_BTK), gain * jnp.sin(phase_BTK))
-    shaped = stft.spectrum(pulses_BN, window, hop) * turn
-    shaped = shaped + stft.spectrum(noise_BN, window, hop) * jnp.exp(jnp.minimum(noise_BTK, 8.0))
-    return stft.inverse(shaped / (window / 4), window, hop)
-
-
-def _sample_f0(f0_BT: jax.Array, hop: int) -> jax.Array:
-    return jnp.maximum(_interpolate(f0_BT, hop), 40.0)
-
-
-def _interpolate(values_BT: jax.Array, hop: int) -> jax.Array:
-    """Frame values -> [B, T, hop], linear between frame centres, constant beyond the first and last centre."""
-    padded = jnp.pad(values_BT, ((0, 0), (1, 1)), mode="edge")
-    before, here, after = padded[:, :-2, None], padded[:, 1:-1, None], padded[:, 2:, None]
-    place = ((jnp.arange(hop) + 0.5) / hop - 0.5)[None, None]
-    return here + jnp.where(place < 0, (here - before) * place, (after - here) * place)
+    shaped = stft.spectrum(pulses_BN * heard_BN, window, hop) * turn
+    shaped = shaped + stft.spectrum(noise_BN * heard_BN, window, hop) * jnp.exp(jnp.minimum(noise_BTK, 8.0))
+    return stft.inverse(shaped * valid_BT[..., None] / (window / 4), window, hop)

@@ -19,7 +19,7 @@ VALIDATION_SHARE = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """One question and its answer, both as spoken. phrasing: `family/kind/number`; fact: what it asks for, the same for all phrasings of it."""
+    """One question and its answer, both as spoken. phrasing: `family/kind/number`; fact: kind and fields of what it asks for, the same for all phrasings of it."""
 
     text: str
     answer: str
@@ -67,7 +67,7 @@ class Family:
         answer = self.answers[k % len(self.answers)]
         phrasing = f"{self.name}/{self.kind}/{'test' if split == 'test' else 'train'}{k}"
         text, said = sentence(template.format(**fact)), sentence(answer.format(**fact))
-        return Question(text, said, self.name, phrasing, fact_key(fact), split)
+        return Question(text, said, self.name, phrasing, f"{self.kind}|{fact_key(fact)}", split)
 
 
 def fact_key(fact: Fact) -> str:

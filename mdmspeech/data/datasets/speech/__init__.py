@@ -1,0 +1,1 @@
+"""The dataset of the voice: answers and open sentences."""

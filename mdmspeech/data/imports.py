@@ -1,0 +1,120 @@
+"""Users' own recordings as an `ExampleSource`: a folder of audio with a JSONL manifest, or VocalNet's JSON conversations.
+
+Manifest: one JSON object a line, `{"audio": "a/b.wav", "text": "..."}` for a voice, with `"answer"` for questions; optional `id`, `split` (default
+"train"), `voice`, `family`, `symbols`, `frames`, `f0`. VocalNet: a JSON list of `{"id", "speech": "x.wav", "conversations": [human, gpt], "units": "x.npy"}`.
+"""
+
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mdmspeech.audio.wave import load_wave, to_int16
+from mdmspeech.data.datasets.builder import BadRecord
+from mdmspeech.errors import UserError
+
+LONGEST = 30.0  # seconds, Whisper's window
+
+
+class UserRecordings:
+    """Audio is decoded when an example is asked for, mono, resampled to `rate`; missing, unreadable, silent, too short or too long audio is a `BadRecord`."""
+
+    def __init__(self, entries: list[dict[str, Any] | BadRecord], folder: pathlib.Path, rate: int, max_seconds: float = LONGEST):
+        self.entries, self.folder, self.rate, self.max_seconds = entries, folder, rate, max_seconds
+
+    def splits(self) -> dict[str, list[int]]:
+        """By the entries' `split`; a line that could not be read counts as training data, where it is reported."""
+        found: dict[str, list[int]] = {}
+        for number, entry in enumerate(self.entries):
+            split = "train" if isinstance(entry, BadRecord) else entry.get("split", "train")
+            found.setdefault(split, []).append(number)
+        return found
+
+    def example(self, number: int) -> dict[str, Any]:
+        """One record, audio int16 [N] at `rate`."""
+        entry = self.entries[number]
+        if isinstance(entry, BadRecord):
+            raise entry
+        path = self.folder / entry["audio"]
+        name = str(entry.get("id", entry["audio"]))
+        try:
+            wave = load_wave(path, self.rate, max_seconds=self.max_seconds)
+            units = _read_units(self.folder / entry["units"]) if isinstance(entry.get("units"), str) else ()
+        except (UserError, OSError, ValueError) as error:
+            raise BadRecord(f"{name}: {error}") from error
+        arrays = {key: np.asarray(entry[key], dtype) for key, dtype in (("symbols", np.int32), ("frames", np.float32), ("f0", np.float32)) if key in entry}
+        return {**entry, **arrays, "id": name, "rate": self.rate, "audio": to_int16(wave), "units": units}
+
+
+def read_manifest(path: str | os.PathLike, rate: int, *, needs_answer: bool = False, max_seconds: float = LONGEST) -> UserRecordings:
+    """A JSONL manifest; audio paths are relative to its folder. needs_answer: a line without `answer` is bad (questions)."""
+    path = pathlib.Path(path)
+    needed = ("audio", "text", "answer") if needs_answer else ("audio", "text")
+    lines = [(n, line) for n, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
+    return _recordings([(f"{path.name}, line {n}", _parse(line)) for n, line in lines], path.parent, rate, max_seconds, lambda entry: _checked(entry, needed))
+
+
+def read_vocalnet(path: str | os.PathLike, rate: int, *, folder: str | os.PathLike | None = None, max_seconds: float = LONGEST) -> UserRecordings:
+    """VocalNet's JSON list; audio and unit paths are relative to `folder` (default: the folder above the JSON's, as VocalNet lays it out)."""
+    path = pathlib.Path(path)
+    entries = _parse(_text(path))
+    if not isinstance(entries, list):
+        raise UserError(f"{path} is not a JSON list of conversations; VocalNet's layout is [{{'id', 'speech', 'conversations'}}, ...]")
+    root = pathlib.Path(folder) if folder is not None else path.parent.parent
+    return _recordings([(f"{path.name}, entry {n}", entry) for n, entry in enumerate(entries, 1)], root, rate, max_seconds, _from_vocalnet)
+
+
+def _recordings(entries: list[tuple[str, Any]], folder: pathlib.Path, rate: int, max_seconds: float, read: Callable) -> UserRecordings:
+    if not entries:
+        raise UserError(f"no recordings are listed for {folder}; the manifest is empty")
+    checked: list[dict[str, Any] | BadRecord] = []
+    for where, entry in entries:
+        try:
+            checked.append(read(entry))
+        except (BadRecord, KeyError, TypeError, AttributeError, IndexError) as error:
+            reason = error if isinstance(error, BadRecord) else f"not the expected layout ({type(error).__name__}: {error})"
+            checked.append(BadRecord(f"{where}: {reason}"))
+    return UserRecordings(checked, folder, rate, max_seconds)
+
+
+def _checked(entry: Any, needed: tuple[str, ...]) -> dict[str, Any]:
+    if not isinstance(entry, dict):
+        raise BadRecord("not a JSON object")
+    missing = [name for name in needed if not isinstance(entry.get(name), str) or not entry[name].strip()]
+    if missing:
+        raise BadRecord(f"{' and '.join(missing)} missing or empty")
+    return entry
+
+
+def _from_vocalnet(entry: dict[str, Any]) -> dict[str, Any]:
+    """The first exchange of a conversation; the question's text is what the human turn says beside the speech placeholder."""
+    human, reply = entry["conversations"][:2]
+    record = {"id": str(entry["id"]), "audio": entry["speech"], "text": human["value"].replace("<speech>", "").strip(), "answer": reply["value"]}
+    units = {"units": entry["units"]} if isinstance(entry.get("units"), str) else {}
+    return _checked({**record, **units, "split": entry.get("split", "train")}, ("audio", "answer"))
+
+
+def _read_units(path: pathlib.Path) -> np.ndarray:
+    """Speech tokens, int32 [U]. Raises ValueError or OSError."""
+    units = np.load(path, allow_pickle=False)
+    if not np.issubdtype(units.dtype, np.integer):
+        raise ValueError(f"{path} holds {units.dtype}, not integers")
+    return units.reshape(-1).astype(np.int32)
+
+
+def _text(path: pathlib.Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path} cannot be read ({type(error).__name__}); give a JSON or JSONL file") from error
+
+
+def _parse(text: str) -> Any:
+    """The JSON value, or None when it is not JSON (which no reader accepts)."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return None

@@ -1,0 +1,118 @@
+"""Speech-encoder states of the questions, computed once: the frozen half of stage 1, and most of its arithmetic.
+
+`<root>/states/<name>.f16` holds float16 states, one record after another; `<name>.json` tells each record's id, text, answer and number of states.
+Training maps the file into memory and reads whole buckets of similar lengths.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import grain
+import numpy as np
+import tqdm
+
+from mdmspeech.data.store import data_root
+from mdmspeech.errors import UserError
+
+_BUCKET = 50  # states (1 s of speech): what a batch is padded to
+_RATE = 16_000
+
+
+def encode_states(records, encode: Callable, path: Path, *, augment: Callable | None = None, batch: int = 8) -> int:
+    """Encodes records of 16 kHz speech with `encode(waves_BN, samples_B) -> states [B, ceil(N/320), D]` into `path`.f16/.json.
+
+    augment: function (wave float32, index) -> wave, or None. Returns the number of states. Rows are padded to whole seconds.
+    """
+    order = sorted(range(len(records)), key=lambda i: records.fields(i)["samples"])
+    index, total = [], 0
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(".f16.part")
+    with open(part, "wb") as file, tqdm.tqdm(total=len(order), desc=f"states of {path.name}", unit="utt", mininterval=5.0) as bar:
+        for start in range(0, len(order), batch):
+            rows = [records[i] for i in order[start : start + batch]]
+            waves = [np.asarray(row["audio"], np.float32) / 32768.0 for row in rows]
+            if augment is not None:
+                waves = [augment(wave, start + k) for k, wave in enumerate(waves)]
+            samples = np.zeros(batch, np.int32)
+            samples[: len(waves)] = [len(wave) for wave in waves]
+            padded = np.zeros((batch, -(-int(samples.max()) // _RATE) * _RATE), np.float32)
+            for row, wave in zip(padded, waves, strict=False):
+                row[: len(wave)] = wave
+            states = np.asarray(encode(padded, samples))
+            for row, wave, values in zip(rows, waves, states, strict=False):
+                count = min(-(-len(wave) // 320), len(values))
+                file.write(values[:count].astype(np.float16).tobytes())
+                index.append({"id": row["id"], "text": row["text"], "answer": row.get("answer", ""), "states": count})
+                total += count
+            bar.update(len(rows))
+    path.with_suffix(".json").write_text(json.dumps({"width": int(states.shape[-1]), "records": index}), encoding="utf-8")
+    part.replace(path.with_suffix(".f16"))
+    return total
+
+
+class StateStore:
+    """Random access: `store[i]` -> {id, text, answer, states float16 [T, D]}."""
+
+    def __init__(self, root: str | Path | None, name: str):
+        path = data_root(root) / "states" / name
+        if not path.with_suffix(".f16").is_file():
+            raise UserError(f"{path}.f16 is missing; make it with: mdmspeech data --states")
+        about = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))
+        self.records = about["records"]
+        self.ends = np.cumsum([record["states"] for record in self.records])
+        self._states = np.memmap(path.with_suffix(".f16"), np.float16, "r").reshape(-1, about["width"])
+        if len(self._states) != self.ends[-1]:
+            raise UserError(f"{path}.f16 does not fit its index; delete both and make them again with: mdmspeech data --states")
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> dict:
+        return {**self.records[i], "states": self._states[self.ends[i] - self.records[i]["states"] : self.ends[i]]}
+
+
+class _Buckets:
+    """Random access to batches: lists of record numbers of similar length; the last batch of a length takes some of the next."""
+
+    def __init__(self, lengths: np.ndarray, batch: int, seed: int):
+        shuffled = np.random.default_rng(seed).permutation(len(lengths))
+        order = shuffled[np.argsort(lengths[shuffled] // _BUCKET, kind="stable")]
+        self._batches = [order[i : i + batch] for i in range(0, len(order) - batch + 1, batch)]
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __getitem__(self, i: int) -> np.ndarray:
+        return self._batches[i]
+
+
+def state_batches(source, *, batch: int, seed: int, encode_text: Callable, letters_per_second: int = 24):
+    """Endless Grain iterator of batches padded to whole seconds: id, states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N],
+    text_valid bool [B, N]. `encode_text(text) -> ids`; texts beyond N = `letters_per_second` x seconds are cut.
+    """
+
+    def assemble(numbers) -> dict:
+        rows = [source[int(i)] for i in numbers]
+        length = -(-max(len(row["states"]) for row in rows) // _BUCKET) * _BUCKET
+        letters = length * letters_per_second // _BUCKET
+        out = {
+            "id": np.array([row["id"] for row in rows]),
+            "states": np.zeros((len(rows), length, rows[0]["states"].shape[1]), np.float16),
+            "states_valid": np.zeros((len(rows), length), bool),
+            "text": np.zeros((len(rows), letters), np.int32),
+            "text_valid": np.zeros((len(rows), letters), bool),
+        }
+        for b, row in enumerate(rows):
+            ids = encode_text(row["text"])[:letters]
+            out["states"][b, : len(row["states"])] = row["states"]
+            out["states_valid"][b, : len(row["states"])] = True
+            out["text"][b, : len(ids)] = ids
+            out["text_valid"][b, : len(ids)] = True
+        return out
+
+    lengths = np.array([record["states"] for record in source.records])
+    if len(lengths) < batch:
+        raise UserError(f"{len(lengths)} questions are fewer than one batch of {batch}: lower data.batch")
+    data = grain.MapDataset.source(_Buckets(lengths, batch, seed)).seed(seed).shuffle().repeat().map(assemble)
+    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))

@@ -1,0 +1,104 @@
+"""Speech tokens of the corpus: what the Talker trains on. Made once from the recordings by a trained codec, kept in one safetensors file a part.
+
+Layout of `<root>/tokens/<part>.safetensors`: flat arrays `tokens` int16, `symbols` int16, `frames` int16 (25 ms units), and for record i the ends of
+its stretch in them (`token_ends`, `symbol_ends`), plus `test` (1 = held out). The metadata carries a fingerprint of the codec: tokens of another codec
+are refused.
+"""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import jax
+import numpy as np
+import safetensors.numpy
+import tqdm
+from safetensors import safe_open
+
+from mdmspeech.data.sources import Records
+from mdmspeech.data.store import data_root
+from mdmspeech.errors import UserError
+
+_BUCKET = 25  # tokens: recordings are padded to whole seconds, so that the encoder compiles a handful of shapes
+
+
+def fingerprint(params) -> str:
+    """Short digest of a codec's encoder parameters."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params["encoder"]):
+        digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
+    return digest.hexdigest()[:12]
+
+
+def tokenise(splits: dict[str, Records], encode: Callable, token_samples: int, codec: str, path: Path, batch: int = 16) -> int:
+    """Encodes every record of {"train": ..., "test": ...} with `encode(audio_BN, valid_BL) -> ids_BL` and writes `path`; returns the token count."""
+    order = [(split == "test", records, i) for split, records in splits.items() for i in range(len(records))]
+    order.sort(key=lambda item: item[1].fields(item[2])["samples"])
+    out: dict[str, list] = {"tokens": [], "symbols": [], "frames": []}
+    test = []
+    with tqdm.tqdm(total=len(order), desc=f"tokens of {path.stem}", unit="utt", mininterval=2.0) as bar:
+        for start in range(0, len(order), batch):
+            group = order[start : start + batch]
+            rows = [records[i] for _, records, i in group]
+            for row, ids in zip(rows, _encode(rows, encode, token_samples, batch), strict=True):
+                out["tokens"].append(ids)
+                out["symbols"].append(np.asarray(row["symbols"]))
+                out["frames"].append(np.asarray(row["frames"]))
+            test += [held_out for held_out, _, _ in group]
+            bar.update(len(group))
+    arrays = {name: np.concatenate(parts).astype(np.int16) for name, parts in out.items()}
+    arrays["token_ends"] = np.cumsum([len(x) for x in out["tokens"]]).astype(np.int64)
+    arrays["symbol_ends"] = np.cumsum([len(x) for x in out["symbols"]]).astype(np.int64)
+    arrays["test"] = np.asarray(test, np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    safetensors.numpy.save_file(arrays, path, metadata={"codec": codec})
+    return len(arrays["tokens"])
+
+
+def _encode(rows, encode, token_samples: int, batch: int) -> list[np.ndarray]:
+    lengths = [-(-len(row["audio"]) // token_samples) for row in rows]
+    width = -(-max(lengths) // _BUCKET) * _BUCKET
+    audio = np.zeros((batch, width * token_samples), np.float32)
+    valid = np.zeros((batch, width), bool)
+    for b, (row, length) in enumerate(zip(rows, lengths, strict=True)):
+        audio[b, : len(row["audio"])] = np.asarray(row["audio"]) / 32768.0
+        valid[b, :length] = True
+    ids = np.asarray(encode(audio, valid))
+    return [ids[b, :length] for b, length in enumerate(lengths)]
+
+
+class TokenStore:
+    """Random access to the tokens of some parts and one split: `store[i]` -> {tokens int32 [L], symbols int32 [M], frames int32 [M]}."""
+
+    def __init__(self, root: str | Path | None, parts: tuple[str, ...], split: str, codec: str | None = None):
+        self._parts, self._index = [], []
+        for p, part in enumerate(parts):
+            path = data_root(root) / "tokens" / f"{part}.safetensors"
+            if not path.is_file():
+                raise UserError(f"{path} is missing; make it with: mdmspeech data --tokens")
+            with safe_open(path, "numpy") as file:
+                made_by = (file.metadata() or {}).get("codec")
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+            if codec and made_by != codec:
+                raise UserError(f"{path} was made by codec {made_by}, not {codec}; make it again with: mdmspeech data --tokens")
+            self._parts.append(arrays)
+            self._index += [(p, int(i)) for i in np.flatnonzero(arrays["test"] == (split == "test"))]
+        if not self._index:
+            raise UserError(f"no {split} records in the tokens of {', '.join(parts)}")
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+        part, record = self._index[i]
+        arrays = self._parts[part]
+        tokens, symbols = _span(arrays["token_ends"], record), _span(arrays["symbol_ends"], record)
+        return {
+            "tokens": arrays["tokens"][tokens].astype(np.int32),
+            "symbols": arrays["symbols"][symbols].astype(np.int32),
+            "frames": arrays["frames"][symbols].astype(np.int32),
+        }
+
+
+def _span(ends: np.ndarray, i: int) -> slice:
+    return slice(int(ends[i - 1]) if i else 0, int(ends[i]))

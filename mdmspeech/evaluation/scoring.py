@@ -1,0 +1,107 @@
+"""Word and character errors, counted over a whole corpus, after a normalisation that treats text and transcript alike.
+
+The normaliser is Whisper's English one (numbers as digits, contractions opened, spelling unified). It leaves two freedoms that have nothing to do
+with what was said, and `canonical` closes them: how digits are grouped ("7:30", "seven thirty"), and how single letters are ("C, A, T", "CAT").
+"""
+
+import dataclasses
+import functools
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from mdmspeech.errors import UserError
+
+_CLAUSE_END = re.compile(r"[,;:?!.]+(?=\s|$)|—|…")
+_SIGNS = (("=", " is "), (" + ", " plus "), (" - ", " minus "), ("×", " times "), ("÷", " divided by "))
+_LONE_LETTERS = re.compile(r"\b[a-z](?: [a-z]\b)+")
+
+
+@dataclasses.dataclass(frozen=True)
+class Score:
+    """Errors of a corpus in U units (a clip, or a window of several clips): float64 [U] each; `wer` and `cer` are errors over reference length."""
+
+    word_errors_U: np.ndarray
+    words_U: np.ndarray
+    char_errors_U: np.ndarray
+    chars_U: np.ndarray
+
+    @property
+    def wer(self) -> float:
+        """Word error rate of the whole corpus, 0..; insertions can bring it above 1."""
+        return float(self.word_errors_U.sum() / max(self.words_U.sum(), 1))
+
+    @property
+    def cer(self) -> float:
+        """Character error rate of the whole corpus."""
+        return float(self.char_errors_U.sum() / max(self.chars_U.sum(), 1))
+
+    def interval(self, draws: int = 1000) -> tuple[float, float]:
+        """95% interval of `wer` by resampling units (the bootstrap; Bisani and Ney, 2004), always from the same seed."""
+        picks = np.random.default_rng(0).integers(0, len(self.words_U), (draws, len(self.words_U)))
+        rates = self.word_errors_U[picks].sum(1) / np.maximum(self.words_U[picks].sum(1), 1)
+        low, high = np.quantile(rates, (0.025, 0.975))
+        return float(low), float(high)
+
+    def report(self) -> dict[str, float | int | list[float]]:
+        """For a JSON file: rates in percent."""
+        return {
+            "wer": round(100 * self.wer, 2),
+            "wer_95": [round(100 * x, 2) for x in self.interval()],
+            "cer": round(100 * self.cer, 2),
+            "words": int(self.words_U.sum()),
+        }
+
+
+def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
+    """Counts the errors of each hypothesis against its reference. Pairs whose reference has no words are left out.
+
+    Raises:
+      UserError: different numbers of each, or not one reference with words.
+    """
+    if len(references) != len(hypotheses):
+        raise UserError(f"{len(references)} references but {len(hypotheses)} transcripts: they must pair up")
+    jiwer = _jiwer()
+    rows = []
+    for reference, hypothesis in zip(map(canonical, references), map(canonical, hypotheses), strict=True):
+        if reference:
+            words = jiwer.process_words(reference, hypothesis)
+            chars = jiwer.process_characters(reference, hypothesis)
+            rows.append([_errors(words), len(reference.split()), _errors(chars), len(reference)])
+    if not rows:
+        raise UserError("no reference text has words in it; nothing can be scored")
+    return Score(*np.asarray(rows, np.float64).T)
+
+
+def canonical(text: str) -> str:
+    """`text` as lower-case words; numbers as single digits, runs of single letters as one word: "At 7:30, C-A-T!" -> "at 7 3 0 cat"."""
+    for sign, word in _SIGNS:
+        text = text.replace(sign, word)
+    # Clause by clause, because the normaliser would read "six, seven" as 67.
+    said = " ".join(_normaliser()(clause) for clause in _CLAUSE_END.split(text))
+    said = re.sub(r"(\d)\.(\d)", r"\1 point \2", said).replace("+", " plus ").replace("-", " minus ")
+    said = re.sub(r"(\d)", r" \1 ", said.replace(".", " "))
+    said = " ".join(said.split())
+    return _LONE_LETTERS.sub(lambda run: run[0].replace(" ", ""), said)
+
+
+def _errors(alignment) -> int:
+    return alignment.substitutions + alignment.deletions + alignment.insertions
+
+
+def _jiwer():
+    try:
+        import jiwer
+    except ImportError as error:
+        raise UserError("word error rates need jiwer: pip install jiwer whisper-normalizer") from error
+    return jiwer
+
+
+@functools.lru_cache(maxsize=1)
+def _normaliser():
+    try:
+        from whisper_normalizer.english import EnglishTextNormalizer
+    except ImportError as error:
+        raise UserError("word error rates need whisper-normalizer: pip install jiwer whisper-normalizer") from error
+    return EnglishTextNormalizer()

@@ -1,0 +1,89 @@
+"""CTranslate2 Whisper models (binary version 6) read with numpy: the encoder's tensors under their Hugging Face names."""
+
+import struct
+
+import numpy as np
+
+from mdmspeech.errors import UserError
+from mdmspeech.models.speech_encoder import SpeechEncoderConfig
+
+_DTYPES = (np.float32, np.int8, np.int16, np.int32, np.float16)
+_VERSION = 6
+
+
+def read_variables(data: bytes, name: str) -> dict[str, np.ndarray]:
+    """All variables of a model.bin held in memory.
+
+    Raises:
+      UserError: not this format, or cut short.
+    """
+    try:
+        return _read(memoryview(data))
+    except (struct.error, ValueError, IndexError, UnicodeDecodeError) as error:
+        raise UserError(f"{name} is corrupt or no CTranslate2 model ({error}); fetch it again") from error
+
+
+def _read(data: memoryview) -> dict[str, np.ndarray]:
+    at = 0
+
+    def take(form: str):
+        nonlocal at
+        (value,) = struct.unpack_from("<" + form, data, at)
+        at += struct.calcsize("<" + form)
+        return value
+
+    def string() -> str:
+        nonlocal at
+        length = take("H")
+        at += length
+        return str(data[at - length : at], "ascii").rstrip("\0")
+
+    version, spec = take("I"), string()
+    if version != _VERSION or spec != "WhisperSpec":
+        raise ValueError(f"it is {spec!r} version {version}")
+    take("I")  # revision of the spec
+    variables = {}
+    for _ in range(take("I")):
+        name = string()
+        shape = [take("I") for _ in range(take("B"))]
+        dtype, size = np.dtype(_DTYPES[take("B")]), take("I")
+        variables[name] = np.frombuffer(data, dtype, size // dtype.itemsize, at).reshape(shape)
+        at += size
+    return variables
+
+
+def encoder_tensors(variables: dict[str, np.ndarray]) -> tuple[SpeechEncoderConfig, dict[str, np.ndarray]]:
+    """Variables -> (config, encoder tensors as in a Hugging Face Whisper). The fused QKV is split; K's bias is zero there."""
+    dim, num_mels, _ = variables["encoder/conv1/weight"].shape
+    num_layers = len({name.split("/")[1] for name in variables if name.startswith("encoder/layer_") and name.count("/") > 2})
+    config = SpeechEncoderConfig(
+        num_mels=num_mels,
+        dim=dim,
+        num_layers=num_layers,
+        num_heads=int(variables["encoder/num_heads"]),
+        ffn_dim=variables["encoder/layer_0/ffn/linear_0/weight"].shape[0],
+        max_positions=variables["encoder/position_encodings/encodings"].shape[0],
+    )
+    out = {"embed_positions.weight": variables["encoder/position_encodings/encodings"]}
+    for conv in ("conv1", "conv2"):
+        for kind in ("weight", "bias"):
+            out[f"{conv}.{kind}"] = variables[f"encoder/{conv}/{kind}"]
+    out.update(_norm("layer_norm", variables, "encoder/layer_norm"))
+    for index in range(num_layers):
+        theirs, ours = f"encoder/layer_{index}", f"layers.{index}"
+        for kind in ("weight", "bias"):
+            fused = variables[f"{theirs}/self_attention/linear_0/{kind}"]
+            for part, name in zip(np.split(fused, 3), ("q_proj", "k_proj", "v_proj"), strict=True):
+                out[f"{ours}.self_attn.{name}.{kind}"] = part
+            out[f"{ours}.self_attn.out_proj.{kind}"] = variables[f"{theirs}/self_attention/linear_1/{kind}"]
+            out[f"{ours}.fc1.{kind}"] = variables[f"{theirs}/ffn/linear_0/{kind}"]
+            out[f"{ours}.fc2.{kind}"] = variables[f"{theirs}/ffn/linear_1/{kind}"]
+        if np.any(out.pop(f"{ours}.self_attn.k_proj.bias")):
+            raise UserError("this Whisper model has a bias on its keys, which Whisper has not; use an official conversion")
+        out.update(_norm(f"{ours}.self_attn_layer_norm", variables, f"{theirs}/self_attention/layer_norm"))
+        out.update(_norm(f"{ours}.final_layer_norm", variables, f"{theirs}/ffn/layer_norm"))
+    return config, out
+
+
+def _norm(ours: str, variables: dict[str, np.ndarray], theirs: str) -> dict[str, np.ndarray]:
+    return {f"{ours}.weight": variables[f"{theirs}/gamma"], f"{ours}.bias": variables[f"{theirs}/beta"]}

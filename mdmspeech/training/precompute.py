@@ -1,0 +1,55 @@
+"""What frozen parts compute once for training: speech tokens of the answer voice, encoder states of the questions."""
+
+from pathlib import Path
+
+import jax
+
+from mdmspeech.audio.features import whisper_log_mel
+from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.data.augment import augment
+from mdmspeech.data.sources import questions, speech
+from mdmspeech.data.states import encode_states
+from mdmspeech.data.store import data_root
+from mdmspeech.data.tokens import fingerprint, tokenise
+from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, frame_mask
+
+AUGMENTED = 0.5  # share of the training questions that get noise, reverberation and another level
+
+
+def speech_tokens(root, model: CompactCodecModel, params, parts=("open", "answers")) -> dict[str, int]:
+    """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part."""
+    encode = jax.jit(lambda audio, valid: model.encode(params, audio, valid))
+    counts = {}
+    for part in parts:
+        splits = {split: speech(root, (part,), split) for split in ("train", "test")}
+        path = data_root(root) / "tokens" / f"{part}.safetensors"
+        counts[part] = tokenise(splits, encode, model.config.token_samples, fingerprint(params), path)
+    return counts
+
+
+def question_states(root: str | Path | None, config: SpeechEncoderConfig, params, hours: float | None = None) -> dict[str, int]:
+    """Writes `<root>/states/questions_<split>` for train (half of it augmented) and val; returns the number of states of each."""
+    encoder = SpeechEncoder(config)
+
+    @jax.jit
+    def encode(waves_BN, samples_B):
+        mel = whisper_log_mel(waves_BN, config.num_mels)
+        mask = frame_mask(-(-samples_B // 160), mel.shape[1])
+        return encoder.apply({"params": params}, mel, mask)
+
+    counts = {}
+    for split in ("val", "train"):
+        records = questions(root, split, hours if split == "train" else None)
+        change = augment_some if split == "train" else None
+        counts[split] = encode_states(records, encode, data_root(root) / "states" / f"questions_{split}", augment=change)
+    return counts
+
+
+def augment_some(wave, index: int):
+    """Augments the share `AUGMENTED` of all recordings, chosen and seeded by their number."""
+    import numpy as np
+
+    rng = np.random.default_rng((7, index))
+    return augment(wave, 16_000, rng) if rng.random() < AUGMENTED else wave
+
+

@@ -1,0 +1,124 @@
+"""A tiny real transformer in plain jnp (rotary attention, GELU MLP), cached and uncached, for the tests of the diffusion room."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mdmspeech.diffusion.layout import cache_slots
+from mdmspeech.diffusion.state import Options, start
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+CODES, BOS, SOS, EOS, PAD, MASK, VOCABULARY = 20, 20, 21, 22, 23, 24, 27  # two filler rows after the mask id
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiny:
+    """`forward` sees all tokens at once under a mask; `step` is the decoders' interface over a K/V cache. Same weights."""
+
+    params: dict
+    dim: int = 16
+    heads: int = 2
+    layers: int = 2
+    vocabulary: int = VOCABULARY
+
+    @classmethod
+    def create(cls, seed=0, dim=16, layers=2, sharpness=3.0):
+        rng = np.random.default_rng(seed)
+
+        def matrix(rows, columns, gain=1.0):
+            return jnp.asarray(rng.normal(size=(rows, columns)) * gain / np.sqrt(rows), jnp.float32)
+
+        params = {"embed": matrix(VOCABULARY, dim, np.sqrt(VOCABULARY)), "out": matrix(dim, VOCABULARY, sharpness)}
+        for layer in range(layers):
+            params[f"layer{layer}"] = {
+                "qkv": matrix(dim, 3 * dim, 1.5), "o": matrix(dim, dim), "up": matrix(dim, 2 * dim), "down": matrix(2 * dim, dim)
+            }
+        return cls(params, dim=dim, layers=layers)
+
+    def cache(self, batch, slots):
+        # Poison instead of zeros: a decoder that reads a slot before writing it is found out.
+        head = self.dim // self.heads
+        return [jnp.full((2, batch, slots, self.heads, head), 7.0) for _ in range(self.layers)]
+
+    def step(self, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
+        def attend(layer, k, v):
+            write = jax.vmap(lambda old, new, at: jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=0))
+            kept = jnp.stack([write(cache[layer][0], k, write_at_B), write(cache[layer][1], v, write_at_B)])
+            return kept[0], kept[1], kept
+
+        x_BTD, cache = self._trunk(ids_BT, cond_BTD, positions_BT, mask_BTS, attend)
+        return x_BTD[:, x_BTD.shape[1] - num_logits :] @ self.params["out"], cache
+
+    def forward(self, ids_BT, cond_BTD, positions_BT, mask_BTT):
+        x_BTD, kept = self._trunk(ids_BT, cond_BTD, positions_BT, mask_BTT, lambda layer, k, v: (k, v, jnp.stack([k, v])))
+        return x_BTD @ self.params["out"], kept
+
+    def _trunk(self, ids_BT, cond_BTD, positions_BT, mask, keys_values):
+        x = self.params["embed"][ids_BT] + cond_BTD
+        batch, length, _ = x.shape
+        kept = []
+        for layer in range(self.layers):
+            weights = self.params[f"layer{layer}"]
+            q, k, v = jnp.split(_norm(x) @ weights["qkv"], 3, axis=-1)
+            q, k, v = (y.reshape(batch, length, self.heads, -1) for y in (q, k, v))
+            k, v, keep = keys_values(layer, _rotate(k, positions_BT), v)
+            kept.append(keep)
+            scores = jnp.einsum("bthd,bshd->bhts", _rotate(q, positions_BT), k) / jnp.sqrt(q.shape[-1])
+            scores = jnp.where(mask[:, None], scores, -1e30)
+            weight = jnp.where(mask[:, None], jax.nn.softmax(scores, axis=-1), 0.0)
+            x = x + jnp.einsum("bhts,bshd->bthd", weight, v).reshape(batch, length, -1) @ weights["o"]
+            x = x + jax.nn.gelu(_norm(x) @ weights["up"]) @ weights["down"]
+        return _norm(x), kept
+
+
+def _norm(x):
+    return x * jax.lax.rsqrt(jnp.mean(jnp.square(x), axis=-1, keepdims=True) + 1e-6)
+
+
+def _rotate(x_BTHD, positions_BT):
+    half = x_BTHD.shape[-1] // 2
+    rate = 100.0 ** (-jnp.arange(half) / half)
+    angle = positions_BT[:, :, None, None] * rate[None, None, None, :]
+    a, b = x_BTHD[..., :half], x_BTHD[..., half:]
+    return jnp.concatenate([a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], axis=-1)
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    return Tiny.create()
+
+
+@pytest.fixture(scope="session")
+def options():
+    return Options(block=4, codes=CODES, bos=BOS, eos=EOS, pad=PAD, mask=MASK)
+
+
+@pytest.fixture(scope="session")
+def begin(tiny):
+    """begin(request, options, max_len, dim=..., cache=None) -> State, with a poisoned cache of the tiny model."""
+
+    def make(request, options, max_len):
+        batch = request.steps_B.shape[0]
+        return start(tiny.cache(batch, cache_slots(max_len, options.block)), request, options, max_len, tiny.dim)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def scripted():
+    """scripted(ids_BL) -> a step whose most probable id at position l of row b is ids_BL[b, l], whatever it is shown."""
+
+    def make(ids_BL):
+        script_BL = jnp.asarray(ids_BL, jnp.int32)
+
+        def step(cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
+            at_BN = jnp.clip(positions_BT[:, positions_BT.shape[1] - num_logits :], 0, script_BL.shape[1] - 1)
+            return 9.0 * jax.nn.one_hot(jnp.take_along_axis(script_BL, at_BN, axis=1), VOCABULARY), cache
+
+        return step
+
+    return make

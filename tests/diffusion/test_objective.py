@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdmspeech.diffusion import objective
+
+LOGITS = jax.random.normal(jax.random.key(0), (4, 6, 9)) * 2
+TARGETS = jax.random.randint(jax.random.key(1), (4, 6), 0, 9)
+MASK = jax.random.bernoulli(jax.random.key(2), 0.5, (4, 6))
+
+
+def _log_softmax(logits):
+    x = np.asarray(logits, np.float64)
+    return x - np.log(np.exp(x).sum(-1, keepdims=True))
+
+
+def test_loss_is_the_mean_over_hidden_tokens_only():
+    logp = _log_softmax(LOGITS)
+    total, weight = objective.masked_cross_entropy(LOGITS, TARGETS, MASK.astype(jnp.float32))
+    expected = -np.take_along_axis(logp, np.asarray(TARGETS)[..., None], -1)[..., 0][np.asarray(MASK)]
+    np.testing.assert_allclose(total, expected.sum(), rtol=1e-5)
+    assert weight == MASK.sum()
+
+
+def test_shown_tokens_and_padding_have_no_part():
+    weight = MASK.astype(jnp.float32)
+    spoilt = jnp.where(MASK[..., None], LOGITS, jnp.nan)
+    targets = jnp.where(MASK, TARGETS, -100)
+    assert objective.masked_cross_entropy(spoilt, targets, weight)[0] == objective.masked_cross_entropy(LOGITS, TARGETS, weight)[0]
+    gradient = jax.grad(lambda x: objective.masked_cross_entropy(x, TARGETS, weight)[0])(LOGITS)
+    assert (jnp.any(gradient != 0, axis=-1) == MASK).all()
+
+
+def test_sums_add_over_micro_batches_where_means_would_not():
+    weight = MASK.astype(jnp.float32).at[0].set(0.0).at[0, 0].set(1.0)
+    whole = objective.masked_cross_entropy(LOGITS, TARGETS, weight)
+    parts = [objective.masked_cross_entropy(LOGITS[i : i + 1], TARGETS[i : i + 1], weight[i : i + 1]) for i in range(4)]
+    total, weights = (sum(p[i] for p in parts) for i in range(2))
+    np.testing.assert_allclose([total, weights], whole, rtol=1e-6)
+    assert abs(np.mean([p[0] / p[1] for p in parts]) - whole[0] / whole[1]) > 1e-3
+
+
+def test_weights_scale_their_tokens():
+    weight = jnp.where(MASK, 1.0, 0.0).at[1].multiply(3.0)
+    by_row = [objective.masked_cross_entropy(LOGITS[i], TARGETS[i], MASK[i].astype(jnp.float32))[0] for i in range(4)]
+    total, _ = objective.masked_cross_entropy(LOGITS, TARGETS, weight)
+    np.testing.assert_allclose(total, by_row[0] + 3 * by_row[1] + by_row[2] + by_row[3], rtol=1e-5)
+
+
+def test_label_smoothing_and_z_loss_against_their_definitions():
+    logp, weight, e = _log_softmax(LOGITS), MASK.astype(jnp.float32), 0.1
+    target = (1 - e) * np.eye(9)[np.asarray(TARGETS)] + e / 9
+    expected = -(target * logp).sum(-1)[np.asarray(MASK)].sum()
+    np.testing.assert_allclose(objective.masked_cross_entropy(LOGITS, TARGETS, weight, label_smoothing=e)[0], expected, rtol=1e-5)
+    log_z = np.log(np.exp(np.asarray(LOGITS, np.float64)).sum(-1))[np.asarray(MASK)]
+    plain = objective.masked_cross_entropy(LOGITS, TARGETS, weight)[0]
+    np.testing.assert_allclose(
+        objective.masked_cross_entropy(LOGITS, TARGETS, weight, z_loss=0.01)[0] - plain, 0.01 * (log_z**2).sum(), rtol=1e-3
+    )
+
+
+def test_gathered_positions_give_the_same_loss_and_gradient():
+    states = jax.random.normal(jax.random.key(3), (4, 6, 5))
+    out = jax.random.normal(jax.random.key(4), (5, 9))
+    weight = MASK * jnp.linspace(0.5, 2.0, 24).reshape(4, 6)
+
+    def dense(out):
+        return objective.masked_cross_entropy(states @ out, TARGETS, weight)
+
+    def gathered(out):
+        index, keep = objective.gather_masked(MASK, 20)
+        logits = objective.gather(states, index) @ out
+        return objective.masked_cross_entropy(logits, objective.gather(TARGETS, index), objective.gather(weight, index) * keep)
+
+    np.testing.assert_allclose(jax.jit(gathered)(out), dense(out), rtol=1e-5)
+    np.testing.assert_allclose(jax.grad(lambda o: gathered(o)[0])(out), jax.grad(lambda o: dense(o)[0])(out), atol=1e-4)
+
+
+def test_gather_lists_hidden_places_in_order_and_reports_overflow():
+    index, keep = objective.gather_masked(MASK, 24)
+    hidden = np.flatnonzero(np.asarray(MASK).reshape(-1))
+    np.testing.assert_array_equal(np.asarray(index)[np.asarray(keep)], hidden)
+    assert keep.sum() == len(hidden) and objective.overflow(MASK, 24) == 0
+    index, keep = objective.gather_masked(MASK, 3)
+    np.testing.assert_array_equal(index, hidden[:3])
+    assert keep.all() and objective.overflow(MASK, 3) == len(hidden) - 3
+
+
+def test_accuracy_counts_hits_on_hidden_tokens():
+    hits, count = objective.accuracy(LOGITS, TARGETS, MASK * 2.5)
+    expected = (np.argmax(np.asarray(LOGITS), -1) == np.asarray(TARGETS))[np.asarray(MASK)]
+    assert hits == expected.sum() and count == len(expected)

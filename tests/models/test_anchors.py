@@ -1,0 +1,86 @@
+"""Anchors: bounded look-ahead, placement by durations, and the paper's schedule position by position."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, speech_length
+
+
+@pytest.fixture(scope="module")
+def paced():
+    model = PacedAnchors(width=64, symbols=20, lookahead=(3, 1), head_dim=32)
+    symbols = jnp.asarray(np.random.default_rng(0).integers(0, 20, (2, 24)))
+    valid = jnp.ones((2, 24), bool)
+    params = model.init(jax.random.key(0), symbols, valid, jnp.ones((2, 24)), 32)
+    return model, params, symbols, valid
+
+
+def test_paced_features_see_only_the_lookahead(paced):
+    model, params, symbols, valid = paced
+    before = model.apply(params, symbols, valid, method="encode")
+    changed = model.apply(params, symbols.at[:, 12].set((symbols[:, 12] + 1) % 20), valid, method="encode")
+    moved = np.abs(np.asarray(before - changed)).max(axis=(0, 2)) > 1e-6
+    assert not moved[: 12 - 4].any(), "a symbol beyond the look-ahead of 3 + 1 changed a feature"
+    assert moved[12 - 4] and moved[12], "the look-ahead is not used"
+
+
+def test_paced_condition_never_shows_later_text(paced):
+    model, params, symbols, valid = paced
+    durations = jnp.full((2, 24), 2.0)
+
+    def cond(symbols):
+        return model.apply(params, symbols, valid, durations, 48)[0]
+
+    moved = np.abs(np.asarray(cond(symbols) - cond(symbols.at[:, 12].set((symbols[:, 12] + 1) % 20)))).max(axis=(0, 2)) > 1e-6
+    assert np.flatnonzero(moved)[0] == 2 * (12 - 4), "symbol 12 (at positions 24, 25) may reach back by 4 symbols of 2 tokens, no further"
+
+
+def test_place_reads_the_symbol_spoken_at_each_position(paced):
+    model, params, symbols, valid = paced
+    features = jnp.zeros((2, 24, 64)).at[:, 5].set(1.0)
+    durations = jnp.ones((2, 24)).at[:, 5].set(3.0)
+    cond = model.apply(params, features, valid, durations, jnp.arange(30)[None], method="place")
+    rest = model.apply(params, jnp.zeros((2, 24, 64)), valid, durations, jnp.arange(30)[None], method="place")
+    touched = np.abs(np.asarray(cond - rest)).max(axis=(0, 2)) > 1e-6
+    assert np.flatnonzero(touched).tolist() == [5, 6, 7]
+
+
+def test_padding_does_not_change_the_condition(paced):
+    model, params, symbols, valid = paced
+    durations = jnp.full((2, 24), 1.5)
+    short = model.apply(params, symbols[:, :16], valid[:, :16], durations[:, :16], 24)[0]
+    masked = valid.at[:, 16:].set(False)
+    padded = model.apply(params, symbols, masked, durations, 24)[0]
+    np.testing.assert_allclose(short, padded, atol=1e-5)
+
+
+def test_speech_length_rounds_up_and_ignores_padding():
+    durations = jnp.array([[1.5, 2.0, 9.0], [1.0, 1.0, 1.0]])
+    valid = jnp.array([[True, True, False], [True, True, True]])
+    assert speech_length(durations, valid).tolist() == [4, 3]
+
+
+def test_fixed_anchors_stand_on_the_first_positions_of_each_block():
+    model = FixedAnchors(width=8, block=16, anchors=4)
+    text = jnp.asarray(np.random.default_rng(1).normal(size=(1, 6, 5)), jnp.float32)
+    valid = jnp.ones((1, 6), bool)
+    params = model.init(jax.random.key(0), text, valid, 48)
+    base = model.apply(params, text, valid, 48)
+    assert np.flatnonzero(np.abs(np.asarray(base)).sum((0, 2))).tolist()[:4] == [0, 1, 2, 3]
+    assert not np.asarray(base)[0, 4:16].any(), "positions after the anchors carry no text"
+    for n in range(6):
+        other = model.apply(params, text.at[:, n].add(1.0), valid, 48)
+        (moved,) = np.nonzero(np.abs(np.asarray(other - base)).max(axis=(0, 2)) > 1e-6)
+        assert moved.tolist() == [(n // 4) * 16 + n % 4], "block b must see text up to 4(b+1) and no later text"
+
+
+def test_fixed_anchors_after_the_text_are_null():
+    model = FixedAnchors(width=8, block=16, anchors=4)
+    text = jnp.ones((1, 6, 5))
+    params = model.init(jax.random.key(0), text, jnp.ones((1, 6), bool), 48)
+    cond = np.asarray(model.apply(params, text, jnp.ones((1, 6), bool).at[0, 5].set(False), 48))[0]
+    null = np.asarray(params["params"]["null"])
+    for position in (17, 18, 19, 32, 35):
+        np.testing.assert_array_equal(cond[position], null)

@@ -1,0 +1,66 @@
+"""Text -> symbols: the same sounds as the library, words that own their symbols."""
+
+import numpy as np
+import pytest
+
+from mdmspeech.text.pronounce import BOUNDARY, MAX_SENTENCE, pronouncer, split_at_boundaries
+
+hibari = pytest.importorskip("hibari")
+
+TEXTS = ["Hello there, my friend.", "The capital of France is Paris. It has two million people!", "It costs $25.50 at 7:30 pm, e.g. for Dr. Smith.", "twenty-one times"]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_symbols_are_the_library_s(text):
+    library = hibari.Hibari.__new__(hibari.Hibari)
+    library.vocab, library._g2p, library.voice = dict(zip(pronouncer().symbols[1:], pronouncer().native_ids[1:], strict=True)), None, "heart"
+    ours = [pronouncer().native_ids[[0, *s, 0]].tolist() for s in split_at_boundaries(pronouncer()(text))]
+    assert ours == [library.ids(p) for p in library.phonemize(text)]
+
+
+def test_boundaries_stand_at_both_ends_and_between_sentences():
+    spoken = pronouncer()("One thing. Another thing. A third.")
+    assert np.flatnonzero(spoken.symbols == BOUNDARY).tolist()[0] == 0 and spoken.symbols[-1] == BOUNDARY
+    assert (spoken.symbols == BOUNDARY).sum() == 4 and len(split_at_boundaries(spoken)) == 3
+    assert (spoken.word_of_symbol[spoken.symbols == BOUNDARY] == -1).all()
+
+
+def test_every_symbol_belongs_to_its_word_in_order():
+    spoken = pronouncer()("Hello there, my friend. How are you?")
+    assert spoken.words == ["Hello", "there,", "my", "friend.", "How", "are", "you?"]
+    owners = spoken.word_of_symbol[spoken.word_of_symbol >= 0]
+    assert (np.diff(owners) >= 0).all() and set(owners) == set(range(7))
+    there = "".join(pronouncer().symbols[s] for s, w in zip(spoken.symbols, spoken.word_of_symbol, strict=True) if w == 1)
+    assert there == "ðˈɛɹ, "
+
+
+def test_no_space_stands_beside_a_boundary():
+    for sentence in split_at_boundaries(pronouncer()("  Well , so it goes .  And on. ")):
+        ends = {pronouncer().symbols[sentence[0]], pronouncer().symbols[sentence[-1]]}
+        assert " " not in ends
+
+
+def test_ids_are_dense_and_stable():
+    symbols = pronouncer().symbols
+    assert len(set(symbols)) == len(symbols) == pronouncer().vocabulary_size == 115
+    # A trained Talker depends on these numbers: they may never change.
+    assert symbols[0] == "" and (symbols[1], symbols[14], symbols[-1]) == (";", " ", "ᵻ")
+
+
+def test_nothing_to_say():
+    for text in ("", "   ", "\n"):
+        spoken = pronouncer()(text)
+        assert spoken.symbols.tolist() == [BOUNDARY, BOUNDARY] and spoken.words == [] and not split_at_boundaries(spoken)
+
+
+def test_unknown_words_and_strange_characters_are_still_read():
+    assert len(pronouncer()("zxqvorbly").symbols) > 4
+    assert len(pronouncer()("日本 ok").words) >= 1
+
+
+@pytest.mark.parametrize("text", ["and so it goes on, " * 60, "word " * 300])
+def test_overlong_sentences_are_cut(text):
+    spoken = pronouncer()(text)
+    parts = split_at_boundaries(spoken)
+    assert len(parts) > 1 and max(map(len, parts)) <= MAX_SENTENCE
+    assert len(spoken.words) == len(text.split())
