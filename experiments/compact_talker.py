@@ -14,13 +14,13 @@ def get_config():
     config.talker = dict(width=256, layers=6, heads=4, ffn=704, block=16, anchors="paced", symbols=180, symbol_lookahead=(8, 4))
     config.masking = dict(name="bernoulli", low=0.3, high=1.0)
     config.distillation = {}
-    config.capacity = 0.8
-    config.data = dict(parts=("open", "answers"), batch=16, length=256, symbols=320, token_seconds=0.04)
-    config.train.steps = 1800
+    config.capacity = 0.75
+    config.data = dict(parts=("open", "answers"), batch=16, length=256, symbols=224, token_seconds=0.04)
+    config.train.steps = 1400
     config.train.log_every = 20
     config.train.eval_every = 0
     config.train.save_every = 200
     config.optim.lr = 2e-3
-    config.optim.warmup = 100
+    config.optim.warmup = 60
     config.optim.weight_decay = 0.02
     return config

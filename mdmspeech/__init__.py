@@ -7,25 +7,27 @@
 Importing the package is cheap; JAX comes with `load`.
 """
 
-from typing import TYPE_CHECKING, Any
+import os
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mdmspeech.inference.session import Session
+    from mdmspeech.inference.assistant import Assistant
 
 __version__ = "0.1.0"
-__all__ = ["load", "__version__"]
+__all__ = ["__version__", "load"]
 
 
-def load(release: str = "compact", **options: Any) -> "Session":
+def load(release: "str | os.PathLike" = "compact") -> "Assistant":
     """Opens a released model, ready to listen and speak.
 
     Args:
       release: the name of one shipped in the package ("compact"), or the path of a release folder.
-      **options: passed on to `mdmspeech.inference.session.load`.
 
     Raises:
       mdmspeech.errors.UserError: no such release, a damaged file, or a part that is not installed (the message says how to get it).
     """
-    from mdmspeech.inference.session import load as load_session
+    from mdmspeech.inference.opening import open_assistant
+    from mdmspeech.interop.release import load_release
+    from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 
-    return load_session(release, **options)
+    return open_assistant(load_release(release), load_thinker, load_speech_encoder)

@@ -116,12 +116,12 @@ def _reflect(wave_BN: jax.Array, pad: int) -> jax.Array:
     return jnp.pad(wave_BN, ((0, 0), (pad, pad)), mode="reflect")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _hann(size: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _filters(rate: int, n_fft: int, num_mels: int, fmin: float, fmax: float | None) -> np.ndarray:
     """Slaney-normalised triangular filters [n_fft/2+1, num_mels]."""
     return librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax).T.astype(np.float32)

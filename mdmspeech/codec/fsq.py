@@ -22,17 +22,18 @@ def quantise(latent: jax.Array) -> jax.Array:
 def codes_to_ids(codes: jax.Array) -> jax.Array:
     """Codes [..., 8] in {-1, 0, 1} -> token ids int32 [...], 0..6560."""
     digits = jnp.round(codes).astype(jnp.int32) + 1
-    return jnp.sum(digits * _powers(), axis=-1)
+    return jnp.sum(digits * _powers(digits.ndim), axis=-1)
 
 
 def ids_to_codes(ids: jax.Array) -> jax.Array:
     """Token ids int32 [...] -> codes float32 [..., 8] in {-1, 0, 1}. Ids outside 0..6560 are clipped."""
     ids = jnp.clip(ids, 0, VOCAB - 1)[..., None]
-    return (ids // _powers().reshape((1,) * (ids.ndim - 1) + (DIGITS,)) % LEVELS - 1).astype(jnp.float32)
+    return (ids // _powers(ids.ndim) % LEVELS - 1).astype(jnp.float32)
 
 
-def _powers() -> jax.Array:
-    return LEVELS ** jnp.arange(DIGITS, dtype=jnp.int32)
+def _powers(ndim: int) -> jax.Array:
+    """3^0 .. 3^7 on the last of `ndim` axes."""
+    return (LEVELS ** jnp.arange(DIGITS, dtype=jnp.int32)).reshape((1,) * (ndim - 1) + (DIGITS,))
 
 
 def usage_penalty(codes: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:

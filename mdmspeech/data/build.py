@@ -31,7 +31,7 @@ PARTS = (
     Part("answers", "speech", parts.ANSWER_RATE, parts.answer_jobs, 14.0),
     Part("questions", "questions", parts.QUESTION_RATE, parts.question_jobs, 20.0),
     Part("kokoro", "questions", parts.QUESTION_RATE, parts.kokoro_jobs, 0.25),
-    Part("questions_test", "questions", parts.QUESTION_RATE, lambda found, hours: parts.test_jobs(found), 0.3),
+    Part("questions_test", "questions", parts.QUESTION_RATE, lambda found, hours: parts.held_out_jobs(found), 0.3),
     Part("human", "questions", human.RATE, None, 0.3),
 )
 PART_NAMES = tuple(part.name for part in PARTS)

@@ -39,7 +39,9 @@ def import_human(folder: pathlib.Path, repeats: int = 100) -> int:
     for n, (name, text, voice, audio) in enumerate(clips[:: max(1, len(clips) // repeats)][:repeats]):
         prefix = prefixes[n % len(prefixes)]
         level = np.sqrt(np.mean(audio**2) / np.mean(prefix**2))  # the two speakers equally loud
-        recordings.append(_record(f"{name}-repeat", f"{PREFIX} {text}", text, "human repeat", voice, np.concatenate([prefix * level, pause, audio])))
+        recordings.append(
+            _record(f"{name}-repeat", f"{PREFIX} {text}", text, "human repeat", voice, np.concatenate([prefix * level, pause, audio]))
+        )
     for name in store.shard_names(folder):
         store.remove_shard(folder, name)
     store.write_shard(folder, "00000-human", recordings)

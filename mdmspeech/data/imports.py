@@ -45,7 +45,11 @@ class UserRecordings:
             units = _read_units(self.folder / entry["units"]) if isinstance(entry.get("units"), str) else ()
         except (UserError, OSError, ValueError) as error:
             raise BadRecord(f"{name}: {error}") from error
-        arrays = {key: np.asarray(entry[key], dtype) for key, dtype in (("symbols", np.int32), ("frames", np.float32), ("f0", np.float32)) if key in entry}
+        arrays = {
+            key: np.asarray(entry[key], dtype)
+            for key, dtype in (("symbols", np.int32), ("frames", np.float32), ("f0", np.float32))
+            if key in entry
+        }
         return {**entry, **arrays, "id": name, "rate": self.rate, "audio": to_int16(wave), "units": units}
 
 
@@ -54,10 +58,18 @@ def read_manifest(path: str | os.PathLike, rate: int, *, needs_answer: bool = Fa
     path = pathlib.Path(path)
     needed = ("audio", "text", "answer") if needs_answer else ("audio", "text")
     lines = [(n, line) for n, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
-    return _recordings([(f"{path.name}, line {n}", _parse(line)) for n, line in lines], path.parent, rate, max_seconds, lambda entry: _checked(entry, needed))
+    return _recordings(
+        [(f"{path.name}, line {n}", _parse(line)) for n, line in lines],
+        path.parent,
+        rate,
+        max_seconds,
+        lambda entry: _checked(entry, needed),
+    )
 
 
-def read_vocalnet(path: str | os.PathLike, rate: int, *, folder: str | os.PathLike | None = None, max_seconds: float = LONGEST) -> UserRecordings:
+def read_vocalnet(
+    path: str | os.PathLike, rate: int, *, folder: str | os.PathLike | None = None, max_seconds: float = LONGEST
+) -> UserRecordings:
     """VocalNet's JSON list; audio and unit paths are relative to `folder` (default: the folder above the JSON's, as VocalNet lays it out)."""
     path = pathlib.Path(path)
     entries = _parse(_text(path))
@@ -92,7 +104,12 @@ def _checked(entry: Any, needed: tuple[str, ...]) -> dict[str, Any]:
 def _from_vocalnet(entry: dict[str, Any]) -> dict[str, Any]:
     """The first exchange of a conversation; the question's text is what the human turn says beside the speech placeholder."""
     human, reply = entry["conversations"][:2]
-    record = {"id": str(entry["id"]), "audio": entry["speech"], "text": human["value"].replace("<speech>", "").strip(), "answer": reply["value"]}
+    record = {
+        "id": str(entry["id"]),
+        "audio": entry["speech"],
+        "text": human["value"].replace("<speech>", "").strip(),
+        "answer": reply["value"],
+    }
     units = {"units": entry["units"]} if isinstance(entry.get("units"), str) else {}
     return _checked({**record, **units, "split": entry.get("split", "train")}, ("audio", "answer"))
 

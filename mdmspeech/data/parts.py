@@ -21,10 +21,30 @@ ANSWER_VOICE = ("hibari", "heart")
 
 TEST_VOICES = [("kokoro", v) for v in ("af_nicole", "am_onyx", "bf_lily", "bm_lewis", "am_puck", "af_river")] + [("piper", "joe")] * 2
 TESTS_A_FAMILY = collections.defaultdict(lambda: 12, {"repeat": 64, "arithmetic": 24})
-KOKORO_TRAIN_VOICES = (
-    "af_alloy af_aoede af_bella af_heart af_jessica af_kore af_nova af_sarah af_sky am_adam am_echo am_eric am_fenrir am_liam am_michael am_santa"
-    " bf_alice bf_emma bf_isabella bm_daniel bm_fable bm_george"
-).split()
+KOKORO_TRAIN_VOICES = [
+    "af_alloy",
+    "af_aoede",
+    "af_bella",
+    "af_heart",
+    "af_jessica",
+    "af_kore",
+    "af_nova",
+    "af_sarah",
+    "af_sky",
+    "am_adam",
+    "am_echo",
+    "am_eric",
+    "am_fenrir",
+    "am_liam",
+    "am_michael",
+    "am_santa",
+    "bf_alice",
+    "bf_emma",
+    "bf_isabella",
+    "bm_daniel",
+    "bm_fable",
+    "bm_george",
+]
 KOKORO_TRAIN = 330  # questions; at 1.4x real time this engine is the expensive one
 # engine -> voices and share of the other training questions; pseudo-speakers take the rest
 TRAIN_ENGINES = {
@@ -51,7 +71,15 @@ def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> li
     engine, voice = ANSWER_VOICE
     chosen = list(first.values())[: _count(len(first), hours, ANSWER_SECONDS)]
     return [
-        Job(f"answer-{_digest(q.answer)}", q.answer, engine, voice, seed=n, record={"family": q.family, "split": "train" if q.split == "train" else "test"}) for n, q in enumerate(chosen)
+        Job(
+            f"answer-{_digest(q.answer)}",
+            q.answer,
+            engine,
+            voice,
+            seed=n,
+            record={"family": q.family, "split": "train" if q.split == "train" else "test"},
+        )
+        for n, q in enumerate(chosen)
     ]
 
 
@@ -77,7 +105,7 @@ def kokoro_jobs(questions: Sequence[Question], hours: float | None = None) -> li
     return [_question_job(q, "kokoro", KOKORO_TRAIN_VOICES[n % len(KOKORO_TRAIN_VOICES)], rng, TRAIN_SPEED) for n, q in enumerate(chosen)]
 
 
-def test_jobs(questions: Sequence[Question]) -> list[Job]:
+def held_out_jobs(questions: Sequence[Question]) -> list[Job]:
     """The spoken test set: so many questions of each family, in voices that training never hears."""
     by_family: dict[str, list[Question]] = collections.defaultdict(list)
     for question in _shuffled(questions, test=True):
@@ -107,7 +135,13 @@ def voice_leaks(train: Sequence[Job], test: Sequence[Job]) -> list[str]:
 def _question_job(question: Question, engine: str, voice: str, rng: random.Random, speed: tuple[float, float]) -> Job:
     record = {"answer": question.answer, "family": question.family, "phrasing": question.phrasing, "split": question.split}
     return Job(
-        f"question-{_digest(question.text)}", question.text, engine, voice, speed=round(rng.uniform(*speed), 2), seed=rng.randrange(2**31), record=record
+        f"question-{_digest(question.text)}",
+        question.text,
+        engine,
+        voice,
+        speed=round(rng.uniform(*speed), 2),
+        seed=rng.randrange(2**31),
+        record=record,
     )
 
 

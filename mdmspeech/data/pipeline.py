@@ -40,7 +40,9 @@ def batches(
     if len(lengths) != len(source):
         raise UserError(f"{len(lengths)} lengths were given for {len(source)} records")
     if len(source) < batch * shard[1]:
-        raise UserError(f"{len(source)} records are fewer than one batch of {batch} on each of {shard[1]} hosts; use a smaller batch or more data")
+        raise UserError(
+            f"{len(source)} records are fewer than one batch of {batch} on each of {shard[1]} hosts; use a smaller batch or more data"
+        )
     plan = BatchPlan(np.asarray(lengths), batch, bucket, seed, epochs, shard)
 
     def load(item: tuple[int, np.ndarray]) -> dict[str, np.ndarray]:

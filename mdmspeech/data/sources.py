@@ -45,7 +45,7 @@ def speech(root: str | Path | None, parts: Sequence[str], split: str) -> Records
     return Records(stores, index)
 
 
-def questions(root: str | Path | None, split: str, hours: float | None = None, parts: Sequence[str] = ("questions", "kokoro")) -> Records:
+def questions(root: str | Path | None, split: str, hours: float | None = None, parts: Sequence[str] = ("kokoro", "questions")) -> Records:
     """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are not there are left out."""
     folders = [data_root(root) / "raw" / part for part in parts]
     stores = [RecordStore(folder) for folder in folders if folder.is_dir()]

@@ -29,7 +29,9 @@ class Outcome:
     failures: list[str] = dataclasses.field(default_factory=list)
 
 
-def synthesise(jobs: Sequence[Job], folder: str | os.PathLike, *, rate: int, workers: int = 2, title: str = "speech", niceness: int = 0) -> Outcome:
+def synthesise(
+    jobs: Sequence[Job], folder: str | os.PathLike, *, rate: int, workers: int = 2, title: str = "speech", niceness: int = 0
+) -> Outcome:
     """Speaks every job at `rate` Hz into `folder`; shards that are already there are kept, shards of texts no longer asked for are removed.
 
     Raises `UserError` when an engine is not installed; a single text that fails is recorded, named in the outcome and skipped.

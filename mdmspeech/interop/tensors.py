@@ -27,7 +27,8 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     for file in _files(Path(path)):
         try:
             with safe_open(file, "numpy") as handle:
-                tensors.update({name: handle.get_tensor(name) for name in handle.keys()})
+                names = handle.keys()  # a safetensors handle is no dict
+                tensors.update({name: handle.get_tensor(name) for name in names})
         except (SafetensorError, OSError) as error:
             raise UserError(f"{file} is corrupt or no safetensors file ({error}); fetch or copy it again") from error
     return tensors

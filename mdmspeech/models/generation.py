@@ -64,9 +64,7 @@ def fit_state(thinker: Thinker, state: ThinkerState, batch: int, cache_length: i
     return ThinkerState(jax.tree.map(fit, state.cache), repeat(state.lengths_B), repeat(state.logits_BV))
 
 
-def extend(
-    thinker: Thinker, params: Any, state: ThinkerState, x_BTD: jax.Array, new_B: jax.Array
-) -> tuple[jax.Array, ThinkerState]:
+def extend(thinker: Thinker, params: Any, state: ThinkerState, x_BTD: jax.Array, new_B: jax.Array) -> tuple[jax.Array, ThinkerState]:
     """Reads the first `new_B` of the T input embeddings of each row after what the state has read.
 
     Args:
@@ -80,9 +78,7 @@ def extend(
     positions_BT = start_B[:, None] + jnp.arange(length)[None, :]
     columns_S = jnp.arange(room)
     mask_BTS = columns_S[None, None, :] <= positions_BT[:, :, None]  # padded queries come last, so nobody real sees their keys
-    hidden_BTD, cache = thinker.apply(
-        {"params": params}, x_BTD, positions_BT, mask_BTS, state.cache, start_B, method=Thinker.states
-    )
+    hidden_BTD, cache = thinker.apply({"params": params}, x_BTD, positions_BT, mask_BTS, state.cache, start_B, method=Thinker.states)
     last_B1D = jnp.take_along_axis(hidden_BTD, jnp.maximum(new_B - 1, 0)[:, None, None], axis=1)
     logits_BV = thinker.apply({"params": params}, last_B1D, method=Thinker.logits)[:, 0]
     logits_BV = jnp.where((new_B > 0)[:, None], logits_BV, state.logits_BV)

@@ -52,9 +52,7 @@ class EncoderLayer(nn.Module):
     @nn.compact
     def __call__(self, x_BTD, mask_BTS, rope=None, cache=None, write_at_B=None):
         head_dim = x_BTD.shape[-1] // self.num_heads
-        attention = Attention(
-            self.num_heads, self.num_heads, head_dim, qkv_bias=True, k_bias=False, out_bias=True, name="attn"
-        )
+        attention = Attention(self.num_heads, self.num_heads, head_dim, qkv_bias=True, k_bias=False, out_bias=True, name="attn")
         attended_BTD, _ = attention(nn.LayerNorm(epsilon=_NORM_EPS, name="attn_norm")(x_BTD), mask_BTS)
         x_BTD = x_BTD + attended_BTD
         normed_BTD = nn.LayerNorm(epsilon=_NORM_EPS, name="mlp_norm")(x_BTD)

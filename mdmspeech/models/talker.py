@@ -62,7 +62,7 @@ class CodeTable(nn.Module):
         if not self.structured:
             return table
         features = jnp.asarray(code_features())
-        mix = self.param("digits", nn.initializers.normal(self.scale / 6), (features.shape[1], self.width))
+        mix = self.param("digits", nn.initializers.normal(self.scale), (features.shape[1], self.width))
         return table + jnp.pad(features @ mix, ((0, VOCAB - CODES), (0, 0)))
 
 
@@ -81,7 +81,7 @@ class Talker(nn.Module):
     def setup(self):
         c = self.config
         self.inputs = CodeTable(c.width, c.structured_codes, 0.3)
-        self.outputs = CodeTable(c.width, c.structured_codes, 0.02)
+        self.outputs = CodeTable(c.width, c.structured_codes, 0.01)
         self.layers = [LlamaBlock(c.heads, c.heads, c.head_dim, c.ffn, qk_norm=True) for _ in range(c.layers)]
         self.norm = RMSNorm(1e-6)
         if c.anchors == "paced":

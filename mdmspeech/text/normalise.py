@@ -9,7 +9,9 @@ from num2words import num2words
 
 from mdmspeech.text.pronounce import import_hibari
 
-_NUMBER = re.compile(r"(?P<minus>(?<![\w.])[-−])?(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<decimals>\d+))?(?P<ordinal>st|nd|rd|th)?(?P<percent> ?%)?")
+_NUMBER = re.compile(
+    r"(?P<minus>(?<![\w.])[-−])?(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<decimals>\d+))?(?P<ordinal>st|nd|rd|th)?(?P<percent> ?%)?"
+)
 _QUOTES = str.maketrans({"“": "", "”": "", '"': "", "`": "'", "‘": "'", "’": "'", "–": "-", "…": "...", "\u00a0": " "})
 _WORD_JOINED_QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
 FIRST_YEAR, LAST_YEAR = 1100, 2099

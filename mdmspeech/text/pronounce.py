@@ -9,6 +9,7 @@ that file's own (sparse) ids. `Pronouncer.symbols[id]` is the character, `Pronou
 import dataclasses
 import functools
 import importlib
+import itertools
 import json
 import pathlib
 from typing import NamedTuple
@@ -105,7 +106,7 @@ def pronouncer() -> Pronouncer:
 def split_at_boundaries(spoken: Spoken) -> list[np.ndarray]:
     """The symbols of each sentence, without boundaries: a list of int32 arrays."""
     at = np.flatnonzero(spoken.symbols == BOUNDARY)
-    return [spoken.symbols[a + 1 : b] for a, b in zip(at[:-1], at[1:], strict=True) if b > a + 1]
+    return [spoken.symbols[a + 1 : b] for a, b in itertools.pairwise(at) if b > a + 1]
 
 
 def import_hibari(module: str):

@@ -27,9 +27,7 @@ class ChatTokenizer:
       tokenizer: the underlying `tokenizers.Tokenizer`. stop_ids: ids that end an answer. vocab_size: number of ids.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, chat_template: str, stop_ids: Sequence[int], special: Mapping[str, str] | None = None
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, chat_template: str, stop_ids: Sequence[int], special: Mapping[str, str] | None = None) -> None:
         self.tokenizer = tokenizer
         self.stop_ids = tuple(sorted(set(stop_ids)))
         self.vocab_size = tokenizer.get_vocab_size()

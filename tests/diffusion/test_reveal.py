@@ -122,5 +122,5 @@ def test_entropy_bound_takes_the_longest_prefix_within_the_bound():
 
 
 def test_unknown_score_is_named():
-    with pytest.raises(UserError, match="'luck'.*max_probability"):
+    with pytest.raises(UserError, match=r"'luck'.*max_probability"):
         reveal.score_rule("luck")

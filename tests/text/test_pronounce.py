@@ -7,13 +7,22 @@ from mdmspeech.text.pronounce import BOUNDARY, MAX_SENTENCE, pronouncer, split_a
 
 hibari = pytest.importorskip("hibari")
 
-TEXTS = ["Hello there, my friend.", "The capital of France is Paris. It has two million people!", "It costs $25.50 at 7:30 pm, e.g. for Dr. Smith.", "twenty-one times"]
+TEXTS = [
+    "Hello there, my friend.",
+    "The capital of France is Paris. It has two million people!",
+    "It costs $25.50 at 7:30 pm, e.g. for Dr. Smith.",
+    "twenty-one times",
+]
 
 
 @pytest.mark.parametrize("text", TEXTS)
 def test_symbols_are_the_library_s(text):
     library = hibari.Hibari.__new__(hibari.Hibari)
-    library.vocab, library._g2p, library.voice = dict(zip(pronouncer().symbols[1:], pronouncer().native_ids[1:], strict=True)), None, "heart"
+    library.vocab, library._g2p, library.voice = (
+        dict(zip(pronouncer().symbols[1:], pronouncer().native_ids[1:], strict=True)),
+        None,
+        "heart",
+    )
     ours = [pronouncer().native_ids[[0, *s, 0]].tolist() for s in split_at_boundaries(pronouncer()(text))]
     assert ours == [library.ids(p) for p in library.phonemize(text)]
 

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.codec import fsq
+from mdmspeech.codec.buckets import batches, stack
 from mdmspeech.codec.compact import streaming
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 
 _LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)  # tokens; each is compiled once
-_ROWS = (1, 4, 16)
 
 
 class CompactCodec:
@@ -37,27 +37,23 @@ class CompactCodec:
     def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Waves float32 [N] -> ids int32 [ceil(N / token_samples)]; the last token is completed with silence."""
         counts = [-(-len(wave) // self.token_samples) for wave in waves]
-        ids = [None] * len(waves)
-        for rows, width, size in _batches(counts):
-            audio = np.zeros((size, width * self.token_samples), np.float32)
-            for b, i in enumerate(rows):
-                audio[b, : len(waves[i])] = waves[i]
-            out = np.asarray(self._encode(self._params, audio, _valid([counts[i] for i in rows], size, width)))
+        ids = [np.zeros(0, np.int32)] * len(waves)
+        for rows, width, size in batches(_checked(counts), _LENGTHS):
+            audio, _ = stack([waves[i] for i in rows], width * self.token_samples, size, np.float32)
+            _, valid = stack([np.zeros(counts[i]) for i in rows], width, size)
+            out = np.asarray(self._encode(self._params, audio, valid))
             for b, i in enumerate(rows):
                 ids[i] = out[b, : counts[i]]
         return ids
 
     def decode(self, tokens: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Ids [L] -> waves float32 [L * token_samples]."""
-        counts = [len(row) for row in tokens]
-        waves = [None] * len(tokens)
-        for rows, width, size in _batches(counts):
-            ids = np.zeros((size, width), np.int32)
+        waves = [np.zeros(0, np.float32)] * len(tokens)
+        for rows, width, size in batches(_checked([len(row) for row in tokens]), _LENGTHS):
+            ids, valid = stack([tokens[i] for i in rows], width, size, np.int32)
+            out = np.asarray(self._decode(self._params, ids, valid))
             for b, i in enumerate(rows):
-                ids[b, : counts[i]] = tokens[i]
-            out = np.asarray(self._decode(self._params, ids, _valid([counts[i] for i in rows], size, width)))
-            for b, i in enumerate(rows):
-                waves[i] = out[b, : counts[i] * self.token_samples]
+                waves[i] = out[b, : len(tokens[i]) * self.token_samples]
         return waves
 
     def stream(self) -> "CompactStream":
@@ -112,19 +108,7 @@ class CompactStream:
         return np.asarray(wave[0, skipped * codec.token_samples : (skipped + count) * codec.token_samples])
 
 
-def _valid(counts: list[int], size: int, width: int) -> np.ndarray:
-    lengths = np.array(counts + [0] * (size - len(counts)))
-    return np.arange(width)[None] < lengths[:, None]
-
-
-def _batches(counts: list[int]):
-    """(row numbers, padded length, padded rows) of batches of similar lengths; rows without tokens are left out... as empty rows."""
+def _checked(counts: list[int]) -> list[int]:
     if counts and max(counts) > _LENGTHS[-1]:
         raise UserError(f"{max(counts)} speech tokens are more than the codec takes at once ({_LENGTHS[-1]}); cut the speech, or stream it")
-    order = sorted(range(len(counts)), key=lambda i: counts[i])
-    while order:
-        width = next(length for length in _LENGTHS if length >= counts[order[0]])
-        same = [i for i in order if counts[i] <= width]
-        size = next((rows for rows in _ROWS if rows >= len(same)), _ROWS[-1])
-        yield same[:size], width, size
-        order = order[len(same[:size]) :]
+    return counts

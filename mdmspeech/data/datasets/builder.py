@@ -24,7 +24,7 @@ class ExampleSource(Protocol):
         ...
 
 
-class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
     """Base class. Subclasses define `features_dict`, and `defaults` for fields that a source leaves out.
 
     After `download_and_prepare`, `problems` has one line for every bad record (skipped, or under `strict` the end of the run).
@@ -46,13 +46,13 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     def _split_generators(self, dl_manager):
         if self.source is None:
             raise UserError(f"{self.name} has not been prepared in {self.data_dir}; make it with: mdmspeech data")
-        return {split: self._generate_examples(numbers) for split, numbers in self.source.splits().items() if len(numbers)}
+        return {split: self._generate_examples(self.source, numbers) for split, numbers in self.source.splits().items() if len(numbers)}
 
-    def _generate_examples(self, numbers: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(self, source: ExampleSource, numbers: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:
         seen = set()
         for number in numbers:
             try:
-                record = {**self.defaults, **self.source.example(number)}
+                record = {**self.defaults, **source.example(number)}
                 if record["id"] in seen:
                     raise BadRecord(f"{record['id']}: this id was used before")
             except BadRecord as problem:

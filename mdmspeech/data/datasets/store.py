@@ -43,7 +43,9 @@ def open_dataset(kind: str, folder: str | os.PathLike, split: str) -> "Dataset":
     """A prepared split; `len` and `[i] -> record`. Raises `UserError` when it has not been prepared."""
     builder = _builder(kind, folder)
     if split not in (builder.info.splits or {}):
-        raise UserError(f"{folder} has no {kind} split {split!r} (it has: {', '.join(builder.info.splits or {}) or 'nothing'}); make it with: mdmspeech data")
+        raise UserError(
+            f"{folder} has no {kind} split {split!r} (it has: {', '.join(builder.info.splits or {}) or 'nothing'}); make it with: mdmspeech data"
+        )
     return Dataset(builder.as_data_source(split))
 
 

@@ -9,7 +9,22 @@ from mdmspeech.data.texts.open_sentences import open_sentences, words_of
 from mdmspeech.errors import UserError
 from mdmspeech.text.normalise import normalise, sentence
 
-TOPICS = ("ai", "botprofile", "conversations", "emotion", "food", "gossip", "greetings", "history", "literature", "money", "movies", "science", "sports", "trivia")
+TOPICS = (
+    "ai",
+    "botprofile",
+    "conversations",
+    "emotion",
+    "food",
+    "gossip",
+    "greetings",
+    "history",
+    "literature",
+    "money",
+    "movies",
+    "science",
+    "sports",
+    "trivia",
+)
 LONGEST_QUESTION, LONGEST_ANSWER = 14, 22  # words
 REPEAT_FROM = 18_000  # open sentences before this one are spoken as open sentences; later ones are for repeating
 REPEATS, REPEAT_TESTS = 3_000, 70
@@ -31,14 +46,27 @@ TEST_TALK = (
 
 def repeat_family() -> Family:
     """ "Repeat after me": the answer is the sentence. Its test sentences are new to every part of the corpus."""
-    spare = [s["text"] for s in open_sentences()[REPEAT_FROM:] if len(words_of(s["text"])) <= LONGEST_REPEAT and not s["text"].endswith("?")]
+    spare = [
+        s["text"] for s in open_sentences()[REPEAT_FROM:] if len(words_of(s["text"])) <= LONGEST_REPEAT and not s["text"].endswith("?")
+    ]
     facts = [{"sentence": text} for text in spare]
     return Family(
-        "repeat", "after", "WordNet 3.0 (WordNet licence)",
-        ["Repeat after me: {sentence}", "Please repeat: {sentence}", "Say after me: {sentence}", "Can you say this? {sentence}", "Repeat this sentence: {sentence}"],
+        "repeat",
+        "after",
+        "WordNet 3.0 (WordNet licence)",
+        [
+            "Repeat after me: {sentence}",
+            "Please repeat: {sentence}",
+            "Say after me: {sentence}",
+            "Can you say this? {sentence}",
+            "Repeat this sentence: {sentence}",
+        ],
         ["Say the following back to me: {sentence}", "Now repeat what I say: {sentence}"],
         ["{sentence}"],
-        facts[:REPEATS], facts[REPEATS : REPEATS + REPEAT_TESTS], per_fact=1, test_count=REPEAT_TESTS,
+        facts[:REPEATS],
+        facts[REPEATS : REPEATS + REPEAT_TESTS],
+        per_fact=1,
+        test_count=REPEAT_TESTS,
     )
 
 
@@ -52,7 +80,14 @@ def small_talk() -> list[Question]:
     test_words = {words_of(q) for q, _ in TEST_TALK}
     rng = random.Random(0)
     found = [
-        Question(asked, max(replies, key=lambda r: (len(words_of(r)) > 2, -len(r))), "small talk", f"small talk/{n}", asked, "val" if rng.random() < 0.02 else "train")
+        Question(
+            asked,
+            max(replies, key=lambda r: (len(words_of(r)) > 2, -len(r))),
+            "small talk",
+            f"small talk/{n}",
+            asked,
+            "val" if rng.random() < 0.02 else "train",
+        )
         for n, (asked, replies) in enumerate(sorted(answers.items()))
         if words_of(asked) not in test_words
     ]

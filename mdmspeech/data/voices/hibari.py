@@ -82,7 +82,11 @@ class Hibari:
         if not audio:
             raise ValueError(f"nothing to say in {job.text!r}")
         wave = np.concatenate(audio)
-        fields = {"symbols": spoken.symbols.tolist(), "frames": [int(n) for n in frames], "f0": resample_f0(np.concatenate(f0_80), len(wave) / RATE).tolist()}
+        fields = {
+            "symbols": spoken.symbols.tolist(),
+            "frames": [int(n) for n in frames],
+            "f0": resample_f0(np.concatenate(f0_80), len(wave) / RATE).tolist(),
+        }
         return Rendered(wave, RATE, fields)
 
     def _run(self, symbols: np.ndarray, speed: float):
@@ -95,7 +99,7 @@ class Hibari:
 
 def resample_f0(f0_80: np.ndarray, seconds: float) -> np.ndarray:
     """F0 at 80 Hz -> int Hz at 100 Hz (frame centres), interpolated between voiced neighbours only; 0 = unvoiced."""
-    centres = (np.arange(int(round(seconds / F0_OUT))) + 0.5) * F0_OUT / F0_FRAME - 0.5
+    centres = (np.arange(round(seconds / F0_OUT)) + 0.5) * F0_OUT / F0_FRAME - 0.5
     left = np.clip(np.floor(centres).astype(int), 0, len(f0_80) - 1)
     right = np.clip(left + 1, 0, len(f0_80) - 1)
     nearest = np.clip(np.rint(centres).astype(int), 0, len(f0_80) - 1)

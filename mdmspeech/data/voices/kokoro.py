@@ -51,7 +51,7 @@ def trim_silence(audio: np.ndarray, rate: int) -> np.ndarray:
     return audio[max(0, loud[0] - margin) : loud[-1] + margin]
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _styles(voice: str) -> np.ndarray:
     """float32 [510, 256]: the speaker's style for each number of phonemes."""
     raw = read_tar_member("kokoro-js-*.tgz", f"package/voices/{voice}.bin", CURE)

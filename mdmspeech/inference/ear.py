@@ -1,0 +1,106 @@
+"""The ear: a wave -> speech encoder states -> what the Thinker reads in the place of typed words.
+
+Two adaptors behind one interface: `StackEar`'s vectors go straight into the Thinker (the paper's way); `SpellingEar` writes down what it hears, and the
+Thinker's own tokenizer and embedding table make vectors of it.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdmspeech.audio.features import WHISPER_HOP, WHISPER_RATE, whisper_log_mel
+from mdmspeech.audio.wave import Source, load_wave
+from mdmspeech.codec.buckets import batches, stack
+from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, frame_mask
+from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig, spell
+from mdmspeech.models.stack_adaptor import StackAdaptor
+
+SECONDS = (2, 3, 4, 6, 8, 12, 16, 24, 30)  # padded lengths of a question
+
+
+class Heard(NamedTuple):
+    """What was heard. Exactly one of the first two is there.
+
+    vectors: float32 [N, D], input vectors of the Thinker. transcript: text. encoder_s, adaptor_s: seconds it took (a batch's, if in a batch).
+    """
+
+    vectors: np.ndarray | None
+    transcript: str | None
+    encoder_s: float
+    adaptor_s: float
+
+
+class Ear:
+    """Encoder and an adaptor. `kind` is "spelling" or "stack"; `load` accepts anything `audio.wave.load_wave` does.
+
+    Args:
+      encoder, encoder_params: Whisper's encoder.
+      adaptor: a function (params, states_BTD, valid_BT) -> array, and its parameters.
+      finish: (that array, valid_BT, row) -> (vectors, transcript).
+    """
+
+    def __init__(self, encoder: SpeechEncoderConfig, encoder_params: dict, adaptor: Callable, adaptor_params: dict, finish: Callable):
+        self.limit = encoder.max_positions / 50
+        self._module, self._mels = SpeechEncoder(encoder), encoder.num_mels
+        self._params = jax.tree.map(jnp.asarray, (encoder_params, adaptor_params))
+        self._finish = finish
+        self._encode, self._adapt = jax.jit(self._states), jax.jit(adaptor)
+
+    def load(self, source: Source) -> np.ndarray:
+        """A clean 16 kHz wave, or one clear error (see `load_wave`)."""
+        return load_wave(source, WHISPER_RATE, max_seconds=self.limit)
+
+    def listen(self, source: Source) -> Heard:
+        """Hears one wave."""
+        return self.listen_many([source])[0]
+
+    def listen_many(self, sources: Sequence[Source]) -> list[Heard]:
+        """Hears many, in batches of similar lengths; each as it would be heard alone."""
+        waves = [self.load(source) for source in sources]
+        sizes = [second * WHISPER_RATE for second in SECONDS if second < self.limit] + [int(self.limit * WHISPER_RATE)]
+        heard: list[Heard | None] = [None] * len(waves)
+        for rows, width, size in batches([len(wave) for wave in waves], sizes):
+            began = time.perf_counter()
+            padded, valid = stack([waves[i] for i in rows], width, size, np.float32)
+            states, valid_BT = jax.block_until_ready(self._encode(self._params[0], padded, valid.sum(axis=1).astype(np.int32)))
+            encoded = time.perf_counter()
+            out, valid_BT = np.asarray(self._adapt(self._params[1], states, valid_BT)), np.asarray(valid_BT)
+            results = [self._finish(out, valid_BT, b) for b in range(len(rows))]
+            adapted = time.perf_counter()
+            for i, (vectors, transcript) in zip(rows, results, strict=True):
+                heard[i] = Heard(vectors, transcript, encoded - began, adapted - encoded)
+        return heard
+
+    def warm_up(self, seconds: Sequence[float] = (3.0,)) -> None:
+        """Compiles for questions of these lengths."""
+        noise = np.random.default_rng(0)
+        for length in seconds:
+            self.listen((0.1 * noise.normal(size=int(length * WHISPER_RATE)), WHISPER_RATE))
+
+    def _states(self, params, waves_BN, samples_B):
+        mel = whisper_log_mel(waves_BN, self._mels)
+        frames_BT = frame_mask(-(-samples_B // WHISPER_HOP), mel.shape[1])
+        return self._module.apply({"params": params}, mel, frames_BT), frames_BT[:, ::2]
+
+
+def spelling_ear(encoder: SpeechEncoderConfig, encoder_params: dict, config: SpellingConfig, params: dict) -> Ear:
+    """An ear that writes: its `Heard` has a transcript."""
+    module = SpellingAdaptor(config)
+
+    def adapt(params, states, valid):
+        return module.apply({"params": params}, states, valid)
+
+    return Ear(encoder, encoder_params, adapt, params, lambda logits, valid, row: (None, spell(logits[row : row + 1], valid[row : row + 1])[0]))
+
+
+def stack_ear(encoder: SpeechEncoderConfig, encoder_params: dict, module: StackAdaptor, params: dict) -> Ear:
+    """The paper's ear: its `Heard` has vectors."""
+
+    def adapt(params, states, valid):
+        return module.apply({"params": params}, states * valid[..., None])
+
+    return Ear(encoder, encoder_params, adapt, params, lambda out, valid, row: (out[row, : module.num_vectors(int(valid[row].sum()))], None))

@@ -1,0 +1,112 @@
+"""The Thinker at work: one fixed chat prefix, read once; questions as text or vectors; answers token by token, or many in a batch."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdmspeech.codec.buckets import ROWS, batches, bucket, stack
+from mdmspeech.errors import UserError
+from mdmspeech.models import generation
+from mdmspeech.models.sampling import GREEDY
+from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
+
+PROMPTS = (32, 64, 128, 256, 512)  # padded lengths of a question with the end of its turn
+MAX_NEW = 96  # tokens of an answer
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """One token of an answer: the text it completes (perhaps ""), whether it ended the answer, tokens so far."""
+
+    text: str
+    stopped: bool
+    count: int
+
+
+class Mind:
+    """Answers with one Thinker under one system message; pure of state between calls.
+
+    Args:
+      config, params, tokenizer: the Thinker. system: the system message. max_new: longest answer in tokens.
+    """
+
+    def __init__(self, config: ThinkerConfig, params: dict, tokenizer: ChatTokenizer, system: str, max_new: int = MAX_NEW):
+        self.tokenizer, self.max_new = tokenizer, max_new
+        self._thinker = Thinker(config)
+        self._params = jax.tree.map(jnp.asarray, params)
+        before, after = tokenizer.speech_prompt([{"role": "system", "content": system}, {"role": "user", "content": SPEECH}])
+        self._after = np.array(after, np.int32)
+        self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
+        self._advance = jax.jit(self._read_token, donate_argnames="state")
+        self._best = jax.jit(lambda logits_BV: jnp.argmax(logits_BV, axis=-1).astype(jnp.int32))
+        self._generate = jax.jit(partial(generation.generate, self._thinker), static_argnames=("stop_ids", "max_new", "sampling"))
+        self._fit = jax.jit(partial(generation.fit_state, self._thinker), static_argnames=("batch", "cache_length"))
+        self._embed = jax.jit(lambda params, ids: self._thinker.apply({"params": params}, ids, method=Thinker.embed))
+        self._prefix, self._prefix_length = self._read_prefix(before), len(before)
+
+    def question(self, text: str | None = None, vectors: np.ndarray | None = None) -> np.ndarray:
+        """What stands between the fixed prefix and the answer: the question's vectors (of typed or heard text, or given) and the end of its turn."""
+        ids = np.zeros(0, np.int32) if text is None else np.array(self.tokenizer.encode(text), np.int32)
+        parts = [] if vectors is None else [np.asarray(vectors, np.float32)]
+        embedded = np.asarray(self._embed(self._params, np.concatenate([ids, self._after])[None]))[0]
+        whole = np.concatenate([*parts, embedded])
+        if len(whole) > PROMPTS[-1]:
+            raise UserError(f"the question has {len(whole)} tokens, the limit is {PROMPTS[-1]}; ask something shorter")
+        return whole
+
+    def read(self, questions: Sequence[np.ndarray]) -> generation.ThinkerState:
+        """Questions [N, D], one a row -> the state before their answers (rows padded to one of a few batch sizes)."""
+        width, count = bucket(max(len(q) for q in questions), PROMPTS), bucket(len(questions), ROWS)
+        vectors, valid = stack(questions, width, count)
+        state = self._fit(self._prefix, batch=count, cache_length=self._room(width))
+        _, state = self._extend(params=self._params, state=state, x_BTD=vectors, new_B=valid.sum(axis=1).astype(np.int32))
+        return jax.block_until_ready(state)
+
+    def answer(self, state: generation.ThinkerState) -> Iterator[Piece]:
+        """The answer of a one-row state, greedily, token by token. The state is used up."""
+        stream = self.tokenizer.stream()
+        for count in range(1, self.max_new + 1):
+            token_B = self._best(state.logits_BV)
+            token_id = int(token_B[0])
+            if token_id in self.tokenizer.stop_ids:
+                yield Piece(stream.flush(), True, count - 1)
+                return
+            state = self._advance(params=self._params, state=state, token_B=token_B)  # runs on while the caller has the text
+            yield Piece(stream.push(token_id), False, count)
+        yield Piece(stream.flush(), False, self.max_new)
+
+    def answer_many(self, questions: Sequence[np.ndarray]) -> list[str]:
+        """Whole greedy answers, in batches."""
+        answers = [""] * len(questions)
+        for rows, _, _ in batches([len(q) for q in questions], PROMPTS):
+            state = self.read([questions[i] for i in rows])
+            keys = jax.vmap(jax.random.key)(jnp.zeros(len(state.lengths_B), jnp.uint32))
+            out = self._generate(
+                self._params, state, keys, stop_ids=self.tokenizer.stop_ids, max_new=self.max_new, sampling=GREEDY
+            )  # fmt: skip
+            tokens, lengths, stopped = (np.asarray(x) for x in (out.tokens_BN, out.lengths_B, out.stopped_B))
+            for b, i in enumerate(rows):
+                answers[i] = self.tokenizer.decode(tokens[b, : lengths[b] - int(stopped[b])]).strip()
+        return answers
+
+    def warm_up(self) -> None:
+        """Compiles what a short question needs."""
+        next(self.answer(self.read([self.question("What is it?")])))
+
+    def _read_token(self, params, state, token_B):
+        x_B1D = self._thinker.apply({"params": params}, token_B[:, None], method=Thinker.embed)
+        return generation.extend(self._thinker, params, state, x_B1D, jnp.ones(token_B.shape, jnp.int32))[1]
+
+    def _read_prefix(self, ids: Sequence[int]) -> generation.ThinkerState:
+        state = generation.empty_state(self._thinker, 1, len(ids))
+        embedded = self._embed(self._params, np.array(ids, np.int32)[None])
+        return self._extend(params=self._params, state=state, x_BTD=embedded, new_B=np.array([len(ids)], np.int32))[1]
+
+    def _room(self, width: int) -> int:
+        """Cache columns for the prefix, a question and its answer, in whole 64s."""
+        return -(-(self._prefix_length + width + self.max_new) // 64) * 64

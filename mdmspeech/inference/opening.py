@@ -1,0 +1,66 @@
+"""From a release (trained parts and the names of the pretrained ones) to an `Assistant`.
+
+Reading files is `interop`'s business, which this room does not import: the caller hands over an `interop.release.Release` and the two loaders.
+"""
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+from mdmspeech.codec.base import Codec
+from mdmspeech.codec.compact.bound import CompactCodec
+from mdmspeech.errors import UserError
+from mdmspeech.inference.assistant import Assistant
+from mdmspeech.inference.ear import Ear, spelling_ear, stack_ear
+from mdmspeech.inference.mind import Mind
+from mdmspeech.inference.voice import Voice
+from mdmspeech.models.stack_adaptor import StackAdaptor
+from mdmspeech.text.pronounce import pronouncer
+
+_TALKERS = {"mdm": "talker", "ntp": "talker_ntp"}  # name for users -> part of a release
+
+
+def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable) -> Assistant:
+    """An assistant whose parts are opened when first needed.
+
+    Args:
+      release: an `interop.release.Release`.
+      load_thinker, load_encoder: `interop.sources.load_thinker` and `load_speech_encoder`, or functions like them; called with the release's
+        `thinker` and `encoder`.
+    """
+    codec = cache(partial(open_codec, release))
+    voices = {name: partial(_voice, release, part, codec) for name, part in _TALKERS.items() if part in release.parts}
+
+    def mind() -> Mind:
+        thinker = load_thinker(release.thinker)
+        return Mind(thinker.config, thinker.params, thinker.tokenizer, release.system)
+
+    return Assistant(release.name, voices, partial(_ear, release, load_encoder), mind)
+
+
+def open_codec(release: Any) -> Codec:
+    """The codec of a release."""
+    part = release.part("codec")
+    if part.kind != "compact_codec":
+        raise UserError(f"release {release.name!r} has a codec of kind {part.kind!r}, which this program cannot open; update mdmspeech")
+    return CompactCodec(part.config, part.params)
+
+
+def _voice(release: Any, name: str, codec: Callable[[], Codec]) -> Voice:
+    part = release.part(name)
+    known = pronouncer().vocabulary_size
+    if part.config.symbols < known:
+        raise UserError(f"{name} knows {part.config.symbols} symbols, the pronouncer has {known}: install the hibari-tts it was trained with")
+    return Voice(part.config, part.params, codec(), mode=part.kind.removeprefix("talker_"), silence=release.silence)
+
+
+def _ear(release: Any, load_encoder: Callable) -> Ear:
+    encoder, part = load_encoder(release.encoder), release.part("adaptor")
+    if part.config.states != encoder.config.dim:
+        raise UserError(f"the adaptor reads states of width {part.config.states}, {release.encoder} makes {encoder.config.dim}: use its encoder")
+    if part.kind == "spelling_adaptor":
+        return spelling_ear(encoder.config, encoder.params, part.config, part.params)
+    if part.kind == "stack_adaptor":
+        module = StackAdaptor(part.config.out_dim, part.config.stack, part.config.hidden_dim)
+        return stack_ear(encoder.config, encoder.params, module, part.params)
+    raise UserError(f"release {release.name!r} has an adaptor of kind {part.kind!r}, which this program cannot open; update mdmspeech")

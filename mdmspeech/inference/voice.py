@@ -1,0 +1,214 @@
+"""A voice: text -> symbols -> durations and conditions -> speech tokens, block by block -> samples.
+
+`say` and `say_many` speak whole texts, in batches; `stream` (voice_stream.py) speaks a text that is still being written.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from mdmspeech.codec.base import Codec
+from mdmspeech.codec.buckets import ROWS, batches, bucket, stack
+from mdmspeech.diffusion.state import Reason, Request
+from mdmspeech.errors import UserError
+from mdmspeech.inference.engine import TalkerEngine, known_length
+from mdmspeech.inference.speech import Speech, Trace, Word, finish_timeline
+from mdmspeech.inference.symbols import Segment, SymbolStream, read_text
+from mdmspeech.models.anchors import MIN_DURATION
+from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.text.normalise import normalise
+from mdmspeech.text.pronounce import Spoken, pronouncer
+
+SYMBOLS = (96, 192, 512)  # padded lengths of a segment
+BLOCKS = (8, 16, 32, 64)  # padded lengths of its speech
+PACES = (0.5, 2.0)
+
+
+@dataclasses.dataclass(frozen=True)
+class Manner:
+    """How to speak.
+
+    Attributes:
+      steps: forwards a block, 1 (fastest) to the block size. A next-token Talker ignores it.
+      seed, temperature: 0 takes the best token everywhere; above it tokens are drawn, reproducibly.
+      pace: 1.25 speaks a quarter faster.
+    """
+
+    steps: int = 4
+    seed: int = 0
+    temperature: float = 0.0
+    pace: float = 1.0
+
+    def __post_init__(self):
+        if not isinstance(self.steps, int) or self.steps < 1:
+            raise UserError(f"steps={self.steps}: give a whole number from 1 to the block size")
+        if not 0 <= self.temperature <= 5:
+            raise UserError(f"temperature={self.temperature}: give 0 (the best token) to 5")
+        if not PACES[0] <= self.pace <= PACES[1]:
+            raise UserError(f"pace={self.pace}: give {PACES[0]} (slow) to {PACES[1]} (fast)")
+
+
+def pronounce_text(text: str) -> Spoken:
+    """The symbols of any written text, numbers and signs included."""
+    return pronouncer()(normalise(text))
+
+
+class Voice:
+    """Speaks text with one Talker and one codec.
+
+    Args:
+      config, params, mode: the Talker, see `TalkerEngine`.
+      codec: a `codec.base.Codec` whose tokens the Talker speaks.
+      pronounce: text -> `Spoken`.
+      silence: codes that sound like silence.
+    """
+
+    def __init__(
+        self, config: TalkerConfig, params: dict, codec: Codec, *, mode: str = "mdm", pronounce: Callable[[str], Spoken] = pronounce_text, silence=()
+    ):
+        self.engine, self.codec, self.mode = TalkerEngine(config, params, mode, silence_ids=tuple(silence)), codec, mode
+        self.pronounce, self.block = pronounce, config.block
+
+    @property
+    def token_seconds(self) -> float:
+        """Seconds of speech a token."""
+        return self.codec.token_samples / self.codec.sample_rate
+
+    def say(self, text: str, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0) -> Speech:
+        """Speaks one text. UserError: nothing in it can be said, or one sentence of it is too long."""
+        return self.say_many([text], steps=steps, seed=seed, temperature=temperature, pace=pace)[0]
+
+    def say_many(
+        self, texts: Sequence[str], *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0
+    ) -> list[Speech]:
+        """Speaks many texts in batches; each comes out as it does alone."""
+        began = time.perf_counter()
+        manner = self.check(Manner(steps, seed, temperature, pace))
+        read = [read_text(self.pronounce, text) for text in texts]
+        for text, stream in zip(texts, read, strict=True):
+            if not stream.words:
+                raise UserError(f"there is nothing to say in {text[:40]!r}; give words")
+        segments = [segment for stream in read for segment in stream.segments]
+        numbers = [n for stream in read for n in range(len(stream.segments))]
+        spoken = self._speak(segments, numbers, manner)
+        talker = time.perf_counter() - began
+        joined, at = [], 0
+        for stream in read:
+            joined.append(spoken[at : at + len(stream.segments)])
+            at += len(stream.segments)
+        waves = self.codec.decode([np.concatenate([s.tokens for s in group]) for group in joined])
+        total = time.perf_counter() - began
+        timeline = {"talker": talker, "codec": total - talker}
+        return [self.speech(*row, timeline, total) for row in zip(texts, read, joined, waves, strict=True)]
+
+    def stream(self, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0):
+        """A `VoiceStream`: feed it text, take samples."""
+        from mdmspeech.inference.voice_stream import VoiceStream
+
+        return VoiceStream(self, self.check(Manner(steps, seed, temperature, pace)))
+
+    def warm_up(self, *, batch: bool = False) -> None:
+        """Compiles what a first sentence needs, streamed and whole (`batch`: batches, too), so that calls are fast from the first on."""
+        text = "This is a sentence."
+        stream = self.stream()
+        stream.end(text)
+        while not stream.done:
+            stream.step()
+        for count in ROWS if batch else ROWS[:1]:
+            self.say_many([text] * count)
+
+    def check(self, manner: Manner) -> Manner:
+        """The same manner, or a UserError."""
+        if self.mode == "mdm" and manner.steps > self.block:
+            raise UserError(f"steps={manner.steps}: a block has {self.block} tokens, so {self.block} steps are the most")
+        return manner
+
+    def room(self, length: int) -> int:
+        """Blocks to make room for `length` tokens. UserError: more than the largest."""
+        blocks = -(-length // self.block)
+        if blocks > BLOCKS[-1]:
+            limit = BLOCKS[-1] * self.block * self.token_seconds
+            raise UserError(f"one sentence would last {length * self.token_seconds:.0f} s, the limit is {limit:.0f} s; write shorter sentences")
+        return bucket(max(blocks, 1), BLOCKS)
+
+    def paced(self, durations: np.ndarray, manner: Manner) -> np.ndarray:
+        """Durations at the wanted pace."""
+        return np.maximum(durations / np.float32(manner.pace), np.float32(MIN_DURATION)) if manner.pace != 1.0 else durations
+
+    def request(self, manner: Manner, numbers: Sequence[int], lengths: Sequence[int], min_len: int = 0) -> Request:
+        """What the decoder is asked for; segment n of a text draws with its own seed."""
+        seeds = [(manner.seed * 1_000_003 + n) % 2**32 for n in numbers]
+        return Request.create(
+            len(numbers), seed=np.array(seeds, np.uint32), steps=manner.steps, temperature=manner.temperature, target_len=np.array(lengths), min_len=min_len
+        )  # fmt: skip
+
+    def _speak(self, segments: Sequence[Segment], numbers: Sequence[int], manner: Manner) -> list["SpokenSegment"]:
+        features, durations = [None] * len(segments), [None] * len(segments)
+        for rows, width, size in batches([len(s.symbols) for s in segments], SYMBOLS):
+            symbols, valid = stack([np.array(segments[i].symbols, np.int32) for i in rows], width, size)
+            out, lengths = self.engine.read(symbols, valid)
+            for b, i in enumerate(rows):
+                count = len(segments[i].symbols)
+                features[i], durations[i] = out[b, :count], self.paced(lengths[b, :count], manner)
+        totals = [known_length(row) for row in durations]
+        rooms = [self.room(total) for total in totals]
+        spoken = [None] * len(segments)
+        for rows, blocks, size in batches(rooms, BLOCKS):
+            width = bucket(max(len(durations[i]) for i in rows), SYMBOLS)
+            placed, valid = stack([features[i] for i in rows], width, size)
+            lasting, _ = stack([durations[i] for i in rows], width, size)
+            spare = size - len(rows)  # rows that only fill the batch have length 0
+            request = self.request(manner, [numbers[i] for i in rows] + [0] * spare, [totals[i] for i in rows] + [0] * spare)
+            result = self.engine.decode(placed, lasting, valid, request, blocks)
+            for b, i in enumerate(rows):
+                count = int(result.count_B[b])
+                spoken[i] = SpokenSegment(
+                    result.ids_BL[b, :count], result.step_BL[b, :count], result.confidence_BL[b, :count], durations[i], int(result.reason_B[b])
+                )
+        return spoken
+
+    def speech(self, text: str, read: SymbolStream, spoken: Sequence["SpokenSegment"], wave: np.ndarray, timeline: dict, total: float, ready=()) -> Speech:
+        """Puts the segments of one text together."""
+        tokens = np.concatenate([s.tokens for s in spoken]) if spoken else np.zeros(0, np.int32)
+        starts, at = [], 0
+        for segment in spoken:
+            starts += list(range(at, at + len(segment.tokens), self.block))
+            at += len(segment.tokens)
+        ready_P = np.array(ready if len(ready) else [0.0] * len(starts), np.float32)
+        joined = [np.concatenate([getattr(s, name) for s in spoken]) if spoken else np.zeros(0) for name in ("steps", "confidence")]
+        trace = Trace(np.array(starts, np.int32), joined[0].astype(np.int32), joined[1].astype(np.float32), ready_P)
+        return Speech(
+            text=text,
+            audio=wave,
+            sample_rate=self.codec.sample_rate,
+            tokens=tokens.astype(np.int32),
+            stop_reason=Reason(spoken[-1].reason).name.lower() if spoken else "nothing to say",
+            words=self._words(read, spoken),
+            trace=trace,
+            timeline=finish_timeline(timeline, len(wave), self.codec.sample_rate, total),
+        )
+
+    def _words(self, read: SymbolStream, spoken: Sequence["SpokenSegment"]) -> tuple[Word, ...]:
+        """When each word is spoken: from the first to the last of its symbols."""
+        begin, end, offset = {}, {}, 0.0
+        for segment, said in zip(read.segments, spoken, strict=False):
+            times = np.concatenate([[0.0], np.cumsum(said.durations, dtype=np.float64)]) * self.token_seconds + offset
+            for m, word in enumerate(segment.owner[: len(said.durations)]):
+                if word >= 0:
+                    begin.setdefault(word, float(times[m]))
+                    end[word] = float(times[m + 1])
+            offset += len(said.tokens) * self.token_seconds
+        return tuple(Word(read.words[word], begin[word], end[word]) for word in sorted(begin))
+
+
+@dataclasses.dataclass(frozen=True)
+class SpokenSegment:
+    """Decoded tokens of one segment [L], the step and confidence of each, its symbols' durations [M] in tokens, a `Reason`."""
+
+    tokens: np.ndarray
+    steps: np.ndarray
+    confidence: np.ndarray
+    durations: np.ndarray
+    reason: int

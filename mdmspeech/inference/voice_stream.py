@@ -1,0 +1,157 @@
+"""Speaking while the text is still being written: a block is decoded as soon as the text that it needs is there.
+
+A block of speech needs the symbols spoken in it and the encoder's look-ahead behind them, or the end of the text. Features and durations of symbols
+that are complete are kept, so what was said never changes, and the tokens are those of `Voice.say`.
+"""
+
+import dataclasses
+import time
+
+import jax.numpy as jnp
+import numpy as np
+
+from mdmspeech.codec.buckets import bucket, stack
+from mdmspeech.diffusion.layout import NO_END
+from mdmspeech.diffusion.state import Reason
+from mdmspeech.inference.engine import known_length
+from mdmspeech.inference.speech import Speech
+from mdmspeech.inference.symbols import SymbolStream
+from mdmspeech.inference.voice import BLOCKS, SYMBOLS, Manner, SpokenSegment, Voice
+
+
+class VoiceStream:
+    """`feed` text and `end` it; while `ready()`, `step()` returns samples; `result()` when `done`."""
+
+    def __init__(self, voice: Voice, manner: Manner):
+        self._voice, self._manner = voice, manner
+        self._read, self._codec = SymbolStream(voice.pronounce), voice.codec.stream()
+        self._runs: list[_Run] = []
+        self._pieces: list[str] = []
+        self._waves: list[np.ndarray] = []
+        self._ready_at: list[float] = []
+        self.began = time.perf_counter()
+        self.done = False
+        self.seconds = {"talker": 0.0, "codec": 0.0}
+
+    def feed(self, piece: str) -> None:
+        """More text."""
+        self._pieces.append(piece)
+        self._read.feed(piece)
+
+    def end(self, last: str = "") -> None:
+        """The last piece; there is no more text."""
+        self._pieces.append(last)
+        self._read.end(last)
+
+    def ready(self) -> bool:
+        """Whether `step` can go on now."""
+        if self.done:
+            return False
+        began = time.perf_counter()
+        run = self._current()
+        ready = run is not None and run.ready()
+        self.seconds["talker"] += time.perf_counter() - began
+        return ready or (run is None and self._read.ended)
+
+    def step(self) -> np.ndarray:
+        """Decodes the next block and returns the samples that are final now (at the end: all that are left)."""
+        if not self.ready():
+            raise RuntimeError("step() without ready()")
+        run = self._current()
+        tokens = np.zeros(0, np.int32)
+        began = time.perf_counter()
+        if run is not None:
+            tokens = run.block()
+            if len(tokens):
+                self._ready_at.append(time.perf_counter() - self.began)
+        talked = time.perf_counter()
+        wave = self._codec.push(tokens)
+        if self._current() is None and self._read.ended:
+            wave = np.concatenate([wave, self._codec.finish()])
+            self.done = True
+        self.seconds["talker"] += talked - began
+        self.seconds["codec"] += time.perf_counter() - talked
+        self._waves.append(wave)
+        return wave
+
+    def result(self) -> Speech:
+        """All that was said so far (everything, once `done`)."""
+        spoken = [run.spoken() for run in self._runs]
+        wave = np.concatenate([np.zeros(0, np.float32), *self._waves])
+        total = time.perf_counter() - self.began
+        return self._voice.speech("".join(self._pieces), self._read, spoken, wave, dict(self.seconds), total, self._ready_at)
+
+    def _current(self) -> "_Run | None":
+        """The segment being spoken; None if all segments there are have been spoken."""
+        if self._read.ended and not self._read.words:
+            return None  # nothing to say
+        while not self._runs or self._runs[-1].finished():
+            if len(self._runs) == len(self._read.segments):
+                return None
+            self._runs.append(_Run(self._voice, self._manner, self._read.segments[len(self._runs)], len(self._runs)))
+        return self._runs[-1]
+
+
+class _Run:
+    """One segment on its way."""
+
+    def __init__(self, voice: Voice, manner: Manner, segment, number: int):
+        self._voice, self._engine, self._manner, self._segment = voice, voice.engine, manner, segment
+        self._features = np.zeros((1, SYMBOLS[-1], voice.engine.config.width), np.float32)
+        self._durations = np.zeros((1, SYMBOLS[-1]), np.float32)
+        self._final = 0  # symbols whose features can no longer change
+        self._blocks, self._room, self._length = 0, BLOCKS[0], None
+        self._state = self._engine.begin(voice.request(manner, [number], [-1], NO_END), self._room)
+        self._out: list = []
+        self._reason = 0
+
+    def finished(self) -> bool:
+        """Whether its last token is out."""
+        self._read()
+        return self._length is not None and self._blocks * self._voice.block >= self._length
+
+    def ready(self) -> bool:
+        """Whether the next block's symbols are known."""
+        self._read()
+        if self._length is not None:
+            return True
+        return float(self._durations.sum(dtype=np.float64)) >= (self._blocks + 1) * self._voice.block + 1e-3
+
+    def block(self) -> np.ndarray:
+        """Decodes the next block: its tokens [n]."""
+        if self._blocks == self._room:
+            self._room = self._voice.room((self._blocks + 1) * self._voice.block)
+            self._state = self._engine.grow(self._state, self._room)
+        if self._length is not None:
+            target = dataclasses.replace(self._state.request, target_len_B=jnp.full(1, self._length, jnp.int32))
+            self._state = dataclasses.replace(self._state, request=target)
+        valid = np.arange(SYMBOLS[-1])[None] < self._final
+        self._state, tokens = self._engine.block(self._features, self._durations, valid, self._state)
+        self._blocks += 1
+        count = int(tokens.count_B[0])
+        self._out.append((tokens.ids_BL[0, :count], tokens.step_BL[0, :count], tokens.confidence_BL[0, :count]))
+        self._reason = self._state.reason_B[0]
+        return tokens.ids_BL[0, :count]
+
+    def spoken(self) -> SpokenSegment:
+        """What is out so far."""
+        empty = (np.zeros(0, np.int32),) * 3
+        tokens, steps, confidence = (np.concatenate(parts) for parts in zip(empty, *self._out, strict=True))
+        # All said when the end of the text came to be known: no block was left to carry the reason.
+        reason = Reason.LENGTH if self.finished() else self._reason
+        return SpokenSegment(tokens.astype(np.int32), steps, confidence, self._durations[0, : self._final], int(reason))
+
+    def _read(self) -> None:
+        """Reads the symbols that have come; features of those whose look-ahead is complete are kept for good."""
+        segment, count = self._segment, len(self._segment.symbols)
+        final = count if segment.closed else max(count - self._engine.lookahead, 0)
+        if final > self._final:
+            symbols, valid = stack([np.array(segment.symbols, np.int32)], bucket(count, SYMBOLS), 1)
+            features, durations = self._engine.read(symbols, valid)
+            new = slice(self._final, final)
+            self._features[:, new] = features[:, new]
+            self._durations[:, new] = self._voice.paced(durations[:, new], self._manner)
+            self._final = final
+        if segment.closed and self._length is None:
+            self._length = known_length(self._durations[0, :final])
+            self._voice.room(self._length)  # a clear error before more is said

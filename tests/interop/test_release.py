@@ -1,0 +1,199 @@
+"""A release opens as it was written; whatever is wrong with a folder is one clear line."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+from flax.traverse_util import flatten_dict
+from safetensors.numpy import load_file, save_file
+
+from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.errors import UserError
+from mdmspeech.interop import release as releases
+from mdmspeech.interop.release import Part, Release, StackConfig, load_release, save_release
+from mdmspeech.models import talker
+
+CODEC = CompactCodecConfig(
+    n_mels=16, encoder_width=16, encoder_layers=1, decoder_width=16, decoder_layers=2, frame_width=16, head_dim=16, phones=4
+)
+TALKER = talker.TalkerConfig(width=16, layers=1, heads=1, ffn=16, symbols=20, symbol_lookahead=(2,), structured_codes=False)
+
+
+@pytest.fixture(scope="module")
+def release():
+    TALKER_WIDE = dataclasses.replace(TALKER, width=64)  # PacedAnchors has heads of 64
+    return Release(
+        "small",
+        {
+            "codec": Part("compact_codec", CODEC, CompactCodecModel(CODEC).init(jax.random.key(0))),
+            "talker": Part("talker_mdm", TALKER_WIDE, talker.init(TALKER_WIDE, jax.random.key(1))),
+        },
+        silence=(3, 5),
+    )
+
+
+@pytest.fixture
+def folder(release, tmp_path):
+    save_release(tmp_path, release, "# A card\n")
+    return tmp_path
+
+
+def rewrite(folder, name, change):
+    """Changes a part's tensors and keeps its checksum right."""
+    path = folder / f"{name}.safetensors"
+    save_file(change(load_file(path)), path)
+    about = json.loads((folder / "config.json").read_text())
+    import hashlib
+
+    about["parts"][name]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+    (folder / "config.json").write_text(json.dumps(about))
+
+
+def edit(folder, change):
+    about = json.loads((folder / "config.json").read_text())
+    change(about)
+    (folder / "config.json").write_text(json.dumps(about))
+
+
+def test_opens_as_written(release, folder):
+    opened = load_release(folder)
+    assert (opened.name, opened.silence, opened.system) == ("small", (3, 5), release.system)
+    for name, part in release.parts.items():
+        assert opened.parts[name].config == part.config
+        saved, loaded = flatten_dict(part.params), flatten_dict(opened.parts[name].params)
+        assert saved.keys() == loaded.keys()
+        for path, value in saved.items():
+            assert loaded[path].dtype == np.float32
+            np.testing.assert_array_equal(loaded[path], np.asarray(value).astype(np.float16).astype(np.float32))
+
+
+def test_stored_in_16_bits(release, folder, tmp_path_factory):
+    assert {a.dtype for a in load_file(folder / "talker.safetensors").values()} == {np.dtype(np.float16)}
+    other = tmp_path_factory.mktemp("bf16")
+    assert (
+        save_release(other, release, "card", "bfloat16")
+        < 2.2 * sum(leaf.size for p in release.parts.values() for leaf in jax.tree.leaves(p.params)) + 20_000
+    )
+    opened = load_release(other).part("codec").params["spectral"]["in"]["kernel"]
+    np.testing.assert_allclose(opened, release.parts["codec"].params["spectral"]["in"]["kernel"], rtol=1e-2)
+
+
+def test_missing_unknown_and_misshapen_tensors_are_all_named(folder):
+    def change(tensors):
+        tensors["norm/extra"] = np.zeros(2, np.float16)
+        tensors.pop("norm/scale")
+        tensors["layers_0/mlp/up/kernel"] = np.zeros((3, 3), np.float16)
+        return tensors
+
+    rewrite(folder, "talker", change)
+    with pytest.raises(UserError) as error:
+        load_release(folder)
+    for told in ("1 missing (norm/scale)", "1 unknown (norm/extra)", "1 misshapen (layers_0/mlp/up/kernel [3, 3]"):
+        assert told in str(error.value)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "empty"])
+def test_a_damaged_file_is_named(folder, damage):
+    path = folder / "codec.safetensors"
+    data = bytearray(path.read_bytes())
+    if damage == "truncate":
+        data = data[: len(data) // 2]
+    elif damage == "flip":
+        data[-5] ^= 1
+    path.write_bytes(b"" if damage == "empty" else bytes(data))
+    with pytest.raises(UserError, match=r"codec\.safetensors has SHA-256"):
+        load_release(folder)
+
+
+def test_garbage_with_a_right_checksum_is_still_refused(folder):
+    path = folder / "codec.safetensors"
+    path.write_bytes(b"not tensors")
+    import hashlib
+
+    edit(folder, lambda about: about["parts"]["codec"].update(sha256=hashlib.sha256(b"not tensors").hexdigest()))
+    with pytest.raises(UserError, match="corrupt or no safetensors"):
+        load_release(folder)
+
+
+def test_a_missing_file_is_named(folder):
+    (folder / "talker.safetensors").unlink()
+    with pytest.raises(UserError, match=r"talker\.safetensors is missing"):
+        load_release(folder)
+
+
+def test_a_file_outside_the_folder_is_not_opened(folder):
+    edit(folder, lambda about: about["parts"]["talker"].update(file="../talker.safetensors"))
+    with pytest.raises(UserError, match="is missing"):
+        load_release(folder)
+
+
+def test_another_format_version(folder):
+    edit(folder, lambda about: about.update(version=99))
+    with pytest.raises(UserError, match="release format 99, this program reads 1; update"):
+        load_release(folder)
+
+
+@pytest.mark.parametrize("content", ['{"model_type": "llama", "hidden_size": 5}', "[1, 2]"])
+def test_the_config_of_another_model(folder, content):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(UserError, match="config of another model"):
+        load_release(folder)
+
+
+def test_broken_json(folder):
+    (folder / "config.json").write_text("{")
+    with pytest.raises(UserError, match="not readable JSON"):
+        load_release(folder)
+
+
+def test_sizes_of_another_model(folder):
+    edit(folder, lambda about: about["parts"]["talker"]["config"].update(experts=8))
+    with pytest.raises(UserError, match="unknown experts"):
+        load_release(folder)
+
+
+def test_other_sizes_than_the_tensors(folder):
+    edit(folder, lambda about: about["parts"]["talker"]["config"].update(layers=2))
+    with pytest.raises(UserError, match="missing"):
+        load_release(folder)
+
+
+def test_an_incomplete_config(folder):
+    edit(folder, lambda about: about.pop("system"))
+    with pytest.raises(UserError, match="incomplete"):
+        load_release(folder)
+
+
+def test_an_unknown_kind(folder):
+    edit(folder, lambda about: about["parts"]["talker"].update(kind="gan"))
+    with pytest.raises(UserError, match="unknown kind 'gan'"):
+        load_release(folder)
+
+
+def test_no_such_release(tmp_path):
+    with pytest.raises(UserError, match="no release 'nothing_here'"):
+        load_release("nothing_here")
+
+
+def test_values_that_16_bits_cannot_hold(release, tmp_path):
+    part = release.parts["talker"]
+    params = jax.tree.map(np.array, part.params)
+    params["norm"]["scale"][0] = 1e6
+    broken = dataclasses.replace(release, parts={"talker": dataclasses.replace(part, params=params)})
+    with pytest.raises(UserError, match=r"norm/scale has values that are not finite in float16"):
+        save_release(tmp_path, broken, "card")
+
+
+def test_a_part_that_is_not_there(release):
+    with pytest.raises(UserError, match="has no adaptor; it has codec, talker"):
+        release.part("adaptor")
+
+
+def test_both_adaptors_have_shapes():
+    for kind in ("spelling_adaptor", "stack_adaptor"):
+        cls, shapes = releases.KINDS[kind]
+        assert all(leaf.size for leaf in jax.tree.leaves(shapes(cls())))
+    assert shapes(StackConfig())["fc2"]["kernel"].shape == (2048, 576)

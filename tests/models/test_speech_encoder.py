@@ -1,0 +1,71 @@
+"""The speech encoder against golden Whisper encoders, and against itself in bucketed batches."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mdmspeech.errors import UserError
+from mdmspeech.interop.huggingface import encoder_config, encoder_params
+from mdmspeech.interop.tensors import read_tensors
+from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, frame_mask, sinusoids
+from mdmspeech.nn.stack import stack_layers
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
+TINY = SpeechEncoderConfig(num_mels=6, dim=16, num_layers=2, num_heads=2, ffn_dim=24, max_positions=20)
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("name", ["hf_whisper80", "hf_whisper128"])
+def test_golden(name, scan):
+    config = encoder_config(json.loads((GOLDEN / f"{name}.json").read_text())["config"]["hf_config"])
+    params = encoder_params(config, read_tensors(GOLDEN / f"{name}.safetensors"), name)
+    if scan:
+        config, params = dataclasses.replace(config, scan_layers=True), {**params, "layers": stack_layers(params["layers"])}
+    golden = np.load(GOLDEN / f"{name}.npz")
+    mel = golden["in.input_features"].swapaxes(1, 2)
+    states = jax.jit(SpeechEncoder(config).apply)({"params": params}, mel)
+    np.testing.assert_allclose(states, golden["out.last_hidden_state"], atol=1e-4)
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    encoder = SpeechEncoder(TINY)
+    params = encoder.init(jax.random.key(0), jnp.zeros((1, 8, 6)))
+    noise = jax.tree.leaves(params)
+    keys = jax.random.split(jax.random.key(1), len(noise))
+    leaves = [leaf + 0.3 * jax.random.normal(key, leaf.shape) for leaf, key in zip(noise, keys, strict=True)]
+    return jax.jit(encoder.apply), jax.tree.unflatten(jax.tree.structure(params), leaves)
+
+
+def test_masked_rows_equal_single_rows(tiny):
+    """Odd and even lengths in one bucket; what stands in the padding is anything but zero."""
+    apply, params = tiny
+    mel = 1 + jax.random.normal(jax.random.key(2), (3, 24, 6))
+    lengths = jnp.array([24, 13, 10])
+    states = apply(params, mel, frame_mask(lengths, 24))
+    for row, length in enumerate(lengths.tolist()):
+        alone = apply(params, mel[row : row + 1, :length])
+        assert alone.shape == (1, (length + 1) // 2, 16)
+        np.testing.assert_allclose(states[row, : (length + 1) // 2], alone[0], atol=2e-5)
+
+
+def test_any_length_uses_the_head_of_the_position_table(tiny):
+    apply, params = tiny
+    mel = jax.random.normal(jax.random.key(3), (1, 40, 6))
+    assert apply(params, mel).shape == (1, 20, 16)
+    assert apply(params, mel[:, :7]).shape == (1, 4, 16)
+    table = sinusoids(1500, 512)
+    assert table.shape == (1500, 512) and abs(table[1, 0] - np.sin(1)) < 1e-6 and abs(table[7, 256] - np.cos(7)) < 1e-6
+
+
+def test_bad_input_is_named(tiny):
+    apply, params = tiny
+    with pytest.raises(UserError, match=r"0.42 s is too long for this encoder, the limit is 0.4 s"):
+        apply(params, jnp.zeros((1, 42, 6)))
+    with pytest.raises(UserError, match="takes 6 mel bins, got 8"):
+        apply(params, jnp.zeros((1, 10, 8)))

@@ -1,0 +1,175 @@
+"""The Thinker against golden Llama 3, Qwen2 and Qwen3 forwards and generations, and what makes its decoding safe in batches."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mdmspeech.errors import UserError
+from mdmspeech.interop.huggingface import thinker_config, thinker_params
+from mdmspeech.interop.tensors import read_tensors
+from mdmspeech.models.generation import empty_state, fit_state, jit_extend, jit_generate, jit_step
+from mdmspeech.models.sampling import Sampling
+from mdmspeech.models.thinker import Thinker
+from mdmspeech.nn.rope import rope_frequencies
+from mdmspeech.nn.stack import stack_layers
+
+GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
+NO_STOP = (-1,)
+
+
+def _load(name):
+    hf = json.loads((GOLDEN / f"{name}.json").read_text())["config"]["hf_config"]
+    config = thinker_config({"model_type": name[3:].rstrip("3") if name == "hf_llama3" else name[3:], **hf})
+    return config, thinker_params(config, read_tensors(GOLDEN / f"{name}.safetensors"), name), np.load(GOLDEN / f"{name}.npz")
+
+
+@pytest.fixture(scope="module")
+def qwen3():
+    config, params, golden = _load("hf_qwen3")
+    return Thinker(config), params, golden
+
+
+def _read(thinker, params, rows, room):
+    """State after reading ragged rows of ids (lists) in one right-padded batch."""
+    ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
+    for row, tokens in enumerate(rows):
+        ids[row, : len(tokens)] = tokens
+    x = thinker.apply({"params": params}, ids, method=Thinker.embed)
+    return jit_extend(thinker, params, empty_state(thinker, len(rows), room), x, jnp.array([len(r) for r in rows]))
+
+
+def _prompts(golden):
+    pairs = zip(golden["generate.in.input_ids"], golden["generate.in.attention_mask"], strict=True)
+    return [ids[mask.astype(bool)].tolist() for ids, mask in pairs]
+
+
+def _keys(seeds):
+    return jnp.stack([jax.random.key(seed) for seed in seeds])
+
+
+@pytest.mark.parametrize("scan", [False, True], ids=["unrolled", "scanned"])
+@pytest.mark.parametrize("name", ["hf_llama3", "hf_qwen2", "hf_qwen3"])
+def test_forward(name, scan):
+    config, params, golden = _load(name)
+    if scan:
+        config, params = dataclasses.replace(config, scan_layers=True), {**params, "layers": stack_layers(params["layers"])}
+    thinker = Thinker(config)
+
+    @jax.jit
+    def forward(params, ids):
+        hidden, _ = thinker.apply({"params": params}, thinker.apply({"params": params}, ids, method="embed"), method="states")
+        return hidden, thinker.apply({"params": params}, hidden, method="logits")
+
+    hidden, logits = forward(params, golden["in.input_ids"])
+    valid = golden["in.attention_mask"].astype(bool)
+    np.testing.assert_allclose(np.asarray(hidden)[valid], golden["out.last_hidden_state"][valid], atol=1e-4)
+    np.testing.assert_allclose(np.asarray(logits)[valid], golden["out.logits"][valid], atol=1e-4)
+
+
+def test_llama3_frequencies():
+    config, _, golden = _load("hf_llama3")
+    found = rope_frequencies(config.head_dim, config.rope_theta, dict(config.rope_scaling))
+    np.testing.assert_allclose(found, golden["out.inv_freq"], rtol=1e-6)
+
+
+def test_greedy_generation_of_ragged_rows(qwen3):
+    """Right-padded here, left-padded in the reference: the same tokens, logits and states as each row alone."""
+    thinker, params, golden = qwen3
+    rows = _prompts(golden)
+    state = _read(thinker, params, rows, 40)[1]
+    out = jit_generate(thinker, params, state, _keys([0, 1]), stop_ids=NO_STOP, max_new=16)
+    np.testing.assert_array_equal(out.tokens_BN, golden["generate.out.tokens"])
+    np.testing.assert_allclose(state.logits_BV, golden["generate.out.step_logits"][:, 0], atol=1e-4)
+    for row, tokens in enumerate(rows):
+        alone = jit_generate(thinker, params, _read(thinker, params, [tokens], 40)[1], _keys([row]), stop_ids=NO_STOP, max_new=16)
+        np.testing.assert_array_equal(alone.tokens_BN[0], out.tokens_BN[row])
+        np.testing.assert_allclose(alone.hidden_BND[0], out.hidden_BND[row], atol=1e-4)
+
+
+def test_states_are_those_of_the_position_that_consumed_the_token(qwen3):
+    thinker, params, golden = qwen3
+    prompt = _prompts(golden)[0]
+    out = jit_generate(thinker, params, _read(thinker, params, [prompt], 40)[1], _keys([0]), stop_ids=NO_STOP, max_new=16)
+    ids = jnp.array([prompt + out.tokens_BN[0].tolist()])
+    hidden, _ = thinker.apply({"params": params}, thinker.apply({"params": params}, ids, method="embed"), method="states")
+    np.testing.assert_allclose(out.hidden_BND[0], hidden[0, len(prompt) :], atol=1e-4)
+
+
+def test_rows_stop_alone(qwen3):
+    """The stop token counts and is consumed; afterwards a row is blank, and its neighbour is not disturbed."""
+    thinker, params, golden = qwen3
+    rows, free = _prompts(golden), golden["generate.out.tokens"]
+    stop = next(int(token) for token in free[0, 3:9] if token not in free[1] and token not in free[0, :3])
+    at = int(np.flatnonzero(free[0] == stop)[0])
+    out = jit_generate(thinker, params, _read(thinker, params, rows, 40)[1], _keys([0, 1]), stop_ids=(stop,), max_new=16)
+    assert out.lengths_B.tolist() == [at + 1, 16] and out.stopped_B.tolist() == [True, False]
+    np.testing.assert_array_equal(out.tokens_BN[0], np.where(np.arange(16) <= at, free[0], 0))
+    np.testing.assert_array_equal(out.tokens_BN[1], free[1])
+    assert bool((out.hidden_BND[0, at + 1 :] == 0).all()) and bool((out.hidden_BND[0, at] != 0).any())
+    assert out.state.lengths_B.tolist() == [len(rows[0]) + at + 1, len(rows[1]) + 16]
+
+
+def test_a_full_cache_ends_the_row(qwen3):
+    thinker, params, golden = qwen3
+    prompt = _prompts(golden)[0]
+    out = jit_generate(thinker, params, _read(thinker, params, [prompt], len(prompt) + 5)[1], _keys([0]), stop_ids=NO_STOP, max_new=16)
+    assert out.lengths_B.tolist() == [5] and not bool(out.stopped_B[0])
+    np.testing.assert_array_equal(out.tokens_BN[0, :5], golden["generate.out.tokens"][0, :5])
+
+
+def test_prefix_is_read_once_and_steps_equal_the_loop(qwen3):
+    """A cached prefix, repeated and widened, then the rest of each prompt, then single steps: the golden tokens again."""
+    thinker, params, golden = qwen3
+    rows = _prompts(golden)
+    common = rows[0][:3]
+    rest = [rows[0][3:], rows[0][3:5]]
+    state = fit_state(thinker, _read(thinker, params, [common], 3)[1], 2, 40)
+    ids = np.zeros((2, len(rest[0])), np.int32)
+    for row, tokens in enumerate(rest):
+        ids[row, : len(tokens)] = tokens
+    x = thinker.apply({"params": params}, ids, method=Thinker.embed)
+    _, state = jit_extend(thinker, params, state, x, jnp.array([len(r) for r in rest]))
+    np.testing.assert_allclose(state.logits_BV[1], _read(thinker, params, [common + rest[1]], 40)[1].logits_BV[0], atol=1e-4)
+    tokens = []
+    for _ in range(4):
+        token, hidden, state = jit_step(thinker, params, state, _keys([0, 1]))
+        assert hidden.shape == (2, thinker.config.dim)
+        tokens.append(int(token[0]))
+    assert tokens == golden["generate.out.tokens"][0, :4].tolist()
+
+
+def test_prefix_of_a_scanned_stack(qwen3):
+    thinker, params, golden = qwen3
+    prompt = _prompts(golden)[0]
+    scanned = Thinker(dataclasses.replace(thinker.config, scan_layers=True))
+    params = {**params, "layers": stack_layers(params["layers"])}
+    state = fit_state(scanned, _read(scanned, params, [prompt], 12)[1], 2, 30)
+    out = jit_generate(scanned, params, state, _keys([0, 1]), stop_ids=NO_STOP, max_new=16)
+    np.testing.assert_array_equal(out.tokens_BN, golden["generate.out.tokens"][[0, 0]])
+
+
+def test_bad_fit_is_named(qwen3):
+    thinker, _, _ = qwen3
+    with pytest.raises(UserError, match="2 rows and 5 positions to 2 rows"):
+        fit_state(thinker, empty_state(thinker, 2, 5), 2, 9)
+    with pytest.raises(UserError, match="to 1 rows and 4 positions"):
+        fit_state(thinker, empty_state(thinker, 1, 5), 1, 4)
+
+
+def test_sampled_rows_do_not_depend_on_their_batch(qwen3):
+    thinker, params, golden = qwen3
+    rows, sampling = _prompts(golden), Sampling(temperature=1.5, top_k=40, top_p=0.95)
+    state = _read(thinker, params, rows, 40)[1]
+    both = jit_generate(thinker, params, state, _keys([5, 6]), stop_ids=NO_STOP, max_new=8, sampling=sampling)
+    alone = jit_generate(
+        thinker, params, _read(thinker, params, [rows[1]], 40)[1], _keys([6]), stop_ids=NO_STOP, max_new=8, sampling=sampling
+    )
+    other = jit_generate(thinker, params, state, _keys([5, 7]), stop_ids=NO_STOP, max_new=8, sampling=sampling)
+    np.testing.assert_array_equal(both.tokens_BN[1], alone.tokens_BN[0])
+    np.testing.assert_array_equal(both.tokens_BN[0], other.tokens_BN[0])
+    assert both.tokens_BN[1].tolist() != other.tokens_BN[1].tolist()
