@@ -15,7 +15,7 @@ RUNS ?= $(HOME)/.cache/mdmspeech/runs
 PARTS ?= $(HOME)/.cache/mdmspeech/parts
 HOURS ?=
 # In this order: each stage starts from the one before.
-COMPACT := compact_codec compact_hearing compact_talker
+COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check test lint format data data-parts train-compact eval-compact freeze clean
@@ -57,7 +57,7 @@ train-compact: $(VENV)/.ready-dev ## train the shipped model, stage after stage;
 	$(BIN)/mdmspeech train --config experiments/$$stage.py --workdir $(RUNS)/$$stage || exit; done
 
 eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experiments/results
-	$(BIN)/mdmspeech eval compact
+	$(BIN)/mdmspeech eval
 
 freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@{ echo "# The exact versions the Makefile and CI install: made by \`make freeze\`. setup.cfg says what is needed and why."; \

@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "serving": _BELOW_THE_TOP | {"evaluation"},
     "planning": _BELOW_THE_TOP | {"evaluation"},
     "cli": _BELOW_THE_TOP | {"evaluation", "serving", "planning"},
-    "": {"inference", "cli"},  # mdmspeech/__init__.py and __main__.py
+    "": {"inference", "interop", "cli"},  # mdmspeech/__init__.py and __main__.py
 }
 # The science stays plain functions over arrays.
 DIFFUSION_USES = {"jax", "numpy", "flax", "mdmspeech", "__future__"}
@@ -61,6 +61,8 @@ def violations(room: str, names: list[tuple[int, str]]) -> list[str]:
     wrong = []
     for line, name in names:
         parts = name.split(".")
+        if room == "cli" and name in {"mdmspeech", "mdmspeech.load"}:  # the front door, for those who stand above it
+            continue
         if parts[0] == "mdmspeech" and (len(parts) == 1 or parts[1] not in allowed):
             wrong.append(f"line {line}: {room or 'the package root'} may not import {name}")
     return wrong

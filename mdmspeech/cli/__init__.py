@@ -5,20 +5,33 @@ import sys
 
 from mdmspeech.errors import UserError
 
+_EPILOG = """\
+examples:
+  mdmspeech chat question.wav -o answer.wav      ask aloud, be answered aloud
+  mdmspeech say "Hello there." -o hello.wav      read a text
+  mdmspeech VERB --help                          more about one verb
+"""
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; exit code 0, or 2 after a `UserError` (printed as one line)."""
-    from mdmspeech.cli import train
+    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C."""
+    from mdmspeech.cli import chat, data, evaluate, release, say, train
 
-    parser = argparse.ArgumentParser(prog="mdmspeech", description="A streaming speech LLM whose voice is a masked diffusion model.")
+    parser = argparse.ArgumentParser(
+        prog="mdmspeech",
+        description="A streaming speech LLM whose voice is a masked diffusion model.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (train,):
+    for module in (chat, say, data, train, evaluate, release):
         module.add(verbs)
     args = parser.parse_args(argv)
     try:
         return args.run(args) or 0
     except UserError as error:
-        print(f"mdmspeech {args.verb}: {error}", file=sys.stderr)
+        print(f"mdmspeech {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
-
-
+    except KeyboardInterrupt:
+        print(f"mdmspeech {args.verb}: stopped", file=sys.stderr)
+        return 130

@@ -9,6 +9,7 @@ from mdmspeech.errors import UserError
 
 
 def add(verbs) -> None:
+    """Declares the verb and its options."""
     parser = verbs.add_parser("train", help="train one stage from an experiment file; resumes by itself")
     parser.add_argument("--config", required=True, metavar="FILE", help="experiment, for example experiments/compact_codec.py")
     parser.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics, plots and samples go here")
@@ -18,6 +19,7 @@ def add(verbs) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
+    """Does it."""
     from mdmspeech.training import loop
     from mdmspeech.training.stages.build import make_task
 

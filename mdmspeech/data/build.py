@@ -8,7 +8,8 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from mdmspeech.data import human, parts, store, synthesis
+from mdmspeech.data import human, store, synthesis
+from mdmspeech.data import parts as casting
 from mdmspeech.data.texts import questions as texts
 from mdmspeech.data.texts.family import Question
 from mdmspeech.data.voices.base import Job
@@ -27,11 +28,11 @@ class Part:
 
 
 PARTS = (
-    Part("open", "speech", parts.ANSWER_RATE, lambda found, hours: parts.open_jobs(hours), 13.0),
-    Part("answers", "speech", parts.ANSWER_RATE, parts.answer_jobs, 14.0),
-    Part("questions", "questions", parts.QUESTION_RATE, parts.question_jobs, 20.0),
-    Part("kokoro", "questions", parts.QUESTION_RATE, parts.kokoro_jobs, 0.25),
-    Part("questions_test", "questions", parts.QUESTION_RATE, lambda found, hours: parts.held_out_jobs(found), 0.3),
+    Part("open", "speech", casting.ANSWER_RATE, lambda found, hours: casting.open_jobs(hours), 13.0),
+    Part("answers", "speech", casting.ANSWER_RATE, casting.answer_jobs, 14.6),
+    Part("questions", "questions", casting.QUESTION_RATE, casting.question_jobs, 16.7),
+    Part("kokoro", "questions", casting.QUESTION_RATE, casting.kokoro_jobs, 0.25),
+    Part("questions_test", "questions", casting.QUESTION_RATE, lambda found, hours: casting.held_out_jobs(found), 0.3),
     Part("human", "questions", human.RATE, None, 0.3),
 )
 PART_NAMES = tuple(part.name for part in PARTS)
@@ -50,7 +51,7 @@ LICENCES = {
 def build(
     root: str | os.PathLike | None = None,
     hours: float | None = None,
-    names: Sequence[str] = (*PART_NAMES, DATASETS),
+    parts: Sequence[str] = (*PART_NAMES, DATASETS),
     workers: int = 2,
     extra: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
@@ -60,7 +61,7 @@ def build(
     A part whose voices are not installed does not stop the others; at the end one `UserError` names what is missing and the commands that fetch it.
     """
     root = store.data_root(root)
-    unknown = set(names) - {*PART_NAMES, DATASETS}
+    unknown = set(parts) - {*PART_NAMES, DATASETS}
     if unknown:
         raise UserError(f"there is no part {sorted(unknown)[0]!r}; known: {', '.join((*PART_NAMES, DATASETS))}")
     found = texts.questions(extra)
@@ -68,13 +69,13 @@ def build(
         raise UserError(f"test questions leak into training, first: {problems[0]}; reword or drop the pair")
     missing, failures = [], {}
     for part in PARTS:
-        if part.name not in names:
+        if part.name not in parts:
             continue
         try:
             failures[part.name] = _make(part, found, root, _share(part, hours), workers)
         except UserError as error:
             missing.append(f"{part.name}: {error}")
-    if DATASETS in names:
+    if DATASETS in parts:
         write_datasets(root)
     summary = summarise(root, failures)
     print(table(summary))

@@ -7,6 +7,7 @@ import collections
 import hashlib
 import random
 from collections.abc import Sequence
+from typing import Any
 
 from mdmspeech.data.texts.family import Question
 from mdmspeech.data.texts.open_sentences import SECONDS_EACH as OPEN_SECONDS
@@ -16,7 +17,8 @@ from mdmspeech.data.voices.hibari import Speaker
 
 ANSWER_RATE, QUESTION_RATE = 24_000, 16_000  # Hz
 OPEN_SENTENCES = 18_000
-ANSWER_SECONDS, QUESTION_SECONDS = 2.7, 2.4  # measured means, for "how many make an hour"
+QUESTIONS = 22_016  # spoken training questions beside Kokoro's; the other texts are only answered
+ANSWER_SECONDS, QUESTION_SECONDS = 2.7, 2.7  # measured means, for "how many make an hour"
 ANSWER_VOICE = ("hibari", "heart")
 
 TEST_VOICES = [("kokoro", v) for v in ("af_nicole", "am_onyx", "bf_lily", "bm_lewis", "am_puck", "af_river")] + [("piper", "joe")] * 2
@@ -59,7 +61,7 @@ TRAIN_SPEED, TEST_SPEED = (0.8, 1.25), (0.9, 1.1)
 def open_jobs(hours: float | None = None) -> list[Job]:
     """The open sentences in the answer voice; `hours` takes about that much of them."""
     engine, voice = ANSWER_VOICE
-    chosen = open_sentences()[: _count(OPEN_SENTENCES, hours, OPEN_SECONDS)]
+    chosen = _some(open_sentences()[:OPEN_SENTENCES], hours, OPEN_SECONDS)
     return [Job(s["id"], s["text"], engine, voice, seed=n, record={"family": "open", "split": s["split"]}) for n, s in enumerate(chosen)]
 
 
@@ -69,7 +71,7 @@ def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> li
     for question in sorted(_shuffled(questions, test=False), key=lambda q: q.split != "train"):
         first.setdefault(question.answer, question)
     engine, voice = ANSWER_VOICE
-    chosen = list(first.values())[: _count(len(first), hours, ANSWER_SECONDS)]
+    chosen = _some(list(first.values()), hours, ANSWER_SECONDS)
     return [
         Job(
             f"answer-{_digest(q.answer)}",
@@ -85,8 +87,7 @@ def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> li
 
 def question_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
     """The training and validation questions in pseudo-speakers and small synthesisers, each question once."""
-    chosen = _shuffled(questions, test=False)
-    chosen = chosen[KOKORO_TRAIN : KOKORO_TRAIN + _count(len(chosen), hours, QUESTION_SECONDS)]
+    chosen = _some(_shuffled(questions, test=False)[KOKORO_TRAIN : KOKORO_TRAIN + QUESTIONS], hours, QUESTION_SECONDS)
     rng, crowd = random.Random(1), pseudo_speakers()
     engines = list(TRAIN_ENGINES)
     weights = [TRAIN_ENGINES[e][1] for e in engines]
@@ -100,7 +101,7 @@ def question_jobs(questions: Sequence[Question], hours: float | None = None) -> 
 
 def kokoro_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
     """The training questions that Kokoro's training voices ask."""
-    chosen = _shuffled(questions, test=False)[: _count(KOKORO_TRAIN, hours, QUESTION_SECONDS)]
+    chosen = _some(_shuffled(questions, test=False)[:KOKORO_TRAIN], hours, QUESTION_SECONDS)
     rng = random.Random(2)
     return [_question_job(q, "kokoro", KOKORO_TRAIN_VOICES[n % len(KOKORO_TRAIN_VOICES)], rng, TRAIN_SPEED) for n, q in enumerate(chosen)]
 
@@ -154,5 +155,9 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def _count(available: int, hours: float | None, seconds_each: float) -> int:
-    return available if hours is None else max(1, min(available, round(hours * 3600 / seconds_each)))
+def _some(everything: Sequence[Any], hours: float | None, seconds_each: float) -> Sequence[Any]:
+    """All, or about `hours` of them, evenly spaced: lists begin or end with what is held out, and a small corpus needs its share of that too."""
+    wanted = len(everything) if hours is None else max(2, round(hours * 3600 / seconds_each))
+    if wanted >= len(everything):
+        return everything
+    return [everything[i * (len(everything) - 1) // (wanted - 1)] for i in range(wanted)]

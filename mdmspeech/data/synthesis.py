@@ -44,8 +44,8 @@ def synthesise(
         store.remove_shard(folder, name)
     done = set(store.shard_names(folder))
     missing = {name: chunk for name, chunk in shards.items() if name not in done}
-    with tqdm.tqdm(total=len(jobs), desc=title, unit="utt", smoothing=0.05, mininterval=2.0) as bar:
-        bar.update(len(jobs) - sum(map(len, missing.values())))
+    kept = len(jobs) - sum(map(len, missing.values()))
+    with tqdm.tqdm(total=len(jobs), initial=kept, desc=title, unit="utt", smoothing=0.05, mininterval=2.0) as bar:
         seconds = 0.0
         for spoken_seconds, utterances in _run(missing, folder, rate, workers, niceness):
             seconds += spoken_seconds

@@ -219,7 +219,9 @@ class Assistant:
         timeline = finish_timeline(timeline, len(speech.audio), speech.sample_rate, total)
         trace = dataclasses.replace(speech.trace, ready_P=speech.trace.ready_P - np.float32(began - stream.began))
         yield EndEvent(
-            Reply(text.strip(), speech.audio, speech.sample_rate, speech.tokens, speech.stop_reason, understood, speech.words, trace, timeline)
+            Reply(
+                text.strip(), speech.audio, speech.sample_rate, speech.tokens, speech.stop_reason, understood, speech.words, trace, timeline
+            )
         )
 
 

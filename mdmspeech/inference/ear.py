@@ -94,7 +94,9 @@ def spelling_ear(encoder: SpeechEncoderConfig, encoder_params: dict, config: Spe
     def adapt(params, states, valid):
         return module.apply({"params": params}, states, valid)
 
-    return Ear(encoder, encoder_params, adapt, params, lambda logits, valid, row: (None, spell(logits[row : row + 1], valid[row : row + 1])[0]))
+    return Ear(
+        encoder, encoder_params, adapt, params, lambda logits, valid, row: (None, spell(logits[row : row + 1], valid[row : row + 1])[0])
+    )
 
 
 def stack_ear(encoder: SpeechEncoderConfig, encoder_params: dict, module: StackAdaptor, params: dict) -> Ear:
@@ -103,4 +105,6 @@ def stack_ear(encoder: SpeechEncoderConfig, encoder_params: dict, module: StackA
     def adapt(params, states, valid):
         return module.apply({"params": params}, states * valid[..., None])
 
-    return Ear(encoder, encoder_params, adapt, params, lambda out, valid, row: (out[row, : module.num_vectors(int(valid[row].sum()))], None))
+    return Ear(
+        encoder, encoder_params, adapt, params, lambda out, valid, row: (out[row, : module.num_vectors(int(valid[row].sum()))], None)
+    )

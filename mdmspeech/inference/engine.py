@@ -40,7 +40,9 @@ class TalkerEngine:
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
         if config.anchors != "paced":
-            raise UserError(f"a Talker with {config.anchors!r} anchors reads Thinker states and cannot speak text by itself; use one with paced anchors")
+            raise UserError(
+                f"a Talker with {config.anchors!r} anchors reads Thinker states and cannot speak text by itself; use one with paced anchors"
+            )
         self.config, self.params = fold_tables(config, params)
         self.lookahead = sum(config.symbol_lookahead)
         self.options = Options(

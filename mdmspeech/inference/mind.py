@@ -62,7 +62,8 @@ class Mind:
     def read(self, questions: Sequence[np.ndarray]) -> generation.ThinkerState:
         """Questions [N, D], one a row -> the state before their answers (rows padded to one of a few batch sizes)."""
         width, count = bucket(max(len(q) for q in questions), PROMPTS), bucket(len(questions), ROWS)
-        vectors, valid = stack(questions, width, count)
+        # Rows that only fill the batch repeat the last question, so that they end when it does.
+        vectors, valid = stack([*questions, *[questions[-1]] * (count - len(questions))], width, count)
         state = self._fit(self._prefix, batch=count, cache_length=self._room(width))
         _, state = self._extend(params=self._params, state=state, x_BTD=vectors, new_B=valid.sum(axis=1).astype(np.int32))
         return jax.block_until_ready(state)

@@ -50,14 +50,18 @@ def _voice(release: Any, name: str, codec: Callable[[], Codec]) -> Voice:
     part = release.part(name)
     known = pronouncer().vocabulary_size
     if part.config.symbols < known:
-        raise UserError(f"{name} knows {part.config.symbols} symbols, the pronouncer has {known}: install the hibari-tts it was trained with")
+        raise UserError(
+            f"{name} knows {part.config.symbols} symbols, the pronouncer has {known}: install the hibari-tts it was trained with"
+        )
     return Voice(part.config, part.params, codec(), mode=part.kind.removeprefix("talker_"), silence=release.silence)
 
 
 def _ear(release: Any, load_encoder: Callable) -> Ear:
     encoder, part = load_encoder(release.encoder), release.part("adaptor")
     if part.config.states != encoder.config.dim:
-        raise UserError(f"the adaptor reads states of width {part.config.states}, {release.encoder} makes {encoder.config.dim}: use its encoder")
+        raise UserError(
+            f"the adaptor reads states of width {part.config.states}, {release.encoder} makes {encoder.config.dim}: use its encoder"
+        )
     if part.kind == "spelling_adaptor":
         return spelling_ear(encoder.config, encoder.params, part.config, part.params)
     if part.kind == "stack_adaptor":

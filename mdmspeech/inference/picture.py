@@ -46,7 +46,9 @@ def save_picture(path: str | os.PathLike, reply: Reply | Speech, title: str | No
     try:
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
-        raise UserError(f"cannot write {path}: {' '.join(str(error).split())[:160]}; use a writable folder and a .png, .svg or .pdf name") from error
+        raise UserError(
+            f"cannot write {path}: {' '.join(str(error).split())[:160]}; use a writable folder and a .png, .svg or .pdf name"
+        ) from error
 
 
 def _envelope(audio: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:

@@ -26,5 +26,7 @@ def render(timeline: Mapping[str, Any]) -> str:
         lines.append(f"{'first audio':<17}{1000 * timeline['first_audio_s']:8.0f} ms after the end of the question")
     lines.append(f"{'whole answer':<17}{1000 * timeline['total_s']:8.0f} ms for {timeline['audio_s']:.2f} s of speech")
     if timeline["real_time_factor"] is not None:
-        lines.append(f"{'real-time factor':<17}{timeline['real_time_factor']:8.3f}  ({1 / timeline['real_time_factor']:.1f} times faster than speech)")
+        lines.append(
+            f"{'real-time factor':<17}{timeline['real_time_factor']:8.3f}  ({1 / timeline['real_time_factor']:.1f} times faster than speech)"
+        )
     return "\n".join(lines)

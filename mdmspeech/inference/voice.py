@@ -66,7 +66,14 @@ class Voice:
     """
 
     def __init__(
-        self, config: TalkerConfig, params: dict, codec: Codec, *, mode: str = "mdm", pronounce: Callable[[str], Spoken] = pronounce_text, silence=()
+        self,
+        config: TalkerConfig,
+        params: dict,
+        codec: Codec,
+        *,
+        mode: str = "mdm",
+        pronounce: Callable[[str], Spoken] = pronounce_text,
+        silence=(),
     ):
         self.engine, self.codec, self.mode = TalkerEngine(config, params, mode, silence_ids=tuple(silence)), codec, mode
         self.pronounce, self.block = pronounce, config.block
@@ -80,9 +87,7 @@ class Voice:
         """Speaks one text. UserError: nothing in it can be said, or one sentence of it is too long."""
         return self.say_many([text], steps=steps, seed=seed, temperature=temperature, pace=pace)[0]
 
-    def say_many(
-        self, texts: Sequence[str], *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0
-    ) -> list[Speech]:
+    def say_many(self, texts: Sequence[str], *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0) -> list[Speech]:
         """Speaks many texts in batches; each comes out as it does alone."""
         began = time.perf_counter()
         manner = self.check(Manner(steps, seed, temperature, pace))
@@ -130,7 +135,9 @@ class Voice:
         blocks = -(-length // self.block)
         if blocks > BLOCKS[-1]:
             limit = BLOCKS[-1] * self.block * self.token_seconds
-            raise UserError(f"one sentence would last {length * self.token_seconds:.0f} s, the limit is {limit:.0f} s; write shorter sentences")
+            raise UserError(
+                f"one sentence would last {length * self.token_seconds:.0f} s, the limit is {limit:.0f} s; write shorter sentences"
+            )
         return bucket(max(blocks, 1), BLOCKS)
 
     def paced(self, durations: np.ndarray, manner: Manner) -> np.ndarray:
@@ -165,11 +172,17 @@ class Voice:
             for b, i in enumerate(rows):
                 count = int(result.count_B[b])
                 spoken[i] = SpokenSegment(
-                    result.ids_BL[b, :count], result.step_BL[b, :count], result.confidence_BL[b, :count], durations[i], int(result.reason_B[b])
+                    result.ids_BL[b, :count],
+                    result.step_BL[b, :count],
+                    result.confidence_BL[b, :count],
+                    durations[i],
+                    int(result.reason_B[b]),
                 )
         return spoken
 
-    def speech(self, text: str, read: SymbolStream, spoken: Sequence["SpokenSegment"], wave: np.ndarray, timeline: dict, total: float, ready=()) -> Speech:
+    def speech(
+        self, text: str, read: SymbolStream, spoken: Sequence["SpokenSegment"], wave: np.ndarray, timeline: dict, total: float, ready=()
+    ) -> Speech:
         """Puts the segments of one text together."""
         tokens = np.concatenate([s.tokens for s in spoken]) if spoken else np.zeros(0, np.int32)
         starts, at = [], 0

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
@@ -149,9 +149,13 @@ def load_release(name_or_path: str | os.PathLike) -> Release:
     folder = find_release(name_or_path)
     about = read_json(folder / CONFIG)
     if not isinstance(about, dict) or about.get("format") != FORMAT:
-        raise UserError(f"{folder / CONFIG} is the config of another model, not of an mdmspeech release; give the folder that `mdmspeech release` wrote")
+        raise UserError(
+            f"{folder / CONFIG} is the config of another model, not of an mdmspeech release; give the folder that `mdmspeech release` wrote"
+        )
     if about.get("version") != VERSION:
-        raise UserError(f"{folder} has release format {about.get('version')}, this program reads {VERSION}; update mdmspeech or fetch that release again")
+        raise UserError(
+            f"{folder} has release format {about.get('version')}, this program reads {VERSION}; update mdmspeech or fetch that release again"
+        )
     try:
         parts = {name: _load_part(folder, name, entry) for name, entry in about["parts"].items()}
         texts = {key: str(about[key]) for key in ("name", "thinker", "encoder", "system")}
@@ -169,7 +173,9 @@ def find_release(name_or_path: str | os.PathLike) -> Path:
         if (folder / CONFIG).is_file():
             return folder
     names = sorted(config.parent.name for config in shipped.glob(f"*/{CONFIG}"))
-    raise UserError(f"no release {text!r} ({CONFIG} not found); shipped: {', '.join(names) or 'none yet'}; or give the path of a release folder")
+    raise UserError(
+        f"no release {text!r} ({CONFIG} not found); shipped: {', '.join(names) or 'none yet'}; or give the path of a release folder"
+    )
 
 
 def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:

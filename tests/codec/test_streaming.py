@@ -14,7 +14,15 @@ from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 
 CONFIG = CompactCodecConfig(
-    n_mels=20, encoder_width=32, encoder_layers=1, decoder_width=32, decoder_layers=3, decoder_reach=5, frame_width=24, head_dim=16, phones=8
+    n_mels=20,
+    encoder_width=32,
+    encoder_layers=1,
+    decoder_width=32,
+    decoder_layers=3,
+    decoder_reach=5,
+    frame_width=24,
+    head_dim=16,
+    phones=8,
 )
 MODEL = CompactCodecModel(CONFIG)
 decode = jax.jit(MODEL.decode)
@@ -23,7 +31,7 @@ decode = jax.jit(MODEL.decode)
 @pytest.fixture(scope="module")
 def params():
     """Random parameters whose pitch, voicing and spectra vary far more than those of a fresh network."""
-    params = MODEL.init(jax.random.key(0))
+    params = jax.jit(MODEL.init)(jax.random.key(0))
     params["decoder"]["acoustics"]["kernel"] *= 2.0
     params["spectral"]["out"]["kernel"] *= 20.0
     return params
@@ -54,7 +62,7 @@ def streamed(params, ids, size):
 
 
 def test_the_example_speaks_with_changing_pitch_and_pauses(params):
-    acoustics = MODEL.acoustics(params, tokens(64)[None], np.ones((1, 64), bool))
+    acoustics = jax.jit(MODEL.acoustics)(params, tokens(64)[None], np.ones((1, 64), bool))
     f0, gate = source_controls(acoustics)
     assert float(f0.max() / f0.min()) > 1.5
     assert 0.1 < float(gate.mean()) < 0.9
@@ -125,7 +133,7 @@ def test_gradients_reach_every_part_and_are_finite(params):
     def loss(params):
         return jnp.mean(jnp.square(MODEL.decode(params, ids, valid)))
 
-    gradients = jax.grad(loss)(params)
+    gradients = jax.jit(jax.grad(loss))(params)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))
     for part in (gradients["spectral"]["out"], gradients["decoder"]["acoustics"], gradients["decoder"]["embed"]):
         assert float(jnp.abs(part["kernel"]).max()) > 0

@@ -28,9 +28,21 @@ def small_world(monkeypatch):
     monkeypatch.setattr(voices, "load", lambda engine: Voice())
     monkeypatch.setattr(texts, "questions", lambda extra=None: TRAIN + TEST)
     monkeypatch.setattr(texts, "sources", lambda: {"things": "made up"})
-    monkeypatch.setattr(parts, "open_sentences", lambda: [{"id": f"open-{n}", "text": f"Sentence {n}.", "split": "train"} for n in range(9)])
+    monkeypatch.setattr(
+        parts, "open_sentences", lambda: [{"id": f"open-{n}", "text": f"Sentence {n}.", "split": "train"} for n in range(9)]
+    )
     monkeypatch.setattr(parts, "KOKORO_TRAIN", 2)
-    fields = {"id": "human-1", "text": "Hi.", "answer": "Hi.", "family": "human", "phrasing": "", "voice": "a", "engine": "human", "rate": 16_000, "split": "test"}
+    fields = {
+        "id": "human-1",
+        "text": "Hi.",
+        "answer": "Hi.",
+        "family": "human",
+        "phrasing": "",
+        "voice": "a",
+        "engine": "human",
+        "rate": 16_000,
+        "split": "test",
+    }
     monkeypatch.setattr(human, "import_human", lambda folder: store.write_shard(folder, "00000-human", [(fields, np.ones(1600, np.int16))]))
 
 
@@ -61,16 +73,19 @@ def test_a_missing_voice_is_named_and_the_rest_is_made(tmp_path, monkeypatch):
 
 def test_hours_make_a_small_corpus(tmp_path):
     share = building.PARTS[0].full_hours / sum(p.full_hours for p in building.PARTS)
-    summary = building.build(tmp_path, hours=3 * parts.OPEN_SECONDS / 3600 / share, names=("open",), workers=1)
+    summary = building.build(tmp_path, hours=3 * parts.OPEN_SECONDS / 3600 / share, parts=("open",), workers=1)
     assert summary["parts"]["open"]["utterances"] == 3
+    assert [r["id"] for r in store.RecordStore(tmp_path / "raw" / "open").fields] == ["open-0", "open-4", "open-8"]
 
 
 def test_a_leak_stops_the_build(tmp_path, monkeypatch):
-    monkeypatch.setattr(texts, "questions", lambda extra=None: [*TRAIN, *TEST, Question("Tell me, about thing A", "x", "f", "p", "z", "train")])
+    monkeypatch.setattr(
+        texts, "questions", lambda extra=None: [*TRAIN, *TEST, Question("Tell me, about thing A", "x", "f", "p", "z", "train")]
+    )
     with pytest.raises(UserError, match="leak"):
         building.build(tmp_path, workers=1)
 
 
 def test_an_unknown_part_is_refused(tmp_path):
     with pytest.raises(UserError, match="no part 'answer'"):
-        building.build(tmp_path, names=("answer",))
+        building.build(tmp_path, parts=("answer",))

@@ -37,12 +37,12 @@ def test_durations_of_all_symbols_add_up_to_the_audio(spoken):
 
 
 def test_durations_lie_where_the_sound_is(spoken):
-    """A sentence boundary is quiet, its vowels are not."""
+    """Between two sentences it is quiet just before the second begins, and loud while their vowels last."""
     symbols, frames = np.array(spoken.fields["symbols"]), np.array(spoken.fields["frames"])
-    ends = np.cumsum(frames) * SAMPLES_PER_FRAME
-    level = [np.abs(spoken.audio[end - n * SAMPLES_PER_FRAME : end]).max(initial=0) for end, n in zip(ends, frames, strict=True)]
+    starts = np.cumsum(frames) * SAMPLES_PER_FRAME - frames * SAMPLES_PER_FRAME
     middle = np.flatnonzero(symbols == 0)[1]
-    assert level[middle] < 0.05 < 0.15 < max(level[1:middle])
+    pause = spoken.audio[starts[middle] - SAMPLES_PER_FRAME : starts[middle] + 2 * SAMPLES_PER_FRAME]
+    assert np.abs(pause).max() < 0.01 < 0.15 < np.abs(spoken.audio[starts[1] : starts[middle]]).max()
 
 
 def test_f0_covers_the_audio_and_is_a_womans(spoken):
@@ -78,14 +78,13 @@ def test_nothing_to_say_is_a_value_error(hibari):
 def test_speaker_names_read_back():
     for speaker in pseudo_speakers()[:50]:
         assert Speaker.parse(speaker.name) == speaker
-    with pytest.raises(UserError, match="shift1.10"):
+    with pytest.raises(UserError, match=r"shift1\.10"):
         Speaker.parse("bob")
 
 
 def test_f0_is_interpolated_only_between_voiced_frames():
     f0 = resample_f0(np.array([0, 0, 100, 200, 0, 0], np.float32), 6 * 0.0125)
-    assert f0.tolist() == [0, 0, 100, 138, 200, 0, 0, 0] or (f0 > 0).sum() in (2, 3)
-    assert set(np.flatnonzero(f0)) <= {2, 3, 4} and f0[f0 > 0].min() >= 100
+    assert f0.tolist() == [0, 0, 100, 130, 200, 0, 0, 0]
 
 
 def test_unknown_engine_and_missing_programs_name_the_cure(monkeypatch):

@@ -1,30 +1,32 @@
-"""Fixtures of the inference tests: a small random voice."""
+"""Fixtures of the inference tests: small random parts."""
 
 import sys
 from pathlib import Path
 
-import jax
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import small_speech`
 
-from small_speech import CODEC, TALKER, spell, talker_params
+import small_speech
 
-from mdmspeech.codec.compact.bound import CompactCodec
-from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.inference.voice import Voice
 
 
 @pytest.fixture(scope="session")
 def codec():
-    return CompactCodec(CODEC, CompactCodecModel(CODEC).init(jax.random.key(0)))
+    return small_speech.small_codec()
 
 
 @pytest.fixture(scope="session")
 def voice(codec):
-    return Voice(TALKER, talker_params(), codec, pronounce=spell)
+    return Voice(small_speech.TALKER, small_speech.talker_params(), codec, pronounce=small_speech.spell)
 
 
 @pytest.fixture(scope="session")
 def ntp_voice(codec):
-    return Voice(TALKER, talker_params(), codec, mode="ntp", pronounce=spell)
+    return Voice(small_speech.TALKER, small_speech.talker_params(), codec, mode="ntp", pronounce=small_speech.spell)
+
+
+@pytest.fixture(scope="session")
+def assistant(codec):
+    return small_speech.assistant(codec)

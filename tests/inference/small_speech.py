@@ -1,16 +1,37 @@
 """A small random voice, Thinker, encoder and adaptor: real code paths, milliseconds instead of minutes."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
+from mdmspeech.codec.compact.bound import CompactCodec
+from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.inference.assistant import Assistant
+from mdmspeech.inference.ear import spelling_ear
+from mdmspeech.inference.mind import Mind
+from mdmspeech.inference.voice import Voice
 from mdmspeech.models import talker
+from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
 from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.text.pronounce import Spoken
+from mdmspeech.text.tokenizer import ChatTokenizer
 
 CODEC = CompactCodecConfig(
-    n_mels=16, encoder_width=16, encoder_layers=1, decoder_width=16, decoder_layers=2, decoder_reach=4, frame_width=16, head_dim=16, phones=4
+    n_mels=16,
+    encoder_width=16,
+    encoder_layers=1,
+    decoder_width=16,
+    decoder_layers=2,
+    decoder_reach=4,
+    frame_width=16,
+    head_dim=16,
+    phones=4,
 )
 TALKER = TalkerConfig(width=64, layers=2, heads=2, ffn=64, symbols=40, symbol_lookahead=(2, 1))
 
@@ -34,8 +55,86 @@ def spell(text: str) -> Spoken:
 
 def talker_params(config=TALKER, seed=0):
     """Random parameters: sharper outputs than a fresh network's, and durations of one to three tokens a symbol."""
-    params = talker.init(config, jax.random.key(seed))
+    params = jax.jit(talker.init, static_argnums=0)(config, jax.random.key(seed))
     params["outputs"]["table"] = params["outputs"]["table"] * 30
     params["anchors"]["duration_out"]["bias"] = jnp.full(1, 0.5)
     params["anchors"]["duration_out"]["kernel"] = params["anchors"]["duration_out"]["kernel"] * 0.3
     return params
+
+
+WORDS = [
+    "yes",
+    "no",
+    "it",
+    "is",
+    "a",
+    "red",
+    "apple",
+    "and",
+    "very",
+    "good",
+    "answer",
+    ".",
+    "what",
+    "?",
+    "system",
+    "user",
+    "assistant",
+    "be",
+    "kind",
+]
+TEMPLATE = (
+    "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}{% if add_generation_prompt %}<s> assistant {% endif %}"
+)
+THINKER = ThinkerConfig(vocab_size=24, dim=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, ffn_dim=32)
+ENCODER = SpeechEncoderConfig(num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=32, max_positions=200)
+
+
+def chat_tokenizer() -> ChatTokenizer:
+    """Whole words, two special tokens, a chat template."""
+    vocabulary = {word: i for i, word in enumerate(["<unk>", "<s>", "</s>", *WORDS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in ("<s>", "</s>")])
+    return ChatTokenizer(tokenizer, TEMPLATE, [vocabulary["</s>"]])
+
+
+def mind() -> Mind:
+    """A random Thinker that writes known words and stops after a while."""
+    params = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
+    params["embedding"]["embedding"] = params["embedding"]["embedding"] * 40
+    return Mind(THINKER, params, chat_tokenizer(), "be kind", max_new=12)
+
+
+def encoder_params():
+    return jax.jit(SpeechEncoder(ENCODER).init)(jax.random.key(2), jnp.zeros((1, 8, 80)))["params"]
+
+
+def spelling():
+    """Config and parameters of a small spelling adaptor."""
+    config = SpellingConfig(states=32, width=64, layers=1, stack=2)
+    params = jax.jit(SpellingAdaptor(config).init)(jax.random.key(3), jnp.zeros((1, 8, 32)), jnp.ones((1, 8), bool))["params"]
+    params["characters"]["kernel"] = params["characters"]["kernel"] * 20
+    return config, params
+
+
+def small_codec() -> CompactCodec:
+    return CompactCodec(CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)))
+
+
+def assistant(codec: CompactCodec) -> Assistant:
+    """Small random parts behind the real interface."""
+
+    def voice(mode):
+        return functools.cache(lambda: Voice(TALKER, talker_params(), codec, mode=mode, pronounce=spell))
+
+    return Assistant(
+        "small", {"mdm": voice("mdm"), "ntp": voice("ntp")}, lambda: spelling_ear(ENCODER, encoder_params(), *spelling()), mind
+    )
+
+
+def question(seconds=1.0, rate=16_000, seed=0):
+    """Noise that changes: something to hear."""
+    time = np.arange(int(seconds * rate)) / rate
+    noise = np.random.default_rng(seed).normal(size=len(time))
+    return (0.1 * noise * (1 + np.sin(2 * np.pi * 3 * time))).astype(np.float32)

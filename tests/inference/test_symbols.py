@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+from small_speech import spell
 
 from mdmspeech.inference.symbols import SymbolStream, read_text
-from small_speech import spell
 
 TEXT = "The apple is red. Is it ripe and sweet now. " * 4 + "Yes it is."
 

@@ -4,11 +4,11 @@ import dataclasses
 
 import numpy as np
 import pytest
+from small_speech import TALKER, spell, talker_params
 
 from mdmspeech.errors import UserError
 from mdmspeech.inference import engine
 from mdmspeech.inference.voice import Voice
-from small_speech import TALKER, spell, talker_params
 
 TEXTS = ["Hello there my friend.", "A much longer sentence follows here and it takes two blocks or more. And another one.", "Ok."]
 
@@ -110,7 +110,8 @@ def test_folded_tables_change_nothing(voice):
 
 
 @pytest.mark.parametrize(
-    ("wish", "told"), [({"steps": 0}, "steps=0"), ({"steps": 17}, "16 tokens"), ({"temperature": -1}, "temperature=-1"), ({"pace": 9}, "pace=9")]
+    ("wish", "told"),
+    [({"steps": 0}, "steps=0"), ({"steps": 17}, "16 tokens"), ({"temperature": -1}, "temperature=-1"), ({"pace": 9}, "pace=9")],
 )
 def test_wrong_wishes(voice, wish, told):
     with pytest.raises(UserError, match=told):

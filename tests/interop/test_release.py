@@ -1,6 +1,7 @@
 """A release opens as it was written; whatever is wrong with a folder is one clear line."""
 
 import dataclasses
+import hashlib
 import json
 
 import jax
@@ -19,17 +20,16 @@ from mdmspeech.models import talker
 CODEC = CompactCodecConfig(
     n_mels=16, encoder_width=16, encoder_layers=1, decoder_width=16, decoder_layers=2, frame_width=16, head_dim=16, phones=4
 )
-TALKER = talker.TalkerConfig(width=16, layers=1, heads=1, ffn=16, symbols=20, symbol_lookahead=(2,), structured_codes=False)
+TALKER = talker.TalkerConfig(width=64, layers=1, heads=1, ffn=16, symbols=20, symbol_lookahead=(2,), structured_codes=False)
 
 
 @pytest.fixture(scope="module")
 def release():
-    TALKER_WIDE = dataclasses.replace(TALKER, width=64)  # PacedAnchors has heads of 64
     return Release(
         "small",
         {
-            "codec": Part("compact_codec", CODEC, CompactCodecModel(CODEC).init(jax.random.key(0))),
-            "talker": Part("talker_mdm", TALKER_WIDE, talker.init(TALKER_WIDE, jax.random.key(1))),
+            "codec": Part("compact_codec", CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0))),
+            "talker": Part("talker_mdm", TALKER, jax.jit(talker.init, static_argnums=0)(TALKER, jax.random.key(1))),
         },
         silence=(3, 5),
     )
@@ -46,8 +46,6 @@ def rewrite(folder, name, change):
     path = folder / f"{name}.safetensors"
     save_file(change(load_file(path)), path)
     about = json.loads((folder / "config.json").read_text())
-    import hashlib
-
     about["parts"][name]["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
     (folder / "config.json").write_text(json.dumps(about))
 
@@ -111,8 +109,6 @@ def test_a_damaged_file_is_named(folder, damage):
 def test_garbage_with_a_right_checksum_is_still_refused(folder):
     path = folder / "codec.safetensors"
     path.write_bytes(b"not tensors")
-    import hashlib
-
     edit(folder, lambda about: about["parts"]["codec"].update(sha256=hashlib.sha256(b"not tensors").hexdigest()))
     with pytest.raises(UserError, match="corrupt or no safetensors"):
         load_release(folder)

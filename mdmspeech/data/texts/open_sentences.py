@@ -18,7 +18,7 @@ RUDE_SAID = re.compile(r"\b(fuck\w*|shit\w*|cunt|nigger\w*|whore\w*|rape\w*|bitc
 
 @functools.lru_cache(maxsize=1)
 def open_sentences(seed: int = 0) -> tuple[dict[str, str], ...]:
-    """All of them, shuffled by `seed`: {"id", "text", "split"}. The held-out ones are the first of the shuffled list, so a small corpus has them too."""
+    """All of them, shuffled by `seed`: {"id", "text", "split"}. The held-out ones come first."""
     texts, seen = [], set()
     for synset in wordnet.synsets():
         if RUDE.search(synset.definition):

@@ -1,0 +1,48 @@
+"""`mdmspeech chat`: a spoken question in, a spoken answer out."""
+
+import argparse
+import sys
+
+from mdmspeech.cli.voice_options import add_voice_options, check_outputs, deliver, manner
+
+
+def add(verbs) -> None:
+    """Declares the verb and its options."""
+    parser = verbs.add_parser(
+        "chat",
+        help="answer a spoken question aloud",
+        description="Hears a recorded question and answers it aloud. The text is printed as it is written, then a timeline of what took how long.",
+    )
+    parser.add_argument("question", metavar="QUESTION", help="a recording of 0.1 to 30 s in any common format and rate")
+    add_voice_options(parser, "answer.wav")
+    parser.add_argument("--cold", action="store_true", help="do not compile before the clock starts: the timeline then includes it")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does it."""
+    check_outputs(args)
+    from mdmspeech.audio.wave import load_wave
+
+    wave = load_wave(args.question, 16_000)  # a bad file is an error before the model is opened
+    import mdmspeech
+    from mdmspeech.inference.assistant import EndEvent, TextEvent
+    from mdmspeech.inference.timeline import render
+
+    model = mdmspeech.load(args.model)
+    model.voice(args.talker)
+    if not args.cold:
+        if not args.quiet:
+            print("opening and compiling the model ...", file=sys.stderr, flush=True)
+        model.warm_up(args.talker)
+        model.ear.listen(wave)
+    for event in model.stream(wave, **manner(args)):
+        if isinstance(event, TextEvent):
+            print(event.text, end="", flush=True)
+        elif isinstance(event, EndEvent):
+            print()
+            if not args.quiet:
+                if event.reply.heard is not None:
+                    print(f"\nheard: {event.reply.heard}")
+                print("\n" + render(event.reply.timeline) + "\n")
+            deliver(args, event.reply)

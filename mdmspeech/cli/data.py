@@ -1,0 +1,48 @@
+"""`mdmspeech data`: make the corpus, and what frozen parts compute from it once."""
+
+import argparse
+
+
+def add(verbs) -> None:
+    """Declares the verb and its options."""
+    parser = verbs.add_parser(
+        "data",
+        help="make the training corpus",
+        description="Writes texts, speaks them with the installed voices, and stores everything under one folder. Run it again and it goes on "
+        "where it stopped. With --tokens or --states it computes from a finished corpus what training reads.",
+    )
+    parser.add_argument("--root", metavar="DIR", help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)")
+    parser.add_argument("--hours", type=float, metavar="H", help="make a small corpus of about so many hours (default: all, about 48)")
+    parser.add_argument("--parts", metavar="A,B", help="only these parts, for example open,answers (default: all)")
+    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that speak at once (default: %(default)s)")
+    parser.add_argument("--extra", metavar="FILE", help="JSONL with more question and answer pairs")
+    parser.add_argument("--tokens", action="store_true", help="instead: the speech tokens of the answer voice, by the codec of --codec")
+    parser.add_argument("--codec", metavar="WORKDIR|RELEASE", help="workdir of a codec run, or a release that has one (default: compact)")
+    parser.add_argument("--states", action="store_true", help="instead: the speech encoder's states of the questions")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does it."""
+    if not args.tokens and not args.states:
+        from mdmspeech.data.build import DATASETS, PART_NAMES, build
+
+        names = tuple(args.parts.split(",")) if args.parts else (*PART_NAMES, DATASETS)
+        build(args.root, args.hours, names, args.workers, args.extra)
+        return
+    from mdmspeech.training import precompute
+
+    if args.tokens:
+        from mdmspeech.cli.release import codec_part
+        from mdmspeech.codec.compact.codec import CompactCodecModel
+
+        part = codec_part(args.codec or "compact")
+        parts = tuple(args.parts.split(",")) if args.parts else ("open", "answers")
+        for name, count in precompute.speech_tokens(args.root, CompactCodecModel(part.config), part.params, parts).items():
+            print(f"{name}: {count} tokens")
+    if args.states:
+        from mdmspeech.interop.sources import load_speech_encoder
+
+        encoder = load_speech_encoder()
+        for name, count in precompute.question_states(args.root, encoder.config, encoder.params, args.hours).items():
+            print(f"{name}: {count} states")

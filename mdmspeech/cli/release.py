@@ -1,0 +1,118 @@
+"""`mdmspeech release`: put trained parts together into a release folder."""
+
+import argparse
+from pathlib import Path
+
+from mdmspeech.errors import UserError
+
+_PARTS = ("codec", "talker", "talker_ntp", "adaptor")
+
+
+def add(verbs) -> None:
+    """Declares the verb and its options."""
+    parser = verbs.add_parser(
+        "release",
+        help="make a release folder from trained parts",
+        description="Takes the newest checkpoint of each given training run and writes one folder of safetensors, config.json and a card. "
+        "Parts that are not given are taken from --base, if there is one.",
+    )
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="the release folder; the shipped one is mdmspeech/assets/compact"
+    )
+    for name in _PARTS:
+        parser.add_argument(f"--{name.replace('_', '-')}", metavar="WORKDIR", help=f"run that trained the {name}")
+    parser.add_argument("--base", metavar="NAME|DIR", help="a release to take all other parts from")
+    parser.add_argument("--name", metavar="NAME", help="name of the release (default: the folder's)")
+    parser.add_argument("--system", metavar="TEXT", help="system message of every conversation")
+    parser.add_argument("--card", metavar="FILE", help="the model card, Markdown (default: a short one with the sizes)")
+    parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16"), help="how tensors are stored (default: %(default)s)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does it."""
+    from mdmspeech.interop.release import SYSTEM, Release, load_release, save_release
+
+    base = load_release(args.base) if args.base else None
+    parts = dict(base.parts) if base else {}
+    for name in _PARTS:
+        workdir = getattr(args, name)
+        if workdir:
+            parts[name] = part_of_run(workdir, name)
+    if not parts:
+        raise UserError("no part is given: name at least one of " + ", ".join(f"--{name.replace('_', '-')}" for name in _PARTS))
+    ordered = {name: parts[name] for name in _PARTS if name in parts}
+    silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
+    system = args.system or (base.system if base else SYSTEM)
+    release = Release(args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence)
+    card = _read(args.card) if args.card else default_card(release)
+    size = save_release(args.output, release, card, args.dtype)
+    print(f"{args.output}: {', '.join(ordered)}, {size / 1e6:.1f} MB")
+
+
+def part_of_run(workdir: str, name: str):
+    """The newest parameters of a training run, with the sizes in its config.json, as an `interop.release.Part`."""
+    from mdmspeech.interop.release import KINDS, Part
+    from mdmspeech.interop.tensors import read_json
+    from mdmspeech.training.warm_start import load_params
+
+    folder = Path(workdir).expanduser()
+    if not folder.is_dir():
+        raise UserError(f"no training run at {workdir}")
+    config = read_json(folder / "config.json")
+    section = "talker" if name.startswith("talker") else name
+    if section not in config:
+        raise UserError(f"{workdir} trained {config.get('stage', 'something else')}, not the {name}; give another workdir")
+    kinds = {"codec": "compact_codec", "adaptor": "spelling_adaptor", "talker": "talker_mdm", "talker_ntp": "talker_ntp"}
+    is_ntp = config.get("mode") == "ntp"
+    if section == "talker" and is_ntp != (name == "talker_ntp"):
+        raise UserError(f"{workdir} trained a Talker of mode {config.get('mode')!r}; give it as --{'talker-ntp' if is_ntp else 'talker'}")
+    kind = "stack_adaptor" if name == "adaptor" and config.get("mode") == "lm" else kinds[name]
+    sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in config[section].items()}
+    try:
+        return Part(kind, KINDS[kind][0](**sizes), load_params(folder))
+    except TypeError as error:
+        raise UserError(f"{folder / 'config.json'} has sizes that no {kind} has ({error})") from error
+
+
+def codec_part(source: str):
+    """The codec of a training run's workdir or of a release."""
+    from mdmspeech.interop.release import load_release
+
+    if (Path(source).expanduser() / "checkpoints").is_dir():
+        return part_of_run(source, "codec")
+    return load_release(source).part("codec")
+
+
+def silence_codes(part) -> tuple[int, ...]:
+    """The codes that a codec gives to digital silence and to very faint noise."""
+    import numpy as np
+
+    from mdmspeech.codec.compact.bound import CompactCodec
+
+    noise = np.random.default_rng(0).normal(size=part.config.sample_rate).astype(np.float32)
+    heard = CompactCodec(part.config, part.params).encode([0.0 * noise, 1e-4 * noise])
+    return tuple(sorted({int(i) for row in heard for i in row[2:-2]}))
+
+
+def default_card(release) -> str:
+    """A card that says what is inside."""
+    import jax
+
+    lines = [
+        f"# {release.name}",
+        "",
+        f"Speaks with {release.thinker} as Thinker and hears through {release.encoder} (neither is inside).",
+        "",
+    ]
+    for name, part in release.parts.items():
+        count = sum(leaf.size for leaf in jax.tree.leaves(part.params))
+        lines.append(f"- {name} ({part.kind}): {count / 1e6:.1f} M parameters")
+    return "\n".join(lines) + "\n"
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"cannot read the card {path} ({error})") from error

@@ -1,0 +1,115 @@
+"""`mdmspeech chat`: text, timeline, wave and picture come out; bad recordings are one line and exit code 2, odd ones are handled."""
+
+import numpy as np
+import pytest
+import soundfile
+from small_speech import question
+
+from mdmspeech.cli import main
+
+
+def write(path, wave, rate=16_000, subtype=None):
+    soundfile.write(path, wave, rate, subtype=subtype)
+    return str(path)
+
+
+def refused(capsys, *argv):
+    """The one line on standard error."""
+    assert main([*argv]) == 2
+    out = capsys.readouterr()
+    assert out.err.count("\n") == 1 and out.err.startswith(f"mdmspeech {argv[0]}: ")
+    return out.err
+
+
+def test_answers_a_recording(small_model, tmp_path, capsys):
+    wave = write(tmp_path / "q.wav", question())
+    assert main(["chat", wave, "-o", str(tmp_path / "a.wav"), "--picture", str(tmp_path / "a.png"), "--steps", "2"]) == 0
+    out = capsys.readouterr().out
+    reply = small_model.chat(question(), steps=2)
+    assert out.startswith(small_model.hear(wave))
+    for told in ("heard: ", "first audio", "saved "):
+        assert told in out
+    audio, rate = soundfile.read(tmp_path / "a.wav")
+    assert rate == 24_000 and len(audio) == len(reply.audio)
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_quiet_prints_only_the_text(small_model, tmp_path, capsys):
+    wave = write(tmp_path / "q.wav", question())
+    assert main(["chat", wave, "-o", str(tmp_path / "a.wav"), "--quiet"]) == 0
+    out = capsys.readouterr()
+    assert out.out.strip() == small_model.hear(wave) and not out.err
+
+
+@pytest.mark.parametrize(
+    ("name", "wave", "rate", "subtype"),
+    [
+        ("8 kHz", question(1.0, 8000), 8000, None),
+        ("stereo", np.stack([question(), question(seed=1)], axis=1), 16_000, None),
+        ("float64", question().astype(np.float64), 16_000, "DOUBLE"),
+        ("48 kHz, 8 bits", question(1.0, 48_000), 48_000, "PCM_U8"),
+    ],
+)
+def test_what_can_be_handled_is(small_model, tmp_path, capsys, name, wave, rate, subtype):
+    path = write(tmp_path / "q.wav", wave, rate, subtype)
+    assert main(["chat", path, "-o", str(tmp_path / "a.wav"), "--quiet", "--steps", "1"]) == 0
+    assert capsys.readouterr().out.strip()
+
+
+@pytest.mark.parametrize(
+    ("wave", "told"),
+    [
+        (np.zeros(16_000, np.float32), "only silence"),
+        (question(0.05), "too short"),
+        (np.concatenate([question(0.5), [np.nan], question(0.5)]), "NaN"),
+        (question(600.0), "too long"),
+    ],
+    ids=["silence", "0.05 s", "NaN", "10 minutes"],
+)
+def test_recordings_that_cannot_be_heard(no_model, tmp_path, capsys, wave, told):
+    path = write(tmp_path / "q.wav", wave, subtype="FLOAT" if np.isnan(wave).any() else None)
+    assert told in refused(capsys, "chat", path, "-o", str(tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize(("content", "told"), [(b"This is a letter.", "not readable audio"), (b"", "empty file")])
+def test_files_that_are_no_audio(no_model, tmp_path, capsys, content, told):
+    path = tmp_path / "q.wav"
+    path.write_bytes(content)
+    assert told in refused(capsys, "chat", str(path), "-o", str(tmp_path / "a.wav"))
+
+
+def test_a_file_that_is_not_there(no_model, tmp_path, capsys):
+    assert "does not exist" in refused(capsys, "chat", str(tmp_path / "no.wav"), "-o", str(tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["-o", "answer.mp3"], ".wav or .flac"),
+        (["-o", "no/such/folder/a.wav"], "does not exist"),
+        (["--picture", "no/folder/a.png"], "does not exist"),
+    ],
+)
+def test_outputs_are_checked_before_anything_runs(no_model, tmp_path, capsys, monkeypatch, options, told):
+    monkeypatch.chdir(tmp_path)
+    assert told in refused(capsys, "chat", write(tmp_path / "q.wav", question()), *options)
+
+
+def test_steps_out_of_range(small_model, tmp_path, capsys):
+    wave = write(tmp_path / "q.wav", question())
+    assert "16 steps are the most" in refused(capsys, "chat", wave, "-o", str(tmp_path / "a.wav"), "--steps", "40", "--cold")
+
+
+def test_play_without_a_player(no_model, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "--play needs one of" in refused(capsys, "chat", "q.wav", "--play", "-o", str(tmp_path / "a.wav"))
+
+
+def test_play_runs_the_player(small_model, tmp_path, capsys, monkeypatch):
+    player = tmp_path / "aplay"
+    player.write_text(f'#!/bin/sh\n/bin/cp "$2" {tmp_path}/played.wav\n')
+    player.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    wave = write(tmp_path / "q.wav", question())
+    assert main(["chat", wave, "-o", str(tmp_path / "a.wav"), "--play", "--quiet", "--cold"]) == 0
+    assert (tmp_path / "played.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
