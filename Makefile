@@ -28,8 +28,8 @@ demo: $(VENV)/.ready-demo ## ask the shipped question and hear the answer (QUEST
 	$(BIN)/mdmspeech chat $(QUESTION) -o $(ANSWER)
 
 demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogniser write down the answer
-	@$(BIN)/python -c 'import sys; from mdmspeech.audio.wave import load; from mdmspeech.evaluation.recogniser import Recogniser; \
-	print("heard by Whisper-base:", Recogniser("base").transcribe(load(sys.argv[1], 16000)))' $(ANSWER)
+	@$(BIN)/python -c 'import sys; from mdmspeech.audio.wave import load_wave; from mdmspeech.evaluation.recogniser import Recogniser; \
+	print("heard by Whisper-base:", Recogniser("base").transcribe(load_wave(sys.argv[1], 16000)))' $(ANSWER)
 
 test: lint ## lint, then all tests (under 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -q

@@ -19,7 +19,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "models": {"audio", "nn", "text"},
     "diffusion": set(),
     "data": {"audio", "codec", "text"},
-    "training": {"models", "diffusion", "data", "codec", "nn"},
+    "training": {"audio", "models", "diffusion", "data", "codec", "nn"},
     "inference": {"models", "diffusion", "codec", "audio", "text"},
     "interop": {"models", "codec", "nn", "text"},
     "evaluation": _BELOW_THE_TOP,

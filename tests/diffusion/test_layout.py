@@ -56,16 +56,18 @@ def test_no_leak_from_later_blocks(tiny):
     mask = layout.block_causal_mask(length, block)
     positions = jnp.arange(length)[None]
 
-    def logits_of(at):
-        return lambda c: jnp.sum(jnp.square(tiny.forward(ids, c, positions, mask)[0][0, at]))
+    @jax.jit
+    def forward(ids, cond):
+        return tiny.forward(ids, cond, positions, mask)[0][0]
 
+    influence_of = jax.jit(jax.grad(lambda cond, at: jnp.sum(jnp.square(forward(ids, cond)[at]))))
     for at in (0, 5, 7):
-        influence = np.asarray(jnp.sum(jnp.abs(jax.grad(logits_of(at))(cond)[0]), axis=-1))
+        influence = np.abs(np.asarray(influence_of(cond, at)[0])).sum(axis=-1)
         end = (at // block + 1) * block
         assert (influence[end:] == 0).all()
         assert (influence[:end] > 0).all()
     changed = ids.at[0, 8].set((ids[0, 8] + 1) % 20)
-    before, after = (np.asarray(tiny.forward(x, cond, positions, mask)[0][0]) for x in (ids, changed))
+    before, after = (np.asarray(forward(x, cond)) for x in (ids, changed))
     np.testing.assert_array_equal(before[:8], after[:8])
     assert (np.abs(before[8:] - after[8:]).max(axis=-1) > 0).all()
 
@@ -76,17 +78,21 @@ def test_noisy_half_equals_encoding_the_clean_prefix_then_one_block(tiny):
     clean = jax.random.randint(jax.random.key(2), (1, length), 0, 20)
     noisy = jnp.where(jax.random.bernoulli(jax.random.key(3), 0.5, clean.shape), 24, clean)
     cond = jax.random.normal(jax.random.key(4), (1, length, tiny.dim))
-    both = jnp.concatenate([noisy, clean], axis=1)
+    both, cond_twice = jnp.concatenate([noisy, clean], axis=1), jnp.concatenate([cond, cond], axis=1)
     positions = layout.two_stream_positions(length)[None]
-    mask = layout.two_stream_mask(length, block)
-    logits = tiny.forward(both, jnp.concatenate([cond, cond], axis=1), positions, mask)[0][0, :length]
+    logits = jax.jit(tiny.forward)(both, cond_twice, positions, layout.two_stream_mask(length, block))[0][0, :length]
+
+    @jax.jit
+    def single_stream(ids, seen):
+        return tiny.forward(ids, cond, jnp.arange(length)[None], layout.block_causal_mask(length, block, seen[None]))[0][0]
+
     for b in range(length // block):
-        end = (b + 1) * block
-        prefix_then_block = jnp.concatenate([clean[:, : b * block], noisy[:, b * block : end]], axis=1)
-        expected = tiny.forward(prefix_then_block, cond[:, :end], jnp.arange(end)[None], layout.block_causal_mask(end, block))[0]
-        np.testing.assert_allclose(logits[b * block : end], expected[0, b * block :], atol=2e-5)
-    single = tiny.forward(noisy, cond, jnp.arange(length)[None], layout.block_causal_mask(length, block))[0]
-    assert np.abs(logits - single[0]).max() > 0.1  # the single stream conditions on noisy blocks: it is another thing
+        begin, end = b * block, (b + 1) * block
+        prefix_then_block = jnp.concatenate([clean[:, :begin], noisy[:, begin:]], axis=1)
+        expected = single_stream(prefix_then_block, jnp.arange(length) < end)  # what lies after the block does not exist
+        np.testing.assert_allclose(logits[begin:end], expected[begin:end], atol=2e-5)
+    noisy_context = single_stream(noisy, jnp.ones(length, bool))
+    assert np.abs(logits - noisy_context).max() > 0.1  # the single stream conditions on noisy blocks: it is another thing
 
 
 def test_cached_mask_against_the_definition():

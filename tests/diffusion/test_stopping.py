@@ -43,7 +43,8 @@ CASES = {
     "allowance at the end of a block": (_script(), {"max_len": 12}, 12, Reason.TEXT),
     "eos before the allowance": (_script(eos=[4]), {"max_len": 6}, 4, Reason.EOS),
     "eos and allowance together": (_script(eos=[6]), {"max_len": 6}, 6, Reason.EOS),
-    "silence before eos": (_script(silence=[0, 1, 2], eos=[3]), {}, 3, Reason.SILENCE),
+    "silence before eos": (_script(silence=[0, 1, 2], eos=[4]), {}, 3, Reason.SILENCE),
+    "silence and eos together": (_script(silence=[0, 1, 2], eos=[3]), {}, 3, Reason.EOS),
     "eos that never comes": (_script(), {}, LENGTH, Reason.BUDGET),
     "eos that may never come": (_script(eos=[3, 15]), {"min_len": 99}, LENGTH, Reason.BUDGET),
 }
