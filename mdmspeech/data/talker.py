@@ -11,7 +11,9 @@ import numpy as np
 DURATION_FRAME = 0.025  # seconds
 
 
-def talker_batches(source, *, batch: int, length: int, symbols: int, block: int, eos: int, pad: int, token_seconds: float, seed: int, group: int = 5):
+def talker_batches(
+    source, *, batch: int, length: int, symbols: int, block: int, eos: int, pad: int, token_seconds: float, seed: int, group: int = 5
+):
     """Endless Grain iterator of batches: tokens int32 [B, L], valid bool [B, L], symbols int32 [B, M], symbols_valid bool [B, M], durations
     float32 [B, M] in speech tokens. `source[i]` is a record of `tokens.TokenStore`; `group` shuffled utterances fill one sequence.
     """
@@ -22,7 +24,9 @@ def talker_batches(source, *, batch: int, length: int, symbols: int, block: int,
     return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * batch)))
 
 
-def join(utterances: list[dict], finish: bool, length: int, symbols: int, block: int, eos: int, pad: int, token_seconds: float) -> dict[str, np.ndarray]:
+def join(
+    utterances: list[dict], finish: bool, length: int, symbols: int, block: int, eos: int, pad: int, token_seconds: float
+) -> dict[str, np.ndarray]:
     """One sequence. `finish`: whole utterances and an end (if at least one fits); otherwise cut at `length`."""
     out = {
         "tokens": np.full(length, pad, np.int32),

@@ -7,6 +7,7 @@ B batch, L positions, T positions of one forward, S cache slots, D width, V = 65
 """
 
 import dataclasses
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -85,7 +86,7 @@ class Talker(nn.Module):
         self.layers = [LlamaBlock(c.heads, c.heads, c.head_dim, c.ffn, qk_norm=True) for _ in range(c.layers)]
         self.norm = RMSNorm(1e-6)
         if c.anchors == "paced":
-            self.anchors = PacedAnchors(c.width, c.symbols, c.symbol_lookahead)
+            self.anchors: Any = PacedAnchors(c.width, c.symbols, c.symbol_lookahead)
         elif c.anchors == "fixed":
             self.anchors = FixedAnchors(c.width, c.block, c.anchors_per_block)
         else:

@@ -51,5 +51,3 @@ def augment_some(wave, index: int):
 
     rng = np.random.default_rng((7, index))
     return augment(wave, 16_000, rng) if rng.random() < AUGMENTED else wave
-
-

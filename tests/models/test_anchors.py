@@ -38,7 +38,7 @@ def test_paced_condition_never_shows_later_text(paced):
 
 
 def test_place_reads_the_symbol_spoken_at_each_position(paced):
-    model, params, symbols, valid = paced
+    model, params, _symbols, valid = paced
     features = jnp.zeros((2, 24, 64)).at[:, 5].set(1.0)
     durations = jnp.ones((2, 24)).at[:, 5].set(3.0)
     cond = model.apply(params, features, valid, durations, jnp.arange(30)[None], method="place")

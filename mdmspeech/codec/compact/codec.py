@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from mdmspeech.audio import stft
 from mdmspeech.codec import fsq
 from mdmspeech.codec.compact import synthesis
 from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.codec.compact.model import Acoustics, Decoder, Encoder, SpectralHead
+from mdmspeech.codec.compact.model import F0_CENTRE, Acoustics, Decoder, Encoder, SpectralHead
 
 NOISE_SEED = 0  # of the noise source: the same tokens always give the same samples
 
@@ -65,7 +66,7 @@ class CompactCodecModel:
     def synthesise(
         self, params: dict, acoustics: Acoustics, f0_BT, gate_BT, phase_B, noise_key, first_frame_B, valid_BT=None, lead: int = 0
     ) -> tuple[jax.Array, jax.Array]:
-        """Frames -> (wave [B, (T - lead) * hop], phases at the start of each of its frames and after the last [B, T - lead + 1]).
+        """Frames of whole tokens -> (wave [B, (T - lead) * hop], phases at the start of each of its tokens and after the last [B, L + 1]).
 
         The first `lead` frames are only neighbours of the next one; `phase_B` and `first_frame_B` (absolute index) belong to the frame after
         them. valid_BT: frames inside the utterance (default: all).
@@ -74,13 +75,15 @@ class CompactCodecModel:
         valid_BT = jnp.ones(f0_BT.shape, bool) if valid_BT is None else valid_BT
         f0_BTH = jnp.maximum(synthesis.control(f0_BT, valid_BT, c.hop), 40.0)[:, lead:]
         gate_BTH = synthesis.control(gate_BT, valid_BT, c.hop)[:, lead:]
-        restart_BT = synthesis.restarts(gate_BT, valid_BT)[:, lead:]
+        begins_BL = synthesis.begins(valid_BT)[:, lead :: c.frames_per_token]
         acoustics, valid_BT = jax.tree.map(lambda x: x[:, lead:], (acoustics, valid_BT))
         harmonic, noise, turn = self.spectral.apply({"params": params["spectral"]}, acoustics)
-        phase_BT = synthesis.frame_phases(f0_BTH, restart_BT, c.sample_rate, phase_B)
-        pulses = synthesis.pulse_train(f0_BTH, phase_BT[:, :-1], gate_BTH, c.sample_rate)
+        f0_BTH, cycles_BL = synthesis.lock(f0_BTH, c.frames_per_token, c.sample_rate)
+        phase_BL = synthesis.group_phases(cycles_BL, begins_BL, phase_B)
+        phase_BT = synthesis.frame_phases(f0_BTH, phase_BL[:, :-1], c.sample_rate)
+        pulses = synthesis.pulse_train(f0_BTH, phase_BT, gate_BTH, c.sample_rate)
         white = synthesis.noise_source(noise_key, first_frame_B, f0_BTH.shape[1], c.hop)
-        return synthesis.filter_sources(pulses, white, harmonic, noise, turn, valid_BT, c.window, c.hop), phase_BT
+        return synthesis.filter_sources(pulses, white, harmonic, noise, turn, valid_BT, c.window, c.hop), phase_BL
 
     def decode(self, params: dict, ids_BL: jax.Array, valid_BL: jax.Array) -> jax.Array:
         """Token ids [B, L] -> wave [B, L * token_samples] in one go; silence where not valid (rows are valid from their start to their end)."""
@@ -93,4 +96,5 @@ class CompactCodecModel:
 
 def source_controls(acoustics: Acoustics) -> tuple[jax.Array, jax.Array]:
     """F0 in Hz (60..600) and a 0/1 voicing gate for the source."""
-    return jnp.exp(jnp.clip(acoustics.log_f0_BT, jnp.log(60.0), jnp.log(600.0))), (acoustics.voicing_BT > 0).astype(jnp.float32)
+    low, high = math.log(60.0) - F0_CENTRE, math.log(600.0) - F0_CENTRE
+    return math.exp(F0_CENTRE) * jnp.exp(jnp.clip(acoustics.pitch_BT, low, high)), (acoustics.voicing_BT > 0).astype(jnp.float32)

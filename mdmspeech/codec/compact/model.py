@@ -25,6 +25,7 @@ class Acoustics:
 
     mel_BTM: jax.Array  # normalised log-mel
     log_f0_BT: jax.Array  # continuous through unvoiced stretches
+    pitch_BT: jax.Array  # log-F0 minus F0_CENTRE: the same number, not rounded to the digits that the centre leaves (for the source)
     voicing_BT: jax.Array  # logit
     hidden_BTC: jax.Array  # the decoder's own frame features, for the spectral head
 
@@ -48,9 +49,7 @@ class LocalStack(nn.Module):
         for i, right in enumerate(self.lookahead):
             window = jnp.asarray((distance >= -self.reach) & (distance <= right))
             mask = window[None] & valid_BL[:, None, :] & valid_BL[:, :, None]
-            block = LlamaBlock(
-                num_heads=heads, num_kv_heads=heads, head_dim=self.head_dim, ffn_dim=ffn, norm_eps=1e-6, name=f"layer_{i}"
-            )
+            block = LlamaBlock(num_heads=heads, num_kv_heads=heads, head_dim=self.head_dim, ffn_dim=ffn, norm_eps=1e-6, name=f"layer_{i}")
             x_BLD, _ = block(x_BLD, mask, rope)
         return RMSNorm(1e-6, name="norm")(x_BLD)
 
@@ -90,7 +89,8 @@ class Decoder(nn.Module):
         h = FrameBlock(c.frame_width, reach=2, name="frame_0")(h, valid_BT)
         h = FrameBlock(c.frame_width, reach=1, name="frame_1")(h, valid_BT)
         out = nn.Dense(c.n_mels + 2, name="acoustics")(h)
-        acoustics = Acoustics(out[..., : c.n_mels], out[..., c.n_mels] * 0.3 + F0_CENTRE, out[..., c.n_mels + 1], h)
+        pitch = out[..., c.n_mels] * 0.3
+        acoustics = Acoustics(out[..., : c.n_mels], pitch + F0_CENTRE, pitch, out[..., c.n_mels + 1], h)
         if not train:
             return acoustics
         # Phonetic auxiliary head: which phone is spoken in each half of a token. It shapes the codes and is not part of decoding.

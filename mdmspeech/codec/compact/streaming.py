@@ -71,6 +71,6 @@ def push(
     )
     halo = _HALO * c.token_samples
     width = state.ids_BW.shape[1]
-    phase_B = phases[:, count * c.frames_per_token]
+    phase_B = phases[:, count]
     new = StreamState(ids[:, -width:], valid[:, -width:], state.pushed + count, phase_B)
     return new, wave[:, halo : halo + count * c.token_samples]

@@ -4,9 +4,9 @@ The source is a band-limited pulse train that follows F0 (the neural source-filt
 each a time-varying filter in the STFT domain (as iSTFT-head vocoders do), and one inverse STFT makes the wave. Because phase comes from F0, the
 network never has to guess it, so a magnitude loss is enough to train it; nothing here needs a discriminator.
 
-Streaming: a sample depends on a few neighbouring frames, on the phase at the start of its frame (one number, carried) and on the noise of
-its own hop (keyed by the absolute frame index), so blocks can be synthesised one by one. The phase starts anew in every pause of voicing:
-float32 noise in the predicted F0 is otherwise added up for ever, and after a minute two computations of the same speech would differ.
+Streaming: a sample depends on a few neighbouring frames, on the phase at the start of its token (one number, carried) and on the noise of
+its own hop (keyed by the absolute frame index), so blocks can be synthesised one by one. Two computations of the same speech differ by float32
+noise in F0, which would add up in the phase for ever: `lock` makes every token a whole number of 1/64 cycles long, and the noise ends there.
 
 B batch, T frames, H samples of a hop, N samples, K bins. Frames outside an utterance (`valid_BT` False) are silent and have no neighbours: a
 padded row gives the same samples as the row alone.
@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from mdmspeech.audio import stft
 
 _TOP_HARMONIC_HZ = 11_000.0
+_PARTS = 64  # phase steps a cycle
 
 
 def control(values_BT: jax.Array, valid_BT: jax.Array, hop: int) -> jax.Array:
@@ -30,38 +31,54 @@ def control(values_BT: jax.Array, valid_BT: jax.Array, hop: int) -> jax.Array:
     return here + jnp.where(place < 0, (here - before) * place, (after - here) * place)
 
 
-def frame_phases(f0_BTH: jax.Array, restart_BT: jax.Array, sample_rate: int, start_B: jax.Array) -> jax.Array:
-    """Phase (cycles, in [0, 1)) at the start of every frame and after the last one, [B, T + 1].
+def lock(f0_BTH: jax.Array, group: int, sample_rate: int) -> tuple[jax.Array, jax.Array]:
+    """F0 changed by at most 0.1 % (100 Hz; less above) so that every `group` frames take a multiple of 1/64 cycles: (new F0, those cycles [B, T/group]).
 
-    f0_BTH: Hz a sample. restart_BT: frames that begin at phase 0 (`restarts`). start_B: phase at the start of the first frame.
+    Rounding is what makes the phase exact: noise in F0 is lost in it, and float32 adds multiples of 1/64 without error.
     """
-    advance = jnp.sum(f0_BTH, axis=-1) / sample_rate
+    batch, frames, hop = f0_BTH.shape
+    grouped = f0_BTH.reshape(batch, frames // group, group * hop)
+    cycles = jnp.sum(grouped, axis=-1) / sample_rate
+    whole = jnp.maximum(jnp.round(cycles * _PARTS), 1.0) / _PARTS
+    return (grouped * (whole / cycles)[..., None]).reshape(f0_BTH.shape), whole
 
-    def add(phase, frame):
-        step, restart = frame
+
+def group_phases(cycles_BL: jax.Array, restart_BL: jax.Array, start_B: jax.Array) -> jax.Array:
+    """Phase (cycles, in [0, 1)) at the start of every group of frames and after the last one, [B, L + 1]; exact if `start_B` is.
+
+    cycles_BL: from `lock`. restart_BL: groups that begin at phase 0.
+    """
+
+    def add(phase, group):
+        cycles, restart = group
         phase = jnp.where(restart, 0.0, phase)
-        return (phase + step) % 1.0, phase
+        return (phase + cycles) % 1.0, phase
 
-    end, phases = jax.lax.scan(add, start_B, (advance.T, restart_BT.T))
+    end, phases = jax.lax.scan(add, start_B, (cycles_BL.T, restart_BL.T))
     return jnp.concatenate([phases.T, end[:, None]], axis=1)
 
 
-def restarts(gate_BT: jax.Array, valid_BT: jax.Array) -> jax.Array:
-    """bool [B, T]: frames that begin at phase 0: the first of an utterance, and those in a pause, where nothing voiced can be heard (neither the
-    frame nor the one before is voiced). Nothing is known of the frame before the first."""
-    quiet = gate_BT == 0
-    quiet_before = jnp.pad(quiet[:, :-1], ((0, 0), (1, 0)))
-    begins = valid_BT & ~jnp.pad(valid_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
-    return quiet & quiet_before | begins
+def frame_phases(f0_BTH: jax.Array, phase_BL: jax.Array, sample_rate: int) -> jax.Array:
+    """Phase at the start of every frame [B, T], from those of the groups [B, L] and (locked) F0."""
+    batch, frames, _ = f0_BTH.shape
+    groups = phase_BL.shape[1]
+    advance = (jnp.sum(f0_BTH, axis=-1) / sample_rate).reshape(batch, groups, frames // groups)
+    inside = jnp.cumsum(jnp.pad(advance[..., :-1] % 1.0, ((0, 0), (0, 0), (1, 0))), axis=-1)
+    return ((phase_BL[..., None] + inside) % 1.0).reshape(batch, frames)
+
+
+def begins(valid_BT: jax.Array) -> jax.Array:
+    """bool [B, T]: the first frames of utterances. Nothing is known of the frame before the first, so that one is not meant."""
+    return valid_BT & ~jnp.pad(valid_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
 
 
 def pulse_train(f0_BTH: jax.Array, phase_BT: jax.Array, gate_BTH: jax.Array, sample_rate: int) -> jax.Array:
     """Sum of all harmonics below 11 kHz with unit amplitude, gated by voicing: [B, T*H].
 
-    Uses the closed form of sum_{h=1..H} cos(h t) (the Dirichlet kernel).
+    Uses the closed form of sum_{h=1..H} cos(h t) (the Dirichlet kernel); H is that of the frame's highest F0.
     """
     angle = 2 * jnp.pi * ((phase_BT[..., None] + jnp.cumsum(f0_BTH, axis=-1) / sample_rate) % 1.0)
-    harmonics = jnp.floor(_TOP_HARMONIC_HZ / f0_BTH)
+    harmonics = jnp.floor(_TOP_HARMONIC_HZ / jnp.max(f0_BTH, axis=-1, keepdims=True))
     half = jnp.sin(0.5 * angle)
     near = jnp.abs(half) < 1e-3
     ratio = jnp.sin((harmonics + 0.5) * angle) / jnp.where(near, 1.0, 2.0 * half)

@@ -27,13 +27,18 @@ def _codec(config: ConfigDict, workdir: Path, root) -> Task:
     from mdmspeech.training.stages.codec import CodecTask
 
     model = CompactCodecConfig(**config.codec)
-    sizes = dict(token_samples=model.token_samples, phones=model.phones)
 
     def batches(split: str, seed: int):
-        source = speech(root, tuple(config.data.parts), split)
-        if split != "train":
-            return crops.codec_crops(source, batch=min(32, len(source)), tokens=config.data.tokens, seed=0, train=False, **sizes)
-        return crops.codec_crops(source, batch=config.data.batch, tokens=config.data.tokens, seed=seed, **sizes)
+        source, train = speech(root, tuple(config.data.parts), split), split == "train"
+        return crops.codec_crops(
+            source,
+            batch=config.data.batch if train else min(config.data.batch, len(source)),
+            tokens=config.data.tokens,
+            token_samples=model.token_samples,
+            seed=seed,
+            train=train,
+            phones=model.phones,
+        )
 
     return CodecTask(model, config.phase, batches, start=_start(config, workdir))
 
@@ -56,7 +61,15 @@ def _talker(config: ConfigDict, workdir: Path, root) -> Task:
         )  # fmt: skip
 
     schedule = masking.get(config.masking.name, **{k: v for k, v in config.masking.items() if k != "name"})
-    return TalkerTask(model, config.mode, batches, schedule, distillation=dict(config.distillation), capacity=config.capacity, start=_start(config, workdir))
+    return TalkerTask(
+        model,
+        config.mode,
+        batches,
+        schedule,
+        distillation=dict(config.distillation),
+        capacity=config.capacity,
+        start=_start(config, workdir),
+    )
 
 
 def _hearing(config: ConfigDict, workdir: Path, root) -> Task:

@@ -13,7 +13,6 @@ import optax
 
 from mdmspeech.audio import stft
 from mdmspeech.codec import fsq
-from mdmspeech.codec.compact import synthesis
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.training.optim import Rule
@@ -120,12 +119,12 @@ def _phone_losses(logits_BHV, phone_BH):
 
 def stft_losses(wave_BN: jax.Array, target_BN: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Multi-resolution STFT losses (Yamamoto et al. 2020): L1 of log-magnitudes, and spectral convergence."""
-    log_sum, log_count, convergence = 0.0, 0.0, 0.0
+    rows = wave_BN.shape[0]
+    distance, convergence = jnp.zeros(()), jnp.zeros(())
     for window, hop in _RESOLUTIONS:
         a = stft.magnitude(stft.spectrum(wave_BN, window, hop), 1e-3)
         b = stft.magnitude(stft.spectrum(target_BN, window, hop), 1e-3)
-        log_sum += jnp.mean(jnp.abs(jnp.log(a) - jnp.log(b)))
-        log_count += 1.0
-        convergence += jnp.sqrt(jnp.sum(jnp.square(a - b)) / (jnp.sum(jnp.square(b)) + 1e-6))
-    rows = wave_BN.shape[0]
-    return {"stft": (log_sum * rows, log_count * rows), "convergence": (convergence * rows, jnp.asarray(log_count * rows))}
+        distance += rows * jnp.mean(jnp.abs(jnp.log(a) - jnp.log(b)))
+        convergence += rows * jnp.sqrt(jnp.sum(jnp.square(a - b)) / (jnp.sum(jnp.square(b)) + 1e-6))
+    count = jnp.asarray(float(rows * len(_RESOLUTIONS)))
+    return {"stft": (distance, count), "convergence": (convergence, count)}

@@ -4,7 +4,6 @@ Stage 2 is mode "mdm" with global Bernoulli masks; stage 3 is mode "isd" with hi
 (method.md sections 5 and 6); "ntp" is the autoregressive baseline (section 9). All of them learn the durations of the paced anchors as well.
 """
 
-import jax
 import jax.numpy as jnp
 
 from mdmspeech.diffusion import distill, masking, objective
@@ -19,7 +18,18 @@ class TalkerTask(Task):
 
     unit = "tokens"
 
-    def __init__(self, config: talker.TalkerConfig, mode: str, pipeline, schedule=None, *, distillation=None, capacity=0.7, start=None, evaluator=None):
+    def __init__(
+        self,
+        config: talker.TalkerConfig,
+        mode: str,
+        pipeline,
+        schedule=None,
+        *,
+        distillation=None,
+        capacity=0.7,
+        start=None,
+        evaluator=None,
+    ):
         if mode not in ("mdm", "isd", "ntp"):
             raise ValueError(f"mode {mode!r} is not one of mdm, isd, ntp")
         self.name = f"talker_{mode}"
@@ -97,7 +107,9 @@ class TalkerTask(Task):
         if self.mode == "mdm":
             losses["token"] = objective.masked_cross_entropy(logits_N, target_N, weight_N)
             return losses
-        return losses | self._distilled(frozen["teacher"], ids, drawn.mask_BL, attend, batch, (index_N, keep_N), logits_N, target_N, weight_N)
+        return losses | self._distilled(
+            frozen["teacher"], ids, drawn.mask_BL, attend, batch, (index_N, keep_N), logits_N, target_N, weight_N
+        )
 
     def _distilled(self, teacher, ids, mask_BL, attend, batch, gathered, logits_N, target_N, weight_N):
         cond, _ = self.condition(teacher, batch)
