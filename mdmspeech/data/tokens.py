@@ -78,7 +78,7 @@ class TokenStore:
                 raise UserError(f"{path} is missing; make it with: mdmspeech data --tokens")
             with safe_open(path, "numpy") as file:
                 made_by = (file.metadata() or {}).get("codec")
-                arrays = {name: file.get_tensor(name) for name in file}
+                arrays = {name: file.get_tensor(name) for name in list(file.keys())}
             if codec and made_by != codec:
                 raise UserError(f"{path} was made by codec {made_by}, not {codec}; make it again with: mdmspeech data --tokens")
             self._parts.append(arrays)

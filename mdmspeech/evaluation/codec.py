@@ -20,7 +20,6 @@ from mdmspeech.audio.wave import save_wave
 from mdmspeech.codec import fsq
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
-from mdmspeech.data.sources import speech
 from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import plots
@@ -29,15 +28,20 @@ from mdmspeech.evaluation.mos import mean_opinion
 from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.report import read_json, write_json
 from mdmspeech.evaluation.silence import timing
+from mdmspeech.evaluation.testset import held_out, wave_of
 
 _FRAMES = 128  # lengths in frames are rounded up to this for the mel, so that few shapes are compiled
 _SAMPLES = 3  # recordings kept as WAV files
 _TIMED = 5  # recordings whose decoding is timed one by one
 
 
-def evaluate_codec(
-    model: CompactCodecModel,
-    params: dict,
+def evaluate_codec(model: CompactCodecModel, params: dict, *args, **kwargs) -> dict:
+    """`score_codec` of parameters that come from training rather than from a release."""
+    return score_codec(CompactCodec(model.config, params), *args, **kwargs)
+
+
+def score_codec(
+    codec: CompactCodec,
     root: str | Path | None = None,
     count: int = 200,
     outdir: str | Path = "codec_eval",
@@ -47,10 +51,10 @@ def evaluate_codec(
 ) -> dict:
     """Scores of the original, of the resynthesis and of Griffin-Lim from the true mel, on `count` held-out open sentences.
 
-    The original's and Griffin-Lim's scores do not depend on `params`: they are kept under the data root and made once.
+    The original's and Griffin-Lim's scores do not depend on the parameters: they are kept under the data root and made once.
 
     Args:
-      params: the codec's parameters. root: the corpus folder (see `data.store.data_root`).
+      root: the corpus folder (see `data.store.data_root`).
       outdir: gets codec.json, codec.png and a few WAV files. mos_count: how many of the recordings DNSMOS judges (about a second each).
       recogniser: default `Recogniser("base")`.
 
@@ -63,9 +67,8 @@ def evaluate_codec(
     recogniser = recogniser or Recogniser()
     records = held_out(root, count)
     texts = [record["text"] for record in records]
-    originals = [np.asarray(record["audio"], np.float32) / 32768 for record in records]
-    rate = model.config.sample_rate
-    codec = CompactCodec(model.config, params)
+    originals = [wave_of(record) for record in records]
+    model, rate = codec.model, codec.sample_rate
     tokens = codec.encode(originals)
     waves = [wave[: len(original)] for wave, original in zip(codec.decode(tokens), originals, strict=True)]
 
@@ -88,13 +91,6 @@ def evaluate_codec(
     plots.spectrograms(_made(outdir) / "codec.png", {"original": originals[0], "resynthesis": waves[0]}, rate, texts[0])
     write_json(outdir / "codec.json", result)
     return result
-
-
-def held_out(root: str | Path | None, count: int, parts: Sequence[str] = ("open",)) -> list[dict]:
-    """At most `count` recordings of the answer voice that no training saw, spread evenly over the split."""
-    source = speech(root, tuple(parts), "test")
-    chosen = np.unique(np.linspace(0, len(source) - 1, min(count, len(source))).round().astype(int))
-    return [source[int(i)] for i in chosen]
 
 
 def code_usage(tokens: Sequence[np.ndarray]) -> dict[str, float | int]:

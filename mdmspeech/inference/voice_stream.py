@@ -119,8 +119,10 @@ class _Run:
 
     def block(self) -> np.ndarray:
         """Decodes the next block: its tokens [n]."""
-        if self._blocks == self._room:
-            self._room = self._voice.room((self._blocks + 1) * self._voice.block)
+        # A row ends where its room ends, so there is always more room than what is said, unless the end is known.
+        needed = (self._blocks + 1) * self._voice.block + 1 if self._length is None else self._length
+        if needed > self._room * self._voice.block:
+            self._room = self._voice.room(needed)
             self._state = self._engine.grow(self._state, self._room)
         if self._length is not None:
             target = dataclasses.replace(self._state.request, target_len_B=jnp.full(1, self._length, jnp.int32))

@@ -165,5 +165,5 @@ def _cached_repo(repo: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    found = [try_to_load_from_cache(repo, name) for name in ("config.json", "model.safetensors")]
-    return Path(found[0]).parent if all(isinstance(path, str) for path in found) else None
+    config, weights = (try_to_load_from_cache(repo, name) for name in ("config.json", "model.safetensors"))
+    return Path(config).parent if isinstance(config, str) and isinstance(weights, str) else None

@@ -148,6 +148,7 @@ class Attention(nn.Module):
         if rope is not None:
             q_BTHD, k_BTKD = apply_rope(q_BTHD, *rope), apply_rope(k_BTKD, *rope)
         if cache is not None:
+            assert write_at_B is not None, "a cache needs write_at_B"
             cache = cache.write(k_BTKD, v_BTKD, write_at_B)
             k_BTKD, v_BTKD = cache.k_BSKD.astype(q_BTHD.dtype), cache.v_BSKD.astype(q_BTHD.dtype)
         out_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, mask_BTS)

@@ -27,7 +27,8 @@ def rope_frequencies(head_dim: int, theta: float, scaling: Mapping[str, Any] | N
     if head_dim % 2:
         raise UserError(f"rope needs an even head_dim, got {head_dim}; give the model an even head_dim")
     inverse = theta ** (-np.arange(0, head_dim, 2, dtype=np.float64) / head_dim)
-    kind = "default" if scaling is None else scaling.get("rope_type", scaling.get("type", "default"))
+    scaling = scaling or {}
+    kind = scaling.get("rope_type", scaling.get("type", "default"))
     if kind == "default":
         pass
     elif kind == "linear":

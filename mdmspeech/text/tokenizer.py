@@ -55,7 +55,7 @@ class ChatTokenizer:
             raise UserError(f"{folder} has no chat template; take an instruction-tuned (chat) model")
         ends = generation.get("eos_token_id", [])
         stop_ids = [ends] if isinstance(ends, int) else list(ends)
-        special = {name: _content(config.get(name)) for name in ("bos_token", "eos_token") if config.get(name)}
+        special = {name: _content(config[name]) for name in ("bos_token", "eos_token") if config.get(name)}
         return cls(tokenizer, template, stop_ids + _end_ids(tokenizer), special)
 
     @classmethod

@@ -30,10 +30,11 @@ decode = jax.jit(MODEL.decode)
 
 @pytest.fixture(scope="module")
 def params():
-    """Random parameters whose pitch, voicing and spectra vary far more than those of a fresh network."""
+    """Random parameters whose pitch, voicing and spectra vary far more than those of a fresh network, at the level of speech."""
     params = jax.jit(MODEL.init)(jax.random.key(0))
     params["decoder"]["acoustics"]["kernel"] *= 2.0
     params["spectral"]["out"]["kernel"] *= 20.0
+    params["decoder"]["acoustics"]["bias"] = params["decoder"]["acoustics"]["bias"].at[: CONFIG.n_mels].add(-1.2)
     return params
 
 
@@ -72,7 +73,7 @@ def test_the_example_speaks_with_changing_pitch_and_pauses(params):
 def test_streamed_equals_one_shot(params, size, length):
     ids = tokens(length, seed=length)
     whole = one_shot(params, ids)
-    assert np.abs(whole).max() > 0.01
+    assert 0.05 < np.abs(whole).max() < 2.0
     np.testing.assert_allclose(streamed(params, ids, size), whole, atol=1e-4)
 
 

@@ -118,7 +118,7 @@ def test_committed_keys_and_values_are_those_of_a_clean_pass(tiny, begin, one_bl
         ids.append(tokens.ids_BL)
     clean = jnp.concatenate(ids, axis=1)
     positions = jnp.tile(jnp.arange(LENGTH)[None], (4, 1))
-    _, expected = tiny.forward(clean, cond, positions, layout.block_causal_mask(LENGTH, 4))
+    _, expected = jax.jit(tiny.forward)(clean, cond, positions, layout.block_causal_mask(LENGTH, 4))
     for layer in range(tiny.layers):
         kept = state.cache[layer][:, :, 4:]  # behind the scratch block
         np.testing.assert_allclose(kept[:, :, :8], expected[layer][:, :, :8], atol=1e-4)

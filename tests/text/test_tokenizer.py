@@ -6,6 +6,7 @@ import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from mdmspeech.errors import UserError
+from mdmspeech.text.prompts import EXAMPLES, conversation
 from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
 
 TEMPLATE = (
@@ -119,3 +120,12 @@ def test_templates_are_sandboxed():
             chat.chat_prompt([{"role": "user", "content": "Hi"}])
     with pytest.raises(UserError, match="template is broken"):
         ChatTokenizer.from_gguf(_gguf(**{"tokenizer.chat_template": "{% if"}))
+
+
+def test_prompt_of_the_demo_has_its_examples_before_the_question(chat):
+    messages = conversation(SPEECH)
+    assert [m["role"] for m in messages] == ["system"] + ["user", "assistant"] * len(EXAMPLES) + ["user"]
+    before, after = chat.speech_prompt(messages)
+    shown = chat.tokenizer.decode(before, skip_special_tokens=False)
+    assert all(text in shown for pair in EXAMPLES for text in pair) and shown.endswith("<|im_start|>user\n")
+    assert after == chat.speech_prompt(conversation(SPEECH, "Be brief.", ()))[1]

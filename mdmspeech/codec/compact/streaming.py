@@ -13,7 +13,9 @@ import jax.numpy as jnp
 
 from mdmspeech.codec.compact.codec import NOISE_SEED, CompactCodecModel, source_controls
 
-_HALO = 2  # tokens of frames on either side that overlap-add, pulses and their controls reach (8 frames)
+# Tokens synthesised beside those handed out: overlap-add and pulses reach 4 frames, one token, to either side; the controls of the token
+# behind need frames of one more.
+_BEFORE, _BEHIND = 1, 2
 
 
 @flax.struct.dataclass
@@ -23,7 +25,7 @@ class StreamState:
     ids_BW: jax.Array  # int32: the last left_context + right_context tokens pushed
     valid_BW: jax.Array  # bool: False before the first token and after a row's last
     pushed: jax.Array  # int32 scalar: tokens pushed so far, invalid ones included
-    phase_B: jax.Array  # cycles, at the start of the first frame that the next push synthesises
+    phase_B: jax.Array  # cycles, at the start of the first token that the next push synthesises
 
 
 def start(model: CompactCodecModel, batch: int) -> StreamState:
@@ -51,13 +53,13 @@ def push(
     f0, gate = source_controls(acoustics)
 
     lead = c.frames_per_token  # one token of frames, so that the first frame synthesised has a neighbour
-    first = (c.left_context - _HALO) * c.frames_per_token - lead  # window frame
-    frames = lead + (count + 2 * _HALO) * c.frames_per_token
+    first = (c.left_context - _BEFORE) * c.frames_per_token - lead  # window frame
+    frames = lead + (_BEFORE + count + _BEHIND) * c.frames_per_token
 
     def part(x):
         return jax.lax.slice_in_dim(x, first, first + frames, axis=1)
 
-    absolute = (state.pushed - c.right_context - _HALO) * c.frames_per_token
+    absolute = (state.pushed - c.right_context - _BEFORE) * c.frames_per_token
     wave, phases = model.synthesise(
         params,
         jax.tree.map(part, acoustics),
@@ -69,7 +71,7 @@ def push(
         part(valid_BT),
         lead,
     )
-    halo = _HALO * c.token_samples
+    halo = _BEFORE * c.token_samples
     width = state.ids_BW.shape[1]
     phase_B = phases[:, count]
     new = StreamState(ids[:, -width:], valid[:, -width:], state.pushed + count, phase_B)

@@ -32,7 +32,7 @@ def control(values_BT: jax.Array, valid_BT: jax.Array, hop: int) -> jax.Array:
 
 
 def lock(f0_BTH: jax.Array, group: int, sample_rate: int) -> tuple[jax.Array, jax.Array]:
-    """F0 changed by at most 0.1 % (100 Hz; less above) so that every `group` frames take a multiple of 1/64 cycles: (new F0, those cycles [B, T/group]).
+    """F0 changed by at most 0.2 % (at 100 Hz; less above) so that every `group` frames take a multiple of 1/64 cycles: (new F0, those cycles [B, T/group]).
 
     Rounding is what makes the phase exact: noise in F0 is lost in it, and float32 adds multiples of 1/64 without error.
     """
