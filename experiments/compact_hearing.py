@@ -11,7 +11,7 @@ def get_config():
     config.stage = "hearing"
     config.adaptor = dict(states=512, width=320, layers=3, stack=2)
     config.data = dict(batch=32)
-    config.train.steps = 600
+    config.train.steps = 1200
     config.train.log_every = 20
     config.train.eval_every = 0
     config.train.save_every = 250

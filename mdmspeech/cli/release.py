@@ -31,7 +31,8 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
-    from mdmspeech.interop.release import SYSTEM, Release, load_release, save_release
+    from mdmspeech.interop.release import Release, load_release, save_release
+    from mdmspeech.text import prompts
 
     base = load_release(args.base) if args.base else None
     parts = dict(base.parts) if base else {}
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("no part is given: name at least one of " + ", ".join(f"--{name.replace('_', '-')}" for name in _PARTS))
     ordered = {name: parts[name] for name in _PARTS if name in parts}
     silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
-    system = args.system or (base.system if base else SYSTEM)
+    system = args.system or (base.system if base else prompts.SYSTEM)
     release = Release(args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence)
     card = _read(args.card) if args.card else default_card(release)
     size = save_release(args.output, release, card, args.dtype)

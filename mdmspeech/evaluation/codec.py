@@ -10,6 +10,7 @@ import hashlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -72,10 +73,11 @@ def score_codec(
     tokens = codec.encode(originals)
     waves = [wave[: len(original)] for wave, original in zip(codec.decode(tokens), originals, strict=True)]
 
-    result = {"count": len(records), "seconds": round(sum(map(len, originals)) / rate, 1), "recogniser": recogniser.name}
+    result: dict[str, Any] = {"count": len(records), "seconds": round(sum(map(len, originals)) / rate, 1), "recogniser": recogniser.name}
     result["codes"] = code_usage(tokens)
     result["decode"] = decode_speed(codec, tokens)
     result["streamed_difference"] = streamed_difference(codec, tokens[:_SAMPLES], waves[:_SAMPLES])
+    result["level_db"] = round(float(np.mean([_level(a) - _level(b) for a, b in zip(waves, originals, strict=True)])), 2)
     pairs = zip(_mels(model, waves), _mels(model, originals), strict=True)
     result["mel_l1"] = round(float(np.mean([np.abs(a - b).mean() for a, b in pairs])), 4)
     result["timing"] = timing(waves, originals, rate)
@@ -158,6 +160,11 @@ def _mels(model: CompactCodecModel, waves: Sequence[np.ndarray]) -> list[np.ndar
         padded = pad_waves([wave[: frames * c.hop]], -(-frames // _FRAMES) * _FRAMES * c.hop)
         found.append(np.asarray(mel(padded))[0, :frames] * c.mel_std + c.mel_mean)
     return found
+
+
+def _level(wave_N: np.ndarray) -> float:
+    """RMS in dB."""
+    return float(10 * np.log10(np.mean(np.square(wave_N)) + 1e-12))
 
 
 def _made(folder: Path) -> Path:

@@ -12,7 +12,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.evaluation.judging import is_right
 from mdmspeech.evaluation.progress import in_batches
 from mdmspeech.evaluation.scoring import score
-from mdmspeech.evaluation.testset import HUMAN_REPEAT, human_clips, test_questions, wave_of
+from mdmspeech.evaluation.testset import HUMAN_REPEAT, human_clips, question_set, wave_of
 
 if TYPE_CHECKING:
     from mdmspeech.inference.assistant import Assistant
@@ -32,7 +32,7 @@ def evaluate_hearing(assistant: "Assistant", root: str | Path | None = None, cou
       transcript, human_transcript: word errors of what the ear wrote down; absent for an adaptor that makes vectors.
       items: every question with its answers, to be read.
     """
-    questions = test_questions(root, count)
+    questions = question_set(root, count)
     humans = human_clips(root, HUMAN_REPEAT, count)
     items = _ask(assistant, questions + humans)
     ours, theirs = items[: len(questions)], items[len(questions) :]

@@ -12,7 +12,31 @@ from mdmspeech.evaluation.scoring import canonical, score
 REPEAT_ERRORS = 0.15  # of the words, in a sentence that was to be repeated
 _HALF = 0.5
 _ALIKE = 0.75  # share of common letters at which a name counts as the one asked for, misspelt
-_FILLERS = frozenset("the a an is are was of in on to and it that this they with for there will be means".split())
+_FILLERS = frozenset(
+    {
+        "the",
+        "a",
+        "an",
+        "is",
+        "are",
+        "was",
+        "of",
+        "in",
+        "on",
+        "to",
+        "and",
+        "it",
+        "that",
+        "this",
+        "they",
+        "with",
+        "for",
+        "there",
+        "will",
+        "be",
+        "means",
+    }
+)
 _NUMBER = re.compile(r"(?:minus )?\d(?: \d)*\b")
 
 Words = list[str]

@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from mdmspeech.errors import UserError
-from mdmspeech.evaluation.testset import test_questions, wave_of
+from mdmspeech.evaluation.testset import question_set, wave_of
 
 if TYPE_CHECKING:
     from mdmspeech.inference.assistant import Assistant
@@ -35,7 +35,7 @@ def evaluate_latency(
     Raises:
       UserError: no test question is that long.
     """
-    records = [record for record in test_questions(root) if _is_short(record)][:count]
+    records = [record for record in question_set(root) if _is_short(record)][:count]
     if not records:
         raise UserError(f"no test question lasts {QUESTION_SECONDS[0]} to {QUESTION_SECONDS[1]} s; make more with: mdmspeech data")
     assistant.warm_up(talker)

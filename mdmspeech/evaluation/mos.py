@@ -36,7 +36,7 @@ class Dnsmos:
 
     def __init__(self, threads: int = 1):
         spec = importlib.util.find_spec("speechmos")
-        if spec is None or importlib.util.find_spec("onnxruntime") is None:
+        if spec is None or not spec.submodule_search_locations or importlib.util.find_spec("onnxruntime") is None:
             raise UserError("DNSMOS is not installed: pip install onnxruntime && pip install --no-deps speechmos")
         folder = Path(spec.submodule_search_locations[0]) / "dnsmos_models"
         self._p835, self._p808 = (_session(folder / name, threads) for name in ("sig_bak_ovr.onnx", "model_v8.onnx"))

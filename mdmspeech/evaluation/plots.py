@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+
+_COLOURS = ("#3b6ea5", "#d98032", "#4f9d69", "#a65a9b", "#8a8a8a", "#c4b03b", "#5bb0c4")
 
 
 def spectrograms(path: Path, waves: Mapping[str, np.ndarray], rate: int, title: str = "") -> None:
@@ -27,3 +30,54 @@ def _figure(rows: int = 1, width: float = 8.0, height: float = 4.0):
 def _save(figure, path: Path) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110)
+
+
+def steps(path: Path, part: Mapping[str, Any]) -> None:
+    """Word error rate over the number of steps a block, a line for each set of texts; the next-token Talker as a dashed level."""
+    figure, (axis,) = _figure()
+    for colour, name in zip(_COLOURS, sorted({row["set"] for row in part["rows"]}), strict=False):
+        rows = sorted((row for row in part["rows"] if row["set"] == name and row["talker"] == "mdm"), key=lambda row: row["steps"])
+        counts, rates = [row["steps"] for row in rows], np.array([row["wer"] for row in rows])
+        spans = np.array([row["wer_95"] for row in rows]).reshape(-1, 2).T
+        axis.errorbar(counts, rates, yerr=np.abs(spans - rates), marker="o", capsize=3, color=colour, label=f"{name}, masked diffusion")
+        for row in part["rows"]:
+            if row["set"] == name and row["talker"] == "ntp":
+                axis.axhline(row["wer"], linestyle="--", color=colour, label=f"{name}, next token")
+    axis.set_xscale("log", base=2)
+    ticks = sorted({row["steps"] for row in part["rows"]})
+    axis.set_xticks(ticks, [str(tick) for tick in ticks])
+    axis.set(xlabel="steps a block of 16 tokens", ylabel="word errors, %", ylim=(0, None), title="Is the speech understood?")
+    axis.grid(alpha=0.3)
+    axis.legend()
+    _save(figure, path)
+
+
+def families(path: Path, part: Mapping[str, Any]) -> None:
+    """Right answers of each family of questions, typed and spoken."""
+    groups = part["families"]
+    figure, (axis,) = _figure(height=0.28 * len(groups) + 1.5)
+    at = np.arange(len(groups))
+    for offset, way, colour in ((-0.2, "typed", _COLOURS[0]), (0.2, "spoken", _COLOURS[1])):
+        share = [100 * g[f"{way}_right"] / max(g["questions"], 1) for g in groups.values()]
+        axis.barh(at + offset, share, 0.38, label=way, color=colour)
+    axis.set_yticks(at, list(groups))
+    axis.invert_yaxis()
+    axis.set(xlabel="right answers, %", xlim=(0, 100), title="Typed and spoken questions")
+    axis.legend(loc="lower right")
+    _save(figure, path)
+
+
+def latency(path: Path, part: Mapping[str, Any]) -> None:
+    """Stages until the first sound, stacked, one bar for each number of steps."""
+    figure, (axis,) = _figure(height=0.8 * len(part["steps"]) + 1.5)
+    for row, figures in enumerate(part["steps"].values()):
+        left = 0.0
+        for colour, (stage, ms) in zip(_COLOURS, figures["stages_ms"].items(), strict=False):
+            axis.barh(row, ms, 0.6, left=left, color=colour, label=stage.replace("_", " ") if row == 0 else None)
+            left += ms
+        axis.text(left, row, f" {figures['first_audio_ms']} ms", va="center")
+    axis.set_yticks(range(len(part["steps"])), [f"S={step}" for step in part["steps"]])
+    axis.margins(x=0.12)
+    axis.set(xlabel="ms after the end of the question", title="Until the first sound")
+    axis.legend(fontsize=8)
+    _save(figure, path)

@@ -5,7 +5,8 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-Item, Made = TypeVar("Item"), TypeVar("Made")
+Item = TypeVar("Item")
+Made = TypeVar("Made")
 BATCH = 32
 
 

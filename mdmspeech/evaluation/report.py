@@ -31,10 +31,17 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read ({error}); delete it and evaluate again") from error
 
 
-def kept(path: Path, make: Callable[[], dict], force: bool = False) -> dict:
-    """The part in `path`, made (with its date and machine) only when it is missing or `force` is set."""
-    if force or not Path(path).is_file():
-        write_json(path, {**make(), "made": provenance()})
+def kept(path: Path, made_from: dict[str, Any], make: Callable[[], dict], force: bool = False) -> dict:
+    """The part in `path`; made, with its date and machine, when it is missing, was made from something else, or `force` is set.
+
+    Args:
+      made_from: what the part depends on (digests of the weights, counts, the recogniser), JSON-ready.
+    """
+    if not force and Path(path).is_file():
+        part = read_json(path)
+        if part.get("made_from") == made_from:
+            return part
+    write_json(path, {**make(), "made_from": made_from, "made": provenance()})
     return read_json(path)
 
 

@@ -17,7 +17,7 @@ from mdmspeech.evaluation.mos import mean_opinion
 from mdmspeech.evaluation.progress import in_batches
 from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.silence import timing
-from mdmspeech.evaluation.testset import held_out, in_answer_voice, test_questions, wave_of
+from mdmspeech.evaluation.testset import held_out, in_answer_voice, question_set, wave_of
 
 if TYPE_CHECKING:
     from mdmspeech.inference.assistant import Assistant
@@ -40,7 +40,7 @@ class Texts:
 
 def answer_texts(assistant: "Assistant", root: str | Path | None, count: int) -> list[str]:
     """The model's own answers to typed test questions, each different one once, at most `count`."""
-    asked = [record["text"] for record in test_questions(root, 2 * count)]
+    asked = [record["text"] for record in question_set(root, 2 * count)]
     answers = in_batches(assistant.answer_many, asked, "answers to speak")
     return list(dict.fromkeys(a for a in answers if any(c.isalpha() for c in a)))[:count]
 

@@ -17,7 +17,7 @@ QUESTIONS, HUMAN = "questions_test", "human"  # parts of the raw store
 HUMAN_REPEAT = "human repeat"  # human clips after a spoken "Now repeat what I say:"
 
 
-def test_questions(root: str | Path | None, count: int | None = None) -> list[dict]:
+def question_set(root: str | Path | None, count: int | None = None) -> list[dict]:
     """Question records (with `audio`, int16 at `rate`) in test voices and test phrasings; `count` of them, spread over all."""
     store = RecordStore(data_root(root) / "raw" / QUESTIONS)
     return [store[i] for i in spread(len(store), count)]

@@ -13,6 +13,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.models import generation
 from mdmspeech.models.sampling import GREEDY
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.text import prompts
 from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
 
 PROMPTS = (32, 64, 128, 256, 512)  # padded lengths of a question with the end of its turn
@@ -29,17 +30,25 @@ class Piece:
 
 
 class Mind:
-    """Answers with one Thinker under one system message; pure of state between calls.
+    """Answers with one Thinker after one fixed beginning of the conversation; pure of state between calls.
 
     Args:
-      config, params, tokenizer: the Thinker. system: the system message. max_new: longest answer in tokens.
+      config, params, tokenizer: the Thinker. system, examples: see `text.prompts`. max_new: longest answer in tokens.
     """
 
-    def __init__(self, config: ThinkerConfig, params: dict, tokenizer: ChatTokenizer, system: str, max_new: int = MAX_NEW):
+    def __init__(
+        self,
+        config: ThinkerConfig,
+        params: dict,
+        tokenizer: ChatTokenizer,
+        system: str,
+        examples: Sequence[tuple[str, str]] = (),
+        max_new: int = MAX_NEW,
+    ):
         self.tokenizer, self.max_new = tokenizer, max_new
         self._thinker = Thinker(config)
         self._params = jax.tree.map(jnp.asarray, params)
-        before, after = tokenizer.speech_prompt([{"role": "system", "content": system}, {"role": "user", "content": SPEECH}])
+        before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
         self._after = np.array(after, np.int32)
         self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
         self._advance = jax.jit(self._read_token, donate_argnames="state")
@@ -104,9 +113,13 @@ class Mind:
         return generation.extend(self._thinker, params, state, x_B1D, jnp.ones(token_B.shape, jnp.int32))[1]
 
     def _read_prefix(self, ids: Sequence[int]) -> generation.ThinkerState:
-        state = generation.empty_state(self._thinker, 1, len(ids))
         embedded = self._embed(self._params, np.array(ids, np.int32)[None])
-        return self._extend(params=self._params, state=state, x_BTD=embedded, new_B=np.array([len(ids)], np.int32))[1]
+
+        def read(params, x_BTD):
+            state = generation.empty_state(self._thinker, 1, len(ids))
+            return generation.extend(self._thinker, params, state, x_BTD, jnp.full(1, len(ids), jnp.int32))[1]
+
+        return jax.jit(read)(self._params, embedded)
 
     def _room(self, width: int) -> int:
         """Cache columns for the prefix, a question and its answer, in whole 64s."""

@@ -33,7 +33,7 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
 
     def mind() -> Mind:
         thinker = load_thinker(release.thinker)
-        return Mind(thinker.config, thinker.params, thinker.tokenizer, release.system)
+        return Mind(thinker.config, thinker.params, thinker.tokenizer, release.system, release.examples)
 
     return Assistant(release.name, voices, partial(_ear, release, load_encoder), mind)
 

@@ -28,11 +28,11 @@ from mdmspeech.interop.tensors import check_sha256, read_json, read_tensors, wri
 from mdmspeech.models import talker
 from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
+from mdmspeech.text import prompts
 
 FORMAT, VERSION = "mdmspeech-release", 1
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-SYSTEM = "You are a helpful assistant. Answer in one or two short sentences of plain words."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Release:
 
     Attributes:
       thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for.
-      system: the system message of every conversation.
+      system, examples: the system message and the example turns (user, assistant) that begin every conversation, see `text.prompts`.
       silence: codes that sound like silence (for the stop rules of Talkers that do not know their length).
     """
 
@@ -71,7 +71,8 @@ class Release:
     parts: dict[str, Part]
     thinker: str = SMOLLM2
     encoder: str = WHISPER_BASE
-    system: str = SYSTEM
+    system: str = prompts.SYSTEM
+    examples: tuple[tuple[str, str], ...] = prompts.EXAMPLES
     silence: tuple[int, ...] = ()
 
     def part(self, name: str) -> Part:
@@ -124,7 +125,7 @@ def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: 
     folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {
         "format": FORMAT, "version": VERSION, "name": release.name, "thinker": release.thinker, "encoder": release.encoder,
-        "system": release.system, "silence": list(release.silence), "dtype": dtype, "parts": {},
+        "system": release.system, "examples": release.examples, "silence": list(release.silence), "dtype": dtype, "parts": {},
     }  # fmt: skip
     for name, part in release.parts.items():
         tensors = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(part.params, sep="/").items()}
@@ -159,8 +160,11 @@ def load_release(name_or_path: str | os.PathLike) -> Release:
     try:
         parts = {name: _load_part(folder, name, entry) for name, entry in about["parts"].items()}
         texts = {key: str(about[key]) for key in ("name", "thinker", "encoder", "system")}
-        return Release(parts=parts, silence=tuple(int(i) for i in about["silence"]), **texts)
-    except (KeyError, TypeError, AttributeError) as error:
+        examples = tuple((str(asked), str(answered)) for asked, answered in about["examples"])
+        return Release(parts=parts, examples=examples, silence=tuple(int(i) for i in about["silence"]), **texts)
+    except UserError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{folder / CONFIG} is incomplete ({type(error).__name__}: {error}); fetch the release again") from error
 
 

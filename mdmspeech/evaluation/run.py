@@ -1,0 +1,171 @@
+"""`mdmspeech eval`: every score of a release in parts that are made once and kept, then one table with plots.
+
+    <output>/compact.json  compact.md            the figures
+    <output>/compact/*.json                      one file a part, with what it was made from, when, and on which machine
+    <output>/compact/*.png                       plots
+    <data root>/evaluation/compact/              sample WAV files
+
+A part is made again when the weights it depends on, the number of utterances or the recogniser change, or when forced.
+"""
+
+import functools
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mdmspeech
+from mdmspeech.data.store import data_root
+from mdmspeech.errors import UserError
+from mdmspeech.evaluation import speaking
+from mdmspeech.evaluation.codec import score_codec
+from mdmspeech.evaluation.hearing import evaluate_hearing
+from mdmspeech.evaluation.latency import evaluate_latency
+from mdmspeech.evaluation.recogniser import Recogniser
+from mdmspeech.evaluation.report import kept, write_json
+from mdmspeech.evaluation.tables import write_tables
+from mdmspeech.interop.release import CONFIG, find_release
+from mdmspeech.interop.tensors import read_json
+
+PARTS = ("codec", "hearing", "speaking", "latency")
+COUNT = 200  # utterances of a set
+MOS_COUNT = 50
+_LATENCY_QUESTIONS = 7
+
+
+class Evaluation:
+    """One release under test. Models and the recogniser are opened when a part that is not kept needs them."""
+
+    def __init__(
+        self,
+        model: str | os.PathLike,
+        root: str | Path | None,
+        output: str | os.PathLike,
+        *,
+        count: int | None = None,
+        force: bool = False,
+        recogniser: str = "base",
+        threads: int = 2,
+        beam: int = 1,
+    ):
+        about = read_json(find_release(model) / CONFIG)
+        self.name, self.root = str(about["name"]), root
+        self.output = Path(output)
+        self.folder = self.output / self.name
+        self.work = data_root(root) / "evaluation" / self.name
+        self._model, self._count, self._force = model, count, force
+        self._digests = {name: part["sha256"][:16] for name, part in about["parts"].items()}
+        self._digests |= {name: about[name] for name in ("thinker", "encoder", "system")}
+        self._listener: dict[str, Any] = {"model": recogniser, "threads": threads, "beam": beam}
+
+    @functools.cached_property
+    def assistant(self) -> Any:
+        """The release, opened."""
+        return mdmspeech.load(self._model)
+
+    @functools.cached_property
+    def recogniser(self) -> Recogniser:
+        """The independent recogniser."""
+        return Recogniser(**self._listener)
+
+    def codec(self) -> dict:
+        """Resynthesis against the original."""
+
+        def make() -> dict:
+            codec = self.assistant.voice(self.assistant.talkers[0]).codec
+            scores = score_codec(codec, self.root, self._size, self.work / "codec", mos_count=MOS_COUNT, recogniser=self.recogniser)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            shutil.copy(self.work / "codec" / "codec.png", self.folder / "codec.png")
+            return scores
+
+        return self._kept("codec", ("codec",), make)
+
+    def hearing(self) -> dict:
+        """Spoken against typed questions."""
+        return self._kept(
+            "hearing", ("adaptor", "encoder", "thinker", "system"), lambda: evaluate_hearing(self.assistant, self.root, self._count)
+        )
+
+    def speaking(self) -> dict:
+        """One row for each Talker, number of steps and set of texts; every row is kept by itself."""
+        thinker = ("thinker", "system")
+        texts = self._kept("answers", thinker, lambda: {"texts": speaking.answer_texts(self.assistant, self.root, self._size)})["texts"]
+        make_set = {
+            "answers": functools.cache(lambda: speaking.answer_set(texts, self._rate)),
+            "open": functools.cache(lambda: speaking.open_set(self.root, self._size)),
+        }
+        rows = []
+        for talker, steps in speaking.rows(self.assistant):
+            for name, texts_of in make_set.items():
+                make = functools.partial(self._row, texts_of, talker, steps)
+                depends = ("talker" if talker == "mdm" else f"talker_{talker}", "codec", *(thinker if name == "answers" else ()))
+                rows.append(self._kept(f"speaking-{name}-{talker}-{steps}", depends, make))
+        return {"rows": rows}
+
+    def latency(self) -> dict:
+        """The wait for the first sound."""
+        return self._kept("latency", tuple(self._digests), lambda: evaluate_latency(self.assistant, self.root, _LATENCY_QUESTIONS))
+
+    @property
+    def _size(self) -> int:
+        return COUNT if self._count is None else self._count
+
+    @property
+    def _rate(self) -> int:
+        return self.assistant.voice(self.assistant.talkers[0]).codec.sample_rate
+
+    def _row(self, texts_of, talker: str, steps: int) -> dict:
+        return speaking.score_row(
+            self.assistant, self.recogniser, texts_of(), talker, steps, mos_count=MOS_COUNT, samples=self.work / "speaking"
+        )
+
+    def _kept(self, name: str, depends: Sequence[str], make) -> dict:
+        made_from = {
+            "weights": {part: self._digests.get(part, "none") for part in depends},
+            "count": self._count,
+            "recogniser": f"{self._listener['model']} beam {self._listener['beam']}",
+        }
+
+        def announced() -> dict:
+            print(f"{self.name}: {name}", file=sys.stderr, flush=True)
+            return make()
+
+        return kept(self.folder / f"{name}.json", made_from, announced, self._force)
+
+
+def evaluate(
+    model: str | os.PathLike = "compact",
+    root: str | Path | None = None,
+    output: str | os.PathLike = "experiments/results",
+    *,
+    parts: Sequence[str] | None = None,
+    count: int | None = None,
+    force: bool = False,
+    **recogniser: Any,
+) -> dict:
+    """Scores a release and writes <output>/<name>.json and .md with plots; returns what the JSON file holds.
+
+    Args:
+      model: a shipped release or a release folder. root: the corpus folder (see `data.store.data_root`).
+      parts: some of `PARTS` to bring up to date (None: all). Parts made earlier and not named keep their figures in the tables.
+      count: utterances of a set (None: 200, and all test questions). force: make the named parts again.
+      **recogniser: `recogniser` ("base", "tiny" or a folder), `threads`, `beam`; see `recogniser.Recogniser`.
+
+    Raises:
+      UserError: an unknown part, no such release, no corpus, or a package that scoring needs is missing.
+    """
+    wanted = tuple(parts or PARTS)
+    unknown = [part for part in wanted if part not in PARTS]
+    if unknown:
+        raise UserError(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
+    run = Evaluation(model, root, output, count=count, force=force, **recogniser)
+    summary = run.output / f"{run.name}.json"
+    result = {**(read_json(summary) if summary.is_file() else {}), "name": run.name}
+    for part in PARTS:
+        if part in wanted:
+            result[part] = {key: value for key, value in getattr(run, part)().items() if key != "items"}
+            write_json(summary, result)
+            write_tables(result, run.output)  # after each part, so that a long run shows what it has
+    return result

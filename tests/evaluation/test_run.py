@@ -1,0 +1,93 @@
+"""The whole evaluation over fakes: parts are kept, re-made when their weights change, and end up in one table with plots."""
+
+import json
+
+import fakes
+import pytest
+
+import mdmspeech
+from mdmspeech.errors import UserError
+from mdmspeech.evaluation import codec, run, speaking
+from mdmspeech.evaluation.speaking import endings
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """A corpus, a release and fakes of whatever is heavy; returns (root, release, output, the assistants that were opened)."""
+    fakes.write_corpus(tmp_path / "data")
+    fakes.write_release(tmp_path / "release")
+    opened = []
+
+    def load(_):
+        opened.append(fakes.FakeAssistant())
+        return opened[-1]
+
+    opinion = {"ovrl": 3.0, "sig": 3.1, "bak": 3.9, "p808": 3.5, "clips": 1}
+    monkeypatch.setattr(mdmspeech, "load", load)
+    monkeypatch.setattr(run, "Recogniser", lambda **_: fakes.FakeRecogniser())
+    for module in (codec, speaking):
+        monkeypatch.setattr(module, "mean_opinion", lambda *_, **__: opinion)
+    monkeypatch.setattr(speaking, "in_answer_voice", lambda texts, rate: [fakes.tone(2.0)] * len(texts))
+    return tmp_path / "data", tmp_path / "release", tmp_path / "results", opened
+
+
+def test_every_part_ends_up_in_the_table_and_is_made_once(place):
+    root, release, output, opened = place
+    result = run.evaluate(release, root, output, count=3)
+    assert set(run.PARTS) <= set(result)
+    text = (output / "small.md").read_text()
+    for title in ("## Speaking", "## Hearing", "## Latency", "## Codec"):
+        assert title in text
+    for picture in ("speaking", "hearing", "latency", "codec"):
+        assert (output / "small" / f"{picture}.png").stat().st_size > 1000
+        assert f"small/{picture}.png" in text
+    assert len(result["speaking"]["rows"]) == 2 * (len(speaking.STEPS) + 1)
+    assert result["codec"]["streamed_difference"] < 1e-4
+    assert result["codec"]["made"]["cores"] >= 1
+    assert json.loads((output / "small.json").read_text()) == result
+
+    run.evaluate(release, root, output, count=3)
+    assert not opened[1:] or not opened[1].spoken  # nothing was spoken again
+
+
+def test_hearing_is_judged_against_typing(place):
+    root, release, output, _ = place
+    heard = run.evaluate(release, root, output, parts=["hearing"])["hearing"]
+    assert heard["questions"] == len(fakes.QUESTIONS)
+    assert heard["families"]["arithmetic"] == {"questions": 2, "typed_right": 2, "spoken_right": 1, "ratio": 0.5}
+    assert heard["families"]["capitals"]["ratio"] == 1.0
+    assert heard["facts"]["questions"] == 3
+    assert heard["repeat"]["spoken"]["wer"] == 0.0
+    assert heard["human_repeat"]["clips"] == 1
+    assert "items" not in heard
+    items = json.loads((output / "small" / "hearing.json").read_text())["items"]
+    assert items[1]["spoken"] == "Two plus two is four."
+    assert items[0]["transcript"] == fakes.QUESTIONS[0][0].lower()
+
+
+def test_new_weights_make_their_parts_again_and_no_others(place):
+    root, release, output, opened = place
+    run.evaluate(release, root, output, parts=["speaking", "hearing"], count=2)
+    fakes.write_release(release, talker="t2")
+    run.evaluate(release, root, output, parts=["speaking", "hearing"], count=2)
+    again = {talker for talker, _, _ in opened[1].spoken}
+    assert again == {"mdm"}
+
+
+def test_forced_parts_are_made_again(place):
+    root, release, output, opened = place
+    for force in (False, True):
+        run.evaluate(release, root, output, parts=["speaking"], count=2, force=force)
+    assert len(opened[1].spoken) == len(opened[0].spoken)
+
+
+def test_an_unknown_part_is_named(place):
+    root, release, output, _ = place
+    with pytest.raises(UserError, match="'smelling'"):
+        run.evaluate(release, root, output, parts=["smelling"])
+
+
+def test_speech_that_had_to_be_cut_counts_as_a_missed_end():
+    found = endings(["length", "eos", "silence", "text", "budget", "budget"])
+    assert found["eos_missed"] == 4
+    assert found["stop_reasons"]["budget"] == 2
