@@ -1,6 +1,6 @@
 """Compact codec, phase 1: tokens (encoder, FSQ, acoustic decoder) from spectra.
 
-Command:  mdmspeech train --config experiments/compact_codec.py --workdir ~/.cache/mdmspeech/runs/codec
+Command:  mdmspeech train --config experiments/compact_codec.py --workdir ~/.cache/mdmspeech/runs/compact_codec
 Plan:     12.1 M parameters, 1,536 tokens a step: 0.11 TFLOP a step.
 """
 

@@ -1,6 +1,6 @@
 """Compact codec, phase 2: the wave (decoder and spectral head; the encoder, and so the tokens, stay as they are).
 
-Command:  mdmspeech train --config experiments/compact_codec_wave.py --workdir ~/.cache/mdmspeech/runs/codec_wave
+Command:  mdmspeech train --config experiments/compact_codec_wave.py --workdir ~/.cache/mdmspeech/runs/compact_codec_wave
 """
 
 from experiments import compact_codec
@@ -9,7 +9,7 @@ from experiments import compact_codec
 def get_config():
     config = compact_codec.get_config()
     config.phase = "wave"
-    config.init_from = "codec"
+    config.init_from = "compact_codec"
     config.data.parts = ("open", "answers")
     config.data.batch = 16
     config.train.steps = 1000

@@ -1,6 +1,6 @@
 """Compact adaptor: Whisper-base states -> letters by CTC.
 
-Command:  mdmspeech train --config experiments/compact_hearing.py --workdir ~/.cache/mdmspeech/runs/hearing
+Command:  mdmspeech train --config experiments/compact_hearing.py --workdir ~/.cache/mdmspeech/runs/compact_hearing
 """
 
 from mdmspeech.training.config import base

@@ -1,6 +1,6 @@
 """Compact Talker, stage 2: global Bernoulli masking (method: VocalNet-MDM, stage 2).
 
-Command:  mdmspeech train --config experiments/compact_talker.py --workdir ~/.cache/mdmspeech/runs/talker
+Command:  mdmspeech train --config experiments/compact_talker.py --workdir ~/.cache/mdmspeech/runs/compact_talker
 """
 
 from mdmspeech.training.config import base

@@ -133,6 +133,7 @@ def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: 
         stored = {path: _narrow(value, dtype, f"{name}: {path}") for path, value in tensors.items()}
         file = f"{name}.safetensors"
         write_tensors(folder / file, stored, {"kind": part.kind})
+        (folder / file).chmod(0o644)  # the safetensors library makes files that only their owner reads
         about["parts"][name] = {
             "kind": part.kind, "file": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest(), "config": dataclasses.asdict(part.config),
         }  # fmt: skip
