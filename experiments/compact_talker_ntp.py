@@ -9,5 +9,7 @@ from experiments import compact_talker
 def get_config():
     config = compact_talker.get_config()
     config.mode = "ntp"
-    config.train.steps = 250
+    config.init_from = "compact_talker"  # its anchors and code tables; what is learnt anew is to attend causally
+    config.train.steps = 100
+    config.optim.lr = 1e-3
     return config

@@ -23,7 +23,7 @@ def codec_crops(source, *, batch: int, tokens: int, token_samples: int, seed: in
     return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * batch)))
 
 
-def crop(record: dict, rng: np.random.Generator | None, tokens: int, token_samples: int, phones: int) -> dict[str, np.ndarray]:
+def crop(record: dict, rng: np.random.Generator | None, tokens: int, token_samples: int, phones: int) -> dict:
     """One record -> one crop, at a random token boundary (or the start, without a generator)."""
     audio = np.asarray(record["audio"])
     length = -(-len(audio) // token_samples)

@@ -9,6 +9,8 @@ A part is made again when the weights it depends on, the number of utterances or
 """
 
 import functools
+import hashlib
+import json
 import os
 import shutil
 import sys
@@ -57,7 +59,12 @@ class Evaluation:
         self.work = data_root(root) / "evaluation" / self.name
         self._model, self._count, self._force = model, count, force
         self._digests = {name: part["sha256"][:16] for name, part in about["parts"].items()}
-        self._digests |= {name: about[name] for name in ("thinker", "encoder", "system")}
+        prompt = json.dumps([about["system"], about.get("examples")])
+        self._digests |= {
+            "thinker": about["thinker"],
+            "encoder": about["encoder"],
+            "prompt": hashlib.sha256(prompt.encode()).hexdigest()[:16],
+        }
         self._listener: dict[str, Any] = {"model": recogniser, "threads": threads, "beam": beam}
 
     @functools.cached_property
@@ -85,12 +92,12 @@ class Evaluation:
     def hearing(self) -> dict:
         """Spoken against typed questions."""
         return self._kept(
-            "hearing", ("adaptor", "encoder", "thinker", "system"), lambda: evaluate_hearing(self.assistant, self.root, self._count)
+            "hearing", ("adaptor", "encoder", "thinker", "prompt"), lambda: evaluate_hearing(self.assistant, self.root, self._count)
         )
 
     def speaking(self) -> dict:
         """One row for each Talker, number of steps and set of texts; every row is kept by itself."""
-        thinker = ("thinker", "system")
+        thinker = ("thinker", "prompt")
         texts = self._kept("answers", thinker, lambda: {"texts": speaking.answer_texts(self.assistant, self.root, self._size)})["texts"]
         make_set = {
             "answers": functools.cache(lambda: speaking.answer_set(texts, self._rate)),

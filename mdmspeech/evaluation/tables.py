@@ -94,14 +94,14 @@ def _hearing(part: dict) -> str:
     rows = [[name, g["questions"], g["typed_right"], g["spoken_right"], g["ratio"]] for name, g in groups.items()]
     text = f"## Hearing\n\nThe same questions typed and spoken, in voices and wordings never trained on. Bar: facts {RATIO_BAR}.\n\n"
     text += table(header, rows)
-    errors = [
-        (
+    errors: list[list[Any]] = [
+        [
             f"repeat after me, {who}",
             part[name]["clips"],
             part[name]["spoken"]["wer"],
             part[name]["typed"]["wer"],
             f"<= {REPEAT_BAR:g}",
-        )
+        ]
         for name, who in (("repeat", "test voices"), ("human_repeat", "real people"))
         if name in part
     ]

@@ -160,8 +160,9 @@ class Assistant:
 
     def transcripts(self, questions: Sequence[Source]) -> list[str]:
         """`transcript` of many, in batches."""
-        texts = [heard.transcript for heard in self.ear.listen_many(questions)]
-        if None in texts:
+        heard = self.ear.listen_many(questions)
+        texts = [one.transcript for one in heard if one.transcript is not None]
+        if len(texts) < len(heard):
             raise UserError(f"the adaptor of release {self.name!r} makes vectors, not text; use hear() for an answer")
         return texts
 

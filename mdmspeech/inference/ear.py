@@ -62,7 +62,7 @@ class Ear:
         """Hears many, in batches of similar lengths; each as it would be heard alone."""
         waves = [self.load(source) for source in sources]
         sizes = [second * WHISPER_RATE for second in SECONDS if second < self.limit] + [int(self.limit * WHISPER_RATE)]
-        heard: list[Heard | None] = [None] * len(waves)
+        heard: dict[int, Heard] = {}
         for rows, width, size in batches([len(wave) for wave in waves], sizes):
             began = time.perf_counter()
             padded, valid = stack([waves[i] for i in rows], width, size, np.float32)
@@ -73,7 +73,7 @@ class Ear:
             adapted = time.perf_counter()
             for i, (vectors, transcript) in zip(rows, results, strict=True):
                 heard[i] = Heard(vectors, transcript, encoded - began, adapted - encoded)
-        return heard
+        return [heard[i] for i in range(len(waves))]
 
     def warm_up(self, seconds: Sequence[float] = (3.0,)) -> None:
         """Compiles for questions of these lengths."""

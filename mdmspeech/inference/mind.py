@@ -101,7 +101,7 @@ class Mind:
             )  # fmt: skip
             tokens, lengths, stopped = (np.asarray(x) for x in (out.tokens_BN, out.lengths_B, out.stopped_B))
             for b, i in enumerate(rows):
-                answers[i] = self.tokenizer.decode(tokens[b, : lengths[b] - int(stopped[b])]).strip()
+                answers[i] = self.tokenizer.decode(tokens[b, : lengths[b] - int(stopped[b])].tolist()).strip()
         return answers
 
     def warm_up(self) -> None:

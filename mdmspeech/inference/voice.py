@@ -152,7 +152,8 @@ class Voice:
         )  # fmt: skip
 
     def _speak(self, segments: Sequence[Segment], numbers: Sequence[int], manner: Manner) -> list["SpokenSegment"]:
-        features, durations = [None] * len(segments), [None] * len(segments)
+        features: list[np.ndarray] = [np.zeros(0)] * len(segments)
+        durations: list[np.ndarray] = [np.zeros(0)] * len(segments)
         for rows, width, size in batches([len(s.symbols) for s in segments], SYMBOLS):
             symbols, valid = stack([np.array(segments[i].symbols, np.int32) for i in rows], width, size)
             out, lengths = self.engine.read(symbols, valid)
@@ -161,7 +162,7 @@ class Voice:
                 features[i], durations[i] = out[b, :count], self.paced(lengths[b, :count], manner)
         totals = [known_length(row) for row in durations]
         rooms = [self.room(total) for total in totals]
-        spoken = [None] * len(segments)
+        spoken: dict[int, SpokenSegment] = {}
         for rows, blocks, size in batches(rooms, BLOCKS):
             width = bucket(max(len(durations[i]) for i in rows), SYMBOLS)
             placed, valid = stack([features[i] for i in rows], width, size)
@@ -172,13 +173,13 @@ class Voice:
             for b, i in enumerate(rows):
                 count = int(result.count_B[b])
                 spoken[i] = SpokenSegment(
-                    result.ids_BL[b, :count],
-                    result.step_BL[b, :count],
-                    result.confidence_BL[b, :count],
+                    np.asarray(result.ids_BL[b, :count]),
+                    np.asarray(result.step_BL[b, :count]),
+                    np.asarray(result.confidence_BL[b, :count]),
                     durations[i],
                     int(result.reason_B[b]),
                 )
-        return spoken
+        return [spoken[i] for i in range(len(segments))]
 
     def speech(
         self, text: str, read: SymbolStream, spoken: Sequence["SpokenSegment"], wave: np.ndarray, timeline: dict, total: float, ready=()

@@ -100,7 +100,8 @@ class _Run:
         self._features = np.zeros((1, SYMBOLS[-1], voice.engine.config.width), np.float32)
         self._durations = np.zeros((1, SYMBOLS[-1]), np.float32)
         self._final = 0  # symbols whose features can no longer change
-        self._blocks, self._room, self._length = 0, BLOCKS[0], None
+        self._blocks, self._room = 0, BLOCKS[0]
+        self._length: int | None = None
         self._state = self._engine.begin(voice.request(manner, [number], [-1], NO_END), self._room)
         self._out: list = []
         self._reason = 0
@@ -132,8 +133,8 @@ class _Run:
         self._blocks += 1
         count = int(tokens.count_B[0])
         self._out.append((tokens.ids_BL[0, :count], tokens.step_BL[0, :count], tokens.confidence_BL[0, :count]))
-        self._reason = self._state.reason_B[0]
-        return tokens.ids_BL[0, :count]
+        self._reason = int(self._state.reason_B[0])
+        return np.asarray(tokens.ids_BL[0, :count])
 
     def spoken(self) -> SpokenSegment:
         """What is out so far."""

@@ -87,7 +87,7 @@ class FakeAssistant:
     talkers = ("mdm", "ntp")
 
     def __init__(self):
-        self._answers = dict((q, a) for q, a, _ in QUESTIONS)
+        self._answers = {q: a for q, a, _ in QUESTIONS}
         self._answers["Now repeat what I say: Press one."] = "Press one."
         self.spoken = []
         self._voice = None

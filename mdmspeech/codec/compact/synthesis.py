@@ -105,4 +105,4 @@ def filter_sources(pulses_BN, noise_BN, harmonic_BTK, noise_BTK, phase_BTK, vali
     turn = jax.lax.complex(gain * jnp.cos(phase_BTK), gain * jnp.sin(phase_BTK))
     shaped = stft.spectrum(pulses_BN * heard_BN, window, hop) * turn
     shaped = shaped + stft.spectrum(noise_BN * heard_BN, window, hop) * jnp.exp(jnp.minimum(noise_BTK, 8.0))
-    return stft.inverse(shaped * valid_BT[..., None] / (window / 4), window, hop)
+    return stft.inverse(shaped * valid_BT[..., None] / (window / 4), window, hop) * heard_BN

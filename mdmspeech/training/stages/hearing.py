@@ -92,7 +92,8 @@ class ThroughThinkerTask(Task):
         thinker, rows = frozen["thinker"], batch["states"].shape[0]
         states = batch["states"].astype(jnp.float32) * batch["states_valid"][..., None]
         vectors = self.model.apply({"params": params}, states)
-        heard = self.model.num_vectors(jnp.sum(batch["states_valid"], axis=1))[:, None] > jnp.arange(vectors.shape[1])[None]
+        count_B = jnp.asarray(self.model.num_vectors(jnp.sum(batch["states_valid"], axis=1)))
+        heard = count_B[:, None] > jnp.arange(vectors.shape[1])[None]
 
         def typed(ids):
             embedded = self._embed(thinker, jnp.asarray(ids))
