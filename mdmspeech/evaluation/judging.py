@@ -37,7 +37,7 @@ _FILLERS = frozenset(
         "means",
     }
 )
-_NUMBER = re.compile(r"(?:minus )?\d(?: \d)*\b")
+_NUMBER = re.compile(r"(?:minus )?\d+(?: \d+)*\b")
 
 Words = list[str]
 

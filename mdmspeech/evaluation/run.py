@@ -18,7 +18,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mdmspeech
 from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import speaking
@@ -28,7 +27,9 @@ from mdmspeech.evaluation.latency import evaluate_latency
 from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.report import kept, write_json
 from mdmspeech.evaluation.tables import write_tables
-from mdmspeech.interop.release import CONFIG, find_release
+from mdmspeech.inference.opening import open_assistant
+from mdmspeech.interop.release import CONFIG, find_release, load_release
+from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 from mdmspeech.interop.tensors import read_json
 
 PARTS = ("codec", "hearing", "speaking", "latency")
@@ -70,7 +71,7 @@ class Evaluation:
     @functools.cached_property
     def assistant(self) -> Any:
         """The release, opened."""
-        return mdmspeech.load(self._model)
+        return open_assistant(load_release(self._model), load_thinker, load_speech_encoder)
 
     @functools.cached_property
     def recogniser(self) -> Recogniser:

@@ -75,13 +75,14 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
 
 
 def canonical(text: str) -> str:
-    """`text` as lower-case words; numbers as single digits, runs of single letters as one word: "At 7:30, C-A-T!" -> "at 7 3 0 cat"."""
+    """`text` as lower-case words; numbers digit by digit, single letters in a row as one word: "At 7:30, C-A-T!" -> "at 7 3 0 cat"."""
     for sign, word in _SIGNS:
         text = text.replace(sign, word)
     # Clause by clause, because the normaliser would read "six, seven" as 67.
     said = " ".join(_normaliser()(clause) for clause in _CLAUSE_END.split(text))
     said = re.sub(r"(\d)\.(\d)", r"\1 point \2", said).replace("+", " plus ").replace("-", " minus ")
-    said = re.sub(r"(\d)", r" \1 ", said.replace(".", " "))
+    # Digits one by one, but a run of zeros as one: Whisper's "1,000,000,000" for "a thousand" is one wrong word, not nine.
+    said = re.sub(r"(00+|\d)", r" \1 ", said.replace(".", " "))
     said = " ".join(said.split())
     return _LONE_LETTERS.sub(lambda run: run[0].replace(" ", ""), said)
 

@@ -5,7 +5,6 @@ import json
 import fakes
 import pytest
 
-import mdmspeech
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import codec, run, speaking
 from mdmspeech.evaluation.speaking import endings
@@ -18,12 +17,13 @@ def place(tmp_path, monkeypatch):
     fakes.write_release(tmp_path / "release")
     opened = []
 
-    def load(_):
+    def open_fake(*_):
         opened.append(fakes.FakeAssistant())
         return opened[-1]
 
     opinion = {"ovrl": 3.0, "sig": 3.1, "bak": 3.9, "p808": 3.5, "clips": 1}
-    monkeypatch.setattr(mdmspeech, "load", load)
+    monkeypatch.setattr(run, "load_release", lambda _: None)
+    monkeypatch.setattr(run, "open_assistant", open_fake)
     monkeypatch.setattr(run, "Recogniser", lambda **_: fakes.FakeRecogniser())
     for module in (codec, speaking):
         monkeypatch.setattr(module, "mean_opinion", lambda *_, **__: opinion)

@@ -15,6 +15,7 @@ from mdmspeech.evaluation.scoring import Score, canonical, score
         ("six, seven, eight, nine", "6, 7, 8, 9"),
         ("One thousand two hundred fifty.", "1,250"),
         ("Nineteen eighty-four.", "1984"),
+        ("It costs one hundred.", "it costs 100"),
         ("Five point two percent.", "5.2%"),
         ("The colour isn't grey.", "the color is not gray"),
     ],
@@ -35,6 +36,11 @@ def test_errors_are_counted_over_the_corpus_and_not_averaged_over_clips():
     assert score(["a big house"], ["a big red house"]).wer == pytest.approx(1 / 3)
     assert score(["a big house"], [""]).wer == 1.0
     assert found.report()["words"] == 6
+
+
+def test_a_number_with_too_many_zeros_is_one_error():
+    found = score(["they call one thousand a lot"], ["they call 1,000,000,000 a lot"])
+    assert found.word_errors_U.sum() == 1
 
 
 def test_references_without_words_are_left_out():
