@@ -1,6 +1,9 @@
-"""Compact Talker, stage 2: global Bernoulli masking (method: VocalNet-MDM, stage 2).
+"""Compact Talker, stage 2: global Bernoulli masking (VocalNet-MDM, stage 2), with paced anchors.
 
 Command:  mdmspeech train --config experiments/compact_talker.py --workdir ~/.cache/mdmspeech/runs/compact_talker
+Plan:     10.1 M parameters, 4,096 positions a step: 0.2 TFLOP, 1.4 s alone; 750 steps see 2.9 M tokens, 1.2 passes over 27 h.
+Cost:     46 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time, 2026-11-21.
+Seen:     token loss 3.6 after 80 steps, 2.8 after 200, 1.91 at the end (45 % right); durations within 13 %; still falling.
 """
 
 from mdmspeech.training.config import base

@@ -79,5 +79,5 @@ def latency(path: Path, part: Mapping[str, Any]) -> None:
     axis.set_yticks(range(len(part["steps"])), [f"S={step}" for step in part["steps"]])
     axis.margins(x=0.12)
     axis.set(xlabel="ms after the end of the question", title="Until the first sound")
-    axis.legend(fontsize=8)
+    figure.legend(loc="outside lower center", ncols=6, fontsize=8)
     _save(figure, path)

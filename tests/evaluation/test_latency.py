@@ -23,6 +23,7 @@ def test_the_summary_takes_medians():
     found = summary(timelines)
     assert found["first_audio_ms"] == 300
     assert found["first_audio_ms_range"] == [200, 9000]
+    assert sum(found["stages_ms"].values()) == pytest.approx(300)
     assert found["real_time_factor"] == 0.25
 
 

@@ -1,0 +1,87 @@
+"""Sequences for the Talker: joined utterances, durations that add up to the tokens, an end that is EOS to the end of its block."""
+
+import numpy as np
+import pytest
+
+from mdmspeech.data.sources import Records
+from mdmspeech.data.talker import join, talker_batches
+from mdmspeech.data.tokens import TokenStore, fingerprint, tokenise
+from mdmspeech.errors import UserError
+
+EOS, PAD = 6563, 6564
+
+
+def utterance(tokens: int, seed: int = 0) -> dict:
+    rng = np.random.default_rng(seed)
+    frames = np.full(max(tokens // 2, 1), 3)  # 1.875 tokens each: the last symbol takes what is left
+    return {"tokens": rng.integers(0, 6561, tokens), "symbols": rng.integers(1, 100, len(frames)), "frames": frames}
+
+
+def joined(lengths, finish, length=64, symbols=64):
+    return join([utterance(n, n) for n in lengths], finish, length, symbols, 16, EOS, PAD, 0.04)
+
+
+def test_a_finished_sequence_ends_in_eos_up_to_its_block():
+    out = joined([20, 20, 40], finish=True)
+    assert out["tokens"][:40].max() < 6561
+    assert (out["tokens"][40:48] == EOS).all() and (out["tokens"][48:] == PAD).all()
+    assert out["valid"].sum() == 48
+
+
+def test_a_cut_sequence_is_full():
+    out = joined([20, 20, 40], finish=False)
+    assert out["valid"].all() and out["tokens"].max() < 6561
+
+
+@pytest.mark.parametrize("finish", [True, False])
+def test_durations_add_up_to_the_tokens_of_whole_utterances(finish):
+    out = joined([21, 23], finish=finish)
+    assert out["durations"].sum() == pytest.approx(44)
+    assert (out["durations"][out["symbols_valid"]] > 0).all()
+    assert not out["durations"][~out["symbols_valid"]].any()
+
+
+def test_too_many_symbols_drop_the_utterance_not_the_alignment():
+    out = joined([20, 40], finish=False, symbols=16)
+    assert out["symbols_valid"].sum() == 10
+    assert out["durations"].sum() == pytest.approx(20)
+    assert (out["tokens"][20:32] == EOS).all()
+
+
+def test_iterator_state_continues_the_stream():
+    source = [utterance(10 + i % 7, i) for i in range(40)]
+    sizes = dict(batch=2, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3)
+    first = talker_batches(source, **sizes)
+    next(first)
+    state = first.get_state()
+    wanted = next(first)
+    again = talker_batches(source, **sizes)
+    again.set_state(state)
+    np.testing.assert_array_equal(next(again)["tokens"], wanted["tokens"])
+
+
+class _Store:
+    def __init__(self, rows):
+        self.fields, self._rows = [{"samples": len(r["audio"])} for r in rows], rows
+
+    def __getitem__(self, i):
+        return self._rows[i]
+
+
+def test_token_store_gives_back_what_was_encoded(tmp_path):
+    rows = [{"audio": np.full(960 * n, n, np.int16), "symbols": [0, n, 0], "frames": [1, n, 1]} for n in (3, 5, 4)]
+    records = {"train": Records([_Store(rows)], [(0, 0), (0, 1)]), "test": Records([_Store(rows)], [(0, 2)])}
+
+    def encode(audio, valid):  # one token a 960 samples: the value it hears
+        return np.rint(audio.reshape(*valid.shape, 960)[..., 0] * 32768).astype(int)
+
+    codec = fingerprint({"encoder": {"w": np.ones(3)}})
+    count = tokenise(records, encode, 960, codec, tmp_path / "tokens" / "open.safetensors", batch=2)
+    assert count == 12
+    train = TokenStore(tmp_path, ("open",), "train", codec)
+    assert sorted(train[i]["tokens"].tolist() for i in range(len(train))) == [[3] * 3, [5] * 5]
+    assert TokenStore(tmp_path, ("open",), "test")[0]["symbols"].tolist() == [0, 4, 0]
+    with pytest.raises(UserError, match="made by codec"):
+        TokenStore(tmp_path, ("open",), "train", "another")
+    with pytest.raises(UserError, match="mdmspeech data --tokens"):
+        TokenStore(tmp_path, ("answers",), "train")

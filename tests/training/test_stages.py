@@ -1,0 +1,140 @@
+"""Every stage's loss: finite with gradients for what it trains and none for what it does not, and sensitive to what it should learn."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.diffusion import masking
+from mdmspeech.models import talker
+from mdmspeech.models.spelling_adaptor import SpellingConfig, encode_text
+from mdmspeech.training.optim import claim
+from mdmspeech.training.stages.codec import CodecTask
+from mdmspeech.training.stages.hearing import SpellingTask, hide_spans
+from mdmspeech.training.stages.talker import TalkerTask
+
+TALKER = talker.TalkerConfig(width=64, layers=1, heads=2, ffn=128, symbols=20, symbol_lookahead=(2,))
+CODEC = CompactCodecConfig(
+    encoder_width=64, encoder_layers=1, decoder_width=64, decoder_layers=2, decoder_lookahead=(1,), frame_width=32, head_dim=32, phones=8
+)
+
+
+def total_of(task, batch, key=None):
+    key = jax.random.key(1) if key is None else key
+
+    def total(params):
+        losses = task.loss(params, task.frozen, batch, key, jnp.int32(0))
+        return sum(w * losses[name][0] / losses[name][1] for name, w in task.weights.items()), losses
+
+    return jax.jit(jax.value_and_grad(total, has_aux=True))
+
+
+def talker_batch():
+    rng = np.random.default_rng(0)
+    return {
+        "tokens": jnp.asarray(rng.integers(0, 6561, (2, 32))),
+        "valid": jnp.ones((2, 32), bool).at[1, 16:].set(False),
+        "symbols": jnp.asarray(rng.integers(0, 20, (2, 12))),
+        "symbols_valid": jnp.ones((2, 12), bool).at[1, 6:].set(False),
+        "durations": jnp.full((2, 12), 2.7),
+    }
+
+
+@pytest.mark.parametrize("mode", ["mdm", "ntp", "isd"])
+def test_talker_losses(mode):
+    start = None if mode != "isd" else lambda: talker.init(TALKER, jax.random.key(5))
+    task = TalkerTask(TALKER, mode, None, masking.Hierarchical(), capacity=1.0, start=start)
+    params = task.init(jax.random.key(0))
+    (loss, losses), grads = total_of(task, talker_batch())(params)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    assert np.abs(grads["anchors"]["embed"]["embedding"]).max() > 0
+    assert float(losses["token"][1]) > 0
+    if mode != "ntp":
+        assert float(losses["left_out"][0]) == 0
+
+
+def test_ntp_does_not_see_the_token_it_predicts():
+    task = TalkerTask(TALKER, "ntp", None)
+    params, batch = task.init(jax.random.key(0)), talker_batch()
+    valid = jnp.zeros((2, 32), bool).at[0, :9].set(True)
+    cond, _ = task.condition(params, batch)
+
+    def first_eight(tokens):
+        weight = valid.at[:, 8].set(False)
+        part = {**batch, "tokens": tokens, "valid": valid}
+        numerator, _ = task._ntp(params, cond, {**part, "valid": weight})["token"]
+        return numerator
+
+    tokens = batch["tokens"]
+    assert first_eight(tokens) == first_eight(tokens.at[0, 8].set((tokens[0, 8] + 1) % 6561))
+
+
+def test_masked_tokens_are_the_only_targets_of_diffusion():
+    task = TalkerTask(TALKER, "mdm", None, masking.Bernoulli(0.3, 0.5), capacity=1.0)
+    params, batch = task.init(jax.random.key(0)), talker_batch()
+    (_, losses), _ = total_of(task, batch)(params)
+    hidden = masking.Bernoulli(0.3, 0.5).sample(jax.random.key(1), batch["valid"], TALKER.block).mask_BL
+    assert float(losses["token"][1]) == int(hidden.sum())
+
+
+def codec_batch():
+    rng = np.random.default_rng(0)
+    return {
+        "audio": jnp.asarray(rng.integers(-3000, 3000, (2, 24 * 960)), jnp.int16),
+        "valid": jnp.ones((2, 24), bool).at[1, 12:].set(False),
+        "phone": jnp.asarray(rng.integers(-1, 8, (2, 48))),
+        "f0": jnp.full((2, 96), 180.0),
+        "voiced": jnp.asarray(rng.random((2, 96)) > 0.4),
+    }
+
+
+@pytest.mark.parametrize("phase", ["tokens", "wave"])
+def test_codec_losses_and_who_is_trained(phase):
+    task = CodecTask(CODEC, phase, None)
+    params = task.init(jax.random.key(0))
+    (loss, _), grads = total_of(task, codec_batch())(params)
+    assert np.isfinite(loss)
+    assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
+    rules = claim(params, task.optimizer)
+    frozen = {part: all(rule.frozen for rule in jax.tree.leaves(rules[part], is_leaf=lambda x: hasattr(x, "frozen"))) for part in params}
+    assert frozen == {"encoder": phase == "wave", "decoder": False, "spectral": phase == "tokens"}
+
+
+def test_spelling_task_learns_one_utterance():
+    task = SpellingTask(SpellingConfig(states=16, width=64, layers=1, head_dim=32), None, spans=0)
+    ids = encode_text("hello you")
+    states = np.random.default_rng(0).normal(size=(1, 40, 16)).astype(np.float32)
+    batch = {
+        "states": jnp.asarray(states),
+        "states_valid": jnp.ones((1, 40), bool),
+        "text": jnp.asarray(ids)[None],
+        "text_valid": jnp.ones((1, len(ids)), bool),
+    }
+    params = task.init(jax.random.key(0))
+    step = total_of(task, batch)
+    before = None
+    for _ in range(30):
+        (loss, _), grads = step(params)
+        before = loss if before is None else before
+        params = jax.tree.map(lambda p, g: p - 0.02 * jnp.sign(g), params, grads)
+    assert loss < 0.3 * before
+
+
+def test_impossible_alignments_count_for_nothing():
+    task = SpellingTask(SpellingConfig(states=16, width=64, layers=1, head_dim=32), None, spans=0)
+    batch = {
+        "states": jnp.ones((1, 4, 16)),
+        "states_valid": jnp.ones((1, 4), bool),
+        "text": jnp.ones((1, 9), jnp.int32),
+        "text_valid": jnp.ones((1, 9), bool),
+    }
+    numerator, denominator = task.loss(task.init(jax.random.key(0)), {}, batch, jax.random.key(0), 0)["ctc"]
+    assert (float(numerator), float(denominator)) == (0.0, 0.0)
+
+
+def test_hidden_spans_stay_within_their_size():
+    hidden = np.asarray(hide_spans(jax.random.key(0), (64, 100), span=8, spans=2))
+    assert 0 < hidden.mean() < 0.16
+    assert hidden.sum(axis=1).max() <= 16
