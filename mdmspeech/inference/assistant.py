@@ -43,6 +43,7 @@ class Reply:
       heard: what was understood, if the ear writes it down (else None).
       words: when each word is spoken. trace: how the tokens were revealed.
       timeline: seconds of encoder, adaptor, thinker_prefill, thinker_decode, talker and codec; first_audio_s and total_s from the call on;
+        until_first_audio: what the last three had taken by then;
         audio_s; real_time_factor.
     """
 
@@ -197,7 +198,9 @@ class Assistant:
             while stream.ready() if not all_of_it else not stream.done:
                 audio = stream.step()
                 if len(audio):
-                    first = time.perf_counter() - began if first is None else first
+                    if first is None:
+                        first = time.perf_counter() - began
+                        timeline["until_first_audio"] = {"thinker_decode": timeline["thinker_decode"], **stream.seconds}
                     yield AudioEvent(audio, voice.codec.sample_rate)
 
         pieces = mind.answer(state)
