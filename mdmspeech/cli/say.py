@@ -28,5 +28,5 @@ def run(args: argparse.Namespace) -> None:
 
     speech = mdmspeech.load(args.model).say(text, **manner(args))
     if not args.quiet:
-        print(render(speech.timeline) + "\n(compiling included: in Python, and in `mdmspeech chat`, the next call is a hundred times faster)\n")
+        print(render(speech.timeline) + "\n(compiling included; see `chat`, which compiles first, for the true speed)\n")
     deliver(args, speech)
