@@ -26,6 +26,7 @@ def add(verbs) -> None:
     parser.add_argument("--system", metavar="TEXT", help="system message of every conversation")
     parser.add_argument("--card", metavar="FILE", help="the model card, Markdown (default: a short one with the sizes)")
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16"), help="how tensors are stored (default: %(default)s)")
+    parser.add_argument("--int8", default="", metavar="PARTS", help="parts stored in 8 bits instead, for example adaptor,talker")
     parser.set_defaults(run=run)
 
 
@@ -47,7 +48,10 @@ def run(args: argparse.Namespace) -> None:
     system = args.system or (base.system if base else prompts.SYSTEM)
     release = Release(args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence)
     card = _read(args.card) if args.card else default_card(release)
-    size = save_release(args.output, release, card, args.dtype)
+    small = [name for name in args.int8.split(",") if name]
+    if unknown := [name for name in small if name not in ordered]:
+        raise UserError(f"--int8 {unknown[0]}: this release has {', '.join(ordered)}")
+    size = save_release(args.output, release, card, args.dtype, small)
     print(f"{args.output}: {', '.join(ordered)}, {size / 1e6:.1f} MB")
 
 
@@ -64,11 +68,12 @@ def part_of_run(workdir: str, name: str):
     section = "talker" if name.startswith("talker") else name
     if section not in config:
         raise UserError(f"{workdir} trained {config.get('stage', 'something else')}, not the {name}; give another workdir")
-    kinds = {"codec": "compact_codec", "adaptor": "spelling_adaptor", "talker": "talker_mdm", "talker_ntp": "talker_ntp"}
+    kinds = {"codec": "compact_codec", "talker": "talker_mdm", "talker_ntp": "talker_ntp"}
     is_ntp = config.get("mode") == "ntp"
     if section == "talker" and is_ntp != (name == "talker_ntp"):
         raise UserError(f"{workdir} trained a Talker of mode {config.get('mode')!r}; give it as --{'talker-ntp' if is_ntp else 'talker'}")
-    kind = "stack_adaptor" if name == "adaptor" and config.get("mode") == "lm" else kinds[name]
+    adaptors = {"attention": "attention_adaptor", "ctc": "spelling_adaptor", "lm": "stack_adaptor"}
+    kind = adaptors[config.get("mode", "ctc")] if name == "adaptor" else kinds[name]
     sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in config[section].items()}
     try:
         return Part(kind, KINDS[kind][0](**sizes), load_params(folder))

@@ -14,6 +14,7 @@ import tqdm
 
 from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
+from mdmspeech.text import pieces
 
 _BUCKET = 50  # states (1 s of speech): what a batch is padded to
 _RATE = 16_000
@@ -87,24 +88,30 @@ class _Buckets:
         return self._batches[i]
 
 
-def state_batches(source, *, batch: int, seed: int, encode_text: Callable, letters_per_second: int = 24):
+def pieces_then(end: int) -> Callable[[str], list[int]]:
+    """A function from a text to the ids of its pieces (`text.pieces`) and `end`."""
+    known = pieces.shipped()
+    return lambda text: [*known.encode(text), end]
+
+
+def state_batches(source, *, batch: int, seed: int, encode_text: Callable, ids_per_second: int = 24, ids_more: int = 0):
     """Endless Grain iterator of batches padded to whole seconds: id, states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N],
-    text_valid bool [B, N]. `encode_text(text) -> ids`; texts beyond N = `letters_per_second` x seconds are cut.
+    text_valid bool [B, N]. `encode_text(text) -> ids`; texts beyond N = `ids_per_second` x seconds + `ids_more` are cut.
     """
 
     def assemble(numbers) -> dict:
         rows = [source[int(i)] for i in numbers]
         length = -(-max(len(row["states"]) for row in rows) // _BUCKET) * _BUCKET
-        letters = length * letters_per_second // _BUCKET
+        most = length * ids_per_second // _BUCKET + ids_more
         out = {
             "id": np.array([row["id"] for row in rows]),
             "states": np.zeros((len(rows), length, rows[0]["states"].shape[1]), np.float16),
             "states_valid": np.zeros((len(rows), length), bool),
-            "text": np.zeros((len(rows), letters), np.int32),
-            "text_valid": np.zeros((len(rows), letters), bool),
+            "text": np.zeros((len(rows), most), np.int32),
+            "text_valid": np.zeros((len(rows), most), bool),
         }
         for b, row in enumerate(rows):
-            ids = encode_text(row["text"])[:letters]
+            ids = encode_text(row["text"])[:most]
             out["states"][b, : len(row["states"])] = row["states"]
             out["states_valid"][b, : len(row["states"])] = True
             out["text"][b, : len(ids)] = ids

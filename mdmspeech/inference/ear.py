@@ -1,7 +1,7 @@
 """The ear: a wave -> speech encoder states -> what the Thinker reads in the place of typed words.
 
-Two adaptors behind one interface: `StackEar`'s vectors go straight into the Thinker (the paper's way); `SpellingEar` writes down what it hears, and the
-Thinker's own tokenizer and embedding table make vectors of it.
+Adaptors behind one interface: the stack adaptor's vectors go straight into the Thinker (the paper's way); the others write down what they hear, by
+attention or by CTC, and the Thinker's own tokenizer and embedding table make vectors of it.
 """
 
 import time
@@ -15,9 +15,12 @@ import numpy as np
 from mdmspeech.audio.features import WHISPER_HOP, WHISPER_RATE, whisper_log_mel
 from mdmspeech.audio.wave import Source, load_wave
 from mdmspeech.codec.buckets import batches, stack
+from mdmspeech.errors import UserError
+from mdmspeech.models.attention_adaptor import AttentionConfig, write
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, frame_mask
 from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig, spell
 from mdmspeech.models.stack_adaptor import StackAdaptor
+from mdmspeech.text.pieces import shipped
 
 SECONDS = (2, 3, 4, 6, 8, 12, 16, 24, 30)  # padded lengths of a question
 
@@ -35,7 +38,7 @@ class Heard(NamedTuple):
 
 
 class Ear:
-    """Encoder and an adaptor. `kind` is "spelling" or "stack"; `load` accepts anything `audio.wave.load_wave` does.
+    """Encoder and an adaptor; `load` accepts anything `audio.wave.load_wave` does.
 
     Args:
       encoder, encoder_params: Whisper's encoder.
@@ -87,8 +90,20 @@ class Ear:
         return self._module.apply({"params": params}, mel, frames_BT), frames_BT[:, ::2]
 
 
+def writing_ear(encoder: SpeechEncoderConfig, encoder_params: dict, config: AttentionConfig, params: dict) -> Ear:
+    """An ear that writes pieces: its `Heard` has a transcript."""
+    pieces = shipped()
+    if len(pieces) != config.pieces:
+        raise UserError(f"the adaptor writes {config.pieces} pieces, this program knows {len(pieces)}: use the version it was made with")
+
+    def adapt(params, states, valid):
+        return write(config, params, states, valid)
+
+    return Ear(encoder, encoder_params, adapt, params, lambda ids, valid, row: (None, pieces.decode(ids[row])))
+
+
 def spelling_ear(encoder: SpeechEncoderConfig, encoder_params: dict, config: SpellingConfig, params: dict) -> Ear:
-    """An ear that writes: its `Heard` has a transcript."""
+    """An ear that writes letters: its `Heard` has a transcript."""
     module = SpellingAdaptor(config)
 
     def adapt(params, states, valid):

@@ -11,7 +11,7 @@ from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
-from mdmspeech.inference.ear import Ear, spelling_ear, stack_ear
+from mdmspeech.inference.ear import Ear, spelling_ear, stack_ear, writing_ear
 from mdmspeech.inference.mind import Mind
 from mdmspeech.inference.voice import Voice
 from mdmspeech.models.stack_adaptor import StackAdaptor
@@ -62,6 +62,8 @@ def _ear(release: Any, load_encoder: Callable) -> Ear:
         raise UserError(
             f"the adaptor reads states of width {part.config.states}, {release.encoder} makes {encoder.config.dim}: use its encoder"
         )
+    if part.kind == "attention_adaptor":
+        return writing_ear(encoder.config, encoder.params, part.config, part.params)
     if part.kind == "spelling_adaptor":
         return spelling_ear(encoder.config, encoder.params, part.config, part.params)
     if part.kind == "stack_adaptor":

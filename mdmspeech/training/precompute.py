@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import jax
+import numpy as np
 
 from mdmspeech.audio.features import whisper_log_mel
 from mdmspeech.codec.compact.codec import CompactCodecModel
@@ -13,7 +14,9 @@ from mdmspeech.data.store import data_root
 from mdmspeech.data.tokens import fingerprint, tokenise
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, frame_mask
 
+RATE = 16_000
 AUGMENTED = 0.5  # share of the training questions that get noise, reverberation and another level
+LATE, PAUSE = 0.5, 0.8  # share that begins late and ends early, seconds of silence at most on each side: people do not speak on the button
 
 
 def speech_tokens(root, model: CompactCodecModel, params, parts=("open", "answers")) -> dict[str, int]:
@@ -45,9 +48,10 @@ def question_states(root: str | Path | None, config: SpeechEncoderConfig, params
     return counts
 
 
-def augment_some(wave, index: int):
-    """Augments the share `AUGMENTED` of all recordings, chosen and seeded by their number."""
-    import numpy as np
-
+def augment_some(wave: np.ndarray, index: int) -> np.ndarray:
+    """Augments the share `AUGMENTED` of all recordings and puts silence around the share `LATE`, chosen and seeded by their number."""
     rng = np.random.default_rng((7, index))
-    return augment(wave, 16_000, rng) if rng.random() < AUGMENTED else wave
+    if rng.random() < LATE:
+        before, after = rng.uniform(0, PAUSE, size=2) * RATE
+        wave = np.pad(wave, (int(before), int(after)))
+    return augment(wave, RATE, rng) if rng.random() < AUGMENTED else wave

@@ -2,6 +2,8 @@
 
 import functools
 import importlib.util
+import json
+from importlib import resources
 
 import jax
 import jax.numpy as jnp
@@ -9,15 +11,20 @@ import ml_dtypes
 import numpy as np
 import pytest
 from scipy.special import erf
+from tokenizers import Tokenizer
 
 from mdmspeech.audio.features import whisper_log_mel
+from mdmspeech.audio.wave import load_wave
 from mdmspeech.errors import UserError
-from mdmspeech.interop import sources
+from mdmspeech.interop import sources, whisper_decoder
 from mdmspeech.interop.ctranslate2 import read_variables
 from mdmspeech.interop.gguf import GGUF
+from mdmspeech.interop.whisper_decoder import load_whisper_decoder
+from mdmspeech.models.attention_adaptor import AttentionAdaptor, AttentionConfig, write
 from mdmspeech.models.generation import empty_state, extend, generate
 from mdmspeech.models.speech_encoder import SpeechEncoder
 from mdmspeech.models.thinker import Thinker
+from mdmspeech.text import pieces
 
 QUESTIONS = [
     "What is the capital of France?",
@@ -91,6 +98,66 @@ def test_shipped_encoder_is_the_packages_in_bfloat16(encoder):
     shipped = sources.load_speech_encoder(official=False)
     assert shipped.config == encoder.config and shipped.origin == "file whisper_base_encoder.safetensors"
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(ml_dtypes.bfloat16)), shipped.params, encoder.params)
+
+
+def _whisper_decoder(ids, states_TD, w, heads=8):
+    """Whisper's decoder straight from the CTranslate2 variables: ids [N], states [T, D] -> logits [N, V]."""
+
+    def attend(q, k, v, mask):
+        q, k, v = (part.reshape(len(part), heads, 64).transpose(1, 0, 2) for part in (q, k, v))
+        return (_softmax(q @ k.transpose(0, 2, 1) / 8 + mask) @ v).transpose(1, 0, 2).reshape(q.shape[1], -1)
+
+    def linear(x, name):
+        return x @ w[f"{name}/weight"].T + w[f"{name}/bias"]
+
+    x = w["decoder/embeddings/weight"][ids] + w["decoder/position_encodings/encodings"][: len(ids)]
+    future = np.triu(np.full((len(ids), len(ids)), -np.inf), 1)
+    for layer in range(6):
+        p = f"decoder/layer_{layer}"
+        q, k, v = np.split(linear(_norm(x, w, f"{p}/self_attention/layer_norm"), f"{p}/self_attention/linear_0"), 3, axis=1)
+        x = x + linear(attend(q, k, v, future), f"{p}/self_attention/linear_1")
+        k, v = np.split(linear(states_TD, f"{p}/attention/linear_1"), 2, axis=1)
+        q = linear(_norm(x, w, f"{p}/attention/layer_norm"), f"{p}/attention/linear_0")
+        x = x + linear(attend(q, k, v, 0.0), f"{p}/attention/linear_2")
+        h = linear(_norm(x, w, f"{p}/ffn/layer_norm"), f"{p}/ffn/linear_0")
+        x = x + linear(h * 0.5 * (1 + erf(h / np.sqrt(2))), f"{p}/ffn/linear_1")
+    return _norm(x, w, "decoder/layer_norm") @ w["decoder/embeddings/weight"].T
+
+
+def test_whole_decoder_hears_the_shipped_question(encoder):
+    """Whisper's own recipe (padded to 30 s) with all of its decoder: the logits are a numpy forward's, the text is what is said."""
+    config, params = whisper_decoder.whole()
+    source = resources.files("mdmspeech") / "assets" / "question.wav"
+    wave = load_wave(str(source), 16_000)
+    mel = whisper_log_mel(np.pad(wave, (0, 480_000 - len(wave)))[None])
+    states = jax.jit(SpeechEncoder(encoder.config).apply)({"params": encoder.params}, mel)
+    valid = jnp.ones(states.shape[:2], bool)
+    written = np.asarray(jax.jit(lambda p, s, v: write(config, p, s, v))(params, states, valid))[0]
+    variables, tokenizer = sources.whisper_package()
+    text = Tokenizer.from_str(tokenizer.decode()).decode([int(i) for i in written if i < config.end])
+    assert text.strip().lower().startswith("belgium has which city as its capital")
+    ids = [*config.prompt, *written[:12]]
+    logits = AttentionAdaptor(config).apply({"params": params}, states, valid, jnp.array([ids]))[0]
+    theirs = np.array([*range(50257), 50257, 50258, 50259, 50359, 50363])
+    weights = {n: v.astype(np.float64) for n, v in variables.items() if n.startswith("decoder") and v.ndim}
+    wanted = _whisper_decoder(theirs[np.array(ids)], np.asarray(states[0], np.float64), weights)
+    np.testing.assert_allclose(logits, wanted[:, theirs], atol=5e-3)  # logits reach 30
+
+
+def test_adaptor_starts_from_the_decoder():
+    small = load_whisper_decoder(AttentionConfig(layers=2), (0, 5))
+    config, params = whisper_decoder.whole()
+    vocabulary = json.loads(sources.whisper_package()[1])["model"]["vocab"]
+    ids = [vocabulary[name] for name in pieces.shipped_names()]
+    np.testing.assert_array_equal(small["embedding"], params["embedding"][[*ids, *range(config.end, config.vocabulary)]])
+    jax.tree.map(np.testing.assert_array_equal, small["layer_1"], params["layer_5"])
+    with pytest.raises(UserError, match="decoder layer 9"):
+        load_whisper_decoder(AttentionConfig(layers=1), (9,))
+
+
+def test_shipped_pieces_are_whispers(tmp_path):
+    whisper_decoder.save_pieces(tmp_path / "pieces.json")
+    assert json.loads((tmp_path / "pieces.json").read_text()) == pieces.shipped_names()
 
 
 def _smollm2(ids, w):

@@ -68,6 +68,28 @@ def test_opens_as_written(release, folder):
             np.testing.assert_array_equal(loaded[path], np.asarray(value).astype(np.float16).astype(np.float32))
 
 
+def test_a_part_in_8_bits(release, tmp_path):
+    size = save_release(tmp_path / "wide", release, "card")
+    assert save_release(tmp_path / "narrow", release, "card", int8=("talker",)) < size
+    stored = load_file(tmp_path / "narrow" / "talker.safetensors")
+    assert {a.dtype for a in stored.values()} == {np.dtype(np.int8), np.dtype(np.float16), np.dtype(np.float32)}
+    assert {a.dtype for a in load_file(tmp_path / "narrow" / "codec.safetensors").values()} == {np.dtype(np.float16)}
+    opened = load_release(tmp_path / "narrow").parts["talker"]
+    for path, value in flatten_dict(release.parts["talker"].params).items():
+        loaded = flatten_dict(opened.params)[path]
+        assert loaded.dtype == np.float32
+        np.testing.assert_allclose(loaded, value, atol=0.005 * np.abs(value).max())
+
+
+def test_8_bits_without_their_scales(release, tmp_path):
+    save_release(tmp_path, release, "card", int8=("talker",))
+    stored = load_file(tmp_path / "talker.safetensors")
+    lost = next(name for name in stored if name.endswith(":scale"))
+    rewrite(tmp_path, "talker", lambda tensors: {n: a for n, a in tensors.items() if n != lost})
+    with pytest.raises(UserError, match="8 bits"):
+        load_release(tmp_path)
+
+
 def test_stored_in_16_bits(release, folder, tmp_path_factory):
     assert {a.dtype for a in load_file(folder / "talker.safetensors").values()} == {np.dtype(np.float16)}
     other = tmp_path_factory.mktemp("bf16")
@@ -128,7 +150,7 @@ def test_a_file_outside_the_folder_is_not_opened(folder):
 
 def test_another_format_version(folder):
     edit(folder, lambda about: about.update(version=99))
-    with pytest.raises(UserError, match="release format 99, this program reads 1; update"):
+    with pytest.raises(UserError, match="release format 99, this program reads 2; update"):
         load_release(folder)
 
 

@@ -8,12 +8,13 @@ import pytest
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.diffusion import masking
 from mdmspeech.models import talker
+from mdmspeech.models.attention_adaptor import AttentionConfig, write
 from mdmspeech.models.spelling_adaptor import SpellingConfig, encode_text
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.training.optim import claim
 from mdmspeech.training.stages.codec import CodecTask
-from mdmspeech.training.stages.hearing import SpellingTask, ThroughThinkerTask, hide_spans
+from mdmspeech.training.stages.hearing import SpellingTask, ThroughThinkerTask, WritingTask, hide_spans
 from mdmspeech.training.stages.talker import TalkerTask
 
 TALKER = talker.TalkerConfig(width=64, layers=1, heads=2, ffn=128, symbols=20, symbol_lookahead=(2,))
@@ -122,6 +123,27 @@ def test_spelling_task_learns_one_utterance():
         before = loss if before is None else before
         params = jax.tree.map(lambda p, g: p - 0.02 * jnp.sign(g), params, grads)
     assert loss < 0.3 * before
+
+
+def test_writing_task_learns_to_write_and_to_end():
+    config = AttentionConfig(states=16, width=32, layers=1, heads=2, ffn=64, pieces=12, positions=40)
+    task = WritingTask(config, None, dropout=0.0, spans=0)
+    states = np.random.default_rng(0).normal(size=(2, 30, 16)).astype(np.float32)
+    text = np.array([[3, 1, 4, config.end, 0], [5, 9, config.end, 0, 0]], np.int32)
+    batch = {
+        "states": jnp.asarray(states),
+        "states_valid": jnp.ones((2, 30), bool),
+        "text": jnp.asarray(text),
+        "text_valid": jnp.arange(5)[None] < jnp.array([[4], [3]]),
+    }
+    params = task.init(jax.random.key(0))
+    step = total_of(task, batch)
+    for _ in range(60):
+        (loss, losses), grads = step(params)
+        params = jax.tree.map(lambda p, g: p - 0.01 * jnp.sign(g), params, grads)
+    assert loss < 0.1 and losses["accuracy"][1] == 7  # padding is not counted
+    written = np.asarray(write(config, params, batch["states"], batch["states_valid"]))
+    assert [row[: list(row).index(config.end)].tolist() for row in written] == [[3, 1, 4], [5, 9]]
 
 
 def test_impossible_alignments_count_for_nothing():

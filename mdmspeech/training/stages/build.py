@@ -1,5 +1,7 @@
 """From an experiment's config to its task: the only place that knows every stage by name."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from ml_collections import ConfigDict
@@ -8,12 +10,19 @@ from mdmspeech.errors import UserError
 from mdmspeech.training.task import Task
 
 
-def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None = None) -> Task:
+def make_task(
+    config: ConfigDict, workdir: str | Path, root: str | Path | None = None, load_whisper_decoder: Callable | None = None
+) -> Task:
     """The task of `config.stage`, reading the corpus under `root` (see `data.store.data_root`).
 
-    `config.init_from` names the earlier run it starts from: a folder, or the name of a run beside `workdir`.
+    `config.init_from` names the earlier run it starts from: a folder, or the name of a run beside `workdir`. `load_whisper_decoder` is
+    `interop.whisper_decoder.load_whisper_decoder` (this room does not import that one), for an attention adaptor.
     """
-    stages = {"codec": _codec, "talker": _talker, "hearing": _hearing}
+    stages: dict[str, Callable[[ConfigDict, Path, str | Path | None], Task]] = {
+        "codec": _codec,
+        "talker": _talker,
+        "hearing": partial(_hearing, load_whisper_decoder),
+    }
     if config.stage not in stages:
         raise UserError(f"config.stage is {config.stage!r}: use one of {', '.join(stages)}")
     config.init_from = config.get("init_from", "")
@@ -72,15 +81,30 @@ def _talker(config: ConfigDict, workdir: Path, root) -> Task:
     )
 
 
-def _hearing(config: ConfigDict, workdir: Path, root) -> Task:
-    from mdmspeech.data.states import StateStore, state_batches
-    from mdmspeech.models.spelling_adaptor import SpellingConfig, encode_text
-    from mdmspeech.training.stages.hearing import SpellingTask
+def _hearing(load_whisper_decoder: Callable | None, config: ConfigDict, workdir: Path, root) -> Task:
+    from mdmspeech.data.states import StateStore, pieces_then, state_batches
+    from mdmspeech.training.stages.hearing import SpellingTask, WritingTask
 
-    def batches(split: str, seed: int):
-        return state_batches(StateStore(root, f"questions_{split}"), batch=config.data.batch, seed=seed, encode_text=encode_text)
+    def batches(split: str, seed: int, **texts):
+        return state_batches(StateStore(root, f"questions_{split}"), batch=config.data.batch, seed=seed, **texts)
 
-    return SpellingTask(SpellingConfig(**config.adaptor), batches)
+    if config.mode == "ctc":
+        from mdmspeech.models.spelling_adaptor import SpellingConfig, encode_text
+
+        return SpellingTask(SpellingConfig(**config.adaptor), partial(batches, encode_text=encode_text))
+    if config.mode != "attention":
+        raise UserError(f"config.mode is {config.mode!r}: a hearing stage is 'attention' or 'ctc'")
+    from mdmspeech.models.attention_adaptor import AttentionConfig
+
+    model = AttentionConfig(**config.adaptor)
+    start = None
+    if config.start_layers:
+        if load_whisper_decoder is None:
+            raise UserError("config.start_layers names layers of Whisper's decoder, but this caller gave no function that loads them")
+        start = partial(load_whisper_decoder, model, tuple(config.start_layers))
+
+    pipeline = partial(batches, encode_text=pieces_then(model.end), ids_per_second=5, ids_more=10)
+    return WritingTask(model, pipeline, start=start, **config.training)
 
 
 def _start(config: ConfigDict, workdir: Path):

@@ -1,8 +1,8 @@
 """Training the adaptor: from speech to what the Thinker reads.
 
-Mode "ctc": the spelling adaptor learns to write what is said; the Thinker takes no part, so a minute of speech costs what the adaptor costs. Mode "lm":
-the paper's stage 1, the stack adaptor's vectors replace the speech placeholder of the chat prompt and the frozen Thinker's cross-entropy on the answer
-is back-propagated through it (method.md section 3). In both the speech encoder is frozen and its states were computed once.
+Mode "attention": a few layers of Whisper's decoder learn to write in our texts' style, and to end where the speech ends. Mode "ctc": the spelling adaptor
+learns to write from nothing. In both the Thinker takes no part, so a minute of speech costs what the adaptor costs. Mode "lm": the paper's stage 1, the stack adaptor's vectors replace the speech placeholder of the chat prompt and the frozen Thinker's cross-entropy on the answer
+is back-propagated through it (method.md section 3). In all the speech encoder is frozen and its states were computed once.
 """
 
 import jax
@@ -10,9 +10,11 @@ import jax.numpy as jnp
 import optax
 
 from mdmspeech.diffusion import objective
+from mdmspeech.models.attention_adaptor import AttentionAdaptor, AttentionConfig
 from mdmspeech.models.spelling_adaptor import BLANK, SpellingAdaptor, SpellingConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.training.task import Task
+from mdmspeech.training.warm_start import overwrite
 
 
 class SpellingTask(Task):
@@ -60,6 +62,54 @@ def hide_spans(rng: jax.Array, shape: tuple[int, int], span: int, spans: int) ->
     size = jax.random.randint(size_key, (batch, spans, 1), 0, span + 1)
     place = jnp.arange(length)[None, None, :]
     return jnp.any((place >= start) & (place < start + size), axis=1)
+
+
+class WritingTask(Task):
+    """Next-piece cross-entropy of the attention adaptor. Batches: states, states_valid as above; text int32 [B, N] (pieces, then the end), text_valid.
+
+    start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`; None starts from nothing.
+    """
+
+    name = "hearing_attention"
+    unit = "speech_s"
+    weights = {"text": 1.0}
+
+    def __init__(
+        self, config: AttentionConfig, pipeline, *, dropout: float = 0.1, span: int = 16, spans: int = 2, smoothing: float = 0.0, start=None
+    ):
+        self.config, self.model = config, AttentionAdaptor(config, dropout)
+        self._pipeline, self._start = pipeline, start
+        self._span, self._spans, self._smoothing = span, spans, smoothing
+
+    def init(self, rng):
+        return AttentionAdaptor(self.config).init(
+            rng, jnp.zeros((1, 4, self.config.states)), jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32)
+        )["params"]
+
+    def warm_start(self, params):
+        return params if self._start is None else overwrite(params, self._start())
+
+    def batches(self, split, seed):
+        return self._pipeline(split, seed)
+
+    def count(self, batch):
+        return int(batch["states_valid"].sum() / 50)
+
+    def loss(self, params, frozen, batch, rng, step):
+        mask_key, dropout_key = jax.random.split(rng)
+        states = batch["states"].astype(jnp.float32)
+        hidden = hide_spans(mask_key, states.shape[:2], self._span, self._spans)
+        text = batch["text"]
+        prompt = jnp.broadcast_to(jnp.array(self.config.prompt), (text.shape[0], len(self.config.prompt)))
+        ids = jnp.concatenate([prompt, text[:, :-1]], axis=1)
+        states = jnp.where(hidden[..., None], 0.0, states)
+        logits = self.model.apply({"params": params}, states, batch["states_valid"], ids, rngs={"dropout": dropout_key})
+        logits = logits[:, len(self.config.prompt) - 1 :]
+        weight = batch["text_valid"].astype(jnp.float32)
+        return {
+            "text": objective.masked_cross_entropy(logits, text, weight, label_smoothing=self._smoothing),
+            "accuracy": objective.accuracy(logits, text, weight),
+        }
 
 
 class ThroughThinkerTask(Task):

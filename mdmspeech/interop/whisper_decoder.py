@@ -1,0 +1,114 @@
+"""Where an attention adaptor starts from: some layers of Whisper's decoder, and of its vocabulary the commonest English pieces."""
+
+import dataclasses
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdmspeech.errors import UserError
+from mdmspeech.interop import sources
+from mdmspeech.interop.ctranslate2 import decoder_tensors
+from mdmspeech.interop.huggingface import writing_rules
+from mdmspeech.interop.rules import import_params
+from mdmspeech.interop.tensors import read_json, read_tensors
+from mdmspeech.models.attention_adaptor import AttentionAdaptor, AttentionConfig
+from mdmspeech.text import pieces
+
+_PREFIX = "model.decoder."
+_BASE_VOCABULARY = 51865  # of the multilingual Whispers up to large-v2; large-v3 has one language more, before the task tokens
+_END, _START, _ENGLISH, _TRANSCRIBE, _NO_TIMESTAMPS = 50257, 50258, 50259, 50359, 50363
+
+
+def load_whisper_decoder(
+    config: AttentionConfig, layers: Sequence[int], source: str | os.PathLike = sources.WHISPER_BASE
+) -> dict[str, Any]:
+    """Parameters of an attention adaptor out of a Whisper decoder.
+
+    Args:
+      config: the adaptor's sizes. layers: which of the decoder's layers become the adaptor's, `config.layers` of them.
+      source: a Hugging Face Whisper folder, or "whisper-base": the registry packages.
+
+    Raises:
+      UserError: not found (with the command that fetches it), or sizes that do not fit.
+    """
+    if len(layers) != config.layers:
+        raise UserError(f"{config.layers} layers are to start from decoder layers {list(layers)}: name as many")
+    tensors, vocabulary, name = _read(source)
+    ids = _kept(vocabulary, tensors["embed_tokens.weight"].shape[0], config)
+    tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][ids]
+    tensors["embed_positions.weight"] = tensors["embed_positions.weight"][: config.positions]
+    if missing := [layer for layer in layers if f"layers.{layer}.fc1.weight" not in tensors]:
+        raise UserError(f"{name} has no decoder layer {missing[0]}; choose layers it has")
+    unused = [n for n in tensors if n.startswith("layers.") and int(n.split(".")[1]) not in layers]
+    for tensor in unused:
+        del tensors[tensor]
+    return import_params(tensors, writing_rules(layers), writing_shapes(config), name)
+
+
+def writing_shapes(config: AttentionConfig) -> Any:
+    """Abstract parameter tree of an attention adaptor."""
+    states = jnp.zeros((1, 4, config.states))
+    ids = jnp.zeros((1, 2), jnp.int32)
+    return jax.eval_shape(AttentionAdaptor(config).init, jax.random.key(0), states, jnp.ones((1, 4), bool), ids)["params"]
+
+
+def save_pieces(path: str | os.PathLike, source: str | os.PathLike = sources.WHISPER_BASE) -> int:
+    """Writes the kept pieces of a Whisper vocabulary as the JSON list `text.pieces` reads; returns how many."""
+    vocabulary = _read(source)[1]
+    names = sorted(vocabulary, key=vocabulary.__getitem__)
+    kept = [names[i] for i in pieces.english(names)]
+    Path(path).write_text(json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    return len(kept)
+
+
+def whole(source: str | os.PathLike = sources.WHISPER_BASE) -> tuple[AttentionConfig, dict[str, Any]]:
+    """The undiminished decoder as an attention adaptor, its pieces being Whisper's ids: for parity with other implementations."""
+    tensors, _, name = _read(source)
+    rows, width = tensors["embed_tokens.weight"].shape
+    tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][[*range(_END), *_special(rows)]]
+    layers = range(len({n.split(".")[1] for n in tensors if n.startswith("layers.")}))
+    sizes = AttentionConfig(states=width, width=width, layers=len(layers), heads=width // 64, ffn=tensors["layers.0.fc1.bias"].shape[0])
+    config = dataclasses.replace(sizes, pieces=_END, positions=tensors["embed_positions.weight"].shape[0])
+    return config, import_params(tensors, writing_rules(layers), writing_shapes(config), name)
+
+
+def _kept(vocabulary: dict[str, int], rows: int, config: AttentionConfig) -> np.ndarray:
+    names = pieces.shipped_names()
+    if len(names) != config.pieces:
+        raise UserError(
+            f"the adaptor is to write {config.pieces} pieces, the shipped list has {len(names)}: set adaptor.pieces={len(names)}"
+        )
+    if unknown := [name for name in names if name not in vocabulary]:
+        raise UserError(f"this Whisper's vocabulary lacks {len(unknown)} of the pieces, first {unknown[0]!r}; take a multilingual one")
+    return np.array([vocabulary[name] for name in names] + _special(rows))
+
+
+def _special(rows: int) -> list[int]:
+    """Whisper's ids of the end and of the prompt, given the size of its embedding."""
+    later = rows - _BASE_VOCABULARY
+    return [_END, _START, _ENGLISH, _TRANSCRIBE + later, _NO_TIMESTAMPS + later]
+
+
+def _read(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, int], str]:
+    """(decoder tensors without prefix, piece -> id, a name for errors)."""
+    folder = Path(source)
+    if str(source) == sources.WHISPER_BASE:
+        variables, tokenizer = sources.whisper_package()
+        return decoder_tensors(variables), _vocabulary(json.loads(tokenizer), sources.WHISPER_BASE), sources.WHISPER_BASE
+    if not folder.is_dir():
+        raise UserError(f"no Whisper at {source}: give a Whisper folder or the name {sources.WHISPER_BASE!r}")
+    tensors = {n.removeprefix(_PREFIX): t for n, t in read_tensors(folder).items() if n.startswith(_PREFIX)}
+    return tensors, _vocabulary(read_json(folder / "tokenizer.json"), str(folder)), str(folder)
+
+
+def _vocabulary(tokenizer: Any, name: str) -> dict[str, int]:
+    try:
+        return dict(tokenizer["model"]["vocab"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"the tokenizer.json of {name} has no vocabulary ({error}); take the model's original files") from error
