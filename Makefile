@@ -55,10 +55,10 @@ data-parts: $(VENV)/.ready-dev $(PARTS)/.ready ## voices and word lists the corp
 train-compact: $(VENV)/.ready-dev ## train the shipped model, stage after stage; resumes by itself
 	@for stage in $(COMPACT); do \
 	$(BIN)/mdmspeech train --config experiments/$$stage.py --workdir $(RUNS)/$$stage || exit; \
-	if [ $$stage = compact_codec ]; then $(BIN)/mdmspeech data --tokens --codec $(RUNS)/compact_codec && $(BIN)/mdmspeech data --states || exit; fi; \
+	if [ $$stage = compact_codec ]; then $(BIN)/mdmspeech data --tokens --codec $(RUNS)/compact_codec && $(BIN)/mdmspeech data --states --hours 6 || exit; fi; \
 	done
 	$(BIN)/mdmspeech release -o $(RUNS)/compact --codec $(RUNS)/compact_codec_wave --talker $(RUNS)/compact_talker_isd \
-	--adaptor $(RUNS)/compact_hearing --card experiments/compact_card.md
+	--adaptor $(RUNS)/compact_hearing --int8 codec,talker,adaptor --card experiments/compact_card.md
 
 eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experiments/results
 	$(BIN)/mdmspeech eval

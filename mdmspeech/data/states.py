@@ -21,7 +21,7 @@ _RATE = 16_000
 
 
 def encode_states(records, encode: Callable, path: Path, *, augment: Callable | None = None, batch: int = 8) -> int:
-    """Encodes records of 16 kHz speech with `encode(waves_BN, samples_B) -> states [B, ceil(N/320), D]` into `path`.f16/.json.
+    """Encodes records of 16 kHz speech with `encode(waves_BN, samples_B) -> (states [B, T, D], bool [B, T])` into `path`.f16/.json.
 
     augment: function (wave float32, index) -> wave, or None. Returns the number of states. Rows are padded to whole seconds.
     """
@@ -40,9 +40,9 @@ def encode_states(records, encode: Callable, path: Path, *, augment: Callable | 
             padded = np.zeros((batch, -(-int(samples.max()) // _RATE) * _RATE), np.float32)
             for row, wave in zip(padded, waves, strict=False):
                 row[: len(wave)] = wave
-            states = np.asarray(encode(padded, samples))
-            for row, wave, values in zip(rows, waves, states, strict=False):
-                count = min(-(-len(wave) // 320), len(values))
+            states, valid = map(np.asarray, encode(padded, samples))
+            for row, values, real in zip(rows, states, valid, strict=False):
+                count = int(real.sum())
                 file.write(values[:count].astype(np.float16).tobytes())
                 index.append({"id": row["id"], "text": row["text"], "answer": row.get("answer", ""), "states": count})
                 total += count

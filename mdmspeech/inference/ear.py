@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.audio.features import WHISPER_HOP, WHISPER_RATE, whisper_log_mel
+from mdmspeech.audio.features import WHISPER_RATE
 from mdmspeech.audio.wave import Source, load_wave
 from mdmspeech.codec.buckets import batches, stack
 from mdmspeech.errors import UserError
 from mdmspeech.models.attention_adaptor import AttentionConfig, write
-from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, frame_mask
+from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
 from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig, spell
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text.pieces import shipped
@@ -48,7 +48,7 @@ class Ear:
 
     def __init__(self, encoder: SpeechEncoderConfig, encoder_params: dict, adaptor: Callable, adaptor_params: dict, finish: Callable):
         self.limit = encoder.max_positions / 50
-        self._module, self._mels = SpeechEncoder(encoder), encoder.num_mels
+        self._module = SpeechEncoder(encoder)
         self._params = jax.tree.map(jnp.asarray, (encoder_params, adaptor_params))
         self._finish = finish
         self._encode, self._adapt = jax.jit(self._states), jax.jit(adaptor)
@@ -85,9 +85,7 @@ class Ear:
             self.listen((0.1 * noise.normal(size=int(length * WHISPER_RATE)), WHISPER_RATE))
 
     def _states(self, params, waves_BN, samples_B):
-        mel = whisper_log_mel(waves_BN, self._mels)
-        frames_BT = frame_mask(-(-samples_B // WHISPER_HOP), mel.shape[1])
-        return self._module.apply({"params": params}, mel, frames_BT), frames_BT[:, ::2]
+        return encode_waves(self._module, params, waves_BN, samples_B)
 
 
 def writing_ear(encoder: SpeechEncoderConfig, encoder_params: dict, config: AttentionConfig, params: dict) -> Ear:

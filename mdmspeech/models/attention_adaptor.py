@@ -1,11 +1,11 @@
-"""An adaptor that writes: speech states -> text pieces, by a small attention decoder cut out of Whisper's own.
+"""An adaptor that writes: speech states -> text pieces, by an attention decoder that begins as Whisper's own.
 
 CTC letters (spelling_adaptor.py) must learn every voice from our own corpus. Whisper's decoder has learned from 680,000 hours how its encoder's states are
-read, so a few of its layers, its commonest pieces and a short training (stages/hearing.py) hear people no corpus of ours contains. Which layers, and what it costs:
-experiments/compact_hearing.py. What it writes is tokenised like typed text; the frozen Thinker reads it.
+read, so some or all of its layers, its English pieces and a short training (stages/hearing.py: short states, our way of writing) hear people no corpus of ours
+contains. What it writes is tokenised like typed text; the frozen Thinker reads it.
 
 The layer is Whisper's (Radford et al. 2022, arXiv 2212.04356): pre-norm causal attention, attention over the states, GELU MLP; learned positions; the
-embedding is also the output layer. B batch, T states (50 a second), N pieces, V = len(pieces) + 5 ids: the pieces, then end, then the four that prompt.
+embedding is also the output layer. B batch, T states (50 a second), N pieces, V = pieces + 5 ids: the pieces, then end, then the four that prompt.
 """
 
 import dataclasses
@@ -28,10 +28,10 @@ class AttentionConfig:
 
     states: int = 512
     width: int = 512
-    layers: int = 4
+    layers: int = 6
     heads: int = 8
     ffn: int = 2048
-    pieces: int = 8290
+    pieces: int = 23793
     positions: int = 200
 
     @property
@@ -54,7 +54,6 @@ class WritingLayer(nn.Module):
     """One layer. `memory` are this layer's keys and values of the states, from `remember`."""
 
     config: AttentionConfig
-    dropout: float = 0.0
 
     def setup(self):
         c = self.config
@@ -63,7 +62,6 @@ class WritingLayer(nn.Module):
         self.attn = Attention(c.heads, c.heads, head_dim, qkv_bias=True, k_bias=False, out_bias=True)
         self.cross = CrossAttention(c.heads, head_dim, c.width)
         self.mlp = GeluMLP(c.ffn)
-        self.drop = nn.Dropout(self.dropout, deterministic=self.dropout == 0)
 
     def remember(self, states_BTD: jax.Array) -> KVCache:
         """States -> keys and values, once for a whole text."""
@@ -71,22 +69,21 @@ class WritingLayer(nn.Module):
 
     def __call__(self, x_BND, mask_BNM, memory: KVCache, valid_BT, cache: KVCache | None = None, write_at_B=None):
         attended_BND, cache = self.attn(self.attn_norm(x_BND), mask_BNM, None, cache, write_at_B)
-        x_BND = x_BND + self.drop(attended_BND)
-        x_BND = x_BND + self.drop(self.cross(self.cross_norm(x_BND), memory, valid_BT[:, None, :]))
-        return x_BND + self.drop(self.mlp(self.mlp_norm(x_BND))), cache
+        x_BND = x_BND + attended_BND
+        x_BND = x_BND + self.cross(self.cross_norm(x_BND), memory, valid_BT[:, None, :])
+        return x_BND + self.mlp(self.mlp_norm(x_BND)), cache
 
 
 class AttentionAdaptor(nn.Module):
-    """States and the text so far -> logits of the next piece. `dropout` is for training, and then needs an rng of that name."""
+    """States and the text so far -> logits of the next piece."""
 
     config: AttentionConfig
-    dropout: float = 0.0
 
     def setup(self):
         c = self.config
         self.embedding = self.param("embedding", nn.initializers.normal(0.02), (c.vocabulary, c.width))
         self.positions = self.param("positions", nn.initializers.normal(0.02), (c.positions, c.width))
-        self.layers = [WritingLayer(c, self.dropout, name=f"layer_{i}") for i in range(c.layers)]
+        self.layers = [WritingLayer(c, name=f"layer_{i}") for i in range(c.layers)]
         self.norm = nn.LayerNorm(epsilon=_NORM_EPS)
 
     def __call__(self, states_BTD: jax.Array, valid_BT: jax.Array, ids_BN: jax.Array) -> jax.Array:

@@ -13,12 +13,14 @@ import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from mdmspeech.audio.features import WHISPER_HOP, WHISPER_RATE, whisper_log_mel
 from mdmspeech.errors import UserError
 from mdmspeech.nn.attention import Attention
 from mdmspeech.nn.mlp import GeluMLP
 from mdmspeech.nn.stack import LayerStack
 
 _NORM_EPS = 1e-5
+TAIL = 1.0  # seconds of silence after each wave, see `encode_waves`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,6 +98,21 @@ class SpeechEncoder(nn.Module):
         layer_kwargs = FrozenDict(num_heads=config.num_heads, ffn_dim=config.ffn_dim)
         x_BTD, _ = LayerStack(EncoderLayer, layer_kwargs, config.num_layers, config.scan_layers, name="layers")(x_BTD, mask_BTS)
         return nn.LayerNorm(epsilon=_NORM_EPS, name="norm")(x_BTD)
+
+
+def encode_waves(encoder: SpeechEncoder, params, waves_BN: jax.Array, samples_B: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """16 kHz waves, padded with zeros, and their lengths -> (states [B, T, D], bool [B, T]: which of them are real).
+
+    `TAIL` seconds of silence (less if the positions do not suffice) are heard after each wave. Whisper has only heard speech that silence follows, up to
+    30 s, and its decoder reads from it where a text ends: without any it never stops. One second is enough for one that is trained so, and costs little.
+    """
+    length = waves_BN.shape[1]
+    most = encoder.config.max_positions * 2 * WHISPER_HOP
+    padded = max(min(length + int(TAIL * WHISPER_RATE), most), length)
+    mel_BTM = whisper_log_mel(jnp.pad(waves_BN, ((0, 0), (0, padded - length))), encoder.config.num_mels)
+    heard_B = jnp.minimum(samples_B + int(TAIL * WHISPER_RATE), padded)
+    frames_BT = frame_mask(-(-heard_B // WHISPER_HOP), mel_BTM.shape[1]) & (samples_B > 0)[:, None]
+    return encoder.apply({"params": params}, mel_BTM, frames_BT), frames_BT[:, ::2]
 
 
 def frame_mask(num_frames_B: jax.Array, length: int) -> jax.Array:

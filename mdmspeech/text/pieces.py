@@ -19,18 +19,24 @@ class Pieces:
     """Encodes texts into pieces and back. pieces: in the order of their ranks, bytes first, in the printable form of byte-level BPE ("Ġ" is a space)."""
 
     def __init__(self, pieces: Sequence[str]):
-        ranks = {piece: rank for rank, piece in enumerate(pieces)}
-        merges = [pair for piece in pieces if len(piece) > 1 and (pair := _last_merge(piece, ranks))]
-        self._tokenizer = Tokenizer(models.BPE(vocab=ranks, merges=merges))
-        self._tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        self._tokenizer.decoder = decoders.ByteLevel()
+        self._ranks = {piece: rank for rank, piece in enumerate(pieces)}
+        self._writer = Tokenizer(models.BPE(vocab=self._ranks, merges=[]))
+        self._writer.decoder = decoders.ByteLevel()
+
+    @functools.cached_property
+    def _reader(self) -> Tokenizer:
+        """Only encoding needs the merges, which take half a second to find."""
+        merges = [pair for piece in self._ranks if len(piece) > 1 and (pair := _last_merge(piece, self._ranks))]
+        tokenizer = Tokenizer(models.BPE(vocab=self._ranks, merges=merges))
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        return tokenizer
 
     def __len__(self) -> int:
-        return self._tokenizer.get_vocab_size()
+        return len(self._ranks)
 
     def encode(self, text: str) -> list[int]:
         """Ids of a text, which Whisper begins with a space."""
-        return self._tokenizer.encode(" " + " ".join(text.split())).ids
+        return self._reader.encode(" " + " ".join(text.split())).ids
 
     def decode(self, ids: Sequence[int]) -> str:
         """Text of ids up to the first that is no piece."""
@@ -39,7 +45,7 @@ class Pieces:
             if int(i) >= len(self):
                 break
             known.append(int(i))
-        return " ".join(self._tokenizer.decode(known).split())
+        return " ".join(self._writer.decode(known).split())
 
 
 @functools.cache
@@ -53,7 +59,7 @@ def shipped_names() -> list[str]:
     return json.loads((resources.files("mdmspeech") / "assets" / ASSET).read_text(encoding="utf-8"))
 
 
-def english(vocabulary: Sequence[str], limit: int = 10_000) -> list[int]:
+def english(vocabulary: Sequence[str], limit: int = 30_000) -> list[int]:
     """Which of Whisper's ids are kept: all 256 bytes, and of the first `limit` pieces those that are ASCII.
 
     A piece that another's merge needs is commoner than it, so the list stays closed under merging.

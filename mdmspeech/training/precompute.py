@@ -5,17 +5,18 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from mdmspeech.audio.features import whisper_log_mel
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.data.augment import augment
+from mdmspeech.data.joined import Joined
 from mdmspeech.data.sources import questions, speech
 from mdmspeech.data.states import encode_states
 from mdmspeech.data.store import data_root
 from mdmspeech.data.tokens import fingerprint, tokenise
-from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, frame_mask
+from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
 
 RATE = 16_000
 AUGMENTED = 0.5  # share of the training questions that get noise, reverberation and another level
+JOINED = 0.15  # of these many pairs, relative to the recordings, both are heard in a row: a pause is no end
 LATE, PAUSE = 0.5, 0.8  # share that begins late and ends early, seconds of silence at most on each side: people do not speak on the button
 
 
@@ -31,20 +32,21 @@ def speech_tokens(root, model: CompactCodecModel, params, parts=("open", "answer
 
 
 def question_states(root: str | Path | None, config: SpeechEncoderConfig, params, hours: float | None = None) -> dict[str, int]:
-    """Writes `<root>/states/questions_<split>` for train (half of it augmented) and val; returns the number of states of each."""
+    """Writes `<root>/states/questions_<split>` for val and train (joined and augmented, see below); returns the number of states of each."""
     encoder = SpeechEncoder(config)
 
     @jax.jit
     def encode(waves_BN, samples_B):
-        mel = whisper_log_mel(waves_BN, config.num_mels)
-        mask = frame_mask(-(-samples_B // 160), mel.shape[1])
-        return encoder.apply({"params": params}, mel, mask)
+        return encode_waves(encoder, params, waves_BN, samples_B)
 
-    counts = {}
+    counts: dict[str, int] = {}
     for split in ("val", "train"):
         records = questions(root, split, hours if split == "train" else None)
-        change = augment_some if split == "train" else None
-        counts[split] = encode_states(records, encode, data_root(root) / "states" / f"questions_{split}", augment=change)
+        path = data_root(root) / "states" / f"questions_{split}"
+        if split == "train":
+            counts[split] = encode_states(Joined(records, JOINED), encode, path, augment=augment_some)
+        else:
+            counts[split] = encode_states(records, encode, path)
     return counts
 
 

@@ -62,13 +62,3 @@ def test_nothing_is_written_for_ever(params):
 def test_prompt_ids_are_never_written(params):
     loud = {**params, "embedding": params["embedding"].at[41:].mul(50.0)}
     assert (np.asarray(write(CONFIG, loud, speech(3, 40), jnp.ones((3, 40), bool))) <= CONFIG.end).all()
-
-
-def test_dropout_acts_in_training_only(params):
-    states, valid, ids = speech(1, 20), jnp.ones((1, 20), bool), jnp.zeros((1, 6), jnp.int32)
-    noisy = AttentionAdaptor(CONFIG, 0.5)
-    first, second = (noisy.apply({"params": params}, states, valid, ids, rngs={"dropout": jax.random.key(k)}) for k in (0, 1))
-    assert not np.allclose(first, second)
-    np.testing.assert_array_equal(
-        MODULE.apply({"params": params}, states, valid, ids), AttentionAdaptor(CONFIG, 0.0).apply({"params": params}, states, valid, ids)
-    )

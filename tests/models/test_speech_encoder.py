@@ -12,7 +12,7 @@ import pytest
 from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import encoder_config, encoder_params
 from mdmspeech.interop.tensors import read_tensors
-from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, frame_mask, sinusoids
+from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves, frame_mask, sinusoids
 from mdmspeech.nn.stack import stack_layers
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
@@ -69,3 +69,27 @@ def test_bad_input_is_named(tiny):
         apply(params, jnp.zeros((1, 42, 6)))
     with pytest.raises(UserError, match="takes 6 mel bins, got 8"):
         apply(params, jnp.zeros((1, 10, 8)))
+
+
+def test_waves_are_heard_with_silence_after_them():
+    config = SpeechEncoderConfig(num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=48, max_positions=100)
+    encoder = SpeechEncoder(config)
+    params = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 8, 80)))["params"]
+    waves = 0.1 * np.random.default_rng(0).normal(size=(2, 12_800)).astype(np.float32)
+    waves[1, 8_000:] = 0
+    states, valid = encode_waves(encoder, params, jnp.asarray(waves), jnp.array([12_800, 8_000]))
+    assert states.shape == (2, 90, 32)  # 0.8 s and one second
+    assert np.asarray(valid).sum(axis=1).tolist() == [90, 75]
+    alone, _ = encode_waves(encoder, params, jnp.asarray(waves[1:, :8_000]), jnp.array([8_000]))
+    np.testing.assert_allclose(alone[0], states[1, :75], atol=1e-5)
+    # The table of positions has room for 2 s: a wave of 1.8 s gets what is left.
+    states, valid = encode_waves(encoder, params, jnp.zeros((1, 28_800)), jnp.array([28_800]))
+    assert states.shape[1] == 100 and bool(valid.all())
+
+
+def test_a_row_without_speech_has_no_states():
+    config = SpeechEncoderConfig(num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=48, max_positions=100)
+    encoder = SpeechEncoder(config)
+    params = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 8, 80)))["params"]
+    _, valid = encode_waves(encoder, params, jnp.zeros((2, 8_000)), jnp.array([8_000, 0]))
+    assert np.asarray(valid).any(axis=1).tolist() == [True, False]

@@ -127,7 +127,7 @@ def test_spelling_task_learns_one_utterance():
 
 def test_writing_task_learns_to_write_and_to_end():
     config = AttentionConfig(states=16, width=32, layers=1, heads=2, ffn=64, pieces=12, positions=40)
-    task = WritingTask(config, None, dropout=0.0, spans=0)
+    task = WritingTask(config, None, spans=0)
     states = np.random.default_rng(0).normal(size=(2, 30, 16)).astype(np.float32)
     text = np.array([[3, 1, 4, config.end, 0], [5, 9, config.end, 0, 0]], np.int32)
     batch = {

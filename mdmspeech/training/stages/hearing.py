@@ -74,17 +74,14 @@ class WritingTask(Task):
     unit = "speech_s"
     weights = {"text": 1.0}
 
-    def __init__(
-        self, config: AttentionConfig, pipeline, *, dropout: float = 0.1, span: int = 16, spans: int = 2, smoothing: float = 0.0, start=None
-    ):
-        self.config, self.model = config, AttentionAdaptor(config, dropout)
+    def __init__(self, config: AttentionConfig, pipeline, *, span: int = 16, spans: int = 2, start=None):
+        self.config, self.model = config, AttentionAdaptor(config)
         self._pipeline, self._start = pipeline, start
-        self._span, self._spans, self._smoothing = span, spans, smoothing
+        self._span, self._spans = span, spans
 
     def init(self, rng):
-        return AttentionAdaptor(self.config).init(
-            rng, jnp.zeros((1, 4, self.config.states)), jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32)
-        )["params"]
+        states = jnp.zeros((1, 4, self.config.states))
+        return self.model.init(rng, states, jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))["params"]
 
     def warm_start(self, params):
         return params if self._start is None else overwrite(params, self._start())
@@ -96,18 +93,17 @@ class WritingTask(Task):
         return int(batch["states_valid"].sum() / 50)
 
     def loss(self, params, frozen, batch, rng, step):
-        mask_key, dropout_key = jax.random.split(rng)
         states = batch["states"].astype(jnp.float32)
-        hidden = hide_spans(mask_key, states.shape[:2], self._span, self._spans)
+        hidden = hide_spans(rng, states.shape[:2], self._span, self._spans)
         text = batch["text"]
         prompt = jnp.broadcast_to(jnp.array(self.config.prompt), (text.shape[0], len(self.config.prompt)))
         ids = jnp.concatenate([prompt, text[:, :-1]], axis=1)
         states = jnp.where(hidden[..., None], 0.0, states)
-        logits = self.model.apply({"params": params}, states, batch["states_valid"], ids, rngs={"dropout": dropout_key})
+        logits = self.model.apply({"params": params}, states, batch["states_valid"], ids)
         logits = logits[:, len(self.config.prompt) - 1 :]
         weight = batch["text_valid"].astype(jnp.float32)
         return {
-            "text": objective.masked_cross_entropy(logits, text, weight, label_smoothing=self._smoothing),
+            "text": objective.masked_cross_entropy(logits, text, weight),
             "accuracy": objective.accuracy(logits, text, weight),
         }
 
