@@ -22,7 +22,7 @@ def get_config():
     config.data = dict(batch=32)
     config.train.steps = 300
     config.train.log_every = 10
-    config.train.eval_every = 0
+    config.train.eval_every = 100
     config.train.save_every = 100
     config.optim.lr = 3e-5
     config.optim.warmup = 30

@@ -21,7 +21,7 @@ def get_config():
     config.data = dict(parts=("open", "answers"), batch=16, length=256, symbols=224, token_seconds=0.04)
     config.train.steps = 750
     config.train.log_every = 20
-    config.train.eval_every = 0
+    config.train.eval_every = 250
     config.train.save_every = 200
     config.optim.lr = 2e-3
     config.optim.warmup = 60

@@ -17,7 +17,7 @@ def get_config():
     config.data = dict(batch=32)
     config.train.steps = 1200
     config.train.log_every = 20
-    config.train.eval_every = 0
+    config.train.eval_every = 250
     config.train.save_every = 250
     config.optim.lr = 1.5e-3
     config.optim.warmup = 80

@@ -20,6 +20,7 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
+    from mdmspeech.evaluation import samples
     from mdmspeech.interop.whisper_decoder import load_whisper_decoder
     from mdmspeech.training import loop
     from mdmspeech.training.stages.build import make_task
@@ -28,7 +29,9 @@ def run(args: argparse.Namespace) -> None:
     for assignment in args.set:
         override(config, assignment)
     workdir = Path(args.workdir).expanduser()
-    loop.run(config, make_task(config, workdir, args.data, load_whisper_decoder), workdir)
+    task = make_task(config, workdir, args.data, load_whisper_decoder)
+    task.show = samples.show(config, workdir, args.data)
+    loop.run(config, task, workdir)
 
 
 def load_config(path: str):

@@ -15,6 +15,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.training import mesh as meshes
 from mdmspeech.training.checkpoint import Checkpoints
 from mdmspeech.training.feed import Fed, Feed
+from mdmspeech.training.held_out import HeldOut
 from mdmspeech.training.metrics import MetricsWriter, plot_curves
 from mdmspeech.training.optim import make_optimizer
 from mdmspeech.training.progress import Progress, clock
@@ -95,6 +96,7 @@ class _Run:
         step = make_train_step(task, optimizer, self.train.accum, config.optim.ema)
         self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated))
         self.put = lambda batch: meshes.put_batch(mesh, batch)
+        self.held_out = HeldOut(task, self.frozen, self.put)
 
         # ---- What people see --------------------------------------------------------------------------------------------
         self.writer = MetricsWriter(workdir, self.first)
@@ -191,7 +193,7 @@ class _Run:
         outdir = self.workdir / "eval" / f"{step:07d}"
         outdir.mkdir(parents=True, exist_ok=True)
         began = time.monotonic()
-        scores = self.task.evaluate(self.state.eval_params, step, outdir)
+        scores = self.held_out(self.state.eval_params) | dict(self.task.evaluate(self.state.eval_params, step, outdir))
         if scores:
             self.writer.write(step, scores, "eval")
             parts = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())

@@ -45,6 +45,9 @@ class Task:
       optimizer: rules over parameter paths ("decoder/layer_0/mlp/kernel"), first match wins; every parameter must match one.
       frozen: arrays that `loss` and `evaluate` read and nobody trains.
       unit: what `count` counts, for the rate in the log.
+      held_out: the split whose losses are computed at each evaluation, "" for none (see `held_out`).
+      show: function (params, step, outdir) -> scores that writes samples and plots at each evaluation, or None. The caller's, because what it
+        needs (voices, pictures, recognisers) is none of the loop's business.
     """
 
     name: str = "task"
@@ -52,6 +55,8 @@ class Task:
     optimizer: Sequence[Rule] = (Rule(".*"),)
     frozen: Params = {}
     unit: str = "examples"
+    held_out: str = ""
+    show: Callable[[Params, int, Path], dict[str, float]] | None = None
 
     def init(self, rng: jax.Array) -> Params:
         """Fresh parameters from a typed key. Runs inside `jax.jit`, so that large parameters are born sharded."""
@@ -78,7 +83,7 @@ class Task:
 
     def evaluate(self, params: Params, step: int, outdir: Path) -> dict[str, float]:
         """Scores of the current (averaged, if EMA is on) parameters. `outdir` exists; sample audio and plots go there."""
-        return {}
+        return self.show(params, step, outdir) if self.show else {}
 
     def count(self, batch: dict[str, np.ndarray]) -> int:
         """How many `unit`s a batch holds."""

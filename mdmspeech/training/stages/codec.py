@@ -26,9 +26,9 @@ _WAVE_TOKENS = 24  # the wave losses look at a window of this many tokens (0.96 
 class CodecTask(Task):
     """See the module docstring. `phase` is "tokens" or "wave"; `pipeline` makes the batches (see `data.crops.codec_crops`)."""
 
-    unit = "audio_s"
+    unit, held_out = "audio_s", "test"
 
-    def __init__(self, config: CompactCodecConfig, phase: str, pipeline, evaluator=None, start=None):
+    def __init__(self, config: CompactCodecConfig, phase: str, pipeline, start=None):
         if phase not in ("tokens", "wave"):
             raise ValueError(f"phase {phase!r} is not one of tokens, wave")
         self.name = f"codec_{phase}"
@@ -40,7 +40,7 @@ class CodecTask(Task):
             self.optimizer = (Rule("encoder/.*", frozen=True), Rule("decoder/phone_.*", frozen=True), Rule(".*"))
         else:
             self.optimizer = (Rule("spectral/.*", frozen=True), Rule(".*"))
-        self._pipeline, self._evaluator, self._start = pipeline, evaluator, start
+        self._pipeline, self._start = pipeline, start
 
     def init(self, rng: jax.Array):
         return self.model.init(rng)
@@ -50,9 +50,6 @@ class CodecTask(Task):
 
     def batches(self, split: str, seed: int):
         return self._pipeline(split, seed)
-
-    def evaluate(self, params, step, outdir):
-        return {} if self._evaluator is None else self._evaluator(self.model, params, step, outdir)
 
     def count(self, batch: Mapping[str, np.ndarray]) -> int:
         return int(batch["audio"].size / self.config.sample_rate)

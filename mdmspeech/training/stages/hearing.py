@@ -21,12 +21,12 @@ class SpellingTask(Task):
     """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N], text_valid bool [B, N]."""
 
     name = "hearing_ctc"
-    unit = "speech_s"
+    unit, held_out = "speech_s", "val"
     weights = {"ctc": 1.0}
 
-    def __init__(self, config: SpellingConfig, pipeline, *, span: int = 16, spans: int = 2, evaluator=None):
+    def __init__(self, config: SpellingConfig, pipeline, *, span: int = 16, spans: int = 2):
         self.config, self.model = config, SpellingAdaptor(config)
-        self._pipeline, self._evaluator = pipeline, evaluator
+        self._pipeline = pipeline
         self._span, self._spans = span, spans
 
     def init(self, rng):
@@ -37,9 +37,6 @@ class SpellingTask(Task):
 
     def count(self, batch):
         return int(batch["states_valid"].sum() / 50)
-
-    def evaluate(self, params, step, outdir):
-        return {} if self._evaluator is None else self._evaluator(self.model, params)
 
     def loss(self, params, frozen, batch, rng, step):
         states = batch["states"].astype(jnp.float32)
@@ -71,7 +68,7 @@ class WritingTask(Task):
     """
 
     name = "hearing_attention"
-    unit = "speech_s"
+    unit, held_out = "speech_s", "val"
     weights = {"text": 1.0}
 
     def __init__(self, config: AttentionConfig, pipeline, *, span: int = 16, spans: int = 2, start=None):

@@ -16,7 +16,7 @@ from mdmspeech.training.warm_start import overwrite
 class TalkerTask(Task):
     """`mode`: "mdm", "isd" or "ntp". `capacity` is the share of all positions that the output layer may be computed on."""
 
-    unit = "tokens"
+    unit, held_out = "tokens", "test"
 
     def __init__(
         self,
@@ -28,7 +28,6 @@ class TalkerTask(Task):
         distillation=None,
         capacity=0.7,
         start=None,
-        evaluator=None,
     ):
         if mode not in ("mdm", "isd", "ntp"):
             raise ValueError(f"mode {mode!r} is not one of mdm, isd, ntp")
@@ -37,7 +36,7 @@ class TalkerTask(Task):
         self.model = talker.Talker(config)
         self.distillation = distillation or {}
         self.weights = {"token": 1.0, "duration": 0.3}
-        self._pipeline, self._evaluator = pipeline, evaluator
+        self._pipeline = pipeline
         self._started = start() if start else None
         if mode == "isd":
             if self._started is None:
@@ -52,9 +51,6 @@ class TalkerTask(Task):
 
     def batches(self, split, seed):
         return self._pipeline(split, seed)
-
-    def evaluate(self, params, step, outdir):
-        return {} if self._evaluator is None else self._evaluator(self, params, step, outdir)
 
     def count(self, batch):
         return int(batch["valid"].sum())

@@ -1,0 +1,120 @@
+"""What a training run shows at each evaluation: something to hear, something to see, something to read.
+
+`show(config, workdir, root)` gives the function that `mdmspeech train` hangs on its task. Everything lands in <workdir>/eval/<step>/.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from mdmspeech.audio.wave import save_wave
+from mdmspeech.codec.compact.bound import CompactCodec
+from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.data.sources import speech
+from mdmspeech.data.states import StateStore
+from mdmspeech.errors import UserError
+from mdmspeech.evaluation import plots
+from mdmspeech.evaluation.testset import spread, wave_of
+from mdmspeech.inference.picture import save_picture
+from mdmspeech.inference.voice import Voice
+from mdmspeech.interop.release import config_from
+from mdmspeech.interop.tensors import read_json
+from mdmspeech.models import attention_adaptor, spelling_adaptor, talker
+from mdmspeech.text.pieces import shipped
+from mdmspeech.training.warm_start import load_params
+
+Show = Callable[[Any, int, Path], dict[str, float]]
+
+SENTENCES = (
+    "The capital of France is Paris.",
+    "A masked block is uncovered step by step, the surest token first.",
+    "Good morning! How are you?",
+)
+STEPS = 4  # forwards a block, for masked diffusion
+_CODEC_RUNS = ("compact_codec_wave", "compact_codec")  # beside the run, the best first
+_UTTERANCES, _TRANSCRIPTS = 3, 16
+
+
+def show(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | None:
+    """The function (params, step, outdir) -> scores of an experiment's stage; None where there is nothing to show."""
+    if config.stage == "codec":
+        return _codec(config, root)
+    if config.stage == "talker":
+        return _talker(config, workdir)
+    return _hearing(config, root) if config.stage == "hearing" else None
+
+
+def _codec(config: ConfigDict, root: str | Path | None) -> Show:
+    """Held-out recordings and what is left of them: WAV files and spectrograms."""
+    source = speech(root, tuple(config.data.parts), "test")
+    records = [source[i] for i in spread(len(source), _UTTERANCES)]
+
+    def run(params, step: int, outdir: Path) -> dict[str, float]:
+        codec = CompactCodec(CompactCodecConfig(**config.codec), params)
+        waves = [wave_of(record) for record in records]
+        tokens = codec.encode(waves)
+        for number, (record, wave, again) in enumerate(zip(records, waves, codec.decode(tokens), strict=True)):
+            save_wave(outdir / f"{number}_original.wav", wave, codec.sample_rate)
+            save_wave(outdir / f"{number}_resynthesis.wav", again, codec.sample_rate)
+            plots.spectrograms(outdir / f"{number}.png", {"original": wave, "resynthesis": again}, codec.sample_rate, record["text"])
+        return {"codes_used": float(len(np.unique(np.concatenate(tokens))))}
+
+    return run
+
+
+def _talker(config: ConfigDict, workdir: Path) -> Show | None:
+    """The sentences above, spoken: WAV files and pictures. Needs a trained codec beside the run."""
+    folder = next((workdir.parent / name for name in _CODEC_RUNS if (workdir.parent / name / "checkpoints").is_dir()), None)
+    if folder is None or config.talker.get("anchors", "paced") != "paced":
+        return None
+    sizes: Any = config_from("compact_codec", read_json(folder / "config.json")["codec"], str(folder))
+    codec = CompactCodec(sizes, load_params(folder))
+    mode = "ntp" if config.mode == "ntp" else "mdm"
+
+    def run(params, step: int, outdir: Path) -> dict[str, float]:
+        voice = Voice(talker.TalkerConfig(**config.talker), jax.device_get(params), codec, mode=mode)
+        ended = 0
+        for number, spoken in enumerate(voice.say_many(SENTENCES, steps=STEPS)):
+            ended += spoken.stop_reason != "budget"
+            try:
+                save_wave(outdir / f"{number}.wav", spoken.audio, spoken.sample_rate)
+                save_picture(outdir / f"{number}.png", spoken, SENTENCES[number])
+            except UserError:  # nothing was spoken: an untrained Talker may end at once
+                continue
+        return {"sentences_ended": ended / len(SENTENCES)}
+
+    return run
+
+
+def _hearing(config: ConfigDict, root: str | Path | None) -> Show:
+    """Validation questions as they were read and as they are written down: a text file, and the share of right words."""
+    store = StateStore(root, "questions_val")
+    rows = [store[i] for i in spread(len(store), _TRANSCRIPTS)]
+    length = max(len(row["states"]) for row in rows)
+    states = np.zeros((len(rows), length, rows[0]["states"].shape[1]), np.float32)
+    valid = np.zeros((len(rows), length), bool)
+    for b, row in enumerate(rows):
+        states[b, : len(row["states"])], valid[b, : len(row["states"])] = row["states"], True
+    write = _writer(config)
+
+    def run(params, step: int, outdir: Path) -> dict[str, float]:
+        written = write(params, states, valid)
+        lines = [f"{row['text']}\n    {text}" for row, text in zip(rows, written, strict=True)]
+        (outdir / "transcripts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        return {"transcripts_exact": sum(row["text"] == text for row, text in zip(rows, written, strict=True)) / len(rows)}
+
+    return run
+
+
+def _writer(config: ConfigDict) -> Callable[[Any, np.ndarray, np.ndarray], list[str]]:
+    if config.mode == "ctc":
+        module = spelling_adaptor.SpellingAdaptor(spelling_adaptor.SpellingConfig(**config.adaptor))
+        logits = jax.jit(lambda params, states, valid: module.apply({"params": params}, states, valid))
+        return lambda params, states, valid: spelling_adaptor.spell(logits(params, states, valid), valid)
+    sizes, pieces = attention_adaptor.AttentionConfig(**config.adaptor), shipped()
+    write = jax.jit(lambda params, states, valid: attention_adaptor.write(sizes, params, states, valid))
+    return lambda params, states, valid: [pieces.decode(ids) for ids in np.asarray(write(params, states, valid))]

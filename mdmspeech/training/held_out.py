@@ -1,0 +1,34 @@
+"""Losses on records that training never sees: the same few batches and the same random numbers at every evaluation."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mdmspeech.training.task import Params, Task
+
+BATCHES = 4
+_SEED = 7
+
+
+class HeldOut:
+    """Computes a task's loss parts on its `held_out` split. put: host batch -> device arrays (see `mesh.put_batch`)."""
+
+    def __init__(self, task: Task, frozen: Params, put: Any, batches: int = BATCHES):
+        self._task, self._frozen, self._put, self._count = task, frozen, put, batches
+        self._loss = jax.jit(lambda params, frozen, batch, rng: task.loss(params, frozen, batch, rng, jnp.int32(0)))
+
+    def __call__(self, params: Params) -> dict[str, float]:
+        """{"held_out/<part>": sum of numerators / sum of denominators}; empty if the task has no such split."""
+        if not self._task.held_out:
+            return {}
+        data = self._task.batches(self._task.held_out, _SEED)
+        sums: dict[str, list[float]] = {}
+        for index in range(self._count):
+            batch = {name: value for name, value in next(data).items() if value.dtype.kind in "biuf"}
+            losses = self._loss(params, self._frozen, self._put(batch), jax.random.fold_in(jax.random.key(_SEED), index))
+            for name, (numerator, denominator) in jax.device_get(losses).items():
+                total = sums.setdefault(name, [0.0, 0.0])
+                total[0] += float(numerator)
+                total[1] += float(denominator)
+        return {f"held_out/{name}": above / below for name, (above, below) in sums.items() if below}

@@ -1,0 +1,66 @@
+"""What a training run shows: files to hear, to see and to read, made from the parameters it is given."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from mdmspeech.audio.wave import load_wave
+from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.data.store import write_shard
+from mdmspeech.evaluation import samples
+from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
+
+CODEC = CompactCodecConfig(
+    n_mels=16, encoder_width=16, encoder_layers=1, decoder_width=16, decoder_layers=2, frame_width=16, head_dim=16, phones=4
+)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """A corpus of four recordings, half of them held out."""
+    rng = np.random.default_rng(0)
+    rows = [
+        (
+            {"id": f"r{i}", "text": f"text {i}", "rate": 24_000, "split": "test" if i % 2 else "train"},
+            (3000 * rng.normal(size=9600 + 960 * i)).astype(np.int16),
+        )
+        for i in range(4)
+    ]
+    write_shard(tmp_path / "raw" / "open", "00000-0", rows)
+    return tmp_path
+
+
+def test_codec(root, tmp_path):
+    config = ConfigDict({"stage": "codec", "codec": dataclasses.asdict(CODEC), "data": {"parts": ("open",)}})
+    scores = samples.show(config, tmp_path / "run", root)(jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)), 5, tmp_path)
+    assert scores["codes_used"] >= 1
+    for number, length in ((0, 10_560), (1, 12_480)):  # the two held-out ones
+        assert len(load_wave(str(tmp_path / f"{number}_original.wav"), 24_000)) == length
+        assert len(load_wave(str(tmp_path / f"{number}_resynthesis.wav"), 24_000)) == -(-length // 960) * 960
+        assert (tmp_path / f"{number}.png").stat().st_size > 1000
+
+
+def test_hearing(root, tmp_path):
+    states = np.random.default_rng(1).normal(size=(50, 16)).astype(np.float16)
+    (root / "states").mkdir()
+    states.tofile(root / "states" / "questions_val.f16")
+    records = [{"id": "a", "text": "One.", "answer": "", "states": 20}, {"id": "b", "text": "Two.", "answer": "", "states": 30}]
+    (root / "states" / "questions_val.json").write_text(json.dumps({"width": 16, "records": records}))
+    sizes = SpellingConfig(states=16, width=64, layers=1)
+    params = SpellingAdaptor(sizes).init(jax.random.key(0), jnp.zeros((1, 8, 16)), jnp.ones((1, 8), bool))["params"]
+    config = ConfigDict({"stage": "hearing", "mode": "ctc", "adaptor": dataclasses.asdict(sizes)})
+    scores = samples.show(config, tmp_path / "run", root)(params, 5, tmp_path)
+    assert 0 <= scores["transcripts_exact"] <= 1
+    lines = (tmp_path / "transcripts.txt").read_text().splitlines()
+    assert lines[0] == "One." and lines[2] == "Two."
+
+
+def test_a_talker_without_a_codec_beside_it_shows_nothing(root, tmp_path):
+    config = ConfigDict({"stage": "talker", "mode": "mdm", "talker": {"anchors": "paced"}})
+    assert samples.show(config, tmp_path / "run", root) is None
