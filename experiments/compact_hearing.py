@@ -18,6 +18,7 @@ def get_config():
     config.mode = "attention"
     config.adaptor = dict(states=512, width=512, layers=6, heads=8, ffn=2048, pieces=23793, positions=200)
     config.start_layers = (0, 1, 2, 3, 4, 5)  # of Whisper's decoder
+    config.start_share = 0.25  # the release has so much of Whisper's own weights, see `mdmspeech release`
     config.training = dict(span=8, spans=1)
     config.data = dict(batch=32)
     config.train.steps = 300

@@ -76,9 +76,23 @@ def part_of_run(workdir: str, name: str):
     kind = adaptors[config.get("mode", "ctc")] if name == "adaptor" else kinds[name]
     sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in config[section].items()}
     try:
-        return Part(kind, KINDS[kind][0](**sizes), load_params(folder))
+        part = Part(kind, KINDS[kind][0](**sizes), load_params(folder))
+        return _mixed(part, config) if config.get("start_share") else part
     except TypeError as error:
         raise UserError(f"{folder / 'config.json'} has sizes that no {kind} has ({error})") from error
+
+
+def _mixed(part, config):
+    """The part with `start_share` of what it started from (Wortsman et al. 2022, arXiv 2109.01903): it keeps more of what its corpus does not have."""
+    import dataclasses
+
+    import jax
+
+    from mdmspeech.interop.whisper_decoder import load_whisper_decoder
+
+    share = float(config["start_share"])
+    start = load_whisper_decoder(part.config, tuple(config["start_layers"]))
+    return dataclasses.replace(part, params=jax.tree.map(lambda now, then: (1 - share) * now + share * then, part.params, start))
 
 
 def codec_part(source: str):

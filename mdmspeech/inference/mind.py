@@ -18,6 +18,7 @@ from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
 
 PROMPTS = (32, 64, 128, 256, 512)  # padded lengths of a question with the end of its turn
 MAX_NEW = 96  # tokens of an answer
+_LONG_PERIOD = 6  # tokens, see `goes_in_circles`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,7 @@ class Mind:
 
     Args:
       config, params, tokenizer: the Thinker. system, examples: see `text.prompts`. max_new: longest answer in tokens.
+      end_circles: end an answer that repeats itself, see `goes_in_circles`.
     """
 
     def __init__(
@@ -44,8 +46,10 @@ class Mind:
         system: str,
         examples: Sequence[tuple[str, str]] = (),
         max_new: int = MAX_NEW,
+        end_circles: bool = True,
     ):
         self.tokenizer, self.max_new = tokenizer, max_new
+        self._ended = goes_in_circles if end_circles else lambda ids: False
         self._thinker = Thinker(config)
         self._params = jax.tree.map(jnp.asarray, params)
         before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
@@ -79,12 +83,16 @@ class Mind:
 
     def answer(self, state: generation.ThinkerState) -> Iterator[Piece]:
         """The answer of a one-row state, greedily, token by token. The state is used up."""
-        stream = self.tokenizer.stream()
+        stream, written = self.tokenizer.stream(), []
         for count in range(1, self.max_new + 1):
             token_B = self._best(state.logits_BV)
             token_id = int(token_B[0])
             if token_id in self.tokenizer.stop_ids:
                 yield Piece(stream.flush(), True, count - 1)
+                return
+            written.append(token_id)
+            if self._ended(written):
+                yield Piece(stream.push(token_id) + stream.flush(), True, count)
                 return
             state = self._advance(params=self._params, state=state, token_B=token_B)  # runs on while the caller has the text
             yield Piece(stream.push(token_id), False, count)
@@ -101,7 +109,9 @@ class Mind:
             )  # fmt: skip
             tokens, lengths, stopped = (np.asarray(x) for x in (out.tokens_BN, out.lengths_B, out.stopped_B))
             for b, i in enumerate(rows):
-                answers[i] = self.tokenizer.decode(tokens[b, : lengths[b] - int(stopped[b])].tolist()).strip()
+                ids = tokens[b, : lengths[b] - int(stopped[b])].tolist()
+                end = next((n for n in range(1, len(ids) + 1) if self._ended(ids[:n])), len(ids))
+                answers[i] = self.tokenizer.decode(ids[:end]).strip()
         return answers
 
     def warm_up(self) -> None:
@@ -124,3 +134,15 @@ class Mind:
     def _room(self, width: int) -> int:
         """Cache columns for the prefix, a question and its answer, in whole 64s."""
         return -(-(self._prefix_length + width + self.max_new) // 64) * 64
+
+
+def goes_in_circles(ids: Sequence[int]) -> bool:
+    """Whether a text ends in its own repetition: two equal stretches of 6 tokens or more, or four equal shorter ones. A small Thinker that has begun
+    to repeat itself does not stop; everybody else has noticed by then.
+    """
+    for period in range(1, len(ids) // 2 + 1):
+        copies = 2 if period >= _LONG_PERIOD else 4
+        tail = list(ids[-period * copies :])
+        if len(tail) == period * copies and tail == tail[-period:] * copies:
+            return True
+    return False

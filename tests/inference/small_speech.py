@@ -99,11 +99,11 @@ def chat_tokenizer() -> ChatTokenizer:
     return ChatTokenizer(tokenizer, TEMPLATE, [vocabulary["</s>"]])
 
 
-def mind() -> Mind:
-    """A random Thinker that writes known words and stops after a while."""
+def mind(end_circles: bool = False) -> Mind:
+    """A random Thinker that writes known words, the same again and again if it may, and stops after a while."""
     params = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
     params["embedding"]["embedding"] = params["embedding"]["embedding"] * 40
-    return Mind(THINKER, params, chat_tokenizer(), "be kind", max_new=12)
+    return Mind(THINKER, params, chat_tokenizer(), "be kind", max_new=12, end_circles=end_circles)
 
 
 def encoder_params():

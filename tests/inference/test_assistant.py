@@ -107,7 +107,7 @@ def test_the_stack_adaptor_answers_without_a_transcript(assistant):
     module = StackAdaptor(32, 5, 16)
     params = module.init(jax.random.key(0), jnp.zeros((1, 5, 32)))["params"]
     ear = stack_ear(ENCODER, encoder_params(), module, params)
-    assert ear.listen(question(1.0)).vectors.shape == (10, 32)
+    assert ear.listen(question(1.0)).vectors.shape == (20, 32)  # ten a second, and the second of silence after it
     vectors = Assistant("vectors", {"mdm": assistant.voice}, lambda: ear, mind)
     reply = vectors.chat(question(1.0))
     assert reply.heard is None and reply.text
