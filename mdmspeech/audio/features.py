@@ -89,11 +89,27 @@ def whisper_log_mel(wave_BN: jax.Array, num_mels: int = 80, *, end: str = "silen
         padded_BN = jnp.pad(_reflect(wave_BN, half)[:, : half + wave_BN.shape[1]], ((0, 0), (0, half)))
     else:
         raise UserError(f"end must be 'silence' or 'reflect', got {end!r}")
-    spectrum = stft(padded_BN, WHISPER_FFT, WHISPER_HOP)[:, : wave_BN.shape[1] // WHISPER_HOP]  # the last frame is dropped
-    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    mel_BTM = jnp.log10(jnp.maximum(power @ _filters(WHISPER_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
-    loudest_B11 = mel_BTM.max(axis=(1, 2), keepdims=True)
-    return (jnp.maximum(mel_BTM, loudest_B11 - 8.0) + 4.0) / 4.0
+    mel_BTM = _log10_mel(padded_BN, wave_BN.shape[1] // WHISPER_HOP, num_mels)
+    return _compress(mel_BTM, mel_BTM.max(axis=(1, 2), keepdims=True))
+
+
+def s3_log_mel(wave_BN: jax.Array, samples_B: jax.Array, num_mels: int = 128) -> jax.Array:
+    """Features of the S3 speech tokenizer [B, floor(N / 160), num_mels] of 16 kHz waves: Whisper's with `end="reflect"`, for ragged rows.
+
+    Each row has the features it has alone (its own end is reflected, its own maximum clips), and zeros behind.
+
+    Args:
+      wave_BN: what stands behind the end of a row is not looked at.
+      samples_B: int, length of each row: more than 200 samples (it is traced, so the caller checks it).
+    """
+    half, count = WHISPER_FFT // 2, wave_BN.shape[1] // WHISPER_HOP
+    last_B1 = samples_B[:, None] - 1
+    place_1P = jnp.abs(jnp.arange(wave_BN.shape[1] + 2 * half) - half)[None, :]
+    place_BP = jnp.maximum(last_B1 - jnp.abs(last_B1 - place_1P), 0)
+    mel_BTM = _log10_mel(jnp.take_along_axis(wave_BN, place_BP, axis=1), count, num_mels)
+    real_BT1 = (jnp.arange(count)[None, :] < samples_B[:, None] // WHISPER_HOP)[:, :, None]
+    loudest_B11 = jnp.where(real_BT1, mel_BTM, -jnp.inf).max(axis=(1, 2), keepdims=True)
+    return jnp.where(real_BT1, _compress(mel_BTM, loudest_B11), 0.0)
 
 
 def pad_waves(waves: list[np.ndarray], length: int) -> np.ndarray:
@@ -114,6 +130,17 @@ def _reflect(wave_BN: jax.Array, pad: int) -> jax.Array:
     if wave_BN.shape[1] <= pad:
         raise UserError(f"a wave of {wave_BN.shape[1]} samples is too short for features; more than {pad} are needed")
     return jnp.pad(wave_BN, ((0, 0), (pad, pad)), mode="reflect")
+
+
+def _log10_mel(padded_BN: jax.Array, count: int, num_mels: int) -> jax.Array:
+    """log10 of the first `count` frames' mel power [B, count, num_mels], of waves that are already padded for centred frames."""
+    spectrum = stft(padded_BN, WHISPER_FFT, WHISPER_HOP)[:, :count]  # the last frame is dropped
+    power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
+    return jnp.log10(jnp.maximum(power @ _filters(WHISPER_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
+
+
+def _compress(mel_BTM: jax.Array, loudest_B11: jax.Array) -> jax.Array:
+    return (jnp.maximum(mel_BTM, loudest_B11 - 8.0) + 4.0) / 4.0
 
 
 @functools.cache
