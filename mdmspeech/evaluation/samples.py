@@ -21,7 +21,6 @@ from mdmspeech.evaluation import plots
 from mdmspeech.evaluation.testset import spread, wave_of
 from mdmspeech.inference.picture import save_picture
 from mdmspeech.inference.voice import Voice
-from mdmspeech.interop.release import config_from
 from mdmspeech.interop.tensors import read_json
 from mdmspeech.models import attention_adaptor, spelling_adaptor, talker
 from mdmspeech.text.pieces import shipped
@@ -71,8 +70,9 @@ def _talker(config: ConfigDict, workdir: Path) -> Show | None:
     folder = next((workdir.parent / name for name in _CODEC_RUNS if (workdir.parent / name / "checkpoints").is_dir()), None)
     if folder is None or config.talker.get("anchors", "paced") != "paced":
         return None
-    sizes: Any = config_from("compact_codec", read_json(folder / "config.json")["codec"], str(folder))
-    codec = CompactCodec(sizes, load_params(folder))
+    stored = read_json(folder / "config.json")["codec"]  # only what differs from the defaults
+    sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+    codec = CompactCodec(CompactCodecConfig(**sizes), load_params(folder))
     mode = "ntp" if config.mode == "ntp" else "mdm"
 
     def run(params, step: int, outdir: Path) -> dict[str, float]:
