@@ -12,6 +12,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mdmspeech.audio.wave import save_wave
+from mdmspeech.codec.buckets import stack
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.data.sources import speech
@@ -95,10 +96,7 @@ def _hearing(config: ConfigDict, root: str | Path | None) -> Show:
     store = StateStore(root, "questions_val")
     rows = [store[i] for i in spread(len(store), _TRANSCRIPTS)]
     length = max(len(row["states"]) for row in rows)
-    states = np.zeros((len(rows), length, rows[0]["states"].shape[1]), np.float32)
-    valid = np.zeros((len(rows), length), bool)
-    for b, row in enumerate(rows):
-        states[b, : len(row["states"])], valid[b, : len(row["states"])] = row["states"], True
+    states, valid = stack([row["states"] for row in rows], length, len(rows), np.float32)
     write = _writer(config)
 
     def run(params, step: int, outdir: Path) -> dict[str, float]:

@@ -65,9 +65,11 @@ class Feed:
                 batch = dict(next(batches))
                 units = count(batch)
                 ids = [str(i) for i in np.atleast_1d(batch.pop("id", []))]
-                arrays = {
-                    k: v for k, v in batch.items() if np.issubdtype(np.asarray(v).dtype, np.number) or np.asarray(v).dtype == np.bool_
-                }
-                self._queue.put(Fed(put(arrays), ids, units, batches.get_state()))
+                self._queue.put(Fed(put(numbers_of(batch)), ids, units, batches.get_state()))
         except BaseException as error:  # raised again where the batch is asked for, StopIteration included
             self._queue.put(error)
+
+
+def numbers_of(batch: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a batch that can go to a device: numbers and booleans."""
+    return {k: v for k, v in batch.items() if np.issubdtype(np.asarray(v).dtype, np.number) or np.asarray(v).dtype == np.bool_}

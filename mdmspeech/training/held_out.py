@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mdmspeech.training.feed import numbers_of
 from mdmspeech.training.task import Params, Task
 
 BATCHES = 4
@@ -25,8 +26,7 @@ class HeldOut:
         data = self._task.batches(self._task.held_out, _SEED)
         sums: dict[str, list[float]] = {}
         for index in range(self._count):
-            batch = {name: value for name, value in next(data).items() if value.dtype.kind in "biuf"}
-            losses = self._loss(params, self._frozen, self._put(batch), jax.random.fold_in(jax.random.key(_SEED), index))
+            losses = self._loss(params, self._frozen, self._put(numbers_of(next(data))), jax.random.fold_in(jax.random.key(_SEED), index))
             for name, (numerator, denominator) in jax.device_get(losses).items():
                 total = sums.setdefault(name, [0.0, 0.0])
                 total[0] += float(numerator)

@@ -5,6 +5,8 @@ learns to write from nothing. In both the Thinker takes no part, so a minute of 
 is back-propagated through it (method.md section 3). In all the speech encoder is frozen and its states were computed once.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -17,11 +19,23 @@ from mdmspeech.training.task import Task
 from mdmspeech.training.warm_start import overwrite
 
 
-class SpellingTask(Task):
+class _StatesTask(Task):
+    """What all three share: batches of encoder states from `_pipeline(split, seed)`, counted in seconds of speech."""
+
+    unit = "speech_s"
+    _pipeline: Callable
+
+    def batches(self, split, seed):
+        return self._pipeline(split, seed)
+
+    def count(self, batch):
+        return int(batch["states_valid"].sum() / 50)
+
+
+class SpellingTask(_StatesTask):
     """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N], text_valid bool [B, N]."""
 
-    name = "hearing_ctc"
-    unit, held_out = "speech_s", "val"
+    name, held_out = "hearing_ctc", "val"
     weights = {"ctc": 1.0}
 
     def __init__(self, config: SpellingConfig, pipeline, *, span: int = 16, spans: int = 2):
@@ -31,12 +45,6 @@ class SpellingTask(Task):
 
     def init(self, rng):
         return self.model.init(rng, jnp.zeros((1, 8, self.config.states)), jnp.ones((1, 8), bool))["params"]
-
-    def batches(self, split, seed):
-        return self._pipeline(split, seed)
-
-    def count(self, batch):
-        return int(batch["states_valid"].sum() / 50)
 
     def loss(self, params, frozen, batch, rng, step):
         states = batch["states"].astype(jnp.float32)
@@ -61,14 +69,13 @@ def hide_spans(rng: jax.Array, shape: tuple[int, int], span: int, spans: int) ->
     return jnp.any((place >= start) & (place < start + size), axis=1)
 
 
-class WritingTask(Task):
+class WritingTask(_StatesTask):
     """Next-piece cross-entropy of the attention adaptor. Batches: states, states_valid as above; text int32 [B, N] (pieces, then the end), text_valid.
 
     start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`; None starts from nothing.
     """
 
-    name = "hearing_attention"
-    unit, held_out = "speech_s", "val"
+    name, held_out = "hearing_attention", "val"
     weights = {"text": 1.0}
 
     def __init__(self, config: AttentionConfig, pipeline, *, span: int = 16, spans: int = 2, start=None):
@@ -82,12 +89,6 @@ class WritingTask(Task):
 
     def warm_start(self, params):
         return params if self._start is None else overwrite(params, self._start())
-
-    def batches(self, split, seed):
-        return self._pipeline(split, seed)
-
-    def count(self, batch):
-        return int(batch["states_valid"].sum() / 50)
 
     def loss(self, params, frozen, batch, rng, step):
         states = batch["states"].astype(jnp.float32)
@@ -105,7 +106,7 @@ class WritingTask(Task):
         }
 
 
-class ThroughThinkerTask(Task):
+class ThroughThinkerTask(_StatesTask):
     """The paper's stage 1 without LoRA: stack adaptor -> frozen Thinker -> cross-entropy on the assistant's turn.
 
     Batches: states, states_valid as above; before int32 [P] and after int32 [Q] (the chat prompt around the placeholder, equal for all), answer int32
@@ -113,7 +114,6 @@ class ThroughThinkerTask(Task):
     """
 
     name = "hearing_lm"
-    unit = "speech_s"
     weights = {"answer": 1.0}
 
     def __init__(self, adaptor: StackAdaptor, states: int, thinker_params, embed, forward, prompt, pipeline):
@@ -124,12 +124,6 @@ class ThroughThinkerTask(Task):
 
     def init(self, rng):
         return self.model.init(rng, jnp.zeros((1, 10, self._states)))["params"]
-
-    def batches(self, split, seed):
-        return self._pipeline(split, seed)
-
-    def count(self, batch):
-        return int(batch["states_valid"].sum() / 50)
 
     def loss(self, params, frozen, batch, rng, step):
         thinker, rows = frozen["thinker"], batch["states"].shape[0]
