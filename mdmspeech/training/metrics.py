@@ -2,25 +2,35 @@
 
 import json
 import math
-from pathlib import Path
+import tempfile
+import time
+from typing import Any
 
 import tensorboardX
+from etils import epath
+
+_UPLOAD_EVERY_S = 60.0
 
 
 class MetricsWriter:
     """Appends scalars of a run to `<workdir>/metrics.jsonl` and `<workdir>/tensorboard/`.
+
+    Object storage cannot append: if the workdir is there ("gs://..."), both are written to a local folder and copied once a minute.
 
     Args:
       first_step: the step the run (re)starts from; lines of later steps, left by a run that was killed, are dropped, so that a
         resumed run leaves the same file as an uninterrupted one.
     """
 
-    def __init__(self, workdir: Path, first_step: int = 0):
-        self._path = Path(workdir) / "metrics.jsonl"
-        kept = [row for row in read_metrics(self._path) if row["step"] <= first_step]
-        self._path.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        self._file = self._path.open("a")
-        self._board = tensorboardX.SummaryWriter(str(Path(workdir) / "tensorboard"), purge_step=first_step + 1, write_to_disk=True)
+    def __init__(self, workdir: Any, first_step: int = 0):
+        self._workdir = epath.Path(workdir)
+        self._local = epath.Path(tempfile.mkdtemp(prefix="metrics-")) if is_remote(workdir) else self._workdir
+        kept = [row for row in read_metrics(self._workdir / "metrics.jsonl") if row["step"] <= first_step]
+        path = self._local / "metrics.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._file = path.open("a")
+        self._board = tensorboardX.SummaryWriter(str(self._local / "tensorboard"), purge_step=first_step + 1, write_to_disk=True)
+        self._uploaded = time.monotonic()
 
     def write(self, step: int, values: dict[str, float], prefix: str = "train") -> None:
         """Records `{prefix}/{name}: value` for the state after `step` updates. Non-finite values become null in the JSON lines."""
@@ -30,15 +40,42 @@ class MetricsWriter:
             self._board.add_scalar(f"{prefix}/{name}", float(value), step)
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
+        if time.monotonic() - self._uploaded > _UPLOAD_EVERY_S:
+            self.upload()
+
+    def upload(self) -> None:
+        """Copies both to the workdir, if that is on object storage."""
+        if self._local != self._workdir:
+            self._board.flush()
+            upload(self._local, self._workdir)
+        self._uploaded = time.monotonic()
 
     def close(self) -> None:
         """Flushes and closes both."""
         self._file.close()
         self._board.close()
+        self.upload()
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
+def is_remote(path: Any) -> bool:
+    """Whether a path is on object storage ("gs://bucket/run")."""
+    return "://" in str(path)
+
+
+def upload(source: Any, target: Any) -> None:
+    """Copies every file below `source` to the same place below `target`."""
+    source, target = epath.Path(source), epath.Path(target)
+    target.mkdir(parents=True, exist_ok=True)
+    for item in source.iterdir():
+        if item.is_dir():
+            upload(item, target / item.name)
+        else:
+            (target / item.name).write_bytes(item.read_bytes())
+
+
+def read_metrics(path: Any) -> list[dict[str, float]]:
     """Rows of a `metrics.jsonl`; [] if there is none. A last line cut short by a kill is left out."""
+    path = epath.Path(path)
     if not path.exists():
         return []
     rows = []
@@ -50,9 +87,9 @@ def read_metrics(path: Path) -> list[dict[str, float]]:
     return rows
 
 
-def plot_curves(workdir: Path, title: str = "") -> Path | None:
+def plot_curves(workdir: Any, title: str = "") -> Any:
     """Draws every series of `metrics.jsonl` (a panel each: training parts and scores) to `<workdir>/curves.png`; None if empty."""
-    rows = read_metrics(Path(workdir) / "metrics.jsonl")
+    rows = read_metrics(epath.Path(workdir) / "metrics.jsonl")
     names = sorted({key for row in rows for key in row if key != "step"}, key=lambda n: (n.split("/")[0] != "train", n))
     if not names:
         return None
@@ -70,6 +107,7 @@ def plot_curves(workdir: Path, title: str = "") -> Path | None:
         axis.set_title(name, fontsize=9)
         axis.grid(alpha=0.3)
     figure.suptitle(title)
-    target = Path(workdir) / "curves.png"
-    figure.savefig(target, dpi=80)
+    target = epath.Path(workdir) / "curves.png"
+    with target.open("wb") as file:
+        figure.savefig(file, dpi=80, format="png")
     return target

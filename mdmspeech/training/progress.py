@@ -1,10 +1,12 @@
 """What a person sees while it trains: a bar in a terminal, plain lines in a log file."""
 
 import sys
-import time
 from typing import TextIO
 
 from tqdm import tqdm
+
+# Shares, shown in percent and with a name people understand; all else of a report is a plain number.
+_SHARES = {"mfu": "MFU", "data_wait": "data wait", "host": "host", "goodput": "goodput", "padding": "padding"}
 
 
 class Progress:
@@ -22,7 +24,7 @@ class Progress:
         self._total, self._unit, self._limit_s = total, unit, limit_s
         self._stream = stream or sys.stderr
         self._bar = tqdm(total=total, initial=start, file=self._stream, unit="step", dynamic_ncols=True) if self._stream.isatty() else None
-        self._restart()
+        self._units = self._steps = 0  # since the last report
 
     def advance(self, units: int) -> None:
         """One update was done on `units` units."""
@@ -31,12 +33,17 @@ class Progress:
         if self._bar is not None:
             self._bar.update(1)
 
-    def report(self, step: int, values: dict[str, float], elapsed_s: float) -> dict[str, float]:
-        """Shows the values of `step`; returns the rates since the last report: {unit}_per_s and s_per_step."""
-        since = max(time.monotonic() - self._since - self._paused, 1e-9)
-        s_per_step, rate = since / max(self._steps, 1), self._units / since
-        self._restart()
-        parts = "  ".join(f"{name} {value:.4g}" for name, value in values.items())
+    def report(self, step: int, values: dict[str, float], since_s: float, elapsed_s: float) -> dict[str, float]:
+        """Shows the values of `step`; returns the rates since the last report: {unit}_per_s and s_per_step.
+
+        Args:
+          since_s: training seconds since the last report; compiling, evaluating and saving are not training.
+          elapsed_s: training seconds of the whole run.
+        """
+        since_s = max(since_s, 1e-9)
+        s_per_step, rate = since_s / max(self._steps, 1), self._units / since_s
+        self._units = self._steps = 0
+        parts = "  ".join(_show(name, value) for name, value in values.items())
         if self._bar is not None:
             self._bar.set_postfix_str(f"{parts}  {rate:,.0f} {self._unit}/s")
         else:
@@ -44,14 +51,6 @@ class Progress:
             left = min(left, max(self._limit_s - elapsed_s, 0.0)) if self._limit_s else left
             self.say(f"step {step}/{self._total}  {parts}  {rate:,.0f} {self._unit}/s  {s_per_step:.3g} s/step  left {clock(left)}")
         return {f"{self._unit}_per_s": rate, "s_per_step": s_per_step}
-
-    def _restart(self) -> None:
-        self._since, self._paused = time.monotonic(), 0.0
-        self._units = self._steps = 0  # since then
-
-    def exclude(self, seconds: float) -> None:
-        """That much time since the last report was not training (evaluation, saving): it does not count in the rate."""
-        self._paused += seconds
 
     def say(self, line: str) -> None:
         """A message on its own line."""
@@ -64,6 +63,10 @@ class Progress:
         """Leaves the bar as it is."""
         if self._bar is not None:
             self._bar.close()
+
+
+def _show(name: str, value: float) -> str:
+    return f"{_SHARES[name]} {100 * value:.3g} %" if name in _SHARES else f"{name} {value:.4g}"
 
 
 def clock(seconds: float) -> str:
