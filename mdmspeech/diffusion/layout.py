@@ -10,14 +10,24 @@ give zeros, not NaN, in the attention that uses it. B batch, L length, P blocks,
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mdmspeech.errors import UserError
 
 CLEAN = 0
 NOISY = 1
 NO_END = 2**30  # "this row has no known end": larger than any position
+
+
+class Places(NamedTuple):
+    """What `allow` compares, a vector a field: int32 [T] each, numpy, so that kernels can read off their tiles before anything runs."""
+
+    stream_T: np.ndarray
+    block_T: np.ndarray
 
 
 def block_index(positions, block: int):
@@ -56,13 +66,26 @@ def causal_mask(length: int, valid_BL: jax.Array | None = None) -> jax.Array:
     return block_causal_mask(length, 1, valid_BL)
 
 
+def two_stream(length: int, block: int) -> Places:
+    """Places of the layout [noisy ; clean] of the same L positions, T = 2L.
+
+    In packed rows these are the row's own blocks: exact where every segment starts at a multiple of the block, because then the
+    blocks of one segment keep their order and no two segments share one.
+    """
+    block_L = block_index(np.arange(length, dtype=np.int32), block)
+    return Places(np.repeat(np.array([NOISY, CLEAN], np.int32), length), np.concatenate([block_L, block_L]))
+
+
 def two_stream_mask(length: int, block: int, valid_BL: jax.Array | None = None) -> jax.Array:
     """bool [B or 1, 2L, 2L] for the layout [noisy ; clean] of the same L positions (see `allow`); `valid_BL` holds for both halves."""
-    block_L = block_index(jnp.arange(length), block)
-    blocks = jnp.concatenate([block_L, block_L])
-    streams = jnp.repeat(jnp.array([NOISY, CLEAN]), length)
+    streams, blocks = (jnp.asarray(vector) for vector in two_stream(length, block))
     mask = allow(streams[:, None], blocks[:, None], streams[None, :], blocks[None, :])
-    return _with_padding(mask, None if valid_BL is None else jnp.concatenate([valid_BL, valid_BL], axis=1))
+    return _with_padding(mask, None if valid_BL is None else twice(valid_BL))
+
+
+def twice(x_BL: jax.Array) -> jax.Array:
+    """[B, L, ...] -> [B, 2L, ...]: what both copies of a token share (segment ids, positions, validity, conditions)."""
+    return jnp.concatenate([x_BL, x_BL], axis=1)
 
 
 def two_stream_positions(length: int) -> jax.Array:
