@@ -18,7 +18,7 @@ HOURS ?=
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test lint format data data-parts train-compact eval-compact freeze clean
+.PHONY: help demo demo-check test test-full lint format data data-parts train-compact eval-compact freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +33,9 @@ demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogni
 
 test: lint ## lint, then all tests (under 20 minutes on 2 cores)
 	$(BIN)/python -m pytest -q
+
+test-full: $(VENV)/.ready-dev ## the long forms of what `make test` has in short: every mesh of eight devices, ...
+	$(BIN)/python -m pytest -q -m full
 
 lint: $(VENV)/.ready-dev ## formatting, ruff, mypy
 	$(BIN)/ruff format --check --quiet .

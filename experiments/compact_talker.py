@@ -18,7 +18,7 @@ def get_config():
     config.masking = dict(name="bernoulli", low=0.3, high=1.0)
     config.distillation = {}
     config.capacity = 0.75
-    config.data = dict(parts=("open", "answers"), batch=16, length=256, symbols=224, token_seconds=0.04)
+    config.data = dict(parts=("open", "answers"), layout="joined", batch=16, length=256, symbols=224, token_seconds=0.04)
     config.train.steps = 750
     config.train.log_every = 20
     config.train.eval_every = 250

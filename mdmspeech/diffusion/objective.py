@@ -7,6 +7,8 @@ the output projection, the widest product of a small Talker, runs on them alone.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 
@@ -19,7 +21,13 @@ def cross_entropy(logits: jax.Array, targets: jax.Array, label_smoothing: float 
     """
     logits = logits.astype(jnp.float32)
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    loss = log_z - jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    return _smoothed(log_z, picked, logits, label_smoothing, z_loss)
+
+
+def _smoothed(log_z: jax.Array, picked: jax.Array, logits: jax.Array, label_smoothing: float, z_loss: float) -> jax.Array:
+    """`cross_entropy` from its pieces: log_z, and the target's logit."""
+    loss = log_z - picked
     if label_smoothing:
         loss = (1.0 - label_smoothing) * loss + label_smoothing * (log_z - jnp.mean(logits, axis=-1))
     if z_loss:
@@ -48,6 +56,46 @@ def accuracy(logits_BLV: jax.Array, targets_BL: jax.Array, weight_BL: jax.Array)
     """(number of positions with weight > 0 whose best id is the target, number of positions with weight > 0), f32 scalars."""
     hit = (jnp.argmax(logits_BLV, axis=-1) == targets_BL).astype(jnp.float32)
     return weighted_sum(hit, (weight_BL > 0).astype(jnp.float32))
+
+
+def projected_cross_entropy(
+    hidden_BLD: jax.Array,
+    project: Callable[[jax.Array], jax.Array],
+    targets_BL: jax.Array,
+    weight_BL: jax.Array,
+    chunk: int = 128,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
+) -> dict[str, tuple[jax.Array, jax.Array]]:
+    """Cross-entropy of `project(hidden)` without ever holding [B, L, V] logits: `chunk` positions at a time, computed again for the gradient.
+
+    `project` maps [B, C, D] to logits [B, C, V]. Chunks are cut from the length, so that rows stay on their devices, and the target's logit is picked by
+    comparison, so that a vocabulary split over devices needs no gathering. Returns {"loss": (sum in nats, weight sum), "accuracy": (hits, count)}.
+    """
+    length = hidden_BLD.shape[1]
+    chunk = min(chunk, length)
+    pad = -length % chunk
+
+    def chunks(x: jax.Array) -> jax.Array:
+        x = jnp.pad(x, [(0, 0), (0, pad)] + [(0, 0)] * (x.ndim - 2))
+        return jnp.moveaxis(x.reshape(x.shape[0], -1, chunk, *x.shape[2:]), 1, 0)
+
+    @jax.checkpoint
+    def part(hidden_BCD: jax.Array, targets_BC: jax.Array, weight_BC: jax.Array) -> tuple[jax.Array, ...]:
+        logits_BCV = project(hidden_BCD).astype(jnp.float32)
+        log_z = jax.nn.logsumexp(logits_BCV, axis=-1)
+        is_target = jnp.arange(logits_BCV.shape[-1])[None, None, :] == targets_BC[..., None]
+        picked = jnp.sum(jnp.where(is_target, logits_BCV, 0.0), axis=-1)
+        loss = _smoothed(log_z, picked, logits_BCV, label_smoothing, z_loss)
+        hit = (picked >= jax.lax.stop_gradient(logits_BCV.max(axis=-1))).astype(jnp.float32)
+        return (*weighted_sum(loss, weight_BC), *weighted_sum(hit, (weight_BC > 0).astype(jnp.float32)))
+
+    def add(carry: tuple[jax.Array, ...], item: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], None]:
+        return tuple(a + b for a, b in zip(carry, part(*item), strict=True)), None
+
+    items = (chunks(hidden_BLD), chunks(_in_range(targets_BL, weight_BL)), chunks(weight_BL))
+    (loss, weight, hits, count), _ = jax.lax.scan(add, (jnp.zeros(()),) * 4, items)
+    return {"loss": (loss, weight), "accuracy": (hits, count)}
 
 
 def gather_masked(mask_BL: jax.Array, capacity: int) -> tuple[jax.Array, jax.Array]:

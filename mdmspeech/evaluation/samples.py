@@ -44,7 +44,7 @@ def show(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | N
     if config.stage == "codec":
         return _codec(config, root)
     if config.stage == "talker":
-        return _talker(config, workdir)
+        return _talker(config, workdir) if config.talker.get("anchors", "paced") == "paced" else None
     return _hearing(config, root) if config.stage == "hearing" else None
 
 

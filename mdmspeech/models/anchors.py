@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.nn.linear import Linear
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
@@ -23,29 +24,39 @@ MIN_DURATION = 0.05  # speech tokens: no symbol is skipped altogether
 _SAMPLES = (1 / 6, 1 / 2, 5 / 6)  # where inside a speech token (40 ms, which may span two phonemes) the text is looked up
 
 
-class FixedAnchors(nn.Module):
-    """The paper's schedule. Text features [B, N, E] (token embedding and Thinker state, concatenated by the caller) -> cond [B, L, D].
+NO_ANCHOR, NULL_ANCHOR = -1, -2
 
-    Anchor n stands at position (n // Q) * block + n % Q: block b sees text up to Q(b+1) and never later text. Positions without an anchor, and
-    anchor positions after the end of the text, get zeros and a learned null vector respectively.
+
+def fixed_anchor_index(text_valid_BN: jax.Array, length: int, block: int = 16, anchors: int = 4) -> jax.Array:
+    """The paper's schedule: which text token stands at each speech position, int32 [B, length].
+
+    Anchor n stands at position (n // Q) * block + n % Q: block b sees text up to Q(b+1) and never later text. `NO_ANCHOR` at the other positions,
+    `NULL_ANCHOR` at anchor positions after the end of the text.
+    """
+    position = np.arange(length)
+    inside = position % block
+    index = (position // block) * anchors + inside
+    there = jnp.sum(text_valid_BN, axis=1)[:, None] > jnp.asarray(index)[None]
+    return jnp.where(jnp.asarray(inside < anchors)[None], jnp.where(there, jnp.asarray(index)[None], NULL_ANCHOR), NO_ANCHOR)
+
+
+class FixedAnchors(nn.Module):
+    """The paper's anchors: a fusion of [Emb(y); h] of one text token each, placed where `index` says (see `fixed_anchor_index`).
+
+    Text features [B, N, E] (token embedding and Thinker state, concatenated by the caller) -> cond [B, L, D]. Positions without an anchor get zeros,
+    those after the end of the text a learned null vector.
     """
 
     width: int
-    block: int = 16
-    anchors: int = 4
 
     @nn.compact
-    def __call__(self, text_BNE: jax.Array, text_valid_BN: jax.Array, length: int) -> jax.Array:
-        fused = nn.Dense(self.width, name="fuse_out")(nn.silu(nn.Dense(2 * self.width, name="fuse_in")(text_BNE)))
-        null = self.param("null", nn.initializers.normal(0.02), (self.width,))
-        position = np.arange(length)
-        inside = position % self.block
-        index = jnp.asarray((position // self.block) * self.anchors + inside)
-        in_text = index < text_BNE.shape[1]
-        index = jnp.minimum(index, text_BNE.shape[1] - 1)
-        here = (text_valid_BN[:, index] & in_text[None])[..., None]
-        cond = jnp.where(here, fused[:, index], null[None, None])
-        return jnp.where(jnp.asarray(inside < self.anchors)[None, :, None], cond, 0.0)
+    def __call__(self, text_BNE: jax.Array, index_BL: jax.Array) -> jax.Array:
+        hidden = nn.silu(Linear(2 * self.width, name="fuse_in")(text_BNE))
+        fused_BND = Linear(self.width, name="fuse_out")(hidden)
+        null_D = self.param("null", nn.initializers.normal(0.02), (self.width,)).astype(fused_BND.dtype)
+        here_BLD = jnp.take_along_axis(fused_BND, jnp.maximum(index_BL, 0)[..., None], axis=1)
+        placed = jnp.where((index_BL == NULL_ANCHOR)[..., None], null_D[None, None], here_BLD)
+        return jnp.where((index_BL == NO_ANCHOR)[..., None], 0.0, placed)
 
 
 class PacedAnchors(nn.Module):
@@ -78,15 +89,34 @@ class PacedAnchors(nn.Module):
         features = self.encode(symbols_BM, valid_BM)
         return self.place(features, valid_BM, durations_BM, jnp.arange(length)[None, :]), self.log_durations(features)
 
-    def encode(self, symbols_BM: jax.Array, valid_BM: jax.Array) -> jax.Array:
-        """Symbols int32 [B, M] -> features [B, M, D]; feature m depends on no symbol beyond m + sum(lookahead)."""
+    def packed(self, symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL) -> tuple[jax.Array, jax.Array]:
+        """As `__call__` for rows packed with several utterances, numbered 1, 2, ... in order (0 = padding): each gets what it would get alone.
+
+        segment_BL, position_BL: the utterance a speech position belongs to, and its index in it. Positions of padding get some finite vector.
+        """
+        valid_BM = symbols_segment_BM > 0
+        features = self.encode(symbols_BM, valid_BM, symbols_segment_BM)
+        # On a common time axis utterance s + 1 starts where s ends by its symbols; positions are shifted there.
+        lengths_BM = jnp.where(valid_BM, jnp.maximum(durations_BM, MIN_DURATION), 0.0)
+        before_BL = (symbols_segment_BM[:, None, :] < segment_BL[:, :, None]) & valid_BM[:, None, :]
+        until_BL = (symbols_segment_BM[:, None, :] <= segment_BL[:, :, None]) & valid_BM[:, None, :]
+        start_BL = jnp.sum(jnp.where(before_BL, lengths_BM[:, None, :], 0.0), axis=-1)
+        first_BL, last_BL = jnp.sum(before_BL, axis=-1), jnp.maximum(jnp.sum(until_BL, axis=-1) - 1, 0)
+        cond = self._place(features, lengths_BM, position_BL + start_BL, first_BL, last_BL)
+        return cond, self.log_durations(features)
+
+    def encode(self, symbols_BM: jax.Array, valid_BM: jax.Array, segment_BM: jax.Array | None = None) -> jax.Array:
+        """Symbols int32 [B, M] -> features [B, M, D]; feature m depends on no symbol beyond m + sum(lookahead), and on none of another segment."""
         count = symbols_BM.shape[1]
+        known = valid_BM[:, None, :] & valid_BM[:, :, None]
+        if segment_BM is not None:
+            known = known & (segment_BM[:, None, :] == segment_BM[:, :, None])
         distance = np.arange(count)[None, :] - np.arange(count)[:, None]
         rope = rope_table(jnp.arange(count)[None, :], rope_frequencies(self.head_dim, 10_000.0))
         x = self.embed(symbols_BM)
         for layer, right in zip(self.layers, self.lookahead, strict=True):
             window = jnp.asarray((distance >= -self.reach) & (distance <= right))
-            x, _ = layer(x, window[None] & valid_BM[:, None, :] & valid_BM[:, :, None], rope)
+            x, _ = layer(x, window[None] & known, rope)
         return self.norm(x)
 
     def log_durations(self, features_BMD: jax.Array) -> jax.Array:
@@ -98,19 +128,22 @@ class PacedAnchors(nn.Module):
 
         durations_BM: speech tokens per symbol, float; padding is ignored. A position after the end keeps the last symbol, and is told so.
         """
-        lengths = jnp.where(valid_BM, jnp.maximum(durations_BM, MIN_DURATION), 0.0)
-        ends = jnp.cumsum(lengths, axis=1)
-        last = jnp.maximum(jnp.sum(valid_BM, axis=1) - 1, 0)
+        lengths_BM = jnp.where(valid_BM, jnp.maximum(durations_BM, MIN_DURATION), 0.0)
+        last_B1 = jnp.maximum(jnp.sum(valid_BM, axis=1) - 1, 0)[:, None]
+        return self._place(features_BMD, lengths_BM, positions_BL, jnp.zeros_like(last_B1), last_B1)
+
+    def _place(self, features_BMD, lengths_BM, time_BL, first_BL, last_BL) -> jax.Array:
+        """Condition of the positions at `time_BL`, whose symbols are first..last: [B or 1, L] each."""
+        ends = jnp.cumsum(lengths_BM, axis=1)
         parts = []
         for offset in _SAMPLES:
-            time = positions_BL + offset
-            index = jnp.sum(ends[:, None, :] <= time[..., None], axis=-1)
-            index = jnp.minimum(index, last[:, None])
-            end, span = (jnp.take_along_axis(x, index, axis=1) for x in (ends, jnp.maximum(lengths, MIN_DURATION)))
+            time = time_BL + offset
+            index = jnp.clip(jnp.sum(ends[:, None, :] <= time[..., None], axis=-1), first_BL, last_BL)
+            end, span = (jnp.take_along_axis(x, index, axis=1) for x in (ends, jnp.maximum(lengths_BM, MIN_DURATION)))
             fraction = (time - (end - span)) / span
             inside = jnp.stack([jnp.clip(fraction, 0.0, 1.0), jnp.log(span), (fraction > 1.0).astype(span.dtype)], axis=-1)
             features = jnp.take_along_axis(features_BMD, index[..., None], axis=1)
-            parts.append(features + self.inside(inside))
+            parts.append(features + self.inside(inside.astype(features.dtype)))
         return self.join(jnp.concatenate(parts, axis=-1))
 
 

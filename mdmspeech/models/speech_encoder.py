@@ -17,6 +17,7 @@ from mdmspeech.audio.features import WHISPER_HOP, WHISPER_RATE, whisper_log_mel
 from mdmspeech.errors import UserError
 from mdmspeech.nn.attention import Attention
 from mdmspeech.nn.mlp import GeluMLP
+from mdmspeech.nn.partition import constrain
 from mdmspeech.nn.stack import LayerStack
 
 _NORM_EPS = 1e-5
@@ -56,9 +57,9 @@ class EncoderLayer(nn.Module):
         head_dim = x_BTD.shape[-1] // self.num_heads
         attention = Attention(self.num_heads, self.num_heads, head_dim, qkv_bias=True, k_bias=False, out_bias=True, name="attn")
         attended_BTD, _ = attention(nn.LayerNorm(epsilon=_NORM_EPS, name="attn_norm")(x_BTD), mask_BTS)
-        x_BTD = x_BTD + attended_BTD
+        x_BTD = constrain(x_BTD + attended_BTD, "batch", "length", "width")
         normed_BTD = nn.LayerNorm(epsilon=_NORM_EPS, name="mlp_norm")(x_BTD)
-        return x_BTD + GeluMLP(self.ffn_dim, name="mlp")(normed_BTD), None
+        return constrain(x_BTD + GeluMLP(self.ffn_dim, name="mlp")(normed_BTD), "batch", "length", "width"), None
 
 
 class SpeechEncoder(nn.Module):
@@ -67,37 +68,57 @@ class SpeechEncoder(nn.Module):
     config: SpeechEncoderConfig
 
     @nn.compact
-    def __call__(self, mel_BTM: jax.Array, frame_mask_BT: jax.Array | None = None) -> jax.Array:
+    def __call__(
+        self,
+        mel_BTM: jax.Array,
+        frame_mask_BT: jax.Array | None = None,
+        *,
+        segment_BT: jax.Array | None = None,
+        position_BT: jax.Array | None = None,
+    ) -> jax.Array:
         """Encodes log-mel features [B, T, num_mels] (100 a second) to states [B, ceil(T/2), D] (50 a second).
 
         Args:
           frame_mask_BT: bool, True = real frame, or None if all are. Padded frames influence nothing: a masked row equals the
             row encoded alone. (Whisper itself does attend to its padding: give None and pad the wave to 30 s to have that.)
+          segment_BT, position_BT: int32, for rows packed with several utterances: which one a frame belongs to (from 1; 0 = padding) and the frame's
+            index in it. Utterances start at even frames and at least 2 frames of padding follow each, so that no convolution reaches across:
+            then each equals itself encoded alone. Instead of frame_mask_BT.
 
         Raises:
           UserError: more frames than the model has positions for, or another number of mel bins.
         """
         config = self.config
         length = (mel_BTM.shape[1] + 1) // 2
-        if length > config.max_positions:
+        if position_BT is None and length > config.max_positions:
             raise UserError(
                 f"speech of {mel_BTM.shape[1] / 100:g} s is too long for this encoder, the limit is {config.max_positions / 50:g} s"
             )
         if mel_BTM.shape[2] != config.num_mels:
             raise UserError(f"this encoder takes {config.num_mels} mel bins, got {mel_BTM.shape[2]}; compute the features for it")
+        if segment_BT is not None:
+            frame_mask_BT = segment_BT > 0
         frames_BT1 = None if frame_mask_BT is None else frame_mask_BT[:, :, None].astype(mel_BTM.dtype)
         x_BTM = mel_BTM if frames_BT1 is None else mel_BTM * frames_BT1
         x_BTD = nn.gelu(nn.Conv(config.dim, (3,), padding=1, name="conv1")(x_BTM), approximate=False)
         x_BTD = x_BTD if frames_BT1 is None else x_BTD * frames_BT1
         x_BTD = nn.gelu(nn.Conv(config.dim, (3,), strides=2, padding=1, name="conv2")(x_BTD), approximate=False)
         table_PD = self.param("positions", _sinusoid_init, (config.max_positions, config.dim))
-        x_BTD = x_BTD + table_PD[None, :length].astype(x_BTD.dtype)
-        mask_BTS = jnp.ones((1, length, length), bool)
-        if frame_mask_BT is not None:
-            mask_BTS = mask_BTS & frame_mask_BT[:, None, ::2]
+        table_BTD = table_PD[None, :length] if position_BT is None else table_PD[position_BT[:, ::2] // 2]
+        x_BTD = constrain(x_BTD + table_BTD.astype(x_BTD.dtype), "batch", "length", "width")
         layer_kwargs = FrozenDict(num_heads=config.num_heads, ffn_dim=config.ffn_dim)
-        x_BTD, _ = LayerStack(EncoderLayer, layer_kwargs, config.num_layers, config.scan_layers, name="layers")(x_BTD, mask_BTS)
+        layers = LayerStack(EncoderLayer, layer_kwargs, config.num_layers, config.scan_layers, name="layers")
+        x_BTD, _ = layers(x_BTD, _who_hears_whom(length, frame_mask_BT, segment_BT))
         return nn.LayerNorm(epsilon=_NORM_EPS, name="norm")(x_BTD)
+
+
+def _who_hears_whom(length: int, frame_mask_BT: jax.Array | None, segment_BT: jax.Array | None) -> jax.Array:
+    """bool [B or 1, length, length]."""
+    if segment_BT is not None:
+        segment_BT = segment_BT[:, ::2]
+        return (segment_BT[:, :, None] == segment_BT[:, None, :]) & (segment_BT[:, None, :] > 0)
+    mask_BTS = jnp.ones((1, length, length), bool)
+    return mask_BTS if frame_mask_BT is None else mask_BTS & frame_mask_BT[:, None, ::2]
 
 
 def encode_waves(encoder: SpeechEncoder, params, waves_BN: jax.Array, samples_B: jax.Array) -> tuple[jax.Array, jax.Array]:

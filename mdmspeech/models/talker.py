@@ -17,7 +17,9 @@ import numpy as np
 from mdmspeech.models.anchors import FixedAnchors, PacedAnchors
 from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.norms import RMSNorm
+from mdmspeech.nn.partition import constrain, lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
+from mdmspeech.nn.stack import rematted
 from mdmspeech.nn.transformer import LlamaBlock
 
 CODES, LEVELS, DIGITS = 6561, 3, 8
@@ -62,7 +64,7 @@ class CodeTable(nn.Module):
         table = self.param("table", nn.initializers.normal(self.scale), (VOCAB, self.width))
         if not self.structured:
             return table
-        features = jnp.asarray(code_features())
+        features = jnp.asarray(code_features(), table.dtype)
         mix = self.param("digits", nn.initializers.normal(self.scale), (features.shape[1], self.width))
         return table + jnp.pad(features @ mix, ((0, VOCAB - CODES), (0, 0)))
 
@@ -83,12 +85,13 @@ class Talker(nn.Module):
         c = self.config
         self.inputs = CodeTable(c.width, c.structured_codes, 0.3)
         self.outputs = CodeTable(c.width, c.structured_codes, 0.01)
-        self.layers = [LlamaBlock(c.heads, c.heads, c.head_dim, c.ffn, qk_norm=True) for _ in range(c.layers)]
+        layer_class = rematted(LlamaBlock)
+        self.layers = [layer_class(c.heads, c.heads, c.head_dim, c.ffn, qk_norm=True) for _ in range(c.layers)]
         self.norm = RMSNorm(1e-6)
         if c.anchors == "paced":
             self.anchors: Any = PacedAnchors(c.width, c.symbols, c.symbol_lookahead)
         elif c.anchors == "fixed":
-            self.anchors = FixedAnchors(c.width, c.block, c.anchors_per_block)
+            self.anchors = FixedAnchors(c.width)
         else:
             raise ValueError(f"anchors {c.anchors!r}: choose 'paced' or 'fixed'")
 
@@ -98,7 +101,8 @@ class Talker(nn.Module):
         mask_BTS: bool, True = may attend; S = T without caches, else the cache length. positions_BT: int32 [B or 1, T]. Caches: one a layer.
         """
         c = self.config
-        x = self.inputs()[ids_BT] + cond_BTD
+        x = lookup(self.inputs(), ids_BT)
+        x = constrain(x + cond_BTD.astype(x.dtype), "batch", "length", "width")
         rope = rope_table(positions_BT, rope_frequencies(c.head_dim, c.rope_theta))
         new = []
         for i, layer in enumerate(self.layers):
@@ -107,8 +111,8 @@ class Talker(nn.Module):
         return self.norm(x), None if caches is None else tuple(new)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
-        """Hidden states [..., D] -> logits [..., V]."""
-        return hidden @ self.outputs().T
+        """Hidden states [..., D] -> logits [..., V], float32."""
+        return jnp.matmul(hidden, constrain(self.outputs(), "vocab", "none").T, preferred_element_type=jnp.float32)
 
     def condition_paced(self, symbols_BM, valid_BM, durations_BM, length: int):
         """Paced anchors by given durations: (cond [B, L, D], predicted log-durations [B, M])."""
@@ -123,9 +127,13 @@ class Talker(nn.Module):
         """Paced anchors: condition of the given speech positions."""
         return self.anchors.place(features_BMD, valid_BM, durations_BM, positions_BL)
 
-    def condition_fixed(self, text_BNE, text_valid_BN, length: int):
-        """Fixed anchors: cond [B, L, D]."""
-        return self.anchors(text_BNE, text_valid_BN, length)
+    def condition_packed(self, symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL):
+        """Paced anchors of rows packed with several utterances: as `condition_paced`."""
+        return self.anchors.packed(symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL)
+
+    def condition_fixed(self, text_BNE, index_BL):
+        """Fixed anchors: cond [B, L, D]; see `anchors.fixed_anchor_index`."""
+        return self.anchors(text_BNE, index_BL)
 
     def initialise(self, length: int = 16):
         """Touches every parameter once (for `init`)."""
@@ -134,7 +142,7 @@ class Talker(nn.Module):
         if c.anchors == "paced":
             cond, _ = self.condition_paced(jnp.zeros((1, 4), jnp.int32), valid, jnp.ones((1, 4)), length)
         else:
-            cond = self.condition_fixed(jnp.zeros((1, 4, c.text_width)), valid, length)
+            cond = self.condition_fixed(jnp.zeros((1, 4, c.text_width)), jnp.zeros((1, length), jnp.int32))
         hidden, _ = self(jnp.zeros((1, length), jnp.int32), cond, jnp.ones((1, length, length), bool), jnp.arange(length)[None])
         return self.logits(hidden)
 

@@ -14,6 +14,7 @@ from flax.core import FrozenDict
 
 from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.norms import RMSNorm
+from mdmspeech.nn.partition import constrain, lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.stack import LayerStack
 from mdmspeech.nn.transformer import LlamaBlock
@@ -28,6 +29,7 @@ class ThinkerConfig:
       rope_scaling: None, or the items of a Hugging Face `rope_scaling` entry (a tuple of pairs, so that configs can be hashed).
       tie_embeddings: the output layer is the transposed embedding.
       scan_layers: see `nn.stack`.
+      lora_rank, lora_alpha: low-rank updates of all projections of the layers, see `models.lora`; rank 0 has none.
     """
 
     vocab_size: int = 49152
@@ -44,9 +46,42 @@ class ThinkerConfig:
     qk_norm: bool = False
     tie_embeddings: bool = True
     scan_layers: bool = False
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
 
 
 SMOLLM2_135M = ThinkerConfig()
+QWEN3_06B = ThinkerConfig(
+    vocab_size=151936,
+    dim=1024,
+    num_layers=28,
+    num_heads=16,
+    num_kv_heads=8,
+    head_dim=128,
+    ffn_dim=3072,
+    rope_theta=1e6,
+    norm_eps=1e-6,
+    qk_norm=True,
+    scan_layers=True,
+)
+LLAMA32_1B = ThinkerConfig(
+    vocab_size=128256,
+    dim=2048,
+    num_layers=16,
+    num_heads=32,
+    num_kv_heads=8,
+    head_dim=64,
+    ffn_dim=8192,
+    rope_theta=500_000.0,
+    rope_scaling=(
+        ("rope_type", "llama3"),
+        ("factor", 32.0),
+        ("low_freq_factor", 1.0),
+        ("high_freq_factor", 4.0),
+        ("original_max_position_embeddings", 8192),
+    ),
+    scan_layers=True,
+)
 QWEN3_8B = ThinkerConfig(
     vocab_size=151936,
     dim=4096,
@@ -79,6 +114,8 @@ class Thinker(nn.Module):
             qkv_bias=config.qkv_bias,
             qk_norm=config.qk_norm,
             norm_eps=config.norm_eps,
+            lora_rank=config.lora_rank,
+            lora_alpha=config.lora_alpha,
         )
         self.layers = LayerStack(LlamaBlock, layer_kwargs, config.num_layers, config.scan_layers)
         self.norm = RMSNorm(config.norm_eps)
@@ -92,7 +129,7 @@ class Thinker(nn.Module):
 
     def embed(self, ids_BT: jax.Array) -> jax.Array:
         """Token ids -> input embeddings [B, T, D]."""
-        return self.embedding(ids_BT)
+        return lookup(self.embedding.embedding, ids_BT)
 
     def states(
         self,
@@ -121,8 +158,8 @@ class Thinker(nn.Module):
 
     def logits(self, hidden_BTD: jax.Array) -> jax.Array:
         """Final hidden states -> next-token logits [B, T, V], float32."""
-        out = self.embedding.attend(hidden_BTD) if self.config.tie_embeddings else self.output(hidden_BTD)
-        return out.astype(jnp.float32)
+        out = hidden_BTD @ constrain(self.embedding.embedding, "vocab", "none").T if self.config.tie_embeddings else self.output(hidden_BTD)
+        return constrain(out, "batch", "length", "vocab").astype(jnp.float32)
 
 
 def init_cache(config: ThinkerConfig, batch: int, length: int, dtype: Any = jnp.float32) -> Any:

@@ -1,24 +1,21 @@
-"""Multi-head attention with grouped K/V heads, an optional K/V cache and any boolean mask.
+"""Multi-head attention with grouped K/V heads, an optional K/V cache and any mask, dense or described (`nn.masks`).
 
-`attend` is the only place that knows about backends: accelerators get `jax.nn.dot_product_attention` (cuDNN or XLA fusions),
-the CPU gets a loop over heads, which XLA's CPU compiler turns into plain matrix products (measured on 2 cores, 32 rows of 200
-positions, 8 heads of 64: 80 GFLOP/s forward and 108 with backward, against 27 and 45).
+What computes it on which machine is `nn.backends`' business.
 """
-
-import contextlib
-import contextvars
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
+from mdmspeech.nn.backends import attend, attention_backend
+from mdmspeech.nn.linear import Linear
+from mdmspeech.nn.masks import Mask
 from mdmspeech.nn.norms import RMSNorm
+from mdmspeech.nn.partition import constrain
 from mdmspeech.nn.rope import apply_rope
 
-_MASKED = -1e30  # finite, so that a fully masked row gives a number (zeroed afterwards) and never NaN, in gradients too
-_backend: contextvars.ContextVar[str | None] = contextvars.ContextVar("mdmspeech_attention_backend", default=None)
+__all__ = ["Attention", "CrossAttention", "KVCache", "attend", "attention_backend"]
 
 
 @struct.dataclass
@@ -44,70 +41,13 @@ class KVCache:
         )
 
 
-@contextlib.contextmanager
-def attention_backend(name: str) -> Iterator[None]:
-    """Traces with the formulation for `name` ("cpu", "gpu", "tpu") instead of the default backend's.
-
-    For compiling ahead of time for another machine. It acts while a function is traced and is no part of jit's cache key.
-    """
-    token = _backend.set(name)
-    try:
-        yield
-    finally:
-        _backend.reset(token)
-
-
-def attend(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """softmax(q k' / sqrt(D)) v with H/K query heads sharing each K/V head -> [B, T, H, D] in q's dtype.
-
-    Args:
-      mask_BTS: bool [B or 1, T, S], True = may attend. A row that may attend nothing gives zeros.
-    """
-    if (_backend.get() or jax.default_backend()) != "cpu":
-        out_BTHD = jax.nn.dot_product_attention(q_BTHD, k_BSKD, v_BSKD, mask=mask_BTS[:, None])
-    elif q_BTHD.shape[1] == 1:
-        out_BTHD = _attend_grouped(q_BTHD, k_BSKD, v_BSKD, mask_BTS)
-    else:
-        out_BTHD = _attend_by_head(q_BTHD, k_BSKD, v_BSKD, mask_BTS)
-    return jnp.where(mask_BTS.any(axis=-1)[:, :, None, None], out_BTHD, 0).astype(q_BTHD.dtype)
-
-
-def _attend_by_head(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """One pair of batched matrix products a head; the division by the sum is done on the (smaller) output."""
-    heads, group = q_BTHD.shape[2], q_BTHD.shape[2] // k_BSKD.shape[2]
-    scale = q_BTHD.shape[-1] ** -0.5
-    outs = []
-    for head in range(heads):
-        k_BSD, v_BSD = k_BSKD[:, :, head // group], v_BSKD[:, :, head // group]
-        scores_BTS = jnp.matmul(q_BTHD[:, :, head] * scale, k_BSD.swapaxes(1, 2), preferred_element_type=jnp.float32)
-        weights_BTS, total_BT1 = _exp(scores_BTS, mask_BTS)
-        outs.append(jnp.matmul(weights_BTS.astype(v_BSD.dtype), v_BSD) / total_BT1.astype(v_BSD.dtype))
-    return jnp.stack(outs, axis=2)
-
-
-def _attend_grouped(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask_BTS: jax.Array) -> jax.Array:
-    """All heads in one contraction: for a single query a loop over heads costs more in overhead than in arithmetic."""
-    batch, length, heads, dim = q_BTHD.shape
-    q_BTKGD = q_BTHD.reshape(batch, length, k_BSKD.shape[2], -1, dim) * dim**-0.5
-    scores = jnp.einsum("btkgd,bskd->bkgts", q_BTKGD, k_BSKD, preferred_element_type=jnp.float32)
-    weights, total = _exp(scores, mask_BTS[:, None, None])
-    out = jnp.einsum("bkgts,bskd->btkgd", (weights / total).astype(v_BSKD.dtype), v_BSKD)
-    return out.reshape(batch, length, heads, dim)
-
-
-def _exp(scores: jax.Array, mask: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Unnormalised softmax over the last axis, in float32: (exponentials, their sum)."""
-    scores = jnp.where(mask, scores, _MASKED)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
-    return weights, weights.sum(axis=-1, keepdims=True)
-
-
 class Attention(nn.Module):
     """Projections + rotary embedding + `attend`.
 
     Attributes:
       qkv_bias: biases on q, k and v (Qwen2); `k_bias` overrides it for k (Whisper has none there); `out_bias` is the output's.
       qk_norm: RMSNorm over head_dim on q and k before the rotation (Qwen3).
+      lora_rank, lora_alpha: low-rank updates of all four projections, see `nn.linear`.
     """
 
     num_heads: int
@@ -118,12 +58,14 @@ class Attention(nn.Module):
     out_bias: bool = False
     qk_norm: bool = False
     norm_eps: float = 1e-6
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
 
     @nn.compact
     def __call__(
         self,
         x_BTD: jax.Array,
-        mask_BTS: jax.Array,
+        mask_BTS: Mask,
         rope: tuple[jax.Array, jax.Array] | None = None,
         cache: KVCache | None = None,
         write_at_B: jax.Array | None = None,
@@ -131,7 +73,7 @@ class Attention(nn.Module):
         """Attends within x (S = T) or, given a cache, over the whole cache after writing x's keys and values into it.
 
         Args:
-          mask_BTS: bool [B or 1, T, S], True = may attend; with a cache S is the cache length.
+          mask_BTS: bool [B or 1, T, S], True = may attend; with a cache S is the cache length. Without one, an `AttentionMask` as well.
           rope: (cos, sin) [B or 1, T, head_dim/2] of x's positions, or None for no rotation.
           write_at_B: int32 [B], first cache column of each row; needed with a cache.
 
@@ -153,11 +95,12 @@ class Attention(nn.Module):
             k_BTKD, v_BTKD = cache.k_BSKD.astype(q_BTHD.dtype), cache.v_BSKD.astype(q_BTHD.dtype)
         out_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, mask_BTS)
         out_BTE = out_BTHD.reshape(*out_BTHD.shape[:2], self.num_heads * self.head_dim)
-        return nn.Dense(x_BTD.shape[-1], use_bias=self.out_bias, name="o")(out_BTE), cache
+        out_BTE = constrain(out_BTE, "batch", "length", "heads")
+        return Linear(x_BTD.shape[-1], self.out_bias, self.lora_rank, self.lora_alpha, name="o")(out_BTE), cache
 
     def _project(self, x_BTD: jax.Array, heads: int, bias: bool, name: str) -> jax.Array:
-        y_BTE = nn.Dense(heads * self.head_dim, use_bias=bias, name=name)(x_BTD)
-        return y_BTE.reshape(*x_BTD.shape[:2], heads, self.head_dim)
+        y_BTE = Linear(heads * self.head_dim, bias, self.lora_rank, self.lora_alpha, name=name)(x_BTD)
+        return constrain(y_BTE.reshape(*x_BTD.shape[:2], heads, self.head_dim), "batch", "length", "heads", "none")
 
 
 class CrossAttention(nn.Module):

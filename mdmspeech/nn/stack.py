@@ -1,15 +1,48 @@
-"""A stack of equal layers, either unrolled or scanned, and the conversion between the two parameter layouts.
+"""A stack of equal layers, either unrolled or scanned, the conversion between the two parameter layouts, and what is kept of a layer for its gradient.
 
 Unrolled ("0", "1", ... as sub-modules) decodes faster on a CPU, where slicing a layer out of stacked weights is a copy;
 scanned (one sub-module "all" whose parameters have a leading layer axis) compiles in constant time and suits large models.
 """
 
+import contextlib
+import contextvars
+from collections.abc import Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
+
+from mdmspeech.errors import UserError
+
+# What the forward pass of a layer keeps for the backward pass; the rest is computed again.
+_POLICIES = {
+    "none": None,  # everything is kept
+    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # outputs of products with weights; attention is computed again
+    "full": jax.checkpoint_policies.nothing_saveable,  # only the input of each layer: one more forward pass, least memory
+}
+_remat: contextvars.ContextVar[str] = contextvars.ContextVar("mdmspeech_remat", default="none")
+
+
+@contextlib.contextmanager
+def remat_policy(name: str) -> Iterator[None]:
+    """Traces layers with rematerialisation "none", "dots" or "full". It changes memory and time, no result, so it is no part of a model's config."""
+    if name not in _POLICIES:
+        raise UserError(f"remat policy {name!r} is unknown; use one of {', '.join(_POLICIES)}")
+    token = _remat.set(name)
+    try:
+        yield
+    finally:
+        _remat.reset(token)
+
+
+def rematted(layer_class: type[nn.Module], scanned: bool = False) -> type[nn.Module]:
+    """`layer_class` under the policy in force; parameters keep their names."""
+    name = _remat.get()
+    if name == "none":
+        return layer_class
+    return nn.remat(layer_class, policy=_POLICIES[name], prevent_cse=not scanned)
 
 
 class LayerStack(nn.Module):
@@ -28,7 +61,7 @@ class LayerStack(nn.Module):
         if self.scan:
             broadcast = nn.broadcast
             scanned = nn.scan(
-                self.layer_class,
+                rematted(self.layer_class, scanned=True),
                 variable_axes={"params": 0},
                 split_rngs={"params": True},
                 in_axes=(broadcast, broadcast, 0, broadcast),
@@ -37,7 +70,7 @@ class LayerStack(nn.Module):
             return scanned(**self.layer_kwargs, name="all")(x_BTD, mask_BTS, rope, cache, write_at_B)
         caches = []
         for index in range(self.num_layers):
-            layer = self.layer_class(**self.layer_kwargs, name=str(index))
+            layer = rematted(self.layer_class)(**self.layer_kwargs, name=str(index))
             x_BTD, layer_cache = layer(x_BTD, mask_BTS, rope, None if cache is None else cache[index], write_at_B)
             caches.append(layer_cache)
         return x_BTD, None if cache is None else tuple(caches)

@@ -6,6 +6,7 @@ from flax import linen as nn
 from mdmspeech.nn.attention import Attention, KVCache
 from mdmspeech.nn.mlp import SwiGLU
 from mdmspeech.nn.norms import RMSNorm
+from mdmspeech.nn.partition import constrain
 
 
 class LlamaBlock(nn.Module):
@@ -18,6 +19,8 @@ class LlamaBlock(nn.Module):
     qkv_bias: bool = False
     qk_norm: bool = False
     norm_eps: float = 1e-6
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
 
     @nn.compact
     def __call__(
@@ -36,8 +39,12 @@ class LlamaBlock(nn.Module):
             qkv_bias=self.qkv_bias,
             qk_norm=self.qk_norm,
             norm_eps=self.norm_eps,
+            lora_rank=self.lora_rank,
+            lora_alpha=self.lora_alpha,
             name="attn",
         )
+        x_BTD = constrain(x_BTD, "batch", "length", "width")
         attended_BTD, cache = attention(RMSNorm(self.norm_eps, name="attn_norm")(x_BTD), mask_BTS, rope, cache, write_at_B)
-        x_BTD = x_BTD + attended_BTD
-        return x_BTD + SwiGLU(self.ffn_dim, name="mlp")(RMSNorm(self.norm_eps, name="mlp_norm")(x_BTD)), cache
+        x_BTD = constrain(x_BTD + attended_BTD, "batch", "length", "width")
+        mlp = SwiGLU(self.ffn_dim, self.lora_rank, self.lora_alpha, name="mlp")
+        return constrain(x_BTD + mlp(RMSNorm(self.norm_eps, name="mlp_norm")(x_BTD)), "batch", "length", "width"), cache

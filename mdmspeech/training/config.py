@@ -12,7 +12,12 @@ VOLATILE = (
     "train.eval_every",
     "train.save_every",
     "train.keep",
+    "train.keep_best",
+    "train.keep_best_mode",
     "train.prefetch",
+    "train.profile",
+    "train.peak_flops",
+    "train.remat",
     "mesh",
 )
 
@@ -26,11 +31,17 @@ def base() -> ConfigDict:
             minutes=0.0,  # also stop after this much training time, over all resumptions; 0 = no limit
             seed=0,  # initialisation, dropout and masks, order of the data
             accum=1,  # micro-batches per update
+            dtype="float32",  # of the computation, or "bfloat16"; parameters and their updates are float32
+            remat="none",  # what layers compute again for their gradient: none | dots | full, see nn.stack
             log_every=20,
             eval_every=500,  # 0 = only at the end
             save_every=500,
             keep=2,  # newest checkpoints to keep
+            keep_best="",  # and the best by this score of the evaluations, such as "held_out/token"; "" = none
+            keep_best_mode="min",  # the best score is the smallest (min) or the largest (max)
             prefetch=2,  # batches made ahead by a thread
+            profile=(0, 0),  # trace these updates: (first, how many), see training.profiler; (0, 0) = none
+            peak_flops=0.0,  # of one device, for the MFU; 0 = from training.chips, or measured on a CPU
         )
     )
     config.optim = ConfigDict(

@@ -5,7 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.training.feed import numbers_of
+from mdmspeech.training.feed import local_batches, numbers_of
+from mdmspeech.training.step import loss_function
 from mdmspeech.training.task import Params, Task
 
 BATCHES = 4
@@ -15,15 +16,18 @@ _SEED = 7
 class HeldOut:
     """Computes a task's loss parts on its `held_out` split. put: host batch -> device arrays (see `mesh.put_batch`)."""
 
-    def __init__(self, task: Task, frozen: Params, put: Any, batches: int = BATCHES):
-        self._task, self._frozen, self._put, self._count = task, frozen, put, batches
-        self._loss = jax.jit(lambda params, frozen, batch, rng: task.loss(params, frozen, batch, rng, jnp.int32(0)))
+    def __init__(
+        self, task: Task, frozen: Params, put: Any, batches: int = BATCHES, dtype: str = "float32", share: tuple[int, int] = (0, 1)
+    ):
+        self._task, self._frozen, self._put, self._count, self._share = task, frozen, put, batches, share
+        loss = loss_function(task, dtype)
+        self._loss = jax.jit(lambda params, frozen, batch, rng: loss(params, frozen, batch, rng, jnp.int32(0)))
 
     def __call__(self, params: Params) -> dict[str, float]:
         """{"held_out/<part>": sum of numerators / sum of denominators}; empty if the task has no such split."""
         if not self._task.held_out:
             return {}
-        data = self._task.batches(self._task.held_out, _SEED)
+        data = local_batches(self._task, self._task.held_out, _SEED, self._share)
         sums: dict[str, list[float]] = {}
         for index in range(self._count):
             losses = self._loss(params, self._frozen, self._put(numbers_of(next(data))), jax.random.fold_in(jax.random.key(_SEED), index))

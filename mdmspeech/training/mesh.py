@@ -1,30 +1,45 @@
-"""One device mesh for every run: axes (data, fsdp, tensor). A mesh of one device is the single-device path."""
+"""One device mesh for every run: axes (data, fsdp, tensor). A mesh of one device is the single-device path.
 
+`nn.partition.RULES` says which logical axis goes to which mesh axis; here stand the logical axes of every parameter, by the end of its path.
+"""
+
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding
 
 from mdmspeech.errors import UserError
+from mdmspeech.nn.partition import RULES, spec
+from mdmspeech.training.optim import param_path
 
 AXES = ("data", "fsdp", "tensor")
 
-# Logical axis -> mesh axes.
-RULES: dict[str, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),  # records: every data-parallel and every FSDP device has its own
-    "shard": ("fsdp",),  # the largest axis of a big parameter: memory split, gathered where it is used
-    "none": (),  # replicated
-}
-_SHARD_FROM = 2**16  # parameters smaller than this are cheaper to replicate than to gather
+# End of the path -> logical axes. A scanned stack has one more axis in front, the layers, which stays whole.
+_PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (r"[qkv]/kernel", ("embed", "heads")),
+    (r"o/kernel", ("heads", "embed")),
+    (r"(gate|up|fc1)/kernel", ("embed", "mlp")),
+    (r"(down|fc2)/kernel", ("mlp", "embed")),
+    (r"embedding", ("vocab", "embed")),
+    (r"table", ("vocab", "embed")),
+    (r"output/kernel", ("embed", "vocab")),
+    (r"[qkv]/bias", ("heads",)),
+    (r"fc1/bias", ("mlp",)),
+    (r"[qkv]/lora_b", ("none", "heads")),
+    (r"(gate|up)/lora_b", ("none", "mlp")),
+    (r"o/lora_a", ("heads", "none")),
+    (r"down/lora_a", ("mlp", "none")),
+)
+# Others: smaller than this they are cheaper to replicate than to gather; larger ones are split over fsdp along their largest axis that divides.
+_SHARD_FROM = 2**16
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
-    """Mesh of `data * fsdp * tensor` devices; `data=-1` takes all that are there. UserError if they do not fit."""
-    devices = jax.devices()
-    if tensor != 1:
-        raise UserError(f"mesh.tensor is {tensor}: no layer is annotated for tensor parallelism; use mesh.fsdp")
+def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
+    """Mesh of `data * fsdp * tensor` devices (default: those of this run); `data=-1` takes all that are there. UserError if they do not fit."""
+    devices = list(jax.devices() if devices is None else devices)
     if data == -1:
         data = max(len(devices) // (fsdp * tensor), 1)
     needed = data * fsdp * tensor
@@ -34,46 +49,52 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1) -> Mesh:
     return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed])
 
 
-def spec(*logical: str) -> PartitionSpec:
-    """PartitionSpec of logical axis names. ValueError if two dimensions would land on one mesh axis."""
-    mapped = [RULES[name] for name in logical]
-    used = [axis for axes in mapped for axis in axes]
-    if len(used) != len(set(used)):
-        raise ValueError(f"logical axes {logical} use a mesh axis twice: {used}")
-    return PartitionSpec(*[axes if axes else None for axes in mapped])
-
-
 def data_shards(mesh: Mesh) -> int:
     """Number of devices that hold different records."""
     return int(np.prod([mesh.shape[a] for a in RULES["batch"]]))
 
 
 def param_shardings(mesh: Mesh, tree: Any) -> Any:
-    """Sharding of each array: big ones split over `fsdp` on their largest divisible axis, the rest replicated."""
+    """Sharding of each array of a tree of parameters, gradients or optimiser moments: by its path (see the table above)."""
 
-    def one(leaf: Any) -> NamedSharding:
-        names = ["none"] * len(leaf.shape)
-        divisible = [i for i, n in enumerate(leaf.shape) if n % mesh.shape["fsdp"] == 0]
-        if mesh.shape["fsdp"] > 1 and leaf.size >= _SHARD_FROM and divisible:
-            names[max(divisible, key=lambda i: leaf.shape[i])] = "shard"
-        return NamedSharding(mesh, spec(*names))
+    def one(path: Sequence[Any], leaf: Any) -> NamedSharding:
+        return NamedSharding(mesh, spec(*_axes(param_path(path), leaf.shape, mesh), shape=leaf.shape, sizes=mesh.shape))
 
-    return jax.tree.map(one, tree)
+    return jax.tree_util.tree_map_with_path(one, tree)
+
+
+def _axes(path: str, shape: Sequence[int], mesh: Mesh) -> tuple[str, ...]:
+    for end, axes in _PARAMETERS:
+        if len(shape) in (len(axes), len(axes) + 1) and re.search(f"(^|/){end}$", path):
+            return ("none",) * (len(shape) - len(axes)) + axes
+    names = ["none"] * len(shape)
+    divisible = [i for i, n in enumerate(shape) if n % mesh.shape["fsdp"] == 0]
+    if np.prod(shape) >= _SHARD_FROM and divisible:
+        names[max(divisible, key=lambda i: shape[i])] = "embed"
+    return tuple(names)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Of an array whose first axis is the batch."""
+    return NamedSharding(mesh, spec("batch"))
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Host arrays [B, ...] to the devices, split over the batch axis. UserError if B does not divide."""
+    """Host arrays [B, ...] to the devices, split over the batch axis; on several hosts each gives its own share. UserError if B does not divide."""
     shards = data_shards(mesh)
     for name, value in batch.items():
-        if not value.shape or value.shape[0] % shards:
+        if not value.shape or value.shape[0] * jax.process_count() % shards:
             raise UserError(f"batch array {name!r} of shape {value.shape}: first axis must divide by the {shards} data-parallel devices")
-    sharding = NamedSharding(mesh, spec("batch"))
+    sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
 
 
-def replicate(mesh: Mesh, tree: Any) -> Any:
-    """Every array of `tree` on every device of the mesh."""
-    return jax.device_put(tree, NamedSharding(mesh, spec()))
+def put_whole(value: Any, sharding: NamedSharding) -> jax.Array:
+    """An array that every process has whole (a parameter read from a file), to its place."""
+    if isinstance(value, jax.Array) and value.sharding == sharding:
+        return value
+    value = np.asarray(value)
+    return jax.make_array_from_callback(value.shape, sharding, lambda index: value[index])
 
 
 def describe(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> str:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mdmspeech.training.mesh import param_shardings
+from mdmspeech.training.mesh import param_shardings, put_whole
 from mdmspeech.training.optim import Optimizer
 
 
@@ -42,15 +42,36 @@ def create_state(init: Any, optimizer: Optimizer, rng: jax.Array, with_ema: bool
 def with_params(state: TrainState, params: Any) -> TrainState:
     """The state with other parameters (and EMA), placed as the old ones were. ValueError if names or shapes differ."""
 
-    def place(was: jax.Array, now: Any) -> jax.Array:
+    def put(was: jax.Array, now: Any) -> jax.Array:
         if was.shape != now.shape:
             raise ValueError(f"parameter of shape {now.shape} where {was.shape} was expected")
-        return jax.device_put(jnp.asarray(now, was.dtype), was.sharding)
+        return now if now is was else put_whole(now.astype(was.dtype), was.sharding)
 
-    params = jax.tree.map(place, state.params, params)
+    params = jax.tree.map(put, state.params, params)
     # A real copy: params and ema must not share buffers, since the whole state is donated at each step.
     ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema=ema)
+
+
+def frozen_shapes(task: Any, mesh: Mesh, dtype: Any = jnp.float32) -> Any:
+    """Shapes, types (floating ones in `dtype`) and shardings of the task's frozen parameters; nothing is computed or allocated."""
+    shapes = jax.eval_shape(lambda key: cast(task.init_frozen(key), dtype), jax.random.key(0))
+    return jax.tree.map(lambda s, sh: s.update(sharding=sh), shapes, param_shardings(mesh, shapes))
+
+
+def create_frozen(task: Any, mesh: Mesh, dtype: Any = jnp.float32) -> Any:
+    """The task's frozen parameters, sharded like trained ones: those it loads, else random ones."""
+    abstract = frozen_shapes(task, mesh, dtype)
+    loaded = task.load_frozen(abstract)
+    if loaded is None:
+        shardings = jax.tree.map(lambda s: s.sharding, abstract)
+        return jax.jit(lambda key: cast(task.init_frozen(key), dtype), out_shardings=shardings)(jax.random.key(0))
+    return jax.tree.map(lambda s, value: put_whole(value.astype(s.dtype), s.sharding), abstract, loaded)
+
+
+def cast(tree: Any, dtype: Any) -> Any:
+    """Floating-point arrays of `tree` in `dtype`; others as they are."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
 def _create(init: Any, optimizer: Optimizer, rng: jax.Array, with_ema: bool) -> TrainState:

@@ -6,14 +6,30 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mdmspeech.nn.stack import remat_policy
 from mdmspeech.training.optim import Optimizer, ema_update
-from mdmspeech.training.state import TrainState
+from mdmspeech.training.state import TrainState, cast
 from mdmspeech.training.task import Losses, Task, Weight
 
 Metrics = dict[str, jax.Array]
 
 
-def make_train_step(task: Task, optimizer: Optimizer, accum: int = 1, ema_decay: float = 0.0) -> Callable[..., tuple[TrainState, Metrics]]:
+def loss_function(task: Task, dtype: str = "float32", remat: str = "none") -> Callable[..., Losses]:
+    """`task.loss` computed in `dtype` ("float32" or "bfloat16") from float32 parameters, with a rematerialisation policy of `nn.stack`.
+
+    Softmax, norms' statistics and losses are float32 in any case; gradients come back in float32, through the cast.
+    """
+
+    def loss(params: Any, frozen: Any, batch: dict[str, jax.Array], rng: jax.Array, step: jax.Array) -> Losses:
+        with remat_policy(remat):
+            return task.loss(cast(params, dtype), cast(frozen, dtype), batch, rng, step)
+
+    return loss
+
+
+def make_train_step(
+    task: Task, optimizer: Optimizer, accum: int = 1, ema_decay: float = 0.0, dtype: str = "float32", remat: str = "none"
+) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns `step(state, frozen, batch) -> (state, metrics)`, not yet compiled.
 
     Metrics are float32 scalars: "loss" (the weighted sum), each loss part (numerator / denominator over the whole batch),
@@ -23,13 +39,15 @@ def make_train_step(task: Task, optimizer: Optimizer, accum: int = 1, ema_decay:
     batch had been one: denominators are summed first, in a pass from which the compiler removes the model.
     """
 
+    loss = loss_function(task, dtype, remat)
+
     def step(state: TrainState, frozen: Any, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(state.rng, state.step)
         micro = jax.tree.map(lambda x: _cut(x, accum), batch)
 
         def losses_of(params: Any, index: Any) -> Losses:
             part = jax.tree.map(lambda x: x[index], micro)
-            return task.loss(params, frozen, part, jax.random.fold_in(rng, index), state.step)
+            return loss(params, frozen, part, jax.random.fold_in(rng, index), state.step)
 
         def objective(params: Any, index: Any, totals: Mapping[str, jax.Array] | None) -> tuple[jax.Array, Losses]:
             losses = losses_of(params, index)

@@ -1,7 +1,7 @@
 """What a training stage must provide: the one interface between the loop and the science.
 
 A stage (codec, speech-to-text, Talker, distillation, ...) subclasses `Task`; `loop.run` does everything else. Trained parameters
-and frozen ones never share a tree: `init` makes the first, `frozen` is the second, and the optimiser sees only the first.
+and frozen ones never share a tree: `init` makes the first, `init_frozen` the second, and the optimiser sees only the first.
 
 An adversarial game fits the same interface with one optimiser: put generator and discriminator in one tree, `stop_gradient` the
 discriminator's parameters in the generator's loss and the generated signal in the discriminator's loss.
@@ -43,7 +43,6 @@ class Task:
       weights: loss name -> weight. The loss is sum_k weight_k * numerator_k / denominator_k. A name that `loss` returns without a
         weight (an accuracy) is only reported; a weight without a loss is an error.
       optimizer: rules over parameter paths ("decoder/layer_0/mlp/kernel"), first match wins; every parameter must match one.
-      frozen: arrays that `loss` and `evaluate` read and nobody trains.
       unit: what `count` counts, for the rate in the log.
       held_out: the split whose losses are computed at each evaluation, "" for none (see `held_out`).
       show: function (params, step, outdir) -> scores that writes samples and plots at each evaluation, or None. The caller's, because what it
@@ -53,7 +52,6 @@ class Task:
     name: str = "task"
     weights: Mapping[str, Weight] = {"loss": 1.0}
     optimizer: Sequence[Rule] = (Rule(".*"),)
-    frozen: Params = {}
     unit: str = "examples"
     held_out: str = ""
     show: Callable[[Params, int, Path], dict[str, float]] | None = None
@@ -66,6 +64,18 @@ class Task:
         """Parameters to start from, given the fresh ones: load an earlier stage here. Not called when a checkpoint is resumed."""
         return params
 
+    def init_frozen(self, rng: jax.Array) -> Params:
+        """Random parameters that `loss` reads and nobody trains. Their shapes are what `planning` compiles with; see `load_frozen`."""
+        return {}
+
+    def load_frozen(self, abstract: Params) -> Params | None:
+        """The frozen parameters to use, given the shapes of `init_frozen`'s. None: the random ones (nothing was named to load)."""
+        return None
+
+    def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
+        """Names, global shapes and types of a training batch, for compiling without data. With several lengths: the largest."""
+        raise NotImplementedError
+
     def loss(self, params: Params, frozen: Params, batch: dict[str, jax.Array], rng: jax.Array, step: jax.Array) -> Losses:
         """Loss parts of one (micro-)batch as sums and counts, so that they add up over micro-batches. Pure; runs inside `jit`.
 
@@ -76,9 +86,14 @@ class Task:
         """
         raise NotImplementedError
 
-    def batches(self, split: str, seed: int) -> BatchIterator:
+    def batches(self, split: str, seed: int, shard: tuple[int, int] = (0, 1)) -> BatchIterator:
         """Batches of `split` ("train" is what the loop asks for). Every array has the batch as its first axis, which must divide by
-        the number of data-parallel devices times `train.accum`. "id" (optional) names the records for error messages."""
+        the number of data-parallel devices times `train.accum`. "id" (optional) names the records for error messages.
+
+        `shard` (index, count) comes with a run of several processes: this one makes rows `index * B / count` and on, `B / count` of
+        them, of each global batch of B. All must reach the end after the same number of batches. A run may be resumed by another
+        number of processes if the global batches and the state (a position in their stream) do not depend on `shard`.
+        """
         raise NotImplementedError
 
     def evaluate(self, params: Params, step: int, outdir: Path) -> dict[str, float]:

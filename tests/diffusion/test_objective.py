@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mdmspeech.diffusion import objective
 
@@ -90,3 +91,34 @@ def test_accuracy_counts_hits_on_hidden_tokens():
     hits, count = objective.accuracy(LOGITS, TARGETS, MASK * 2.5)
     expected = (np.argmax(np.asarray(LOGITS), -1) == np.asarray(TARGETS))[np.asarray(MASK)]
     assert hits == expected.sum() and count == len(expected)
+
+
+@pytest.mark.parametrize("settings", [{}, dict(label_smoothing=0.1, z_loss=1e-2)])
+@pytest.mark.parametrize("chunk", [1, 3, 7, 64])
+def test_the_chunked_loss_is_the_whole_one_with_its_gradient(chunk, settings):
+    rng = np.random.default_rng(0)
+    hidden, table = jnp.asarray(rng.normal(size=(2, 7, 5)), jnp.float32), jnp.asarray(rng.normal(size=(5, 11)), jnp.float32)
+    targets = jnp.asarray(rng.integers(0, 11, (2, 7))).at[0, 0].set(-1)
+    weight = jnp.asarray(rng.random((2, 7)), jnp.float32).at[0, 0].set(0.0).at[1, 5:].set(0.0)
+
+    def whole(hidden, table):
+        logits = hidden @ table
+        return objective.masked_cross_entropy(logits, targets, weight, **settings), objective.accuracy(logits, targets, weight)
+
+    def chunked(hidden, table):
+        parts = objective.projected_cross_entropy(hidden, lambda h: h @ table, targets, weight, chunk, **settings)
+        return parts["loss"], parts["accuracy"]
+
+    np.testing.assert_allclose(np.ravel(chunked(hidden, table)), np.ravel(whole(hidden, table)), rtol=1e-5)
+    grads = [jax.grad(lambda h, t, f=f: f(h, t)[0][0], argnums=(0, 1))(hidden, table) for f in (whole, chunked)]
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), *grads)
+
+
+def test_the_chunked_loss_never_holds_all_logits():
+    hidden, targets = jnp.zeros((2, 64, 8)), jnp.zeros((2, 64), jnp.int32)
+
+    def loss(table):
+        return objective.projected_cross_entropy(hidden, lambda h: h @ table, targets, jnp.ones((2, 64)), 8)["loss"][0]
+
+    text = str(jax.make_jaxpr(jax.grad(loss))(jnp.zeros((8, 1000))))
+    assert "2,8,1000" in text and "2,64,1000" not in text

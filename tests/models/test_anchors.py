@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, speech_length
+from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, fixed_anchor_index, speech_length
 
 
 @pytest.fixture(scope="module")
@@ -63,24 +63,25 @@ def test_speech_length_rounds_up_and_ignores_padding():
 
 
 def test_fixed_anchors_stand_on_the_first_positions_of_each_block():
-    model = FixedAnchors(width=8, block=16, anchors=4)
+    model = FixedAnchors(width=8)
     text = jnp.asarray(np.random.default_rng(1).normal(size=(1, 6, 5)), jnp.float32)
-    valid = jnp.ones((1, 6), bool)
-    params = model.init(jax.random.key(0), text, valid, 48)
-    base = model.apply(params, text, valid, 48)
+    index = fixed_anchor_index(jnp.ones((1, 6), bool), 48, block=16, anchors=4)
+    params = model.init(jax.random.key(0), text, index)
+    base = model.apply(params, text, index)
     assert np.flatnonzero(np.abs(np.asarray(base)).sum((0, 2))).tolist()[:4] == [0, 1, 2, 3]
     assert not np.asarray(base)[0, 4:16].any(), "positions after the anchors carry no text"
     for n in range(6):
-        other = model.apply(params, text.at[:, n].add(1.0), valid, 48)
+        other = model.apply(params, text.at[:, n].add(1.0), index)
         (moved,) = np.nonzero(np.abs(np.asarray(other - base)).max(axis=(0, 2)) > 1e-6)
         assert moved.tolist() == [(n // 4) * 16 + n % 4], "block b must see text up to 4(b+1) and no later text"
 
 
 def test_fixed_anchors_after_the_text_are_null():
-    model = FixedAnchors(width=8, block=16, anchors=4)
+    model = FixedAnchors(width=8)
     text = jnp.ones((1, 6, 5))
-    params = model.init(jax.random.key(0), text, jnp.ones((1, 6), bool), 48)
-    cond = np.asarray(model.apply(params, text, jnp.ones((1, 6), bool).at[0, 5].set(False), 48))[0]
+    index = fixed_anchor_index(jnp.ones((1, 6), bool).at[0, 5].set(False), 48, block=16, anchors=4)
+    params = model.init(jax.random.key(0), text, index)
+    cond = np.asarray(model.apply(params, text, index))[0]
     null = np.asarray(params["params"]["null"])
     for position in (17, 18, 19, 32, 35):
         np.testing.assert_array_equal(cond[position], null)

@@ -22,12 +22,12 @@ class Seen(TinyTask):
 def test_it_is_the_average_over_records_not_over_batches():
     task = Seen(noise=0.0)
     params = task.init(jax.random.key(0))
-    found = HeldOut(task, task.frozen, lambda batch: batch, batches=3)(params)
+    found = HeldOut(task, task.init_frozen(None), lambda batch: batch, batches=3)(params)
     assert task.asked[0] == "test"
     data, above, below = task.batches("test", task.asked[1]), 0.0, 0.0
     for _ in range(3):
         batch = {k: v for k, v in next(data).items() if k != "id"}
-        num, den = task.loss(params, task.frozen, batch, jax.random.key(0), 0)["mse"]
+        num, den = task.loss(params, task.init_frozen(None), batch, jax.random.key(0), 0)["mse"]
         above, below = above + float(num), below + float(den)
     assert found["held_out/mse"] == pytest.approx(above / below, rel=1e-5)
 
@@ -35,13 +35,13 @@ def test_it_is_the_average_over_records_not_over_batches():
 def test_the_same_noise_every_time():
     task = Seen(noise=0.5)
     params = task.init(jax.random.key(0))
-    held_out = HeldOut(task, task.frozen, lambda batch: batch)
+    held_out = HeldOut(task, task.init_frozen(None), lambda batch: batch)
     assert held_out(params) == held_out(params)
 
 
 def test_a_task_without_a_split_has_none():
     task = TinyTask()
-    assert HeldOut(task, task.frozen, lambda batch: batch)(task.init(jax.random.key(0))) == {}
+    assert HeldOut(task, task.init_frozen(None), lambda batch: batch)(task.init(jax.random.key(0))) == {}
 
 
 def test_the_loop_writes_them(tmp_path):

@@ -21,7 +21,7 @@ def one_step(task, accum=1, size=24, mask=None):
     if mask is not None:
         batch["mask"] = jnp.full((size,), mask, jnp.float32)
     step = jax.jit(make_train_step(task, optimizer, accum, ema_decay=0.9))
-    return state, *step(state, jax.tree.map(jnp.asarray, task.frozen), batch)
+    return state, *step(state, task.init_frozen(rng), batch)
 
 
 @pytest.mark.parametrize("accum", [2, 4, 8])

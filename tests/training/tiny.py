@@ -13,16 +13,18 @@ from mdmspeech.training.task import Task
 
 
 class Numbers:
-    """Record n of the stream is a function of (seed, n); the position is n."""
+    """Record n of the stream is a function of (seed, n); the position is n, of the global stream. Global batches have `size` records."""
 
-    def __init__(self, seed: int, size: int, bad: int | None = None):
-        self.seed, self.size, self.bad, self.position = seed, size, bad, 0
+    def __init__(self, seed: int, size: int, bad: int | None = None, shard: tuple[int, int] = (0, 1)):
+        self.seed, self.size, self.bad, self.shard, self.position = seed, size, bad, shard, 0
 
     def __iter__(self):
         return self
 
     def __next__(self):
-        ids = np.arange(self.position, self.position + self.size)
+        index, count = self.shard
+        own = self.size // count
+        ids = self.position + index * own + np.arange(own)
         self.position += self.size
         x = np.stack([np.random.default_rng([self.seed, i]).normal(size=6).astype(np.float32) for i in ids])
         if self.bad is not None and self.bad in ids:
@@ -43,7 +45,6 @@ class TinyTask(Task):
     name = "tiny"
     weights = {"mse": 1.0, "size": lambda step: 0.1 / (1.0 + step)}
     optimizer = (Rule("in/.*"), Rule("out/kernel", lr=0.5), Rule("out/bias"))
-    frozen = {"shift": np.float32(0.5)}
 
     def __init__(self, size: int = 8, noise: float = 0.1, bad: int | None = None):
         self.size, self.noise, self.bad = size, noise, bad
@@ -56,6 +57,9 @@ class TinyTask(Task):
             "out": {"kernel": 0.3 * jax.random.normal(b, (16, 1)), "bias": jnp.zeros((1,))},
         }
 
+    def init_frozen(self, rng):
+        return {"shift": jnp.float32(0.5)}
+
     def loss(self, params, frozen, batch, rng, step):
         x = batch["x"] + self.noise * jax.random.normal(rng, batch["x"].shape)
         hidden = jnp.tanh(x @ params["in"]["kernel"] + params["in"]["bias"][None]) + frozen["shift"]
@@ -64,8 +68,8 @@ class TinyTask(Task):
         count = jnp.float32(hidden.size)
         return {"mse": ((error * batch["mask"]).sum(), batch["mask"].sum()), "size": (jnp.square(hidden).sum(), count)}
 
-    def batches(self, split, seed):
-        return Numbers(seed, self.size, self.bad)
+    def batches(self, split, seed, shard=(0, 1)):
+        return Numbers(seed, self.size, self.bad, shard)
 
     def evaluate(self, params, step, outdir: Path):
         self.evaluations.append(step)

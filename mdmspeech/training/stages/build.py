@@ -1,41 +1,64 @@
 """From an experiment's config to its task: the only place that knows every stage by name."""
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import jax
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
 from mdmspeech.training.task import Task
 
 
-def make_task(
-    config: ConfigDict, workdir: str | Path, root: str | Path | None = None, load_whisper_decoder: Callable | None = None
-) -> Task:
-    """The task of `config.stage`, reading the corpus under `root` (see `data.store.data_root`).
+@dataclasses.dataclass(frozen=True)
+class Loaders:
+    """What loads weights of other people's making; this room does not know their formats, so the caller brings them (`interop`).
 
-    `config.init_from` names the earlier run it starts from: a folder, or the name of a run beside `workdir`. `load_whisper_decoder` is
-    `interop.whisper_decoder.load_whisper_decoder` (this room does not import that one), for an attention adaptor.
+    Attributes:
+      whisper_decoder: (AttentionConfig, layers) -> parameters of an attention adaptor.
+      encoder: (path, SpeechEncoderConfig) -> parameters of a speech encoder.
+      thinker: (path, ThinkerConfig) -> parameters of a Thinker.
+      tokenizer: (path) -> the Thinker's `text.tokenizer.Tokenizer`.
     """
-    stages: dict[str, Callable[[ConfigDict, Path, str | Path | None], Task]] = {
+
+    whisper_decoder: Callable | None = None
+    encoder: Callable | None = None
+    thinker: Callable | None = None
+    tokenizer: Callable | None = None
+
+
+RANDOM = "random"  # in place of a path or an earlier run: fresh parameters, to try a configuration out
+
+
+def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None = None, loaders: Loaders = Loaders()) -> Task:
+    """The task of `config.stage`, reading the corpus under `root` (see `data.store.data_root`). Nothing is loaded yet.
+
+    `config.init_from` names the earlier run it starts from: a folder, the name of a run beside `workdir`, or "random".
+    """
+    stages: dict[str, Callable[[ConfigDict, Path, str | Path | None, Loaders], Task]] = {
         "codec": _codec,
         "talker": _talker,
-        "hearing": partial(_hearing, load_whisper_decoder),
+        "hearing": _hearing,
+        "thinker": _thinker,
     }
     if config.stage not in stages:
         raise UserError(f"config.stage is {config.stage!r}: use one of {', '.join(stages)}")
     config.init_from = config.get("init_from", "")
-    return stages[config.stage](config, Path(workdir).expanduser(), root)
+    return stages[config.stage](config, Path(workdir).expanduser(), root, loaders)
 
 
-def _codec(config: ConfigDict, workdir: Path, root) -> Task:
+def _codec(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     from mdmspeech.codec.compact.config import CompactCodecConfig
     from mdmspeech.data import crops
     from mdmspeech.data.sources import speech
     from mdmspeech.training.stages.codec import CodecTask
 
     model = CompactCodecConfig(**config.codec)
+    if config.train.dtype != "float32":
+        raise UserError(f"train.dtype is {config.train.dtype!r}: the codec's spectra need float32")
 
     def batches(split: str, seed: int):
         source, train = speech(root, tuple(config.data.parts), split), split == "train"
@@ -47,51 +70,136 @@ def _codec(config: ConfigDict, workdir: Path, root) -> Task:
             seed=seed,
             train=train,
             phones=model.phones,
+            shard=_shard(),
         )
 
-    return CodecTask(model, config.phase, batches, start=_start(config, workdir))
-
-
-def _talker(config: ConfigDict, workdir: Path, root) -> Task:
-    from mdmspeech.data.talker import talker_batches
-    from mdmspeech.data.tokens import TokenStore
-    from mdmspeech.diffusion import masking
-    from mdmspeech.models import talker
-    from mdmspeech.training.stages.talker import TalkerTask
-
-    model = talker.TalkerConfig(**config.talker)
-    data = config.data
-
-    def batches(split: str, seed: int):
-        source = TokenStore(root, tuple(data.parts), split)
-        return talker_batches(
-            source, batch=data.batch, length=data.length, symbols=data.symbols, block=model.block, eos=talker.EOS, pad=talker.PAD,
-            token_seconds=data.token_seconds, seed=seed,
-        )  # fmt: skip
-
-    schedule = masking.get(config.masking.name, **{k: v for k, v in config.masking.items() if k != "name"})
-    return TalkerTask(
-        model,
-        config.mode,
-        batches,
-        schedule,
-        distillation=dict(config.distillation),
-        capacity=config.capacity,
-        start=_start(config, workdir),
+    return CodecTask(
+        model, config.phase, batches, start=_start(config, workdir), sizes=dict(batch=config.data.batch, tokens=config.data.tokens)
     )
 
 
-def _hearing(load_whisper_decoder: Callable | None, config: ConfigDict, workdir: Path, root) -> Task:
+def _talker(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
+    from mdmspeech.diffusion import masking
+    from mdmspeech.models import talker
+    from mdmspeech.models.thinker import ThinkerConfig
+    from mdmspeech.training.stages.talker import TalkerTask
+
+    model = talker.TalkerConfig(**config.talker)
+    if config.mode == "isd" and not config.init_from:
+        raise UserError("self-distillation starts from a trained Talker: set init_from to its run (or 'random', to try things out)")
+    thinker = ThinkerConfig(**config.thinker) if model.anchors == "fixed" else None
+    schedule = masking.get(config.masking.name, **{k: v for k, v in config.masking.items() if k != "name"})
+    sizes = {name: config.data[name] for name in ("batch", "length", "layout", "symbols", "text") if name in config.data}
+    return TalkerTask(
+        model,
+        config.mode,
+        partial(_talker_batches, config, model, root, loaders),
+        schedule,
+        sizes=sizes,
+        distillation=dict(config.distillation),
+        start=_start(config, workdir),
+        thinker=thinker,
+        load_thinker=_named(config, "thinker", loaders.thinker, thinker) if thinker else None,
+        **{name: config[name] for name in ("capacity", "streams", "label_smoothing", "z_loss") if name in config},
+    )
+
+
+def _talker_batches(config: ConfigDict, model, root, loaders: Loaders, split: str, seed: int):
+    from mdmspeech.data import random_source, talker_packed
+    from mdmspeech.data.talker import talker_batches
+    from mdmspeech.data.tokens import TokenStore
+    from mdmspeech.models import talker
+
+    data = config.data
+    fixed = model.anchors == "fixed"
+    shared = dict(batch=data.batch, length=data.length, block=model.block, eos=talker.EOS, pad=talker.PAD, seed=seed, shard=_shard())
+    if data.layout == "joined":
+        source = TokenStore(root, tuple(data.parts), split)
+        return talker_batches(source, symbols=data.symbols, token_seconds=data.token_seconds, **shared)
+    if data.layout != "packed":
+        raise UserError(f"data.layout is {data.layout!r}: use 'packed' (utterances side by side) or 'joined' (one after another, cut)")
+
+    def source(part: str):
+        if part == RANDOM:
+            return random_source.RandomSpeech(seed=seed, symbols=model.symbols, token_seconds=data.token_seconds)
+        return TokenStore(root, (part,), split, needs_text=fixed)
+
+    text: Any = talker_packed.FixedText(data.text, _chat(config, loaders), model.block, model.anchors_per_block) if fixed else None
+    text = text or talker_packed.PacedText(data.symbols, data.token_seconds)
+    return talker_packed.packed_talker_batches(
+        {p: source(p) for p in data.parts}, text, weights=_weights(data), threads=data.threads, **shared
+    )
+
+
+def _thinker(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
+    from mdmspeech.models.speech_encoder import SpeechEncoderConfig
+    from mdmspeech.models.thinker import ThinkerConfig
+    from mdmspeech.training.stages.thinker import SpeechToTextTask
+
+    encoder, thinker = SpeechEncoderConfig(**config.encoder), ThinkerConfig(**config.thinker)
+    load = {
+        "encoder": _named(config, "encoder", loaders.encoder, encoder),
+        "thinker": _named(config, "thinker", loaders.thinker, thinker),
+    }
+    sizes = {name: config.data[name] for name in ("batch", "length", "frames")}
+    settings = {name: config[name] for name in ("hidden", "chunk", "label_smoothing", "z_loss") if name in config}
+    return SpeechToTextTask(encoder, thinker, partial(_conversations, config, root, loaders), sizes, load=load, **settings)
+
+
+def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
+    from mdmspeech.data import lm_packed, random_source, sources
+
+    data = config.data
+
+    def source(part: str):
+        return random_source.RandomQuestions(seed=seed) if part == RANDOM else sources.questions(root, split, parts=(part,))
+
+    return lm_packed.lm_batches(
+        {part: source(part) for part in data.parts},
+        _chat(config, loaders),
+        batch=data.batch,
+        frames=data.frames,
+        length=data.length,
+        num_mels=config.encoder.num_mels,
+        seed=seed,
+        weights=_weights(data),
+        shard=_shard(),
+        threads=data.threads,
+    )
+
+
+def _chat(config: ConfigDict, loaders: Loaders):
+    """How conversations are written for the Thinker of this config."""
+    from mdmspeech.data.conversations import Conversations
+    from mdmspeech.data.random_source import byte_tokenizer
+
+    read = _named(config, "tokenizer", loaders.tokenizer and (lambda path, _: loaders.tokenizer(path)), None)
+    return Conversations(read() if read else byte_tokenizer(), config.prompt.system, tuple(tuple(pair) for pair in config.prompt.examples))
+
+
+def _weights(data: ConfigDict) -> dict[str, float] | None:
+    """How often each part is drawn; None: by their sizes."""
+    return dict(zip(data.parts, data.weights, strict=True)) if data.weights else None
+
+
+def _shard() -> tuple[int, int]:
+    """Which share of each batch this process makes, of how many."""
+    return jax.process_index(), jax.process_count()
+
+
+def _hearing(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     from mdmspeech.data.states import StateStore, pieces_then, state_batches
     from mdmspeech.training.stages.hearing import SpellingTask, WritingTask
 
     def batches(split: str, seed: int, **texts):
-        return state_batches(StateStore(root, f"questions_{split}"), batch=config.data.batch, seed=seed, **texts)
+        return state_batches(StateStore(root, f"questions_{split}"), batch=config.data.batch, seed=seed, shard=_shard(), **texts)
 
     if config.mode == "ctc":
         from mdmspeech.models.spelling_adaptor import SpellingConfig, encode_text
 
-        return SpellingTask(SpellingConfig(**config.adaptor), partial(batches, encode_text=encode_text))
+        texts = dict(ids_per_second=24, ids_more=0)
+        pipeline = partial(batches, encode_text=encode_text, **texts)
+        return SpellingTask(SpellingConfig(**config.adaptor), pipeline, sizes=dict(batch=config.data.batch, **texts))
     if config.mode != "attention":
         raise UserError(f"config.mode is {config.mode!r}: a hearing stage is 'attention' or 'ctc'")
     from mdmspeech.models.attention_adaptor import AttentionConfig
@@ -99,17 +207,38 @@ def _hearing(load_whisper_decoder: Callable | None, config: ConfigDict, workdir:
     model = AttentionConfig(**config.adaptor)
     start = None
     if config.start_layers:
-        if load_whisper_decoder is None:
+        if loaders.whisper_decoder is None:
             raise UserError("config.start_layers names layers of Whisper's decoder, but this caller gave no function that loads them")
-        start = partial(load_whisper_decoder, model, tuple(config.start_layers))
+        start = partial(loaders.whisper_decoder, model, tuple(config.start_layers))
 
-    pipeline = partial(batches, encode_text=pieces_then(model.end), ids_per_second=5, ids_more=10)
-    return WritingTask(model, pipeline, start=start, **config.training)
+    texts = dict(ids_per_second=5, ids_more=10)
+    pipeline = partial(batches, encode_text=pieces_then(model.end), **texts)
+    return WritingTask(model, pipeline, sizes=dict(batch=config.data.batch, **texts), start=start, **config.training)
+
+
+def _named(config: ConfigDict, part: str, load: Callable | None, model) -> Callable | None:
+    """A function () -> the parameters of `config.weights.<part>`, a path; None if that is "random"."""
+    path = config.weights[part]
+    if path == RANDOM:
+        return None
+
+    def read():
+        if not path:
+            raise UserError(
+                f"weights.{part} is empty: name a checkpoint on this machine (--set weights.{part}=PATH), or 'random' to try things out"
+            )
+        if load is None:
+            raise UserError(f"weights.{part} is {path!r}, but this caller gave no function that loads it")
+        return load(path, model)
+
+    return read
 
 
 def _start(config: ConfigDict, workdir: Path):
     """A function () -> parameters of the earlier run named by the config, or None."""
     if not config.init_from:
+        return None
+    if config.init_from == RANDOM:
         return None
     from mdmspeech.training.warm_start import load_params
 

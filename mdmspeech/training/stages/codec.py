@@ -28,7 +28,7 @@ class CodecTask(Task):
 
     unit, held_out = "audio_s", "test"
 
-    def __init__(self, config: CompactCodecConfig, phase: str, pipeline, start=None):
+    def __init__(self, config: CompactCodecConfig, phase: str, pipeline, start=None, sizes=None):
         if phase not in ("tokens", "wave"):
             raise ValueError(f"phase {phase!r} is not one of tokens, wave")
         self.name = f"codec_{phase}"
@@ -40,7 +40,7 @@ class CodecTask(Task):
             self.optimizer = (Rule("encoder/.*", frozen=True), Rule("decoder/phone_.*", frozen=True), Rule(".*"))
         else:
             self.optimizer = (Rule("spectral/.*", frozen=True), Rule(".*"))
-        self._pipeline, self._start = pipeline, start
+        self._pipeline, self._start, self._sizes = pipeline, start, sizes or {}
 
     def init(self, rng: jax.Array):
         return self.model.init(rng)
@@ -50,6 +50,13 @@ class CodecTask(Task):
 
     def batches(self, split: str, seed: int):
         return self._pipeline(split, seed)
+
+    def batch_spec(self):
+        rows, tokens = self._sizes["batch"], self._sizes["tokens"]
+        of = lambda width, dtype: jax.ShapeDtypeStruct((rows, width), dtype)
+        spec = {"audio": of(tokens * self.config.token_samples, jnp.int16), "valid": of(tokens, jnp.bool_)}
+        spec |= {"phone": of(2 * tokens, jnp.int32), "f0": of(4 * tokens, jnp.float32)}
+        return spec | {"voiced": of(4 * tokens, jnp.bool_)}
 
     def count(self, batch: Mapping[str, np.ndarray]) -> int:
         return int(batch["audio"].size / self.config.sample_rate)

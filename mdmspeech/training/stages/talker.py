@@ -1,20 +1,43 @@
 """Training the Talker: masked diffusion (any masking schedule), iterative self-distillation, and the next-token baseline on the same trunk.
 
 Stage 2 is mode "mdm" with global Bernoulli masks; stage 3 is mode "isd" with hierarchical masks, starting from stage 2, whose frozen copy is the teacher
-(method.md sections 5 and 6); "ntp" is the autoregressive baseline (section 9). All of them learn the durations of the paced anchors as well.
+(method.md sections 5 and 6); "ntp" is the autoregressive baseline (section 9). With paced anchors all of them learn the symbols' durations as well; with
+fixed anchors the text is read by the frozen Thinker, inside the step.
+
+B batch, L speech positions, M symbols, N text tokens of the Thinker, D model width, V speech vocabulary.
 """
 
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
 import jax.numpy as jnp
 
 from mdmspeech.diffusion import distill, masking, objective
-from mdmspeech.diffusion.layout import block_causal_mask, causal_mask
+from mdmspeech.diffusion.layout import block_causal_mask, causal_mask, two_stream_mask
+from mdmspeech.errors import UserError
 from mdmspeech.models import talker
-from mdmspeech.training.task import Task
+from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.training.task import Params, Task
 from mdmspeech.training.warm_start import overwrite
+
+MODES = ("mdm", "isd", "ntp")
 
 
 class TalkerTask(Task):
-    """`mode`: "mdm", "isd" or "ntp". `capacity` is the share of all positions that the output layer may be computed on."""
+    """One of the Talker's stages.
+
+    Args:
+      mode: "mdm", "isd" or "ntp".
+      pipeline: function (split, seed) -> batches, see `data.talker`: rows "joined" of utterances that go on, or "packed" with separate ones.
+      sizes: batch, length, and symbols (paced anchors) or text (fixed ones) of a batch; only for `batch_spec`.
+      capacity: share of all positions that the output layer may be computed on; 1 computes it on all of them. Choose 1 on many devices: gathering
+        the hidden positions of a batch that is split over devices moves them between devices.
+      streams: 1 (earlier blocks partly masked, as everything else) or 2 ([noisy ; clean], what decoding sees; twice the positions).
+      start: () -> parameters to start from, for "isd" the teacher's as well; None: random ones.
+      thinker, load_thinker: the text LLM that fixed anchors read, and () -> its parameters (None: random ones).
+      label_smoothing, z_loss: see `objective.cross_entropy`.
+    """
 
     unit, held_out = "tokens", "test"
 
@@ -22,107 +45,211 @@ class TalkerTask(Task):
         self,
         config: talker.TalkerConfig,
         mode: str,
-        pipeline,
-        schedule=None,
+        pipeline: Any,
+        schedule: masking.Schedule | None = None,
         *,
-        distillation=None,
-        capacity=0.7,
-        start=None,
+        sizes: dict[str, int] | None = None,
+        distillation: dict[str, Any] | None = None,
+        capacity: float = 0.7,
+        streams: int = 1,
+        start: Callable[[], Params] | None = None,
+        thinker: ThinkerConfig | None = None,
+        load_thinker: Callable[[], Params] | None = None,
+        label_smoothing: float = 0.0,
+        z_loss: float = 0.0,
     ):
-        if mode not in ("mdm", "isd", "ntp"):
-            raise ValueError(f"mode {mode!r} is not one of mdm, isd, ntp")
+        if mode not in MODES:
+            raise UserError(f"mode {mode!r} of a Talker is not one of {', '.join(MODES)}")
+        if (config.anchors == "fixed") != (thinker is not None):
+            raise UserError(
+                f"anchors {config.anchors!r} and a Thinker {'given' if thinker else 'missing'}: fixed anchors read one, paced ones none"
+            )
+        if streams not in (1, 2):
+            raise UserError(f"streams is {streams}: 1, or 2 for [noisy ; clean]")
         self.name = f"talker_{mode}"
-        self.config, self.mode, self.schedule, self.capacity = config, mode, schedule or masking.Bernoulli(), capacity
+        self.config, self.mode, self.schedule = config, mode, schedule or masking.Bernoulli()
         self.model = talker.Talker(config)
-        self.distillation = distillation or {}
-        self.weights = {"token": 1.0, "duration": 0.3}
-        self._pipeline = pipeline
-        self._started = start() if start else None
-        if mode == "isd":
-            if self._started is None:
-                raise ValueError("isd starts from a trained Talker: set init_from")
-            self.frozen = {"teacher": self._started}
+        self.thinker = None if thinker is None else Thinker(thinker)
+        self.weights = {"token": 1.0, "duration": 0.3} if config.anchors == "paced" else {"token": 1.0}
+        self._sizes, self._capacity, self._streams = sizes or {}, capacity, streams
+        self._distillation = distillation or {}
+        self._pipeline, self._start, self._load_thinker = pipeline, start, load_thinker
+        self._loss = dict(label_smoothing=label_smoothing, z_loss=z_loss)
+
+    # ---- Parameters ---------------------------------------------------------------------------------------------------------
 
     def init(self, rng):
         return talker.init(self.config, rng)
 
     def warm_start(self, params):
-        return params if self._started is None else overwrite(params, self._started)
+        return params if self._start is None else overwrite(params, self._start())
+
+    def init_frozen(self, rng):
+        parts = {"teacher": self.init(rng)} if self.mode == "isd" else {}
+        if self.thinker is not None:
+            parts["thinker"] = self.thinker.init(rng, jnp.zeros((1, 2), jnp.int32))["params"]
+        return parts
+
+    def load_frozen(self, abstract):
+        loaders = {"teacher": self._start, "thinker": self._load_thinker}
+        if all(loaders[name] is None for name in abstract):
+            return None
+        fresh = lambda name: jax.jit(lambda key: self.init_frozen(key)[name])(jax.random.key(0))
+        return {name: loaders[name]() if loaders[name] else fresh(name) for name in abstract}
+
+    # ---- Batches ------------------------------------------------------------------------------------------------------------
 
     def batches(self, split, seed):
         return self._pipeline(split, seed)
 
     def count(self, batch):
-        return int(batch["valid"].sum())
+        return int((batch["segment"] > 0).sum() if "segment" in batch else batch["valid"].sum())
+
+    def batch_spec(self):
+        s = self._sizes
+        of = lambda width, dtype: jax.ShapeDtypeStruct((s["batch"], width), dtype)
+        spec = {"tokens": of(s["length"], jnp.int32)}
+        if s.get("layout") == "joined":
+            spec |= {"valid": of(s["length"], jnp.bool_), "symbols_valid": of(s["symbols"], jnp.bool_)}
+        else:
+            spec |= {name: of(s["length"], jnp.int32) for name in ("segment", "position")}
+        if self.config.anchors == "paced":
+            spec |= {"symbols": of(s["symbols"], jnp.int32), "durations": of(s["symbols"], jnp.float32)}
+            return spec | ({} if s.get("layout") == "joined" else {"symbols_segment": of(s["symbols"], jnp.int32)})
+        spec |= {name: of(s["text"], jnp.int32) for name in ("text", "text_segment", "text_position")}
+        return spec | {"anchor": of(s["length"], jnp.int32)}
+
+    # ---- Losses -------------------------------------------------------------------------------------------------------------
 
     def loss(self, params, frozen, batch, rng, step):
-        """batch: see `data.talker.talker_batches`."""
-        cond, log_durations = self.condition(params, batch)
-        losses = self._ntp(params, cond, batch) if self.mode == "ntp" else self._diffusion(params, frozen, cond, batch, rng)
-        valid = batch["symbols_valid"]
-        error = jnp.abs(log_durations - jnp.log(jnp.maximum(batch["durations"], 0.05)))
-        losses["duration"] = objective.weighted_sum(error, valid.astype(jnp.float32))
+        """batch: see `batch_spec` and `data.talker`."""
+        text = None if self.thinker is None else self._read(frozen["thinker"], batch)
+        cond, log_durations = self.condition(params, batch, text)
+        rows = _Rows.of(batch)
+        losses = self._ntp(params, cond, rows) if self.mode == "ntp" else self._diffusion(params, frozen, cond, text, batch, rows, rng)
+        if log_durations is not None:
+            valid = batch["symbols_segment"] > 0 if "symbols_segment" in batch else batch["symbols_valid"]
+            error = jnp.abs(log_durations - jnp.log(jnp.maximum(batch["durations"], 0.05)))
+            losses["duration"] = objective.weighted_sum(error, valid.astype(jnp.float32))
         return losses
 
-    def condition(self, params, batch):
-        """(cond [B, L, D], log-durations [B, M])."""
-        length = batch["tokens"].shape[1]
-        arguments = (batch["symbols"], batch["symbols_valid"], batch["durations"], length)
-        return self.model.apply({"params": params}, *arguments, method="condition_paced")
+    def _read(self, thinker, batch):
+        """Text features [B, N, 2 D_thinker]: [Emb(y); h], h the state of the position that has consumed y."""
+        segment_BN = batch["text_segment"]
+        causal = causal_mask(segment_BN.shape[1], segment_BN > 0) & (segment_BN[:, :, None] == segment_BN[:, None, :])
+        embedded = self.thinker.apply({"params": thinker}, batch["text"], method="embed")
+        states, _ = self.thinker.apply({"params": thinker}, embedded, batch["text_position"], causal, method="states")
+        return jax.lax.stop_gradient(jnp.concatenate([embedded, states], axis=-1))
 
-    def hidden(self, params, ids_BL, cond_BLD, mask_BLL):
-        positions = jnp.arange(ids_BL.shape[1])[None, :]
-        return self.model.apply({"params": params}, ids_BL, cond_BLD, mask_BLL, positions)[0]
+    def condition(self, params, batch, text=None):
+        """(cond [B, L, D], log-durations [B, M] or None)."""
+        apply = lambda method, *args: self.model.apply({"params": params}, *args, method=method)
+        if text is not None:
+            return apply("condition_fixed", text, batch["anchor"]), None
+        symbols, durations = batch["symbols"], batch["durations"]
+        if "symbols_segment" in batch:
+            return apply("condition_packed", symbols, batch["symbols_segment"], durations, batch["segment"], batch["position"])
+        return apply("condition_paced", symbols, batch["symbols_valid"], durations, batch["tokens"].shape[1])
+
+    def hidden(self, params, ids_BL, cond_BLD, mask_BLL, position_BL):
+        return self.model.apply({"params": params}, ids_BL, cond_BLD, mask_BLL, position_BL)[0]
 
     def logits(self, params, hidden):
         return self.model.apply({"params": params}, hidden, method="logits")
 
-    def _ntp(self, params, cond, batch):
-        tokens, valid = batch["tokens"], batch["valid"]
-        shifted = jnp.pad(tokens[:, :-1], ((0, 0), (1, 0)), constant_values=talker.BOS)
-        logits = self.logits(params, self.hidden(params, shifted, cond, causal_mask(tokens.shape[1], valid)))
-        weight = valid.astype(jnp.float32)
+    def _ntp(self, params, cond, rows):
+        before = jnp.pad(rows.tokens[:, :-1], ((0, 0), (1, 0)))
+        shifted = jnp.where(rows.position == 0, talker.BOS, before)
+        mask = causal_mask(rows.tokens.shape[1], rows.valid) & rows.together()
+        logits = self.logits(params, self.hidden(params, shifted, cond, mask, rows.position))
+        weight = rows.valid.astype(jnp.float32)
         return {
-            "token": objective.masked_cross_entropy(logits, tokens, weight),
-            "accuracy": objective.accuracy(logits, tokens, weight),
+            "token": objective.masked_cross_entropy(logits, rows.tokens, weight, **self._loss),
+            "accuracy": objective.accuracy(logits, rows.tokens, weight),
         }
 
-    def _diffusion(self, params, frozen, cond, batch, rng):
-        tokens, valid, block = batch["tokens"], batch["valid"], self.config.block
-        drawn = self.schedule.sample(rng, valid, block)
-        ids = jnp.where(drawn.mask_BL, talker.MASK, tokens)
-        attend = block_causal_mask(tokens.shape[1], block, valid)
-        capacity = int(self.capacity * tokens.size)
-        index_N, keep_N = objective.gather_masked(drawn.mask_BL, capacity)
-        target_N = objective.gather(tokens, index_N)
-        weight_N = objective.gather(drawn.weight_BL, index_N) * keep_N
-        logits_N = self.logits(params, objective.gather(self.hidden(params, ids, cond, attend), index_N))
-        losses = {"accuracy": objective.accuracy(logits_N, target_N, weight_N)}
-        lost = objective.overflow(drawn.mask_BL, capacity).astype(jnp.float32)
-        losses["left_out"] = (lost, jnp.sum(drawn.mask_BL).astype(jnp.float32))
+    def _diffusion(self, params, frozen, cond, text, batch, rows, rng):
+        drawn = self.schedule.sample(rng, rows.valid, self.config.block)
+        noisy = jnp.where(drawn.mask_BL, talker.MASK, rows.tokens)
+        picked = _Picked.of(drawn.mask_BL, self._capacity)
+        target, weight = picked.take(rows.tokens), picked.take(drawn.weight_BL) * picked.keep
+        logits = self.logits(params, picked.take(self._denoise(params, noisy, cond, rows)))
+        losses = {"accuracy": objective.accuracy(logits, target, weight), "left_out": picked.left_out(drawn.mask_BL)}
         if self.mode == "mdm":
-            losses["token"] = objective.masked_cross_entropy(logits_N, target_N, weight_N)
+            losses["token"] = objective.masked_cross_entropy(logits, target, weight, **self._loss)
             return losses
-        return losses | self._distilled(
-            frozen["teacher"], ids, drawn.mask_BL, attend, batch, (index_N, keep_N), logits_N, target_N, weight_N
-        )
+        teacher = frozen["teacher"]
+        teacher_cond, _ = self.condition(teacher, batch, text)
 
-    def _distilled(self, teacher, ids, mask_BL, attend, batch, gathered, logits_N, target_N, weight_N):
-        cond, _ = self.condition(teacher, batch)
+        def teach(ids_BL, *_):
+            return self.logits(teacher, picked.take(self._denoise(teacher, ids_BL, teacher_cond, rows)))
 
-        def teach(ids_BL, index_N):
-            return self.logits(teacher, objective.gather(self.hidden(teacher, ids_BL, cond, attend), index_N))
+        return losses | self._distilled(teach, noisy, drawn.mask_BL, rows, picked, logits, target, weight)
 
-        settings = dict(self.distillation)
+    def _denoise(self, params, ids_BL, cond_BLD, rows):
+        """Hidden states [B, L, D] of the noisy tokens."""
+        length, block = ids_BL.shape[1], self.config.block
+        if self._streams == 1:
+            mask = block_causal_mask(length, block, rows.valid) & rows.together()
+            return self.hidden(params, ids_BL, cond_BLD, mask, rows.position)
+        twice = lambda x: jnp.concatenate([x, x], axis=1)
+        mask = two_stream_mask(length, block, rows.valid) & jnp.tile(rows.together(), (1, 2, 2))
+        ids = jnp.concatenate([ids_BL, rows.tokens], axis=1)
+        return self.hidden(params, ids, twice(cond_BLD), mask, twice(rows.position))[:, :length]
+
+    def _distilled(self, teach, noisy, mask_BL, rows, picked, logits, target, weight):
+        settings = dict(self._distillation)
         iterations = settings.pop("iterations", 4)
         allowed = jnp.arange(talker.VOCAB) <= talker.EOS
         allowed = allowed.at[jnp.asarray([talker.BOS, talker.SOS])].set(False)
+        gathered = None if picked.index_N is None else (picked.index_N, picked.keep)
         rollout = distill.teacher_rollout(
-            teach, ids, mask_BL, batch["valid"], self.config.block, iterations, gathered=gathered, allowed_V=allowed
+            teach, noisy, mask_BL, rows.valid, self.config.block, iterations, gathered=gathered, allowed_V=allowed
         )
-        loss = distill.isd_loss(logits_N, rollout.logits, target_N, weight_N, **settings)
+        loss = distill.isd_loss(logits, rollout.logits, target, weight, **settings)
         return {
             "token": (loss.loss_sum, loss.weight_sum),
             "kl": (loss.kl_sum, loss.weight_sum),
             "ce": (loss.ce_sum, loss.weight_sum),
         }
+
+
+class _Rows(NamedTuple):
+    """Speech tokens of a batch, packed or joined. `segment`: utterance of each position, 0 = padding; None: a row is one stretch of speech."""
+
+    tokens: jax.Array
+    valid: jax.Array
+    position: jax.Array
+    segment: jax.Array | None
+
+    @classmethod
+    def of(cls, batch):
+        tokens = batch["tokens"]
+        if "segment" in batch:
+            return cls(tokens, batch["segment"] > 0, batch["position"], batch["segment"])
+        position = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
+        return cls(tokens, batch["valid"], position, None)
+
+    def together(self):
+        """bool [B or 1, L or 1, L or 1]: pairs of positions of one utterance."""
+        if self.segment is None:
+            return jnp.ones((1, 1, 1), bool)
+        return self.segment[:, :, None] == self.segment[:, None, :]
+
+
+class _Picked(NamedTuple):
+    """Positions whose logits are computed: the hidden ones, gathered into a fixed number of places, or all (index None)."""
+
+    index_N: jax.Array | None
+    keep: Any
+
+    @classmethod
+    def of(cls, mask_BL, capacity: float):
+        return cls(None, 1.0) if capacity >= 1 else cls(*objective.gather_masked(mask_BL, int(capacity * mask_BL.size)))
+
+    def take(self, x_BLX):
+        return x_BLX if self.index_N is None else objective.gather(x_BLX, self.index_N)
+
+    def left_out(self, mask_BL):
+        lost = 0 if self.index_N is None else objective.overflow(mask_BL, self.index_N.shape[0])
+        return jnp.asarray(lost, jnp.float32), jnp.sum(mask_BL).astype(jnp.float32)

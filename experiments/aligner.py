@@ -1,0 +1,24 @@
+"""The phone reader that aligns people's recordings with their text (`mdmspeech data --manifest`): Whisper-base states -> symbols of the pronouncer.
+
+Command:  mdmspeech data --phones 700
+          mdmspeech train --config experiments/aligner.py --workdir ~/.cache/mdmspeech/runs/aligner
+          mdmspeech release -o mdmspeech/assets/aligner --aligner ~/.cache/mdmspeech/runs/aligner --card experiments/aligner_card.md
+Plan:     0.22 M parameters on 800 states a step.
+"""
+
+from mdmspeech.training.config import base
+
+
+def get_config():
+    config = base()
+    config.stage = "phones"
+    config.aligner = dict(states=512, near=1, width=128, symbols=180)
+    config.data = dict(batch=16)
+    config.train.steps = 2500
+    config.train.log_every = 100
+    config.train.eval_every = 500
+    config.train.save_every = 500
+    config.optim.lr = 1e-3
+    config.optim.warmup = 50
+    config.optim.weight_decay = 0.01
+    return config

@@ -1,0 +1,98 @@
+"""What the experiments with published Thinkers share: three stages as in the paper, and `runlocal`, which shrinks any of them to a minute on a laptop."""
+
+import dataclasses
+
+from mdmspeech.models.speech_encoder import SpeechEncoderConfig
+from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.text import prompts
+from mdmspeech.training.config import base
+
+
+def thinker_stage(thinker: ThinkerConfig, encoder: SpeechEncoderConfig):
+    """Stage 1 (VocalNet): adaptor and LoRA (rank 8, alpha 16) on speech -> text, 1 epoch, lr 2e-4, cosine, 3 % warm-up."""
+    config = base()
+    config.stage = "thinker"
+    config.encoder = dataclasses.asdict(encoder)
+    config.thinker = dataclasses.asdict(dataclasses.replace(thinker, lora_rank=8, lora_alpha=16.0))
+    config.weights = dict(encoder="", thinker="", tokenizer="")  # paths of published checkpoints
+    config.prompt = dict(system=prompts.SYSTEM, examples=())
+    config.hidden = 2048  # of the adaptor
+    config.chunk = 128  # positions whose logits are held at a time
+    # Packed rows: a minute of speech and 2,048 ids, some ten conversations.
+    config.data = dict(parts=("questions",), weights=(), batch=64, length=2048, frames=6000, threads=8)
+    config.train.dtype = "bfloat16"
+    config.train.remat = "full"
+    config.train.steps = 1000
+    config.train.eval_every = 250
+    config.train.save_every = 250
+    config.optim.lr = 2e-4
+    config.optim.warmup = 30
+    config.optim.weight_decay = 0.0
+    return config
+
+
+def talker_stage(thinker: ThinkerConfig, talker: dict):
+    """Stage 2: global Bernoulli masking (0.3 .. 0.8), 8 epochs; fixed anchors that read the frozen Thinker."""
+    config = base()
+    config.stage = "talker"
+    config.mode = "mdm"
+    config.init_from = ""
+    config.thinker = dataclasses.asdict(thinker)
+    config.weights = dict(thinker="", tokenizer="")
+    config.prompt = dict(system=prompts.SYSTEM, examples=())
+    config.talker = dict(anchors="fixed", text_width=2 * thinker.dim, structured_codes=False, **talker)
+    config.masking = dict(name="bernoulli", low=0.3, high=0.8)
+    config.distillation = {}
+    config.capacity = 1.0  # logits of every position: nothing is moved between devices
+    config.streams = 1
+    config.data = dict(parts=("answers",), weights=(), batch=64, length=1024, text=1024, layout="packed", token_seconds=0.04, threads=4)
+    config.train.dtype = "bfloat16"
+    config.train.remat = "dots"
+    config.train.steps = 20_000
+    config.train.eval_every = 1000
+    config.train.save_every = 1000
+    config.optim.lr = 2e-4
+    config.optim.warmup = 600
+    config.optim.weight_decay = 0.02
+    return config
+
+
+def distillation_stage(thinker: ThinkerConfig, talker: dict, init_from: str):
+    """Stage 3: hierarchical block-wise masking with iterative self-distillation (K = 4, a = 0.7, temperature 2, reverse KL), 4 epochs."""
+    config = talker_stage(thinker, talker)
+    config.mode = "isd"
+    config.init_from = init_from
+    config.masking = dict(name="hierarchical", blocks=(0.5, 1.0), tokens=(0.3, 1.0))
+    config.distillation = dict(iterations=4, a=0.7, temperature=2.0, direction="reverse")
+    config.train.steps = 10_000
+    config.optim.lr = 1e-4
+    config.optim.warmup = 300
+    return config
+
+
+def switch(config, argument: str):
+    """`config` for the argument of `get_config`: "" as it is, "runlocal" the same stage in small, on random speech and random weights."""
+    if argument not in ("", "runlocal"):
+        raise ValueError(f"{argument!r} is not 'runlocal'")
+    if argument:
+        _shrink(config)
+    return config
+
+
+def _shrink(config) -> None:
+    small = dict(vocab_size=512, dim=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, ffn_dim=128)
+    config.thinker.update(small)
+    for part in config.weights:
+        config.weights[part] = "random"
+    config.prompt.system = ""
+    if "encoder" in config:
+        config.encoder.update(dim=64, num_layers=2, num_heads=4, ffn_dim=128)
+        config.hidden = 64
+        config.data.update(length=512, frames=1000)
+    else:
+        config.talker.update(width=64, layers=2, heads=4, ffn=128, text_width=2 * small["dim"])
+        config.data.update(length=256, text=512)
+        config.init_from = "random" if config.init_from else ""
+    config.data.update(parts=("random",), batch=8, threads=1)
+    config.train.update(steps=20, log_every=5, eval_every=10, save_every=10)
+    config.optim.warmup = 5

@@ -1,0 +1,20 @@
+"""The compact Talker in your own voice, starting from the shipped one: its tokens, its pauses, its pace.
+
+Command:  make train-own NAME=mine          after: mdmspeech data --manifest my/manifest.jsonl --name mine
+"""
+
+from experiments import compact_talker
+
+
+def get_config():
+    config = compact_talker.get_config()
+    config.init_from = "compact"
+    config.data.parts = ("own",)  # `make train-own NAME=...` sets it
+    config.data.batch = 8
+    config.train.steps = 120
+    config.train.log_every = 10
+    config.train.eval_every = 40
+    config.train.save_every = 40
+    config.optim.lr = 5e-4
+    config.optim.warmup = 10
+    return config

@@ -1,0 +1,17 @@
+"""Stage 3 at Qwen3-0.6B: hierarchical block-wise masks with iterative self-distillation, from the Talker of stage 2, which is the teacher.
+
+Command:  mdmspeech train --config experiments/talker_isd_06b.py --workdir RUNS/talker_isd_06b --data DATA
+              --set weights.thinker=QWEN3_0_6B --set weights.tokenizer=QWEN3_0_6B
+          The same in small, random weights and data: --config experiments/talker_isd_06b.py:runlocal
+Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of the time for each TPU slice.
+Expected: method.md section 6 has the paper's ablation at 8B: WER 5.34 % at S=4 and 6.23 % at S=1.
+"""
+
+from experiments import large
+from experiments.talker_06b import TALKER
+from mdmspeech.models.thinker import QWEN3_06B
+
+
+def get_config(argument: str = ""):
+    config = large.distillation_stage(QWEN3_06B, TALKER, "talker_06b")
+    return large.switch(config, argument)

@@ -1,0 +1,74 @@
+"""Experiment files: reading one, changing a setting, and making its task with everything that can be loaded."""
+
+import importlib.util
+import inspect
+import sys
+from pathlib import Path
+
+from mdmspeech.errors import UserError
+
+RUNLOCAL = "runlocal"
+
+
+def load_config(path: str):
+    """The ConfigDict of an experiment file's `get_config()`; of "FILE:ARG" that of `get_config(ARG)`, for example "experiments/talker_8b.py:runlocal".
+
+    Raises:
+      UserError: no such file, no `get_config`, or an argument it does not take.
+    """
+    name, _, argument = path.partition(".py:")
+    file = Path(name + ".py" if argument else path)
+    if not file.is_file():
+        raise UserError(f"no experiment file {file}; the repository's are in experiments/")
+    root = str(file.resolve().parent.parent)  # experiments build on one another: `from experiments import ...`
+    if root not in sys.path:
+        sys.path.insert(0, root)
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    if spec is None or spec.loader is None:
+        raise UserError(f"{path} is no Python file; name an experiment such as experiments/compact_codec.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"{file} has no get_config()")
+    if not argument:
+        return module.get_config()
+    if not inspect.signature(module.get_config).parameters:
+        raise UserError(f"{file} knows no {argument!r}: its get_config() takes no argument")
+    return module.get_config(argument)
+
+
+def override(config, assignment: str) -> None:
+    """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas."""
+    key, _, text = assignment.partition("=")
+    *path, last = key.split(".")
+    node = config
+    for name in path:
+        node = node.get(name) if name in node else None
+        if node is None:
+            break
+    if node is None or last not in node:
+        raise UserError(f"--set {key}: the experiment has no such setting")
+    old = node[last]
+    try:
+        node[last] = _like(old, text)
+    except (KeyError, ValueError) as error:
+        raise UserError(f"--set {key}={text}: expected a {type(old).__name__}") from error
+
+
+def _like(old, text: str):
+    if isinstance(old, bool):
+        return {"true": True, "false": False}[text.lower()]
+    if isinstance(old, tuple):
+        kind = type(old[0]) if old else str
+        return tuple(kind(part) for part in text.split(",") if part)
+    return type(old)(text)
+
+
+def make_task(config, workdir: Path, data: str | None = None):
+    """The task of an experiment, with what this project can load. Nothing is loaded yet."""
+    from mdmspeech.interop import loaders
+    from mdmspeech.interop.whisper_decoder import load_whisper_decoder
+    from mdmspeech.training.stages import build
+
+    known = build.Loaders(load_whisper_decoder, loaders.load_encoder, loaders.load_thinker, loaders.load_tokenizer)
+    return build.make_task(config, workdir, data, known)

@@ -1,0 +1,32 @@
+"""The linear layer of all Transformers here: `flax.linen.Dense` with an optional low-rank update (LoRA, Hu et al. 2021, arXiv 2106.09685)."""
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+
+class Linear(nn.Module):
+    """y = x W + b, plus (alpha / rank) (x A) B if `rank` > 0. Parameters: kernel, bias; lora_a [in, rank], lora_b [rank, out].
+
+    B starts at zero, so that a fresh update changes nothing. See `models.lora` for parting and merging the two sets of parameters.
+    """
+
+    features: int
+    use_bias: bool = True
+    rank: int = 0
+    alpha: float = 16.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        dtype = jnp.promote_types(x.dtype, kernel.dtype)
+        x = x.astype(dtype)
+        y = x @ kernel.astype(dtype)
+        if self.use_bias:
+            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            y = y + bias.astype(dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
+        if self.rank:
+            down = self.param("lora_a", nn.initializers.lecun_normal(), (x.shape[-1], self.rank))
+            up = self.param("lora_b", nn.initializers.zeros_init(), (self.rank, self.features))
+            y = y + (x @ down.astype(dtype)) @ (up * (self.alpha / self.rank)).astype(dtype)
+        return y

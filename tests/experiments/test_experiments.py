@@ -1,0 +1,57 @@
+"""Every experiment can be built without data or weights; its losses fit its weights; its size is what its docstring's model has."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from mdmspeech.cli.experiment import load_config, make_task
+from mdmspeech.training.loop import run
+from mdmspeech.training.optim import claim
+
+ROOT = Path(__file__).parents[2] / "experiments"
+EXPERIMENTS = sorted(path.stem for path in ROOT.glob("*.py") if "def get_config" in path.read_text())
+LARGE = [name for name in EXPERIMENTS if name.rsplit("_", 1)[-1] in ("06b", "1b", "8b")]
+
+
+def load(name, argument="", tmp_path=Path()):
+    config = load_config(f"{ROOT / name}.py{':' * bool(argument)}{argument}")
+    return config, make_task(config, tmp_path / "run")
+
+
+def size(tree):
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
+def test_three_stages_at_three_sizes():
+    assert len(LARGE) == 9
+
+
+@pytest.mark.parametrize("name", EXPERIMENTS)
+def test_it_is_whole_without_data_or_weights(name):
+    _, task = load(name)
+    key = jax.random.key(0)
+    params, frozen = jax.eval_shape(task.init, key), jax.eval_shape(task.init_frozen, key)
+    claim(params, task.optimizer)
+    losses = jax.eval_shape(task.loss, params, frozen, task.batch_spec(), key, jax.ShapeDtypeStruct((), jnp.int32))
+    assert set(task.weights) <= set(losses)
+    assert all(part.shape == () for pair in losses.values() for part in pair)
+
+
+@pytest.mark.parametrize(
+    ("name", "frozen", "trained"), [("thinker_8b", 8.83e9, 61e6), ("talker_8b", 8.19e9, 1.27e9), ("talker_06b", 0.60e9, 88e6)]
+)
+def test_sizes(name, frozen, trained):
+    """8.83 B: Qwen3-8B's 8.19 B and the encoder of Whisper-large-v3; a Talker of four layers of width 4,096 has more than a billion."""
+    _, task = load(name)
+    assert size(jax.eval_shape(task.init_frozen, jax.random.key(0))) == pytest.approx(frozen, rel=0.01)
+    assert size(jax.eval_shape(task.init, jax.random.key(0))) == pytest.approx(trained, rel=0.03)
+
+
+@pytest.mark.parametrize("name", LARGE)
+def test_one_step_of_each_runs_locally(name, tmp_path):
+    config, task = load(name, "runlocal", tmp_path)
+    config.train.update(steps=1, eval_every=0)
+    state = run(config, task, tmp_path / "run")
+    assert int(state.step) == 1
