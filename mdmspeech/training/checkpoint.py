@@ -2,25 +2,41 @@
 
 Layout: `<workdir>/checkpoints/<step>/state` (arrays) and `.../about` (JSON). Saving is asynchronous; a failed save is raised at the
 next call. A checkpoint that cannot be read is moved to `<workdir>/corrupt/`, named, and the one before is used.
+
+With several processes every one calls every method, each writes and reads its own pieces of the arrays, and the lead writes the rest;
+`workdir` is a folder that all of them see. `<workdir>` may be object storage (gs://...).
 """
 
 import base64
+import functools
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import orbax.checkpoint as ocp
+from etils import epath
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mdmspeech.errors import UserError
+from mdmspeech.training import distributed
 from mdmspeech.training.config import differences
 from mdmspeech.training.state import TrainState
 
 for _name in ("absl", "orbax"):  # Orbax reports every save in a dozen lines
     logging.getLogger(_name).setLevel(logging.ERROR)
+
+
+class Saved(NamedTuple):
+    """Attributes: state; data, the position of the batches; seconds of training; log, numbers not yet in a line of the log."""
+
+    state: TrainState
+    data: Any
+    seconds: float
+    log: list[dict[str, float]]
 
 
 class Checkpoints:
@@ -30,18 +46,41 @@ class Checkpoints:
       workdir: of the run.
       config: the run's config as nested dicts; stored, and compared when resuming.
       keep: how many of the newest are kept.
+      best: ("min" or "max", name of a score): the checkpoint that is best by it is kept besides. ("", "") for none.
       say: where messages go.
     """
 
-    def __init__(self, workdir: Path, config: dict[str, Any], keep: int = 2, say: Callable[[str], None] = print):
-        self.directory = Path(workdir).absolute() / "checkpoints"
+    def __init__(
+        self,
+        workdir: str | Path | epath.Path,
+        config: dict[str, Any],
+        keep: int = 2,
+        best: tuple[str, str] = ("", ""),
+        say: Callable[[str], None] = print,
+    ):
+        if best[1] and best[0] not in ("min", "max"):
+            raise UserError(f"train.keep_best_mode is {best[0]!r}: use min or max")
+        self.directory = absolute(workdir) / "checkpoints"
         self._corrupt = self.directory.parent / "corrupt"
         self._config = json.loads(json.dumps(config, default=str))
-        self._keep, self._say = keep, say
+        self._keep, self._mode, self._score, self._say = keep, *best, say
         self._manager = self._open()
 
-    def save(self, state: TrainState, data_state: Any, seconds: float) -> None:
-        """Starts saving `state`; a no-op if its step is already saved. Raises what an earlier save ran into."""
+    def save(
+        self,
+        state: TrainState,
+        data_state: Any,
+        seconds: float,
+        log: list[dict[str, float]] | None = None,
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        """Starts saving `state`; a no-op if its step is already saved. Raises what an earlier save ran into.
+
+        Args:
+          data_state: position of the batches: bytes, or anything JSON can hold.
+          log: see `Saved`.
+          scores: of an evaluation of this very state, if there was one.
+        """
         step = int(state.step)
         self._manager.check_for_errors()
         if step in self._manager.all_steps():
@@ -50,40 +89,62 @@ class Checkpoints:
         if jax.default_backend() == "cpu":
             # On CPU the host copy Orbax takes may be the device buffer itself, which the next (donating) step overwrites.
             arrays = jax.tree.map(jnp.copy, arrays)
-        about = {"step": step, "seconds": seconds, "data": _encode(data_state), "config": self._config, "sums": _sums(arrays)}
+        about = {
+            "step": step,
+            "seconds": seconds,
+            "data": _join_positions(distributed.gather(_encode(data_state))),
+            "log": log or [],
+            "scores": dict(scores or {}),
+            "config": self._config,
+            "sums": _sums(arrays),
+        }
+        self._note(step, about["scores"])
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
         self._manager.save(step, args=items)
 
-    def restore(self, like: TrainState) -> tuple[TrainState, Any, float] | None:
-        """The newest readable checkpoint as (state, data position, training seconds); None if the run is new.
+    def is_best(self, scores: Mapping[str, float]) -> bool:
+        """Whether a state with these scores is better than every checkpoint so far, by the score that `best` names."""
+        if self._score not in scores:
+            return False
+        now, before = scores[self._score], self._scores.values()
+        return all(now < b if self._mode == "min" else now > b for b in before)
+
+    def restore(self, like: TrainState) -> Saved | None:
+        """The newest readable checkpoint; None if the run is new.
 
         Args:
-          like: a state, abstract or real, with the shapes and shardings to restore to.
+          like: a state, abstract or real, with the shapes and shardings to restore to. Neither the mesh nor the number of processes
+            need be those it was saved with.
 
         Raises:
           UserError: the checkpoint is of another config, or none can be read.
         """
-        failed: list[tuple[int, Exception]] = []
-        for step in sorted(self._manager.all_steps(), reverse=True):
+        steps = [sorted(s, reverse=True) for s in distributed.gather([int(s) for s in self._manager.all_steps()])]
+        if steps.count(steps[0]) < len(steps):
+            raise UserError(f"{self.directory} does not hold the same on all hosts: give a --workdir that all of them share")
+        failed: list[tuple[int, str]] = []
+        for step in steps[0]:
+            about, arrays, problem = None, None, ""
             try:
-                about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore()))["about"]
+                about = _read_about(self.directory, step)
                 self._check_config(step, about["config"])
+                # By the item's handler: the manager's restore waits for all processes, which one of them may never reach.
                 target = ocp.args.StandardRestore(_to_abstract(like))
-                arrays = self._manager.restore(step, args=ocp.args.Composite(state=target))["state"]
-                if _sums(arrays) != about["sums"]:
-                    raise ValueError("the arrays on disk are not those that were saved: checksums differ")
-                state = _from_arrays(arrays)
+                arrays = ocp.StandardCheckpointHandler().restore(self.directory / str(step) / "state", args=target)
             except UserError:
                 raise
             except Exception as error:  # Orbax and TensorStore raise a dozen types for damaged files
-                failed.append((step, error))
-            else:
-                self._set_aside(failed)
-                return state, _decode(about["data"]), float(about["seconds"])
+                problem = _first_line(error)
+            problem = next((p for p in distributed.gather(problem) if p), "")
+            if not problem and about and _sums(arrays) != about["sums"]:
+                problem = "the arrays on disk are not those that were saved: checksums differ"
+            if problem or not about:
+                failed.append((step, problem))
+                continue
+            self._set_aside(failed)
+            return Saved(_from_arrays(arrays), _decode(_own_position(about["data"])), float(about["seconds"]), about.get("log", []))
         if failed:
-            raise UserError(
-                f"no checkpoint in {self.directory} can be read ({failed[0][0]}: {_first_line(failed[0][1])}): start in another workdir"
-            )
+            raise UserError(f"no checkpoint in {self.directory} can be read ({failed[0][0]}: {failed[0][1]}): start in another workdir")
         return None
 
     def wait(self) -> None:
@@ -96,8 +157,25 @@ class Checkpoints:
         self._manager.close()
 
     def _open(self) -> ocp.CheckpointManager:
-        options = ocp.CheckpointManagerOptions(max_to_keep=self._keep, create=True, enable_async_checkpointing=True)
-        return ocp.CheckpointManager(self.directory, options=options, item_names=("state", "about"))
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=_NewestAndBest(self._keep, lambda: self._best),
+            create=True,
+            cleanup_tmp_directories=True,  # of saves that a kill cut short
+            enable_async_checkpointing=True,
+        )
+        manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "about"))
+        self._scores: dict[int, float] = {}
+        for step, scores in distributed.gather(_stored_scores(self.directory) if self._score else [])[0]:
+            self._note(step, scores)
+        return manager
+
+    def _note(self, step: int, scores: Mapping[str, float]) -> None:
+        if self._score in scores:
+            self._scores[step] = scores[self._score]
+
+    @property
+    def _best(self) -> int | None:
+        return _best_step(self._scores, self._mode)
 
     def _check_config(self, step: int, saved: dict[str, Any]) -> None:
         hard, soft = differences(saved, self._config)
@@ -108,19 +186,89 @@ class Checkpoints:
         if soft:
             self._say(f"resuming with other settings: {'; '.join(soft)}")
 
-    def _set_aside(self, failed: list[tuple[int, Exception]]) -> None:
+    def _set_aside(self, failed: list[tuple[int, str]]) -> None:
         """Moves damaged checkpoints away, once an older one proved readable (else the fault may be elsewhere)."""
         if not failed:
             return
         self._manager.close()
-        self._corrupt.mkdir(parents=True, exist_ok=True)
-        for step, error in failed:
-            target = self._corrupt / str(step)
-            while target.exists():
-                target = target.with_name(target.name + "_")
-            (self.directory / str(step)).rename(target)
-            self._say(f"checkpoint {step} cannot be read ({_first_line(error)}): moved to {target}, using the one before")
+        if distributed.is_lead():
+            self._corrupt.mkdir(parents=True, exist_ok=True)
+            for step, problem in failed:
+                target = self._corrupt / str(step)
+                while target.exists():
+                    target = target.with_name(target.name + "_")
+                (self.directory / str(step)).rename(target)
+                self._say(f"checkpoint {step} cannot be read ({problem}): moved to {target}, using the one before")
+        distributed.barrier(f"set aside {failed}")
         self._manager = self._open()
+
+
+class _NewestAndBest:
+    """What Orbax may not delete: the newest few, and the best."""
+
+    def __init__(self, keep: int, best: Callable[[], int | None]):
+        self._keep, self._best = keep, best
+
+    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+        """One answer for each checkpoint, the oldest first."""
+        best, old = self._best(), len(checkpoints) - self._keep
+        return [index >= old or checkpoint.step == best for index, checkpoint in enumerate(checkpoints)]
+
+
+def absolute(path: str | Path | epath.Path) -> epath.Path:
+    """The path in full; an address ("gs://...") stays as it is."""
+    return epath.Path(path) if "://" in str(path) else epath.Path(path).expanduser().absolute()
+
+
+def best_step(workdir: str | Path | epath.Path) -> int | None:
+    """Step of the checkpoint that is best by its config's train.keep_best; None if none has that score."""
+    directory = absolute(workdir) / "checkpoints"
+    steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit()] if directory.exists() else []
+    if not steps:
+        return None
+    train = _read_about(directory, max(steps))["config"]["train"]
+    name = train.get("keep_best", "")
+    return _best_step(
+        {step: scores[name] for step, scores in _stored_scores(directory) if name in scores}, train.get("keep_best_mode", "min")
+    )
+
+
+def _best_step(scores: Mapping[int, float], mode: str) -> int | None:
+    """The first of the best: an equal score later on does not replace it."""
+    sign = 1 if mode == "min" else -1
+    return min(scores, key=lambda step: (sign * scores[step], step), default=None)
+
+
+def _stored_scores(directory: epath.Path) -> list[tuple[int, dict[str, float]]]:
+    found = []
+    for path in directory.iterdir():
+        if path.name.isdigit():
+            try:
+                found.append((int(path.name), _read_about(directory, int(path.name)).get("scores", {})))
+            except (OSError, ValueError):  # damaged, or half deleted when a run was killed: `restore` deals with it
+                continue
+    return found
+
+
+def _read_about(directory: epath.Path, step: int) -> dict[str, Any]:
+    return json.loads((directory / str(step) / "about" / "metadata").read_text())
+
+
+def _join_positions(positions: list[dict[str, Any]]) -> dict[str, Any]:
+    """One data position if all processes have the same, as they do if it is the position in the global stream."""
+    return positions[0] if all(p == positions[0] for p in positions) else {"each": positions}
+
+
+def _own_position(stored: dict[str, Any]) -> dict[str, Any]:
+    if "each" not in stored:
+        return stored
+    each = stored["each"]
+    if len(each) != jax.process_count():
+        raise UserError(
+            f"the checkpoint was saved by {len(each)} processes, each with a data position of its own; here are {jax.process_count()}: "
+            f"start it with {len(each)}"
+        )
+    return each[jax.process_index()]
 
 
 def _first_line(error: Exception) -> str:
@@ -145,7 +293,6 @@ def _from_arrays(arrays: Any) -> TrainState:
     return arrays.replace(rng=jax.random.wrap_key_data(arrays.rng))
 
 
-@jax.jit
 def _word_sums(arrays: list[jax.Array]) -> jax.Array:
     words = [jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}") for x in arrays]
     return jnp.stack([w.astype(jnp.uint32).sum(dtype=jnp.uint32) for w in words])
@@ -153,7 +300,14 @@ def _word_sums(arrays: list[jax.Array]) -> jax.Array:
 
 def _sums(arrays: Any) -> list[int]:
     """Checksum of each array, computed where it lies: TensorStore notices a missing piece, but not every flipped bit."""
-    return [int(s) for s in jax.device_get(_word_sums(jax.tree.leaves(arrays)))]
+    leaves = jax.tree.leaves(arrays)
+    everywhere = NamedSharding(leaves[0].sharding.mesh, PartitionSpec())  # all processes compare
+    return [int(s) for s in jax.device_get(_jitted_sums(everywhere)(leaves))]
+
+
+@functools.cache
+def _jitted_sums(sharding: NamedSharding) -> Callable[[list[jax.Array]], jax.Array]:
+    return jax.jit(_word_sums, out_shardings=sharding)
 
 
 def _encode(data_state: Any) -> dict[str, Any]:

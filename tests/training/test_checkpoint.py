@@ -46,7 +46,7 @@ def test_round_trip(tmp_path, position):
     assert store.restore(like) is None
     store.save(state, position, 12.5)
     store.wait()
-    restored, where, seconds = store.restore(like)
+    restored, where, seconds, _ = store.restore(like)
     assert_same(state, restored)
     assert (where, seconds) == (position, 12.5)
     assert all(a.sharding == b.sharding for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(restored.params), strict=True))
@@ -115,7 +115,7 @@ def test_a_damaged_latest_is_named_and_the_one_before_is_used(tmp_path, damage):
     damage(tmp_path / "checkpoints" / "8")
     said = []
     store = Checkpoints(tmp_path, config.to_dict(), say=said.append)
-    restored, where, _ = store.restore(like)
+    restored, where, *_ = store.restore(like)
     assert int(restored.step) == 4 and where == {"step": 4}
     assert_same(state.params, restored.params)
     assert len(said) == 1 and "checkpoint 8 cannot be read" in said[0]

@@ -1,0 +1,288 @@
+"""Several processes, one run: every host of a pod starts the same command, and the processes find each other, agree and end together.
+
+`session` wraps the whole program. Inside it `jax.devices()` are those of all processes, arrays may be larger than a process, and every
+process calls the same jitted functions in the same order. One process, the lead (number 0), also writes files and prints; JAX's
+coordinator runs in it. A process that dies is noticed by its missing heartbeat; then all others end, and a restart of the same command
+resumes. With one process everything here does nothing.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mdmspeech.errors import UserError
+
+JOIN_S = 300.0  # to wait at the start until all processes are there
+HEARTBEAT_S = 60.0  # without a sign of life from a process before the others end
+TRY_AGAIN = 75  # exit code after a lost process (EX_TEMPFAIL of sysexits.h); JAX's own check ends a process with SIGABRT instead
+_PATIENCE_S = 24 * 3600  # at a barrier whose other side may be drawing pictures; a dead process is noticed long before
+
+
+@contextlib.contextmanager
+def session(
+    coordinator: str = "", processes: int = 0, process: int = -1, *, join_s: float = JOIN_S, heartbeat_s: float = HEARTBEAT_S
+) -> Iterator[None]:
+    """Joins the other processes for the `with` block; must come before anything touches a device.
+
+    Who they are: the arguments; else JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; else what JAX finds by itself on a
+    TPU pod, in Slurm and under Open MPI. Without any of these, a run of one process.
+
+    With several processes an exception ends this one at once (exit code 2 after a `UserError`, `TRY_AGAIN` after the loss of another
+    process, else 1): a usual exit would wait for the others, who wait for us.
+
+    Args:
+      coordinator: "host:port" of process 0, reachable from all.
+      processes: how many there are.
+      process: number of this one, from 0.
+      join_s: how long to wait for the others.
+      heartbeat_s: how long a process may be silent before it counts as lost.
+
+    Raises:
+      UserError: incomplete arguments; a coordinator that does not answer in time.
+    """
+    where = _where(coordinator, processes, process)
+    if where is None:
+        yield
+        return
+    words = _LastWords()
+    try:
+        _join(where, words, join_s, heartbeat_s)
+        if jax.process_count() == 1:
+            yield
+            return
+        words.are(
+            f"{_who()}: ended from outside or by JAX's own check, most likely because another process or its host was lost (the lines "
+            "above say which). Start the same command again on every host: the run resumes from its newest checkpoint."
+        )
+        try:
+            yield
+        except BaseException as error:
+            if not (isinstance(error, SystemExit) and not error.code):
+                _end_at_once(error, words)
+            jax.distributed.shutdown()  # waits for the others, who have agreed to end here
+            raise
+        jax.distributed.shutdown()
+    finally:
+        words.are("")
+
+
+def is_lead() -> bool:
+    """Whether this process is the one that writes files and prints."""
+    return jax.process_index() == 0
+
+
+def gather(value: Any) -> list[Any]:
+    """What each process gave (anything JSON can hold), in their order. All must call."""
+    if jax.process_count() == 1:
+        return [value]
+    data = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    sizes = multihost_utils.process_allgather(np.array([data.size], np.int32)).reshape(-1)
+    rows = multihost_utils.process_allgather(np.pad(data, (0, int(sizes.max()) - data.size)))
+    return [json.loads(row[:size].tobytes()) for row, size in zip(rows, sizes, strict=True)]
+
+
+def barrier(name: str) -> None:
+    """Waits for all processes. Not a collective on the devices, so it may take as long as it takes. `name` may be used once."""
+    if jax.process_count() > 1:
+        ocp.multihost.sync_global_processes(f"mdmspeech:{name}", timeout=_PATIENCE_S, processes=set(range(jax.process_count())))
+
+
+def to_lead(tree: Any) -> Any:
+    """Global arrays as numpy arrays on the lead, None elsewhere; leaf by leaf, so that one whole leaf must fit on a device. All must call."""
+
+    def one(leaf: jax.Array) -> np.ndarray | None:
+        if not leaf.is_fully_replicated:
+            leaf = jax.jit(lambda x: x, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+        return np.asarray(leaf.addressable_data(0)) if is_lead() else None
+
+    leaves, structure = jax.tree.flatten(tree)
+    found = [one(leaf) for leaf in leaves]
+    return jax.tree.unflatten(structure, found) if is_lead() else None
+
+
+def share(mesh: Mesh, sharding: NamedSharding) -> tuple[int, int]:
+    """(index, count) of this process's part of an array cut along its first axis by `sharding`.
+
+    Processes whose devices hold the same rows (a tensor axis across hosts) have the same index.
+
+    Raises:
+      UserError: the rows of a process are not one piece, or overlap with another's: the mesh shape does not suit the hosts.
+    """
+    if jax.process_count() == 1:
+        return 0, 1
+    parts: dict[int, set[int]] = {}
+    for device, (rows, *_) in sharding.devices_indices_map((mesh.size,)).items():
+        parts.setdefault(device.process_index, set()).update(range(*rows.indices(mesh.size)))
+    distinct = sorted({tuple(sorted(part)) for part in parts.values()})
+    size = mesh.size // len(distinct)
+    if distinct != [tuple(range(i * size, (i + 1) * size)) for i in range(len(distinct))]:
+        raise UserError(
+            f"mesh {dict(mesh.shape)} gives the {jax.process_count()} processes overlapping parts of a batch: let mesh.data or mesh.fsdp "
+            "cover whole hosts"
+        )
+    return distinct.index(tuple(sorted(parts[jax.process_index()]))), len(distinct)
+
+
+class Votes:
+    """The largest of the numbers that the processes give for a step, known to all of them.
+
+    `cast` before a step is sent to the devices, `result` after: the vote is a tiny computation in front of the step, so that reading it
+    waits for the step before, whose numbers the loop reads anyway. With one process `result` asks again, and nothing runs on a device.
+    """
+
+    def __init__(self, mesh: Mesh):
+        self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+        self._local = len(self._sharding.addressable_devices)
+        self._largest = jax.jit(lambda votes: votes.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._pending: Any = None
+
+    def cast(self, wish: Callable[[], int]) -> None:
+        """Gives this process's number."""
+        if jax.process_count() == 1:
+            self._pending = wish
+        else:
+            mine = np.full((self._local,), wish(), np.int32)
+            self._pending = self._largest(jax.make_array_from_process_local_data(self._sharding, mine))
+
+    def result(self) -> int:
+        """The largest number of the last `cast`."""
+        return int(self._pending() if callable(self._pending) else self._pending)
+
+
+class _LastWords:
+    """A shell that prints one line if this process ends without taking it back: neither `kill -9` nor JAX's abort leave us the time."""
+
+    _SHELL = 'last=; while IFS= read -r line; do last=$line; done; [ -z "$last" ] || printf "%s\\n" "$last" >&2'
+
+    def __init__(self) -> None:
+        # A session of its own: a signal to our whole group (Ctrl-C, Slurm) must not end it.
+        self._shell = subprocess.Popen(["/bin/sh", "-c", self._SHELL], stdin=subprocess.PIPE, start_new_session=True)
+
+    def are(self, line: str) -> None:
+        """Replaces the line; "" for none."""
+        assert self._shell.stdin is not None
+        with contextlib.suppress(OSError):
+            self._shell.stdin.write(" ".join(line.split()).encode() + b"\n")
+            self._shell.stdin.flush()
+
+
+def _where(coordinator: str, processes: int, process: int) -> dict[str, Any] | None:
+    """Arguments for `jax.distributed.initialize`, or None for a run of one process."""
+    env = os.environ
+    coordinator = coordinator or env.get("JAX_COORDINATOR_ADDRESS", "")
+    count = processes or int(env.get("JAX_NUM_PROCESSES", 0))
+    number = process if process >= 0 else int(env.get("JAX_PROCESS_ID", -1))
+    if coordinator or count or number >= 0:
+        managed = "SLURM_STEP_NODELIST" in env or "OMPI_MCA_orte_hnp_uri" in env
+        if not managed and not (coordinator and count and number >= 0):
+            raise UserError(
+                f"coordinator {coordinator or '?'}, processes {count or '?'}, process {number if number >= 0 else '?'}: a run of several "
+                "processes needs all three (--coordinator HOST:PORT --processes N --process 0..N-1)"
+            )
+        if coordinator and not coordinator.rpartition(":")[2].isdigit():
+            raise UserError(f"coordinator {coordinator!r}: give the address of process 0 as HOST:PORT")
+        if count and number >= count:
+            raise UserError(f"process {number} of {count}: processes are numbered from 0")
+        return dict(coordinator_address=coordinator or None, num_processes=count or None, process_id=number if number >= 0 else None)
+    if "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
+        return {}
+    if int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
+        return {}
+    return {} if _on_tpu_hosts() else None
+
+
+def _on_tpu_hosts() -> bool:
+    """Whether this is a TPU VM that may be one of several. JAX sets TPU_SKIP_MDS_QUERY where it finds no chip."""
+    if jax.config.jax_platforms == "cpu" or "TPU_SKIP_MDS_QUERY" in os.environ or importlib.util.find_spec("libtpu") is None:
+        return False
+    workers = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES"))
+    return workers is None or "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
+
+
+def _join(where: dict[str, Any], words: _LastWords, join_s: float, heartbeat_s: float) -> None:
+    began = time.monotonic()
+    address, number = where.get("coordinator_address"), where.get("process_id")
+    if address and number:
+        _wait_for(address, join_s)
+    name = f"process {number} of {where['num_processes']}" if where.get("num_processes") and number is not None else "this process"
+    words.are(
+        f"{name}: not all processes came together at {address or 'the coordinator'} within {join_s:.0f} s. Check that the same command runs "
+        "on every host, each with its own number, and that process 0 can be reached from all."
+    )
+    jax.config.update("jax_enable_preemption_service", False)  # the loop has its own handler of SIGTERM, and its own vote
+    left = max(join_s - (time.monotonic() - began), 1.0)
+    try:
+        jax.distributed.initialize(
+            **where,
+            initialization_timeout=round(left),
+            heartbeat_timeout_seconds=round(heartbeat_s),
+            shutdown_timeout_seconds=round(join_s),
+        )
+    except (ValueError, RuntimeError, OSError) as error:
+        words.are("")
+        raise UserError(
+            f"cannot join the other processes: {error}; name them by --coordinator HOST:PORT --processes N --process 0..N-1"
+        ) from error
+    words.are("")
+
+
+def _wait_for(address: str, seconds: float) -> None:
+    """Returns when something listens at `address`. JAX would abort the process where this can say what is wrong."""
+    host, _, port = address.rpartition(":")
+    end, problem = time.monotonic() + seconds, "no answer"
+    while time.monotonic() < end:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+            return
+        except (OSError, OverflowError) as error:
+            problem = str(error)
+        time.sleep(0.2)
+    raise UserError(
+        f"no coordinator at {address} after {seconds:.0f} s ({problem}): start process 0 there, or correct --coordinator; "
+        "a firewall may close the port"
+    )
+
+
+def _who() -> str:
+    return f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}"
+
+
+def _end_at_once(error: BaseException, words: _LastWords) -> None:
+    """Says what happened and ends this process. Never returns."""
+    text = str(error)
+    code = 1
+    if isinstance(error, UserError):
+        code, lines = 2, " ".join(text.split())
+    elif isinstance(error, jax.errors.JaxRuntimeError) and any(mark in text.lower() for mark in ("gloo", "coordination", "unavailable")):
+        code, lines = (
+            TRY_AGAIN,
+            (
+                f"lost another process ({text.splitlines()[0][:200]}). Start the same command again on every host: the run resumes from its "
+                "newest checkpoint."
+            ),
+        )
+    else:
+        lines = "".join(traceback.format_exception(error))
+    prefix = _who()
+    sys.stdout.flush()
+    print("\n".join(f"{prefix}: {line}" for line in lines.splitlines()), file=sys.stderr, flush=True)
+    words.are("")
+    if code != TRY_AGAIN:
+        # If all found the same fault, all get to say so before the coordinator goes; if not, the others notice by our missing heartbeat.
+        with contextlib.suppress(Exception):
+            ocp.multihost.sync_global_processes("mdmspeech:failed", timeout=3, processes=set(range(jax.process_count())))
+    os._exit(code)

@@ -1,0 +1,65 @@
+"""One process of a real run of a small task, for tests that need processes to kill: `python train_tiny.py WORKDIR --steps 12 ...`."""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("workdir")
+    parser.add_argument("--steps", type=int, default=8)
+    parser.add_argument("--save-every", type=int, default=2)
+    parser.add_argument("--eval-every", type=int, default=4)
+    parser.add_argument("--log-every", type=int, default=1)
+    parser.add_argument("--width", type=int, default=16, help="of the hidden layer")
+    parser.add_argument("--fsdp", type=int, default=1)
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds to make a batch")
+    parser.add_argument("--fail-at", type=int, default=-1, help="record whose batch raises an error on the process that makes it")
+    parser.add_argument("--coordinator", default="")
+    parser.add_argument("--processes", type=int, default=0)
+    parser.add_argument("--process", type=int, default=-1)
+    parser.add_argument("--join-s", type=float, default=120.0)
+    parser.add_argument("--heartbeat-s", type=float, default=10.0)
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    import jax
+    import jax.numpy as jnp
+    from tiny import Numbers, TinyTask, tiny_config
+
+    from mdmspeech.training import distributed
+    from mdmspeech.training.loop import run
+
+    class Paced(Numbers):
+        def __next__(self):
+            time.sleep(args.pause)
+            batch = super().__next__()
+            if f"record-{args.fail_at}" in batch["id"]:
+                raise ValueError(f"record-{args.fail_at} is damaged")
+            return batch
+
+    class Wide(TinyTask):
+        def init(self, rng):
+            a, b = jax.random.split(rng)
+            return {
+                "in": {"kernel": 0.3 * jax.random.normal(a, (6, args.width)), "bias": jnp.zeros((args.width,))},
+                "out": {"kernel": 0.3 * jax.random.normal(b, (args.width, 1)), "bias": jnp.zeros((1,))},
+            }
+
+        def batches(self, split, seed, shard=(0, 1)):
+            return Paced(seed, self.size, self.bad, shard)
+
+    config = tiny_config(steps=args.steps, save_every=args.save_every, eval_every=args.eval_every, log_every=args.log_every)
+    config.mesh.fsdp = args.fsdp
+    with distributed.session(args.coordinator, args.processes, args.process, join_s=args.join_s, heartbeat_s=args.heartbeat_s):
+        run(config, Wide(), args.workdir)
+
+
+if __name__ == "__main__":
+    main()
