@@ -1,42 +1,58 @@
-"""The training loop of every stage. Order, always: evaluate the state -> save it -> take the next batch."""
+"""The training loop of every stage. Order, always: evaluate the state -> save it -> take the next batch.
 
+Saved are the states at every `train.save_every`, at a new best score (`train.keep_best`), at the end, and when a signal asks to stop, as
+it comes before a preemption. With several processes (see `distributed`) all run this loop in step: what a process decides by itself (a
+signal, its clock, the end of its data) is put to the vote, so that all stop after the same update.
+"""
+
+import io
 import math
 import signal
 import sys
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
+from mdmspeech.training import distributed
 from mdmspeech.training import mesh as meshes
-from mdmspeech.training.checkpoint import Checkpoints
-from mdmspeech.training.feed import Fed, Feed
+from mdmspeech.training.checkpoint import Checkpoints, absolute
+from mdmspeech.training.feed import Fed, Feed, local_batches
 from mdmspeech.training.held_out import HeldOut
-from mdmspeech.training.metrics import MetricsWriter, plot_curves
+from mdmspeech.training.ledger import Ledger, plot_ledger
+from mdmspeech.training.metrics import MetricsWriter, is_remote, plot_curves, upload
+from mdmspeech.training.mfu import model_flops, peak_flops
 from mdmspeech.training.optim import make_optimizer
+from mdmspeech.training.profiler import ProfileWindow
 from mdmspeech.training.progress import Progress, clock
-from mdmspeech.training.state import TrainState, abstract_state, create_state, with_params
+from mdmspeech.training.state import TrainState, abstract_state, create_frozen, create_state, with_params
 from mdmspeech.training.step import make_train_step
+from mdmspeech.training.stepper import Stepper
 from mdmspeech.training.task import Task
+
+_DATA_ENDED, _TIME_IS_UP, _SIGNAL = 1, 2, 3  # reasons to stop; the largest wins the vote
 
 
 class NonFiniteError(RuntimeError):
     """The loss or the gradient norm is no number. The message names the step and the records; the last checkpoint is good."""
 
 
-def run(config: ConfigDict, task: Task, workdir: str | Path) -> TrainState:
+def run(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> TrainState:
     """Trains `task` until `train.steps` or `train.minutes`, resuming from `workdir` if it holds checkpoints.
 
-    SIGTERM or Ctrl-C saves and leaves with exit code 0; a second Ctrl-C stops at once.
+    SIGTERM or Ctrl-C (to any one of several processes) saves and leaves with exit code 0; a second Ctrl-C stops at once.
 
     Args:
       config: `config.base()` plus anything else; the whole of it is stored with the checkpoints.
       task: the stage.
-      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, curves.png, config.json, eval/<step>/.
+      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, curves.png, ledger.json, ledger.png, config.json, eval/<step>/, profile/.
 
     Returns:
       The final state, on the devices.
@@ -46,22 +62,35 @@ def run(config: ConfigDict, task: Task, workdir: str | Path) -> TrainState:
       NonFiniteError: see there.
       SystemExit: code 0, after a signal.
     """
-    workdir = Path(workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
     train = config.train
     if train.steps < 1:
         raise UserError(f"train.steps is {train.steps}: give at least 1")
     mesh = meshes.make_mesh(**config.mesh)
     with jax.set_mesh(mesh), StopSignal() as stop:
-        return _Run(config, task, workdir, mesh, stop).go()
+        return _Run(config, task, _prepare(workdir, config), mesh, stop).go()
+
+
+def _prepare(workdir: str | Path | epath.Path, config: ConfigDict) -> epath.Path:
+    """Makes the folder, which all hosts must share, and writes config.json."""
+    workdir = absolute(workdir)
+    try:
+        if distributed.is_lead():
+            workdir.mkdir(parents=True, exist_ok=True)
+            (workdir / "config.json").write_text(config.to_json_best_effort(indent=1))
+    except ImportError as error:
+        raise UserError(f"{workdir}: {error}; pip install mdmspeech[cloud] brings what object storage needs") from error
+    distributed.barrier("config.json is written")
+    if not (workdir / "config.json").exists():
+        raise UserError(f"{workdir} on this host is not the folder that process 0 writes to: give a --workdir that all hosts share")
+    return workdir
 
 
 class _Run:
     """The pieces of one run and its clock."""
 
-    def __init__(self, config: ConfigDict, task: Task, workdir: Path, mesh: jax.sharding.Mesh, stop: "StopSignal"):
-        self.train, self.task, self.workdir, self.stop = config.train, task, workdir, stop
-        (workdir / "config.json").write_text(config.to_json_best_effort(indent=1))
+    def __init__(self, config: ConfigDict, task: Task, workdir: epath.Path, mesh: jax.sharding.Mesh, stop: "StopSignal"):
+        self.train, self.task, self.workdir, self.stop, self.lead = config.train, task, workdir, stop, distributed.is_lead()
+        self.ledger = Ledger(workdir / "ledger.json" if self.lead else None)
 
         # ---- Parameters, optimiser, state -------------------------------------------------------------------------------
         rng = jax.random.key(self.train.seed)
@@ -71,36 +100,50 @@ class _Run:
         abstract = abstract_state(task.init, optimizer, rng, with_ema, mesh)
 
         # ---- Resume, or start -------------------------------------------------------------------------------------------
-        self.checkpoints = Checkpoints(workdir, config.to_dict(), self.train.keep, say=lambda line: print(line, file=sys.stderr))
-        self.data = task.batches("train", self.train.seed)
+        tell = lambda line: print(line, file=sys.stderr) if self.lead else None
+        best = (self.train.keep_best_mode, self.train.keep_best)
+        self.checkpoints = Checkpoints(workdir, config.to_dict(), self.train.keep, best, tell)
+        self.share = distributed.share(mesh, meshes.batch_sharding(mesh))
+        self.data = local_batches(task, "train", self.train.seed, self.share)
         if not hasattr(self.data, "get_state") or not hasattr(self.data, "set_state"):
             raise UserError(
                 f"{task.name}: batches() gives a {type(self.data).__name__} without get_state/set_state: it could not be resumed"
             )
         resumed = self.checkpoints.restore(abstract)
         if resumed:
-            self.state, self.data_state, self.seconds = resumed
+            self.state, self.data_state, self.seconds, self.window = resumed
             self.data.set_state(self.data_state)
         else:
             self.state = create_state(task.init, optimizer, rng, with_ema, mesh)
             self.state = with_params(self.state, task.warm_start(self.state.params))
             self.data_state, self.seconds = self.data.get_state(), 0.0
+            self.window = []  # numbers since the last line in the log, which shows their means
         self.first = int(self.state.step)
-        self.window: list[dict[str, float]] = []  # numbers since the last line in the log, which shows their means
+        self.scores: tuple[int, dict[str, float]] = (-1, {})  # of the last evaluation: its step and what it found
 
         # ---- The step ---------------------------------------------------------------------------------------------------
-        self.frozen = meshes.replicate(mesh, task.frozen)
+        self.frozen = create_frozen(task, mesh, self.train.dtype)
         # Shardings are pinned: under Auto axes the compiler may otherwise return the state with others, and compile again.
         shardings = jax.tree.map(lambda s: s.sharding, abstract)
-        replicated = jax.sharding.NamedSharding(mesh, meshes.spec())
-        step = make_train_step(task, optimizer, self.train.accum, config.optim.ema)
-        self.step = jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated))
+        replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        step = make_train_step(task, optimizer, self.train.accum, config.optim.ema, self.train.dtype, self.train.remat)
+        stream = None if self.lead else _Silence()
+        self.progress = Progress(self.train.steps, self.first, task.unit, self.train.minutes * 60, stream)
+        self.step = Stepper(
+            jax.jit(step, donate_argnums=0, out_shardings=(shardings, replicated)),
+            self.ledger,
+            lambda state, frozen, batch: model_flops(task, optimizer, state.params, frozen, batch),
+            devices=mesh.size,
+            peak_flops=peak_flops(mesh.devices.flat[0], self.train.peak_flops),
+            say=self.progress.say,
+        )
         self.put = lambda batch: meshes.put_batch(mesh, batch)
-        self.held_out = HeldOut(task, self.frozen, self.put)
+        self.held_out = HeldOut(task, self.frozen, self.put, dtype=self.train.dtype, share=self.share)
+        self.votes = distributed.Votes(mesh)
 
         # ---- What people see --------------------------------------------------------------------------------------------
-        self.writer = MetricsWriter(workdir, self.first)
-        self.progress = Progress(self.train.steps, self.first, task.unit, self.train.minutes * 60)
+        self.writer = MetricsWriter(workdir, self.first) if self.lead else None
+        self.profile = ProfileWindow(self.train.profile, workdir, self.progress.say)
         count = sum(x.size for x in jax.tree.leaves(shapes))
         origin = f"resumed at step {self.first}" if resumed else "new run"
         self.progress.say(f"{task.name}: {count:,} parameters, {meshes.describe(mesh)}, {origin}, in {workdir}")
@@ -112,70 +155,97 @@ class _Run:
             return self._go(feed)
         finally:
             feed.close()
+            self.profile.close()
             self.progress.close()
-            self.writer.close()
+            if self.writer:
+                self.writer.close()
             self.checkpoints.close()
+            self.ledger.write()
 
     def _go(self, feed: Feed) -> TrainState:
-        train, pending, end = self.train, None, None
+        train, pending = self.train, None
         self.started = time.monotonic() - self.seconds
-        evaluated = self.first
-        for step in range(self.first, train.steps):
-            if end := self._why_stop():
-                break
-            try:
-                fed = next(feed)
-            except StopIteration:
-                end = "the data ended"
-                break
-
+        self.ledger.begin(self.first)
+        step = self.first
+        fed = self._take(feed) if step < train.steps else None
+        end = self._vote(step < train.steps and fed is None)()
+        while step < train.steps and not end:
             # ---- Update; then look at the numbers of the update before, so that the device never waits for Python -------
-            self.state, metrics = self.step(self.state, self.frozen, fed.arrays)
+            # A step is computed by all processes or by none: so whether each has a batch for the next is known before this one starts.
+            following = self._take(feed) if step + 1 < train.steps else None
+            ending = self._vote(step + 1 < train.steps and following is None)
+            assert fed is not None
+            with self.profile.step(step + 1):
+                self.state, metrics = self.step(self.state, self.frozen, fed.arrays)
             self.data_state = fed.data_state
             self._settle(pending)
-            pending = (step + 1, metrics, fed)
+            pending, fed = (step + 1, metrics, fed), following
+            step += 1
 
             # ---- Evaluate -> save -> next batch -------------------------------------------------------------------------
-            done = step + 1
-            if train.eval_every and done % train.eval_every == 0:
+            best = False
+            if step == train.steps or (train.eval_every and step % train.eval_every == 0):
                 self._settle(pending)
                 pending = None
-                self._evaluate(done)
-                evaluated = done
-            if done % train.save_every == 0:
+                best = self._evaluate(step)
+            if best or step % train.save_every == 0:
                 self._settle(pending)  # a state whose numbers were not seen is never saved
                 pending = None
                 self._save()
+            end = ending()
 
         # ---- The end: same order ----------------------------------------------------------------------------------------
         self._settle(pending)
-        done = int(self.state.step)
-        if evaluated != done and not self.stop.name:
-            self._evaluate(done)
-        if done > self.first:
+        if end and end != _SIGNAL and self.scores[0] != step > self.first:
+            self._evaluate(step)
+        if step > self.first:
             self._save()
-        self.checkpoints.wait()
-        self.progress.say(f"{self.task.name}: {end or 'done'} at step {done}/{train.steps} after {clock(self._elapsed())}")
-        if self.stop.name:
+        with self.ledger.time("save"):
+            self.checkpoints.wait()
+        self.progress.say(self.ledger.table())
+        self.ledger.write()
+        if self.lead:
+            plot_ledger(self.workdir)
+        why = self._why(end) if end else "done"
+        self.progress.say(f"{self.task.name}: {why} at step {step}/{train.steps} after {clock(self._elapsed())}")
+        if end == _SIGNAL:
             raise SystemExit(0)
         return self.state
 
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
 
-    def _why_stop(self) -> str | None:
-        if self.stop.name:
-            return f"{self.stop.name}: saved, start again to go on,"
-        if self.train.minutes and self._elapsed() > self.train.minutes * 60:
-            return f"train.minutes={self.train.minutes:g} used up"
-        return None
+    def _take(self, feed: Feed) -> Fed | None:
+        """The next batch; None if the data ended."""
+        with self.ledger.time("data"):
+            return next(feed, None)
+
+    def _vote(self, no_batch: bool) -> Callable[[], int]:
+        """Tells the other processes whether to stop; the answer, asked for later, is the reason of any of them, or 0."""
+
+        def wish() -> int:
+            if self.stop.name:
+                return _SIGNAL
+            if self.train.minutes and self._elapsed() > self.train.minutes * 60:
+                return _TIME_IS_UP
+            return _DATA_ENDED if no_batch else 0
+
+        self.votes.cast(wish)
+        return self.votes.result
+
+    def _why(self, end: int) -> str:
+        if end == _SIGNAL:
+            return f"{self.stop.name or 'a signal to another process'}: saved, start again to go on,"
+        return "the data ended" if end == _DATA_ENDED else f"train.minutes={self.train.minutes:g} used up"
 
     def _settle(self, pending: tuple[int, dict[str, jax.Array], Fed] | None) -> None:
         """Waits for the numbers of an update; checks, writes and shows them."""
         if pending is None:
             return
         step, metrics, fed = pending
-        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        values = self.step.wait(metrics)
+        self.ledger.done(step)
+        self.profile.done(step)
         self.progress.advance(fed.units)
         if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
             self.checkpoints.wait()
@@ -183,29 +253,74 @@ class _Run:
             records = f"records {', '.join(fed.ids[:32])}" if fed.ids else 'records unknown (give batches an "id")'
             raise NonFiniteError(f"{self.task.name}: not finite at step {step} ({parts}); {records}; the last checkpoint is good")
         self.window.append(values)
-        if step % self.train.log_every == 0 or step == self.first + 1:
+        # The first number after a restart is shown, but is no line of its own: the files are those of a run without one.
+        written = step % self.train.log_every == 0 or step == 1
+        if written or step == self.first + 1:
             means = {name: sum(v[name] for v in self.window) / len(self.window) for name in values} | {"lr": values["lr"]}
-            rates = self.progress.report(step, {k: v for k, v in means.items() if k != "lr"}, self._elapsed())
-            self.writer.write(step, means | rates)
+            since, shares = self.step.window()
+            rates = self.progress.report(step, {k: v for k, v in means.items() if k != "lr"} | shares, since, self._elapsed())
+            if written and self.writer:
+                self.writer.write(step, means | rates | shares)
+            self.ledger.write(now=False)
+        if written:
             self.window.clear()
 
-    def _evaluate(self, step: int) -> None:
-        outdir = self.workdir / "eval" / f"{step:07d}"
-        outdir.mkdir(parents=True, exist_ok=True)
+    def _evaluate(self, step: int) -> bool:
+        """Evaluates, shows, remembers the scores. Returns whether this state is the best so far by `train.keep_best`."""
         began = time.monotonic()
-        scores = self.held_out(self.state.eval_params) | dict(self.task.evaluate(self.state.eval_params, step, outdir))
-        if scores:
-            self.writer.write(step, scores, "eval")
-            parts = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
-            self.progress.say(f"eval at step {step}: {parts}  ({clock(time.monotonic() - began)})")
-        plot_curves(self.workdir, self.task.name)
+        with self.ledger.time("eval"):
+            scores = self.held_out(self.state.eval_params)
+            if jax.process_count() == 1:
+                scores |= self._shown(self.state.eval_params, step)
+            elif self.task.show or type(self.task).evaluate is not Task.evaluate:
+                params = distributed.to_lead(self.state.eval_params)
+                if self.lead:
+                    with jax.set_mesh(meshes.make_mesh(devices=jax.local_devices()[:1])):
+                        scores |= self._shown(params, step)
+                distributed.barrier(f"evaluated at step {step}")  # it may take long; a collective must not wait for it
+            scores = distributed.gather(scores)[0]
+            self.scores = step, scores
+            if scores and self.writer:
+                self.writer.write(step, scores, "eval")
+                parts = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
+                self.progress.say(f"eval at step {step}: {parts}  ({clock(time.monotonic() - began)})")
+            if self.lead:
+                plot_curves(self.workdir, self.task.name)
+                plot_ledger(self.workdir)
         self.started += time.monotonic() - began  # train.minutes counts training only
-        self.progress.exclude(time.monotonic() - began)
+        wanted = self.train.keep_best
+        if wanted and wanted not in scores:
+            self.progress.say(
+                f"train.keep_best is {wanted!r}, which is not among the scores ({', '.join(scores) or 'none'}): no best is kept"
+            )
+        return self.checkpoints.is_best(scores)
+
+    def _shown(self, params: Any, step: int) -> dict[str, float]:
+        """The task's own evaluation; what it writes lands in eval/<step>."""
+        outdir = self.workdir / "eval" / f"{step:07d}"
+        if not is_remote(self.workdir):
+            outdir.mkdir(parents=True, exist_ok=True)
+            return dict(self.task.evaluate(params, step, Path(outdir)))
+        with tempfile.TemporaryDirectory() as local:
+            scores = dict(self.task.evaluate(params, step, Path(local)))
+            upload(local, outdir)
+        return scores
 
     def _save(self) -> None:
-        began = time.monotonic()
-        self.checkpoints.save(self.state, self.data_state, self._elapsed())
-        self.progress.exclude(time.monotonic() - began)
+        with self.ledger.time("save"):
+            step = int(self.state.step)
+            if self.writer:
+                self.writer.upload()  # a checkpoint never knows more than the metrics beside it
+            scores = self.scores[1] if self.scores[0] == step else {}
+            self.checkpoints.save(self.state, self.data_state, self._elapsed(), list(self.window), scores)
+            self.ledger.saved(step)
+
+
+class _Silence(io.TextIOBase):
+    """Where all processes but the lead print."""
+
+    def write(self, text: str, /) -> int:
+        return len(text)
 
 
 class StopSignal:
