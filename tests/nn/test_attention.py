@@ -1,12 +1,21 @@
-"""`attend` against a plain softmax, its masks at their limits, both backends' formulations, and the cache."""
+"""`attend` against a plain softmax, its masks at their limits, its formulations against each other, and the cache."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.core import FrozenDict
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-from mdmspeech.nn.attention import Attention, KVCache, attend, attention_backend
+from mdmspeech.diffusion import layout
+from mdmspeech.errors import UserError
+from mdmspeech.nn import masks
+from mdmspeech.nn.attention import Attention, KVCache
+from mdmspeech.nn.backends import attend, attention_backend, formulation
 from mdmspeech.nn.rope import rope_frequencies, rope_table
+from mdmspeech.nn.stack import LayerStack, remat_policy
+from mdmspeech.nn.transformer import LlamaBlock
 
 B, T, S, H, K, D = 2, 5, 7, 4, 2, 8
 
@@ -55,6 +64,214 @@ def test_huge_masked_scores_do_not_leak():
     q, k, v, mask = _inputs()
     mask = mask.at[:, :, 0].set(True).at[:, :, 3].set(False)
     np.testing.assert_allclose(attend(q, k.at[:, 3].set(1e6), v.at[:, 3].set(1e6), mask), attend(q, k, v, mask), atol=1e-5)
+
+
+def packed(*lengths):
+    """int32 [T]: segments 1, 2, .. of these lengths; the last entry is padding."""
+    return np.repeat([*range(1, len(lengths)), 0], lengths)
+
+
+def _long(length, heads=2, kv_heads=1, batch=2, dim=8):
+    keys = jax.random.split(jax.random.key(7), 4)
+    shapes = [(batch, length, n, dim) for n in (heads, kv_heads, kv_heads, heads)]
+    return tuple(jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
+
+
+SEGMENTS = jnp.asarray(np.stack([packed(160, 320, 112, 8), packed(208, 352, 40)]), jnp.int32)  # 600 positions, segments in blocks of 16
+LONG = {
+    "causal": masks.causal(600),
+    "blocks": masks.causal(600, 16),
+    "packed": masks.causal(600, 16, SEGMENTS),
+    "full, padded": masks.full(600, SEGMENTS),
+    "two streams": masks.ruled(layout.allow, layout.two_stream(300, 16)),
+    "two streams, packed": masks.ruled(layout.allow, layout.two_stream(300, 16), layout.twice(SEGMENTS[:, 300:])),
+}
+
+
+@pytest.mark.parametrize("name", LONG)
+def test_tiles_equal_the_dense_formulation_forward_and_backward(name):
+    """On the CPU a described mask of this length takes the scan over tiles; its dense form takes the loop over heads."""
+    q, k, v, weight = _long(600)
+    mask = LONG[name]
+
+    @jax.jit
+    def both(q, k, v, mask):
+        grad = jax.value_and_grad(lambda *qkv: jnp.sum(attend(*qkv, mask) * weight), (0, 1, 2))
+        return grad(q, k, v)
+
+    assert formulation("cpu", True, 600, 600, 8, q.dtype, False) == "tiles"
+    (value, grads), (expected, expected_grads) = both(q, k, v, mask), both(q, k, v, mask.dense())
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for got, want in zip(grads, expected_grads, strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
+
+
+def test_padding_gives_zeros_and_takes_no_gradient():
+    q, k, v, _ = _long(600)
+    mask = masks.causal(600, 16, SEGMENTS)
+    out, pull = jax.vjp(lambda *qkv: attend(*qkv, mask), q, k, v)
+    padding = np.asarray(SEGMENTS) == 0
+    for x in (out, *pull(jnp.ones_like(out))):
+        assert bool(jnp.isfinite(x).all()) and (np.asarray(x)[padding] == 0).all() and (np.asarray(x)[~padding] != 0).any()
+
+
+def test_memory_of_tiles_grows_with_the_length_not_its_square():
+    def temporaries(length, dense):
+        q, k, v, _ = _long(length, heads=2, kv_heads=2, batch=1)
+        mask = masks.causal(length, 16)
+        loss = lambda *qkv: attend(*qkv, mask.dense() if dense else mask).sum()
+        return jax.jit(jax.grad(loss, (0, 1, 2))).lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
+
+    assert temporaries(4096, dense=True) > 2 * 4096 * 4096 * 4  # scores of both heads
+    assert temporaries(4096, dense=False) < 2 * 4096 * 4096 * 4 / 10
+    assert temporaries(4096, dense=False) < 3 * temporaries(2048, dense=False)
+
+
+@pytest.mark.parametrize("axes", [(2, 2, 2), (1, 2, 4)])
+def test_a_mesh_changes_nothing(axes):
+    """(1, 2, 4): two K/V heads serve four shards of query heads."""
+    q, k, v, weight = _long(520, heads=4, kv_heads=2, batch=4)
+    segment = jnp.asarray(np.stack([packed(512, 8), packed(256, 256, 8), packed(520, 0), packed(16, 64, 440)]), jnp.int32)
+
+    def loss(q, k, v, segment):
+        return jnp.sum(attend(q, k, v, masks.causal(520, 16, segment)) * weight)
+
+    expected, expected_grads = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v, segment)
+    mesh = jax.make_mesh(axes, ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    with jax.set_mesh(mesh):
+        put = [jax.device_put(x, NamedSharding(mesh, P(("data", "fsdp")))) for x in (q, k, v, segment)]
+        value, grads = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*put)
+        lone = jax.jit(lambda *qkv: attend(*qkv, masks.causal(520)))(q[:1], k[:1], v[:1])  # one row, which no axis divides, stays whole
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    for got, want in zip(grads, expected_grads, strict=True):
+        np.testing.assert_allclose(got, want, atol=2e-5)
+    np.testing.assert_allclose(lone, jax.jit(lambda *qkv: attend(*qkv, masks.causal(520)))(q[:1], k[:1], v[:1]), atol=2e-5)
+
+
+def test_what_computes_where():
+    bf16, f32 = jnp.bfloat16, jnp.float32
+    table = [
+        (("tpu", True, 256, 256, 64, bf16, False), "splash"),
+        (("tpu", True, 8192, 8192, 128, f32, False), "splash"),
+        (("tpu", True, 255, 255, 64, bf16, False), "xla"),
+        (("tpu", False, 2048, 2048, 64, bf16, False), "xla"),  # a dense mask: a cache, or another memory
+        (("gpu", True, 2048, 2048, 128, bf16, True), "cudnn"),
+        (("gpu", False, 64, 512, 64, jnp.float16, True), "cudnn"),
+        (("gpu", True, 2048, 2048, 128, f32, True), "xla"),
+        (("gpu", True, 2048, 2048, 256, bf16, True), "xla"),
+        (("gpu", True, 2048, 2048, 100, bf16, True), "xla"),
+        (("gpu", True, 2047, 2047, 128, bf16, True), "xla"),
+        (("gpu", False, 16, 512, 128, bf16, True), "xla"),
+        (("gpu", True, 2048, 2048, 128, bf16, False), "xla"),
+        (("cpu", True, 512, 512, 64, f32, False), "tiles"),
+        (("cpu", True, 511, 511, 64, f32, False), "heads"),
+        (("cpu", False, 2048, 2048, 64, f32, False), "heads"),
+        (("cpu", False, 1, 2048, 64, f32, False), "grouped"),
+    ]
+    assert [formulation(*arguments) for arguments, _ in table] == [name for _, name in table]
+
+
+def test_a_described_mask_does_not_serve_a_cache():
+    q, k, v, _ = _inputs()
+    with pytest.raises(ValueError, match=f"a mask for {S} positions met {T} queries and {S} keys"):
+        attend(q, k, v, masks.causal(S))
+
+
+# --- Descriptions ----------------------------------------------------------------------------------------------------------
+
+
+def test_descriptions_equal_the_masks_of_the_layout():
+    valid = jnp.array([[True] * 10, [True] * 7 + [False] * 3])
+    segment = valid.astype(jnp.int32)
+    two = masks.ruled(layout.allow, layout.two_stream(10, 4))
+    pairs = [
+        (masks.causal(10), layout.causal_mask(10)),
+        (masks.causal(10, 4), layout.block_causal_mask(10, 4)),
+        (masks.causal(10, 4, segment), layout.block_causal_mask(10, 4, valid)),
+        (two, layout.two_stream_mask(10, 4)),
+        (two.replace(segment_BT=layout.twice(segment)), layout.two_stream_mask(10, 4, valid)),
+        (masks.full(10), jnp.ones((1, 10, 10), bool)),
+        (masks.full(10, segment), valid[:, :, None] & valid[:, None, :]),
+        (masks.ruled(in_window, [np.arange(10)]), np.tril(np.ones((1, 10, 10), bool)) & ~np.tril(np.ones((1, 10, 10), bool), -3)),
+    ]
+    for described, dense in pairs:
+        np.testing.assert_array_equal(described.dense(), dense)
+        np.testing.assert_array_equal(
+            described.pattern.allowed(slice(0, 10), slice(3, 8)), described.pattern.compare(slice(0, 10), slice(3, 8))
+        )
+
+
+def in_window(query, key):
+    return (key <= query) & (key > query - 3)
+
+
+def test_packed_rows_are_their_segments_apart():
+    """Blocks of the row are the blocks of each segment: both layouts."""
+    segment = jnp.asarray(packed(8, 4, 12, 4), jnp.int32)[None]
+    one = np.asarray(masks.causal(28, 4, segment).dense()[0])
+    two = np.asarray(masks.ruled(layout.allow, layout.two_stream(28, 4), layout.twice(segment)).dense()[0])
+    expected_one, expected_two = np.zeros((28, 28), bool), np.zeros((56, 56), bool)
+    for start, length in ((0, 8), (8, 4), (12, 12)):
+        at = np.arange(start, start + length)
+        expected_one[np.ix_(at, at)] = layout.block_causal_mask(length, 4)[0]
+        both = np.concatenate([at, at + 28])
+        expected_two[np.ix_(both, both)] = layout.two_stream_mask(length, 4)[0]
+    np.testing.assert_array_equal(one, expected_one)
+    np.testing.assert_array_equal(two, expected_two)
+
+
+def test_masks_of_equal_content_compile_once():
+    traced = []
+
+    @jax.jit
+    def run(mask):
+        traced.append(mask.pattern)
+        return mask.dense()
+
+    def two_stream(length, block):
+        return masks.ruled(layout.allow, layout.two_stream(length, block))
+
+    run(two_stream(12, 4)), run(two_stream(12, 4))
+    assert len(traced) == 1
+    (
+        run(two_stream(12, 3)),
+        run(masks.causal(24)),
+        run(masks.full(24)),
+        run(masks.causal(24, 1)),
+        run(masks.ruled(in_window, [np.arange(24)])),
+    )
+    assert len(traced) == 5
+    segment = jnp.ones((1, 24), jnp.int32)
+    run(masks.causal(24, 1, segment)), run(masks.causal(24, 1, 2 * segment))
+    assert len(traced) == 6
+
+
+def test_a_pattern_is_checked_when_it_is_made():
+    with pytest.raises(ValueError, match="may not attend to itself"):
+        masks.ruled(lambda query, key: key < query, [np.arange(4)])
+    with pytest.raises(ValueError, match="vectors of one length"):
+        masks.ruled(layout.allow, [np.arange(4), np.arange(5)])
+    with pytest.raises(UserError, match="block size 0"):
+        masks.causal(4, 0)
+
+
+def test_a_described_mask_goes_through_scanned_and_rematerialised_layers():
+    x = jax.random.normal(jax.random.key(0), (2, 24, 16))
+    mask = masks.causal(24, 4, jnp.asarray(np.stack([packed(8, 12, 4), packed(24, 0)]), jnp.int32))
+    sizes = FrozenDict(num_heads=2, num_kv_heads=1, head_dim=8, ffn_dim=16)
+    stack = LayerStack(LlamaBlock, sizes, num_layers=2, scan=True)
+    params = stack.init(jax.random.key(1), x, mask)
+
+    def loss(params, mask):
+        return jnp.sum(jnp.square(stack.apply(params, x, mask)[0]))
+
+    plain = jax.jit(jax.grad(loss))(params, mask.dense())
+    with remat_policy("full"):
+        described = jax.jit(jax.grad(loss))(params, mask)
+    jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4), described, plain)
+
+
+# --- Caches ----------------------------------------------------------------------------------------------------------------
 
 
 def test_cache_at_ragged_offsets_equals_one_pass():

@@ -1,0 +1,133 @@
+"""Splash attention: the kernel's program, interpreted here, equals the dense formulation; and it compiles for a TPU in little memory."""
+
+import functools
+import os
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.experimental import topologies
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from mdmspeech.diffusion import layout
+from mdmspeech.nn import masks
+from mdmspeech.nn.backends import attend, attention_backend, over_mesh
+from mdmspeech.nn.splash import splash_attention, tile_size
+
+interpreted = functools.partial(splash_attention, interpret=True)
+
+
+def segments(*rows):
+    """int32 [B, T]: in each row segments 1, 2, .. of these lengths; the last entry is padding."""
+    return jnp.asarray(np.stack([np.repeat([*range(1, len(row)), 0], row) for row in rows]), jnp.int32)
+
+
+def inputs(mask, heads, kv_heads, batch=2, dim=16):
+    keys = jax.random.split(jax.random.key(3), 4)
+    shapes = [(batch, mask.length, n, dim) for n in (heads, kv_heads, kv_heads, heads)]
+    return [jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True)]
+
+
+def value_and_grads(attention, mask, q, k, v, weight):
+    loss = lambda q, k, v, mask: jnp.sum(attention(q, k, v, mask) * weight)
+    return jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v, mask)
+
+
+def assert_same(got, want):
+    np.testing.assert_allclose(got[0], want[0], rtol=1e-5)
+    for x, y in zip(got[1], want[1], strict=True):
+        assert bool(jnp.isfinite(x).all())
+        np.testing.assert_allclose(x, y, rtol=1e-5, atol=2e-5)
+
+
+CASES = {
+    "causal, not a whole tile": (masks.causal(200), 2, 2),
+    "blocks, packed, grouped heads": (masks.causal(256, 16, segments((96, 128, 32), (256, 0))), 4, 2),
+    "two streams, packed, not a whole tile": (
+        masks.ruled(layout.allow, layout.two_stream(136, 8), layout.twice(segments((64, 56, 16), (8, 128, 0)))),
+        2,
+        1,
+    ),
+    "full, padded": (masks.full(256, segments((130, 126), (256, 0))), 1, 1),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_the_kernel_equals_the_dense_formulation_forward_and_backward(name):
+    mask, heads, kv_heads = CASES[name]
+    given = inputs(mask, heads, kv_heads)
+    assert_same(value_and_grads(interpreted, mask, *given), value_and_grads(attend, mask.dense(), *given))
+
+
+def test_padding_gives_zeros_and_takes_no_gradient():
+    mask = masks.causal(200, 8, segments((64, 72, 64), (0, 200)))  # the second row is nothing but padding
+    q, k, v, _ = inputs(mask, 1, 1)
+    out, pull = jax.vjp(lambda *qkv: interpreted(*qkv, mask), q, k, v)
+    padding = np.asarray(mask.segment_BT) == 0
+    for x in (out, *pull(jnp.ones_like(out))):
+        assert (np.asarray(x)[padding] == 0).all() and (np.asarray(x)[~padding] != 0).all()
+
+
+def test_under_a_mesh_each_device_has_its_rows_and_heads():
+    mask = masks.causal(128, 8, segments((64, 64, 0), (120, 8)))
+    given = inputs(mask, 4, 1)  # one K/V head for two shards of query heads
+    want = value_and_grads(attend, mask.dense(), *given)
+    mesh = jax.make_mesh((1, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3, devices=jax.devices()[:4])
+    with jax.set_mesh(mesh):
+        assert_same(value_and_grads(functools.partial(over_mesh, interpreted), mask, *given), want)
+
+
+def test_tiles_are_as_large_as_the_padding_allows():
+    assert [tile_size(n) for n in (128, 512, 600, 1000, 1152, 2048, 2100, 16384)] == [
+        (128, 128),
+        (512, 512),
+        (128, 640),
+        (512, 1024),
+        (384, 1152),
+        (512, 2048),
+        (128, 2176),
+        (512, 16384),
+    ]
+
+
+# --- Ahead of time for a TPU -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def tpu_mesh():
+    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU whose metadata could be asked
+    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on one, so processes may share the compiler
+    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
+    return Mesh(np.array(devices).reshape(1, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+
+
+def temporaries(mesh, length, dim, described):
+    """Bytes a chip for the gradient of attention over [noisy ; clean] of `length` packed positions: 4 rows, 8 heads, 4 K/V heads, bfloat16."""
+    pattern = masks.ruled(layout.allow, layout.two_stream(length, 16)).pattern
+
+    def loss(q, k, v, segment_BT):
+        mask = masks.AttentionMask(pattern, segment_BT)
+        return attend(q, k, v, mask if described else mask.dense()).astype(jnp.float32).sum()
+
+    def array(dtype, *shape):
+        split = P(("data", "fsdp"), None, "tensor") if len(shape) == 4 else P(("data", "fsdp"))
+        return jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, split))
+
+    qkv = [array(jnp.bfloat16, 4, 2 * length, heads, dim) for heads in (8, 4, 4)]
+    with jax.set_mesh(mesh), attention_backend("tpu"):
+        compiled = jax.jit(jax.grad(loss, (0, 1, 2))).lower(*qkv, array(jnp.int32, 4, 2 * length)).compile()
+    assert ("tpu_custom_call" in compiled.as_text()) == described
+    return compiled.memory_analysis().temp_size_in_bytes
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+def test_compiled_for_a_tpu_it_needs_no_square(tpu_mesh, dim):
+    """The scores of a chip's 2 rows x 4 heads at 2 x 1024 positions are 67 MB in half precision; here are 5 MB at most."""
+    scores = 2 * 4 * 2048 * 2048 * 2
+    assert temporaries(tpu_mesh, 1024, dim, described=True) < 5e6 < scores / 10
+
+
+def test_compiled_for_a_tpu_the_dense_formulation_does_need_it(tpu_mesh):
+    assert temporaries(tpu_mesh, 1024, 64, described=False) > 2 * 4 * 2048 * 2048 * 2
