@@ -1,7 +1,6 @@
-"""`mdmspeech train`: run (or resume) one training stage."""
+"""`mdmspeech train`: run (or resume) one training stage, on one machine or, by the same command on each, on many."""
 
 import argparse
-from pathlib import Path
 
 
 def add(verbs) -> None:
@@ -13,22 +12,37 @@ def add(verbs) -> None:
         metavar="FILE",
         help="experiment, for example experiments/compact_codec.py, or experiments/talker_8b.py:runlocal",
     )
-    parser.add_argument("--workdir", required=True, metavar="DIR", help="checkpoints, metrics, plots and samples go here")
+    parser.add_argument(
+        "--workdir", required=True, metavar="DIR", help="checkpoints, metrics, plots and samples go here; may be gs://BUCKET/..."
+    )
     parser.add_argument("--data", metavar="DIR", help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, for example train.steps=200")
+    hosts = parser.add_argument_group(
+        "several processes",
+        "not needed on TPU pods, in Slurm and under Open MPI, where they find each other; also JAX_COORDINATOR_ADDRESS, ...",
+    )
+    hosts.add_argument("--coordinator", default="", metavar="HOST:PORT", help="address of process 0, reachable from all")
+    hosts.add_argument("--processes", type=int, default=0, metavar="N", help="how many there are")
+    hosts.add_argument("--process", type=int, default=-1, metavar="I", help="number of this one, from 0")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
+    from etils import epath
+
     from mdmspeech.cli.experiment import load_config, make_task, override
-    from mdmspeech.evaluation import samples
-    from mdmspeech.training import loop
+    from mdmspeech.training import distributed
 
     config = load_config(args.config)
     for assignment in args.set:
         override(config, assignment)
-    workdir = Path(args.workdir).expanduser()
-    task = make_task(config, workdir, args.data)
-    task.show = samples.show(config, workdir, args.data)
-    loop.run(config, task, workdir)
+    workdir = epath.Path(args.workdir).expanduser()
+    with distributed.session(args.coordinator, args.processes, args.process):
+        # Some of these ask JAX for its devices when they are imported.
+        from mdmspeech.evaluation import samples
+        from mdmspeech.training import loop
+
+        task = make_task(config, workdir, args.data)
+        task.show = samples.show(config, workdir, args.data)
+        loop.run(config, task, workdir)

@@ -122,19 +122,10 @@ def share(mesh: Mesh, sharding: NamedSharding) -> tuple[int, int]:
     Raises:
       UserError: the rows of a process are not one piece, or overlap with another's: the mesh shape does not suit the hosts.
     """
-    if jax.process_count() == 1:
-        return 0, 1
-    parts: dict[int, set[int]] = {}
+    parts: dict[int, set[int]] = {process: set() for process in range(jax.process_count())}
     for device, (rows, *_) in sharding.devices_indices_map((mesh.size,)).items():
-        parts.setdefault(device.process_index, set()).update(range(*rows.indices(mesh.size)))
-    distinct = sorted({tuple(sorted(part)) for part in parts.values()})
-    size = mesh.size // len(distinct)
-    if distinct != [tuple(range(i * size, (i + 1) * size)) for i in range(len(distinct))]:
-        raise UserError(
-            f"mesh {dict(mesh.shape)} gives the {jax.process_count()} processes overlapping parts of a batch: let mesh.data or mesh.fsdp "
-            "cover whole hosts"
-        )
-    return distinct.index(tuple(sorted(parts[jax.process_index()]))), len(distinct)
+        parts[device.process_index].update(range(*rows.indices(mesh.size)))
+    return _share(parts, jax.process_index(), dict(mesh.shape))
 
 
 class Votes:
@@ -161,6 +152,19 @@ class Votes:
     def result(self) -> int:
         """The largest number of the last `cast`."""
         return int(self._pending() if callable(self._pending) else self._pending)
+
+
+def _share(parts: dict[int, set[int]], process: int, mesh: dict[str, int]) -> tuple[int, int]:
+    """`share`, given the rows of each process."""
+    distinct = sorted({tuple(sorted(part)) for part in parts.values()})
+    size = len(distinct[0])
+    if not size:
+        raise UserError(f"mesh {mesh} leaves some of the {len(parts)} processes without a device: let it take all (mesh.data=-1)")
+    if distinct != [tuple(range(i * size, (i + 1) * size)) for i in range(len(distinct))]:
+        raise UserError(
+            f"mesh {mesh} gives the {len(parts)} processes overlapping parts of a batch: let mesh.data or mesh.fsdp cover whole hosts"
+        )
+    return distinct.index(tuple(sorted(parts[process]))), len(distinct)
 
 
 class _LastWords:

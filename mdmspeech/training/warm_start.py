@@ -6,23 +6,30 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 
 from mdmspeech.errors import UserError
+from mdmspeech.training.checkpoint import absolute, best_step
 
 
-def load_params(workdir: str | Path) -> Any:
-    """The newest parameters in a run's checkpoints (the averaged ones if it keeps an EMA), as a nested dict of numpy arrays."""
-    folder = Path(workdir).absolute() / "checkpoints"
-    steps = sorted((int(p.name) for p in folder.glob("*") if p.name.isdigit()), reverse=True)
+def load_params(workdir: str | Path | epath.Path, which: str = "latest") -> Any:
+    """Parameters in a run's checkpoints (the averaged ones if it keeps an EMA), as a nested dict of numpy arrays.
+
+    Args:
+      which: "latest", or "best" by the run's train.keep_best.
+    """
+    folder = absolute(workdir) / "checkpoints"
+    steps = [int(p.name) for p in folder.iterdir() if p.name.isdigit()] if folder.exists() else []
     if not steps:
         raise UserError(f"{folder} holds no checkpoint: train that stage first, or name another workdir")
-    path = folder / str(steps[0]) / "state"
-    checkpointer = ocp.StandardCheckpointer()
+    step = max(steps) if which == "latest" else best_step(workdir)
+    if step is None:
+        raise UserError(f"{folder}: no checkpoint has a score to be the best by: train it with train.keep_best, or load the latest")
+    path = folder / str(step) / "state"
+    handler = ocp.StandardCheckpointHandler()  # unlike a checkpointer it waits for no other process
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    target = jax.tree.map(
-        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device), dict(checkpointer.metadata(path).item_metadata.tree)
-    )
-    state = checkpointer.restore(path, target)
+    tree = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device), dict(handler.metadata(path).tree))
+    state = handler.restore(path, args=ocp.args.StandardRestore(tree))
     return jax.tree.map(np.asarray, state["ema"] if state.get("ema") is not None else state["params"])
 
 
