@@ -98,7 +98,8 @@ class Talker(nn.Module):
     def __call__(self, ids_BT, cond_BTD, mask_BTS, positions_BT, caches: tuple[KVCache, ...] | None = None, write_at_B=None):
         """Trunk: token ids and conditions of T positions -> (hidden [B, T, D], caches).
 
-        mask_BTS: bool, True = may attend; S = T without caches, else the cache length. positions_BT: int32 [B or 1, T]. Caches: one a layer.
+        mask_BTS: bool, True = may attend; S = T without caches (or an `nn.masks.AttentionMask`), else the cache length.
+        positions_BT: int32 [B or 1, T]. Caches: one a layer.
         """
         c = self.config
         x = lookup(self.inputs(), ids_BT)

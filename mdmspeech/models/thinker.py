@@ -13,6 +13,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from mdmspeech.nn.attention import KVCache
+from mdmspeech.nn.masks import Mask, causal
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import constrain, lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
@@ -135,7 +136,7 @@ class Thinker(nn.Module):
         self,
         x_BTD: jax.Array,
         positions_BT: jax.Array | None = None,
-        mask_BTS: jax.Array | None = None,
+        mask_BTS: Mask | None = None,
         cache: Any = None,
         write_at_B: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
@@ -143,14 +144,14 @@ class Thinker(nn.Module):
 
         Args:
           positions_BT: default 0..T-1 for every row.
-          mask_BTS: bool, True = may attend; default causal over x. With a cache, S is its length and the mask must be given.
+          mask_BTS: bool, True = may attend, or described; default causal over x. With a cache, S is its length and a dense mask must be given.
           cache, write_at_B: from `init_cache`, and the first column to write in each row.
         """
         length = x_BTD.shape[1]
         if positions_BT is None:
             positions_BT = jnp.arange(length)[None, :]
         if mask_BTS is None:
-            mask_BTS = jnp.tril(jnp.ones((1, length, length), bool))
+            mask_BTS = causal(length)
         scaling = None if self.config.rope_scaling is None else dict(self.config.rope_scaling)
         rope = rope_table(positions_BT, rope_frequencies(self.config.head_dim, self.config.rope_theta, scaling))
         x_BTD, cache = self.layers(x_BTD, mask_BTS, rope, cache, write_at_B)

@@ -4,6 +4,7 @@ import jax
 from flax import linen as nn
 
 from mdmspeech.nn.attention import Attention, KVCache
+from mdmspeech.nn.masks import Mask
 from mdmspeech.nn.mlp import SwiGLU
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import constrain
@@ -26,7 +27,7 @@ class LlamaBlock(nn.Module):
     def __call__(
         self,
         x_BTD: jax.Array,
-        mask_BTS: jax.Array,
+        mask_BTS: Mask,
         rope: tuple[jax.Array, jax.Array] | None = None,
         cache: KVCache | None = None,
         write_at_B: jax.Array | None = None,

@@ -1,13 +1,11 @@
 """Splash attention: the kernel's program, interpreted here, equals the dense formulation; and it compiles for a TPU in little memory."""
 
 import functools
-import os
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.experimental import topologies
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -15,6 +13,7 @@ from mdmspeech.diffusion import layout
 from mdmspeech.nn import masks
 from mdmspeech.nn.backends import attend, attention_backend, over_mesh
 from mdmspeech.nn.splash import splash_attention, tile_size
+from mdmspeech.planning.topology import parse
 
 interpreted = functools.partial(splash_attention, interpret=True)
 
@@ -97,10 +96,7 @@ def test_tiles_are_as_large_as_the_padding_allows():
 
 @pytest.fixture(scope="module")
 def tpu_mesh():
-    os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")  # there is no TPU whose metadata could be asked
-    os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing runs on one, so processes may share the compiler
-    devices = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2").devices
-    return Mesh(np.array(devices).reshape(1, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
+    return Mesh(np.array(parse("v5e:2x2").devices()).reshape(1, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
 
 
 def temporaries(mesh, length, dim, described):
