@@ -1,0 +1,28 @@
+"""What `make plan` compiles: every shipped configuration on the slices people ask for, the batch a data-parallel device fixed (weak scaling).
+
+Command:  mdmspeech plan --list experiments/plan_list.py
+Seen:     experiments/results/plan.md
+"""
+
+from mdmspeech.planning.tables import Entry
+
+V5E = ("v5e-16", "v5e-64", "v5e-256")
+V5P = ("v5p-8", "v5p-16", "v5p-32", "v5p-64", "v5p-128", "v5p-256", "v5p-512")
+V6E = ("v6e-16", "v6e-64", "v6e-256")
+SLICES = V5E + V5P + V6E
+# Stage, rows of a data-parallel device: a Thinker's row has 2,048 positions and a minute of speech, a Talker's 1,024.
+LARGE = {"thinker": 2, "talker": 8, "talker_isd": 4}
+
+
+def get_config():
+    entries = [
+        Entry("experiments/compact_talker.py", SLICES, rows=16),
+        Entry("experiments/compact_talker_isd.py", SLICES, rows=16),
+        Entry("experiments/compact_hearing.py", ("v5e-16", "v5p-8", "v6e-16"), rows=8),
+        Entry("experiments/compact_codec.py", ("v5e-16", "v5p-8", "v6e-16"), rows=8),
+    ]
+    for size in ("06b", "1b", "8b"):
+        entries += [Entry(f"experiments/{stage}_{size}.py", SLICES, rows=rows) for stage, rows in LARGE.items()]
+        # One block of four steps, one utterance on one chip: what a listener waits for.
+        entries.append(Entry(f"experiments/talker_{size}.py", ("v5e:1x1", "v5p:1x1x1", "v6e:1x1"), rows=1, what="decode"))
+    return entries

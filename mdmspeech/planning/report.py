@@ -1,0 +1,121 @@
+"""Plans as text, tables and a picture."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from mdmspeech.planning.plan import Plan, describe
+from mdmspeech.planning.roofline import ASSUMPTIONS
+from mdmspeech.planning.units import amount, duration, size
+
+COLUMNS = ("configuration", "slice", "chips", "mesh", "batch", "memory/chip", "of", "fits", "step", "limit", "MFU bound", "units/s")
+
+
+def text(plan: Plan) -> str:
+    """One plan on a page."""
+    verdict = (
+        f"fits, {1 - plan.needed / plan.available:.0%} free"
+        if plan.fits
+        else "compiles, but leaves less than 10% free"
+        if plan.compiled
+        else "DOES NOT FIT"
+    )
+    lines = [
+        f"{plan.name} ({plan.what}) on {plan.topology} = {plan.slice_name}, {plan.chips} chips, mesh {describe(plan.mesh)}: {verdict}",
+        f"one call: {plan.rows} rows, {plan.units:,} {plan.unit}; traced in {plan.seconds['trace']:.0f} s, compiled in {plan.seconds['compile']:.0f} s",
+        "",
+        f"memory of a chip   {size(plan.needed)} of {size(plan.available)}" + ("" if plan.compiled else " at least"),
+        *(f"  {name:16} {size(number):>10}" for name, number in plan.memory.items() if number),
+        "",
+        f"FLOPs              {amount(plan.flops)}FLOP, of them {amount(plan.model_flops)}FLOP model, the rest computed again",
+    ]
+    if plan.roofline:
+        r = plan.roofline
+        lines += [
+            f"HBM traffic        {size(plan.hbm_bytes)} a chip",
+            "collectives        " + ("none" if not plan.collectives else "count x size, a chip"),
+            *(
+                f"  {c.kind:18} {c.axes:10} of {c.group:<4} {c.count:6g} x {size(c.bytes):>9}  {duration(c.seconds):>8}"
+                for c in plan.collectives[:12]
+            ),
+            *([f"  and {len(plan.collectives) - 12} smaller"] if len(plan.collectives) > 12 else []),
+            "",
+            "estimate, not a measurement:",
+            f"  alone: compute {duration(r.compute)}, HBM {duration(r.hbm)}, links {duration(r.ici)}; limit: {r.limit}",
+            f"  step {duration(r.seconds_low)} to {duration(r.seconds_high)}, MFU at most {r.mfu:.0%} (without overlap {r.mfu_low:.0%}), "
+            f"{amount(r.rate_low)}{plan.unit}/s to {amount(r.rate)}{plan.unit}/s",
+            *(f"  - {line}" for line in ASSUMPTIONS),
+        ]
+    if plan.advice:
+        lines += ["", "to make it fit:", *(f"  - {line}" for line in plan.advice)]
+    return "\n".join(lines)
+
+
+def row(plan: Plan) -> tuple[str, ...]:
+    """Of a table, see COLUMNS."""
+    r = plan.roofline
+    return (
+        plan.name if plan.what == "train" else f"{plan.name} {plan.what}",
+        plan.slice_name,
+        str(plan.chips),
+        "/".join(str(n) for n in plan.mesh.values()),
+        str(plan.rows),
+        ("" if plan.compiled else ">") + f"{plan.needed / 2**30:.1f} GiB",
+        f"{plan.available / 2**30:.0f} GiB",
+        "yes" if plan.fits else "tight" if plan.compiled else "no",
+        f"{duration(r.seconds_low)} - {duration(r.seconds_high)}" if r else "",
+        r.limit if r else "",
+        f"{r.mfu_low:.0%} - {r.mfu:.0%}" if r else "",
+        f"{amount(r.rate_low).strip()} - {amount(r.rate).strip()}" if r else "",
+    )
+
+
+def table(plans: Iterable[Plan], best: Plan | None = None) -> str:
+    """Aligned columns for a terminal; `best` is starred."""
+    rows = [COLUMNS] + [(*row(plan)[:-1], row(plan)[-1] + ("  <- best" if plan is best else "")) for plan in plans]
+    widths = [max(len(r[i]) for r in rows) for i in range(len(COLUMNS))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(r, widths, strict=True)).rstrip() for r in rows)
+
+
+def markdown(plans: Iterable[Plan]) -> str:
+    """The same as a Markdown table."""
+    lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *(row(plan) for plan in plans))]
+    return "\n".join(lines)
+
+
+def plot_weak_scaling(path: Path, plans: Sequence[Plan]) -> None:
+    """Units/s (with ideal scaling dotted) and MFU bound against chips, a colour a configuration, a panel a chip; bands between the two estimates."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    kinds = sorted({plan.topology.split(":")[0] for plan in plans})
+    figure = Figure(figsize=(5.2 * len(kinds), 7.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    grid = figure.subplots(2, len(kinds), squeeze=False, sharex="col")
+    names = sorted({plan.name for plan in plans})
+    for column, kind in enumerate(kinds):
+        for index, name in enumerate(names):
+            shown = sorted(
+                (p for p in plans if p.name == name and p.topology.startswith(kind + ":") and p.roofline and p.fits), key=lambda p: p.chips
+            )
+            if not shown:
+                continue
+            chips, colour = [p.chips for p in shown], f"C{index % 10}"
+            for axis, low, high in ((grid[0][column], "rate_low", "rate"), (grid[1][column], "mfu_low", "mfu")):
+                lows, highs = ([getattr(p.roofline, field) for p in shown] for field in (low, high))
+                axis.fill_between(chips, lows, highs, color=colour, alpha=0.15)
+                axis.plot(chips, highs, color=colour, marker=".", linewidth=1, label=name)
+            ideal = shown[0].roofline.rate / chips[0]  # type: ignore[union-attr]
+            grid[0][column].plot(chips, [ideal * n for n in chips], color=colour, linestyle=":", linewidth=0.8)
+        grid[0][column].set(title=kind, xscale="log", yscale="log", ylabel="tokens/s (bound)")
+        grid[1][column].set(xlabel="chips", ylabel="MFU bound", ylim=(0, 1))
+        grid[1][column].set_xscale("log", base=2)
+        for axis in (grid[0][column], grid[1][column]):
+            axis.grid(alpha=0.3)
+    handles, labels = grid[0][0].get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    figure.suptitle(
+        "Weak scaling, estimated from the compiled program (fixed batch a chip; dotted: ideal; band: no overlap .. perfect overlap)"
+    )
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=90)

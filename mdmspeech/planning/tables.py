@@ -1,0 +1,146 @@
+"""`make plan`: a list of configurations on a list of slices, each compiled once and kept, then written down as tables and a picture.
+
+A compile takes from seconds to minutes; every finished one is a line of a cache file, found again by what decides it: the configuration, the slice, the
+mesh, the batch, the versions, and the code of the package (without comments). A run that was killed goes on where it was.
+"""
+
+import ast
+import dataclasses
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from mdmspeech.errors import UserError
+from mdmspeech.planning import report
+from mdmspeech.planning.plan import Plan, versions
+from mdmspeech.training.progress import clock
+
+_ROOMS = ("nn", "models", "codec", "diffusion", "training", "planning")  # what a plan depends on
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One line of the list: an experiment on some slices.
+
+    Attributes:
+      config: experiment file. topologies: slices, as `topology.parse` reads them.
+      rows: of the batch, a data-parallel device (train) or decoded together (decode). what: "train" or "decode".
+      settings: KEY=VALUE overrides.
+    """
+
+    config: str
+    topologies: tuple[str, ...]
+    rows: int = 1
+    what: str = "train"
+    settings: tuple[str, ...] = ()
+
+
+class Cache:
+    """Plans by key, a JSON line each, appended as they are made, with the code that made them."""
+
+    def __init__(self, path: Path):
+        self._path = Path(path)
+        self._made: dict[str, tuple[str, Plan | str]] = {}
+        lines = self._path.read_text().splitlines() if self._path.exists() else []
+        for line in lines:
+            try:
+                row = json.loads(line)
+                self._made[row["key"]] = row["code"], row["error"] if "error" in row else Plan.from_json(row["plan"])
+            except (json.JSONDecodeError, KeyError, TypeError):  # cut short by a kill, or of an older layout: made again
+                continue
+
+    def get(self, key: str, code: str = "") -> Plan | str | None:
+        """The plan, or the words of a refusal; None if there is none, or other code than `code` made it ("": any will do)."""
+        made, plan = self._made.get(key, ("", None))
+        return plan if not code or made == code else None
+
+    def put(self, key: str, plan: Plan | str, code: str = "") -> None:
+        self._made[key] = code, plan
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        with self._path.open("a") as file:
+            file.write(
+                json.dumps({"key": key, "code": code} | ({"error": plan} if isinstance(plan, str) else {"plan": plan.to_json()})) + "\n"
+            )
+
+
+def key_of(*parts: object) -> str:
+    """Digest of everything that decides a plan."""
+    return hashlib.sha256(json.dumps([*map(str, parts), versions()], sort_keys=True).encode()).hexdigest()[:24]
+
+
+def code_digest() -> str:
+    """Of the rooms a plan depends on, docstrings and comments left out."""
+    root = Path(__file__).parents[1]
+    digest = hashlib.sha256()
+    for room in _ROOMS:
+        for path in sorted((root / room).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+                    node.value.value = ""
+            digest.update(ast.dump(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def run(
+    jobs: Iterable[tuple[str, str, Callable[[], Plan]]],
+    cache: Cache,
+    code: str = "",
+    say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
+) -> tuple[list[Plan], list[str]]:
+    """Does the jobs (key, label, how to make the plan) that the cache lacks; returns (plans, refusals). code: see `Cache.get`."""
+    jobs = list(jobs)
+    missing = sum(cache.get(key, code) is None for key, _, _ in jobs)
+    say(f"{len(jobs)} plans, {len(jobs) - missing} of them kept from before")
+    plans: list[Plan] = []
+    refused: list[str] = []
+    began, made = time.monotonic(), 0
+    for key, label, make in jobs:
+        known = cache.get(key, code)
+        if known is None:
+            try:
+                known = make()
+            except UserError as error:
+                known = str(error)
+            cache.put(key, known, code or code_digest())
+            made += 1
+            left = (time.monotonic() - began) / made * (missing - made)
+            verdict = known if isinstance(known, str) else report.table([known]).splitlines()[1]
+            say(f"{made}/{missing}  {label}: {verdict}  left {clock(left)}")
+        if isinstance(known, str):
+            refused.append(f"{label}: {known}")
+        else:
+            plans.append(known)
+    return plans, refused
+
+
+def write(plans: list[Plan], refused: list[str], out: Path) -> None:
+    """`out`.md, `out`.json and `out`.png."""
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.with_suffix(".json").write_text(json.dumps([plan.to_json() for plan in plans], indent=1) + "\n")
+    training = [plan for plan in plans if plan.what == "train"]
+    if training:
+        report.plot_weak_scaling(out.with_suffix(".png"), training)
+    seconds = [plan.seconds["compile"] for plan in plans]
+    used = ", ".join(f"{name} {version}" for name, version in versions().items())
+    parts = [
+        "# Plans: what fits where, and how fast it could be",
+        f"Made by `make plan` ({used}): each line is the real program, compiled for the slice by the TPU compiler on a CPU. Memory is what the compiler says; "
+        "times are estimates from the counts of the compiled program, and were measured on no TPU. The batch a data-parallel device is the same on all slices.",
+        "mesh: data/fsdp/tensor. fits: yes = with 10% of the memory free, tight = compiles with less, no = out of memory. Ranges: no overlap - perfect overlap.",
+        f"Compiling took {min(seconds):.0f} to {max(seconds):.0f} s a plan, {sum(seconds) / 60:.0f} min together." if seconds else "",
+        "Assumed:\n" + "\n".join(f"- {line}" for line in report.ASSUMPTIONS),
+        f"![weak scaling]({out.with_suffix('.png').name})" if training else "",
+    ]
+    for name in sorted({plan.name for plan in plans}):
+        mine = [plan for plan in plans if plan.name == name]
+        parts += [f"## {name}", report.markdown(mine)]
+        advice = [f"- {plan.slice_name}: {'; '.join(plan.advice)}" for plan in mine if plan.advice]
+        parts += ["What would make the others fit:\n" + "\n".join(advice)] if advice else []
+    if refused:
+        parts += ["## Not compiled", "\n".join(f"- {line}" for line in refused)]
+    out.with_suffix(".md").write_text("\n\n".join(part for part in parts if part) + "\n")

@@ -1,0 +1,102 @@
+"""Bytes that a compiled program moves between HBM and the cores, loops included.
+
+Every instruction outside fusions reads its operands and writes its results once; what a fusion only slices, or writes into a larger array in place,
+counts with the size of the slice. Arrays the compiler keeps on the chip (TPU memory space 1) cost nothing.
+"""
+
+import re
+
+from mdmspeech.planning.hlo import Array, Instruction, Module
+
+_FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "partition-id", "replica-id",
+    "optimization-barrier", "domain", "add-dependency",
+}  # fmt: skip
+_FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
+_SLICES = ("dynamic-slice", "slice", "gather")
+
+
+def hbm_bytes(module: Module, unknown_trips: int = 1) -> float:
+    """Of one call of the program, on one device."""
+    return sum(times * _computation(module, name) for name, times in module.executed(unknown_trips))
+
+
+def _computation(module: Module, name: str) -> int:
+    body = module.computations[name]
+    named = {i.name: i for i in body}
+    return sum(_instruction(module, i, named) for i in body)
+
+
+def _instruction(module: Module, i: Instruction, named: dict[str, Instruction]) -> int:
+    if i.opcode in _FREE or i.opcode.endswith("-done"):
+        return 0
+    if i.opcode == "custom-call" and any(f'custom_call_target="{name}"' in i.attributes for name in _FREE_CALLS):
+        return 0
+    operands = [named[o].arrays if o in named else [] for o in i.operands]
+    if i.opcode in ("fusion", "async-start") and i.called().get("calls"):
+        return _fusion(module, i, operands)
+    if i.opcode in _SLICES:
+        return 2 * _hbm(i.arrays)
+    if i.opcode == "slice-start":  # ((operand), result, ...)
+        return sum(2 * a.bytes for a in i.arrays[1:2])
+    if i.opcode == "copy-start":  # (result, operand, ...)
+        return _hbm(i.arrays[:2])
+    if i.opcode == "dynamic-update-slice":
+        return 2 * _hbm(operands[1])
+    if i.opcode.endswith("-start"):  # a collective: its result stands beside its operand
+        return _hbm(i.arrays)
+    return _hbm(i.arrays) + sum(map(_hbm, operands))
+
+
+def _fusion(module: Module, i: Instruction, operands: list[list[Array]]) -> int:
+    body = module.computations[i.called()["calls"][0]]
+    named = {x.name: x for x in body}
+    root = next(x for x in body if x.is_root)
+    results = [named.get(o) for o in root.operands] if root.opcode == "tuple" else [root]
+    aliased = {
+        (int(out) if out else 0): int(given) for out, given in re.findall(r"\{(\d*)\}: \((\d+), \{\}", i.attributes.partition("kind=")[2])
+    }
+    total = 0
+    written_into = set()
+    for index, array in enumerate(i.arrays):
+        made = _through(results[index], named) if index < len(results) and results[index] is not None else None
+        if made is not None and made.opcode == "dynamic-update-slice":
+            written_into.add(made.operands[0])
+            update = named.get(made.operands[1])
+            total += min(array.bytes, sum(a.bytes for a in update.arrays)) if update and array.in_hbm else 0
+        elif index not in aliased:
+            total += array.bytes if array.in_hbm else 0
+    for x in body:
+        if x.opcode != "parameter" or int(x.literal) in aliased.values() or int(x.literal) >= len(operands):
+            continue
+        given = operands[int(x.literal)]
+        users = _users(x.name, body)
+        if users and all(u.opcode in _SLICES and u.operands[0] in _names(x.name, body) for u in users):
+            total += min(_hbm(given), sum(a.bytes for u in users for a in u.arrays)) if any(a.in_hbm for a in given) else 0
+        elif not (users and all(u.opcode == "dynamic-update-slice" and u.operands[0] in _names(x.name, body) for u in users)):
+            total += _hbm(given)
+    return total
+
+
+def _names(name: str, body: list[Instruction]) -> set[str]:
+    """An array and the bitcasts of it."""
+    names = {name}
+    for i in body:
+        if i.opcode == "bitcast" and i.operands[0] in names:
+            names.add(i.name)
+    return names
+
+
+def _users(name: str, body: list[Instruction]) -> list[Instruction]:
+    names = _names(name, body)
+    return [i for i in body if i.name not in names and names & set(i.operands)]
+
+
+def _through(i: Instruction | None, named: dict[str, Instruction]) -> Instruction | None:
+    while i is not None and i.opcode == "bitcast":
+        i = named.get(i.operands[0])
+    return i
+
+
+def _hbm(found: list[Array]) -> int:
+    return sum(a.bytes for a in found if a.in_hbm)
