@@ -1,15 +1,16 @@
 """Compact codec, phase 2: the wave (decoder and spectral head; the encoder, and so the tokens, stay as they are).
 
 Command:  mdmspeech train --config experiments/compact_codec_wave.py --workdir ~/.cache/mdmspeech/runs/compact_codec_wave
+          In small, random data and weights: --config experiments/compact_codec_wave.py:runlocal
 Plan:     as phase 1 without the encoder's gradient, and three STFT resolutions of 0.96 s a crop: 1 s a step alone; 1,000 steps see 11 h.
 Cost:     59 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time, 2026-11-21.
 Seen:     log-STFT distance 0.57, mel 0.160; still falling.
 """
 
-from experiments import compact_codec
+from experiments import compact_codec, local
 
 
-def get_config():
+def get_config(argument: str = ""):
     config = compact_codec.get_config()
     config.phase = "wave"
     config.init_from = "compact_codec"
@@ -18,4 +19,4 @@ def get_config():
     config.train.steps = 1000
     config.optim.lr = 8e-4
     config.optim.warmup = 50
-    return config
+    return local.switch(config, argument)

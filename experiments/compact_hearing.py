@@ -10,10 +10,11 @@ Seen:     0.59 nats a piece before the first step, 0.18 after 60, 0.12 in the en
           from nothing instead, and learns its voices by heart.
 """
 
+from experiments import local
 from mdmspeech.training.config import base
 
 
-def get_config():
+def get_config(argument: str = ""):
     config = base()
     config.stage = "hearing"
     config.mode = "attention"
@@ -30,4 +31,4 @@ def get_config():
     config.optim.warmup = 30
     config.optim.weight_decay = 0.0
     config.optim.ema = 0.98
-    return config
+    return local.switch(config, argument)

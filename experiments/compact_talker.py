@@ -1,15 +1,17 @@
 """Compact Talker, stage 2: global Bernoulli masking (VocalNet-MDM, stage 2), with paced anchors.
 
 Command:  mdmspeech train --config experiments/compact_talker.py --workdir ~/.cache/mdmspeech/runs/compact_talker
+          In small, random data and weights: --config experiments/compact_talker.py:runlocal
 Plan:     10.1 M parameters, 4,096 positions a step: 0.2 TFLOP, 1.4 s alone; 750 steps see 2.9 M tokens, 1.2 passes over 27 h.
 Cost:     46 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time, 2026-11-21.
 Seen:     token loss 3.6 after 80 steps, 2.8 after 200, 1.91 at the end (45 % right); durations within 13 %; still falling.
 """
 
+from experiments import local
 from mdmspeech.training.config import base
 
 
-def get_config():
+def get_config(argument: str = ""):
     config = base()
     config.stage = "talker"
     config.mode = "mdm"
@@ -26,4 +28,4 @@ def get_config():
     config.optim.lr = 2e-3
     config.optim.warmup = 60
     config.optim.weight_decay = 0.02
-    return config
+    return local.switch(config, argument)

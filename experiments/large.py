@@ -1,4 +1,4 @@
-"""What the experiments with published Thinkers share: three stages as in the paper, and `runlocal`, which shrinks any of them to a minute on a laptop."""
+"""What the experiments with published Thinkers share: three stages as in the paper."""
 
 import dataclasses
 
@@ -68,31 +68,3 @@ def distillation_stage(thinker: ThinkerConfig, talker: dict, init_from: str):
     config.optim.lr = 1e-4
     config.optim.warmup = 300
     return config
-
-
-def switch(config, argument: str):
-    """`config` for the argument of `get_config`: "" as it is, "runlocal" the same stage in small, on random speech and random weights."""
-    if argument not in ("", "runlocal"):
-        raise ValueError(f"{argument!r} is not 'runlocal'")
-    if argument:
-        _shrink(config)
-    return config
-
-
-def _shrink(config) -> None:
-    small = dict(vocab_size=512, dim=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, ffn_dim=128)
-    config.thinker.update(small)
-    for part in config.weights:
-        config.weights[part] = "random"
-    config.prompt.system = ""
-    if "encoder" in config:
-        config.encoder.update(dim=64, num_layers=2, num_heads=4, ffn_dim=128)
-        config.hidden = 64
-        config.data.update(length=512, frames=1000)
-    else:
-        config.talker.update(width=64, layers=2, heads=4, ffn=128, text_width=2 * small["dim"])
-        config.data.update(length=256, text=512)
-        config.init_from = "random" if config.init_from else ""
-    config.data.update(parts=("random",), batch=8, threads=1)
-    config.train.update(steps=20, log_every=5, eval_every=10, save_every=10)
-    config.optim.warmup = 5

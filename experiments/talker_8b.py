@@ -7,7 +7,7 @@ Hardware: planned for, not yet run on: experiments/results/plan.md has the memor
 Expected: method.md section 8 has the paper's scores at 8B; stage 2 alone has WER 39 % at S=1 there, stage 3 mends that.
 """
 
-from experiments import large
+from experiments import large, local
 from mdmspeech.models.thinker import QWEN3_8B
 
 TALKER = dict(width=4096, layers=4, heads=32, ffn=16384, block=16)
@@ -15,4 +15,4 @@ TALKER = dict(width=4096, layers=4, heads=32, ffn=16384, block=16)
 
 def get_config(argument: str = ""):
     config = large.talker_stage(QWEN3_8B, TALKER)
-    return large.switch(config, argument)
+    return local.switch(config, argument)

@@ -7,11 +7,11 @@ Hardware: planned for, not yet run on: experiments/results/plan.md has the memor
 Expected: method.md section 6 has the paper's ablation at 8B: WER 5.34 % at S=4 and 6.23 % at S=1.
 """
 
-from experiments import large
+from experiments import large, local
 from experiments.talker_06b import TALKER
 from mdmspeech.models.thinker import QWEN3_06B
 
 
 def get_config(argument: str = ""):
     config = large.distillation_stage(QWEN3_06B, TALKER, "talker_06b")
-    return large.switch(config, argument)
+    return local.switch(config, argument)

@@ -7,11 +7,11 @@ Hardware: planned for, not yet run on: experiments/results/plan.md has the memor
 Expected: VocalNet reports no loss; the held-out loss should fall within the first hundred steps, when the adaptor is found.
 """
 
-from experiments import large
+from experiments import large, local
 from mdmspeech.models.speech_encoder import WHISPER_LARGE_V3
 from mdmspeech.models.thinker import LLAMA32_1B
 
 
 def get_config(argument: str = ""):
     config = large.thinker_stage(LLAMA32_1B, WHISPER_LARGE_V3)
-    return large.switch(config, argument)
+    return local.switch(config, argument)

@@ -5,7 +5,7 @@ Command:  mdmspeech train --config experiments/thinker_compact.py --workdir ~/.c
 Hardware: runs on a CPU; not trained to the end yet.
 """
 
-from experiments import large
+from experiments import large, local
 from mdmspeech.models.speech_encoder import WHISPER_BASE
 from mdmspeech.models.thinker import SMOLLM2_135M
 
@@ -16,4 +16,4 @@ def get_config(argument: str = ""):
     config.data.update(batch=4, length=1024, frames=3000, threads=1)
     config.train.dtype = "float32"
     config.train.remat = "none"
-    return large.switch(config, argument)
+    return local.switch(config, argument)

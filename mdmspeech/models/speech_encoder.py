@@ -16,6 +16,7 @@ from flax.core import FrozenDict
 from mdmspeech.audio.features import WHISPER_HOP, WHISPER_RATE, whisper_log_mel
 from mdmspeech.errors import UserError
 from mdmspeech.nn.attention import Attention
+from mdmspeech.nn.masks import Mask, full
 from mdmspeech.nn.mlp import GeluMLP
 from mdmspeech.nn.partition import constrain
 from mdmspeech.nn.stack import LayerStack
@@ -112,11 +113,9 @@ class SpeechEncoder(nn.Module):
         return nn.LayerNorm(epsilon=_NORM_EPS, name="norm")(x_BTD)
 
 
-def _who_hears_whom(length: int, frame_mask_BT: jax.Array | None, segment_BT: jax.Array | None) -> jax.Array:
-    """bool [B or 1, length, length]."""
+def _who_hears_whom(length: int, frame_mask_BT: jax.Array | None, segment_BT: jax.Array | None) -> Mask:
     if segment_BT is not None:
-        segment_BT = segment_BT[:, ::2]
-        return (segment_BT[:, :, None] == segment_BT[:, None, :]) & (segment_BT[:, None, :] > 0)
+        return full(length, segment_BT[:, ::2])
     mask_BTS = jnp.ones((1, length, length), bool)
     return mask_BTS if frame_mask_BT is None else mask_BTS & frame_mask_BT[:, None, ::2]
 

@@ -49,7 +49,7 @@ def test_sizes(name, frozen, trained):
     assert size(jax.eval_shape(task.init, jax.random.key(0))) == pytest.approx(trained, rel=0.03)
 
 
-@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_one_step_of_each_runs_locally(name, tmp_path):
     config, task = load(name, "runlocal", tmp_path)
     config.train.update(steps=1, eval_every=0)

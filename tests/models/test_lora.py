@@ -18,12 +18,12 @@ IDS = jnp.asarray(np.random.default_rng(0).integers(0, 40, (2, 7)))
 @pytest.fixture(params=[False, True], ids=["unrolled", "scanned"])
 def model(request):
     config = dataclasses.replace(PLAIN, scan_layers=request.param, lora_rank=3, lora_alpha=6.0)
-    params = Thinker(config).init(jax.random.key(0), IDS)["params"]
+    params = jax.jit(Thinker(config).init)(jax.random.key(0), IDS)["params"]
     return config, params
 
 
 def run(config, params):
-    return Thinker(config).apply({"params": params}, IDS)
+    return jax.jit(Thinker(config).apply)({"params": params}, IDS)
 
 
 def test_a_fresh_update_changes_nothing_and_a_merged_one_computes_the_same(model):
@@ -53,7 +53,7 @@ def test_an_update_of_another_model_is_refused(model):
     config, params = model
     base, update = lora.part(params)
     wide = dataclasses.replace(config, ffn_dim=96)
-    _, other = lora.part(Thinker(wide).init(jax.random.key(0), IDS)["params"])
+    _, other = lora.part(jax.jit(Thinker(wide).init)(jax.random.key(0), IDS)["params"])
     with pytest.raises(UserError, match="does not fit"):
         lora.merge(base, other, 6.0)
     with pytest.raises(UserError, match="which the base model lacks"):

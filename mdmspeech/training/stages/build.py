@@ -6,10 +6,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
+from mdmspeech.training import distributed
 from mdmspeech.training.task import Task
 
 
@@ -22,12 +22,14 @@ class Loaders:
       encoder: (path, SpeechEncoderConfig) -> parameters of a speech encoder.
       thinker: (path, ThinkerConfig) -> parameters of a Thinker.
       tokenizer: (path) -> the Thinker's `text.tokenizer.Tokenizer`.
+      release: (name or folder of a release, part) -> that part's parameters.
     """
 
     whisper_decoder: Callable | None = None
     encoder: Callable | None = None
     thinker: Callable | None = None
     tokenizer: Callable | None = None
+    release: Callable | None = None
 
 
 RANDOM = "random"  # in place of a path or an earlier run: fresh parameters, to try a configuration out
@@ -36,13 +38,15 @@ RANDOM = "random"  # in place of a path or an earlier run: fresh parameters, to 
 def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None = None, loaders: Loaders = Loaders()) -> Task:
     """The task of `config.stage`, reading the corpus under `root` (see `data.store.data_root`). Nothing is loaded yet.
 
-    `config.init_from` names the earlier run it starts from: a folder, the name of a run beside `workdir`, or "random".
+    `config.init_from` names the earlier run it starts from: a folder, the name of a run beside `workdir`, a release that has the part ("compact"), or
+    "random".
     """
     stages: dict[str, Callable[[ConfigDict, Path, str | Path | None, Loaders], Task]] = {
         "codec": _codec,
         "talker": _talker,
         "hearing": _hearing,
         "thinker": _thinker,
+        "phones": _phones,
     }
     if config.stage not in stages:
         raise UserError(f"config.stage is {config.stage!r}: use one of {', '.join(stages)}")
@@ -53,6 +57,7 @@ def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None =
 def _codec(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     from mdmspeech.codec.compact.config import CompactCodecConfig
     from mdmspeech.data import crops
+    from mdmspeech.data.random_inputs import RandomRecordings
     from mdmspeech.data.sources import speech
     from mdmspeech.training.stages.codec import CodecTask
 
@@ -61,7 +66,8 @@ def _codec(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
         raise UserError(f"train.dtype is {config.train.dtype!r}: the codec's spectra need float32")
 
     def batches(split: str, seed: int):
-        source, train = speech(root, tuple(config.data.parts), split), split == "train"
+        random, train = config.data.parts == (RANDOM,), split == "train"
+        source: Any = RandomRecordings(seed=seed, symbols=model.phones) if random else speech(root, tuple(config.data.parts), split)
         return crops.codec_crops(
             source,
             batch=config.data.batch if train else min(config.data.batch, len(source)),
@@ -74,7 +80,7 @@ def _codec(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
         )
 
     return CodecTask(
-        model, config.phase, batches, start=_start(config, workdir), sizes=dict(batch=config.data.batch, tokens=config.data.tokens)
+        model, config.phase, batches, start=_start(config, workdir, loaders), sizes=dict(batch=config.data.batch, tokens=config.data.tokens)
     )
 
 
@@ -97,7 +103,7 @@ def _talker(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
         schedule,
         sizes=sizes,
         distillation=dict(config.distillation),
-        start=_start(config, workdir),
+        start=_start(config, workdir, loaders),
         thinker=thinker,
         load_thinker=_named(config, "thinker", loaders.thinker, thinker) if thinker else None,
         **{name: config[name] for name in ("capacity", "streams", "label_smoothing", "z_loss") if name in config},
@@ -114,8 +120,9 @@ def _talker_batches(config: ConfigDict, model, root, loaders: Loaders, split: st
     fixed = model.anchors == "fixed"
     shared = dict(batch=data.batch, length=data.length, block=model.block, eos=talker.EOS, pad=talker.PAD, seed=seed, shard=_shard())
     if data.layout == "joined":
-        source = TokenStore(root, tuple(data.parts), split)
-        return talker_batches(source, symbols=data.symbols, token_seconds=data.token_seconds, **shared)
+        random = tuple(data.parts) == (RANDOM,)
+        joined: Any = random_source.RandomSpeech(seed=seed, symbols=model.symbols) if random else TokenStore(root, tuple(data.parts), split)
+        return talker_batches(joined, symbols=data.symbols, token_seconds=data.token_seconds, **shared)
     if data.layout != "packed":
         raise UserError(f"data.layout is {data.layout!r}: use 'packed' (utterances side by side) or 'joined' (one after another, cut)")
 
@@ -184,15 +191,18 @@ def _weights(data: ConfigDict) -> dict[str, float] | None:
 
 def _shard() -> tuple[int, int]:
     """Which share of each batch this process makes, of how many."""
-    return jax.process_index(), jax.process_count()
+    return distributed.share()
 
 
 def _hearing(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
+    from mdmspeech.data.random_inputs import RandomStates
     from mdmspeech.data.states import StateStore, pieces_then, state_batches
     from mdmspeech.training.stages.hearing import SpellingTask, WritingTask
 
     def batches(split: str, seed: int, **texts):
-        return state_batches(StateStore(root, f"questions_{split}"), batch=config.data.batch, seed=seed, shard=_shard(), **texts)
+        random = tuple(config.data.get("parts", ())) == (RANDOM,)
+        source: Any = RandomStates(config.adaptor.states, seed=seed) if random else StateStore(root, f"questions_{split}")
+        return state_batches(source, batch=config.data.batch, seed=seed, shard=_shard(), **texts)
 
     if config.mode == "ctc":
         from mdmspeech.models.spelling_adaptor import SpellingConfig, encode_text
@@ -234,12 +244,36 @@ def _named(config: ConfigDict, part: str, load: Callable | None, model) -> Calla
     return read
 
 
-def _start(config: ConfigDict, workdir: Path):
-    """A function () -> parameters of the earlier run named by the config, or None."""
+def _phones(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
+    from mdmspeech.data.phones import RandomStretches, Stretches, phone_batches
+    from mdmspeech.models.phone_reader import PhoneReaderConfig
+    from mdmspeech.training.stages.phones import PhonesTask
+
+    model, data = PhoneReaderConfig(**config.aligner), config.data
+
+    def batches(split: str, seed: int):
+        source = RandomStretches(model.states, model.symbols) if RANDOM in data.parts else Stretches(root, split)
+        return phone_batches(source, split, data.batch, seed)
+
+    return PhonesTask(model, batches, data.batch)
+
+
+def _start(config: ConfigDict, workdir: Path, loaders: Loaders):
+    """A function () -> parameters of the earlier run or release named by the config, or None."""
     if not config.init_from:
         return None
     if config.init_from == RANDOM:
         return None
     from mdmspeech.training.warm_start import load_params
 
-    return lambda: load_params(workdir.parent / Path(config.init_from).expanduser())
+    folder = workdir.parent / Path(config.init_from).expanduser()
+    if (folder / "checkpoints").is_dir() or loaders.release is None:
+        return lambda: load_params(folder)
+
+    def from_release():
+        try:
+            return loaders.release(config.init_from, config.stage)
+        except UserError as error:
+            raise UserError(f"{folder} holds no checkpoint: train that stage first, or name another workdir; and {error}") from error
+
+    return from_release

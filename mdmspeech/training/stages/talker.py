@@ -14,10 +14,11 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.diffusion import distill, masking, objective
-from mdmspeech.diffusion.layout import block_causal_mask, causal_mask, two_stream_mask
+from mdmspeech.diffusion.layout import allow, twice, two_stream
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.nn import masks
 from mdmspeech.training.task import Params, Task
 from mdmspeech.training.warm_start import overwrite
 
@@ -135,8 +136,7 @@ class TalkerTask(Task):
 
     def _read(self, thinker, batch):
         """Text features [B, N, 2 D_thinker]: [Emb(y); h], h the state of the position that has consumed y."""
-        segment_BN = batch["text_segment"]
-        causal = causal_mask(segment_BN.shape[1], segment_BN > 0) & (segment_BN[:, :, None] == segment_BN[:, None, :])
+        causal = masks.causal(batch["text"].shape[1], segment_BT=batch["text_segment"])
         embedded = self.thinker.apply({"params": thinker}, batch["text"], method="embed")
         states, _ = self.thinker.apply({"params": thinker}, embedded, batch["text_position"], causal, method="states")
         return jax.lax.stop_gradient(jnp.concatenate([embedded, states], axis=-1))
@@ -151,8 +151,8 @@ class TalkerTask(Task):
             return apply("condition_packed", symbols, batch["symbols_segment"], durations, batch["segment"], batch["position"])
         return apply("condition_paced", symbols, batch["symbols_valid"], durations, batch["tokens"].shape[1])
 
-    def hidden(self, params, ids_BL, cond_BLD, mask_BLL, position_BL):
-        return self.model.apply({"params": params}, ids_BL, cond_BLD, mask_BLL, position_BL)[0]
+    def hidden(self, params, ids_BL, cond_BLD, mask, position_BL):
+        return self.model.apply({"params": params}, ids_BL, cond_BLD, mask, position_BL)[0]
 
     def logits(self, params, hidden):
         return self.model.apply({"params": params}, hidden, method="logits")
@@ -160,7 +160,7 @@ class TalkerTask(Task):
     def _ntp(self, params, cond, rows):
         before = jnp.pad(rows.tokens[:, :-1], ((0, 0), (1, 0)))
         shifted = jnp.where(rows.position == 0, talker.BOS, before)
-        mask = causal_mask(rows.tokens.shape[1], rows.valid) & rows.together()
+        mask = masks.causal(rows.tokens.shape[1], segment_BT=rows.segment)
         logits = self.logits(params, self.hidden(params, shifted, cond, mask, rows.position))
         weight = rows.valid.astype(jnp.float32)
         return {
@@ -190,10 +190,9 @@ class TalkerTask(Task):
         """Hidden states [B, L, D] of the noisy tokens."""
         length, block = ids_BL.shape[1], self.config.block
         if self._streams == 1:
-            mask = block_causal_mask(length, block, rows.valid) & rows.together()
+            mask = masks.causal(length, block, rows.segment)
             return self.hidden(params, ids_BL, cond_BLD, mask, rows.position)
-        twice = lambda x: jnp.concatenate([x, x], axis=1)
-        mask = two_stream_mask(length, block, rows.valid) & jnp.tile(rows.together(), (1, 2, 2))
+        mask = masks.ruled(allow, two_stream(length, block), twice(rows.segment))
         ids = jnp.concatenate([ids_BL, rows.tokens], axis=1)
         return self.hidden(params, ids, twice(cond_BLD), mask, twice(rows.position))[:, :length]
 
@@ -215,12 +214,12 @@ class TalkerTask(Task):
 
 
 class _Rows(NamedTuple):
-    """Speech tokens of a batch, packed or joined. `segment`: utterance of each position, 0 = padding; None: a row is one stretch of speech."""
+    """Speech tokens of a batch. `segment`: the utterance of each position, 0 = padding; a row of joined utterances is one segment."""
 
     tokens: jax.Array
     valid: jax.Array
     position: jax.Array
-    segment: jax.Array | None
+    segment: jax.Array
 
     @classmethod
     def of(cls, batch):
@@ -228,13 +227,7 @@ class _Rows(NamedTuple):
         if "segment" in batch:
             return cls(tokens, batch["segment"] > 0, batch["position"], batch["segment"])
         position = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        return cls(tokens, batch["valid"], position, None)
-
-    def together(self):
-        """bool [B or 1, L or 1, L or 1]: pairs of positions of one utterance."""
-        if self.segment is None:
-            return jnp.ones((1, 1, 1), bool)
-        return self.segment[:, :, None] == self.segment[:, None, :]
+        return cls(tokens, batch["valid"], position, batch["valid"].astype(jnp.int32))
 
 
 class _Picked(NamedTuple):

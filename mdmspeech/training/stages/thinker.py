@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.diffusion import objective
-from mdmspeech.diffusion.layout import causal_mask
 from mdmspeech.errors import UserError
 from mdmspeech.models import lora
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.nn import masks
 from mdmspeech.training.task import Params, Task
 
 STACK = 5  # encoder states a speech vector: 10 vectors a second
@@ -114,9 +114,7 @@ class SpeechToTextTask(Task):
         typed = apply("embed", batch["ids"])
         heard = jnp.take_along_axis(vectors.astype(typed.dtype), jnp.maximum(speech, 0)[..., None], axis=1)
         x = jnp.where((speech >= 0)[..., None], heard, typed)
-        segment = batch["segment"]
-        mask = causal_mask(segment.shape[1], segment > 0) & (segment[:, :, None] == segment[:, None, :])
-        hidden, _ = apply("states", x, batch["position"], mask)
+        hidden, _ = apply("states", x, batch["position"], masks.causal(x.shape[1], segment_BT=batch["segment"]))
         project = lambda part: apply("logits", part)
         return objective.projected_cross_entropy(hidden, project, batch["target"], batch["weight"], **self._loss)
 
