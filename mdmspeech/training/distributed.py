@@ -16,7 +16,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, cast
 
 import jax
 import numpy as np
@@ -25,6 +25,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mdmspeech.errors import UserError
+from mdmspeech.nn.partition import spec
 
 JOIN_S = 300.0  # to wait at the start until all processes are there
 HEARTBEAT_S = 60.0  # without a sign of life from a process before the others end
@@ -106,7 +107,8 @@ def to_lead(tree: Any) -> Any:
 
     def one(leaf: jax.Array) -> np.ndarray | None:
         if not leaf.is_fully_replicated:
-            leaf = jax.jit(lambda x: x, out_shardings=NamedSharding(leaf.sharding.mesh, PartitionSpec()))(leaf)
+            everywhere = NamedSharding(cast(NamedSharding, leaf.sharding).mesh, PartitionSpec())
+            leaf = jax.jit(lambda x: x, out_shardings=everywhere)(leaf)
         return np.asarray(leaf.addressable_data(0)) if is_lead() else None
 
     leaves, structure = jax.tree.flatten(tree)
@@ -114,16 +116,21 @@ def to_lead(tree: Any) -> Any:
     return jax.tree.unflatten(structure, found) if is_lead() else None
 
 
-def share(mesh: Mesh, sharding: NamedSharding) -> tuple[int, int]:
-    """(index, count) of this process's part of an array cut along its first axis by `sharding`.
+def share() -> tuple[int, int]:
+    """(index, count) of this process's part of every global batch, by the mesh in context: `index * B / count` and on, B / count rows.
 
     Processes whose devices hold the same rows (a tensor axis across hosts) have the same index.
 
     Raises:
       UserError: the rows of a process are not one piece, or overlap with another's: the mesh shape does not suit the hosts.
     """
+    if jax.process_count() == 1:
+        return 0, 1
+    mesh = jax.sharding.get_mesh()
+    sharding = NamedSharding(mesh, spec("batch"))
     parts: dict[int, set[int]] = {process: set() for process in range(jax.process_count())}
-    for device, (rows, *_) in sharding.devices_indices_map((mesh.size,)).items():
+    owners: dict[Any, Any] = dict(sharding.devices_indices_map((mesh.size,)))
+    for device, (rows, *_) in owners.items():
         parts[device.process_index].update(range(*rows.indices(mesh.size)))
     return _share(parts, jax.process_index(), dict(mesh.shape))
 
@@ -211,7 +218,7 @@ def _where(coordinator: str, processes: int, process: int) -> dict[str, Any] | N
 
 def _on_tpu_hosts() -> bool:
     """Whether this is a TPU VM that may be one of several. JAX sets TPU_SKIP_MDS_QUERY where it finds no chip."""
-    if jax.config.jax_platforms == "cpu" or "TPU_SKIP_MDS_QUERY" in os.environ or importlib.util.find_spec("libtpu") is None:
+    if jax.config.read("jax_platforms") == "cpu" or "TPU_SKIP_MDS_QUERY" in os.environ or importlib.util.find_spec("libtpu") is None:
         return False
     workers = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES"))
     return workers is None or "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ

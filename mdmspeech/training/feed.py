@@ -9,12 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mdmspeech.training.task import BatchIterator, Task
-
-
-def local_batches(task: Task, split: str, seed: int, share: tuple[int, int]) -> BatchIterator:
-    """This process's part of the task's batches; see `Task.batches` and `distributed.share`."""
-    return task.batches(split, seed) if share == (0, 1) else task.batches(split, seed, shard=share)
+from mdmspeech.training.task import BatchIterator
 
 
 @dataclass(frozen=True)

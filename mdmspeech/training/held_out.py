@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.training.feed import local_batches, numbers_of
+from mdmspeech.training.feed import numbers_of
 from mdmspeech.training.step import loss_function
 from mdmspeech.training.task import Params, Task
 
@@ -16,10 +16,8 @@ _SEED = 7
 class HeldOut:
     """Computes a task's loss parts on its `held_out` split. put: host batch -> device arrays (see `mesh.put_batch`)."""
 
-    def __init__(
-        self, task: Task, frozen: Params, put: Any, batches: int = BATCHES, dtype: str = "float32", share: tuple[int, int] = (0, 1)
-    ):
-        self._task, self._frozen, self._put, self._count, self._share = task, frozen, put, batches, share
+    def __init__(self, task: Task, frozen: Params, put: Any, batches: int = BATCHES, dtype: str = "float32"):
+        self._task, self._frozen, self._put, self._count = task, frozen, put, batches
         loss = loss_function(task, dtype)
         self._loss = jax.jit(lambda params, frozen, batch, rng: loss(params, frozen, batch, rng, jnp.int32(0)))
 
@@ -27,10 +25,10 @@ class HeldOut:
         """{"held_out/<part>": sum of numerators / sum of denominators}; empty if the task has no such split."""
         if not self._task.held_out:
             return {}
-        data = local_batches(self._task, self._task.held_out, _SEED, self._share)
+        data = self._task.batches(self._task.held_out, _SEED)
         sums: dict[str, list[float]] = {}
-        for index in range(self._count):
-            losses = self._loss(params, self._frozen, self._put(numbers_of(next(data))), jax.random.fold_in(jax.random.key(_SEED), index))
+        for index, batch in zip(range(self._count), data, strict=False):  # a small split has fewer
+            losses = self._loss(params, self._frozen, self._put(numbers_of(batch)), jax.random.fold_in(jax.random.key(_SEED), index))
             for name, (numerator, denominator) in jax.device_get(losses).items():
                 total = sums.setdefault(name, [0.0, 0.0])
                 total[0] += float(numerator)

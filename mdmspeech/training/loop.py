@@ -24,7 +24,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.training import distributed
 from mdmspeech.training import mesh as meshes
 from mdmspeech.training.checkpoint import Checkpoints, absolute
-from mdmspeech.training.feed import Fed, Feed, local_batches
+from mdmspeech.training.feed import Fed, Feed
 from mdmspeech.training.held_out import HeldOut
 from mdmspeech.training.ledger import Ledger, plot_ledger
 from mdmspeech.training.metrics import MetricsWriter, is_remote, plot_curves, upload
@@ -103,8 +103,7 @@ class _Run:
         tell = lambda line: print(line, file=sys.stderr) if self.lead else None
         best = (self.train.keep_best_mode, self.train.keep_best)
         self.checkpoints = Checkpoints(workdir, config.to_dict(), self.train.keep, best, tell)
-        self.share = distributed.share(mesh, meshes.batch_sharding(mesh))
-        self.data = local_batches(task, "train", self.train.seed, self.share)
+        self.data = task.batches("train", self.train.seed)
         if not hasattr(self.data, "get_state") or not hasattr(self.data, "set_state"):
             raise UserError(
                 f"{task.name}: batches() gives a {type(self.data).__name__} without get_state/set_state: it could not be resumed"
@@ -138,7 +137,7 @@ class _Run:
             say=self.progress.say,
         )
         self.put = lambda batch: meshes.put_batch(mesh, batch)
-        self.held_out = HeldOut(task, self.frozen, self.put, dtype=self.train.dtype, share=self.share)
+        self.held_out = HeldOut(task, self.frozen, self.put, dtype=self.train.dtype)
         self.votes = distributed.Votes(mesh)
 
         # ---- What people see --------------------------------------------------------------------------------------------
@@ -316,7 +315,7 @@ class _Run:
             self.ledger.saved(step)
 
 
-class _Silence(io.TextIOBase):
+class _Silence(io.StringIO):
     """Where all processes but the lead print."""
 
     def write(self, text: str, /) -> int:

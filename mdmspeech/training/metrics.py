@@ -27,7 +27,9 @@ class MetricsWriter:
         self._local = epath.Path(tempfile.mkdtemp(prefix="metrics-")) if is_remote(workdir) else self._workdir
         kept = [row for row in read_metrics(self._workdir / "metrics.jsonl") if row["step"] <= first_step]
         path = self._local / "metrics.jsonl"
-        path.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        fresh = self._local / "metrics.jsonl.new"
+        fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        fresh.replace(path)  # at once: a kill in between must not cost the lines
         self._file = path.open("a")
         self._board = tensorboardX.SummaryWriter(str(self._local / "tensorboard"), purge_step=first_step + 1, write_to_disk=True)
         self._uploaded = time.monotonic()

@@ -86,13 +86,13 @@ class Task:
         """
         raise NotImplementedError
 
-    def batches(self, split: str, seed: int, shard: tuple[int, int] = (0, 1)) -> BatchIterator:
+    def batches(self, split: str, seed: int) -> BatchIterator:
         """Batches of `split` ("train" is what the loop asks for). Every array has the batch as its first axis, which must divide by
         the number of data-parallel devices times `train.accum`. "id" (optional) names the records for error messages.
 
-        `shard` (index, count) comes with a run of several processes: this one makes rows `index * B / count` and on, `B / count` of
-        them, of each global batch of B. All must reach the end after the same number of batches. A run may be resumed by another
-        number of processes if the global batches and the state (a position in their stream) do not depend on `shard`.
+        With several processes each makes its rows of every global batch, see `distributed.share`. All must reach the end after the same
+        number of batches. Another number of processes can resume the run if neither the global batches nor the state (a position in
+        their stream) depend on who makes which rows.
         """
         raise NotImplementedError
 

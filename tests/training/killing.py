@@ -21,16 +21,17 @@ def kill_and_resume(workdir, kills, options, startup_s, say=print, seed=0):
     """
     draw, hits, began = random.Random(seed), Counter(), time.monotonic()
     for number in range(kills):
-        aim = AIMS[number % len(AIMS)]
+        aim, saved = AIMS[number % len(AIMS)], steps_saved(workdir)
         process = Process(workdir, *options)
         if aim == "start-up":
             end = time.monotonic() + draw.uniform(0.0, startup_s)
             wait_until(lambda end=end: time.monotonic() > end, [process])
         else:
-            wait_until(lambda process=process: trains(process), [process])
+            # Each of these lives gets something done, so that the kills go through the whole run.
+            wait_until(lambda saved=saved: steps_saved(workdir)[-1:] > saved[-1:], [process])
             if aim == "saving":
                 wait_until(lambda: unfinished(workdir), [process])
-            time.sleep(draw.uniform(0.0, 0.03 if aim == "saving" else 2.0))
+            time.sleep(draw.uniform(0.0, 0.03 if aim == "saving" else 1.5))
         process.kill()
         code = process.ended()
         assert code == -9, f"the run ended by itself ({code}) before kill {number + 1}: make it longer\n{process.log}"

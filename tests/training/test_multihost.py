@@ -14,7 +14,7 @@ from tiny import TinyTask, tiny_config
 from mdmspeech.errors import UserError
 from mdmspeech.training import distributed
 from mdmspeech.training.loop import run
-from mdmspeech.training.mesh import batch_sharding, make_mesh
+from mdmspeech.training.mesh import make_mesh
 
 STEPS, HEARTBEAT_S = 16, 10
 OPTIONS = ("--steps", STEPS, "--eval-every", 0, "--heartbeat-s", HEARTBEAT_S)
@@ -71,7 +71,7 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
 
     # Four steps in one process of eight devices, then on with several processes of two devices: one is killed.
     class Short(TinyTask):
-        def batches(self, split, seed, shard=(0, 1)):
+        def batches(self, split, seed):
             class Ends(type(super().batches(split, seed))):
                 def __next__(self):
                     if self.position >= 4 * self.size:
@@ -175,7 +175,7 @@ def test_the_same_words_by_the_environment(monkeypatch):
 def test_one_process_needs_nothing():
     with distributed.session():
         assert distributed.is_lead() and distributed.gather({"a": 1}) == [{"a": 1}]
-        assert distributed.share(make_mesh(), batch_sharding(make_mesh())) == (0, 1)
+        assert distributed.share() == (0, 1)
         votes = distributed.Votes(make_mesh())
         votes.cast(lambda: 3)
         assert votes.result() == 3

@@ -52,8 +52,8 @@ def main() -> None:
                 "out": {"kernel": 0.3 * jax.random.normal(b, (args.width, 1)), "bias": jnp.zeros((1,))},
             }
 
-        def batches(self, split, seed, shard=(0, 1)):
-            return Paced(seed, self.size, self.bad, shard)
+        def batches(self, split, seed):
+            return Paced(seed, self.size, self.bad, distributed.share())
 
     config = tiny_config(steps=args.steps, save_every=args.save_every, eval_every=args.eval_every, log_every=args.log_every)
     config.mesh.fsdp = args.fsdp
