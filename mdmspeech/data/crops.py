@@ -7,20 +7,35 @@ the symbols in 25 ms frames) and `f0` (Hz at 100 Hz, 0 = unvoiced). Records with
 import grain
 import numpy as np
 
+from mdmspeech.data.sharding import HostShare, Shard
+
 DURATION_FRAME = 0.025  # seconds per unit of a record's `frames`
 
 
-def codec_crops(source, *, batch: int, tokens: int, token_samples: int, seed: int, train: bool = True, phones: int = 128):
+def codec_crops(
+    source,
+    *,
+    batch: int,
+    tokens: int,
+    token_samples: int,
+    seed: int,
+    train: bool = True,
+    phones: int = 128,
+    shard: Shard = (0, 1),
+    threads: int = 1,
+):
     """Iterator of batches: audio int16 [B, tokens*token_samples], valid bool [B, tokens], phone int32 [B, 2*tokens], f0, voiced [B, 4*tokens].
 
-    A short recording is placed at the start of its crop and padded with silence; `valid` tells which tokens hold speech.
+    A short recording is placed at the start of its crop and padded with silence; `valid` tells which tokens hold speech. batch: rows of all hosts
+    together, of which `shard` (number, count) gets its part.
     """
     data = grain.MapDataset.source(source).seed(seed)
     if train:
         data = data.shuffle().repeat()
     data = data.random_map(lambda record, rng: crop(record, rng if train else None, tokens, token_samples, phones))
-    data = data.batch(batch, drop_remainder=True)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=2 * batch)))
+    share = HostShare(data, batch, shard)
+    data = grain.MapDataset.source(share).batch(share.rows, drop_remainder=True)
+    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
 
 
 def crop(record: dict, rng: np.random.Generator | None, tokens: int, token_samples: int, phones: int) -> dict:

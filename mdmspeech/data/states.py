@@ -5,6 +5,7 @@ Training maps the file into memory and reads whole buckets of similar lengths.
 """
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import grain
 import numpy as np
 import tqdm
 
+from mdmspeech.data.pipeline import BatchPlan
+from mdmspeech.data.sharding import Shard, host_rows
 from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.text import pieces
@@ -73,35 +76,35 @@ class StateStore:
         return {**self.records[i], "states": self._states[self.ends[i] - self.records[i]["states"] : self.ends[i]]}
 
 
-class _Buckets:
-    """Random access to batches: lists of record numbers of similar length; the last batch of a length takes some of the next."""
-
-    def __init__(self, lengths: np.ndarray, batch: int, seed: int):
-        shuffled = np.random.default_rng(seed).permutation(len(lengths))
-        order = shuffled[np.argsort(lengths[shuffled] // _BUCKET, kind="stable")]
-        self._batches = [order[i : i + batch] for i in range(0, len(order) - batch + 1, batch)]
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return self._batches[i]
-
-
 def pieces_then(end: int) -> Callable[[str], list[int]]:
     """A function from a text to the ids of its pieces (`text.pieces`) and `end`."""
     known = pieces.shipped()
     return lambda text: [*known.encode(text), end]
 
 
-def state_batches(source, *, batch: int, seed: int, encode_text: Callable, ids_per_second: int = 24, ids_more: int = 0):
+def state_batches(
+    source,
+    *,
+    batch: int,
+    seed: int,
+    encode_text: Callable,
+    ids_per_second: int = 24,
+    ids_more: int = 0,
+    shard: Shard = (0, 1),
+    threads: int = 1,
+):
     """Endless Grain iterator of batches padded to whole seconds: id, states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N],
-    text_valid bool [B, N]. `encode_text(text) -> ids`; texts beyond N = `ids_per_second` x seconds + `ids_more` are cut.
-    """
+    text_valid bool [B, N]. `encode_text(text) -> ids`; texts beyond N = `ids_per_second` x seconds + `ids_more` are cut, which is said once a record.
 
-    def assemble(numbers) -> dict:
-        rows = [source[int(i)] for i in numbers]
-        length = -(-max(len(row["states"]) for row in rows) // _BUCKET) * _BUCKET
+    batch: rows of all hosts together, of which `shard` (number, count) gets its part.
+    """
+    lengths, mine = np.array([record["states"] for record in source.records]), host_rows(batch, shard)
+    told: set[str] = set()
+
+    def assemble(item) -> dict:
+        _, numbers = item
+        rows = [source[int(i)] for i in numbers[mine]]
+        length = -(-int(lengths[numbers].max()) // _BUCKET) * _BUCKET
         most = length * ids_per_second // _BUCKET + ids_more
         out = {
             "id": np.array([row["id"] for row in rows]),
@@ -111,15 +114,18 @@ def state_batches(source, *, batch: int, seed: int, encode_text: Callable, ids_p
             "text_valid": np.zeros((len(rows), most), bool),
         }
         for b, row in enumerate(rows):
-            ids = encode_text(row["text"])[:most]
+            ids = encode_text(row["text"])
+            if len(ids) > most and row["id"] not in told:
+                told.add(row["id"])
+                print(f"{row['id']}: its text has {len(ids)} ids, the batch has room for {most}: the rest is not learnt", file=sys.stderr)
+            ids = ids[:most]
             out["states"][b, : len(row["states"])] = row["states"]
             out["states_valid"][b, : len(row["states"])] = True
             out["text"][b, : len(ids)] = ids
             out["text_valid"][b, : len(ids)] = True
         return out
 
-    lengths = np.array([record["states"] for record in source.records])
     if len(lengths) < batch:
         raise UserError(f"{len(lengths)} questions are fewer than one batch of {batch}: lower data.batch")
-    data = grain.MapDataset.source(_Buckets(lengths, batch, seed)).seed(seed).shuffle().repeat().map(assemble)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+    data = grain.MapDataset.source(BatchPlan(lengths, batch, _BUCKET, seed)).map(assemble)
+    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)))

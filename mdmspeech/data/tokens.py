@@ -1,8 +1,8 @@
 """Speech tokens of the corpus: what the Talker trains on. Made once from the recordings by a trained codec, kept in one safetensors file a part.
 
 Layout of `<root>/tokens/<part>.safetensors`: flat arrays `tokens` int16, `symbols` int16, `frames` int16 (25 ms units), and for record i the ends of
-its stretch in them (`token_ends`, `symbol_ends`), plus `test` (1 = held out). The metadata carries a fingerprint of the codec: tokens of another codec
-are refused.
+its stretch in them (`token_ends`, `symbol_ends`), plus `test` (1 = held out). `id`, `text` and `question` are UTF-8 bytes, uint8, with `<name>_ends`; files
+from before these were kept lack them and still serve paced anchors. The metadata carries a fingerprint of the codec: tokens of another codec are refused.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from mdmspeech.data.sources import Records
 from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
 
+_TEXTS = ("id", "text", "question")
 _BUCKET = 25  # tokens: recordings are padded to whole seconds, so that the encoder compiles a handful of shapes
 
 
@@ -35,6 +36,7 @@ def tokenise(splits: dict[str, Records], encode: Callable, token_samples: int, c
     order = [(split == "test", records, i) for split, records in splits.items() for i in range(len(records))]
     order.sort(key=lambda item: item[1].fields(item[2])["samples"])
     out: dict[str, list] = {"tokens": [], "symbols": [], "frames": []}
+    texts: dict[str, list[bytes]] = {name: [] for name in _TEXTS}
     test = []
     with tqdm.tqdm(total=len(order), desc=f"tokens of {path.stem}", unit="utt", mininterval=2.0) as bar:
         for start in range(0, len(order), batch):
@@ -44,11 +46,16 @@ def tokenise(splits: dict[str, Records], encode: Callable, token_samples: int, c
                 out["tokens"].append(ids)
                 out["symbols"].append(np.asarray(row["symbols"]))
                 out["frames"].append(np.asarray(row["frames"]))
+                for name in _TEXTS:
+                    texts[name].append(str(row.get(name) or "").encode())
             test += [held_out for held_out, _, _ in group]
             bar.update(len(group))
     arrays = {name: np.concatenate(parts).astype(np.int16) for name, parts in out.items()}
     arrays["token_ends"] = np.cumsum([len(x) for x in out["tokens"]]).astype(np.int64)
     arrays["symbol_ends"] = np.cumsum([len(x) for x in out["symbols"]]).astype(np.int64)
+    for name, values in texts.items():
+        arrays[name] = np.frombuffer(b"".join(values), np.uint8)
+        arrays[f"{name}_ends"] = np.cumsum([len(value) for value in values]).astype(np.int64)
     arrays["test"] = np.asarray(test, np.uint8)
     path.parent.mkdir(parents=True, exist_ok=True)
     safetensors.numpy.save_file(arrays, path, metadata={"codec": codec})
@@ -68,10 +75,13 @@ def _encode(rows, encode, token_samples: int, batch: int) -> list[np.ndarray]:
 
 
 class TokenStore:
-    """Random access to the tokens of some parts and one split: `store[i]` -> {tokens int32 [L], symbols int32 [M], frames int32 [M]}."""
+    """Random access to the tokens of some parts and one split: `store[i]` -> {id, tokens int32 [L], symbols int32 [M], frames int32 [M], text, question}.
 
-    def __init__(self, root: str | Path | None, parts: tuple[str, ...], split: str, codec: str | None = None):
-        self._parts, self._index = [], []
+    needs_text: refuse files that hold no texts (text and question are "" there). `fields` and `counts` read no tokens.
+    """
+
+    def __init__(self, root: str | Path | None, parts: tuple[str, ...], split: str, codec: str | None = None, needs_text: bool = False):
+        self._names, self._parts, self._index = parts, [], []
         for p, part in enumerate(parts):
             path = data_root(root) / "tokens" / f"{part}.safetensors"
             if not path.is_file():
@@ -81,6 +91,8 @@ class TokenStore:
                 arrays = {name: file.get_tensor(name) for name in list(file.keys())}
             if codec and made_by != codec:
                 raise UserError(f"{path} was made by codec {made_by}, not {codec}; make it again with: mdmspeech data --tokens")
+            if needs_text and "text" not in arrays:
+                raise UserError(f"{path} holds no texts, which fixed anchors need; make it again with: mdmspeech data --tokens")
             self._parts.append(arrays)
             self._index += [(p, int(i)) for i in np.flatnonzero(arrays["test"] == (split == "test"))]
         if not self._index:
@@ -89,15 +101,28 @@ class TokenStore:
     def __len__(self) -> int:
         return len(self._index)
 
-    def __getitem__(self, i: int) -> dict[str, np.ndarray]:
+    def __getitem__(self, i: int) -> dict:
         part, record = self._index[i]
         arrays = self._parts[part]
         tokens, symbols = _span(arrays["token_ends"], record), _span(arrays["symbol_ends"], record)
         return {
+            **self.fields(i),
             "tokens": arrays["tokens"][tokens].astype(np.int32),
             "symbols": arrays["symbols"][symbols].astype(np.int32),
             "frames": arrays["frames"][symbols].astype(np.int32),
         }
+
+    def fields(self, i: int) -> dict[str, str]:
+        """{id, text, question} of record i."""
+        part, record = self._index[i]
+        arrays = self._parts[part]
+        found = {name: arrays[name][_span(arrays[f"{name}_ends"], record)].tobytes().decode() if name in arrays else "" for name in _TEXTS}
+        return {**found, "id": found["id"] or f"{self._names[part]}/{record}"}
+
+    def counts(self, field: str) -> np.ndarray:
+        """How many `tokens` or `symbols` each record has, int64 [N]."""
+        lengths = [np.diff(arrays[f"{field.removesuffix('s')}_ends"], prepend=0) for arrays in self._parts]
+        return np.array([lengths[part][record] for part, record in self._index], np.int64)
 
 
 def _span(ends: np.ndarray, i: int) -> slice:

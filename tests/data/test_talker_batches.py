@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
 from mdmspeech.data.sources import Records
-from mdmspeech.data.talker import join, talker_batches
+from mdmspeech.data.talker import join, joined_statistics, talker_batches
 from mdmspeech.data.tokens import TokenStore, fingerprint, tokenise
 from mdmspeech.errors import UserError
 
@@ -60,6 +61,31 @@ def test_iterator_state_continues_the_stream():
     np.testing.assert_array_equal(next(again)["tokens"], wanted["tokens"])
 
 
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_make_their_rows_of_the_same_batches(hosts):
+    source = [{**utterance(10 + i % 7, i), "id": f"u{i}"} for i in range(40)]
+    sizes = dict(batch=4, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3)
+    whole, shares = talker_batches(source, **sizes), [talker_batches(source, **sizes, shard=(h, hosts)) for h in range(hosts)]
+    for _ in range(5):
+        batch, parts = next(whole), [next(share) for share in shares]
+        for name, value in batch.items():
+            assert (np.concatenate([part[name] for part in parts]) == value).all(), name
+    assert all(name.startswith("u") for name in batch["id"][0].split(","))
+
+
+def test_statistics_tell_what_a_joined_epoch_leaves_out():
+    source = [utterance(10 + i % 30, i) for i in range(50)]
+    settings = dict(length=64, symbols=64, block=16, seed=3)
+    statistics = joined_statistics(source, **settings)
+    batches = talker_batches(source, batch=10, eos=EOS, pad=PAD, token_seconds=0.04, **settings)
+    batch = next(batches)  # 10 sequences of 5: one epoch
+    spoken = int(((batch["tokens"] < EOS) & batch["valid"]).sum())
+    assert statistics.positions == 640 and statistics.filled == int(batch["valid"].sum()) and statistics.tokens == spoken
+    assert statistics.tokens + statistics.cut + statistics.left_out == sum(len(u["tokens"]) for u in source)
+    assert statistics.too_many_symbols == 0 and joined_statistics(source, **{**settings, "symbols": 10}).too_many_symbols > 0
+    assert "cut or left out" in str(statistics)
+
+
 class _Store:
     def __init__(self, rows):
         self.fields, self._rows = [{"samples": len(r["audio"])} for r in rows], rows
@@ -69,7 +95,11 @@ class _Store:
 
 
 def test_token_store_gives_back_what_was_encoded(tmp_path):
-    rows = [{"audio": np.full(960 * n, n, np.int16), "symbols": [0, n, 0], "frames": [1, n, 1]} for n in (3, 5, 4)]
+    rows = [
+        {"id": f"r{n}", "audio": np.full(960 * n, n, np.int16), "symbols": [0, n, 0], "frames": [1, n, 1], "text": f"Café {n}."}
+        for n in (3, 5, 4)
+    ]
+    rows[1]["question"] = "Where?"
     records = {"train": Records([_Store(rows)], [(0, 0), (0, 1)]), "test": Records([_Store(rows)], [(0, 2)])}
 
     def encode(audio, valid):  # one token a 960 samples: the value it hears
@@ -81,7 +111,27 @@ def test_token_store_gives_back_what_was_encoded(tmp_path):
     train = TokenStore(tmp_path, ("open",), "train", codec)
     assert sorted(train[i]["tokens"].tolist() for i in range(len(train))) == [[3] * 3, [5] * 5]
     assert TokenStore(tmp_path, ("open",), "test")[0]["symbols"].tolist() == [0, 4, 0]
+    assert sorted((r["id"], r["text"], r["question"]) for r in (train[0], train[1])) == [("r3", "Café 3.", ""), ("r5", "Café 5.", "Where?")]
+    assert [train.fields(i)["id"] for i in range(2)] == [train[i]["id"] for i in range(2)]
+    assert train.counts("tokens").tolist() == [len(train[i]["tokens"]) for i in range(2)] and train.counts("symbols").tolist() == [3, 3]
     with pytest.raises(UserError, match="made by codec"):
         TokenStore(tmp_path, ("open",), "train", "another")
     with pytest.raises(UserError, match="mdmspeech data --tokens"):
         TokenStore(tmp_path, ("answers",), "train")
+
+
+def test_tokens_from_before_texts_were_kept_serve_paced_anchors(tmp_path):
+    arrays = {
+        "tokens": np.arange(5, dtype=np.int16),
+        "symbols": np.arange(4, dtype=np.int16),
+        "frames": np.arange(4, dtype=np.int16),
+        "token_ends": np.array([2, 5]),
+        "symbol_ends": np.array([1, 4]),
+        "test": np.zeros(2, np.uint8),
+    }
+    (tmp_path / "tokens").mkdir()
+    safetensors.numpy.save_file(arrays, tmp_path / "tokens" / "open.safetensors", metadata={"codec": "x"})
+    store = TokenStore(tmp_path, ("open",), "train")
+    assert store[1]["tokens"].tolist() == [2, 3, 4] and store[1]["id"] == "open/1" and store[1]["text"] == ""
+    with pytest.raises(UserError, match="holds no texts"):
+        TokenStore(tmp_path, ("open",), "train", needs_text=True)

@@ -1,0 +1,81 @@
+"""What the Thinker reads in training: the chat prompt around a question, and the answer with the end of its turn, put together exactly as when it answers.
+
+`inference.mind` joins the same three parts (fixed beginning, question, end of the user's turn), each tokenised alone; so does this.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Protocol
+
+import numpy as np
+
+from mdmspeech.errors import UserError
+from mdmspeech.text import prompts
+from mdmspeech.text.tokenizer import SPEECH, Message
+
+REPEAT = "Repeat after me: {}"  # the question of a text that answers none, see `text.prompts`
+
+
+class Tokenizer(Protocol):
+    """What is needed of `text.tokenizer.ChatTokenizer`."""
+
+    stop_ids: tuple[int, ...]
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of plain text."""
+        ...
+
+    def speech_prompt(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
+        """Ids before and after the place of the speech."""
+        ...
+
+
+class Conversations:
+    """Ids of new conversations with one question and one answer.
+
+    Attributes:
+      before, after: int32, what stands before every question, and between it and the answer. end: id of the end of the assistant's turn.
+
+    Args:
+      system, examples: see `text.prompts`; use what inference uses.
+    """
+
+    def __init__(
+        self, tokenizer: Tokenizer, system: str = prompts.SYSTEM, examples: Sequence[tuple[str, str]] = prompts.EXAMPLES, cache: int = 2**16
+    ):
+        before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
+        self.before, self.after = np.array(before, np.int32), np.array(after, np.int32)
+        self.end = end_of_turn(tokenizer)
+        self._encode = functools.lru_cache(cache)(lambda text: np.array(tokenizer.encode(text), np.int32))
+
+    def answer(self, text: str) -> np.ndarray:
+        """Ids of the assistant's turn, its end included, int32."""
+        return np.append(self._encode(text), np.int32(self.end))
+
+    def question(self, text: str, answer: str) -> np.ndarray:
+        """Ids of the typed question; without one, of the request to say `answer`."""
+        return self._encode(text or REPEAT.format(answer))
+
+    def typed(self, question: str, answer: str) -> tuple[np.ndarray, int]:
+        """(ids of the whole conversation int32 [N], index of the answer's first id)."""
+        asked = np.concatenate([self.before, self.question(question, answer), self.after])
+        return np.concatenate([asked, self.answer(answer)]), len(asked)
+
+    def typed_length(self, question: str, answer: str) -> int:
+        """N of `typed`."""
+        return len(self.before) + len(self.question(question, answer)) + len(self.after) + len(self.answer(answer))
+
+
+def end_of_turn(tokenizer: Tokenizer) -> int:
+    """The id with which this model's chat template ends an assistant's turn.
+
+    Raises:
+      UserError: the template writes something else there.
+    """
+    exchange = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": SPEECH}, {"role": "user", "content": "Bye."}]
+    _, after = tokenizer.speech_prompt(exchange)
+    if not after or after[0] not in tokenizer.stop_ids:
+        raise UserError(
+            f"this chat template does not end an answer with one of the model's stop ids {tokenizer.stop_ids}; take another model"
+        )
+    return int(after[0])

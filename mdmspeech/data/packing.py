@@ -1,0 +1,373 @@
+"""Which records share a row: variable-length records packed into rows of fixed capacities, as a pure function of (seed, place in the stream).
+
+The stream of a `Mixture` is cut into windows of some thousand draws; the records of a window are packed into rows that keep several
+capacities at once (speech tokens and symbols, frames and ids), and the rows are shuffled. Batches are cut from the endless sequence of rows, so neither a
+record nor a row is lost at the end of a window. Every host plans the same global batches and makes its own rows of them.
+"""
+
+import bisect
+import dataclasses
+import functools
+import itertools
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mdmspeech.data.mixing import Mixture
+from mdmspeech.data.sharding import Shard, host_rows
+from mdmspeech.errors import UserError
+
+WINDOW = 16_384  # draws that are packed together; more do not pack better
+_LEAST_WINDOW = 2048  # a smaller corpus is packed several passes at a time: a handful of records leaves gaps
+_CANDIDATES = 16  # records looked at for one place in a row
+_OPEN_ROWS = 64  # rows looked at for one record
+_COMBINATIONS = 200  # tried to close a row
+_CLOSING = 4.0  # mean records: room at which a row is closed
+ENDLESS = 2**40  # batches
+
+
+class Draw(NamedTuple):
+    """One record of a row. position: its place in the stream, the seed of anything random done to it."""
+
+    source: str
+    record: int
+    position: int
+
+
+def pack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
+    """The record numbers of each row. Every size is within its capacity (the caller's duty); every record is in exactly one row.
+
+    Two heuristics, and the one with fewer rows: the first is nearly perfect where one capacity decides, the second better where several do.
+    """
+    return min(_by_least_slack(sizes_NC, capacities), _by_best_fit(sizes_NC, capacities), key=len)
+
+
+def _by_least_slack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
+    """A row begins with the longest record that is left, goes on in the given order while there is much room, and closes with the few records that fill the
+    rest best (bin packing by minimum slack, Gupta & Ho 1999). Long and short records so share rows, and equal sums are found where they exist."""
+    tightest = _tightest(sizes_NC, capacities)
+    pool = _Pool(sizes_NC, tightest)
+    mean = sizes_NC[:, tightest].mean()
+    rows = []
+    while pool.sizes:
+        room = list(capacities)
+        row = [pool.take(pool.largest(), room)]
+        while room[tightest] > _CLOSING * mean and (found := pool.next_in_order(room)) is not None:
+            row.append(pool.take(found, room))
+        refused: set[int] = set()  # sizes of which no record keeps the other capacities
+        while combination := _closest(room[tightest], pool.sizes, pool.counts, refused):
+            for size in combination:
+                found = pool.of_size(size, room)
+                if found is None:
+                    refused.add(size)
+                else:
+                    row.append(pool.take(found, room))
+        rows.append(row)
+    return rows
+
+
+def _by_best_fit(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
+    """Best-fit-decreasing: each record, by its largest share of a capacity, into the fullest row that still takes it."""
+    tightest = _tightest(sizes_NC, capacities)
+    others = [c for c in range(len(capacities)) if c != tightest]
+    order = np.argsort(-(sizes_NC / np.asarray(capacities)).max(axis=1), kind="stable").tolist()
+    sizes = sizes_NC.tolist()
+    rows: list[list[int]] = []
+    left: list[list[int]] = []  # what is left of each row's capacities
+    by_room: list[tuple[int, int]] = []  # (left of the tightest capacity, row), ascending
+    for i in order:
+        size = sizes[i]
+        at = bisect.bisect_left(by_room, (size[tightest], -1))
+        for k in range(at, min(at + _OPEN_ROWS, len(by_room))):
+            row = by_room[k][1]
+            if all(left[row][c] >= size[c] for c in others):
+                del by_room[k]
+                break
+        else:
+            row = len(rows)
+            rows.append([])
+            left.append(list(capacities))
+        rows[row].append(i)
+        left[row] = [room - s for room, s in zip(left[row], size, strict=True)]
+        if left[row][tightest]:
+            bisect.insort(by_room, (left[row][tightest], row))
+    return rows
+
+
+def _tightest(sizes_NC: np.ndarray, capacities: Sequence[int]) -> int:
+    return int((sizes_NC / np.asarray(capacities)).sum(axis=0).argmax())
+
+
+class _Pool:
+    """The records that are in no row yet, by their size in the tightest capacity. sizes: which sizes there are, ascending; counts: records of each."""
+
+    def __init__(self, sizes_NC: np.ndarray, tightest: int):
+        self._records, self._tightest = sizes_NC.tolist(), tightest
+        self._others = [c for c in range(sizes_NC.shape[1]) if c != tightest]
+        self._left = [True] * len(self._records)
+        self._next = 0
+        self._of_size: dict[int, list[int]] = {}
+        for i, record in enumerate(self._records):
+            self._of_size.setdefault(record[tightest], []).append(i)
+        self.sizes = sorted(self._of_size)
+        self.counts = {size: len(records) for size, records in self._of_size.items()}
+
+    def take(self, i: int, room: list[int]) -> int:
+        """Takes record i out, and its sizes off `room`."""
+        size = self._records[i][self._tightest]
+        self._left[i] = False
+        self.counts[size] -= 1
+        if not self.counts[size]:
+            self.sizes.remove(size)
+        for c, s in enumerate(self._records[i]):
+            room[c] -= s
+        return i
+
+    def largest(self) -> int:
+        """A record of the largest size."""
+        return next(i for i in self._alive(self.sizes[-1]))
+
+    def next_in_order(self, room: list[int]) -> int | None:
+        """The first of the next few records that fits."""
+        while self._next < len(self._left) and not self._left[self._next]:
+            self._next += 1
+        near = range(self._next, min(self._next + _CANDIDATES, len(self._left)))
+        return next((i for i in near if self._left[i] and all(s <= r for s, r in zip(self._records[i], room, strict=True))), None)
+
+    def of_size(self, size: int, room: list[int]) -> int | None:
+        """A record of this size that fits in every other respect too; only a few are tried."""
+        tried = itertools.islice(self._alive(size), _CANDIDATES)
+        return next((i for i in tried if all(self._records[i][c] <= room[c] for c in (self._tightest, *self._others))), None)
+
+    def _alive(self, size: int) -> Iterator[int]:
+        records = self._of_size[size]
+        while records and not self._left[records[-1]]:
+            records.pop()
+        return (i for i in reversed(records) if self._left[i])
+
+
+def _closest(room: int, sizes: list[int], counts: Mapping[int, int], refused: set[int]) -> list[int]:
+    """Sizes (of which there are so many records) whose sum comes closest to `room` from below, among the first combinations tried; [] if none fits."""
+    best, least, left_to_try = [], room, _COMBINATIONS
+
+    def search(rest: int, top: int, chosen: list[int]) -> bool:
+        """Whether to stop. Sizes in `chosen` descend; those before index `top` may follow."""
+        nonlocal best, least, left_to_try
+        for k in range(min(top, bisect.bisect_right(sizes, rest)) - 1, -1, -1):
+            size = sizes[k]
+            if size in refused or chosen.count(size) >= counts[size]:
+                continue
+            left_to_try -= 1
+            if rest - size < least:
+                best, least = [*chosen, size], rest - size
+            if not least or left_to_try <= 0:
+                return True
+            if search(rest - size, k + 1, [*chosen, size]):
+                return True
+        return False
+
+    if room >= (sizes[0] if sizes else room + 1):
+        search(room, len(sizes), [])
+    return best
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What a stretch of the stream (by default one pass over the records) is packed into.
+
+    Attributes:
+      rows, records: how many. repeats: records that had been in an earlier row of the stretch.
+      used, capacity: field -> positions filled, positions there are.
+      naive: field -> padding share if each random batch of as many records were padded to its longest.
+      too_long: source -> records that fit no row and are never read. passes: source -> how many times the stretch goes through it.
+    """
+
+    rows: int
+    records: int
+    repeats: int
+    used: Mapping[str, int]
+    capacity: Mapping[str, int]
+    naive: Mapping[str, float]
+    too_long: Mapping[str, int]
+    passes: Mapping[str, float]
+
+    @property
+    def padding(self) -> dict[str, float]:
+        """Field -> share of positions that nothing fills."""
+        return {field: 1 - self.used[field] / self.capacity[field] for field in self.used}
+
+    def __str__(self) -> str:
+        fields = ", ".join(f"{field} {share:.2%} (naive {self.naive[field]:.1%})" for field, share in self.padding.items())
+        sources = ", ".join(f"{name} x {count:.3g}" for name, count in self.passes.items())
+        lines = [f"{self.records} records in {self.rows} rows; padding: {fields}; passes: {sources}"]
+        if self.repeats:
+            lines.append(f"{self.repeats} of them repeat")
+        lines += [f"{name}: {count} too long for a row, never read" for name, count in self.too_long.items() if count]
+        return "; ".join(lines)
+
+
+class PackPlan:
+    """Random access to batches of draws: `plan[k]` -> this host's rows of global batch k, each a list of `Draw`.
+
+    Args:
+      sizes: source name -> int [N, C], what each record takes of each capacity.
+      capacities: field -> positions of a row, in the order of C.
+      batch: rows of a global batch. weights: see `Mixture`. shard: (number, count) of this host. window: draws packed together, 0 chooses.
+      say: gets one line a source that has records too long for a row.
+
+    Raises:
+      UserError: nothing fits, a batch that does not divide among the hosts, and what `Mixture` refuses.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, np.ndarray],
+        capacities: Mapping[str, int],
+        *,
+        batch: int,
+        seed: int,
+        weights: Mapping[str, float] | None = None,
+        shard: Shard = (0, 1),
+        window: int = 0,
+        say: Callable[[str], None] | None = None,
+    ):
+        self.capacities, self.batch, self._seed, self._mine = dict(capacities), batch, seed, host_rows(batch, shard)
+        self._kept, self._sizes, self.too_long = {}, {}, {}
+        for name, sizes_NC in sizes.items():
+            self._keep(name, np.asarray(sizes_NC, np.int64).reshape(-1, len(capacities)), say or (_tell if shard[0] == 0 else _hush))
+        self.mixture = Mixture({name: len(kept) for name, kept in self._kept.items()}, weights, seed)
+        self.window = window or self._window_of(int(self.mixture.sizes.sum()))
+        self._drawn = functools.lru_cache(maxsize=4)(self._draw_window)
+        self._rows = functools.lru_cache(maxsize=4)(self._pack_window)
+        self._lock = threading.RLock()
+        self._first, self._starts = 0, [0]  # the row number at which the windows first, first + 1, ... start, as far as known
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, k: int) -> list[list[Draw]]:
+        numbers = range(int(k) * self.batch + self._mine.start, int(k) * self.batch + self._mine.stop)
+        return [self.row(number) for number in numbers]
+
+    def row(self, number: int) -> list[Draw]:
+        """Row `number` of the endless sequence."""
+        with self._lock:
+            window = self._window_with(number)
+            positions = self._rows(window)[number - self._starts[window - self._first]]
+            source, record = self._drawn(window)
+        names, offset = self.mixture.names, window * self.window
+        draws = [(names[source[p - offset]], int(record[p - offset]), p) for p in positions]
+        return [Draw(name, int(self._kept[name][r]), p) for name, r, p in draws]
+
+    def anchor(self, k: int) -> dict[str, int]:
+        """Where batch k lies, so that `go_to` need not pack the windows before it."""
+        with self._lock:
+            window = self._window_with(int(k) * self.batch)
+            return {"window": window, "row": self._starts[window - self._first]}
+
+    def go_to(self, anchor: Mapping[str, int]) -> None:
+        """Continues the knowledge of another plan of the same records."""
+        with self._lock:
+            self._first, self._starts = int(anchor["window"]), [int(anchor["row"])]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Digest of everything the batches follow from, the seed and the host excepted."""
+        settings = (self.mixture.names, self.mixture.counts.tolist(), self.capacities, self.window)
+        digest = zlib.crc32(repr(settings).encode())
+        for name in self.mixture.names:
+            digest = zlib.crc32(np.ascontiguousarray(self._sizes[name]).tobytes(), digest)
+        return f"{digest:08x}"
+
+    def statistics(self, windows: int = 0) -> Statistics:
+        """Of the first so many windows; by default of as many as one pass over the records takes, at least one."""
+        windows = windows or max(1, -(-int(self.mixture.sizes.sum()) // self.window))
+        used, rows, naive = np.zeros(len(self.capacities), np.int64), 0, []
+        drawn: set[tuple[int, int]] = set()
+        for w in range(windows):
+            source, record = self._drawn(w)
+            sizes_WC = self._sizes_of(source, record)
+            used += sizes_WC.sum(axis=0)
+            rows += len(self._rows(w))
+            naive.append(_naive_padding(sizes_WC, self.batch))
+            drawn.update(zip(source.tolist(), record.tolist(), strict=True))
+        records = windows * self.window
+        return Statistics(
+            rows,
+            records,
+            records - len(drawn),
+            dict(zip(self.capacities, used.tolist(), strict=True)),
+            {field: rows * size for field, size in self.capacities.items()},
+            dict(zip(self.capacities, np.mean(naive, axis=0).tolist(), strict=True)),
+            dict(self.too_long),
+            self.mixture.passes(records),
+        )
+
+    def _keep(self, name: str, sizes_NC: np.ndarray, say: Callable[[str], None]) -> None:
+        capacities = np.array(list(self.capacities.values()))
+        fits_NC = sizes_NC <= capacities
+        kept = np.flatnonzero(fits_NC.all(axis=1))
+        self._kept[name], self._sizes[name], self.too_long[name] = kept, sizes_NC[kept], len(sizes_NC) - len(kept)
+        if len(kept) == len(sizes_NC):
+            return
+        parts = [
+            f"{int((~fits).sum())} beyond {capacity} {field} (the longest has {longest})"
+            for fits, longest, (field, capacity) in zip(fits_NC.T, sizes_NC.max(axis=0).tolist(), self.capacities.items(), strict=True)
+            if not fits.all()
+        ]
+        text = f"{name}: {self.too_long[name]} of {len(sizes_NC)} records are too long for a row: {', '.join(parts)}"
+        if not len(kept):
+            raise UserError(f"{text}; make the rows longer")
+        say(f"{text}; they are left out, longer rows would take them")
+
+    def _window_of(self, records: int) -> int:
+        if records >= WINDOW:
+            return WINDOW
+        return records * -(-_LEAST_WINDOW // records)
+
+    def _window_with(self, row: int) -> int:
+        if row < self._starts[0]:
+            self._first, self._starts = 0, [0]
+        while self._starts[-1] <= row:
+            self._starts.append(self._starts[-1] + len(self._rows(self._first + len(self._starts) - 1)))
+        return self._first + bisect.bisect_right(self._starts, row) - 1
+
+    def _draw_window(self, window: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.mixture.draw(window * self.window, (window + 1) * self.window)
+
+    def _sizes_of(self, source: np.ndarray, record: np.ndarray) -> np.ndarray:
+        sizes_WC = np.empty((len(source), len(self.capacities)), np.int64)
+        for s, name in enumerate(self.mixture.names):
+            mine = source == s
+            sizes_WC[mine] = self._sizes[name][record[mine]]
+        return sizes_WC
+
+    def _pack_window(self, window: int) -> list[list[int]]:
+        """The stream positions of each row of a window."""
+        rng = np.random.default_rng((self._seed, window, 1))
+        rows = pack(self._sizes_of(*self._drawn(window)), list(self.capacities.values()))
+        for row in rows:
+            rng.shuffle(row)  # or the longest would always come first
+        offset = window * self.window
+        return [[offset + i for i in rows[r]] for r in rng.permutation(len(rows))]
+
+
+def _naive_padding(sizes_NC: np.ndarray, batch: int) -> np.ndarray:
+    """Padding shares [C] of random batches padded to their longest record."""
+    whole = len(sizes_NC) // batch * batch
+    if not whole:
+        batch = whole = len(sizes_NC)
+    sizes_KBC = sizes_NC[:whole].reshape(-1, batch, sizes_NC.shape[1])
+    return 1 - sizes_KBC.sum(axis=(0, 1)) / np.maximum(batch * sizes_KBC.max(axis=1).sum(axis=0), 1)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _hush(line: str) -> None:
+    """Only the first host speaks."""

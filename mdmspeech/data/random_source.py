@@ -1,0 +1,115 @@
+"""Records out of thin air, with the lengths of real ones: for a first try of an experiment without a corpus, for tests, and for measuring input pipelines.
+
+They are the same kinds of records as the corpus has: `RandomSpeech` gives what `tokens.TokenStore` gives, `RandomQuestions` what `sources.questions` gives.
+Everything follows from (seed, number of the record). Lengths: a text has a log-normal number of words; words, sounds and their durations make the rest.
+"""
+
+import functools
+
+import numpy as np
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+
+from mdmspeech.audio.features import WHISPER_RATE
+from mdmspeech.text.tokenizer import ChatTokenizer
+
+_WORDS = (
+    "a all and are as at be but by can child city come day door eat every far find fish for friend from garden give go good green had has have he help her "
+    "here him his home house how in into is it kitchen know large light little long made make many moon morning mountain music my name never new night not "
+    "of old on one open our out people place quiet rain river road said school see she ship silver small some story street summer sun table tell that the "
+    "their them then there these they thing this three time to tomorrow town tree two under up very walk warm was water way we were what when where which "
+    "white who why wind window winter with wonderful word world write year yesterday you young your"
+)
+WORDS = tuple(_WORDS.split(" "))
+CODES = 6561
+_BASE = 0.025  # seconds per unit of `frames`
+_SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+_TEMPLATE = (
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+def byte_tokenizer() -> ChatTokenizer:
+    """A chat tokenizer of 259 ids, one a byte, for experiments without a language model's files."""
+    names = [*_SPECIAL, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE(vocab={name: i for i, name in enumerate(names)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(name, special=True) for name in _SPECIAL])
+    return ChatTokenizer(tokenizer, _TEMPLATE, [0, 2])
+
+
+class RandomSpeech:
+    """`source[i]` -> {id, tokens int32 [L], symbols int32 [M], frames int32 [M], text, question}: random tokens, one symbol a letter.
+
+    words: median number of a text's words; symbols: ids are below it, 0 is the boundary; token_seconds: of the codec that might have made the tokens.
+    """
+
+    def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, symbols: int = 180, token_seconds: float = 0.04):
+        self._count, self._seed, self._words, self._symbols, self._token_seconds = count, seed, words, symbols, token_seconds
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> dict:
+        rng = np.random.default_rng((self._seed, int(i), 0))
+        question, text = random_text(rng, 6.5) + "?", random_text(rng, self._words) + "."
+        letters = np.frombuffer(text.encode(), np.uint8).astype(np.int32) % (self._symbols - 1) + 1
+        symbols = np.concatenate([[0], letters, [0]]).astype(np.int32)
+        frames = np.concatenate([[10], 1 + rng.poisson(1.6, len(letters)), [8]]).astype(np.int32)
+        tokens = int(np.ceil(frames.sum() * _BASE / self._token_seconds))
+        return {
+            "id": f"random-{i}",
+            "tokens": rng.integers(0, CODES, tokens).astype(np.int32),
+            "symbols": symbols,
+            "frames": frames,
+            "text": text,
+            "question": question,
+        }
+
+    def fields(self, i: int) -> dict[str, str]:
+        """{id, text, question} of record i."""
+        record = self[i]
+        return {name: record[name] for name in ("id", "text", "question")}
+
+    def counts(self, field: str) -> np.ndarray:
+        """How many `tokens` or `symbols` each record has, int64 [N]."""
+        return self._lengths[field]
+
+    @functools.cached_property
+    def _lengths(self) -> dict[str, np.ndarray]:
+        records = [self[i] for i in range(self._count)]
+        return {field: np.array([len(record[field]) for record in records], np.int64) for field in ("tokens", "symbols")}
+
+
+class RandomQuestions:
+    """`source[i]` -> {id, text, answer, rate, samples, audio int16 at 16 kHz}: noise with the rhythm of syllables. `fields` leaves the audio out."""
+
+    def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, answer_words: float = 6.5):
+        self._count, self._seed, self._words, self._answer_words = count, seed, words, answer_words
+        rng = np.random.default_rng((seed, 1))
+        times = np.arange(30 * WHISPER_RATE) / WHISPER_RATE
+        syllables = np.clip(np.sin(2 * np.pi * 4.0 * times), 0.02, None)  # four a second
+        self._noise = (3000 * syllables * rng.standard_normal(len(times))).astype(np.int16)
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> dict:
+        fields = self.fields(i)
+        first = np.random.default_rng((self._seed, int(i), 3)).integers(0, len(self._noise))
+        return {**fields, "audio": np.take(self._noise, np.arange(first, first + fields["samples"]), mode="wrap")}
+
+    def fields(self, i: int) -> dict:
+        """The record without its audio."""
+        rng = np.random.default_rng((self._seed, int(i), 2))
+        text, answer = random_text(rng, self._words) + "?", random_text(rng, self._answer_words) + "."
+        seconds = min(0.45 + len(text) * rng.uniform(0.055, 0.075), 30.0)
+        samples = int(seconds * WHISPER_RATE)
+        return {"id": f"random-{i}", "text": text, "answer": answer, "rate": WHISPER_RATE, "samples": samples}
+
+
+def random_text(rng: np.random.Generator, words: float) -> str:
+    """Some words, `words` in the median; the spread is that of our corpus."""
+    count = max(1, round(words * np.exp(rng.normal(0.0, 0.33))))
+    return " ".join(WORDS[i] for i in rng.integers(0, len(WORDS), count)).capitalize()

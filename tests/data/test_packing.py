@@ -1,0 +1,153 @@
+"""Packing: nothing lost, no capacity exceeded, hardly any padding, the same batches whatever the hosts and the interruptions."""
+
+import collections
+
+import numpy as np
+import pytest
+
+from mdmspeech.data.packed import PackedBatches
+from mdmspeech.data.packing import PackPlan, pack
+from mdmspeech.data.random_source import RandomSpeech
+from mdmspeech.data.sharding import HostShare, host_rows
+from mdmspeech.data.talker_packed import whole_blocks
+from mdmspeech.errors import UserError
+
+RNG = np.random.default_rng(0)
+SIZES = np.stack([RNG.integers(1, 60, 500), RNG.integers(1, 90, 500)], axis=1)
+CAPACITIES = {"tokens": 100, "symbols": 160}
+
+
+def plan(sizes=SIZES, **changes):
+    sizes = sizes if isinstance(sizes, dict) else {"only": sizes}
+    return PackPlan(sizes, **{"capacities": CAPACITIES, "batch": 4, "seed": 3, "say": lambda line: None, **changes})
+
+
+def rows_of(plan, batches):
+    return [row for k in range(batches) for row in plan[k]]
+
+
+@pytest.mark.parametrize("capacities", [(100, 160), (59, 1000), (2000, 89)])
+def test_pack_loses_nothing_and_keeps_every_capacity(capacities):
+    rows = pack(SIZES, capacities)
+    assert sorted(i for row in rows for i in row) == list(range(500))
+    assert all((SIZES[row].sum(axis=0) <= capacities).all() for row in rows)
+    needed = int((SIZES.sum(axis=0) / capacities).max())
+    assert len(rows) <= 1.1 * needed + 1
+
+
+def test_a_window_of_rows_is_the_source_so_many_times():
+    packed = plan()
+    assert packed.window == 2500, "a small corpus is packed several passes at a time"
+    statistics = packed.statistics()
+    rows = [packed.row(number) for number in range(statistics.rows)]
+    seen = collections.Counter(draw.record for row in rows for draw in row)
+    assert seen == dict.fromkeys(range(500), 5)
+    assert statistics.records == 2500 and statistics.repeats == 2000 and statistics.passes == {"only": 5.0}
+    assert sorted(draw.position for row in rows for draw in row) == list(range(2500))
+    assert statistics.used == {"tokens": 5 * SIZES[:, 0].sum(), "symbols": 5 * SIZES[:, 1].sum()}
+
+
+def test_no_row_is_too_full():
+    for row in rows_of(plan(), 200):
+        assert row and (SIZES[[draw.record for draw in row]].sum(axis=0) <= list(CAPACITIES.values())).all()
+
+
+def test_the_same_seed_the_same_rows_and_another_others():
+    assert rows_of(plan(), 50) == rows_of(plan(), 50) != rows_of(plan(seed=4), 50)
+
+
+def test_any_batch_at_once():
+    whole = plan(window=300)
+    expected = [whole[k] for k in range(60)]
+    fresh = plan(window=300)
+    assert [fresh[k] for k in (59, 0, 30, 7)] == [expected[k] for k in (59, 0, 30, 7)]
+
+
+@pytest.mark.parametrize("hosts", [2, 4])
+def test_hosts_share_the_global_batches(hosts):
+    shares = [plan(shard=(h, hosts)) for h in range(hosts)]
+    whole = plan()
+    for k in (0, 1, 17):
+        assert [row for share in shares for row in share[k]] == whole[k]
+
+
+def test_padding_is_small_on_the_lengths_of_speech():
+    speech = RandomSpeech(3000)
+    sizes = np.stack([whole_blocks(speech.counts("tokens"), 16), speech.counts("symbols")], axis=1)
+    statistics = plan(sizes, capacities={"tokens": 256, "symbols": 320}).statistics()
+    assert statistics.padding["tokens"] < 0.02
+    assert statistics.naive["tokens"] > 0.15
+    assert "naive" in str(statistics)
+
+
+def test_records_that_are_too_long_are_counted_and_told():
+    lines = []
+    sizes = SIZES.copy()
+    sizes[[5, 9], 0] = 101
+    packed = plan(sizes, say=lines.append)
+    assert packed.too_long == {"only": 2} and packed.statistics().too_long == {"only": 2}
+    assert lines == [
+        "only: 2 of 500 records are too long for a row: 2 beyond 100 tokens (the longest has 101); they are left out, longer rows would take them"
+    ]
+    assert not {5, 9} & {draw.record for row in rows_of(packed, 100) for draw in row}
+    with pytest.raises(UserError, match="make the rows longer"):
+        plan(SIZES + 200)
+
+
+def test_sources_are_mixed_by_weight():
+    packed = plan({"a": SIZES[:100], "b": SIZES[100:]}, weights={"a": 0.5, "b": 0.5}, window=2000)
+    seen = collections.Counter(draw.source for number in range(packed.statistics(1).rows) for draw in packed.row(number))
+    assert seen == {"a": 1000, "b": 1000}
+    assert packed.statistics(1).passes == {"a": 10.0, "b": 2.5}
+
+
+def make(rows):
+    return {"record": np.array([sum((draw.position + 1) * (draw.record + 1) for draw in row) for row in rows])}
+
+
+def test_a_resumed_stream_is_the_uninterrupted_one_on_any_number_of_hosts():
+    whole = PackedBatches(plan(window=300), make)
+    for _ in range(70):
+        next(whole)
+    state = whole.get_state()
+    assert state["window"] >= 2 and len(str(state)) < 120
+    expected = [next(whole)["record"].tolist() for _ in range(60)]
+    again = PackedBatches(plan(window=300), make, threads=2)
+    again.set_state(state)
+    assert [next(again)["record"].tolist() for _ in range(60)] == expected
+    hosts = [PackedBatches(plan(window=300, shard=(h, 2)), make) for h in range(2)]
+    for host in hosts:
+        host.set_state(state)
+    assert [np.concatenate([next(host)["record"] for host in hosts]).tolist() for _ in range(60)] == expected
+    assert hosts[0].get_state() == hosts[1].get_state() == again.get_state()
+
+
+def test_resuming_packs_no_window_from_before(monkeypatch):
+    first = PackedBatches(plan(window=300), make)
+    for _ in range(70):
+        next(first)
+    state, resumed = first.get_state(), plan(window=300)
+    packed = []
+    monkeypatch.setattr("mdmspeech.data.packing.pack", lambda sizes, capacities: packed.append(1) or pack(sizes, capacities))
+    stream = PackedBatches(resumed, make)
+    stream.set_state(state)
+    next(stream)
+    assert len(packed) <= 2
+
+
+def test_other_data_than_those_of_the_position_are_refused():
+    state = PackedBatches(plan(), make).get_state()
+    with pytest.raises(UserError, match="have changed since"):
+        PackedBatches(plan(SIZES[:499]), make).set_state(state)
+    with pytest.raises(UserError, match="have changed since"):
+        PackedBatches(plan(capacities={"tokens": 120, "symbols": 160}), make).set_state(state)
+
+
+def test_host_rows_and_shares():
+    assert [host_rows(8, (h, 4)) for h in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
+    shares = [HostShare(range(20), 6, (h, 3)) for h in range(3)]
+    assert [list(share) for share in shares] == [[0, 1, 6, 7, 12, 13], [2, 3, 8, 9, 14, 15], [4, 5, 10, 11, 16, 17]]
+    with pytest.raises(UserError, match="does not divide among 3 hosts"):
+        host_rows(8, (0, 3))
+    with pytest.raises(UserError, match="counted from 0"):
+        host_rows(8, (2, 2))
