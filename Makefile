@@ -18,10 +18,10 @@ HOURS ?=
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full lint format data data-parts train-compact eval-compact freeze clean
+.PHONY: help demo demo-check test test-full lint format data data-parts train-compact eval-compact bench-attention freeze clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.ready-demo ## ask the shipped question and hear the answer (QUESTION=your.wav asks yours)
 	@mkdir -p $(dir $(ANSWER))
@@ -65,6 +65,9 @@ train-compact: $(VENV)/.ready-dev ## train the shipped model, stage after stage;
 
 eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experiments/results
 	$(BIN)/mdmspeech eval
+
+bench-attention: $(VENV)/.ready-dev ## attention at length: dense against described masks, here and compiled for a TPU
+	$(BIN)/python -m experiments.bench_attention
 
 freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@{ echo "# The exact versions the Makefile and CI install: made by \`make freeze\`. setup.cfg says what is needed and why."; \
