@@ -6,14 +6,15 @@ Command:  mdmspeech data --phones 700
 Plan:     0.22 M parameters on 800 states a step.
 """
 
+from experiments import local
 from mdmspeech.training.config import base
 
 
-def get_config():
+def get_config(argument: str = ""):
     config = base()
     config.stage = "phones"
     config.aligner = dict(states=512, near=1, width=128, symbols=180)
-    config.data = dict(batch=16)
+    config.data = dict(parts=("phones",), batch=16)
     config.train.steps = 2500
     config.train.log_every = 100
     config.train.eval_every = 500
@@ -21,4 +22,4 @@ def get_config():
     config.optim.lr = 1e-3
     config.optim.warmup = 50
     config.optim.weight_decay = 0.01
-    return config
+    return local.switch(config, argument)

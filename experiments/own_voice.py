@@ -3,10 +3,10 @@
 Command:  make train-own NAME=mine          after: mdmspeech data --manifest my/manifest.jsonl --name mine
 """
 
-from experiments import compact_talker
+from experiments import compact_talker, local
 
 
-def get_config():
+def get_config(argument: str = ""):
     config = compact_talker.get_config()
     config.init_from = "compact"
     config.data.parts = ("own",)  # `make train-own NAME=...` sets it
@@ -17,4 +17,4 @@ def get_config():
     config.train.save_every = 40
     config.optim.lr = 5e-4
     config.optim.warmup = 10
-    return config
+    return local.switch(config, argument)

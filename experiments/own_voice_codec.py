@@ -3,10 +3,10 @@
 Command:  make train-own NAME=mine          after: mdmspeech data --manifest my/manifest.jsonl --name mine
 """
 
-from experiments import compact_codec_wave
+from experiments import compact_codec_wave, local
 
 
-def get_config():
+def get_config(argument: str = ""):
     config = compact_codec_wave.get_config()
     config.init_from = "compact"
     config.data.parts = ("own",)  # `make train-own NAME=...` sets it
@@ -17,4 +17,4 @@ def get_config():
     config.train.save_every = 60
     config.optim.lr = 5e-4
     config.optim.warmup = 20
-    return config
+    return local.switch(config, argument)

@@ -70,5 +70,5 @@ def make_task(config, workdir: Path, data: str | None = None):
     from mdmspeech.interop.whisper_decoder import load_whisper_decoder
     from mdmspeech.training.stages import build
 
-    known = build.Loaders(load_whisper_decoder, loaders.load_encoder, loaders.load_thinker, loaders.load_tokenizer)
+    known = build.Loaders(load_whisper_decoder, loaders.load_encoder, loaders.load_thinker, loaders.load_tokenizer, loaders.load_part)
     return build.make_task(config, workdir, data, known)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from mdmspeech.errors import UserError
 
-_PARTS = ("codec", "talker", "talker_ntp", "adaptor")
+_PARTS = ("codec", "talker", "talker_ntp", "adaptor", "aligner")
 
 
 def add(verbs) -> None:
@@ -68,7 +68,7 @@ def part_of_run(workdir: str, name: str):
     section = "talker" if name.startswith("talker") else name
     if section not in config:
         raise UserError(f"{workdir} trained {config.get('stage', 'something else')}, not the {name}; give another workdir")
-    kinds = {"codec": "compact_codec", "talker": "talker_mdm", "talker_ntp": "talker_ntp"}
+    kinds = {"codec": "compact_codec", "talker": "talker_mdm", "talker_ntp": "talker_ntp", "aligner": "phone_reader"}
     is_ntp = config.get("mode") == "ntp"
     if section == "talker" and is_ntp != (name == "talker_ntp"):
         raise UserError(f"{workdir} trained a Talker of mode {config.get('mode')!r}; give it as --{'talker-ntp' if is_ntp else 'talker'}")

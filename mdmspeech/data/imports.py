@@ -7,7 +7,7 @@ Manifest: one JSON object a line, `{"audio": "a/b.wav", "text": "..."}` for a vo
 import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,8 +22,16 @@ LONGEST = 30.0  # seconds, Whisper's window
 class UserRecordings:
     """Audio is decoded when an example is asked for, mono, resampled to `rate`; missing, unreadable, silent, too short or too long audio is a `BadRecord`."""
 
-    def __init__(self, entries: list[dict[str, Any] | BadRecord], folder: pathlib.Path, rate: int, max_seconds: float = LONGEST):
+    def __init__(
+        self,
+        entries: list[dict[str, Any] | BadRecord],
+        folder: pathlib.Path,
+        rate: int,
+        max_seconds: float = LONGEST,
+        where: Sequence[str] = (),
+    ):
         self.entries, self.folder, self.rate, self.max_seconds = entries, folder, rate, max_seconds
+        self.where = where or [f"entry {n}" for n in range(1, len(entries) + 1)]  # where each was listed, for messages
 
     def splits(self) -> dict[str, list[int]]:
         """By the entries' `split`; a line that could not be read counts as training data, where it is reported."""
@@ -89,7 +97,7 @@ def _recordings(entries: list[tuple[str, Any]], folder: pathlib.Path, rate: int,
         except (BadRecord, KeyError, TypeError, AttributeError, IndexError) as error:
             reason = error if isinstance(error, BadRecord) else f"not the expected layout ({type(error).__name__}: {error})"
             checked.append(BadRecord(f"{where}: {reason}"))
-    return UserRecordings(checked, folder, rate, max_seconds)
+    return UserRecordings(checked, folder, rate, max_seconds, [where for where, _ in entries])
 
 
 def _checked(entry: Any, needed: tuple[str, ...]) -> dict[str, Any]:

@@ -35,7 +35,7 @@ SENTENCES = (
     "Good morning! How are you?",
 )
 STEPS = 4  # forwards a block, for masked diffusion
-_CODEC_RUNS = ("compact_codec_wave", "compact_codec")  # beside the run, the best first
+_CODEC_RUNS = ("codec", "compact_codec_wave", "compact_codec")  # beside the run, the best first
 _UTTERANCES, _TRANSCRIPTS = 3, 16
 
 

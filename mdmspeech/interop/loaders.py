@@ -6,6 +6,7 @@ from typing import Any
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
+from mdmspeech.interop.release import load_release
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -30,6 +31,11 @@ def load_encoder(path: str, config: SpeechEncoderConfig) -> dict[str, Any]:
 def load_tokenizer(path: str) -> ChatTokenizer:
     """The tokenizer beside a Thinker's weights."""
     return ChatTokenizer.from_folder(path) if Path(path).is_dir() else sources.load_thinker(path).tokenizer
+
+
+def load_part(release: str, part: str) -> dict[str, Any]:
+    """Parameters of a part of a release ("compact", or a folder), to go on training from."""
+    return load_release(release).part(part).params
 
 
 def _same(path: str, wanted: Any, found: Any) -> None:

@@ -29,6 +29,7 @@ from mdmspeech.interop.tensors import check_sha256, read_json, read_tensors, wri
 from mdmspeech.interop.whisper_decoder import writing_shapes
 from mdmspeech.models import talker
 from mdmspeech.models.attention_adaptor import AttentionConfig
+from mdmspeech.models.phone_reader import PhoneReader, PhoneReaderConfig
 from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text import prompts
@@ -50,7 +51,7 @@ class StackConfig:
     hidden_dim: int = 2048
 
 
-Config = CompactCodecConfig | talker.TalkerConfig | AttentionConfig | SpellingConfig | StackConfig
+Config = CompactCodecConfig | talker.TalkerConfig | AttentionConfig | SpellingConfig | StackConfig | PhoneReaderConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +106,10 @@ def _stack_shapes(config: StackConfig):
     return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.states)))["params"]
 
 
+def _reader_shapes(config: PhoneReaderConfig):
+    return jax.eval_shape(PhoneReader(config).init, jax.random.key(0), jnp.zeros((1, 4, config.states)))["params"]
+
+
 # kind -> (its sizes, the abstract parameter tree of given sizes)
 KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "compact_codec": (CompactCodecConfig, _codec_shapes),
@@ -113,6 +118,7 @@ KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "attention_adaptor": (AttentionConfig, writing_shapes),
     "spelling_adaptor": (SpellingConfig, _spelling_shapes),
     "stack_adaptor": (StackConfig, _stack_shapes),
+    "phone_reader": (PhoneReaderConfig, _reader_shapes),
 }
 
 

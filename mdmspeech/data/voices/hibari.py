@@ -60,12 +60,21 @@ class Hibari:
         """One job; for `heart` the fields are symbols (M ids), frames (M durations in 25 ms frames) and f0 (Hz at 100 Hz, 0 = unvoiced)."""
         if job.voice == "heart":
             return self._speak_plainly(job)
-        speaker, rng, parts = Speaker.parse(job.voice), np.random.default_rng(job.seed), []
-        for symbols in split_at_boundaries(self._pronounce(job.text)):
-            spectra, f0, _ = self._run(symbols, job.speed / speaker.formant)
+        audio, rate, _, _ = self.speak_timed(job)
+        return Rendered(audio, rate, {})
+
+    def speak_timed(self, job: Job) -> tuple[np.ndarray, int, np.ndarray, np.ndarray]:
+        """A pseudo-speaker's wave and its rate, the symbols [M] and when each ends [M], in seconds."""
+        speaker, rng, parts, lasting = Speaker.parse(job.voice), np.random.default_rng(job.seed), [], [0.0]
+        spoken = self._pronounce(job.text)
+        for symbols in split_at_boundaries(spoken):
+            spectra, f0, frames = self._run(symbols, job.speed / speaker.formant)
             parts.append(self._synth(*spectra, _shift_f0(f0, speaker), rng))
+            seconds = frames * (DURATION_FRAME / speaker.formant)
+            lasting[-1] += seconds[0]  # the end of one sentence and the start of the next share a boundary
+            lasting += seconds[1:].tolist()
         audio = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        return Rendered(_resample(audio, speaker.formant), RATE, {})
+        return _resample(audio, speaker.formant), RATE, spoken.symbols, np.cumsum(lasting)
 
     def _speak_plainly(self, job: Job) -> Rendered:
         spoken, rng = self._pronounce(job.text), np.random.default_rng(job.seed)

@@ -1,0 +1,80 @@
+"""What `mdmspeech data --manifest` does: own recordings -> records -> speech tokens, and a report of both."""
+
+import hashlib
+from pathlib import Path
+
+from mdmspeech.errors import UserError
+
+ALIGNER, EXPECTS = "aligner", "compact"  # releases: the phone reader, and the Talker whose duration head tells what to expect
+FEW_MINUTES = 5.0  # with less, a voice is hardly learnt
+_SHOWN = 10  # of the recordings that were left out
+
+
+def take_in(manifest: str, name: str, root: str | None, codec: str) -> None:
+    """Does it, and prints what came of it."""
+    from mdmspeech.data.build import PART_NAMES
+    from mdmspeech.data.own import import_own
+    from mdmspeech.data.store import data_root
+    from mdmspeech.inference.voice import pronounce_text
+    from mdmspeech.interop.release import CONFIG, find_release
+
+    if not name.replace("-", "_").isidentifier() or name in PART_NAMES:
+        raise UserError(f"--name {name}: use letters, digits, - and _, and none of the corpus's own names ({', '.join(PART_NAMES)})")
+    folder = data_root(root) / "raw" / name
+    version = hashlib.sha256(b"".join((find_release(r) / CONFIG).read_bytes() for r in (ALIGNER, EXPECTS))).hexdigest()[:12]
+    done = import_own(manifest, folder, make_aligner, pronounce_text, aligned_by=version)
+    tokens = _tokens(name, root, codec)
+    print(f"{name}: {done.recordings} recordings, {done.minutes:.1f} minutes, {done.held_out} of them held out; {tokens} speech tokens")
+    if done.left_out:
+        print(f"{len(done.left_out)} left out (all of them: {folder / 'left_out.txt'}):")
+        print("\n".join(f"  {line}" for line in done.left_out[:_SHOWN]))
+    if done.minutes < FEW_MINUTES:
+        print(f"{done.minutes:.1f} minutes are little to learn a voice from; {FEW_MINUTES:g} or more are better")
+
+
+def make_aligner():
+    """The function that aligns recordings, from shipped parts."""
+    from mdmspeech.data.align import pause_symbols
+    from mdmspeech.interop.release import load_release
+    from mdmspeech.interop.sources import load_speech_encoder
+    from mdmspeech.text.pronounce import pronouncer
+    from mdmspeech.training import alignment
+
+    encoder, reader, talker = load_speech_encoder(), load_release(ALIGNER).part("aligner"), load_release(EXPECTS).part("talker")
+    pauses = pause_symbols(pronouncer().symbols)
+    return alignment.make_aligner((encoder.config, encoder.params), (reader.config, reader.params), (talker.config, talker.params), pauses)
+
+
+def write_phones(root: str | None, sentences: int) -> int:
+    """What the phone reader learns from, see `data.phones`."""
+    from mdmspeech.data import phones
+    from mdmspeech.data.voices.hibari import Hibari
+    from mdmspeech.interop.sources import load_speech_encoder
+    from mdmspeech.training import alignment
+
+    encoder = load_speech_encoder()
+    return phones.write_phones(root, alignment.make_encoder(encoder.config, encoder.params), Hibari(), sentences)
+
+
+def _tokens(name: str, root: str | None, codec: str) -> int:
+    """Makes the speech tokens, unless they are there already; returns how many there are."""
+    from safetensors import safe_open
+
+    from mdmspeech.cli.release import codec_part
+    from mdmspeech.codec.compact.codec import CompactCodecModel
+    from mdmspeech.data.store import data_root
+    from mdmspeech.data.tokens import fingerprint
+    from mdmspeech.training import precompute
+
+    part = codec_part(codec)
+    path = data_root(root) / "tokens" / f"{name}.safetensors"
+    if path.is_file() and path.stat().st_mtime > _changed(data_root(root) / "raw" / name):
+        with safe_open(path, "numpy") as file:
+            if (file.metadata() or {}).get("codec") == fingerprint(part.params):
+                return len(file.get_tensor("tokens"))
+    return precompute.speech_tokens(root, CompactCodecModel(part.config), part.params, (name,))[name]
+
+
+def _changed(folder: Path) -> float:
+    """When a shard of the part was last written or removed."""
+    return max(path.stat().st_mtime for path in (folder, *folder.glob("*.jsonl")))

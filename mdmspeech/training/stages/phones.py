@@ -1,0 +1,44 @@
+"""Training the phone reader, which aligns recordings with their text: cross-entropy on the symbol spoken in each state of the speech encoder."""
+
+import jax
+import jax.numpy as jnp
+
+from mdmspeech.data.phones import STRETCH
+from mdmspeech.diffusion import objective
+from mdmspeech.models.phone_reader import PhoneReader, PhoneReaderConfig
+from mdmspeech.training.task import Task
+
+
+class PhonesTask(Task):
+    """Batches: states float16 [B, T, D], symbols int32 [B, T], see `data.phones`."""
+
+    name, unit, held_out = "phones", "states", "test"
+    weights = {"symbol": 1.0}
+
+    def __init__(self, config: PhoneReaderConfig, pipeline, batch: int = 1):
+        self.config, self.model, self._pipeline, self._batch = config, PhoneReader(config), pipeline, batch
+
+    def init(self, rng):
+        return self.model.init(rng, jnp.zeros((1, 4, self.config.states)))["params"]
+
+    def batches(self, split, seed):
+        return self._pipeline(split, seed)
+
+    def batch_spec(self):
+        shape = (self._batch, STRETCH)
+        return {
+            "states": jax.ShapeDtypeStruct((*shape, self.config.states), jnp.float16),
+            "symbols": jax.ShapeDtypeStruct(shape, jnp.int32),
+        }
+
+    def count(self, batch):
+        return int(batch["symbols"].size)
+
+    def loss(self, params, frozen, batch, rng, step):
+        states = batch["states"].astype(jnp.float32)
+        logits = self.model.apply({"params": params}, states, deterministic=False, rngs={"dropout": rng})
+        weight = jnp.ones(batch["symbols"].shape, jnp.float32)
+        return {
+            "symbol": objective.masked_cross_entropy(logits, batch["symbols"], weight),
+            "accuracy": objective.accuracy(logits, batch["symbols"], weight),
+        }

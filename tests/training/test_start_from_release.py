@@ -1,0 +1,42 @@
+"""A stage may start from a part of a release; a run beside it has the same right to the name and comes first."""
+
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from mdmspeech.cli.experiment import load_config, make_task, override
+from mdmspeech.errors import UserError
+from mdmspeech.interop.release import load_release
+from mdmspeech.training import warm_start
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("experiment", "part"), [("own_voice.py", "talker"), ("own_voice_codec.py", "codec")])
+def test_own_voices_start_from_the_shipped_parts(experiment, part, tmp_path):
+    config = load_config(str(ROOT / "experiments" / experiment))
+    override(config, "data.parts=mine")
+    assert config.data.parts == ("mine",)
+    task = make_task(config, tmp_path / part)
+    fresh = jax.jit(task.init)(jax.random.key(0))
+    shipped = load_release("compact").part(part).params
+    jax.tree.map(np.testing.assert_array_equal, task.warm_start(fresh), shipped)
+
+
+def test_a_run_beside_it_comes_first(tmp_path, monkeypatch):
+    config = load_config(str(ROOT / "experiments" / "own_voice.py"))
+    (tmp_path / "compact" / "checkpoints").mkdir(parents=True)
+    asked = []
+    monkeypatch.setattr(warm_start, "load_params", lambda folder: asked.append(folder) or {})
+    task = make_task(config, tmp_path / "talker")
+    task.warm_start({})
+    assert asked == [tmp_path / "compact"]
+
+
+def test_neither_a_run_nor_a_release(tmp_path):
+    config = load_config(str(ROOT / "experiments" / "own_voice.py"))
+    config.init_from = "nothing"
+    with pytest.raises(UserError, match=r"nothing holds no checkpoint: train that stage first.*no release 'nothing'"):
+        make_task(config, tmp_path / "talker").warm_start({})
