@@ -12,6 +12,7 @@ Goodput is step / all of them; the rest is badput. Time between a crash and the 
 file of its own, not part of the checkpoints, because it must know what happened *after* the last checkpoint.
 """
 
+import itertools
 import json
 import math
 import time
@@ -81,6 +82,10 @@ class Ledger:
             hidden = now[part] - mark[part]
             self._seconds[part] -= hidden
             self._seconds["step"] += hidden
+            # What a window has already told of it stays told: the next one must not come out negative.
+            told = max(self._window[part] - mark[part], 0.0)
+            self._window[part] -= told
+            self._window["step"] += told
 
     def done(self, step: int) -> None:
         """`step` updates are done."""
@@ -158,7 +163,7 @@ def table(starts: list[dict[str, Any]]) -> str:
     """For people: a line a part with seconds and share, largest first, and the goodput."""
     seconds = totals(starts)
     whole = sum(seconds.values())
-    down = sum(max(b["began"] - a["ended"], 0.0) for a, b in zip(starts, starts[1:], strict=False))
+    down = sum(max(b["began"] - a["ended"], 0.0) for a, b in itertools.pairwise(starts))
     lines = [f"wall time {whole:.1f} s in {len(starts)} start{'s' * (len(starts) > 1)}, goodput {100 * goodput(seconds):.1f} %"]
     for part, value in sorted(seconds.items(), key=lambda item: -item[1]):
         if value:
