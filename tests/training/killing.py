@@ -31,7 +31,7 @@ def kill_and_resume(workdir, kills, options, startup_s, say=print, seed=0):
             wait_until(lambda saved=saved: steps_saved(workdir)[-1:] > saved[-1:], [process])
             if aim == "saving":
                 wait_until(lambda: unfinished(workdir), [process])
-            time.sleep(draw.uniform(0.0, 0.03 if aim == "saving" else 1.5))
+            time.sleep(draw.uniform(0.0, 0.03 if aim == "saving" else 1.0))
         process.kill()
         code = process.ended()
         assert code == -9, f"the run ended by itself ({code}) before kill {number + 1}: make it longer\n{process.log}"
@@ -42,7 +42,7 @@ def kill_and_resume(workdir, kills, options, startup_s, say=print, seed=0):
             f"{time.monotonic() - began:.0f} s"
         )
     process = Process(workdir, *options)
-    assert process.ended(900) == 0, process.log
+    assert process.ended(3600) == 0, process.log
     return hits
 
 

@@ -33,7 +33,7 @@ class Process(subprocess.Popen):
     def log(self):
         return Path(self._file.name).read_text()
 
-    def ended(self, timeout=300):
+    def ended(self, timeout=1200):
         """Waits; returns the exit code."""
         try:
             return self.wait(timeout)
@@ -51,7 +51,7 @@ def start_together(workdir, count, *options, devices=2):
     return [Process(workdir, *options, *where, index, devices=devices) for index in range(count)]
 
 
-def wait_until(condition, processes, timeout=300):
+def wait_until(condition, processes, timeout=1200):
     """Waits for a condition; all of the processes must live on until then."""
     end = time.monotonic() + timeout
     while not condition():

@@ -8,7 +8,7 @@ import pytest
 from tiny import TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
-from mdmspeech.training.checkpoint import Checkpoints
+from mdmspeech.training.checkpoint import Checkpoints, _join_positions, _own_position
 from mdmspeech.training.loop import run
 from mdmspeech.training.mesh import make_mesh
 from mdmspeech.training.optim import make_optimizer
@@ -70,6 +70,34 @@ def test_only_the_newest_are_kept(tmp_path):
         store.save(state.replace(step=state.step + step), {}, 0.0)
     store.wait()
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "3"]
+
+
+def test_the_best_is_kept_besides_the_newest(tmp_path):
+    config, state, _ = make()
+    store = Checkpoints(tmp_path, config.to_dict(), 1, ("min", "mse"))
+    for step, scores in ((1, {"mse": 3.0}), (2, {"mse": 1.0}), (3, {"mse": 1.0}), (4, {}), (5, {"other": 0.0})):
+        store.save(state.replace(step=state.step + step), {}, 0.0, scores=scores)
+    store.close()
+    kept = lambda: sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+    assert kept() == ["2", "5"]  # of equal ones the first
+    store = Checkpoints(tmp_path, config.to_dict(), 1, ("min", "mse"))  # a restart remembers it
+    assert store.is_best({"mse": 0.5}) and not store.is_best({"mse": 1.0}) and not store.is_best({"other": 0.0})
+    store.save(state.replace(step=state.step + 6), {}, 0.0, scores={"mse": 0.5})
+    store.close()
+    assert kept() == ["6"]
+    assert Checkpoints(tmp_path, config.to_dict(), 1, ("max", "mse")).is_best({"mse": 0.6})
+
+
+def test_a_wrong_mode_is_named(tmp_path):
+    with pytest.raises(UserError, match="keep_best_mode is 'least'"):
+        Checkpoints(tmp_path, {}, best=("least", "mse"))
+
+
+def test_a_position_of_each_process_needs_as_many_processes():
+    same, own = [{"json": 8}, {"json": 8}], [{"json": 8}, {"json": 4}]
+    assert _own_position(_join_positions(same)) == {"json": 8}
+    with pytest.raises(UserError, match=r"saved by 2 processes.*start it with 2"):
+        _own_position(_join_positions(own))
 
 
 def test_another_config_is_refused_by_name(tmp_path):

@@ -10,12 +10,14 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from tiny import TinyTask, tiny_config
+from tiny import Numbers, TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
+from mdmspeech.training.checkpoint import best_step
 from mdmspeech.training.loop import NonFiniteError, run
 from mdmspeech.training.metrics import read_metrics
 from mdmspeech.training.optim import Rule
+from mdmspeech.training.warm_start import load_params
 
 
 def leaves(state):
@@ -24,6 +26,20 @@ def leaves(state):
 
 def losses(workdir):
     return [row["train/loss"] for row in read_metrics(workdir / "metrics.jsonl") if "train/loss" in row]
+
+
+def ends_after(batches):
+    """The task with data that ends early, as if the run had been killed there."""
+
+    class Short(Numbers):
+        def __next__(self):
+            if self.position >= batches * self.size:
+                raise StopIteration
+            return super().__next__()
+
+    task = TinyTask()
+    task.batches = lambda split, seed: Short(seed, task.size)
+    return task
 
 
 def test_it_learns_and_leaves_its_files(tmp_path):
@@ -41,19 +57,7 @@ def test_it_learns_and_leaves_its_files(tmp_path):
 def test_resumed_equals_uninterrupted(tmp_path):
     whole = run(tiny_config(), TinyTask(), tmp_path / "whole")
 
-    class Stops(TinyTask):
-        """Ends its data after five batches, as a killed run would."""
-
-        def batches(self, split, seed):
-            class Short(type(super().batches(split, seed))):
-                def __next__(inner):
-                    if inner.position >= 5 * inner.size:
-                        raise StopIteration
-                    return super().__next__()
-
-            return Short(seed, self.size)
-
-    first = run(tiny_config(), Stops(), tmp_path / "parts")
+    first = run(tiny_config(), ends_after(5), tmp_path / "parts")
     assert int(first.step) == 5
     second = run(tiny_config(), TinyTask(), tmp_path / "parts")
     assert int(second.step) == 8
@@ -84,6 +88,31 @@ def test_non_finite_names_step_and_record_and_keeps_the_last_checkpoint(tmp_path
         run(tiny_config(), TinyTask(bad=44), tmp_path)  # 8 records a step: record 44 is in the 6th
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
     assert int(run(tiny_config(), TinyTask(), tmp_path).step) == 8
+
+
+def test_the_best_state_is_saved_when_it_is_found(tmp_path):
+    class Judged(TinyTask):
+        def evaluate(self, params, step, outdir):
+            return {"score": {3: 3.0, 6: 1.0, 8: 2.0}[step]}
+
+    run(tiny_config(steps=8, eval_every=3, save_every=8, keep=1, keep_best="score"), Judged(), tmp_path)
+    assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["6", "8"]
+    best, latest = load_params(tmp_path, "best"), load_params(tmp_path)
+    assert not np.array_equal(best["in"]["kernel"], latest["in"]["kernel"])
+    assert best_step(tmp_path) == 6
+
+
+def test_a_restart_adds_no_line_and_keeps_the_means(tmp_path):
+    """Saved between two lines of the log: the numbers since the last one go along."""
+    config = tiny_config(log_every=5, eval_every=0)
+    run(config, TinyTask(), tmp_path / "whole")
+    assert int(run(config, ends_after(4), tmp_path / "parts").step) == 4
+    run(config, TinyTask(), tmp_path / "parts")
+    lines = {n: [r for r in read_metrics(tmp_path / n / "metrics.jsonl") if "train/loss" in r] for n in ("whole", "parts")}
+    assert [[(r["step"], r["train/loss"], r["train/mse"]) for r in rows] for rows in lines.values()] == [
+        [(r["step"], r["train/loss"], r["train/mse"]) for r in lines["whole"]]
+    ] * 2
+    assert [r["step"] for r in lines["whole"]] == [1, 5]
 
 
 def test_minutes_stop_the_run(tmp_path):
