@@ -18,7 +18,7 @@ HOURS ?=
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full lint format data data-parts train-compact eval-compact bench-attention freeze clean
+.PHONY: killtest multihost-test help demo demo-check test test-full lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +36,12 @@ test: lint ## lint, then all tests (under 20 minutes on 2 cores)
 
 test-full: $(VENV)/.ready-dev ## the long forms of what `make test` has in short: every mesh of eight devices, ...
 	$(BIN)/python -m pytest -q -m full
+
+killtest: $(VENV)/.ready-dev ## kill a training run with -9 at 30 random moments: what it leaves is that of one left alone, bit for bit
+	$(BIN)/python -m pytest -q -s -m full tests/training/test_kill.py
+
+multihost-test: $(VENV)/.ready-dev ## runs of 2 and 4 processes: equal to one process; killed, stopped and resumed; how soon the others notice
+	$(BIN)/python -m pytest -q -s -m "full or not full" tests/training/test_multihost.py
 
 lint: $(VENV)/.ready-dev ## formatting, ruff, mypy
 	$(BIN)/ruff format --check --quiet .
@@ -63,8 +69,20 @@ train-compact: $(VENV)/.ready-dev ## train the shipped model, stage after stage;
 	$(BIN)/mdmspeech release -o $(RUNS)/compact --codec $(RUNS)/compact_codec_wave --talker $(RUNS)/compact_talker_isd \
 	--adaptor $(RUNS)/compact_hearing --int8 codec,talker,adaptor --card experiments/compact_card.md
 
+train-own: $(VENV)/.ready-dev ## your own voice after `mdmspeech data --manifest FILE --name NAME`: train-own NAME=mine; resumes by itself
+	@test "$(NAME)" || { echo "say which recordings: make train-own NAME=mine, after .venv/bin/mdmspeech data --manifest FILE --name mine" >&2; exit 2; }
+	$(BIN)/mdmspeech train --config experiments/own_voice_codec.py --workdir $(RUNS)/$(NAME)/codec --set data.parts=$(NAME)
+	$(BIN)/mdmspeech train --config experiments/own_voice.py --workdir $(RUNS)/$(NAME)/talker --set data.parts=$(NAME)
+	$(BIN)/mdmspeech release -o $(RUNS)/$(NAME) --base compact --codec $(RUNS)/$(NAME)/codec --talker $(RUNS)/$(NAME)/talker --int8 codec,talker,adaptor
+
+plan: $(VENV)/.ready-dev ## what each configuration needs on TPU slices, compiled without a TPU -> experiments/results/plan.*; hours, resumes by itself
+	$(BIN)/mdmspeech plan --list experiments/plan_list.py
+
 eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experiments/results
 	$(BIN)/mdmspeech eval
+
+bench-input: $(VENV)/.ready-dev ## input pipelines alone: tokens a second, padding packed, bucketed, joined and naive
+	$(BIN)/python -m experiments.bench_input
 
 bench-attention: $(VENV)/.ready-dev ## attention at length: dense against described masks, here and compiled for a TPU
 	$(BIN)/python -m experiments.bench_attention
