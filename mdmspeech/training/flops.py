@@ -37,7 +37,7 @@ def _count_eqn(eqn: Any) -> int:
         kernel = eqn.invars[1].aval.shape
         out_features = kernel[params["dimension_numbers"].rhs_spec[0]]
         return 2 * math.prod(eqn.outvars[0].aval.shape) * (math.prod(kernel) // out_features)
-    inner = [_count(j.jaxpr if isinstance(j, core.ClosedJaxpr) else j) for j in core.jaxprs_in_params(params)]
+    inner = [_count(getattr(j, "jaxpr", j)) for j in core.jaxprs_in_params(params)]
     if not inner:
         return 0
     if name == "cond":
