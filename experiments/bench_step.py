@@ -1,0 +1,88 @@
+"""How much of this machine's matrix-product rate a training step reaches: stage 2 (and the others) of a Talker of some width, on random tokens.
+
+Command:  python -m experiments.bench_step [--width 512] [--dtype bfloat16] [--mode mdm]
+Prints:   FLOPs of the step (see `training.mfu`), seconds (median), the rate, the rate of a plain matrix product in the same process, and their ratio.
+"""
+
+import argparse
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+
+from experiments import compact_talker
+from mdmspeech.cli.experiment import make_task
+from mdmspeech.training import mesh as meshes
+from mdmspeech.training.feed import numbers_of
+from mdmspeech.training.mfu import model_flops
+from mdmspeech.training.optim import make_optimizer
+from mdmspeech.training.state import create_frozen, create_state
+from mdmspeech.training.step import make_train_step
+
+
+def config_of(width: int, layers: int, batch: int, length: int, mode: str, dtype: str):
+    """compact_talker in another size, on random tokens."""
+    config = compact_talker.get_config()
+    config.mode = mode
+    config.init_from = "random" if mode == "isd" else ""
+    config.talker.update(width=width, layers=layers, heads=max(width // 64, 1), ffn=-(-width * 8 // 3 // 64) * 64)
+    config.data.update(parts=("random",), batch=batch, length=length, symbols=length)
+    config.train.dtype = dtype
+    if mode == "isd":
+        config.distillation = dict(iterations=4)
+    return config
+
+
+def matmul_rate(dtype: str, sizes=(1024, 2048, 4096)) -> float:
+    """FLOP/s of the fastest plain product of square matrices."""
+    best = 0.0
+    for size in sizes:
+        a = jnp.ones((size, size), dtype)
+        product = jax.jit(jnp.matmul)
+        product(a, a).block_until_ready()
+        for _ in range(5):
+            began = time.perf_counter()
+            product(a, a).block_until_ready()
+            best = max(best, 2 * size**3 / (time.perf_counter() - began))
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--layers", type=int, default=6)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--length", type=int, default=256)
+    parser.add_argument("--mode", default="mdm", choices=("mdm", "isd", "ntp"))
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--steps", type=int, default=7)
+    args = parser.parse_args()
+
+    config = config_of(args.width, args.layers, args.batch, args.length, args.mode, args.dtype)
+    task, mesh, rng = make_task(config, "unused"), meshes.make_mesh(data=1), jax.random.key(0)
+    optimizer = make_optimizer(config.optim, args.steps, jax.eval_shape(task.init, rng), task.optimizer)
+    state, frozen = create_state(task.init, optimizer, rng, False, mesh), create_frozen(task, mesh, args.dtype)
+    batch = meshes.put_batch(mesh, numbers_of(dict(next(iter(task.batches("train", 0))))))
+    flops = model_flops(task, optimizer, state.params, frozen, batch)
+    step = jax.jit(make_train_step(task, optimizer, dtype=args.dtype), donate_argnums=0)
+    state, metrics = step(state, frozen, batch)
+    jax.block_until_ready(metrics)
+    seconds, rates = [], []
+    for _ in range(args.steps):
+        rates.append(matmul_rate(args.dtype))  # beside every step: other jobs on the machine slow both
+        began = time.perf_counter()
+        state, metrics = step(state, frozen, batch)
+        jax.block_until_ready((state, metrics))
+        seconds.append(time.perf_counter() - began)
+    took, rate = statistics.median(seconds), statistics.median(rates)
+    count = sum(x.size for x in jax.tree.leaves(state.params))
+    print(
+        f"{jax.devices()[0].device_kind}, {args.mode}, width {args.width}, {args.layers} layers, {count / 1e6:.1f} M parameters, {args.dtype}"
+    )
+    print(f"{flops / 1e9:.1f} GFLOP a step, {took:.3f} s: {flops / took / 1e9:.1f} GFLOP/s; plain product {rate / 1e9:.1f} GFLOP/s")
+    print(f"ratio {flops / took / rate:.2f} (median of {args.steps} pairs)")
+
+
+if __name__ == "__main__":
+    main()
