@@ -44,8 +44,9 @@ class Cache:
     def __init__(self, path: Path):
         self._path = Path(path)
         self._made: dict[str, tuple[str, Plan | str]] = {}
-        lines = self._path.read_text().splitlines() if self._path.exists() else []
-        for line in lines:
+        text = self._path.read_text() if self._path.exists() else ""
+        self._torn = bool(text) and not text.endswith("\n")  # a line cut short by a kill: the next must not be lost with it
+        for line in text.splitlines():
             try:
                 row = json.loads(line)
                 self._made[row["key"]] = row["code"], row["error"] if "error" in row else Plan.from_json(row["plan"])
@@ -60,10 +61,10 @@ class Cache:
     def put(self, key: str, plan: Plan | str, code: str = "") -> None:
         self._made[key] = code, plan
         self._path.parent.mkdir(parents=True, exist_ok=True)
+        row = {"key": key, "code": code} | ({"error": plan} if isinstance(plan, str) else {"plan": plan.to_json()})
         with self._path.open("a") as file:
-            file.write(
-                json.dumps({"key": key, "code": code} | ({"error": plan} if isinstance(plan, str) else {"plan": plan.to_json()})) + "\n"
-            )
+            file.write("\n" * self._torn + json.dumps(row) + "\n")
+        self._torn = False
 
 
 def key_of(*parts: object) -> str:

@@ -3,8 +3,11 @@
 import importlib.util
 import platform
 import sys
+from pathlib import Path
 
 import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))  # for `import small`
 
 
 @pytest.fixture(scope="session")

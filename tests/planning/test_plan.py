@@ -1,0 +1,226 @@
+"""The real training step of a small task, compiled for TPU slices: memory adds up, sharding shows, and what does not fit says what to change."""
+
+import dataclasses
+import json
+
+import pytest
+import small
+from ml_collections import ConfigDict
+
+from mdmspeech.errors import UserError
+from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.planning import report, tables
+from mdmspeech.planning.configs import Planned, mesh_sizes
+from mdmspeech.planning.memory import part_bytes
+from mdmspeech.planning.plan import Plan, slice_mesh
+from mdmspeech.planning.program import decode_program, train_state
+from mdmspeech.planning.sweep import best, candidates, shapes, sweep
+from mdmspeech.planning.topology import parse
+
+SLICE = parse("v5e:2x2")
+pytestmark = pytest.mark.usefixtures("libtpu")
+
+
+def planned(task=None, config=None, what="train"):
+    return Planned("small", config or small.config(), what, lambda _: task or small.SmallTask())
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return planned().plan(SLICE, dict(data=4, fsdp=1, tensor=1))
+
+
+@pytest.fixture(scope="module")
+def split():
+    return planned().plan(SLICE, dict(data=1, fsdp=4, tensor=1))
+
+
+def test_memory_by_kind_adds_up(whole, split):
+    count = small.parameters(small.SmallTask())
+    assert whole.memory["parameters"] == 4 * count, "float32 on every chip"
+    assert whole.memory["optimizer"] == pytest.approx(2 * 4 * count, rel=1e-3), "two moments"
+    assert whole.memory["frozen"] == 2 * small.WIDTH**2, "bfloat16"
+    assert whole.memory["batch"] == 4 * small.LENGTH * (4 + 4), "a quarter of 16 rows of two arrays"
+    for part in ("parameters", "frozen"):
+        assert split.memory[part] == pytest.approx(whole.memory[part] / 4, rel=0.01)
+    for plan in (whole, split):
+        assert plan.needed == sum(plan.memory.values())
+        assert plan.fits and plan.compiled and not plan.advice
+        assert plan.memory["code"] > 0
+        assert abs(plan.memory["padding"]) < 0.05 * plan.memory["parameters"]
+        assert plan.memory["outputs"] < 1e5, "the new state takes the place of the old"
+
+
+def test_collectives_tell_how_it_is_sharded(whole, split):
+    gathered = {c.kind for c in split.collectives if c.axes == "fsdp" and c.bytes > 1e5}
+    assert gathered & {"all-gather", "collective-permute"}, "parameters are gathered where they are used"
+    assert not [c for c in whole.collectives if c.kind in ("all-gather", "collective-permute") and c.bytes > 1e5]
+    reduced = sum(c.bytes * c.count for c in whole.collectives if c.kind in ("all-reduce", "reduce-scatter") and c.axes == "data")
+    gradients = 4 * small.parameters(small.SmallTask())
+    assert 0.45 * gradients < reduced < 1.1 * gradients, "once round, in float32 or in bfloat16"
+    inside = [c for c in split.collectives if c.count % small.LAYERS == 0 and c.count > 1]
+    assert inside, "a scanned layer's collectives count once a layer"
+
+
+def test_flops_and_roofline(whole):
+    model, _ = small.products(small.SmallTask(), rows=16)
+    assert whole.model_flops == pytest.approx(model)
+    assert whole.flops == whole.model_flops, "nothing is computed again"
+    r = whole.roofline
+    chip = SLICE.tpu.chip
+    assert r.compute == pytest.approx(model / 4 / chip.bf16_flops)
+    assert r.hbm == pytest.approx(whole.hbm_bytes / chip.bandwidth)
+    assert r.seconds_low == max(r.compute, r.hbm, r.ici) <= r.seconds_high == pytest.approx(r.compute + r.hbm + r.ici)
+    assert {"compute": r.compute, "hbm": r.hbm, "ici": r.ici}[r.limit] == r.seconds_low
+    assert r.mfu == pytest.approx(r.compute / r.seconds_low) and r.rate == pytest.approx(16 * small.LENGTH / r.seconds_low)
+    state = 3 * 4 * small.parameters(small.SmallTask())
+    assert whole.hbm_bytes > state, "at least the state is read"
+
+
+def test_what_does_not_fit_says_what_to_change():
+    huge = small.SmallTask(rows=16, layers=2, hidden=2**23)  # 2 x 2 x 256 x 8.4 M parameters in float32, with two moments: 103 GB
+    config = small.config()
+    config.train.remat = "none"
+    plan = planned(huge, config).plan(SLICE, dict(data=4, fsdp=1, tensor=1))
+    assert not plan.fits and not plan.compiled and plan.needed > plan.available
+    assert plan.memory["parameters"] == 4 * small.parameters(huge)
+    assert any("mesh.fsdp=4" in line and "GiB" in line for line in plan.advice)
+    page = report.text(plan)
+    assert "DOES NOT FIT" in page and "to make it fit:" in page
+    assert report.row(plan)[7] == "no"
+
+
+def test_a_plan_survives_json(whole):
+    assert Plan.from_json(json.loads(json.dumps(whole.to_json()))) == whole
+
+
+def test_the_page_says_it_is_an_estimate(whole):
+    page = report.text(whole)
+    for said in (
+        "small (train) on v5e:2x2 = v5e-4",
+        "estimate, not a measurement",
+        "parameters",
+        "all-reduce",
+        "MFU at most",
+        "2,048 tokens",
+    ):
+        assert said in page
+
+
+def test_shapes_divide():
+    found = shapes(8, rows=4)
+    assert dict(data=1, fsdp=4, tensor=2) in found and dict(data=2, fsdp=2, tensor=2) in found
+    assert all(s["data"] * s["fsdp"] * s["tensor"] == 8 and 4 % (s["data"] * s["fsdp"]) == 0 for s in found)
+    assert shapes(8, rows=8, accum=2) == [s for s in shapes(8, rows=8) if s["data"] * s["fsdp"] <= 4]
+    assert max(s["tensor"] for s in shapes(64, rows=64)) == 8
+
+
+def test_candidates_are_thinned_by_arithmetic():
+    state = lambda task: lambda mesh: train_state(small.config(), task, mesh)
+    kept, left_out = candidates(SLICE, 16, 1, state(small.SmallTask()))
+    assert kept[0] == dict(data=4, fsdp=1, tensor=1), "nothing is split that need not be"
+    assert not left_out and len(kept) == 6
+    kept, left_out = candidates(SLICE, 16, 1, state(small.SmallTask(hidden=2**21)))  # 26 GB
+    assert kept[0] == dict(data=1, fsdp=4, tensor=1)
+    assert dict(data=4, fsdp=1, tensor=1) in [sizes for sizes, _ in left_out]
+
+
+def test_a_sweep_skips_what_cannot_fit_and_names_the_fastest(whole):
+    meshes = [
+        dict(data=4, fsdp=1, tensor=1),
+        dict(data=2, fsdp=2, tensor=1),
+        dict(data=1, fsdp=4, tensor=1),
+        dict(data=2, fsdp=1, tensor=2),
+    ]
+    asked = []
+
+    def plan_of(sizes):
+        asked.append(sizes)
+        slower = dataclasses.replace(whole.roofline, seconds_high=whole.roofline.seconds_high * 2)
+        return dataclasses.replace(whole, mesh=sizes, fits=sizes["fsdp"] > 1, roofline=slower if sizes["fsdp"] == 2 else whole.roofline)
+
+    plans = list(sweep([*meshes, dict(data=4, fsdp=1, tensor=1)], plan_of))
+    assert asked == meshes, "the last is the first again, which did not fit"
+    assert best(plans).mesh == dict(data=1, fsdp=4, tensor=1)
+    assert best([dataclasses.replace(whole, fits=False)]) is None
+    assert "<- best" in report.table(plans, best(plans))
+    assert len(list(sweep(meshes, plan_of, tries=2))) == 2
+
+
+def test_mesh_words():
+    config = small.config()
+    assert mesh_sizes(config, 16) == dict(data=16, fsdp=1, tensor=1)
+    assert mesh_sizes(config, 16, "fsdp=4") == dict(data=4, fsdp=4, tensor=1)
+    assert mesh_sizes(config, 16, "data=1, fsdp=4,tensor=2") == dict(data=1, fsdp=4, tensor=2)
+    for wrong in ("fsdp=32", "rows=4", "fsdp"):
+        with pytest.raises(UserError, match=r"mesh"):
+            mesh_sizes(config, 16, wrong)
+
+
+def test_meshes_and_batches_that_do_not_divide():
+    with pytest.raises(UserError, match="does not divide into 4 data-parallel devices"):
+        planned().plan(SLICE, dict(data=4, fsdp=1, tensor=1), rows=6)
+    with pytest.raises(UserError, match="cannot be laid on the torus"):
+        slice_mesh(parse("v5p:8x8x8"), dict(data=4, fsdp=32, tensor=4))
+    with pytest.raises(UserError, match="plan one of train, decode"):
+        planned(what="sing")
+    with pytest.raises(UserError, match="trains no Talker"):
+        planned(what="decode")
+
+
+def test_one_block_of_the_talker():
+    config = small.config()
+    config.talker = ConfigDict(dict(width=256, layers=2, heads=4, ffn=512, block=16))
+    one = planned(config=config, what="decode").plan(parse("v5e:1x1"), dict(data=1, fsdp=1, tensor=1))
+    assert one.units == 16 and one.rows == 1 and one.unit == "tokens"
+    assert one.memory["cache"] == 2 * 2 * (47 + 1) * 16 * 256 * 4, "keys and values, two layers, 30 s and the scratch block, float32"
+    tables_and_layers = 2 * (6566 * 256 + 2 * (4 * 256**2 + 3 * 256 * 512))  # bfloat16; each of the four forwards reads them
+    assert one.hbm_bytes > 2 * tables_and_layers
+    assert one.roofline.limit == "hbm", "a single voice is bound by memory"
+    mesh = slice_mesh(SLICE, dict(data=1, fsdp=1, tensor=2))
+    halved = decode_program(TalkerConfig(**config.talker), mesh).parts["cache"]
+    assert part_bytes(halved) == one.memory["cache"] / 2, "heads are split"
+
+
+def test_a_list_resumes(tmp_path, whole):
+    made, said = [], []
+
+    def job(name, fail=False):
+        def make():
+            made.append(name)
+            if fail:
+                raise UserError("no such mesh")
+            return dataclasses.replace(whole, name=name)
+
+        return tables.key_of(name), name, make
+
+    path = tmp_path / "plans.jsonl"
+    plans, refused = tables.run([job("a"), job("b", fail=True)], tables.Cache(path), "code1", said.append)
+    assert [p.name for p in plans] == ["a"] and refused == ["b: no such mesh"] and made == ["a", "b"]
+    assert "left" in said[-1]
+    path.write_text(path.read_text() + '{"key": "cut sh')
+    plans, refused = tables.run([job("a"), job("b"), job("c")], tables.Cache(path), "code1", said.append)
+    assert made == ["a", "b", "c"] and [p.name for p in plans] == ["a", "c"] and len(refused) == 1
+    tables.run([job("a")], tables.Cache(path), "code2", said.append)
+    assert made[-1] == "a", "other code: made anew"
+    tables.run([job("c")], tables.Cache(path), "", said.append)
+    assert made[-1] == "a", "any code will do"
+    tables.write(plans, refused, tmp_path / "out" / "plan")
+    page = (tmp_path / "out" / "plan.md").read_text()
+    assert "## a" in page and "| a | v5e-4 | 4 | 4/1/1 |" in page and "b: no such mesh" in page
+    assert len(json.loads((tmp_path / "out" / "plan.json").read_text())) == 2
+    assert (tmp_path / "out" / "plan.png").stat().st_size > 10_000
+
+
+def test_the_code_digest_ignores_comments(tmp_path, monkeypatch):
+    package = tmp_path / "planning"
+    package.mkdir()
+    for room in tables._ROOMS:
+        (tmp_path / room).mkdir(exist_ok=True)
+    monkeypatch.setattr(tables, "__file__", str(package / "tables.py"))
+    (tmp_path / "nn" / "a.py").write_text('"""Old."""\nX = 1\n')
+    before = tables.code_digest()
+    (tmp_path / "nn" / "a.py").write_text('"""New."""\nX = 1  # one\n')
+    assert tables.code_digest() == before
+    (tmp_path / "nn" / "a.py").write_text('"""New."""\nX = 2\n')
+    assert tables.code_digest() != before
