@@ -59,10 +59,10 @@ def here():
 
 
 def tpu():
-    """Temporary memory of a chip of `SLICE`: 2 of the 4 rows, half of the heads."""
+    """Temporary memory of a chip of `SLICE`, 2 of the 4 rows, half of the heads; what the compiler keeps on the core (VMEM) is not in it."""
     mesh = Mesh(np.array(parse(SLICE).devices()).reshape(1, 2, 2), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     print(f"\nA chip of {SLICE} (fsdp 2, tensor 2), bfloat16, compiled ahead of time:\n")
-    row("rows", "positions", "heads", "mask", "temporary MB a chip")
+    row("rows", "positions", "heads", "mask", "temporary MB of HBM a chip")
     row(*["---"] * 5)
     for batch, length, heads, dim in TPU:
 
