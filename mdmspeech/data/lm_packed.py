@@ -6,6 +6,7 @@ of each other. The features are computed here, on the host, from the recording a
 """
 
 import functools
+import sys
 from collections.abc import Mapping
 
 import numpy as np
@@ -61,8 +62,13 @@ def lm_batches(
             f"rows of {frames} frames do not consist of whole vectors of {FRAMES_PER_VECTOR}; make data.frames a multiple of it"
         )
     most = int(max_seconds * FRAMES_PER_SECOND)
-    sizes = {name: _sizes(name, source, chat, tail, most) for name, source in sources.items()}
-    plan = PackPlan(sizes, {"frames": frames, "ids": length}, batch=batch, seed=seed, weights=weights, shard=shard)
+    sizes, heard_whole = {}, {}
+    for name, source in sources.items():
+        sizes[name], heard_whole[name] = _sizes(name, source, chat, tail, most)
+        if shard[0] == 0 and (refused := int((~heard_whole[name]).sum())):
+            print(f"{name}: {refused} of {len(source)} records last longer than {max_seconds:g} s, which is what the encoder hears; they are left out",
+                  file=sys.stderr)  # fmt: skip
+    plan = PackPlan(sizes, {"frames": frames, "ids": length}, batch=batch, seed=seed, usable=heard_whole, weights=weights, shard=shard)
 
     def heard(record: dict, position: int) -> np.ndarray:
         wave, rng = np.asarray(record["audio"]), np.random.default_rng((seed, position, 2))
@@ -97,9 +103,9 @@ def num_vectors(frames: int | np.ndarray) -> int | np.ndarray:
     return -(-frames // FRAMES_PER_VECTOR)
 
 
-def _sizes(name: str, source, chat: Conversations, tail: float, most: int) -> np.ndarray:
-    """(frames, ids) that each record takes of a row, int64 [N, 2]. One that is longer than the encoder can hear gets its full length: too long."""
-    sizes_N2 = np.zeros((len(source), 2), np.int64)
+def _sizes(name: str, source, chat: Conversations, tail: float, most: int) -> tuple[np.ndarray, np.ndarray]:
+    """(frames, ids) that each record takes of a row, int64 [N, 2]; and whether the encoder can hear all of it, bool [N]."""
+    sizes_N2, heard_N = np.zeros((len(source), 2), np.int64), np.ones(len(source), bool)
     answer_ids = functools.lru_cache(2**16)(lambda text: len(chat.answer(text)))
     typed = len(chat.before) + len(chat.after) - 1  # the end of the turn is predicted, never read
     for i in range(len(source)):
@@ -111,13 +117,10 @@ def _sizes(name: str, source, chat: Conversations, tail: float, most: int) -> np
                 f"{name}: record {fields['id']!r} has {fields['rate']} Hz, the speech encoder hears {WHISPER_RATE}; import it again"
             )
         samples = fields["samples"] if "samples" in fields else len(fields["audio"])
-        spoken = int(num_frames(samples, 0.0))
-        if spoken > most:
-            sizes_N2[i] = 2**40  # no row takes it
-            continue
+        heard_N[i] = num_frames(samples, 0.0) <= most
         count = min(int(num_frames(samples, tail)), most)
         sizes_N2[i] = frames_taken(count), typed + num_vectors(count) + answer_ids(fields["answer"])
-    return sizes_N2
+    return sizes_N2, heard_N
 
 
 def _empty(rows: int, frames: int, length: int, num_mels: int) -> Batch:

@@ -216,6 +216,7 @@ class PackPlan:
     Args:
       sizes: source name -> int [N, C], what each record takes of each capacity.
       capacities: field -> positions of a row, in the order of C.
+      usable: source name -> bool [N], False for records that the caller has refused and told of; they count as too long.
       batch: rows of a global batch. weights: see `Mixture`. shard: (number, count) of this host. window: draws packed together, 0 chooses.
       say: gets one line a source that has records too long for a row.
 
@@ -230,6 +231,7 @@ class PackPlan:
         *,
         batch: int,
         seed: int,
+        usable: Mapping[str, np.ndarray] | None = None,
         weights: Mapping[str, float] | None = None,
         shard: Shard = (0, 1),
         window: int = 0,
@@ -237,8 +239,10 @@ class PackPlan:
     ):
         self.capacities, self.batch, self._seed, self._mine = dict(capacities), batch, seed, host_rows(batch, shard)
         self._kept, self._sizes, self.too_long = {}, {}, {}
+        say = say or (_tell if shard[0] == 0 else _hush)
         for name, sizes_NC in sizes.items():
-            self._keep(name, np.asarray(sizes_NC, np.int64).reshape(-1, len(capacities)), say or (_tell if shard[0] == 0 else _hush))
+            sizes_NC = np.asarray(sizes_NC, np.int64).reshape(-1, len(capacities))
+            self._keep(name, sizes_NC, np.ones(len(sizes_NC), bool) if usable is None else usable[name], say)
         self.mixture = Mixture({name: len(kept) for name, kept in self._kept.items()}, weights, seed)
         self.window = window or self._window_of(int(self.mixture.sizes.sum()))
         self._drawn = functools.lru_cache(maxsize=4)(self._draw_window)
@@ -307,19 +311,19 @@ class PackPlan:
             self.mixture.passes(records),
         )
 
-    def _keep(self, name: str, sizes_NC: np.ndarray, say: Callable[[str], None]) -> None:
-        capacities = np.array(list(self.capacities.values()))
-        fits_NC = sizes_NC <= capacities
-        kept = np.flatnonzero(fits_NC.all(axis=1))
+    def _keep(self, name: str, sizes_NC: np.ndarray, usable_N: np.ndarray, say: Callable[[str], None]) -> None:
+        fits_NC = sizes_NC <= np.array(list(self.capacities.values()))
+        fits_N = fits_NC.all(axis=1)
+        kept = np.flatnonzero(fits_N & usable_N)
         self._kept[name], self._sizes[name], self.too_long[name] = kept, sizes_NC[kept], len(sizes_NC) - len(kept)
-        if len(kept) == len(sizes_NC):
+        if fits_N.all():
             return
         parts = [
             f"{int((~fits).sum())} beyond {capacity} {field} (the longest has {longest})"
             for fits, longest, (field, capacity) in zip(fits_NC.T, sizes_NC.max(axis=0).tolist(), self.capacities.items(), strict=True)
             if not fits.all()
         ]
-        text = f"{name}: {self.too_long[name]} of {len(sizes_NC)} records are too long for a row: {', '.join(parts)}"
+        text = f"{name}: {int((~fits_N).sum())} of {len(sizes_NC)} records are too long for a row: {', '.join(parts)}"
         if not len(kept):
             raise UserError(f"{text}; make the rows longer")
         say(f"{text}; they are left out, longer rows would take them")

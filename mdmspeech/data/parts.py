@@ -79,7 +79,7 @@ def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> li
             engine,
             voice,
             seed=n,
-            record={"family": q.family, "split": "train" if q.split == "train" else "test"},
+            record={"family": q.family, "question": q.text, "split": "train" if q.split == "train" else "test"},
         )
         for n, q in enumerate(chosen)
     ]

@@ -179,7 +179,7 @@ def test_what_stage_one_needs_is_named():
             return {**super().fields(i), **self.change}
 
     own = Own(3)
-    for change, message in [({"answer": ""}, "no answer"), ({"rate": 8000}, "8000 Hz"), ({"samples": 31 * 16_000}, "too long for a row")]:
+    for change, message in [({"answer": ""}, "no answer"), ({"rate": 8000}, "8000 Hz"), ({"samples": 31 * 16_000}, "no usable record")]:
         own.change = change
         with pytest.raises(UserError, match=message):
             lm_batches({"own": own}, CHAT, batch=1, frames=3200, length=600, num_mels=80, seed=0)

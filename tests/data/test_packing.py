@@ -94,6 +94,13 @@ def test_records_that_are_too_long_are_counted_and_told():
         plan(SIZES + 200)
 
 
+def test_what_the_caller_refused_counts_and_is_not_told_twice():
+    lines: list[str] = []
+    packed = plan(usable={"only": np.arange(500) != 7}, say=lines.append)
+    assert packed.too_long == {"only": 1} and not lines
+    assert 7 not in {draw.record for row in rows_of(packed, 100) for draw in row}
+
+
 def test_sources_are_mixed_by_weight():
     packed = plan({"a": SIZES[:100], "b": SIZES[100:]}, weights={"a": 0.5, "b": 0.5}, window=2000)
     seen = collections.Counter(draw.source for number in range(packed.statistics(1).rows) for draw in packed.row(number))
