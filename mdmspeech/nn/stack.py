@@ -19,7 +19,10 @@ from mdmspeech.errors import UserError
 # What the forward pass of a layer keeps for the backward pass; the rest is computed again.
 _POLICIES = {
     "none": None,  # everything is kept
-    "dots": jax.checkpoint_policies.dots_with_no_batch_dims_saveable,  # outputs of products with weights; attention is computed again
+    # Outputs of products with weights, and of splash attention (which names them); the rest, other attention included, is computed again.
+    "dots": jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names("attention")
+    ),
     "full": jax.checkpoint_policies.nothing_saveable,  # only the input of each layer: one more forward pass, least memory
 }
 _remat: contextvars.ContextVar[str] = contextvars.ContextVar("mdmspeech_remat", default="none")
