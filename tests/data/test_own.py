@@ -118,7 +118,6 @@ def test_bad_lines_are_named_with_their_reason(folder):
     assert done.recordings == 40 and len(done.left_out) == len(bad)
     for number, ((_, reason), told) in enumerate(zip(bad, done.left_out, strict=True), 41):
         assert told.startswith(f"manifest.jsonl, line {number}: ") and reason in told
-        assert told.count("line") <= 2
     assert (folder / "raw" / "left_out.txt").read_text().splitlines() == done.left_out
 
 
