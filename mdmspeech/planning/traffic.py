@@ -57,24 +57,33 @@ def _fusion(module: Module, i: Instruction, operands: list[list[Array]]) -> int:
         (int(out) if out else 0): int(given) for out, given in re.findall(r"\{(\d*)\}: \((\d+), \{\}", i.attributes.partition("kind=")[2])
     }
     total = 0
-    written_into = set()
     for index, array in enumerate(i.arrays):
         made = _through(results[index], named) if index < len(results) and results[index] is not None else None
         if made is not None and made.opcode == "dynamic-update-slice":
-            written_into.add(made.operands[0])
             update = named.get(made.operands[1])
             total += min(array.bytes, sum(a.bytes for a in update.arrays)) if update and array.in_hbm else 0
         elif index not in aliased:
             total += array.bytes if array.in_hbm else 0
     for x in body:
-        if x.opcode != "parameter" or int(x.literal) in aliased.values() or int(x.literal) >= len(operands):
-            continue
-        given = operands[int(x.literal)]
-        users = _users(x.name, body)
-        if users and all(u.opcode in _SLICES and u.operands[0] in _names(x.name, body) for u in users):
-            total += min(_hbm(given), sum(a.bytes for u in users for a in u.arrays)) if any(a.in_hbm for a in given) else 0
-        elif not (users and all(u.opcode == "dynamic-update-slice" and u.operands[0] in _names(x.name, body) for u in users)):
-            total += _hbm(given)
+        if x.opcode == "parameter" and int(x.literal) not in aliased.values() and int(x.literal) < len(operands):
+            given = _hbm(operands[int(x.literal)])
+            total += min(given, _read(module, body, x, given))
+    return total
+
+
+def _read(module: Module, body: list[Instruction], parameter: Instruction, whole: int) -> int:
+    """Bytes of a fusion's parameter of `whole` bytes that the fusion reads, in fusions inside it too."""
+    names = _names(parameter.name, body)
+    total = 0
+    for user in (i for i in body if i.name not in names and names & set(i.operands)):
+        at = [index for index, name in enumerate(user.operands) if name in names]
+        if user.opcode in _SLICES and at == [0]:
+            total += sum(a.bytes for a in user.arrays)
+        elif user.opcode == "fusion":
+            inner = module.computations[user.called()["calls"][0]]
+            total += sum(_read(module, inner, x, whole) for x in inner if x.opcode == "parameter" and int(x.literal) in at)
+        elif not (user.opcode == "dynamic-update-slice" and at == [0]):
+            return whole
     return total
 
 
@@ -85,11 +94,6 @@ def _names(name: str, body: list[Instruction]) -> set[str]:
         if i.opcode == "bitcast" and i.operands[0] in names:
             names.add(i.name)
     return names
-
-
-def _users(name: str, body: list[Instruction]) -> list[Instruction]:
-    names = _names(name, body)
-    return [i for i in body if i.name not in names and names & set(i.operands)]
 
 
 def _through(i: Instruction | None, named: dict[str, Instruction]) -> Instruction | None:

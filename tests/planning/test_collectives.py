@@ -212,6 +212,12 @@ HloModule jit_f
   ROOT %flat = f32[100]{0} bitcast(%row)
 }
 
+%outer (big: f32[10,100], place: s32[]) -> f32[100] {
+  %big = f32[10,100]{1,0} parameter(0)
+  %place = s32[] parameter(1)
+  ROOT %nested = f32[100]{0} fusion(%big, %place), kind=kLoop, calls=%slicing
+}
+
 %writing (into: f32[10,100], what: f32[1,100], where: s32[]) -> f32[10,100] {
   %into = f32[10,100]{1,0} parameter(0)
   %what = f32[1,100]{1,0} parameter(1)
@@ -224,6 +230,7 @@ ENTRY %main (x: f32[10,100], i: s32[]) -> f32[10,100] {
   %x = f32[10,100]{1,0} parameter(0)
   %i = s32[] parameter(1)
   %row.1 = f32[100]{0} fusion(%x, %i), kind=kLoop, calls=%slicing
+  %row.2 = f32[100]{0} fusion(%x, %i), kind=kOutput, calls=%outer
   %near = f32[100]{0:T(128)S(1)} negate(%row.1)
   %back = f32[1,100]{1,0} bitcast(%near)
   ROOT %done = f32[10,100]{1,0} fusion(%x, %back, %i), kind=kLoop, calls=%writing
@@ -232,6 +239,6 @@ ENTRY %main (x: f32[10,100], i: s32[]) -> f32[10,100] {
 
 
 def test_slices_count_as_slices_and_on_chip_memory_is_free():
-    # slicing: 400 read, 400 written, and 4 of the index; negate: 400 read, its result stays on the chip; writing: 400 read (the bitcast says nothing of
+    # slicing, and again in a fusion inside a fusion: 400 read, 400 written, and 4 of the index; negate: 400 read, its result stays on the chip; writing: 400 read (the bitcast says nothing of
     # where it lies), 4 of the index, 400 written in place.
-    assert traffic.hbm_bytes(hlo.parse(TRAFFIC)) == (400 + 400 + 4) + 400 + (400 + 4 + 400)
+    assert traffic.hbm_bytes(hlo.parse(TRAFFIC)) == 2 * (400 + 400 + 4) + 400 + (400 + 4 + 400)
