@@ -281,7 +281,7 @@ def test_a_bucket_brings_what_reads_it():
 def test_told_to_stop_is_not_done(tmp_path, forward):
     # As training does: saves and exits with 0.
     training = tmp_path / "training"
-    training.write_text('#!/bin/bash\ntrap "sleep 0.2; echo saved; exit 0" TERM\necho ready\nwhile true; do sleep 0.05; done\n')
+    training.write_text('#!/bin/bash\ntrap "sleep 0.2; echo saved; exit 0" TERM\necho ready\nfor _ in {1..1200}; do sleep 0.05; done\n')
     training.chmod(0o755)
     shell = subprocess.Popen(
         ["bash", "-c", common.supervised(str(training), forward)], stdout=subprocess.PIPE, text=True, start_new_session=True
