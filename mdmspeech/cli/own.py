@@ -2,6 +2,7 @@
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
 from mdmspeech.errors import UserError
 
@@ -40,9 +41,12 @@ def make_aligner():
     from mdmspeech.text.pronounce import pronouncer
     from mdmspeech.training import alignment
 
-    encoder, reader, talker = load_speech_encoder(), load_release(ALIGNER).part("aligner"), load_release(EXPECTS).part("talker")
+    encoder = load_speech_encoder()
+    reader: Any = load_release(ALIGNER).part("aligner")
+    talker: Any = load_release(EXPECTS).part("talker")
     pauses = pause_symbols(pronouncer().symbols)
-    return alignment.make_aligner((encoder.config, encoder.params), (reader.config, reader.params), (talker.config, talker.params), pauses)
+    sizes_and_params = [(part.config, part.params) for part in (encoder, reader, talker)]
+    return alignment.make_aligner(*sizes_and_params, pauses=pauses)
 
 
 def write_phones(root: str | None, sentences: int) -> int:

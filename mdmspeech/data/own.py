@@ -208,7 +208,7 @@ def _digest(rows: Sequence[Row], lines: UserRecordings, aligned_by: str) -> str:
 def _source(row: Row, lines: UserRecordings) -> tuple[Any, ...]:
     if "number" not in row:
         return ()
-    entry = lines.entries[row["number"]]
+    entry: Any = lines.entries[row["number"]]
     try:
         about = (lines.folder / entry["audio"]).stat()
     except OSError:

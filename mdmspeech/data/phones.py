@@ -58,10 +58,10 @@ def write_phones(
         for states, ids, split in zip(encode(waves), labels, splits, strict=True):
             found[split][0].append(states[: len(ids)].astype(np.float16))
             found[split][1].append(ids[: len(states)])
-    for split, (states, ids) in found.items():
+    for split, (all_states, all_ids) in found.items():
         path = path_of(root, split)
         path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file({"states": np.concatenate(states), "symbols": np.concatenate(ids)}, path)
+        safetensors.numpy.save_file({"states": np.concatenate(all_states), "symbols": np.concatenate(all_ids)}, path)
     return sum(len(ids) for _, rows in found.values() for ids in rows)
 
 

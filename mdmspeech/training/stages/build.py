@@ -267,12 +267,13 @@ def _start(config: ConfigDict, workdir: Path, loaders: Loaders):
     from mdmspeech.training.warm_start import load_params
 
     folder = workdir.parent / Path(config.init_from).expanduser()
-    if (folder / "checkpoints").is_dir() or loaders.release is None:
+    load = loaders.release
+    if (folder / "checkpoints").is_dir() or load is None:
         return lambda: load_params(folder)
 
     def from_release():
         try:
-            return loaders.release(config.init_from, config.stage)
+            return load(config.init_from, config.stage)
         except UserError as error:
             raise UserError(f"{folder} holds no checkpoint: train that stage first, or name another workdir; and {error}") from error
 
