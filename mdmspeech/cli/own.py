@@ -45,8 +45,7 @@ def make_aligner():
     reader: Any = load_release(ALIGNER).part("aligner")
     talker: Any = load_release(EXPECTS).part("talker")
     pauses = pause_symbols(pronouncer().symbols)
-    sizes_and_params = [(part.config, part.params) for part in (encoder, reader, talker)]
-    return alignment.make_aligner(*sizes_and_params, pauses=pauses)
+    return alignment.make_aligner((encoder.config, encoder.params), (reader.config, reader.params), (talker.config, talker.params), pauses)
 
 
 def write_phones(root: str | None, sentences: int) -> int:
