@@ -26,8 +26,9 @@ from mdmspeech.models.talker import EOS, PAD
 from mdmspeech.text.prompts import SYSTEM
 
 PARTS, TOKEN_SECONDS, BLOCK, SEED = ("open", "answers"), 0.04, 16, 0
-ROWS, LENGTH, SYMBOLS, TEXT = 16, 256, 224, 512  # of the compact Talker; text: fixed anchors
-STAGE_ONE = dict(batch=8, frames=3000, length=1024, num_mels=80)
+ROWS, LENGTH, SYMBOLS, TEXT = 16, 256, 160, 256  # of the compact Talker; symbols and text of packed rows
+JOINED_SYMBOLS = 224
+STAGE_ONE = dict(batch=8, frames=3000, length=768, num_mels=80)
 STRETCHES, SECONDS = 5, 3.0
 
 
@@ -122,7 +123,7 @@ def main():
     tokens = np.array([len(record["tokens"]) for record in records])
     paced = packed_talker_batches({"speech": spoken}, PacedText(SYMBOLS, TOKEN_SECONDS), **shared)
     fixed = packed_talker_batches({"speech": spoken}, FixedText(TEXT, conversations, BLOCK), **shared)
-    joined = joined_statistics(records, length=LENGTH, symbols=SYMBOLS, block=BLOCK, seed=SEED)
+    joined = joined_statistics(records, length=LENGTH, symbols=JOINED_SYMBOLS, block=BLOCK, seed=SEED)
     heard = lm_packed.lm_batches({"questions": asked}, conversations, seed=SEED, **STAGE_ONE)
     blocks = np.asarray(whole_blocks(tokens, BLOCK))
     bucketed, naive = shares(blocks, ROWS)
@@ -131,7 +132,7 @@ def main():
     row(*["---"] * 5)
     row("packed, paced anchors", f"{paced.statistics().padding['tokens']:.1%}", "none", *made(paced))
     row("packed, fixed anchors", f"{fixed.statistics().padding['tokens']:.1%}", "none", *made(fixed))
-    batches = talker_batches(spoken, symbols=SYMBOLS, token_seconds=TOKEN_SECONDS, **shared)
+    batches = talker_batches(spoken, symbols=JOINED_SYMBOLS, token_seconds=TOKEN_SECONDS, **shared)
     row("joined, cut", f"{joined.padding:.1%}", f"{joined.unread:.1%}", *made(batches, lambda batch: int(batch["valid"].sum())))
     row("a row each, bucketed", f"{bucketed:.1%}", "none", "", "")
     row("a row each, random batches (naive)", f"{naive:.1%}", "none", "", "")

@@ -8,6 +8,7 @@ of each other. The features are computed here, on the host, from the recording a
 import functools
 import sys
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
@@ -27,7 +28,7 @@ TYPED = -1  # in `speech`: this position holds an id
 
 
 def lm_batches(
-    sources: Mapping[str, object],
+    sources: Mapping[str, Any],
     chat: Conversations,
     *,
     batch: int,
@@ -80,7 +81,7 @@ def lm_batches(
         out = _empty(len(rows), frames, length, num_mels)
         names = []
         for b, draws in enumerate(rows):
-            records = [sources[draw.source][draw.record] for draw in draws]  # type: ignore[index]
+            records = [sources[draw.source][draw.record] for draw in draws]
             names.append(",".join(str(record["id"]) for record in records))
             frame = at = 0
             for segment, (record, draw) in enumerate(zip(records, draws, strict=True), start=1):

@@ -24,7 +24,7 @@ from mdmspeech.errors import UserError
 WINDOW = 16_384  # draws that are packed together; more do not pack better
 _LEAST_WINDOW = 2048  # a smaller corpus is packed several passes at a time: a handful of records leaves gaps
 _CANDIDATES = 16  # records looked at for one place in a row
-_OPEN_ROWS = 64  # rows looked at for one record
+_GROUP, _OPEN_ROWS = 2048, 256  # records that are packed by best fit together, rows looked at for one of them
 _COMBINATIONS = 200  # tried to close a row
 _CLOSING = 4.0  # mean records: room at which a row is closed
 ENDLESS = 2**40  # batches
@@ -43,7 +43,9 @@ def pack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
 
     Two heuristics, and the one with fewer rows: the first is nearly perfect where one capacity decides, the second better where several do.
     """
-    return min(_by_least_slack(sizes_NC, capacities), _by_best_fit(sizes_NC, capacities), key=len)
+    groups = range(0, len(sizes_NC), _GROUP)
+    best_fit = [[g + i for i in row] for g in groups for row in _by_best_fit(sizes_NC[g : g + _GROUP], capacities)]
+    return min(_by_least_slack(sizes_NC, capacities), best_fit, key=len)
 
 
 def _by_least_slack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:

@@ -7,7 +7,7 @@ is the anchor there (fixed anchors; method.md section 4).
 
 import sys
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -124,7 +124,7 @@ def anchor_index(num_tokens: int, text_first: int, text_stop: int, block: int, p
 
 
 def packed_talker_batches(
-    sources: Mapping[str, object],
+    sources: Mapping[str, Any],
     anchors: PacedText | FixedText,
     *,
     batch: int,
@@ -165,7 +165,7 @@ def packed_talker_batches(
         }
         names = []
         for b, draws in enumerate(rows):
-            records = [sources[draw.source][draw.record] for draw in draws]  # type: ignore[index]
+            records = [sources[draw.source][draw.record] for draw in draws]
             names.append(",".join(str(record.get("id", draw.record)) for record, draw in zip(records, draws, strict=True)))
             first = filled = 0
             for segment, record in enumerate(records, start=1):

@@ -159,6 +159,11 @@ def test_conversations_have_the_speech_in_its_place_and_supervise_the_answer():
     assert not batch["weight"][batch["segment"] == 0].any()
 
 
+def test_little_of_a_stage_one_row_is_padding():
+    batches = lm_batches({"random": RandomQuestions(600)}, CHAT, batch=8, frames=3000, length=1536, num_mels=80, seed=0)
+    assert batches.statistics().padding["frames"] < 0.03 < 0.15 < batches.statistics().naive["frames"]
+
+
 def test_augmentation_follows_the_position_not_the_host():
     whole = stage_one(augmented=1.0)
     first, second = next(whole), next(whole)

@@ -33,6 +33,8 @@ def test_pack_loses_nothing_and_keeps_every_capacity(capacities):
     assert all((SIZES[row].sum(axis=0) <= capacities).all() for row in rows)
     needed = int((SIZES.sum(axis=0) / capacities).max())
     assert len(rows) <= 1.1 * needed + 1
+    many = np.tile(SIZES, (8, 1))[np.random.default_rng(1).permutation(4000)]
+    assert len(pack(many, capacities)) <= 8 * len(rows), "more records do not pack worse"
 
 
 def test_a_window_of_rows_is_the_source_so_many_times():
