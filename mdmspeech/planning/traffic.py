@@ -73,7 +73,9 @@ def _fusion(module: Module, i: Instruction, operands: list[list[Array]]) -> int:
 
 def _read(module: Module, body: list[Instruction], parameter: Instruction, whole: int) -> int:
     """Bytes of a fusion's parameter of `whole` bytes that the fusion reads, in fusions inside it too."""
-    names = _names(parameter.name, body)
+    names = _names(module, parameter.name, body)
+    if any(i.is_root and i.name in names for i in body):
+        return whole
     total = 0
     for user in (i for i in body if i.name not in names and names & set(i.operands)):
         at = [index for index, name in enumerate(user.operands) if name in names]
@@ -87,12 +89,17 @@ def _read(module: Module, body: list[Instruction], parameter: Instruction, whole
     return total
 
 
-def _names(name: str, body: list[Instruction]) -> set[str]:
-    """An array and the bitcasts of it."""
+def _names(module: Module, name: str, body: list[Instruction]) -> set[str]:
+    """An array and what is the same array under another name: bitcasts, and fusions that hold nothing else."""
     names = {name}
     for i in body:
         if i.opcode == "bitcast" and i.operands[0] in names:
             names.add(i.name)
+        elif i.opcode == "fusion" and len(i.operands) == 1 and i.operands[0] in names:
+            inner = module.computations[i.called()["calls"][0]]
+            given = next(x for x in inner if x.opcode == "parameter")
+            if next(x for x in inner if x.is_root).name in _names(module, given.name, inner):
+                names.add(i.name)
     return names
 
 
