@@ -1,6 +1,5 @@
 """TPU slices by name, and their devices for the compiler, without a TPU: libtpu describes any slice on any machine."""
 
-import contextlib
 import dataclasses
 import importlib.util
 import math
@@ -57,9 +56,10 @@ class Topology:
 
         host = [min(2, n) for n in self.shape[:2]] + [1]
         options: dict[str, Any] = {"chips_per_host_bounds": host} | ({"chip_config_name": "megacore"} if self.tpu.megacore else {})
+        for key, value in _ENVIRONMENT.items():  # read when libtpu is loaded, by the first call; what the user has set stays
+            os.environ.setdefault(key, value)
         try:
-            with _quiet():
-                described = topologies.get_topology_desc(platform="tpu", topology_name=self.name, **options)
+            described = topologies.get_topology_desc(platform="tpu", topology_name=self.name, **options)
         except Exception as error:  # a bare RuntimeError with libtpu's words
             raise UserError(f"libtpu does not take the topology {self.name}: {str(error).splitlines()[0]}") from error
         return list(described.devices)
@@ -88,11 +88,3 @@ def parse(name: str) -> Topology:
             f"there is no slice {name!r}: known are {known}; any other shape by its axes, as in {tpu.name}:{'x'.join('4' * tpu.dims)}"
         )
     return Topology(tpu, shapes[number // tpu.cores])
-
-
-@contextlib.contextmanager
-def _quiet():
-    """The environment that libtpu reads when it is loaded; what the user has set stays."""
-    for key, value in _ENVIRONMENT.items():
-        os.environ.setdefault(key, value)
-    yield

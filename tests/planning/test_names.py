@@ -1,6 +1,8 @@
 """Names of slices, and the table of chips."""
 
 import dataclasses
+import subprocess
+import sys
 
 import pytest
 
@@ -85,3 +87,11 @@ def test_without_libtpu(monkeypatch):
     monkeypatch.setattr(topology.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'mdmspeech\[plan\]'"):
         parse("v5e-4").devices()
+
+
+def test_two_processes_plan_at_once(libtpu):
+    """libtpu locks out a second process unless it is told that nobody here wants a TPU."""
+    assert parse("v5e-4").devices()
+    code = "from mdmspeech.planning.topology import parse; print(len(parse('v5p-8').devices()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout == "4\n", done.stderr
