@@ -25,7 +25,8 @@ def kill_and_resume(workdir, kills, options, startup_s, say=print, seed=0):
         process = Process(workdir, *options)
         if aim == "start-up":
             end = time.monotonic() + draw.uniform(0.0, startup_s)
-            wait_until(lambda end=end: time.monotonic() > end, [process])
+            # No longer than the start-up: a busy machine may have become a quick one since `startup_s`.
+            wait_until(lambda end=end, process=process: time.monotonic() > end or trains(process), [process])
         else:
             # Each of these lives gets something done, so that the kills go through the whole run.
             wait_until(lambda saved=saved: steps_saved(workdir)[-1:] > saved[-1:], [process])

@@ -6,11 +6,11 @@ import pytest
 from killing import kill_and_resume
 from processes import Process, assert_identical, wait_until
 
-# A log line every 3 updates and a save every 10: most kills fall between a line and a checkpoint. Two megabytes a checkpoint.
-OPTIONS = ("--save-every", 10, "--log-every", 3, "--eval-every", 0, "--width", 2**14, "--pause", 0.02)
+# A log line every 3 updates and a save every 25: most kills fall between a line and a checkpoint. Two megabytes a checkpoint.
+OPTIONS = ("--save-every", 25, "--log-every", 3, "--eval-every", 0, "--width", 2**14, "--pause", 0.02)
 
 
-@pytest.mark.parametrize(("kills", "steps"), [(3, 200), pytest.param(30, 1200, marks=pytest.mark.full)])
+@pytest.mark.parametrize(("kills", "steps"), [(3, 300), pytest.param(30, 2000, marks=pytest.mark.full)])
 def test_killed_equals_undisturbed(tmp_path, kills, steps):
     began = time.monotonic()
     options = ("--steps", steps, *OPTIONS)
