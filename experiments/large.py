@@ -18,8 +18,8 @@ def thinker_stage(thinker: ThinkerConfig, encoder: SpeechEncoderConfig):
     config.prompt = dict(system=prompts.SYSTEM, examples=())
     config.hidden = 2048  # of the adaptor
     config.chunk = 128  # positions whose logits are held at a time
-    # Packed rows: a minute of speech and 2,048 ids, some ten conversations.
-    config.data = dict(parts=("questions",), weights=(), batch=64, length=2048, frames=6000, threads=8)
+    # Packed rows: a minute of speech and 1,536 ids, some ten conversations.
+    config.data = dict(parts=("questions",), weights=(), batch=64, length=1536, frames=6000, threads=8)
     config.train.dtype = "bfloat16"
     config.train.remat = "full"
     config.train.steps = 1000

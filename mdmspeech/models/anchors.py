@@ -79,10 +79,10 @@ class PacedAnchors(nn.Module):
         heads = self.width // self.head_dim
         self.layers = [LlamaBlock(heads, heads, self.head_dim, ffn) for _ in self.lookahead]
         self.norm = RMSNorm(1e-6)
-        self.duration_in = nn.Dense(self.width)
-        self.duration_out = nn.Dense(1)
-        self.inside = nn.Dense(self.width)
-        self.join = nn.Dense(self.width)
+        self.duration_in = Linear(self.width)
+        self.duration_out = Linear(1)
+        self.inside = Linear(self.width)
+        self.join = Linear(self.width)
 
     def __call__(self, symbols_BM: jax.Array, valid_BM: jax.Array, durations_BM: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
         """(cond [B, L, D] placed by the given durations, predicted log-durations [B, M])."""

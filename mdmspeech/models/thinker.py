@@ -157,6 +157,12 @@ class Thinker(nn.Module):
         x_BTD, cache = self.layers(x_BTD, mask_BTS, rope, cache, write_at_B)
         return self.norm(x_BTD), cache
 
+    def output_matrix(self) -> jax.Array:
+        """[D, V]: `logits(h)` is h times this. For loops over parts of a sequence: over several devices the matrix is gathered once, before the loop."""
+        config = self.config
+        matrix = self.embedding.embedding.T if config.tie_embeddings else self.output.variables["params"]["kernel"]
+        return constrain(matrix, "none", "vocab")
+
     def logits(self, hidden_BTD: jax.Array) -> jax.Array:
         """Final hidden states -> next-token logits [B, T, V], float32."""
         out = hidden_BTD @ constrain(self.embedding.embedding, "vocab", "none").T if self.config.tie_embeddings else self.output(hidden_BTD)

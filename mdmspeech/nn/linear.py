@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mdmspeech.nn.partition import on_one_device
+
 
 class Linear(nn.Module):
     """y = x W + b, plus (alpha / rank) (x A) B if `rank` > 0. Parameters: kernel, bias; lora_a [in, rank], lora_b [rank, out].
@@ -20,7 +22,11 @@ class Linear(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         dtype = jnp.promote_types(x.dtype, kernel.dtype)
-        x = x.astype(dtype)
+        lead, x = x.shape[:-1], x.astype(dtype)
+        if on_one_device():
+            # XLA's CPU compiler is 1.8 times slower on the gradient of a gated MLP whose products contract over two axes (batch, length)
+            # than over one. Over several devices the axes stay apart, because the batch is what is split.
+            x = x.reshape(-1, x.shape[-1])
         y = x @ kernel.astype(dtype)
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
@@ -29,4 +35,4 @@ class Linear(nn.Module):
             down = self.param("lora_a", nn.initializers.lecun_normal(), (x.shape[-1], self.rank))
             up = self.param("lora_b", nn.initializers.zeros_init(), (self.rank, self.features))
             y = y + (x @ down.astype(dtype)) @ (up * (self.alpha / self.rank)).astype(dtype)
-        return y
+        return y.reshape(*lead, self.features)

@@ -38,14 +38,20 @@ def spec(*logical: str, shape: Sequence[int] | None = None, sizes: Mapping[str, 
     return PartitionSpec(*[axes if axes else None for axes in mapped])
 
 
+def on_one_device() -> bool:
+    """Whether the mesh in context is of one device, or there is none."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return mesh.empty or mesh.size == 1
+
+
 def constrain(x: jax.Array, *logical: str) -> jax.Array:
     """`x`, told to the compiler to lie as its logical axes say on the mesh in context (`jax.set_mesh`); unchanged without one.
 
     Without such marks the compiler may split activations along the axis their parameters are split on, and move activations instead of parameters.
     """
-    mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if on_one_device():
         return x
+    mesh = jax.sharding.get_abstract_mesh()
     return jax.lax.with_sharding_constraint(x, spec(*logical, shape=x.shape, sizes=mesh.shape))
 
 

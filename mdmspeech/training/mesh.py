@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding
 
 from mdmspeech.errors import UserError
@@ -45,8 +46,10 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
     needed = data * fsdp * tensor
     if needed > len(devices):
         raise UserError(f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {needed} devices; {len(devices)} found")
-    # Auto axes: `jax.make_mesh` defaults to Explicit ones, under which Linen's initialisers fail.
-    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3, devices=devices[:needed])
+    # Auto axes: under Explicit ones Linen's initialisers fail.
+    # An axis may take part of a side of a TPU's torus, where the shape asks for it.
+    laid_out = mesh_utils.create_device_mesh((data, fsdp, tensor), devices[:needed], allow_split_physical_axes=True)
+    return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def data_shards(mesh: Mesh) -> int:

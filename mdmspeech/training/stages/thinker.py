@@ -21,6 +21,7 @@ from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import masks
+from mdmspeech.nn.partition import constrain
 from mdmspeech.training.task import Params, Task
 
 STACK = 5  # encoder states a speech vector: 10 vectors a second
@@ -39,7 +40,7 @@ class SpeechToTextTask(Task):
       chunk: positions whose logits are computed at a time.
     """
 
-    name, unit, held_out = "speech_to_text", "tokens", "test"
+    name, unit, held_out = "speech_to_text", "tokens", "val"
     weights = {"loss": 1.0}
 
     def __init__(
@@ -115,7 +116,8 @@ class SpeechToTextTask(Task):
         heard = jnp.take_along_axis(vectors.astype(typed.dtype), jnp.maximum(speech, 0)[..., None], axis=1)
         x = jnp.where((speech >= 0)[..., None], heard, typed)
         hidden, _ = apply("states", x, batch["position"], masks.causal(x.shape[1], segment_BT=batch["segment"]))
-        project = lambda part: apply("logits", part)
+        matrix_DV = apply("output_matrix")
+        project = lambda part: constrain(jnp.matmul(part, matrix_DV, preferred_element_type=jnp.float32), "batch", "length", "vocab")
         return objective.projected_cross_entropy(hidden, project, batch["target"], batch["weight"], **self._loss)
 
     def hear(self, adaptor, encoder, batch):
