@@ -149,7 +149,8 @@ class _Run:
 
     def go(self) -> TrainState:
         """The loop; always leaves saved checkpoints on disk and threads ended."""
-        feed = Feed(self.data, self.put, self.task.count, self.train.prefetch)
+        parts = distributed.share()[1]  # the rate is that of all processes, whose parts are much alike
+        feed = Feed(self.data, self.put, lambda batch: self.task.count(batch) * parts, self.train.prefetch)
         try:
             return self._go(feed)
         finally:
