@@ -85,14 +85,14 @@ def _list(args: argparse.Namespace) -> int:
     jobs = []
     for entry in load_config(args.list):
         planned = _Lazy(entry)
-        for topology in map(parse, entry.topologies):
+        for rank, topology in enumerate(map(parse, entry.topologies)):
             key = tables.key_of(planned.digest, entry.what, entry.rows, topology.name)
-            jobs.append(
-                (key, f"{planned.name} on {topology.slice_name}", lambda planned=planned, topology=topology: planned.plan(topology))
-            )
-    plans, refused = tables.run(jobs, cache, code)
-    tables.write(plans, refused, Path(args.out))
-    print(f"wrote {args.out}.md, .json and .png: {len(plans)} plans, {len(refused)} refused")
+            make = lambda planned=planned, topology=topology: planned.plan(topology)
+            jobs.append((rank, (key, f"{planned.name} on {topology.slice_name}", make)))
+    # The first slice of every configuration, then the second of every, ...: what is stopped early has something of everything.
+    in_turn = [job for _, job in sorted(jobs, key=lambda item: item[0])]
+    tables.run(in_turn, cache, code, done=lambda *found: tables.write(*found, Path(args.out)))
+    print(f"wrote {args.out}.md, .json and .png")
     return 0
 
 

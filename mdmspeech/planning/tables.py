@@ -91,35 +91,43 @@ def run(
     cache: Cache,
     code: str = "",
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
-) -> tuple[list[Plan], list[str]]:
-    """Does the jobs (key, label, how to make the plan) that the cache lacks; returns (plans, refusals). code: see `Cache.get`."""
+    done: Callable[[list[Plan], list[str], int], None] = lambda plans, refused, missing: None,
+) -> None:
+    """Does the jobs (key, label, how to make the plan) that the cache lacks. code: see `Cache.get`.
+
+    done: told the plans, the refusals and how many plans are missing: at the start, and after each plan.
+    """
     jobs = list(jobs)
-    missing = sum(cache.get(key, code) is None for key, _, _ in jobs)
+    known = {key: cache.get(key, code) for key, _, _ in jobs}
+
+    def tell() -> int:
+        plans = [plan for plan in known.values() if isinstance(plan, Plan)]
+        refused = [f"{label}: {known[key]}" for key, label, _ in jobs if isinstance(known[key], str)]
+        missing = sum(plan is None for plan in known.values())
+        done(plans, refused, missing)
+        return missing
+
+    missing = tell()
     say(f"{len(jobs)} plans, {len(jobs) - missing} of them kept from before")
-    plans: list[Plan] = []
-    refused: list[str] = []
     began, made = time.monotonic(), 0
     for key, label, make in jobs:
-        known = cache.get(key, code)
-        if known is None:
-            try:
-                known = make()
-            except UserError as error:
-                known = str(error)
-            cache.put(key, known, code or code_digest())
-            made += 1
-            left = (time.monotonic() - began) / made * (missing - made)
-            verdict = known if isinstance(known, str) else report.table([known]).splitlines()[1]
-            say(f"{made}/{missing}  {label}: {verdict}  left {clock(left)}")
-        if isinstance(known, str):
-            refused.append(f"{label}: {known}")
-        else:
-            plans.append(known)
-    return plans, refused
+        if known[key] is not None:
+            continue
+        plan: Plan | str
+        try:
+            plan = make()
+        except UserError as error:
+            plan = str(error)
+        known[key] = plan
+        cache.put(key, plan, code or code_digest())
+        made += 1
+        left = tell()
+        verdict = plan if isinstance(plan, str) else report.table([plan]).splitlines()[1]
+        say(f"{made}/{missing}  {label}: {verdict}  left {clock((time.monotonic() - began) / made * left)}")
 
 
-def write(plans: list[Plan], refused: list[str], out: Path) -> None:
-    """`out`.md, `out`.json and `out`.png."""
+def write(plans: list[Plan], refused: list[str], missing: int, out: Path) -> None:
+    """`out`.md, `out`.json and `out`.png. missing: plans of the list that are still to be made."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     out.with_suffix(".json").write_text(json.dumps([plan.to_json() for plan in plans], indent=1) + "\n")
@@ -134,11 +142,12 @@ def write(plans: list[Plan], refused: list[str], out: Path) -> None:
         "times are estimates from the counts of the compiled program, and were measured on no TPU. The batch a data-parallel device is the same on all slices.",
         "mesh: data/fsdp/tensor. fits: yes = with 10% of the memory free, tight = compiles with less, no = out of memory. Ranges: no overlap - perfect overlap.",
         f"Compiling took {min(seconds):.0f} to {max(seconds):.0f} s a plan, {sum(seconds) / 60:.0f} min together." if seconds else "",
+        f"{missing} plans of the list are still to be made: `make plan` goes on." if missing else "",
         "Assumed:\n" + "\n".join(f"- {line}" for line in report.ASSUMPTIONS),
         f"![weak scaling]({out.with_suffix('.png').name})" if training else "",
     ]
     for name in sorted({plan.name for plan in plans}):
-        mine = [plan for plan in plans if plan.name == name]
+        mine = sorted((p for p in plans if p.name == name), key=lambda p: (p.what, p.slice_name.split("-")[0], p.chips))
         parts += [f"## {name}", report.markdown(mine)]
         advice = [f"- {plan.slice_name}: {'; '.join(plan.advice)}" for plan in mine if plan.advice]
         parts += ["What would make the others fit:\n" + "\n".join(advice)] if advice else []

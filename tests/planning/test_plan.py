@@ -194,20 +194,31 @@ def test_a_list_resumes(tmp_path, whole):
 
         return tables.key_of(name), name, make
 
-    path = tmp_path / "plans.jsonl"
-    plans, refused = tables.run([job("a"), job("b", fail=True)], tables.Cache(path), "code1", said.append)
+    path, told = tmp_path / "plans.jsonl", []
+
+    def run(jobs, code):
+        tables.run(jobs, tables.Cache(path), code, said.append, lambda *found: told.append(found))
+        return told[-1]
+
+    plans, refused, missing = run([job("a"), job("b", fail=True)], "code1")
     assert [p.name for p in plans] == ["a"] and refused == ["b: no such mesh"] and made == ["a", "b"]
+    assert [t[2] for t in told] == [2, 1, 0] and missing == 0, "told at the start and after each plan"
     assert "left" in said[-1]
     path.write_text(path.read_text() + '{"key": "cut sh')
-    plans, refused = tables.run([job("a"), job("b"), job("c")], tables.Cache(path), "code1", said.append)
+    plans, refused, _ = run([job("a"), job("b"), job("c")], "code1")
     assert made == ["a", "b", "c"] and [p.name for p in plans] == ["a", "c"] and len(refused) == 1
-    tables.run([job("a")], tables.Cache(path), "code2", said.append)
+    run([job("a")], "code2")
     assert made[-1] == "a", "other code: made anew"
-    tables.run([job("c")], tables.Cache(path), "", said.append)
+    run([job("c")], "")
     assert made[-1] == "a", "any code will do"
-    tables.write(plans, refused, tmp_path / "out" / "plan")
+    tables.write(plans, refused, 3, tmp_path / "out" / "plan")
     page = (tmp_path / "out" / "plan.md").read_text()
-    assert "## a" in page and "| a | v5e-4 | 4 | 4/1/1 |" in page and "b: no such mesh" in page
+    assert (
+        "## a" in page
+        and "| a | v5e-4 | 4 | 4/1/1 |" in page
+        and "b: no such mesh" in page
+        and "3 plans of the list are still to be made" in page
+    )
     assert len(json.loads((tmp_path / "out" / "plan.json").read_text())) == 2
     assert (tmp_path / "out" / "plan.png").stat().st_size > 10_000
 
