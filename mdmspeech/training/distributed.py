@@ -218,7 +218,11 @@ def _where(coordinator: str, processes: int, process: int) -> dict[str, Any] | N
 
 def _on_tpu_hosts() -> bool:
     """Whether this is a TPU VM that may be one of several. JAX sets TPU_SKIP_MDS_QUERY where it finds no chip."""
-    if getattr(jax.config, "jax_platforms", None) == "cpu" or "TPU_SKIP_MDS_QUERY" in os.environ or importlib.util.find_spec("libtpu") is None:
+    if (
+        getattr(jax.config, "jax_platforms", None) == "cpu"
+        or "TPU_SKIP_MDS_QUERY" in os.environ
+        or importlib.util.find_spec("libtpu") is None
+    ):
         return False
     workers = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES"))
     return workers is None or "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
