@@ -18,7 +18,7 @@ HOURS ?=
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: killtest multihost-test help demo demo-check test test-full lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)

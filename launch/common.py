@@ -147,8 +147,9 @@ def supervised(command: str, forward: bool) -> str:
     if not forward:
         return f"stopped=; trap 'stopped=1' TERM; {command}; code=$?; [ -z \"$stopped\" ] || code={STOPPED}; (exit $code)"
     pass_on = "trap 'stopped=1; kill -TERM \"$child\" 2>/dev/null' TERM"
-    # The signal ends the first wait, so that there is a second one.
-    wait = f'child=$!; wait "$child"; code=$?; if [ -n "$stopped" ]; then wait "$child"; code={STOPPED}; fi; (exit $code)'
+    # A signal may come before `child` is set: then it is passed on here. One that comes later ends the first wait, so that there is a second one.
+    late = 'if [ -n "$stopped" ]; then kill -TERM "$child" 2>/dev/null; fi'
+    wait = f'child=$!; {late}; wait "$child"; code=$?; if [ -n "$stopped" ]; then wait "$child"; code={STOPPED}; fi; (exit $code)'
     return f"stopped=; {pass_on}; {command} & {wait}"
 
 

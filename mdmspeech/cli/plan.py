@@ -91,7 +91,7 @@ def _list(args: argparse.Namespace) -> int:
             jobs.append((rank, (key, f"{planned.name} on {topology.slice_name}", make)))
     # The first slice of every configuration, then the second of every, ...: what is stopped early has something of everything.
     in_turn = [job for _, job in sorted(jobs, key=lambda item: item[0])]
-    tables.run(in_turn, cache, code, done=lambda *found: tables.write(*found, Path(args.out)))
+    tables.run(in_turn, cache, code, done=lambda plans, refused, missing: tables.write(plans, refused, missing, Path(args.out)))
     print(f"wrote {args.out}.md, .json and .png")
     return 0
 

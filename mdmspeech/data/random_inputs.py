@@ -1,5 +1,7 @@
 """What `random_source` has for the Talker and the Thinker, for the other stages: recordings for the codec, encoder states for the adaptors."""
 
+from typing import Any
+
 import numpy as np
 
 from mdmspeech.data.random_source import RandomSpeech, random_text
@@ -34,7 +36,7 @@ class RandomStates:
         self._width, self._seed = width, seed
         rng = np.random.default_rng((seed, 5))
         texts = [random_text(rng, 5.0) for _ in range(count)]
-        self.records = [{"id": f"random-{i}", "text": text, "answer": "", "states": 25 + 3 * len(text)} for i, text in enumerate(texts)]
+        self.records: list[dict[str, Any]] = [{"id": f"random-{i}", "text": text, "answer": "", "states": 25 + 3 * len(text)} for i, text in enumerate(texts)]
 
     def __len__(self) -> int:
         return len(self.records)

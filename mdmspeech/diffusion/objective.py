@@ -8,6 +8,7 @@ the output projection, the widest product of a small Talker, runs on them alone.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def projected_cross_entropy(
         hit = (picked >= jax.lax.stop_gradient(logits_BCV.max(axis=-1))).astype(jnp.float32)
         return (*weighted_sum(loss, weight_BC), *weighted_sum(hit, (weight_BC > 0).astype(jnp.float32)))
 
-    def add(carry: tuple[jax.Array, ...], item: tuple[jax.Array, ...]) -> tuple[tuple[jax.Array, ...], None]:
+    def add(carry: Any, item: Any) -> tuple[Any, None]:
         return tuple(a + b for a, b in zip(carry, part(*item), strict=True)), None
 
     items = (chunks(hidden_BLD), chunks(_in_range(targets_BL, weight_BL)), chunks(weight_BL))

@@ -83,13 +83,7 @@ def versions() -> dict[str, str]:
 
 def slice_mesh(topology: Topology, sizes: dict[str, int]) -> Mesh:
     """The mesh that training makes of the slice's devices. UserError if they cannot be arranged so."""
-    try:
-        return make_mesh(**sizes, devices=topology.devices())
-    except NotImplementedError as error:
-        shape = "x".join(map(str, topology.shape))
-        raise UserError(
-            f"mesh {describe(sizes)} cannot be laid on the torus {shape}: each axis must be a product of some of its sides"
-        ) from error
+    return make_mesh(**sizes, devices=topology.devices())
 
 
 def make_plan(

@@ -48,7 +48,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[
         raise UserError(f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {needed} devices; {len(devices)} found")
     # Auto axes: under Explicit ones Linen's initialisers fail.
     # An axis may take part of a side of a TPU's torus, where the shape asks for it.
-    laid_out = mesh_utils.create_device_mesh((data, fsdp, tensor), devices[:needed], allow_split_physical_axes=True)
+    try:
+        laid_out = mesh_utils.create_device_mesh((data, fsdp, tensor), devices[:needed], allow_split_physical_axes=True)
+    except (AssertionError, NotImplementedError) as error:
+        raise UserError(
+            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} cannot be laid on a torus of {len(devices)} devices: use all of them"
+        ) from error
     return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * 3)
 
 

@@ -1,11 +1,12 @@
 """All that a training run carries from step to step, as one pytree."""
 
 from typing import Any
+from typing import cast as cast_to
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 
 from mdmspeech.training.mesh import param_shardings, put_whole
 from mdmspeech.training.optim import Optimizer
@@ -45,7 +46,7 @@ def with_params(state: TrainState, params: Any) -> TrainState:
     def put(was: jax.Array, now: Any) -> jax.Array:
         if was.shape != now.shape:
             raise ValueError(f"parameter of shape {now.shape} where {was.shape} was expected")
-        return now if now is was else put_whole(now.astype(was.dtype), was.sharding)
+        return now if now is was else put_whole(now.astype(was.dtype), cast_to(NamedSharding, was.sharding))
 
     params = jax.tree.map(put, state.params, params)
     # A real copy: params and ema must not share buffers, since the whole state is donated at each step.

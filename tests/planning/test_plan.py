@@ -160,8 +160,9 @@ def test_mesh_words():
 def test_meshes_and_batches_that_do_not_divide():
     with pytest.raises(UserError, match="does not divide into 4 data-parallel devices"):
         planned().plan(SLICE, dict(data=4, fsdp=1, tensor=1), rows=6)
-    with pytest.raises(UserError, match="cannot be laid on the torus"):
-        slice_mesh(parse("v5p:8x8x8"), dict(data=4, fsdp=32, tensor=4))
+    with pytest.raises(UserError, match="cannot be laid on a torus of 16 devices: use all"):
+        slice_mesh(parse("v5p:2x2x4"), dict(data=3, fsdp=1, tensor=1))
+    assert dict(slice_mesh(parse("v5p:8x8x8"), dict(data=4, fsdp=32, tensor=4)).shape) == dict(data=4, fsdp=32, tensor=4), "parts of sides"
     with pytest.raises(UserError, match="plan one of train, decode"):
         planned(what="sing")
     with pytest.raises(UserError, match="trains no Talker"):

@@ -16,16 +16,21 @@ def test_the_default_takes_all_devices_with_auto_axes():
     assert "data 8" in describe(mesh) and "one device" in describe(make_mesh(data=1))
 
 
-@pytest.mark.parametrize(("sizes", "message"), [(dict(data=3, fsdp=4), "needs 12 devices; 8"), (dict(tensor=2), "tensor")])
-def test_meshes_that_cannot_be_are_refused(sizes, message):
-    with pytest.raises(UserError, match=message):
-        make_mesh(**sizes)
+def test_a_mesh_of_more_devices_than_there_are_is_refused():
+    with pytest.raises(UserError, match="needs 24 devices; 8"):
+        make_mesh(data=3, fsdp=4, tensor=2)
 
 
 def test_two_dimensions_never_share_a_mesh_axis():
     assert spec("batch", "none") == PartitionSpec(("data", "fsdp"), None)
     with pytest.raises(ValueError, match="twice"):
-        spec("batch", "shard")
+        spec("batch", "embed")
+
+
+def test_what_devices_do_not_divide_stays_whole():
+    sizes = dict(make_mesh(2, 2, 2).shape)
+    assert spec("embed", "heads", shape=(6, 9), sizes=sizes) == PartitionSpec(("fsdp",), None)
+    assert spec("batch", "none", shape=(6, 4), sizes=sizes) == PartitionSpec(None, None)
 
 
 def test_big_arrays_are_split_on_their_largest_divisible_axis():

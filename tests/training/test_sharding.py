@@ -96,7 +96,7 @@ def test_the_optimiser_state_lies_like_its_parameters_and_frozen_parts_have_none
     optimizer = make_optimizer(base().optim, 8, jax.eval_shape(task.init, jax.random.key(0)), task.optimizer)
     state = abstract_state(task.init, optimizer, jax.random.key(0), False, mesh)
     by_shape = {}
-    for path, leaf in jax.tree_util.tree_leaves_with_path(state.opt_state):
+    for leaf in jax.tree.leaves(state.opt_state):
         by_shape.setdefault(leaf.shape, set()).add(str(leaf.sharding.spec))
     for leaf in jax.tree.leaves(state.params):
         assert str(leaf.sharding.spec) in by_shape[leaf.shape]

@@ -180,7 +180,8 @@ def _chat(config: ConfigDict, loaders: Loaders):
     from mdmspeech.data.conversations import Conversations
     from mdmspeech.data.random_source import byte_tokenizer
 
-    read = _named(config, "tokenizer", loaders.tokenizer and (lambda path, _: loaders.tokenizer(path)), None)
+    load = loaders.tokenizer
+    read = _named(config, "tokenizer", load and (lambda path, _: load(path)), None)
     return Conversations(read() if read else byte_tokenizer(), config.prompt.system, tuple(tuple(pair) for pair in config.prompt.examples))
 
 
@@ -207,7 +208,7 @@ def _hearing(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     if config.mode == "ctc":
         from mdmspeech.models.spelling_adaptor import SpellingConfig, encode_text
 
-        texts = dict(ids_per_second=24, ids_more=0)
+        texts: dict[str, Any] = dict(ids_per_second=24, ids_more=0)
         pipeline = partial(batches, encode_text=encode_text, **texts)
         return SpellingTask(SpellingConfig(**config.adaptor), pipeline, sizes=dict(batch=config.data.batch, **texts))
     if config.mode != "attention":

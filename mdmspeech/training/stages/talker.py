@@ -96,7 +96,7 @@ class TalkerTask(Task):
         if all(loaders[name] is None for name in abstract):
             return None
         fresh = lambda name: jax.jit(lambda key: self.init_frozen(key)[name])(jax.random.key(0))
-        return {name: loaders[name]() if loaders[name] else fresh(name) for name in abstract}
+        return {name: load() if (load := loaders[name]) else fresh(name) for name in abstract}
 
     # ---- Batches ------------------------------------------------------------------------------------------------------------
 
@@ -136,6 +136,7 @@ class TalkerTask(Task):
 
     def _read(self, thinker, batch):
         """Text features [B, N, 2 D_thinker]: [Emb(y); h], h the state of the position that has consumed y."""
+        assert self.thinker is not None
         causal = masks.causal(batch["text"].shape[1], segment_BT=batch["text_segment"])
         embedded = self.thinker.apply({"params": thinker}, batch["text"], method="embed")
         states, _ = self.thinker.apply({"params": thinker}, embedded, batch["text_position"], causal, method="states")

@@ -61,7 +61,7 @@ class SpeechToTextTask(Task):
         self.encoder, self.thinker = SpeechEncoder(encoder), Thinker(thinker)
         self.adaptor = StackAdaptor(thinker.dim, STACK, hidden)
         self._pipeline, self._sizes, self._load = pipeline, sizes, load or {}
-        self._loss = dict(chunk=chunk, label_smoothing=label_smoothing, z_loss=z_loss)
+        self._loss: dict[str, Any] = dict(chunk=chunk, label_smoothing=label_smoothing, z_loss=z_loss)
 
     # ---- Parameters ---------------------------------------------------------------------------------------------------------
 
