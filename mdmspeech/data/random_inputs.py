@@ -36,7 +36,9 @@ class RandomStates:
         self._width, self._seed = width, seed
         rng = np.random.default_rng((seed, 5))
         texts = [random_text(rng, 5.0) for _ in range(count)]
-        self.records: list[dict[str, Any]] = [{"id": f"random-{i}", "text": text, "answer": "", "states": 25 + 3 * len(text)} for i, text in enumerate(texts)]
+        self.records: list[dict[str, Any]] = [
+            {"id": f"random-{i}", "text": text, "answer": "", "states": 25 + 3 * len(text)} for i, text in enumerate(texts)
+        ]
 
     def __len__(self) -> int:
         return len(self.records)
