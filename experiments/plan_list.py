@@ -15,14 +15,15 @@ LARGE = {"thinker": 2, "talker": 8, "talker_isd": 4}
 
 
 def get_config():
-    entries = [
+    entries = []
+    for size in ("8b", "1b", "06b"):
+        entries += [Entry(f"experiments/{stage}_{size}.py", SLICES, rows=rows) for stage, rows in LARGE.items()]
+        # One block of four steps, one utterance on one chip: what a listener waits for.
+        entries.append(Entry(f"experiments/talker_{size}.py", ("v5e:1x1", "v5p:1x1x1", "v6e:1x1"), rows=1, what="decode"))
+    entries += [
         Entry("experiments/compact_talker.py", SLICES, rows=16),
         Entry("experiments/compact_talker_isd.py", SLICES, rows=16),
         Entry("experiments/compact_hearing.py", ("v5e-16", "v5p-8", "v6e-16"), rows=8),
         Entry("experiments/compact_codec.py", ("v5e-16", "v5p-8", "v6e-16"), rows=8),
     ]
-    for size in ("06b", "1b", "8b"):
-        entries += [Entry(f"experiments/{stage}_{size}.py", SLICES, rows=rows) for stage, rows in LARGE.items()]
-        # One block of four steps, one utterance on one chip: what a listener waits for.
-        entries.append(Entry(f"experiments/talker_{size}.py", ("v5e:1x1", "v5p:1x1x1", "v6e:1x1"), rows=1, what="decode"))
     return entries
