@@ -11,10 +11,10 @@ def get_config(argument: str = ""):
     config.init_from = "compact"
     config.data.parts = ("own",)  # `make train-own NAME=...` sets it
     config.data.batch = 8
-    config.train.steps = 120
+    config.train.steps = 60
     config.train.log_every = 10
-    config.train.eval_every = 40
-    config.train.save_every = 40
-    config.optim.lr = 5e-4
+    config.train.eval_every = 20
+    config.train.save_every = 20
+    config.optim.lr = 2e-4
     config.optim.warmup = 10
     return local.switch(config, argument)

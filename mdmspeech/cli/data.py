@@ -33,7 +33,7 @@ def run(args: argparse.Namespace) -> None:
     if args.manifest:
         from mdmspeech.cli.own import take_in
 
-        take_in(args.manifest, args.name, args.root, args.codec or "compact")
+        take_in(args.manifest, args.name, args.root, args.codec)
         return
     if args.phones:
         from mdmspeech.cli.own import write_phones

@@ -6,13 +6,13 @@ from typing import Any
 
 from mdmspeech.errors import UserError
 
-ALIGNER, EXPECTS = "aligner", "compact"  # releases: the phone reader, and the Talker whose duration head tells what to expect
+ALIGNER, BASE = "aligner", "compact"  # releases: the phone reader; the Talker that tells how long sounds last, and says the texts
 FEW_MINUTES = 5.0  # with less, a voice is hardly learnt
 _SHOWN = 10  # of the recordings that were left out
 
 
-def take_in(manifest: str, name: str, root: str | None, codec: str) -> None:
-    """Does it, and prints what came of it."""
+def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> None:
+    """Does it, and prints what came of it. codec: whose tokens; None: those with which the shipped Talker says the texts, see `data.own`."""
     from mdmspeech.data.build import PART_NAMES
     from mdmspeech.data.own import import_own
     from mdmspeech.data.store import data_root
@@ -22,9 +22,10 @@ def take_in(manifest: str, name: str, root: str | None, codec: str) -> None:
     if not name.replace("-", "_").isidentifier() or name in PART_NAMES:
         raise UserError(f"--name {name}: use letters, digits, - and _, and none of the corpus's own names ({', '.join(PART_NAMES)})")
     folder = data_root(root) / "raw" / name
-    version = hashlib.sha256(b"".join((find_release(r) / CONFIG).read_bytes() for r in (ALIGNER, EXPECTS))).hexdigest()[:12]
-    done = import_own(manifest, folder, make_aligner, pronounce_text, aligned_by=version)
-    tokens = _tokens(name, root, codec)
+    version = hashlib.sha256(b"".join((find_release(r) / CONFIG).read_bytes() for r in (ALIGNER, BASE))).hexdigest()[:12]
+    speaker = None if codec else make_speaker
+    done = import_own(manifest, folder, make_aligner, pronounce_text, speaker=speaker, aligned_by=f"{version} {codec or ''}")
+    tokens = _tokens(name, root, codec or BASE)
     print(f"{name}: {done.recordings} recordings, {done.minutes:.1f} minutes, {done.held_out} of them held out; {tokens} speech tokens")
     if done.left_out:
         print(f"{len(done.left_out)} left out (all of them: {folder / 'left_out.txt'}):")
@@ -43,9 +44,21 @@ def make_aligner():
 
     encoder = load_speech_encoder()
     reader: Any = load_release(ALIGNER).part("aligner")
-    talker: Any = load_release(EXPECTS).part("talker")
+    talker: Any = load_release(BASE).part("talker")
     pauses = pause_symbols(pronouncer().symbols)
     return alignment.make_aligner((encoder.config, encoder.params), (reader.config, reader.params), (talker.config, talker.params), pauses)
+
+
+def make_speaker():
+    """The function that says symbols at given durations, by the shipped Talker."""
+    from mdmspeech.codec.compact.bound import CompactCodec
+    from mdmspeech.inference.voice import Voice
+    from mdmspeech.interop.release import load_release
+
+    release = load_release(BASE)
+    codec: Any = release.part("codec")
+    talker: Any = release.part("talker")
+    return Voice(talker.config, talker.params, CompactCodec(codec.config, codec.params), silence=release.silence).tokens_at
 
 
 def write_phones(root: str | None, sentences: int) -> int:

@@ -26,6 +26,7 @@ def codec_crops(
 ):
     """Iterator of batches: audio int16 [B, tokens*token_samples], valid bool [B, tokens], phone int32 [B, 2*tokens], f0, voiced [B, 4*tokens].
 
+    Records that bring speech tokens of their own (`tokens`, see `data.own`) add tokens int32 [B, tokens].
     A short recording is placed at the start of its crop and padded with silence; `valid` tells which tokens hold speech. batch: rows of all hosts
     together, of which `shard` (number, count) gets its part.
     """
@@ -47,7 +48,7 @@ def crop(record: dict, rng: np.random.Generator | None, tokens: int, token_sampl
     wave = np.zeros(tokens * token_samples, np.int16)
     wave[: len(part)] = part
     f0, voiced = _pitch(record, first * 4, tokens * 4)
-    return {
+    out = {
         "id": str(record["id"]),
         "audio": wave,
         "valid": np.arange(tokens) < -(-len(part) // token_samples),
@@ -55,6 +56,10 @@ def crop(record: dict, rng: np.random.Generator | None, tokens: int, token_sampl
         "f0": f0,
         "voiced": voiced,
     }
+    if "tokens" in record:
+        ids = np.asarray(record["tokens"], np.int32)[first : first + tokens]
+        out["tokens"] = np.pad(ids, (0, tokens - len(ids)))
+    return out
 
 
 def _phones(record: dict, first: int, tokens: int, token_seconds: float, phones: int) -> np.ndarray:

@@ -1,7 +1,9 @@
 """A user's own recordings -> one part of the raw store: read, checked line by line, pronounced, aligned, trimmed, levelled, split.
 
 A record is then like one of our synthesiser's (`text`, `symbols`, `frames` in 25 ms units, `f0` at 100 Hz, audio at 24 kHz), so that everything that trains
-on those trains on these. A line that cannot be used is kept in the store as a failed record with its reason, and listed in `left_out.txt`.
+on those trains on these. Where a trained Talker is given it also says each text at the recording's own durations, and these `tokens` are the record's: a
+codec trained on one voice hears others badly, and the Talker's tokens beside the recording tell its decoder how the same sounds are in the new voice (as
+parallel recordings do in voice conversion; Stylianou et al. 1998). A line that cannot be used is kept in the store as a failed record with its reason, and listed in `left_out.txt`.
 
 Lines are done in shards named after their contents: run it again and only lines that are new or changed are done.
 """
@@ -28,6 +30,7 @@ from mdmspeech.text.normalise import normalise
 from mdmspeech.text.pronounce import Spoken
 
 RATE = 24_000  # Hz, of the store
+TOKEN = 0.04  # seconds
 HEARD_RATE = 16_000  # Hz, of what the aligner hears
 HELD_OUT = 0.05  # of the lines that do not say their split
 LEAST_HELD_OUT = 2
@@ -41,6 +44,7 @@ _BRIDGE = 25  # frames: shorter unvoiced gaps have an F0, as in our synthesiser'
 _FIELDS = ("voice", "family")  # of a line that go into its record as they are
 
 Aligner = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Alignment | None]]
+Speaker = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[np.ndarray]]  # symbols [M], durations [M] in tokens -> tokens [L]
 Row = dict[str, Any]
 
 
@@ -60,14 +64,17 @@ def import_own(
     aligner: Callable[[], Aligner],
     pronounce: Callable[[str], Spoken],
     *,
+    speaker: Callable[[], Speaker] | None = None,
     aligned_by: str = "",
     max_seconds: float = LONGEST,
 ) -> Imported:
     """Reads a JSONL manifest (see `data.imports`) into the raw part `folder`; lines that are in it already, unchanged, are kept.
 
     Args:
-      aligner: makes the function of `training.alignment.make_aligner`; not called when nothing is new. aligned_by: its version: another one aligns all again.
+      aligner: makes the function of `training.alignment.make_aligner`; not called when nothing is new. aligned_by: its version, and the
+        speaker's: another one makes all again.
       pronounce: written words (normalised) -> symbols.
+      speaker: makes the function that gives the records' tokens (`inference.voice.Voice.tokens_at`); None leaves them to a codec.
 
     Raises:
       UserError: no manifest, an empty one, or none of its recordings can be used.
@@ -81,11 +88,12 @@ def import_own(
         store.remove_shard(folder, name)
     done = set(store.shard_names(folder))
     with tqdm.tqdm(total=len(rows), initial=sum(len(shards[n]) for n in done), desc=folder.name, unit="utt", mininterval=2.0) as bar:
-        align = None
+        align, speak = None, None
         for name, chunk in shards.items():
             if name not in done:
                 align = align or aligner()
-                store.write_shard(folder, name, _make(lines, chunk, align, pronounce))
+                speak = speak or (speaker and speaker())
+                store.write_shard(folder, name, _spoken(_make(lines, chunk, align, pronounce), speak))
                 bar.update(len(chunk))
     return _summary(folder)
 
@@ -142,6 +150,18 @@ def _make(lines: UserRecordings, rows: Sequence[Row], align: Aligner, pronounce)
     for at, wave, alignment in zip(waiting, waves, heard, strict=True):
         found[at] = _finish(found[at][0], wave, alignment)
     return found
+
+
+def _spoken(recordings: list[tuple[store.Record, np.ndarray]], speak: Speaker | None) -> list[tuple[store.Record, np.ndarray]]:
+    """The same with each good record's tokens."""
+    good = [record for record, _ in recordings if "error" not in record]
+    if speak and good:
+        durations = [np.array(record["frames"]) * (UNIT / TOKEN) for record in good]
+        for row in durations:
+            row[-1] += np.ceil(row.sum() - 1e-6) - row.sum()  # whole tokens: the last silence takes the rest
+        for record, tokens in zip(good, speak([np.array(record["symbols"]) for record in good], durations), strict=True):
+            record["tokens"] = tokens.tolist()
+    return recordings
 
 
 def _finish(record: store.Record, wave_N: np.ndarray, alignment: Alignment | None) -> tuple[store.Record, np.ndarray]:

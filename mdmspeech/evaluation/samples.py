@@ -56,7 +56,7 @@ def _codec(config: ConfigDict, root: str | Path | None) -> Show:
     def run(params, step: int, outdir: Path) -> dict[str, float]:
         codec = CompactCodec(CompactCodecConfig(**config.codec), params)
         waves = [wave_of(record) for record in records]
-        tokens = codec.encode(waves)
+        tokens = [np.asarray(record["tokens"]) for record in records] if "tokens" in records[0] else codec.encode(waves)
         for number, (record, wave, again) in enumerate(zip(records, waves, codec.decode(tokens), strict=True)):
             save_wave(outdir / f"{number}_original.wav", wave, codec.sample_rate)
             save_wave(outdir / f"{number}_resynthesis.wav", again, codec.sample_rate)

@@ -108,6 +108,12 @@ class Voice:
         timeline = {"talker": talker, "codec": total - talker}
         return [self.speech(*row, timeline, total) for row in zip(texts, read, joined, waves, strict=True)]
 
+    def tokens_at(self, symbols: Sequence[np.ndarray], durations: Sequence[np.ndarray], steps: int = 4) -> list[np.ndarray]:
+        """Speech tokens int32 [L] of symbols [M] spoken at given durations (speech tokens, float [M]) instead of the Talker's own; L is their sum, rounded up."""
+        segments = [Segment(row.tolist(), [-1] * len(row), True) for row in symbols]
+        spoken = self._speak(segments, [0] * len(segments), self.check(Manner(steps)), durations)
+        return [np.asarray(one.tokens, np.int32) for one in spoken]
+
     def stream(self, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0):
         """A `VoiceStream`: feed it text, take samples."""
         from mdmspeech.inference.voice_stream import VoiceStream
@@ -151,7 +157,9 @@ class Voice:
             len(numbers), seed=np.array(seeds, np.uint32), steps=manner.steps, temperature=manner.temperature, target_len=np.array(lengths), min_len=min_len
         )  # fmt: skip
 
-    def _speak(self, segments: Sequence[Segment], numbers: Sequence[int], manner: Manner) -> list["SpokenSegment"]:
+    def _speak(
+        self, segments: Sequence[Segment], numbers: Sequence[int], manner: Manner, given: Sequence[np.ndarray] | None = None
+    ) -> list["SpokenSegment"]:
         features: list[np.ndarray] = [np.zeros(0)] * len(segments)
         durations: list[np.ndarray] = [np.zeros(0)] * len(segments)
         for rows, width, size in batches([len(s.symbols) for s in segments], SYMBOLS):
@@ -159,7 +167,8 @@ class Voice:
             out, lengths = self.engine.read(symbols, valid)
             for b, i in enumerate(rows):
                 count = len(segments[i].symbols)
-                features[i], durations[i] = out[b, :count], self.paced(lengths[b, :count], manner)
+                features[i] = out[b, :count]
+                durations[i] = self.paced(lengths[b, :count], manner) if given is None else np.asarray(given[i], np.float32)
         totals = [known_length(row) for row in durations]
         rooms = [self.room(total) for total in totals]
         spoken: dict[int, SpokenSegment] = {}

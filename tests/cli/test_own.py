@@ -11,6 +11,7 @@ from small_speech import CODEC
 from mdmspeech.cli import main, own
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.data.align import Alignment
+from mdmspeech.data.store import RecordStore
 from mdmspeech.data.tokens import TokenStore
 from mdmspeech.interop.release import Part, Release, save_release
 from mdmspeech.training import precompute
@@ -64,6 +65,15 @@ def test_from_a_folder_to_tokens(manifest, codec, quick_aligner, tmp_path, capsy
     monkeypatch.setattr(precompute, "speech_tokens", again)
     assert main(command) == 0
     assert capsys.readouterr().out == told
+
+
+def test_without_a_codec_the_shipped_talker_says_the_texts(manifest, quick_aligner, tmp_path, capsys):
+    assert main(["data", "--manifest", manifest, "--name", "mine", "--root", str(tmp_path / "root")]) == 0
+    assert "mine: 6 recordings" in capsys.readouterr().out
+    store = TokenStore(tmp_path / "root", ("mine",), "train")
+    for record in RecordStore(tmp_path / "root" / "raw" / "mine"):
+        assert len(record["tokens"]) == -(-len(record["audio"]) // 960)
+    assert sum(len(store[i]["tokens"]) for i in range(len(store))) > 100
 
 
 @pytest.mark.parametrize("name", ["open", "my voice", "../raw", ""])

@@ -155,6 +155,22 @@ def test_nothing_is_done_twice_and_a_killed_run_goes_on(folder):
     assert before == {path: path.read_bytes() for path in (folder / "raw").iterdir()}
 
 
+def test_a_speaker_gives_tokens_at_the_recordings_own_durations(folder):
+    told = []
+
+    def speak(symbols, durations):
+        told.extend(zip(symbols, durations, strict=True))
+        return [np.arange(round(row.sum())) for row in durations]
+
+    take_in(folder, speaker=lambda: speak)
+    store = RecordStore(folder / "raw")
+    for record, (symbols, durations) in zip(store, told, strict=True):
+        assert len(record["tokens"]) == -(-len(record["audio"]) // 960)
+        assert record["symbols"] == symbols.tolist()
+        np.testing.assert_allclose(durations[:-1], np.array(record["frames"])[:-1] * 0.625)
+        assert 0 <= durations[-1] - record["frames"][-1] * 0.625 < 1
+
+
 def test_what_changed_is_done_again(folder):
     take_in(folder)
     soundfile.write(folder / "39.wav", tone(3), 22_050)

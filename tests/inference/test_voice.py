@@ -35,6 +35,14 @@ def test_speech_has_the_length_its_durations_ask_for(voice):
     assert speech.words[-1].end <= len(speech.audio) / speech.sample_rate + 0.04
 
 
+def test_tokens_at_given_durations(voice):
+    symbols = [voice.pronounce(text).symbols for text in TEXTS[:2]]
+    _, own = voice.engine.read(symbols[0][None], np.ones((1, len(symbols[0])), bool))
+    np.testing.assert_array_equal(voice.tokens_at(symbols[:1], [own[0]])[0], voice.say(TEXTS[0]).tokens)
+    slow = voice.tokens_at(symbols, [np.full(len(row), 2.5) for row in symbols])
+    assert [len(row) for row in slow] == [-(-5 * len(row) // 2) for row in symbols]
+
+
 def test_a_row_alone_is_the_row_in_a_batch(voice):
     together = voice.say_many(TEXTS * 2, steps=4, seed=3)
     for text, speech in zip(TEXTS * 2, together, strict=True):

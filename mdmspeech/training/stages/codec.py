@@ -62,13 +62,18 @@ class CodecTask(Task):
         return int(batch["audio"].size / self.config.sample_rate)
 
     def loss(self, params, frozen, batch, rng, step):
-        """batch: audio int16 [B, N], valid bool [B, L] (tokens), phone int32 [B, 2L] (-1 unknown), f0 float32 [B, 4L] (continuous), voiced bool [B, 4L]."""
+        """batch: audio int16 [B, N], valid bool [B, L] (tokens), phone int32 [B, 2L] (-1 unknown), f0 float32 [B, 4L] (continuous), voiced bool [B, 4L].
+
+        With tokens int32 [B, L] the decoder learns to say the audio from these, and the encoder takes no part.
+        """
         c = self.config
         audio_BN = batch["audio"].astype(jnp.float32) / 32768.0
         valid_BL = batch["valid"]
         mel_BTM = self.model.mel(audio_BN)
-        latent = self.model.encoder.apply({"params": params["encoder"]}, mel_BTM, valid_BL)
-        codes = fsq.quantise(latent)
+        if "tokens" in batch:
+            codes = fsq.ids_to_codes(batch["tokens"])
+        else:
+            codes = fsq.quantise(self.model.encoder.apply({"params": params["encoder"]}, mel_BTM, valid_BL))
         acoustics, phones = self.model.decoder.apply({"params": params["decoder"]}, codes, valid_BL, train=True)
         losses = _acoustic_losses(acoustics, mel_BTM, batch, c)
         if self.phase == "tokens":
