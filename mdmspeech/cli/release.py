@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> None:
     ordered = {name: parts[name] for name in _PARTS if name in parts}
     silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
     system = args.system or (base.system if base else prompts.SYSTEM)
-    release = Release(args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence)
+    pretrained = {"thinker": base.thinker, "encoder": base.encoder, "examples": base.examples} if base else {}
+    release = Release(args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence, **pretrained)
     card = _read(args.card) if args.card else default_card(release)
     small = [name for name in args.int8.split(",") if name]
     if unknown := [name for name in small if name not in ordered]:
