@@ -41,7 +41,7 @@ FORMAT, VERSION = "mdmspeech-release", 3
 _READS = (1, 2, 3)  # version 1 had no 8-bit parts, version 2 no Thinker or encoder inside
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-INT8 = "int8"
+INT8, EXACT = "int8", "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +146,14 @@ def save_release(
     card: str,
     dtype: str = "float16",
     int8: Collection[str] = (),
+    exact: Collection[str] = (),
     digests: Mapping[str, str] | None = None,
 ) -> int:
     """Writes the folder (created if missing) and returns its size in bytes.
 
     Args:
       card: the model card, Markdown. dtype: "float16" or "bfloat16" of the stored tensors. int8: names of the parts whose large matrices are
-        stored in 8 bits instead, see `interop.int8`. digests: of a Thinker and encoder that are inside, by which evaluations know them.
+        stored in 8 bits instead, see `interop.int8`. exact: names of those stored as they are, in float32. digests: of a Thinker and encoder that are inside, by which evaluations know them.
 
     Raises:
       UserError: parameters that do not fit their sizes, or a value that `dtype` cannot hold.
@@ -170,7 +171,7 @@ def save_release(
         _fit(tensors, part.kind, part.config, name)
         wide = to_int8(tensors) if name in int8 else tensors
         stored = {
-            path: value if value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
+            path: value if name in exact or value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
             for path, value in wide.items()
         }
         file = f"{name}.safetensors"
@@ -178,7 +179,7 @@ def save_release(
         (folder / file).chmod(0o644)  # the safetensors library makes files that only their owner reads
         about["parts"][name] = {
             "kind": part.kind, "file": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest(),
-            "dtype": INT8 if name in int8 else dtype, "config": dataclasses.asdict(part.config),
+            "dtype": INT8 if name in int8 else EXACT if name in exact else dtype, "config": dataclasses.asdict(part.config),
         }  # fmt: skip
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
