@@ -83,16 +83,20 @@ def thinker_rules(config: ThinkerConfig) -> list[Rule]:
     if not config.tie_embeddings:
         rules.append(Rule("output/kernel", "lm_head.weight", LINEAR))
     for index in range(config.num_layers):
-        ours, theirs = f"layers/{index}/", f"model.layers.{index}."
-        rules += [Rule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
-        if config.qkv_bias:
-            rules += [Rule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
-        if config.qk_norm:
-            rules += [Rule(f"{ours}attn/{n}_norm/scale", f"{theirs}self_attn.{n}_norm.weight") for n in "qk"]
-        rules += [Rule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
-        rules.append(Rule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
-        rules.append(Rule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight"))
+        rules += llama_layer(f"layers/{index}/", f"model.layers.{index}.", config.qkv_bias, config.qk_norm)
     return rules
+
+
+def llama_layer(ours: str, theirs: str, qkv_bias: bool = False, qk_norm: bool = False) -> list[Rule]:
+    """Where each parameter of one `LlamaBlock` comes from, under these prefixes."""
+    rules = [Rule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
+    if qkv_bias:
+        rules += [Rule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
+    if qk_norm:
+        rules += [Rule(f"{ours}attn/{n}_norm/scale", f"{theirs}self_attn.{n}_norm.weight") for n in "qk"]
+    rules += [Rule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
+    rules.append(Rule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
+    return [*rules, Rule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight")]
 
 
 def encoder_rules(config: SpeechEncoderConfig, prefix: str = _ENCODER_PREFIX) -> list[Rule]:
