@@ -108,7 +108,7 @@ def read(model: VocalNet, params: Any, options: Speaking, state: State, text_BGE
     positions_BG = seen_B[:, None] + jnp.arange(text_BGE.shape[1])[None, :]
     mask_BGS = jnp.arange(options.max_text)[None, None, :] <= positions_BG[:, :, None]
     x_BGD, projector = model.apply({"params": params}, text_BGE, positions_BG, mask_BGS, state.projector, seen_B, method="project")
-    return _read(model, params, options, state.replace(projector=projector), x_BGD, new_B)
+    return _read(model, params, options, dataclasses.replace(state, projector=projector), x_BGD, new_B)
 
 
 def speak(
@@ -144,10 +144,10 @@ def speak(
             if options.penalty_window and (k == 0 or options.penalise_modules):
                 chosen_BV = _penalised(logits_BV, state, window_B, options)
             token_B = sample(chosen_BV, step_keys(keys_B, state.count_B), options.sampling)
-            state = state.replace(written_BK=state.written_BK.at[:, k].add(jnp.where(active_B, feed_B, 0)))
+            state = dataclasses.replace(state, written_BK=state.written_BK.at[:, k].add(jnp.where(active_B, feed_B, 0)))
             state = _append(state, token_B, logits_BV, active_B, model.config.eos)
         full_B = state.written_BK[:, 0] + width > slots
-        return state.replace(caches=tuple(caches), done_B=state.done_B | full_B)
+        return dataclasses.replace(state, caches=tuple(caches), done_B=state.done_B | full_B)
 
     state = jax.lax.while_loop(lambda state: wanting(state).any(), cycle, state)
     return state, _since(state, begin_B, model.config.pad)
@@ -187,7 +187,7 @@ def _read(model, params, options, state, x_BGD, new_B):
     stage = lambda k, x_BGD: model.apply({"params": params}, k, x_BGD, positions_BG, mask_BGS, state.caches[k], at_B, method="stage")
     states_BGD, decoder = stage(0, x_BGD)
     modules = tuple(stage(k, states_BGD)[1] for k in range(1, 1 + options.modules))
-    return state.replace(caches=(decoder, *modules), text_B=state.text_B + new_B)
+    return dataclasses.replace(state, caches=(decoder, *modules), text_B=state.text_B + new_B)
 
 
 def _seen(place_BT, text_B, slots, options):
@@ -200,7 +200,8 @@ def _append(state, token_B, logits_BV, active_B, eos):
     rows_B, at_B = jnp.arange(len(token_B)), jnp.where(active_B, state.count_B, state.tokens_BL.shape[1])  # beyond the end: dropped
     best_B2 = jax.lax.top_k(logits_BV, 2)[0]
     count_B = state.count_B + active_B
-    return state.replace(
+    return dataclasses.replace(
+        state,
         tokens_BL=state.tokens_BL.at[rows_B, at_B].set(token_B, mode="drop"),
         margin_BL=state.margin_BL.at[rows_B, at_B].set(best_B2[:, 0] - best_B2[:, 1], mode="drop"),
         count_B=count_B,
