@@ -19,13 +19,13 @@ def assistant():
 
 @pytest.fixture
 def small_model(assistant, monkeypatch):
-    monkeypatch.setattr(mdmspeech, "load", lambda name: assistant)
+    monkeypatch.setattr(mdmspeech, "load", lambda name, voice=None: assistant)
     return assistant
 
 
 @pytest.fixture
 def no_model(monkeypatch):
-    def fail(name):
+    def fail(name, voice=None):
         raise AssertionError("the model was opened")
 
     monkeypatch.setattr(mdmspeech, "load", fail)
