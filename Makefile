@@ -18,7 +18,7 @@ HOURS ?=
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention bench-vocoder freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention bench-load bench-vocoder freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -86,6 +86,9 @@ bench-input: $(VENV)/.ready-dev ## input pipelines alone: tokens a second, paddi
 
 bench-attention: $(VENV)/.ready-dev ## attention at length: dense against described masks, here and compiled for a TPU
 	$(BIN)/python -m experiments.bench_attention
+
+bench-load: $(VENV)/.ready-dev ## loading a checkpoint of 2 GB: memory and time, whole and split over eight devices
+	$(BIN)/python -m experiments.bench_load
 
 bench-vocoder: $(VENV)/.ready-dev ## CosyVoice2's flow and HiFT block by block, 2 to 10 steps, along 60 s (SECONDS=20 is shorter; CODEC=folder: real weights)
 	$(BIN)/python -m experiments.bench_cosyvoice2 --seconds $(or $(SECONDS),60) $(if $(CODEC),--codec $(CODEC))

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "inference"))  # for `import small_speech`
+sys.path.insert(0, str(Path(__file__).parents[1] / "codec" / "cosyvoice2"))  # for `import small_cosyvoice2`
 
 import small_speech
 
