@@ -147,7 +147,7 @@ def test_other_models_and_pickles_that_run_something(folder, tmp_path):
     marker = tmp_path / "ran"
     with zipfile.ZipFile(folder / "flow.pt", "w") as file:
         file.writestr("archive/data.pkl", pickle.dumps(_Bomb(marker), protocol=2))
-    with pytest.raises(UserError, match=r"flow\.pt"):
+    with pytest.raises(UserError, match=r"flow\.pt .*touch|flow\.pt .*getattr"):
         load_cosyvoice2(folder, **HEADS)
     assert not marker.exists()
 

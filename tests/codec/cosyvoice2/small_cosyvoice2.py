@@ -15,12 +15,12 @@ CONFIG = CosyVoice2Config(
     S3Config(num_mels=16, dim=16, num_layers=1, num_heads=2, ffn_dim=32, memory=5),
     FlowConfig(
         encoder=FlowEncoderConfig(dim=16, num_heads=2, ffn_dim=32, num_blocks=1, num_up_blocks=1),
-        estimator=FlowEstimatorConfig(channels=16, num_heads=2, head_dim=8, stage_blocks=1, mid_stages=1),
+        estimator=FlowEstimatorConfig(channels=16, num_heads=2, head_dim=8, stage_blocks=1, mid_stages=0),
     ),
     HiFTConfig(
         base_channels=16,
-        resblock_kernels=(3, 7),
-        source_kernels=(3, 7, 5),
+        resblock_kernels=(3,),
+        source_kernels=(3, 3, 5),
         dilations=(1, 3),
         f0_channels=8,
         f0_layers=2,
