@@ -33,7 +33,8 @@ def hift_params(config: HiFTConfig, tensors: Mapping[str, np.ndarray], source: s
 def hift_tensors(config: HiFTConfig, params: Any) -> dict[str, np.ndarray]:
     """The inverse: HiFT parameters -> the tensors of a hift.pt, with v = weight and g = |weight|."""
     tensors = {}
-    for name, value in export_params(params, hift_rules(config)).items():
+    for name, stored in export_params(params, hift_rules(config)).items():
+        value = np.asarray(stored)
         stem = name.removesuffix(".weight")
         if value.ndim == 3 and not stem.startswith("source_downs."):
             for ending, part in zip(_SPELLINGS[0], (_norm(value).astype(value.dtype), value), strict=True):

@@ -16,20 +16,22 @@ import numpy as np
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop.rules import CONV1D, LINEAR, Rule, import_params
-from mdmspeech.interop.tensors import read_json, read_tensors
+from mdmspeech.interop.tensors import Stored, open_tensors, read_json
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
-from mdmspeech.nn.stack import stack_layers
+from mdmspeech.nn.rope import rope_frequencies
 
+STAMP, LAYOUT = "mdmspeech", 1  # what `interop.export` adds to config.json: the key, and the version of the layout of what it writes
 _ENCODER_PREFIX = "model.encoder."  # of a published checkpoint; an encoder saved alone has none
 _THINKER_TYPES = ("llama", "qwen2", "qwen3")
+_LARGEST, _MOST_LAYERS = 2**24, 1000  # sizes and layers that are believed; larger ones would only fill the memory
 
 
 def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
     """`config.json` of a Llama, Qwen2 or Qwen3 model -> ours.
 
     Raises:
-      UserError: another architecture, or a switch of it that this Thinker does not have.
+      UserError: another architecture, a switch of it that this Thinker does not have, or sizes that no model has.
     """
     kind = hf.get("model_type")
     if kind not in _THINKER_TYPES:
@@ -39,70 +41,108 @@ def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
         unsupported.append("attention_bias")
     if unsupported or hf.get("hidden_act", "silu") != "silu":
         raise UserError(f"this {kind} model uses {', '.join(unsupported) or hf['hidden_act']}, which the Thinker does not have")
-    rope = hf.get("rope_parameters") or hf.get("rope_scaling")  # the former since transformers 5, with theta inside
-    theta = hf.get("rope_theta") or (rope or {}).get("rope_theta", 10_000.0)
-    scaling = tuple(sorted((k, v) for k, v in rope.items() if k != "rope_theta")) if rope else None
+    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}  # the former since transformers 5, with theta inside
+    if not isinstance(rope, Mapping):
+        raise UserError(f"the rope scaling of this {kind} model is no JSON object; take the model's own config.json")
+    theta = hf["rope_theta"] if hf.get("rope_theta") else rope.get("rope_theta", 10_000.0)
+    scaling = _rope_scaling(rope)
+    dim, heads = _size(hf, "hidden_size"), _size(hf, "num_attention_heads")
     config = ThinkerConfig(
-        vocab_size=hf["vocab_size"],
-        dim=hf["hidden_size"],
-        num_layers=hf["num_hidden_layers"],
-        num_heads=hf["num_attention_heads"],
-        num_kv_heads=hf.get("num_key_value_heads") or hf["num_attention_heads"],
-        head_dim=hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"],
-        ffn_dim=hf["intermediate_size"],
-        rope_theta=float(theta),
+        vocab_size=_size(hf, "vocab_size"),
+        dim=dim,
+        num_layers=_size(hf, "num_hidden_layers", _MOST_LAYERS),
+        num_heads=heads,
+        num_kv_heads=heads if hf.get("num_key_value_heads") is None else _size(hf, "num_key_value_heads"),
+        head_dim=max(dim // heads, 1) if hf.get("head_dim") is None else _size(hf, "head_dim"),
+        ffn_dim=_size(hf, "intermediate_size"),
+        rope_theta=_number(theta, "rope_theta"),
         rope_scaling=scaling,
-        norm_eps=hf["rms_norm_eps"],
+        norm_eps=_number(hf.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
         qkv_bias=kind == "qwen2",
         qk_norm=kind == "qwen3",
         tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
     )
+    if config.num_heads % config.num_kv_heads:
+        raise UserError(f"{heads} attention heads cannot share {config.num_kv_heads} key/value heads; take the model's own config.json")
+    try:
+        rope_frequencies(config.head_dim, config.rope_theta, dict(scaling or ()))
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(f"the rope scaling of this {kind} model is incomplete ({error}); take the model's own config.json") from error
     return dataclasses.replace(config, **overrides)
 
 
 def encoder_config(hf: Mapping[str, Any], **overrides: Any) -> SpeechEncoderConfig:
-    """`config.json` of a Whisper model -> ours. Raises UserError for another architecture."""
+    """`config.json` of a Whisper model -> ours. Raises UserError for another architecture, or sizes that no model has."""
     if hf.get("model_type", "whisper") != "whisper" or "encoder_layers" not in hf:
         raise UserError(f"model_type {hf.get('model_type')!r} cannot be the speech encoder; use a Whisper model")
     if hf.get("activation_function", "gelu") != "gelu" or hf.get("scale_embedding"):
         raise UserError("this Whisper model has another activation or scaled embeddings; use an official one")
     config = SpeechEncoderConfig(
-        num_mels=hf["num_mel_bins"],
-        dim=hf["d_model"],
-        num_layers=hf["encoder_layers"],
-        num_heads=hf["encoder_attention_heads"],
-        ffn_dim=hf["encoder_ffn_dim"],
-        max_positions=hf["max_source_positions"],
+        num_mels=_size(hf, "num_mel_bins"),
+        dim=_size(hf, "d_model"),
+        num_layers=_size(hf, "encoder_layers", _MOST_LAYERS),
+        num_heads=_size(hf, "encoder_attention_heads"),
+        ffn_dim=_size(hf, "encoder_ffn_dim"),
+        max_positions=_size(hf, "max_source_positions"),
     )
+    if config.dim % config.num_heads:
+        raise UserError(f"a width of {config.dim} cannot be split into {config.num_heads} heads; take the model's own config.json")
     return dataclasses.replace(config, **overrides)
 
 
+def _rope_scaling(rope: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
+    """The entries that `nn.rope` reads, as a config holds them; None for no scaling."""
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
+    if kind == "default":
+        return None
+    numbers = sorted((key, value) for key, value in rope.items() if key != "rope_theta" and type(value) in (int, float))
+    return (("rope_type", kind), *numbers)
+
+
+def _size(hf: Mapping[str, Any], name: str, most: int = _LARGEST) -> int:
+    value = hf.get(name)
+    if type(value) is not int or not 0 < value <= most:
+        said = "has no" if value is None else f"says {value!r:.40} for"
+        raise UserError(f"config.json {said} {name}; a whole number from 1 to {most:,} is needed: take the model's own config.json")
+    return value
+
+
+def _number(value: Any, name: str) -> float:
+    if type(value) not in (int, float) or not 0 < value < 1e30:
+        raise UserError(f"config.json says {value!r:.40} for {name}; a positive number is needed: take the model's own config.json")
+    return float(value)
+
+
 def thinker_rules(config: ThinkerConfig) -> list[Rule]:
-    """Where each (unrolled) Thinker parameter comes from."""
+    """Where each Thinker parameter comes from, in the layout of `config.scan_layers`."""
     rules = [Rule("embedding/embedding", "model.embed_tokens.weight"), Rule("norm/scale", "model.norm.weight")]
     if not config.tie_embeddings:
         rules.append(Rule("output/kernel", "lm_head.weight", LINEAR))
+    attn, mlp = [Rule(f"attn/{n}/kernel", f"self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"], ("gate", "up", "down")
+    if config.qkv_bias:
+        attn += [Rule(f"attn/{n}/bias", f"self_attn.{n}_proj.bias") for n in "qkv"]
+    if config.qk_norm:
+        attn += [Rule(f"attn/{n}_norm/scale", f"self_attn.{n}_norm.weight") for n in "qk"]
+    layer = [*attn, *(Rule(f"mlp/{n}/kernel", f"mlp.{n}_proj.weight", LINEAR) for n in mlp)]
+    layer += [Rule("attn_norm/scale", "input_layernorm.weight"), Rule("mlp_norm/scale", "post_attention_layernorm.weight")]
+    return rules + _of_layers(layer, "model.layers.", config)
+
+
+def _of_layers(layer: Sequence[Rule], prefix: str, config: Any) -> list[Rule]:
+    """The rules of one layer for all layers of a stack."""
+    rules = []
     for index in range(config.num_layers):
-        ours, theirs = f"layers/{index}/", f"model.layers.{index}."
-        rules += [Rule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
-        if config.qkv_bias:
-            rules += [Rule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
-        if config.qk_norm:
-            rules += [Rule(f"{ours}attn/{n}_norm/scale", f"{theirs}self_attn.{n}_norm.weight") for n in "qk"]
-        rules += [Rule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
-        rules.append(Rule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
-        rules.append(Rule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight"))
+        ours, where = ("layers/all/", index) if config.scan_layers else (f"layers/{index}/", None)
+        rules += [Rule(ours + rule.path, f"{prefix}{index}.{rule.name}", rule.axes, where) for rule in layer]
     return rules
 
 
 def encoder_rules(config: SpeechEncoderConfig, prefix: str = _ENCODER_PREFIX) -> list[Rule]:
-    """Where each (unrolled) speech encoder parameter comes from."""
+    """Where each speech encoder parameter comes from, in the layout of `config.scan_layers`."""
     rules = [Rule("positions", f"{prefix}embed_positions.weight"), *_norm("norm", f"{prefix}layer_norm")]
     for name in ("conv1", "conv2"):
         rules += [Rule(f"{name}/kernel", f"{prefix}{name}.weight", CONV1D), Rule(f"{name}/bias", f"{prefix}{name}.bias")]
-    for index in range(config.num_layers):
-        rules += _whisper_layer(f"layers/{index}/", f"{prefix}layers.{index}.", {"attn": "self_attn"})
-    return rules
+    return rules + _of_layers(_whisper_layer("", "", {"attn": "self_attn"}), f"{prefix}layers.", config)
 
 
 def writing_rules(layers: Sequence[int], prefix: str = "") -> list[Rule]:
@@ -132,23 +172,32 @@ def _norm(ours: str, theirs: str) -> list[Rule]:
     return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def thinker_params(config: ThinkerConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
-    """Tensors under their Hugging Face names -> Thinker parameters in the layout of `config.scan_layers`."""
-    tensors = {n: t for n, t in tensors.items() if not n.endswith("rotary_emb.inv_freq")}
-    if config.tie_embeddings:
-        tensors.pop("lm_head.weight", None)  # some published files repeat the tied embedding
-    unrolled = dataclasses.replace(config, scan_layers=False)
-    params = import_params(tensors, thinker_rules(config), thinker_shapes(unrolled), source, dtype)
-    return _in_layout(params, config.scan_layers)
+def thinker_params(config: ThinkerConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
+    """Tensors under their Hugging Face names -> Thinker parameters in the layout of `config.scan_layers`. `how`: see `rules.import_params`."""
+    return import_params(thinker_tensors(config, tensors), thinker_rules(config), thinker_shapes(config), source, **how)
 
 
-def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
-    """Tensors under their Hugging Face names (of a whole Whisper or of its encoder alone) -> encoder parameters."""
-    inside = {n: t for n, t in tensors.items() if n.startswith(_ENCODER_PREFIX)}
-    prefix = _ENCODER_PREFIX if inside else ""
-    unrolled = dataclasses.replace(config, scan_layers=False)
-    params = import_params(inside or tensors, encoder_rules(config, prefix), encoder_shapes(unrolled), source, dtype)
-    return _in_layout(params, config.scan_layers)
+def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
+    """Tensors under their Hugging Face names (of a whole Whisper or of its encoder alone) -> encoder parameters. `how`: see `rules.import_params`."""
+    return import_params(encoder_tensors(tensors), encoder_rules(config), encoder_shapes(config), source, **how)
+
+
+def thinker_tensors(config: ThinkerConfig, tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Those of a checkpoint's tensors that are weights: some files repeat a tied embedding, or hold tables that follow from the config."""
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.endswith("rotary_emb.inv_freq") and not (config.tie_embeddings and name == "lm_head.weight")
+    }
+
+
+def encoder_tensors(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The encoder's out of a whole Whisper's tensors, or all if they are an encoder's alone; named as in a whole Whisper."""
+    inside = {name: tensor for name, tensor in tensors.items() if name.startswith(_ENCODER_PREFIX)}
+    if inside:
+        return inside
+    outer = "encoder." if any(name.startswith("encoder.") for name in tensors) else ""
+    return {_ENCODER_PREFIX + name.removeprefix(outer): tensor for name, tensor in tensors.items() if name.startswith(outer)}
 
 
 def thinker_shapes(config: ThinkerConfig) -> Any:
@@ -171,17 +220,40 @@ def _shapes(module: Any, config: Any, example: jax.Array) -> Any:
     return {**shapes, "layers": {str(index): layer for index in range(config.num_layers)}}
 
 
-def read_thinker_folder(folder: str | os.PathLike, **overrides: Any) -> tuple[ThinkerConfig, dict[str, Any]]:
-    """A downloaded model folder -> (config, parameters). `overrides` go into the config (scan_layers=True, ...)."""
-    config = thinker_config(read_json(Path(folder) / "config.json"), **overrides)
-    return config, thinker_params(config, read_tensors(folder), str(folder))
+def read_thinker_folder(
+    folder: str | os.PathLike, *, dtype: Any = np.float32, shardings: Any = None, progress: Any = None, **overrides: Any
+) -> tuple[ThinkerConfig, dict[str, Any]]:
+    """A downloaded (or exported) model folder -> (config, parameters).
+
+    Args:
+      dtype, shardings, progress: of the parameters, see `rules.import_params`; `shardings` belong to the layout of `overrides`.
+      overrides: into the config (scan_layers=True, ...).
+    """
+    config = thinker_config(read_config(folder), **overrides)
+    how = dict(dtype=dtype, shardings=shardings, progress=progress)
+    return config, thinker_params(config, open_tensors(folder), str(folder), **how)
 
 
-def read_encoder_folder(folder: str | os.PathLike, **overrides: Any) -> tuple[SpeechEncoderConfig, dict[str, Any]]:
-    """A downloaded Whisper folder -> (config, parameters of its encoder)."""
-    config = encoder_config(read_json(Path(folder) / "config.json"), **overrides)
-    return config, encoder_params(config, read_tensors(folder), str(folder))
+def read_encoder_folder(
+    folder: str | os.PathLike, *, dtype: Any = np.float32, shardings: Any = None, progress: Any = None, **overrides: Any
+) -> tuple[SpeechEncoderConfig, dict[str, Any]]:
+    """A downloaded (or exported) Whisper folder -> (config, parameters of its encoder). Arguments as `read_thinker_folder`."""
+    config = encoder_config(read_config(folder), **overrides)
+    how = dict(dtype=dtype, shardings=shardings, progress=progress)
+    return config, encoder_params(config, open_tensors(folder), str(folder), **how)
 
 
-def _in_layout(params: dict[str, Any], scan: bool) -> dict[str, Any]:
-    return {**params, "layers": stack_layers(params["layers"])} if scan else params
+def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+    """config.json of a model folder.
+
+    Raises:
+      UserError: missing or broken, or written by `interop.export` in a layout that is not read here.
+    """
+    hf = read_json(Path(folder) / "config.json")
+    ours = hf.get(STAMP)
+    if ours is not None and (not isinstance(ours, Mapping) or ours.get("layout") != LAYOUT):
+        found = ours.get("layout") if isinstance(ours, Mapping) else ours
+        newer = isinstance(found, int) and found > LAYOUT
+        cure = "update mdmspeech" if newer else f"bring it up to date with: mdmspeech convert {folder} NEW_FOLDER"
+        raise UserError(f"{folder} is laid out in version {found!r:.20}, this program reads {LAYOUT}; {cure}")
+    return hf

@@ -137,7 +137,7 @@ def save_encoder(path: str | os.PathLike, encoder: LoadedEncoder, dtype: Any) ->
     tensors = export_params(encoder.params, encoder_rules(encoder.config))
     sizes = {field.name: str(getattr(encoder.config, field.name)) for field in dataclasses.fields(encoder.config)}
     sizes.pop("scan_layers")
-    write_tensors(path, {n: t.astype(dtype) for n, t in tensors.items()}, {"origin": encoder.origin, **sizes})
+    write_tensors(path, tensors, {"origin": encoder.origin, **sizes}, dtype)
 
 
 def _encoder_from_file(path: Path, scan_layers: bool) -> LoadedEncoder:
