@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from measured import close, same
+from measured import close, note, same
 
 from mdmspeech.audio.features import MelConfig, frames, log_mel, pad_waves, whisper_log_mel
 from mdmspeech.errors import UserError
@@ -39,6 +39,7 @@ def test_whisper_features(waves, num_mels):
 def test_s3_features(waves):
     golden = np.load(GOLDEN / "s3_logmel.npz")
     mel = _whisper(waves["in.wav_16k"][None], 128, end="reflect")[0].T
+    note("waveform", f"{len(waves['in.wav_16k']) / 16_000:g} s of speech, the input of the other log-mels")
     close("s3_logmel mel128.out.mel", mel, golden["mel128.out.mel"], atol=1e-4)
 
 

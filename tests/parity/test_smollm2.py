@@ -53,8 +53,8 @@ def ours():
 
 
 @pytest.fixture(scope="module")
-def theirs(ours):
-    return llama_of(ours)
+def theirs(ours, tmp_path_factory):
+    return llama_of(ours, tmp_path_factory.mktemp("smollm2") / "exported")
 
 
 @pytest.fixture(scope="module")
