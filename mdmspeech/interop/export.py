@@ -21,8 +21,10 @@ from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import (
     LAYOUT,
     STAMP,
+    encoder_json,
     encoder_rules,
     encoder_shapes,
+    thinker_json,
     thinker_rules,
     thinker_shapes,
 )
@@ -41,7 +43,6 @@ _COMPANIONS = (
 _KEPT = (
     "max_position_embeddings", "bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id", "initializer_range",
 )  # fmt: skip
-_ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,31 +93,6 @@ def write_encoder(folder: str | os.PathLike, config: SpeechEncoderConfig, tensor
     shapes = {"/".join(path): leaf.shape for path, leaf in flatten_dict(encoder_shapes(config)).items()}
     check_tensors(tensors, encoder_rules(config), shapes, how.origin or "the speech encoder")
     _write(folder, "encoder", encoder_json(config), tensors, how)
-
-
-def thinker_json(config: ThinkerConfig) -> dict[str, Any]:
-    """The inverse of `huggingface.thinker_config`."""
-    if config.qkv_bias and config.qk_norm:
-        raise UserError("no Hugging Face architecture has both biases and norms on its queries and keys; this Thinker cannot be exported")
-    kind = "qwen2" if config.qkv_bias else "qwen3" if config.qk_norm else "llama"
-    hf: dict[str, Any] = {
-        "architectures": [_ARCHITECTURES[kind]], "model_type": kind, "vocab_size": config.vocab_size, "hidden_size": config.dim,
-        "num_hidden_layers": config.num_layers, "num_attention_heads": config.num_heads, "num_key_value_heads": config.num_kv_heads,
-        "head_dim": config.head_dim, "intermediate_size": config.ffn_dim, "hidden_act": "silu", "rms_norm_eps": config.norm_eps,
-        "rope_theta": config.rope_theta, "rope_scaling": dict(config.rope_scaling) if config.rope_scaling else None,
-        "tie_word_embeddings": config.tie_embeddings, "max_position_embeddings": 32768, "use_cache": True,
-    }  # fmt: skip
-    return hf | ({"attention_bias": False, "mlp_bias": False} if kind == "llama" else {})
-
-
-def encoder_json(config: SpeechEncoderConfig) -> dict[str, Any]:
-    """The inverse of `huggingface.encoder_config`. transformers makes a decoder as well, which stays random: it is given one small layer."""
-    return {
-        "architectures": ["WhisperModel"], "model_type": "whisper", "num_mel_bins": config.num_mels, "d_model": config.dim,
-        "encoder_layers": config.num_layers, "encoder_attention_heads": config.num_heads, "encoder_ffn_dim": config.ffn_dim,
-        "max_source_positions": config.max_positions, "activation_function": "gelu", "scale_embedding": False,
-        "decoder_layers": 1, "decoder_attention_heads": config.num_heads, "decoder_ffn_dim": config.ffn_dim,
-    }  # fmt: skip
 
 
 def refuse_existing(folder: str | os.PathLike, force: bool = False) -> Path:

@@ -23,7 +23,7 @@ from mdmspeech.nn.rope import rope_frequencies
 
 STAMP, LAYOUT = "mdmspeech", 1  # what `interop.export` adds to config.json: the key, and the version of the layout of what it writes
 _ENCODER_PREFIX = "model.encoder."  # of a published checkpoint; an encoder saved alone has none
-_THINKER_TYPES = ("llama", "qwen2", "qwen3")
+_THINKER_TYPES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 _LARGEST, _MOST_LAYERS = 2**24, 1000  # sizes and layers that are believed; larger ones would only fill the memory
 
 
@@ -90,6 +90,31 @@ def encoder_config(hf: Mapping[str, Any], **overrides: Any) -> SpeechEncoderConf
     return dataclasses.replace(config, **overrides)
 
 
+def thinker_json(config: ThinkerConfig) -> dict[str, Any]:
+    """The inverse of `thinker_config`."""
+    if config.qkv_bias and config.qk_norm:
+        raise UserError("no Hugging Face architecture has both biases and norms on its queries and keys; this Thinker cannot be exported")
+    kind = "qwen2" if config.qkv_bias else "qwen3" if config.qk_norm else "llama"
+    hf: dict[str, Any] = {
+        "architectures": [_THINKER_TYPES[kind]], "model_type": kind, "vocab_size": config.vocab_size, "hidden_size": config.dim,
+        "num_hidden_layers": config.num_layers, "num_attention_heads": config.num_heads, "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim, "intermediate_size": config.ffn_dim, "hidden_act": "silu", "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta, "rope_scaling": dict(config.rope_scaling) if config.rope_scaling else None,
+        "tie_word_embeddings": config.tie_embeddings, "max_position_embeddings": 32768, "use_cache": True,
+    }  # fmt: skip
+    return hf | ({"attention_bias": False, "mlp_bias": False} if kind == "llama" else {})
+
+
+def encoder_json(config: SpeechEncoderConfig) -> dict[str, Any]:
+    """The inverse of `encoder_config`. transformers makes a decoder as well, which stays random: it is given one small layer."""
+    return {
+        "architectures": ["WhisperModel"], "model_type": "whisper", "num_mel_bins": config.num_mels, "d_model": config.dim,
+        "encoder_layers": config.num_layers, "encoder_attention_heads": config.num_heads, "encoder_ffn_dim": config.ffn_dim,
+        "max_source_positions": config.max_positions, "activation_function": "gelu", "scale_embedding": False,
+        "decoder_layers": 1, "decoder_attention_heads": config.num_heads, "decoder_ffn_dim": config.ffn_dim,
+    }  # fmt: skip
+
+
 def _rope_scaling(rope: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
     """The entries that `nn.rope` reads, as a config holds them; None for no scaling."""
     kind = str(rope.get("rope_type", rope.get("type", "default")))
@@ -103,13 +128,13 @@ def _size(hf: Mapping[str, Any], name: str, most: int = _LARGEST) -> int:
     value = hf.get(name)
     if type(value) is not int or not 0 < value <= most:
         said = "has no" if value is None else f"says {value!r:.40} for"
-        raise UserError(f"config.json {said} {name}; a whole number from 1 to {most:,} is needed: take the model's own config.json")
+        raise UserError(f"the config {said} {name}; a whole number from 1 to {most:,} is needed: take the model's own files")
     return value
 
 
 def _number(value: Any, name: str) -> float:
     if type(value) not in (int, float) or not 0 < value < 1e30:
-        raise UserError(f"config.json says {value!r:.40} for {name}; a positive number is needed: take the model's own config.json")
+        raise UserError(f"the config says {value!r:.40} for {name}; a positive number is needed: take the model's own files")
     return float(value)
 
 
@@ -179,7 +204,7 @@ def thinker_params(config: ThinkerConfig, tensors: Mapping[str, Stored], source:
 
 def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
     """Tensors under their Hugging Face names (of a whole Whisper or of its encoder alone) -> encoder parameters. `how`: see `rules.import_params`."""
-    return import_params(encoder_tensors(tensors), encoder_rules(config), encoder_shapes(config), source, **how)
+    return import_params(whisper_encoder_tensors(tensors), encoder_rules(config), encoder_shapes(config), source, **how)
 
 
 def thinker_tensors(config: ThinkerConfig, tensors: Mapping[str, Stored]) -> dict[str, Stored]:
@@ -191,7 +216,7 @@ def thinker_tensors(config: ThinkerConfig, tensors: Mapping[str, Stored]) -> dic
     }
 
 
-def encoder_tensors(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+def whisper_encoder_tensors(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
     """The encoder's out of a whole Whisper's tensors, or all if they are an encoder's alone; named as in a whole Whisper."""
     inside = {name: tensor for name, tensor in tensors.items() if name.startswith(_ENCODER_PREFIX)}
     if inside:

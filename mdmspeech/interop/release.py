@@ -2,13 +2,16 @@
 
 Tensors are stored in 16 bits, or in 8 where asked, and are float32 in memory. config.json holds every part's sizes and the SHA-256 of every file; a folder is opened only
 if each file is the one that was written and each tensor is the one that the sizes ask for.
+
+A *system folder* (`mdmspeech assemble`) is a release that also holds its Thinker and its speech encoder, as Hugging Face folders `thinker/` and `encoder/`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -34,11 +37,11 @@ from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text import prompts
 
-FORMAT, VERSION = "mdmspeech-release", 2
-_READS = (1, 2)  # version 1 had no 8-bit parts
+FORMAT, VERSION = "mdmspeech-release", 3
+_READS = (1, 2, 3)  # version 1 had no 8-bit parts, version 2 no Thinker or encoder inside
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-INT8 = "int8"
+INT8, EXACT = "int8", "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +71,7 @@ class Release:
     """Everything this project trained, by name ("codec", "talker", "talker_ntp", "adaptor"), and which pretrained parts it was trained with.
 
     Attributes:
-      thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for.
+      thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for: a name, or the path of a folder.
       system, examples: the system message and the example turns (user, assistant) that begin every conversation, see `text.prompts`.
       silence: codes that sound like silence (for the stop rules of Talkers that do not know their length).
     """
@@ -86,6 +89,21 @@ class Release:
         if name not in self.parts:
             raise UserError(f"release {self.name!r} has no {name}; it has {', '.join(self.parts) or 'nothing'}")
         return self.parts[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What config.json says, without the weights.
+
+    Attributes:
+      folder: of the release. raw: the whole object. parts: name -> (kind, sizes). thinker, encoder: as in `Release`.
+    """
+
+    folder: Path
+    raw: dict[str, Any]
+    parts: dict[str, tuple[str, Config]]
+    thinker: str
+    encoder: str
 
 
 def _codec_shapes(config: CompactCodecConfig):
@@ -122,12 +140,20 @@ KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 }
 
 
-def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: str = "float16", int8: Collection[str] = ()) -> int:
+def save_release(
+    folder: str | os.PathLike,
+    release: Release,
+    card: str,
+    dtype: str = "float16",
+    int8: Collection[str] = (),
+    exact: Collection[str] = (),
+    digests: Mapping[str, str] | None = None,
+) -> int:
     """Writes the folder (created if missing) and returns its size in bytes.
 
     Args:
       card: the model card, Markdown. dtype: "float16" or "bfloat16" of the stored tensors. int8: names of the parts whose large matrices are
-        stored in 8 bits instead, see `interop.int8`.
+        stored in 8 bits instead, see `interop.int8`. exact: names of those stored as they are, in float32. digests: of a Thinker and encoder that are inside, by which evaluations know them.
 
     Raises:
       UserError: parameters that do not fit their sizes, or a value that `dtype` cannot hold.
@@ -138,14 +164,14 @@ def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: 
     folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {
         "format": FORMAT, "version": VERSION, "name": release.name, "thinker": release.thinker, "encoder": release.encoder,
-        "system": release.system, "examples": release.examples, "silence": list(release.silence), "parts": {},
+        "system": release.system, "examples": release.examples, "silence": list(release.silence), "digests": dict(digests or {}), "parts": {},
     }  # fmt: skip
     for name, part in release.parts.items():
         tensors = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(part.params, sep="/").items()}
         _fit(tensors, part.kind, part.config, name)
         wide = to_int8(tensors) if name in int8 else tensors
         stored = {
-            path: value if value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
+            path: value if name in exact or value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
             for path, value in wide.items()
         }
         file = f"{name}.safetensors"
@@ -153,7 +179,7 @@ def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: 
         (folder / file).chmod(0o644)  # the safetensors library makes files that only their owner reads
         about["parts"][name] = {
             "kind": part.kind, "file": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest(),
-            "dtype": INT8 if name in int8 else dtype, "config": dataclasses.asdict(part.config),
+            "dtype": INT8 if name in int8 else EXACT if name in exact else dtype, "config": dataclasses.asdict(part.config),
         }  # fmt: skip
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -166,21 +192,45 @@ def load_release(name_or_path: str | os.PathLike) -> Release:
     Raises:
       UserError: no such release; another format or version; a file that is missing, truncated or altered; tensors that do not fit the config.
     """
+    about = read_about(name_or_path)
+    raw = about.raw
+    with _complete(about.folder):
+        parts = {name: _load_part(about.folder, name, entry, *about.parts[name]) for name, entry in raw["parts"].items()}
+        examples = tuple((str(asked), str(answered)) for asked, answered in raw["examples"])
+        silence = tuple(int(i) for i in raw["silence"])
+        return Release(str(raw["name"]), parts, about.thinker, about.encoder, str(raw["system"]), examples, silence)
+
+
+def read_about(name_or_path: str | os.PathLike) -> About:
+    """What a release says of itself; no weights are read. Raises UserError as `load_release`."""
     folder = find_release(name_or_path)
-    about = read_json(folder / CONFIG)
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    raw = read_json(folder / CONFIG)
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise UserError(
-            f"{folder / CONFIG} is the config of another model, not of an mdmspeech release; give the folder that `mdmspeech release` wrote"
+            f"{folder / CONFIG} is the config of another model, not of an mdmspeech release; give the folder that `mdmspeech release` or "
+            "`mdmspeech assemble` wrote"
         )
-    if about.get("version") not in _READS:
+    if raw.get("version") not in _READS:
         raise UserError(
-            f"{folder} has release format {about.get('version')}, this program reads {VERSION}; update mdmspeech or fetch that release again"
+            f"{folder} has release format {raw.get('version')}, this program reads {VERSION}; update mdmspeech or fetch that release again"
         )
+    with _complete(folder):
+        parts = {
+            name: (entry["kind"], config_from(entry["kind"], entry["config"], f"{folder}: {name}")) for name, entry in raw["parts"].items()
+        }
+        return About(folder, raw, parts, *(_inside(folder, str(raw[key])) for key in ("thinker", "encoder")))
+
+
+def _inside(folder: Path, name: str) -> str:
+    """The sub-folder of that name as a path, if there is one; else the name."""
+    plain = Path(name).name == name and name not in ("", ".", "..")
+    return str(folder / name) if plain and (folder / name / CONFIG).is_file() else name
+
+
+@contextlib.contextmanager
+def _complete(folder: Path) -> Iterator[None]:
     try:
-        parts = {name: _load_part(folder, name, entry) for name, entry in about["parts"].items()}
-        texts = {key: str(about[key]) for key in ("name", "thinker", "encoder", "system")}
-        examples = tuple((str(asked), str(answered)) for asked, answered in about["examples"])
-        return Release(parts=parts, examples=examples, silence=tuple(int(i) for i in about["silence"]), **texts)
+        yield
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -214,14 +264,13 @@ def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()})
 
 
-def _load_part(folder: Path, name: str, entry: Mapping[str, Any]) -> Part:
+def _load_part(folder: Path, name: str, entry: Mapping[str, Any], kind: str, config: Config) -> Part:
     path = folder / str(entry["file"])
     if path.parent != folder or not path.is_file():
         raise UserError(f"{path} is missing; fetch the release again")
-    config = config_from(entry["kind"], entry["config"], f"{folder}: {name}")
     check_sha256(memoryview(path.read_bytes()), entry["sha256"], str(path))
     tensors = {path: np.asarray(value, np.float32) for path, value in from_int8(read_tensors(path), str(path)).items()}
-    return Part(entry["kind"], config, _fit(tensors, entry["kind"], config, str(path)))
+    return Part(kind, config, _fit(tensors, kind, config, str(path)))
 
 
 def _fit(tensors: Mapping[str, np.ndarray], kind: str, config: Config, source: str) -> dict[str, Any]:

@@ -136,6 +136,14 @@ class Talker(nn.Module):
         """Fixed anchors: cond [B, L, D]; see `anchors.fixed_anchor_index`."""
         return self.anchors(text_BNE, index_BL)
 
+    def fuse(self, text_BNE):
+        """Fixed anchors: what each text token adds where it stands, [B, N, D]."""
+        return self.anchors.fuse(text_BNE)
+
+    def place_fixed(self, fused_BND, index_BL):
+        """Fixed anchors: condition of speech positions, from `fuse` and `anchors.anchor_index`."""
+        return self.anchors.place(fused_BND, index_BL)
+
     def initialise(self, length: int = 16):
         """Touches every parameter once (for `init`)."""
         c = self.config

@@ -127,6 +127,21 @@ class ChatTokenizer:
         return text
 
 
+def end_of_turn(tokenizer: Any) -> int:
+    """The id with which the chat template of a `ChatTokenizer` (or something like it) ends an assistant's turn.
+
+    Raises:
+      UserError: the template writes something else there.
+    """
+    exchange = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": SPEECH}, {"role": "user", "content": "Bye."}]
+    _, after = tokenizer.speech_prompt(exchange)
+    if not after or after[0] not in tokenizer.stop_ids:
+        raise UserError(
+            f"this chat template does not end an answer with one of the model's stop ids {tokenizer.stop_ids}; take another model"
+        )
+    return int(after[0])
+
+
 class StreamDecoder:
     """Text of a growing list of ids, in pieces: their concatenation is the decoded whole, and no piece holds half a character."""
 

@@ -211,7 +211,7 @@ def test_greedy_tokens(thinker):
 
     first_logits, out = answer(thinker.params, ids, np.array([len(prompt) for prompt in prompts]))
     file = GGUF(sources._package_file(*sources._SMOLLM2_FILE, "", ""))
-    weights = {name: file.tensor(name) for name in file.tensor_names}
+    weights = {name: np.asarray(tensor) for name, tensor in file.tensors.items()}
     for row, prompt in enumerate(prompts):
         tokens = np.asarray(out.tokens_BN[row, : out.lengths_B[row]])
         logits = _smollm2(np.concatenate([prompt, tokens]), weights)[len(prompt) - 1 : -1]

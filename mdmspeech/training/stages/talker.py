@@ -36,7 +36,7 @@ class TalkerTask(Task):
         the hidden positions of a batch that is split over devices moves them between devices.
       streams: 1 (earlier blocks partly masked, as everything else) or 2 ([noisy ; clean], what decoding sees; twice the positions).
       start: () -> parameters to start from, for "isd" the teacher's as well; None: random ones.
-      thinker, load_thinker: the text LLM that fixed anchors read, and () -> its parameters (None: random ones).
+      thinker, load_thinker: the text LLM that fixed anchors read, and (abstract parameters) -> its parameters (None: random ones).
       label_smoothing, z_loss: see `objective.cross_entropy`.
     """
 
@@ -55,7 +55,7 @@ class TalkerTask(Task):
         streams: int = 1,
         start: Callable[[], Params] | None = None,
         thinker: ThinkerConfig | None = None,
-        load_thinker: Callable[[], Params] | None = None,
+        load_thinker: Callable[[Params], Params] | None = None,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
     ):
@@ -92,11 +92,12 @@ class TalkerTask(Task):
         return parts
 
     def load_frozen(self, abstract):
-        loaders = {"teacher": self._start, "thinker": self._load_thinker}
+        start = self._start
+        loaders = {"teacher": (lambda _: start()) if start else None, "thinker": self._load_thinker}
         if all(loaders[name] is None for name in abstract):
             return None
         fresh = lambda name: jax.jit(lambda key: self.init_frozen(key)[name])(jax.random.key(0))
-        return {name: load() if (load := loaders[name]) else fresh(name) for name in abstract}
+        return {name: load(abstract[name]) if (load := loaders[name]) else fresh(name) for name in abstract}
 
     # ---- Batches ------------------------------------------------------------------------------------------------------------
 
