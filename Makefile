@@ -23,7 +23,7 @@ PARITY_VENV ?= $(VENV)-parity
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention bench-load freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ bench-input: $(VENV)/.ready-dev ## input pipelines alone: tokens a second, paddi
 
 bench-attention: $(VENV)/.ready-dev ## attention at length: dense against described masks, here and compiled for a TPU
 	$(BIN)/python -m experiments.bench_attention
+
+bench-load: $(VENV)/.ready-dev ## loading a checkpoint of 2 GB: memory and time, whole and split over eight devices
+	$(BIN)/python -m experiments.bench_load
 
 freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@{ echo "# The exact versions the Makefile and CI install: made by \`make freeze\`. setup.cfg says what is needed and why."; \

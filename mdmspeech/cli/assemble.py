@@ -56,27 +56,26 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
-    import ml_dtypes
-    import numpy as np
     from tqdm import tqdm
 
     from mdmspeech.cli.release import silence_codes
     from mdmspeech.interop import assembly, sources
-    from mdmspeech.interop.export import refuse_existing
+    from mdmspeech.interop.export import How, refuse_existing
     from mdmspeech.interop.release import Release
     from mdmspeech.text import prompts
 
     refuse_existing(args.output)
     thinker, encoder = sources.open_thinker(args.thinker), sources.open_speech_encoder(args.encoder)
     dims = thinker.config.dim, encoder.config.dim
-    parts, update = _codec(args.codec, args.voice), None
-    parts["talker"] = (
-        assembly.random_talker(dims[0], _sizes(args.talker_sizes), args.seed) if args.talker == RANDOM else _part(args.talker, "talker")
-    )
+    parts, merged = _codec(args.codec, args.voice), None
+    if args.talker == RANDOM:
+        parts["talker"] = assembly.random_talker(dims[0], _sizes(args.talker_sizes), args.seed)
+    else:
+        parts["talker"] = _part(args.talker, "talker")
     if args.adaptor == RANDOM:
         parts["adaptor"] = assembly.random_adaptor(dims[1], dims[0], args.seed)
     else:
-        parts["adaptor"], update = _part(args.adaptor, "adaptor"), _update(args.adaptor)
+        parts["adaptor"], merged = _part(args.adaptor, "adaptor"), _merged(args.adaptor, args.thinker, args.dtype)
     assembly.check_parts(parts, *dims)
     release = Release(
         args.name or Path(args.output).absolute().name,
@@ -86,9 +85,9 @@ def run(args: argparse.Namespace) -> None:
         system=args.system or prompts.SYSTEM,
         silence=silence_codes(parts["codec"]) if parts["codec"].kind == "compact_codec" else (),
     )
-    dtype = {"bfloat16": ml_dtypes.bfloat16, "float16": np.float16, "float32": np.float32}[args.dtype]
-    with tqdm(desc="writing", unit="B", unit_scale=True, leave=False) as bar:
-        size = assembly.assemble(args.output, release, _card(args, parts), dtype=dtype, update=update, progress=bar.update)
+    copied = merged or (None if args.thinker == sources.SMOLLM2 else thinker), None if args.encoder == sources.WHISPER_BASE else encoder
+    with tqdm(desc="writing", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        size = assembly.assemble(args.output, release, _card(args, parts), *copied, How(args.dtype, progress=bar.update))
     print(f"{args.output}: thinker, encoder, {', '.join(parts)}, {size / 1e6:,.1f} MB")
     random = [name for name in ("talker", "adaptor") if getattr(args, name) == RANDOM]
     if random:
@@ -117,19 +116,18 @@ def _part(source: str, name: str) -> Any:
     return part_of_run(source, name) if is_run(source) else load_release(source).part(name)
 
 
-def _update(source: str) -> Any:
-    """The low-rank update of the Thinker that a stage-1 run brings, or None."""
+def _merged(source: str, thinker: str, dtype: str) -> Any:
+    """The Thinker with the low-rank update that a stage-1 run brings, or None."""
+    from mdmspeech.cli.convert import trained_thinker
     from mdmspeech.cli.release import is_run
-    from mdmspeech.interop.assembly import Low
     from mdmspeech.interop.tensors import read_json
-    from mdmspeech.training.warm_start import load_params
 
     if not is_run(source):
         return None
     config = read_json(Path(source).expanduser() / "config.json")
     if config.get("stage") != "thinker" or not config["thinker"]["lora_rank"]:
         return None
-    return Low(load_params(source)["lora"], config["thinker"]["lora_alpha"], config["thinker"]["scan_layers"])
+    return trained_thinker(source, thinker).merged(dtype)
 
 
 def _sizes(text: str) -> dict[str, int]:

@@ -8,7 +8,7 @@ DIR/codec.safetensors, talker.safetensors, adaptor.safetensors, ...
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,22 +18,13 @@ import numpy as np
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
-from mdmspeech.interop.export import How, complete_or_absent, export_thinker, refuse_existing, write_encoder, write_thinker
+from mdmspeech.interop.export import How, complete_or_absent, write_opened
 from mdmspeech.interop.release import Part, Release, StackConfig, save_release
-from mdmspeech.models import lora, talker
+from mdmspeech.models import talker
 from mdmspeech.models.stack_adaptor import StackAdaptor
 
 THINKER, ENCODER = "thinker", "encoder"  # sub-folders, and fields of a release
 _ENDS = 1 << 20  # bytes at each end of a weights file that its digest reads: a whole 16 GB would take a minute
-
-
-@dataclasses.dataclass(frozen=True)
-class Low:
-    """A low-rank update of the Thinker from stage 1: its parameters, and the settings it was trained with."""
-
-    params: dict[str, Any]
-    alpha: float
-    scan_layers: bool
 
 
 def random_talker(thinker_dim: int, sizes: Mapping[str, int], seed: int = 0) -> Part:
@@ -78,36 +69,25 @@ def assemble(
     folder: str | os.PathLike,
     release: Release,
     card: str,
-    *,
-    dtype: Any,
-    update: Low | None = None,
-    progress: Callable[[int], object] | None = None,
+    thinker: sources.OpenedThinker | None,
+    encoder: sources.OpenedEncoder | None,
+    how: How,
 ) -> int:
     """Writes the system folder and returns its size in bytes.
 
     Args:
-      release: its `thinker` and `encoder` say where those come from; what is a folder or a file is copied in (in `dtype`), what is a name stays one.
-      update: of the Thinker, merged into it. progress: told of every number of bytes written.
+      release: everything but Thinker and encoder. thinker, encoder: what is copied in; None: the release names what this package brings.
+      how: dtype and progress of the two.
 
     Raises:
-      UserError: the folder exists; a part that does not fit; anything that `sources` and `export` refuse.
+      UserError: the folder exists; whatever `export` refuses.
     """
-    refuse_existing(folder)
-    thinker, encoder = sources.open_thinker(release.thinker), sources.open_speech_encoder(release.encoder)
-    check_parts(release.parts, thinker.config.dim, encoder.config.dim)
-    inside: dict[str, Any] = {}
+    opened = {name: source for name, source in ((THINKER, thinker), (ENCODER, encoder)) if source is not None}
+    inside: dict[str, Any] = {name: name for name in opened}
     with complete_or_absent(folder) as part:
-        how = How(dtype, thinker.folder, thinker.files(), thinker.origin, progress=progress)
-        if update is not None:
-            _write_merged(part / THINKER, release.thinker, update, how)
-        elif release.thinker != sources.SMOLLM2:
-            write_thinker(part / THINKER, thinker.config, thinker.tensors, how)
-        if release.encoder != sources.WHISPER_BASE:
-            write_encoder(
-                part / ENCODER, encoder.config, encoder.tensors, How(dtype, encoder.folder, {}, encoder.origin, progress=progress)
-            )
-        inside = {name: name for name in (THINKER, ENCODER) if (part / name).is_dir()}
-        digests = {name: digest(part / name) for name in inside}
+        for name, source in opened.items():
+            write_opened(part / name, source, how)
+        digests = {name: digest(part / name) for name in opened}
         imported = [name for name in release.parts if name in ("codec", "voice")]  # equal to the reference, and to stay so
         save_release(part, dataclasses.replace(release, **inside), card, "bfloat16", exact=imported, digests=digests)
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
@@ -124,9 +104,3 @@ def digest(folder: Path) -> str:
             file.seek(max(size - _ENDS, 0))
             found.update(file.read(_ENDS))
     return found.hexdigest()[:16]
-
-
-def _write_merged(folder: Path, source: str, update: Low, how: How) -> None:
-    loaded = sources.open_thinker(source, scan_layers=update.scan_layers)
-    merged = lora.merge(loaded.params(dtype=how.dtype), update.params, update.alpha)
-    export_thinker(folder, loaded.config, jax.tree.map(np.asarray, merged), how)

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from mdmspeech.interop.huggingface import (
     encoder_json,
     encoder_rules,
     encoder_shapes,
+    frontend_json,
     thinker_json,
     thinker_rules,
     thinker_shapes,
 )
-from mdmspeech.interop.rules import check_tensors, export_params
-from mdmspeech.interop.tensors import INDEX, WHOLE, Stored, write_tensors
+from mdmspeech.interop.rules import Rule, check_tensors, export_params
+from mdmspeech.interop.sources import OpenedEncoder, OpenedThinker
+from mdmspeech.interop.tensors import INDEX, WHOLE, Stored, read_json, write_tensors
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.text.tokenizer import ChatTokenizer
 
 SHARD_BYTES = 4 * 10**9
 # Beside the weights of a text model or of Whisper; whatever of these the source has is copied.
@@ -55,6 +58,7 @@ class How:
       files: further small files, name -> text (a tokenizer that was made from something else than a folder).
       origin: in words, for the card and for config.json.
       shard_bytes: the most a weights file holds. force: replace an existing folder. progress: told of every number of bytes written.
+      check: called with the complete folder before it takes its name; what it raises leaves no folder.
     """
 
     dtype: Any = None
@@ -64,6 +68,7 @@ class How:
     shard_bytes: int = SHARD_BYTES
     force: bool = False
     progress: Callable[[int], object] | None = None
+    check: Callable[[Path], object] | None = None
 
 
 def export_thinker(folder: str | os.PathLike, config: ThinkerConfig, params: Any, how: How = How()) -> None:
@@ -73,26 +78,35 @@ def export_thinker(folder: str | os.PathLike, config: ThinkerConfig, params: Any
       UserError: the folder exists, the parameters are not those of `config`, or no such architecture exists.
     """
     config = dataclasses.replace(config, lora_rank=0)
-    write_thinker(folder, config, export_params(_fitting(params, thinker_shapes(config)), thinker_rules(config)), how)
+    tensors = export_params(_fitting(params, thinker_shapes(config)), thinker_rules(config))
+    write_opened(folder, OpenedThinker(config, tensors, _no_tokenizer, "parameters in memory"), how)
 
 
 def export_encoder(folder: str | os.PathLike, config: SpeechEncoderConfig, params: Any, how: How = How()) -> None:
     """Writes a speech encoder's parameters as a Whisper folder that has no decoder. Raises UserError as `export_thinker`."""
-    write_encoder(folder, config, export_params(_fitting(params, encoder_shapes(config)), encoder_rules(config)), how)
+    tensors = export_params(_fitting(params, encoder_shapes(config)), encoder_rules(config))
+    write_opened(folder, OpenedEncoder(config, tensors, "parameters in memory"), how)
 
 
-def write_thinker(folder: str | os.PathLike, config: ThinkerConfig, tensors: Mapping[str, Stored], how: How) -> None:
-    """`export_thinker` of tensors that have their Hugging Face names already."""
-    shapes = {"/".join(path): leaf.shape for path, leaf in flatten_dict(thinker_shapes(config)).items()}
-    check_tensors(tensors, thinker_rules(config), shapes, how.origin or "the Thinker")
-    _write(folder, "thinker", thinker_json(config), tensors, how)
+def write_opened(folder: str | os.PathLike, opened: OpenedThinker | OpenedEncoder, how: How = How()) -> None:
+    """Writes a checkpoint that `sources.open_thinker` or `open_speech_encoder` found, without ever holding more than a piece of a tensor.
 
-
-def write_encoder(folder: str | os.PathLike, config: SpeechEncoderConfig, tensors: Mapping[str, Stored], how: How) -> None:
-    """`export_encoder` of tensors that have their Hugging Face names already."""
-    shapes = {"/".join(path): leaf.shape for path, leaf in flatten_dict(encoder_shapes(config)).items()}
-    check_tensors(tensors, encoder_rules(config), shapes, how.origin or "the speech encoder")
-    _write(folder, "encoder", encoder_json(config), tensors, how)
+    Raises:
+      UserError: the folder exists, or tensors that are missing, unknown or misshapen, before anything is written.
+    """
+    how = dataclasses.replace(how, origin=how.origin or opened.origin)
+    config = dataclasses.replace(opened.config, scan_layers=False)
+    if isinstance(config, ThinkerConfig):
+        assert isinstance(opened, OpenedThinker)
+        made = {} if how.companions else opened.files()
+        how = dataclasses.replace(how, files={**made, **how.files})
+        _check(thinker_shapes(config), opened.tensors, thinker_rules(config), how)
+        _write(folder, "thinker", thinker_json(config), opened, how)
+    else:
+        _check(encoder_shapes(config), opened.tensors, encoder_rules(config), how)
+        frontend = {"preprocessor_config.json": json.dumps(frontend_json(config), indent=2) + "\n"}
+        how = dataclasses.replace(how, files={**frontend, **how.files})
+        _write(folder, "encoder", encoder_json(config), opened, how)
 
 
 def refuse_existing(folder: str | os.PathLike, force: bool = False) -> Path:
@@ -112,7 +126,11 @@ def complete_or_absent(folder: str | os.PathLike, force: bool = False) -> Iterat
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
-    yield part
+    try:
+        yield part
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
     old = folder.with_name(folder.name + ".old")
     if folder.exists():
         shutil.rmtree(old, ignore_errors=True)
@@ -121,21 +139,26 @@ def complete_or_absent(folder: str | os.PathLike, force: bool = False) -> Iterat
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _write(folder: str | os.PathLike, part: str, hf: dict[str, Any], tensors: Mapping[str, Stored], how: How) -> None:
-    source = None if how.companions is None else Path(how.companions)
+def _write(folder: str | os.PathLike, part: str, hf: dict[str, Any], opened: OpenedThinker | OpenedEncoder, how: How) -> None:
+    tensors = opened.tensors
+    source = opened.folder if how.companions is None else Path(how.companions)
     dtypes = {np.dtype(tensor.dtype if how.dtype is None else how.dtype).name for tensor in tensors.values()}
     with complete_or_absent(folder, how.force) as folder:
-        if source is not None and (source / "config.json").is_file():
-            theirs = json.loads((source / "config.json").read_text(encoding="utf-8"))
+        about = next((f for f in (opened.folder, source) if f is not None and (f / "config.json").is_file()), None)
+        if about is not None:
+            theirs = read_json(about / "config.json")
             hf |= {name: theirs[name] for name in _KEPT if name in theirs}
         hf["torch_dtype"] = dtypes.pop() if len(dtypes) == 1 else "float32"
         hf[STAMP] = {"layout": LAYOUT, "part": part, "origin": how.origin}
         _write_shards(folder, tensors, how)
+        texts = {**how.files, "README.md": _card(part, hf, tensors, how), "config.json": json.dumps(hf, indent=2) + "\n"}
+        for name, text in texts.items():
+            (folder / name).write_text(text, encoding="utf-8")
         for name in _COMPANIONS:
             if source is not None and (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
-        for name, text in {**how.files, "README.md": _card(part, hf, tensors, how), "config.json": json.dumps(hf, indent=2) + "\n"}.items():
-            (folder / name).write_text(text, encoding="utf-8")
+        if how.check is not None:
+            how.check(folder)
 
 
 def _write_shards(folder: Path, tensors: Mapping[str, Stored], how: How) -> None:
@@ -167,6 +190,14 @@ def _card(part: str, hf: Mapping[str, Any], tensors: Mapping[str, Stored], how: 
         "The licence is that of the model it was made from.",
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _check(shapes: Any, tensors: Mapping[str, Stored], rules: Sequence[Rule], how: How) -> None:
+    check_tensors(tensors, rules, {path: tuple(leaf.shape) for path, leaf in flatten_dict(shapes, sep="/").items()}, how.origin)
+
+
+def _no_tokenizer() -> ChatTokenizer:
+    raise UserError("parameters in memory have no tokenizer; name the folder that has it")
 
 
 def _fitting(params: Any, shapes: Any) -> Any:

@@ -34,7 +34,7 @@ def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
       UserError: another architecture, a switch of it that this Thinker does not have, or sizes that no model has.
     """
     kind = hf.get("model_type")
-    if kind not in _THINKER_TYPES:
+    if not isinstance(kind, str) or kind not in _THINKER_TYPES:
         raise UserError(f"model_type {kind!r} cannot be a Thinker; use one of: {', '.join(_THINKER_TYPES)}")
     unsupported = [name for name in ("use_sliding_window", "mlp_bias") if hf.get(name)]
     if hf.get("attention_bias"):
@@ -115,12 +115,23 @@ def encoder_json(config: SpeechEncoderConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def frontend_json(config: SpeechEncoderConfig) -> dict[str, Any]:
+    """preprocessor_config.json of a Whisper with this encoder: transformers' name for its log-mel (`audio.features`)."""
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": config.num_mels, "sampling_rate": 16000, "hop_length": 160,
+        "n_fft": 400, "chunk_length": config.max_positions // 50, "padding_side": "right", "padding_value": 0.0, "return_attention_mask": False,
+        "n_samples": config.max_positions * 320, "nb_max_frames": config.max_positions * 2,
+    }  # fmt: skip
+
+
 def _rope_scaling(rope: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
     """The entries that `nn.rope` reads, as a config holds them; None for no scaling."""
     kind = str(rope.get("rope_type", rope.get("type", "default")))
     if kind == "default":
         return None
     numbers = sorted((key, value) for key, value in rope.items() if key != "rope_theta" and type(value) in (int, float))
+    for key, value in numbers:
+        _number(value, key)
     return (("rope_type", kind), *numbers)
 
 
@@ -143,14 +154,7 @@ def thinker_rules(config: ThinkerConfig) -> list[Rule]:
     rules = [Rule("embedding/embedding", "model.embed_tokens.weight"), Rule("norm/scale", "model.norm.weight")]
     if not config.tie_embeddings:
         rules.append(Rule("output/kernel", "lm_head.weight", LINEAR))
-    attn, mlp = [Rule(f"attn/{n}/kernel", f"self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"], ("gate", "up", "down")
-    if config.qkv_bias:
-        attn += [Rule(f"attn/{n}/bias", f"self_attn.{n}_proj.bias") for n in "qkv"]
-    if config.qk_norm:
-        attn += [Rule(f"attn/{n}_norm/scale", f"self_attn.{n}_norm.weight") for n in "qk"]
-    layer = [*attn, *(Rule(f"mlp/{n}/kernel", f"mlp.{n}_proj.weight", LINEAR) for n in mlp)]
-    layer += [Rule("attn_norm/scale", "input_layernorm.weight"), Rule("mlp_norm/scale", "post_attention_layernorm.weight")]
-    return rules + _of_layers(layer, "model.layers.", config)
+    return rules + _of_layers(llama_layer("", "", config.qkv_bias, config.qk_norm), "model.layers.", config)
 
 
 def _of_layers(layer: Sequence[Rule], prefix: str, config: Any) -> list[Rule]:
@@ -160,6 +164,18 @@ def _of_layers(layer: Sequence[Rule], prefix: str, config: Any) -> list[Rule]:
         ours, where = ("layers/all/", index) if config.scan_layers else (f"layers/{index}/", None)
         rules += [Rule(ours + rule.path, f"{prefix}{index}.{rule.name}", rule.axes, where) for rule in layer]
     return rules
+
+
+def llama_layer(ours: str, theirs: str, qkv_bias: bool = False, qk_norm: bool = False) -> list[Rule]:
+    """Where each parameter of one `LlamaBlock` comes from, under these prefixes."""
+    rules = [Rule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
+    if qkv_bias:
+        rules += [Rule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
+    if qk_norm:
+        rules += [Rule(f"{ours}attn/{n}_norm/scale", f"{theirs}self_attn.{n}_norm.weight") for n in "qk"]
+    rules += [Rule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
+    rules.append(Rule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
+    return [*rules, Rule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight")]
 
 
 def encoder_rules(config: SpeechEncoderConfig, prefix: str = _ENCODER_PREFIX) -> list[Rule]:
@@ -268,17 +284,23 @@ def read_encoder_folder(
     return config, encoder_params(config, open_tensors(folder), str(folder), **how)
 
 
-def read_config(folder: str | os.PathLike) -> dict[str, Any]:
+def read_config(folder: str | os.PathLike, upgrade: bool = False) -> dict[str, Any]:
     """config.json of a model folder.
 
+    Args:
+      upgrade: read what `interop.export` wrote in an older layout as well.
+
     Raises:
-      UserError: missing or broken, or written by `interop.export` in a layout that is not read here.
+      UserError: missing or broken, or of a layout that is not read here, with the command that upgrades it.
     """
     hf = read_json(Path(folder) / "config.json")
-    ours = hf.get(STAMP)
-    if ours is not None and (not isinstance(ours, Mapping) or ours.get("layout") != LAYOUT):
-        found = ours.get("layout") if isinstance(ours, Mapping) else ours
-        newer = isinstance(found, int) and found > LAYOUT
-        cure = "update mdmspeech" if newer else f"bring it up to date with: mdmspeech convert {folder} NEW_FOLDER"
-        raise UserError(f"{folder} is laid out in version {found!r:.20}, this program reads {LAYOUT}; {cure}")
+    if STAMP not in hf:
+        return hf
+    layout = hf[STAMP].get("layout") if isinstance(hf[STAMP], Mapping) else None
+    if type(layout) is not int or layout < 0:
+        raise UserError(f"{folder} says {hf[STAMP]!r:.40} about its layout, which mdmspeech never wrote; export it again")
+    if layout > LAYOUT:
+        raise UserError(f"{folder} has layout {layout}, this program reads {LAYOUT}; update mdmspeech")
+    if layout < LAYOUT and not upgrade:
+        raise UserError(f"{folder} has the old layout {layout}; bring it up to date with: mdmspeech convert {folder} NEW_FOLDER")
     return hf

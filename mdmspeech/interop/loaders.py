@@ -26,9 +26,14 @@ def load_thinker(path: str, config: ThinkerConfig, like: Any = None) -> dict[str
     Raises:
       UserError: names each size in which it is another model than `config`, before any weight is read.
     """
+    return open_thinker(path, config).params(**_places(like))
+
+
+def open_thinker(path: str, config: ThinkerConfig) -> sources.OpenedThinker:
+    """The Thinker at `path` in the layout of `config`, its weights not read yet. UserError as `load_thinker`."""
     opened = sources.open_thinker(path, scan_layers=config.scan_layers)
     _same(path, config, opened.config)
-    return opened.params(**_places(like))
+    return opened
 
 
 def load_encoder(path: str, config: SpeechEncoderConfig, like: Any = None) -> dict[str, Any]:

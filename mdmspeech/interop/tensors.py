@@ -134,14 +134,22 @@ def write_tensors(
     part = path.with_name(path.name + ".part")
     with open(part, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for tensor in tensors.values():
+        for name, tensor in tensors.items():
             blocks = pieces(tensor) if tensor.shape else [(0, np.asarray(tensor))]
             for _, block in blocks:
-                block = np.ascontiguousarray(block, tensor.dtype if dtype is None else dtype)
+                block = _narrowed(block, np.dtype(tensor.dtype if dtype is None else dtype), name)
                 file.write(block.reshape(-1).view(np.uint8).data)
                 if progress:
                     progress(block.nbytes)
     os.replace(part, path)
+
+
+def _narrowed(block: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(block, dtype)
+    if dtype == np.float16 and block.dtype != dtype and not np.isfinite(out).all():
+        raise UserError(f"{name} has values that float16 cannot hold; store bfloat16")
+    return out
 
 
 def check_sha256(data: bytes | memoryview, expected: str, name: str) -> None:
