@@ -46,7 +46,14 @@ class TalkerEngine:
         self.config, self.params = fold_tables(config, params)
         self.lookahead = sum(config.symbol_lookahead)
         self.options = Options(
-            block=config.block, codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK, **options
+            block=config.block,
+            codes=talker.CODES,
+            bos=talker.BOS,
+            eos=talker.EOS,
+            pad=talker.PAD,
+            mask=talker.MASK,
+            label_shift=config.label_shift,
+            **options,
         )
         self._decoder, self._model = MODES[mode], Talker(self.config)
         self._jit_read = jax.jit(self._read)

@@ -36,6 +36,15 @@ from mdmspeech.text import prompts
 
 FORMAT, VERSION = "mdmspeech-release", 2
 _READS = (1, 2)  # version 1 had no 8-bit parts
+_LATER = {
+    "label_shift",
+    "kv_heads",
+    "qkv_bias",
+    "qk_norm",
+    "norm_eps",
+    "output_bias",
+    "text_rows",
+}  # sizes that older releases lack: they are the defaults there
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 INT8 = "int8"
@@ -207,7 +216,7 @@ def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:
         raise UserError(f"{where} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
     cls = KINDS[kind][0]
     fields = {field.name for field in dataclasses.fields(cls)}
-    missing, unknown = sorted(fields - set(sizes)), sorted(set(sizes) - fields)
+    missing, unknown = sorted(fields - set(sizes) - _LATER), sorted(set(sizes) - fields)
     if missing or unknown:
         told = [f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
         raise UserError(f"{where}: its sizes are those of another model ({'; '.join(told)}); fetch the release again")
