@@ -40,8 +40,8 @@ def test_peak_memory(folder, dtype, mesh, monkeypatch):
     _, read = read_thinker_folder(path, scan_layers=True, dtype=dtype, shardings=places)
     now, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    # Parameters on devices are copies, which Python does not count, of a group that it does, or that group's own memory.
-    assert peak - now < (0.3 if mesh is None else 1.3) * group
+    # Devices have copies, which Python does not count, of a group that it does; JAX lets go of the group before a little later. All groups: 6.
+    assert peak - now < (0.3 if mesh is None else 2) * group
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(dtype)), read, params)
 
 
