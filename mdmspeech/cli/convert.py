@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--shard-gb {args.shard_gb}: give a positive number")
     refuse_existing(args.destination, args.force)
     workdir = args.source if (Path(args.source) / "checkpoints").is_dir() else args.lora
-    trained = None if workdir is None else _trained(workdir, None if workdir == args.source else args.source)
+    trained = None if workdir is None else trained_thinker(workdir, None if workdir == args.source else args.source)
     base = sources.open_any(args.source, upgrade=True) if trained is None else trained.base
     opened = base if trained is None else trained.merged(args.dtype)
     if base.folder is not None and Path(args.destination).resolve() == base.folder.resolve():
@@ -80,7 +80,8 @@ class _Trained:
         return dataclasses.replace(self.base, tensors=tensors, origin=f"{self.base.origin} with the LoRA of run {self.name}")
 
 
-def _trained(workdir: str, base: str | None) -> _Trained:
+def trained_thinker(workdir: str, base: str | None) -> _Trained:
+    """What a stage-1 run trained of the Thinker `base` (None: of the one that its config names). UserError: not such a run, or of another Thinker."""
     from mdmspeech.interop import loaders
     from mdmspeech.interop.tensors import read_json
     from mdmspeech.models.thinker import ThinkerConfig

@@ -59,6 +59,7 @@ class Mind:
         self._ended = goes_in_circles if end_circles else lambda ids: False
         self._thinker = Thinker(config)
         self._params = jax.tree.map(jnp.asarray, params)
+        self._dtype = jax.tree.leaves(self._params)[0].dtype  # that of the weights is that of the computation and of the cache
         before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
         self._after = np.array(after, np.int32)
         self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
@@ -82,7 +83,7 @@ class Mind:
         """What stands between the fixed prefix and the answer: the question's vectors (of typed or heard text, or given) and the end of its turn."""
         ids = np.zeros(0, np.int32) if text is None else np.array(self.tokenizer.encode(text), np.int32)
         parts = [] if vectors is None else [np.asarray(vectors, np.float32)]
-        embedded = np.asarray(self._embed(self._params, np.concatenate([ids, self._after])[None]))[0]
+        embedded = self._embedded(np.concatenate([ids, self._after]))
         whole = np.concatenate([*parts, embedded])
         if len(whole) > PROMPTS[-1]:
             raise UserError(f"the question has {len(whole)} tokens, the limit is {PROMPTS[-1]}; ask something shorter")
@@ -94,7 +95,8 @@ class Mind:
         # Rows that only fill the batch repeat the last question, so that they end when it does.
         vectors, valid = stack([*questions, *[questions[-1]] * (count - len(questions))], width, count)
         state = self._fit(self._prefix, batch=count, cache_length=self._room(width))
-        _, state = self._extend(params=self._params, state=state, x_BTD=vectors, new_B=valid.sum(axis=1).astype(np.int32))
+        x_BTD = vectors.astype(self._dtype)
+        _, state = self._extend(params=self._params, state=state, x_BTD=x_BTD, new_B=valid.sum(axis=1).astype(np.int32))
         return jax.block_until_ready(state)
 
     def answer(self, state: generation.ThinkerState, states: bool = False) -> Iterator[Piece]:
@@ -133,15 +135,16 @@ class Mind:
         longest, most = max(map(len, ids)), (PROMPTS[-1] - len(self._after)) // 2 - 16  # a text stands in the request and in the answer
         if longest > most:
             raise UserError(f"a text of {longest} tokens cannot be said in one go, {most} are the most; give it in parts")
-        embedded = [np.asarray(self._embed(self._params, row[None]))[0] for row in ids]
+        embedded = [self._embedded(row) for row in ids]
         asked = [self.question(prompts.REPEAT.format(text)) for text in texts]
         wholes = [np.concatenate(pair) for pair in zip(asked, embedded, strict=True)]
         found: list[np.ndarray] = [np.zeros(0)] * len(texts)
         for rows, width, size in batches([len(whole) for whole in wholes], PROMPTS):
             vectors, valid = stack([*(wholes[i] for i in rows), *[wholes[rows[-1]]] * (size - len(rows))], width, size)
             state = self._fit(self._prefix, batch=size, cache_length=self._room(width))
-            hidden_BTD, _ = self._extend(params=self._params, state=state, x_BTD=vectors, new_B=valid.sum(axis=1).astype(np.int32))
-            hidden_BTD = np.asarray(hidden_BTD)
+            x_BTD, new_B = vectors.astype(self._dtype), valid.sum(axis=1).astype(np.int32)
+            hidden_BTD, _ = self._extend(params=self._params, state=state, x_BTD=x_BTD, new_B=new_B)
+            hidden_BTD = np.asarray(hidden_BTD, np.float32)
             for b, i in enumerate(rows):
                 found[i] = np.concatenate([embedded[i], hidden_BTD[b, len(asked[i]) : len(wholes[i])]], axis=1)
         return found
@@ -166,6 +169,10 @@ class Mind:
         """Compiles what a short question needs."""
         next(self.answer(self.read([self.question("What is it?")])))
 
+    def _embedded(self, ids: np.ndarray) -> np.ndarray:
+        """Input vectors of token ids, float32 [N, D]."""
+        return np.asarray(self._embed(self._params, ids[None]), np.float32)[0]
+
     def _read_token(self, params, state, token_B):
         x_B1D = self._thinker.apply({"params": params}, token_B[:, None], method=Thinker.embed)
         hidden_B1D, state = generation.extend(self._thinker, params, state, x_B1D, jnp.ones(token_B.shape, jnp.int32))
@@ -175,7 +182,7 @@ class Mind:
         embedded = self._embed(self._params, np.array(ids, np.int32)[None])
 
         def read(params, x_BTD):
-            state = generation.empty_state(self._thinker, 1, len(ids))
+            state = generation.empty_state(self._thinker, 1, len(ids), self._dtype)
             return generation.extend(self._thinker, params, state, x_BTD, jnp.full(1, len(ids), jnp.int32))[1]
 
         return jax.jit(read)(self._params, embedded)

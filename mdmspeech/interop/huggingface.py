@@ -154,14 +154,7 @@ def thinker_rules(config: ThinkerConfig) -> list[Rule]:
     rules = [Rule("embedding/embedding", "model.embed_tokens.weight"), Rule("norm/scale", "model.norm.weight")]
     if not config.tie_embeddings:
         rules.append(Rule("output/kernel", "lm_head.weight", LINEAR))
-    attn, mlp = [Rule(f"attn/{n}/kernel", f"self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"], ("gate", "up", "down")
-    if config.qkv_bias:
-        attn += [Rule(f"attn/{n}/bias", f"self_attn.{n}_proj.bias") for n in "qkv"]
-    if config.qk_norm:
-        attn += [Rule(f"attn/{n}_norm/scale", f"self_attn.{n}_norm.weight") for n in "qk"]
-    layer = [*attn, *(Rule(f"mlp/{n}/kernel", f"mlp.{n}_proj.weight", LINEAR) for n in mlp)]
-    layer += [Rule("attn_norm/scale", "input_layernorm.weight"), Rule("mlp_norm/scale", "post_attention_layernorm.weight")]
-    return rules + _of_layers(layer, "model.layers.", config)
+    return rules + _of_layers(llama_layer("", "", config.qkv_bias, config.qk_norm), "model.layers.", config)
 
 
 def _of_layers(layer: Sequence[Rule], prefix: str, config: Any) -> list[Rule]:
@@ -171,6 +164,18 @@ def _of_layers(layer: Sequence[Rule], prefix: str, config: Any) -> list[Rule]:
         ours, where = ("layers/all/", index) if config.scan_layers else (f"layers/{index}/", None)
         rules += [Rule(ours + rule.path, f"{prefix}{index}.{rule.name}", rule.axes, where) for rule in layer]
     return rules
+
+
+def llama_layer(ours: str, theirs: str, qkv_bias: bool = False, qk_norm: bool = False) -> list[Rule]:
+    """Where each parameter of one `LlamaBlock` comes from, under these prefixes."""
+    rules = [Rule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
+    if qkv_bias:
+        rules += [Rule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
+    if qk_norm:
+        rules += [Rule(f"{ours}attn/{n}_norm/scale", f"{theirs}self_attn.{n}_norm.weight") for n in "qk"]
+    rules += [Rule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
+    rules.append(Rule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
+    return [*rules, Rule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight")]
 
 
 def encoder_rules(config: SpeechEncoderConfig, prefix: str = _ENCODER_PREFIX) -> list[Rule]:

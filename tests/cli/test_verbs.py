@@ -15,7 +15,7 @@ from mdmspeech.cli import main
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.interop.release import Part, Release, load_release, save_release
 
-VERBS = ("chat", "say", "data", "train", "plan", "eval", "release", "convert")
+VERBS = ("chat", "say", "voice", "data", "train", "plan", "eval", "release", "assemble", "convert")
 
 
 @pytest.fixture(scope="module")
