@@ -100,7 +100,7 @@ def reference(tensors, ids, speech):
     read, spoken = tensors[f"{TEXT}embed_tokens.weight"][ids], tensors["speech_embedding.weight"][speech]
     x = jnp.asarray(np.concatenate([[sos], read, [task], spoken])[None])
     states = Thinker(qwen).apply({"params": weights}, x, method="states")[0][0, 1 + len(ids) :]
-    return np.asarray(states @ tensors["llm_decoder.weight"].T + tensors["llm_decoder.bias"])
+    return np.asarray(states @ tensors["llm_decoder.weight"].T + tensors["llm_decoder.bias"][None])
 
 
 def test_it_is_the_same_model(tensors, params):
