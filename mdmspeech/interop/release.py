@@ -42,6 +42,8 @@ from mdmspeech.text import prompts
 
 FORMAT, VERSION = "mdmspeech-release", 3
 _READS = (1, 2, 3)  # version 1 had no 8-bit parts, version 2 no Thinker or encoder inside
+# Sizes that older releases lack: they are the defaults there.
+_LATER = {"label_shift", "kv_heads", "qkv_bias", "qk_norm", "norm_eps", "output_bias", "text_rows"}
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 INT8, EXACT = "int8", "float32"
@@ -275,7 +277,7 @@ def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:
 def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
     """A dataclass from a JSON object, the dataclasses among its fields from the objects inside."""
     fields = {field.name: field.type for field in dataclasses.fields(cls)}
-    missing, unknown = sorted(fields.keys() - sizes), sorted(sizes.keys() - fields)
+    missing, unknown = sorted(fields.keys() - sizes - _LATER), sorted(sizes.keys() - fields)
     if missing or unknown:
         told = [f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
         raise UserError(f"{where}: its sizes are those of another model ({'; '.join(told)}); fetch the release again")

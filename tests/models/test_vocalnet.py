@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from measured import close, same
 
 from mdmspeech.diffusion import multi_token
 from mdmspeech.errors import UserError
@@ -55,19 +56,22 @@ def _inputs(golden):
     return [golden[f"in.{name}"] for name in ("text_hidden", "text_lens", "speech_tokens", "speech_lens")]
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("case", ["non_streaming", "streaming"])
 def test_training_forward(forward, golden, case):
     text, text_lens, tokens, lens = _inputs(golden)
     logits, loss, projected, block0 = forward(text, text_lens, tokens, lens, np.full(2, case == "streaming"), True)
-    np.testing.assert_allclose(loss, golden[f"{case}.out.loss"], atol=ATOL)
+    close(f"vocalnet_talker {case}.out.loss", loss, golden[f"{case}.out.loss"], atol=ATOL)
     for row, (n_text, n_speech) in enumerate(zip(text_lens, lens, strict=True)):
         for k, found in enumerate(logits):  # k positions fewer have something to predict
-            np.testing.assert_allclose(found[row, : n_speech + 1 - k], golden[f"{case}.out.logits{k}"][row, : n_speech + 1 - k], atol=ATOL)
-        np.testing.assert_allclose(projected[row, :n_text], golden["out.projected_text"][row, :n_text], atol=ATOL)
+            key = f"{case}.out.logits{k}"
+            close(f"vocalnet_talker {key}", found[row, : n_speech + 1 - k], golden[key][row, : n_speech + 1 - k], atol=ATOL)
+        close("vocalnet_talker out.projected_text", projected[row, :n_text], golden["out.projected_text"][row, :n_text], atol=ATOL)
         if case == "streaming":
             start = text.shape[1] + 1
             for part in (slice(0, n_text + 1), slice(start, start + n_speech + 1)):
-                np.testing.assert_allclose(block0[row, part], golden["streaming.out.decoder_block0"][row, part], atol=ATOL)
+                key = "streaming.out.decoder_block0"
+                close(f"vocalnet_talker {key}", block0[row, part], golden[key][row, part], atol=ATOL)
 
 
 def test_a_coin_for_each_row(forward, golden):
@@ -77,17 +81,19 @@ def test_a_coin_for_each_row(forward, golden):
     np.testing.assert_allclose(logits[1][1, :19], golden["streaming.out.logits1"][1, :19], atol=ATOL)
 
 
+@pytest.mark.parity
 def test_own_positions_make_a_row_independent_of_its_batch(forward, golden):
     text, text_lens, tokens, lens = _inputs(golden)
     streaming = np.ones(2, bool)
     own = forward(text, text_lens, tokens, lens, streaming, False)[0]
     alone = forward(text[1:, :8], text_lens[1:], tokens[1:], lens[1:], streaming[1:], True)[0]
     for k in range(4):
-        np.testing.assert_allclose(own[k][1, : 20 - k], alone[k][0, : 20 - k], atol=1e-5)
+        close("ragged rows equal single rows: VocalNet", own[k][1, : 20 - k], alone[k][0, : 20 - k], atol=1e-5)
     padded = golden["streaming.out.logits0"][1, :20]
     assert np.abs(own[0][1, :20] - padded).max() > 0.01  # the reference's positions do depend on the longest text
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(
     ("case", "options"),
     [
@@ -103,10 +109,12 @@ def test_predict(generator, golden, case, options):
     count, ended = len(expected), expected[-1] == model.config.eos
     assert out.count_B[0] == count and out.done_B[0]
     assert ended or count == options.max_tokens
-    np.testing.assert_array_equal(out.tokens_BL[0], np.r_[expected, np.full(24 - count, model.config.pad)])
-    np.testing.assert_allclose(out.margin_BL[0, :count].min(), golden[f"{case}.out.min_top2_margin"], atol=ATOL)
+    same(f"vocalnet_talker {case}.out.tokens", out.tokens_BL[0], np.r_[expected, np.full(24 - count, model.config.pad)])
+    key = f"{case}.out.min_top2_margin"
+    close(f"vocalnet_talker {key}", out.margin_BL[0, :count].min(), golden[key], atol=ATOL)
 
 
+@pytest.mark.parity
 def test_streaming(generator, golden):
     """Text in groups, one compiled program for all pushes; groups of 7 tokens end inside a cycle of 3."""
     model, params = generator
@@ -119,8 +127,8 @@ def test_streaming(generator, golden):
         piece = np.pad(piece, ((0, 0), (0, group - new), (0, 0)))
         state, out = jit_push(model, params, options, state, piece, np.array([new]), np.array([15 if last else 7]), KEY)
         said.append(np.asarray(out.tokens_BL[0, : out.count_B[0]]))
-    assert [len(tokens) for tokens in said] == golden["predict_stream.out.chunk_lens"].tolist()
-    np.testing.assert_array_equal(np.concatenate(said), golden["predict_stream.out.tokens"][0])
+    same("vocalnet_talker predict_stream.out.chunk_lens", [len(tokens) for tokens in said], golden["predict_stream.out.chunk_lens"])
+    same("vocalnet_talker predict_stream.out.tokens", np.concatenate(said), golden["predict_stream.out.tokens"][0])
 
 
 def test_sampled_rows_do_not_know_their_neighbours(generator, golden):
