@@ -23,7 +23,7 @@ PARITY_VENV ?= $(VENV)-parity
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention bench-load freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention bench-load bench-vocoder freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -97,6 +97,9 @@ bench-attention: $(VENV)/.ready-dev ## attention at length: dense against descri
 
 bench-load: $(VENV)/.ready-dev ## loading a checkpoint of 2 GB: memory and time, whole and split over eight devices
 	$(BIN)/python -m experiments.bench_load
+
+bench-vocoder: $(VENV)/.ready-dev ## CosyVoice2's flow and HiFT block by block, 2 to 10 steps, along 60 s (SECONDS=20 is shorter; CODEC=folder: real weights)
+	$(BIN)/python -m experiments.bench_cosyvoice2 --seconds $(or $(SECONDS),60) $(if $(CODEC),--codec $(CODEC))
 
 freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@{ echo "# The exact versions the Makefile and CI install: made by \`make freeze\`. setup.cfg says what is needed and why."; \

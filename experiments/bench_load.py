@@ -70,9 +70,9 @@ def load(folder: Path, dtype: str, devices: int) -> None:
     places = param_shardings(make_mesh(1, 4, 2), shapes) if devices == 8 else None
     jax.block_until_ready(jax.device_put(np.zeros(8)))
     Path("/proc/self/clear_refs").write_text("5")  # the peak from here on
-    before, start = _megabytes("VmRSS"), time.perf_counter()
+    before, start, busy = _megabytes("VmRSS"), time.perf_counter(), time.process_time()
     _, params = read_thinker_folder(folder, dtype=dtype, shardings=places, scan_layers=True)
-    seconds = time.perf_counter() - start
+    seconds, busy = time.perf_counter() - start, time.process_time() - busy
     item = np.dtype(dtype).itemsize
     sizes = [leaf.size * item / 1e6 for leaf in jax.tree.leaves(shapes)]
     result = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) if places is None else sum(map(_held, jax.tree.leaves(params)))
@@ -116,8 +116,18 @@ def main() -> None:
         files = sorted(folder.glob("*.safetensors"))
         size = sum(file.stat().st_size for file in files)
         print(f"wrote {size / 1e9:.2f} GB in {len(files)} files in {time.perf_counter() - start:.0f} s\n")
-        row("read as", "devices", "parameters MB", "largest group MB", "peak over start MB", "besides MB", "besides / group", "seconds")
-        row(*["---"] * 8)
+        row(
+            "read as",
+            "devices",
+            "parameters MB",
+            "largest group MB",
+            "peak over start MB",
+            "besides MB",
+            "besides / group",
+            "seconds",
+            "CPU seconds",
+        )
+        row(*["---"] * 9)
         for dtype, devices in CASES:
             flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
             command = [sys.executable, "-m", "experiments.bench_load", "--case", str(folder), dtype, str(devices)]

@@ -39,6 +39,11 @@ def _talker(config):
         config.talker.update(width=64, layers=1, heads=2, ffn=128, symbol_lookahead=(2,))
         config.data.update(length=128, symbols=128)
         return
+    if config.talker.anchors == "prefix":
+        config.talker.update(width=64, layers=2, heads=4, kv_heads=2, ffn=128, text_rows=512)
+        config.data.update(length=256, text=512, threads=1)
+        config.weights.tokenizer = "random"
+        return
     _small_thinker(config)
     config.talker.update(width=64, layers=2, heads=4, ffn=128, text_width=2 * config.thinker.dim)
     config.data.update(length=256, text=512, threads=1)

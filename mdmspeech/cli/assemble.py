@@ -95,17 +95,20 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _codec(source: str, voice: str | None) -> dict[str, Any]:
-    from mdmspeech.cli.release import codec_part
+    """The codec, and the voice it speaks in if its family has voices."""
+    from mdmspeech.cli.release import is_run, part_of_run
     from mdmspeech.interop.cosyvoice2 import find_file, load_cosyvoice2
-    from mdmspeech.interop.release import Part
-    from mdmspeech.interop.voice_file import load_voice, voice_part
+    from mdmspeech.interop.release import Part, Release, load_release
+    from mdmspeech.interop.voice_file import with_voice
 
-    if find_file(source, "flow") is None:
-        if voice:
-            raise UserError(f"--voice {voice}: only CosyVoice2's codec takes one; {source} has its own")
-        return {"codec": codec_part(source)}
-    codec = {"codec": Part("cosyvoice2_codec", *load_cosyvoice2(source))}
-    return codec | ({"voice": voice_part(load_voice(voice)[0])} if voice else {})
+    if is_run(source):
+        parts = {"codec": part_of_run(source, "codec")}
+    elif find_file(source, "flow") is not None:
+        parts = {"codec": Part("cosyvoice2_codec", *load_cosyvoice2(source))}
+    else:
+        release = load_release(source)
+        parts = {"codec": release.part("codec")} | {name: part for name, part in release.parts.items() if name == "voice"}
+    return with_voice(Release(source, parts), voice).parts if voice else parts
 
 
 def _part(source: str, name: str) -> Any:

@@ -2,11 +2,11 @@
 
 An utterance starts at a multiple of the block length; at least one EOS follows it and EOS fills its last block, so every segment teaches an end. Beside the
 tokens stands what the anchors read: symbols with durations (paced anchors), or the Thinker's conversation and, for each speech position, which of its ids
-is the anchor there (fixed anchors; method.md section 4).
+is the anchor there (fixed anchors; method.md section 4), or the text's ids alone (a prefix).
 """
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from mdmspeech.errors import UserError
 
 NO_ANCHOR, NULL_ANCHOR = -1, -2  # besides text positions, in `anchor`
 ANCHORS = 4  # a block
+START = -1  # besides text ids, in the `text` of a prefix
 
 
 class _Anchors(Protocol):
@@ -112,6 +113,35 @@ class FixedText:
         return f"{name}: {(unread > 0).sum()} of {len(ids)} records have more text than anchors, {unread.sum()} of {ids.sum()} ids are not heard"
 
 
+class PrefixText:
+    """text, text_segment, text_position int32 [B, N]: the ids of each utterance's text, START before them, which stand in front of its speech.
+
+    encode: text -> ids.
+    """
+
+    def __init__(self, text: int, encode: Callable[[str], Sequence[int]]):
+        self.capacities, self._encode = {"text": text}, encode
+
+    def sizes(self, source) -> np.ndarray:
+        """Ids of each text, START among them. UserError for a record without text."""
+        return np.array([1 + len(self._encode(_texts(source, i)[1])) for i in range(len(source))], np.int64)
+
+    def start(self, rows: int, length: int) -> Batch:
+        """Empty arrays."""
+        return {name: np.zeros((rows, self.capacities["text"]), np.int32) for name in ("text", "text_segment", "text_position")}
+
+    def add(self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int) -> int:
+        """See `_Anchors`."""
+        ids = np.array([START, *self._encode(record["text"])], np.int32)
+        place = (row, slice(filled, filled + len(ids)))
+        out["text"][place], out["text_segment"][place], out["text_position"][place] = ids, segment, np.arange(len(ids))
+        return len(ids)
+
+    def about(self, name: str, source, tokens: np.ndarray) -> str:
+        """Nothing."""
+        return ""
+
+
 def anchor_index(num_tokens: int, text_first: int, text_stop: int, block: int, per_block: int = ANCHORS) -> np.ndarray:
     """Which text position is the anchor of each speech position of one utterance: int32 [num_tokens].
 
@@ -125,7 +155,7 @@ def anchor_index(num_tokens: int, text_first: int, text_stop: int, block: int, p
 
 def packed_talker_batches(
     sources: Mapping[str, Any],
-    anchors: PacedText | FixedText,
+    anchors: PacedText | FixedText | PrefixText,
     *,
     batch: int,
     length: int,
@@ -199,6 +229,6 @@ def _texts(source, i: int) -> tuple[str, str]:
     record = source.fields(i) if hasattr(source, "fields") else source[i]
     if not record.get("text"):
         raise UserError(
-            f"record {record.get('id', i)!r} has no text, which fixed anchors need; make the tokens again with: mdmspeech data --tokens"
+            f"record {record.get('id', i)!r} has no text, which these anchors need; make the tokens again with: mdmspeech data --tokens"
         )
     return record.get("question", ""), record["text"]

@@ -52,11 +52,14 @@ def decode_block(
     end_B = known_end(state.request)
     inside_BK = position_BK < end_B[:, None]
     may_end_BK = may_end(state, position_BK)
+    last_B = state.pending_ids_BK[:, -1]  # the token before this block
     key_end_B = end_B if options.tail == "pad" else jnp.full_like(end_B, NO_END)
     slots = state.slots(block)
 
-    def forward(cache, ids_BT, cond_BTD, positions_BT, last_block_B, num_logits):
+    def forward(cache, before_B, ids_BT, cond_BTD, positions_BT, last_block_B, num_logits):
         blocks = ids_BT.shape[1] // block
+        if options.label_shift:
+            ids_BT = jnp.concatenate([before_B[:, None], ids_BT[:, :-1]], axis=1)
         mask_BTS = cached_block_mask(last_block_B, blocks, block, slots, key_end_B)
         write_at_B = (last_block_B - blocks + 2) * block  # slot = position + block: the scratch block comes first
         return step(cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits)
@@ -83,9 +86,10 @@ def decode_block(
 
     def first_forward(canvas: _Canvas):
         if not options.fused:
-            return forward(state.cache, canvas.ids_BK, cond_BKD, position_BK, block_B, block)
+            return forward(state.cache, last_B, canvas.ids_BK, cond_BKD, position_BK, block_B, block)
         return forward(
             state.cache,
+            state.before_B,
             jnp.concatenate([state.pending_ids_BK, canvas.ids_BK], axis=1),
             jnp.concatenate([state.pending_cond_BKD, cond_BKD.astype(state.pending_cond_BKD.dtype)], axis=1),
             jnp.concatenate([jnp.maximum(position_BK - block, 0), position_BK], axis=1),
@@ -95,7 +99,7 @@ def decode_block(
 
     def next_forward(carry):
         canvas, cache, index = carry
-        logits_BKV, cache = forward(cache, canvas.ids_BK, cond_BKD, position_BK, block_B, block)
+        logits_BKV, cache = forward(cache, last_B, canvas.ids_BK, cond_BKD, position_BK, block_B, block)
         return update(canvas, logits_BKV, index), cache, index + 1
 
     tail_id = options.eos if options.tail == "eos" else options.pad
@@ -111,7 +115,7 @@ def decode_block(
     # Each step reveals at least one token of every unfinished row, so this ends after at most max(S) forwards.
     canvas, cache, forwards = jax.lax.while_loop(lambda carry: jnp.any(carry[0].masked_BK), next_forward, carry)
     if not options.fused:
-        _, cache = forward(cache, canvas.ids_BK, cond_BKD, position_BK, block_B, 0)
+        _, cache = forward(cache, last_B, canvas.ids_BK, cond_BKD, position_BK, block_B, 0)
         forwards = forwards + 1
 
     running_B = ~state.done_B
@@ -119,6 +123,7 @@ def decode_block(
         state,
         cache=cache,
         forwards=state.forwards + forwards,
+        before_B=jnp.where(running_B, last_B, state.before_B),
         pending_ids_BK=jnp.where(running_B[:, None], canvas.ids_BK, state.pending_ids_BK),
         pending_cond_BKD=jnp.where(running_B[:, None, None], cond_BKD.astype(state.pending_cond_BKD.dtype), state.pending_cond_BKD),
     )

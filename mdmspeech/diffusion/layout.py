@@ -76,6 +76,17 @@ def two_stream(length: int, block: int) -> Places:
     return Places(np.repeat(np.array([NOISY, CLEAN], np.int32), length), np.concatenate([block_L, block_L]))
 
 
+def one_stream(length: int, block: int) -> Places:
+    """Places of L clean positions: with `allow`, plain block-causality."""
+    return Places(np.full(length, CLEAN, np.int32), np.asarray(block_index(np.arange(length, dtype=np.int32), block)))
+
+
+def behind(places: Places, length: int) -> Places:
+    """The same positions behind `length` others, a text: causal among themselves, as the language models that read it are, and seen by all behind them."""
+    text = Places(np.full(length, CLEAN, np.int32), np.arange(-length, 0, dtype=np.int32))
+    return Places(*(np.concatenate(pair) for pair in zip(text, places, strict=True)))
+
+
 def two_stream_mask(length: int, block: int, valid_BL: jax.Array | None = None) -> jax.Array:
     """bool [B or 1, 2L, 2L] for the layout [noisy ; clean] of the same L positions (see `allow`); `valid_BL` holds for both halves."""
     streams, blocks = (jnp.asarray(vector) for vector in two_stream(length, block))
@@ -91,6 +102,22 @@ def twice(x_BL: jax.Array) -> jax.Array:
 def two_stream_positions(length: int) -> jax.Array:
     """int32 [2L]: positions of the layout [noisy ; clean]; both copies of a token stand at the same position."""
     return jnp.tile(jnp.arange(length, dtype=jnp.int32), 2)
+
+
+def previous(ids_BL: jax.Array, clean_BL: jax.Array, position_BL: jax.Array, block: int, bos: int) -> jax.Array:
+    """int32 [B, L]: what stands at each place under the label shift, where the state at a place predicts the token *of* that place from the one before it.
+
+    An autoregressive model reads so already; a masked one that reads so, too, can go on from its weights (LLaDA-TTS, arXiv 2603.26364; method.md section
+    11). The place that predicts token i holds token i-1, and with it the condition and the position of i: text, rotation and cache slots stay where they
+    are without the shift. The first place of a block holds the last token of the block before, which decoding has finished by then: so it is taken from
+    `clean_BL`, whatever `ids_BL` hides of it (no place that predicts it can see it there). `bos` stands before the first token. The last token of a block is
+    first seen in the next one. With blocks of one token nothing hidden is ever seen: that *is* next-token prediction.
+
+    `ids_BL`: tokens, some hidden. `clean_BL`: none hidden. `position_BL` [B or 1, L]: index in the utterance, which starts at a multiple of `block`.
+    """
+    before_BL, clean_before_BL = (jnp.pad(x[:, :-1], ((0, 0), (1, 0))) for x in (ids_BL, clean_BL))
+    before_BL = jnp.where(position_BL % block == 0, clean_before_BL, before_BL)
+    return jnp.where(position_BL == 0, bos, before_BL).astype(jnp.int32)
 
 
 def to_blocks(x_BL: jax.Array, block: int, fill) -> jax.Array:

@@ -143,6 +143,12 @@ class Spans:
         return _even(_at_least_one(last_key, jnp.any(covered, axis=0) & valid_BL, valid_BL))
 
 
+def loss_weight(schedule: Schedule, weight: jax.Array, valid_BL: jax.Array) -> jax.Array:
+    """f32 scalar: what a schedule's loss sum, weighted by `weight` (any shape), is divided by. The number of valid tokens for 1/t weights, whose sum that is
+    on average, so that the loss is LLaDA's unbiased bound in nats per token; the sum of the weights for all others."""
+    return jnp.sum(valid_BL if isinstance(schedule, InverseT) else weight).astype(jnp.float32)
+
+
 def complementary(masking: Masking, valid_BL: jax.Array) -> Masking:
     """The other half of a pair: hides exactly the valid tokens that `masking` shows, each of weight 1, so that a pair trains
     every token once. A row that was hidden whole has nothing left to hide: its complement is empty and weighs nothing."""

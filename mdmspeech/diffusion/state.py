@@ -68,6 +68,7 @@ class Options:
     max_silence: int = 0  # 0 = off; a run of this many silence ids ends a row whose text is used up
     tail: str = "eos"  # places after a known length: "eos" = they hold eos and are seen; "pad" = nobody sees them
     fused: bool = True  # commit block b in the first forward of block b + 1; False = a forward of its own
+    label_shift: bool = False  # the model is shown the token before each place, see layout.previous
 
     def __post_init__(self):
         score_rule(self.score)
@@ -140,6 +141,7 @@ class State:
     block_B: jax.Array  # int32: the block each row decodes next
     pending_ids_BK: jax.Array  # the last block's tokens: the block decoder has yet to commit their clean K/V
     pending_cond_BKD: jax.Array
+    before_B: jax.Array  # int32: the token before the pending ones, which a label shift shows the model with them
     done_B: jax.Array  # bool
     reason_B: jax.Array  # int32, a Reason
     length_B: jax.Array  # int32: tokens so far; the utterance's length once done
@@ -165,6 +167,7 @@ def start(cache: Any, request: Request, options: Options, max_len: int, cond_dim
         block_B=zeros_B,
         pending_ids_BK=jnp.full((batch, block), options.bos, jnp.int32),
         pending_cond_BKD=jnp.zeros((batch, block, cond_dim), cond_dtype),
+        before_B=jnp.full((batch,), options.bos, jnp.int32),
         done_B=jnp.zeros((batch,), bool),
         reason_B=zeros_B,
         length_B=zeros_B,

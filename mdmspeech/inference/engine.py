@@ -59,7 +59,14 @@ class TalkerEngine:
         self.config, self.params = fold_tables(config, params)
         self.lookahead = sum(config.symbol_lookahead) if config.anchors == "paced" else 0
         self.options = Options(
-            block=config.block, codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK, **options
+            block=config.block,
+            codes=talker.CODES,
+            bos=talker.BOS,
+            eos=talker.EOS,
+            pad=talker.PAD,
+            mask=talker.MASK,
+            label_shift=config.label_shift,
+            **options,
         )
         self._decoder, self._model = MODES[mode], Talker(self.config)
         self._jit_read, self._jit_fuse = jax.jit(self._read), jax.jit(self._fuse)

@@ -9,6 +9,8 @@ from typing import Any
 
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
+from mdmspeech.codec.cosyvoice2.codec import CosyVoice2Codec
+from mdmspeech.codec.cosyvoice2.voice import voice_prompt
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.ear import Ear, spelling_ear, stack_ear, writing_ear
@@ -41,11 +43,17 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
 
 
 def open_codec(release: Any) -> Codec:
-    """The codec of a release."""
+    """The codec of a release, with its voice if it needs one."""
     part = release.part("codec")
-    if part.kind != "compact_codec":
-        raise UserError(f"release {release.name!r} has a codec of kind {part.kind!r}, which this program cannot open; update mdmspeech")
-    return CompactCodec(part.config, part.params)
+    if part.kind == "compact_codec":
+        return CompactCodec(part.config, part.params)
+    if part.kind == "cosyvoice2_codec":
+        if "voice" not in release.parts:
+            raise UserError(
+                f"release {release.name!r} has no voice to speak in: make one with `mdmspeech voice recording.wav`, and give it"
+            )
+        return CosyVoice2Codec(part.config, part.params, voice_prompt(release.part("voice").params))
+    raise UserError(f"release {release.name!r} has a codec of kind {part.kind!r}, which this program cannot open; update mdmspeech")
 
 
 def _voice(release: Any, name: str, codec: Callable[[], Codec], mind: Callable[[], Mind]) -> Voice | StateVoice:

@@ -26,8 +26,7 @@ _SPELLINGS = (  # (g, v), the one that we write first
 
 def hift_params(config: HiFTConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
     """Tensors under their names in hift.pt -> HiFT parameters. Raises UserError as `fold_weight_norm` and `import_params`."""
-    plain = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
-    return import_params(fold_weight_norm(plain, source), hift_rules(config), hift_shapes(config), source, dtype)
+    return import_params(fold_weight_norm(plain_names(tensors), source), hift_rules(config), hift_shapes(config), source, dtype)
 
 
 def hift_tensors(config: HiFTConfig, params: Any) -> dict[str, np.ndarray]:
@@ -47,6 +46,11 @@ def hift_tensors(config: HiFTConfig, params: Any) -> dict[str, np.ndarray]:
 def hift_shapes(config: HiFTConfig) -> Any:
     """Abstract parameter tree of a HiFT; nothing is allocated."""
     return jax.eval_shape(lambda key: hift.init(config, key), jax.random.key(0))
+
+
+def plain_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same without the prefix that some files have."""
+    return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
 
 
 def fold_weight_norm(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:

@@ -46,15 +46,15 @@ def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
         raise UserError(f"the rope scaling of this {kind} model is no JSON object; take the model's own config.json")
     theta = hf["rope_theta"] if hf.get("rope_theta") else rope.get("rope_theta", 10_000.0)
     scaling = _rope_scaling(rope)
-    dim, heads = _size(hf, "hidden_size"), _size(hf, "num_attention_heads")
+    dim, heads = whole_number(hf, "hidden_size"), whole_number(hf, "num_attention_heads")
     config = ThinkerConfig(
-        vocab_size=_size(hf, "vocab_size"),
+        vocab_size=whole_number(hf, "vocab_size"),
         dim=dim,
-        num_layers=_size(hf, "num_hidden_layers", _MOST_LAYERS),
+        num_layers=whole_number(hf, "num_hidden_layers", _MOST_LAYERS),
         num_heads=heads,
-        num_kv_heads=heads if hf.get("num_key_value_heads") is None else _size(hf, "num_key_value_heads"),
-        head_dim=max(dim // heads, 1) if hf.get("head_dim") is None else _size(hf, "head_dim"),
-        ffn_dim=_size(hf, "intermediate_size"),
+        num_kv_heads=heads if hf.get("num_key_value_heads") is None else whole_number(hf, "num_key_value_heads"),
+        head_dim=max(dim // heads, 1) if hf.get("head_dim") is None else whole_number(hf, "head_dim"),
+        ffn_dim=whole_number(hf, "intermediate_size"),
         rope_theta=_number(theta, "rope_theta"),
         rope_scaling=scaling,
         norm_eps=_number(hf.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
@@ -78,12 +78,12 @@ def encoder_config(hf: Mapping[str, Any], **overrides: Any) -> SpeechEncoderConf
     if hf.get("activation_function", "gelu") != "gelu" or hf.get("scale_embedding"):
         raise UserError("this Whisper model has another activation or scaled embeddings; use an official one")
     config = SpeechEncoderConfig(
-        num_mels=_size(hf, "num_mel_bins"),
-        dim=_size(hf, "d_model"),
-        num_layers=_size(hf, "encoder_layers", _MOST_LAYERS),
-        num_heads=_size(hf, "encoder_attention_heads"),
-        ffn_dim=_size(hf, "encoder_ffn_dim"),
-        max_positions=_size(hf, "max_source_positions"),
+        num_mels=whole_number(hf, "num_mel_bins"),
+        dim=whole_number(hf, "d_model"),
+        num_layers=whole_number(hf, "encoder_layers", _MOST_LAYERS),
+        num_heads=whole_number(hf, "encoder_attention_heads"),
+        ffn_dim=whole_number(hf, "encoder_ffn_dim"),
+        max_positions=whole_number(hf, "max_source_positions"),
     )
     if config.dim % config.num_heads:
         raise UserError(f"a width of {config.dim} cannot be split into {config.num_heads} heads; take the model's own config.json")
@@ -135,7 +135,8 @@ def _rope_scaling(rope: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None
     return (("rope_type", kind), *numbers)
 
 
-def _size(hf: Mapping[str, Any], name: str, most: int = _LARGEST) -> int:
+def whole_number(hf: Mapping[str, Any], name: str, most: int = _LARGEST) -> int:
+    """The item `name` of a config, from 1 to `most`. Raises UserError for anything else."""
     value = hf.get(name)
     if type(value) is not int or not 0 < value <= most:
         said = "has no" if value is None else f"says {value!r:.40} for"

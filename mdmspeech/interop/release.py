@@ -24,7 +24,10 @@ from flax.traverse_util import flatten_dict
 
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
+from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
 from mdmspeech.errors import UserError
+from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
 from mdmspeech.interop.rules import Rule, import_params
 from mdmspeech.interop.sources import SMOLLM2, WHISPER_BASE
@@ -39,6 +42,8 @@ from mdmspeech.text import prompts
 
 FORMAT, VERSION = "mdmspeech-release", 3
 _READS = (1, 2, 3)  # version 1 had no 8-bit parts, version 2 no Thinker or encoder inside
+# Sizes that older releases lack: they are the defaults there.
+_LATER = {"label_shift", "kv_heads", "qkv_bias", "qk_norm", "norm_eps", "output_bias", "text_rows"}
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 INT8, EXACT = "int8", "float32"
@@ -54,7 +59,16 @@ class StackConfig:
     hidden_dim: int = 2048
 
 
-Config = CompactCodecConfig | talker.TalkerConfig | AttentionConfig | SpellingConfig | StackConfig | PhoneReaderConfig
+Config = (
+    CompactCodecConfig
+    | CosyVoice2Config
+    | VoiceConfig
+    | talker.TalkerConfig
+    | AttentionConfig
+    | SpellingConfig
+    | StackConfig
+    | PhoneReaderConfig
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +145,8 @@ def _reader_shapes(config: PhoneReaderConfig):
 # kind -> (its sizes, the abstract parameter tree of given sizes)
 KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "compact_codec": (CompactCodecConfig, _codec_shapes),
+    "cosyvoice2_codec": (CosyVoice2Config, cosyvoice2_shapes),
+    "cosyvoice2_voice": (VoiceConfig, voice_shapes),
     "talker_mdm": (talker.TalkerConfig, _talker_shapes),
     "talker_ntp": (talker.TalkerConfig, _talker_shapes),
     "attention_adaptor": (AttentionConfig, writing_shapes),
@@ -255,13 +271,19 @@ def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:
     """A part's sizes from a JSON object; a UserError lists what is missing or unknown."""
     if kind not in KINDS:
         raise UserError(f"{where} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    cls = KINDS[kind][0]
-    fields = {field.name for field in dataclasses.fields(cls)}
-    missing, unknown = sorted(fields - set(sizes)), sorted(set(sizes) - fields)
+    return _sizes(KINDS[kind][0], sizes, where)
+
+
+def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from a JSON object, the dataclasses among its fields from the objects inside."""
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    missing, unknown = sorted(fields.keys() - sizes - _LATER), sorted(sizes.keys() - fields)
     if missing or unknown:
         told = [f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
         raise UserError(f"{where}: its sizes are those of another model ({'; '.join(told)}); fetch the release again")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
+    parts = {key: kind for key, kind in fields.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
+    return cls(**values | {key: _sizes(kind, values[key], f"{where}: {key}") for key, kind in parts.items()})
 
 
 def _load_part(folder: Path, name: str, entry: Mapping[str, Any], kind: str, config: Config) -> Part:

@@ -10,47 +10,50 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mdmspeech.errors import UserError
-from mdmspeech.interop.huggingface import llama_layer
+from mdmspeech.interop.huggingface import llama_layer, whole_number
 from mdmspeech.interop.rules import LINEAR, Rule, import_params
-from mdmspeech.interop.tensors import read_json, read_tensors
+from mdmspeech.interop.tensors import Stored, open_tensors, read_json
 from mdmspeech.models.vocalnet import VocalNet, VocalNetConfig
 
 _PREFIX = "speech_generator."
 _TYPE = "ar_mtp"
+_MOST_LAYERS = 100
 
 
 def vocalnet_config(published: Mapping[str, Any]) -> VocalNetConfig:
     """The generator's items of a `config.json` (or of VocalNet's ar_config yaml) -> ours. Lengths and dropout in it shape no parameter.
 
     Raises:
-      UserError: another kind of generator, or an item is missing.
+      UserError: another kind of generator; an item that is missing, or no size or id.
     """
-    kind = published.get("speech_generator_type", _TYPE)
+    kind = str(published.get("speech_generator_type", _TYPE))
     if _TYPE not in kind:
-        raise UserError(f"speech_generator_type {kind!r} is not known; use a VocalNet checkpoint with {_TYPE!r}")
-    try:
-        return VocalNetConfig(
-            width=published["llm_hidden_size"],
-            heads=published["decoder_num_heads"],
-            ffn=published["decoder_ffn_dim"],
-            projector_layers=published["encoder_num_layers"],
-            layers=published["decoder_num_layers"],
-            modules=published["mtp_num"],
-            vocab_size=published["unit_vocab_size"] + published["special_tokens"],
-            bos=published["speech_bos_token_id"],
-            sos=published["speech_sos_token_id"],
-            eos=published["speech_eos_token_id"],
-            pad=published["speech_padding_token_id"],
-            text_group=published["txt_token_num"],
-            speech_group=published["speech_token_num"],
-        )
-    except KeyError as error:
+        raise UserError(f"speech_generator_type {kind!r:.40} is not known; use a VocalNet checkpoint with {_TYPE!r}")
+    size = lambda name, most=2**16: whole_number(published, name, most)
+    config = VocalNetConfig(
+        width=size("llm_hidden_size"),
+        heads=size("decoder_num_heads"),
+        ffn=size("decoder_ffn_dim"),
+        projector_layers=size("encoder_num_layers", _MOST_LAYERS),
+        layers=size("decoder_num_layers", _MOST_LAYERS),
+        modules=size("mtp_num", _MOST_LAYERS),
+        vocab_size=size("unit_vocab_size") + size("special_tokens"),
+        text_group=size("txt_token_num"),
+        speech_group=size("speech_token_num"),
+        bos=size("speech_bos_token_id"),
+        sos=size("speech_sos_token_id"),
+        eos=size("speech_eos_token_id"),
+        pad=size("speech_padding_token_id"),
+    )
+    if config.width % (2 * config.heads):
         raise UserError(
-            f"the config has no {error}: it describes no VocalNet speech generator; give the config.json beside the weights"
-        ) from error
+            f"llm_hidden_size {config.width} does not split into {config.heads} heads of an even size; take the model's own files"
+        )
+    if max(config.bos, config.sos, config.eos, config.pad) >= config.vocab_size:
+        raise UserError(f"a speech token id of the config is not below its {config.vocab_size} ids; take the model's own files")
+    return config
 
 
 def vocalnet_rules(config: VocalNetConfig, prefix: str = "") -> list[Rule]:
@@ -76,17 +79,17 @@ def _ends(ours: str, norm: str, output: str) -> list[Rule]:
     ]
 
 
-def vocalnet_params(config: VocalNetConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
-    """Tensors of the generator, or of the whole model it is part of -> parameters of `VocalNet`. Raises UserError as `import_params`."""
+def vocalnet_params(config: VocalNetConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
+    """Tensors of the generator, or of the whole model it is part of -> parameters of `VocalNet`. `how`: see `rules.import_params`."""
     inside = {n: t for n, t in tensors.items() if n.startswith(_PREFIX)}
     rules = vocalnet_rules(config, _PREFIX if inside else "")
-    return import_params(inside or tensors, rules, vocalnet_shapes(config), source, dtype)
+    return import_params(inside or tensors, rules, vocalnet_shapes(config), source, **how)
 
 
-def read_vocalnet_folder(folder: str | os.PathLike) -> tuple[VocalNetConfig, dict[str, Any]]:
-    """A downloaded VocalNet folder -> (config, parameters of its speech generator)."""
+def read_vocalnet_folder(folder: str | os.PathLike, **how: Any) -> tuple[VocalNetConfig, dict[str, Any]]:
+    """A downloaded VocalNet folder -> (config, parameters of its speech generator); of the rest nothing is read. `how`: see `rules.import_params`."""
     config = vocalnet_config(read_json(Path(folder) / "config.json"))
-    return config, vocalnet_params(config, read_tensors(folder), str(folder))
+    return config, vocalnet_params(config, open_tensors(folder), str(folder), **how)
 
 
 def vocalnet_shapes(config: VocalNetConfig) -> Any:

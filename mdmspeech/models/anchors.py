@@ -1,11 +1,12 @@
 """From text to what the Talker hears: one condition vector for every speech position (method.md sections 4 and 4b).
 
-Two schedules behind one result, `cond_BLD`, which the Talker adds to its token embeddings:
+Two schedules behind one result, `cond_BLD`, which the Talker adds to its token embeddings (and `TextPrefix`, which needs none):
 
 - `FixedAnchors`, the paper's: Q = 4 anchors a block, each a fusion of [Emb(y); h] of one text token, on the block's first Q positions.
 - `PacedAnchors`, ours: a small encoder reads the symbols (phonemes, or letters) of the text with a bounded look-ahead, a duration head says how long
   each lasts, and every speech position gets the features of the symbols spoken there and how far into them it is. New words are read, not
   memorised; and the length of the speech is known before it is spoken, so that a stop cannot be missed.
+- `TextPrefix`, of autoregressive speech LMs: the text's own embeddings stand before the speech, and attention finds the place.
 
 B batch, N text tokens, M symbols, L speech positions, Q anchors a block, D model width.
 """
@@ -17,6 +18,7 @@ import numpy as np
 
 from mdmspeech.nn.linear import Linear
 from mdmspeech.nn.norms import RMSNorm
+from mdmspeech.nn.partition import lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
 
@@ -157,6 +159,17 @@ class PacedAnchors(nn.Module):
             features = jnp.take_along_axis(features_BMD, index[..., None], axis=1)
             parts.append(features + self.inside(inside.astype(features.dtype)))
         return self.join(jnp.concatenate(parts, axis=-1))
+
+
+class TextPrefix(nn.Module):
+    """The text as CosyVoice2's LM reads it: embeddings of its ids, in front of the speech. int32 [B, N] -> [B, N, D]; negative ids give some row."""
+
+    width: int
+    rows: int
+
+    @nn.compact
+    def __call__(self, text_BN: jax.Array) -> jax.Array:
+        return lookup(self.param("embedding", nn.initializers.normal(0.02), (self.rows, self.width)), jnp.maximum(text_BN, 0))
 
 
 def speech_length(durations_BM: jax.Array, valid_BM: jax.Array) -> jax.Array:

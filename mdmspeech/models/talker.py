@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.models.anchors import FixedAnchors, PacedAnchors
+from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, TextPrefix
 from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import constrain, lookup
@@ -25,11 +25,19 @@ from mdmspeech.nn.transformer import LlamaBlock
 CODES, LEVELS, DIGITS = 6561, 3, 8
 BOS, SOS, EOS, PAD, MASK = 6561, 6562, 6563, 6564, 6565
 VOCAB = 6566
+START = -1  # among a prefix's text ids: what stands before the text
 
 
 @dataclasses.dataclass(frozen=True)
 class TalkerConfig:
-    """Sizes of a Talker. `anchors` "paced" reads symbols, "fixed" reads [Emb(y); h] of text tokens."""
+    """Sizes of a Talker, and how it is read. `anchors` "paced" reads symbols, "fixed" reads [Emb(y); h] of text tokens, "prefix" text before the speech.
+
+    Attributes:
+      label_shift: of masked diffusion: the state that reads token i-1 predicts token i, as in an autoregressive model (see `diffusion.layout.previous`).
+      kv_heads (0 = `heads`), qkv_bias, qk_norm, norm_eps: of the trunk, for weights of other people's making (Qwen2 has biases and no norm on q and k);
+        output_bias likewise of the output layer.
+      text_rows: prefix: size of the text's vocabulary.
+    """
 
     width: int = 256
     layers: int = 6
@@ -43,10 +51,21 @@ class TalkerConfig:
     text_width: int = 0  # fixed: width of [Emb(y); h]
     structured_codes: bool = True  # code embeddings share parameters through the FSQ digits
     rope_theta: float = 10_000.0
+    label_shift: bool = False
+    kv_heads: int = 0
+    qkv_bias: bool = False
+    qk_norm: bool = True
+    norm_eps: float = 1e-6
+    output_bias: bool = False
+    text_rows: int = 0
 
     @property
     def head_dim(self) -> int:
         return self.width // self.heads
+
+    @property
+    def num_kv_heads(self) -> int:
+        return self.kv_heads or self.heads
 
 
 class CodeTable(nn.Module):
@@ -86,24 +105,37 @@ class Talker(nn.Module):
         self.inputs = CodeTable(c.width, c.structured_codes, 0.3)
         self.outputs = CodeTable(c.width, c.structured_codes, 0.01)
         layer_class = rematted(LlamaBlock)
-        self.layers = [layer_class(c.heads, c.heads, c.head_dim, c.ffn, qk_norm=True) for _ in range(c.layers)]
-        self.norm = RMSNorm(1e-6)
+        trunk = dict(qkv_bias=c.qkv_bias, qk_norm=c.qk_norm, norm_eps=c.norm_eps)
+        self.layers = [layer_class(c.heads, c.num_kv_heads, c.head_dim, c.ffn, **trunk) for _ in range(c.layers)]
+        self.norm = RMSNorm(c.norm_eps)
         if c.anchors == "paced":
             self.anchors: Any = PacedAnchors(c.width, c.symbols, c.symbol_lookahead)
         elif c.anchors == "fixed":
             self.anchors = FixedAnchors(c.width)
+        elif c.anchors == "prefix":
+            self.anchors = TextPrefix(c.width, c.text_rows)
         else:
-            raise ValueError(f"anchors {c.anchors!r}: choose 'paced' or 'fixed'")
+            raise ValueError(f"anchors {c.anchors!r}: choose 'paced', 'fixed' or 'prefix'")
+        if c.output_bias:
+            self.output_bias = self.param("output_bias", nn.initializers.zeros_init(), (VOCAB,))
 
-    def __call__(self, ids_BT, cond_BTD, mask_BTS, positions_BT, caches: tuple[KVCache, ...] | None = None, write_at_B=None):
-        """Trunk: token ids and conditions of T positions -> (hidden [B, T, D], caches).
+    def __call__(
+        self, ids_BT, cond_BTD, mask_BTS, positions_BT, caches: tuple[KVCache, ...] | None = None, write_at_B=None, before_BND=None
+    ):
+        """Trunk: token ids and conditions (None: none) of T positions -> (hidden [B, T, D], caches).
+
+        before_BND: N embeddings in front of them, from `prefix`; mask, positions and the result have N + T positions then. T may be 0.
 
         mask_BTS: bool, True = may attend; S = T without caches (or an `nn.masks.AttentionMask`), else the cache length.
         positions_BT: int32 [B or 1, T]. Caches: one a layer.
         """
         c = self.config
         x = lookup(self.inputs(), ids_BT)
-        x = constrain(x + cond_BTD.astype(x.dtype), "batch", "length", "width")
+        if cond_BTD is not None:
+            x = x + cond_BTD.astype(x.dtype)
+        if before_BND is not None:
+            x = jnp.concatenate([before_BND.astype(x.dtype), x], axis=1)
+        x = constrain(x, "batch", "length", "width")
         rope = rope_table(positions_BT, rope_frequencies(c.head_dim, c.rope_theta))
         new = []
         for i, layer in enumerate(self.layers):
@@ -113,7 +145,8 @@ class Talker(nn.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden states [..., D] -> logits [..., V], float32."""
-        return jnp.matmul(hidden, constrain(self.outputs(), "vocab", "none").T, preferred_element_type=jnp.float32)
+        out = jnp.matmul(hidden, constrain(self.outputs(), "vocab", "none").T, preferred_element_type=jnp.float32)
+        return out + self.output_bias.reshape((1,) * (out.ndim - 1) + (VOCAB,)).astype(out.dtype) if self.config.output_bias else out
 
     def condition_paced(self, symbols_BM, valid_BM, durations_BM, length: int):
         """Paced anchors by given durations: (cond [B, L, D], predicted log-durations [B, M])."""
@@ -144,12 +177,20 @@ class Talker(nn.Module):
         """Fixed anchors: condition of speech positions, from `fuse` and `anchors.anchor_index`."""
         return self.anchors.place(fused_BND, index_BL)
 
+    def prefix(self, text_BN):
+        """Prefix anchors: embeddings [B, N, D] of text ids int32 [B, N]; -1 stands before the first, see `START`."""
+        start_D = self.inputs()[SOS]
+        return jnp.where((text_BN == START)[..., None], start_D[None, None], self.anchors(text_BN))
+
     def initialise(self, length: int = 16):
         """Touches every parameter once (for `init`)."""
         c = self.config
         valid = jnp.ones((1, 4), bool)
+        cond = None
         if c.anchors == "paced":
             cond, _ = self.condition_paced(jnp.zeros((1, 4), jnp.int32), valid, jnp.ones((1, 4)), length)
+        elif c.anchors == "prefix":
+            self.prefix(jnp.zeros((1, 4), jnp.int32))
         else:
             cond = self.condition_fixed(jnp.zeros((1, 4, c.text_width)), jnp.zeros((1, length), jnp.int32))
         hidden, _ = self(jnp.zeros((1, length), jnp.int32), cond, jnp.ones((1, length, length), bool), jnp.arange(length)[None])
@@ -163,4 +204,16 @@ def init(config: TalkerConfig, rng: jax.Array):
 
 def empty_caches(config: TalkerConfig, batch: int, slots: int) -> tuple[KVCache, ...]:
     """One empty K/V cache a layer."""
-    return tuple(KVCache.zeros(batch, slots, config.heads, config.head_dim) for _ in range(config.layers))
+    return tuple(KVCache.zeros(batch, slots, config.num_kv_heads, config.head_dim) for _ in range(config.layers))
+
+
+def with_new_mask(config: TalkerConfig, params: dict) -> dict:
+    """`params` of a Talker that never saw a mask, a next-token one, with a start for the mask's embedding: the mean of all codes' embeddings.
+
+    It is what the trunk would see on average if it were shown every code there, the least that a place can say to weights that know codes alone; a
+    random row would look like some code. Nothing else is new.
+    """
+    inputs = params["inputs"]
+    rows_VD = CodeTable(config.width, config.structured_codes, 1.0).apply({"params": inputs})
+    table = jnp.asarray(inputs["table"]).at[MASK].set(jnp.mean(rows_VD[:CODES], axis=0))
+    return {**params, "inputs": {**inputs, "table": table}}

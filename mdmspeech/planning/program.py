@@ -122,7 +122,8 @@ def decode_program(
     config = dataclasses.replace(config, structured_codes=False)
     model = talker.Talker(config)
     length = math.ceil(seconds * 25 / config.block) * config.block
-    options = Options(block=config.block, codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
+    ids: dict[str, Any] = dict(codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
+    options = Options(block=config.block, label_shift=config.label_shift, **ids)
 
     def forward(params, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
         apply = functools.partial(model.apply, {"params": params})
@@ -137,7 +138,7 @@ def decode_program(
         return start(talker.empty_caches(config, rows, cache_slots(length, config.block)), request, options, length, config.width)
 
     params = decode_state(config, mesh, dtype)
-    heads = PartitionSpec(None, None, "tensor" if config.heads % mesh.shape["tensor"] == 0 else None)
+    heads = PartitionSpec(None, None, "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None)
     place = lambda s: s.update(sharding=NamedSharding(mesh, heads if s.ndim == 4 else PartitionSpec()))
     state = jax.tree.map(place, jax.eval_shape(begin))
     cond = jax.ShapeDtypeStruct((rows, config.block, config.width), dtype, sharding=NamedSharding(mesh, PartitionSpec()))

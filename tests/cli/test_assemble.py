@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import small_cosyvoice2
 from small_speech import CODEC, TALKER, question, talker_params
 
 import mdmspeech
@@ -17,6 +18,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
 from mdmspeech.interop.export import How, export_encoder, export_thinker
 from mdmspeech.interop.release import Part, Release, load_release, read_about, save_release
+from mdmspeech.interop.voice_file import save_voice
 from mdmspeech.models import lora
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
@@ -98,10 +100,7 @@ def test_an_experiment_takes_its_sizes_and_weights(system):
 def test_what_stage_1_learnt_is_merged(published, system, tmp_path):
     """Train adaptor and LoRA on the system, assemble again from that run: its Thinker is base + update, its adaptor the run's."""
     run = tmp_path / "run"
-    settings = [
-        f"--set={s}"
-        for s in ("train.steps=2", "train.eval_every=0", "data.batch=2", "data.frames=1000", "data.length=640", "optim.warmup=1")
-    ]
+    settings = [f"--set={s}" for s in ("train.steps=2", "train.eval_every=0", "data.frames=1000", "data.length=640", "optim.warmup=1")]
     assert (
         main(["train", "--config", "experiments/thinker_06b.py:runlocal", "--system", str(system), "--workdir", str(run), *settings]) == 0
     )
@@ -118,6 +117,22 @@ def test_what_stage_1_learnt_is_merged(published, system, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, load_release(system).part("talker").params, release.part("talker").params)
 
 
+def test_with_cosyvoice2s_codec_it_speaks_in_the_voice_given(published, tmp_path):
+    release = tmp_path / "codec"
+    save_release(
+        release, Release("codec", {"codec": Part("cosyvoice2_codec", small_cosyvoice2.CONFIG, small_cosyvoice2.small_params())}), "card"
+    )
+    save_voice(tmp_path / "voice.safetensors", small_cosyvoice2.small_voice())
+    folder = tmp_path / "system"
+    assert main(arguments(published, folder, codec=release, voice=tmp_path / "voice.safetensors")) == 0
+    kinds = {name: kind for name, (kind, _) in read_about(folder).parts.items()}
+    assert kinds == {"codec": "cosyvoice2_codec", "voice": "cosyvoice2_voice", "talker": "talker_mdm", "adaptor": "stack_adaptor"}
+    given, found = (load_release(one).part("codec").params for one in (release, folder))
+    jax.tree.map(np.testing.assert_array_equal, given, found)  # not rounded once more
+    speech = mdmspeech.load(folder).say("yes", steps=1)
+    assert len(speech.audio) == 960 * len(speech.tokens) > 0
+
+
 @pytest.mark.parametrize(
     ("changes", "told"),
     [
@@ -126,7 +141,7 @@ def test_what_stage_1_learnt_is_merged(published, system, tmp_path):
         ({"talker-sizes": "breadth=65"}, "no size 'breadth'"),
         ({"talker-sizes": "width=wide"}, "whole numbers"),
         ({"adaptor": "compact"}, "states of width 512; this encoder makes 32"),
-        ({"voice": "some.safetensors"}, "only CosyVoice2"),
+        ({"voice": "some.safetensors"}, "one voice of its own"),
         ({"codec": "nothing"}, "no release"),
     ],
 )

@@ -10,7 +10,7 @@ from mdmspeech.diffusion import decode, layout
 from mdmspeech.diffusion.state import Options, Reason, Request, start
 from mdmspeech.errors import UserError
 
-CODES, EOS, MASK, VOCABULARY = 20, 22, 24, 27
+CODES, BOS, EOS, MASK, VOCABULARY = 20, 20, 22, 24, 27
 LENGTH = 12  # three blocks of four
 
 
@@ -29,7 +29,7 @@ def reference(tiny, options):
         mask = layout.block_causal_mask(LENGTH, block, seen_L[None])
         return tiny.forward(ids_L[None], cond_LD[None], jnp.arange(LENGTH)[None], mask)[0][0]
 
-    def run(cond_LD, steps, target=LENGTH, tail="eos"):
+    def run(cond_LD, steps, target=LENGTH, tail="eos", shift=False):
         ids, step, sure = np.full(LENGTH, EOS), np.full(LENGTH, -1), np.zeros(LENGTH)
         seen = np.arange(LENGTH) < (target if tail == "pad" else LENGTH)
         for first in range(0, target, block):
@@ -37,7 +37,8 @@ def reference(tiny, options):
             ids[masked] = MASK
             for index in range(steps):
                 count = -(-len(masked) // (steps - index))
-                chance = np.asarray(jax.nn.softmax(logits_of(jnp.asarray(ids), cond_LD, jnp.asarray(seen))), np.float64)
+                shown = np.concatenate([[BOS], ids[:-1]]) if shift else ids
+                chance = np.asarray(jax.nn.softmax(logits_of(jnp.asarray(shown), cond_LD, jnp.asarray(seen))), np.float64)
                 best = chance[:, :CODES].max(axis=-1)
                 for at in sorted(masked, key=lambda at: -best[at])[:count]:
                     ids[at], step[at], sure[at] = chance[at, :CODES].argmax(), index, best[at]
@@ -47,13 +48,14 @@ def reference(tiny, options):
     return run
 
 
+@pytest.mark.parametrize("shift", [False, True], ids=["", "label shift"])
 @pytest.mark.parametrize("fused", [True, False])
-def test_equals_decoding_by_the_book_for_every_number_of_steps(run_tiny, reference, cond, options, fused):
+def test_equals_decoding_by_the_book_for_every_number_of_steps(run_tiny, reference, cond, options, fused, shift):
     """Cached = uncached; the fused commit = a commit of its own; rows of different S share a batch."""
-    options = dataclasses.replace(options, fused=fused)
+    options = dataclasses.replace(options, fused=fused, label_shift=shift)
     result = run_tiny(Request.create(4, steps=[1, 2, 3, 4], target_len=[12, 12, 10, 7]), cond, options)
     for row, (steps, target) in enumerate([(1, 12), (2, 12), (3, 10), (4, 7)]):
-        ids, step, sure = reference(cond[row], steps, target)
+        ids, step, sure = reference(cond[row], steps, target, shift=shift)
         np.testing.assert_array_equal(result.ids_BL[row, :target], ids)
         np.testing.assert_array_equal(result.step_BL[row, :target], step)
         np.testing.assert_allclose(result.confidence_BL[row, :target], sure, rtol=1e-3, atol=1e-5)

@@ -88,6 +88,28 @@ def test_inverse_t_weights_are_unbiased_and_match_the_rate(per):
     assert (max(values) == 1) if per == "sequence" else (np.mean(values) > 6)
 
 
+@pytest.mark.parametrize("per", ["block", "sequence"])
+def test_the_one_over_t_loss_is_an_unbiased_mean_over_all_tokens(per):
+    """A loss of its own for every token: the weighted sum over the *valid* tokens has the mean of all of them for its mean."""
+    valid = np.arange(LENGTH)[None, :] < np.resize([LENGTH, 40, 17], ROWS)[:, None]
+    loss = np.random.default_rng(0).exponential(size=valid.shape) * valid
+    schedule = masking.InverseT(low=0.05, per=per)
+    means = []
+    for seed in range(4):
+        mask, weight = (x.reshape(DRAWS, ROWS, LENGTH) for x in _draws(schedule, valid, seed))
+        assert (mask == (weight > 0)).all()
+        total = [masking.loss_weight(schedule, jnp.asarray(w), jnp.asarray(valid)) for w in weight]
+        assert set(map(float, total)) == {float(valid.sum())}
+        means += list((weight * loss[None]).sum(axis=(1, 2)) / valid.sum())
+    error = np.std(means) / np.sqrt(len(means))
+    assert error < 0.02 and abs(np.mean(means) - loss.sum() / valid.sum()) < 4 * error
+
+
+def test_other_losses_are_divided_by_their_weights():
+    mask, weight = _draws(masking.Bernoulli())
+    assert masking.loss_weight(masking.Bernoulli(), jnp.asarray(weight[:ROWS]), jnp.asarray(FULL)) == mask[:ROWS].sum()
+
+
 def test_inverse_t_is_stratified_over_the_blocks_of_a_row():
     weight = _draws(masking.InverseT(low=0.05))[1].reshape(-1, LENGTH // BLOCK, BLOCK)
     weight = weight[(weight > 0).any(axis=-1).all(axis=-1)]  # rows that show the t of each of their blocks

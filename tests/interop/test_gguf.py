@@ -3,18 +3,21 @@
 import json
 import struct
 from pathlib import Path
+from types import SimpleNamespace
 
 import gguf
 import jax
 import numpy as np
 import pytest
+from tokenizers import pre_tokenizers
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop.gguf import GGUF
-from mdmspeech.interop.gguf_thinker import gguf_thinker_config, gguf_thinker_tensors, unpermute
+from mdmspeech.interop.gguf_thinker import gguf_thinker_config, gguf_thinker_tensors, tokenizer_files, unpermute
 from mdmspeech.interop.huggingface import thinker_config, thinker_params
 from mdmspeech.interop.sources import open_thinker
 from mdmspeech.interop.tensors import pieces, read_tensors
+from mdmspeech.text.tokenizer import ChatTokenizer
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 
@@ -223,3 +226,44 @@ def test_unpermute_turns_pairs_into_halves():
     halves = np.arange(8.0)[:, None]
     interleaved = halves[[0, 2, 1, 3, 4, 6, 5, 7]]
     np.testing.assert_array_equal(unpermute(interleaved, 4), halves)
+
+
+@pytest.mark.parametrize(
+    ("kind", "pieces_of"),
+    [
+        ("llama-bpe", ["It", "'s", " ", "123", "4", " na", "ï", "ve", " --", "\n\n", "<think>"]),
+        ("qwen2", ["It", "'s", " ", "1", "2", "3", "4", " na", "ï", "ve", " --", "\n\n", "<think>"]),
+    ],
+)
+def test_tokenizers_of_llama_and_qwen_go_out_and_come_in(tmp_path, kind, pieces_of):
+    """A vocabulary of bytes and some merges, written into GGUF metadata: text is cut as the family does it, and the folder's tokenizer reads the same."""
+    text, letters = "It's 1234 naïve --\n\n<think>", sorted(pre_tokenizers.ByteLevel.alphabet())
+    spelt = lambda piece: pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False).pre_tokenize_str(piece)[0][0]
+    words = [spelt(w) for w in ("It", "'s", "12", "123", "na", "ve", "--", " --", "\n\n", " n", " na", "ï")]
+    merges = [
+        (spelt(" "), "n"),
+        (spelt(" n"), "a"),
+        ("I", "t"),
+        ("'", "s"),
+        ("1", "2"),
+        ("12", "3"),
+        ("n", "a"),
+        ("v", "e"),
+        ("-", "-"),
+        (spelt(" "), "--"),
+    ]
+    merges += [(spelt("\n"), spelt("\n")), tuple(spelt("ï"))]
+    tokens = [*letters, *words, "<|im_end|>", "<think>"]
+    meta = {
+        "tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": kind, "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.merges": [" ".join(pair) for pair in merges], "tokenizer.ggml.eos_token_id": len(tokens) - 2,
+        "tokenizer.ggml.token_type": [1] * (len(tokens) - 2) + [3, 4], "tokenizer.chat_template": "{{ messages[0].content }}",
+    }  # fmt: skip
+    file = SimpleNamespace(metadata=meta)
+    for name, content in tokenizer_files(file).items():
+        (tmp_path / name).write_text(content)
+    chat = ChatTokenizer.from_folder(tmp_path)
+    ids = ChatTokenizer.from_gguf(meta).tokenizer.encode(text).ids
+    assert [chat.tokenizer.decode([i]) for i in ids] == pieces_of
+    assert chat.tokenizer.encode(text).ids == ids and chat.decode(ids) == text
+    assert chat.stop_ids == ChatTokenizer.from_gguf(meta).stop_ids == (len(tokens) - 2,)

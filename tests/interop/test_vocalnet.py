@@ -47,8 +47,11 @@ def test_what_does_not_fit_is_named(tensors):
     config = vocalnet_config(published)
     with pytest.raises(UserError, match=r"12 unknown .*mtp_layers\.2"):
         vocalnet_params(dataclasses.replace(config, modules=2), tensors, "golden")
-    with pytest.raises(UserError, match="'mtp_num'"):
+    with pytest.raises(UserError, match="has no mtp_num"):
         vocalnet_config({name: value for name, value in published.items() if name != "mtp_num"})
+    for name, value in {"decoder_num_layers": 10**9, "decoder_num_heads": 7, "speech_eos_token_id": 101, "llm_hidden_size": "40"}.items():
+        with pytest.raises(UserError, match="take the model's own files"):
+            vocalnet_config(published | {name: value})
     with pytest.raises(UserError, match="'ctc' is not known"):
         vocalnet_config(published | {"speech_generator_type": "ctc"})
 

@@ -106,7 +106,7 @@ def _talker(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
         start=_start(config, workdir, loaders),
         thinker=thinker,
         load_thinker=_named(config, "thinker", loaders.thinker, thinker) if thinker else None,
-        **{name: config[name] for name in ("capacity", "streams", "label_smoothing", "z_loss") if name in config},
+        **{name: config[name] for name in ("capacity", "streams", "new_mask", "label_smoothing", "z_loss") if name in config},
     )
 
 
@@ -117,7 +117,7 @@ def _talker_batches(config: ConfigDict, model, root, loaders: Loaders, split: st
     from mdmspeech.models import talker
 
     data = config.data
-    fixed = model.anchors == "fixed"
+    paced = model.anchors == "paced"
     shared = dict(batch=data.batch, length=data.length, block=model.block, eos=talker.EOS, pad=talker.PAD, seed=seed, shard=_shard())
     if data.layout == "joined":
         random = tuple(data.parts) == (RANDOM,)
@@ -129,10 +129,15 @@ def _talker_batches(config: ConfigDict, model, root, loaders: Loaders, split: st
     def source(part: str):
         if part == RANDOM:
             return random_source.RandomSpeech(seed=seed, symbols=model.symbols, token_seconds=data.token_seconds)
-        return TokenStore(root, (part,), split, needs_text=fixed)
+        return TokenStore(root, (part,), split, needs_text=not paced)
 
-    text: Any = talker_packed.FixedText(data.text, _chat(config, loaders), model.block, model.anchors_per_block) if fixed else None
-    text = text or talker_packed.PacedText(data.symbols, data.token_seconds)
+    text: Any
+    if paced:
+        text = talker_packed.PacedText(data.symbols, data.token_seconds)
+    elif model.anchors == "prefix":
+        text = talker_packed.PrefixText(data.text, _tokenizer(config, loaders).encode)
+    else:
+        text = talker_packed.FixedText(data.text, _chat(config, loaders), model.block, model.anchors_per_block)
     return talker_packed.packed_talker_batches(
         {p: source(p) for p in data.parts}, text, weights=_weights(data), threads=data.threads, **shared
     )
@@ -178,11 +183,16 @@ def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed:
 def _chat(config: ConfigDict, loaders: Loaders):
     """How conversations are written for the Thinker of this config."""
     from mdmspeech.data.conversations import Conversations
+
+    return Conversations(_tokenizer(config, loaders), config.prompt.system, tuple(tuple(pair) for pair in config.prompt.examples))
+
+
+def _tokenizer(config: ConfigDict, loaders: Loaders):
     from mdmspeech.data.random_source import byte_tokenizer
 
     load = loaders.tokenizer
     read = _named(config, "tokenizer", load and (lambda path, _: load(path)), None)
-    return Conversations(read() if read else byte_tokenizer(), config.prompt.system, tuple(tuple(pair) for pair in config.prompt.examples))
+    return read() if read else byte_tokenizer()
 
 
 def _weights(data: ConfigDict) -> dict[str, float] | None:
@@ -260,7 +270,7 @@ def _phones(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
 
 
 def _start(config: ConfigDict, workdir: Path, loaders: Loaders):
-    """A function () -> parameters of the earlier run or release named by the config, or None."""
+    """A function () -> parameters of the earlier run or release named by the config, or None. `config.init_part`: which part of a release."""
     if not config.init_from:
         return None
     if config.init_from == RANDOM:
@@ -274,7 +284,7 @@ def _start(config: ConfigDict, workdir: Path, loaders: Loaders):
 
     def from_release():
         try:
-            return load(config.init_from, config.stage)
+            return load(config.init_from, config.get("init_part", config.stage))
         except UserError as error:
             raise UserError(f"{folder} holds no checkpoint: train that stage first, or name another workdir; and {error}") from error
 

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.diffusion import distill, masking, objective
-from mdmspeech.diffusion.layout import allow, twice, two_stream
+from mdmspeech.diffusion.layout import allow, behind, one_stream, previous, twice, two_stream
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
@@ -36,6 +36,7 @@ class TalkerTask(Task):
         the hidden positions of a batch that is split over devices moves them between devices.
       streams: 1 (earlier blocks partly masked, as everything else) or 2 ([noisy ; clean], what decoding sees; twice the positions).
       start: () -> parameters to start from, for "isd" the teacher's as well; None: random ones.
+      new_mask: give the mask's embedding row a new start, because the parameters to start from never saw a mask (see `talker.with_new_mask`).
       thinker, load_thinker: the text LLM that fixed anchors read, and (abstract parameters) -> its parameters (None: random ones).
       label_smoothing, z_loss: see `objective.cross_entropy`.
     """
@@ -54,6 +55,7 @@ class TalkerTask(Task):
         capacity: float = 0.7,
         streams: int = 1,
         start: Callable[[], Params] | None = None,
+        new_mask: bool = False,
         thinker: ThinkerConfig | None = None,
         load_thinker: Callable[[Params], Params] | None = None,
         label_smoothing: float = 0.0,
@@ -75,6 +77,7 @@ class TalkerTask(Task):
         self._sizes, self._capacity, self._streams = sizes or {}, capacity, streams
         self._distillation = distillation or {}
         self._pipeline, self._start, self._load_thinker = pipeline, start, load_thinker
+        self._new_mask = new_mask
         self._loss = dict(label_smoothing=label_smoothing, z_loss=z_loss)
 
     # ---- Parameters ---------------------------------------------------------------------------------------------------------
@@ -83,7 +86,8 @@ class TalkerTask(Task):
         return talker.init(self.config, rng)
 
     def warm_start(self, params):
-        return params if self._start is None else overwrite(params, self._start())
+        params = params if self._start is None else overwrite(params, self._start())
+        return talker.with_new_mask(self.config, params) if self._new_mask else params
 
     def init_frozen(self, rng):
         parts = {"teacher": self.init(rng)} if self.mode == "isd" else {}
@@ -119,7 +123,7 @@ class TalkerTask(Task):
             spec |= {"symbols": of(s["symbols"], jnp.int32), "durations": of(s["symbols"], jnp.float32)}
             return spec | ({} if s.get("layout") == "joined" else {"symbols_segment": of(s["symbols"], jnp.int32)})
         spec |= {name: of(s["text"], jnp.int32) for name in ("text", "text_segment", "text_position")}
-        return spec | {"anchor": of(s["length"], jnp.int32)}
+        return spec | ({"anchor": of(s["length"], jnp.int32)} if self.config.anchors == "fixed" else {})
 
     # ---- Losses -------------------------------------------------------------------------------------------------------------
 
@@ -144,26 +148,36 @@ class TalkerTask(Task):
         return jax.lax.stop_gradient(jnp.concatenate([embedded, states], axis=-1))
 
     def condition(self, params, batch, text=None):
-        """(cond [B, L, D], log-durations [B, M] or None)."""
+        """(cond [B, L, D], or the prefix [B, N, D]; log-durations [B, M] or None)."""
         apply = lambda method, *args: self.model.apply({"params": params}, *args, method=method)
         if text is not None:
             return apply("condition_fixed", text, batch["anchor"]), None
+        if self.config.anchors == "prefix":
+            return apply("prefix", batch["text"]), None
         symbols, durations = batch["symbols"], batch["durations"]
         if "symbols_segment" in batch:
             return apply("condition_packed", symbols, batch["symbols_segment"], durations, batch["segment"], batch["position"])
         return apply("condition_paced", symbols, batch["symbols_valid"], durations, batch["tokens"].shape[1])
 
-    def hidden(self, params, ids_BL, cond_BLD, mask, position_BL):
-        return self.model.apply({"params": params}, ids_BL, cond_BLD, mask, position_BL)[0]
+    def hidden(self, params, ids_BL, cond, rows, block: int, clean_BL=None):
+        """Hidden states [B, L, D] of tokens that attend within their block and to earlier ones; with `clean_BL`, to the earlier ones' clean copies."""
+        length, twin = ids_BL.shape[1], clean_BL is not None
+        segment, position = (twice(x) if twin else x for x in (rows.segment, rows.position))
+        ids = jnp.concatenate([ids_BL, clean_BL], axis=1) if twin else ids_BL
+        apply = lambda *args, **kwargs: self.model.apply({"params": params}, ids, *args, **kwargs)[0]
+        if self.config.anchors != "prefix":
+            mask = masks.ruled(allow, two_stream(length, block), segment) if twin else masks.causal(length, block, segment)
+            return apply(twice(cond) if twin else cond, mask, position)[:, :length]
+        text = cond.shape[1]
+        mask = masks.ruled(allow, behind(two_stream(length, block) if twin else one_stream(length, block), text), rows.with_text(segment))
+        return apply(None, mask, rows.after_text(segment, position), before_BND=cond)[:, text : text + length]
 
     def logits(self, params, hidden):
         return self.model.apply({"params": params}, hidden, method="logits")
 
     def _ntp(self, params, cond, rows):
-        before = jnp.pad(rows.tokens[:, :-1], ((0, 0), (1, 0)))
-        shifted = jnp.where(rows.position == 0, talker.BOS, before)
-        mask = masks.causal(rows.tokens.shape[1], segment_BT=rows.segment)
-        logits = self.logits(params, self.hidden(params, shifted, cond, mask, rows.position))
+        shifted = previous(rows.tokens, rows.tokens, rows.position, 1, talker.BOS)
+        logits = self.logits(params, self.hidden(params, shifted, cond, rows, 1))
         weight = rows.valid.astype(jnp.float32)
         return {
             "token": objective.masked_cross_entropy(logits, rows.tokens, weight, **self._loss),
@@ -178,7 +192,8 @@ class TalkerTask(Task):
         logits = self.logits(params, picked.take(self._denoise(params, noisy, cond, rows)))
         losses = {"accuracy": objective.accuracy(logits, target, weight), "left_out": picked.left_out(drawn.mask_BL)}
         if self.mode == "mdm":
-            losses["token"] = objective.masked_cross_entropy(logits, target, weight, **self._loss)
+            total, _ = objective.masked_cross_entropy(logits, target, weight, **self._loss)
+            losses["token"] = total, masking.loss_weight(self.schedule, weight, rows.valid)
             return losses
         teacher = frozen["teacher"]
         teacher_cond, _ = self.condition(teacher, batch, text)
@@ -188,15 +203,12 @@ class TalkerTask(Task):
 
         return losses | self._distilled(teach, noisy, drawn.mask_BL, rows, picked, logits, target, weight)
 
-    def _denoise(self, params, ids_BL, cond_BLD, rows):
+    def _denoise(self, params, ids_BL, cond, rows):
         """Hidden states [B, L, D] of the noisy tokens."""
-        length, block = ids_BL.shape[1], self.config.block
-        if self._streams == 1:
-            mask = masks.causal(length, block, rows.segment)
-            return self.hidden(params, ids_BL, cond_BLD, mask, rows.position)
-        mask = masks.ruled(allow, two_stream(length, block), twice(rows.segment))
-        ids = jnp.concatenate([ids_BL, rows.tokens], axis=1)
-        return self.hidden(params, ids, twice(cond_BLD), mask, twice(rows.position))[:, :length]
+        block, clean_BL = self.config.block, rows.tokens
+        if self.config.label_shift:
+            ids_BL, clean_BL = (previous(ids, rows.tokens, rows.position, block, talker.BOS) for ids in (ids_BL, clean_BL))
+        return self.hidden(params, ids_BL, cond, rows, block, clean_BL if self._streams == 2 else None)
 
     def _distilled(self, teach, noisy, mask_BL, rows, picked, logits, target, weight):
         settings = dict(self._distillation)
@@ -216,20 +228,33 @@ class TalkerTask(Task):
 
 
 class _Rows(NamedTuple):
-    """Speech tokens of a batch. `segment`: the utterance of each position, 0 = padding; a row of joined utterances is one segment."""
+    """Speech tokens of a batch. `segment`: the utterance of each position, 0 = padding; a row of joined utterances is one segment. `text_segment` and
+    `text_position`, [B, N], of a text that stands before it (prefix anchors)."""
 
     tokens: jax.Array
     valid: jax.Array
     position: jax.Array
     segment: jax.Array
+    text_segment: Any = None  # of a text before the speech
+    text_position: Any = None
 
     @classmethod
     def of(cls, batch):
         tokens = batch["tokens"]
         if "segment" in batch:
-            return cls(tokens, batch["segment"] > 0, batch["position"], batch["segment"])
+            text = (batch.get("text_segment"), batch.get("text_position"))
+            return cls(tokens, batch["segment"] > 0, batch["position"], batch["segment"], *text)
         position = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
         return cls(tokens, batch["valid"], position, batch["valid"].astype(jnp.int32))
+
+    def with_text(self, segment_BT):
+        """Segments of the text, then of the speech."""
+        return jnp.concatenate([self.text_segment, segment_BT], axis=1)
+
+    def after_text(self, segment_BT, position_BT):
+        """Positions likewise: those of an utterance go on where its text ends."""
+        lengths_BT = jnp.sum(self.text_segment[:, None, :] == segment_BT[:, :, None], axis=-1)
+        return jnp.concatenate([self.text_position, position_BT + lengths_BT], axis=1)
 
 
 class _Picked(NamedTuple):
