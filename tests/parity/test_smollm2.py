@@ -1,10 +1,4 @@
-"""SmolLM2-135M's real weights in ours and in `transformers`' Llama: logits, greedy answers, tokenizer, and how fast both are."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""SmolLM2-135M's real weights in ours and in `transformers`' Llama: logits, greedy answers, tokenizer."""
 
 import jax
 import jax.numpy as jnp
@@ -147,13 +141,3 @@ WORDS = [
     "αβγ ∑∫√ ≤≥ ½ ²",
 ]
 TEXTS = [*WORDS, *(f"{text} {question}" for text, question in zip(WORDS, QUESTIONS, strict=False)), *QUESTIONS[:16]]
-
-
-def test_speed():
-    """In a process of their own, the same two cores and float32 for both, in turns; says what it finds, asserts nothing about it."""
-    environment = {name: value for name, value in os.environ.items() if name not in {"XLA_FLAGS", "JAX_NUMPY_RANK_PROMOTION"}}
-    script = Path(__file__).with_name("race.py")
-    done = subprocess.run([sys.executable, str(script)], env=environment, cwd=script.parents[2], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for name, text in json.loads(done.stdout.splitlines()[-1]).items():
-        note(f"SmolLM2: {name}", text)
