@@ -58,18 +58,19 @@ def prompts(ours):
 
 @pytest.fixture(scope="module")
 def answers(theirs, prompts):
-    """Of each prompt alone: greedy tokens [N], and the logits that chose them [N, V]."""
-    found = []
-    for prompt in prompts:
-        how = dict(do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW, return_dict_in_generate=True, output_logits=True)
-        with torch.inference_mode():
-            out = theirs.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), **how)
-        found.append((out.sequences[0, len(prompt) :].numpy(), torch.cat(out.logits).numpy()))
-    return found
+    """Of each prompt: greedy tokens [N], and the logits that chose them [N, V]; in one batch, padded on the left."""
+    longest = max(map(len, prompts))
+    ids, mask = (np.zeros((len(prompts), longest), np.int64) for _ in range(2))
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :], mask[row, longest - len(prompt) :] = prompt, 1
+    how = dict(do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW, return_dict_in_generate=True, output_logits=True)
+    with torch.inference_mode():
+        out = theirs.generate(torch.tensor(ids), attention_mask=torch.tensor(mask), **how)
+    return list(zip(out.sequences[:, longest:].numpy(), torch.stack(out.logits, 1).numpy(), strict=True))
 
 
 def test_greedy_answers(ours, prompts, answers):
-    """Ours in one ragged batch, theirs one by one."""
+    """Ours padded on the right."""
     model, ids = Thinker(ours.config), np.zeros((len(prompts), max(map(len, prompts))), np.int32)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = prompt
