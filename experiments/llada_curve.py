@@ -45,7 +45,7 @@ def config_of(name: str, args: argparse.Namespace):
     config.new_mask = bool(start)
     ffn = -(-args.width * 8 // 3 // 64) * 64
     config.talker.update(width=args.width, layers=args.layers, heads=args.width // 64, ffn=ffn, symbol_lookahead=(8, 4), label_shift=shift)
-    config.data.parts, config.data.batch = ("open",), args.batch
+    config.data.update(parts=("open",), batch=args.batch, length=args.length, symbols=args.length * 7 // 8)
     config.train.update(steps=args.steps, log_every=args.every, eval_every=args.every, save_every=args.steps, keep=1)
     config.optim.update(lr=2e-3, warmup=40)
     return config
@@ -83,7 +83,15 @@ def start_score(name: str, args: argparse.Namespace) -> dict[str, float]:
 
 def collect(args: argparse.Namespace) -> dict:
     """Curves, and how soon each reaches where training from scratch ends."""
-    result: dict = {"steps": args.steps, "width": args.width, "layers": args.layers, "batch": args.batch, "curves": {}, "reached": {}}
+    result: dict = {
+        "steps": args.steps,
+        "width": args.width,
+        "layers": args.layers,
+        "batch": args.batch,
+        "length": args.length,
+        "curves": {},
+        "reached": {},
+    }
     for name in RUNS:
         rows = read_metrics(args.workdir / name / "metrics.jsonl")
         if name == "ntp":
@@ -109,7 +117,7 @@ def report(result: dict) -> str:
         "",
         "Made by `python -m experiments.llada_curve`. Do not edit.",
         "",
-        f"Talkers of width {result['width']} and {result['layers']} layers, {steps} steps of {result['batch']} x 256 tokens each, one optimiser and schedule. "
+        f"Talkers of width {result['width']} and {result['layers']} layers, {steps} steps of {result['batch']} x {result['length']} tokens each, one optimiser and schedule. "
         f"Loss: nats per hidden token of held-out speech, one fixed set of masks. The next-token Talker ended at {result['ntp_final']:.3f} nats per token.",
         "",
         f"| run | start | {' | '.join(str(step) for step in _shown(curves['scratch']))} | steps to {goal:.3f} |",
@@ -149,11 +157,12 @@ def draw(result: dict, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--steps", type=int, default=500, help="updates of each run")
+    parser.add_argument("--steps", type=int, default=300, help="updates of each run")
     parser.add_argument("--every", type=int, default=20, help="updates between two scores")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--workdir", type=Path, default=Path("~/.cache/mdmspeech/runs/llada").expanduser())
     parser.add_argument("--data", metavar="DIR", help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)")
     parser.add_argument("--output", type=Path, default=RESULTS)
