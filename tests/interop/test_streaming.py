@@ -28,8 +28,7 @@ def folder(tmp_path_factory):
     return folder, params
 
 
-@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float32])
-@pytest.mark.parametrize("mesh", [None, (2, 2, 2), (1, 8, 1)])
+@pytest.mark.parametrize(("dtype", "mesh"), [(np.float32, None), (ml_dtypes.bfloat16, None), (ml_dtypes.bfloat16, (2, 2, 2))])
 def test_peak_memory(folder, dtype, mesh, monkeypatch):
     monkeypatch.setattr(rules, "pieces", partial(tensors.pieces, size=SMALL_PIECE))
     path, params = folder
