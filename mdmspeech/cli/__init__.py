@@ -15,7 +15,7 @@ examples:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C."""
-    from mdmspeech.cli import chat, data, evaluate, plan, release, say, train
+    from mdmspeech.cli import assemble, chat, convert, data, evaluate, plan, release, say, train, voice_file
 
     parser = argparse.ArgumentParser(
         prog="mdmspeech",
@@ -24,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (chat, say, data, train, plan, evaluate, release):
+    for module in (chat, say, data, train, plan, evaluate, release, assemble, convert, voice_file):
         module.add(verbs)
     args = parser.parse_args(argv)
     try:

@@ -29,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     from mdmspeech.inference.assistant import EndEvent, TextEvent
     from mdmspeech.inference.timeline import render
 
-    model = mdmspeech.load(args.model)
+    model = mdmspeech.load(args.model, voice=args.voice)
     model.voice(args.talker)
     if not args.cold:
         if not args.quiet:

@@ -49,12 +49,10 @@ def run(args: argparse.Namespace) -> None:
     from mdmspeech.training import precompute
 
     if args.tokens:
-        from mdmspeech.cli.release import codec_part
-        from mdmspeech.codec.compact.codec import CompactCodecModel
+        from mdmspeech.cli.release import open_codec
 
-        part = codec_part(args.codec or "compact")
         parts = tuple(args.parts.split(",")) if args.parts else ("open", "answers")
-        for name, count in precompute.speech_tokens(args.root, CompactCodecModel(part.config), part.params, parts).items():
+        for name, count in precompute.speech_tokens(args.root, *open_codec(args.codec or "compact"), parts).items():
             print(f"{name}: {count} tokens")
     if args.states:
         from mdmspeech.interop.sources import load_speech_encoder

@@ -18,13 +18,29 @@ def add(verbs) -> None:
     parser.add_argument("-o", "--output", default="experiments/results", metavar="DIR", help="where results go (default: %(default)s)")
     parser.add_argument("--parts", metavar="A,B", help="only these parts (default: all)")
     parser.add_argument("--count", type=int, metavar="N", help="utterances a part (default: the number that the published figures use)")
+    parser.add_argument("--own", metavar="NAME", help="a voice made from own recordings NAME: score only that, on their held-out part")
     parser.add_argument("--force", action="store_true", help="make parts again that are done")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
+    if args.own:
+        _own(args)
+        return
     from mdmspeech.evaluation.run import evaluate
 
     parts = tuple(args.parts.split(",")) if args.parts else None
     evaluate(args.model, args.data, args.output, parts=parts, count=args.count, force=args.force)
+
+
+def _own(args: argparse.Namespace) -> None:
+    from mdmspeech.data.store import data_root
+    from mdmspeech.errors import UserError
+    from mdmspeech.evaluation.own import report, score_own
+
+    if args.model == "compact":
+        raise UserError("--own needs the release made from your recordings: --model ~/.cache/mdmspeech/runs/NAME")
+    samples = data_root(args.data) / "evaluation" / args.own
+    print(report(score_own(args.model, args.own, args.data, count=args.count, samples=samples)))
+    print(f"to listen to: {samples}")

@@ -3,7 +3,9 @@
 import importlib.util
 import inspect
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from mdmspeech.errors import UserError
 
@@ -62,6 +64,36 @@ def _like(old, text: str):
         kind = type(old[0]) if old else str
         return tuple(kind(part) for part in text.split(",") if part)
     return type(old)(text)
+
+
+def use_system(config, folder: str) -> None:
+    """Makes an experiment one of a system folder (`mdmspeech assemble`): its sizes, its weights, its Talker to start from. What the experiment says of
+    training stays.
+
+    Raises:
+      UserError: no such folder, or a stage that has nothing to do with it.
+    """
+    from dataclasses import asdict
+
+    from mdmspeech.interop import sources
+    from mdmspeech.interop.release import read_about
+
+    about = read_about(folder)
+    if not {"thinker", "encoder", "talker"} & set(config):
+        raise UserError(f"--system {folder}: stage {config.stage!r} trains no part of it")
+    paths = {"thinker": about.thinker, "tokenizer": about.thinker, "encoder": about.encoder}
+    openers: dict[str, Callable[[str], Any]] = {"thinker": sources.open_thinker, "encoder": sources.open_speech_encoder}
+    for name, opener in openers.items():
+        if name in config:
+            kept = {key: config[name][key] for key in ("scan_layers", "lora_rank", "lora_alpha") if key in config[name]}
+            config[name] = {**asdict(opener(paths[name]).config), **kept}
+    if "talker" in config:
+        if "talker" not in about.parts:
+            raise UserError(f"--system {folder}: it has no Talker to train")
+        config.talker = asdict(about.parts["talker"][1])
+        config.init_from = str(about.folder)
+    for name in config.get("weights", {}):
+        config.weights[name] = paths[name]
 
 
 def make_task(config, workdir: Path, data: str | None = None):

@@ -76,19 +76,17 @@ def _tokens(name: str, root: str | None, codec: str) -> int:
     """Makes the speech tokens, unless they are there already; returns how many there are."""
     from safetensors import safe_open
 
-    from mdmspeech.cli.release import codec_part
-    from mdmspeech.codec.compact.codec import CompactCodecModel
+    from mdmspeech.cli.release import open_codec
     from mdmspeech.data.store import data_root
-    from mdmspeech.data.tokens import fingerprint
     from mdmspeech.training import precompute
 
-    part = codec_part(codec)
+    opened, known_as = open_codec(codec)
     path = data_root(root) / "tokens" / f"{name}.safetensors"
     if path.is_file() and path.stat().st_mtime > _changed(data_root(root) / "raw" / name):
         with safe_open(path, "numpy") as file:
-            if (file.metadata() or {}).get("codec") == fingerprint(part.params):
+            if (file.metadata() or {}).get("codec") == known_as:
                 return len(file.get_tensor("tokens"))
-    return precompute.speech_tokens(root, CompactCodecModel(part.config), part.params, (name,))[name]
+    return precompute.speech_tokens(root, opened, known_as, (name,))[name]
 
 
 def _changed(folder: Path) -> float:

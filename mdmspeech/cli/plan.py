@@ -30,6 +30,7 @@ def add(verbs) -> None:
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, for example train.remat=full"
     )
+    parser.add_argument("--system", metavar="DIR", help="a system folder (see `assemble`) whose sizes replace the experiment's")
     parser.add_argument("--json", metavar="FILE", help="write the plan, or all of a sweep, there as well")
     parser.add_argument("--list", metavar="FILE", help="plan a whole list instead, for example experiments/plan_list.py; resumes by itself")
     parser.add_argument(
@@ -53,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from mdmspeech.planning import sweep as sweeps
     from mdmspeech.planning.topology import parse
 
-    topology, planned = parse(args.topology), _planned(args.config, args.set, args.what)
+    topology, planned = parse(args.topology), _planned(args.config, args.set, args.what, args.system)
     if args.sweep:
         made, left_out = planned.try_meshes(topology, lambda sizes: args.rows or planned.rows(), args.tries)
         for sizes, why in left_out:
@@ -117,11 +118,11 @@ class _Lazy:
         return plan
 
 
-def _planned(path: str, settings, what: str):
+def _planned(path: str, settings, what: str, system: str | None = None):
     from mdmspeech.cli.experiment import make_task
     from mdmspeech.planning.configs import Planned
 
-    return Planned(_name(path), _config(path, settings), what, lambda config: make_task(config, Path("unused")))
+    return Planned(_name(path), _config(path, settings, system), what, lambda config: make_task(config, Path("unused")))
 
 
 def _name(path: str) -> str:
@@ -130,10 +131,12 @@ def _name(path: str) -> str:
     return Path(file).name + argument
 
 
-def _config(path: str, settings):
-    from mdmspeech.cli.experiment import load_config, override
+def _config(path: str, settings, system: str | None = None):
+    from mdmspeech.cli.experiment import load_config, override, use_system
 
     config = load_config(path)
+    if system:
+        use_system(config, system)
     for assignment in settings:
         override(config, assignment)
     return config

@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from mdmspeech.errors import UserError
 
@@ -46,7 +47,8 @@ def run(args: argparse.Namespace) -> None:
     ordered = {name: parts[name] for name in _PARTS if name in parts}
     silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
     system = args.system or (base.system if base else prompts.SYSTEM)
-    release = Release(args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence)
+    pretrained: dict[str, Any] = {"thinker": base.thinker, "encoder": base.encoder, "examples": base.examples} if base else {}
+    release = Release(args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence, **pretrained)
     card = _read(args.card) if args.card else default_card(release)
     small = [name for name in args.int8.split(",") if name]
     if unknown := [name for name in small if name not in ordered]:
@@ -66,13 +68,15 @@ def part_of_run(workdir: str, name: str):
         raise UserError(f"no training run at {workdir}")
     config = read_json(folder / "config.json")
     section = "talker" if name.startswith("talker") else name
+    if (name, config.get("stage")) == ("adaptor", "thinker"):
+        return _stack_adaptor(config, load_params(folder)["adaptor"])
     if section not in config:
         raise UserError(f"{workdir} trained {config.get('stage', 'something else')}, not the {name}; give another workdir")
     kinds = {"codec": "compact_codec", "talker": "talker_mdm", "talker_ntp": "talker_ntp", "aligner": "phone_reader"}
     is_ntp = config.get("mode") == "ntp"
     if section == "talker" and is_ntp != (name == "talker_ntp"):
         raise UserError(f"{workdir} trained a Talker of mode {config.get('mode')!r}; give it as --{'talker-ntp' if is_ntp else 'talker'}")
-    adaptors = {"attention": "attention_adaptor", "ctc": "spelling_adaptor", "lm": "stack_adaptor"}
+    adaptors = {"attention": "attention_adaptor", "ctc": "spelling_adaptor"}
     kind = adaptors[config.get("mode", "ctc")] if name == "adaptor" else kinds[name]
     sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in config[section].items()}
     try:
@@ -80,6 +84,14 @@ def part_of_run(workdir: str, name: str):
         return _mixed(part, config) if config.get("start_share") else part
     except TypeError as error:
         raise UserError(f"{folder / 'config.json'} has sizes that no {kind} has ({error})") from error
+
+
+def _stack_adaptor(config, params):
+    """What stage 1 of the paper trained (its update of the Thinker is `assemble`'s business)."""
+    from mdmspeech.interop.release import Part, StackConfig
+
+    sizes = StackConfig(states=config["encoder"]["dim"], out_dim=config["thinker"]["dim"], hidden_dim=config["hidden"])
+    return Part("stack_adaptor", sizes, params)
 
 
 def _mixed(part, config):
@@ -99,9 +111,22 @@ def codec_part(source: str):
     """The codec of a training run's workdir or of a release."""
     from mdmspeech.interop.release import load_release
 
-    if (Path(source).expanduser() / "checkpoints").is_dir():
-        return part_of_run(source, "codec")
-    return load_release(source).part("codec")
+    return part_of_run(source, "codec") if is_run(source) else load_release(source).part("codec")
+
+
+def open_codec(source: str) -> tuple[Any, str]:
+    """The codec of a run, of a release or of a system folder, ready to be used, and what its tokens are known by."""
+    from mdmspeech.data.tokens import fingerprint
+    from mdmspeech.inference import opening
+    from mdmspeech.interop.release import Release, load_release
+
+    release = Release("run", {"codec": part_of_run(source, "codec")}) if is_run(source) else load_release(source)
+    return opening.open_codec(release), fingerprint(release.part("codec").params)
+
+
+def is_run(source: str) -> bool:
+    """Whether this is the workdir of a training run."""
+    return (Path(source).expanduser() / "checkpoints").is_dir()
 
 
 def silence_codes(part) -> tuple[int, ...]:

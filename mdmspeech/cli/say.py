@@ -26,7 +26,7 @@ def run(args: argparse.Namespace) -> None:
     import mdmspeech
     from mdmspeech.inference.timeline import render
 
-    speech = mdmspeech.load(args.model).say(text, **manner(args))
+    speech = mdmspeech.load(args.model, voice=args.voice).say(text, **manner(args))
     if not args.quiet:
         print(render(speech.timeline) + "\n(compiling included; see `chat`, which compiles first, for the true speed)\n")
     deliver(args, speech)

@@ -16,6 +16,9 @@ def add(verbs) -> None:
         "--workdir", required=True, metavar="DIR", help="checkpoints, metrics, plots and samples go here; may be gs://BUCKET/..."
     )
     parser.add_argument("--data", metavar="DIR", help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)")
+    parser.add_argument(
+        "--system", metavar="DIR", help="train parts of this system folder (see `assemble`): its sizes and weights replace the experiment's"
+    )
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, for example train.steps=200")
     hosts = parser.add_argument_group(
         "several processes",
@@ -31,10 +34,12 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from etils import epath
 
-    from mdmspeech.cli.experiment import load_config, make_task, override
+    from mdmspeech.cli.experiment import load_config, make_task, override, use_system
     from mdmspeech.training import distributed
 
     config = load_config(args.config)
+    if args.system:
+        use_system(config, args.system)
     for assignment in args.set:
         override(config, assignment)
     workdir = epath.Path(args.workdir).expanduser()

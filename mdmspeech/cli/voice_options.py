@@ -22,6 +22,9 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
         "--model", default="compact", metavar="NAME|DIR", help="a shipped release or a release folder (default: %(default)s)"
     )
     parser.add_argument(
+        "--voice", metavar="FILE", help="speak in the voice that `mdmspeech voice` made (for models with CosyVoice2's codec)"
+    )
+    parser.add_argument(
         "--talker", default="mdm", choices=("mdm", "ntp"), help="masked diffusion, or the next-token baseline (default: %(default)s)"
     )
     parser.add_argument(

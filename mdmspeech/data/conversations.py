@@ -9,11 +9,8 @@ from typing import Protocol
 
 import numpy as np
 
-from mdmspeech.errors import UserError
 from mdmspeech.text import prompts
-from mdmspeech.text.tokenizer import SPEECH, Message
-
-REPEAT = "Repeat after me: {}"  # the question of a text that answers none, see `text.prompts`
+from mdmspeech.text.tokenizer import SPEECH, Message, end_of_turn
 
 
 class Tokenizer(Protocol):
@@ -54,7 +51,7 @@ class Conversations:
 
     def question(self, text: str, answer: str) -> np.ndarray:
         """Ids of the typed question; without one, of the request to say `answer`."""
-        return self._encode(text or REPEAT.format(answer))
+        return self._encode(text or prompts.REPEAT.format(answer))
 
     def typed(self, question: str, answer: str) -> tuple[np.ndarray, int]:
         """(ids of the whole conversation int32 [N], index of the answer's first id)."""
@@ -64,18 +61,3 @@ class Conversations:
     def typed_length(self, question: str, answer: str) -> int:
         """N of `typed`."""
         return len(self.before) + len(self.question(question, answer)) + len(self.after) + len(self.answer(answer))
-
-
-def end_of_turn(tokenizer: Tokenizer) -> int:
-    """The id with which this model's chat template ends an assistant's turn.
-
-    Raises:
-      UserError: the template writes something else there.
-    """
-    exchange = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": SPEECH}, {"role": "user", "content": "Bye."}]
-    _, after = tokenizer.speech_prompt(exchange)
-    if not after or after[0] not in tokenizer.stop_ids:
-        raise UserError(
-            f"this chat template does not end an answer with one of the model's stop ids {tokenizer.stop_ids}; take another model"
-        )
-    return int(after[0])

@@ -23,7 +23,7 @@ WORDS = tuple(_WORDS.split(" "))
 CODES = 6561
 _BASE = 0.025  # seconds per unit of `frames`
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-_TEMPLATE = (
+CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
@@ -36,7 +36,7 @@ def byte_tokenizer() -> ChatTokenizer:
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(name, special=True) for name in _SPECIAL])
-    return ChatTokenizer(tokenizer, _TEMPLATE, [0, 2])
+    return ChatTokenizer(tokenizer, CHAT_TEMPLATE, [0, 2])
 
 
 class RandomSpeech:

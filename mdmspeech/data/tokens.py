@@ -6,7 +6,7 @@ from before these were kept lack them and still serve paced anchors. The metadat
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import jax
@@ -20,19 +20,22 @@ from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
 
 _TEXTS = ("id", "text", "question")
-_BUCKET = 25  # tokens: recordings are padded to whole seconds, so that the encoder compiles a handful of shapes
+_ENCODERS = ("encoder", "tokenizer")  # the part of a codec that makes its tokens, by family
 
 
 def fingerprint(params) -> str:
-    """Short digest of a codec's encoder parameters."""
+    """Short digest of the parameters that make a codec's tokens."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params["encoder"]):
+    for leaf in jax.tree.leaves(next(params[name] for name in _ENCODERS if name in params)):
         digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
     return digest.hexdigest()[:12]
 
 
-def tokenise(splits: dict[str, Records], encode: Callable, token_samples: int, codec: str, path: Path, batch: int = 16) -> int:
-    """Encodes every record of {"train": ..., "test": ...} with `encode(audio_BN, valid_BL) -> ids_BL` and writes `path`; returns the token count."""
+def tokenise(splits: dict[str, Records], encode: Callable, codec: str, path: Path, batch: int = 16) -> int:
+    """Encodes every record of {"train": ..., "test": ...} and writes `path`; returns the token count.
+
+    encode: `Codec.encode`, waves at 24 kHz -> ids. codec: its fingerprint.
+    """
     order = [(split == "test", records, i) for split, records in splits.items() for i in range(len(records))]
     order.sort(key=lambda item: item[1].fields(item[2])["samples"])
     out: dict[str, list] = {"tokens": [], "symbols": [], "frames": []}
@@ -42,7 +45,7 @@ def tokenise(splits: dict[str, Records], encode: Callable, token_samples: int, c
         for start in range(0, len(order), batch):
             group = order[start : start + batch]
             rows = [records[i] for _, records, i in group]
-            for row, ids in zip(rows, _encode(rows, encode, token_samples, batch), strict=True):
+            for row, ids in zip(rows, _encode(rows, encode), strict=True):
                 out["tokens"].append(ids)
                 out["symbols"].append(np.asarray(row["symbols"]))
                 out["frames"].append(np.asarray(row["frames"]))
@@ -62,18 +65,10 @@ def tokenise(splits: dict[str, Records], encode: Callable, token_samples: int, c
     return len(arrays["tokens"])
 
 
-def _encode(rows, encode, token_samples: int, batch: int) -> list[np.ndarray]:
+def _encode(rows: Sequence[dict], encode: Callable) -> list[np.ndarray]:
     if all("tokens" in row for row in rows):  # own recordings bring theirs, see `data.own`
         return [np.asarray(row["tokens"]) for row in rows]
-    lengths = [-(-len(row["audio"]) // token_samples) for row in rows]
-    width = -(-max(lengths) // _BUCKET) * _BUCKET
-    audio = np.zeros((batch, width * token_samples), np.float32)
-    valid = np.zeros((batch, width), bool)
-    for b, (row, length) in enumerate(zip(rows, lengths, strict=True)):
-        audio[b, : len(row["audio"])] = np.asarray(row["audio"]) / 32768.0
-        valid[b, :length] = True
-    ids = np.asarray(encode(audio, valid))
-    return [ids[b, :length] for b, length in enumerate(lengths)]
+    return encode([np.asarray(row["audio"], np.float32) / 32768 for row in rows])
 
 
 class TokenStore:

@@ -19,8 +19,10 @@ from mdmspeech.audio import stft
 from mdmspeech.audio.features import pad_waves
 from mdmspeech.audio.wave import save_wave
 from mdmspeech.codec import fsq
+from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import plots
@@ -42,7 +44,7 @@ def evaluate_codec(model: CompactCodecModel, params: dict, *args, **kwargs) -> d
 
 
 def score_codec(
-    codec: CompactCodec,
+    codec: Codec,
     root: str | Path | None = None,
     count: int = 200,
     outdir: str | Path = "codec_eval",
@@ -69,7 +71,7 @@ def score_codec(
     records = held_out(root, count)
     texts = [record["text"] for record in records]
     originals = [wave_of(record) for record in records]
-    model, rate = codec.model, codec.sample_rate
+    model, rate = _analysis(codec), codec.sample_rate
     tokens = codec.encode(originals)
     waves = [wave[: len(original)] for wave, original in zip(codec.decode(tokens), originals, strict=True)]
 
@@ -103,7 +105,7 @@ def code_usage(tokens: Sequence[np.ndarray]) -> dict[str, float | int]:
     return {"tokens": int(counts.sum()), "used": len(share), "entropy_bits": round(entropy, 3), "perplexity": round(2**entropy, 1)}
 
 
-def decode_speed(codec: CompactCodec, tokens: Sequence[np.ndarray]) -> dict[str, float]:
+def decode_speed(codec: Codec, tokens: Sequence[np.ndarray]) -> dict[str, float]:
     """Median real-time factor (seconds of work per second of speech) of decoding one utterance at a time, compiled before."""
     factors = []
     for ids in tokens[:_TIMED]:
@@ -114,7 +116,7 @@ def decode_speed(codec: CompactCodec, tokens: Sequence[np.ndarray]) -> dict[str,
     return {"real_time_factor": round(float(np.median(factors)), 4), "timed": len(factors)}
 
 
-def streamed_difference(codec: CompactCodec, tokens: Sequence[np.ndarray], waves: Sequence[np.ndarray]) -> float:
+def streamed_difference(codec: Codec, tokens: Sequence[np.ndarray], waves: Sequence[np.ndarray]) -> float:
     """Largest difference of a sample between decoding `tokens` block by block and `waves`, decoded in one go."""
     worst = 0.0
     for ids, wave in zip(tokens, waves, strict=True):
@@ -124,6 +126,11 @@ def streamed_difference(codec: CompactCodec, tokens: Sequence[np.ndarray], waves
             raise UserError(f"the streamed wave is cut: {len(streamed)} of {len(wave)} samples")
         worst = max(worst, float(np.abs(streamed[: len(wave)] - wave).max()))
     return worst
+
+
+def _analysis(codec: Codec) -> CompactCodecModel:
+    """Whose mel both waves are compared by: the compact codec's own, for other families that of the shipped sizes."""
+    return codec.model if isinstance(codec, CompactCodec) else CompactCodecModel(CompactCodecConfig())
 
 
 def _reference_scores(model, root, recogniser, records, originals, mos_count) -> dict:

@@ -62,8 +62,7 @@ class Evaluation:
         self._digests = {name: part["sha256"][:16] for name, part in about["parts"].items()}
         prompt = json.dumps([about["system"], about.get("examples")])
         self._digests |= {
-            "thinker": about["thinker"],
-            "encoder": about["encoder"],
+            **{name: about.get("digests", {}).get(name, about[name]) for name in ("thinker", "encoder")},
             "prompt": hashlib.sha256(prompt.encode()).hexdigest()[:16],
         }
         self._listener: dict[str, Any] = {"model": recogniser, "threads": threads, "beam": beam}

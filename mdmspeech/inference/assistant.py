@@ -16,6 +16,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.ear import Ear, Heard
 from mdmspeech.inference.mind import Mind
 from mdmspeech.inference.speech import Speech, Trace, Word, finish_timeline
+from mdmspeech.inference.state_voice import StateVoice
 from mdmspeech.inference.voice import Voice
 
 
@@ -80,7 +81,7 @@ class Assistant:
       voices, ear, mind: functions that open the parts, called once, when a part is first needed; voices by talker name ("mdm", "ntp").
     """
 
-    def __init__(self, name: str, voices: Mapping[str, Callable[[], Voice]], ear: Callable[[], Ear], mind: Callable[[], Mind]):
+    def __init__(self, name: str, voices: Mapping[str, Callable[[], Voice | StateVoice]], ear: Callable[[], Ear], mind: Callable[[], Mind]):
         self.name = name
         self._open: dict[str, Callable[[], Any]] = {"ear": ear, "mind": mind, **{f"voice {key}": make for key, make in voices.items()}}
         self._parts: dict[str, Any] = {}
@@ -100,7 +101,7 @@ class Assistant:
         """Names that `talker=` takes."""
         return tuple(key.removeprefix("voice ") for key in self._open if key.startswith("voice "))
 
-    def voice(self, talker: str = "mdm") -> Voice:
+    def voice(self, talker: str = "mdm") -> Voice | StateVoice:
         """The voice of one Talker."""
         if talker not in self.talkers:
             raise UserError(f"release {self.name!r} has no talker {talker!r}; it has {', '.join(self.talkers) or 'none'}")
@@ -203,7 +204,7 @@ class Assistant:
                         timeline["until_first_audio"] = {"thinker_decode": timeline["thinker_decode"], **stream.seconds}
                     yield AudioEvent(audio, voice.codec.sample_rate)
 
-        pieces = mind.answer(state)
+        pieces = mind.answer(state, states=voice.reads_states)
         while True:
             waited = time.perf_counter()
             piece = next(pieces, None)
@@ -213,8 +214,8 @@ class Assistant:
             if piece.text:
                 text += piece.text
                 yield TextEvent(piece.text)
-                stream.feed(piece.text)
-                yield from speak(False)
+            stream.follow(piece)
+            yield from speak(False)
         stream.end()
         yield from speak(True)
         speech = stream.result()

@@ -1,14 +1,16 @@
 """A Talker made ready for speaking: folded tables, compiled functions over arrays, nothing else.
 
-`read` the symbols once, then either `decode` whole utterances or `begin` and take `block` after `block`. Masked diffusion and next-token Talkers
-differ in one function of `diffusion` and look the same from here.
+`read` the text once, then either `decode` whole utterances or `begin` and take `block` after `block`. Masked diffusion and next-token Talkers
+differ in one function of `diffusion` and look the same from here; paced and fixed anchors differ in what `read` gives, a `Paced` or a `Fixed`, from
+which the condition of any speech position follows.
 
-B rows, M symbols (padded), L speech positions, K block size, D width.
+B rows, M symbols (padded), N text tokens (padded), E text width, L speech positions, K block size, D width.
 """
 
 import dataclasses
 import functools
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,32 +21,43 @@ from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.diffusion.state import Options, Request, Result, State, Tokens, start
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
-from mdmspeech.models.anchors import MIN_DURATION
+from mdmspeech.models.anchors import MIN_DURATION, anchor_index
 from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
 
 MODES = {"mdm": decode, "ntp": autoregressive}
+
+
+class Paced(NamedTuple):
+    """What paced anchors have read: features [B, M, D], durations [B, M] in speech tokens, valid bool [B, M]."""
+
+    features_BMD: Any
+    durations_BM: Any
+    valid_BM: Any
+
+
+class Fixed(NamedTuple):
+    """What fixed anchors have read: fused text [B, N, D], and how many text tokens there are, int32 [B]."""
+
+    fused_BND: Any
+    count_B: Any
 
 
 class TalkerEngine:
     """Compiled functions of one Talker.
 
     Args:
-      config, params: of a Talker with paced anchors. mode: "mdm" or "ntp".
+      config, params: of a Talker. mode: "mdm" or "ntp".
       options: further fields of `diffusion.state.Options`.
 
     Raises:
-      UserError: unknown mode, or fixed anchors.
+      UserError: unknown mode.
     """
 
     def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options):
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
-        if config.anchors != "paced":
-            raise UserError(
-                f"a Talker with {config.anchors!r} anchors reads Thinker states and cannot speak text by itself; use one with paced anchors"
-            )
         self.config, self.params = fold_tables(config, params)
-        self.lookahead = sum(config.symbol_lookahead)
+        self.lookahead = sum(config.symbol_lookahead) if config.anchors == "paced" else 0
         self.options = Options(
             block=config.block,
             codes=talker.CODES,
@@ -56,27 +69,31 @@ class TalkerEngine:
             **options,
         )
         self._decoder, self._model = MODES[mode], Talker(self.config)
-        self._jit_read = jax.jit(self._read)
+        self._jit_read, self._jit_fuse = jax.jit(self._read), jax.jit(self._fuse)
         self._jit_decode = jax.jit(self._decode, static_argnames="blocks")
         self._jit_block = jax.jit(self._block, donate_argnames="state")
         self._jit_begin = jax.jit(self._begin, static_argnames="blocks")
 
     def read(self, symbols_BM, valid_BM) -> tuple[np.ndarray, np.ndarray]:
-        """Symbols -> (features float32 [B, M, D], durations float32 [B, M] in speech tokens, 0 where padded)."""
+        """Paced anchors: symbols -> (features float32 [B, M, D], durations float32 [B, M] in speech tokens, 0 where padded)."""
         features, durations = self._jit_read(self.params, symbols_BM, valid_BM)
         return np.asarray(features), np.asarray(durations)
 
-    def decode(self, features_BMD, durations_BM, valid_BM, request: Request, blocks: int) -> Result:
+    def fuse(self, text_BNE) -> np.ndarray:
+        """Fixed anchors: [Emb(y); h] of text tokens -> what they add where they stand, float32 [B, N, D]."""
+        return np.asarray(self._jit_fuse(self.params, text_BNE))
+
+    def decode(self, anchors: Paced | Fixed, request: Request, blocks: int) -> Result:
         """Whole utterances of up to `blocks` blocks."""
-        return jax.tree.map(np.asarray, self._jit_decode(self.params, features_BMD, durations_BM, valid_BM, request, blocks=blocks))
+        return jax.tree.map(np.asarray, self._jit_decode(self.params, anchors, request, blocks=blocks))
 
     def begin(self, request: Request, blocks: int) -> State:
         """State before the first block, with room for `blocks`."""
         return self._jit_begin(request, blocks=blocks)
 
-    def block(self, features_BMD, durations_BM, valid_BM, state: State) -> tuple[State, Tokens]:
+    def block(self, anchors: Paced | Fixed, state: State) -> tuple[State, Tokens]:
         """The next block of every row. The old state's memory is reused: it may not be used again."""
-        state, tokens = self._jit_block(self.params, features_BMD, durations_BM, valid_BM, state)
+        state, tokens = self._jit_block(self.params, anchors, state)
         return state, jax.tree.map(np.asarray, tokens)
 
     def grow(self, state: State, blocks: int) -> State:
@@ -89,14 +106,17 @@ class TalkerEngine:
         features, log_durations = self._model.apply({"params": params}, symbols_BM, valid_BM, method="read")
         return features, jnp.where(valid_BM, jnp.maximum(jnp.exp(log_durations), MIN_DURATION), 0.0)
 
-    def _decode(self, params, features_BMD, durations_BM, valid_BM, request, blocks):
+    def _fuse(self, params, text_BNE):
+        return self._model.apply({"params": params}, text_BNE, method="fuse")
+
+    def _decode(self, params, anchors, request, blocks):
         positions = jnp.arange(blocks * self.config.block)[None]
-        cond_BLD = self._place(params, features_BMD, durations_BM, valid_BM, positions)
+        cond_BLD = self._place(params, anchors, positions)
         return self._decoder.decode(functools.partial(self._step, params), self._begin(request, blocks), cond_BLD, self.options)
 
-    def _block(self, params, features_BMD, durations_BM, valid_BM, state):
+    def _block(self, params, anchors, state):
         positions_BK = state.block_B[:, None] * self.config.block + jnp.arange(self.config.block)[None]
-        cond_BKD = self._place(params, features_BMD, durations_BM, valid_BM, positions_BK)
+        cond_BKD = self._place(params, anchors, positions_BK)
         return self._decoder.decode_block(functools.partial(self._step, params), state, cond_BKD, self.options)
 
     def _begin(self, request, blocks):
@@ -104,8 +124,12 @@ class TalkerEngine:
         cache = talker.empty_caches(self.config, request.steps_B.shape[0], cache_slots(length, self.config.block))
         return start(cache, request, self.options, length, self.config.width)
 
-    def _place(self, params, features_BMD, durations_BM, valid_BM, positions):
-        return self._model.apply({"params": params}, features_BMD, valid_BM, durations_BM, positions, method="place")
+    def _place(self, params, anchors, positions):
+        place = functools.partial(self._model.apply, {"params": params})
+        if isinstance(anchors, Paced):
+            return place(anchors.features_BMD, anchors.valid_BM, anchors.durations_BM, positions, method="place")
+        index_BL = anchor_index(anchors.count_B, positions, self.config.block, self.config.anchors_per_block)
+        return place(anchors.fused_BND, index_BL, method="place_fixed")
 
     def _step(self, params, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
         hidden, cache = self._model.apply({"params": params}, ids_BT, cond_BTD, mask_BTS, positions_BT, cache, write_at_B)

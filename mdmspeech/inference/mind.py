@@ -1,6 +1,7 @@
 """The Thinker at work: one fixed chat prefix, read once; questions as text or vectors; answers token by token, or many in a batch."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator, Sequence
 from functools import partial
 
@@ -14,7 +15,7 @@ from mdmspeech.models import generation
 from mdmspeech.models.sampling import GREEDY
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.text import prompts
-from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
+from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer, end_of_turn
 
 PROMPTS = (32, 64, 128, 256, 512)  # padded lengths of a question with the end of its turn
 MAX_NEW = 96  # tokens of an answer
@@ -23,11 +24,17 @@ _LONG_PERIOD = 6  # tokens, see `goes_in_circles`
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One token of an answer: the text it completes (perhaps ""), whether it ended the answer, tokens so far."""
+    """One token of an answer: the text it completes (perhaps ""), whether it ended the answer, tokens so far; last: no other follows.
+
+    states: [Emb(y); h] of the tokens that this piece adds, float32 [n, 2D], if they were asked for: one, or at the end what is left and the end token,
+    which is an anchor too (method.md section 4). h is the state of the position that has consumed y, as in training.
+    """
 
     text: str
     stopped: bool
     count: int
+    states: np.ndarray | None = None
+    last: bool = False
 
 
 class Mind:
@@ -52,6 +59,7 @@ class Mind:
         self._ended = goes_in_circles if end_circles else lambda ids: False
         self._thinker = Thinker(config)
         self._params = jax.tree.map(jnp.asarray, params)
+        self._dtype = jax.tree.leaves(self._params)[0].dtype  # that of the weights is that of the computation and of the cache
         before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
         self._after = np.array(after, np.int32)
         self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
@@ -62,11 +70,20 @@ class Mind:
         self._embed = jax.jit(lambda params, ids: self._thinker.apply({"params": params}, ids, method=Thinker.embed))
         self._prefix, self._prefix_length = self._read_prefix(before), len(before)
 
+    @property
+    def width(self) -> int:
+        """Of the Thinker's states."""
+        return self._thinker.config.dim
+
+    @functools.cached_property
+    def _end(self) -> int:
+        return end_of_turn(self.tokenizer)
+
     def question(self, text: str | None = None, vectors: np.ndarray | None = None) -> np.ndarray:
         """What stands between the fixed prefix and the answer: the question's vectors (of typed or heard text, or given) and the end of its turn."""
         ids = np.zeros(0, np.int32) if text is None else np.array(self.tokenizer.encode(text), np.int32)
         parts = [] if vectors is None else [np.asarray(vectors, np.float32)]
-        embedded = np.asarray(self._embed(self._params, np.concatenate([ids, self._after])[None]))[0]
+        embedded = self._embedded(np.concatenate([ids, self._after]))
         whole = np.concatenate([*parts, embedded])
         if len(whole) > PROMPTS[-1]:
             raise UserError(f"the question has {len(whole)} tokens, the limit is {PROMPTS[-1]}; ask something shorter")
@@ -78,25 +95,59 @@ class Mind:
         # Rows that only fill the batch repeat the last question, so that they end when it does.
         vectors, valid = stack([*questions, *[questions[-1]] * (count - len(questions))], width, count)
         state = self._fit(self._prefix, batch=count, cache_length=self._room(width))
-        _, state = self._extend(params=self._params, state=state, x_BTD=vectors, new_B=valid.sum(axis=1).astype(np.int32))
+        x_BTD = vectors.astype(self._dtype)
+        _, state = self._extend(params=self._params, state=state, x_BTD=x_BTD, new_B=valid.sum(axis=1).astype(np.int32))
         return jax.block_until_ready(state)
 
-    def answer(self, state: generation.ThinkerState) -> Iterator[Piece]:
-        """The answer of a one-row state, greedily, token by token. The state is used up."""
-        stream, written = self.tokenizer.stream(), []
+    def answer(self, state: generation.ThinkerState, states: bool = False) -> Iterator[Piece]:
+        """The answer of a one-row state, greedily, token by token. The state is used up. states: with what fixed anchors read of each token."""
+        stream, written, rest = self.tokenizer.stream(), [], []
         for count in range(1, self.max_new + 1):
             token_B = self._best(state.logits_BV)
             token_id = int(token_B[0])
             if token_id in self.tokenizer.stop_ids:
-                yield Piece(stream.flush(), True, count - 1)
-                return
+                last = Piece(stream.flush(), True, count - 1, last=True)
+                break
             written.append(token_id)
             if self._ended(written):
-                yield Piece(stream.push(token_id) + stream.flush(), True, count)
-                return
-            state = self._advance(params=self._params, state=state, token_B=token_B)  # runs on while the caller has the text
-            yield Piece(stream.push(token_id), False, count)
-        yield Piece(stream.flush(), False, self.max_new)
+                rest = [token_id]
+                last = Piece(stream.push(token_id) + stream.flush(), True, count, last=True)
+                break
+            read_BE, state = self._advance(params=self._params, state=state, token_B=token_B)  # runs on while the caller has the text
+            yield Piece(stream.push(token_id), False, count, np.asarray(read_BE) if states else None)
+        else:
+            last = Piece(stream.flush(), False, self.max_new, last=True)
+        if states:
+            read = []
+            for token_id in (*rest, self._end):
+                read_BE, state = self._advance(params=self._params, state=state, token_B=np.array([token_id], np.int32))
+                read.append(np.asarray(read_BE))
+            last = dataclasses.replace(last, states=np.concatenate(read))
+        yield last
+
+    def states_of(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """[Emb(y); h] of the tokens of answers that are given, the end token included, float32 [N, 2D] each: as in training on texts that answer no question.
+
+        Raises:
+          UserError: a text that is too long to be read in one go.
+        """
+        ids = [np.array([*self.tokenizer.encode(text), self._end], np.int32) for text in texts]
+        longest, most = max(map(len, ids)), (PROMPTS[-1] - len(self._after)) // 2 - 16  # a text stands in the request and in the answer
+        if longest > most:
+            raise UserError(f"a text of {longest} tokens cannot be said in one go, {most} are the most; give it in parts")
+        embedded = [self._embedded(row) for row in ids]
+        asked = [self.question(prompts.REPEAT.format(text)) for text in texts]
+        wholes = [np.concatenate(pair) for pair in zip(asked, embedded, strict=True)]
+        found: list[np.ndarray] = [np.zeros(0)] * len(texts)
+        for rows, width, size in batches([len(whole) for whole in wholes], PROMPTS):
+            vectors, valid = stack([*(wholes[i] for i in rows), *[wholes[rows[-1]]] * (size - len(rows))], width, size)
+            state = self._fit(self._prefix, batch=size, cache_length=self._room(width))
+            x_BTD, new_B = vectors.astype(self._dtype), valid.sum(axis=1).astype(np.int32)
+            hidden_BTD, _ = self._extend(params=self._params, state=state, x_BTD=x_BTD, new_B=new_B)
+            hidden_BTD = np.asarray(hidden_BTD, np.float32)
+            for b, i in enumerate(rows):
+                found[i] = np.concatenate([embedded[i], hidden_BTD[b, len(asked[i]) : len(wholes[i])]], axis=1)
+        return found
 
     def answer_many(self, questions: Sequence[np.ndarray]) -> list[str]:
         """Whole greedy answers, in batches."""
@@ -118,15 +169,20 @@ class Mind:
         """Compiles what a short question needs."""
         next(self.answer(self.read([self.question("What is it?")])))
 
+    def _embedded(self, ids: np.ndarray) -> np.ndarray:
+        """Input vectors of token ids, float32 [N, D]."""
+        return np.asarray(self._embed(self._params, ids[None]), np.float32)[0]
+
     def _read_token(self, params, state, token_B):
         x_B1D = self._thinker.apply({"params": params}, token_B[:, None], method=Thinker.embed)
-        return generation.extend(self._thinker, params, state, x_B1D, jnp.ones(token_B.shape, jnp.int32))[1]
+        hidden_B1D, state = generation.extend(self._thinker, params, state, x_B1D, jnp.ones(token_B.shape, jnp.int32))
+        return jnp.concatenate([x_B1D, hidden_B1D], axis=-1)[:, 0].astype(jnp.float32), state
 
     def _read_prefix(self, ids: Sequence[int]) -> generation.ThinkerState:
         embedded = self._embed(self._params, np.array(ids, np.int32)[None])
 
         def read(params, x_BTD):
-            state = generation.empty_state(self._thinker, 1, len(ids))
+            state = generation.empty_state(self._thinker, 1, len(ids), self._dtype)
             return generation.extend(self._thinker, params, state, x_BTD, jnp.full(1, len(ids), jnp.int32))[1]
 
         return jax.jit(read)(self._params, embedded)

@@ -9,10 +9,13 @@ from typing import Any
 
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
+from mdmspeech.codec.cosyvoice2.codec import CosyVoice2Codec
+from mdmspeech.codec.cosyvoice2.voice import voice_prompt
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.ear import Ear, spelling_ear, stack_ear, writing_ear
 from mdmspeech.inference.mind import Mind
+from mdmspeech.inference.state_voice import StateVoice
 from mdmspeech.inference.voice import Voice
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text.pronounce import pronouncer
@@ -29,31 +32,41 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
         `thinker` and `encoder`.
     """
     codec = cache(partial(open_codec, release))
-    voices = {name: partial(_voice, release, part, codec) for name, part in _TALKERS.items() if part in release.parts}
 
+    @cache
     def mind() -> Mind:
         thinker = load_thinker(release.thinker)
         return Mind(thinker.config, thinker.params, thinker.tokenizer, release.system, release.examples)
 
+    voices = {name: partial(_voice, release, part, codec, mind) for name, part in _TALKERS.items() if part in release.parts}
     return Assistant(release.name, voices, partial(_ear, release, load_encoder), mind)
 
 
 def open_codec(release: Any) -> Codec:
-    """The codec of a release."""
+    """The codec of a release, with its voice if it needs one."""
     part = release.part("codec")
-    if part.kind != "compact_codec":
-        raise UserError(f"release {release.name!r} has a codec of kind {part.kind!r}, which this program cannot open; update mdmspeech")
-    return CompactCodec(part.config, part.params)
+    if part.kind == "compact_codec":
+        return CompactCodec(part.config, part.params)
+    if part.kind == "cosyvoice2_codec":
+        if "voice" not in release.parts:
+            raise UserError(
+                f"release {release.name!r} has no voice to speak in: make one with `mdmspeech voice recording.wav`, and give it"
+            )
+        return CosyVoice2Codec(part.config, part.params, voice_prompt(release.part("voice").params))
+    raise UserError(f"release {release.name!r} has a codec of kind {part.kind!r}, which this program cannot open; update mdmspeech")
 
 
-def _voice(release: Any, name: str, codec: Callable[[], Codec]) -> Voice:
+def _voice(release: Any, name: str, codec: Callable[[], Codec], mind: Callable[[], Mind]) -> Voice | StateVoice:
     part = release.part(name)
+    mode = part.kind.removeprefix("talker_")
+    if part.config.anchors == "fixed":
+        return StateVoice(part.config, part.params, codec(), mind(), mode=mode, silence=release.silence)
     known = pronouncer().vocabulary_size
     if part.config.symbols < known:
         raise UserError(
             f"{name} knows {part.config.symbols} symbols, the pronouncer has {known}: install the hibari-tts it was trained with"
         )
-    return Voice(part.config, part.params, codec(), mode=part.kind.removeprefix("talker_"), silence=release.silence)
+    return Voice(part.config, part.params, codec(), mode=mode, silence=release.silence)
 
 
 def _ear(release: Any, load_encoder: Callable) -> Ear:

@@ -7,6 +7,7 @@ B rows, N text ids (START among them), L speech positions, T positions of one fo
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +38,7 @@ class PrefixEngine:
         if config.anchors != "prefix":
             raise UserError(f"a Talker with {config.anchors!r} anchors reads no text in front of its speech; use TalkerEngine")
         self.config, self.params = config, jax.tree.map(jnp.asarray, params)
-        ids = dict(codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
+        ids: dict[str, Any] = dict(codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
         self.options = Options(block=config.block, label_shift=config.label_shift, **ids, **options)
         self._decoder, self._model = MODES[mode], Talker(config)
         self._jit_decode = jax.jit(self._decode, static_argnames="blocks")

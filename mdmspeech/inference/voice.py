@@ -1,6 +1,7 @@
 """A voice: text -> symbols -> durations and conditions -> speech tokens, block by block -> samples.
 
-`say` and `say_many` speak whole texts, in batches; `stream` (voice_stream.py) speaks a text that is still being written.
+`say` and `say_many` speak whole texts, in batches; `stream` (voice_stream.py) speaks a text that is still being written. `Voice` has paced anchors and
+reads the text itself; state_voice.py has the one with the paper's fixed anchors, which reads the Thinker's states.
 """
 
 import dataclasses
@@ -11,9 +12,9 @@ import numpy as np
 
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.buckets import ROWS, batches, bucket, stack
-from mdmspeech.diffusion.state import Reason, Request
+from mdmspeech.diffusion.state import Reason, Request, Result
 from mdmspeech.errors import UserError
-from mdmspeech.inference.engine import TalkerEngine, known_length
+from mdmspeech.inference.engine import Paced, TalkerEngine, known_length
 from mdmspeech.inference.speech import Speech, Trace, Word, finish_timeline
 from mdmspeech.inference.symbols import Segment, SymbolStream, read_text
 from mdmspeech.models.anchors import MIN_DURATION
@@ -55,15 +56,88 @@ def pronounce_text(text: str) -> Spoken:
     return pronouncer()(normalise(text))
 
 
-class Voice:
+class Speaker:
+    """What voices of both kinds of anchors share: a Talker, a codec, and how a `Manner` becomes a request.
+
+    Args:
+      config, params, mode, options: the Talker, see `TalkerEngine`. codec: a `codec.base.Codec` whose tokens it speaks.
+    """
+
+    def __init__(self, config: TalkerConfig, params: dict, codec: Codec, mode: str, **options):
+        self.engine, self.codec, self.mode, self.block = TalkerEngine(config, params, mode, **options), codec, mode, config.block
+
+    @property
+    def token_seconds(self) -> float:
+        """Seconds of speech a token."""
+        return self.codec.token_samples / self.codec.sample_rate
+
+    def check(self, manner: Manner) -> Manner:
+        """The same manner, or a UserError."""
+        if self.mode == "mdm" and manner.steps > self.block:
+            raise UserError(f"steps={manner.steps}: a block has {self.block} tokens, so {self.block} steps are the most")
+        return manner
+
+    def room(self, length: int) -> int:
+        """Blocks to make room for `length` tokens. UserError: more than the largest."""
+        blocks = -(-length // self.block)
+        if blocks > BLOCKS[-1]:
+            limit = BLOCKS[-1] * self.block * self.token_seconds
+            raise UserError(
+                f"one sentence would last {length * self.token_seconds:.0f} s, the limit is {limit:.0f} s; write shorter sentences"
+            )
+        return bucket(max(blocks, 1), BLOCKS)
+
+    def request(self, manner: Manner, numbers: Sequence[int], **lengths) -> Request:
+        """What the decoder is asked for; segment n of a text draws with its own seed. lengths: see `Request.create`."""
+        seeds = [(manner.seed * 1_000_003 + n) % 2**32 for n in numbers]
+        return Request.create(len(numbers), seed=np.array(seeds, np.uint32), steps=manner.steps, temperature=manner.temperature, **lengths)
+
+    def joined(
+        self,
+        text: str,
+        words: tuple[Word, ...],
+        spoken: Sequence["SpokenSegment"],
+        wave: np.ndarray,
+        timeline: dict,
+        total: float,
+        ready: Sequence[float] = (),
+    ) -> Speech:
+        """What was said of one text. ready: when each block was decoded, seconds."""
+        tokens = np.concatenate([s.tokens for s in spoken]) if spoken else np.zeros(0, np.int32)
+        starts, at = [], 0
+        for segment in spoken:
+            starts += list(range(at, at + len(segment.tokens), self.block))
+            at += len(segment.tokens)
+        ready_P = np.array(ready if len(ready) else [0.0] * len(starts), np.float32)
+        steps, confidence = (
+            np.concatenate([getattr(s, name) for s in spoken]) if spoken else np.zeros(0) for name in ("steps", "confidence")
+        )
+        return Speech(
+            text=text,
+            audio=wave,
+            sample_rate=self.codec.sample_rate,
+            tokens=tokens.astype(np.int32),
+            stop_reason=Reason(spoken[-1].reason).name.lower() if spoken else "nothing to say",
+            words=words,
+            trace=Trace(np.array(starts, np.int32), steps.astype(np.int32), confidence.astype(np.float32), ready_P),
+            timeline=finish_timeline(timeline, len(wave), self.codec.sample_rate, total),
+        )
+
+
+class Voice(Speaker):
     """Speaks text with one Talker and one codec.
 
     Args:
-      config, params, mode: the Talker, see `TalkerEngine`.
+      config, params, mode: a Talker with paced anchors, see `TalkerEngine`.
       codec: a `codec.base.Codec` whose tokens the Talker speaks.
       pronounce: text -> `Spoken`.
       silence: codes that sound like silence.
+
+    Raises:
+      UserError: a Talker with fixed anchors.
     """
+
+    reads_states = False
 
     def __init__(
         self,
@@ -75,13 +149,12 @@ class Voice:
         pronounce: Callable[[str], Spoken] = pronounce_text,
         silence=(),
     ):
-        self.engine, self.codec, self.mode = TalkerEngine(config, params, mode, silence_ids=tuple(silence)), codec, mode
-        self.pronounce, self.block = pronounce, config.block
-
-    @property
-    def token_seconds(self) -> float:
-        """Seconds of speech a token."""
-        return self.codec.token_samples / self.codec.sample_rate
+        if config.anchors != "paced":
+            raise UserError(
+                f"a Talker with {config.anchors!r} anchors reads Thinker states and cannot speak text by itself; use a StateVoice"
+            )
+        super().__init__(config, params, codec, mode, silence_ids=tuple(silence))
+        self.pronounce = pronounce
 
     def say(self, text: str, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0) -> Speech:
         """Speaks one text. UserError: nothing in it can be said, or one sentence of it is too long."""
@@ -130,32 +203,9 @@ class Voice:
         for count in ROWS if batch else ROWS[:1]:
             self.say_many([text] * count)
 
-    def check(self, manner: Manner) -> Manner:
-        """The same manner, or a UserError."""
-        if self.mode == "mdm" and manner.steps > self.block:
-            raise UserError(f"steps={manner.steps}: a block has {self.block} tokens, so {self.block} steps are the most")
-        return manner
-
-    def room(self, length: int) -> int:
-        """Blocks to make room for `length` tokens. UserError: more than the largest."""
-        blocks = -(-length // self.block)
-        if blocks > BLOCKS[-1]:
-            limit = BLOCKS[-1] * self.block * self.token_seconds
-            raise UserError(
-                f"one sentence would last {length * self.token_seconds:.0f} s, the limit is {limit:.0f} s; write shorter sentences"
-            )
-        return bucket(max(blocks, 1), BLOCKS)
-
     def paced(self, durations: np.ndarray, manner: Manner) -> np.ndarray:
         """Durations at the wanted pace."""
         return np.maximum(durations / np.float32(manner.pace), np.float32(MIN_DURATION)) if manner.pace != 1.0 else durations
-
-    def request(self, manner: Manner, numbers: Sequence[int], lengths: Sequence[int], min_len: int = 0) -> Request:
-        """What the decoder is asked for; segment n of a text draws with its own seed."""
-        seeds = [(manner.seed * 1_000_003 + n) % 2**32 for n in numbers]
-        return Request.create(
-            len(numbers), seed=np.array(seeds, np.uint32), steps=manner.steps, temperature=manner.temperature, target_len=np.array(lengths), min_len=min_len
-        )  # fmt: skip
 
     def _speak(
         self, segments: Sequence[Segment], numbers: Sequence[int], manner: Manner, given: Sequence[np.ndarray] | None = None
@@ -177,41 +227,18 @@ class Voice:
             placed, valid = stack([features[i] for i in rows], width, size)
             lasting, _ = stack([durations[i] for i in rows], width, size)
             spare = size - len(rows)  # rows that only fill the batch have length 0
-            request = self.request(manner, [numbers[i] for i in rows] + [0] * spare, [totals[i] for i in rows] + [0] * spare)
-            result = self.engine.decode(placed, lasting, valid, request, blocks)
+            lengths = np.array([totals[i] for i in rows] + [0] * spare)
+            request = self.request(manner, [numbers[i] for i in rows] + [0] * spare, target_len=lengths)
+            result = self.engine.decode(Paced(placed, lasting, valid), request, blocks)
             for b, i in enumerate(rows):
-                count = int(result.count_B[b])
-                spoken[i] = SpokenSegment(
-                    np.asarray(result.ids_BL[b, :count]),
-                    np.asarray(result.step_BL[b, :count]),
-                    np.asarray(result.confidence_BL[b, :count]),
-                    durations[i],
-                    int(result.reason_B[b]),
-                )
+                spoken[i] = SpokenSegment.of(result, b, durations[i])
         return [spoken[i] for i in range(len(segments))]
 
     def speech(
         self, text: str, read: SymbolStream, spoken: Sequence["SpokenSegment"], wave: np.ndarray, timeline: dict, total: float, ready=()
     ) -> Speech:
         """Puts the segments of one text together."""
-        tokens = np.concatenate([s.tokens for s in spoken]) if spoken else np.zeros(0, np.int32)
-        starts, at = [], 0
-        for segment in spoken:
-            starts += list(range(at, at + len(segment.tokens), self.block))
-            at += len(segment.tokens)
-        ready_P = np.array(ready if len(ready) else [0.0] * len(starts), np.float32)
-        joined = [np.concatenate([getattr(s, name) for s in spoken]) if spoken else np.zeros(0) for name in ("steps", "confidence")]
-        trace = Trace(np.array(starts, np.int32), joined[0].astype(np.int32), joined[1].astype(np.float32), ready_P)
-        return Speech(
-            text=text,
-            audio=wave,
-            sample_rate=self.codec.sample_rate,
-            tokens=tokens.astype(np.int32),
-            stop_reason=Reason(spoken[-1].reason).name.lower() if spoken else "nothing to say",
-            words=self._words(read, spoken),
-            trace=trace,
-            timeline=finish_timeline(timeline, len(wave), self.codec.sample_rate, total),
-        )
+        return self.joined(text, self._words(read, spoken), spoken, wave, timeline, total, ready)
 
     def _words(self, read: SymbolStream, spoken: Sequence["SpokenSegment"]) -> tuple[Word, ...]:
         """When each word is spoken: from the first to the last of its symbols."""
@@ -235,3 +262,10 @@ class SpokenSegment:
     confidence: np.ndarray
     durations: np.ndarray
     reason: int
+
+    @classmethod
+    def of(cls, result: Result, row: int, durations: np.ndarray) -> "SpokenSegment":
+        """One row of what the decoder gave."""
+        kept = (row, slice(0, int(result.count_B[row])))
+        tokens, steps, confidence = (np.asarray(x[kept]) for x in (result.ids_BL, result.step_BL, result.confidence_BL))
+        return cls(tokens, steps, confidence, durations, int(result.reason_B[row]))

@@ -13,7 +13,8 @@ import numpy as np
 from mdmspeech.codec.buckets import bucket, stack
 from mdmspeech.diffusion.layout import NO_END
 from mdmspeech.diffusion.state import Reason
-from mdmspeech.inference.engine import known_length
+from mdmspeech.inference.engine import Paced, known_length
+from mdmspeech.inference.mind import Piece
 from mdmspeech.inference.speech import Speech
 from mdmspeech.inference.symbols import SymbolStream
 from mdmspeech.inference.voice import BLOCKS, SYMBOLS, Manner, SpokenSegment, Voice
@@ -37,6 +38,11 @@ class VoiceStream:
         """More text."""
         self._pieces.append(piece)
         self._read.feed(piece)
+
+    def follow(self, piece: Piece) -> None:
+        """The next piece of an answer that is being written."""
+        if piece.text:
+            self.feed(piece.text)
 
     def end(self, last: str = "") -> None:
         """The last piece; there is no more text."""
@@ -102,7 +108,7 @@ class _Run:
         self._final = 0  # symbols whose features can no longer change
         self._blocks, self._room = 0, BLOCKS[0]
         self._length: int | None = None
-        self._state = self._engine.begin(voice.request(manner, [number], [-1], NO_END), self._room)
+        self._state = self._engine.begin(voice.request(manner, [number], min_len=NO_END), self._room)
         self._out: list = []
         self._reason = 0
 
@@ -129,7 +135,7 @@ class _Run:
             target = dataclasses.replace(self._state.request, target_len_B=jnp.full(1, self._length, jnp.int32))
             self._state = dataclasses.replace(self._state, request=target)
         valid = np.arange(SYMBOLS[-1])[None] < self._final
-        self._state, tokens = self._engine.block(self._features, self._durations, valid, self._state)
+        self._state, tokens = self._engine.block(Paced(self._features, self._durations, valid), self._state)
         self._blocks += 1
         count = int(tokens.count_B[0])
         self._out.append((tokens.ids_BL[0, :count], tokens.step_BL[0, :count], tokens.confidence_BL[0, :count]))

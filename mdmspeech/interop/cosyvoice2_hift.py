@@ -26,14 +26,14 @@ _SPELLINGS = (  # (g, v), the one that we write first
 
 def hift_params(config: HiFTConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
     """Tensors under their names in hift.pt -> HiFT parameters. Raises UserError as `fold_weight_norm` and `import_params`."""
-    plain = {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
-    return import_params(fold_weight_norm(plain, source), hift_rules(config), hift_shapes(config), source, dtype)
+    return import_params(fold_weight_norm(plain_names(tensors), source), hift_rules(config), hift_shapes(config), source, dtype)
 
 
 def hift_tensors(config: HiFTConfig, params: Any) -> dict[str, np.ndarray]:
     """The inverse: HiFT parameters -> the tensors of a hift.pt, with v = weight and g = |weight|."""
     tensors = {}
-    for name, value in export_params(params, hift_rules(config)).items():
+    for name, stored in export_params(params, hift_rules(config)).items():
+        value = np.asarray(stored)
         stem = name.removesuffix(".weight")
         if value.ndim == 3 and not stem.startswith("source_downs."):
             for ending, part in zip(_SPELLINGS[0], (_norm(value).astype(value.dtype), value), strict=True):
@@ -46,6 +46,11 @@ def hift_tensors(config: HiFTConfig, params: Any) -> dict[str, np.ndarray]:
 def hift_shapes(config: HiFTConfig) -> Any:
     """Abstract parameter tree of a HiFT; nothing is allocated."""
     return jax.eval_shape(lambda key: hift.init(config, key), jax.random.key(0))
+
+
+def plain_names(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same without the prefix that some files have."""
+    return {name.removeprefix(_PREFIX): value for name, value in tensors.items()}
 
 
 def fold_weight_norm(tensors: Mapping[str, np.ndarray], source: str) -> dict[str, np.ndarray]:

@@ -1,9 +1,10 @@
-"""GGUF files (llama.cpp's format, version 2 and 3) read with numpy: metadata, and tensors dequantised to float32.
+"""GGUF files (llama.cpp's format, version 2 and 3) read with numpy: metadata, and tensors dequantised to float32 when they are asked for.
 
-Written here rather than taken from the `gguf` package because that one needs 4 s for a 135 M model, this one under 1 s. Format:
-ggml's docs/gguf.md; block layouts: ggml-quants. Only the simple quantisations are known.
+The header and the simple quantisations are read by this module rather than by the `gguf` package, which needs 4 s for a 135 M model where this needs under
+1 s; the package dequantises all others (Q4_K, Q6_K, ...). Format: ggml's docs/gguf.md; block layouts: ggml-quants.
 """
 
+import math
 import mmap
 import os
 import struct
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.errors import UserError
-from mdmspeech.models.thinker import ThinkerConfig
 
 _SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?"))) | {10: "<u8", 11: "<i8", 12: "<f8"}
 _STRING, _ARRAY = 8, 9
+_MOST_AXES = 8
 
 
 class GGUF:
-    """An opened file: `metadata` (plain Python values), `tensor_names`, and `tensor(name)` in float32."""
+    """An opened file: `metadata` (plain Python values) and `tensors` by name, not read yet."""
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = os.fspath(path)
@@ -31,7 +32,7 @@ class GGUF:
             self._read_header()
         except FileNotFoundError as error:
             raise UserError(f"{self.path} does not exist; check the path") from error
-        except (struct.error, ValueError, KeyError, UnicodeDecodeError, OSError) as error:
+        except (struct.error, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError) as error:
             raise UserError(f"{self.path} is truncated or no GGUF file ({error}); fetch it again") from error
 
     def _read_header(self) -> None:
@@ -41,34 +42,17 @@ class GGUF:
         self._at = 8
         num_tensors, num_fields = self._take("<u8"), self._take("<u8")
         self.metadata: dict[str, Any] = {self._string(): self._value(self._take("<u4")) for _ in range(num_fields)}
-        self._tensors: dict[str, tuple[tuple[int, ...], int, int]] = {}
+        entries = {}
         for _ in range(num_tensors):
             name = self._string()
-            shape = tuple(self._take("<u8") for _ in range(self._take("<u4")))[::-1]  # stored fastest axis first
-            self._tensors[name] = (shape, self._take("<u4"), self._take("<u8"))
+            axes = self._take("<u4")
+            if axes > _MOST_AXES:
+                raise ValueError(f"{name:.80} has {axes} axes")
+            shape = tuple(self._take("<u8") for _ in range(axes))[::-1]  # stored fastest axis first
+            entries[name] = (shape, self._take("<u4"), self._take("<u8"))
         alignment = self.metadata.get("general.alignment", 32)
-        self._base = -(-self._at // alignment) * alignment
-
-    @property
-    def tensor_names(self) -> list[str]:
-        return list(self._tensors)
-
-    def tensor(self, name: str) -> np.ndarray:
-        """One tensor, dequantised to float32, rows first ([out, in] for a linear layer).
-
-        Raises:
-          UserError: unknown quantisation, or the file ends inside the tensor.
-        """
-        shape, kind, offset = self._tensors[name]
-        if kind not in _DEQUANTISERS:
-            raise UserError(f"{self.path}: {name} has quantisation {kind}; use a GGUF of F32, F16, BF16, Q4_0, Q4_1 or Q8_0")
-        per_block, block_bytes, dequantise = _DEQUANTISERS[kind]
-        count = int(np.prod(shape))
-        start, size = self._base + offset, count // per_block * block_bytes
-        if start + size > len(self.data):
-            raise UserError(f"{self.path} is truncated inside {name}; fetch it again")
-        blocks = np.frombuffer(self.data, np.uint8, size, start).reshape(-1, block_bytes)
-        return dequantise(blocks).reshape(shape)
+        base = -(-self._at // alignment) * alignment
+        self.tensors = {name: Quantised(self, name, shape, kind, base + offset) for name, (shape, kind, offset) in entries.items()}
 
     def _take(self, dtype: str) -> Any:
         value = np.frombuffer(self.data, dtype, 1, self._at)[0].item()
@@ -94,6 +78,40 @@ class GGUF:
         values = np.frombuffer(self.data, _SCALARS[kind], count, self._at)
         self._at += values.nbytes
         return values.tolist()
+
+
+class Quantised:
+    """One tensor, rows first ([out, in] for a linear layer), float32 when it is read.
+
+    Raises:
+      UserError: unknown quantisation, sizes that it does not allow, or a file that ends inside the tensor; nothing is allocated before.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, file: GGUF, name: str, shape: tuple[int, ...], kind: int, start: int) -> None:
+        self.shape, self._data, self._start = shape, file.data, start
+        self._per_block, self._block_bytes, self._dequantise = _quantisation(kind, f"{file.path}: {name}")
+        count = math.prod(shape)
+        if shape and shape[-1] % self._per_block:
+            raise UserError(
+                f"{file.path}: rows of {name} have {shape[-1]} values, which are not whole blocks of {self._per_block}; fetch it again"
+            )
+        if start + count // self._per_block * self._block_bytes > len(file.data):
+            raise UserError(f"{file.path} is truncated inside {name}; fetch it again")
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        return self._read(math.prod(self.shape[1:]), first, last).reshape(-1, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        value = self._read(math.prod(self.shape), 0, 1).reshape(self.shape)
+        return value if dtype is None else value.astype(dtype, copy=False)
+
+    def _read(self, row: int, first: int, last: int) -> np.ndarray:
+        row_bytes = row // self._per_block * self._block_bytes
+        blocks = np.frombuffer(self._data, np.uint8, (last - first) * row_bytes, self._start + first * row_bytes)
+        return self._dequantise(blocks.reshape(-1, self._block_bytes))
 
 
 def _half(blocks: np.ndarray, at: int) -> np.ndarray:
@@ -134,70 +152,17 @@ _DEQUANTISERS: dict[int, tuple[int, int, Callable[[np.ndarray], np.ndarray]]] = 
     30: (1, 2, _bf16),
 }
 
-_NAMES = {
-    "attn_q.weight": "self_attn.q_proj.weight",
-    "attn_k.weight": "self_attn.k_proj.weight",
-    "attn_v.weight": "self_attn.v_proj.weight",
-    "attn_q.bias": "self_attn.q_proj.bias",
-    "attn_k.bias": "self_attn.k_proj.bias",
-    "attn_v.bias": "self_attn.v_proj.bias",
-    "attn_output.weight": "self_attn.o_proj.weight",
-    "attn_q_norm.weight": "self_attn.q_norm.weight",
-    "attn_k_norm.weight": "self_attn.k_norm.weight",
-    "ffn_gate.weight": "mlp.gate_proj.weight",
-    "ffn_up.weight": "mlp.up_proj.weight",
-    "ffn_down.weight": "mlp.down_proj.weight",
-    "attn_norm.weight": "input_layernorm.weight",
-    "ffn_norm.weight": "post_attention_layernorm.weight",
-}
-_OUTER = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
 
+def _quantisation(kind: int, name: str) -> tuple[int, int, Callable[[np.ndarray], np.ndarray]]:
+    """(values a block, bytes a block, function of uint8 [blocks, bytes] -> float32) of a type id."""
+    if kind in _DEQUANTISERS:
+        return _DEQUANTISERS[kind]
+    import gguf  # only here: it needs half a second
 
-def gguf_thinker_config(file: GGUF) -> ThinkerConfig:
-    """Metadata -> config. Raises UserError for architectures other than llama, qwen2, qwen3."""
-    meta, kind = file.metadata, file.metadata.get("general.architecture")
-    if kind not in ("llama", "qwen2", "qwen3"):
-        raise UserError(f"{file.path} is a {kind!r} model, which cannot be the Thinker; use llama, qwen2 or qwen3")
-    heads, dim = meta[f"{kind}.attention.head_count"], meta[f"{kind}.embedding_length"]
-    return ThinkerConfig(
-        vocab_size=file._tensors["token_embd.weight"][0][0],
-        dim=dim,
-        num_layers=meta[f"{kind}.block_count"],
-        num_heads=heads,
-        num_kv_heads=meta.get(f"{kind}.attention.head_count_kv", heads),
-        head_dim=meta.get(f"{kind}.attention.key_length", dim // heads),
-        ffn_dim=meta[f"{kind}.feed_forward_length"],
-        rope_theta=float(meta.get(f"{kind}.rope.freq_base", 10_000.0)),
-        norm_eps=float(f"{meta[f'{kind}.attention.layer_norm_rms_epsilon']:.3g}"),  # stored in float32: 9.99999975e-06
-        qkv_bias=kind == "qwen2",
-        qk_norm=kind == "qwen3",
-        tie_embeddings="output.weight" not in file.tensor_names,
-    )
-
-
-def gguf_thinker_tensors(file: GGUF, config: ThinkerConfig) -> dict[str, np.ndarray]:
-    """All tensors under their Hugging Face names; Llama's Q and K rows are put back into the half-split rotary layout."""
-    tensors = {}
-    for name in file.tensor_names:
-        value = file.tensor(name)
-        if file.metadata["general.architecture"] == "llama" and name.endswith(("attn_q.weight", "attn_k.weight")):
-            value = unpermute(value, config.head_dim)
-        tensors[_foreign_name(name)] = value
-    return tensors
-
-
-def unpermute(weight: np.ndarray, head_dim: int) -> np.ndarray:
-    """Rows of a Q or K projection [H * head_dim, in]: interleaved rotary pairs -> first halves, then second halves."""
-    rows = weight.reshape(-1, head_dim // 2, 2, weight.shape[1])
-    return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(weight.shape)
-
-
-def _foreign_name(name: str) -> str:
-    if name.startswith("blk."):
-        _, index, rest = name.split(".", 2)
-        return f"model.layers.{index}.{_NAMES.get(rest, rest)}"
-    return _OUTER.get(name, name)
+    try:
+        known = gguf.GGMLQuantizationType(kind)
+        per_block, block_bytes = gguf.GGML_QUANT_SIZES[known]
+        gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), known)
+    except (ValueError, KeyError, NotImplementedError) as error:
+        raise UserError(f"{name} has quantisation {kind}, which is not known; use a GGUF of F16, BF16, Q8_0, Q6_K, Q5_K or Q4_K") from error
+    return per_block, block_bytes, lambda blocks: gguf.quants.dequantize(blocks, known)

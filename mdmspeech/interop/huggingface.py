@@ -16,93 +16,175 @@ import numpy as np
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop.rules import CONV1D, LINEAR, Rule, import_params
-from mdmspeech.interop.tensors import read_json, read_tensors
+from mdmspeech.interop.tensors import Stored, open_tensors, read_json
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
-from mdmspeech.nn.stack import stack_layers
+from mdmspeech.nn.rope import rope_frequencies
 
+STAMP, LAYOUT = "mdmspeech", 1  # what `interop.export` adds to config.json: the key, and the version of the layout of what it writes
 _ENCODER_PREFIX = "model.encoder."  # of a published checkpoint; an encoder saved alone has none
-_THINKER_TYPES = ("llama", "qwen2", "qwen3")
+_THINKER_TYPES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+_LARGEST, _MOST_LAYERS = 2**24, 1000  # sizes and layers that are believed; larger ones would only fill the memory
 
 
 def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
     """`config.json` of a Llama, Qwen2 or Qwen3 model -> ours.
 
     Raises:
-      UserError: another architecture, or a switch of it that this Thinker does not have.
+      UserError: another architecture, a switch of it that this Thinker does not have, or sizes that no model has.
     """
     kind = hf.get("model_type")
-    if kind not in _THINKER_TYPES:
+    if not isinstance(kind, str) or kind not in _THINKER_TYPES:
         raise UserError(f"model_type {kind!r} cannot be a Thinker; use one of: {', '.join(_THINKER_TYPES)}")
     unsupported = [name for name in ("use_sliding_window", "mlp_bias") if hf.get(name)]
     if hf.get("attention_bias"):
         unsupported.append("attention_bias")
     if unsupported or hf.get("hidden_act", "silu") != "silu":
         raise UserError(f"this {kind} model uses {', '.join(unsupported) or hf['hidden_act']}, which the Thinker does not have")
-    rope = hf.get("rope_parameters") or hf.get("rope_scaling")  # the former since transformers 5, with theta inside
-    theta = hf.get("rope_theta") or (rope or {}).get("rope_theta", 10_000.0)
-    scaling = tuple(sorted((k, v) for k, v in rope.items() if k != "rope_theta")) if rope else None
+    rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}  # the former since transformers 5, with theta inside
+    if not isinstance(rope, Mapping):
+        raise UserError(f"the rope scaling of this {kind} model is no JSON object; take the model's own config.json")
+    theta = hf["rope_theta"] if hf.get("rope_theta") else rope.get("rope_theta", 10_000.0)
+    scaling = _rope_scaling(rope)
+    dim, heads = whole_number(hf, "hidden_size"), whole_number(hf, "num_attention_heads")
     config = ThinkerConfig(
-        vocab_size=hf["vocab_size"],
-        dim=hf["hidden_size"],
-        num_layers=hf["num_hidden_layers"],
-        num_heads=hf["num_attention_heads"],
-        num_kv_heads=hf.get("num_key_value_heads") or hf["num_attention_heads"],
-        head_dim=hf.get("head_dim") or hf["hidden_size"] // hf["num_attention_heads"],
-        ffn_dim=hf["intermediate_size"],
-        rope_theta=float(theta),
+        vocab_size=whole_number(hf, "vocab_size"),
+        dim=dim,
+        num_layers=whole_number(hf, "num_hidden_layers", _MOST_LAYERS),
+        num_heads=heads,
+        num_kv_heads=heads if hf.get("num_key_value_heads") is None else whole_number(hf, "num_key_value_heads"),
+        head_dim=max(dim // heads, 1) if hf.get("head_dim") is None else whole_number(hf, "head_dim"),
+        ffn_dim=whole_number(hf, "intermediate_size"),
+        rope_theta=_number(theta, "rope_theta"),
         rope_scaling=scaling,
-        norm_eps=hf["rms_norm_eps"],
+        norm_eps=_number(hf.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
         qkv_bias=kind == "qwen2",
         qk_norm=kind == "qwen3",
         tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
     )
+    if config.num_heads % config.num_kv_heads:
+        raise UserError(f"{heads} attention heads cannot share {config.num_kv_heads} key/value heads; take the model's own config.json")
+    try:
+        rope_frequencies(config.head_dim, config.rope_theta, dict(scaling or ()))
+    except (KeyError, TypeError, ValueError, ArithmeticError) as error:
+        raise UserError(f"the rope scaling of this {kind} model is incomplete ({error}); take the model's own config.json") from error
     return dataclasses.replace(config, **overrides)
 
 
 def encoder_config(hf: Mapping[str, Any], **overrides: Any) -> SpeechEncoderConfig:
-    """`config.json` of a Whisper model -> ours. Raises UserError for another architecture."""
+    """`config.json` of a Whisper model -> ours. Raises UserError for another architecture, or sizes that no model has."""
     if hf.get("model_type", "whisper") != "whisper" or "encoder_layers" not in hf:
         raise UserError(f"model_type {hf.get('model_type')!r} cannot be the speech encoder; use a Whisper model")
     if hf.get("activation_function", "gelu") != "gelu" or hf.get("scale_embedding"):
         raise UserError("this Whisper model has another activation or scaled embeddings; use an official one")
     config = SpeechEncoderConfig(
-        num_mels=hf["num_mel_bins"],
-        dim=hf["d_model"],
-        num_layers=hf["encoder_layers"],
-        num_heads=hf["encoder_attention_heads"],
-        ffn_dim=hf["encoder_ffn_dim"],
-        max_positions=hf["max_source_positions"],
+        num_mels=whole_number(hf, "num_mel_bins"),
+        dim=whole_number(hf, "d_model"),
+        num_layers=whole_number(hf, "encoder_layers", _MOST_LAYERS),
+        num_heads=whole_number(hf, "encoder_attention_heads"),
+        ffn_dim=whole_number(hf, "encoder_ffn_dim"),
+        max_positions=whole_number(hf, "max_source_positions"),
     )
+    if config.dim % config.num_heads:
+        raise UserError(f"a width of {config.dim} cannot be split into {config.num_heads} heads; take the model's own config.json")
     return dataclasses.replace(config, **overrides)
 
 
+def thinker_json(config: ThinkerConfig) -> dict[str, Any]:
+    """The inverse of `thinker_config`."""
+    if config.qkv_bias and config.qk_norm:
+        raise UserError("no Hugging Face architecture has both biases and norms on its queries and keys; this Thinker cannot be exported")
+    kind = "qwen2" if config.qkv_bias else "qwen3" if config.qk_norm else "llama"
+    hf: dict[str, Any] = {
+        "architectures": [_THINKER_TYPES[kind]], "model_type": kind, "vocab_size": config.vocab_size, "hidden_size": config.dim,
+        "num_hidden_layers": config.num_layers, "num_attention_heads": config.num_heads, "num_key_value_heads": config.num_kv_heads,
+        "head_dim": config.head_dim, "intermediate_size": config.ffn_dim, "hidden_act": "silu", "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta, "rope_scaling": dict(config.rope_scaling) if config.rope_scaling else None,
+        "tie_word_embeddings": config.tie_embeddings, "max_position_embeddings": 32768, "use_cache": True,
+    }  # fmt: skip
+    return hf | ({"attention_bias": False, "mlp_bias": False} if kind == "llama" else {})
+
+
+def encoder_json(config: SpeechEncoderConfig) -> dict[str, Any]:
+    """The inverse of `encoder_config`. transformers makes a decoder as well, which stays random: it is given one small layer."""
+    return {
+        "architectures": ["WhisperModel"], "model_type": "whisper", "num_mel_bins": config.num_mels, "d_model": config.dim,
+        "encoder_layers": config.num_layers, "encoder_attention_heads": config.num_heads, "encoder_ffn_dim": config.ffn_dim,
+        "max_source_positions": config.max_positions, "activation_function": "gelu", "scale_embedding": False,
+        "decoder_layers": 1, "decoder_attention_heads": config.num_heads, "decoder_ffn_dim": config.ffn_dim,
+    }  # fmt: skip
+
+
+def frontend_json(config: SpeechEncoderConfig) -> dict[str, Any]:
+    """preprocessor_config.json of a Whisper with this encoder: transformers' name for its log-mel (`audio.features`)."""
+    return {
+        "feature_extractor_type": "WhisperFeatureExtractor", "feature_size": config.num_mels, "sampling_rate": 16000, "hop_length": 160,
+        "n_fft": 400, "chunk_length": config.max_positions // 50, "padding_side": "right", "padding_value": 0.0, "return_attention_mask": False,
+        "n_samples": config.max_positions * 320, "nb_max_frames": config.max_positions * 2,
+    }  # fmt: skip
+
+
+def _rope_scaling(rope: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
+    """The entries that `nn.rope` reads, as a config holds them; None for no scaling."""
+    kind = str(rope.get("rope_type", rope.get("type", "default")))
+    if kind == "default":
+        return None
+    numbers = sorted((key, value) for key, value in rope.items() if key != "rope_theta" and type(value) in (int, float))
+    for key, value in numbers:
+        _number(value, key)
+    return (("rope_type", kind), *numbers)
+
+
+def whole_number(hf: Mapping[str, Any], name: str, most: int = _LARGEST) -> int:
+    """The item `name` of a config, from 1 to `most`. Raises UserError for anything else."""
+    value = hf.get(name)
+    if type(value) is not int or not 0 < value <= most:
+        said = "has no" if value is None else f"says {value!r:.40} for"
+        raise UserError(f"the config {said} {name}; a whole number from 1 to {most:,} is needed: take the model's own files")
+    return value
+
+
+def _number(value: Any, name: str) -> float:
+    if type(value) not in (int, float) or not 0 < value < 1e30:
+        raise UserError(f"the config says {value!r:.40} for {name}; a positive number is needed: take the model's own files")
+    return float(value)
+
+
 def thinker_rules(config: ThinkerConfig) -> list[Rule]:
-    """Where each (unrolled) Thinker parameter comes from."""
+    """Where each Thinker parameter comes from, in the layout of `config.scan_layers`."""
     rules = [Rule("embedding/embedding", "model.embed_tokens.weight"), Rule("norm/scale", "model.norm.weight")]
     if not config.tie_embeddings:
         rules.append(Rule("output/kernel", "lm_head.weight", LINEAR))
+    return rules + _of_layers(llama_layer("", "", config.qkv_bias, config.qk_norm), "model.layers.", config)
+
+
+def _of_layers(layer: Sequence[Rule], prefix: str, config: Any) -> list[Rule]:
+    """The rules of one layer for all layers of a stack."""
+    rules = []
     for index in range(config.num_layers):
-        ours, theirs = f"layers/{index}/", f"model.layers.{index}."
-        rules += [Rule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
-        if config.qkv_bias:
-            rules += [Rule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
-        if config.qk_norm:
-            rules += [Rule(f"{ours}attn/{n}_norm/scale", f"{theirs}self_attn.{n}_norm.weight") for n in "qk"]
-        rules += [Rule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
-        rules.append(Rule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
-        rules.append(Rule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight"))
+        ours, where = ("layers/all/", index) if config.scan_layers else (f"layers/{index}/", None)
+        rules += [Rule(ours + rule.path, f"{prefix}{index}.{rule.name}", rule.axes, where) for rule in layer]
     return rules
+
+
+def llama_layer(ours: str, theirs: str, qkv_bias: bool = False, qk_norm: bool = False) -> list[Rule]:
+    """Where each parameter of one `LlamaBlock` comes from, under these prefixes."""
+    rules = [Rule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
+    if qkv_bias:
+        rules += [Rule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
+    if qk_norm:
+        rules += [Rule(f"{ours}attn/{n}_norm/scale", f"{theirs}self_attn.{n}_norm.weight") for n in "qk"]
+    rules += [Rule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
+    rules.append(Rule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
+    return [*rules, Rule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight")]
 
 
 def encoder_rules(config: SpeechEncoderConfig, prefix: str = _ENCODER_PREFIX) -> list[Rule]:
-    """Where each (unrolled) speech encoder parameter comes from."""
+    """Where each speech encoder parameter comes from, in the layout of `config.scan_layers`."""
     rules = [Rule("positions", f"{prefix}embed_positions.weight"), *_norm("norm", f"{prefix}layer_norm")]
     for name in ("conv1", "conv2"):
         rules += [Rule(f"{name}/kernel", f"{prefix}{name}.weight", CONV1D), Rule(f"{name}/bias", f"{prefix}{name}.bias")]
-    for index in range(config.num_layers):
-        rules += _whisper_layer(f"layers/{index}/", f"{prefix}layers.{index}.", {"attn": "self_attn"})
-    return rules
+    return rules + _of_layers(_whisper_layer("", "", {"attn": "self_attn"}), f"{prefix}layers.", config)
 
 
 def writing_rules(layers: Sequence[int], prefix: str = "") -> list[Rule]:
@@ -132,23 +214,32 @@ def _norm(ours: str, theirs: str) -> list[Rule]:
     return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def thinker_params(config: ThinkerConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
-    """Tensors under their Hugging Face names -> Thinker parameters in the layout of `config.scan_layers`."""
-    tensors = {n: t for n, t in tensors.items() if not n.endswith("rotary_emb.inv_freq")}
-    if config.tie_embeddings:
-        tensors.pop("lm_head.weight", None)  # some published files repeat the tied embedding
-    unrolled = dataclasses.replace(config, scan_layers=False)
-    params = import_params(tensors, thinker_rules(config), thinker_shapes(unrolled), source, dtype)
-    return _in_layout(params, config.scan_layers)
+def thinker_params(config: ThinkerConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
+    """Tensors under their Hugging Face names -> Thinker parameters in the layout of `config.scan_layers`. `how`: see `rules.import_params`."""
+    return import_params(thinker_tensors(config, tensors), thinker_rules(config), thinker_shapes(config), source, **how)
 
 
-def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
-    """Tensors under their Hugging Face names (of a whole Whisper or of its encoder alone) -> encoder parameters."""
-    inside = {n: t for n, t in tensors.items() if n.startswith(_ENCODER_PREFIX)}
-    prefix = _ENCODER_PREFIX if inside else ""
-    unrolled = dataclasses.replace(config, scan_layers=False)
-    params = import_params(inside or tensors, encoder_rules(config, prefix), encoder_shapes(unrolled), source, dtype)
-    return _in_layout(params, config.scan_layers)
+def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
+    """Tensors under their Hugging Face names (of a whole Whisper or of its encoder alone) -> encoder parameters. `how`: see `rules.import_params`."""
+    return import_params(whisper_encoder_tensors(tensors), encoder_rules(config), encoder_shapes(config), source, **how)
+
+
+def thinker_tensors(config: ThinkerConfig, tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Those of a checkpoint's tensors that are weights: some files repeat a tied embedding, or hold tables that follow from the config."""
+    return {
+        name: tensor
+        for name, tensor in tensors.items()
+        if not name.endswith("rotary_emb.inv_freq") and not (config.tie_embeddings and name == "lm_head.weight")
+    }
+
+
+def whisper_encoder_tensors(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+    """The encoder's out of a whole Whisper's tensors, or all if they are an encoder's alone; named as in a whole Whisper."""
+    inside = {name: tensor for name, tensor in tensors.items() if name.startswith(_ENCODER_PREFIX)}
+    if inside:
+        return inside
+    outer = "encoder." if any(name.startswith("encoder.") for name in tensors) else ""
+    return {_ENCODER_PREFIX + name.removeprefix(outer): tensor for name, tensor in tensors.items() if name.startswith(outer)}
 
 
 def thinker_shapes(config: ThinkerConfig) -> Any:
@@ -171,17 +262,46 @@ def _shapes(module: Any, config: Any, example: jax.Array) -> Any:
     return {**shapes, "layers": {str(index): layer for index in range(config.num_layers)}}
 
 
-def read_thinker_folder(folder: str | os.PathLike, **overrides: Any) -> tuple[ThinkerConfig, dict[str, Any]]:
-    """A downloaded model folder -> (config, parameters). `overrides` go into the config (scan_layers=True, ...)."""
-    config = thinker_config(read_json(Path(folder) / "config.json"), **overrides)
-    return config, thinker_params(config, read_tensors(folder), str(folder))
+def read_thinker_folder(
+    folder: str | os.PathLike, *, dtype: Any = np.float32, shardings: Any = None, progress: Any = None, **overrides: Any
+) -> tuple[ThinkerConfig, dict[str, Any]]:
+    """A downloaded (or exported) model folder -> (config, parameters).
+
+    Args:
+      dtype, shardings, progress: of the parameters, see `rules.import_params`; `shardings` belong to the layout of `overrides`.
+      overrides: into the config (scan_layers=True, ...).
+    """
+    config = thinker_config(read_config(folder), **overrides)
+    how = dict(dtype=dtype, shardings=shardings, progress=progress)
+    return config, thinker_params(config, open_tensors(folder), str(folder), **how)
 
 
-def read_encoder_folder(folder: str | os.PathLike, **overrides: Any) -> tuple[SpeechEncoderConfig, dict[str, Any]]:
-    """A downloaded Whisper folder -> (config, parameters of its encoder)."""
-    config = encoder_config(read_json(Path(folder) / "config.json"), **overrides)
-    return config, encoder_params(config, read_tensors(folder), str(folder))
+def read_encoder_folder(
+    folder: str | os.PathLike, *, dtype: Any = np.float32, shardings: Any = None, progress: Any = None, **overrides: Any
+) -> tuple[SpeechEncoderConfig, dict[str, Any]]:
+    """A downloaded (or exported) Whisper folder -> (config, parameters of its encoder). Arguments as `read_thinker_folder`."""
+    config = encoder_config(read_config(folder), **overrides)
+    how = dict(dtype=dtype, shardings=shardings, progress=progress)
+    return config, encoder_params(config, open_tensors(folder), str(folder), **how)
 
 
-def _in_layout(params: dict[str, Any], scan: bool) -> dict[str, Any]:
-    return {**params, "layers": stack_layers(params["layers"])} if scan else params
+def read_config(folder: str | os.PathLike, upgrade: bool = False) -> dict[str, Any]:
+    """config.json of a model folder.
+
+    Args:
+      upgrade: read what `interop.export` wrote in an older layout as well.
+
+    Raises:
+      UserError: missing or broken, or of a layout that is not read here, with the command that upgrades it.
+    """
+    hf = read_json(Path(folder) / "config.json")
+    if STAMP not in hf:
+        return hf
+    layout = hf[STAMP].get("layout") if isinstance(hf[STAMP], Mapping) else None
+    if type(layout) is not int or layout < 0:
+        raise UserError(f"{folder} says {hf[STAMP]!r:.40} about its layout, which mdmspeech never wrote; export it again")
+    if layout > LAYOUT:
+        raise UserError(f"{folder} has layout {layout}, this program reads {LAYOUT}; update mdmspeech")
+    if layout < LAYOUT and not upgrade:
+        raise UserError(f"{folder} has the old layout {layout}; bring it up to date with: mdmspeech convert {folder} NEW_FOLDER")
+    return hf

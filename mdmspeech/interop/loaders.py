@@ -4,6 +4,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
 from mdmspeech.interop.release import load_release
@@ -14,23 +16,36 @@ from mdmspeech.text.tokenizer import ChatTokenizer
 _OURS = ("scan_layers", "lora_rank", "lora_alpha")  # settings that no checkpoint has
 
 
-def load_thinker(path: str, config: ThinkerConfig) -> dict[str, Any]:
-    """Parameters of the Thinker at `path` (see `sources.load_thinker`). UserError names each size in which it is another model than `config`."""
-    loaded = sources.load_thinker(path, scan_layers=config.scan_layers)
-    _same(path, config, loaded.config)
-    return loaded.params
+def load_thinker(path: str, config: ThinkerConfig, like: Any = None) -> dict[str, Any]:
+    """Parameters of the Thinker at `path` (see `sources.open_thinker`).
+
+    Args:
+      like: abstract parameters (`jax.ShapeDtypeStruct` with shardings) whose type and places the result has: each process reads its own share, one parameter
+        at a time. None: float32 numpy arrays.
+
+    Raises:
+      UserError: names each size in which it is another model than `config`, before any weight is read.
+    """
+    return open_thinker(path, config).params(**_places(like))
 
 
-def load_encoder(path: str, config: SpeechEncoderConfig) -> dict[str, Any]:
-    """Parameters of the speech encoder at `path` (see `sources.load_speech_encoder`). UserError as above."""
-    loaded = sources.load_speech_encoder(path, scan_layers=config.scan_layers)
-    _same(path, config, loaded.config)
-    return loaded.params
+def open_thinker(path: str, config: ThinkerConfig) -> sources.OpenedThinker:
+    """The Thinker at `path` in the layout of `config`, its weights not read yet. UserError as `load_thinker`."""
+    opened = sources.open_thinker(path, scan_layers=config.scan_layers)
+    _same(path, config, opened.config)
+    return opened
+
+
+def load_encoder(path: str, config: SpeechEncoderConfig, like: Any = None) -> dict[str, Any]:
+    """Parameters of the speech encoder at `path` (see `sources.open_speech_encoder`). Arguments and errors as `load_thinker`."""
+    opened = sources.open_speech_encoder(path, scan_layers=config.scan_layers)
+    _same(path, config, opened.config)
+    return opened.params(**_places(like))
 
 
 def load_tokenizer(path: str) -> ChatTokenizer:
     """The tokenizer beside a Thinker's weights."""
-    return ChatTokenizer.from_folder(path) if Path(path).is_dir() else sources.load_thinker(path).tokenizer
+    return ChatTokenizer.from_folder(path) if Path(path).is_dir() else sources.open_thinker(path).tokenizer()
 
 
 def load_part(release: str, part: str) -> dict[str, Any]:
@@ -38,8 +53,17 @@ def load_part(release: str, part: str) -> dict[str, Any]:
     return load_release(release).part(part).params
 
 
+def _places(like: Any) -> dict[str, Any]:
+    leaves = jax.tree.leaves(like)
+    if not leaves:
+        return {}
+    placed = all(leaf.sharding is not None for leaf in leaves)
+    return {"dtype": leaves[0].dtype, "shardings": jax.tree.map(lambda leaf: leaf.sharding, like) if placed else None}
+
+
 def _same(path: str, wanted: Any, found: Any) -> None:
     pairs = ((field.name, getattr(wanted, field.name), getattr(found, field.name)) for field in dataclasses.fields(wanted))
-    differ = [f"{name} {here!r}, there {there!r}" for name, here, there in pairs if here != there and name not in _OURS]
+    alike = lambda name, here, there: here == there or (name == "rope_scaling" and dict(here or ()) == dict(there or ()))
+    differ = [f"{name} {here!r}, there {there!r}" for name, here, there in pairs if name not in _OURS and not alike(name, here, there)]
     if differ:
         raise UserError(f"{path} is another model than the experiment's: {'; '.join(differ)}; give its own checkpoint or change the config")

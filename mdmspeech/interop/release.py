@@ -2,13 +2,16 @@
 
 Tensors are stored in 16 bits, or in 8 where asked, and are float32 in memory. config.json holds every part's sizes and the SHA-256 of every file; a folder is opened only
 if each file is the one that was written and each tensor is the one that the sizes ask for.
+
+A *system folder* (`mdmspeech assemble`) is a release that also holds its Thinker and its speech encoder, as Hugging Face folders `thinker/` and `encoder/`.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -21,7 +24,10 @@ from flax.traverse_util import flatten_dict
 
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
+from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
 from mdmspeech.errors import UserError
+from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
 from mdmspeech.interop.rules import Rule, import_params
 from mdmspeech.interop.sources import SMOLLM2, WHISPER_BASE
@@ -34,20 +40,13 @@ from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text import prompts
 
-FORMAT, VERSION = "mdmspeech-release", 2
-_READS = (1, 2)  # version 1 had no 8-bit parts
-_LATER = {
-    "label_shift",
-    "kv_heads",
-    "qkv_bias",
-    "qk_norm",
-    "norm_eps",
-    "output_bias",
-    "text_rows",
-}  # sizes that older releases lack: they are the defaults there
+FORMAT, VERSION = "mdmspeech-release", 3
+_READS = (1, 2, 3)  # version 1 had no 8-bit parts, version 2 no Thinker or encoder inside
+# Sizes that older releases lack: they are the defaults there.
+_LATER = {"label_shift", "kv_heads", "qkv_bias", "qk_norm", "norm_eps", "output_bias", "text_rows"}
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-INT8 = "int8"
+INT8, EXACT = "int8", "float32"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +59,16 @@ class StackConfig:
     hidden_dim: int = 2048
 
 
-Config = CompactCodecConfig | talker.TalkerConfig | AttentionConfig | SpellingConfig | StackConfig | PhoneReaderConfig
+Config = (
+    CompactCodecConfig
+    | CosyVoice2Config
+    | VoiceConfig
+    | talker.TalkerConfig
+    | AttentionConfig
+    | SpellingConfig
+    | StackConfig
+    | PhoneReaderConfig
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Release:
     """Everything this project trained, by name ("codec", "talker", "talker_ntp", "adaptor"), and which pretrained parts it was trained with.
 
     Attributes:
-      thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for.
+      thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for: a name, or the path of a folder.
       system, examples: the system message and the example turns (user, assistant) that begin every conversation, see `text.prompts`.
       silence: codes that sound like silence (for the stop rules of Talkers that do not know their length).
     """
@@ -95,6 +103,21 @@ class Release:
         if name not in self.parts:
             raise UserError(f"release {self.name!r} has no {name}; it has {', '.join(self.parts) or 'nothing'}")
         return self.parts[name]
+
+
+@dataclasses.dataclass(frozen=True)
+class About:
+    """What config.json says, without the weights.
+
+    Attributes:
+      folder: of the release. raw: the whole object. parts: name -> (kind, sizes). thinker, encoder: as in `Release`.
+    """
+
+    folder: Path
+    raw: dict[str, Any]
+    parts: dict[str, tuple[str, Config]]
+    thinker: str
+    encoder: str
 
 
 def _codec_shapes(config: CompactCodecConfig):
@@ -122,6 +145,8 @@ def _reader_shapes(config: PhoneReaderConfig):
 # kind -> (its sizes, the abstract parameter tree of given sizes)
 KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "compact_codec": (CompactCodecConfig, _codec_shapes),
+    "cosyvoice2_codec": (CosyVoice2Config, cosyvoice2_shapes),
+    "cosyvoice2_voice": (VoiceConfig, voice_shapes),
     "talker_mdm": (talker.TalkerConfig, _talker_shapes),
     "talker_ntp": (talker.TalkerConfig, _talker_shapes),
     "attention_adaptor": (AttentionConfig, writing_shapes),
@@ -131,12 +156,20 @@ KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
 }
 
 
-def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: str = "float16", int8: Collection[str] = ()) -> int:
+def save_release(
+    folder: str | os.PathLike,
+    release: Release,
+    card: str,
+    dtype: str = "float16",
+    int8: Collection[str] = (),
+    exact: Collection[str] = (),
+    digests: Mapping[str, str] | None = None,
+) -> int:
     """Writes the folder (created if missing) and returns its size in bytes.
 
     Args:
       card: the model card, Markdown. dtype: "float16" or "bfloat16" of the stored tensors. int8: names of the parts whose large matrices are
-        stored in 8 bits instead, see `interop.int8`.
+        stored in 8 bits instead, see `interop.int8`. exact: names of those stored as they are, in float32. digests: of a Thinker and encoder that are inside, by which evaluations know them.
 
     Raises:
       UserError: parameters that do not fit their sizes, or a value that `dtype` cannot hold.
@@ -147,14 +180,14 @@ def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: 
     folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {
         "format": FORMAT, "version": VERSION, "name": release.name, "thinker": release.thinker, "encoder": release.encoder,
-        "system": release.system, "examples": release.examples, "silence": list(release.silence), "parts": {},
+        "system": release.system, "examples": release.examples, "silence": list(release.silence), "digests": dict(digests or {}), "parts": {},
     }  # fmt: skip
     for name, part in release.parts.items():
         tensors = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(part.params, sep="/").items()}
         _fit(tensors, part.kind, part.config, name)
         wide = to_int8(tensors) if name in int8 else tensors
         stored = {
-            path: value if value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
+            path: value if name in exact or value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
             for path, value in wide.items()
         }
         file = f"{name}.safetensors"
@@ -162,7 +195,7 @@ def save_release(folder: str | os.PathLike, release: Release, card: str, dtype: 
         (folder / file).chmod(0o644)  # the safetensors library makes files that only their owner reads
         about["parts"][name] = {
             "kind": part.kind, "file": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest(),
-            "dtype": INT8 if name in int8 else dtype, "config": dataclasses.asdict(part.config),
+            "dtype": INT8 if name in int8 else EXACT if name in exact else dtype, "config": dataclasses.asdict(part.config),
         }  # fmt: skip
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
@@ -175,21 +208,45 @@ def load_release(name_or_path: str | os.PathLike) -> Release:
     Raises:
       UserError: no such release; another format or version; a file that is missing, truncated or altered; tensors that do not fit the config.
     """
+    about = read_about(name_or_path)
+    raw = about.raw
+    with _complete(about.folder):
+        parts = {name: _load_part(about.folder, name, entry, *about.parts[name]) for name, entry in raw["parts"].items()}
+        examples = tuple((str(asked), str(answered)) for asked, answered in raw["examples"])
+        silence = tuple(int(i) for i in raw["silence"])
+        return Release(str(raw["name"]), parts, about.thinker, about.encoder, str(raw["system"]), examples, silence)
+
+
+def read_about(name_or_path: str | os.PathLike) -> About:
+    """What a release says of itself; no weights are read. Raises UserError as `load_release`."""
     folder = find_release(name_or_path)
-    about = read_json(folder / CONFIG)
-    if not isinstance(about, dict) or about.get("format") != FORMAT:
+    raw = read_json(folder / CONFIG)
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise UserError(
-            f"{folder / CONFIG} is the config of another model, not of an mdmspeech release; give the folder that `mdmspeech release` wrote"
+            f"{folder / CONFIG} is the config of another model, not of an mdmspeech release; give the folder that `mdmspeech release` or "
+            "`mdmspeech assemble` wrote"
         )
-    if about.get("version") not in _READS:
+    if raw.get("version") not in _READS:
         raise UserError(
-            f"{folder} has release format {about.get('version')}, this program reads {VERSION}; update mdmspeech or fetch that release again"
+            f"{folder} has release format {raw.get('version')}, this program reads {VERSION}; update mdmspeech or fetch that release again"
         )
+    with _complete(folder):
+        parts = {
+            name: (entry["kind"], config_from(entry["kind"], entry["config"], f"{folder}: {name}")) for name, entry in raw["parts"].items()
+        }
+        return About(folder, raw, parts, *(_inside(folder, str(raw[key])) for key in ("thinker", "encoder")))
+
+
+def _inside(folder: Path, name: str) -> str:
+    """The sub-folder of that name as a path, if there is one; else the name."""
+    plain = Path(name).name == name and name not in ("", ".", "..")
+    return str(folder / name) if plain and (folder / name / CONFIG).is_file() else name
+
+
+@contextlib.contextmanager
+def _complete(folder: Path) -> Iterator[None]:
     try:
-        parts = {name: _load_part(folder, name, entry) for name, entry in about["parts"].items()}
-        texts = {key: str(about[key]) for key in ("name", "thinker", "encoder", "system")}
-        examples = tuple((str(asked), str(answered)) for asked, answered in about["examples"])
-        return Release(parts=parts, examples=examples, silence=tuple(int(i) for i in about["silence"]), **texts)
+        yield
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -214,23 +271,28 @@ def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:
     """A part's sizes from a JSON object; a UserError lists what is missing or unknown."""
     if kind not in KINDS:
         raise UserError(f"{where} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    cls = KINDS[kind][0]
-    fields = {field.name for field in dataclasses.fields(cls)}
-    missing, unknown = sorted(fields - set(sizes) - _LATER), sorted(set(sizes) - fields)
+    return _sizes(KINDS[kind][0], sizes, where)
+
+
+def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from a JSON object, the dataclasses among its fields from the objects inside."""
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    missing, unknown = sorted(fields.keys() - sizes - _LATER), sorted(sizes.keys() - fields)
     if missing or unknown:
         told = [f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
         raise UserError(f"{where}: its sizes are those of another model ({'; '.join(told)}); fetch the release again")
-    return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()})
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
+    parts = {key: kind for key, kind in fields.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
+    return cls(**values | {key: _sizes(kind, values[key], f"{where}: {key}") for key, kind in parts.items()})
 
 
-def _load_part(folder: Path, name: str, entry: Mapping[str, Any]) -> Part:
+def _load_part(folder: Path, name: str, entry: Mapping[str, Any], kind: str, config: Config) -> Part:
     path = folder / str(entry["file"])
     if path.parent != folder or not path.is_file():
         raise UserError(f"{path} is missing; fetch the release again")
-    config = config_from(entry["kind"], entry["config"], f"{folder}: {name}")
     check_sha256(memoryview(path.read_bytes()), entry["sha256"], str(path))
     tensors = {path: np.asarray(value, np.float32) for path, value in from_int8(read_tensors(path), str(path)).items()}
-    return Part(entry["kind"], config, _fit(tensors, entry["kind"], config, str(path)))
+    return Part(kind, config, _fit(tensors, kind, config, str(path)))
 
 
 def _fit(tensors: Mapping[str, np.ndarray], kind: str, config: Config, source: str) -> dict[str, Any]:

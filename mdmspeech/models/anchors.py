@@ -30,16 +30,19 @@ NO_ANCHOR, NULL_ANCHOR = -1, -2
 
 
 def fixed_anchor_index(text_valid_BN: jax.Array, length: int, block: int = 16, anchors: int = 4) -> jax.Array:
-    """The paper's schedule: which text token stands at each speech position, int32 [B, length].
+    """`anchor_index` of the positions 0 .. length - 1 for right-padded texts, int32 [B, length]."""
+    return anchor_index(jnp.sum(text_valid_BN, axis=1), jnp.arange(length)[None], block, anchors)
+
+
+def anchor_index(count_B: jax.Array, positions_BL: jax.Array, block: int = 16, anchors: int = 4) -> jax.Array:
+    """The paper's schedule: which of `count_B` text tokens stands at each speech position, int32 [B, L].
 
     Anchor n stands at position (n // Q) * block + n % Q: block b sees text up to Q(b+1) and never later text. `NO_ANCHOR` at the other positions,
     `NULL_ANCHOR` at anchor positions after the end of the text.
     """
-    position = np.arange(length)
-    inside = position % block
-    index = (position // block) * anchors + inside
-    there = jnp.sum(text_valid_BN, axis=1)[:, None] > jnp.asarray(index)[None]
-    return jnp.where(jnp.asarray(inside < anchors)[None], jnp.where(there, jnp.asarray(index)[None], NULL_ANCHOR), NO_ANCHOR)
+    inside = positions_BL % block
+    index = (positions_BL // block) * anchors + inside
+    return jnp.where(inside < anchors, jnp.where(count_B[:, None] > index, index, NULL_ANCHOR), NO_ANCHOR)
 
 
 class FixedAnchors(nn.Module):
@@ -51,11 +54,20 @@ class FixedAnchors(nn.Module):
 
     width: int
 
-    @nn.compact
+    def setup(self):
+        self.fuse_in, self.fuse_out = Linear(2 * self.width), Linear(self.width)
+        self.null = self.param("null", nn.initializers.normal(0.02), (self.width,))
+
     def __call__(self, text_BNE: jax.Array, index_BL: jax.Array) -> jax.Array:
-        hidden = nn.silu(Linear(2 * self.width, name="fuse_in")(text_BNE))
-        fused_BND = Linear(self.width, name="fuse_out")(hidden)
-        null_D = self.param("null", nn.initializers.normal(0.02), (self.width,)).astype(fused_BND.dtype)
+        return self.place(self.fuse(text_BNE), index_BL)
+
+    def fuse(self, text_BNE: jax.Array) -> jax.Array:
+        """[B, N, E] -> [B, N, D], each token by itself."""
+        return self.fuse_out(nn.silu(self.fuse_in(text_BNE)))
+
+    def place(self, fused_BND: jax.Array, index_BL: jax.Array) -> jax.Array:
+        """Fused text and which of it stands where -> cond [B, L, D]."""
+        null_D = self.null.astype(fused_BND.dtype)
         here_BLD = jnp.take_along_axis(fused_BND, jnp.maximum(index_BL, 0)[..., None], axis=1)
         placed = jnp.where((index_BL == NULL_ANCHOR)[..., None], null_D[None, None], here_BLD)
         return jnp.where((index_BL == NO_ANCHOR)[..., None], 0.0, placed)

@@ -169,6 +169,14 @@ class Talker(nn.Module):
         """Fixed anchors: cond [B, L, D]; see `anchors.fixed_anchor_index`."""
         return self.anchors(text_BNE, index_BL)
 
+    def fuse(self, text_BNE):
+        """Fixed anchors: what each text token adds where it stands, [B, N, D]."""
+        return self.anchors.fuse(text_BNE)
+
+    def place_fixed(self, fused_BND, index_BL):
+        """Fixed anchors: condition of speech positions, from `fuse` and `anchors.anchor_index`."""
+        return self.anchors.place(fused_BND, index_BL)
+
     def prefix(self, text_BN):
         """Prefix anchors: embeddings [B, N, D] of text ids int32 [B, N]; -1 stands before the first, see `START`."""
         start_D = self.inputs()[SOS]

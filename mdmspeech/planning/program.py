@@ -122,7 +122,7 @@ def decode_program(
     config = dataclasses.replace(config, structured_codes=False)
     model = talker.Talker(config)
     length = math.ceil(seconds * 25 / config.block) * config.block
-    ids = dict(codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
+    ids: dict[str, Any] = dict(codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
     options = Options(block=config.block, label_shift=config.label_shift, **ids)
 
     def forward(params, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):

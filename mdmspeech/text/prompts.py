@@ -27,6 +27,8 @@ EXAMPLES: tuple[tuple[str, str], ...] = (
     ("Repeat after me: Tomorrow my sister plays the piano.", "Tomorrow my sister plays the piano."),
 )
 
+REPEAT = "Repeat after me: {}"  # the question of a text that answers none
+
 
 def conversation(question: str, system: str = SYSTEM, examples: tuple[tuple[str, str], ...] = EXAMPLES) -> list[dict[str, str]]:
     """Messages of a new conversation that ends with the user's `question` (or `tokenizer.SPEECH`)."""

@@ -8,13 +8,21 @@ from typing import Any
 
 import jinja2
 from jinja2.sandbox import ImmutableSandboxedEnvironment
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from mdmspeech.errors import UserError
 
 SPEECH = "<|speech-goes-here|>"  # stands for the speech vectors in a message; never reaches the model
 _ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
-_GGUF_CONTROL = 3  # token type of special tokens in GGUF metadata
+_GGUF_CONTROL, _GGUF_USER = 3, 4  # token types in GGUF metadata: special tokens, and those that are never cut
+_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+_GGUF_CUTS = {  # name of a way to cut a text before BPE -> how: llama.cpp's names, the models' own tokenizer.json
+    "smollm": [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
+    **{
+        name: [pre_tokenizers.Split(Regex(_WORDS % digits), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        for name, digits in (("llama-bpe", "{1,3}"), ("qwen2", ""))
+    },
+}
 _BROKEN = "\ufffd"
 
 Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
@@ -60,28 +68,30 @@ class ChatTokenizer:
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "ChatTokenizer":
-        """From the metadata of a GGUF file whose pre-tokenizer is "smollm" (byte-level BPE, one token a digit).
+        """From the metadata of a GGUF file with byte-level BPE whose text is cut as SmolLM2's, Llama 3's or Qwen's ("smollm", "llama-bpe", "qwen2").
 
         Raises:
           UserError: another kind of tokenizer, or no chat template.
         """
         kind = (metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre"))
-        if kind != ("gpt2", "smollm"):
+        if kind[0] != "gpt2" or kind[1] not in _GGUF_CUTS:
             raise UserError(f"a GGUF tokenizer of kind {kind} is not known; use the model's Hugging Face folder instead")
         if "tokenizer.chat_template" not in metadata:
             raise UserError("this GGUF file has no chat template; take an instruction-tuned (chat) model")
-        tokens = metadata["tokenizer.ggml.tokens"]
+        tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
         merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
-        tokenizer = Tokenizer(models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges))
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
-            [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-        )
+        bpe = models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, ignore_merges=kind[1] == "llama-bpe")
+        tokenizer = Tokenizer(bpe)
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_GGUF_CUTS[kind[1]])
+        if kind[1] == "qwen2":
+            tokenizer.normalizer = normalizers.NFC()
         tokenizer.decoder = decoders.ByteLevel()
-        control = [t for t, k in zip(tokens, metadata["tokenizer.ggml.token_type"], strict=True) if k == _GGUF_CONTROL]
-        tokenizer.add_special_tokens([AddedToken(token, special=True) for token in control])
-        eos, bos = metadata["tokenizer.ggml.eos_token_id"], metadata["tokenizer.ggml.bos_token_id"]
-        special = {"bos_token": tokens[bos], "eos_token": tokens[eos]}
-        return cls(tokenizer, metadata["tokenizer.chat_template"], [eos, *_end_ids(tokenizer)], special)
+        tokenizer.add_special_tokens([AddedToken(t, special=True) for t, k in zip(tokens, types, strict=True) if k == _GGUF_CONTROL])
+        tokenizer.add_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=True) if k == _GGUF_USER])
+        ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
+        special = {f"{name}_token": tokens[i] for name, i in ids.items() if i is not None}
+        ends = [] if ids["eos"] is None else [ids["eos"]]
+        return cls(tokenizer, metadata["tokenizer.chat_template"], ends + _end_ids(tokenizer), special)
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; nothing is added, and special tokens written in it stay plain text."""
@@ -125,6 +135,21 @@ class ChatTokenizer:
         for token in self._special:
             text = text.replace(token, f"{token[:1]} {token[1:]}")
         return text
+
+
+def end_of_turn(tokenizer: Any) -> int:
+    """The id with which the chat template of a `ChatTokenizer` (or something like it) ends an assistant's turn.
+
+    Raises:
+      UserError: the template writes something else there.
+    """
+    exchange = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": SPEECH}, {"role": "user", "content": "Bye."}]
+    _, after = tokenizer.speech_prompt(exchange)
+    if not after or after[0] not in tokenizer.stop_ids:
+        raise UserError(
+            f"this chat template does not end an answer with one of the model's stop ids {tokenizer.stop_ids}; take another model"
+        )
+    return int(after[0])
 
 
 class StreamDecoder:

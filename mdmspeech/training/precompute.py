@@ -1,17 +1,18 @@
 """What frozen parts compute once for training: speech tokens of the answer voice, encoder states of the questions."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.codec.base import Codec
 from mdmspeech.data.augment import augment
 from mdmspeech.data.joined import Joined
 from mdmspeech.data.sources import questions, speech
 from mdmspeech.data.states import encode_states
 from mdmspeech.data.store import data_root
-from mdmspeech.data.tokens import fingerprint, tokenise
+from mdmspeech.data.tokens import tokenise
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
 
 RATE = 16_000
@@ -20,14 +21,13 @@ JOINED = 0.15  # of these many pairs, relative to the recordings, both are heard
 LATE, PAUSE = 0.5, 0.8  # share that begins late and ends early, seconds of silence at most on each side: people do not speak on the button
 
 
-def speech_tokens(root, model: CompactCodecModel, params, parts=("open", "answers")) -> dict[str, int]:
-    """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part."""
-    encode = jax.jit(lambda audio, valid: model.encode(params, audio, valid))
+def speech_tokens(root: str | Path | None, codec: Codec, known_as: str, parts: Sequence[str] = ("open", "answers")) -> dict[str, int]:
+    """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part. known_as: the codec's `data.tokens.fingerprint`."""
     counts = {}
     for part in parts:
         splits = {split: speech(root, (part,), split) for split in ("train", "test")}
         path = data_root(root) / "tokens" / f"{part}.safetensors"
-        counts[part] = tokenise(splits, encode, model.config.token_samples, fingerprint(params), path)
+        counts[part] = tokenise(splits, codec.encode, known_as, path)
     return counts
 
 

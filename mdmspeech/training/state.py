@@ -67,7 +67,10 @@ def create_frozen(task: Any, mesh: Mesh, dtype: Any = jnp.float32) -> Any:
     if loaded is None:
         shardings = jax.tree.map(lambda s: s.sharding, abstract)
         return jax.jit(lambda key: cast(task.init_frozen(key), dtype), out_shardings=shardings)(jax.random.key(0))
-    return jax.tree.map(lambda s, value: put_whole(value.astype(s.dtype), s.sharding), abstract, loaded)
+    # In place already where the loader streamed them there.
+    return jax.tree.map(
+        lambda s, value: put_whole(value if value.dtype == s.dtype else value.astype(s.dtype), s.sharding), abstract, loaded
+    )
 
 
 def cast(tree: Any, dtype: Any) -> Any:

@@ -15,7 +15,7 @@ from mdmspeech.cli import main
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.interop.release import Part, Release, load_release, save_release
 
-VERBS = ("chat", "say", "data", "train", "plan", "eval", "release")
+VERBS = ("chat", "say", "voice", "data", "train", "plan", "eval", "release", "assemble", "convert")
 
 
 @pytest.fixture(scope="module")
@@ -139,8 +139,8 @@ def test_data_passes_on_what_it_is_told(monkeypatch):
 def test_data_tokens_takes_the_codec_of_a_release(release_folder, monkeypatch, capsys):
     from mdmspeech.training import precompute
 
-    def tokens(root, model, params, parts):
-        assert model.config == CODEC and params["decoder"]
+    def tokens(root, codec, known_as, parts):
+        assert codec.model.config == CODEC and len(known_as) == 12
         return dict.fromkeys(parts, 7)
 
     monkeypatch.setattr(precompute, "speech_tokens", tokens)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mdmspeech.audio.features import whisper_log_mel
-from mdmspeech.data.conversations import REPEAT, Conversations, end_of_turn
+from mdmspeech.data.conversations import Conversations
 from mdmspeech.data.lm_packed import FRAMES_PER_VECTOR, GAP, TAIL, lm_batches
 from mdmspeech.data.log_mel import log_mel
 from mdmspeech.data.random_source import RandomQuestions, RandomSpeech, byte_tokenizer
@@ -12,7 +12,8 @@ from mdmspeech.data.talker_packed import NO_ANCHOR, NULL_ANCHOR, FixedText, Pace
 from mdmspeech.errors import UserError
 from mdmspeech.models import anchors, speech_encoder
 from mdmspeech.models.stack_adaptor import StackAdaptor
-from mdmspeech.text.tokenizer import SPEECH
+from mdmspeech.text import prompts
+from mdmspeech.text.tokenizer import SPEECH, end_of_turn
 
 EOS, PAD, BLOCK = 6563, 6564, 16
 SPEECHES, QUESTIONS = RandomSpeech(60), RandomQuestions(40)
@@ -203,7 +204,7 @@ def test_the_longest_question_is_heard_with_the_tail_there_is_room_for():
 
 def test_the_end_of_a_turn_comes_from_the_template():
     assert TOKENIZER.decode([end_of_turn(TOKENIZER)]) == "" and end_of_turn(TOKENIZER) == 2
-    assert CHAT.question("", "Yes.").tolist() == TOKENIZER.encode(REPEAT.format("Yes."))
+    assert CHAT.question("", "Yes.").tolist() == TOKENIZER.encode(prompts.REPEAT.format("Yes."))
 
     class Other:
         stop_ids = (7,)

@@ -102,11 +102,11 @@ def test_token_store_gives_back_what_was_encoded(tmp_path):
     rows[1]["question"] = "Where?"
     records = {"train": Records([_Store(rows)], [(0, 0), (0, 1)]), "test": Records([_Store(rows)], [(0, 2)])}
 
-    def encode(audio, valid):  # one token a 960 samples: the value it hears
-        return np.rint(audio.reshape(*valid.shape, 960)[..., 0] * 32768).astype(int)
+    def encode(waves):  # one token a 960 samples: the value it hears
+        return [np.rint(wave.reshape(-1, 960)[:, 0] * 32768).astype(int) for wave in waves]
 
     codec = fingerprint({"encoder": {"w": np.ones(3)}})
-    count = tokenise(records, encode, 960, codec, tmp_path / "tokens" / "open.safetensors", batch=2)
+    count = tokenise(records, encode, codec, tmp_path / "tokens" / "open.safetensors", batch=2)
     assert count == 12
     train = TokenStore(tmp_path, ("open",), "train", codec)
     assert sorted(train[i]["tokens"].tolist() for i in range(len(train))) == [[3] * 3, [5] * 5]

@@ -145,7 +145,7 @@ def test_a_sentence_that_is_too_long(voice):
 
 def test_fixed_anchors_are_refused(voice):
     fixed = dataclasses.replace(TALKER, anchors="fixed", text_width=8)
-    with pytest.raises(UserError, match="paced anchors"):
+    with pytest.raises(UserError, match="use a StateVoice"):
         Voice(fixed, {}, voice.codec)
 
 

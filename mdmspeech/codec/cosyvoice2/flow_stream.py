@@ -15,6 +15,7 @@ without guidance (`state_bytes` tells); a push updates it in place.
 B batch, c tokens of a chunk, F = 2 c frames, S = left * c tokens of history, M mel bins. All rows share one clock.
 """
 
+import copy
 import dataclasses
 import functools
 from typing import Any
@@ -37,17 +38,28 @@ ABSENT, PROMPT, SPEECH = 0, 1, 2  # what a pushed position is
 
 @dataclasses.dataclass(frozen=True)
 class StreamPlan:
-    """How an utterance is streamed; static.
+    """How an utterance is synthesised, in one go or as a stream; static.
 
     Attributes:
-      chunks: the mask; `size` tokens are pushed at a time. `left` needs a number.
-      steps, guidance, temperature: as in `flow.generate`.
+      chunks: the mask; a stream is pushed `size` tokens at a time. `left` needs a number. None attends everywhere, which no stream can.
+      steps: of Euler's method: 1 is fastest, 10 CosyVoice2's.
+      guidance: 0 (none, at half the cost) to 10; 0.7 is CosyVoice2's.
+      temperature: factor of the noise, 0 to 2.
     """
 
-    chunks: Chunks = dataclasses.field(default_factory=lambda: Chunks(size=16, left=8, follow_speech=True))
+    chunks: Chunks | None = dataclasses.field(default_factory=lambda: Chunks(size=16, left=8, follow_speech=True))
     steps: int = STEPS
     guidance: float = GUIDANCE
     temperature: float = 1.0
+
+    def __post_init__(self):
+        if type(self.steps) is not int:
+            raise UserError(f"steps={self.steps!r}: give a whole number of Euler steps, for example {STEPS}")
+        time_grid(self.steps)
+        for name, most, usual in (("guidance", 10, GUIDANCE), ("temperature", 2, 1)):
+            value = getattr(self, name)
+            if not isinstance(value, int | float) or not 0 <= value <= most:
+                raise UserError(f"{name}={value!r}: give a number from 0 to {most}; {usual:g} is usual")
 
 
 @struct.dataclass
@@ -85,13 +97,10 @@ def start(config: FlowConfig, plan: StreamPlan, params: Any, speaker_BE: jax.Arr
       UserError: a plan without a bounded history or with chunks shorter than the look-ahead, unusable noise.
     """
     rows, lookahead, num_mels = len(speaker_BE), config.encoder.lookahead, config.estimator.num_mels
-    if plan.chunks.left is None:
-        raise UserError("a stream keeps a bounded history; give its chunks a `left`, large enough for the longest utterance if you like")
-    if plan.chunks.size < lookahead:
-        raise UserError(f"chunks of {plan.chunks.size} tokens are shorter than the {lookahead} that the flow looks ahead; make them longer")
+    chunks, history = streamable(plan)
+    if chunks.size < lookahead:
+        raise UserError(f"chunks of {chunks.size} tokens are shorter than the {lookahead} that the flow looks ahead; make them longer")
     check_noise(noise, rows, num_mels)
-    time_grid(plan.steps)
-    history = plan.chunks.size * plan.chunks.left
     once = EstimatorCache.zeros(config.estimator, guided_rows(plan.guidance) * rows, RATE * history)
     voice = Voice(Flow(config).apply({"params": params}, speaker_BE, method="speak"), noise)
     return voice, StreamState(
@@ -115,7 +124,7 @@ def push(
     Returns:
       (new state, mel [B, F, M], bool [B, F]: the frames that are speech, neither prompt nor absent).
     """
-    size, num_mels = plan.chunks.size, config.estimator.num_mels
+    size, num_mels = streamable(plan)[0].size, config.estimator.num_mels
     window = jax.tree.map(lambda old, new: jnp.concatenate([old, new], axis=1), state.ahead, block)
     present_BL = window.kind_Bc != ABSENT
     valid_Bc = present_BL[:, :size]
@@ -144,13 +153,22 @@ def push(
 
 def state_bytes(config: FlowConfig, plan: StreamPlan, rows: int = 1) -> int:
     """Size of the caches in the state of a stream of that many rows (the rest is a few kB); nothing is allocated."""
-    history = plan.chunks.size * (plan.chunks.left or 0)
+    history = streamable(plan)[1]
     shapes = [
         jax.eval_shape(lambda: EstimatorCache.zeros(config.estimator, guided_rows(plan.guidance) * rows, RATE * history)),
         jax.eval_shape(lambda: EncoderCache.zeros(config.encoder, rows, history)),
     ]
     one_step, encoder = (sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree)) for tree in shapes)
     return plan.steps * one_step + encoder
+
+
+def streamable(plan: StreamPlan) -> tuple[Chunks, int]:
+    """The chunks of a plan, and the tokens of history that they see. Raises UserError: attention everywhere, or to a past without bound."""
+    if plan.chunks is None:
+        raise UserError("what attends everywhere cannot be streamed; give the plan chunks")
+    if plan.chunks.left is None:
+        raise UserError("a stream keeps a bounded history; give its chunks a `left`, large enough for the longest utterance if you like")
+    return plan.chunks, plan.chunks.size * plan.chunks.left
 
 
 @functools.lru_cache(maxsize=8)
@@ -169,17 +187,23 @@ class MelStream:
           UserError: as `start`, and if the parts of the prompt do not fit.
         """
         check_prompt(config, prompt, "the stream")
-        self._config, self._plan, self._params = config, plan, params
+        self._config, self._plan, self._params, self._size = config, plan, params, streamable(plan)[0].size
         self._voice, self._state = start(config, plan, params, jnp.asarray(prompt.speaker, jnp.float32)[None], noise)
         # Absent positions in front put the ends of the chunks where the mask wants them.
-        lookahead, size = config.encoder.lookahead, plan.chunks.size
-        lead = (int(plan.chunks.shift(jnp.array(len(prompt.ids)), lookahead)) - lookahead) % size
+        lookahead = config.encoder.lookahead
+        lead = (int(streamable(plan)[0].shift(jnp.array(len(prompt.ids)), lookahead)) - lookahead) % self._size
         ids = np.concatenate([np.zeros(lead, np.int32), np.asarray(prompt.ids, np.int32)])
         mel = np.concatenate([np.zeros((RATE * lead, config.estimator.num_mels), np.float32), prompt.mel])
         self._ids, self._mel = ids, mel
         self._kinds = np.repeat(np.array([ABSENT, PROMPT], np.int8), [lead, len(prompt.ids)])
         self._waiting, self._finished = 0, False  # speech tokens whose frames are not out
         self._advance()
+
+    def copy(self) -> "MelStream":
+        """Another stream that goes on from here: the prompt need not be read again for every utterance of a voice."""
+        other = copy.copy(self)
+        other._state = jax.tree.map(jnp.copy, self._state)  # the memory of either is given away at its next push
+        return other
 
     def push(self, ids_n: np.ndarray) -> np.ndarray:
         """The next tokens, int [n] -> the frames that are final now, float32 [T, M] (perhaps none)."""
@@ -195,7 +219,7 @@ class MelStream:
         self._finished = True
         parts = [self._advance()]
         while self._waiting:
-            self._queue(np.zeros(self._plan.chunks.size - len(self._ids), np.int32), ABSENT)
+            self._queue(np.zeros(self._size - len(self._ids), np.int32), ABSENT)
             parts.append(self._advance())
         return np.concatenate(parts)
 
@@ -206,7 +230,7 @@ class MelStream:
 
     def _advance(self) -> np.ndarray:
         """Pushes every whole block that is queued."""
-        size, parts = self._plan.chunks.size, [np.zeros((0, self._mel.shape[1]), np.float32)]
+        size, parts = self._size, [np.zeros((0, self._mel.shape[1]), np.float32)]
         while len(self._ids) >= size:
             block = Block(*(jnp.asarray(x[None]) for x in (self._ids[:size], self._kinds[:size], self._mel[: RATE * size])))
             self._ids, self._kinds, self._mel = self._ids[size:], self._kinds[size:], self._mel[RATE * size :]

@@ -87,11 +87,12 @@ def compiled_push(config: HiFTConfig):
 class WaveStream:
     """One utterance: any number of mel frames in, the samples that are final now out. Joined, they are those of `hift.vocode`."""
 
-    def __init__(self, config: HiFTConfig, params: Any, key: jax.Array, block: int = 16):
-        """`key`: typed, the utterance's noise. `block`: frames vocoded at a time; fewer wait for more."""
-        if block < 1:
-            raise UserError(f"a block of {block} mel frames cannot be vocoded; use 1 or more")
-        self._config, self._params, self._block = config, params, block
+    def __init__(self, config: HiFTConfig, params: Any, key: jax.Array, block: int = 16, first: int | None = None):
+        """`key`: typed, the utterance's noise. `block`: frames vocoded at a time, `first`: in the first block (default: as many); fewer wait for more."""
+        first = block if first is None else first
+        if min(block, first) < 1:
+            raise UserError(f"a block of {min(block, first)} mel frames cannot be vocoded; use 1 or more")
+        self._config, self._params, self._block, self._next = config, params, block, first
         # A copy of the key: the state's memory is given away at every push.
         self._state = start(config, jnp.copy(key)[None])
         self._mel_TM = np.zeros((0, config.n_mels), np.float32)
@@ -105,9 +106,9 @@ class WaveStream:
         self._mel_TM = np.concatenate([self._mel_TM, np.asarray(mel_nM, np.float32)])
         self._owed += len(mel_nM) * self._config.frame_samples
         parts = [np.zeros(0, np.float32)]
-        while len(self._mel_TM) >= self._block:
-            parts.append(self._advance(self._mel_TM[: self._block]))
-            self._mel_TM = self._mel_TM[self._block :]
+        while len(self._mel_TM) >= self._next:
+            block_TM, self._mel_TM = np.split(self._mel_TM, [self._next])
+            parts.append(self._advance(block_TM))
         return np.concatenate(parts)
 
     def finish(self) -> np.ndarray:
@@ -120,9 +121,10 @@ class WaveStream:
 
     def _advance(self, mel_nM: np.ndarray) -> np.ndarray:
         """One block, padded with absent frames."""
-        mel = np.zeros((1, self._block, self._config.n_mels), np.float32)
+        size, self._next = self._next, self._block
+        mel = np.zeros((1, size, self._config.n_mels), np.float32)
         mel[0, : len(mel_nM)] = mel_nM
-        valid = np.arange(self._block)[None] < len(mel_nM)
+        valid = np.arange(size)[None] < len(mel_nM)
         self._state, wave_1N = compiled_push(self._config)(self._params, self._state, mel, valid)
         wave_N = np.asarray(wave_1N)[0]
         dropped = min(self._silence, len(wave_N))

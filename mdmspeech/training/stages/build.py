@@ -19,8 +19,8 @@ class Loaders:
 
     Attributes:
       whisper_decoder: (AttentionConfig, layers) -> parameters of an attention adaptor.
-      encoder: (path, SpeechEncoderConfig) -> parameters of a speech encoder.
-      thinker: (path, ThinkerConfig) -> parameters of a Thinker.
+      encoder: (path, SpeechEncoderConfig, abstract parameters) -> parameters of a speech encoder, in the type and at the places that the abstract ones have.
+      thinker: (path, ThinkerConfig, abstract parameters) -> parameters of a Thinker, likewise.
       tokenizer: (path) -> the Thinker's `text.tokenizer.Tokenizer`.
       release: (name or folder of a release, part) -> that part's parameters.
     """
@@ -238,19 +238,19 @@ def _hearing(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
 
 
 def _named(config: ConfigDict, part: str, load: Callable | None, model) -> Callable | None:
-    """A function () -> the parameters of `config.weights.<part>`, a path; None if that is "random"."""
+    """A function (what else `load` takes) -> the parameters of `config.weights.<part>`, a path; None if that is "random"."""
     path = config.weights[part]
     if path == RANDOM:
         return None
 
-    def read():
+    def read(*places):
         if not path:
             raise UserError(
                 f"weights.{part} is empty: name a checkpoint on this machine (--set weights.{part}=PATH), or 'random' to try things out"
             )
         if load is None:
             raise UserError(f"weights.{part} is {path!r}, but this caller gave no function that loads it")
-        return load(path, model)
+        return load(path, model, *places)
 
     return read
 

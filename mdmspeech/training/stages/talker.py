@@ -37,7 +37,7 @@ class TalkerTask(Task):
       streams: 1 (earlier blocks partly masked, as everything else) or 2 ([noisy ; clean], what decoding sees; twice the positions).
       start: () -> parameters to start from, for "isd" the teacher's as well; None: random ones.
       new_mask: give the mask's embedding row a new start, because the parameters to start from never saw a mask (see `talker.with_new_mask`).
-      thinker, load_thinker: the text LLM that fixed anchors read, and () -> its parameters (None: random ones).
+      thinker, load_thinker: the text LLM that fixed anchors read, and (abstract parameters) -> its parameters (None: random ones).
       label_smoothing, z_loss: see `objective.cross_entropy`.
     """
 
@@ -57,7 +57,7 @@ class TalkerTask(Task):
         start: Callable[[], Params] | None = None,
         new_mask: bool = False,
         thinker: ThinkerConfig | None = None,
-        load_thinker: Callable[[], Params] | None = None,
+        load_thinker: Callable[[Params], Params] | None = None,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
     ):
@@ -96,11 +96,12 @@ class TalkerTask(Task):
         return parts
 
     def load_frozen(self, abstract):
-        loaders = {"teacher": self._start, "thinker": self._load_thinker}
+        start = self._start
+        loaders = {"teacher": (lambda _: start()) if start else None, "thinker": self._load_thinker}
         if all(loaders[name] is None for name in abstract):
             return None
         fresh = lambda name: jax.jit(lambda key: self.init_frozen(key)[name])(jax.random.key(0))
-        return {name: load() if (load := loaders[name]) else fresh(name) for name in abstract}
+        return {name: load(abstract[name]) if (load := loaders[name]) else fresh(name) for name in abstract}
 
     # ---- Batches ------------------------------------------------------------------------------------------------------------
 
@@ -234,8 +235,8 @@ class _Rows(NamedTuple):
     valid: jax.Array
     position: jax.Array
     segment: jax.Array
-    text_segment: jax.Array | None = None
-    text_position: jax.Array | None = None
+    text_segment: Any = None  # of a text before the speech
+    text_position: Any = None
 
     @classmethod
     def of(cls, batch):

@@ -36,7 +36,7 @@ class SpeechToTextTask(Task):
       pipeline: function (split, seed) -> batches as `batch_spec` says, see `data.conversations`.
       sizes: batch, length (L) and frames (F) of a batch.
       hidden: width of the adaptor's hidden layer.
-      load: part ("encoder", "thinker") -> () -> parameters; None where random ones are wanted.
+      load: part ("encoder", "thinker") -> (abstract parameters) -> parameters; None where random ones are wanted.
       chunk: positions whose logits are computed at a time.
     """
 
@@ -51,7 +51,7 @@ class SpeechToTextTask(Task):
         sizes: dict[str, int],
         *,
         hidden: int = 2048,
-        load: dict[str, Callable[[], Params] | None] | None = None,
+        load: dict[str, Callable[[Params], Params] | None] | None = None,
         chunk: int = 128,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
@@ -83,7 +83,7 @@ class SpeechToTextTask(Task):
             return None
         fresh = lambda name: jax.jit(lambda key: self.init_frozen(key)[name])(jax.random.key(0))
         loaders = {name: self._load.get(name) for name in abstract}
-        return {name: load() if load else fresh(name) for name, load in loaders.items()}
+        return {name: load(abstract[name]) if load else fresh(name) for name, load in loaders.items()}
 
     def _fresh_thinker(self, rng):
         return self.thinker.init(rng, jnp.zeros((1, 2), jnp.int32))["params"]

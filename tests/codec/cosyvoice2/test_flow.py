@@ -1,17 +1,16 @@
 """The whole flow against the reference's arrays: noise, solver, prompt and speaker; and rows in batches."""
 
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden import COSYVOICE2 as GOLDEN
+from golden import estimator_config, flow_config, sizes
+from measured import close
 
 from mdmspeech.codec.cosyvoice2.flow import Conditions, conditions, estimator_of, generate, solve, time_grid
 from mdmspeech.codec.cosyvoice2.flow_batch import FlowConfig, Prompt, batch_of
-from mdmspeech.codec.cosyvoice2.flow_encoder import FlowEncoderConfig
-from mdmspeech.codec.cosyvoice2.flow_estimator import FlowEstimator, FlowEstimatorConfig
+from mdmspeech.codec.cosyvoice2.flow_estimator import FlowEstimator
 from mdmspeech.codec.cosyvoice2.flow_layers import Chunks, chunk_mask
 from mdmspeech.codec.cosyvoice2.flow_noise import OFFICIAL_FRAMES, frame_noise, official_noise
 from mdmspeech.errors import UserError
@@ -19,32 +18,9 @@ from mdmspeech.interop.cosyvoice2_flow import estimator_rules, flow_params
 from mdmspeech.interop.rules import import_params
 from mdmspeech.interop.tensors import read_tensors
 
-GOLDEN = Path(__file__).parents[2] / "fixtures" / "cosyvoice2"
-_sizes = {name: json.loads((GOLDEN / f"{name}.json").read_text())["config"] for name in ("flow_cfm", "flow_full")}
-
-
-def estimator_config(sizes):
-    return FlowEstimatorConfig(
-        num_mels=sizes["out_channels"],
-        channels=sizes["channels"],
-        num_heads=sizes["heads"],
-        head_dim=sizes["head_dim"],
-        stage_blocks=sizes["n_blocks"],
-        mid_stages=sizes["num_mid_blocks"],
-    )
-
-
-def flow_config(sizes):
-    encoder = sizes["encoder"]
-    return FlowConfig(
-        vocab_size=sizes["vocab_size"],
-        encoder=FlowEncoderConfig(dim=encoder["d"], num_heads=encoder["heads"], ffn_dim=encoder["ffn"], num_blocks=encoder["num_blocks"]),
-        estimator=estimator_config(sizes["estimator"]),
-    )
-
-
-CONFIG = flow_config(_sizes["flow_full"])
-CHUNKS = Chunks(_sizes["flow_full"]["encoder"]["static_chunk_size"])
+FULL = sizes("flow_full")
+CONFIG = flow_config(FULL)
+CHUNKS = Chunks(FULL["encoder"]["static_chunk_size"])
 _conditions = jax.jit(conditions, static_argnums=0, static_argnames=("chunks", "final"))
 _generate = jax.jit(generate, static_argnums=0, static_argnames=("steps", "guidance", "temperature", "chunks", "final"))
 
@@ -79,10 +55,11 @@ def random_tokens(tokens, seed):
     return np.random.default_rng(seed).integers(0, CONFIG.vocab_size, tokens)
 
 
+@pytest.mark.parity
 def test_official_noise(cfm):
     table = official_noise()
     assert table.shape == (OFFICIAL_FRAMES, 80)
-    np.testing.assert_allclose(table[:30].T, cfm["in.noise"][0], atol=1e-6)
+    close("noise table: the frames of flow_cfm", table[:30].T, cfm["in.noise"][0], atol=1e-6)
 
 
 def test_noise_belongs_to_the_frame():
@@ -95,50 +72,54 @@ def test_noise_belongs_to_the_frame():
     np.testing.assert_array_equal(frame_noise(jnp.asarray(table), index, 1)[1, :, 0], [1, 2, 3, 4])
 
 
+@pytest.mark.parity
 def test_time_grid(cfm):
     times, widths = time_grid(10)
-    np.testing.assert_allclose(times, cfm["full.out.traj_t"], atol=3e-7)
+    close("flow_cfm full.out.traj_t", times, cfm["full.out.traj_t"], atol=3e-7)
     np.testing.assert_allclose(times + widths, [*times[1:], 1.0], atol=1e-6)
     assert len(time_grid(4)[0]) == 4
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("case", ["full", "streaming", "temperature"])
 def test_golden_solver(cfm, case):
-    sizes = _sizes["flow_cfm"]
-    config = estimator_config(sizes)
+    given = sizes("flow_cfm")
+    config = estimator_config(given)
     frame_first = lambda name: jnp.asarray(cfm[name].swapaxes(1, 2))
     noise, mu, cond, speaker = frame_first("in.noise"), frame_first("in.mu"), frame_first("in.cond"), cfm["in.spks"]
     valid = jnp.asarray(cfm["in.mask"][:, 0] > 0)
-    mask = chunk_mask(valid, Chunks(sizes["static_chunk_size"]) if case == "streaming" else None)
+    mask = chunk_mask(valid, Chunks(given["static_chunk_size"]) if case == "streaming" else None)
     tree = jax.eval_shape(FlowEstimator(config).init, jax.random.key(0), noise, mu, speaker, cond, jnp.zeros(1), valid, mask)["params"]
     tensors = read_tensors(GOLDEN / "flow_cfm.safetensors")
     params = import_params(tensors, estimator_rules(config, theirs="estimator."), tree, "the estimator")
     estimator = estimator_of(FlowConfig(estimator=config), {"estimator": params})
     solver = jax.jit(lambda noise: solve(estimator, noise, Conditions(mu, speaker, cond, valid, mask)))
     mel, states, _ = solver(0.6 * noise if case == "temperature" else noise)
-    np.testing.assert_allclose(mel.swapaxes(1, 2), cfm[f"{case}.out.mel"], atol=1e-4)
+    close(f"flow_cfm {case}.out.mel", mel.swapaxes(1, 2), cfm[f"{case}.out.mel"], atol=1e-4)
     if case == "full":
-        np.testing.assert_allclose(states[:, 0].swapaxes(1, 2), cfm["full.out.traj_x"], atol=1e-4)
+        close("flow_cfm full.out.traj_x", states[:, 0].swapaxes(1, 2), cfm["full.out.traj_x"], atol=1e-4)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("case", ["offline", "stream_final", "stream_partial", "offline_partial", "stream_prefix"])
 def test_golden_flow(full, params, prompt, case):
     tokens = full["in.token"][0]
-    tokens = tokens[: _sizes["flow_full"]["n_prefix"]] if case == "stream_prefix" else tokens
+    tokens = tokens[: FULL["n_prefix"]] if case == "stream_prefix" else tokens
     batch = batch_of(CONFIG, [tokens], [prompt])
     how = dict(chunks=CHUNKS if "stream" in case else None, final=case in ("offline", "stream_final"))
     given = _conditions(CONFIG, params, batch, **how)
     mu, mel = full[f"{case}.out.mu"], full[f"{case}.out.mel"]
     assert int(given.valid_BT.sum()) == mu.shape[2]
-    np.testing.assert_allclose(given.mu_BTM[0, : mu.shape[2]].T, mu[0], atol=1e-4)
-    np.testing.assert_allclose(given.speaker_BM, full["out.spks"], atol=1e-5)
+    close(f"flow_full {case}.out.mu", given.mu_BTM[0, : mu.shape[2]].T, mu[0], atol=1e-4)
+    close("flow_full out.spks", given.speaker_BM, full["out.spks"], atol=1e-5)
     noise = jnp.asarray(full["in.noise"][0].T)
     got, frames = _generate(CONFIG, params, batch, noise, **how)
     assert frames.tolist() == [mel.shape[2]]
-    np.testing.assert_allclose(got[0, : mel.shape[2]].T, mel[0], atol=1e-4)
+    close(f"flow_full {case}.out.mel", got[0, : mel.shape[2]].T, mel[0], atol=1e-4)
     assert not np.asarray(got[0, mel.shape[2] :]).any()
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("chunks", [None, Chunks(4, left=2, follow_speech=True)], ids=str)
 def test_ragged_rows_equal_single_rows(params, chunks):
     """Prompts and texts of different lengths, one without a prompt, in a bucket longer than each; noise from each row's key."""
@@ -150,7 +131,7 @@ def test_ragged_rows_equal_single_rows(params, chunks):
     assert frames.tolist() == [22, 8]
     for row in range(2):
         alone, _ = _generate(CONFIG, params, batch_of(CONFIG, tokens[row : row + 1], prompts[row : row + 1]), keys[row : row + 1], **how)
-        np.testing.assert_allclose(together[row, : frames[row]], alone[0, : frames[row]], atol=2e-5)
+        close("ragged rows equal single rows: flow", together[row, : frames[row]], alone[0, : frames[row]], atol=2e-5)
         assert not np.asarray(together[row, frames[row] :]).any()
 
 

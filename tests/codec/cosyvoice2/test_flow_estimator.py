@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from measured import close
 
 from mdmspeech.codec.cosyvoice2.flow_estimator import EstimatorCache, FlowEstimator, FlowEstimatorConfig, time_sinusoid
 from mdmspeech.codec.cosyvoice2.flow_layers import Chunks, chunk_mask
@@ -47,20 +48,26 @@ def params(inputs):
     return import_params(read_tensors(GOLDEN / "flow_estimator.safetensors"), estimator_rules(CONFIG), shapes, "the estimator")
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("case", "chunks"), [("full", None), ("streaming", Chunks(SIZES["static_chunk_size"]))])
 def test_golden(golden, inputs, params, case, chunks):
     (velocity, cache), inner = apply({"params": params}, *inputs, chunk_mask(inputs[-1], chunks), capture_intermediates=True)
     assert cache is None
-    np.testing.assert_allclose(velocity.swapaxes(1, 2), golden[f"{case}.out.y"], atol=1e-4)
+    close(f"flow_estimator {case}.out.y", velocity.swapaxes(1, 2), golden[f"{case}.out.y"], atol=1e-4)
     if case == "streaming":
         return
     inner = inner["intermediates"]
-    np.testing.assert_allclose(time_sinusoid(inputs[4], 4 * CONFIG.num_mels), golden["full.out.time_sinusoid"], atol=1e-4)
-    np.testing.assert_allclose(inner["time2"]["__call__"][0], golden["full.out.time_mlp"], atol=1e-4)
-    np.testing.assert_allclose(inner["down"]["convs"]["__call__"][0][0].swapaxes(1, 2), golden["full.out.down0_resnet"], atol=1e-4)
-    np.testing.assert_allclose(inner["down"]["block_0"]["__call__"][0][0], golden["full.out.down0_transformer0"], atol=1e-4)
+    found = {
+        "time_sinusoid": time_sinusoid(inputs[4], 4 * CONFIG.num_mels),
+        "time_mlp": inner["time2"]["__call__"][0],
+        "down0_resnet": inner["down"]["convs"]["__call__"][0][0].swapaxes(1, 2),
+        "down0_transformer0": inner["down"]["block_0"]["__call__"][0][0],
+    }
+    for key, value in found.items():
+        close(f"flow_estimator full.out.{key}", value, golden[f"full.out.{key}"], atol=1e-4)
 
 
+@pytest.mark.parity
 def test_ragged_rows_equal_single_rows(inputs, params):
     """What stands behind the end of a row is anything but zero."""
     valid = np.arange(37)[None] < np.array([37, 22])[:, None]
@@ -69,7 +76,7 @@ def test_ragged_rows_equal_single_rows(inputs, params):
     assert not np.asarray(together)[1, 22:].any()
     row = [a[1:, :22] if a.ndim == 3 else a[1:] for a in (x, *inputs[1:-1])]
     alone, _ = apply({"params": params}, *row, valid[1:, :22], chunk_mask(valid[1:, :22]))
-    np.testing.assert_allclose(together[1, :22], alone[0], atol=1e-5)
+    close("ragged rows equal single rows: flow estimator", together[1, :22], alone[0], atol=1e-5)
 
 
 @pytest.mark.parametrize("left", [0, 2])

@@ -1,17 +1,15 @@
 """Block by block: the mel of one-shot synthesis under the same masks, from a state that does not grow."""
 
-import json
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden import COSYVOICE2 as GOLDEN
+from golden import flow_config, sizes
+from measured import close
 
 from mdmspeech.codec.cosyvoice2.flow import generate
 from mdmspeech.codec.cosyvoice2.flow_batch import FlowConfig, Prompt, batch_of
-from mdmspeech.codec.cosyvoice2.flow_encoder import FlowEncoderConfig
-from mdmspeech.codec.cosyvoice2.flow_estimator import FlowEstimatorConfig
 from mdmspeech.codec.cosyvoice2.flow_layers import Chunks
 from mdmspeech.codec.cosyvoice2.flow_stream import (
     ABSENT,
@@ -29,22 +27,8 @@ from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2_flow import flow_params
 from mdmspeech.interop.tensors import read_tensors
 
-GOLDEN = Path(__file__).parents[2] / "fixtures" / "cosyvoice2"
-_sizes = json.loads((GOLDEN / "flow_full.json").read_text())["config"]
-_encoder, _estimator = _sizes["encoder"], _sizes["estimator"]
-CONFIG = FlowConfig(
-    vocab_size=_sizes["vocab_size"],
-    encoder=FlowEncoderConfig(dim=_encoder["d"], num_heads=_encoder["heads"], ffn_dim=_encoder["ffn"], num_blocks=_encoder["num_blocks"]),
-    estimator=FlowEstimatorConfig(
-        num_mels=_estimator["out_channels"],
-        channels=_estimator["channels"],
-        num_heads=_estimator["heads"],
-        head_dim=_estimator["head_dim"],
-        stage_blocks=_estimator["n_blocks"],
-        mid_stages=_estimator["num_mid_blocks"],
-    ),
-)
-SIZE = _encoder["static_chunk_size"]
+SIZES = sizes("flow_full")
+CONFIG, SIZE = flow_config(SIZES), SIZES["encoder"]["static_chunk_size"]
 _generate = jax.jit(generate, static_argnums=0, static_argnames=("steps", "guidance", "temperature", "chunks", "final"))
 
 
@@ -89,6 +73,7 @@ def streamed(params, plan, tokens, prompt, noise, size):
 SHORT = StreamPlan(Chunks(SIZE, left=2, follow_speech=True), steps=3)
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(
     ("plan", "tokens", "prompt_tokens", "size"),
     [
@@ -104,7 +89,7 @@ def test_streamed_equals_one_shot(params, plan, tokens, prompt_tokens, size):
     parts = streamed(params, plan, ids, prompt, noise, size)
     whole = one_shot(params, plan, ids, prompt, noise)
     assert whole.shape == (2 * tokens, 80)
-    np.testing.assert_allclose(np.concatenate(parts), whole, atol=1e-4)
+    close("streamed equals one-shot: flow", np.concatenate(parts), whole, atol=1e-4)
 
 
 def test_a_block_is_late_by_the_lookahead_only(params):
@@ -113,6 +98,7 @@ def test_a_block_is_late_by_the_lookahead_only(params):
     assert [len(part) for part in parts] == [2 * (SIZE - 3), 2 * SIZE, 2 * SIZE, 6]
 
 
+@pytest.mark.parity
 def test_golden_streaming_calls(golden, params, prompt):
     """Every call of the reference's streaming loop, each on the whole prefix; and our stream, which sees each token once."""
     tokens, noise = golden["in.token"][0], jnp.asarray(golden["in.noise"][0].T)
@@ -129,15 +115,16 @@ def test_golden_streaming_calls(golden, params, prompt):
         batch = batch_of(CONFIG, [tokens if last else tokens[: end + 3]], [prompt], length=44)
         got, frames = _generate(CONFIG, params, batch, noise, chunks=None if last else Chunks(SIZE), final=last)
         assert frames.tolist() == [2 * end]
-        np.testing.assert_allclose(got[0, 2 * end - len(mel) : 2 * end], mel, atol=2e-4)
+        close("token2wav_stream stream.out.hift_input_mel", got[0, 2 * end - len(mel) : 2 * end], mel, atol=2e-4)
 
     parts = streamed(params, StreamPlan(Chunks(SIZE, left=20)), tokens, prompt, noise, SIZE)
     ours = np.concatenate(parts)
     same = 2 * int(ends[-2])  # the last call of theirs attends everywhere, which no stream can
-    np.testing.assert_allclose(ours[:same], np.concatenate(theirs[:-1]), atol=2e-4)
+    close("token2wav_stream stream.out.hift_input_mel", ours[:same], np.concatenate(theirs[:-1]), atol=2e-4)
     assert np.abs(ours[same:] - theirs[-1]).max() > 0.1
 
 
+@pytest.mark.parity
 def test_ragged_rows_equal_single_rows(params):
     """Rows with prompts and texts of different lengths share the clock; each gives the mel it has alone."""
     plan, lengths, prompt_lengths = SHORT, [13, 5, 8], [4, 9, 0]
@@ -160,7 +147,7 @@ def test_ragged_rows_equal_single_rows(params):
             out[row].append(np.asarray(mel)[row][np.asarray(speech)[row]])
     for row in range(3):
         whole = one_shot(params, plan, tokens[row], prompts[row], noise[row : row + 1], length=17)
-        np.testing.assert_allclose(np.concatenate(out[row]), whole, atol=1e-4)
+        close("ragged rows equal single rows: flow stream", np.concatenate(out[row]), whole, atol=1e-4)
 
 
 def test_the_state_does_not_grow_and_every_block_runs_the_same_program(params):

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from measured import same_shapes
 
 from mdmspeech.codec.cosyvoice2.hift_config import HiFTConfig
 from mdmspeech.errors import UserError
@@ -24,6 +25,7 @@ def tensors():
     return read_tensors(FIXTURES / "hift.safetensors")
 
 
+@pytest.mark.parity
 def test_shapes_of_the_published_checkpoint():
     """Abstractly: nothing of the full size is allocated."""
     shapes, rules, theirs = hift_shapes(HiFTConfig()), hift_rules(HiFTConfig()), {}
@@ -36,7 +38,7 @@ def test_shapes_of_the_published_checkpoint():
     flat = {"/".join(path): leaf.shape for path, leaf in flatten_dict(shapes).items()}
     axes = {rule.name: (flat[rule.path], rule.axes) for rule in rules}
     ours = {n: [s[a.index(i)] for i in range(len(s))] if a else list(s) for n, (s, a) in axes.items()}
-    assert ours == theirs
+    same_shapes("manifest cosyvoice2_hift", ours, theirs)
     assert len(rules) == len(flat) == len(theirs)
     assert len(theirs) + sum(name.endswith(G) for name in MANIFEST["tensors"]) == MANIFEST["number_of_tensors"]
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == MANIFEST["parameters_after_folding_weight_norm"]

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from measured import close, same
 
 from mdmspeech.codec.cosyvoice2 import hift, hift_crossfade, hift_stream
 from mdmspeech.codec.cosyvoice2.hift_config import HiFTConfig
@@ -98,17 +99,20 @@ def test_the_example_speaks_with_changing_pitch_and_pauses(params, mel):
     assert float(out.f0_BT.max()) > 150
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(("block", "frames", "piece"), [(16, 200, 16), (5, 96, 7), (16, 3, 1), (5, 20, 20)])
 def test_streamed_equals_one_shot(params, steady, mel, block, frames, piece):
-    np.testing.assert_allclose(streamed(steady, mel[:frames], block, piece), one_shot(steady, mel[:frames]), atol=2e-5)
+    mel = mel[:frames]
+    close("streamed equals one-shot: HiFT, steady pitch", streamed(steady, mel, block, piece), one_shot(steady, mel), atol=2e-5)
     # A moving F0 is rounded otherwise in other blocks, and the phase adds that up.
-    np.testing.assert_allclose(streamed(params, mel[:frames], block, piece), one_shot(params, mel[:frames]), atol=1e-3)
+    close("streamed equals one-shot: HiFT", streamed(params, mel, block, piece), one_shot(params, mel), atol=1e-3)
 
 
+@pytest.mark.parity
 def test_with_the_fixtures_weights(golden, golden_params):
     frames = golden["stream.out.hift_input_mel"][0].T
     whole = one_shot(golden_params, frames, config=GOLDEN)
-    np.testing.assert_allclose(streamed(golden_params, frames, 10, 10, GOLDEN), whole, atol=1e-3)
+    close("streamed equals one-shot: HiFT", streamed(golden_params, frames, 10, 10, GOLDEN), whole, atol=1e-3)
 
 
 def test_what_is_left_is_rounding(params, mel):
@@ -125,6 +129,7 @@ def test_what_is_left_is_rounding(params, mel):
         np.testing.assert_allclose(np.concatenate(out)[LATE : LATE + len(whole)], whole, atol=1e-10)
 
 
+@pytest.mark.parity
 def test_rows_end_when_they_end(steady, mel):
     """Three rows in one stream, each as if it were alone; silence before and behind."""
     lengths, block = [40, 13, 0], 8
@@ -140,7 +145,9 @@ def test_rows_end_when_they_end(steady, mel):
     assert not wave[:, :LATE].any()
     for row, (length, first) in enumerate(zip(lengths, (0, 50, 0), strict=True)):
         end = LATE + length * FRAME
-        np.testing.assert_allclose(wave[row, LATE:end], one_shot(steady, mel[first : first + length], keys[row]), atol=2e-5)
+        if length:
+            alone = one_shot(steady, mel[first : first + length], keys[row])
+            close("ragged rows equal single rows: HiFT stream", wave[row, LATE:end], alone, atol=2e-5)
         assert not wave[row, end:].any()
 
 
@@ -188,6 +195,7 @@ def test_delay_and_state_of_the_published_model():
     assert jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, after)
 
 
+@pytest.mark.parity
 def test_reference_pieces(golden, golden_params):
     """CosyVoice2's own streaming, with its noise: same samples at every call, joints included."""
     mels = np.split(golden["stream.out.hift_input_mel"][0].T, np.cumsum(golden["stream.out.hift_input_frames"])[:-1])
@@ -201,9 +209,9 @@ def test_reference_pieces(golden, golden_params):
         f0.append(predict(mel_TM[None], hift.whole(mel_TM[None])).x_BTC[0, :, 0])
         carried, wave = hift_crossfade.call(GOLDEN, golden_params, carried, mel_TM[known:], noise, last=i == len(mels) - 1)
         waves.append(wave)
-    assert [len(wave) for wave in waves] == golden["stream.out.chunk_samples"].tolist()
-    np.testing.assert_allclose(np.concatenate(f0), golden["stream.out.f0"][0], atol=2e-2)
-    np.testing.assert_allclose(np.concatenate(waves), golden["stream.out.wave"][0], atol=1e-2)
+    same("token2wav_stream stream.out.chunk_samples", [len(wave) for wave in waves], golden["stream.out.chunk_samples"])
+    close("token2wav_stream stream.out.f0", np.concatenate(f0), golden["stream.out.f0"][0], atol=2e-2)
+    close("token2wav_stream stream.out.wave", np.concatenate(waves), golden["stream.out.wave"][0], atol=1e-2)
 
 
 def test_crossfaded_stream(steady, mel):

@@ -1,0 +1,119 @@
+"""CosyVoice2's incremental vocoder along a minute: milliseconds a block of 16 tokens (0.64 s), by Euler steps and guidance, and how far few steps end from ten.
+
+Command: make bench-vocoder (SECONDS=20 is shorter). Not an experiment with a config, and no test.
+
+Sizes are the published ones, weights are random: time and memory are those of the real model, quality is not. The distance between the mels of few and of
+ten steps is what such weights give; a trained flow has straighter paths or bent ones, so measure it again with the published weights (CODEC=their folder).
+"""
+
+import argparse
+import time
+
+import jax
+import numpy as np
+
+from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
+from mdmspeech.codec.cosyvoice2.flow_batch import Prompt
+from mdmspeech.codec.cosyvoice2.flow_stream import MelStream, StreamPlan, state_bytes
+from mdmspeech.codec.cosyvoice2.hift_stream import WaveStream
+from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes, load_cosyvoice2
+
+PLANS = [
+    StreamPlan(),
+    StreamPlan(steps=4),
+    StreamPlan(steps=2),
+    StreamPlan(guidance=0.0),
+    StreamPlan(steps=4, guidance=0.0),
+]  # the first is the measure
+BLOCK, PROMPT, STRETCH = 16, 125, 10  # tokens, tokens (5 s), seconds of a column
+
+
+def random_params(config):
+    rng = np.random.default_rng(0)
+
+    def fill(path, leaf):
+        one = jax.tree_util.keystr(path[-1:]) in ("['scale']", "['alpha']")
+        scale = 0.1 if one or leaf.ndim < 2 else np.prod(leaf.shape[:-1]) ** -0.5
+        return one + scale * rng.standard_normal(leaf.shape, np.float32)
+
+    shapes = cosyvoice2_shapes(config)
+    return jax.tree_util.tree_map_with_path(fill, {name: shapes[name] for name in ("flow", "hift")})
+
+
+def row(*cells):
+    """A line of a Markdown table."""
+    print("| " + " | ".join(str(cell) for cell in cells) + " |", flush=True)
+
+
+def run(config, params, plan, prompt, tokens):
+    """(seconds [blocks, (flow, HiFT)], mel) of an utterance, block by block; compiling is not in it."""
+
+    def streams():
+        return MelStream(config.flow, plan, params["flow"], prompt, jax.random.split(jax.random.key(0), 1)), WaveStream(
+            config.hift, params["hift"], jax.random.key(1), 2 * BLOCK, 2 * (BLOCK - config.flow.encoder.lookahead)
+        )
+
+    mel, wave = streams()
+    for _ in range(2):  # compiles
+        wave.push(mel.push(tokens[:BLOCK]))
+    del mel, wave
+    mel, wave = streams()
+    seconds, frames = [], []
+    for at in range(0, len(tokens), BLOCK):
+        began = time.perf_counter()
+        frames.append(mel.push(tokens[at : at + BLOCK]))
+        between = time.perf_counter()
+        wave.push(frames[-1])
+        seconds.append((between - began, time.perf_counter() - between))
+    return np.array(seconds), np.concatenate(frames)
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seconds", type=int, default=60, help="of speech")
+    parser.add_argument("--codec", default="", help="folder of the published weights; without: random ones")
+    args = parser.parse_args()
+    config, params = load_cosyvoice2(args.codec) if args.codec else (CosyVoice2Config(), None)
+    params = jax.device_put(random_params(config) if params is None else {name: params[name] for name in ("flow", "hift")})
+    rng = np.random.default_rng(1)
+    tokens = rng.integers(0, config.flow.vocab_size, args.seconds * 25 // BLOCK * BLOCK)
+    prompt = Prompt(
+        rng.integers(0, config.flow.vocab_size, PROMPT), rng.normal(-6, 2, (2 * PROMPT, 80)).astype(np.float32), rng.normal(size=192)
+    )
+    blocks = STRETCH * 25 // BLOCK
+    print(
+        f"{jax.devices()[0].device_kind}, {'published' if args.codec else 'random'} weights, {args.seconds} s of speech, a prompt of 5 s\n"
+    )
+    starts = range(0, len(tokens) // BLOCK - blocks // 2, blocks)
+    row(
+        "steps",
+        "guidance",
+        "state, MB",
+        *(f"ms a block at {start * BLOCK // 25} s" for start in starts),
+        "of that HiFT",
+        "x real time",
+        "mel, mean distance to 10 steps",
+    )
+    row(*["---"] * (6 + len(starts)))
+    first = None
+    for plan in PLANS:
+        seconds, mel = run(config, params, plan, prompt, tokens)
+        first = mel if first is None else first
+        total = seconds.sum(axis=1)
+        times = (f"{1e3 * np.median(total[start : start + blocks]):.0f}" for start in starts)
+        speed = BLOCK / 25 / np.median(total)
+        size = state_bytes(config.flow, plan) / 1e6
+        row(
+            plan.steps,
+            plan.guidance,
+            f"{size:.0f}",
+            *times,
+            f"{1e3 * np.median(seconds[:, 1]):.0f}",
+            f"{speed:.2f}",
+            f"{np.abs(mel - first).mean():.3f}",
+        )
+    print(f"\n(the mel's own standard deviation is {first.std():.2f})")
+
+
+if __name__ == "__main__":
+    main()

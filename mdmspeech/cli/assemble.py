@@ -1,0 +1,160 @@
+"""`mdmspeech assemble`: published checkpoints and our own parts put together into one system folder, which `chat`, `train`, `eval` and `plan` take."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mdmspeech.errors import UserError
+
+RANDOM = "random"
+
+
+def add(verbs) -> None:
+    """Declares the verb and its options."""
+    parser = verbs.add_parser(
+        "assemble",
+        help="put published checkpoints and trained parts together into one system folder",
+        description="Everything is checked before anything is written. A system with random parts is one to train, not yet one to talk to.",
+    )
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the system folder; must not exist yet")
+    parser.add_argument("--encoder", default="whisper-base", metavar="WHAT", help="a Whisper folder, or a name (default: %(default)s)")
+    parser.add_argument(
+        "--thinker",
+        default="smollm2-135m-instruct",
+        metavar="WHAT",
+        help="a Llama, Qwen2 or Qwen3 folder, a .gguf file, or a name (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--codec", default="compact", metavar="WHAT", help="a CosyVoice2 folder, a release or a training run (default: %(default)s)"
+    )
+    parser.add_argument("--voice", metavar="FILE", help="the voice of a CosyVoice2 codec, written by `mdmspeech voice`")
+    parser.add_argument("--talker", default=RANDOM, metavar="WHAT", help="random, a training run, or a release (default: %(default)s)")
+    parser.add_argument(
+        "--adaptor",
+        default=RANDOM,
+        metavar="WHAT",
+        help="random, a release, or a training run; a stage-1 run also brings its update of the Thinker, which is merged (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--talker-sizes",
+        default="",
+        metavar="K=V,...",
+        help="of a random Talker: width=1024,layers=6 (default: as wide as the Thinker, 4 layers)",
+    )
+    parser.add_argument("--name", metavar="NAME", help="name of the system (default: the folder's)")
+    parser.add_argument("--system", metavar="TEXT", help="system message of every conversation (default: the shipped one)")
+    parser.add_argument(
+        "--dtype",
+        default="bfloat16",
+        choices=("bfloat16", "float16", "float32"),
+        help="of the stored Thinker and encoder (default: %(default)s)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of random parts")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Does it."""
+    from tqdm import tqdm
+
+    from mdmspeech.cli.release import silence_codes
+    from mdmspeech.interop import assembly, sources
+    from mdmspeech.interop.export import How, refuse_existing
+    from mdmspeech.interop.release import Release
+    from mdmspeech.text import prompts
+
+    refuse_existing(args.output)
+    thinker, encoder = sources.open_thinker(args.thinker), sources.open_speech_encoder(args.encoder)
+    dims = thinker.config.dim, encoder.config.dim
+    parts, merged = _codec(args.codec, args.voice), None
+    if args.talker == RANDOM:
+        parts["talker"] = assembly.random_talker(dims[0], _sizes(args.talker_sizes), args.seed)
+    else:
+        parts["talker"] = _part(args.talker, "talker")
+    if args.adaptor == RANDOM:
+        parts["adaptor"] = assembly.random_adaptor(dims[1], dims[0], args.seed)
+    else:
+        parts["adaptor"], merged = _part(args.adaptor, "adaptor"), _merged(args.adaptor, args.thinker, args.dtype)
+    assembly.check_parts(parts, *dims)
+    release = Release(
+        args.name or Path(args.output).absolute().name,
+        parts,
+        thinker=args.thinker,
+        encoder=args.encoder,
+        system=args.system or prompts.SYSTEM,
+        silence=silence_codes(parts["codec"]) if parts["codec"].kind == "compact_codec" else (),
+    )
+    copied = merged or (None if args.thinker == sources.SMOLLM2 else thinker), None if args.encoder == sources.WHISPER_BASE else encoder
+    with tqdm(desc="writing", unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        size = assembly.assemble(args.output, release, _card(args, parts), *copied, How(args.dtype, progress=bar.update))
+    print(f"{args.output}: thinker, encoder, {', '.join(parts)}, {size / 1e6:,.1f} MB")
+    random = [name for name in ("talker", "adaptor") if getattr(args, name) == RANDOM]
+    if random:
+        print(f"{' and '.join(random)} know nothing yet: mdmspeech train --config experiments/... --system {args.output}")
+
+
+def _codec(source: str, voice: str | None) -> dict[str, Any]:
+    """The codec, and the voice it speaks in if its family has voices."""
+    from mdmspeech.cli.release import is_run, part_of_run
+    from mdmspeech.interop.cosyvoice2 import find_file, load_cosyvoice2
+    from mdmspeech.interop.release import Part, Release, load_release
+    from mdmspeech.interop.voice_file import with_voice
+
+    if is_run(source):
+        parts = {"codec": part_of_run(source, "codec")}
+    elif find_file(source, "flow") is not None:
+        parts = {"codec": Part("cosyvoice2_codec", *load_cosyvoice2(source))}
+    else:
+        release = load_release(source)
+        parts = {"codec": release.part("codec")} | {name: part for name, part in release.parts.items() if name == "voice"}
+    return with_voice(Release(source, parts), voice).parts if voice else parts
+
+
+def _part(source: str, name: str) -> Any:
+    """A part of a training run or of a release."""
+    from mdmspeech.cli.release import is_run, part_of_run
+    from mdmspeech.interop.release import load_release
+
+    return part_of_run(source, name) if is_run(source) else load_release(source).part(name)
+
+
+def _merged(source: str, thinker: str, dtype: str) -> Any:
+    """The Thinker with the low-rank update that a stage-1 run brings, or None."""
+    from mdmspeech.cli.convert import trained_thinker
+    from mdmspeech.cli.release import is_run
+    from mdmspeech.interop.tensors import read_json
+
+    if not is_run(source):
+        return None
+    config = read_json(Path(source).expanduser() / "config.json")
+    if config.get("stage") != "thinker" or not config["thinker"]["lora_rank"]:
+        return None
+    return trained_thinker(source, thinker).merged(dtype)
+
+
+def _sizes(text: str) -> dict[str, int]:
+    pairs = [part.partition("=") for part in text.split(",") if part]
+    if wrong := [name for name, _, value in pairs if not value.isdecimal() or int(value) < 1]:
+        raise UserError(f"--talker-sizes {text}: give whole numbers like width=1024,layers=6; {wrong[0]!r} has none")
+    return {name: int(value) for name, _, value in pairs}
+
+
+def _card(args: argparse.Namespace, parts: Mapping[str, Any]) -> str:
+    """Where everything is from: licences are those of the sources."""
+    import jax
+
+    rows = [("thinker", args.thinker, None), ("encoder", args.encoder, None)]
+    sources = {"codec": args.codec, "voice": args.voice, "talker": args.talker, "adaptor": args.adaptor}
+    rows += [(name, sources[name], part) for name, part in parts.items()]
+    lines = ["| part | kind | million parameters | from |", "|---|---|---|---|"]
+    for name, source, part in rows:
+        count = "" if part is None else f"{sum(leaf.size for leaf in jax.tree.leaves(part.params)) / 1e6:.1f}"
+        lines.append(f"| {name} | {'' if part is None else part.kind} | {count} | {Path(str(source)).name} |")
+    licence = "Each part keeps the licence of what it was made from; read those before you pass this folder on."
+    return (
+        "\n".join(
+            [f"# {args.name or Path(args.output).absolute().name}", "", "Put together by `mdmspeech assemble`.", "", *lines, "", licence]
+        )
+        + "\n"
+    )

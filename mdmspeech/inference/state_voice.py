@@ -1,0 +1,202 @@
+"""A voice with the paper's fixed anchors: it speaks what a Thinker writes, from [Emb(y); h] of each token (method.md section 4).
+
+Block b of the speech needs the text tokens up to Q(b + 1) and never later ones, so it is decoded as soon as the Thinker has written them, or has ended.
+Speech may not end before the block in which the last text token, the end token, is an anchor; it ends at the first EOS then.
+"""
+
+import dataclasses
+import time
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from mdmspeech.codec.base import Codec
+from mdmspeech.codec.buckets import batches, bucket, stack
+from mdmspeech.diffusion.layout import NO_END
+from mdmspeech.diffusion.state import Tokens
+from mdmspeech.errors import UserError
+from mdmspeech.inference.engine import Fixed
+from mdmspeech.inference.mind import Mind, Piece
+from mdmspeech.inference.speech import Speech
+from mdmspeech.inference.voice import BLOCKS, Manner, Speaker, SpokenSegment
+from mdmspeech.models.talker import TalkerConfig
+
+TEXTS = (32, 64, 128, 256)  # padded lengths of a text, in tokens
+_LONGEST = 16  # speech tokens that a text token may take: words of two or three tokens a second are slow speech
+_SPARE = 64  # speech tokens that any text may take besides
+_SILENT = 50  # tokens of silence after the end of the text that end the speech too
+
+
+class StateVoice(Speaker):
+    """Speaks with a Talker that reads the states of one Thinker.
+
+    Args:
+      config, params, mode: a Talker with fixed anchors, see `TalkerEngine`. codec: whose tokens it speaks.
+      mind: the Thinker whose states it was trained on.
+      silence: codes that sound like silence.
+
+    Raises:
+      UserError: a Talker with paced anchors, or one that reads states of another width.
+    """
+
+    reads_states = True
+
+    def __init__(self, config: TalkerConfig, params: dict, codec: Codec, mind: Mind, *, mode: str = "mdm", silence: Sequence[int] = ()):
+        if config.anchors != "fixed":
+            raise UserError(f"a Talker with {config.anchors!r} anchors reads text, not states; use a Voice")
+        if config.text_width != 2 * mind.width:
+            raise UserError(
+                f"the Talker reads [Emb(y); h] of width {config.text_width}, this Thinker makes {2 * mind.width}: use the Thinker it was trained with"
+            )
+        guard = {"silence_ids": tuple(silence), "max_silence": _SILENT} if silence else {}
+        super().__init__(config, params, codec, mode, **guard)
+        self.mind = mind
+
+    def say(self, text: str, **manner) -> Speech:
+        """Speaks one text, read by the Thinker as an answer to the request to repeat it. Options and errors as of `say_many`."""
+        return self.say_many([text], **manner)[0]
+
+    def say_many(self, texts: Sequence[str], *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0) -> list[Speech]:
+        """Speaks many texts in batches; each comes out as it does alone. UserError: nothing to say, a text that is too long, or a pace."""
+        began = time.perf_counter()
+        manner = self.check(Manner(steps, seed, temperature, pace))
+        for text in texts:
+            if not any(character.isalnum() for character in text):
+                raise UserError(f"there is nothing to say in {text[:40]!r}; give words")
+        spoken = self._speak(self.mind.states_of(texts), manner)
+        talker = time.perf_counter() - began
+        waves = self.codec.decode([one.tokens for one in spoken])
+        total = time.perf_counter() - began
+        timeline = {"talker": talker, "codec": total - talker}
+        return [self.joined(text, (), [one], wave, timeline, total) for text, one, wave in zip(texts, spoken, waves, strict=True)]
+
+    def stream(self, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0) -> "StateStream":
+        """A `StateStream`: let it follow the pieces of an answer, take samples."""
+        return StateStream(self, self.check(Manner(steps, seed, temperature, pace)))
+
+    def warm_up(self) -> None:
+        """Compiles what a first answer needs."""
+        (states,) = self.mind.states_of(["Yes."])
+        stream = self.stream()
+        stream.follow(Piece("Yes.", True, 1, states, last=True))
+        while not stream.done:
+            stream.step()
+
+    def check(self, manner: Manner) -> Manner:
+        """The same manner, or a UserError: the speech's length is the Talker's own."""
+        if manner.pace != 1.0:
+            raise UserError(f"pace={manner.pace}: a Talker with fixed anchors finds its own pace; only one with paced anchors can be told")
+        return super().check(manner)
+
+    def earliest_end(self, count: int) -> int:
+        """First position of the block in which the last of `count` text tokens stands."""
+        return (max(count, 1) - 1) // self.engine.config.anchors_per_block * self.block
+
+    def allowance(self, count: int) -> int:
+        """Speech tokens that `count` text tokens may take, at most."""
+        return _LONGEST * count + _SPARE
+
+    def _speak(self, states: Sequence[np.ndarray], manner: Manner) -> list[SpokenSegment]:
+        spoken: dict[int, SpokenSegment] = {}
+        for rows, width, size in batches([len(row) for row in states], TEXTS):
+            text, valid = stack([states[i] for i in rows], width, size)
+            count_B = valid.sum(axis=1).astype(np.int32)
+            allowed_B = np.array([self.allowance(n) for n in count_B])
+            request = self.request(
+                manner,
+                [0] * size,
+                target_len=np.where(count_B > 0, -1, 0),  # rows that only fill the batch have length 0
+                min_len=np.array([self.earliest_end(n) for n in count_B]),
+                max_len=allowed_B,
+            )
+            blocks = self.room(min(allowed_B.max(), BLOCKS[-1] * self.block))
+            result = self.engine.decode(Fixed(self.engine.fuse(text), count_B), request, blocks)
+            spoken |= {i: SpokenSegment.of(result, b, np.zeros(0, np.float32)) for b, i in enumerate(rows)}
+        return [spoken[i] for i in range(len(states))]
+
+
+class StateStream:
+    """Speaks an answer while the Thinker writes it: `follow` its pieces and `end`; while `ready()`, `step()` returns samples; `result()` when `done`."""
+
+    def __init__(self, voice: StateVoice, manner: Manner):
+        self._voice, self._engine = voice, voice.engine
+        self._codec = voice.codec.stream()
+        self._fused = np.zeros((1, TEXTS[-1], self._engine.config.width), np.float32)
+        self._count, self._blocks, self._ended = 0, 0, False
+        self._room = BLOCKS[0]
+        self._state = self._engine.begin(voice.request(manner, [0], min_len=NO_END), self._room)
+        self._tokens: list[Tokens] = []
+        self._pieces: list[str] = []
+        self._waves: list[np.ndarray] = []
+        self._ready_at: list[float] = []
+        self.began = time.perf_counter()
+        self.done = False
+        self.seconds = {"talker": 0.0, "codec": 0.0}
+
+    def follow(self, piece: Piece) -> None:
+        """The next piece of the answer, with its states. UserError: the answer has grown too long."""
+        self._pieces.append(piece.text)
+        self._ended |= piece.last
+        if piece.states is None:
+            return
+        began = time.perf_counter()
+        count = self._count + len(piece.states)
+        if count > TEXTS[-1]:
+            raise UserError(f"the answer has more than {TEXTS[-1]} tokens, the most that can be spoken in one go; ask for a shorter one")
+        self._fused[:, self._count : count] = self._engine.fuse(piece.states[None])
+        self._count = count
+        self.seconds["talker"] += time.perf_counter() - began
+
+    def end(self) -> None:
+        """There is no more text."""
+        self._ended = True
+
+    def ready(self) -> bool:
+        """Whether `step` can go on now."""
+        enough = self._count >= (self._blocks + 1) * self._engine.config.anchors_per_block
+        return not self.done and (self._ended or enough)
+
+    def step(self) -> np.ndarray:
+        """Decodes the next block and returns the samples that are final now (at the end: all that are left)."""
+        if not self.ready():
+            raise RuntimeError("step() without ready()")
+        began = time.perf_counter()
+        tokens, over = self._block() if self._count else (np.zeros(0, np.int32), True)
+        if len(tokens):
+            self._ready_at.append(time.perf_counter() - self.began)
+        talked = time.perf_counter()
+        wave = self._codec.push(tokens)
+        if over:
+            wave, self.done = np.concatenate([wave, self._codec.finish()]), True
+        self.seconds["talker"] += talked - began
+        self.seconds["codec"] += time.perf_counter() - talked
+        self._waves.append(wave)
+        return wave
+
+    def result(self) -> Speech:
+        """All that was said so far (everything, once `done`)."""
+        kept = [
+            [np.asarray(getattr(t, name))[0, : int(t.count_B[0])] for t in self._tokens] for name in ("ids_BL", "step_BL", "confidence_BL")
+        ]
+        tokens, steps, confidence = (np.concatenate([np.zeros(0, np.float32), *parts]) for parts in kept)
+        segment = SpokenSegment(tokens, steps, confidence, np.zeros(0, np.float32), int(self._state.reason_B[0]))
+        wave = np.concatenate([np.zeros(0, np.float32), *self._waves])
+        total = time.perf_counter() - self.began
+        spoken = [segment] if self._tokens else []
+        return self._voice.joined("".join(self._pieces), (), spoken, wave, dict(self.seconds), total, self._ready_at)
+
+    def _block(self) -> tuple[np.ndarray, bool]:
+        """(the next block's tokens, whether the speech is over)."""
+        voice = self._voice
+        if (self._blocks + 1) * voice.block >= self._room * voice.block and self._room < BLOCKS[-1]:
+            self._room = bucket(self._room + 1, BLOCKS)
+            self._state = self._engine.grow(self._state, self._room)
+        if self._ended:
+            ends = {"min_len_B": voice.earliest_end(self._count), "max_len_B": voice.allowance(self._count)}
+            request = dataclasses.replace(self._state.request, **{name: jnp.full(1, value, jnp.int32) for name, value in ends.items()})
+            self._state = dataclasses.replace(self._state, request=request)
+        self._state, tokens = self._engine.block(Fixed(self._fused, np.array([self._count], np.int32)), self._state)
+        self._blocks += 1
+        self._tokens.append(tokens)
+        return np.asarray(tokens.ids_BL[0, : int(tokens.count_B[0])]), bool(self._state.done_B[0])

@@ -1,0 +1,159 @@
+"""SmolLM2-135M's real weights in ours and in `transformers`' Llama: logits, greedy answers, tokenizer, and how fast both are."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from measured import close, note, same
+from reference import llama_of
+from transformers import PreTrainedTokenizerFast
+
+from mdmspeech.interop import sources
+from mdmspeech.models.generation import empty_state, jit_extend, jit_generate
+from mdmspeech.models.thinker import Thinker
+
+pytestmark = [pytest.mark.parity, pytest.mark.torch]
+
+NEW = 40  # tokens an answer
+NEAR_TIE = 1e-3  # between the two best logits: float32 may decide either way
+QUESTIONS = [
+    "What is the capital of France?",
+    "What is the largest planet in our solar system?",
+    "Repeat after me: The train leaves at seven.",
+    "What is 12 plus 7?",
+    "Who wrote Romeo and Juliet?",
+    "Name a fruit.",
+    "What color is the sky?",
+    "How many days are in a week?",
+    "Say hello.",
+    "What is the opposite of hot?",
+    "Tell me a short story about a lighthouse keeper and a whale.",
+    "Explain to a child why the sea is salty.",
+    "Write a Python function that reverses a list.",
+    "List three things to pack for a walk in the mountains in November.",
+    "Translate 'good morning' into Spanish.",
+    "Why do cats purr?",
+    "Give me a recipe for pancakes with 2 eggs, 250 ml of milk and 125 g of flour.",
+    "Summarise: The committee met on Tuesday, argued for three hours, and decided nothing.",
+    "Is 91 a prime number?",
+    "Write a haiku about rain on a tin roof.",
+]
+
+
+@pytest.fixture(scope="module")
+def ours():
+    return sources.load_thinker(official=False)
+
+
+@pytest.fixture(scope="module")
+def theirs(ours, tmp_path_factory):
+    return llama_of(ours, tmp_path_factory.mktemp("smollm2") / "exported")
+
+
+@pytest.fixture(scope="module")
+def prompts(ours):
+    return [ours.tokenizer.chat_prompt([{"role": "user", "content": question}]) for question in QUESTIONS]
+
+
+@pytest.fixture(scope="module")
+def answers(theirs, prompts):
+    """Of each prompt alone: greedy tokens [N], and the logits that chose them [N, V]."""
+    found = []
+    for prompt in prompts:
+        how = dict(do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW, return_dict_in_generate=True, output_logits=True)
+        with torch.inference_mode():
+            out = theirs.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), **how)
+        found.append((out.sequences[0, len(prompt) :].numpy(), torch.cat(out.logits).numpy()))
+    return found
+
+
+def test_greedy_answers(ours, prompts, answers):
+    """Ours in one ragged batch, theirs one by one."""
+    model, ids = Thinker(ours.config), np.zeros((len(prompts), max(map(len, prompts))), np.int32)
+    for row, prompt in enumerate(prompts):
+        ids[row, : len(prompt)] = prompt
+    x = jax.jit(lambda params, ids: model.apply({"params": params}, ids, method="embed"))(ours.params, ids)
+    state = jit_extend(model, ours.params, empty_state(model, len(ids), ids.shape[1] + NEW), x, jnp.array([len(p) for p in prompts]))[1]
+    close("SmolLM2: logits after 20 prompts", state.logits_BV, np.stack([logits[0] for _, logits in answers]), atol=1e-3)
+    out = jit_generate(model, ours.params, state, jax.random.split(jax.random.key(0), len(ids)), stop_ids=(-1,), max_new=NEW)
+    margins, upto = [], []
+    for _, logits in answers:
+        best = np.partition(logits, -2, axis=-1)
+        margins.append(best[:, -1] - best[:, -2])
+        upto.append(int(np.argmax(np.append(margins[-1] < NEAR_TIE, True))))
+    rows = range(len(prompts))
+    same(
+        f"SmolLM2: greedy tokens of 20 prompts, {NEW} each",
+        np.concatenate([np.asarray(out.tokens_BN)[row, : upto[row]] for row in rows]),
+        np.concatenate([answers[row][0][: upto[row]] for row in rows]),
+    )
+    ties = f"{sum(n < NEW for n in upto)} of 20 answers come to a near tie (below {NEAR_TIE:g}) and are compared up to there"
+    note("SmolLM2: margin between the two best logits", f"smallest {np.min(margins):.1e}; {ties}")
+
+
+def test_logits_of_whole_answers(ours, theirs, prompts, answers):
+    """Prompt and answer read at once, without a cache."""
+    model = Thinker(ours.config)
+    forward = jax.jit(lambda params, ids: model.apply({"params": params}, ids))
+    for row in (3, 16):
+        ids = np.concatenate([prompts[row], answers[row][0]])[None]
+        with torch.inference_mode():
+            expected = theirs(torch.tensor(ids)).logits
+        close("SmolLM2: logits of whole conversations", forward(ours.params, ids), expected, atol=1e-3)
+
+
+def test_tokenizer(ours, tmp_path):
+    """`transformers`' own class around the same tokenizer.json and template, on texts of many kinds."""
+    ours.tokenizer.tokenizer.save(str(tmp_path / "tokenizer.json"))
+    template = sources.GGUF(sources._package_file(*sources._SMOLLM2_FILE, "", "")).metadata["tokenizer.chat_template"]
+    special = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), chat_template=template, **special)
+    for text in TEXTS:
+        ids = theirs(text, add_special_tokens=False)["input_ids"]
+        same("SmolLM2: ids of 50 texts", ours.tokenizer.encode(text), ids)
+        same("SmolLM2: texts of ids", ours.tokenizer.decode(ids), theirs.decode(ids, skip_special_tokens=True))
+    for text in TEXTS[:10]:
+        messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
+        for some in (messages, messages[1:], [*messages, {"role": "assistant", "content": "No."}, messages[1]]):
+            rendered = theirs.apply_chat_template(some, add_generation_prompt=True, tokenize=False)
+            prompt = theirs(rendered, add_special_tokens=False)["input_ids"]
+            same("SmolLM2: chat prompts", ours.tokenizer.chat_prompt(some), prompt)
+
+
+WORDS = [
+    "naïve café, Zoë's piñata",
+    "Straße, Größe, Übermut",
+    "日本語の文章です。",
+    "Привет, мир!",
+    "مرحبا بالعالم",
+    "שלום עולם",
+    "नमस्ते दुनिया",
+    "안녕하세요 세계",
+    "🎈🎉 👩‍👩‍👧‍👦 🇩🇰",
+    "3.14159 and 1,000,000 and 0x1F",
+    "def f(x):\n\treturn x  # two  spaces",
+    "  leading and trailing  ",
+    "\n\n\nlines\r\nof\ttext\n",
+    "don't can't we'll I'M THEY'RE",
+    "e\u0301 against é; \u200bzero width; \u00a0no break",
+    "https://example.org/a?b=c&d=%20e#f",
+    "αβγ ∑∫√ ≤≥ ½ ²",
+]
+TEXTS = [*WORDS, *(f"{text} {question}" for text, question in zip(WORDS, QUESTIONS, strict=False)), *QUESTIONS[:16]]
+
+
+def test_speed():
+    """In a process of their own, the same two cores and float32 for both, in turns; says what it finds, asserts nothing about it."""
+    environment = {name: value for name, value in os.environ.items() if name not in {"XLA_FLAGS", "JAX_NUMPY_RANK_PROMOTION"}}
+    script = Path(__file__).with_name("race.py")
+    done = subprocess.run([sys.executable, str(script)], env=environment, cwd=script.parents[2], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    for name, text in json.loads(done.stdout.splitlines()[-1]).items():
+        note(f"SmolLM2: {name}", text)
