@@ -11,6 +11,7 @@ from mdmspeech.data.random_source import RandomSpeech, byte_tokenizer
 from mdmspeech.data.talker_packed import PrefixText, packed_talker_batches
 from mdmspeech.diffusion.state import Request
 from mdmspeech.errors import UserError
+from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.prefix import PrefixEngine
 from mdmspeech.models import talker
 from mdmspeech.models.talker import CODES, MASK, TalkerConfig
@@ -99,3 +100,5 @@ def test_other_anchors_are_refused(params):
         PrefixEngine(dataclasses.replace(CONFIG, anchors="paced"), params)
     with pytest.raises(UserError, match="'mtp'"):
         PrefixEngine(CONFIG, params, "mtp")
+    with pytest.raises(UserError, match="PrefixEngine"):
+        TalkerEngine(CONFIG, params)
