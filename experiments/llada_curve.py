@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-from experiments import compact_talker_llada, compact_talker_ntp
+from experiments import talker_llada_compact, compact_talker_ntp
 from mdmspeech.cli.experiment import make_task
 from mdmspeech.evaluation.report import provenance
 from mdmspeech.training import loop, mesh
@@ -40,7 +40,7 @@ SCORE, ACCURACY = "eval/masked", "eval/masked_accuracy"
 def config_of(name: str, args: argparse.Namespace):
     """The experiment of one run."""
     mode, shift, start = RUNS[name]
-    config = compact_talker_ntp.get_config() if mode == "ntp" else compact_talker_llada.get_config()
+    config = compact_talker_ntp.get_config() if mode == "ntp" else talker_llada_compact.get_config()
     config.init_from = start
     config.new_mask = bool(start)
     ffn = -(-args.width * 8 // 3 // 64) * 64
