@@ -49,7 +49,7 @@ multihost-test: $(VENV)/.ready-dev ## runs of 2 and 4 processes: equal to one pr
 	$(BIN)/python -m pytest -q -s -m "full or not full" tests/training/test_multihost.py
 
 parity: $(PARITY_VENV)/.ready ## all comparisons with reference implementations, a line each -> experiments/results/parity.*; fetches PyTorch
-	$(PARITY_VENV)/bin/python -m pytest -q -m parity --parity-report experiments/results/parity
+	$(PARITY_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m parity --parity-report experiments/results/parity
 
 lint: $(VENV)/.ready-dev ## formatting, ruff, mypy
 	$(BIN)/ruff format --check --quiet .

@@ -34,10 +34,10 @@ def add(verbs) -> None:
     parser.add_argument("--json", metavar="FILE", help="write the plan, or all of a sweep, there as well")
     parser.add_argument("--list", metavar="FILE", help="plan a whole list instead, for example experiments/plan_list.py; resumes by itself")
     parser.add_argument(
-        "--out", default="experiments/results/plan", metavar="STEM", help="with --list: writes STEM.md, STEM.json and STEM.png"
-    )
-    parser.add_argument(
-        "--cache", default="~/.cache/mdmspeech/plans.jsonl", metavar="FILE", help="with --list: where finished plans are kept"
+        "--out",
+        default="experiments/results/plan",
+        metavar="STEM",
+        help="with --list: finished plans are kept in STEM.jsonl, tables and a picture are STEM.md and STEM.png",
     )
     parser.add_argument("--stale", action="store_true", help="with --list: also take kept plans that other versions of the code made")
     parser.set_defaults(run=run)
@@ -82,7 +82,7 @@ def _list(args: argparse.Namespace) -> int:
     from mdmspeech.planning import tables
     from mdmspeech.planning.topology import parse
 
-    cache, code = tables.Cache(Path(args.cache).expanduser()), "" if args.stale else tables.code_digest()
+    cache, code = tables.Cache(Path(args.out + ".jsonl")), "" if args.stale else tables.code_digest()
     jobs = []
     for entry in load_config(args.list):
         planned = _Lazy(entry)
@@ -93,7 +93,7 @@ def _list(args: argparse.Namespace) -> int:
     # The first slice of every configuration, then the second of every, ...: what is stopped early has something of everything.
     in_turn = [job for _, job in sorted(jobs, key=lambda item: item[0])]
     tables.run(in_turn, cache, code, done=lambda plans, refused, missing: tables.write(plans, refused, missing, Path(args.out)))
-    print(f"wrote {args.out}.md, .json and .png")
+    print(f"wrote {args.out}.jsonl, .md and .png")
     return 0
 
 

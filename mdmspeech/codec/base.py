@@ -34,3 +34,6 @@ class Codec(Protocol):
 
     def warm_up(self, tokens: int) -> None:
         """Compiles `decode` of up to `tokens` tokens and the stream, so that the first call is fast."""
+
+    def with_settings(self, **changes) -> "Codec":
+        """This codec for a request with other settings; it shares parameters and compiled programs. UserError: settings that the family does not have."""

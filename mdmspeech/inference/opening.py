@@ -59,6 +59,8 @@ def open_codec(release: Any) -> Codec:
 def _voice(release: Any, name: str, codec: Callable[[], Codec], mind: Callable[[], Mind]) -> Voice | StateVoice:
     part = release.part(name)
     mode = part.kind.removeprefix("talker_")
+    if part.config.anchors == "prefix":
+        raise UserError(f"{name} reads whole texts in front of its speech and cannot follow an answer being written; see inference.prefix")
     if part.config.anchors == "fixed":
         return StateVoice(part.config, part.params, codec(), mind(), mode=mode, silence=release.silence)
     known = pronouncer().vocabulary_size

@@ -6,7 +6,7 @@ Speech may not end before the block in which the last text token, the end token,
 
 import dataclasses
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 import numpy as np
@@ -57,23 +57,34 @@ class StateVoice(Speaker):
         """Speaks one text, read by the Thinker as an answer to the request to repeat it. Options and errors as of `say_many`."""
         return self.say_many([text], **manner)[0]
 
-    def say_many(self, texts: Sequence[str], *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0) -> list[Speech]:
+    def say_many(
+        self,
+        texts: Sequence[str],
+        *,
+        steps: int = 4,
+        seed: int = 0,
+        temperature: float = 0.0,
+        pace: float = 1.0,
+        vocoder: Mapping | None = None,
+    ) -> list[Speech]:
         """Speaks many texts in batches; each comes out as it does alone. UserError: nothing to say, a text that is too long, or a pace."""
         began = time.perf_counter()
-        manner = self.check(Manner(steps, seed, temperature, pace))
+        manner = self.check(Manner(steps, seed, temperature, pace, vocoder))
         for text in texts:
             if not any(character.isalnum() for character in text):
                 raise UserError(f"there is nothing to say in {text[:40]!r}; give words")
         spoken = self._speak(self.mind.states_of(texts), manner)
         talker = time.perf_counter() - began
-        waves = self.codec.decode([one.tokens for one in spoken])
+        waves = self.codec_for(manner).decode([one.tokens for one in spoken])
         total = time.perf_counter() - began
         timeline = {"talker": talker, "codec": total - talker}
         return [self.joined(text, (), [one], wave, timeline, total) for text, one, wave in zip(texts, spoken, waves, strict=True)]
 
-    def stream(self, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0) -> "StateStream":
+    def stream(
+        self, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0, vocoder: Mapping | None = None
+    ) -> "StateStream":
         """A `StateStream`: let it follow the pieces of an answer, take samples."""
-        return StateStream(self, self.check(Manner(steps, seed, temperature, pace)))
+        return StateStream(self, self.check(Manner(steps, seed, temperature, pace, vocoder)))
 
     def warm_up(self) -> None:
         """Compiles what a first answer needs."""
@@ -121,7 +132,7 @@ class StateStream:
 
     def __init__(self, voice: StateVoice, manner: Manner):
         self._voice, self._engine = voice, voice.engine
-        self._codec = voice.codec.stream()
+        self._codec = voice.codec_for(manner).stream()
         self._fused = np.zeros((1, TEXTS[-1], self._engine.config.width), np.float32)
         self._count, self._blocks, self._ended = 0, 0, False
         self._room = BLOCKS[0]

@@ -6,7 +6,8 @@ reads the text itself; state_voice.py has the one with the paper's fixed anchors
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -35,12 +36,14 @@ class Manner:
       steps: forwards a block, 1 (fastest) to the block size. A next-token Talker ignores it.
       seed, temperature: 0 takes the best token everywhere; above it tokens are drawn, reproducibly.
       pace: 1.25 speaks a quarter faster.
+      vocoder: settings of the codec for this request, see its `with_settings`; CosyVoice2's has {"steps": 4, "guidance": 0.7} and more.
     """
 
     steps: int = 4
     seed: int = 0
     temperature: float = 0.0
     pace: float = 1.0
+    vocoder: Mapping[str, Any] | None = None
 
     def __post_init__(self):
         if not isinstance(self.steps, int) or self.steps < 1:
@@ -75,7 +78,12 @@ class Speaker:
         """The same manner, or a UserError."""
         if self.mode == "mdm" and manner.steps > self.block:
             raise UserError(f"steps={manner.steps}: a block has {self.block} tokens, so {self.block} steps are the most")
+        self.codec_for(manner)
         return manner
+
+    def codec_for(self, manner: Manner) -> Codec:
+        """The codec with the settings of a request. UserError: settings that it does not have."""
+        return self.codec.with_settings(**manner.vocoder) if manner.vocoder else self.codec
 
     def room(self, length: int) -> int:
         """Blocks to make room for `length` tokens. UserError: more than the largest."""
@@ -156,14 +164,25 @@ class Voice(Speaker):
         super().__init__(config, params, codec, mode, silence_ids=tuple(silence))
         self.pronounce = pronounce
 
-    def say(self, text: str, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0) -> Speech:
-        """Speaks one text. UserError: nothing in it can be said, or one sentence of it is too long."""
-        return self.say_many([text], steps=steps, seed=seed, temperature=temperature, pace=pace)[0]
+    def say(
+        self, text: str, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0, vocoder: Mapping | None = None
+    ) -> Speech:
+        """Speaks one text in a `Manner`. UserError: nothing in it can be said, or one sentence of it is too long."""
+        return self.say_many([text], steps=steps, seed=seed, temperature=temperature, pace=pace, vocoder=vocoder)[0]
 
-    def say_many(self, texts: Sequence[str], *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0) -> list[Speech]:
+    def say_many(
+        self,
+        texts: Sequence[str],
+        *,
+        steps: int = 4,
+        seed: int = 0,
+        temperature: float = 0.0,
+        pace: float = 1.0,
+        vocoder: Mapping | None = None,
+    ) -> list[Speech]:
         """Speaks many texts in batches; each comes out as it does alone."""
         began = time.perf_counter()
-        manner = self.check(Manner(steps, seed, temperature, pace))
+        manner = self.check(Manner(steps, seed, temperature, pace, vocoder))
         read = [read_text(self.pronounce, text) for text in texts]
         for text, stream in zip(texts, read, strict=True):
             if not stream.words:
@@ -176,7 +195,7 @@ class Voice(Speaker):
         for stream in read:
             joined.append(spoken[at : at + len(stream.segments)])
             at += len(stream.segments)
-        waves = self.codec.decode([np.concatenate([s.tokens for s in group]) for group in joined])
+        waves = self.codec_for(manner).decode([np.concatenate([s.tokens for s in group]) for group in joined])
         total = time.perf_counter() - began
         timeline = {"talker": talker, "codec": total - talker}
         return [self.speech(*row, timeline, total) for row in zip(texts, read, joined, waves, strict=True)]
@@ -187,11 +206,11 @@ class Voice(Speaker):
         spoken = self._speak(segments, [0] * len(segments), self.check(Manner(steps)), durations)
         return [np.asarray(one.tokens, np.int32) for one in spoken]
 
-    def stream(self, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0):
+    def stream(self, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0, vocoder: Mapping | None = None):
         """A `VoiceStream`: feed it text, take samples."""
         from mdmspeech.inference.voice_stream import VoiceStream
 
-        return VoiceStream(self, self.check(Manner(steps, seed, temperature, pace)))
+        return VoiceStream(self, self.check(Manner(steps, seed, temperature, pace, vocoder)))
 
     def warm_up(self, *, batch: bool = False) -> None:
         """Compiles what a first sentence needs, streamed and whole (`batch`: batches, too), so that calls are fast from the first on."""

@@ -25,7 +25,7 @@ class VoiceStream:
 
     def __init__(self, voice: Voice, manner: Manner):
         self._voice, self._manner = voice, manner
-        self._read, self._codec = SymbolStream(voice.pronounce), voice.codec.stream()
+        self._read, self._codec = SymbolStream(voice.pronounce), voice.codec_for(manner).stream()
         self._runs: list[_Run] = []
         self._pieces: list[str] = []
         self._waves: list[np.ndarray] = []

@@ -17,9 +17,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.errors import UserError
+from mdmspeech.interop.huggingface import llama_layer
 from mdmspeech.interop.pytorch import read_pytorch
 from mdmspeech.interop.release import Part, Release, save_release
-from mdmspeech.interop.rules import LINEAR, Rule, import_params
+from mdmspeech.interop.rules import Rule, import_params
 from mdmspeech.models import talker
 from mdmspeech.models.talker import BOS, CODES, EOS, PAD, SOS, VOCAB, TalkerConfig
 
@@ -102,9 +103,5 @@ def lm_rules(config: TalkerConfig) -> list[Rule]:
     ]
     for index in range(config.layers):
         ours, theirs = f"layers_{index}/", f"llm.model.model.layers.{index}."
-        rules += [Rule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
-        rules += [Rule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
-        rules += [Rule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
-        rules.append(Rule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
-        rules.append(Rule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight"))
+        rules += llama_layer(ours, theirs, qkv_bias=True)
     return rules

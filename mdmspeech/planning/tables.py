@@ -127,10 +127,9 @@ def run(
 
 
 def write(plans: list[Plan], refused: list[str], missing: int, out: Path) -> None:
-    """`out`.md, `out`.json and `out`.png. missing: plans of the list that are still to be made."""
+    """`out`.md and `out`.png. missing: plans of the list that are still to be made."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
-    out.with_suffix(".json").write_text(json.dumps([plan.to_json() for plan in plans], indent=1) + "\n")
     training = [plan for plan in plans if plan.what == "train"]
     if training:
         report.plot_weak_scaling(out.with_suffix(".png"), training)

@@ -47,8 +47,7 @@ def test_from_a_recording_to_speech(model, tmp_path, capsys):
     assert f"{len(prompt.ids)} tokens" in capsys.readouterr().out
     assert about["recording"] == "me.wav" and len(about["recording_sha256"]) == len(about["speaker_encoder_sha256"]) == 64
     codec = open_codec(with_voice(load_release(model), path))
-    (wave,) = codec.decode([np.arange(5, dtype=np.int32)])
-    assert wave.shape == (4800,) and np.abs(wave).max() > 0.01
+    np.testing.assert_array_equal(codec.voice.ids, prompt.ids)
 
 
 def test_what_is_refused(model, tmp_path, capsys):

@@ -165,7 +165,7 @@ def test_another_format_version(folder):
 @pytest.mark.parametrize("content", ['{"model_type": "llama", "hidden_size": 5}', "[1, 2]"])
 def test_the_config_of_another_model(folder, content):
     (folder / "config.json").write_text(content)
-    with pytest.raises(UserError, match="config of another model|instead of an object"):
+    with pytest.raises(UserError, match=r"config of another model|instead of an object"):
         load_release(folder)
 
 

@@ -1,11 +1,15 @@
 """The report of `make parity`: a line for everything compared, and an error for every golden array that nothing was compared with.
 
 `pytest -m parity --parity-report STEM` prints it and writes STEM.md and STEM.json. It fails when a test fails, when a fixture under
-tests/fixtures has an output that no test named, and when PyTorch, the other side of a part of it, is not installed.
+tests/fixtures has an output that no test named, and when PyTorch, the other side of a part of it, is not installed. When all tests have run, and the
+machine is free, it lets ours and `transformers` race (race.py).
 """
 
 import importlib.util
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -17,6 +21,7 @@ from measured import PROPERTY
 from mdmspeech.evaluation.report import provenance, write_json
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
+RACE = Path(__file__).with_name("race.py")
 OTHERS = ("torch", "transformers")
 
 
@@ -52,6 +57,8 @@ class Report:
     def pytest_sessionfinish(self, session):
         self.problems = [f"no test compared {name}" for name in missing(self.lines, FIXTURES)]
         self.problems += [f"failed: {name}" for name in self.failed]
+        for name, text in self.race().items():
+            merge(self.lines, {"name": name, "text": text})
         lines = [self.lines[key] for key in sorted(self.lines)]
         made = provenance()
         made["versions"] |= {name: metadata.version(name) for name in OTHERS}
@@ -59,6 +66,15 @@ class Report:
         self.stem.with_suffix(".md").write_text(page(made, self.problems, lines), encoding="utf-8")
         if self.problems:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
+
+    def race(self) -> dict[str, str]:
+        """What race.py says, in a process of its own that knows nothing of the tests' eight devices."""
+        environment = {name: value for name, value in os.environ.items() if name not in {"XLA_FLAGS", "JAX_NUMPY_RANK_PROMOTION"}}
+        done = subprocess.run([sys.executable, RACE], env=environment, cwd=RACE.parents[2], capture_output=True, text=True)
+        if done.returncode:
+            self.problems.append(f"{RACE.name} failed: {done.stderr.strip().splitlines()[-1]}")
+            return {}
+        return {f"SmolLM2: {name}": text for name, text in json.loads(done.stdout.splitlines()[-1]).items()}
 
     def pytest_terminal_summary(self, terminalreporter):
         terminalreporter.section("parity")

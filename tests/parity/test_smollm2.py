@@ -1,10 +1,4 @@
-"""SmolLM2-135M's real weights in ours and in `transformers`' Llama: logits, greedy answers, tokenizer, and how fast both are."""
-
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""SmolLM2-135M's real weights in ours and in `transformers`' Llama: logits, greedy answers, tokenizer."""
 
 import jax
 import jax.numpy as jnp
@@ -64,18 +58,19 @@ def prompts(ours):
 
 @pytest.fixture(scope="module")
 def answers(theirs, prompts):
-    """Of each prompt alone: greedy tokens [N], and the logits that chose them [N, V]."""
-    found = []
-    for prompt in prompts:
-        how = dict(do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW, return_dict_in_generate=True, output_logits=True)
-        with torch.inference_mode():
-            out = theirs.generate(torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), **how)
-        found.append((out.sequences[0, len(prompt) :].numpy(), torch.cat(out.logits).numpy()))
-    return found
+    """Of each prompt: greedy tokens [N], and the logits that chose them [N, V]; in one batch, padded on the left."""
+    longest = max(map(len, prompts))
+    ids, mask = (np.zeros((len(prompts), longest), np.int64) for _ in range(2))
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :], mask[row, longest - len(prompt) :] = prompt, 1
+    how = dict(do_sample=False, max_new_tokens=NEW, min_new_tokens=NEW, return_dict_in_generate=True, output_logits=True)
+    with torch.inference_mode():
+        out = theirs.generate(torch.tensor(ids), attention_mask=torch.tensor(mask), **how)
+    return list(zip(out.sequences[:, longest:].numpy(), torch.stack(out.logits, 1).numpy(), strict=True))
 
 
 def test_greedy_answers(ours, prompts, answers):
-    """Ours in one ragged batch, theirs one by one."""
+    """Ours padded on the right."""
     model, ids = Thinker(ours.config), np.zeros((len(prompts), max(map(len, prompts))), np.int32)
     for row, prompt in enumerate(prompts):
         ids[row, : len(prompt)] = prompt
@@ -147,13 +142,3 @@ WORDS = [
     "αβγ ∑∫√ ≤≥ ½ ²",
 ]
 TEXTS = [*WORDS, *(f"{text} {question}" for text, question in zip(WORDS, QUESTIONS, strict=False)), *QUESTIONS[:16]]
-
-
-def test_speed():
-    """In a process of their own, the same two cores and float32 for both, in turns; says what it finds, asserts nothing about it."""
-    environment = {name: value for name, value in os.environ.items() if name not in {"XLA_FLAGS", "JAX_NUMPY_RANK_PROMOTION"}}
-    script = Path(__file__).with_name("race.py")
-    done = subprocess.run([sys.executable, str(script)], env=environment, cwd=script.parents[2], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    for name, text in json.loads(done.stdout.splitlines()[-1]).items():
-        note(f"SmolLM2: {name}", text)

@@ -220,7 +220,6 @@ def test_a_list_resumes(tmp_path, whole):
         and "b: no such mesh" in page
         and "3 plans of the list are still to be made" in page
     )
-    assert len(json.loads((tmp_path / "out" / "plan.json").read_text())) == 2
     assert (tmp_path / "out" / "plan.png").stat().st_size > 10_000
 
 

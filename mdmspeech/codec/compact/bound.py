@@ -60,6 +60,12 @@ class CompactCodec:
         """A new utterance."""
         return CompactStream(self)
 
+    def with_settings(self, **changes) -> "CompactCodec":
+        """Itself: there is nothing to set."""
+        if changes:
+            raise UserError(f"the compact codec has no setting {', '.join(changes)}; CosyVoice2's codec has steps and guidance")
+        return self
+
     def warm_up(self, tokens: int) -> None:
         """Compiles single-row decoding of up to `tokens` tokens and the stream."""
         for width in _LENGTHS:

@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from measured import close
 
 from mdmspeech.codec.cosyvoice2 import hift
 from mdmspeech.codec.cosyvoice2.codec import render
@@ -51,6 +52,7 @@ def prompt(golden):
     return Prompt(golden["in.prompt_token"][0], golden["in.prompt_feat"][0], golden["in.embedding"][0])
 
 
+@pytest.mark.parity
 def test_offline(model, golden, prompt):
     config, params = model
     tokens, noise = golden["in.token"][0], jnp.asarray(golden["in.noise"][0].T)
@@ -60,10 +62,11 @@ def test_offline(model, golden, prompt):
     run = jax.jit(functools.partial(render, config, StreamPlan(chunks=None), len(tokens)))
     out = run(params, batch, noise, source_noise)
     assert out.frames_B.tolist() == [2 * len(tokens)]
-    np.testing.assert_allclose(out.f0_BT, golden["offline.out.f0"], atol=2e-2)
-    np.testing.assert_allclose(out.wave_BN, golden["offline.out.wave"], atol=1e-2)
+    close("token2wav_stream offline.out.f0", out.f0_BT, golden["offline.out.f0"], atol=2e-2)
+    close("token2wav_stream offline.out.wave", out.wave_BN, golden["offline.out.wave"], atol=1e-2)
 
 
+@pytest.mark.parity
 def test_streaming_calls(model, golden, prompt):
     config, params = model
     tokens, noise, hop = golden["in.token"][0], jnp.asarray(golden["in.noise"][0].T), SIZES["hop"]
@@ -77,8 +80,8 @@ def test_streaming_calls(model, golden, prompt):
     for n, count in enumerate(golden["stream.out.hift_input_frames"].tolist()[:-1]):
         mel, theirs = (golden[key][..., at : at + count] for key in ("stream.out.hift_input_mel", "stream.out.f0"))
         first, at = first - CACHED * bool(n), at + count
-        np.testing.assert_allclose(ours[first : first + count], mel[0].T, atol=2e-4)
+        close("token2wav_stream stream.out.hift_input_mel", ours[first : first + count], mel[0].T, atol=2e-4)
         inside = slice(REACH if n else 0, count - REACH)
-        np.testing.assert_allclose(f0[first : first + count][inside], theirs[0, inside], atol=2e-2)
+        close("token2wav_stream stream.out.f0", f0[first : first + count][inside], theirs[0, inside], atol=2e-2)
         first, compared = first + count, compared + len(theirs[0, inside])
     assert compared > 30
