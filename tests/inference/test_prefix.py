@@ -18,6 +18,7 @@ from mdmspeech.models.talker import CODES, MASK, TalkerConfig
 from mdmspeech.training.feed import numbers_of
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIG = TalkerConfig(
     width=64, layers=1, heads=4, kv_heads=2, ffn=96, block=8, anchors="prefix", text_rows=300, structured_codes=False, label_shift=True
 )

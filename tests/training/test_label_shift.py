@@ -14,6 +14,7 @@ from mdmspeech.models import talker
 from mdmspeech.models.talker import CODES, MASK, CodeTable
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHIFTED = talker.TalkerConfig(width=64, layers=1, heads=2, ffn=64, symbols=20, symbol_lookahead=(2,), label_shift=True)
 KEY = jax.random.key(1)
 
