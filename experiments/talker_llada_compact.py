@@ -1,7 +1,7 @@
 """Compact Talker from autoregressive weights (LLaDA-TTS, arXiv 2603.26364): masked diffusion that goes on from the next-token Talker.
 
-Command:  mdmspeech train --config experiments/compact_talker_llada.py --workdir ~/.cache/mdmspeech/runs/compact_talker_llada
-          In small, random data and weights: --config experiments/compact_talker_llada.py:runlocal
+Command:  mdmspeech train --config experiments/talker_llada_compact.py --workdir ~/.cache/mdmspeech/runs/talker_llada_compact
+          In small, random data and weights: --config experiments/talker_llada_compact.py:runlocal
 Plan:     as compact_talker; only the mask's embedding is new. Label shift: the state that reads token i-1 predicts token i, as the weights are used to.
           Loss: 1/t-weighted cross-entropy of the hidden tokens, one t a block. Blocks of 16, which stream; bidirectional, over the whole
           sequence at once as in the paper: --set talker.block=256 --set masking.per=sequence
