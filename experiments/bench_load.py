@@ -87,6 +87,7 @@ def load(folder: Path, dtype: str, devices: int) -> None:
         f"{besides:,.0f}",
         f"{besides / max(sizes):.2f}",
         f"{seconds:.1f}",
+        f"{busy:.1f}",
     )
 
 

@@ -125,9 +125,12 @@ def complete_or_absent(folder: str | os.PathLike, force: bool = False) -> Iterat
     folder = refuse_existing(folder, force)
     part = folder.with_name(folder.name + ".part")
     shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
     try:
+        part.mkdir(parents=True)
         yield part
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise UserError(f"{folder} cannot be written ({error}); nothing of it is left") from error
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
@@ -162,7 +165,12 @@ def _write(folder: str | os.PathLike, part: str, hf: dict[str, Any], opened: Ope
 
 
 def _write_shards(folder: Path, tensors: Mapping[str, Stored], how: How) -> None:
-    size_of = lambda tensor: math.prod(tensor.shape) * np.dtype(tensor.dtype if how.dtype is None else how.dtype).itemsize
+    size_of: Callable[[Stored], int] = lambda tensor: (
+        math.prod(tensor.shape) * np.dtype(tensor.dtype if how.dtype is None else how.dtype).itemsize
+    )
+    needed, free = sum(map(size_of, tensors.values())), shutil.disk_usage(folder).free
+    if needed > free:
+        raise UserError(f"{folder.parent} has {free / 1e9:.1f} GB left, {needed / 1e9:.1f} GB are needed; make room or write elsewhere")
     shards: list[dict[str, Stored]] = [{}]
     filled = 0
     for name, tensor in tensors.items():
@@ -177,7 +185,7 @@ def _write_shards(folder: Path, tensors: Mapping[str, Stored], how: How) -> None
         write_tensors(folder / file, shard, {"format": "pt"}, how.dtype, how.progress)
     if len(shards) > 1:
         where = {name: file for file, shard in zip(names, shards, strict=True) for name in shard}
-        index = {"metadata": {"total_size": sum(map(size_of, tensors.values()))}, "weight_map": where}
+        index = {"metadata": {"total_size": needed}, "weight_map": where}
         (folder / INDEX).write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
 
 

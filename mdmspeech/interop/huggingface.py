@@ -24,7 +24,14 @@ from mdmspeech.nn.rope import rope_frequencies
 STAMP, LAYOUT = "mdmspeech", 1  # what `interop.export` adds to config.json: the key, and the version of the layout of what it writes
 _ENCODER_PREFIX = "model.encoder."  # of a published checkpoint; an encoder saved alone has none
 _THINKER_TYPES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
-_LARGEST, _MOST_LAYERS = 2**24, 1000  # sizes and layers that are believed; larger ones would only fill the memory
+# Sizes that are believed, several times those of the largest published models; larger ones would only fill the memory.
+_LARGEST = {
+    **dict.fromkeys(("num_hidden_layers", "encoder_layers"), 1000),
+    **dict.fromkeys(("num_attention_heads", "num_key_value_heads", "encoder_attention_heads"), 256),
+    **dict.fromkeys(("head_dim", "num_mel_bins"), 4096),
+    "vocab_size": 2**24,
+}
+_LARGEST_WIDTH = 2**20
 
 
 def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
@@ -50,7 +57,7 @@ def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
     config = ThinkerConfig(
         vocab_size=whole_number(hf, "vocab_size"),
         dim=dim,
-        num_layers=whole_number(hf, "num_hidden_layers", _MOST_LAYERS),
+        num_layers=whole_number(hf, "num_hidden_layers"),
         num_heads=heads,
         num_kv_heads=heads if hf.get("num_key_value_heads") is None else whole_number(hf, "num_key_value_heads"),
         head_dim=max(dim // heads, 1) if hf.get("head_dim") is None else whole_number(hf, "head_dim"),
@@ -80,7 +87,7 @@ def encoder_config(hf: Mapping[str, Any], **overrides: Any) -> SpeechEncoderConf
     config = SpeechEncoderConfig(
         num_mels=whole_number(hf, "num_mel_bins"),
         dim=whole_number(hf, "d_model"),
-        num_layers=whole_number(hf, "encoder_layers", _MOST_LAYERS),
+        num_layers=whole_number(hf, "encoder_layers"),
         num_heads=whole_number(hf, "encoder_attention_heads"),
         ffn_dim=whole_number(hf, "encoder_ffn_dim"),
         max_positions=whole_number(hf, "max_source_positions"),
@@ -135,9 +142,9 @@ def _rope_scaling(rope: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None
     return (("rope_type", kind), *numbers)
 
 
-def whole_number(hf: Mapping[str, Any], name: str, most: int = _LARGEST) -> int:
-    """The item `name` of a config, from 1 to `most`. Raises UserError for anything else."""
-    value = hf.get(name)
+def whole_number(hf: Mapping[str, Any], name: str, most: int | None = None) -> int:
+    """The item `name` of a config, from 1 to `most` (default: by what it is the size of). Raises UserError for anything else."""
+    value, most = hf.get(name), most or _LARGEST.get(name, _LARGEST_WIDTH)
     if type(value) is not int or not 0 < value <= most:
         said = "has no" if value is None else f"says {value!r:.40} for"
         raise UserError(f"the config {said} {name}; a whole number from 1 to {most:,} is needed: take the model's own files")
@@ -249,7 +256,9 @@ def thinker_shapes(config: ThinkerConfig) -> Any:
 
 def encoder_shapes(config: SpeechEncoderConfig) -> Any:
     """Abstract parameter tree of a speech encoder; nothing is allocated."""
-    return _shapes(SpeechEncoder, config, jnp.zeros((1, 8, config.num_mels)))
+    few = dataclasses.replace(config, max_positions=4)  # their table is computed even in an abstract evaluation
+    shapes = _shapes(SpeechEncoder, few, jnp.zeros((1, 8, config.num_mels)))
+    return {**shapes, "positions": jax.ShapeDtypeStruct((config.max_positions, config.dim), shapes["positions"].dtype)}
 
 
 def _shapes(module: Any, config: Any, example: jax.Array) -> Any:

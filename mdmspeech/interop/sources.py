@@ -187,6 +187,10 @@ def open_speech_encoder(
 def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThinker | OpenedEncoder:
     """`open_thinker` or `open_speech_encoder`, by what is there, in the scanned layout. UserError as these."""
     path = Path(source)
+    if str(source) not in (SMOLLM2, WHISPER_BASE) and not path.exists():
+        raise UserError(
+            f"nothing at {source}: give a model folder, a .gguf file, a CTranslate2 Whisper, or a name: {SMOLLM2}, {WHISPER_BASE}"
+        )
     is_folder = path.is_dir() and not (path / _CTRANSLATE2).is_file()
     if (is_folder and read_config(path, upgrade).get("model_type") != "whisper") or path.suffix == ".gguf" or str(source) == SMOLLM2:
         return open_thinker(source, scan_layers=True, upgrade=upgrade)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from tokenizers import Tokenizer, models, pre_tokenizers
 
 from mdmspeech.cli import convert, main
 from mdmspeech.cli.experiment import load_config, make_task
@@ -60,7 +61,24 @@ def test_destinations(tmp_path, capsys):
     assert _convert(base, base, "--force") == 2
     assert "the destination is the source" in capsys.readouterr().err
     assert _convert(tmp_path / "nowhere", tmp_path / "new") == 2
-    assert "no speech encoder at" in capsys.readouterr().err or not (tmp_path / "new").exists()
+    assert "nothing at" in capsys.readouterr().err and not (tmp_path / "new").exists()
+
+
+def test_tokenizers_are_compared_where_there_is_one(tmp_path, capsys):
+    """A chat model's is; that of a base model, which has no chat template, cannot be opened and goes along unseen."""
+    base = _thinker(tmp_path / "base")
+    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet())[:96])}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.save(str(base / "tokenizer.json"))
+    assert _convert(base, tmp_path / "a", "--check") == 0
+    assert "tokenizer not compared" in capsys.readouterr().out
+    (base / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    assert _convert(base, tmp_path / "b", "--check") == 0
+    assert "not compared" not in capsys.readouterr().out
+    assert (tmp_path / "b" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    (base / "chat_template.jinja").write_text("{{ broken")
+    assert _convert(tmp_path / "b", tmp_path / "c", "--check", "--tokenizer", base) == 0
+    assert (tmp_path / "c" / "chat_template.jinja").read_text() == "{{ broken"
 
 
 def test_what_is_too_large_or_too_far_off_leaves_nothing(tmp_path, capsys, monkeypatch):
@@ -90,7 +108,9 @@ def test_what_stage_one_trained_is_merged(tmp_path, capsys):
     config = load_config(f"{EXPERIMENT}:runlocal")
     thinker = ThinkerConfig(**{**config.thinker, "lora_rank": 0})
     base = _thinker(tmp_path / "base", thinker)
-    config.weights.thinker = str(base)
+    encoder = SpeechEncoderConfig(**config.encoder)
+    export_encoder(tmp_path / "whisper", encoder, _random(encoder_shapes(encoder)))
+    config.weights.update(thinker=str(base), encoder=str(tmp_path / "whisper"))
     workdir, mesh = tmp_path / "run", make_mesh(2, 2, 2)
     task = make_task(config, workdir)
     frozen = create_frozen(task, mesh, jnp.bfloat16)["thinker"]

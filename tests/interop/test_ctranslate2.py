@@ -6,6 +6,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ctranslate2 import specs
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import ctranslate2
@@ -13,7 +14,6 @@ from mdmspeech.interop.huggingface import encoder_config, encoder_params
 from mdmspeech.interop.sources import load_speech_encoder
 from mdmspeech.interop.tensors import read_tensors
 
-specs = pytest.importorskip("ctranslate2.specs")
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 
 

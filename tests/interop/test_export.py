@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import ml_dtypes
@@ -135,6 +136,17 @@ def test_nothing_is_left_of_an_export_that_fails_and_nothing_is_replaced_unasked
     (tmp_path / "mine" / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="no model folder and is not replaced"):
         export_thinker(tmp_path / "mine", config, params, How(force=True))
+
+
+def test_a_full_disk_and_a_place_that_cannot_be(tmp_path, monkeypatch):
+    config, params = _thinker("qwen2")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="cannot be written"):
+        export_thinker(tmp_path / "file" / "out", config, params)
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
+    with pytest.raises(UserError, match=r"0\.0 GB left"):
+        export_thinker(tmp_path / "out", config, params)
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
 def test_parameters_of_another_config_are_refused(tmp_path):

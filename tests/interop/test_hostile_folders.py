@@ -133,7 +133,7 @@ def test_sizes_that_no_model_has(name, value):
 
 @pytest.mark.parametrize("name", ["encoder_layers", "d_model", "num_mel_bins", "max_source_positions"])
 def test_sizes_that_no_encoder_has(name):
-    for value in (0, -1, "80", 10**9, []):
+    for value in (0, -1, "80", 10**9, True, []):
         with pytest.raises(UserError, match=f"{name}; a whole number"):
             encoder_config({**WHISPER, name: value})
 
@@ -158,6 +158,20 @@ def test_sizes_that_no_encoder_has(name):
 def test_settings_that_no_model_has(change, message):
     with pytest.raises(UserError, match=message):
         thinker_config({**HF, **change})
+
+
+def test_the_largest_sizes_that_are_believed_are_still_refused_by_the_headers(folder):
+    """Shapes of exabytes are computed, nothing is allocated."""
+    wide = dict(vocab_size=2**24, hidden_size=2**20, num_attention_heads=16, num_key_value_heads=1, head_dim=4096, intermediate_size=2**20)
+    (folder / "config.json").write_text(json.dumps({**HF, **wide}))
+    with pytest.raises(UserError, match="misshapen"):
+        read_thinker_folder(folder)
+    wide = dict(d_model=2**20, encoder_layers=1000, encoder_attention_heads=256, encoder_ffn_dim=2**20, max_source_positions=2**20)
+    (folder / "config.json").write_text(json.dumps({**WHISPER, **wide}))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="missing"):
+        read_encoder_folder(folder)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 400_000  # kilobytes
 
 
 @pytest.mark.parametrize("text", ["[]", "3", '"x"', "null", "{", "", "\x00", "[" * 100_000])

@@ -3,12 +3,14 @@
 import dataclasses
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import pytest
 from flax.traverse_util import flatten_dict
 from measured import same_shapes
 
+from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import (
     encoder_config,
     encoder_rules,
@@ -16,7 +18,10 @@ from mdmspeech.interop.huggingface import (
     thinker_config,
     thinker_rules,
     thinker_shapes,
+    thinker_tensors,
+    whisper_encoder_tensors,
 )
+from mdmspeech.interop.rules import check_tensors
 from mdmspeech.models.speech_encoder import WHISPER_BASE, WHISPER_LARGE_V3
 from mdmspeech.models.thinker import QWEN3_8B, SMOLLM2_135M
 
@@ -45,6 +50,25 @@ def test_shapes_of_published_checkpoints(name):
     assert len(rules) == len(flat) == manifest["number_of_tensors"]
     assert _count(shapes) == manifest["total_parameters"]
     assert _count(shapes_of(dataclasses.replace(config, scan_layers=True))) == manifest["total_parameters"]
+
+
+@pytest.mark.parametrize("scan", [False, True])
+@pytest.mark.parametrize("name", ["qwen3_8b", "llama_3_2_1b", "whisper_large_v3_encoder"])
+def test_published_checkpoints_pass_the_importers_check(name, scan):
+    """In both layouts, and not with a tensor less."""
+    manifest = json.loads((MANIFESTS / f"{name}.json").read_text())
+    tensors = {key: SimpleNamespace(shape=tuple(value["shape"])) for key, value in manifest["tensors"].items()}
+    if "whisper" in name:
+        config = encoder_config(manifest["config"], scan_layers=scan)
+        rules, shapes, tensors = encoder_rules(config), encoder_shapes(config), whisper_encoder_tensors(tensors)
+    else:
+        config = thinker_config({"model_type": name.split("_")[0], **manifest["config"]}, scan_layers=scan)
+        rules, shapes, tensors = thinker_rules(config), thinker_shapes(config), thinker_tensors(config, tensors)
+    wanted = {path: leaf.shape for path, leaf in flatten_dict(shapes, sep="/").items()}
+    check_tensors(tensors, rules, wanted, name)
+    last = sorted(tensors)[-1]
+    with pytest.raises(UserError, match=rf"1 missing \({last}\)"):
+        check_tensors({key: value for key, value in tensors.items() if key != last}, rules, wanted, name)
 
 
 def test_named_configs_are_the_published_ones():

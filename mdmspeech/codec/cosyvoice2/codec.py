@@ -6,6 +6,9 @@ gives, joined, is what `decode` gives: within 1e-3 in the mel, and in the wave w
 
 A stream hands out the samples of a block of tokens late: the flow looks 3 tokens ahead and HiFT 20.3 frames, together 0.53 s.
 
+A frame attends to the chunks before its own as far as `plan.chunks.left` reaches: 8 of 16 tokens, 5 s. (The reference attends to all that was before,
+the prompt included, at a cost that grows.) What is farther back is in the speaker vector and in the speech so far. Each chunk more costs 148 MB of state.
+
 The noise comes from a seed, the same for every utterance unless asked otherwise, and belongs to the frame: neither blocks nor batches change it. So
 what the flow remembers of the voice's prompt is the same for every utterance too; it is made for the first stream and copied for the next ones.
 
