@@ -4,9 +4,22 @@ import os
 import sys
 from pathlib import Path
 
+import pytest
+
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 sys.path.insert(0, str(Path(__file__).parent / "parity"))  # for `from measured import close`, and the plugins
 pytest_plugins = ["measured", "parity_report"]
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tests that compile much and compute little: `pytestmark = pytest.mark.usefixtures("quick_compilation")`."""
+    import jax
+
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)

@@ -50,12 +50,16 @@ class TalkerEngine:
       options: further fields of `diffusion.state.Options`.
 
     Raises:
-      UserError: unknown mode.
+      UserError: unknown mode, or a text in front of the speech.
     """
 
     def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options):
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
+        if config.anchors == "prefix":
+            raise UserError(
+                "a Talker whose text stands in front of its speech decodes with inference.prefix.PrefixEngine, not as a voice yet"
+            )
         self.config, self.params = fold_tables(config, params)
         self.lookahead = sum(config.symbol_lookahead) if config.anchors == "paced" else 0
         self.options = Options(

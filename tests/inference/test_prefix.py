@@ -11,12 +11,14 @@ from mdmspeech.data.random_source import RandomSpeech, byte_tokenizer
 from mdmspeech.data.talker_packed import PrefixText, packed_talker_batches
 from mdmspeech.diffusion.state import Request
 from mdmspeech.errors import UserError
+from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.prefix import PrefixEngine
 from mdmspeech.models import talker
 from mdmspeech.models.talker import CODES, MASK, TalkerConfig
 from mdmspeech.training.feed import numbers_of
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIG = TalkerConfig(
     width=64, layers=1, heads=4, kv_heads=2, ffn=96, block=8, anchors="prefix", text_rows=300, structured_codes=False, label_shift=True
 )
@@ -99,3 +101,5 @@ def test_other_anchors_are_refused(params):
         PrefixEngine(dataclasses.replace(CONFIG, anchors="paced"), params)
     with pytest.raises(UserError, match="'mtp'"):
         PrefixEngine(CONFIG, params, "mtp")
+    with pytest.raises(UserError, match="PrefixEngine"):
+        TalkerEngine(CONFIG, params)

@@ -17,6 +17,7 @@ from mdmspeech.models import talker
 from mdmspeech.models.talker import BOS, CODES, EOS, MASK, PAD, Talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = dataclasses.replace(COSYVOICE2_LM, width=32, layers=2, heads=4, kv_heads=2, ffn=48, text_rows=40)
 TEXT = "llm.model.model."
 

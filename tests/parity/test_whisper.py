@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 import torch
-from measured import close
+from measured import close, note
 from reference import torch_tensors
 from transformers import WhisperConfig, WhisperFeatureExtractor
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
@@ -43,4 +43,5 @@ def test_real_encoder():
     with torch.inference_mode():
         states = theirs(features).last_hidden_state
     found = jax.jit(SpeechEncoder(config).apply)({"params": ours.params}, np.asarray(features).swapaxes(1, 2))
-    close("Whisper-base: encoder states of the shipped question", found, states, atol=2e-3)  # they reach 30
+    close("Whisper-base: encoder states of the shipped question", found, states, atol=2e-3)
+    note("Whisper-base: largest encoder state of the shipped question", f"{states.abs().max():.0f}")

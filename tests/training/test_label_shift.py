@@ -9,11 +9,12 @@ import pytest
 
 from mdmspeech.diffusion import masking
 from mdmspeech.diffusion.state import Request
-from mdmspeech.inference.engine import TalkerEngine
+from mdmspeech.inference.engine import Paced, TalkerEngine
 from mdmspeech.models import talker
 from mdmspeech.models.talker import CODES, MASK, CodeTable
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHIFTED = talker.TalkerConfig(width=64, layers=1, heads=2, ffn=64, symbols=20, symbol_lookahead=(2,), label_shift=True)
 KEY = jax.random.key(1)
 
@@ -69,7 +70,8 @@ def test_what_is_trained_is_what_is_decoded(params, batch, block, streams):
     config = dataclasses.replace(SHIFTED, block=block)
     engine = TalkerEngine(config, params)
     features, _ = engine.read(batch["symbols"], batch["symbols_valid"])
-    spoken = engine.decode(features, batch["durations"], batch["symbols_valid"], Request.create(2, steps=1, target_len=32), 32 // block)
+    anchors = Paced(features, batch["durations"], batch["symbols_valid"])
+    spoken = engine.decode(anchors, Request.create(2, steps=1, target_len=32), 32 // block)
 
     task = TalkerTask(config, "mdm", None, capacity=1.0, streams=streams)
     rows = _Rows.of(batch | {"tokens": jnp.asarray(spoken.ids_BL), "valid": jnp.ones((2, 32), bool)})
