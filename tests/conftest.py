@@ -1,5 +1,6 @@
 """Before JAX is imported anywhere: eight CPU devices, and a rank promotion is an error. And what tests of parity measure (tests/parity)."""
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -12,6 +13,19 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 
 sys.path.insert(0, str(Path(__file__).parent / "parity"))  # for `from measured import close`, and the plugins
 pytest_plugins = ["measured", "parity_report"]
+
+
+_MUCH = 3 * 2**30  # bytes
+
+
+@pytest.fixture(scope="module", autouse=True)
+def small_memory():
+    """Lets go of compiled programs after a file of tests if this process holds much: two of them must fit beside each other on a laptop."""
+    yield
+    held = Path("/proc/self/statm")
+    if "jax" in sys.modules and held.exists() and int(held.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > _MUCH:
+        sys.modules["jax"].clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="module")
