@@ -15,8 +15,8 @@ ANSWER ?= demo/answer.wav
 RUNS ?= $(HOME)/.cache/mdmspeech/runs
 PARTS ?= $(HOME)/.cache/mdmspeech/parts
 HOURS ?=
-# PyTorch is only for `make parity`. What pip takes by itself is, on Linux, the build for GPUs, several GB; the one for CPUs is as good here:
-# make parity TORCH=torch==2.13.0+cpu PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu
+# PyTorch is only for `make parity`. What pip takes by itself is, on Linux, the build for GPUs, several GB; the one for CPUs is as good here: give
+# its version and, in PIP_EXTRA_INDEX_URL, the index that PyTorch's own installation page names (make parity TORCH=torch==2.13.0+cpu).
 TORCH ?= torch
 PARITY_VENV ?= $(VENV)-parity
 # In this order: each stage starts from the one before.
