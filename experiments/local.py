@@ -2,11 +2,13 @@
 
 from ml_collections import ConfigDict
 
+from mdmspeech.errors import UserError
+
 
 def switch(config: ConfigDict, argument: str) -> ConfigDict:
     """What `get_config(argument)` returns: for "" the config as it is, for "runlocal" the same stage in small."""
     if argument not in ("", "runlocal"):
-        raise ValueError(f"{argument!r}: the only argument an experiment takes is 'runlocal'")
+        raise UserError(f"{argument!r}: the only argument an experiment takes is 'runlocal'")
     if not argument:
         return config
     {"codec": _codec, "hearing": _hearing, "talker": _talker, "thinker": _thinker, "phones": _phones}[config.stage](config)

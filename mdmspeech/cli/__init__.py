@@ -1,7 +1,10 @@
 """The one console script, `mdmspeech`: a verb a job. Every verb is a module with `add(subparsers)`; heavy imports wait until it runs."""
 
 import argparse
+import importlib.util
+import os
 import sys
+from pathlib import Path
 
 from mdmspeech.errors import UserError
 
@@ -27,6 +30,7 @@ def main(argv: list[str] | None = None) -> int:
     for module in (chat, say, data, train, plan, evaluate, release, assemble, convert, voice_file):
         module.add(verbs)
     args = parser.parse_args(argv)
+    look_for_no_tpu()
     try:
         return args.run(args) or 0
     except UserError as error:
@@ -35,3 +39,15 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print(f"mdmspeech {args.verb}: stopped", file=sys.stderr)
         return 130
+
+
+def look_for_no_tpu(devices: Path = Path("/dev")) -> None:
+    """Tells JAX to use the CPU where libtpu is installed, as it compiles plans, but there is neither a TPU nor a GPU's plugin: its complaints would frighten."""
+    installed = lambda name: importlib.util.find_spec(name) is not None
+    if os.environ.get("JAX_PLATFORMS") or not installed("libtpu") or any(map(installed, ("jax_cuda12_plugin", "jax_cuda13_plugin"))):
+        return
+    if not any(os.environ.get(name) for name in ("TPU_NAME", "TPU_WORKER_ID")) and not [
+        *devices.glob("accel*"),
+        *devices.glob("vfio/[0-9]*"),
+    ]:
+        os.environ["JAX_PLATFORMS"] = "cpu"

@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> None:
 
     refuse_existing(args.output)
     thinker, encoder = sources.open_thinker(args.thinker), sources.open_speech_encoder(args.encoder)
+    thinker.tokenizer()  # a folder without one is an error before anything is written
     dims = thinker.config.dim, encoder.config.dim
     parts, merged = _codec(args.codec, args.voice), None
     if args.talker == RANDOM:
@@ -91,7 +92,9 @@ def run(args: argparse.Namespace) -> None:
     print(f"{args.output}: thinker, encoder, {', '.join(parts)}, {size / 1e6:,.1f} MB")
     random = [name for name in ("talker", "adaptor") if getattr(args, name) == RANDOM]
     if random:
-        print(f"{' and '.join(random)} know nothing yet: mdmspeech train --config experiments/... --system {args.output}")
+        print(
+            f"{' and '.join(random)}: untrained, so what this system says means nothing yet: mdmspeech train --config experiments/... --system {args.output}"
+        )
 
 
 def _codec(source: str, voice: str | None) -> dict[str, Any]:
@@ -106,6 +109,10 @@ def _codec(source: str, voice: str | None) -> dict[str, Any]:
     elif find_file(source, "flow") is not None:
         parts = {"codec": Part("cosyvoice2_codec", *load_cosyvoice2(source))}
     else:
+        if not (Path(source).is_dir() or source.isidentifier()):
+            raise UserError(
+                f"no codec at {source}: give a CosyVoice2 folder (with flow.pt, hift.pt, speech_tokenizer_v2.onnx), a release or a run"
+            )
         release = load_release(source)
         parts = {"codec": release.part("codec")} | {name: part for name, part in release.parts.items() if name == "voice"}
     return with_voice(Release(source, parts), voice).parts if voice else parts
@@ -116,6 +123,8 @@ def _part(source: str, name: str) -> Any:
     from mdmspeech.cli.release import is_run, part_of_run
     from mdmspeech.interop.release import load_release
 
+    if not (Path(source).expanduser().is_dir() or source.isidentifier()):
+        raise UserError(f"no {name} at {source}: give 'random', a training run or a release")
     return part_of_run(source, name) if is_run(source) else load_release(source).part(name)
 
 

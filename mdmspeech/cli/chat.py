@@ -22,6 +22,7 @@ def add(verbs) -> None:
 def run(args: argparse.Namespace) -> None:
     """Does it."""
     check_outputs(args)
+    how = manner(args)
     from mdmspeech.audio.wave import load_wave
 
     wave = load_wave(args.question, 16_000)  # a bad file is an error before the model is opened
@@ -30,13 +31,13 @@ def run(args: argparse.Namespace) -> None:
     from mdmspeech.inference.timeline import render
 
     model = mdmspeech.load(args.model, voice=args.voice)
-    model.voice(args.talker)
+    model.voice(args.talker).stream(**{key: value for key, value in how.items() if key != "talker"})  # what it refuses is refused now
     if not args.cold:
         if not args.quiet:
             print("opening and compiling the model ...", file=sys.stderr, flush=True)
         model.warm_up(args.talker)
         model.ear.listen(wave)
-    for event in model.stream(wave, **manner(args)):
+    for event in model.stream(wave, **how):
         if isinstance(event, TextEvent):
             print(event.text, end="", flush=True)
         elif isinstance(event, EndEvent):

@@ -124,8 +124,11 @@ def _check(base, trained: _Trained | None, other_tokenizer: bool, folder: Path) 
     got = _outputs(written.config, written.params())
     dtype = min((np.dtype(t.dtype).name for t in written.tensors.values()), key=lambda name: -_TOLERANCE.get(name, 0))
     apart, largest = float(np.abs(got - wanted).max()), float(np.abs(wanted).max())
-    print(f"check: outputs differ by at most {apart:.3g} where the largest is {largest:.3g}")
-    if not apart <= _TOLERANCE.get(dtype, 0) * largest:
+    allowed = _TOLERANCE.get(dtype, 0) * largest
+    print(
+        f"check: outputs differ by at most {apart:.3g} where the largest is {largest:.3g}; rounding to {dtype} explains up to {allowed:.3g}"
+    )
+    if not apart <= allowed:
         raise UserError(
             f"outputs differ by {apart:.3g}, more than {_TOLERANCE.get(dtype, 0):g} of the largest ({dtype}); nothing was written"
         )

@@ -47,7 +47,9 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
 
 
 def manner(args: argparse.Namespace) -> dict[str, Any]:
-    """The keyword arguments that say how to speak."""
+    """The keyword arguments that say how to speak. UserError for one that no model takes."""
+    if args.steps < 1:
+        raise UserError(f"--steps {args.steps}: give a whole number from 1, the fastest, to 16")
     vocoder = {key: getattr(args, f"vocoder_{key}") for key in ("steps", "guidance")}
     given = {key: value for key, value in vocoder.items() if value is not None}
     return {key: getattr(args, key) for key in ("steps", "seed", "talker", "temperature", "pace")} | ({"vocoder": given} if given else {})

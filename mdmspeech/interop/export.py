@@ -113,7 +113,7 @@ def refuse_existing(folder: str | os.PathLike, force: bool = False) -> Path:
     """The destination as a path; a UserError if something is there and not to be replaced."""
     folder = Path(folder)
     if folder.exists() and not force:
-        raise UserError(f"{folder} exists already: give another destination, or --force to replace it")
+        raise UserError(f"{folder} exists already: give another destination, remove it, or (convert) --force to replace it")
     if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is no model folder and is not replaced: give another destination")
     return folder

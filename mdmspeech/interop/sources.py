@@ -144,7 +144,7 @@ def open_thinker(
     if path.suffix == ".gguf":
         return _thinker_in_gguf(path, scan_layers)
     if not path.is_dir():
-        raise UserError(f"no Thinker at {source}: give a model folder, a .gguf file or the name {SMOLLM2!r}")
+        raise UserError(f"no Thinker at {source}: {_what_is(path)}give a model folder, a .gguf file or the name {SMOLLM2!r}")
     config = thinker_config(read_config(path, upgrade), scan_layers=scan_layers)
     tensors = thinker_tensors(config, open_tensors(path))
     return OpenedThinker(config, tensors, partial(ChatTokenizer.from_folder, path), f"folder {path.name}", path)
@@ -179,7 +179,7 @@ def open_speech_encoder(
         config = dataclasses.replace(config, scan_layers=scan_layers)
         return OpenedEncoder(config, whisper_encoder_tensors(tensors), f"CTranslate2 model {model.parent.name}", model.parent)
     if not path.is_dir():
-        raise UserError(f"no speech encoder at {source}: give a Whisper folder or the name {WHISPER_BASE!r}")
+        raise UserError(f"no speech encoder at {source}: {_what_is(path)}give a Whisper folder or the name {WHISPER_BASE!r}")
     config = encoder_config(read_config(path, upgrade), scan_layers=scan_layers)
     return OpenedEncoder(config, whisper_encoder_tensors(open_tensors(path)), f"folder {path.name}", path)
 
@@ -191,6 +191,8 @@ def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThink
         raise UserError(
             f"nothing at {source}: give a model folder, a .gguf file, a CTranslate2 Whisper, or a name: {SMOLLM2}, {WHISPER_BASE}"
         )
+    if path.is_file() and path.name != _CTRANSLATE2 and path.suffix not in (".gguf", ".safetensors"):
+        raise UserError(f"{source} is a file by itself: give the folder it lies in, with its config.json, or a .gguf file")
     is_folder = path.is_dir() and not (path / _CTRANSLATE2).is_file()
     if (is_folder and read_config(path, upgrade).get("model_type") != "whisper") or path.suffix == ".gguf" or str(source) == SMOLLM2:
         return open_thinker(source, scan_layers=True, upgrade=upgrade)
@@ -244,6 +246,12 @@ def _thinker_in_gguf(path: Path, scan_layers: bool, sha256: str | None = None) -
     return OpenedThinker(
         config, tensors, lambda: ChatTokenizer.from_gguf(file.metadata), f"file {path.name}", None, partial(tokenizer_files, file)
     )
+
+
+def _what_is(path: Path) -> str:
+    if path.is_file():
+        return "that is a file by itself; "
+    return "" if path.exists() else "nothing is there, and nothing is downloaded (`hf download MODEL --local-dir DIR` does it); "
 
 
 def _package_file(package: str, name: str, what: str, cure: str) -> Path:

@@ -143,6 +143,8 @@ def test_with_cosyvoice2s_codec_it_speaks_in_the_voice_given(published, tmp_path
         ({"adaptor": "compact"}, "states of width 512; this encoder makes 32"),
         ({"voice": "some.safetensors"}, "one voice of its own"),
         ({"codec": "nothing"}, "no release"),
+        ({"codec": "CosyVoice2-0.5B"}, "no codec at CosyVoice2-0.5B: give a CosyVoice2 folder"),
+        ({"adaptor": "runs/1"}, "no adaptor at runs/1"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_written(published, tmp_path, capsys, changes, told):
@@ -150,6 +152,15 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(published, tmp_
     assert main(arguments(published, folder, **changes)) == 2
     assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+def test_a_thinker_without_a_tokenizer_is_refused(published, tmp_path, capsys):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    for name in ("config.json", "model.safetensors"):
+        (bare / name).write_bytes((published / "thinker" / name).read_bytes())
+    assert main(arguments(published, tmp_path / "system", thinker=bare)) == 2
+    assert "tokenizer.json" in capsys.readouterr().err and not (tmp_path / "system").exists()
 
 
 def test_an_existing_folder_stays(published, system, capsys):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 from small_speech import CODEC, TALKER, talker_params
 
-from mdmspeech.cli import main
+from mdmspeech.cli import look_for_no_tpu, main
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.interop.release import Part, Release, load_release, save_release
 
@@ -50,6 +51,23 @@ def test_help_explains_and_loads_nothing_heavy(verb):
     assert done.returncode == 0, done.stderr
     assert "usage: mdmspeech" in done.stdout
     assert all(v in done.stdout for v in VERBS) if not verb else "--" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("packages", "device", "chosen"),
+    [({"libtpu"}, None, "cpu"), ({"libtpu"}, "accel0", None), ({"libtpu", "jax_cuda12_plugin"}, None, None), (set(), None, None)],
+)
+def test_a_tpu_is_looked_for_where_there_may_be_one(packages, device, chosen, tmp_path, monkeypatch):
+    for name in ("JAX_PLATFORMS", "TPU_NAME", "TPU_WORKER_ID"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in packages else None)
+    if device:
+        (tmp_path / device).touch()
+    look_for_no_tpu(tmp_path)
+    assert os.environ.get("JAX_PLATFORMS") == chosen
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    look_for_no_tpu(tmp_path)
+    assert os.environ["JAX_PLATFORMS"] == "cuda"
 
 
 def test_an_unknown_verb_is_exit_code_2(capsys):
