@@ -19,6 +19,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import Fixed
 from mdmspeech.inference.mind import Mind, Piece
 from mdmspeech.inference.speech import Speech
+from mdmspeech.inference.speech_stream import SpeechStream
 from mdmspeech.inference.voice import BLOCKS, Manner, Speaker, SpokenSegment
 from mdmspeech.models.talker import TalkerConfig
 
@@ -127,23 +128,17 @@ class StateVoice(Speaker):
         return [spoken[i] for i in range(len(states))]
 
 
-class StateStream:
+class StateStream(SpeechStream):
     """Speaks an answer while the Thinker writes it: `follow` its pieces and `end`; while `ready()`, `step()` returns samples; `result()` when `done`."""
 
     def __init__(self, voice: StateVoice, manner: Manner):
+        super().__init__(voice, manner)
         self._voice, self._engine = voice, voice.engine
-        self._codec = voice.codec_for(manner).stream()
         self._fused = np.zeros((1, TEXTS[-1], self._engine.config.width), np.float32)
         self._count, self._blocks, self._ended = 0, 0, False
         self._room = BLOCKS[0]
         self._state = self._engine.begin(voice.request(manner, [0], min_len=NO_END), self._room)
         self._tokens: list[Tokens] = []
-        self._pieces: list[str] = []
-        self._waves: list[np.ndarray] = []
-        self._ready_at: list[float] = []
-        self.began = time.perf_counter()
-        self.done = False
-        self.seconds = {"talker": 0.0, "codec": 0.0}
 
     def follow(self, piece: Piece) -> None:
         """The next piece of the answer, with its states. UserError: the answer has grown too long."""
@@ -168,23 +163,6 @@ class StateStream:
         enough = self._count >= (self._blocks + 1) * self._engine.config.anchors_per_block
         return not self.done and (self._ended or enough)
 
-    def step(self) -> np.ndarray:
-        """Decodes the next block and returns the samples that are final now (at the end: all that are left)."""
-        if not self.ready():
-            raise RuntimeError("step() without ready()")
-        began = time.perf_counter()
-        tokens, over = self._block() if self._count else (np.zeros(0, np.int32), True)
-        if len(tokens):
-            self._ready_at.append(time.perf_counter() - self.began)
-        talked = time.perf_counter()
-        wave = self._codec.push(tokens)
-        if over:
-            wave, self.done = np.concatenate([wave, self._codec.finish()]), True
-        self.seconds["talker"] += talked - began
-        self.seconds["codec"] += time.perf_counter() - talked
-        self._waves.append(wave)
-        return wave
-
     def result(self) -> Speech:
         """All that was said so far (everything, once `done`)."""
         kept = [
@@ -192,10 +170,10 @@ class StateStream:
         ]
         tokens, steps, confidence = (np.concatenate([np.zeros(0, np.float32), *parts]) for parts in kept)
         segment = SpokenSegment(tokens, steps, confidence, np.zeros(0, np.float32), int(self._state.reason_B[0]))
-        wave = np.concatenate([np.zeros(0, np.float32), *self._waves])
-        total = time.perf_counter() - self.began
-        spoken = [segment] if self._tokens else []
-        return self._voice.joined("".join(self._pieces), (), spoken, wave, dict(self.seconds), total, self._ready_at)
+        return self._so_far((), [segment] if self._tokens else [])
+
+    def _next(self) -> tuple[np.ndarray, bool]:
+        return self._block() if self._count else (np.zeros(0, np.int32), True)
 
     def _block(self) -> tuple[np.ndarray, bool]:
         """(the next block's tokens, whether the speech is over)."""

@@ -198,7 +198,8 @@ class Voice(Speaker):
         waves = self.codec_for(manner).decode([np.concatenate([s.tokens for s in group]) for group in joined])
         total = time.perf_counter() - began
         timeline = {"talker": talker, "codec": total - talker}
-        return [self.speech(*row, timeline, total) for row in zip(texts, read, joined, waves, strict=True)]
+        said = zip(texts, read, joined, waves, strict=True)
+        return [self.joined(text, self.words(stream, spoken), spoken, wave, timeline, total) for text, stream, spoken, wave in said]
 
     def tokens_at(self, symbols: Sequence[np.ndarray], durations: Sequence[np.ndarray], steps: int = 4) -> list[np.ndarray]:
         """Speech tokens int32 [L] of symbols [M] spoken at given durations (speech tokens, float [M]) instead of the Talker's own; L is their sum, rounded up."""
@@ -253,13 +254,7 @@ class Voice(Speaker):
                 spoken[i] = SpokenSegment.of(result, b, durations[i])
         return [spoken[i] for i in range(len(segments))]
 
-    def speech(
-        self, text: str, read: SymbolStream, spoken: Sequence["SpokenSegment"], wave: np.ndarray, timeline: dict, total: float, ready=()
-    ) -> Speech:
-        """Puts the segments of one text together."""
-        return self.joined(text, self._words(read, spoken), spoken, wave, timeline, total, ready)
-
-    def _words(self, read: SymbolStream, spoken: Sequence["SpokenSegment"]) -> tuple[Word, ...]:
+    def words(self, read: SymbolStream, spoken: Sequence["SpokenSegment"]) -> tuple[Word, ...]:
         """When each word is spoken: from the first to the last of its symbols."""
         begin, end, offset = {}, {}, 0.0
         for segment, said in zip(read.segments, spoken, strict=False):

@@ -16,23 +16,19 @@ from mdmspeech.diffusion.state import Reason
 from mdmspeech.inference.engine import Paced, known_length
 from mdmspeech.inference.mind import Piece
 from mdmspeech.inference.speech import Speech
+from mdmspeech.inference.speech_stream import SpeechStream
 from mdmspeech.inference.symbols import SymbolStream
 from mdmspeech.inference.voice import BLOCKS, SYMBOLS, Manner, SpokenSegment, Voice
 
 
-class VoiceStream:
+class VoiceStream(SpeechStream):
     """`feed` text and `end` it; while `ready()`, `step()` returns samples; `result()` when `done`."""
 
     def __init__(self, voice: Voice, manner: Manner):
+        super().__init__(voice, manner)
         self._voice, self._manner = voice, manner
-        self._read, self._codec = SymbolStream(voice.pronounce), voice.codec_for(manner).stream()
+        self._read = SymbolStream(voice.pronounce)
         self._runs: list[_Run] = []
-        self._pieces: list[str] = []
-        self._waves: list[np.ndarray] = []
-        self._ready_at: list[float] = []
-        self.began = time.perf_counter()
-        self.done = False
-        self.seconds = {"talker": 0.0, "codec": 0.0}
 
     def feed(self, piece: str) -> None:
         """More text."""
@@ -59,33 +55,15 @@ class VoiceStream:
         self.seconds["talker"] += time.perf_counter() - began
         return ready or (run is None and self._read.ended)
 
-    def step(self) -> np.ndarray:
-        """Decodes the next block and returns the samples that are final now (at the end: all that are left)."""
-        if not self.ready():
-            raise RuntimeError("step() without ready()")
-        run = self._current()
-        tokens = np.zeros(0, np.int32)
-        began = time.perf_counter()
-        if run is not None:
-            tokens = run.block()
-            if len(tokens):
-                self._ready_at.append(time.perf_counter() - self.began)
-        talked = time.perf_counter()
-        wave = self._codec.push(tokens)
-        if self._current() is None and self._read.ended:
-            wave = np.concatenate([wave, self._codec.finish()])
-            self.done = True
-        self.seconds["talker"] += talked - began
-        self.seconds["codec"] += time.perf_counter() - talked
-        self._waves.append(wave)
-        return wave
-
     def result(self) -> Speech:
         """All that was said so far (everything, once `done`)."""
         spoken = [run.spoken() for run in self._runs]
-        wave = np.concatenate([np.zeros(0, np.float32), *self._waves])
-        total = time.perf_counter() - self.began
-        return self._voice.speech("".join(self._pieces), self._read, spoken, wave, dict(self.seconds), total, self._ready_at)
+        return self._so_far(self._voice.words(self._read, spoken), spoken)
+
+    def _next(self) -> tuple[np.ndarray, bool]:
+        run = self._current()
+        tokens = np.zeros(0, np.int32) if run is None else run.block()
+        return tokens, self._current() is None and self._read.ended
 
     def _current(self) -> "_Run | None":
         """The segment being spoken; None if all segments there are have been spoken."""
