@@ -28,7 +28,7 @@ from mdmspeech.text.prompts import SYSTEM
 PARTS, TOKEN_SECONDS, BLOCK, SEED = ("open", "answers"), 0.04, 16, 0
 ROWS, LENGTH, SYMBOLS, TEXT = 16, 256, 160, 256  # of the compact Talker; symbols and text of packed rows
 JOINED_SYMBOLS = 224
-STAGE_ONE = dict(batch=8, frames=3000, length=768, num_mels=80)
+STAGE_ONE = dict(batch=4, frames=3260, length=768, num_mels=80)  # of experiments/thinker_compact.py
 STRETCHES, SECONDS = 5, 3.0
 
 

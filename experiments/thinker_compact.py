@@ -13,7 +13,7 @@ from mdmspeech.models.thinker import SMOLLM2_135M
 def get_config(argument: str = ""):
     config = large.thinker_stage(SMOLLM2_135M, WHISPER_BASE)
     config.weights.update(encoder="whisper-base", thinker="smollm2-135m-instruct", tokenizer="smollm2-135m-instruct")
-    config.data.update(batch=4, length=768, frames=3000, threads=1)
+    config.data.update(batch=4, length=768, frames=3260, threads=1)
     config.train.dtype = "float32"
     config.train.remat = "none"
     return local.switch(config, argument)

@@ -30,6 +30,10 @@ class PackedBatches:
         """See `PackPlan.statistics`."""
         return self.plan.statistics(windows)
 
+    def about(self) -> list[str]:
+        """See `PackPlan.about`."""
+        return self.plan.about()
+
     def get_state(self) -> dict[str, Any]:
         """The position after the last batch handed out, for JSON; the same on every host."""
         batch = self._batches.get_state()["next_index"]

@@ -8,26 +8,24 @@ record nor a row is lost at the end of a window. Every host plans the same globa
 import bisect
 import dataclasses
 import functools
-import itertools
+import math
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 
+from mdmspeech.data.bin_packing import VERSION, pack
 from mdmspeech.data.mixing import Mixture
 from mdmspeech.data.sharding import Shard, host_rows
 from mdmspeech.errors import UserError
 
 WINDOW = 16_384  # draws that are packed together; more do not pack better
 _LEAST_WINDOW = 2048  # a smaller corpus is packed several passes at a time: a handful of records leaves gaps
-_CANDIDATES = 16  # records looked at for one place in a row
-_GROUP, _OPEN_ROWS = 2048, 256  # records that are packed by best fit together, rows looked at for one of them
-_COMBINATIONS = 200  # tried to close a row
-_CLOSING = 4.0  # mean records: room at which a row is closed
 ENDLESS = 2**40  # batches
+MUCH = 0.03  # padding
 
 
 class Draw(NamedTuple):
@@ -36,145 +34,6 @@ class Draw(NamedTuple):
     source: str
     record: int
     position: int
-
-
-def pack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
-    """The record numbers of each row. Every size is within its capacity (the caller's duty); every record is in exactly one row.
-
-    Two heuristics, and the one with fewer rows: the first is nearly perfect where one capacity decides, the second better where several do.
-    """
-    groups = range(0, len(sizes_NC), _GROUP)
-    best_fit = [[g + i for i in row] for g in groups for row in _by_best_fit(sizes_NC[g : g + _GROUP], capacities)]
-    return min(_by_least_slack(sizes_NC, capacities), best_fit, key=len)
-
-
-def _by_least_slack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
-    """A row begins with the longest record that is left, goes on in the given order while there is much room, and closes with the few records that fill the
-    rest best (bin packing by minimum slack, Gupta & Ho 1999). Long and short records so share rows, and equal sums are found where they exist."""
-    tightest = _tightest(sizes_NC, capacities)
-    pool = _Pool(sizes_NC, tightest)
-    mean = sizes_NC[:, tightest].mean()
-    rows = []
-    while pool.sizes:
-        room = list(capacities)
-        row = [pool.take(pool.largest(), room)]
-        while room[tightest] > _CLOSING * mean and (found := pool.next_in_order(room)) is not None:
-            row.append(pool.take(found, room))
-        refused: set[int] = set()  # sizes of which no record keeps the other capacities
-        while combination := _closest(room[tightest], pool.sizes, pool.counts, refused):
-            for size in combination:
-                found = pool.of_size(size, room)
-                if found is None:
-                    refused.add(size)
-                else:
-                    row.append(pool.take(found, room))
-        rows.append(row)
-    return rows
-
-
-def _by_best_fit(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
-    """Best-fit-decreasing: each record, by its largest share of a capacity, into the fullest row that still takes it."""
-    tightest = _tightest(sizes_NC, capacities)
-    others = [c for c in range(len(capacities)) if c != tightest]
-    order = np.argsort(-(sizes_NC / np.asarray(capacities)).max(axis=1), kind="stable").tolist()
-    sizes = sizes_NC.tolist()
-    rows: list[list[int]] = []
-    left: list[list[int]] = []  # what is left of each row's capacities
-    by_room: list[tuple[int, int]] = []  # (left of the tightest capacity, row), ascending
-    for i in order:
-        size = sizes[i]
-        at = bisect.bisect_left(by_room, (size[tightest], -1))
-        for k in range(at, min(at + _OPEN_ROWS, len(by_room))):
-            row = by_room[k][1]
-            if all(left[row][c] >= size[c] for c in others):
-                del by_room[k]
-                break
-        else:
-            row = len(rows)
-            rows.append([])
-            left.append(list(capacities))
-        rows[row].append(i)
-        left[row] = [room - s for room, s in zip(left[row], size, strict=True)]
-        if left[row][tightest]:
-            bisect.insort(by_room, (left[row][tightest], row))
-    return rows
-
-
-def _tightest(sizes_NC: np.ndarray, capacities: Sequence[int]) -> int:
-    return int((sizes_NC / np.asarray(capacities)).sum(axis=0).argmax())
-
-
-class _Pool:
-    """The records that are in no row yet, by their size in the tightest capacity. sizes: which sizes there are, ascending; counts: records of each."""
-
-    def __init__(self, sizes_NC: np.ndarray, tightest: int):
-        self._records, self._tightest = sizes_NC.tolist(), tightest
-        self._others = [c for c in range(sizes_NC.shape[1]) if c != tightest]
-        self._left = [True] * len(self._records)
-        self._next = 0
-        self._of_size: dict[int, list[int]] = {}
-        for i, record in enumerate(self._records):
-            self._of_size.setdefault(record[tightest], []).append(i)
-        self.sizes = sorted(self._of_size)
-        self.counts = {size: len(records) for size, records in self._of_size.items()}
-
-    def take(self, i: int, room: list[int]) -> int:
-        """Takes record i out, and its sizes off `room`."""
-        size = self._records[i][self._tightest]
-        self._left[i] = False
-        self.counts[size] -= 1
-        if not self.counts[size]:
-            self.sizes.remove(size)
-        for c, s in enumerate(self._records[i]):
-            room[c] -= s
-        return i
-
-    def largest(self) -> int:
-        """A record of the largest size."""
-        return next(i for i in self._alive(self.sizes[-1]))
-
-    def next_in_order(self, room: list[int]) -> int | None:
-        """The first of the next few records that fits."""
-        while self._next < len(self._left) and not self._left[self._next]:
-            self._next += 1
-        near = range(self._next, min(self._next + _CANDIDATES, len(self._left)))
-        return next((i for i in near if self._left[i] and all(s <= r for s, r in zip(self._records[i], room, strict=True))), None)
-
-    def of_size(self, size: int, room: list[int]) -> int | None:
-        """A record of this size that fits in every other respect too; only a few are tried."""
-        tried = itertools.islice(self._alive(size), _CANDIDATES)
-        return next((i for i in tried if all(self._records[i][c] <= room[c] for c in (self._tightest, *self._others))), None)
-
-    def _alive(self, size: int) -> Iterator[int]:
-        records = self._of_size[size]
-        while records and not self._left[records[-1]]:
-            records.pop()
-        return (i for i in reversed(records) if self._left[i])
-
-
-def _closest(room: int, sizes: list[int], counts: Mapping[int, int], refused: set[int]) -> list[int]:
-    """Sizes (of which there are so many records) whose sum comes closest to `room` from below, among the first combinations tried; [] if none fits."""
-    best, least, left_to_try = [], room, _COMBINATIONS
-
-    def search(rest: int, top: int, chosen: list[int]) -> bool:
-        """Whether to stop. Sizes in `chosen` descend; those before index `top` may follow."""
-        nonlocal best, least, left_to_try
-        for k in range(min(top, bisect.bisect_right(sizes, rest)) - 1, -1, -1):
-            size = sizes[k]
-            if size in refused or chosen.count(size) >= counts[size]:
-                continue
-            left_to_try -= 1
-            if rest - size < least:
-                best, least = [*chosen, size], rest - size
-            if not least or left_to_try <= 0:
-                return True
-            if search(rest - size, k + 1, [*chosen, size]):
-                return True
-        return False
-
-    if room >= (sizes[0] if sizes else room + 1):
-        search(room, len(sizes), [])
-    return best
 
 
 @dataclasses.dataclass(frozen=True)
@@ -283,7 +142,7 @@ class PackPlan:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Digest of everything the batches follow from, the seed and the host excepted."""
-        settings = (self.mixture.names, self.mixture.counts.tolist(), self.capacities, self.window)
+        settings = (VERSION, self.mixture.names, self.mixture.counts.tolist(), self.capacities, self.window)
         digest = zlib.crc32(repr(settings).encode())
         for name in self.mixture.names:
             digest = zlib.crc32(np.ascontiguousarray(self._sizes[name]).tobytes(), digest)
@@ -312,6 +171,17 @@ class PackPlan:
             dict(self.too_long),
             self.mixture.passes(records),
         )
+
+    def about(self) -> list[str]:
+        """Lines for the user: how much of the rows is padding, and if that is much, sizes of rows that would have less."""
+        sizes_WC = self._sizes_of(*self._drawn(0))
+        padding = _padding(sizes_WC, len(self._rows(0)), self.capacities)
+        lines = [f"packed rows: {_describe(self.capacities)}; padding {_percent(padding)}"]
+        better = better_capacities(sizes_WC, self.capacities) if max(padding.values()) > MUCH else None
+        if better:
+            capacities, padding = better
+            lines.append(f"rows of {_describe(capacities)} would have {_percent(padding)} padding on these records")
+        return lines
 
     def _keep(self, name: str, sizes_NC: np.ndarray, usable_N: np.ndarray, say: Callable[[str], None]) -> None:
         fits_NC = sizes_NC <= np.array(list(self.capacities.values()))
@@ -360,6 +230,52 @@ class PackPlan:
             rng.shuffle(row)  # or the longest would always come first
         offset = window * self.window
         return [[offset + i for i in rows[r]] for r in rng.permutation(len(rows))]
+
+
+def better_capacities(sizes_NC: np.ndarray, capacities: Mapping[str, int]) -> tuple[dict[str, int], dict[str, float]] | None:
+    """(capacities, their padding shares) whose worst padding is at least a point below that of those given; None if none of those tried is.
+
+    Tried are the wasteful one smaller and each other one larger, in steps that keep their divisors (blocks, tiles, whole vectors).
+    """
+    sizes_NC = sizes_NC[:_LEAST_WINDOW]
+
+    def padding(of: Mapping[str, int]) -> dict[str, float]:
+        return _padding(sizes_NC, len(pack(sizes_NC, list(of.values()))), of)
+
+    now = padding(capacities)
+    worst = max(now, key=lambda field: now[field])
+    longest = dict(zip(capacities, sizes_NC.max(axis=0).tolist(), strict=True))
+    tried = []
+    for field, size in capacities.items():
+        step, right = _step(size), size * (1 - now[worst]) if field == worst else size * (1 - now[field]) / (1 - now[worst])
+        for k in (0, 1, 2):
+            other = (int(right / step) + k) * step
+            if other != size and other >= longest[field]:
+                tried.append({**capacities, field: other})
+    found = [(of, padding(of)) for of in tried]
+    best = min(found, key=lambda one: max(one[1].values()), default=None)
+    return best if best and max(best[1].values()) < now[worst] - 0.01 else None
+
+
+def _step(size: int) -> int:
+    """The twos and the five that a size is a multiple of, as long as that is fine enough."""
+    step = math.gcd(size, 640)
+    while step % 2 == 0 and step > size / 8:
+        step //= 2
+    return step
+
+
+def _padding(sizes_NC: np.ndarray, rows: int, capacities: Mapping[str, int]) -> dict[str, float]:
+    used = sizes_NC.sum(axis=0).tolist()
+    return {field: 1 - n / (rows * size) for n, (field, size) in zip(used, capacities.items(), strict=True)}
+
+
+def _describe(capacities: Mapping[str, int]) -> str:
+    return " and ".join(f"{size} {field}" for field, size in capacities.items())
+
+
+def _percent(shares: Mapping[str, float]) -> str:
+    return " and ".join(f"{share:.1%}" for share in shares.values())
 
 
 def _naive_padding(sizes_NC: np.ndarray, batch: int) -> np.ndarray:

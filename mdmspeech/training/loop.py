@@ -146,6 +146,9 @@ class _Run:
         count = sum(x.size for x in jax.tree.leaves(shapes))
         origin = f"resumed at step {self.first}" if resumed else "new run"
         self.progress.say(f"{task.name}: {count:,} parameters, {meshes.describe(mesh)}, {origin}, in {workdir}")
+        if self.lead and hasattr(self.data, "about"):
+            for line in self.data.about():
+                self.progress.say(line)
 
     def go(self) -> TrainState:
         """The loop; always leaves saved checkpoints on disk and threads ended."""
@@ -252,11 +255,11 @@ class _Run:
             parts = ", ".join(f"{k} {v:g}" for k, v in values.items())
             records = f"records {', '.join(fed.ids[:32])}" if fed.ids else 'records unknown (give batches an "id")'
             raise NonFiniteError(f"{self.task.name}: not finite at step {step} ({parts}); {records}; the last checkpoint is good")
-        self.window.append(values)
+        self.window.append(values | fed.padding)
         # The first number after a restart is shown, but is no line of its own: the files are those of a run without one.
         written = step % self.train.log_every == 0 or step == 1
         if written or step == self.first + 1:
-            means = {name: sum(v[name] for v in self.window) / len(self.window) for name in values} | {"lr": values["lr"]}
+            means = _means(self.window) | {"lr": values["lr"]}
             since, shares = self.step.window()
             rates = self.progress.report(step, {k: v for k, v in means.items() if k != "lr"} | shares, since, self._elapsed())
             if written and self.writer:
@@ -314,6 +317,12 @@ class _Run:
             scores = self.scores[1] if self.scores[0] == step else {}
             self.checkpoints.save(self.state, self.data_state, self._elapsed(), list(self.window), scores)
             self.ledger.saved(step)
+
+
+def _means(window: list[dict[str, float]]) -> dict[str, float]:
+    """Of the numbers that all have: a window saved by an older version may lack some."""
+    names = [name for name in window[-1] if all(name in values for values in window)]
+    return {name: sum(values[name] for values in window) / len(window) for name in names}
 
 
 class _Silence(io.StringIO):

@@ -6,7 +6,7 @@ from typing import TextIO
 from tqdm import tqdm
 
 # Shares, shown in percent and with a name people understand; all else of a report is a plain number.
-_SHARES = {"mfu": "MFU", "data_wait": "data wait", "host": "host", "goodput": "goodput", "padding": "padding"}
+_SHARES = {"mfu": "MFU", "data_wait": "data wait", "host": "host", "goodput": "goodput"}
 
 
 class Progress:
@@ -66,7 +66,8 @@ class Progress:
 
 
 def _show(name: str, value: float) -> str:
-    return f"{_SHARES[name]} {100 * value:.3g} %" if name in _SHARES else f"{name} {value:.4g}"
+    share = name.replace("_", " of ") if name.startswith("padding") else _SHARES.get(name)
+    return f"{share} {100 * value:.3g} %" if share else f"{name} {value:.4g}"
 
 
 def clock(seconds: float) -> str:

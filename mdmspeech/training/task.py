@@ -22,7 +22,8 @@ Weight = float | Callable[[jax.Array], jax.Array]  # a constant, or a schedule: 
 
 
 class BatchIterator(Protocol):
-    """Batches in a fixed order whose position can be saved: Grain's iterators are such, a small class of yours can be."""
+    """Batches in a fixed order whose position can be saved: Grain's iterators are such, a small class of yours can be. One with `about()` -> lines has
+    them shown when a run begins. Arrays named `segment`, `valid` or ending so are 0 on padding, whose share the log shows."""
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]: ...
 
