@@ -99,33 +99,30 @@ def run(args: argparse.Namespace) -> None:
 
 def _codec(source: str, voice: str | None) -> dict[str, Any]:
     """The codec, and the voice it speaks in if its family has voices."""
-    from mdmspeech.cli.release import is_run, part_of_run
+    from mdmspeech.cli.release import codec_parts, is_run
     from mdmspeech.interop.cosyvoice2 import find_file, load_cosyvoice2
-    from mdmspeech.interop.release import Part, Release, load_release
+    from mdmspeech.interop.release import Part, Release
     from mdmspeech.interop.voice_file import with_voice
 
-    if is_run(source):
-        parts = {"codec": part_of_run(source, "codec")}
-    elif find_file(source, "flow") is not None:
+    if not is_run(source) and find_file(source, "flow") is not None:
         parts = {"codec": Part("cosyvoice2_codec", *load_cosyvoice2(source))}
+    elif is_run(source) or Path(source).is_dir() or source.isidentifier():
+        parts = codec_parts(source)
     else:
-        if not (Path(source).is_dir() or source.isidentifier()):
-            raise UserError(
-                f"no codec at {source}: give a CosyVoice2 folder (with flow.pt, hift.pt, speech_tokenizer_v2.onnx), a release or a run"
-            )
-        release = load_release(source)
-        parts = {"codec": release.part("codec")} | {name: part for name, part in release.parts.items() if name == "voice"}
+        raise UserError(
+            f"no codec at {source}: give a CosyVoice2 folder (with flow.pt, hift.pt, speech_tokenizer_v2.onnx), a release or a run"
+        )
     return with_voice(Release(source, parts), voice).parts if voice else parts
 
 
 def _part(source: str, name: str) -> Any:
     """A part of a training run or of a release."""
     from mdmspeech.cli.release import is_run, part_of_run
-    from mdmspeech.interop.release import load_release
+    from mdmspeech.interop.release import load_part
 
     if not (Path(source).expanduser().is_dir() or source.isidentifier()):
         raise UserError(f"no {name} at {source}: give 'random', a training run or a release")
-    return part_of_run(source, name) if is_run(source) else load_release(source).part(name)
+    return part_of_run(source, name) if is_run(source) else load_part(source, name)
 
 
 def _merged(source: str, thinker: str, dtype: str) -> Any:

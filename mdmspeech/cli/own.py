@@ -37,14 +37,14 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
 def make_aligner():
     """The function that aligns recordings, from shipped parts."""
     from mdmspeech.data.align import pause_symbols
-    from mdmspeech.interop.release import load_release
+    from mdmspeech.interop.release import load_part
     from mdmspeech.interop.sources import load_speech_encoder
     from mdmspeech.text.pronounce import pronouncer
     from mdmspeech.training import alignment
 
     encoder = load_speech_encoder()
-    reader: Any = load_release(ALIGNER).part("aligner")
-    talker: Any = load_release(BASE).part("talker")
+    reader: Any = load_part(ALIGNER, "aligner")
+    talker: Any = load_part(BASE, "talker")
     pauses = pause_symbols(pronouncer().symbols)
     return alignment.make_aligner((encoder.config, encoder.params), (reader.config, reader.params), (talker.config, talker.params), pauses)
 
@@ -55,7 +55,7 @@ def make_speaker():
     from mdmspeech.inference.voice import Voice
     from mdmspeech.interop.release import load_release
 
-    release = load_release(BASE)
+    release = load_release(BASE, only=("codec", "talker"))
     codec: Any = release.part("codec")
     talker: Any = release.part("talker")
     return Voice(talker.config, talker.params, CompactCodec(codec.config, codec.params), silence=release.silence).tokens_at

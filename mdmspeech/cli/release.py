@@ -109,18 +109,26 @@ def _mixed(part, config):
 
 def codec_part(source: str):
     """The codec of a training run's workdir or of a release."""
+    from mdmspeech.interop.release import load_part
+
+    return part_of_run(source, "codec") if is_run(source) else load_part(source, "codec")
+
+
+def codec_parts(source: str) -> dict[str, Any]:
+    """The same with the voice it speaks in, if the release has one."""
     from mdmspeech.interop.release import load_release
 
-    return part_of_run(source, "codec") if is_run(source) else load_release(source).part("codec")
+    voice = {} if is_run(source) else load_release(source, only=("voice",)).parts
+    return {"codec": codec_part(source), **voice}
 
 
 def open_codec(source: str) -> tuple[Any, str]:
     """The codec of a run, of a release or of a system folder, ready to be used, and what its tokens are known by."""
     from mdmspeech.data.tokens import fingerprint
     from mdmspeech.inference import opening
-    from mdmspeech.interop.release import Release, load_release
+    from mdmspeech.interop.release import Release
 
-    release = Release("run", {"codec": part_of_run(source, "codec")}) if is_run(source) else load_release(source)
+    release = Release("codec", codec_parts(source))
     return opening.open_codec(release), fingerprint(release.part("codec").params)
 
 

@@ -61,13 +61,13 @@ def _tokenizer(source: str):
     from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
     from mdmspeech.interop.cosyvoice2 import FILES, PUBLISHED, find_file
     from mdmspeech.interop.cosyvoice2_tokenizer import load_s3_tokenizer
-    from mdmspeech.interop.release import CONFIG, load_release
+    from mdmspeech.interop.release import CONFIG, load_part
 
     if path := find_file(source, "tokenizer"):
         return load_s3_tokenizer(path)
     if not (Path(source) / CONFIG).is_file():
         raise UserError(f"{source} has no {FILES['tokenizer'][0]} and is no model folder; give the folder of {PUBLISHED}")
-    part = load_release(source).part("codec")
+    part = load_part(source, "codec")
     if not isinstance(part.config, CosyVoice2Config):
         raise UserError(
             f"the model {source} has a codec of kind {part.kind}, which has one voice of its own; give one with CosyVoice2's codec"

@@ -7,8 +7,8 @@ from typing import Any
 import jax
 
 from mdmspeech.errors import UserError
+from mdmspeech.interop import release as releases
 from mdmspeech.interop import sources
-from mdmspeech.interop.release import load_release
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -50,7 +50,7 @@ def load_tokenizer(path: str) -> ChatTokenizer:
 
 def load_part(release: str, part: str) -> dict[str, Any]:
     """Parameters of a part of a release ("compact", or a folder), to go on training from."""
-    return load_release(release).part(part).params
+    return releases.load_part(release, part).params
 
 
 def _places(like: Any) -> dict[str, Any]:

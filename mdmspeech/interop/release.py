@@ -100,8 +100,7 @@ class Release:
 
     def part(self, name: str) -> Part:
         """A part by name, or a UserError that says which there are."""
-        if name not in self.parts:
-            raise UserError(f"release {self.name!r} has no {name}; it has {', '.join(self.parts) or 'nothing'}")
+        _require(name, self.parts, self.name)
         return self.parts[name]
 
 
@@ -118,6 +117,11 @@ class About:
     parts: dict[str, tuple[str, Config]]
     thinker: str
     encoder: str
+
+
+def _require(name: str, parts: Collection[str], release: str) -> None:
+    if name not in parts:
+        raise UserError(f"release {release!r} has no {name}; it has {', '.join(parts) or 'nothing'}")
 
 
 def _codec_shapes(config: CompactCodecConfig):
@@ -202,8 +206,11 @@ def save_release(
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 
-def load_release(name_or_path: str | os.PathLike) -> Release:
+def load_release(name_or_path: str | os.PathLike, only: Collection[str] = ()) -> Release:
     """Opens a release: the name of one shipped in the package ("compact"), or a folder.
+
+    Args:
+      only: names of the parts to read, those of them that it has; () reads all.
 
     Raises:
       UserError: no such release; another format or version; a file that is missing, truncated or altered; tensors that do not fit the config.
@@ -211,10 +218,18 @@ def load_release(name_or_path: str | os.PathLike) -> Release:
     about = read_about(name_or_path)
     raw = about.raw
     with _complete(about.folder):
-        parts = {name: _load_part(about.folder, name, entry, *about.parts[name]) for name, entry in raw["parts"].items()}
+        wanted = [name for name in about.parts if not only or name in only]
+        parts = {name: _read_part(about.folder, raw["parts"][name], *about.parts[name]) for name in wanted}
         examples = tuple((str(asked), str(answered)) for asked, answered in raw["examples"])
         silence = tuple(int(i) for i in raw["silence"])
         return Release(str(raw["name"]), parts, about.thinker, about.encoder, str(raw["system"]), examples, silence)
+
+
+def load_part(name_or_path: str | os.PathLike, name: str) -> Part:
+    """One part; the others are not read. Raises UserError as `load_release`, or naming the parts there are."""
+    about = read_about(name_or_path)
+    _require(name, about.parts, str(about.raw.get("name")))
+    return load_release(name_or_path, only=(name,)).part(name)
 
 
 def read_about(name_or_path: str | os.PathLike) -> About:
@@ -286,7 +301,7 @@ def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
     return cls(**values | {key: _sizes(kind, values[key], f"{where}: {key}") for key, kind in parts.items()})
 
 
-def _load_part(folder: Path, name: str, entry: Mapping[str, Any], kind: str, config: Config) -> Part:
+def _read_part(folder: Path, entry: Mapping[str, Any], kind: str, config: Config) -> Part:
     path = folder / str(entry["file"])
     if path.parent != folder or not path.is_file():
         raise UserError(f"{path} is missing; fetch the release again")

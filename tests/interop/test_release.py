@@ -14,7 +14,7 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 from mdmspeech.interop import release as releases
-from mdmspeech.interop.release import Part, Release, StackConfig, load_release, save_release
+from mdmspeech.interop.release import Part, Release, StackConfig, load_part, load_release, save_release
 from mdmspeech.models import talker
 
 CODEC = CompactCodecConfig(
@@ -66,6 +66,17 @@ def test_opens_as_written(release, folder):
         for path, value in saved.items():
             assert loaded[path].dtype == np.float32
             np.testing.assert_array_equal(loaded[path], np.asarray(value).astype(np.float16).astype(np.float32))
+
+
+def test_one_part_is_read_and_no_other(release, folder):
+    (folder / "codec.safetensors").write_bytes(b"damaged")
+    whole = dataclasses.asdict(release.parts["talker"].config)
+    assert dataclasses.asdict(load_part(folder, "talker").config) == whole
+    assert load_release(folder, only=("talker", "voice")).parts.keys() == {"talker"}
+    with pytest.raises(UserError, match="has no voice; it has codec, "):
+        load_part(folder, "voice")
+    with pytest.raises(UserError, match=r"codec\.safetensors"):
+        load_part(folder, "codec")
 
 
 def test_a_part_in_8_bits(release, tmp_path):
