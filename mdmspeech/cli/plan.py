@@ -26,6 +26,9 @@ def add(verbs) -> None:
     )
     parser.add_argument("--what", default="train", metavar="WHAT", help="train (one step; default) or decode (one block of the Talker)")
     parser.add_argument("--sweep", action="store_true", help="try meshes and name the best that fits with 10%% to spare")
+    parser.add_argument(
+        "--quick", action="store_true", help="compile with little effort: a third of the time, memory and HBM traffic are upper bounds"
+    )
     parser.add_argument("--tries", type=int, default=6, metavar="N", help="meshes to compile in a sweep (default 6)")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, for example train.remat=full"
@@ -39,7 +42,9 @@ def add(verbs) -> None:
         metavar="STEM",
         help="with --list: finished plans are kept in STEM.jsonl, tables and a picture are STEM.md and STEM.png",
     )
-    parser.add_argument("--stale", action="store_true", help="with --list: also take kept plans that other versions of the code made")
+    parser.add_argument(
+        "--fresh", action="store_true", help="with --list: make those plans again that other versions of the code have made"
+    )
     parser.set_defaults(run=run)
 
 
@@ -47,6 +52,8 @@ def run(args: argparse.Namespace) -> int:
     """Does it; exit code 1 if nothing fits."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # compiling needs no device, and must not take one from a training run
     if args.list:
+        if args.quick:
+            raise UserError("--quick is for plans of your own; the tables of a list are made with full effort")
         return _list(args)
     if not args.config or not args.topology:
         raise UserError("give --config FILE and --topology NAME (or --list FILE)")
@@ -56,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
 
     topology, planned = parse(args.topology), _planned(args.config, args.set, args.what, args.system)
     if args.sweep:
-        made, left_out = planned.try_meshes(topology, lambda sizes: args.rows or planned.rows(), args.tries)
+        made, left_out = planned.try_meshes(topology, lambda sizes: args.rows or planned.rows(), args.tries, args.quick)
         for sizes, why in left_out:
             print(f"left out data={sizes['data']} fsdp={sizes['fsdp']} tensor={sizes['tensor']}: {why}", file=sys.stderr)
         plans = []
@@ -69,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
         print(report.table(plans, best), end="\n\n")
         shown = best or min(plans, key=lambda plan: plan.needed)
     else:
-        shown = planned.plan(topology, configs.mesh_sizes(planned.config, topology.chips, args.mesh or ""), args.rows)
+        shown = planned.plan(topology, configs.mesh_sizes(planned.config, topology.chips, args.mesh or ""), args.rows, args.quick)
         plans = [shown]
     print(report.text(shown))
     if args.json:
@@ -82,7 +89,7 @@ def _list(args: argparse.Namespace) -> int:
     from mdmspeech.planning import tables
     from mdmspeech.planning.topology import parse
 
-    cache, code = tables.Cache(Path(args.out + ".jsonl")), "" if args.stale else tables.code_digest()
+    cache, code = tables.Cache(Path(args.out + ".jsonl")), tables.code_digest()
     jobs = []
     for entry in load_config(args.list):
         planned = _Lazy(entry)
@@ -92,7 +99,8 @@ def _list(args: argparse.Namespace) -> int:
             jobs.append((rank, (key, f"{planned.name} on {topology.slice_name}", make)))
     # The first slice of every configuration, then the second of every, ...: what is stopped early has something of everything.
     in_turn = [job for _, job in sorted(jobs, key=lambda item: item[0])]
-    tables.run(in_turn, cache, code, done=lambda plans, refused, missing: tables.write(plans, refused, missing, Path(args.out)))
+    done = lambda plans, refused, missing, older: tables.write(plans, refused, missing, older, Path(args.out))
+    tables.run(in_turn, cache, code, args.fresh, done=done)
     print(f"wrote {args.out}.jsonl, .md and .png")
     return 0
 

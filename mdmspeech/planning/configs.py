@@ -41,23 +41,23 @@ class Planned:
         """Of the configuration's global batch; for decoding one utterance."""
         return next(iter(self.task.batch_spec().values())).shape[0] if self.task else 1
 
-    def plan(self, topology: Topology, sizes: dict[str, int], rows: int = 0) -> Plan:
-        """rows: of the global batch (or decoded together); 0 takes the configuration's."""
+    def plan(self, topology: Topology, sizes: dict[str, int], rows: int = 0, quick: bool = False) -> Plan:
+        """rows: of the global batch (or decoded together); 0 takes the configuration's. quick: see `make_plan`."""
         train = self.config.train
         settings = {"remat": train.remat, "dtype": train.dtype, "accum": train.accum} if self.task else {}
-        plan = make_plan(self.name, self.what, topology, sizes, lambda mesh: self._program(mesh, rows or self.rows()), settings)
+        plan = make_plan(self.name, self.what, topology, sizes, lambda mesh: self._program(mesh, rows or self.rows()), settings, quick)
         jax.clear_caches()  # of the traced program: a long list of plans would fill the memory
         return plan
 
     def try_meshes(
-        self, topology: Topology, rows_of: Callable[[dict[str, int]], int], tries: int
+        self, topology: Topology, rows_of: Callable[[dict[str, int]], int], tries: int, quick: bool = False
     ) -> tuple[Iterator[Plan], list[tuple[dict[str, int], str]]]:
         """(plans of the most promising meshes as they are made, meshes left out and why). rows_of: rows of the global batch on a mesh."""
         fixed = {rows_of({"data": n, "fsdp": 1, "tensor": 1}) for n in (1, topology.chips)}
         rows = fixed.pop() if len(fixed) == 1 else 0
         accum = self.config.train.accum if self.task else 1
         meshes, left_out = candidates(topology, rows, accum, self._state)
-        return sweep(meshes, lambda sizes: self.plan(topology, sizes, rows_of(sizes)), tries), left_out
+        return sweep(meshes, lambda sizes: self.plan(topology, sizes, rows_of(sizes), quick), tries), left_out
 
     def _program(self, mesh: Mesh, rows: int) -> Program:
         if self.task:

@@ -9,6 +9,8 @@ from mdmspeech.planning.units import amount, duration, size
 
 COLUMNS = ("configuration", "slice", "chips", "mesh", "batch", "memory/chip", "of", "fits", "step", "limit", "MFU bound", "units/s")
 
+QUICK = "compiled with little effort: memory some percent above, HBM traffic up to twice that of the program as it would run"
+
 
 def text(plan: Plan) -> str:
     """One plan on a page."""
@@ -22,6 +24,7 @@ def text(plan: Plan) -> str:
     lines = [
         f"{plan.name} ({plan.what}) on {plan.topology} = {plan.slice_name}, {plan.chips} chips, mesh {describe(plan.mesh)}: {verdict}",
         f"one call: {plan.rows} rows, {plan.units:,} {plan.unit}; traced in {plan.seconds['trace']:.0f} s, compiled in {plan.seconds['compile']:.0f} s",
+        *([QUICK] if plan.quick else []),
         "",
         f"memory of a chip   {size(plan.needed)} of {size(plan.available)}" + ("" if plan.compiled else " at least"),
         *(f"  {name:16} {size(number):>10}" for name, number in plan.memory.items() if number),

@@ -1,7 +1,8 @@
 """`make plan`: a list of configurations on a list of slices, each compiled once and kept, then written down as tables and a picture.
 
 A compile takes from seconds to minutes; every finished one is a line of a cache file, found again by what decides it: the configuration, the slice, the
-mesh, the batch, the versions, and the code of the package (without comments). A run that was killed goes on where it was.
+batch and the versions. With it stands a digest of the package's code (without comments): the page tells how many plans other code has made. A run that was
+killed goes on where it was.
 """
 
 import ast
@@ -58,6 +59,10 @@ class Cache:
         made, plan = self._made.get(key, ("", None))
         return plan if not code or made == code else None
 
+    def made_by(self, key: str) -> str:
+        """The code that made it, "" if there is none."""
+        return self._made.get(key, ("", ""))[0]
+
     def put(self, key: str, plan: Plan | str, code: str = "") -> None:
         self._made[key] = code, plan
         self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -89,26 +94,33 @@ def code_digest() -> str:
 def run(
     jobs: Iterable[tuple[str, str, Callable[[], Plan]]],
     cache: Cache,
-    code: str = "",
+    code: str,
+    fresh: bool = False,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
-    done: Callable[[list[Plan], list[str], int], None] = lambda plans, refused, missing: None,
+    done: Callable[[list[Plan], list[str], int, int], None] = lambda plans, refused, missing, older: None,
 ) -> None:
-    """Does the jobs (key, label, how to make the plan) that the cache lacks. code: see `Cache.get`.
+    """Does the jobs (key, label, how to make the plan) that the cache lacks.
 
-    done: told the plans, the refusals and how many plans are missing: at the start, and after each plan.
+    Args:
+      code: digest of the code that runs. fresh: make those anew that other code has made.
+      done: told the plans, the refusals, how many plans are missing and how many other code has made: at the start, and after each plan.
     """
     jobs = list(jobs)
-    known = {key: cache.get(key, code) for key, _, _ in jobs}
+    known = {key: cache.get(key, code if fresh else "") for key, _, _ in jobs}
 
     def tell() -> int:
         plans = [plan for plan in known.values() if isinstance(plan, Plan)]
         refused = [f"{label}: {known[key]}" for key, label, _ in jobs if isinstance(known[key], str)]
         missing = sum(plan is None for plan in known.values())
-        done(plans, refused, missing)
+        done(plans, refused, missing, older())
         return missing
 
+    def older() -> int:
+        return sum(found is not None and cache.made_by(key) != code for key, found in known.items())
+
     missing = tell()
-    say(f"{len(jobs)} plans, {len(jobs) - missing} of them kept from before")
+    kept = f"{len(jobs)} plans, {len(jobs) - missing} of them kept from before"
+    say(kept + (f", {older()} of these made by other code (--fresh makes them again)" if older() else ""))
     began, made = time.monotonic(), 0
     for key, label, make in jobs:
         if known[key] is not None:
@@ -119,15 +131,15 @@ def run(
         except UserError as error:
             plan = str(error)
         known[key] = plan
-        cache.put(key, plan, code or code_digest())
+        cache.put(key, plan, code)
         made += 1
         left = tell()
         verdict = plan if isinstance(plan, str) else report.table([plan]).splitlines()[1]
         say(f"{made}/{missing}  {label}: {verdict}  left {clock((time.monotonic() - began) / made * left)}")
 
 
-def write(plans: list[Plan], refused: list[str], missing: int, out: Path) -> None:
-    """`out`.md and `out`.png. missing: plans of the list that are still to be made."""
+def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: Path) -> None:
+    """`out`.md and `out`.png. missing: plans of the list that are still to be made. older: plans that other code has made."""
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
     training = [plan for plan in plans if plan.what == "train"]
@@ -141,6 +153,9 @@ def write(plans: list[Plan], refused: list[str], missing: int, out: Path) -> Non
         "times are estimates from the counts of the compiled program, and were measured on no TPU. The batch a data-parallel device is the same on all slices.",
         "mesh: data/fsdp/tensor. fits: yes = with 10% of the memory free, tight = compiles with less, no = out of memory. Ranges: no overlap - perfect overlap.",
         f"Compiling took {min(seconds):.0f} to {max(seconds):.0f} s a plan, {sum(seconds) / 60:.0f} min together." if seconds else "",
+        f"{older} of the {len(plans) + len(refused)} were made before later changes of the code: `mdmspeech plan --list ... --fresh` makes them anew."
+        if older
+        else "",
         f"{missing} plans of the list are still to be made: `make plan` goes on." if missing else "",
         "Assumed:\n" + "\n".join(f"- {line}" for line in report.ASSUMPTIONS),
         f"![weak scaling]({out.with_suffix('.png').name})" if training else "",

@@ -51,6 +51,17 @@ def test_memory_by_kind_adds_up(whole, split):
         assert plan.memory["outputs"] < 1e5, "the new state takes the place of the old"
 
 
+def test_with_little_effort_the_program_is_the_same_and_memory_a_bound(split):
+    quick = planned().plan(SLICE, dict(data=1, fsdp=4, tensor=1), quick=True)
+    assert quick.quick and not split.quick
+    assert (quick.flops, quick.model_flops, quick.mesh) == (split.flops, split.model_flops, split.mesh)
+    assert {(c.kind, c.axes) for c in quick.collectives} == {(c.kind, c.axes) for c in split.collectives}
+    at_rest = ("parameters", "optimizer", "frozen", "batch")
+    assert [quick.memory[part] for part in at_rest] == [split.memory[part] for part in at_rest]
+    assert quick.hbm_bytes >= split.hbm_bytes
+    assert "little effort" in report.text(quick) and "little effort" not in report.text(split)
+
+
 def test_collectives_tell_how_it_is_sharded(whole, split):
     gathered = {c.kind for c in split.collectives if c.axes == "fsdp" and c.bytes > 1e5}
     assert gathered & {"all-gather", "collective-permute"}, "parameters are gathered where they are used"
@@ -197,28 +208,28 @@ def test_a_list_resumes(tmp_path, whole):
 
     path, told = tmp_path / "plans.jsonl", []
 
-    def run(jobs, code):
-        tables.run(jobs, tables.Cache(path), code, said.append, lambda *found: told.append(found))
+    def run(jobs, code, fresh=False):
+        tables.run(jobs, tables.Cache(path), code, fresh, said.append, lambda *found: told.append(found))
         return told[-1]
 
-    plans, refused, missing = run([job("a"), job("b", fail=True)], "code1")
+    plans, refused, missing, older = run([job("a"), job("b", fail=True)], "code1")
     assert [p.name for p in plans] == ["a"] and refused == ["b: no such mesh"] and made == ["a", "b"]
-    assert [t[2] for t in told] == [2, 1, 0] and missing == 0, "told at the start and after each plan"
+    assert [t[2] for t in told] == [2, 1, 0] and missing == older == 0, "told at the start and after each plan"
     assert "left" in said[-1]
     path.write_text(path.read_text() + '{"key": "cut sh')
-    plans, refused, _ = run([job("a"), job("b"), job("c")], "code1")
+    plans, refused, _, _ = run([job("a"), job("b"), job("c")], "code1")
     assert made == ["a", "b", "c"] and [p.name for p in plans] == ["a", "c"] and len(refused) == 1
-    run([job("a")], "code2")
-    assert made[-1] == "a", "other code: made anew"
-    run([job("c")], "")
-    assert made[-1] == "a", "any code will do"
-    tables.write(plans, refused, 3, tmp_path / "out" / "plan")
+    assert run([job("a"), job("c")], "code2")[3] == 2 and made[-1] == "c", "other code: kept, and counted"
+    assert "2 of these made by other code" in said[-1]
+    assert run([job("a")], "code2", fresh=True)[3] == 0 and made[-1] == "a", "made anew where that is asked for"
+    tables.write(plans, refused, 3, 1, tmp_path / "out" / "plan")
     page = (tmp_path / "out" / "plan.md").read_text()
     assert (
         "## a" in page
         and "| a | v5e-4 | 4 | 4/1/1 |" in page
         and "b: no such mesh" in page
         and "3 plans of the list are still to be made" in page
+        and "1 of the 3 were made before later changes" in page
     )
     assert (tmp_path / "out" / "plan.png").stat().st_size > 10_000
 
