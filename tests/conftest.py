@@ -10,6 +10,7 @@ import pytest
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # nor do verbs leave programs in the user's home
 
 sys.path.insert(0, str(Path(__file__).parent / "parity"))  # for `from measured import close`, and the plugins
 pytest_plugins = ["measured", "parity_report"]

@@ -6,8 +6,10 @@ import os
 import sys
 from pathlib import Path
 
+from mdmspeech.cli.compiled import keep_compiled
 from mdmspeech.errors import UserError
 
+_SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
 examples:
   mdmspeech chat question.wav -o answer.wav      ask aloud, be answered aloud
@@ -31,6 +33,8 @@ def main(argv: list[str] | None = None) -> int:
         module.add(verbs)
     args = parser.parse_args(argv)
     look_for_no_tpu()
+    if args.verb in _SPEAKING and not getattr(args, "cold", False):
+        keep_compiled()
     try:
         return args.run(args) or 0
     except UserError as error:

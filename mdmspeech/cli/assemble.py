@@ -59,6 +59,7 @@ def run(args: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from mdmspeech.cli.release import silence_codes
+    from mdmspeech.cli.voice_options import untrained_words
     from mdmspeech.interop import assembly, sources
     from mdmspeech.interop.export import How, refuse_existing
     from mdmspeech.interop.release import Release
@@ -85,16 +86,14 @@ def run(args: argparse.Namespace) -> None:
         encoder=args.encoder,
         system=args.system or prompts.SYSTEM,
         silence=silence_codes(parts["codec"]) if parts["codec"].kind == "compact_codec" else (),
+        untrained=tuple(name for name in ("talker", "adaptor") if getattr(args, name) == RANDOM),
     )
     copied = merged or (None if args.thinker == sources.SMOLLM2 else thinker), None if args.encoder == sources.WHISPER_BASE else encoder
     with tqdm(desc="writing", unit="B", unit_scale=True, leave=False, disable=None) as bar:
         size = assembly.assemble(args.output, release, _card(args, parts), *copied, How(args.dtype, progress=bar.update))
     print(f"{args.output}: thinker, encoder, {', '.join(parts)}, {size / 1e6:,.1f} MB")
-    random = [name for name in ("talker", "adaptor") if getattr(args, name) == RANDOM]
-    if random:
-        print(
-            f"{' and '.join(random)}: untrained, so what this system says means nothing yet: mdmspeech train --config experiments/... --system {args.output}"
-        )
+    if release.untrained:
+        print(untrained_words(release.untrained, args.output))
 
 
 def _codec(source: str, voice: str | None) -> dict[str, Any]:

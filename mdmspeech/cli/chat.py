@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from mdmspeech.cli.voice_options import add_voice_options, check_outputs, deliver, manner
+from mdmspeech.cli.voice_options import add_voice_options, check_outputs, deliver, manner, warn_of_untrained
 
 
 def add(verbs) -> None:
@@ -26,6 +26,7 @@ def run(args: argparse.Namespace) -> None:
     from mdmspeech.audio.wave import load_wave
 
     wave = load_wave(args.question, 16_000)  # a bad file is an error before the model is opened
+    warn_of_untrained(args)
     import mdmspeech
     from mdmspeech.inference.assistant import EndEvent, TextEvent
     from mdmspeech.inference.timeline import render

@@ -1,5 +1,6 @@
 """Experiment files: reading one, changing a setting, and making its task with everything that can be loaded."""
 
+import difflib
 import importlib.util
 import inspect
 import sys
@@ -49,12 +50,19 @@ def override(config, assignment: str) -> None:
         if node is None:
             break
     if node is None or last not in node:
-        raise UserError(f"--set {key}: the experiment has no such setting")
+        near = difflib.get_close_matches(key, _keys(config), 3, 0.5)
+        raise UserError(f"--set {key}: the experiment has no such setting" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     old = node[last]
     try:
         node[last] = _like(old, text)
     except (KeyError, ValueError) as error:
         raise UserError(f"--set {key}={text}: expected a {type(old).__name__}") from error
+
+
+def _keys(config, before: str = "") -> list[str]:
+    """All settings by their dotted names."""
+    inner = [[name] if not hasattr(value, "items") else _keys(value, f"{name}.") for name, value in config.items()]
+    return [before + name for names in inner for name in names]
 
 
 def _like(old, text: str):

@@ -11,7 +11,12 @@ from mdmspeech.errors import UserError
 
 def add(verbs) -> None:
     """Declares the verb and its options."""
-    parser = verbs.add_parser("plan", help="compile an experiment for a TPU slice that is not there: memory, FLOPs, collectives, step time")
+    parser = verbs.add_parser(
+        "plan",
+        help="compile an experiment for a TPU slice that is not there: memory, FLOPs, collectives, step time",
+        description="Compiles the real training step (or a block of decoding) for a TPU slice, which need not be there, and tells what a chip holds, what it "
+        "computes and sends, and between which bounds a step would take. Nothing runs; a plan takes a minute or two of this machine.",
+    )
     parser.add_argument("--config", metavar="FILE", help="experiment, for example experiments/compact_talker.py")
     parser.add_argument("--topology", metavar="NAME", help="slice: v5p:4x4x4 (chips along each axis), or v5p-128, v5e-16, v6e-256, v4-32")
     parser.add_argument(

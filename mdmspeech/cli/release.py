@@ -48,7 +48,10 @@ def run(args: argparse.Namespace) -> None:
     silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
     system = args.system or (base.system if base else prompts.SYSTEM)
     pretrained: dict[str, Any] = {"thinker": base.thinker, "encoder": base.encoder, "examples": base.examples} if base else {}
-    release = Release(args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence, **pretrained)
+    untrained = tuple(name for name in (base.untrained if base else ()) if not getattr(args, name, None))
+    release = Release(
+        args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence, untrained=untrained, **pretrained
+    )
     card = _read(args.card) if args.card else default_card(release)
     small = [name for name in args.int8.split(",") if name]
     if unknown := [name for name in small if name not in ordered]:

@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from mdmspeech.cli.voice_options import add_voice_options, check_outputs, deliver, manner
+from mdmspeech.cli.voice_options import add_voice_options, check_outputs, deliver, manner, warn_of_untrained
 from mdmspeech.errors import UserError
 
 
@@ -23,6 +23,7 @@ def run(args: argparse.Namespace) -> None:
     text = sys.stdin.read() if args.text == "-" else args.text
     if not any(character.isalnum() for character in text):
         raise UserError("there is nothing to say: give words, for example mdmspeech say 'Hello there.'")
+    warn_of_untrained(args)
     import mdmspeech
     from mdmspeech.inference.timeline import render
 

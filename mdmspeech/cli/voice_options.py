@@ -3,7 +3,9 @@
 import argparse
 import shutil
 import subprocess
+import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +55,19 @@ def manner(args: argparse.Namespace) -> dict[str, Any]:
     vocoder = {key: getattr(args, f"vocoder_{key}") for key in ("steps", "guidance")}
     given = {key: value for key, value in vocoder.items() if value is not None}
     return {key: getattr(args, key) for key in ("steps", "seed", "talker", "temperature", "pace")} | ({"vocoder": given} if given else {})
+
+
+def warn_of_untrained(args: argparse.Namespace) -> None:
+    """Says on stderr which parts of the model are random, if any are. UserError as `interop.release.read_about`."""
+    from mdmspeech.interop.release import read_about
+
+    if (untrained := read_about(args.model).untrained) and not args.quiet:
+        print(untrained_words(untrained, args.model), file=sys.stderr)
+
+
+def untrained_words(parts: Sequence[str], folder: str) -> str:
+    """What to know of a model with random parts, and what to do."""
+    return f"{' and '.join(parts)}: untrained, so what this system says means nothing yet: mdmspeech train --config experiments/... --system {folder}"
 
 
 def check_outputs(args: argparse.Namespace) -> None:

@@ -88,6 +88,7 @@ class Release:
       thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for: a name, or the path of a folder.
       system, examples: the system message and the example turns (user, assistant) that begin every conversation, see `text.prompts`.
       silence: codes that sound like silence (for the stop rules of Talkers that do not know their length).
+      untrained: parts with random weights, as `assemble` puts them where training is still to come.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Release:
     system: str = prompts.SYSTEM
     examples: tuple[tuple[str, str], ...] = prompts.EXAMPLES
     silence: tuple[int, ...] = ()
+    untrained: tuple[str, ...] = ()
 
     def part(self, name: str) -> Part:
         """A part by name, or a UserError that says which there are."""
@@ -109,7 +111,7 @@ class About:
     """What config.json says, without the weights.
 
     Attributes:
-      folder: of the release. raw: the whole object. parts: name -> (kind, sizes). thinker, encoder: as in `Release`.
+      folder: of the release. raw: the whole object. parts: name -> (kind, sizes). thinker, encoder, untrained: as in `Release`.
     """
 
     folder: Path
@@ -117,6 +119,7 @@ class About:
     parts: dict[str, tuple[str, Config]]
     thinker: str
     encoder: str
+    untrained: tuple[str, ...]
 
 
 def _require(name: str, parts: Collection[str], release: str) -> None:
@@ -184,7 +187,7 @@ def save_release(
     folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {
         "format": FORMAT, "version": VERSION, "name": release.name, "thinker": release.thinker, "encoder": release.encoder,
-        "system": release.system, "examples": release.examples, "silence": list(release.silence), "digests": dict(digests or {}), "parts": {},
+        "system": release.system, "examples": release.examples, "silence": list(release.silence), "digests": dict(digests or {}), "untrained": list(release.untrained), "parts": {},
     }  # fmt: skip
     for name, part in release.parts.items():
         tensors = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(part.params, sep="/").items()}
@@ -222,7 +225,7 @@ def load_release(name_or_path: str | os.PathLike, only: Collection[str] = ()) ->
         parts = {name: _read_part(about.folder, raw["parts"][name], *about.parts[name]) for name in wanted}
         examples = tuple((str(asked), str(answered)) for asked, answered in raw["examples"])
         silence = tuple(int(i) for i in raw["silence"])
-        return Release(str(raw["name"]), parts, about.thinker, about.encoder, str(raw["system"]), examples, silence)
+        return Release(str(raw["name"]), parts, about.thinker, about.encoder, str(raw["system"]), examples, silence, about.untrained)
 
 
 def load_part(name_or_path: str | os.PathLike, name: str) -> Part:
@@ -249,7 +252,8 @@ def read_about(name_or_path: str | os.PathLike) -> About:
         parts = {
             name: (entry["kind"], config_from(entry["kind"], entry["config"], f"{folder}: {name}")) for name, entry in raw["parts"].items()
         }
-        return About(folder, raw, parts, *(_inside(folder, str(raw[key])) for key in ("thinker", "encoder")))
+        thinker, encoder = (_inside(folder, str(raw[key])) for key in ("thinker", "encoder"))
+        return About(folder, raw, parts, thinker, encoder, tuple(str(name) for name in raw.get("untrained", ())))
 
 
 def _inside(folder: Path, name: str) -> str:

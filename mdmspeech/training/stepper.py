@@ -79,6 +79,7 @@ class Stepper:
         key = tuple((name, x.shape, str(x.dtype)) for name, x in sorted(batch.items()))
         if key not in self._compiled:
             began = time.monotonic()
+            self._say("compiling the step: seconds for a small model, minutes for a large one ...")
             with self._ledger.time("compile"):
                 program = self._step.lower(state, frozen, batch).compile()
                 self._compiled[key] = program, self._count(state, frozen, batch)

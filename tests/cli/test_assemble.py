@@ -79,6 +79,15 @@ def test_it_talks(system):
     assert len(reply.audio) == len(reply.tokens) * CODEC.token_samples and reply.stop_reason in ("eos", "text", "silence", "budget")
 
 
+def test_who_listens_is_told_that_it_is_untrained(system, tmp_path, capsys):
+    assert load_release(system).untrained == ("talker", "adaptor")
+    output = ["-o", str(tmp_path / "a.wav")]
+    assert main(["say", "Good day.", "--model", str(system), "--steps", "1", *output]) == 0
+    assert "talker and adaptor: untrained, so what this system says means nothing yet: mdmspeech train" in capsys.readouterr().err
+    assert main(["release", *output[:1], str(tmp_path / "made"), "--base", str(system)]) == 0
+    assert read_about(tmp_path / "made").untrained == ("talker", "adaptor")
+
+
 def test_it_can_be_moved(system, tmp_path):
     moved = tmp_path / "elsewhere"
     system.rename(moved)

@@ -166,5 +166,10 @@ def test_data_tokens_takes_the_codec_of_a_release(release_folder, monkeypatch, c
     assert capsys.readouterr().out == "open: 7 tokens\n"
 
 
+def test_a_setting_misspelt_is_told_its_neighbours(tmp_path, capsys):
+    told = refused(capsys, "train", "--config", "experiments/talker_06b.py", "--workdir", str(tmp_path), "--set", "optim.warmpu=3")
+    assert "--set optim.warmpu: the experiment has no such setting; did you mean optim.warmup" in told
+
+
 def test_train_names_a_missing_experiment(tmp_path, capsys):
     assert "no experiment file" in refused(capsys, "train", "--config", str(tmp_path / "no.py"), "--workdir", str(tmp_path))

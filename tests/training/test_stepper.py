@@ -37,7 +37,7 @@ def test_each_shape_is_compiled_once_and_told():
         state, metrics = step(state, {}, {"x": jnp.ones((size, 2))})
         step.wait(metrics)
     assert float(state) == 2 * (4 + 4 + 6 + 4 + 6)
-    assert [line.split(" in ")[0] for line in said] == ["compiled", "compiled again"]
+    assert [line.split(" in ")[0] for line in said if line.startswith("compiled")] == ["compiled", "compiled again"]
     assert "x [4, 2]" in said[0] and "x [6, 2]" in said[1] and "80" in said[0]
     assert ledger.totals()["compile"] > 0
 
