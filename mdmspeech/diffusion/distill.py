@@ -3,7 +3,7 @@
 On a masked input z0 the frozen teacher refines K times, all blocks at once: in iteration j a block with R_j masks left reveals
 its n_j = ceil(R_j / (K - j + 1)) most confident tokens with the teacher's argmax. The teacher's logits of a token *in the
 iteration that reveals it* are the target Z. The student sees z0 once and learns a * KL + (1 - a) * CE on the masked positions.
-B batch, L length, P blocks, N gathered positions (objective.gather_masked), V vocabulary.
+B batch, L length, P blocks, N gathered positions of each of G groups of rows (objective.gather_masked), V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.diffusion import reveal
+from mdmspeech.diffusion import objective, reveal
 from mdmspeech.diffusion.layout import from_blocks, to_blocks
 from mdmspeech.diffusion.objective import cross_entropy, weighted_sum
 from mdmspeech.errors import UserError
 
 
 class Rollout(NamedTuple):
-    """`logits` f32 [B, L, V], or [N, V] when positions were gathered: Z, zero where nothing was masked. `ids_BL`: z0 with the
+    """`logits` f32 [B, L, V], or [G, N, V] when positions were gathered: Z, zero where nothing was masked. `ids_BL`: z0 with the
     masks filled by the teacher. `iteration_BL` int32: 0-based iteration of each reveal, -1 where nothing was revealed."""
 
     logits: jax.Array
@@ -43,7 +43,7 @@ def teacher_rollout(
     """Refines z0 with the teacher and keeps each masked token's logits of the iteration that reveals it.
 
     `logits_fn(ids_BL) -> [B, L, V]` is the frozen teacher with its block-causal mask and conditions inside. With
-    `gathered=(index_N, keep_N)` it is called as `logits_fn(ids_BL, index_N) -> [N, V]`, and Z has N rows: no [B, L, V] array
+    `gathered=(index_GN, keep_GN)` it is called as `logits_fn(ids_BL, index_GN) -> [G, N, V]`, and so large is Z: no [B, L, V] array
     exists. A masked token that was not gathered stays masked for the teacher too. `z0_BL` holds the mask id where `mask_BL`;
     padding (`valid_BL` False) is never revealed. `allowed_V` bool: ids that the argmax may write into the canvas (no mask, no
     pad); Z keeps the raw logits. No gradient flows out of the result.
@@ -51,48 +51,39 @@ def teacher_rollout(
     if iterations < 1:
         raise UserError(f"iterations={iterations}: the teacher refines at least once")
     batch, length = z0_BL.shape
-    if gathered is None:
-        index_N, keep_N = jnp.arange(batch * length), jnp.ones(batch * length, bool)
-    else:
-        index_N, keep_N = gathered
-    place_N = jnp.where(keep_N, index_N, batch * length)  # padding of the gather falls out of range and is dropped
+    allowed = None if allowed_V is None else allowed_V[None, None, :]
 
-    def scatter(values_N, fill):
-        flat = jnp.full((batch * length,), fill, values_N.dtype)
-        return flat.at[place_N].set(values_N, mode="drop").reshape(batch, length)
+    def scatter(values_GN, fill):
+        return objective.scatter(values_GN, *gathered, (batch, length), fill) if gathered else values_GN
 
     def teacher(ids_BL):
-        logits = logits_fn(ids_BL) if gathered is None else logits_fn(ids_BL, index_N)
-        return jax.lax.stop_gradient(logits.reshape(len(index_N), -1).astype(jnp.float32))
+        logits = logits_fn(ids_BL) if gathered is None else logits_fn(ids_BL, gathered[0])
+        return jax.lax.stop_gradient(logits.astype(jnp.float32))
 
     def refine(carry, iteration):
-        ids_BL, left_BL, z_NV, iteration_BL = carry
-        logits_NV = teacher(ids_BL)
-        score_BL = scatter(reveal.max_probability(logits_NV, _row(allowed_V)), -jnp.inf)
-        guess_BL = scatter(reveal.candidate(logits_NV, _row(allowed_V)), 0)
+        ids_BL, left_BL, z_GNV, iteration_BL = carry
+        logits_GNV = teacher(ids_BL)
+        score_BL = scatter(reveal.max_probability(logits_GNV, allowed), -jnp.inf)
+        guess_BL = scatter(reveal.candidate(logits_GNV, allowed), 0)
         left_BPK = to_blocks(left_BL, block, False)
         count_BP = reveal.quota(jnp.sum(left_BPK, axis=-1), iterations - iteration)
         chosen_BL = from_blocks(reveal.select(to_blocks(score_BL, block, -jnp.inf), left_BPK, count_BP), length)
-        chosen_N = chosen_BL.reshape(-1)[index_N] & keep_N
+        chosen_GN = objective.gather(chosen_BL, gathered[0]) & gathered[1] if gathered else chosen_BL
         carry = (
             jnp.where(chosen_BL, guess_BL, ids_BL),
             left_BL & ~chosen_BL,
-            jnp.where(chosen_N[:, None], logits_NV, z_NV),
+            jnp.where(chosen_GN[..., None], logits_GNV, z_GNV),
             jnp.where(chosen_BL, iteration, iteration_BL),
         )
         return carry, None
 
-    start_BL = mask_BL & valid_BL & scatter(jnp.ones_like(keep_N), False)
-    vocabulary = jax.eval_shape(teacher, z0_BL).shape[-1]
-    carry = (
-        z0_BL.astype(jnp.int32),
-        start_BL,
-        jnp.zeros((len(index_N), vocabulary), jnp.float32),
-        jnp.full((batch, length), -1, jnp.int32),
-    )
-    (ids_BL, _, z_NV, iteration_BL), _ = jax.lax.scan(refine, carry, jnp.arange(iterations, dtype=jnp.int32))
-    logits = z_NV.reshape(batch, length, vocabulary) if gathered is None else z_NV
-    return Rollout(logits, ids_BL, iteration_BL)
+    start_BL = mask_BL & valid_BL
+    if gathered:
+        start_BL &= scatter(jnp.ones_like(gathered[1]), False)
+    empty = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(teacher, z0_BL))
+    carry = (z0_BL.astype(jnp.int32), start_BL, empty, jnp.full((batch, length), -1, jnp.int32))
+    (ids_BL, _, z_GNV, iteration_BL), _ = jax.lax.scan(refine, carry, jnp.arange(iterations, dtype=jnp.int32))
+    return Rollout(z_GNV, ids_BL, iteration_BL)
 
 
 def kl(student: jax.Array, teacher: jax.Array, temperature: float = 2.0, direction: str = "reverse", scale_t2: bool = False) -> jax.Array:
@@ -138,7 +129,3 @@ def isd_loss(
     kl_sum, weight_sum = weighted_sum(kl(student, teacher, temperature, direction, scale_t2), weight)
     ce_sum, _ = weighted_sum(cross_entropy(student, jnp.where(weight > 0, targets, 0)), weight)
     return IsdLoss(a * kl_sum + (1.0 - a) * ce_sum, weight_sum, kl_sum, ce_sum)
-
-
-def _row(allowed_V: jax.Array | None) -> jax.Array | None:
-    return None if allowed_V is None else allowed_V[None, :]

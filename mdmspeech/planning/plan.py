@@ -105,7 +105,7 @@ def make_plan(
       sizes: devices per mesh axis (data, fsdp, tensor); may be fewer than the slice has.
       program_of: the program on a mesh.
       settings: what `advice` may talk about: remat, dtype, accum, ema.
-      quick: compile with little effort, in a third of the time: the same FLOPs and collectives; memory some percent higher, and HBM traffic up to
+      quick: compile with little effort, in a third of the time: the same FLOPs and collectives; memory somewhat higher, and HBM traffic up to
         twice, because nothing is fetched ahead and kept on the chip.
 
     Raises:

@@ -9,7 +9,7 @@ from mdmspeech.planning.units import amount, duration, size
 
 COLUMNS = ("configuration", "slice", "chips", "mesh", "batch", "memory/chip", "of", "fits", "step", "limit", "MFU bound", "units/s")
 
-QUICK = "compiled with little effort: memory some percent above, HBM traffic up to twice that of the program as it would run"
+QUICK = "compiled with little effort: memory somewhat above, HBM traffic up to twice that of the program as it would run"
 
 
 def text(plan: Plan) -> str:

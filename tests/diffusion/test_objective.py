@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mdmspeech.diffusion import objective
 
@@ -81,10 +82,45 @@ def test_gather_lists_hidden_places_in_order_and_reports_overflow():
     index, keep = objective.gather_masked(MASK, 24)
     hidden = np.flatnonzero(np.asarray(MASK).reshape(-1))
     np.testing.assert_array_equal(np.asarray(index)[np.asarray(keep)], hidden)
-    assert keep.sum() == len(hidden) and objective.overflow(MASK, 24) == 0
+    assert keep.sum() == len(hidden) and objective.overflow(MASK, index) == 0
     index, keep = objective.gather_masked(MASK, 3)
-    np.testing.assert_array_equal(index, hidden[:3])
-    assert keep.all() and objective.overflow(MASK, 3) == len(hidden) - 3
+    np.testing.assert_array_equal(index[0], hidden[:3])
+    assert keep.all() and objective.overflow(MASK, index) == len(hidden) - 3
+
+
+def test_many_rows_are_gathered_in_groups():
+    assert [objective.groups_of(rows) for rows in (1, 16, 24, 32, 40, 48, 17, 512)] == [1, 1, 1, 2, 2, 3, 1, 32]
+    mask = jax.random.bernoulli(jax.random.key(5), 0.6, (48, 10))
+    values = jnp.arange(480).reshape(48, 10)
+    index, keep = objective.gather_masked(mask, 3 * 140)
+    assert index.shape == keep.shape == (3, 140) and objective.overflow(mask, index) == 0
+    found = objective.gather(values, index)
+    np.testing.assert_array_equal(np.sort(found[keep]), np.asarray(values)[np.asarray(mask)])
+    np.testing.assert_array_equal(found[1] // 160, jnp.where(keep[1], 1, found[1, -1] // 160), "a group's own rows")
+    back = objective.scatter(found, index, keep, mask.shape, -1)
+    np.testing.assert_array_equal(back, jnp.where(mask, values, -1))
+    few, kept = objective.gather_masked(mask, 3 * 80)
+    lost = np.maximum(np.asarray(mask).reshape(3, 160).sum(axis=1) - 80, 0)
+    assert objective.overflow(mask, few) == lost.sum() > 0 and kept.sum() == np.asarray(mask).sum() - lost.sum()
+
+
+def test_on_many_devices_no_position_leaves_its_own():
+    mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
+    rows = NamedSharding(mesh, PartitionSpec("data"))
+    state = jax.ShapeDtypeStruct((128, 32, 64), jnp.float32, sharding=rows)
+    mask = jax.ShapeDtypeStruct((128, 32), bool, sharding=rows)
+    out = jax.ShapeDtypeStruct((64, 96), jnp.float32, sharding=NamedSharding(mesh, PartitionSpec()))
+
+    def loss(out, state, mask):
+        index, keep = objective.gather_masked(mask, 128 * 24)
+        logits = objective.gather(state, index) @ out
+        guess = objective.scatter(jnp.argmax(logits, axis=-1), index, keep, mask.shape, 0)
+        total, weight = objective.masked_cross_entropy(logits, objective.gather(guess, index), keep)
+        return total / weight
+
+    text = jax.jit(jax.grad(loss)).lower(out, state, mask).compile().as_text()
+    assert "all-reduce" in text, "of the gradient"
+    assert not [kind for kind in ("all-gather", "all-to-all", "collective-permute") if kind in text]
 
 
 def test_accuracy_counts_hits_on_hidden_tokens():

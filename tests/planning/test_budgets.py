@@ -45,10 +45,10 @@ COMPILED = [
     ("thinker_06b", "v5e-64", (64, 1, 1), 128, 4.0, 0.05),
     ("talker_06b", "v5e-64", (64, 1, 1), 512, 4.2, 0.2),
     ("talker_isd_06b", "v5e-64", (64, 1, 1), 256, 4.0, 0.21),
-    ("compact_codec", "v5e-16", (16, 1, 1), 128, 0.32, 0.06),
+    ("compact_codec", "v5e-16", (16, 1, 1), 128, 0.42, 0.06),
     ("compact_hearing", "v5e-16", (16, 1, 1), 128, 1.2, 0.2),
-    ("compact_talker", "v5e-16", (16, 1, 1), 256, 2.4, 0.09),
-    ("compact_talker_isd", "v5e-16", (16, 1, 1), 256, 5.2, 0.3),
+    ("compact_talker", "v5e-16", (16, 1, 1), 256, 1.0, 0.09),
+    ("compact_talker_isd", "v5e-16", (16, 1, 1), 256, 1.25, 0.09),
 ]
 LONG = pytest.mark.full
 

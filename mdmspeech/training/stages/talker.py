@@ -32,8 +32,8 @@ class TalkerTask(Task):
       mode: "mdm", "isd" or "ntp".
       pipeline: function (split, seed) -> batches, see `data.talker`: rows "joined" of utterances that go on, or "packed" with separate ones.
       sizes: batch, length, and symbols (paced anchors) or text (fixed ones) of a batch; only for `batch_spec`.
-      capacity: share of all positions that the output layer may be computed on; 1 computes it on all of them. Choose 1 on many devices: gathering
-        the hidden positions of a batch that is split over devices moves them between devices.
+      capacity: share of all positions that the output layer may be computed on; 1 computes it on all of them. The hidden positions are gathered
+        in groups of 16 rows or more (`objective.gather_masked`): on many devices give each a multiple of 16 rows, or 1 here.
       streams: 1 (earlier blocks partly masked, as everything else) or 2 ([noisy ; clean], what decoding sees; twice the positions).
       start: () -> parameters to start from, for "isd" the teacher's as well; None: random ones.
       new_mask: give the mask's embedding row a new start, because the parameters to start from never saw a mask (see `talker.with_new_mask`).
@@ -215,7 +215,7 @@ class TalkerTask(Task):
         iterations = settings.pop("iterations", 4)
         allowed = jnp.arange(talker.VOCAB) <= talker.EOS
         allowed = allowed.at[jnp.asarray([talker.BOS, talker.SOS])].set(False)
-        gathered = None if picked.index_N is None else (picked.index_N, picked.keep)
+        gathered = None if picked.index_GN is None else (picked.index_GN, picked.keep)
         rollout = distill.teacher_rollout(
             teach, noisy, mask_BL, rows.valid, self.config.block, iterations, gathered=gathered, allowed_V=allowed
         )
@@ -260,7 +260,7 @@ class _Rows(NamedTuple):
 class _Picked(NamedTuple):
     """Positions whose logits are computed: the hidden ones, gathered into a fixed number of places, or all (index None)."""
 
-    index_N: jax.Array | None
+    index_GN: jax.Array | None
     keep: Any
 
     @classmethod
@@ -268,8 +268,8 @@ class _Picked(NamedTuple):
         return cls(None, 1.0) if capacity >= 1 else cls(*objective.gather_masked(mask_BL, int(capacity * mask_BL.size)))
 
     def take(self, x_BLX):
-        return x_BLX if self.index_N is None else objective.gather(x_BLX, self.index_N)
+        return x_BLX if self.index_GN is None else objective.gather(x_BLX, self.index_GN)
 
     def left_out(self, mask_BL):
-        lost = 0 if self.index_N is None else objective.overflow(mask_BL, self.index_N.shape[0])
+        lost = 0 if self.index_GN is None else objective.overflow(mask_BL, self.index_GN)
         return jnp.asarray(lost, jnp.float32), jnp.sum(mask_BL).astype(jnp.float32)
