@@ -14,12 +14,11 @@ from mdmspeech.training.task import BatchIterator
 
 @dataclass(frozen=True)
 class Fed:
-    """Attributes: arrays on the devices; ids of the records, for messages; units in the batch; shares of padding; data position after it."""
+    """Attributes: arrays on the devices; ids of the records, for messages; units in the batch; data position after it."""
 
     arrays: dict[str, jax.Array]
     ids: list[str]
     units: int
-    padding: dict[str, float]
     data_state: Any
 
 
@@ -66,7 +65,7 @@ class Feed:
                 batch = dict(next(batches))
                 units = count(batch)
                 ids = [str(i) for i in np.atleast_1d(batch.pop("id", []))]
-                self._queue.put(Fed(put(numbers_of(batch)), ids, units, padding_of(batch), batches.get_state()))
+                self._queue.put(Fed(put(numbers_of(batch)), ids, units, batches.get_state()))
         except BaseException as error:  # raised again where the batch is asked for, StopIteration included
             self._queue.put(error)
 
@@ -74,14 +73,3 @@ class Feed:
 def numbers_of(batch: dict[str, Any]) -> dict[str, Any]:
     """The arrays of a batch that can go to a device: numbers and booleans."""
     return {k: v for k, v in batch.items() if np.issubdtype(np.asarray(v).dtype, np.number) or np.asarray(v).dtype == np.bool_}
-
-
-def padding_of(batch: dict[str, Any]) -> dict[str, float]:
-    """Shares of a batch's positions that nothing fills, by the arrays that say so: "padding" from `segment` or `valid`, "padding_mel" from
-    `mel_segment`, "padding_text" from `text_valid`, ... 0 means padding in all of them."""
-    shares = {}
-    for name, array in batch.items():
-        field, _, kind = name.rpartition("_")
-        if kind in ("segment", "valid"):
-            shares[f"padding_{field}" if field else "padding"] = 1 - float(np.count_nonzero(array)) / np.size(array)
-    return shares

@@ -255,7 +255,7 @@ class _Run:
             parts = ", ".join(f"{k} {v:g}" for k, v in values.items())
             records = f"records {', '.join(fed.ids[:32])}" if fed.ids else 'records unknown (give batches an "id")'
             raise NonFiniteError(f"{self.task.name}: not finite at step {step} ({parts}); {records}; the last checkpoint is good")
-        self.window.append(values | fed.padding)
+        self.window.append(values)
         # The first number after a restart is shown, but is no line of its own: the files are those of a run without one.
         written = step % self.train.log_every == 0 or step == 1
         if written or step == self.first + 1:

@@ -33,7 +33,7 @@ def make_train_step(
     """Returns `step(state, frozen, batch) -> (state, metrics)`, not yet compiled.
 
     Metrics are float32 scalars: "loss" (the weighted sum), each loss part (numerator / denominator over the whole batch),
-    "grad_norm" (before clipping) and "lr".
+    "grad_norm" (before clipping), "lr", and what share of the batch is padding (see `padding`).
 
     With `accum` > 1 the batch is cut into micro-batches. The gradient is that of sum_k w_k (sum_m num_km) / (sum_m den_km), as if the
     batch had been one: denominators are summed first, in a pass from which the compiler removes the model.
@@ -75,9 +75,21 @@ def make_train_step(
         metrics = {"loss": _weighted(losses, totals, task.weights, state.step)}
         metrics |= {name: _ratio(num, den) for name, (num, den) in losses.items() if name != "loss"}
         metrics |= {"grad_norm": optimizer.grad_norm(grads), "lr": jnp.asarray(optimizer.schedule(state.step))}
+        metrics |= padding(batch)
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
 
     return step
+
+
+def padding(batch: Mapping[str, jax.Array]) -> Metrics:
+    """Shares of the global batch's positions that nothing fills, by the arrays that say so: "padding" from `segment` or `valid`, "padding_mel" from
+    `mel_segment`, "padding_text" from `text_valid`, ...; 0 means padding in all of them."""
+    shares = {}
+    for name, array in batch.items():
+        field, _, kind = name.rpartition("_")
+        if kind in ("segment", "valid"):
+            shares[f"padding_{field}" if field else "padding"] = 1 - jnp.mean(array != 0, dtype=jnp.float32)
+    return shares
 
 
 def _cut(x: jax.Array, accum: int) -> jax.Array:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from tiny import Numbers
 
-from mdmspeech.training.feed import Feed, padding_of
+from mdmspeech.training.feed import Feed
 
 
 def feed(batches, ahead=2):
@@ -32,16 +32,6 @@ def test_text_stays_on_the_host():
     source = feed(WithText(0, 4))
     assert set(next(source).arrays) == {"x", "y", "mask", "flag", "half"}
     source.close()
-
-
-def test_padding_is_told_by_the_arrays_that_mark_it():
-    batch = {
-        "segment": np.array([[1, 1, 2, 0]]),
-        "mel_segment": np.array([[3, 0]]),
-        "text_valid": np.ones((1, 3), bool),
-        "ids": np.zeros((1, 4)),
-    }
-    assert padding_of(batch) == {"padding": 0.25, "padding_mel": 0.5, "padding_text": 0.0}
 
 
 @pytest.mark.parametrize("error", [ValueError("bad record 7"), StopIteration()])

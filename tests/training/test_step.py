@@ -9,7 +9,7 @@ from tiny import TinyTask, tiny_config
 from mdmspeech.training.mesh import make_mesh
 from mdmspeech.training.optim import make_optimizer
 from mdmspeech.training.state import create_state
-from mdmspeech.training.step import make_train_step
+from mdmspeech.training.step import make_train_step, padding
 
 
 def one_step(task, accum=1, size=24, mask=None):
@@ -77,3 +77,13 @@ def test_a_weight_without_a_loss_is_an_error():
 def test_a_batch_that_does_not_divide_is_named():
     with pytest.raises(ValueError, match=r"24 does not divide into train\.accum=5"):
         one_step(TinyTask(size=24), accum=5)
+
+
+def test_padding_is_told_by_the_arrays_that_mark_it():
+    batch = {
+        "segment": np.array([[1, 1, 2, 0]]),
+        "mel_segment": np.array([[3, 0]]),
+        "text_valid": np.ones((1, 3), bool),
+        "ids": np.zeros((1, 4)),
+    }
+    assert {name: float(share) for name, share in padding(batch).items()} == {"padding": 0.25, "padding_mel": 0.5, "padding_text": 0.0}
