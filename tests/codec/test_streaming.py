@@ -91,8 +91,9 @@ def test_a_padded_row_equals_the_row_alone(params):
     ids, valid = np.zeros((2, 30), np.int32), np.ones((2, 30), bool)
     ids[0, :17], ids[1], valid[0, 17:] = short, long, False
     both = np.asarray(decode(params, ids, valid))
-    np.testing.assert_allclose(both[0, : 17 * CONFIG.token_samples], one_shot(params, short), atol=1e-4)
-    np.testing.assert_allclose(both[1], one_shot(params, long), atol=1e-4)
+    # Another batch size is another order of sums on some processors; the source's phase adds up what that does to F0 (1.7e-4 after 30 tokens).
+    np.testing.assert_allclose(both[0, : 17 * CONFIG.token_samples], one_shot(params, short), atol=5e-4)
+    np.testing.assert_allclose(both[1], one_shot(params, long), atol=5e-4)
     assert np.abs(both[0, 17 * CONFIG.token_samples :]).max() == 0
 
 
