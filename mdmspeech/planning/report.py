@@ -87,8 +87,11 @@ def markdown(plans: Iterable[Plan]) -> str:
 
 def plot_weak_scaling(path: Path, plans: Sequence[Plan]) -> None:
     """Units/s (with ideal scaling dotted) and MFU bound against chips, a colour a configuration, a panel a chip; bands between the two estimates."""
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+
+    tab20 = colormaps["tab20"]
 
     kinds = sorted({plan.topology.split(":")[0] for plan in plans})
     figure = Figure(figsize=(5.2 * len(kinds), 7.5), layout="constrained")
@@ -102,7 +105,7 @@ def plot_weak_scaling(path: Path, plans: Sequence[Plan]) -> None:
             )
             if not shown:
                 continue
-            chips, colour = [p.chips for p in shown], f"C{index % 10}"
+            chips, colour = [p.chips for p in shown], tab20(index % 20)
             for axis, low, high in ((grid[0][column], "rate_low", "rate"), (grid[1][column], "mfu_low", "mfu")):
                 lows, highs = ([getattr(p.roofline, field) for p in shown] for field in (low, high))
                 axis.fill_between(chips, lows, highs, color=colour, alpha=0.15)
