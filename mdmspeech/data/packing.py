@@ -174,10 +174,9 @@ class PackPlan:
 
     def about(self) -> list[str]:
         """Lines for the user: how much of the rows is padding, and if that is much, sizes of rows that would have less."""
-        sizes_WC = self._sizes_of(*self._drawn(0))
-        padding = _padding(sizes_WC, len(self._rows(0)), self.capacities)
+        padding = self.statistics(1).padding
         lines = [f"packed rows: {_describe(self.capacities)}; padding {_percent(padding)}"]
-        better = better_capacities(sizes_WC, self.capacities) if max(padding.values()) > MUCH else None
+        better = better_capacities(self._sizes_of(*self._drawn(0)), self.capacities) if max(padding.values()) > MUCH else None
         if better:
             capacities, padding = better
             lines.append(f"rows of {_describe(capacities)} would have {_percent(padding)} padding on these records")

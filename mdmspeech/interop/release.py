@@ -232,7 +232,8 @@ def load_part(name_or_path: str | os.PathLike, name: str) -> Part:
     """One part; the others are not read. Raises UserError as `load_release`, or naming the parts there are."""
     about = read_about(name_or_path)
     _require(name, about.parts, str(about.raw.get("name")))
-    return load_release(name_or_path, only=(name,)).part(name)
+    with _complete(about.folder):
+        return _read_part(about.folder, about.raw["parts"][name], *about.parts[name])
 
 
 def read_about(name_or_path: str | os.PathLike) -> About:
