@@ -11,12 +11,13 @@ import soundfile
 
 from mdmspeech.audio.kinds import HEAD, Kind, kind_of
 from mdmspeech.audio.media import read_media
-from mdmspeech.audio.riff import true_sizes
+from mdmspeech.audio.riff import promised_frames, true_sizes
 from mdmspeech.errors import UserError
 
 _MOST_STREAMED = 256 << 20  # bytes of a stream that are kept: 30 s of eight channels, 24 bits and 192 kHz are 138 MB
 _UNKNOWN_FRAMES = 1 << 40  # a length that no file has: its writer did not know it
-_BLOCK = 1 << 16  # frames read at once where the length is not known
+_BLOCK = 1 << 16  # frames read at once
+_DELAY = 0.25  # seconds that a compressed file may have less than it says: codecs' delays are no loss
 _LONGEST_NAME = 120  # characters of a path that a message shows
 
 
@@ -33,7 +34,7 @@ def name_of(source: Any) -> str:
     if not isinstance(source, (str, os.PathLike)):
         source = getattr(source, "name", None)
     if not isinstance(source, (str, os.PathLike)):
-        return "the audio"
+        return "the recording"
     name = os.fsdecode(source)
     return name if len(name) <= _LONGEST_NAME else f"{name[: _LONGEST_NAME // 2]}...{name[-_LONGEST_NAME // 2 :]}"
 
@@ -121,7 +122,7 @@ def _read(file: BinaryIO, name: str, check: Callable[[float], None]) -> Sound:
     file.seek(0)
     if kind is None or kind.native:
         try:
-            return _read_native(file, size, name, check)
+            return _read_native(file, head, size, name, check)
         except (soundfile.LibsndfileError, TypeError) as error:
             if kind is None or not _has_av():
                 raise UserError(f"{name} is not readable audio ({_one_line(error)}); use wav, flac, ogg or mp3") from error
@@ -131,19 +132,17 @@ def _read(file: BinaryIO, name: str, check: Callable[[float], None]) -> Sound:
     return Sound(*read_media(file, kind, name, check))
 
 
-def _read_native(file: BinaryIO, size: int, name: str, check: Callable[[float], None]) -> Sound:
+def _read_native(file: BinaryIO, head: bytes, size: int, name: str, check: Callable[[float], None]) -> Sound:
     file, missing = true_sizes(file, size, check)
     with soundfile.SoundFile(_nameless(file), closefd=False) as sound:
         known = 0 < sound.frames < _UNKNOWN_FRAMES
         if known:
             check(sound.frames / sound.samplerate)
-            samples = sound.read(dtype="float32", always_2d=True)
-            missing = missing or (sound.frames - len(samples)) / sound.samplerate
-        else:
-            samples = _read_to_the_end(sound, check)
+        samples = _read_to_the_end(sound, check)
         if not samples.size:
             raise UserError(f"{name} holds no samples; record or export it again")
-        return Sound(samples, sound.samplerate, missing)
+        short = ((promised_frames(head) or sound.frames) - len(samples)) / sound.samplerate if known else 0.0
+        return Sound(samples, sound.samplerate, missing or (short if short > _DELAY else 0.0))
 
 
 def _read_to_the_end(sound: soundfile.SoundFile, check: Callable[[float], None]) -> np.ndarray:

@@ -36,6 +36,7 @@ _AT: list[tuple[int, bytes, Kind]] = [  # (offset, bytes there, kind)
     (0, b"wvpk", Kind("a WavPack file", "wv")),
     (0, b"MAC ", Kind("a Monkey's Audio file", "ape")),
     (0, b"TTA1", Kind("a True Audio file", "tta")),
+    (0, b"\x0b\x77", Kind("an AC-3 file", "ac3")),
     (0, b"\x00\x00\x01\xba", Kind("an MPEG video", "mpeg")),
     (0, b"PK\x03\x04", Kind("a zip archive (or an Office document)", None, cure=_EXTRACT)),
     (0, b"\x1f\x8b", Kind("a gzip archive", None, cure=_EXTRACT)),

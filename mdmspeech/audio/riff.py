@@ -1,4 +1,4 @@
-"""WAV headers whose sizes are not true: written to a pipe, before the length was known (0, or as large as can be), or of a file that was cut off."""
+"""What headers promise. WAV headers whose sizes are not true: written to a pipe, before the length was known (0, or as large as can be), or of a file that was cut off."""
 
 import io
 import struct
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
 _UNKNOWN = 0x7FFF_0000  # sizes from here on mean "until the end": 0x7FFF.... (sox, arecord, espeak-ng), 0xFFFF.... (ffmpeg, browsers)
+_AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # of a sample, by AU's number of a coding
 _TOO_FAR = 1 << 20  # bytes of chunks before the samples that are kept
 
 
@@ -85,3 +86,18 @@ def _only_chunks(file: BinaryIO, at: int, size: int, little: bool) -> bool:
             return False
         at += 8 + length + length % 2
     return at in (size, size + 1)
+
+
+def promised_frames(head: bytes) -> int | None:
+    """Frames that the header of an AIFF, AU or RF64 file promises (libsndfile says how many there are); None for other files, or if it does not know."""
+    if head[:4] == b"FORM" and (at := head.find(b"COMM")) > 0:
+        return int.from_bytes(head[at + 10 : at + 14], "big") or None
+    if head[:4] == b"RF64" and (at := head.find(b"ds64")) > 0:
+        data, form = int.from_bytes(head[at + 16 : at + 24], "little"), head.find(b"fmt ")
+        align = int.from_bytes(head[form + 20 : form + 22], "little") if form > 0 else 0
+        return data // align if align else None
+    if head[:4] == b".snd" and len(head) >= 24:
+        size, coding, _, channels = struct.unpack(">4I", head[8:24])
+        width = _AU_BYTES.get(coding, 0) * channels
+        return size // width if width and size < _UNKNOWN else None
+    return None

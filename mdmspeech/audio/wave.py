@@ -63,7 +63,7 @@ def load_wave(
         read = read_path if isinstance(source, (str, os.PathLike)) else read_stream
         sound = read(source, name, functools.partial(_check_length, name=name, shortest=None, longest=max_seconds))
         samples, from_rate = to_samples(sound.samples, name, channels_last=True), sound.rate
-        if sound.missing > 0.01:
+        if sound.missing > 0.05:
             has = len(samples) / from_rate
             warnings.warn(
                 f"{name} was cut off: {sound.missing:.2f} s of {has + sound.missing:.2f} s are missing, so only the first {has:.2f} s are used",

@@ -117,10 +117,10 @@ class AttentionAdaptor(nn.Module):
 
 
 class Written(NamedTuple):
-    """ids_BN: int32 [B, N], `config.end` from where a text ends. log_probs_BN: float32 [B, N], of each id when it was chosen, 0 behind the first end."""
+    """ids_BN: int32 [B, N], `config.end` from where a text ends. first_BV: float32 [B, end + 1], log-probabilities of the first id."""
 
     ids_BN: jax.Array
-    log_probs_BN: jax.Array
+    first_BV: jax.Array
 
 
 def write(config: AttentionConfig, params, states_BTD: jax.Array, valid_BT: jax.Array) -> Written:
@@ -139,24 +139,22 @@ def write(config: AttentionConfig, params, states_BTD: jax.Array, valid_BT: jax.
         return module.apply({"params": params}, ids_BN, at, memory, valid_BT, caches, method="step")
 
     def choose(logits_BV, done_B):
-        allowed_BV = logits_BV[:, : config.end + 1].astype(jnp.float32)
-        best_B = jnp.argmax(allowed_BV, axis=-1).astype(jnp.int32)
-        sure_B = jnp.max(allowed_BV, axis=-1) - jax.nn.logsumexp(allowed_BV, axis=-1)
-        return jnp.where(done_B, config.end, best_B), jnp.where(done_B, 0.0, sure_B)
+        best_B = jnp.argmax(logits_BV[:, : config.end + 1], axis=-1).astype(jnp.int32)
+        return jnp.where(done_B, config.end, best_B)
 
     def go_on(state):
         n, _, _, done_B, _ = state
         return (n < most) & ~jnp.all(done_B)
 
     def body(state):
-        n, (ids_B, sure_B), (ids_BN, sure_BN), done_B, caches = state
-        put = lambda whole, column: jax.lax.dynamic_update_slice(whole, column[:, None], (0, n))
-        written = Written(put(ids_BN, ids_B), put(sure_BN, sure_B))
+        n, ids_B, written_BN, done_B, caches = state
+        written_BN = jax.lax.dynamic_update_slice(written_BN, ids_B[:, None], (0, n))
         logits_BV, caches = step(ids_B[:, None], PROMPT + n, caches)
         done_B = done_B | (ids_B == config.end) | (n + 1 >= most_B)
-        return n + 1, choose(logits_BV, done_B), written, done_B, caches
+        return n + 1, choose(logits_BV, done_B), written_BN, done_B, caches
 
     none_B = jnp.zeros(batch, bool)
     logits_BV, caches = step(jnp.broadcast_to(jnp.array(config.prompt), (batch, PROMPT)), 0, caches)
-    nothing = Written(jnp.full((batch, most), config.end, jnp.int32), jnp.zeros((batch, most), jnp.float32))
-    return jax.lax.while_loop(go_on, body, (0, choose(logits_BV, none_B), nothing, none_B, caches))[2]
+    start = (0, choose(logits_BV, none_B), jnp.full((batch, most), config.end, jnp.int32), none_B, caches)
+    ids_BN = jax.lax.while_loop(go_on, body, start)[2]
+    return Written(ids_BN, jax.nn.log_softmax(logits_BV[:, : config.end + 1].astype(jnp.float32)))
