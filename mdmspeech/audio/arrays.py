@@ -98,7 +98,7 @@ def _scaled(samples: np.ndarray, name: str) -> np.ndarray:
     peak = float(np.abs(samples).max())
     if peak > LOUDEST_FLOAT:
         cure = "divide them by 32768 or pass int16" if peak <= 32768 else "scale them to -1..1 or pass integers"
-        raise UserError(f"{name} has float samples up to {peak:.0f}; {cure}")
+        raise UserError(f"{name} has float samples up to {peak:.6g}; {cure}")
     return samples
 
 

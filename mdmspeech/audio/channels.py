@@ -6,7 +6,7 @@ _FLOOR = 100.0  # Hz; hum and rumble below do not count
 _DEAD = 1e-4  # peak above that floor, as `wave.SILENCE_PEAK`
 _OPPOSED = -0.3  # correlation from which on a mean cancels
 _CLIPPED = 1e-3  # share of samples at the limit, two or more in a row
-_BETTER = 6.0  # dB that one channel must stand out more than the mean
+_BETTER = 6.0  # dB that one channel stands out more than the mean and those that spoil it
 _MOST = 40.0  # dB beyond which standing out counts no more
 _PART, _PARTS, _FEWEST = 0.005, 8, 8  # seconds, parts of a frame, frames needed to judge
 
@@ -14,9 +14,8 @@ _PART, _PARTS, _FEWEST = 0.005, 8, 8  # seconds, parts of a frame, frames needed
 def to_mono(samples_NC: np.ndarray, rate: float) -> np.ndarray:
     """One channel float32 [N] of float samples [N, C] at `rate` Hz.
 
-    Dead channels do not count, nor clipped ones beside others that are not. Of the rest the mean, as long as they agree; a single channel, the one
-    whose sound stands out most from its own background, where they are of opposite phase (their mean would cancel) or where the mean stands out
-    clearly less (one channel is noise, hum, or both are a room and one a microphone).
+    Dead channels do not count, nor clipped ones beside others that are not, nor, if they spoil the mean, those whose sound stands out clearly less from
+    its own background than another's (noise, hum). Of the rest the mean, or the loudest where some are of opposite phase: their mean would cancel.
     """
     samples_NC = np.asarray(samples_NC, np.float32)
     if samples_NC.shape[1] == 1:
@@ -27,15 +26,14 @@ def to_mono(samples_NC: np.ndarray, rate: float) -> np.ndarray:
         return samples_NC.mean(axis=1)
     kept = np.array([c for c in alive if not _is_clipped(samples_NC[:, c])], int)
     kept = kept if len(kept) else alive
-    mean_N = samples_NC[:, kept].mean(axis=1)
-    if len(kept) == 1:
-        return mean_N
     standing_C = np.array([_standing_out(clear_NC[:, c], rate) for c in kept])
-    best = int(np.argmax(standing_C))
-    opposed = np.corrcoef(clear_NC[:, kept].T)[best].min() < _OPPOSED
-    if opposed or standing_C[best] > _standing_out(clear_NC[:, kept].mean(axis=1), rate) + _BETTER:
-        return samples_NC[:, kept[best]]
-    return mean_N
+    best = standing_C.max() - _BETTER
+    if _standing_out(clear_NC[:, kept].mean(axis=1), rate) < best:
+        kept = kept[standing_C >= best]  # who talks in turn, each on a channel, stands out in all of them
+    first = kept[np.argmax(np.square(clear_NC[:, kept]).sum(axis=0))]
+    if len(kept) > 1 and min(np.corrcoef(clear_NC[:, first], clear_NC[:, c])[0, 1] for c in kept) < _OPPOSED:
+        return samples_NC[:, first]
+    return samples_NC[:, kept].mean(axis=1)
 
 
 def _above_floor(samples_NC: np.ndarray, rate: float) -> np.ndarray:

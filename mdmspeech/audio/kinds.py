@@ -70,25 +70,26 @@ def kind_of(head: bytes) -> Kind | None:
     for at, mark, kind in _AT:
         if head[at : at + len(mark)] == mark:
             return kind
+    if (text := _text(head)) is not None:
+        return text
     if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:  # MPEG's sync word; layer 0 is AAC's
         return Kind("an AAC file", "aac") if head[1] & 0xF6 == 0xF0 else Kind("an MP3 file", "mp3", native=True)
     if len(head) > 188 and head[0] == head[188] == 0x47:
         return Kind("an MPEG transport stream", "mpegts")
-    return _text(head)
+    return None
 
 
 def _text(head: bytes) -> Kind | None:
     """A kind of text, if the bytes are one."""
-    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        return Kind("a text", None)
     begin = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:64].lower()
     for mark, kind in _WORDS:
         if begin.startswith(mark):
             return kind
+    coding = "utf-16" if head[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     for cut in range(4):  # the last character may be cut
         try:
-            text = head[: len(head) - cut].decode()
+            text = head[: len(head) - cut].decode(coding)
         except UnicodeDecodeError:
             continue
-        return Kind("a text", None) if text and all(c.isprintable() or c in "\t\r\n\f" for c in text) else None
+        return Kind("a text", None) if text and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text) else None
     return None

@@ -33,9 +33,9 @@ def read_media(file: BinaryIO, kind: Kind, name: str, check: Callable[[float], N
         ) from error
     try:
         with av.open(file, format=kind.demuxer) as container:
-            if not container.streams.audio:
-                raise UserError(f"{name} is {kind.words} without sound; give a recording")
             stream = container.streams.best("audio")
+            if stream is None:
+                raise UserError(f"{name} is not readable audio: {kind.words} without sound in it, or damaged; give a recording")
             promised = _seconds(container, stream)
             check(promised)
             samples, rate = _decode(container, stream, check)

@@ -37,13 +37,10 @@ def true_sizes(file: BinaryIO, size: int, check: Callable[[float], None]) -> tup
         return file, 0.0
     left = size - data.start
     streamed = data.promised == 0 or data.promised >= _UNKNOWN
-    if data.promised == 0 and _only_chunks(file, data.start, size, data.little):
-        return file, 0.0
     if data.promised <= left and not streamed:
         return file, 0.0
-    check(left / data.per_second)
-    true = min(left, data.promised) if data.promised else left
-    true -= true % data.align
+    true = 0 if data.promised == 0 and _only_chunks(file, data.start, size, data.little) else left - left % data.align
+    check(true / data.per_second)
     order = "<I" if data.little else ">I"
     file.seek(0)
     head = bytearray(file.read(data.start))
