@@ -7,6 +7,7 @@ _DEAD = 1e-4  # peak above that floor, as `wave.SILENCE_PEAK`
 _OPPOSED = -0.3  # correlation from which on a mean cancels
 _CLIPPED = 1e-3  # share of samples at the limit, two or more in a row
 _BETTER = 6.0  # dB that one channel stands out more than the mean and those that spoil it
+_PLAIN = 20.0  # dB that are good enough beside any other
 _MOST = 40.0  # dB beyond which standing out counts no more
 _PART, _PARTS, _FEWEST = 0.005, 8, 8  # seconds, parts of a frame, frames needed to judge
 
@@ -27,9 +28,9 @@ def to_mono(samples_NC: np.ndarray, rate: float) -> np.ndarray:
     kept = np.array([c for c in alive if not _is_clipped(samples_NC[:, c])], int)
     kept = kept if len(kept) else alive
     standing_C = np.array([_standing_out(clear_NC[:, c], rate) for c in kept])
-    best = standing_C.max() - _BETTER
-    if _standing_out(clear_NC[:, kept].mean(axis=1), rate) < best:
-        kept = kept[standing_C >= best]  # who talks in turn, each on a channel, stands out in all of them
+    enough = min(standing_C.max() - _BETTER, _PLAIN)
+    if _standing_out(clear_NC[:, kept].mean(axis=1), rate) < enough:
+        kept = kept[standing_C >= enough]  # who talks in turn, each on a channel, stands out in all of them
     first = kept[np.argmax(np.square(clear_NC[:, kept]).sum(axis=0))]
     if len(kept) > 1 and min(np.corrcoef(clear_NC[:, first], clear_NC[:, c])[0, 1] for c in kept) < _OPPOSED:
         return samples_NC[:, first]
