@@ -157,7 +157,10 @@ class Mind:
           UserError: a text that is too long to be read in one go.
         """
         ids = [np.array([*self.tokenizer.encode(text), self._end], np.int32) for text in texts]
-        longest, most = max(map(len, ids)), (PROMPTS[-1] - len(self._after) - len(self._closing)) // 2 - 16  # a text stands in the request and in the answer
+        longest, most = (
+            max(map(len, ids)),
+            (PROMPTS[-1] - len(self._after) - len(self._closing)) // 2 - 16,
+        )  # a text stands in the request and in the answer
         if longest > most:
             raise UserError(f"a text of {longest} tokens cannot be said in one go, {most} are the most; give it in parts")
         embedded = [self._embedded(row) for row in ids]

@@ -83,9 +83,7 @@ def _yarn(inverse: np.ndarray, head_dim: int, theta: float, scaling: Mapping[str
     return (1 - divided) * inverse + divided * inverse / scaling["factor"]
 
 
-def rope_table(
-    positions_BT: jax.Array, frequencies: jax.Array | np.ndarray, attention_factor: float = 1.0
-) -> tuple[jax.Array, jax.Array]:
+def rope_table(positions_BT: jax.Array, frequencies: jax.Array | np.ndarray, attention_factor: float = 1.0) -> tuple[jax.Array, jax.Array]:
     """Cosines and sines of the rotation at each position times `attention_factor`, both float32 [B, T, head_dim/2]."""
     angles = positions_BT[..., None].astype(jnp.float32) * jnp.asarray(frequencies)[None, None, :]
     if attention_factor == 1.0:

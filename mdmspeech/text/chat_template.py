@@ -87,7 +87,9 @@ def find_template(folder: Path, config: Mapping[str, Any]) -> str:
         named = {"default": found}
     elif isinstance(found, list):
         if not all(isinstance(one, Mapping) and isinstance(one.get("name"), str) and isinstance(one.get("template"), str) for one in found):
-            raise UserError(f"{folder / 'tokenizer_config.json'}: its list of chat templates has one without name or template; fetch it again")
+            raise UserError(
+                f"{folder / 'tokenizer_config.json'}: its list of chat templates has one without name or template; fetch it again"
+            )
         named = {one["name"]: one["template"] for one in found}
     elif found is not None:
         raise UserError(f"{folder / 'tokenizer_config.json'}: its chat_template is a {type(found).__name__}, not a text; fetch it again")

@@ -64,7 +64,7 @@ class ChatTokenizer:
         config = _json(folder / "tokenizer_config.json")
         special = {f"{name}_token": _content(config, f"{name}_token", folder) for name in _NAMES}
         special = {name: token for name, token in special.items() if token is not None}
-        ends = _stop_ids(folder) + [tokenizer.token_to_id(special.get("eos_token", "")), *_end_ids(tokenizer)]
+        ends = [*_stop_ids(folder), tokenizer.token_to_id(special.get("eos_token", "")), *_end_ids(tokenizer)]
         return cls(tokenizer, find_template(folder, config), [i for i in ends if i is not None], special)
 
     @classmethod
@@ -138,7 +138,9 @@ class ChatTokenizer:
     def _plain_content(self, content: Any) -> Any:
         if isinstance(content, str) or content is None:
             return None if content is None else self._plain(content)
-        if not isinstance(content, Sequence) or not all(isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content):
+        if not isinstance(content, Sequence) or not all(
+            isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+        ):
             raise UserError(f"a message's content is {content!r:.60}; give a text, or a list of {{'type': 'text', 'text': ...}}")
         return [{"type": "text", "text": self._plain(part["text"])} for part in content]
 
