@@ -6,7 +6,7 @@ modeling_qwen2, modeling_qwen3.
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -276,7 +276,7 @@ def _norm(ours: str, theirs: str) -> list[Rule]:
 
 def thinker_params(config: ThinkerConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
     """Tensors under their Hugging Face names -> Thinker parameters in the layout of `config.scan_layers`. `how`: see `rules.import_params`."""
-    return import_params(thinker_tensors(config, tensors), thinker_rules(config), thinker_shapes(config), source, **how)
+    return import_params(thinker_tensors(config, tensors, source), thinker_rules(config), thinker_shapes(config), source, **how)
 
 
 def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
@@ -284,7 +284,7 @@ def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, Stored], s
     return import_params(whisper_encoder_tensors(tensors), encoder_rules(config), encoder_shapes(config), source, **how)
 
 
-def thinker_tensors(config: ThinkerConfig, tensors: Mapping[str, Stored]) -> dict[str, Stored]:
+def thinker_tensors(config: ThinkerConfig, tensors: Mapping[str, Stored], source: str) -> dict[str, Stored]:
     """Those of a checkpoint's tensors that are weights: some files repeat a tied embedding, or hold tables that follow from the config.
 
     Raises:
@@ -293,12 +293,12 @@ def thinker_tensors(config: ThinkerConfig, tensors: Mapping[str, Stored]) -> dic
     embedding, output = tensors.get(_EMBEDDING), tensors.get(_OUTPUT)
     if config.tie_embeddings and output is not None and embedding is not None and not _alike(embedding, output):
         raise UserError(
-            f"config.json ties the output layer to the embedding, but {_OUTPUT} is another matrix than {_EMBEDDING}: set tie_word_embeddings to false in "
+            f"{source}: config.json ties the output layer to the embedding, but {_OUTPUT} is another matrix than {_EMBEDDING}: set tie_word_embeddings to false in "
             "config.json if the weights are right, or remove the tensor"
         )
     if not config.tie_embeddings and output is None and embedding is not None:
         raise UserError(
-            f"{_OUTPUT} is missing, and config.json does not tie the output layer to the embedding: set tie_word_embeddings to true in config.json if the "
+            f"{source}: {_OUTPUT} is missing, and config.json does not tie the output layer to the embedding: set tie_word_embeddings to true in config.json if the "
             "model is such a one (those of less than 4 B parameters mostly are), or fetch the weights again"
         )
     return {
@@ -356,8 +356,7 @@ def read_thinker_folder(
       dtype, shardings, progress: of the parameters, see `rules.import_params`; `shardings` belong to the layout of `overrides`.
       overrides: into the config (scan_layers=True, ...).
     """
-    hf = read_config(folder)
-    config = thinker_config(hf, **overrides)
+    hf, config = config_of(folder, thinker_config, **overrides)
     how = dict(dtype=dtype, shardings=shardings, progress=progress)
     return config, thinker_params(config, open_weights(folder, hf), str(folder), **how)
 
@@ -366,10 +365,18 @@ def read_encoder_folder(
     folder: str | os.PathLike, *, dtype: Any = np.float32, shardings: Any = None, progress: Any = None, **overrides: Any
 ) -> tuple[SpeechEncoderConfig, dict[str, Any]]:
     """A downloaded (or exported) Whisper folder -> (config, parameters of its encoder). Arguments as `read_thinker_folder`."""
-    hf = read_config(folder)
-    config = encoder_config(hf, **overrides)
+    hf, config = config_of(folder, encoder_config, **overrides)
     how = dict(dtype=dtype, shardings=shardings, progress=progress)
     return config, encoder_params(config, open_weights(folder, hf), str(folder), **how)
+
+
+def config_of(folder: str | os.PathLike, make: Callable[..., Any], upgrade: bool = False, **overrides: Any) -> tuple[dict[str, Any], Any]:
+    """(config.json of a model folder, what `make` makes of it). `upgrade`: see `read_config`. Raises UserError as these, naming the file."""
+    hf = read_config(folder, upgrade)
+    try:
+        return hf, make(hf, **overrides)
+    except UserError as error:
+        raise UserError(f"{Path(folder) / 'config.json'}: {error}") from error
 
 
 def open_weights(folder: str | os.PathLike, hf: Mapping[str, Any]) -> dict[str, Stored]:

@@ -19,6 +19,7 @@ from mdmspeech.interop import ctranslate2
 from mdmspeech.interop.gguf import GGUF
 from mdmspeech.interop.gguf_thinker import gguf_thinker_config, gguf_thinker_tensors, tokenizer_files
 from mdmspeech.interop.huggingface import (
+    config_of,
     encoder_config,
     encoder_json,
     encoder_params,
@@ -146,9 +147,8 @@ def open_thinker(
         return _thinker_in_gguf(path, scan_layers)
     if not path.is_dir():
         raise UserError(f"no Thinker at {source}: {_what_is(path)}give a model folder, a .gguf file or the name {SMOLLM2!r}")
-    hf = read_config(path, upgrade)
-    config = thinker_config(hf, scan_layers=scan_layers)
-    tensors = thinker_tensors(config, open_weights(path, hf))
+    hf, config = config_of(path, thinker_config, upgrade, scan_layers=scan_layers)
+    tensors = thinker_tensors(config, open_weights(path, hf), str(path))
     tokenizer = lambda: _fitting(ChatTokenizer.from_folder(path), config, path)
     return OpenedThinker(config, tensors, tokenizer, f"folder {path.name}", path)
 
@@ -183,8 +183,7 @@ def open_speech_encoder(
         return OpenedEncoder(config, whisper_encoder_tensors(tensors), f"CTranslate2 model {model.parent.name}", model.parent)
     if not path.is_dir():
         raise UserError(f"no speech encoder at {source}: {_what_is(path)}give a Whisper folder or the name {WHISPER_BASE!r}")
-    hf = read_config(path, upgrade)
-    config = encoder_config(hf, scan_layers=scan_layers)
+    hf, config = config_of(path, encoder_config, upgrade, scan_layers=scan_layers)
     return OpenedEncoder(config, whisper_encoder_tensors(open_weights(path, hf)), f"folder {path.name}", path)
 
 

@@ -64,7 +64,8 @@ def _llama3(inverse: np.ndarray, scaling: Mapping[str, Any]) -> np.ndarray:
     """Llama 3.1's rule: by how many turns a frequency makes within the original context, keep, blend or divide it."""
     factor, low, high = scaling["factor"], scaling["low_freq_factor"], scaling["high_freq_factor"]
     turns = scaling["original_max_position_embeddings"] * inverse / (2 * math.pi)
-    keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):  # equal bounds: a step
+        keep = np.clip((turns - low) / (high - low), 0.0, 1.0)
     return keep * inverse + (1 - keep) * inverse / factor
 
 

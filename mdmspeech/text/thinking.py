@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 OPEN, CLOSE = "<think>", "</think>"
+_HALF = 3  # characters of a tag that nobody writes without meaning one
 CLOSED_AT_ONCE = f"\n{CLOSE}\n\n"  # after an `OPEN` of the template: an answer without a thought, as Qwen3 writes it
 
 
@@ -53,9 +54,13 @@ class ThoughtFilter:
             self.inside, self._closed = found[1] == OPEN, found[1] == CLOSE
 
     def finish(self, text: str = "") -> tuple[str, list[Any]]:
-        """The answer has ended, with this text: what waited to become a tag and did not is answer, an unfinished thought is not."""
+        """The answer has ended, with this text: a "<" that waited to become a tag and did not is answer, half a tag and an unfinished thought are not."""
         self._waiting.append((text, _TAKEN))
-        return self._take(sum(len(text) for text, _ in self._waiting) + 1, keep=not (self.inside or self._closed))
+        waiting = "".join(text for text, _ in self._waiting)
+        half = _beginning(waiting, (OPEN, CLOSE))
+        shown = self._take(len(waiting) - (half if half >= _HALF else -1), keep=not (self.inside or self._closed))
+        self._waiting.clear()
+        return shown
 
     def _take(self, count: int, keep: bool) -> tuple[str, list[Any]]:
         """Takes `count` characters off the waiting ones, and the tokens that begin in them; a token that goes on after them stays, if they are not kept."""

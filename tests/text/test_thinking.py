@@ -26,6 +26,8 @@ def _filtered(parts, inside=False):
         (["Yes", " <", " 3"], "Yes < 3", [0, 1, 2]),
         (["a <th", "e>"], "a <the>", [0, 1]),
         (["Yes <"], "Yes <", [0]),  # never became a tag
+        (["Yes <t"], "Yes <t", [0]),
+        (["Yes", " <", "thi"], "Yes ", [0, 1]),  # cut off in a tag
         (["<think>", "on and on"], "", []),  # never closed
         (["<think>", "a", "</thin"], "", []),
         (["one", "</think>", " two"], "onetwo", [0, 2]),  # a tag without its beginning is no text either
