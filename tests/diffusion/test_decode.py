@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdmspeech.diffusion import decode, layout
+from mdmspeech.diffusion import autoregressive, decode, layout
 from mdmspeech.diffusion.state import Options, Reason, Request, start
 from mdmspeech.errors import UserError
 
@@ -180,6 +180,16 @@ def test_temperature_and_seed_change_tokens_but_never_the_confidence(run_tiny, c
     wild = run_tiny(Request.create(4, steps=1, target_len=12, temperature=3.0, seed=[0, 0, 1, 2]), one, options)
     np.testing.assert_array_equal(wild.ids_BL[0], wild.ids_BL[1])
     assert (wild.ids_BL[0] != wild.ids_BL[2]).any() and (wild.ids_BL[2] != wild.ids_BL[3]).any()
+
+
+@pytest.mark.parametrize("decoder", [decode.decode, autoregressive.decode], ids=["blocks", "next token"])
+def test_every_token_is_drawn_with_noise_of_its_own(decoder, scripted, options):
+    """Where all codes are as likely, a key used twice shows as tokens or blocks that are alike."""
+    request = Request.create(2, seed=5, temperature=1.0, steps=2, target_len=16)
+    result = scripted(np.zeros((2, 16, VOCABULARY))).run(decoder, request, options)
+    np.testing.assert_array_equal(result.ids_BL[0], result.ids_BL[1])
+    assert len(np.unique(result.ids_BL[0].reshape(4, 4), axis=0)) == 4
+    assert all(len(np.unique(block)) > 1 for block in result.ids_BL[0].reshape(4, 4))
 
 
 def test_only_codes_are_produced_and_never_banned_ones(scripted, options):
