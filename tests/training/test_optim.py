@@ -39,7 +39,7 @@ def test_only_matrices_decay_by_default():
 def test_of_the_stages_only_matrices_of_layers_decay(tmp_path):
     """Tables of ids, positions and speech codes stay, products decay: of each kind of stage one."""
     decayed, kept = set(), set()
-    for name in ("compact_codec", "compact_hearing", "hearing_ctc", "compact_talker", "talker_06b", "thinker_06b", "talker_llada_05b", "aligner"):
+    for name in ("compact_hearing", "compact_talker", "thinker_06b", "aligner"):
         config = load_config(f"{Path(__file__).parents[2] / 'experiments' / name}.py:runlocal")
         config.optim.update(dict(lr=1.0, schedule="constant", warmup=0, weight_decay=0.5))
         params = jax.eval_shape(make_task(config, tmp_path / "run").init, jax.random.key(0))
