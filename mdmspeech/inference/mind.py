@@ -15,7 +15,7 @@ from mdmspeech.models import generation
 from mdmspeech.models.sampling import GREEDY
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.text import prompts
-from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer, end_of_turn
+from mdmspeech.text.tokenizer import ChatTokenizer, end_of_turn
 
 PROMPTS = (32, 64, 128, 256, 512)  # padded lengths of a question with the end of its turn
 MAX_NEW = 96  # tokens of an answer
@@ -40,8 +40,11 @@ class Piece:
 class Mind:
     """Answers with one Thinker after one fixed beginning of the conversation; pure of state between calls.
 
+    Attributes:
+      before: ids of that beginning.
+
     Args:
-      config, params, tokenizer: the Thinker. system, examples: see `text.prompts`. max_new: longest answer in tokens.
+      config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new: longest answer in tokens.
       end_circles: end an answer that repeats itself, see `goes_in_circles`.
     """
 
@@ -50,8 +53,7 @@ class Mind:
         config: ThinkerConfig,
         params: dict,
         tokenizer: ChatTokenizer,
-        system: str,
-        examples: Sequence[tuple[str, str]] = (),
+        prompt: prompts.Prompt,
         max_new: int = MAX_NEW,
         end_circles: bool = True,
     ):
@@ -60,8 +62,8 @@ class Mind:
         self._thinker = Thinker(config)
         self._params = jax.tree.map(jnp.asarray, params)
         self._dtype = jax.tree.leaves(self._params)[0].dtype  # that of the weights is that of the computation and of the cache
-        before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
-        self._after = np.array(after, np.int32)
+        before, after = prompts.around_question(tokenizer, prompt)
+        self.before, self._after = tuple(before), np.array(after, np.int32)
         self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
         self._advance = jax.jit(self._read_token, donate_argnames="state")
         self._best = jax.jit(lambda logits_BV: jnp.argmax(logits_BV, axis=-1).astype(jnp.int32))

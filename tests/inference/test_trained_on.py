@@ -18,6 +18,7 @@ from mdmspeech.inference.voice import Manner
 from mdmspeech.models import talker
 from mdmspeech.models.anchors import NULL_ANCHOR, anchor_index
 from mdmspeech.models.talker import CODES, EOS, MASK, VOCAB, TalkerConfig
+from mdmspeech.text.prompts import Prompt
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -95,7 +96,7 @@ def fixed(thoughts):
         return Fixed(engine.fuse(padded[None]), np.array([len(row)], np.int32))
 
     task = TalkerTask(FIXED, "mdm", None, streams=2, thinker=THINKER)
-    text = FixedText(96, Conversations(chat_tokenizer(), "be kind", ()), FIXED.block, FIXED.anchors_per_block)
+    text = FixedText(96, Conversations(chat_tokenizer(), Prompt("be kind")), FIXED.block, FIXED.anchors_per_block)
     return states, *compared(task, params_of(FIXED), {"thinker": thoughts._params}, records, text, read)
 
 

@@ -25,6 +25,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = dict(width=64, layers=1, heads=2, ffn=64, block=4, anchors="paced", symbols=20, symbol_lookahead=(2,), output_bias=True)
 MODEL, ROWS, LENGTH = TalkerConfig(**SMALL), 2, 32
 DISTILLATION = dict(iterations=3, a=0.3, temperature=1.5, direction="forward", scale_t2=True)
+OFF_TARGET = dict(label_smoothing=0.1, z_loss=0.01)
 
 
 def params_of(seed: int):
@@ -106,6 +107,13 @@ def log_softmax(x):
     return x - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)) - x.max(-1, keepdims=True)
 
 
+def nats(logits, batch):
+    """Cross-entropy of every position, smoothed, with the z-loss."""
+    logp, tokens = log_softmax(logits), np.asarray(batch["tokens"])
+    plain = -np.take_along_axis(logp, tokens[..., None], -1)[..., 0]
+    return 0.9 * plain - 0.1 * logp.mean(-1) + 0.01 * (logits - logp)[..., 0] ** 2
+
+
 def roll_out(forward, teacher, noisy, hidden, iterations):
     """(Z, ids): what the teacher says of each hidden token when it reveals it, and what it writes."""
     may_write = np.arange(VOCAB) < CODES
@@ -127,7 +135,14 @@ def roll_out(forward, teacher, noisy, hidden, iterations):
 def test_self_distillation(tmp_path, batch, forward, student, stage_two):
     schedule = dict(name="hierarchical", blocks=(0.6, 0.9), tokens=(0.5, 1.0))
     task = task_of(
-        "compact_talker_isd", tmp_path, stage_two, init_from="stage_two", masking=schedule, capacity=0.75, distillation=DISTILLATION
+        "compact_talker_isd",
+        tmp_path,
+        stage_two,
+        init_from="stage_two",
+        masking=schedule,
+        capacity=0.75,
+        distillation=DISTILLATION,
+        **OFF_TARGET,
     )
     frozen = create_frozen(task, make_mesh(devices=jax.devices()[:1]))
     jax.tree.map(np.testing.assert_array_equal, frozen["teacher"], stage_two)  # the teacher is stage 2
@@ -144,7 +159,7 @@ def test_self_distillation(tmp_path, batch, forward, student, stage_two):
     logits, durations = forward(student, noisy)
     p, q = (log_softmax(x / DISTILLATION["temperature"]) for x in (z, logits))
     kl = DISTILLATION["temperature"] ** 2 * (np.exp(p) * (p - q)).sum(-1)[hidden].sum()
-    ce = -np.take_along_axis(log_softmax(logits), np.asarray(batch["tokens"])[..., None], -1)[..., 0][hidden].sum()
+    ce = nats(logits, batch)[hidden].sum()
     assert abs(kl - ce) > 0.1 * ce
     expected = {"kl": kl, "ce": ce, "token": DISTILLATION["a"] * kl + (1 - DISTILLATION["a"]) * ce}
     for name, total in expected.items():
@@ -159,24 +174,18 @@ def test_self_distillation(tmp_path, batch, forward, student, stage_two):
 
 def test_masked_diffusion(tmp_path, batch, forward, student):
     schedule = dict(name="inverse_t", low=0.3, per="sequence")
-    task = task_of("compact_talker", tmp_path, masking=schedule, capacity=0.75, label_smoothing=0.1, z_loss=0.01)
+    task = task_of("compact_talker", tmp_path, masking=schedule, capacity=0.75, **OFF_TARGET)
     key, (hidden, weight) = drawn_by(masking.InverseT(0.3, "sequence"), batch)
     losses = losses_of(task, student, {}, batch, key)
     assert 0.2 * hidden.size < hidden.sum() < 0.75 * hidden.size and len(np.unique(weight)) > 2
-    tokens = np.asarray(batch["tokens"])
-    logits, _ = forward(student, np.where(hidden, MASK, tokens))
-    logp = log_softmax(logits)
-    normaliser = (logits - logp)[..., 0]
-    nats = -0.9 * np.take_along_axis(logp, tokens[..., None], -1)[..., 0] - 0.1 * logp.mean(-1) + 0.01 * normaliser**2
-    np.testing.assert_allclose(losses["token"], ((weight * nats).sum(), np.asarray(batch["valid"]).sum()), rtol=1e-4)
+    logits, _ = forward(student, np.where(hidden, MASK, np.asarray(batch["tokens"])))
+    np.testing.assert_allclose(losses["token"], ((weight * nats(logits, batch)).sum(), np.asarray(batch["valid"]).sum()), rtol=1e-4)
 
 
 def test_the_next_token_baseline(tmp_path, batch, forward, student):
     """Position i sees bos and the tokens before i, each with the condition of the place it stands at."""
-    task = task_of("compact_talker_ntp", tmp_path, init_from="", label_smoothing=0.1)
+    task = task_of("compact_talker_ntp", tmp_path, init_from="", **OFF_TARGET)
     losses = losses_of(task, student, {}, batch, jax.random.key(0))
     tokens, valid = np.asarray(batch["tokens"]), np.asarray(batch["valid"])
     logits, _ = forward(student, np.concatenate([np.full((ROWS, 1), talker.BOS), tokens[:, :-1]], axis=1), block=1)
-    logp = log_softmax(logits)
-    nats = -0.9 * np.take_along_axis(logp, tokens[..., None], -1)[..., 0] - 0.1 * logp.mean(-1)
-    np.testing.assert_allclose(losses["token"], (nats[valid].sum(), valid.sum()), rtol=1e-4)
+    np.testing.assert_allclose(losses["token"], (nats(logits, batch)[valid].sum(), valid.sum()), rtol=1e-4)
