@@ -34,7 +34,7 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from etils import epath
 
-    from mdmspeech.cli.experiment import load_config, make_task, override, use_system
+    from mdmspeech.cli.experiment import check_start, load_config, make_task, override, use_system
     from mdmspeech.training import distributed
 
     config = load_config(args.config)
@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> None:
         from mdmspeech.evaluation import samples
         from mdmspeech.training import loop
 
+        check_start(config, workdir, args.system)
         task = make_task(config, workdir, args.data)
         task.show = samples.show(config, workdir, args.data)
         loop.run(config, task, workdir)
