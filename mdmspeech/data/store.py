@@ -16,14 +16,26 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 
 Record = dict[str, Any]
+_CURE = "set $MDMSPEECH_HOME (or --root) to a folder that can be written"
 
 
 def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
-    """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech."""
-    chosen = root or os.environ.get("MDMSPEECH_HOME") or pathlib.Path.home() / ".cache" / "mdmspeech"
-    return pathlib.Path(chosen).expanduser()
+    """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech. UserError where the user has no home to find it in."""
+    chosen = root or os.environ.get("MDMSPEECH_HOME") or "~/.cache/mdmspeech"
+    try:
+        return pathlib.Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{chosen}: this user has no home folder; {_CURE}") from error
+
+
+def writable_root(root: str | os.PathLike | None = None, needed: int = 0) -> pathlib.Path:
+    """The corpus folder, which can be made and written; else a UserError with the cure. needed: bytes that are known to be written."""
+    folder = data_root(root)
+    check_writable(folder, _CURE, needed, folder=True)
+    return folder
 
 
 def write_shard(folder: pathlib.Path, name: str, recordings: list[tuple[Record, np.ndarray]]) -> None:
