@@ -28,10 +28,10 @@ class Records:
         return self._stores[store].fields[record]
 
 
-def speech(root: str | Path | None, parts: Sequence[str], split: str) -> Records:
+def speech(root: str | Path | None, parts: Sequence[str], split: str, may_lack: bool = False) -> Records:
     """Records of the answer voice. Splits: "train", "test"; a record without a `split` field is training data except every n-th one.
 
-    Raises `UserError` when a part is missing or the split is empty.
+    Raises `UserError` when a part is missing, or the split is empty and may not (`may_lack`).
     """
     stores = [RecordStore(data_root(root) / "raw" / part) for part in parts]
     index = []
@@ -40,8 +40,13 @@ def speech(root: str | Path | None, parts: Sequence[str], split: str) -> Records
         for i, record in enumerate(store.fields):
             if record.get("split", "test" if i % every == 0 else "train") == split:
                 index.append((s, i))
-    if not index:
-        raise UserError(f"no {split} recordings in {', '.join(parts)} under {data_root(root)}; make them with: mdmspeech data")
+    if not index and not may_lack:
+        cure = (
+            f'add recordings, or "split": "{split}" to some lines of your manifest'
+            if any(map(len, stores))
+            else "make them with: mdmspeech data"
+        )
+        raise UserError(f"no {split} recordings in {', '.join(parts)} under {data_root(root)}; {cure}")
     return Records(stores, index)
 
 
