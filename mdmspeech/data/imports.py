@@ -19,6 +19,7 @@ from mdmspeech.errors import UserError
 LONGEST = 30.0  # seconds, Whisper's window
 _MOST_LETTERS = 3000  # of a text: nobody says a third of it in `LONGEST`
 _LONGEST_ID = 1000
+_SHOWN = 100  # letters of a name, in messages
 _ARRAYS: dict[str, Any] = {"symbols": np.int32, "frames": np.float32, "f0": np.float32}
 _WORDS = ("voice", "family", "split", "answer")  # optional fields that are text
 
@@ -57,7 +58,9 @@ class UserRecordings:
                 raise BadRecord(f"{path} is a device or a pipe; give one audio file")
             wave = load_wave(path, self.rate, max_seconds=self.max_seconds)
             units = _read_units(self.folder / entry["units"]) if isinstance(entry.get("units"), str) else ()
-        except (ValueError, OSError, EOFError) as error:
+        except OSError as error:
+            raise BadRecord(f"{name[:_SHOWN]}: {error.strerror or error}") from error
+        except (ValueError, EOFError) as error:
             raise BadRecord(f"{name}: {error}") from error
         arrays = {key: np.asarray(entry[key], dtype) for key, dtype in _ARRAYS.items() if key in entry}
         return {**entry, **arrays, "id": name, "rate": self.rate, "audio": to_int16(wave), "units": units}
@@ -108,13 +111,13 @@ def _checked(entry: Any, needed: tuple[str, ...]) -> dict[str, Any]:
         raise BadRecord(f"{' and '.join(missing)} missing or empty")
     if wrong := [name for name in _WORDS if name in entry and not isinstance(entry[name], str)]:
         raise BadRecord(f"{wrong[0]} is a {type(entry[wrong[0]]).__name__}; give text")
+    if not entry["audio"].isprintable():
+        raise BadRecord(f"audio has signs that no file name has: {ascii(entry['audio'])[:60]}")
     name = entry.get("id", entry["audio"])
     if not isinstance(name, (str, int)) or isinstance(name, bool):
         raise BadRecord(f"id is a {type(name).__name__}; give text or a whole number")
     if len(str(name)) > _LONGEST_ID or not str(name).isprintable() or not str(name).strip():
         raise BadRecord("id is empty, longer than any name, or has signs that cannot be printed")
-    if not entry["audio"].isprintable():
-        raise BadRecord(f"audio has signs that no file name has: {ascii(entry['audio'])[:60]}")
     if longest := [name for name in needed[1:] if len(entry[name]) > _MOST_LETTERS]:
         raise BadRecord(f"{longest[0]} has {len(entry[longest[0]]):,} characters, more than a recording of {LONGEST:g} s holds; cut both")
     for key in _ARRAYS:

@@ -133,7 +133,7 @@ def _no_objects(path: pathlib.Path, data: bytes, where: str, problem: Any) -> st
         cure = f"python -m json.tool {path.name} shows what is wrong" if text.startswith("[") else "write every object on a line of its own"
         return f"{path} has no line that is a JSON object ({where}: {problem}); {cure}"
     separator = next((mark for mark in _SEPARATORS if mark in first), None)
-    if separator is None:
+    if separator is None or not first.replace("\t", " ").rstrip("\r").isprintable():
         return f'{path} has no line that is a JSON object ({where}: {problem}); write one a line, like {{"audio": "a.wav", "text": "..."}}'
     code = (
         "import csv, json, sys; "
