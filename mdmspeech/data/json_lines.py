@@ -45,7 +45,7 @@ def read_objects(path: str | os.PathLike) -> list[tuple[str, dict[str, Any] | Ba
 def parse(text: str | bytes) -> Any:
     """The JSON value. Raises BadRecord for what is none, or is nested deeper or has longer numbers than Python reads."""
     try:
-        return json.loads(text)
+        return json.loads(text.decode() if isinstance(text, bytes) else text)  # by itself it would guess other encodings
     except RecursionError:
         raise BadRecord("nested too deeply for JSON that anybody writes") from None
     except UnicodeDecodeError as error:
@@ -106,7 +106,7 @@ def _listed(data: bytes) -> list[Any] | None:
 
 
 def _line(line: bytes) -> dict[str, Any] | BadRecord:
-    text = line.strip(b"\r \t\f\v")
+    text = line.strip(b"\r \t\f\v").removeprefix(codecs.BOM_UTF8)  # files that were put together have one in the middle
     if text.startswith((b"#", b"//")):
         return BadRecord("a comment, not a JSON object")
     try:

@@ -108,7 +108,7 @@ BAD = [
 def test_every_bad_line_is_named_by_its_number_and_no_good_one_is_lost(folder):
     bad = [line for line, _ in BAD]
     u2028 = '{"audio": "3.wav", "text": "One line\u2028and \x85 another.", "id": "id3"}'
-    rows = lines_of(GOOD[0], "", GOOD[1], *bad, "  \t", GOOD[2], u2028)
+    rows = lines_of(GOOD[0], "", GOOD[1], *bad, "  \t", codecs.BOM_UTF8 + json.dumps(GOOD[2]).encode(), u2028)
     done = take_in(folder, codecs.BOM_UTF8 + b"\r\n".join(rows) + b"\r\n")
     raw = folder / "root" / "raw" / "own"
     kept = store.RecordStore(raw)
