@@ -58,6 +58,9 @@ def written_whole(path: str | os.PathLike, cure: str = "name another place") -> 
     The temporary name ends as `path` does, for writers that go by it. The folder is made. An OSError of the place becomes a UserError.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe or a device: nothing can take its place
+        yield path
+        return
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
