@@ -26,6 +26,10 @@ class Tokenizer(Protocol):
         """Ids before and after the place of the speech."""
         ...
 
+    def closing(self, ids: Sequence[int]) -> list[int]:
+        """What closes a thought that this end of a prompt has opened; [] if it has opened none."""
+        ...
+
 
 class Conversations:
     """Ids of new conversations with one question and one answer.
@@ -41,6 +45,7 @@ class Conversations:
         self, tokenizer: Tokenizer, system: str = prompts.SYSTEM, examples: Sequence[tuple[str, str]] = prompts.EXAMPLES, cache: int = 2**16
     ):
         before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
+        after += tokenizer.closing(after)  # answers of a corpus have no thoughts
         self.before, self.after = np.array(before, np.int32), np.array(after, np.int32)
         self.end = end_of_turn(tokenizer)
         self._encode = functools.lru_cache(cache)(lambda text: np.array(tokenizer.encode(text), np.int32))
