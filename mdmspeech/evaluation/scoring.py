@@ -79,7 +79,7 @@ def canonical(text: str) -> str:
     for sign, word in _SIGNS:
         text = text.replace(sign, word)
     # Clause by clause, because the normaliser would read "six, seven" as 67.
-    said = " ".join(_normaliser()(clause) for clause in _CLAUSE_END.split(text))
+    said = " ".join(normalised(clause) for clause in _CLAUSE_END.split(text))
     said = re.sub(r"(\d)\.(\d)", r"\1 point \2", said).replace("+", " plus ").replace("-", " minus ")
     # Digits one by one, but a run of zeros as one: Whisper's "1,000,000,000" for "a thousand" is one wrong word, not nine.
     said = re.sub(r"(00+|\d)", r" \1 ", said.replace(".", " "))
@@ -97,6 +97,12 @@ def _jiwer():
     except ImportError as error:
         raise UserError("word error rates need jiwer: pip install jiwer whisper-normalizer") from error
     return jiwer
+
+
+@functools.lru_cache(maxsize=8192)
+def normalised(text: str) -> str:
+    """What Whisper's English text normaliser makes of a text."""
+    return _normaliser()(text)
 
 
 @functools.lru_cache(maxsize=1)
