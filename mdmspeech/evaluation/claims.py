@@ -16,28 +16,27 @@ BREAK, STOP = ",", "."  # tokens between pieces of a sentence, and between sente
 JOINS = frozenset({BREAK, "and", "or", "/"})
 
 # Words that name nothing: they may stand beside any answer.
-PLAIN = frozenset(
-    "the a an is are was were be been being am of in on at to and or it its that this these those they them there here will would means mean with for "
-    "i you we he she my your me us as by from so then now very just right exactly simply also too which what who where when how whose has have had do "
-    "does did can called named known located found situated lies lie placed country city capital continent kingdom group groups member members part "
-    "belong belongs type kind thing things word words letter letters number numbers answer correct sure yes well okay ok course certainly name names "
-    "equal equals gives give makes make get gets comes come total result one ones lot people person language languages official spoken speak spoke "
-    "used use uses need needs pay money currency convert say said spelled spelt written write stands stand born opposite contrary symbol element "
-    "atomic plural past tense form day days month months year years week larger bigger smaller more less land area".split()
+FUNCTION = frozenset(
+    ["the", "a", "an", "is", "are", "was", "were", "be", "been", "being", "am", "of", "in", "on", "at", "to", "and", "or", "it", "its", "that", "this", "these", "those", "they", "them", "there", "here", "will", "would", "means", "mean", "with", "for", "i", "you", "we", "he", "she", "my", "your", "me", "us", "as", "by", "from", "so", "then", "now", "very", "just", "right", "exactly", "simply", "also", "too", "which", "what", "who", "where", "when", "how", "whose", "has", "have", "had", "do", "does", "did", "can", "called", "named", "known", "yes", "well", "okay", "ok", "sure", "course", "certainly"]
+)
+PLAIN = FUNCTION | frozenset(
+    ["found", "located", "situated", "lies", "lie", "placed", "country", "city", "capital", "continent", "kingdom", "group", "groups", "member", "members", "part", "belong", "belongs", "type", "kind", "thing", "things", "word", "words", "letter", "letters", "number", "numbers", "answer", "correct", "name", "names", "equal", "equals", "gives", "give", "makes", "make", "get", "gets", "comes", "come", "total", "result", "one", "ones", "lot", "people", "person", "language", "languages", "official", "spoken", "speak", "spoke", "used", "use", "uses", "need", "needs", "pay", "money", "currency", "convert", "say", "said", "spelled", "spelt", "written", "write", "stands", "stand", "born", "opposite", "contrary", "symbol", "element", "atomic", "plural", "past", "tense", "form", "day", "days", "month", "months", "year", "years", "week", "larger", "bigger", "smaller", "more", "less", "land", "area"]
 )
 _ARTICLES = frozenset({"the", "a", "an", "of", "in", "city", "country", "is", "it", "to"})
 _COPULAS = frozenset({"is", "are", "was", "were", "be", "called", "named", "means", "say"})
 _NEGATIONS = frozenset(
-    "not no never neither nor none nothing nobody nowhere without cannot hardly barely except unlike isnt arent dont doesnt didnt wasnt wont cant aint "
-    "instead excluding".split()
+    ["not", "no", "never", "neither", "nor", "none", "nothing", "nobody", "nowhere", "without", "cannot", "hardly", "barely", "except", "unlike", "isnt", "arent", "dont", "doesnt", "didnt", "wasnt", "wont", "cant", "aint", "instead", "excluding"]
 )
-_DENIALS = frozenset("wrong false incorrect untrue mistaken myth lie doubt deny denies joking kidding opposed disagree nonsense".split())
+_DENIALS = frozenset(["wrong", "false", "incorrect", "untrue", "mistaken", "myth", "lie", "doubt", "deny", "denies", "joking", "kidding", "opposed", "disagree", "nonsense"])
 _HEDGES = frozenset(
-    "maybe perhaps possibly probably presumably supposedly allegedly apparently hopefully might could guess guessing suppose assume unsure uncertain "
-    "either think believe seems depends idea whether".split()
+    ["maybe", "perhaps", "possibly", "probably", "presumably", "supposedly", "allegedly", "apparently", "hopefully", "might", "could", "guess", "guessing", "suppose", "assume", "unsure", "uncertain", "either", "think", "believe", "seems", "depends", "idea", "whether"]
 )
-_UNSURE = re.compile(r"\bmay (be|have|well)\b|\bnot (sure|certain|know|tell|say|remember)\b|\bcan be\b|\bif (i|it|you) \w+ (right|correctly|mistaken)\b")
-_TAKEN_BACK = frozenset({"no", "nope", "wait", "sorry", "actually", "correction", "rather", "i mean", "scratch that", "or rather", "no wait"})
+_UNSURE = re.compile(
+    r"\bmay (be|have|well)\b|\bnot (sure|certain|know|tell|say|remember)\b|\bcan be\b|\bif (i|it|you) \w+ (right|correctly|mistaken)\b"
+)
+_TAKEN_BACK = frozenset(
+    {"no", "nope", "wait", "sorry", "actually", "correction", "rather", "i mean", "scratch that", "or rather", "no wait"}
+)
 _SIGNS = (
     ("’", "'"),
     ("=", " is "),
@@ -53,7 +52,9 @@ _SIGNS = (
     (" – ", ", "),
 )
 _SENTENCE_END = re.compile(r"(?<!\bSt\.)(?<!\.[A-Z]\.)(?<=[.!?;])\s+|\n+")
-_PIECE_END = re.compile(r"[,:]+(?=\s|$)|\s(?=(?:but|rather than|instead of|other than|as opposed to|except|unlike|and not|or not)\s)", re.IGNORECASE)
+_PIECE_END = re.compile(
+    r"[,:]+(?=\s|$)|\s(?=(?:but|rather than|instead of|other than|as opposed to|except|unlike|and not|or not)\s)", re.IGNORECASE
+)
 _BUT_NOT = re.compile(r"\b(?:anything|everything|anywhere|anyone|nothing|all|any \w+) (?:but|except|other than|besides)\b", re.IGNORECASE)
 
 
@@ -80,7 +81,11 @@ def claims(text: str, expected: Words, question: Words) -> Claims:
             if " ".join(piece) in _TAKEN_BACK and not {*piece} & {*expected}:
                 stated, kept, below = [], [], False
                 continue
-            negated = bool({*piece} & (_NEGATIONS - {*expected}) - ({"not"} & {*question})) or piece[:2] in (["rather", "than"], ["other", "than"], ["as", "opposed"])
+            negated = bool({*piece} & (_NEGATIONS - {*expected}) - ({"not"} & {*question})) or piece[:2] in (
+                ["rather", "than"],
+                ["other", "than"],
+                ["as", "opposed"],
+            )
             below = negated or (below and piece[0] != "but" and not {*piece} & {*_COPULAS, "it"})
             if below:
                 denied += piece
@@ -89,7 +94,9 @@ def claims(text: str, expected: Words, question: Words) -> Claims:
         if kept:
             stated.append(joined(kept, BREAK))
     flat = " ".join(word for word in tokens(text) if word not in JOINS - {"or"})
-    guessed = bool({*flat.split()} & (_HEDGES | _DENIALS) - allowed) or bool(_UNSURE.search(flat) and not _UNSURE.search(" ".join(question)))
+    guessed = bool({*flat.split()} & (_HEDGES | _DENIALS) - allowed) or bool(
+        _UNSURE.search(flat) and not _UNSURE.search(" ".join(question))
+    )
     return Claims(joined(stated, STOP), denied, guessed, text)
 
 
@@ -108,6 +115,8 @@ def sentences(text: str) -> list[str]:
     for sign, word in _SIGNS:
         text = text.replace(sign, word)
     text = re.sub(r"(?<=\d)\s*[xX]\s*(?=\d)", " times ", text)
+    text = re.sub(r"(?<=\d)\s*\+\s*(?=\d)", " plus ", text)
+    text = re.sub(r"(?:(?<=\d)\s*|(?<!\w))[-−]\s*(?=\d)", " minus ", text)
     text = re.sub(r"\bo'clock\b", "oclock", text, flags=re.IGNORECASE)
     text = re.sub(r"[\"“”`*]|(?<!\w)['‘]|'(?!\w)", " ", text)
     text = _BUT_NOT.sub(" not ", text)
@@ -126,8 +135,8 @@ def _words(piece: str) -> Words:
         part = re.sub(r"\b[oO]\b", "letteroh", part)  # the letter, which the normaliser takes for a zero
         for word in normalised(part).split() or [part.strip()] * (part.strip() in JOINS):
             after_number = bool(found) and found[-1][-1:].isdigit()
-            if re.fullmatch(r"-\d.*", word) and after_number:
-                found += ["minus", word[1:]]
+            if re.fullmatch(r"[+-](\d.*|one)", word) and after_number:
+                found += ["minus" if word[0] == "-" else "plus", word[1:]]
             else:
                 found.append(word)
     return ["o" if word == "letteroh" else word.strip(".") for word in found if word.strip(".")]
@@ -184,7 +193,8 @@ def competes(words: Words, value: Words, known: Collection[str]) -> bool:
                 return True
         if any(_rival(part, strange) for part in _split(sentence, {BREAK}) if not places(part, value)):
             return True
-        if len(sentence) <= 2 and sentence and all(map(strange, sentence)):
+        alone = [word for word in sentence if word not in _ARTICLES]
+        if 0 < len(alone) <= 2 and all(map(strange, alone)):
             return True
     return False
 

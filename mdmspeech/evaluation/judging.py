@@ -11,7 +11,22 @@ import re
 from collections.abc import Callable
 
 from mdmspeech.evaluation import said_items
-from mdmspeech.evaluation.claims import BREAK, JOINS, STOP, Claims, Words, beyond, claims, competes, content, masked, places, sentences, tokens
+from mdmspeech.evaluation.claims import (
+    BREAK,
+    FUNCTION,
+    JOINS,
+    STOP,
+    Claims,
+    Words,
+    beyond,
+    claims,
+    competes,
+    content,
+    masked,
+    places,
+    sentences,
+    tokens,
+)
 from mdmspeech.evaluation.scoring import canonical, score
 
 REPEAT_ERRORS = 0.15  # of the words, in a sentence that was to be repeated
@@ -41,7 +56,14 @@ _KINDS = {  # how a kind may be named
     "a plant": ("plant", "plants"),
     "a kind of food": ("food", "foods"),
     "a part of the body": ("part of the body", "body part", "body parts", "parts of the body"),
-    "a thing that people make": ("thing that people make", "things that people make", "artifact", "artifacts", "man made", "made by people"),
+    "a thing that people make": (
+        "thing that people make",
+        "things that people make",
+        "artifact",
+        "artifacts",
+        "man made",
+        "made by people",
+    ),
     "a person": ("person", "persons", "people", "human", "humans"),
 }
 
@@ -61,8 +83,8 @@ def is_right(answer: str, expected: str, family: str, question: str = "") -> boo
     wanted, asked = tokens(expected), tokens(question)
     if family in _REPEATED:
         return _repeated(answer, expected)
-    if canonical(answer) == canonical(expected) and not answer.rstrip().endswith("?"):
-        return family not in ("spelling",) or said_items.letters(answer) == said_items.letters(expected)
+    if _flat(tokens(answer)) == _flat(wanted) and not answer.rstrip().endswith("?"):
+        return True
     said = claims(answer, wanted, asked)
     unsaid = not said.words and family != "leap years"  # where "no" takes nothing back
     if said.guessed or unsaid or _echoes(answer, question, wanted):
@@ -107,8 +129,10 @@ def _open(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     words = beyond(said.words, question) if value == subject else said.words
     if value != subject:
         words = masked(words, subject) if not places(value, subject) else words
-    values = [part for part in (" ".join(value).split(" and ") if family == "languages" else [" ".join(value)])]
-    forms = {" ".join(value), *(f"{' '.join(value)}{ending}" for ending in ("s", "es") if family in _PLURALS)} if len(values) == 1 else values
+    values = list(" ".join(value).split(" and ") if family == "languages" else [" ".join(value)])
+    forms = (
+        {" ".join(value), *(f"{' '.join(value)}{ending}" for ending in ("s", "es") if family in _PLURALS)} if len(values) == 1 else values
+    )
     parts = [form.split() for form in forms]
     found = [part for part in parts if places(words, part)]
     if not found or (len(values) > 1 and len(found) < len(values)):
@@ -120,7 +144,7 @@ def _open(said: Claims, wanted: Words, question: Words, family: str) -> bool:
         return False
     if family in ("cities", "capitals") and _other_countries(words, wanted):
         return False
-    return _about(said, subject, known, family) and not any(competes(words, part, known) for part in found)
+    return _about(said, subject, known, family, found[0]) and not any(competes(words, part, known) for part in found)
 
 
 def _circular(words: Words, value: Words) -> bool:
@@ -135,25 +159,35 @@ def _others(words: Words, names, value: Words) -> bool:
     return any(places(rest, name.split()) for name in names)
 
 
-def _about(said: Claims, subject: Words, known, family: str) -> bool:
+def _about(said: Claims, subject: Words, known, family: str, value: Words = []) -> bool:  # noqa: B006
     """False when the answer names another thing than the one asked about ("Angola is in Africa" where Zimbabwe was asked for).
 
-    It may leave the thing out; names of places and elements may be misspelt: the Thinker spells what it heard.
+    It may leave the thing out; names of places and elements may be misspelt: the Thinker spells what it heard. value: what it says of the thing; a word
+    right before it may say whose it is ("the Danish krone"), and what comes after it is not looked at, countries aside.
     """
     words = _flat(said.words)
     if not subject or places(words, subject):
         return True
-    strange = [word for word in content(words) if word not in known]
-    said_in_part = bool({*content(subject)} & {*words})
-    if not strange and not said_in_part:
-        return True
+    at = (places(words, value) or [len(words)])[0]
+    after = words[at + len(value) :]
+    ahead, rest = words[:at] + (after if after[:1] in (["is"], ["has"]) else []), words[:at] + after
+    strange = [word for word in content(ahead) if word not in known]
     others = [name for name in country_names().values() if name != subject and not {*name} <= {*known}]
-    if family not in (*_PLACES, "elements") or any(places(words, name) for name in others):
+    if any(places(rest, name) for name in others):
+        return False
+    if not strange and not {*content(subject)} & {*rest}:
+        return True
+    if family not in (*_PLACES, "elements"):
         return False
     whole, size = "".join(subject), len(subject)
-    rest = [word for word in content(words) if word in strange or word in subject]
-    tries = {"".join(rest[i : i + n]) for n in {1, size, size + 1} for i in range(len(rest))}
-    return any(difflib.SequenceMatcher(None, one, whole).ratio() >= _ALIKE for one in tries)
+    names = [word for word in content(ahead) if word in strange or word in subject]
+    tries = {"".join(names[i : i + n]) for n in {1, size, size + 1} for i in range(len(names))}
+    owner = names == ahead[-1:] and _ratio(names[0], whole) >= _HALF and family == "currencies"
+    return owner or any(_ratio(one, whole) >= _ALIKE for one in tries)
+
+
+def _ratio(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
 
 
 def _new_words(said: Claims, wanted: Words, question: Words, family: str = "") -> bool:
@@ -216,7 +250,7 @@ def _subject(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     less = {"smaller", "lower", "less", "smallest", "lowest", "least", "fewer"}
     right, wrong = (more, less) if sense == "larger" else (less, more)
     known = {*question, *flat, *more, *less, "number", "than", "land"}
-    if not places(words, winner) or "or" in words or "both" in words or competes(words, winner, known):
+    if not places(words, winner) or {"or", "both"} & {*said.words} or competes(words, winner, known):
         return False
     if {*said_items.plain_numbers(words)} - {*said_items.plain_numbers(flat)} or (family == "areas" and _strangers(said, flat, question)):
         return False
@@ -249,9 +283,8 @@ def _half_of_it(said: Claims, wanted: Words, question: Words, family: str) -> bo
     """Half of the words that the expected answer adds, in at most thrice as many: definitions can be worded in more than one way."""
     new = {word for word in content(wanted) if word not in question}
     added = [word for word in content(said.words) if word not in question]
-    subject = next((word for word in content(wanted) if word in question), "")
-    meant = re.search(r"(?:word )?(\w+) means", " ".join(_flat(said.words)))
-    other = bool(meant) and subject not in said.words and meant is not None and meant[1] not in ("it", "that", "this", "word", "which")
+    meant = re.search(r"(\w+) means", " ".join(_flat(said.words)))
+    other = meant is not None and meant[1] not in ("it", "that", "this", "which", *question)
     other = other or ("or" in said.words and "or" not in wanted) or said.words.count("not") != wanted.count("not")
     return bool(new) and not other and len(new & {*added}) >= _HALF * len(new) and len(added) <= _LONGEST * max(len(new), 2)
 
@@ -274,7 +307,11 @@ def _kind(said: Claims, wanted: Words, question: Words, family: str) -> bool:
         named |= {name} if places(rest, form.split()) else set()
         rest = masked(rest, form.split())
     subject = [word for word in text.removesuffix(f" is {kind}").split() if word not in ("a", "an")]
-    return named == {kind} and "or" not in words and _about(said, subject, {*question, *" ".join(_KINDS[kind]).split(), "member", "members"}, family)
+    return (
+        named == {kind}
+        and "or" not in words
+        and _about(said, subject, {*question, *" ".join(_KINDS[kind]).split(), "member", "members"}, family)
+    )
 
 
 def _element(said: Claims, wanted: Words, question: Words, family: str) -> bool:
@@ -293,11 +330,15 @@ def _rhymes(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     if "rhymes" in said.words and said.words[-1] != asked and asked not in said.words:
         return False  # "duck rhymes with truck" where another word was asked for
     ending, own = rhyme_of(asked), sound_of(asked)
-    others = [word for word in content(said.words) if word not in {*question, "rhymes", "rhyme", "rhyming"}]
+    others = [word for word in _flat(said.words) if word not in {*FUNCTION, *question, "and", "or", "rhymes", "rhyme", "rhyming", "word"}]
     if not ending:
         return {*content(wanted)} <= {*said.words}
     good = [word for word in others if rhyme_of(word) == ending and sound_of(word) != own]
-    return bool(good) and not any(competes(said.words, [word], {*question, *good, "rhymes", "rhyme", "good"}) for word in good) and len(others) <= len(good) + 2
+    return (
+        bool(good)
+        and not any(competes(said.words, [word], {*question, *good, "rhymes", "rhyme", "good"}) for word in good)
+        and len(others) <= len(good) + 2
+    )
 
 
 def _repeated(answer: str, expected: str) -> bool:

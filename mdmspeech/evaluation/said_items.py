@@ -5,18 +5,23 @@ and what else is claimed has to be the question's. So "seven comes after eight" 
 """
 
 import calendar as days_and_months
+import itertools
 import re
 from collections.abc import Collection, Sequence
 
 from mdmspeech.evaluation.claims import BREAK, STOP, Claims, Words, beyond, content, tokens
 from mdmspeech.evaluation.scoring import normalised
 
-_GIVEN = frozenset("after before behind ahead of than from follows follow following precedes in into plus minus times multiplied divided by to with past".split())
-_ORDER = frozenset({"after", "before", "behind", "ahead", "than", "follows", "follow", "following", "precedes"})  # what stands behind these was asked with
-_SAID_TO = frozenset("equal equals comes adds sums amounts converts up corresponds".split())
-_BETWEEN = frozenset("the number letter month day just right exactly immediately directly amount a of weekday oclock".split())
+_GIVEN = frozenset(
+    ["after", "before", "behind", "ahead", "of", "than", "from", "follows", "follow", "following", "precedes", "in", "into", "plus", "minus", "times", "multiplied", "divided", "by", "to", "with", "past"]
+)
+_ORDER = frozenset(
+    {"after", "before", "behind", "ahead", "than", "follows", "follow", "following", "precedes"}
+)  # what stands behind these was asked with
+_SAID_TO = frozenset(["equal", "equals", "comes", "adds", "sums", "amounts", "converts", "up", "corresponds"])
+_BETWEEN = frozenset(["the", "number", "letter", "month", "day", "just", "right", "exactly", "immediately", "directly", "amount", "a", "of", "weekday", "oclock"])
 _LINKS = frozenset({"is", "are", "comes", "equals", "makes", "gives", "follows", "means", "stands", "was", "will"})
-_NO_NUMBER = frozenset("the which this that no any each only another other every".split())  # before "one"
+_NO_NUMBER = frozenset(["the", "which", "this", "that", "no", "any", "each", "only", "another", "other", "every"])  # before "one"
 _OPERATORS = frozenset({"plus", "minus", "times", "divided"})
 _EARLIER, _LATER = frozenset({"before", "ahead", "precedes"}), frozenset({"after", "behind", "follows", "following", "follow"})
 _FIRST, _LAST = frozenset({"first", "1st", "begins", "starts", "begin", "start"}), frozenset({"last", "ends", "end"})
@@ -26,8 +31,7 @@ _UNITS = {
     "cl": "centiliter", "centuries": "century", "litre": "liter", "litres": "liter",
 }  # fmt: skip
 _UNIT_NAMES = frozenset(
-    "hour minute second day week year month century kilometer meter centimeter millimeter foot inch yard mile kilogram gram milligram pound ounce liter "
-    "milliliter centiliter gallon quart pint cup".split()
+    ["hour", "minute", "second", "day", "week", "year", "month", "century", "kilometer", "meter", "centimeter", "millimeter", "foot", "inch", "yard", "mile", "kilogram", "gram", "milligram", "pound", "ounce", "liter", "milliliter", "centiliter", "gallon", "quart", "pint", "cup"]
 )
 DAYS = frozenset(day.lower() for day in days_and_months.day_name)
 MONTHS = frozenset(month.lower() for month in days_and_months.month_name[1:])
@@ -53,6 +57,7 @@ def _claimed(words: Words, items: list[tuple[int, str]], question: Collection[st
     claimed, consistent = [], True
     for i, item in items:
         before = [word for word in words[:i] if word not in _BETWEEN or word == "of"][-2:]
+        before = before[:1] if before[1:] == ["of"] and before[0] in _ORDER else before  # "ahead of"
         given = bool(before) and before[-1] in _GIVEN and not (before[-1] == "to" and before[0] in _SAID_TO)
         if given and item not in question and before[-1] in _ORDER:
             consistent = False
@@ -64,16 +69,18 @@ def _claimed(words: Words, items: list[tuple[int, str]], question: Collection[st
 def _is_the_claim(words: Words, items: list[tuple[int, str]], value: str, question: Collection[str], also: Collection[str] = ()) -> bool:
     claimed, consistent = _claimed(words, items, question)
     named = [item for _, item in claimed]
-    if not consistent or value not in named or {*named} - {value, *question, *also} or _either(words, items):
+    if not consistent or value not in named or {*named} - {value, *question, *also} or _either(words, claimed):
         return False
-    first_of_all = named[0] == value and words[claimed[0][0] + 1 : claimed[0][0] + 3] and {*words[claimed[0][0] + 1 : claimed[0][0] + 3]} & _LINKS
+    first_of_all = (
+        named[0] == value and words[claimed[0][0] + 1 : claimed[0][0] + 3] and {*words[claimed[0][0] + 1 : claimed[0][0] + 3]} & _LINKS
+    )
     return named[-1] == value or bool(first_of_all and {*named[1:]} <= {*question})
 
 
-def _either(words: Words, items: list[tuple[int, str]]) -> bool:
-    """Two of the items with "or" between them."""
-    at = [i for i, _ in items]
-    return any("or" in words[i:j] for i, j in zip(at, at[1:], strict=False))
+def _either(words: Words, claimed: list[tuple[int, str]]) -> bool:
+    """Two that are claimed one as much as the other: "Monday or Tuesday", "Monday and Tuesday", "It is Monday. It is Tuesday."."""
+    between = [{*words[i + 1 : j]} for (i, one), (j, other) in itertools.pairwise(claimed) if one != other]
+    return any("or" in gap or (gap & {"and", BREAK, STOP} and gap <= {"and", BREAK, STOP, "it", "is", "the"}) for gap in between)
 
 
 def _sense(words: Collection[str], wanted: Collection[str]) -> bool:
@@ -105,13 +112,17 @@ def number(said: Claims, wanted: Words, question: Words, family: str) -> bool:
         return False
     if not question and not {*expected} <= {item for _, item in items}:
         return False
-    return _is_the_claim(words, items, value, asked, _worked(said.words, value)) and (family != "elements" or _same_thing(said.words, wanted, question))
+    return _is_the_claim(words, items, value, asked, _worked(said.words, value) if family == "units" else ()) and (
+        family != "elements" or _same_thing(said.words, wanted, question)
+    )
 
 
 def _worked(words: Words, value: str) -> set[str]:
     """Numbers of sums that come to `value`: 8 and 100 of "8 times 100 is 800"."""
     found: set[str] = set()
-    for a, sign, b, c in re.findall(r"(-?\d+) (plus|minus|times|divided by) (\d+) (?:is|equals|gives|makes) (-?\d+)", " ".join(words).replace("one ", "1 ")):
+    for a, sign, b, c in re.findall(
+        r"(-?\d+) (plus|minus|times|divided by) (\d+) (?:is|equals|gives|makes) (-?\d+)", " ".join(words).replace("one ", "1 ")
+    ):
         x, y = int(a), int(b)
         result = {"plus": x + y, "minus": x - y, "times": x * y, "divided by": x / y if y else None}[sign]
         if c == value and result == int(c):
@@ -180,7 +191,10 @@ def _times(text: str) -> list[tuple[int, bool]]:
             before, after = [w for w in words[:i] if w not in ("the", "a")], words[i + 1 : i + 2]
             minutes = _minutes(word, before, after, clocks)
             if minutes is not None:
-                given = any(w in ("after", "from", "starts", "started", "starting", "begins", "since", "start") for w in before[-3:]) and "past" not in before[-1:]
+                given = (
+                    any(w in ("after", "from", "starts", "started", "starting", "begins", "since", "start") for w in before[-3:])
+                    and "past" not in before[-1:]
+                )
                 found.append((minutes % 720, given))
     return found
 
@@ -214,7 +228,11 @@ def letters(text: str) -> list[str]:
 
 def spelling(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     """The letters one by one, and no other letters."""
-    right = "".join(word for word in wanted[wanted.index("spelled") + 1 :] if len(word) == 1 and word.isalpha()).upper() if "spelled" in wanted else ""
+    right = (
+        "".join(word for word in wanted[wanted.index("spelled") + 1 :] if len(word) == 1 and word.isalpha()).upper()
+        if "spelled" in wanted
+        else ""
+    )
     named = re.search(r"(\w+) is spelled", " ".join(said.words))
     word = wanted[0]
     about = named is None or named[1] in (word, "it", "that", "this")
@@ -228,7 +246,11 @@ def _single(said: Claims) -> list[tuple[int, str]]:
     capital = re.search(r"(?<![\w'])A(?![\w'])", re.sub(r"^\W*A\b|[.!?]\s+A\b", "", said.text)) is not None
     for i, word in enumerate(said.words):
         sure = i == last or said.words[i + 1] in (STOP, BREAK, *_LINKS) or said.words[i - 1 : i] == ["letter"] or (word == "a" and capital)
-        if re.fullmatch(r"[a-z]", word) and (word not in "ai" or sure) and not (word == "i" and said.words[i + 1 : i + 2] in (["am"], ["have"])):
+        if (
+            re.fullmatch(r"[a-z]", word)
+            and (word not in "ai" or sure)
+            and not (word == "i" and said.words[i + 1 : i + 2] in (["am"], ["have"]))
+        ):
             found.append((i, word))
     return found
 
@@ -244,12 +266,33 @@ def letter_or_count(said: Claims, wanted: Words, question: Words, family: str) -
     """How many letters a word has, or its first or last one."""
     subject = next((word for word in reversed(question) if word in content(wanted)), "")
     known = {*question, *wanted, *_FIRST, *_LAST, "contains", "consists"}
+    named = re.findall(r"\b(?:letter of|word) (?:the word )?([a-z]{2,})|([a-z]{2,}) (?:begins|starts|ends|has)", " ".join(said.words))
+    if {name for pair in named for name in pair} - {
+        "",
+        "it",
+        "that",
+        "which",
+        "this",
+        "word",
+        "the",
+        "is",
+        "has",
+        "begins",
+        "starts",
+        "ends",
+        subject,
+    }:
+        return False
     strange = [word for word in content(said.words) if word not in known and len(word) > 1 and not word.isdigit()]
     if subject and subject not in said.words and strange:
         return False
     if wanted[-1] != "letters":
-        return letter(said, wanted, question, family) and subject not in _after(said.words, "is")
-    return "or" not in said.words and _is_the_claim(said.words, _numbers(said.words), wanted[-2], plain_numbers(question))
+        return (
+            not _more_numbers(said.words, {*question, *wanted})
+            and letter(said, wanted, question, family)
+            and subject not in _after(said.words, "is")
+        )
+    return not _single(said) and _is_the_claim(said.words, _numbers(said.words), wanted[-2], plain_numbers(question))
 
 
 def _after(words: Words, mark: str) -> Words:
@@ -260,7 +303,11 @@ def symbol(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     """An element's symbol, letter by letter or as it is written."""
     right = "".join(word for word in wanted[wanted.index("is") + 1 :] if re.fullmatch("[a-z]", word))
     subject = next((word for word in content(wanted) if word in question), "")
-    strange = [word for word in content(said.words) if word not in {*question, *wanted, "symbols", "chemical", "labeled", "as", right} and len(word) > 1]
+    strange = [
+        word
+        for word in content(said.words)
+        if word not in {*question, *wanted, "symbols", "chemical", "labeled", "as", right} and len(word) > 1
+    ]
     if subject not in said.words and strange:
         return False
     runs = [run.lower() for run in letters(said.text)]
@@ -268,7 +315,11 @@ def symbol(said: Claims, wanted: Words, question: Words, family: str) -> bool:
         return not runs and [item for _, item in _single(said)] == [right]
     written = re.findall(rf"(?<![\w'])(?:{right.capitalize()}|{right}(?=\W*$)|(?<=^){right}\b)(?![\w'])", said.text.strip())
     singles = [item for _, item in _single(said) if item not in right]
-    return not said.denied and "or" not in said.words and (runs == [right] or (not runs and bool(written) and not singles and not _symbols(said.text, right)))
+    return (
+        not said.denied
+        and "or" not in said.words
+        and (runs == [right] or (not runs and bool(written) and not singles and not _symbols(said.text, right)))
+    )
 
 
 def _symbols(text: str, right: str) -> list[str]:
@@ -283,7 +334,12 @@ def calendar(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     ordinal = next((word for word in wanted if re.fullmatch(r"\d+(st|nd|rd|th)", word) and word not in question), "")
     if ordinal:
         named = [word for word in said.words if re.fullmatch(r"\d+(st|nd|rd|th)?", word)]
-        return "or" not in said.words and bool(named) and {re.sub(r"\D", "", word) for word in named} == {re.sub(r"\D", "", ordinal)} and _only(said.words, question, MONTHS | DAYS)
+        return (
+            "or" not in said.words
+            and bool(named)
+            and {re.sub(r"\D", "", word) for word in named} == {re.sub(r"\D", "", ordinal)}
+            and _only(said.words, question, MONTHS | DAYS)
+        )
     if wanted[-1] == "days":
         expected, found = plain_numbers(wanted), plain_numbers(said.words)
         return found == expected and ("or" in wanted or "or" not in said.words) and _only(said.words, question, MONTHS | DAYS)
@@ -292,10 +348,15 @@ def calendar(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     value = next((word for word in wanted if word in names and word not in asked), asked[-1] if asked else "")
     words = beyond(said.words, question) if value in asked else said.words
     items = [(i, word) for i, word in enumerate(words) if word in names]
-    return _is_the_claim(words, items, value, asked) and _only(words, question, (DAYS | MONTHS) - names)
+    return (
+        _is_the_claim(words, items, value, asked) and _only(words, question, (DAYS | MONTHS) - names) and not _more_numbers(words, question)
+    )
+
+
+def _more_numbers(words: Words, question: Collection[str]) -> bool:
+    """A number or an ordinal that the question does not hold, where a name is wanted."""
+    return bool({word for word in words if word[:1].isdigit()} - {*question})
 
 
 def _only(words: Words, question: Words, names: Collection[str]) -> bool:
     return {*words} & {*names} <= {*question}
-
-

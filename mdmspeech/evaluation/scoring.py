@@ -6,6 +6,7 @@ with what was said, and `canonical` closes them: how digits are grouped ("7:30",
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Sequence
 
@@ -72,6 +73,15 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
     if not rows:
         raise UserError("no reference text has words in it; nothing can be scored")
     return Score(*np.asarray(rows, np.float64).T)
+
+
+def wilson(right: int, of: int) -> tuple[float, float]:
+    """95% interval of a share (Wilson, 1927): it stays inside 0..1 and holds for few cases too. (0, 1) of nothing."""
+    if not of:
+        return 0.0, 1.0
+    z, share = 1.959964, right / of
+    middle, half = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    return (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
 
 
 def canonical(text: str) -> str:
