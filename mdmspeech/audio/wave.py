@@ -19,6 +19,7 @@ from mdmspeech.audio.arrays import checked_rate, split_rate, to_samples
 from mdmspeech.audio.channels import to_mono
 from mdmspeech.audio.files import name_of, read_path, read_stream
 from mdmspeech.errors import UserError
+from mdmspeech.files import written_whole
 
 SILENCE_PEAK = 1e-4  # -80 dBFS: below the quietest usable recording, above one 16-bit step of dither
 
@@ -91,7 +92,8 @@ def resample(wave_N: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 def save_wave(path: str | os.PathLike, wave_N: np.ndarray, rate: int) -> None:
     """Writes a mono wave (floats are clipped to -1..1) as 16-bit PCM; the container follows the path's suffix."""
     try:
-        soundfile.write(os.fspath(path), np.clip(np.asarray(wave_N, np.float32), -1, 1), rate, subtype="PCM_16")
+        with written_whole(path) as part:
+            soundfile.write(os.fspath(part), np.clip(np.asarray(wave_N, np.float32), -1, 1), rate, subtype="PCM_16")
     except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:
         raise UserError(f"cannot write {path}: {_one_line(error)}; use a writable folder and a .wav or .flac name") from error
 

@@ -49,8 +49,8 @@ def show(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | N
 
 
 def _codec(config: ConfigDict, root: str | Path | None) -> Show:
-    """Held-out recordings and what is left of them: WAV files and spectrograms."""
-    source = speech(root, tuple(config.data.parts), "test")
+    """Validation recordings and what is left of them: WAV files and spectrograms."""
+    source = speech(root, tuple(config.data.parts), "val")
     records = [source[i] for i in spread(len(source), _UTTERANCES)]
 
     def run(params, step: int, outdir: Path) -> dict[str, float]:
