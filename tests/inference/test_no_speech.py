@@ -91,8 +91,8 @@ def ear_of():
     ("probabilities", "heard"),
     [
         ({"Ġyes": 0.9, "Ġ[": 0.1}, True),
-        ({"Ġyes": 0.6, "Ġ[": 0.2, "Ġ(": 0.15, "Ġ*": 0.05}, True),
-        ({"Ġyes": 0.4, "Ġ[": 0.3, "Ġ(": 0.3}, False),  # a word is the likeliest piece, and yet
+        ({"Ġyes": 0.85, "Ġ[": 0.05, "Ġ(": 0.05, "ĠYes": 0.05}, True),
+        ({"Ġyes": 0.7, "Ġ[": 0.15, "Ġ(": 0.15}, False),  # a word is the likeliest piece, and yet
         ({"Ġyou": 0.35, "Ġ[": 0.2, "Ġ(": 0.2, "[": 0.1, "(": 0.15}, False),
         ({"Ġyou": 0.4, "Ġ[": 0.3, "end": 0.3}, False),
         ({"Ġ[": 0.9, "Ġyes": 0.1}, False),
@@ -101,7 +101,7 @@ def ear_of():
     ],
 )
 def test_what_the_first_piece_might_have_been_counts(ear_of, probabilities, heard):
-    assert 0.3 <= MOST <= 0.5
+    assert 0.1 < MOST < 0.3
     text = ear_of(**probabilities).listen(question(1.0)).transcript
     assert text.startswith("yes yes yes") if heard else text == ""
 
