@@ -61,9 +61,9 @@ def load_wave(
         source = io.BytesIO(bytes(source))
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         name = name_of(source)
-        read = read_path if isinstance(source, (str, os.PathLike)) else read_stream
-        sound = read(source, name, functools.partial(_check_length, name=name, shortest=None, longest=max_seconds))
-        samples, from_rate = to_samples(sound.samples, name, channels_last=True), sound.rate
+        check = functools.partial(_check_length, name=name, shortest=None, longest=max_seconds)
+        sound = read_path(source, name, check) if isinstance(source, (str, os.PathLike)) else read_stream(source, name, check)
+        samples, from_rate = to_samples(sound.samples, name, channels_last=True), float(sound.rate)
         if sound.missing > 0.05:
             has = len(samples) / from_rate
             warnings.warn(
@@ -82,7 +82,7 @@ def load_wave(
     return resample(mono, from_rate, rate)
 
 
-def resample(wave_N: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+def resample(wave_N: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
     """Band-limited resampling (soxr, high quality) of a mono wave; float32 [round(N * to/from)]."""
     if from_rate == to_rate:
         return np.ascontiguousarray(wave_N, np.float32)
