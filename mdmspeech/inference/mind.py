@@ -16,7 +16,7 @@ from mdmspeech.models.sampling import GREEDY
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.text import prompts
 from mdmspeech.text.thinking import CLOSE, OPEN, ThoughtFilter
-from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer, StreamDecoder, end_of_turn
+from mdmspeech.text.tokenizer import ChatTokenizer, StreamDecoder, end_of_turn
 
 PROMPTS = (32, 64, 128, 256, 512)  # padded lengths of a question with the end of its turn
 MAX_NEW = 96  # tokens of an answer
@@ -44,8 +44,11 @@ class Piece:
 class Mind:
     """Answers with one Thinker after one fixed beginning of the conversation; pure of state between calls.
 
+    Attributes:
+      before: ids of that beginning.
+
     Args:
-      config, params, tokenizer: the Thinker. system, examples: see `text.prompts`. max_new: longest answer in tokens.
+      config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new: longest answer in tokens.
       end_circles: end an answer that repeats itself, see `goes_in_circles`. max_thought: the most tokens of thoughts, which are no part of the answer.
 
     Raises:
@@ -57,8 +60,7 @@ class Mind:
         config: ThinkerConfig,
         params: dict,
         tokenizer: ChatTokenizer,
-        system: str,
-        examples: Sequence[tuple[str, str]] = (),
+        prompt: prompts.Prompt,
         max_new: int = MAX_NEW,
         end_circles: bool = True,
         max_thought: int = MAX_THOUGHT,
@@ -70,8 +72,8 @@ class Mind:
         self._thinker = Thinker(config)
         self._params = jax.tree.map(jnp.asarray, params)
         self._dtype = jax.tree.leaves(self._params)[0].dtype  # that of the weights is that of the computation and of the cache
-        before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
-        self._after = np.array(after, np.int32)
+        before, after = prompts.around_question(tokenizer, prompt)
+        self.before, self._after = tuple(before), np.array(after, np.int32)
         self._opened, self._closing = tokenizer.opens_thought(after), np.array(tokenizer.closing(after), np.int32)
         self._thought_end = tokenizer.thought_end()
         self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
