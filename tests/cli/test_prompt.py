@@ -142,7 +142,9 @@ def test_the_thinkers_states_are_those_of_training(spoken, tmp_path):
 )
 def test_a_system_takes_the_prompt_of_its_trained_parts(given, found, trained, published, tmp_path, runs):
     folder = tmp_path / "system"
-    assert main(arguments(published, folder, **{name: value if name == "system" else trained / value for name, value in given.items()})) == 0
+    assert (
+        main(arguments(published, folder, **{name: value if name == "system" else trained / value for name, value in given.items()})) == 0
+    )
     about = read_about(folder)
     assert about.prompt == found and set(about.trained_after) == {name for name in given if name != "system"}
     assert all(prompt == found for prompt in about.trained_after.values())
@@ -240,7 +242,17 @@ def test_a_release_of_runs_has_their_prompt_or_the_shipped_one(trained, tmp_path
     ],
 )
 def test_training_on_a_system_keeps_its_prompt(experiment, setting, told, system, tmp_path, capsys):
-    command = ["train", "--config", f"experiments/{experiment}.py", "--system", str(system), "--workdir", str(tmp_path / "run"), "--set", setting]
+    command = [
+        "train",
+        "--config",
+        f"experiments/{experiment}.py",
+        "--system",
+        str(system),
+        "--workdir",
+        str(tmp_path / "run"),
+        "--set",
+        setting,
+    ]
     assert main(command) == 2
     assert told in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

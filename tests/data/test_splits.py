@@ -30,7 +30,9 @@ def test_a_record_that_is_added_moves_no_other():
     assert before == {TEXTS[n] for n in validation(TEXTS)} & set(TEXTS[:3000])
 
 
-@pytest.mark.parametrize("said_again", ["sentence number 7, is said once", "SENTENCE NUMBER 7 IS SAID ONCE!", "Sentence  number 7 is said once."])
+@pytest.mark.parametrize(
+    "said_again", ["sentence number 7, is said once", "SENTENCE NUMBER 7 IS SAID ONCE!", "Sentence  number 7 is said once."]
+)
 def test_a_text_is_on_one_side_however_it_is_written(said_again):
     assert digest(said_again) == digest(TEXTS[7])
     every = assign([*TEXTS, said_again], ["train"] * (len(TEXTS) + 1))
@@ -62,7 +64,13 @@ def root(tmp_path):
     for part in ("open", "answers"):
         rows = []
         for n in range(40):
-            record = {"id": f"{part}-{n}", "text": TEXTS[n] if part == "open" else TEXTS[n].upper(), "rate": 24_000, "symbols": [0, n + 1, 0], "frames": [1, 8, 1]}
+            record = {
+                "id": f"{part}-{n}",
+                "text": TEXTS[n] if part == "open" else TEXTS[n].upper(),
+                "rate": 24_000,
+                "symbols": [0, n + 1, 0],
+                "frames": [1, 8, 1],
+            }
             said = {"split": "test" if n % 5 == 0 else "train"} if part == "open" else {}
             rows.append((record | said, np.full(960, n, np.int16)))
         write_shard(tmp_path / "raw" / part, "00000-0", rows)
@@ -103,7 +111,10 @@ def test_token_files_of_before_are_carved_alike(root):
 
 def test_questions_have_theirs_and_those_of_other_people_get_some(root):
     for part, splits in (("questions", ["train"] * 20 + ["val"] * 5), ("mine", ["train"] * 25)):
-        rows = [({"id": f"{part}-{n}", "text": TEXTS[n], "rate": 16_000, "split": split}, np.zeros(160, np.int16)) for n, split in enumerate(splits)]
+        rows = [
+            ({"id": f"{part}-{n}", "text": TEXTS[n], "rate": 16_000, "split": split}, np.zeros(160, np.int16))
+            for n, split in enumerate(splits)
+        ]
         write_shard(root / "raw" / part, "00000-0", rows)
     assert ids(sources.questions(root, "val", parts=("questions",))) == {f"questions-{n}" for n in range(20, 25)}
     mine = [ids(sources.questions(root, split, parts=("mine",))) for split in ("train", "val")]
@@ -122,6 +133,8 @@ def test_the_aligners_come_from_the_end_of_its_training_states(tmp_path):
         source = phones.Stretches(tmp_path, split)
         seen[split] = [int(source[i]["symbols"][0]) for i in range(len(source))]
     assert seen == {"train": list(range(95)), "val": list(range(95, 100)), "test": list(range(1000, 1100))}
-    safetensors.numpy.save_file({"states": np.zeros((60, 2), np.float16), "symbols": np.zeros(60, np.int16)}, phones.path_of(tmp_path, "train"))
+    safetensors.numpy.save_file(
+        {"states": np.zeros((60, 2), np.float16), "symbols": np.zeros(60, np.int16)}, phones.path_of(tmp_path, "train")
+    )
     with pytest.raises(UserError, match="too little to have a val split"):
         phones.Stretches(tmp_path, "val")

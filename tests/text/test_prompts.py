@@ -12,7 +12,9 @@ def test_the_two_of_this_project():
     assert (PLAIN.system, PLAIN.examples) == (SYSTEM, ()) and (SHIPPED.system, SHIPPED.examples) == (SYSTEM, EXAMPLES)
 
 
-@pytest.mark.parametrize("given", [("Be brief.", ()), ("", []), ("Be brief.", [["Hi.", "Ho."]]), ("Grüß Gott 🙂\n", (("a", "b"), ("c", "d")))])
+@pytest.mark.parametrize(
+    "given", [("Be brief.", ()), ("", []), ("Be brief.", [["Hi.", "Ho."]]), ("Grüß Gott 🙂\n", (("a", "b"), ("c", "d")))]
+)
 def test_read_from_a_config_or_from_json(given):
     prompt = Prompt.of({"system": given[0], "examples": given[1]}, "here")
     assert prompt == Prompt(given[0], tuple(map(tuple, given[1])))

@@ -33,7 +33,9 @@ def losses_and_gradients(mode, schedule, capacity):
     return jax.tree.map(float, losses), grads
 
 
-@pytest.mark.parametrize(("mode", "schedule", "over"), [("mdm", MANY, 1.0), ("mdm", FEW, 0.0), ("isd", MANY, 1.0)], ids=["mdm many", "mdm few", "isd many"])
+@pytest.mark.parametrize(
+    ("mode", "schedule", "over"), [("mdm", MANY, 1.0), ("mdm", FEW, 0.0), ("isd", MANY, 1.0)], ids=["mdm many", "mdm few", "isd many"]
+)
 def test_it_is_as_with_a_place_for_each(mode, schedule, over):
     hidden = schedule.sample(jax.random.key(2), BATCH["valid"], TALKER.block).mask_BL.sum()
     assert (hidden > 0.75 * 64) == bool(over)  # else this test shows nothing

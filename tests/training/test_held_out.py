@@ -20,7 +20,6 @@ from mdmspeech.training.stages.talker import TalkerTask
 from mdmspeech.training.stages.thinker import SpeechToTextTask
 
 
-
 class Seen(TinyTask):
     held_out = "val"
 
@@ -91,7 +90,9 @@ def states_batch(width, ids):
 def hearing(kind, **spans):
     if kind == "ctc":
         return SpellingTask(SpellingConfig(states=16, width=32, layers=1, head_dim=32), None, **spans), states_batch(16, 20)
-    return WritingTask(AttentionConfig(states=16, width=32, layers=1, heads=2, ffn=32, pieces=12, positions=40), None, **spans), states_batch(16, 12)
+    return WritingTask(
+        AttentionConfig(states=16, width=32, layers=1, heads=2, ffn=32, pieces=12, positions=40), None, **spans
+    ), states_batch(16, 12)
 
 
 def loss_of(task, method, batch, seed):

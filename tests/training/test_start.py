@@ -1,6 +1,7 @@
 """What a stage starts from is found as it is given, and a teacher that cannot teach is refused before anything is read or written."""
 
 import json
+import os
 from pathlib import Path
 
 import jax
@@ -72,15 +73,17 @@ def test_a_path_is_tried_as_given_first(given, there, found, tmp_path, monkeypat
 def test_a_home_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     run(tmp_path / "runs" / "2")
-    assert find_start(config_of("compact_talker_isd", init_from="~/runs/2"), tmp_path / "x" / "3", LOADERS).name == str(tmp_path / "runs" / "2")
+    assert find_start(config_of("compact_talker_isd", init_from="~/runs/2"), tmp_path / "x" / "3", LOADERS).name == str(
+        tmp_path / "runs" / "2"
+    )
 
 
 @pytest.mark.parametrize("given", ["runs/2", "no_such", "/nowhere/at/all", "../gone"])
 def test_the_error_names_both_places(given, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="no checkpoint.*train that stage first, or name another folder") as error:
+    with pytest.raises(UserError, match=r"no checkpoint.*train that stage first, or name another folder") as error:
         find_start(config_of("compact_talker_isd", init_from=given), Path("runs/3"), LOADERS)
-    places = {str(tmp_path / given), str(tmp_path / "runs" / given)} if not given.startswith("/") else {given}
+    places = {os.path.normpath(base / given) for base in (tmp_path, tmp_path / "runs")}
     assert all(place in str(error.value) for place in places)
 
 
@@ -100,7 +103,12 @@ def test_a_release_is_found_as_given_too(release, tmp_path, monkeypatch):
         ("compact_talker_isd", "{releases}/fresh", {}, "is untrained and would be the teacher"),
         ("talker_isd_06b", "{runs}/ntp", {}, "writes one token after another"),
         ("talker_isd_06b", "{runs}/other", {}, r"trained after the prompt 'Be grim\.' and no examples.*'You are a helpful"),
-        ("talker_isd_06b", "{releases}/trained", {"prompt__system": "You are long."}, r"'You are brief\.'.*'You are long\.'.*part at character 9"),
+        (
+            "talker_isd_06b",
+            "{releases}/trained",
+            {"prompt__system": "You are long."},
+            r"'You are brief\.'.*'You are long\.'.*part at character 9",
+        ),
         ("talker_isd_06b", "{runs}/examples", {"prompt__system": "Be grim."}, "and 1 example.*other examples"),
         ("talker_isd_06b", "{runs}/nothing", {}, "holds no checkpoint"),
         ("talker_06b", "{runs}/good", {"prompt__examples": "a,b"}, "the prompt's examples are .*give pairs"),

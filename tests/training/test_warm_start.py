@@ -43,7 +43,11 @@ LAYERS = ("embed/table", "layers_0/kernel", "layers_1/kernel", "norm/scale")
         ((*LAYERS, "layers_2/kernel"), {}, r"1 \(layers_2/kernel\) that only the earlier run has \(to leave them out: init_ignored\)"),
         ((*LAYERS[:-1], "norm/other"), {}, r"1 \(norm/scale\) that .* lacks .*; 1 \(norm/other\) that only"),
         ((), {}, r"4 \(embed/table, layers_0/kernel, layers_1/kernel, norm/scale\) that the earlier run lacks"),
-        ((*LAYERS, *(f"layers_{n}/kernel" for n in range(2, 9))), {}, r"7 \(layers_2/kernel, layers_3/kernel, layers_4/kernel, layers_5/kernel, \.\.\.\)"),
+        (
+            (*LAYERS, *(f"layers_{n}/kernel" for n in range(2, 9))),
+            {},
+            r"7 \(layers_2/kernel, layers_3/kernel, layers_4/kernel, layers_5/kernel, \.\.\.\)",
+        ),
         (("encoder/" + path for path in LAYERS), {}, r"4 \(embed/table.* lacks .*; 4 \(encoder/embed/table"),  # one level too deep
         (LAYERS[:-1], {"fresh": ("norm",)}, r"init_fresh 'norm' matches no parameter, of 4"),
         (LAYERS, {"ignored": ("layers_2/.*",)}, r"init_ignored 'layers_2/\.\*' matches no parameter"),
