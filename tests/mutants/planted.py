@@ -31,7 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PRELOAD = ("jax", "jax.numpy", "flax.linen", "optax", "ml_collections", "pytest", "scipy.signal")
-LIMIT = 400  # seconds a fault's tests may take
+LIMIT = 600  # seconds a fault's tests may take
 FIELDS = {"name", "file", "find", "replace", "tests"}
 CAUGHT, SURVIVED, BAD = "caught", "SURVIVED", "BAD"
 _SHARED = 2**20  # bytes: larger files are linked into a worker's tree, not copied
@@ -329,7 +329,10 @@ def _verdict(mutant: Mutant, done: dict, seconds: float, log: str) -> Verdict:
 
 
 def _say(verdict: Verdict, progress: str) -> None:
-    print(f"{progress:>7} {verdict.outcome:8} {verdict.seconds:5.1f} s  {verdict.mutant.room}: {verdict.mutant.name} <- {verdict.why}", flush=True)
+    print(
+        f"{progress:>7} {verdict.outcome:8} {verdict.seconds:5.1f} s  {verdict.mutant.room}: {verdict.mutant.name} <- {verdict.why}",
+        flush=True,
+    )
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
