@@ -5,6 +5,7 @@ Hearing is judged against typing, not against the truth alone: what the text mod
 
 import collections
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +63,7 @@ def right_by_family(items: Sequence[dict]) -> dict[str, Any]:
 def _ask(assistant: "Assistant", records: Sequence[dict]) -> list[dict]:
     waves = [(wave_of(record), record["rate"]) for record in records]
     typed = in_batches(assistant.answer_many, [record["text"] for record in records], "typed questions")
-    spoken = in_batches(assistant.hear_many, waves, "spoken questions")
+    spoken = in_batches(partial(assistant.hear_many, unheard=""), waves, "spoken questions")
     items = []
     for record, by_text, by_ear in zip(records, typed, spoken, strict=True):
         question = {"id": record["id"], "family": record["family"], "voice": record["voice"], "question": record["text"]}
@@ -126,7 +127,7 @@ def _transcripts(assistant: "Assistant", questions: Sequence[dict], items: Seque
     try:
         for name, records in (("transcript", questions), ("human_transcript", clips)):
             if records:
-                heard = in_batches(assistant.transcripts, [(wave_of(r), r["rate"]) for r in records], "transcripts")
+                heard = in_batches(partial(assistant.transcripts, unheard=""), [(wave_of(r), r["rate"]) for r in records], "transcripts")
                 found[name] = {"clips": len(records)} | score([r["text"] for r in records], heard).report()
                 if name == "transcript":
                     for item, text in zip(items, heard, strict=False):
