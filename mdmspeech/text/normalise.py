@@ -13,7 +13,7 @@ from mdmspeech.text import addresses, codes, markup, measures, moments, signs
 from mdmspeech.text.abbreviations import read_abbreviations, read_dots
 from mdmspeech.text.characters import fold, unsayable, without_unsayable
 from mdmspeech.text.money import read_money
-from mdmspeech.text.numerals import number, quantity, year
+from mdmspeech.text.numerals import after, number, quantity, year
 
 __all__ = ["check_speakable", "normalise", "number", "sentence", "year"]
 
@@ -83,5 +83,4 @@ def _read_number(match: re.Match) -> str:
         return ""
     if match["ordinal"] and not decimals:
         return number(int(written.replace(",", "")), ordinal=True)
-    after = match.string[match.end() :][:1]
-    return quantity(written + decimals) + (" " if after.isalpha() else "")
+    return quantity(written + decimals) + (" " if after(match, 1).isalpha() else "")

@@ -3,6 +3,7 @@
 import re
 
 from mdmspeech.text.characters import GREEK, LONE_GREEK, SUBSCRIPT, SUPERSCRIPT, greek_letter
+from mdmspeech.text.numerals import before
 
 SPOKEN = {
     "%": "percent", "‰": "per mille", "&": "and", "+": "plus", "=": "equals", "<": "less than", ">": "greater than", "@": "at", "#": "hash",
@@ -53,12 +54,14 @@ def powers(text: str) -> str:
 
     def raised(match: re.Match) -> str:
         plain = "".join(SUPERSCRIPT[sign] for sign in match[0])
-        if not match.string[: match.start()].rstrip()[-1:]:
+        if not before(match, 2).strip():
             return f" {plain} "
         return f" {POWERS[plain]} " if plain in POWERS else f" to the power of {_signed(plain)} "
 
     text = _SUPERSCRIPT.sub(raised, text)
-    text = re.sub(r"(?<=[\w)])\^\(?([-−+]?\w+)\)?", lambda m: f" {POWERS[m[1]]} " if m[1] in POWERS else f" to the power of {_signed(m[1])} ", text)
+    text = re.sub(
+        r"(?<=[\w)])\^\(?([-−+]?\w+)\)?", lambda m: f" {POWERS[m[1]]} " if m[1] in POWERS else f" to the power of {_signed(m[1])} ", text
+    )
     return _SUBSCRIPT.sub(lambda match: f" {_signed(''.join(SUBSCRIPT[sign] for sign in match[0]))} ", text)
 
 
@@ -84,7 +87,8 @@ def speak(text: str) -> str:
 
 def tidy(text: str) -> str:
     """Quotation marks gone, spaces and pauses in order: no pause at the start, one at a time, the stronger one kept."""
-    text = re.sub(r"(?<!\w)'(n|N)'(?!\w)", "and", text).replace('"', "").replace("`", "")
+    text = re.sub(r"(?<!\w)'(n|N)'(?!\w)", "and", text).replace('"', "")
+    text = re.sub(r"(?<=\w)`(?=\w)", " ", text).replace("`", "")
     text = re.sub(r"(?<!\w)'+|'+(?!\w)|'{2,}", "", text)
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"\s+([,.;:!?])", r"\1", text)
@@ -97,4 +101,3 @@ def tidy(text: str) -> str:
     text = re.sub(r"([,;:!?])(?=[^\W\d_])", r"\1 ", text)
     text = re.sub(r"^[\s,;:.!?-]+", "", text)
     return re.sub(r"[\s,;:]+$", "", text)
-
