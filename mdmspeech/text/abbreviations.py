@@ -16,6 +16,7 @@ _NEVER_WITHOUT_STOP = frozenset(("Gen", "Rep", "Sen", "Col", "Rev", "Hon", "Pres
 }
 # Always these words; a full stop belongs to them, and ends the sentence too before a capital letter or at the end.
 _ALWAYS = {
+    "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz",
     "Jr": "Junior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway", "Pkwy": "Parkway", "Ste": "Suite", "Apt": "Apartment", "Bldg": "Building",
     "Ltd": "Limited", "Inc": "Incorporated", "Corp": "Corporation", "Bros": "Brothers", "Dept": "Department", "dept": "department", "Univ": "University", "Assn": "Association",
     "Assoc": "Association", "Govt": "Government", "govt": "government", "Intl": "International", "Natl": "National", "Sq": "Square", "Ct": "Court", "Pl": "Place", "Tpke": "Turnpike",

@@ -40,6 +40,8 @@ _RULE = re.compile(r"([^\w\s.!?])\1{2,}")
 _COMBINED = re.compile("|".join(re.escape(sign) for sign in sorted(COMBINED, key=len, reverse=True)))
 _SPOKEN = re.compile(f"[{re.escape(''.join(SPOKEN))}]")
 _PAUSE = re.compile(rf"[{re.escape(PAUSES)}]|(?<=\s)-+(?=\s|$)|(?<!\w)-+(?=\w)|(?<=\w)-+(?!\w)|-{{2,}}")
+_OTHER = re.compile(r"[^\w\s'\"`.,;:!?-]")  # punctuation of other scripts is a pause too
+_MARKS = re.compile("[\u0300-\u036f]")
 _SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPT)}]+")
 _SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPT)}]+")
 _NAMES = [(re.compile(r"\bC\+\+"), "C plus plus"), (re.compile(r"\b([CF])#"), r"\1 sharp"), (re.compile(r"\bg\+\+"), "G plus plus"),
@@ -82,7 +84,7 @@ def speak(text: str) -> str:
     text = _COMBINED.sub(lambda match: f" {COMBINED[match[0]]} ", text)
     text = LONE_GREEK.sub(greek_letter, text)
     text = _SPOKEN.sub(lambda match: f" {SPOKEN[match[0]]} ", text)
-    return _PAUSE.sub(" , ", text)
+    return _OTHER.sub(" , ", _PAUSE.sub(" , ", _MARKS.sub("", text)))
 
 
 def tidy(text: str) -> str:
@@ -93,7 +95,7 @@ def tidy(text: str) -> str:
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"\s+([,.;:!?])", r"\1", text)
     text = re.sub(r"[,;:]+(?=[.!?])", "", text)
-    text = re.sub(r"([.!?])[,;:]+", r"\1", text)
+    text = re.sub(r"([.!?])[,;:]+(?=(\s?))", lambda m: m[1] if m[2] else m[1] + " ", text)
     text = re.sub(r"([,;:])[,;:]+", r"\1", text)
     text = re.sub(r"(?<!\.)\.{2}(?!\.)|\.{4,}", lambda m: "." if len(m[0]) == 2 else "...", text)
     text = re.sub(r"([!?])\.+", r"\1", text)

@@ -11,7 +11,8 @@ SHORTEST, LONGEST = 4, 16  # words
 HELD_OUT = {"test": 400, "val": 200}
 SECONDS_EACH = 2.6  # measured mean in the answer voice, for "how many make an hour"
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z ,.;:'?!-]*")
-MARKED = re.compile(r"[][()/&*+<>|{}=_]|^\.\.|Makarios III")  # an alternative, an omission: not how anyone speaks
+MARKED = re.compile(r"[][()/&*+<>|{}=_]|^\.\.|Makarios III|Good to the last drop")
+# ^ An alternative, an omission: not how anyone speaks; and two that earlier rules of reading dropped (see `_KEPT` for why that still matters).
 # Kept in spite of their capitals and signs, for their place: the order of all sentences, and so what is held out, stays what shipped voices were trained with.
 _KEPT = frozenset(
     {
