@@ -18,6 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 from mdmspeech.interop.huggingface import (
     LAYOUT,
     STAMP,
@@ -116,6 +117,7 @@ def refuse_existing(folder: str | os.PathLike, force: bool = False) -> Path:
         raise UserError(f"{folder} exists already: give another destination, remove it, or (convert) --force to replace it")
     if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is no model folder and is not replaced: give another destination")
+    check_writable(folder, "give another destination", folder=True)
     return folder
 
 
