@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 
 _PARTS = ("codec", "talker", "talker_ntp", "adaptor", "aligner")
 
@@ -36,6 +37,7 @@ def run(args: argparse.Namespace) -> None:
     from mdmspeech.interop.release import Release, load_release, save_release
     from mdmspeech.text import prompts
 
+    check_writable(args.output, "give another -o", folder=True)
     base = load_release(args.base) if args.base else None
     parts = dict(base.parts) if base else {}
     for name in _PARTS:

@@ -10,17 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import write_text
 
 _PACKAGES = ("jax", "jaxlib", "flax", "numpy", "faster-whisper", "ctranslate2", "jiwer", "whisper-normalizer", "speechmos", "onnxruntime")
 
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` under a temporary name first, so that a kill leaves the old file or the new one. Makes the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mdmspeech.evaluation import plots
+from mdmspeech.files import write_text
 
 # What issue 2 asks for. Word error rates in percent.
 WER_BARS = {("answers", 1): 15.0, ("answers", 4): 8.0, ("open", 4): 12.0}  # (texts, steps)
@@ -32,7 +33,7 @@ def write_tables(result: dict[str, Any], output: Path) -> Path:
         sections.append("\n\n".join(section))
     path = Path(output) / f"{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(sections) + "\n")
     return path
 
 
