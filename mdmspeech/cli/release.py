@@ -47,6 +47,10 @@ def run(args: argparse.Namespace) -> None:
     if not parts:
         raise UserError("no part is given: name at least one of " + ", ".join(f"--{name.replace('_', '-')}" for name in _PARTS))
     ordered = {name: parts[name] for name in _PARTS if name in parts}
+    card = _read(args.card) if args.card else ""
+    small = [name for name in args.int8.split(",") if name]
+    if unknown := [name for name in small if name not in ordered]:
+        raise UserError(f"--int8 {unknown[0]}: this release has {', '.join(ordered)}")
     silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
     system = args.system or (base.system if base else prompts.SYSTEM)
     pretrained: dict[str, Any] = {"thinker": base.thinker, "encoder": base.encoder, "examples": base.examples} if base else {}
@@ -54,11 +58,7 @@ def run(args: argparse.Namespace) -> None:
     release = Release(
         args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence, untrained=untrained, **pretrained
     )
-    card = _read(args.card) if args.card else default_card(release)
-    small = [name for name in args.int8.split(",") if name]
-    if unknown := [name for name in small if name not in ordered]:
-        raise UserError(f"--int8 {unknown[0]}: this release has {', '.join(ordered)}")
-    size = save_release(args.output, release, card, args.dtype, small)
+    size = save_release(args.output, release, card or default_card(release), args.dtype, small)
     print(f"{args.output}: {', '.join(ordered)}, {size / 1e6:.1f} MB")
 
 
