@@ -113,8 +113,15 @@ def use_system(config, folder: str) -> None:
     if "talker" in config:
         if "talker" not in about.parts:
             raise UserError(f"--system {folder}: it has no Talker to train")
-        config.talker = asdict(about.parts["talker"][1])
+        sizes = about.parts["talker"][1]
+        if (mine := config.talker.get("anchors", "paced")) != sizes.anchors:
+            raise UserError(f"--system {folder}: its Talker has {sizes.anchors} anchors, this experiment trains one with {mine} anchors")
+        config.talker = asdict(sizes)
         config.init_from = str(about.folder)
+        if "init_part" in config:
+            config.init_part = "talker"
+    if "prompt" in config:
+        config.prompt = asdict(about.prompt)
     for name in config.get("weights", {}):
         config.weights[name] = paths[name]
 
@@ -125,5 +132,30 @@ def make_task(config, workdir: Path, data: str | None = None):
     from mdmspeech.interop.whisper_decoder import load_whisper_decoder
     from mdmspeech.training.stages import build
 
-    known = build.Loaders(load_whisper_decoder, loaders.load_encoder, loaders.load_thinker, loaders.load_tokenizer, loaders.load_part)
+    of_parts = loaders.load_part, loaders.describe_part
+    known = build.Loaders(load_whisper_decoder, loaders.load_encoder, loaders.load_thinker, loaders.load_tokenizer, *of_parts)
     return build.make_task(config, workdir, data, known)
+
+
+def check_start(config, workdir, system: str | None = None) -> None:
+    """Looks, before anything is loaded or written, at what an experiment starts from, and at its prompt; tells what is unusual.
+
+    Raises:
+      UserError: as `stages.start.check_start`; another prompt than that of the system folder it was given (`use_system`).
+    """
+    from mdmspeech.interop import loaders
+    from mdmspeech.interop.release import read_about
+    from mdmspeech.text.prompts import Prompt
+    from mdmspeech.training.stages import build, start
+
+    known = build.Loaders(release=loaders.load_part, describe=loaders.describe_part)
+    told = start.check_start(config, workdir, known)
+    if system and "prompt" in config:
+        prompt, wanted = Prompt.of(config.prompt.to_dict(), "config.prompt"), read_about(system).prompt
+        if prompt != wanted:
+            raise UserError(
+                f"--set prompt: {prompt} is not that of --system {system}, {wanted} ({prompt.unlike(wanted)}): a system has one; leave it out, or assemble "
+                "another system with it (mdmspeech assemble --system TEXT)"
+            )
+    if told:
+        print(told, file=sys.stderr)

@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from etils import epath
 
-    from mdmspeech.cli.experiment import load_config, make_task, override, use_system
+    from mdmspeech.cli.experiment import check_start, load_config, make_task, override, use_system
     from mdmspeech.training import distributed
     from mdmspeech.training.ranges import check_ranges
 
@@ -52,6 +52,7 @@ def run(args: argparse.Namespace) -> None:
         from mdmspeech.evaluation import samples
         from mdmspeech.training import loop
 
+        check_start(config, workdir, args.system)
         task = make_task(config, workdir, args.data)
         task.show = samples.show(config, workdir, args.data)
         try:

@@ -24,14 +24,14 @@ from mdmspeech.files import written_whole
 RATE = 16_000
 STATE = 0.02  # seconds
 STRETCH = 50  # states of an example
-_TEST_VOICES, _TEST_EVERY = 40, 10
+_TEST_VOICES, _TEST_EVERY, _VALIDATION_EVERY = 40, 10, 20
 _SPEEDS = (0.8, 1.25)
 _NOISY = 0.4  # share of the recordings with noise, reverberation and another level
 _FIRST_SENTENCE = 2000
 
 
 def path_of(root: str | Path | None, split: str) -> Path:
-    """Where the states of "train" or "test" are."""
+    """Where the states of "train" (of which "val" is a part) or "test" are."""
     return data_root(root) / "states" / f"phones_{split}.safetensors"
 
 
@@ -73,14 +73,22 @@ def label(symbols_M: np.ndarray, ends_M: np.ndarray, samples: int) -> np.ndarray
 
 
 class Stretches:
-    """Random access to stretches of states: `[i]` -> {states float16 [STRETCH, D], symbols int32 [STRETCH]}."""
+    """Random access to stretches of states: `[i]` -> {states float16 [STRETCH, D], symbols int32 [STRETCH]}.
+
+    Splits: "train", "test" (voices and sentences of its own), "val": the last sentences of the training voices.
+    """
 
     def __init__(self, root: str | Path | None, split: str):
-        path = path_of(root, split)
+        path = path_of(root, "test" if split == "test" else "train")
         if not path.is_file():
             raise UserError(f"{path} is missing; make it with: mdmspeech data --phones 700")
         arrays = safetensors.numpy.load_file(path)
-        self._states, self._symbols = arrays["states"], arrays["symbols"]
+        held_out = 0 if split == "test" else len(arrays["symbols"]) // STRETCH // _VALIDATION_EVERY * STRETCH
+        border = len(arrays["symbols"]) - held_out
+        part = slice(border, None) if split == "val" else slice(0, border)
+        self._states, self._symbols = arrays["states"][part], arrays["symbols"][part]
+        if len(self) == 0:
+            raise UserError(f"{path} holds too little to have a {split} split; make more with: mdmspeech data --phones 700")
 
     def __len__(self) -> int:
         return len(self._symbols) // STRETCH

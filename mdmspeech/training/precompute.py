@@ -10,6 +10,7 @@ from mdmspeech.codec.base import Codec
 from mdmspeech.data.augment import augment
 from mdmspeech.data.joined import Joined
 from mdmspeech.data.sources import questions, speech
+from mdmspeech.data.splits import SPLITS
 from mdmspeech.data.states import encode_states
 from mdmspeech.data.store import data_root
 from mdmspeech.data.tokens import tokenise
@@ -24,7 +25,7 @@ LATE, PAUSE = 0.5, 0.8  # share that begins late and ends early, seconds of sile
 def speech_tokens(root: str | Path | None, codec: Codec, known_as: str, parts: Sequence[str] = ("open", "answers")) -> dict[str, int]:
     """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part. known_as: the codec's `data.tokens.fingerprint`."""
     counts = {}
-    sources = {part: {split: speech(root, (part,), split, may_lack=True) for split in ("train", "test")} for part in parts}
+    sources = {part: {split: speech(root, (part,), split, may_be_empty=True) for split in SPLITS} for part in parts}
     for part, splits in sources.items():  # none is written before all are there
         path = data_root(root) / "tokens" / f"{part}.safetensors"
         counts[part] = tokenise(splits, codec.encode, known_as, path)
