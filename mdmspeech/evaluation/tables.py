@@ -7,6 +7,7 @@ from typing import Any
 from mdmspeech.evaluation import plots
 from mdmspeech.evaluation.provenance import line
 from mdmspeech.evaluation.report import figures
+from mdmspeech.files import write_text
 
 # What issue 2 asks for. Word error rates in percent.
 WER_BARS = {("answers", 1): 15.0, ("answers", 4): 8.0, ("open", 4): 12.0}  # (texts, steps)
@@ -34,7 +35,7 @@ def write_tables(result: dict[str, Any], output: Path) -> Path:
         sections.append("\n\n".join(filter(None, section)))
     path = Path(output) / f"{name}.md"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n\n".join(sections) + "\n", encoding="utf-8")
+    write_text(path, "\n\n".join(sections) + "\n")
     return path
 
 
