@@ -32,6 +32,14 @@ def test_a_right_reading_has_no_errors_and_a_wrong_one_has():
     assert figures["kinds"]["abbreviations"]["wer"] > 0 == figures["kinds"]["money"]["wer"]
 
 
+def test_a_wrong_reading_of_the_program_does_not_become_the_reference(monkeypatch):
+    by_hand = {row.written: row.said for row in reading.table()}
+    monkeypatch.setattr(reading, "normalise", lambda text: "quite another text")
+    voice = Aloud(by_hand.get)
+    figures = reading.evaluate_reading(voice, voice)
+    assert figures["wer"] == 0 == figures["read_right"] and all(kind["wer"] == 0 for kind in figures["kinds"].values())
+
+
 def test_the_program_reads_the_table_as_by_hand():
     voice = Aloud(lambda text: "x")
     figures = reading.evaluate_reading(voice, voice, count=40)
