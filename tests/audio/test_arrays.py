@@ -44,7 +44,7 @@ class Gradient(Tensor):
         SHORTS.astype(np.int64),
         SHORTS.astype(">i2"),
         SHORTS.tolist(),
-        tuple([SHORTS.tolist()]) + (RATE,),
+        (SHORTS.tolist(), RATE),
         array.array("h", SHORTS.tolist()),
         (SHORTS.astype(np.int64) * 256).astype(np.int32),
         SHORTS.astype(np.int64) * 65536,

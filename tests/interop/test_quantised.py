@@ -64,7 +64,7 @@ def test_fp8_by_blocks(tmp_path, block, kind):
     for name, value in meant.items():
         np.testing.assert_array_equal(np.asarray(opened.tensors[name]), value)
         assert np.abs(value - tensors[name]).max() <= 0.05 * np.abs(tensors[name]).max()
-    config, params = read_thinker_folder(folder)
+    _, params = read_thinker_folder(folder)
     got = params["layers"]["0"]["attn"]["q"]["kernel"]
     np.testing.assert_array_equal(got, meant[PROJECTION].T)
     rows = [(at, rows) for at, rows in pieces(opened.tensors[PROJECTION], 3, 11, size=1)]
