@@ -10,6 +10,7 @@ from small_speech import ENCODER, THINKER, chat_tokenizer, encoder_params, mind,
 
 from mdmspeech.data.conversations import Conversations
 from mdmspeech.errors import UserError
+from mdmspeech.evaluation.speaking import endings
 from mdmspeech.inference.assistant import Assistant, AudioEvent
 from mdmspeech.inference.ear import spelling_ear
 from mdmspeech.inference.mind import Piece
@@ -132,3 +133,10 @@ def test_bad_requests(state_voice, codec, thoughts):
         state_voice.say(" . ")
     with pytest.raises(UserError, match="give it in parts"):
         state_voice.say("yes " * 600)
+
+
+def test_the_evaluation_counts_every_end_that_fixed_anchors_have_to_find(state_voice):
+    """Their ends are chosen, so they can be missed: with paced anchors none can."""
+    found = endings([speech.stop_reason for speech in state_voice.say_many(TEXTS, steps=2)])
+    assert found["ends_chosen"] == len(TEXTS) == sum(found["stop_reasons"].values())
+    assert found["eos_missed"] == len(TEXTS) - found["stop_reasons"].get("eos", 0)
