@@ -13,7 +13,7 @@ _PLACEHOLDERS = re.compile(r"\.\.\.|\bFILE\b|--config$|^make$|^(mdmspeech|make) 
 
 def blocks(text: str) -> list[str]:
     """Indented and fenced blocks of a Markdown text, without their indentation."""
-    found = [part for part in re.findall(r"^```[^\n]*\n(.*?)^```", text, re.M | re.S)]
+    found = list(re.findall(r"^```[^\n]*\n(.*?)^```", text, re.M | re.S))
     indented = re.findall(r"(?:^|\n)\n((?:    [^\n]*\n|\n(?=    ))+)", re.sub(r"^```.*?^```", "", text, flags=re.M | re.S) + "\n")
     return found + [re.sub(r"^    ", "", block, flags=re.M).strip("\n") for block in indented]
 
