@@ -45,7 +45,8 @@ def find_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> Sta
     name = str(config.get("init_from", ""))
     if name in ("", RANDOM):
         return None
-    places = dict.fromkeys((absolute(name), absolute(workdir).parent / epath.Path(name).expanduser()))
+    beside = name if "://" in name else absolute(workdir).parent / epath.Path(name).expanduser()
+    places = dict.fromkeys((absolute(name), absolute(beside)))
     for place in places:
         if (place / "checkpoints").is_dir():
             return _run(place)
@@ -78,7 +79,9 @@ def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> st
     if teaches:
         cure = "name the run of stage 2 (--set init_from=RUN)"
         if not start.trained:
-            raise UserError(f"the Talker of {start.name} is untrained and would be the teacher of self-distillation, which teaches nothing: {cure}")
+            raise UserError(
+                f"the Talker of {start.name} is untrained and would be the teacher of self-distillation, which teaches nothing: {cure}"
+            )
         if start.mode == "ntp":
             raise UserError(f"the Talker of {start.name} writes one token after another and cannot fill masks, as a teacher must: {cure}")
         if differs:
