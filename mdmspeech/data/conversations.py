@@ -28,6 +28,10 @@ class Tokenizer(Protocol):
         """Ids before and after the place of the speech."""
         ...
 
+    def closing(self, ids: Sequence[int]) -> list[int]:
+        """What closes a thought that this end of a prompt has opened; [] if it has opened none."""
+        ...
+
 
 class Conversations:
     """Ids of new conversations with one question and one answer.
@@ -45,6 +49,7 @@ class Conversations:
     def __init__(self, tokenizer: Tokenizer, prompt: Prompt | Mapping[str, Any], cache: int = 2**16):
         self.prompt = prompt if isinstance(prompt, Prompt) else Prompt.of(prompt, "config.prompt")
         before, after = prompts.around_question(tokenizer, self.prompt)
+        after += tokenizer.closing(after)  # answers of a corpus have no thoughts
         self.before, self.after = np.array(before, np.int32), np.array(after, np.int32)
         self.end = end_of_turn(tokenizer)
         self._encode = functools.lru_cache(cache)(lambda text: np.array(tokenizer.encode(text), np.int32))

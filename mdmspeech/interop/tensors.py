@@ -64,6 +64,26 @@ class OnDisk:
         return value if dtype is None else value.astype(dtype, copy=False)
 
 
+class _Fp8OnDisk(OnDisk):
+    """A tensor of 8-bit floats, which the safetensors library checks like any other but does not hand to numpy. start: of its bytes in the file."""
+
+    def __init__(self, file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, start: int) -> None:
+        super().__init__(file, name, shape, dtype)
+        self._start = start
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        row = math.prod(self.shape[1:])
+        return self._read(first * row, max(last - first, 0) * row).reshape(-1, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        value = self._read(0, math.prod(self.shape)).reshape(self.shape)
+        return value if dtype is None else value.astype(dtype, copy=False)
+
+    def _read(self, first: int, count: int) -> np.ndarray:
+        return np.fromfile(self.file, np.uint8, count, offset=self._start + first).view(self.dtype)
+
+
 def pieces(tensor: Stored, start: int = 0, stop: int | None = None, size: int = _PIECE) -> Iterator[tuple[int, np.ndarray]]:
     """Rows start..stop of a tensor, about `size` bytes at a time: (index of the first row, rows)."""
     stop = tensor.shape[0] if stop is None else stop
@@ -188,7 +208,20 @@ def _headers(file: Path) -> dict[str, OnDisk]:
         kinds = {name: part.get_dtype() for name, part in slices.items()}
         if unknown := sorted(set(kinds.values()) - _DTYPES.keys()):
             raise UserError(f"{file} has tensors of type {', '.join(unknown)}, which is not known here; give it in float32 or bfloat16")
-        return {name: OnDisk(file, name, tuple(part.get_shape()), np.dtype(_DTYPES[kinds[name]])) for name, part in slices.items()}
+        shapes = {name: (tuple(part.get_shape()), np.dtype(_DTYPES[kinds[name]])) for name, part in slices.items()}
+    starts = _starts(file) if any(kind.startswith("F8") for kind in kinds.values()) else {}
+    return {
+        name: _Fp8OnDisk(file, name, *shapes[name], starts[name]) if kinds[name].startswith("F8") else OnDisk(file, name, *shapes[name])
+        for name in kinds
+    }
+
+
+def _starts(file: Path) -> dict[str, int]:
+    """Where the bytes of each tensor begin, in a file whose header has been checked."""
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        head = json.loads(opened.read(length))
+    return {name: 8 + length + about["data_offsets"][0] for name, about in head.items() if name != "__metadata__"}
 
 
 def _file_of(tensor: Stored) -> str:
