@@ -6,8 +6,9 @@ import os
 import sys
 from pathlib import Path
 
-from mdmspeech.cli.compiled import keep_compiled
+from mdmspeech.cli.compiled import keep_compiled, lend_caches
 from mdmspeech.errors import UserError
+from mdmspeech.files import as_user_error
 
 _SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
@@ -33,12 +34,16 @@ def main(argv: list[str] | None = None) -> int:
         module.add(verbs)
     args = parser.parse_args(argv)
     look_for_no_tpu()
+    lend_caches()
     if args.verb in _SPEAKING and not getattr(args, "cold", False):
         keep_compiled()
     try:
         return args.run(args) or 0
-    except UserError as error:
-        print(f"mdmspeech {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
+    except (UserError, OSError) as error:
+        told = as_user_error(error) if isinstance(error, OSError) else error  # a disk that fills up may be met anywhere
+        if not isinstance(told, UserError):
+            raise
+        print(f"mdmspeech {args.verb}: {' '.join(str(told).split())}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"mdmspeech {args.verb}: stopped", file=sys.stderr)

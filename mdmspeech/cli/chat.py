@@ -2,8 +2,11 @@
 
 import argparse
 import sys
+import warnings
 
 from mdmspeech.cli.voice_options import add_voice_options, check_outputs, deliver, manner, warn_of_untrained
+
+FORMATS = "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, webm, mp4, 3gp, amr, wma"
 
 
 def add(verbs) -> None:
@@ -13,7 +16,7 @@ def add(verbs) -> None:
         help="answer a spoken question aloud",
         description="Hears a recorded question and answers it aloud. The text is printed as it is written, then a timeline of what took how long.",
     )
-    parser.add_argument("question", metavar="QUESTION", help="a recording of 0.1 to 30 s in any common format and rate")
+    parser.add_argument("question", metavar="QUESTION", help=f"a recording of 0.1 to 30 s: {FORMATS}")
     add_voice_options(parser, "answer.wav")
     parser.add_argument("--cold", action="store_true", help="do not compile before the clock starts: the timeline then includes it")
     parser.set_defaults(run=run)
@@ -23,9 +26,7 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     check_outputs(args)
     how = manner(args)
-    from mdmspeech.audio.wave import load_wave
-
-    wave = load_wave(args.question, 16_000)  # a bad file is an error before the model is opened
+    wave = _load(args.question)  # a bad file is an error before the model is opened
     warn_of_untrained(args)
     import mdmspeech
     from mdmspeech.inference.assistant import EndEvent, TextEvent
@@ -48,3 +49,15 @@ def run(args: argparse.Namespace) -> None:
                     print(f"\nheard: {event.reply.heard}")
                 print("\n" + render(event.reply.timeline) + "\n")
             deliver(args, event.reply)
+
+
+def _load(question: str):
+    """The wave; what is missing of it is said in one line on stderr."""
+    from mdmspeech.audio.wave import AudioWarning, load_wave
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", AudioWarning)
+        wave = load_wave(question, 16_000)
+    for warning in told:
+        print(f"mdmspeech chat: {warning.message}", file=sys.stderr)
+    return wave

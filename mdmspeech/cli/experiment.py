@@ -41,22 +41,33 @@ def load_config(path: str):
 
 
 def override(config, assignment: str) -> None:
-    """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas."""
+    """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas. UserError: no such setting, or out of its range."""
+    from mdmspeech.training.ranges import check_setting
+
     key, _, text = assignment.partition("=")
     *path, last = key.split(".")
     node = config
     for name in path:
-        node = node.get(name) if name in node else None
+        node = node.get(name) if hasattr(node, "items") and name in node else None
         if node is None:
             break
-    if node is None or last not in node:
+    if node is None or not hasattr(node, "items") or last not in node:
         near = difflib.get_close_matches(key, _keys(config), 3, 0.5)
         raise UserError(f"--set {key}: the experiment has no such setting" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     old = node[last]
+    if hasattr(old, "items"):
+        raise UserError(
+            f"--set {key}: this is a group of settings; give one of them, such as {_keys(old, f'{key}.')[0] if len(old) else key}"
+        )
     try:
-        node[last] = _like(old, text)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"--set {key}={text}: expected a {type(old).__name__}") from error
+        value = _like(old, text)
+    except (KeyError, ValueError, OverflowError) as error:
+        raise UserError(f"--set {key}={text[:60]}: expected a {type(old).__name__}") from error
+    try:
+        check_setting(key, value)
+    except UserError as error:
+        raise UserError(f"--set {key}={text[:60]}: {error}") from error
+    node[last] = value
 
 
 def _keys(config, before: str = "") -> list[str]:
@@ -68,7 +79,11 @@ def _keys(config, before: str = "") -> list[str]:
 def _like(old, text: str):
     if isinstance(old, bool):
         return {"true": True, "false": False}[text.lower()]
+    if old is None:
+        raise UserError("it is unset in the experiment, so its type is not known; set it in the file")
     if isinstance(old, tuple):
+        if any(isinstance(item, (tuple, list)) for item in old):
+            raise UserError("it is a table; set it in the file")
         kind = type(old[0]) if old else str
         return tuple(kind(part) for part in text.split(",") if part)
     return type(old)(text)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 
 SUFFIXES = (".wav", ".flac")
 _PLAYERS = (("pw-play",), ("paplay",), ("aplay", "-q"), ("afplay",), ("ffplay", "-nodisp", "-autoexit", "-loglevel", "quiet"))
@@ -79,6 +80,7 @@ def check_outputs(args: argparse.Namespace) -> None:
             raise UserError(f"cannot write {path}: the folder {Path(path).absolute().parent} does not exist; make it first")
         if Path(path).is_dir():
             raise UserError(f"cannot write {path}: it is a folder; name a file in it")
+        check_writable(path, "name another file")
     if args.play:
         find_player()
 

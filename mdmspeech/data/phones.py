@@ -19,6 +19,7 @@ from mdmspeech.data.store import data_root
 from mdmspeech.data.texts.open_sentences import open_sentences
 from mdmspeech.data.voices.base import Job
 from mdmspeech.errors import UserError
+from mdmspeech.files import written_whole
 
 RATE = 16_000
 STATE = 0.02  # seconds
@@ -60,8 +61,8 @@ def write_phones(
             found[split][1].append(ids[: len(states)])
     for split, (all_states, all_ids) in found.items():
         path = path_of(root, split)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file({"states": np.concatenate(all_states), "symbols": np.concatenate(all_ids)}, path)
+        with written_whole(path) as part:
+            part.write_bytes(safetensors.numpy.save({"states": np.concatenate(all_states), "symbols": np.concatenate(all_ids)}))
     return sum(len(ids) for _, rows in found.values() for ids in rows)
 
 

@@ -43,7 +43,12 @@ def speech(root: str | Path | None, parts: Sequence[str], split: str, may_be_emp
         found = assign([record.get("text") or str(record["id"]) for record in store.fields], said)
         index += [(s, i) for i, one in enumerate(found) if one == split]
     if not index and not may_be_empty:
-        raise UserError(f"no {split} recordings in {', '.join(parts)} under {data_root(root)}; make them with: mdmspeech data")
+        cure = (
+            f'add recordings, or "split": "{split}" to some lines of your manifest'
+            if any(map(len, stores))
+            else "make them with: mdmspeech data"
+        )
+        raise UserError(f"no {split} recordings in {', '.join(parts)} under {data_root(root)}; {cure}")
     return Records(stores, index)
 
 

@@ -19,6 +19,7 @@ from mdmspeech.data.sources import Records
 from mdmspeech.data.splits import assign
 from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
+from mdmspeech.files import written_whole
 
 _TEXTS = ("id", "text", "question")
 _ENCODERS = ("encoder", "tokenizer")  # the part of a codec that makes its tokens, by family
@@ -61,8 +62,8 @@ def tokenise(splits: dict[str, Records], encode: Callable, codec: str, path: Pat
         arrays[name] = np.frombuffer(b"".join(values), np.uint8)
         arrays[f"{name}_ends"] = np.cumsum([len(value) for value in values]).astype(np.int64)
     arrays |= {name: np.array([split == name for split in held_out], np.uint8) for name in ("test", "val")}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(arrays, path, metadata={"codec": codec})
+    with written_whole(path) as part:
+        part.write_bytes(safetensors.numpy.save(arrays, metadata={"codec": codec}))
     return len(arrays["tokens"])
 
 

@@ -116,5 +116,5 @@ def _writer(config: ConfigDict) -> Callable[[Any, np.ndarray, np.ndarray], list[
         logits = jax.jit(lambda params, states, valid: module.apply({"params": params}, states, valid))
         return lambda params, states, valid: spelling_adaptor.spell(logits(params, states, valid), valid)
     sizes, pieces = attention_adaptor.AttentionConfig(**config.adaptor), shipped()
-    write = jax.jit(lambda params, states, valid: attention_adaptor.write(sizes, params, states, valid))
+    write = jax.jit(lambda params, states, valid: attention_adaptor.write(sizes, params, states, valid).ids_BN)
     return lambda params, states, valid: [pieces.decode(ids) for ids in np.asarray(write(params, states, valid))]

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import written_whole
 from mdmspeech.interop.pytorch import read_pytorch
 
 INDEX = "model.safetensors.index.json"
@@ -151,8 +152,7 @@ def write_tensors(
         at += size
     text = json.dumps({**({"__metadata__": dict(metadata)} if metadata else {}), **head}).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+    with written_whole(path) as part, open(part, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, tensor in tensors.items():
             blocks = pieces(tensor) if tensor.shape else [(0, np.asarray(tensor))]
@@ -161,7 +161,6 @@ def write_tensors(
                 file.write(block.reshape(-1).view(np.uint8).data)
                 if progress:
                     progress(block.nbytes)
-    os.replace(part, path)
 
 
 def _narrowed(block: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:

@@ -26,7 +26,7 @@ def speech_tokens(root: str | Path | None, codec: Codec, known_as: str, parts: S
     """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part. known_as: the codec's `data.tokens.fingerprint`."""
     counts = {}
     for part in parts:
-        splits = {split: speech(root, (part,), split, may_be_empty=split == "val") for split in SPLITS}
+        splits = {split: speech(root, (part,), split, may_be_empty=True) for split in SPLITS}
         path = data_root(root) / "tokens" / f"{part}.safetensors"
         counts[part] = tokenise(splits, codec.encode, known_as, path)
     return counts

@@ -50,7 +50,7 @@ def find_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> Sta
     for place in places:
         if (place / "checkpoints").is_dir():
             return _run(place)
-        if loaders.release is not None and _is_release(place):
+        if loaders.release is not None and "format" in _about(place):
             return _release(str(place), config, loaders)
     told = f"init_from {name!r}: {' and '.join(map(str, places))} hold{'s' if len(places) == 1 else ''} no checkpoint"
     cure = "train that stage first, or name another folder (--set init_from=DIR)"
@@ -96,9 +96,10 @@ def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> st
 
 
 def _run(folder: epath.Path) -> Start:
-    about = json.loads((folder.joinpath(_CONFIG)).read_text()) if (folder / _CONFIG).is_file() else {}
+    about = _about(folder)
     is_talker = about.get("stage") == "talker"
-    reads = is_talker and about.get("talker", {}).get("anchors", "paced") == "fixed" and "prompt" in about
+    sizes = about.get("talker")
+    reads = is_talker and isinstance(sizes, dict) and sizes.get("anchors") == "fixed" and isinstance(about.get("prompt"), dict)
     prompt = Prompt.of(about["prompt"], str(folder / _CONFIG)) if reads else None
     mode = "ntp" if about.get("mode") == "ntp" else "mdm"
     return Start(str(folder), lambda: load_params(folder), mode=mode if is_talker else "", prompt=prompt)
@@ -111,9 +112,10 @@ def _release(name: str, config: ConfigDict, loaders: Any) -> Start:
     return Start(name, lambda: loaders.release(name, part), trained, mode, prompt)
 
 
-def _is_release(folder: epath.Path) -> bool:
+def _about(folder: epath.Path) -> dict[str, Any]:
+    """The config.json of a run or of a release; {} where there is none, or no readable one, which whoever opens the folder will say."""
     try:
-        about = json.loads((folder / _CONFIG).read_text()) if (folder / _CONFIG).is_file() else {}
+        about = json.loads((folder / _CONFIG).read_text())
     except (OSError, ValueError):
-        return False
-    return isinstance(about, dict) and "format" in about
+        return {}
+    return about if isinstance(about, dict) else {}
