@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from mdmspeech.audio.wave import Source, save_wave
+from mdmspeech.audio.wave import Source
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.ear import Ear, Heard
 from mdmspeech.inference.mind import Mind

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from mdmspeech.audio.wave import save_wave
+from mdmspeech.audio.writer import save_wave
 
 
 @dataclasses.dataclass(frozen=True)
