@@ -47,6 +47,7 @@ class WaveWriter:
     def __init__(self, path: str | os.PathLike | BinaryIO, rate: int):
         self.rate, self.samples = rate, 0
         self.kept: Path | None = None
+        self._dropped = False
         self._name = path if isinstance(path, (str, os.PathLike)) else "the audio"
         with self._named_errors():
             self._sink = _sink(path, rate)
@@ -57,10 +58,17 @@ class WaveWriter:
             self._sink.write(to_int16(wave_N))
         self.samples += len(wave_N)
 
+    def drop(self) -> None:
+        """Leaves no file, when nothing is to be written after all."""
+        self._sink.drop()
+        self._dropped = True
+
     def __enter__(self) -> "WaveWriter":
         return self
 
     def __exit__(self, kind, error, trace) -> None:
+        if self._dropped:
+            return
         if error is None:
             try:
                 with self._named_errors():
@@ -70,7 +78,10 @@ class WaveWriter:
                 raise
         else:
             with contextlib.suppress(*_ERRORS):  # the first error is the one to tell
-                self.kept = self._sink.stop() if self.samples else self._sink.drop()
+                if self.samples:
+                    self.kept = self._sink.stop()
+                else:
+                    self._sink.drop()
 
     @contextlib.contextmanager
     def _named_errors(self) -> Iterator[None]:

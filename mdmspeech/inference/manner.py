@@ -52,13 +52,19 @@ class Manner:
 
 def whole(name: str, value: Any, low: int, high: int | None, told: str) -> int:
     """`value` as an int. UserError: no whole number of an integer type, or out of range."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < low or (high is not None and value > high):
+    given = int(value) if isinstance(value, numbers.Integral) and not _is_truth(value) else low - 1
+    if given < low or (high is not None and given > high):
         raise UserError(f"{name}={value!r}: give a whole number {told}")
-    return int(value)
+    return given
 
 
 def real(name: str, value: Any, limits: tuple[float, float], told: str) -> float:
     """`value` as a finite float within `limits`. UserError: it is none."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Real) or not math.isfinite(value) or not limits[0] <= value <= limits[1]:
+    given = float(value) if isinstance(value, numbers.Real) and not _is_truth(value) else math.nan
+    if not limits[0] <= given <= limits[1]:  # nor is NaN
         raise UserError(f"{name}={value!r}: give a number from {limits[0]:g} to {limits[1]:g} ({told})")
-    return float(value)
+    return given
+
+
+def _is_truth(value: object) -> bool:
+    return isinstance(value, bool)
