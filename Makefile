@@ -23,7 +23,7 @@ PARITY_VENV ?= $(VENV)-parity
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention bench-load bench-vocoder freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test mutants parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention bench-load bench-vocoder freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -47,6 +47,9 @@ killtest: $(VENV)/.ready-dev ## kill a training run with -9 at 30 random moments
 
 multihost-test: $(VENV)/.ready-dev ## runs of 2 and 4 processes: equal to one process; killed, stopped and resumed; how soon the others notice
 	$(BIN)/python -m pytest -q -s -m "full or not full" tests/training/test_multihost.py
+
+mutants: $(VENV)/.ready-dev ## plant the faults listed in tests/mutants one by one: each must be noticed by a test (ONLY=text: those with it in name, room or file)
+	@$(BIN)/python tests/mutants/planted.py $(if $(ONLY),--only "$(ONLY)")
 
 parity: $(PARITY_VENV)/.ready ## all comparisons with reference implementations, a line each -> experiments/results/parity.*; fetches PyTorch
 	$(PARITY_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m parity --parity-report experiments/results/parity

@@ -4,7 +4,7 @@
     <folder>/00012-1f2e3d4c.jsonl   one line a recording: its fields, `rate`, `start` and `samples` (or `error` when it could not be made)
 
 Both are written under temporary names; the JSONL is renamed last, so a shard exists exactly when its index does. The hex part of the name is a digest
-of the jobs, so a changed text makes a new shard and an unchanged one is never made twice.
+of the jobs and of how our voices say them, so a changed text or reading makes a new shard and an unchanged one is never made twice.
 """
 
 import json

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -15,6 +16,7 @@ import tqdm
 from mdmspeech.data import store, voices
 from mdmspeech.data.voices.base import Job
 from mdmspeech.errors import UserError
+from mdmspeech.text.pronounce import pronouncer
 
 JOBS_PER_SHARD = 64
 PEAK = 0.99
@@ -115,5 +117,13 @@ def _chunks(jobs: Sequence[Job]) -> list[Sequence[Job]]:
 
 
 def _shard_name(number: int, jobs: Sequence[Job], rate: int) -> str:
-    described = json.dumps([rate, [dataclasses.asdict(job) for job in jobs]], sort_keys=True)
+    """The place and a digest of what is heard: the jobs and, where we read the text for the voice, its symbols."""
+    spoken = [_symbols(job.text) for job in jobs if job.engine in voices.READ_BY_US]
+    described = json.dumps([rate, [dataclasses.asdict(job) for job in jobs], spoken], sort_keys=True)
     return f"{number:05d}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
+
+
+@functools.cache
+def _symbols(text: str) -> str:
+    """How our voices say a text now; a corpus made by earlier rules is spoken anew where that has changed (a millisecond a text)."""
+    return pronouncer().phonemes(pronouncer()(text))

@@ -14,13 +14,16 @@ _NUMBER = re.compile(
 )
 _QUOTES = str.maketrans({"“": "", "”": "", '"': "", "`": "'", "‘": "'", "’": "'", "–": "-", "…": "...", "\u00a0": " "})
 _WORD_JOINED_QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
+_WORD_AT_END = re.compile(r"\b(?:no|nos|fig|ch|ed|est|sat|sun|sen|rep|gen|co|mar)\b(?=\.(?! ?\d))", re.IGNORECASE)
+_KEPT = "\u2060"  # after a word that is not an abbreviation
 FIRST_YEAR, LAST_YEAR = 1100, 2099
 
 
 def normalise(text: str) -> str:
     """`text` with every number and symbol as words: "It costs $3.50 at 7:30." -> "It costs three dollars and fifty cents at seven thirty."."""
     text = _money(text.translate(_QUOTES))
-    text = import_hibari("hibari.g2p.normalize").normalize(text)
+    text = _WORD_AT_END.sub(rf"\g<0>{_KEPT}", text)  # "The answer is no." has no number
+    text = import_hibari("hibari.g2p.normalize").normalize(text).replace(_KEPT, "")
     text = _NUMBER.sub(_read_number, text)
     return re.sub(r"\s+", " ", _WORD_JOINED_QUOTE.sub("", text)).strip()
 

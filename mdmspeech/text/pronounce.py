@@ -27,7 +27,7 @@ class Spoken(NamedTuple):
     """How a text is said. M symbols, W words.
 
     symbols: int32 [M], first and last are `BOUNDARY`; one more stands between two sentences.
-    words: the W written words, punctuation attached, after normalisation ("7:30" -> "seven thirty").
+    words: the W words of the text, punctuation attached.
     word_of_symbol: int32 [M], the word each symbol belongs to; the space and punctuation after a word are its own; -1 at boundaries.
     """
 
@@ -47,7 +47,6 @@ class Pronouncer:
 
     def __init__(self):
         self._split_sentences = import_hibari("hibari").Hibari.split_sentences
-        self._normalise = import_hibari("hibari.g2p.normalize").normalize
         self._g2p = import_hibari("hibari.g2p").G2P()
         native = _native_vocabulary()
         self.symbols: tuple[str, ...] = ("", *native)
@@ -60,7 +59,7 @@ class Pronouncer:
         return len(self.symbols)
 
     def __call__(self, text: str) -> Spoken:
-        """Pronounces `text`. A text with nothing to say gives two boundaries and no words."""
+        """Pronounces `text`, which is words already (`normalise.normalise`): no word is replaced here. Nothing to say gives two boundaries and no words."""
         symbols, words, owner = [BOUNDARY], [], [-1]
         for sentence in self._sentences(text):
             for word in sentence:
@@ -86,7 +85,7 @@ class Pronouncer:
 
     def _words(self, sentence: str) -> list[_Word]:
         """Whitespace-separated words; each keeps the phonemes of its tokens and the space that follows it."""
-        tokens = self._g2p.phonemize_tokens(self._g2p.tokenize(self._normalise(sentence)))
+        tokens = self._g2p.phonemize_tokens(self._g2p.tokenize(sentence))
         words, inside = [], False
         for token in tokens:
             if not inside:

@@ -57,6 +57,33 @@ def test_a_second_run_speaks_only_what_is_missing_or_changed(tmp_path):
     assert [r["text"] for r in store.RecordStore(tmp_path).fields] == ["ab"] * 9 + ["new"]
 
 
+def test_a_text_that_is_read_otherwise_than_before_is_spoken_again(tmp_path, monkeypatch):
+    """Only its shard, and only by voices that we read for."""
+    texts = ["One word."] * 4 + ["My answer is no."] + ["One word."] * 7
+    ours = [dataclasses.replace(job, engine="hibari") for job in jobs(texts)]
+    speak(ours, tmp_path / "ours")
+    speak(jobs(texts), tmp_path / "theirs")
+    Beeper.said.clear()
+    now, other = synthesis.pronouncer(), {"My answer is no.": "My answer is number."}
+    synthesis._symbols.cache_clear()
+    monkeypatch.setattr(synthesis, "pronouncer", lambda: Misreading(now, other))
+    speak(ours, tmp_path / "ours")
+    speak(jobs(texts), tmp_path / "theirs")
+    assert Beeper.said == ["j4", "j5", "j6", "j7"]
+    synthesis._symbols.cache_clear()
+    monkeypatch.undo()
+
+
+class Misreading:
+    """Our pronouncer as of another day: some texts are read as others."""
+
+    def __init__(self, pronounce, other):
+        self.pronounce, self.other, self.phonemes = pronounce, other, pronounce.phonemes
+
+    def __call__(self, text):
+        return self.pronounce(self.other.get(text, text))
+
+
 def test_a_run_killed_while_writing_leaves_no_half_shard(tmp_path, monkeypatch):
     def killed(*_):
         raise KeyboardInterrupt

@@ -18,6 +18,9 @@ from mdmspeech.text.normalise import normalise, number, sentence, year
         ("agent 007", "agent zero zero seven"),
         ("`he said so' and don't", "he said so and don't"),
         ("no numbers here", "no numbers here"),
+        ("The answer is no.", "The answer is no."),
+        ("I said no. Five people left.", "I said no. Five people left."),
+        ("Room no. 5 is free.", "Room number five is free."),
         ("", ""),
     ],
 )

@@ -15,8 +15,9 @@ ENGINES = {
     "festival": ("commands", "Festival"),
     "espeak": ("commands", "Espeak"),
 }
+READ_BY_US = frozenset({"hibari", "kokoro"})  # these get symbols from our `Pronouncer`; the others read the text themselves
 
-__all__ = ["ENGINES", "Engine", "Job", "Rendered", "load"]
+__all__ = ["ENGINES", "READ_BY_US", "Engine", "Job", "Rendered", "load"]
 
 
 @functools.cache
