@@ -2,6 +2,7 @@
 
 import argparse
 import sys
+import warnings
 
 from mdmspeech.cli.compiled import keep_compiled
 from mdmspeech.cli.streams import Patient
@@ -54,7 +55,9 @@ def _run(argv: list[str] | None) -> int:
     if args.verb in _SPEAKING and not getattr(args, "cold", False):
         keep_compiled()
     try:
-        return args.run(args) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return args.run(args) or 0
     except UserError as error:
         print(f"mdmspeech {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -63,3 +66,8 @@ def _run(argv: list[str] | None) -> int:
     except KeyboardInterrupt:
         print(f"mdmspeech {args.verb}: stopped", file=sys.stderr)
         return 130
+
+
+def _show_warning(message: Warning | str, *about: object) -> None:
+    """In one line, as errors are."""
+    print(f"mdmspeech: {' '.join(str(message).split())}", file=sys.stderr)

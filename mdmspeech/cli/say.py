@@ -1,7 +1,7 @@
 """`mdmspeech say`: a text of any length in, speech out, written as it is made."""
 
 import argparse
-import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -49,14 +49,16 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _text(given: str) -> str:
-    from mdmspeech.inference.speakable import check_speakable
+    from mdmspeech.text.normalise import check_speakable
 
     text = input_text() if given in STDIN else given
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"the text is no valid UTF-8 (character {error.start + 1}); write it anew or give it through iconv") from error
-    return check_speakable(text)
+    with warnings.catch_warnings(action="ignore"):  # what is left out is told once, when it is spoken
+        check_speakable(text)
+    return text
 
 
 def _with_progress(parts: Any, quiet: bool) -> Iterator[Any]:

@@ -14,7 +14,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.manner import Manner
 from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
-from mdmspeech.inference.speakable import check_speakable
+from mdmspeech.text.normalise import check_speakable
 from mdmspeech.models.talker import TalkerConfig
 
 BLOCKS = (8, 16, 32, 64)  # padded lengths of a segment's speech
@@ -85,7 +85,8 @@ class Speaker:
         """Speaks many texts in batches; each comes out as it does alone. Arguments and errors as of `say`: a text that cannot be said is named first."""
         began = time.perf_counter()
         how = self.check(Manner.of(manner))
-        plans = [self.plan(text) for text in _checked(texts)]
+        _check(texts)
+        plans = [self.plan(text) for text in texts]
         jobs = [(segment, number) for plan in plans for number, segment in enumerate(plan.segments)]
         said: list[SpokenSegment] = []
         for first in range(0, len(jobs), _TOGETHER):
@@ -105,7 +106,7 @@ class Speaker:
     def say_parts(self, text: str, **manner: Any) -> Parts:
         """Speaks one text part by part, in memory that does not grow with it: `Parts`, which joined are what `say` gives. Arguments and errors as of `say`."""
         how = self.check(Manner.of(manner))
-        (text,) = _checked([text])
+        _check([text])
         plan = self.plan(text)
         words = len(plan.words) or len(text.split())
         return Parts(-(-len(plan.segments) // _PART), words, self.codec.sample_rate, self._parts(plan, how))
@@ -189,16 +190,16 @@ class Speaker:
         )
 
 
-def _checked(texts: Sequence[str]) -> list[str]:
-    """Texts that all have something to say, or a UserError that names the first that has not."""
+def _check(texts: Sequence[str]) -> None:
+    """UserError that names the first text with nothing to say, before any of them is spoken."""
     if isinstance(texts, str):
         raise UserError("say_many takes a list of texts; say takes one")
-    checked = []
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
             raise UserError(f"text {number} of {len(texts)} is of type {type(text).__name__}: give a string")
         try:
-            checked.append(check_speakable(text))
+            check_speakable(text)
         except UserError as error:
-            raise UserError(f"text {number} of {len(texts)}: {error}") from error if len(texts) > 1 else error
-    return checked
+            if len(texts) == 1:
+                raise
+            raise UserError(f"text {number} of {len(texts)}: {error}") from error

@@ -100,7 +100,7 @@ class StateVoice(Speaker):
             return
         over, last = cut(text)
         part = ""
-        for piece in (one for whole in [*over, last] if whole for one in self._halves(whole)):
+        for piece in (one for whole in [*over, last] for one in self._halves(whole.strip())):
             if part and not self._fits(f"{part} {piece}"):
                 yield part
                 part = piece
@@ -111,7 +111,7 @@ class StateVoice(Speaker):
     def _halves(self, piece: str) -> Iterator[str]:
         """The piece, or what it has to be cut into."""
         if self._fits(piece) or len(piece) == 1:
-            yield piece
+            yield from [piece] * bool(piece)
         else:
             middle = max(piece.find(" ", len(piece) // 2), len(piece) // 2)
             yield from self._halves(piece[:middle].strip())

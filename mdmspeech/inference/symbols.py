@@ -18,9 +18,10 @@ LONGEST = 320  # symbols of a segment, at most
 CLAUSE, PIECE = 180, 280  # characters: a longer sentence is cut after a clause, or else at the last space that is in time
 _SHORT = 3  # letters: a word up to this long is said as its successor asks ("a", "to", "the")
 
-# Only ends that are certain, which no abbreviation, initial or number makes: a piece with two sentences takes longer, half of one is said wrongly.
-_END = re.compile(r"""(?:\b(?:[a-z]{2,}|[A-Za-z]{5,})\.|[!?…])["”’')\]]*\s+(?=["“‘(\[]?[A-Z])|\n\s*\n""")
+# Only ends that are certain, which no abbreviation, initial, number or wrapped line makes: a piece of two sentences only takes longer.
+_END = re.compile(r"""(?:\b(?:[a-z]{2,}|[A-Za-z]{5,})\.|[!?…])["”’')\]]*\s+(?=["“‘(\[]?[A-Z])|\n\s*\n|(?<![,\s])[ \t\r]*\n\s*(?=[^a-zß-ÿ\s])""")
 _CLAUSE_END = re.compile(r"(?<=[^\W\d][,;:—])\s+(?=[^\W\d])")
+_TAG_BEGINS = re.compile(r"<[A-Za-z/!?][^>]*$")
 _SPACES = re.compile(r"(?<![\d\s])\s+(?=[^\d\s])"), re.compile(r"\s+(?=\S)")  # not between numbers, if that can be
 
 
@@ -42,7 +43,7 @@ class SymbolStream:
     """Symbols of a growing text. `feed` pieces of any size, then `end`; `segments` and `words` grow meanwhile and never change.
 
     How a word is said depends on the one after it ("the apple"), and through a short one on the next but one ("used to a"), so it waits for them;
-    a digit waits for the end of its number. (Of 130 answers and open sentences fed word by word none came out otherwise than whole; 4 did when
+    a digit waits for the end of its number, a tag for its bracket. (Of 130 answers and open sentences fed word by word none came out otherwise than whole; 4 did when
     every word waited for its successor only.)
     """
 
@@ -75,7 +76,7 @@ class SymbolStream:
             self._say(piece, over=True)
         if self.ended:
             self._say(self._text, over=True)
-        elif (complete := _complete(self._text)) and not any(c.isdigit() for word in complete.split()[-2:] for c in word):
+        elif (complete := _complete(self._text)) and not _open(complete):
             self._say(complete, over=False)
 
     def _say(self, text: str, *, over: bool) -> None:
@@ -118,7 +119,7 @@ def cut(text: str) -> tuple[list[str], str]:
             at += 1
         if not (length := _piece(text[at : at + PIECE + 2])):
             return over, text[at:]
-        over.append(text[at : at + length].rstrip())
+        over.append(text[at : at + length])
         at += length
 
 
@@ -138,6 +139,11 @@ def _piece(window: str) -> int:
 def _complete(text: str) -> str:
     """The words of a growing text that have a space behind them."""
     return text.rstrip() if text[-1:].isspace() else "".join(text.rsplit(maxsplit=1)[:-1])
+
+
+def _open(complete: str) -> bool:
+    """Whether the words so far may become others: a number goes on, or a tag has no end yet."""
+    return bool(_TAG_BEGINS.search(complete)) or any(c.isdigit() for word in complete.split()[-2:] for c in word)
 
 
 def _settled(words: list[str]) -> int:

@@ -16,7 +16,7 @@ from mdmspeech.diffusion.state import Reason
 from mdmspeech.inference.engine import Paced, known_length
 from mdmspeech.inference.manner import Manner
 from mdmspeech.inference.mind import Piece
-from mdmspeech.inference.speakable import check_speakable
+from mdmspeech.text.normalise import check_speakable
 from mdmspeech.inference.speaker import BLOCKS, SpokenSegment
 from mdmspeech.inference.speech import Speech
 from mdmspeech.inference.speech_stream import SpeechStream
