@@ -79,7 +79,12 @@ def page(result: dict) -> str:
     for name, rates in result["wer"].items():
         low, high = result["usable"][name]
         lines += [f"| {name} | " + " | ".join(rates) + " |", "|---" * (len(rates) + 1) + "|"]
-        lines += ["| word errors, % | " + " | ".join(f"{rate:.1f}" for rate in rates.values()) + " |", "", f"Usable: {low:g} to {high:g}.", ""]
+        lines += [
+            "| word errors, % | " + " | ".join(f"{rate:.1f}" for rate in rates.values()) + " |",
+            "",
+            f"Usable: {low:g} to {high:g}.",
+            "",
+        ]
     return "\n".join([*lines, line(result["made"]), ""])
 
 

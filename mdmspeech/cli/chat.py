@@ -16,7 +16,9 @@ def add(verbs) -> None:
         help="answer a spoken question aloud",
         description="Hears a recorded question and answers it aloud. The text is printed as it is written, then a timeline of what took how long.",
     )
-    parser.add_argument("question", metavar="QUESTION", help="a recording of 0.1 to 30 s in any common format and rate; - reads it from standard input")
+    parser.add_argument(
+        "question", metavar="QUESTION", help="a recording of 0.1 to 30 s in any common format and rate; - reads it from standard input"
+    )
     add_voice_options(parser, "answer.wav")
     parser.add_argument("--cold", action="store_true", help="do not compile before the clock starts: the timeline then includes it")
     parser.set_defaults(run=run)

@@ -9,7 +9,11 @@ from typing import Any
 def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
     """Adds the options; `output` is the default file."""
     parser.add_argument(
-        "-o", "--output", default=output, metavar="FILE", help="where the speech goes, .wav or .flac; - is standard output, as wav (default: %(default)s)"
+        "-o",
+        "--output",
+        default=output,
+        metavar="FILE",
+        help="where the speech goes, .wav or .flac; - is standard output, as wav (default: %(default)s)",
     )
     parser.add_argument(
         "--model", default="compact", metavar="NAME|DIR", help="a shipped release or a release folder (default: %(default)s)"

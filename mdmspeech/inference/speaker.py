@@ -14,8 +14,8 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.manner import Manner
 from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
-from mdmspeech.text.normalise import check_speakable
 from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.text.normalise import check_speakable
 
 BLOCKS = (8, 16, 32, 64)  # padded lengths of a segment's speech
 _TOGETHER = 64  # segments of many texts that are spoken in batches before the next ones

@@ -19,7 +19,9 @@ CLAUSE, PIECE = 180, 280  # characters: a longer sentence is cut after a clause,
 _SHORT = 3  # letters: a word up to this long is said as its successor asks ("a", "to", "the")
 
 # Only ends that are certain, which no abbreviation, initial, number or wrapped line makes: a piece of two sentences only takes longer.
-_END = re.compile(r"""(?:\b(?:[a-z]{2,}|[A-Za-z]{5,})\.|[!?…])["”’')\]]*\s+(?=["“‘(\[]?[A-Z])|\n\s*\n|(?<![,\s])[ \t\r]*\n\s*(?=[^a-zß-ÿ\s])""")
+_END = re.compile(
+    r"""(?:\b(?:[a-z]{2,}|[A-Za-z]{5,})\.|[!?…])["”’')\]]*\s+(?=["“‘(\[]?[A-Z])|\n\s*\n|(?<![,\s])[ \t\r]*\n\s*(?=[^a-zß-ÿ\s])"""
+)
 _CLAUSE_END = re.compile(r"(?<=[^\W\d][,;:—])\s+(?=[^\W\d])")
 _TAG_BEGINS = re.compile(r"<[A-Za-z/!?][^>]*$")
 _SPACES = re.compile(r"(?<![\d\s])\s+(?=[^\d\s])"), re.compile(r"\s+(?=\S)")  # not between numbers, if that can be

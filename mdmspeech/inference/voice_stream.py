@@ -16,12 +16,12 @@ from mdmspeech.diffusion.state import Reason
 from mdmspeech.inference.engine import Paced, known_length
 from mdmspeech.inference.manner import Manner
 from mdmspeech.inference.mind import Piece
-from mdmspeech.text.normalise import check_speakable
 from mdmspeech.inference.speaker import BLOCKS, SpokenSegment
 from mdmspeech.inference.speech import Speech
 from mdmspeech.inference.speech_stream import SpeechStream
 from mdmspeech.inference.symbols import SymbolStream
 from mdmspeech.inference.voice import SYMBOLS, Voice
+from mdmspeech.text.normalise import check_speakable
 
 
 class VoiceStream(SpeechStream):

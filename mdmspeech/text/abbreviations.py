@@ -10,7 +10,9 @@ _TITLES = {
     "Pres": "President", "Supt": "Superintendent", "Cpl": "Corporal", "Maj": "Major", "Adm": "Admiral", "Fr": "Father", "Msgr": "Monsignor", "Atty": "Attorney",
     "Messrs": "Messieurs", "Mme": "Madame", "Mlle": "Mademoiselle", "Mt": "Mount", "Ft": "Fort", "Insp": "Inspector", "Sr": "Sister", "Br": "Brother", "Sec": "Secretary",
 }  # fmt: skip
-_NEVER_WITHOUT_STOP = frozenset(("Gen", "Rep", "Sen", "Col", "Rev", "Hon", "Pres", "Fr", "Ft", "Sr", "Br", "Sec", "Maj", "Adm", "Ms")) - {"Ms"}
+_NEVER_WITHOUT_STOP = frozenset(("Gen", "Rep", "Sen", "Col", "Rev", "Hon", "Pres", "Fr", "Ft", "Sr", "Br", "Sec", "Maj", "Adm", "Ms")) - {
+    "Ms"
+}
 # Always these words; a full stop belongs to them, and ends the sentence too before a capital letter or at the end.
 _ALWAYS = {
     "Jr": "Junior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway", "Pkwy": "Parkway", "Ste": "Suite", "Apt": "Apartment", "Bldg": "Building",
@@ -38,10 +40,17 @@ _SPELLED = {
     r"w/o": "without", r"w/": "with", r"b/c": "because", r"[Cc]/o": "care of", r"n/a|N/A": "not applicable", r"BTW": "by the way", r"IMO": "in my opinion", r"TBD": "to be determined", r"WWII": "World War two", r"WWI": "World War one", r"WW2": "World War two", r"WW1": "World War one",
     r"ASAP": "as soon as possible", r"[Pp]h\.?D\.?(?!\w)": "PhD", r"P\.S\.": "PS", r"R\.?S\.?V\.?P\.?(?!\w)": "RSVP",
 }  # fmt: skip
-_PAIRS = {"and/or": "and or", "he/she": "he or she", "she/he": "she or he", "his/her": "his or her", "him/her": "him or her", "s/he": "she or he", "either/or": "either or"}
+_PAIRS = {
+    "and/or": "and or",
+    "he/she": "he or she",
+    "she/he": "she or he",
+    "his/her": "his or her",
+    "him/her": "him or her",
+    "s/he": "she or he",
+    "either/or": "either or",
+}
 _STARTERS = frozenset(
-    "It The He She They We I You A An This That These Those There Then But And So If When While After Before In On At My Our His Her Their Your Its What Why How Who Where Is Are Was Were "
-    "Do Does Did Can Could Will Would Should Not No Yes Please Turn Go Stop Take Walk Drive Let Now Here Some Many Most All Both Each Every One Two As For From With To By Of Once Next Later Also However".split()
+    ["It", "The", "He", "She", "They", "We", "I", "You", "A", "An", "This", "That", "These", "Those", "There", "Then", "But", "And", "So", "If", "When", "While", "After", "Before", "In", "On", "At", "My", "Our", "His", "Her", "Their", "Your", "Its", "What", "Why", "How", "Who", "Where", "Is", "Are", "Was", "Were", "Do", "Does", "Did", "Can", "Could", "Will", "Would", "Should", "Not", "No", "Yes", "Please", "Turn", "Go", "Stop", "Take", "Walk", "Drive", "Let", "Now", "Here", "Some", "Many", "Most", "All", "Both", "Each", "Every", "One", "Two", "As", "For", "From", "With", "To", "By", "Of", "Once", "Next", "Later", "Also", "However"]
 )
 _SAINTS = (
     "John|Johns|Paul|Paul's|Peter|Peters|Petersburg|Mary|Mary's|Patrick|George|Louis|Moritz|Andrew|Andrews|James|Thomas|Francis|Nicholas|Joseph|Mark|Luke|Matthew|Michael|Michaels|Helen|Helens|Helena|Helier|Lucia|"
@@ -51,11 +60,15 @@ _SAINTS = (
 )
 _INITIALS = re.compile(r"(?<![\w.])(?P<letters>(?:[A-Za-z]\.){2,}[A-Za-z]?|(?:[A-Z]\.){1}[A-Z](?=[\s,;:!?')]|$))(?![\w.])")
 _HALF_DAY = re.compile(r"(?<![\w.])([aApP])\.\s?[mM]\.(?!\w)")
-_SHORT_WORDS = frozenset("NO ME SO AS WE HE GO DO OR ON IN BY TO OF IS BE MY UP IF AT AN OX".split())
+_SHORT_WORDS = frozenset(["NO", "ME", "SO", "AS", "WE", "HE", "GO", "DO", "OR", "ON", "IN", "BY", "TO", "OF", "IS", "BE", "MY", "UP", "IF", "AT", "AN", "OX"])
 _TITLE = re.compile(rf"\b(?P<t>{'|'.join(_TITLES)})(?P<dot>\.?)(?P<gap> )(?=[A-Z][\w'.]|[A-Z]\b)")
 _ABBREVIATION = re.compile(rf"(?<![\w.'/-])(?P<a>{'|'.join(sorted(_ALWAYS, key=len, reverse=True))})(?:\.|(?<=\bvs)(?!\w))(?!\w)")
-_NUMBERED = re.compile(rf"(?<![\w.'])(?P<a>{'|'.join(sorted(_BEFORE_NUMBER, key=len, reverse=True))})(?P<dot>\.)\s{0,2}(?=\d|[IVXLC]+\b)", re.IGNORECASE)
-_WEEKDAY = re.compile(r"(?<![\w.])(?P<d>Sat|Sun)\.(?=,| ?(?:\d|[-–]|and (?:Mon|Sun|Sat)|at \d|to (?:Mon|Sun|Sat)))|(?<=\b[Oo]n )(?P<on>Sat|Sun)\.")
+_NUMBERED = re.compile(
+    rf"(?<![\w.'])(?P<a>{'|'.join(sorted(_BEFORE_NUMBER, key=len, reverse=True))})(?P<dot>\.)\s{0, 2}(?=\d|[IVXLC]+\b)", re.IGNORECASE
+)
+_WEEKDAY = re.compile(
+    r"(?<![\w.])(?P<d>Sat|Sun)\.(?=,| ?(?:\d|[-–]|and (?:Mon|Sun|Sat)|at \d|to (?:Mon|Sun|Sat)))|(?<=\b[Oo]n )(?P<on>Sat|Sun)\."
+)
 _MARCH = re.compile(r"(?<![\w.])Mar\.(?= ?\d)")
 _STREET = re.compile(r"(?P<before>[\w'’]+,?)?(?P<gap>\s*)(?<![\w.])(?P<a>St|Dr)(?P<dot>\.|\b)(?!\w)(?P<after>\s+[\w']+)?")
 _COMPANY = re.compile(r"(?<=[A-Z]\w) ?(?:)(?P<a>Co)\.(?!\w)|(?<=\w )(?P<b>Co)\.(?!\w)")
@@ -72,7 +85,11 @@ def read_abbreviations(text: str) -> str:
     for pair, words in _PAIRS.items():
         text = re.sub(rf"(?<![\w/]){pair}(?![\w/])", words, text, flags=re.IGNORECASE)
     for pattern, words in _SPELLED.items():
-        text = re.sub(rf"(?<![\w.])(?:{pattern})(?![A-Za-z])", lambda m, w=words: w + (_stop(m) if m[0].endswith(".") and w[0].isupper() else ""), text)
+        text = re.sub(
+            rf"(?<![\w.])(?:{pattern})(?![A-Za-z])",
+            lambda m, w=words: w + (_stop(m) if m[0].endswith(".") and w[0].isupper() else ""),
+            text,
+        )
     text = _STREET.sub(_street, text)
     text = _TITLE.sub(lambda m: m[0] if not m["dot"] and m["t"] in _NEVER_WITHOUT_STOP else _TITLES[m["t"]] + " ", text)
     text = _NUMBERED.sub(_numbered, text)
@@ -108,7 +125,10 @@ def _always(match: re.Match) -> str:
 
 def _numbered(match: re.Match) -> str:
     words = _BEFORE_NUMBER[match["a"].lower()]
-    if match["a"].lower() in ("no", "ed", "art", "min", "est", "app", "c", "v", "p", "op", "pt", "tab", "sec", "ln", "par") and not match.string[match.end()].isdigit():
+    if (
+        match["a"].lower() in ("no", "ed", "art", "min", "est", "app", "c", "v", "p", "op", "pt", "tab", "sec", "ln", "par")
+        and not match.string[match.end()].isdigit()
+    ):
         return match[0]
     return (words.capitalize() if match["a"][0].isupper() else words) + " "
 
@@ -118,7 +138,12 @@ def _street(match: re.Match) -> str:
     before, after = match["before"] or "", (match["after"] or "").strip()
     whole, saint = ("Street", "Saint") if match["a"] == "St" else ("Drive", "Doctor")
     start = before + match["gap"]
-    named = (before[:1].isupper() or before[:1].isdigit()) and not before.endswith(",") and before not in _STARTERS and before not in ("Mr", "Mrs", "Prof", "Professor", "And")
+    named = (
+        (before[:1].isupper() or before[:1].isdigit())
+        and not before.endswith(",")
+        and before not in _STARTERS
+        and before not in ("Mr", "Mrs", "Prof", "Professor", "And")
+    )
     if named and match["gap"] == "":
         return match[0]
     if not after[:1].isupper():
@@ -128,7 +153,11 @@ def _street(match: re.Match) -> str:
         return start + (saint if title else whole) + (_at_end(match) if match["dot"] else "") + (match["after"] or "")
     if match["a"] == "St" and re.fullmatch(rf"(?:{_SAINTS})(?:'s)?", after):
         return f"{start}Saint {after}"
-    at_start = not match.string[: match.start("before")].rstrip() or match.string[: match.start("before")].rstrip()[-1] in ".!?:" if before else True
+    at_start = (
+        not match.string[: match.start("before")].rstrip() or match.string[: match.start("before")].rstrip()[-1] in ".!?:"
+        if before
+        else True
+    )
     if named and (after in _STARTERS or not at_start):
         return start + whole + ("." if match["dot"] else "") + match["after"]
     return f"{start}{saint} {after}"

@@ -10,9 +10,14 @@ _FILES = (
     "|png|jpe?g|gif|svg|bmp|webp|mp3|mp4|wav|flac|ogg|m4a|avi|mov|mkv|zip|tar|gz|bz2|xz|7z|rar|log|sql|db|bin|iso|bak|tmp|safetensors|gguf"
 )
 _REST = r"[^\s<>\"']*[^\s<>\"'.,;:!?)\]}*_~`]"
-_WEB = re.compile(rf"(?<![\w@])(?P<scheme>(?:https?|ftp|file|wss?|ssh)://|mailto:)?(?P<rest>(?<=://){_REST}|(?<=mailto:){_REST}|www\.[\w-]{_REST})", re.IGNORECASE)
+_WEB = re.compile(
+    rf"(?<![\w@])(?P<scheme>(?:https?|ftp|file|wss?|ssh)://|mailto:)?(?P<rest>(?<=://){_REST}|(?<=mailto:){_REST}|www\.[\w-]{_REST})",
+    re.IGNORECASE,
+)
 _EMAIL = re.compile(r"(?<![\w.+@-])[\w.+%-]*\w@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}(?!\w)")
-_DOMAIN = re.compile(rf"(?<![\w@./-])(?:[A-Za-z0-9][\w-]*\.)+(?:{_TLDS})(?::\d+)?(?:/(?:{_REST})?)?(?![\w@-]|\.\w)|(?<![\w.])localhost:\d+(?:/(?:{_REST})?)?")
+_DOMAIN = re.compile(
+    rf"(?<![\w@./-])(?:[A-Za-z0-9][\w-]*\.)+(?:{_TLDS})(?::\d+)?(?:/(?:{_REST})?)?(?![\w@-]|\.\w)|(?<![\w.])localhost:\d+(?:/(?:{_REST})?)?"
+)
 _FILE = re.compile(rf"(?<![\w./\\@-])(?:[\w-]+\.)+(?:{_FILES})(?![\w-]|\.\w)")
 _PATH = re.compile(
     rf"(?<![\w/\\.<])(?:(?:~|\.{{1,2}})?/(?=[\w.@])(?:[\w.@+-]+/)*[\w@+-](?:[\w.@+-]*[\w@+-])?/?|(?:[\w.@+-]+/)+[\w-]+(?:\.[\w-]+)*\.(?:{_FILES})|[A-Za-z]:\\(?:[^\s\"'<>|?*]*[^\s\"'<>|?*.,;:!)])?)(?![\w/])"
@@ -45,7 +50,11 @@ def spell(address: str) -> str:
             said.append(_SIGNS[token])
         elif token.lower() == "www":
             said.append("W W W")
-        elif len(token) == 1 or (len(token) < 6 and not re.search("[aeiouy]", token, re.IGNORECASE)) or (len(token) == 2 and n == len(tokens) - 1 and tokens[n - 1] == "."):
+        elif (
+            len(token) == 1
+            or (len(token) < 6 and not re.search("[aeiouy]", token, re.IGNORECASE))
+            or (len(token) == 2 and n == len(tokens) - 1 and tokens[n - 1] == ".")
+        ):
             said.append(" ".join(token.upper()))
         else:
             said.append(token)

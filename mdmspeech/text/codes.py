@@ -12,16 +12,30 @@ _PHONE = re.compile(
 _ABROAD = re.compile(rf"(?<![\w.])\+(?P<land>\d{{1,3}})(?P<rest>(?:[\s.-]?\(?\d{{1,5}}\)?){{2,6}}){_END}")
 _PLUS_DIGITS = re.compile(rf"(?<![\w.])\+(?P<all>\d{{9,15}}){_END}")
 _VANITY = re.compile(rf"{_EDGE}1-(?P<area>8\d\d)-(?P<word>[A-Z]{{3,}}(?:-[A-Z]+)*)\b")
-_GROUPS = re.compile(rf"{_EDGE}\d{{1,6}}(?:-\d{{1,7}}){{2,6}}{_END}|{_EDGE}\d{{4}}(?: \d{{4}}){{2,5}}{_END}|{_EDGE}0\d{{2,5}}(?:[\s-]\d{{2,8}}){{1,3}}{_END}")
+_GROUPS = re.compile(
+    rf"{_EDGE}\d{{1,6}}(?:-\d{{1,7}}){{2,6}}{_END}|{_EDGE}\d{{4}}(?: \d{{4}}){{2,5}}{_END}|{_EDGE}0\d{{2,5}}(?:[\s-]\d{{2,8}}){{1,3}}{_END}"
+)
 _IP = re.compile(r"(?<![\w.])(?P<ip>(?:\d{1,3}\.){3}\d{1,3})(?::(?P<port>\d{1,5}))?(?:/(?P<mask>\d{1,2}))?(?![\w]|\.\d)")
 _NAMES_OF_VERSIONS = "Python|Java|JDK|Node|iOS|iPadOS|Android|macOS|Ubuntu|Debian|Fedora|Linux|PHP|Ruby|Perl|CUDA|GCC|Django|Kubernetes|PostgreSQL|MySQL|OpenSSL|[Vv]ersion|[Rr]elease"
-_VERSION = re.compile(rf"(?<![\w.])(?P<v>[vV]\.?\s?(?=\d)|(?:{_NAMES_OF_VERSIONS})\s?(?=\d+\.\d))(?P<n>\d+(?:\.\d+)*)(?:-?(?P<tag>alpha|beta|rc|dev|preview)\.?(?P<t>\d*))?(?![\w]|\.\d)")
+_VERSION = re.compile(
+    rf"(?<![\w.])(?P<v>[vV]\.?\s?(?=\d)|(?:{_NAMES_OF_VERSIONS})\s?(?=\d+\.\d))(?P<n>\d+(?:\.\d+)*)(?:-?(?P<tag>alpha|beta|rc|dev|preview)\.?(?P<t>\d*))?(?![\w]|\.\d)"
+)
 _DOTTED = re.compile(r"(?<![\w.,])\d+(?:\.\d+){2,}(?![\w]|\.\d)")
-_EMERGENCY = re.compile(r"(?<![\w.,:/$£€+#'-])(?:9-1-1|911|999|112|000|411|311|988|111)(?![\w%°'\"-]|[.,:/]\d)(?! (?!is\b|was\b|has\b)[a-z]+s\b| (?:people|percent|km|kg|mi|m|cm|mm|ft|lb|of|million|thousand|or)\b)")
-_DIALLED = re.compile(r"\b(?P<verb>[Cc]all(?:ed|ing)?|[Dd]ial(?:l?ed|l?ing)?|[Tt]ext(?:ed|ing)?|[Pp]hone[ds]?|[Pp]ress|extension|ext\.?|PIN|pin|code|ZIP|zip) (?P<n>\d{3,8})(?![\w%°]|[.,:/]\d| [a-z]+s\b| (?:people|times|of|men|women)\b)")
-_PLACE = re.compile(r"\b(?P<what>[Rr]oom|[Ff]light|[Rr]oute|[Hh]ighway|[Ii]nterstate|[Aa]partment|[Ss]uite|[Gg]ate|[Bb]us|[Bb]oeing|[Aa]irbus|[Uu]nit|[Cc]ourse)(?P<gap>\s#?)(?P<n>\d{3,4})(?:-(?P<more>\d{2,3}))?(?![\w%°]|[.,:/]\d)")
-_ZIP = re.compile(r"\b(?P<state>A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]) (?P<zip>\d{5})(?:-(?P<more>\d{4}))?(?!\d)")
-_HEX = re.compile(r"\b0x([0-9A-Fa-f]+)\b|(?<![\w&])#((?=[0-9A-Fa-f]*\d)[0-9A-Fa-f]{6}|(?=[0-9A-Fa-f]*\d)(?=[0-9A-Fa-f]*[A-Fa-f])[0-9A-Fa-f]{3})\b")
+_EMERGENCY = re.compile(
+    r"(?<![\w.,:/$£€+#'-])(?:9-1-1|911|999|112|000|411|311|988|111)(?![\w%°'\"-]|[.,:/]\d)(?! (?!is\b|was\b|has\b)[a-z]+s\b| (?:people|percent|km|kg|mi|m|cm|mm|ft|lb|of|million|thousand|or)\b)"
+)
+_DIALLED = re.compile(
+    r"\b(?P<verb>[Cc]all(?:ed|ing)?|[Dd]ial(?:l?ed|l?ing)?|[Tt]ext(?:ed|ing)?|[Pp]hone[ds]?|[Pp]ress|extension|ext\.?|PIN|pin|code|ZIP|zip) (?P<n>\d{3,8})(?![\w%°]|[.,:/]\d| [a-z]+s\b| (?:people|times|of|men|women)\b)"
+)
+_PLACE = re.compile(
+    r"\b(?P<what>[Rr]oom|[Ff]light|[Rr]oute|[Hh]ighway|[Ii]nterstate|[Aa]partment|[Ss]uite|[Gg]ate|[Bb]us|[Bb]oeing|[Aa]irbus|[Uu]nit|[Cc]ourse)(?P<gap>\s#?)(?P<n>\d{3,4})(?:-(?P<more>\d{2,3}))?(?![\w%°]|[.,:/]\d)"
+)
+_ZIP = re.compile(
+    r"\b(?P<state>A[KLRZ]|C[AOT]|D[CE]|FL|GA|HI|I[ADLN]|K[SY]|LA|M[ADEINOST]|N[CDEHJMVY]|O[HKR]|PA|RI|S[CD]|T[NX]|UT|V[AT]|W[AIVY]) (?P<zip>\d{5})(?:-(?P<more>\d{4}))?(?!\d)"
+)
+_HEX = re.compile(
+    r"\b0x([0-9A-Fa-f]+)\b|(?<![\w&])#((?=[0-9A-Fa-f]*\d)[0-9A-Fa-f]{6}|(?=[0-9A-Fa-f]*\d)(?=[0-9A-Fa-f]*[A-Fa-f])[0-9A-Fa-f]{3})\b"
+)
 _LONG = re.compile(rf"(?<![\d.,])\d{{{LONGEST + 1},}}(?![\d.,]*\d)")
 _FORMULA = re.compile(r"(?<![\w.])(?=[\w()]*[₀-₉])(?:[A-Z][a-z]?[₀-₉]*|\((?:[A-Z][a-z]?[₀-₉]*)+\)[₀-₉]*)+(?!\w)")
 _PLAIN_FORMULA = re.compile(r"\b(?:H2O2?|CO2|SO[234]|NO[23]|NH[34]|CH4|O[23]|N2|H2|H2SO4|HNO3|CaCO3|Fe2O3|Al2O3|C6H12O6|NaHCO3|N2O)\b")
@@ -47,7 +61,11 @@ def read_codes(text: str) -> str:
     text = _DIALLED.sub(lambda m: f"{m['verb']} {digits(m['n'])}", text)
     text = _PLACE.sub(lambda m: f"{m['what']} {code(m['n'])}" + (f" {code(m['more'])}" if m["more"] else ""), text)
     text = _ZIP.sub(lambda m: f"{m['state']} {digits(m['zip'])}" + (f", {digits(m['more'])}" if m["more"] else ""), text)
-    text = re.sub(r"(?<![\w.])(\d+(?:\.\d+)?)x(?= (?:faster|slower|more|less|better|bigger|larger|smaller|higher|lower|cheaper|as|the|speed|zoom)\b)", r"\1 times", text)
+    text = re.sub(
+        r"(?<![\w.])(\d+(?:\.\d+)?)x(?= (?:faster|slower|more|less|better|bigger|larger|smaller|higher|lower|cheaper|as|the|speed|zoom)\b)",
+        r"\1 times",
+        text,
+    )
     return _LONG.sub(lambda m: digits(m[0]), text)
 
 
@@ -76,7 +94,10 @@ def _phone(match: re.Match) -> str:
     land, area = match["land"] or match["long"], re.sub(r"\D", "", match["area"] or "")
     if not area and not land and not re.fullmatch(r"\d{3}-\d{4}", match["rest"]):
         return match[0]
-    groups = [*([("plus " if match["plus"] else "") + digits(land)] if land else []), *([code(area) if area.endswith("00") else digits(area)] if area else [])]
+    groups = [
+        *([("plus " if match["plus"] else "") + digits(land)] if land else []),
+        *([code(area) if area.endswith("00") else digits(area)] if area else []),
+    ]
     return ", ".join([*groups, *map(digits, re.split(r"[\s.-]", match["rest"]))])
 
 

@@ -48,29 +48,55 @@ _MEASURE = re.compile(
 )
 _DECADE_BEFORE = re.compile(r"\b(?:the|his|her|their|my|your|our|early|late|mid|in)[ -]$|'$", re.IGNORECASE)
 _INCH_DOT = re.compile(rf"(?<![\w.])(?P<n>{_N})\s?in\.(?P<end>(?=\s+[A-Z]|\s*$))?")
-_ALONE = re.compile(rf"(?P<before>\b(?:per|a|each|every|one)\s)?(?<![\w/.])(?P<unit>km/h|m/s|km|kg|cm|mm|mph|kph|kHz|MHz|GHz|kWh|mg|kcal)(?P<power>²|³)?(?![\w/.°'-]|\.\w)")
-_RATE = re.compile(rf"(?<![\w/.])(?P<unit>{'|'.join(u for u in UNITS if len(u) > 1 and u.isalpha() and u != 'in')}|[mglLJ](?=/[sklL]))/(?P<base>{_SPACED})(?P<power>²|³)?(?![\w/])")
+_ALONE = re.compile(
+    r"(?P<before>\b(?:per|a|each|every|one)\s)?(?<![\w/.])(?P<unit>km/h|m/s|km|kg|cm|mm|mph|kph|kHz|MHz|GHz|kWh|mg|kcal)(?P<power>²|³)?(?![\w/.°'-]|\.\w)"
+)
+_RATE = re.compile(
+    rf"(?<![\w/.])(?P<unit>{'|'.join(u for u in UNITS if len(u) > 1 and u.isalpha() and u != 'in')}|[mglLJ](?=/[sklL]))/(?P<base>{_SPACED})(?P<power>²|³)?(?![\w/])"
+)
 _ALONE_WORDS = {"km/h": "kilometers per hour", "m/s": "meters per second"}
-_FEET = re.compile(r"(?<![\w.])(?P<f>\d{1,3})\s?(?:'|′|ft\.?|feet|foot)\s?(?P<i>\d{1,2}(?:\.\d+)?)\s?(?P<mark>\"|''|″|in\b\.?|inches\b|(?=[^\w\"'″]|$))")
+_FEET = re.compile(
+    r"(?<![\w.])(?P<f>\d{1,3})\s?(?:'|′|ft\.?|feet|foot)\s?(?P<i>\d{1,2}(?:\.\d+)?)\s?(?P<mark>\"|''|″|in\b\.?|inches\b|(?=[^\w\"'″]|$))"
+)
 _ONLY_FEET = re.compile(r"(?<![\w.'])(?P<n>\d+(?:\.\d+)?)\s?(?:(?P<feet>′)|(?P<inches>″|''))(?!\w)")
 _APOSTROPHE_FEET = re.compile(r"(?<![\w.'])(?P<n>\d{1,3})'(?=\s?(?:x|by|tall|long|wide|high|deep|[.,;!?)]|$))(?! ?s\b)")
-_ANGLE = re.compile(r"(?<![\w.])(?P<d>\d{1,3}(?:\.\d+)?)\s?°\s?(?:(?P<m>\d{1,2}(?:\.\d+)?)\s?['′]\s?(?:(?P<s>\d{1,2}(?:\.\d+)?)\s?(?:\"|″|''))?)?\s?(?P<way>[NSEW](?!\w))?")
+_ANGLE = re.compile(
+    r"(?<![\w.])(?P<d>\d{1,3}(?:\.\d+)?)\s?°\s?(?:(?P<m>\d{1,2}(?:\.\d+)?)\s?['′]\s?(?:(?P<s>\d{1,2}(?:\.\d+)?)\s?(?:\"|″|''))?)?\s?(?P<way>[NSEW](?!\w))?"
+)
 _WAYS = {"N": "north", "S": "south", "E": "east", "W": "west"}
 _VULGAR = {
     "½": "1/2", "¼": "1/4", "¾": "3/4", "⅓": "1/3", "⅔": "2/3", "⅕": "1/5", "⅖": "2/5", "⅗": "3/5", "⅘": "4/5", "⅙": "1/6", "⅚": "5/6", "⅛": "1/8",
     "⅜": "3/8", "⅝": "5/8", "⅞": "7/8", "⅑": "1/9", "⅐": "1/7", "⅒": "1/10",
 }  # fmt: skip
-_FRACTION = re.compile(r"(?<![\w./,$£€])(?:(?P<whole>\d+)(?:\s|-|&))?(?P<a>\d{1,3})/(?P<b>\d{1,3})(?P<plus>)(?![\w/]|[.,]\d|/)(?P<next>\s?-?\s?[a-z]+)?")
-_IDIOMS = {"24/7": "twenty-four seven", "24/7/365": "twenty-four seven three sixty-five", "9/11": "nine eleven", "20/20": "twenty twenty", "50/50": "fifty fifty", "24-7": "twenty-four seven", "4/20": "four twenty"}
+_FRACTION = re.compile(
+    r"(?<![\w./,$£€])(?:(?P<whole>\d+)(?:\s|-|&))?(?P<a>\d{1,3})/(?P<b>\d{1,3})(?P<plus>)(?![\w/]|[.,]\d|/)(?P<next>\s?-?\s?[a-z]+)?"
+)
+_IDIOMS = {
+    "24/7": "twenty-four seven",
+    "24/7/365": "twenty-four seven three sixty-five",
+    "9/11": "nine eleven",
+    "20/20": "twenty twenty",
+    "50/50": "fifty fifty",
+    "24-7": "twenty-four seven",
+    "4/20": "four twenty",
+}
 _IDIOM = re.compile(rf"(?<![\w./])(?:{'|'.join(sorted(_IDIOMS, key=len, reverse=True))})(?![\w/]|\.\d)")
-_MONTH_NUMBERS = "January February March April May June July August September October November December".split()
-_SCIENTIFIC = re.compile(rf"(?<![\w.])(?P<n>{_N})(?:[eE](?P<e>[+-−]?\d{{1,3}})|\s?[×x*·⋅]\s?10(?:\^\(?(?P<caret>[-−+]?\d{{1,3}})\)?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)))(?![\w.]?\d)(?!\w)")
+_MONTH_NUMBERS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
+_SCIENTIFIC = re.compile(
+    rf"(?<![\w.])(?P<n>{_N})(?:[eE](?P<e>[+-−]?\d{{1,3}})|\s?[×x*·⋅]\s?10(?:\^\(?(?P<caret>[-−+]?\d{{1,3}})\)?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)))(?![\w.]?\d)(?!\w)"
+)
 _SPACED_GROUPS = re.compile(r"(?<![\d.,])(?<!\d )\d{1,3}(?: \d{3})+(?!\d|[ ,]\d|\.\d{3})")
 _EUROPEAN = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,})(?![\d.,]*\d)")
-_SIGN = re.compile(rf"(?<![\w.%)'])(?P<sign>[-−–])(?=(?:[$£€¥]|US\$)?\.?\d)|(?<=[(\s=<>≤≥≈/*×^])(?P<plus>[+±])(?=\.?\d)|^(?P<first>[+±])(?=\.?\d)")
+_SIGN = re.compile(
+    r"(?<![\w.%)'])(?P<sign>[-−–])(?=(?:[$£€¥]|US\$)?\.?\d)|(?<=[(\s=<>≤≥≈/*×^])(?P<plus>[+±])(?=\.?\d)|^(?P<first>[+±])(?=\.?\d)"
+)
 _UNIT_TAIL = rf"(?:\s?(?:%|°[CF]?|(?:{_SPACED}|k|M|bn)(?!\w)))?"
-_RANGE = re.compile(rf"(?P<before>(?:\b[\w.]+\s+)?)(?<![\w.,/:-])(?P<a>(?:{_N}){_UNIT_TAIL})(?P<dash>\s?[-–—]\s?|\s+−\s+|−)(?P<b>(?:{_N}))(?P<tail>{_UNIT_TAIL})(?![\w]*-\d|:\d)")
-_RANGE_WORDS = frozenset("pages pp p from between ages age aged chapters chapter rows row steps lines line verses days weeks years about some around roughly approximately sections questions".split())
+_RANGE = re.compile(
+    rf"(?P<before>(?:\b[\w.]+\s+)?)(?<![\w.,/:-])(?P<a>(?:{_N}){_UNIT_TAIL})(?P<dash>\s?[-–—]\s?|\s+−\s+|−)(?P<b>(?:{_N}))(?P<tail>{_UNIT_TAIL})(?![\w]*-\d|:\d)"
+)
+_RANGE_WORDS = frozenset(
+    ["pages", "pp", "p", "from", "between", "ages", "age", "aged", "chapters", "chapter", "rows", "row", "steps", "lines", "line", "verses", "days", "weeks", "years", "about", "some", "around", "roughly", "approximately", "sections", "questions"]
+)
 _MATH_BEFORE, _MATH_AFTER = re.compile(r"[=+×÷*/^(√]\s*$"), re.compile(r"\s*(?:[=+×÷*^≤≥<>]|is\b|are\b|equals?\b|makes?\b)")
 
 
@@ -94,14 +120,18 @@ def read_signs_of_numbers(text: str) -> str:
 def read_measures(text: str) -> str:
     """Quantities with units, angles, feet and inches, and fractions in words; other numbers stay."""
     text = _IDIOM.sub(lambda m: _IDIOMS[m[0]], text)
-    text = re.sub("".join(["[", *_VULGAR, "]"]), lambda m: f" {_VULGAR[m[0]]}" if m.string[: m.start()][-1:].isdigit() else _VULGAR[m[0]], text)
+    text = re.sub(
+        "".join(["[", *_VULGAR, "]"]), lambda m: f" {_VULGAR[m[0]]}" if m.string[: m.start()][-1:].isdigit() else _VULGAR[m[0]], text
+    )
     text = _FRACTION.sub(_fraction, text)
     text = _ANGLE.sub(_angle, text)
     text = _FEET.sub(_feet, text)
     text = _inches(text)
     text = _APOSTROPHE_FEET.sub(lambda m: f"{quantity(m['n'])} feet", text)
     text = _ONLY_FEET.sub(lambda m: f"{quantity(m['n'])} {UNITS['ft' if m['feet'] else 'in'][m['n'] != '1']}", text)
-    text = re.sub(r"(?<![\w.])(\d{1,2})h([0-5]\d)(?![\w])", lambda m: f"{quantity(m[1])} {UNITS['h'][m[1] != '1']} {number(int(m[2]))}", text)
+    text = re.sub(
+        r"(?<![\w.])(\d{1,2})h([0-5]\d)(?![\w])", lambda m: f"{quantity(m[1])} {UNITS['h'][m[1] != '1']} {number(int(m[2]))}", text
+    )
     text = _INCH_DOT.sub(lambda m: f"{quantity(m['n'])} {UNITS['in'][m['n'] != '1']}" + ("." if m["end"] is not None else ""), text)
     text = _MEASURE.sub(_measure, text)
     text = re.sub(rf"(?<![\w.])({_N})(K|M|B|bn|mn)(?= [a-z]+s\b| people\b)", lambda m: f"{quantity(m[1])} {_BIG[m[2]]}", text)
@@ -151,7 +181,9 @@ def _measure(match: re.Match) -> str:
     before = match.string[: match.start()]
     if unit == "s" and not match["gap"] and n.endswith("0") and (len(n) == 4 or "60" <= n <= "90" or _DECADE_BEFORE.search(before)):
         return match[0]
-    adjective = (match["gap"] == "-" or match["noun"] == "-" or (match["article"] is not None and match["noun"] is not None)) and unit not in _SAME
+    adjective = (
+        match["gap"] == "-" or match["noun"] == "-" or (match["article"] is not None and match["noun"] is not None)
+    ) and unit not in _SAME
     said = _unit(unit, n not in ("1", "1.0") and not adjective, match["power"])
     if match["per"]:
         said += " per " + _base(match["base"], match["basepower"])
@@ -177,7 +209,11 @@ def _inches(text: str) -> str:
         line = match.string.rfind("\n", 0, match.start()) + 1
         if match.string.count('"', line, match.start()) % 2:
             return match[0]
-        single = match["n"] == "1" or re.match(r" (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", match.string[match.end() :]) is not None
+        single = (
+            match["n"] == "1"
+            or re.match(r" (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", match.string[match.end() :])
+            is not None
+        )
         return f"{quantity(match['n'])} {UNITS['in'][not single]}"
 
     return re.sub(rf'(?<![\w.])(?P<n>{_N})(?:"|″)(?!\w)', say, text)
@@ -197,13 +233,21 @@ def _fraction(match: re.Match) -> str:
     said = ""
     if whole is None and a >= b and b and a <= 10:
         said = f"{number(a)} out of {number(b)}" if a == b else ""
-    if not said and whole is None and b > 10 and 1 <= a <= 12 and b <= 31 and not re.match(r"\s?(?:of|inch|cup|in|mile)\b", after.lstrip("- ")) and b != 16 and b != 12:
+    if (
+        not said
+        and whole is None
+        and b > 10
+        and 1 <= a <= 12
+        and b <= 31
+        and not re.match(r"\s?(?:of|inch|cup|in|mile)\b", after.lstrip("- "))
+        and b != 16
+        and b != 12
+    ):
         said = f"{_MONTH_NUMBERS[a - 1]} {number(b, ordinal=True)}"
-    if not said and 0 < a and 1 < b <= 100 and (a < b or b <= 10):
+    if not said and a > 0 and 1 < b <= 100 and (a < b or b <= 10):
         part = {2: "half", 4: "quarter"}.get(b) or number(b, ordinal=True)
         many = {2: "halves"}.get(b, part + "s")
         said = f"{number(a)} {part if a == 1 else many}" if whole is None or a != 1 else f"a {part}"
     if not said:
         return match[0] if whole else f"{quantity(match['a'])} over {quantity(match['b'])}{after}"
     return (f"{quantity(whole)} and {said}" if whole else said) + after
-

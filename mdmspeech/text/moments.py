@@ -24,16 +24,22 @@ _DAY_MONTH = re.compile(
 )
 _MONTH_YEAR = re.compile(rf"\b(?P<m>{_MONTH}|{_SHORT})\.?(?P<rest>,? {_YEAR}\b)")
 _TIME = re.compile(rf"(?<![\w.:])(?P<h>{_CLOCK}):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:\.\d+)?)?{_HALF}?{_ZONE}(?![:\d])")
-_DOTTED_TIME = re.compile(rf"(?<![\w.:])(?P<h>1[0-2]|0?[1-9])\.(?P<m>[0-5]\d)(?P<s>)(?={_HALF.replace('?P<half>', '?:').replace('?P<dot>', '?:')}){_HALF}(?P<zone>)")
+_DOTTED_TIME = re.compile(
+    rf"(?<![\w.:])(?P<h>1[0-2]|0?[1-9])\.(?P<m>[0-5]\d)(?P<s>)(?={_HALF.replace('?P<half>', '?:').replace('?P<dot>', '?:')}){_HALF}(?P<zone>)"
+)
 _HOUR = re.compile(rf"(?<![\w.:,])(?P<h>1[0-2]|0?[1-9]){_HALF}")
-_HOURS = re.compile(rf"(?<![\w.:,])(?P<a>{_CLOCK}(?::[0-5]\d)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s?[-–—]\s?(?={_CLOCK}(?::[0-5]\d)?\s?[AaPp]\.?\s?[Mm]\b|{_CLOCK}:[0-5]\d)")
+_HOURS = re.compile(
+    rf"(?<![\w.:,])(?P<a>{_CLOCK}(?::[0-5]\d)?(?:\s?[AaPp]\.?[Mm]\.?)?)\s?[-–—]\s?(?={_CLOCK}(?::[0-5]\d)?\s?[AaPp]\.?\s?[Mm]\b|{_CLOCK}:[0-5]\d)"
+)
 _RATIO = re.compile(r"(?<![\w.:,])(\d{1,4}):(\d{1,4})(?![\d:])")
 _DECADE = re.compile(r"(?<![\w.,$£€])(?P<mark>')?(?P<tens>1[0-9]\d0|20\d0|[2-9]0)['’]?s\b(?!\.\d)")
 _SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)(?![\w'\"])")
 _AGE = r"\b(?:in|since|by|until|till|of|from|before|after|around|early|late|mid|circa|ca|c|year|years|during|to|and|between|through|spring|summer|autumn|fall|winter|the|[A-Z][a-z]+)[ ,.]*$"
-_PLAIN_YEAR = re.compile(r"(?<![\w.,:/$£€¥#+'-])(?P<y>\d{4})(?![\w%°]|[.,:/]\d)(?P<era> ?(?:AD|BC|CE|BCE|B\.C\.|A\.D\.)(?!\w))?(?P<noun>(?= [a-z]+))?")
+_PLAIN_YEAR = re.compile(
+    r"(?<![\w.,:/$£€¥#+'-])(?P<y>\d{4})(?![\w%°]|[.,:/]\d)(?P<era> ?(?:AD|BC|CE|BCE|B\.C\.|A\.D\.)(?!\w))?(?P<noun>(?= [a-z]+))?"
+)
 _TWO_YEARS = re.compile(rf"(?<![\w.,:/$£€-])(?P<a>{_YEAR})\s?[-–/]\s?(?P<b>{_YEAR}|\d\d)(?![\w/-]|[.,:]\d)")
-_NOT_COUNTED = frozenset("is was as has does this us its his thus yes across less unless besides perhaps always".split())
+_NOT_COUNTED = frozenset(["is", "was", "as", "has", "does", "this", "us", "its", "his", "thus", "yes", "across", "less", "unless", "besides", "perhaps", "always"])
 
 
 def read_dates(text: str) -> str:
@@ -89,7 +95,9 @@ def _day_month(match: re.Match) -> str:
     days = number(int(match["d"]), ordinal=True)
     if match["from"]:
         days = f"{number(int(match['from']), ordinal=True)} to {days}"
-    return f"{match['the'] or 'the '}{days} of {MONTHS[_month(match['m']) - 1]}" + (f", {year(_full_year(match['y']))}" if match["y"] else "")
+    return f"{match['the'] or 'the '}{days} of {MONTHS[_month(match['m']) - 1]}" + (
+        f", {year(_full_year(match['y']))}" if match["y"] else ""
+    )
 
 
 def _time(match: re.Match) -> str:

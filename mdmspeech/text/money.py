@@ -15,8 +15,17 @@ class Currency(NamedTuple):
     cents: str = ""
 
 
-_DOLLAR, _POUND, _EURO = Currency("dollar", "dollars", "cent", "cents"), Currency("pound", "pounds", "penny", "pence"), Currency("euro", "euros", "cent", "cents")
-_YEN, _RUPEE, _WON, _FRANC = Currency("yen", "yen"), Currency("rupee", "rupees", "paisa", "paise"), Currency("won", "won"), Currency("franc", "francs", "centime", "centimes")
+_DOLLAR, _POUND, _EURO = (
+    Currency("dollar", "dollars", "cent", "cents"),
+    Currency("pound", "pounds", "penny", "pence"),
+    Currency("euro", "euros", "cent", "cents"),
+)
+_YEN, _RUPEE, _WON, _FRANC = (
+    Currency("yen", "yen"),
+    Currency("rupee", "rupees", "paisa", "paise"),
+    Currency("won", "won"),
+    Currency("franc", "francs", "centime", "centimes"),
+)
 SIGNS = {
     "$": _DOLLAR, "£": _POUND, "€": _EURO, "¥": _YEN, "₹": _RUPEE, "₨": _RUPEE, "₩": _WON, "₽": Currency("ruble", "rubles", "kopeck", "kopecks"),
     "₿": Currency("bitcoin", "bitcoin"), "₺": Currency("lira", "lira", "kurus", "kurus"), "₴": Currency("hryvnia", "hryvnias"),
@@ -26,7 +35,17 @@ SIGNS = {
     "₾": Currency("lari", "laris"), "₣": _FRANC, "₤": Currency("lira", "lira"), "₮": Currency("tugrik", "tugriks"), "₭": Currency("kip", "kips"),
     "ƒ": Currency("florin", "florins"),
 }  # fmt: skip
-_OF = {"US": "US", "U.S.": "US", "C": "Canadian", "CA": "Canadian", "A": "Australian", "AU": "Australian", "NZ": "New Zealand", "HK": "Hong Kong", "S": "Singapore"}
+_OF = {
+    "US": "US",
+    "U.S.": "US",
+    "C": "Canadian",
+    "CA": "Canadian",
+    "A": "Australian",
+    "AU": "Australian",
+    "NZ": "New Zealand",
+    "HK": "Hong Kong",
+    "S": "Singapore",
+}
 CODES = {
     **{f"{land}$": Currency(f"{name} dollar", f"{name} dollars", "cent", "cents") for land, name in _OF.items()},
     "R$": Currency("real", "reais", "centavo", "centavos"), "USD": _DOLLAR, "EUR": _EURO, "GBP": _POUND, "JPY": _YEN, "INR": _RUPEE, "KRW": _WON,
@@ -53,11 +72,13 @@ _UNIT = rf"(?:{_alternatives(CODES)}|[{''.join(SIGNS)}])"
 _SCALE = rf"(?:\s?-?\s?(?P<{{}}>{_alternatives(_BIG)}))?(?![\w])"
 _BEFORE = rf"(?<![\w$£€¥.])(?P<sign>[-−–+±~]\s?)?(?P<unit>{_UNIT})\s?(?P<inner>[-−])?(?P<amount>{_AMOUNT})"
 _RANGE = rf"(?:\s?(?P<to>[-–—]|to)\s?(?:{_UNIT})?(?P<second>{_AMOUNT})(?![\d%]))?"
-_PREFIXED = re.compile(rf"(?P<article>\b[Aa]n? )?{_BEFORE}(?P<first>k|K|m|M|bn|b|B)?{_RANGE}{_SCALE.format('scale')}(?P<per>/[A-Za-z]+|-(?=an?-))?(?P<noun>(?= [a-z]+)|-(?=[a-z]))?")
+_PREFIXED = re.compile(
+    rf"(?P<article>\b[Aa]n? )?{_BEFORE}(?P<first>k|K|m|M|bn|b|B)?{_RANGE}{_SCALE.format('scale')}(?P<per>/[A-Za-z]+|-(?=an?-))?(?P<noun>(?= [a-z]+)|-(?=[a-z]))?"
+)
 _SUFFIXED = re.compile(
     rf"(?<![\w.,])(?P<sign>[-−+±]\s?)?(?P<amount>{_AMOUNT})(?P<rest>(?:\s?[-–]\s?(?P<second>{_AMOUNT}))?)(?:\s?(?P<scale>{_alternatives(_BIG)}))?\s?(?P<unit>{_UNIT})(?![\w\d])(?P<per>/[A-Za-z]+)?"
 )
-_CENTS = re.compile(rf"(?<![\w.])(?P<amount>\d*\.?\d+)\s?(?:¢|(?P<pence>p)(?![\w]))")
+_CENTS = re.compile(r"(?<![\w.])(?P<amount>\d*\.?\d+)\s?(?:¢|(?P<pence>p)(?![\w]))")
 _SIGN_WORDS = {"-": "minus ", "−": "minus ", "–": "minus ", "+": "plus ", "±": "plus or minus ", "~": "about ", "": ""}
 
 
@@ -83,7 +104,11 @@ def amount(written: str, currency: Currency) -> str:
 def _plain(written: str) -> str:
     """The amount with decimal point and without grouping: "1.000,50" and "1,000.50" -> "1000.50", "3,50" -> "3.50"."""
     written = written.replace(" ", "")
-    if re.search(r",\d{2}$", written) and "," in written and not re.search(r"\..*\.|,.*,|,.*\.", written.replace(".", "", written.count("."))):
+    if (
+        re.search(r",\d{2}$", written)
+        and "," in written
+        and not re.search(r"\..*\.|,.*,|,.*\.", written.replace(".", "", written.count(".")))
+    ):
         written = written.replace(".", "").replace(",", ".")
     return written.replace(",", "")
 

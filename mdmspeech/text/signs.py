@@ -58,7 +58,9 @@ def powers(text: str) -> str:
         return f" {POWERS[plain]} " if plain in POWERS else f" to the power of {_signed(plain)} "
 
     text = _SUPERSCRIPT.sub(raised, text)
-    text = re.sub(r"(?<=[\w)])\^\(?([-−+]?\w+)\)?", lambda m: f" {POWERS[m[1]]} " if m[1] in POWERS else f" to the power of {_signed(m[1])} ", text)
+    text = re.sub(
+        r"(?<=[\w)])\^\(?([-−+]?\w+)\)?", lambda m: f" {POWERS[m[1]]} " if m[1] in POWERS else f" to the power of {_signed(m[1])} ", text
+    )
     return _SUBSCRIPT.sub(lambda match: f" {_signed(''.join(SUBSCRIPT[sign] for sign in match[0]))} ", text)
 
 
@@ -97,4 +99,3 @@ def tidy(text: str) -> str:
     text = re.sub(r"([,;:!?])(?=[^\W\d_])", r"\1 ", text)
     text = re.sub(r"^[\s,;:.!?-]+", "", text)
     return re.sub(r"[\s,;:]+$", "", text)
-

@@ -76,7 +76,7 @@ def test_the_command_is_what_was_typed(typed, kept, monkeypatch, tmp_path):
 
 
 WHOLE = {
-    **{field: "x" for field in provenance.FIELDS},
+    **dict.fromkeys(provenance.FIELDS, "x"),
     "date": "2026-11-28 11:20 UTC", "commit": "0" * 40, "clean": True, "sizes": {"n": 1}, "seeds": {},
 }  # fmt: skip
 

@@ -97,7 +97,11 @@ def test_nothing_to_say_is_the_same_error_everywhere(voice, no_work, text):
 
 
 def test_a_bad_text_of_many_is_named_before_any_work(voice, no_work):
-    for bad, said in [("...", "text 3 of 4: there is nothing to say"), (None, "text 3 of 4 is of type NoneType"), (b"yes", "of type bytes")]:
+    for bad, said in [
+        ("...", "text 3 of 4: there is nothing to say"),
+        (None, "text 3 of 4 is of type NoneType"),
+        (b"yes", "of type bytes"),
+    ]:
         with pytest.raises(UserError, match=said):
             voice.say_many(["yes", "no", bad, "maybe"])
     with pytest.raises(UserError, match="list of texts"):

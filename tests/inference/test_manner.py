@@ -31,7 +31,7 @@ def test_taken(option, value):
      ("seed", -1), ("seed", 2**32), ("seed", True), ("seed", 1.0), ("seed", NAN), ("seed", "1"), ("seed", None),
      ("pace", NAN), ("pace", INF), ("pace", 0), ("pace", -1.0), ("pace", 1e9), ("pace", True), ("pace", "1"), ("pace", None), ("pace", 1j),
      ("pace", np.ones(2)), ("pace", PACES[1] * 1.01), ("pace", PACES[0] * 0.99),
-     ("temperature", NAN), ("temperature", -INF), ("temperature", -0.1), ("temperature", TEMPERATURES[1] * 1.01), ("temperature", 5),
+     ("temperature", NAN), ("temperature", -INF), ("temperature", -0.1), ("temperature", TEMPERATURES[1] * 1.01),
      ("temperature", True), ("temperature", np.nan), ("temperature", "hot"), ("vocoder", 4), ("vocoder", "steps"), ("vocoder", [("steps", 4)])],
 )  # fmt: skip
 def test_refused_by_name(option, value):

@@ -117,7 +117,18 @@ def test_pieces_are_the_text_and_none_is_long(text):
     assert max(len(piece) for piece in [*over, last]) <= PIECE + 1
 
 
-@pytest.mark.parametrize("text", ["At Dr. Smith's.", "J. K. Rowling came.", "From 1990. To 2000.", "It is no. 5 here.", "so (etc.) and on", "He said. and went", "Oak St. It"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "At Dr. Smith's.",
+        "J. K. Rowling came.",
+        "From 1990. To 2000.",
+        "It is no. 5 here.",
+        "so (etc.) and on",
+        "He said. and went",
+        "Oak St. It",
+    ],
+)
 def test_what_may_not_be_an_end_is_none(text):
     assert cut(text) == ([], text)
 

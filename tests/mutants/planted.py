@@ -329,7 +329,10 @@ def _verdict(mutant: Mutant, done: dict, seconds: float, log: str) -> Verdict:
 
 
 def _say(verdict: Verdict, progress: str) -> None:
-    print(f"{progress:>7} {verdict.outcome:8} {verdict.seconds:5.1f} s  {verdict.mutant.room}: {verdict.mutant.name} <- {verdict.why}", flush=True)
+    print(
+        f"{progress:>7} {verdict.outcome:8} {verdict.seconds:5.1f} s  {verdict.mutant.room}: {verdict.mutant.name} <- {verdict.why}",
+        flush=True,
+    )
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
