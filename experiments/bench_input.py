@@ -23,7 +23,7 @@ from mdmspeech.data.tokens import TokenStore
 from mdmspeech.errors import UserError
 from mdmspeech.interop import loaders
 from mdmspeech.models.talker import EOS, PAD
-from mdmspeech.text.prompts import SYSTEM
+from mdmspeech.text.prompts import PLAIN
 
 PARTS, TOKEN_SECONDS, BLOCK, SEED = ("open", "answers"), 0.04, 16, 0
 ROWS, LENGTH, SYMBOLS, TEXT = 16, 256, 160, 256  # of the compact Talker; symbols and text of packed rows
@@ -73,9 +73,9 @@ def questions():
 def chat():
     """(name, conversations) by SmolLM2's tokenizer where it is installed, else by bytes."""
     try:
-        return "SmolLM2's tokenizer", Conversations(loaders.load_tokenizer("smollm2-135m-instruct"), SYSTEM, ())
+        return "SmolLM2's tokenizer", Conversations(loaders.load_tokenizer("smollm2-135m-instruct"), PLAIN)
     except UserError:
-        return "one id a byte", Conversations(random_source.byte_tokenizer(), SYSTEM, ())
+        return "one id a byte", Conversations(random_source.byte_tokenizer(), PLAIN)
 
 
 def shares(lengths, rows):

@@ -16,6 +16,7 @@ def get_config(argument: str = ""):
     config.stage = "codec"
     config.phase = "tokens"
     config.init_from = ""
+    config.init_fresh = config.init_ignored = ()  # parameters that may differ from it
     config.codec = {}
     config.data = dict(parts=("open",), batch=24, tokens=64)
     config.train.log_every = 10

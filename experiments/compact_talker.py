@@ -16,6 +16,7 @@ def get_config(argument: str = ""):
     config.stage = "talker"
     config.mode = "mdm"
     config.init_from = ""
+    config.init_fresh = config.init_ignored = ()  # parameters that may differ from it
     config.talker = dict(width=256, layers=6, heads=4, ffn=704, block=16, anchors="paced", symbols=180, symbol_lookahead=(8, 4))
     config.masking = dict(name="bernoulli", low=0.3, high=1.0)
     config.distillation = {}

@@ -15,7 +15,7 @@ def thinker_stage(thinker: ThinkerConfig, encoder: SpeechEncoderConfig):
     config.encoder = dataclasses.asdict(encoder)
     config.thinker = dataclasses.asdict(dataclasses.replace(thinker, lora_rank=8, lora_alpha=16.0))
     config.weights = dict(encoder="", thinker="", tokenizer="")  # paths of published checkpoints
-    config.prompt = dict(system=prompts.SYSTEM, examples=())
+    config.prompt = dataclasses.asdict(prompts.PLAIN)  # `--system` brings the folder's; what is trained is used after it
     config.hidden = 2048  # of the adaptor
     config.chunk = 128  # positions whose logits are held at a time
     # Packed rows: a minute of speech and 1,536 ids, some ten conversations.
@@ -37,9 +37,10 @@ def talker_stage(thinker: ThinkerConfig, talker: dict):
     config.stage = "talker"
     config.mode = "mdm"
     config.init_from = ""
+    config.init_fresh = config.init_ignored = ()  # parameters that may differ from it
     config.thinker = dataclasses.asdict(thinker)
     config.weights = dict(thinker="", tokenizer="")
-    config.prompt = dict(system=prompts.SYSTEM, examples=())
+    config.prompt = dataclasses.asdict(prompts.PLAIN)  # `--system` brings the folder's; what is trained is used after it
     config.talker = dict(anchors="fixed", text_width=2 * thinker.dim, structured_codes=False, **talker)
     config.masking = dict(name="bernoulli", low=0.3, high=0.8)
     config.distillation = {}

@@ -22,6 +22,7 @@ def get_config(argument: str = ""):
     config.stage = "talker"
     config.mode = "mdm"
     config.init_from, config.init_part = "cosyvoice2_lm", "talker_ntp"
+    config.init_fresh = config.init_ignored = ()  # parameters that may differ from it
     config.new_mask = True
     config.weights = dict(tokenizer="")
     config.talker = dataclasses.asdict(COSYVOICE2_LM)

@@ -10,9 +10,9 @@ import math
 
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 
+from mdmspeech.audio.mel import mel_filters
 from mdmspeech.errors import UserError
 
 WHISPER_RATE = 16_000
@@ -64,7 +64,7 @@ def log_mel(wave_BN: jax.Array, config: MelConfig = MelConfig()) -> jax.Array:
     """
     spectrum = stft(_reflect(wave_BN, (config.n_fft - config.hop) // 2), config.n_fft, config.hop)
     magnitude = jnp.sqrt(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + 1e-9)  # smooth at 0: has a gradient
-    filters_FM = _filters(config.rate, config.n_fft, config.num_mels, config.fmin, config.fmax)
+    filters_FM = mel_filters(config.rate, config.n_fft, config.num_mels, config.fmin, config.fmax)
     return jnp.log(jnp.maximum(magnitude @ filters_FM, config.floor))
 
 
@@ -136,7 +136,7 @@ def _log10_mel(padded_BN: jax.Array, count: int, num_mels: int) -> jax.Array:
     """log10 of the first `count` frames' mel power [B, count, num_mels], of waves that are already padded for centred frames."""
     spectrum = stft(padded_BN, WHISPER_FFT, WHISPER_HOP)[:, :count]  # the last frame is dropped
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    return jnp.log10(jnp.maximum(power @ _filters(WHISPER_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
+    return jnp.log10(jnp.maximum(power @ mel_filters(WHISPER_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
 
 
 def _compress(mel_BTM: jax.Array, loudest_B11: jax.Array) -> jax.Array:
@@ -146,9 +146,3 @@ def _compress(mel_BTM: jax.Array, loudest_B11: jax.Array) -> jax.Array:
 @functools.cache
 def _hann(size: int) -> np.ndarray:
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
-
-
-@functools.cache
-def _filters(rate: int, n_fft: int, num_mels: int, fmin: float, fmax: float | None) -> np.ndarray:
-    """Slaney-normalised triangular filters [n_fft/2+1, num_mels]."""
-    return librosa.filters.mel(sr=rate, n_fft=n_fft, n_mels=num_mels, fmin=fmin, fmax=fmax).T.astype(np.float32)

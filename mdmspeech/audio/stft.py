@@ -6,7 +6,6 @@ backend, and a frame depends on nothing but its own samples, which is what makes
 
 import jax
 import jax.numpy as jnp
-import librosa
 import numpy as np
 
 
@@ -57,11 +56,6 @@ def inverse(spectrum_BTK: jax.Array, size: int, hop: int) -> jax.Array:
 def magnitude(spectrum_BTK: jax.Array, floor: float = 1e-5) -> jax.Array:
     """|S| with a finite gradient at zero."""
     return jnp.sqrt(jnp.square(spectrum_BTK.real) + jnp.square(spectrum_BTK.imag) + floor**2)
-
-
-def mel_basis(sample_rate: int, size: int, n_mels: int, f_min: float = 0.0, f_max: float | None = None) -> np.ndarray:
-    """Slaney mel filters, float32 [size/2+1, n_mels]."""
-    return librosa.filters.mel(sr=sample_rate, n_fft=size, n_mels=n_mels, fmin=f_min, fmax=f_max).T.astype(np.float32)
 
 
 def log_mel(wave_BN: jax.Array, basis_KM: np.ndarray, size: int, hop: int, floor: float = 1e-5) -> jax.Array:

@@ -4,20 +4,28 @@ Everything above this room may rely on what `load_wave` promises: one channel, t
 [-1, 1], a sensible length, something to hear.
 """
 
+import functools
+import io
 import os
-from pathlib import Path
-from typing import BinaryIO
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
-import soundfile
 import soxr
 
+from mdmspeech.audio.arrays import checked_rate, split_rate, to_samples
+from mdmspeech.audio.channels import to_mono
+from mdmspeech.audio.files import name_of, read_path, read_stream
 from mdmspeech.errors import UserError
 
 SILENCE_PEAK = 1e-4  # -80 dBFS: below the quietest usable recording, above one 16-bit step of dither
-LOUDEST_FLOAT = 8.0  # a float wave beyond this is no overdrive: somebody forgot to divide integers by 32768
 
-Source = str | os.PathLike | BinaryIO | np.ndarray | tuple[np.ndarray, int]
+Source = str | os.PathLike | bytes | BinaryIO | np.ndarray | Sequence | Mapping[str, Any]
+
+
+class AudioWarning(UserWarning):
+    """A recording that is used, but is not all of what it says it is."""
 
 
 def load_wave(
@@ -32,36 +40,44 @@ def load_wave(
     """Mono float32 wave [N] at `rate` Hz.
 
     Args:
-      source: path or open binary file of anything libsndfile reads; or samples ([N], [N, channels] or [channels, N], integer
-        or float) with `source_rate`; or a pair (samples, their rate).
+      source: path, open binary file, stream (anything with `read`) or content (bytes) of what libsndfile reads (wav, flac, ogg, opus, mp3, aiff, ...) or,
+        with PyAV, of what browsers and phones record (m4a, aac, webm, mp4, 3gp, amr, ...); or samples ([N], [N, channels] or [channels, N], anything that
+        NumPy sees as an array: see `arrays.to_samples` for types and scales), at `source_rate`; or samples and their rate: see `arrays.split_rate`.
       rate: wanted rate in Hz.
-      source_rate: rate of a bare array in Hz (default: `rate`).
-      min_seconds, max_seconds: shortest and longest accepted length (None: no limit).
+      source_rate: rate of bare samples in Hz (default: `rate`).
+      min_seconds, max_seconds: shortest and longest accepted length (None: no limit). Checked before anything is decoded, as far as a header says it.
       allow_silence: accept a wave with nothing in it.
+
+    Several channels become one by `channels.to_mono`. A file that was cut off is used as far as it goes, with an `AudioWarning` of what is missing;
+    one whose header does not know the length, as it was written to a pipe, is read to its end.
 
     Raises:
       UserError: missing, empty or unreadable file, no samples, NaN or infinite samples, too short, too long, only silence.
     """
+    checked_rate(rate, "the wanted wave")
+    if isinstance(source, (bytes, bytearray, memoryview)):
+        source = io.BytesIO(bytes(source))
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
-        name = str(source) if isinstance(source, (str, os.PathLike)) else "the audio"
-        samples, source_rate = _read(source, name, max_seconds)
+        name = name_of(source)
+        read = read_path if isinstance(source, (str, os.PathLike)) else read_stream
+        sound = read(source, name, functools.partial(_check_length, name=name, shortest=None, longest=max_seconds))
+        samples, from_rate = to_samples(sound.samples, name, channels_last=True), sound.rate
+        if sound.missing > 0.05:
+            has = len(samples) / from_rate
+            warnings.warn(
+                f"{name} was cut off: {sound.missing:.2f} s of {has + sound.missing:.2f} s are missing, so only the first {has:.2f} s are used",
+                AudioWarning,
+                stacklevel=2,
+            )
     else:
         name = "the wave"
-        if isinstance(source, tuple):
-            source, source_rate = source
-        samples, source_rate = np.asarray(source), rate if source_rate is None else source_rate
-    if source_rate <= 0:
-        raise UserError(f"{name} has a sample rate of {source_rate} Hz; give its true rate")
-    mono = _mono(_as_float(samples, name), name)
-    _check_length(len(mono) / source_rate, name, min_seconds, max_seconds)
-    if not np.isfinite(mono).all():
-        raise UserError(f"{name} has {np.count_nonzero(~np.isfinite(mono))} NaN or infinite samples; repair or re-export it")
-    peak = float(np.abs(mono).max())
-    if peak > LOUDEST_FLOAT:
-        raise UserError(f"{name} has float samples up to {peak:.0f}; scale them to -1..1 or pass integers")
-    if peak < SILENCE_PEAK and not allow_silence:
+        source, from_rate = split_rate(source, rate if source_rate is None else source_rate, name)
+        samples = to_samples(source, name)
+    _check_length(len(samples) / from_rate, name, min_seconds, max_seconds)
+    mono = to_mono(samples if samples.ndim == 2 else samples[:, None], from_rate)
+    if not allow_silence and np.ptp(mono) < 2 * SILENCE_PEAK:  # whatever constant it stands on
         raise UserError(f"{name} holds only silence; check the microphone or the file")
-    return resample(mono, source_rate, rate)
+    return resample(mono, from_rate, rate)
 
 
 def resample(wave_N: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
@@ -74,47 +90,6 @@ def resample(wave_N: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
 def to_int16(wave_N: np.ndarray) -> np.ndarray:
     """Float wave -> int16 samples, clipped; the inverse of dividing by 32768."""
     return np.clip(np.round(np.asarray(wave_N, np.float64) * 32768), -32768, 32767).astype(np.int16)
-
-
-def _read(source, name: str, max_seconds: float | None) -> tuple[np.ndarray, int]:
-    """All samples of a file, float32 [N, channels]; the length is checked on the header, before anything is decoded."""
-    if isinstance(source, (str, os.PathLike)):
-        path = Path(source)
-        if not path.exists():
-            raise UserError(f"{name} does not exist; check the path")
-        if path.is_dir():
-            raise UserError(f"{name} is a folder; give one audio file")
-        if path.stat().st_size == 0:
-            raise UserError(f"{name} is an empty file; record or export it again")
-        source = os.fspath(source)
-    try:
-        with soundfile.SoundFile(source) as file:
-            _check_length(file.frames / file.samplerate, name, None, max_seconds)
-            return file.read(dtype="float32", always_2d=True), file.samplerate
-    except (soundfile.LibsndfileError, OSError, TypeError) as error:
-        raise UserError(f"{name} is not readable audio ({_one_line(error)}); use wav, flac, ogg or mp3") from error
-
-
-def _as_float(samples: np.ndarray, name: str) -> np.ndarray:
-    """Float32 samples; integers are divided by their full scale (unsigned 8-bit audio is centred on 128)."""
-    if samples.dtype == np.uint8:
-        return (samples.astype(np.float32) - 128) / 128
-    if np.issubdtype(samples.dtype, np.signedinteger):
-        return (samples / -float(np.iinfo(samples.dtype).min)).astype(np.float32)
-    if not np.issubdtype(samples.dtype, np.floating):
-        raise UserError(f"{name} has samples of type {samples.dtype}; use float, int16, int32 or uint8")
-    return samples.astype(np.float32)
-
-
-def _mono(samples: np.ndarray, name: str) -> np.ndarray:
-    """Mean over channels; of two axes the shorter one is the channels."""
-    if samples.ndim == 2 and samples.size:
-        samples = samples.mean(axis=int(np.argmin(samples.shape)))
-    if samples.size == 0:
-        raise UserError(f"{name} holds no samples; record or export it again")
-    if samples.ndim != 1:
-        raise UserError(f"{name} has shape {samples.shape}; give [samples] or [samples, channels]")
-    return samples
 
 
 def _check_length(seconds: float, name: str, shortest: float | None, longest: float | None) -> None:

@@ -4,9 +4,10 @@ import argparse
 import sys
 import warnings
 
-from mdmspeech.cli.compiled import keep_compiled
+from mdmspeech.cli.compiled import keep_compiled, lend_caches
 from mdmspeech.cli.streams import Patient
 from mdmspeech.errors import UserError
+from mdmspeech.files import as_user_error
 from mdmspeech.inference.devices import look_for_no_tpu
 
 _SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
@@ -52,22 +53,26 @@ def _run(argv: list[str] | None) -> int:
         module.add(verbs)
     args = parser.parse_args(argv)
     look_for_no_tpu()
+    lend_caches()
     if args.verb in _SPEAKING and not getattr(args, "cold", False):
         keep_compiled()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return args.run(args) or 0
-    except UserError as error:
-        print(f"mdmspeech {args.verb}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         return 141
+    except (UserError, OSError) as error:
+        told = as_user_error(error) if isinstance(error, OSError) else error  # a disk that fills up may be met anywhere
+        if not isinstance(told, UserError):
+            raise
+        print(f"mdmspeech {args.verb}: {' '.join(str(told).split())}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print(f"mdmspeech {args.verb}: stopped", file=sys.stderr)
         return 130
 
 
-def _show_warning(message: Warning | str, *about: object) -> None:
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file=None, line=None) -> None:
     """In one line, as errors are."""
     print(f"mdmspeech: {' '.join(str(message).split())}", file=sys.stderr)

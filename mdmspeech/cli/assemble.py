@@ -43,7 +43,14 @@ def add(verbs) -> None:
         help="of a random Talker: width=1024,layers=6 (default: as wide as the Thinker, 4 layers)",
     )
     parser.add_argument("--name", metavar="NAME", help="name of the system (default: the folder's)")
-    parser.add_argument("--system", metavar="TEXT", help="system message of every conversation (default: the shipped one)")
+    parser.add_argument(
+        "--system", metavar="TEXT", help="system message of every conversation (default: that of the trained parts, else the shipped one)"
+    )
+    parser.add_argument(
+        "--examples",
+        choices=("none", "shipped"),
+        help="example turns behind it: none, or those of the compact model, which help a small Thinker (default: those of the trained parts, else none)",
+    )
     parser.add_argument(
         "--dtype",
         default="bfloat16",
@@ -67,26 +74,30 @@ def run(args: argparse.Namespace) -> None:
 
     refuse_existing(args.output)
     thinker, encoder = sources.open_thinker(args.thinker), sources.open_speech_encoder(args.encoder)
-    thinker.tokenizer()  # a folder without one is an error before anything is written
+    tokenizer = thinker.tokenizer()  # a folder without one is an error before anything is written
     dims = thinker.config.dim, encoder.config.dim
-    parts, merged = _codec(args.codec, args.voice), None
-    if args.talker == RANDOM:
+    parts, merged, untrained = _codec(args.codec, args.voice), None, {"talker": args.talker == RANDOM, "adaptor": args.adaptor == RANDOM}
+    if untrained["talker"]:
         parts["talker"] = assembly.random_talker(dims[0], _sizes(args.talker_sizes), args.seed)
     else:
-        parts["talker"] = _part(args.talker, "talker")
-    if args.adaptor == RANDOM:
+        parts["talker"], untrained["talker"] = _part(args.talker, "talker")
+    if untrained["adaptor"]:
         parts["adaptor"] = assembly.random_adaptor(dims[1], dims[0], args.seed)
     else:
-        parts["adaptor"], merged = _part(args.adaptor, "adaptor"), _merged(args.adaptor, args.thinker, args.dtype)
+        parts["adaptor"], untrained["adaptor"] = _part(args.adaptor, "adaptor")
+        merged = _merged(args.adaptor, args.thinker, args.dtype)
     assembly.check_parts(parts, *dims)
+    prompt = _prompt(args, parts)
+    prompts.around_question(tokenizer, prompt)  # a chat template that takes no such conversation likewise
     release = Release(
         args.name or Path(args.output).absolute().name,
         parts,
         thinker=args.thinker,
         encoder=args.encoder,
-        system=args.system or prompts.SYSTEM,
+        system=prompt.system,
+        examples=prompt.examples,
         silence=silence_codes(parts["codec"]) if parts["codec"].kind == "compact_codec" else (),
-        untrained=tuple(name for name in ("talker", "adaptor") if getattr(args, name) == RANDOM),
+        untrained=tuple(name for name, is_so in untrained.items() if is_so),
     )
     copied = merged or (None if args.thinker == sources.SMOLLM2 else thinker), None if args.encoder == sources.WHISPER_BASE else encoder
     with tqdm(desc="writing", unit="B", unit_scale=True, leave=False, disable=None) as bar:
@@ -114,14 +125,32 @@ def _codec(source: str, voice: str | None) -> dict[str, Any]:
     return with_voice(Release(source, parts), voice).parts if voice else parts
 
 
-def _part(source: str, name: str) -> Any:
-    """A part of a training run or of a release."""
+def _prompt(args: argparse.Namespace, parts: Mapping[str, Any]) -> Any:
+    """The prompt asked for, or that of the trained parts, or the default. UserError where they disagree."""
+    from mdmspeech.interop.release import agreed_prompt
+    from mdmspeech.text import prompts
+
+    trained = {f"the {name} of {getattr(args, name)}": part.prompt for name, part in parts.items() if part.prompt is not None}
+    found = agreed_prompt(trained) or prompts.PLAIN
+    examples = {"none": (), "shipped": prompts.EXAMPLES, None: found.examples}[args.examples]
+    asked = prompts.Prompt(found.system if args.system is None else args.system, examples)
+    cure = (
+        "leave --system and --examples out, which takes the part's, or train it again on a system with yours (mdmspeech train --system DIR)"
+    )
+    agreed_prompt(trained, asked, "the system you ask for", cure)
+    return asked
+
+
+def _part(source: str, name: str) -> tuple[Any, bool]:
+    """A part of a training run or of a release, and whether it is still untrained there."""
     from mdmspeech.cli.release import is_run, part_of_run
-    from mdmspeech.interop.release import load_part
+    from mdmspeech.interop.release import load_part, read_about
 
     if not (Path(source).expanduser().is_dir() or source.isidentifier()):
         raise UserError(f"no {name} at {source}: give 'random', a training run or a release")
-    return part_of_run(source, name) if is_run(source) else load_part(source, name)
+    if is_run(source):
+        return part_of_run(source, name), False
+    return load_part(source, name), name in read_about(source).untrained
 
 
 def _merged(source: str, thinker: str, dtype: str) -> Any:

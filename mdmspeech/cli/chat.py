@@ -1,12 +1,14 @@
 """`mdmspeech chat`: a spoken question in, a spoken answer out."""
 
 import argparse
-import io
 import sys
+import warnings
 
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
-from mdmspeech.cli.streams import input_bytes
+from mdmspeech.cli.streams import STDIN, input_bytes
 from mdmspeech.cli.voice_options import add_voice_options, manner, warn_of_untrained
+
+FORMATS = "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, webm, mp4, 3gp, amr, wma"
 
 
 def add(verbs) -> None:
@@ -16,9 +18,7 @@ def add(verbs) -> None:
         help="answer a spoken question aloud",
         description="Hears a recorded question and answers it aloud. The text is printed as it is written, then a timeline of what took how long.",
     )
-    parser.add_argument(
-        "question", metavar="QUESTION", help="a recording of 0.1 to 30 s in any common format and rate; - reads it from standard input"
-    )
+    parser.add_argument("question", metavar="QUESTION", help=f"a recording of 0.1 to 30 s: {FORMATS}; - reads it from standard input")
     add_voice_options(parser, "answer.wav")
     parser.add_argument("--cold", action="store_true", help="do not compile before the clock starts: the timeline then includes it")
     parser.set_defaults(run=run)
@@ -28,10 +28,7 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     check_outputs(args)
     how = manner(args)
-    from mdmspeech.audio.wave import load_wave
-
-    piped = input_bytes(args.question)
-    wave = load_wave(args.question if piped is None else io.BytesIO(piped), 16_000)  # a bad file is an error before the model is opened
+    wave = _load(args.question)  # a bad file is an error before the model is opened
     warn_of_untrained(args)
     with messages_aside(args) as target:
         _answer(args, how, wave, target)
@@ -69,3 +66,15 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
         finish(args, reply)
     else:
         print("nothing was spoken, so no file was written")
+
+
+def _load(question: str):
+    """The wave; what is missing of it is said in one line on stderr."""
+    from mdmspeech.audio.wave import AudioWarning, load_wave
+
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", AudioWarning)
+        wave = load_wave(input_bytes() if question in STDIN else question, 16_000)
+    for warning in told:
+        print(f"mdmspeech chat: {warning.message}", file=sys.stderr)
+    return wave

@@ -1,21 +1,29 @@
-"""What XLA has compiled is kept on disk, so that the second answer of a model comes without compiling."""
+"""What is kept on disk between starts, so that the second answer of a model comes without compiling; and where nothing can be kept."""
 
+import atexit
 import hashlib
 import importlib.metadata
 import os
 import platform
 import shutil
 import sys
+import tempfile
 from pathlib import Path
 
+from mdmspeech.errors import UserError
+from mdmspeech.files import why_not
+
 MOST = 2**30  # bytes kept; a folder beyond is emptied
+_ROOM = 2**26  # bytes free, at least: on a full disk JAX would complain of every program
+# Of libraries that some verbs use (scoring, plots): they fail or complain without a folder to write to.
+_CACHES = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
 
 
 def keep_compiled(root: str | None = None) -> Path | None:
     """Has JAX keep its programs in a folder of this machine's kind and JAX's version; returns it.
 
-    None, and nothing done: JAX has been imported already (its settings are read then), or the user has chosen ($JAX_COMPILATION_CACHE_DIR, or
-    JAX_ENABLE_COMPILATION_CACHE=false).
+    None, and nothing done: JAX has been imported already (its settings are read then), the user has chosen ($JAX_COMPILATION_CACHE_DIR, or
+    JAX_ENABLE_COMPILATION_CACHE=false), or there is no home, it cannot be written, or its disk is full.
 
     Args:
       root: as `data.store.data_root` takes it.
@@ -28,12 +36,42 @@ def keep_compiled(root: str | None = None) -> Path | None:
         or os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "1") in ("0", "false")
     ):
         return None
-    folder = data_root(root) / "compiled" / _kind()
-    if folder.exists() and sum(file.stat().st_size for file in folder.iterdir()) > MOST:
-        shutil.rmtree(folder, ignore_errors=True)
+    try:
+        folder = data_root(root) / "compiled" / _kind()
+        if folder.is_dir() and sum(file.stat().st_size for file in folder.iterdir()) > MOST:
+            shutil.rmtree(folder, ignore_errors=True)
+        if why_not(folder, folder=True) or _free(folder) < _ROOM:
+            return None
+    except (OSError, UserError):
+        return None
     os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     return folder
+
+
+def lend_caches() -> Path | None:
+    """Gives libraries that insist on a folder of their own a private one until this process ends, where the home cannot be written; returns it."""
+    try:
+        if not why_not(Path.home() / ".cache", folder=True):
+            return None
+    except RuntimeError:  # this user has no home
+        pass
+    wanted = {variable: name for variable, name in _CACHES.items() if variable not in os.environ}
+    if not wanted:
+        return None
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="mdmspeech-"))  # nobody else's: numba runs what it finds there
+    except OSError:
+        return None
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    for variable, name in wanted.items():
+        (folder / name).mkdir()
+        os.environ[variable] = str(folder / name)
+    return folder
+
+
+def _free(folder: Path) -> int:
+    return shutil.disk_usage(next(there for there in (folder, *folder.absolute().parents) if there.is_dir())).free
 
 
 def _kind() -> str:

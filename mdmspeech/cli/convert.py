@@ -120,6 +120,8 @@ def _check(base, trained: _Trained | None, other_tokenizer: bool, folder: Path) 
         config, params = trained.config, lora.join(params, trained.update)
     wanted = _outputs(config, params)
     del params
+    if not np.isfinite(wanted).all() or not wanted.any():
+        raise UserError("the outputs of SOURCE are no numbers or all zero: its weights are broken, fetch it again; nothing was written")
     written = sources.open_any(folder)
     got = _outputs(written.config, written.params())
     dtype = min((np.dtype(t.dtype).name for t in written.tensors.values()), key=lambda name: -_TOLERANCE.get(name, 0))

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mdmspeech.errors import UserError
+
 
 def add(verbs) -> None:
     """Declares the verb and its options."""
@@ -28,14 +30,28 @@ def add(verbs) -> None:
     parser.set_defaults(run=run)
 
 
+def check(args: argparse.Namespace) -> None:
+    """A UserError for options that no run can do anything with."""
+    if args.hours is not None and not 0 < args.hours < float("inf"):
+        raise UserError(f"--hours {args.hours}: give a positive number of hours")
+    if args.workers < 1:
+        raise UserError(f"--workers {args.workers}: give 1 or more processes")
+    if args.phones is not None and args.phones < 1:
+        raise UserError(f"--phones {args.phones}: give 1 or more sentences")
+
+
 def run(args: argparse.Namespace) -> None:
     """Does it."""
+    check(args)
+    from mdmspeech.data.store import writable_root
+
+    writable_root(args.root)
     if args.manifest:
         from mdmspeech.cli.own import take_in
 
         take_in(args.manifest, args.name, args.root, args.codec)
         return
-    if args.phones:
+    if args.phones is not None:
         from mdmspeech.cli.own import write_phones
 
         print(f"{write_phones(args.root, args.phones)} states")

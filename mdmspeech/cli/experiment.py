@@ -41,22 +41,33 @@ def load_config(path: str):
 
 
 def override(config, assignment: str) -> None:
-    """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas."""
+    """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas. UserError: no such setting, or out of its range."""
+    from mdmspeech.training.ranges import check_setting
+
     key, _, text = assignment.partition("=")
     *path, last = key.split(".")
     node = config
     for name in path:
-        node = node.get(name) if name in node else None
+        node = node.get(name) if hasattr(node, "items") and name in node else None
         if node is None:
             break
-    if node is None or last not in node:
+    if node is None or not hasattr(node, "items") or last not in node:
         near = difflib.get_close_matches(key, _keys(config), 3, 0.5)
         raise UserError(f"--set {key}: the experiment has no such setting" + (f"; did you mean {' or '.join(near)}?" if near else ""))
     old = node[last]
+    if hasattr(old, "items"):
+        raise UserError(
+            f"--set {key}: this is a group of settings; give one of them, such as {_keys(old, f'{key}.')[0] if len(old) else key}"
+        )
     try:
-        node[last] = _like(old, text)
-    except (KeyError, ValueError) as error:
-        raise UserError(f"--set {key}={text}: expected a {type(old).__name__}") from error
+        value = _like(old, text)
+    except (KeyError, ValueError, OverflowError) as error:
+        raise UserError(f"--set {key}={text[:60]}: expected a {type(old).__name__}") from error
+    try:
+        check_setting(key, value)
+    except UserError as error:
+        raise UserError(f"--set {key}={text[:60]}: {error}") from error
+    node[last] = value
 
 
 def _keys(config, before: str = "") -> list[str]:
@@ -68,7 +79,11 @@ def _keys(config, before: str = "") -> list[str]:
 def _like(old, text: str):
     if isinstance(old, bool):
         return {"true": True, "false": False}[text.lower()]
+    if old is None:
+        raise UserError("it is unset in the experiment, so its type is not known; set it in the file")
     if isinstance(old, tuple):
+        if any(isinstance(item, (tuple, list)) for item in old):
+            raise UserError("it is a table; set it in the file")
         kind = type(old[0]) if old else str
         return tuple(kind(part) for part in text.split(",") if part)
     return type(old)(text)
@@ -98,8 +113,15 @@ def use_system(config, folder: str) -> None:
     if "talker" in config:
         if "talker" not in about.parts:
             raise UserError(f"--system {folder}: it has no Talker to train")
-        config.talker = asdict(about.parts["talker"][1])
+        sizes = about.parts["talker"][1]
+        if (mine := config.talker.get("anchors", "paced")) != sizes.anchors:
+            raise UserError(f"--system {folder}: its Talker has {sizes.anchors} anchors, this experiment trains one with {mine} anchors")
+        config.talker = asdict(sizes)
         config.init_from = str(about.folder)
+        if "init_part" in config:
+            config.init_part = "talker"
+    if "prompt" in config:
+        config.prompt = asdict(about.prompt)
     for name in config.get("weights", {}):
         config.weights[name] = paths[name]
 
@@ -110,5 +132,30 @@ def make_task(config, workdir: Path, data: str | None = None):
     from mdmspeech.interop.whisper_decoder import load_whisper_decoder
     from mdmspeech.training.stages import build
 
-    known = build.Loaders(load_whisper_decoder, loaders.load_encoder, loaders.load_thinker, loaders.load_tokenizer, loaders.load_part)
+    of_parts = loaders.load_part, loaders.describe_part
+    known = build.Loaders(load_whisper_decoder, loaders.load_encoder, loaders.load_thinker, loaders.load_tokenizer, *of_parts)
     return build.make_task(config, workdir, data, known)
+
+
+def check_start(config, workdir, system: str | None = None) -> None:
+    """Looks, before anything is loaded or written, at what an experiment starts from, and at its prompt; tells what is unusual.
+
+    Raises:
+      UserError: as `stages.start.check_start`; another prompt than that of the system folder it was given (`use_system`).
+    """
+    from mdmspeech.interop import loaders
+    from mdmspeech.interop.release import read_about
+    from mdmspeech.text.prompts import Prompt
+    from mdmspeech.training.stages import build, start
+
+    known = build.Loaders(release=loaders.load_part, describe=loaders.describe_part)
+    told = start.check_start(config, workdir, known)
+    if system and "prompt" in config:
+        prompt, wanted = Prompt.of(config.prompt.to_dict(), "config.prompt"), read_about(system).prompt
+        if prompt != wanted:
+            raise UserError(
+                f"--set prompt: {prompt} is not that of --system {system}, {wanted} ({prompt.unlike(wanted)}): a system has one; leave it out, or assemble "
+                "another system with it (mdmspeech assemble --system TEXT)"
+            )
+    if told:
+        print(told, file=sys.stderr)

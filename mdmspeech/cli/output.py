@@ -2,7 +2,6 @@
 
 import argparse
 import contextlib
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 
 from mdmspeech.cli.streams import STDOUT, output_bytes
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 
 SUFFIXES = (".wav", ".flac")
 PICTURES = (".png", ".svg", ".pdf")
@@ -44,9 +44,7 @@ def _check_file(name: str, suffixes: tuple[str, ...]) -> None:
     folder = path.absolute().parent
     if not folder.is_dir():
         raise UserError(f"cannot write {name}: the folder {folder} does not exist; make it first")
-    for there in (folder, path):
-        if there.exists() and not os.access(there, os.W_OK):
-            raise UserError(f"cannot write {name}: you may not write {there}; choose another place")
+    check_writable(name, "name another file")
 
 
 def _is_file(output: str) -> bool:

@@ -15,21 +15,30 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
     """Does it, and prints what came of it. codec: whose tokens; None: those with which the shipped Talker says the texts, see `data.own`."""
     from mdmspeech.data.build import PART_NAMES
     from mdmspeech.data.own import import_own
-    from mdmspeech.data.store import data_root
+    from mdmspeech.data.store import writable_root
     from mdmspeech.inference.voice import pronounce_text
     from mdmspeech.interop.release import CONFIG, find_release
 
     if not name.replace("-", "_").isidentifier() or name in PART_NAMES:
         raise UserError(f"--name {name}: use letters, digits, - and _, and none of the corpus's own names ({', '.join(PART_NAMES)})")
-    folder = data_root(root) / "raw" / name
+    from mdmspeech.cli.release import open_codec
+
+    folder = writable_root(root) / "raw" / name
+    opened = open_codec(codec or BASE)  # a codec that is not there is told before anything is written
     version = hashlib.sha256(b"".join((find_release(r) / CONFIG).read_bytes() for r in (ALIGNER, BASE))).hexdigest()[:12]
     speaker = None if codec else make_speaker
     done = import_own(manifest, folder, make_aligner, pronounce_text, speaker=speaker, aligned_by=f"{version} {codec or ''}")
-    tokens = _tokens(name, root, codec or BASE)
+    tokens = _tokens(name, root, *opened)
     print(f"{name}: {done.recordings} recordings, {done.minutes:.1f} minutes, {done.held_out} of them held out; {tokens} speech tokens")
     if done.left_out:
         print(f"{len(done.left_out)} left out (all of them: {folder / 'left_out.txt'}):")
         print("\n".join(f"  {line}" for line in done.left_out[:_SHOWN]))
+    if not done.held_out or done.held_out == done.recordings:
+        print(
+            "none are left to train on"
+            if done.held_out
+            else 'none are held out, by which training is judged; add recordings, or "split": "test" to a line'
+        )
     if done.minutes < FEW_MINUTES:
         print(f"{done.minutes:.1f} minutes are little to learn a voice from; {FEW_MINUTES:g} or more are better")
 
@@ -72,15 +81,13 @@ def write_phones(root: str | None, sentences: int) -> int:
     return phones.write_phones(root, alignment.make_encoder(encoder.config, encoder.params), Hibari(), sentences)
 
 
-def _tokens(name: str, root: str | None, codec: str) -> int:
+def _tokens(name: str, root: str | None, opened: Any, known_as: str) -> int:
     """Makes the speech tokens, unless they are there already; returns how many there are."""
     from safetensors import safe_open
 
-    from mdmspeech.cli.release import open_codec
     from mdmspeech.data.store import data_root
     from mdmspeech.training import precompute
 
-    opened, known_as = open_codec(codec)
     path = data_root(root) / "tokens" / f"{name}.safetensors"
     if path.is_file() and path.stat().st_mtime > _changed(data_root(root) / "raw" / name):
         with safe_open(path, "numpy") as file:

@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _list(args: argparse.Namespace) -> int:
     from mdmspeech.cli.experiment import load_config
+    from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.planning import tables
     from mdmspeech.planning.topology import parse
 
@@ -105,7 +106,7 @@ def _list(args: argparse.Namespace) -> int:
     # The first slice of every configuration, then the second of every, ...: what is stopped early has something of everything.
     in_turn = [job for _, job in sorted(jobs, key=lambda item: item[0])]
     done = lambda plans, refused, missing, older: tables.write(plans, refused, missing, older, Path(args.out))
-    tables.run(in_turn, cache, code, args.fresh, done=done)
+    tables.run(in_turn, cache, code, args.fresh, done=done, made_by=lambda: provenance(sizes={"plans": 1}, seeds={}))
     print(f"wrote {args.out}.jsonl, .md and .png")
     return 0
 

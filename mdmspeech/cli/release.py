@@ -24,7 +24,9 @@ def add(verbs) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="WORKDIR", help=f"run that trained the {name}")
     parser.add_argument("--base", metavar="NAME|DIR", help="a release to take all other parts from")
     parser.add_argument("--name", metavar="NAME", help="name of the release (default: the folder's)")
-    parser.add_argument("--system", metavar="TEXT", help="system message of every conversation")
+    parser.add_argument(
+        "--system", metavar="TEXT", help="system message of every conversation (default: that of the trained parts or of --base)"
+    )
     parser.add_argument("--card", metavar="FILE", help="the model card, Markdown (default: a short one with the sizes)")
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16"), help="how tensors are stored (default: %(default)s)")
     parser.add_argument("--int8", default="", metavar="PARTS", help="parts stored in 8 bits instead, for example adaptor,talker")
@@ -34,7 +36,6 @@ def add(verbs) -> None:
 def run(args: argparse.Namespace) -> None:
     """Does it."""
     from mdmspeech.interop.release import Release, load_release, save_release
-    from mdmspeech.text import prompts
 
     base = load_release(args.base) if args.base else None
     parts = dict(base.parts) if base else {}
@@ -46,11 +47,17 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("no part is given: name at least one of " + ", ".join(f"--{name.replace('_', '-')}" for name in _PARTS))
     ordered = {name: parts[name] for name in _PARTS if name in parts}
     silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
-    system = args.system or (base.system if base else prompts.SYSTEM)
-    pretrained: dict[str, Any] = {"thinker": base.thinker, "encoder": base.encoder, "examples": base.examples} if base else {}
+    prompt = _prompt(args, ordered, base)
+    pretrained: dict[str, Any] = {"thinker": base.thinker, "encoder": base.encoder} if base else {}
     untrained = tuple(name for name in (base.untrained if base else ()) if not getattr(args, name, None))
     release = Release(
-        args.name or Path(args.output).absolute().name, ordered, system=system, silence=silence, untrained=untrained, **pretrained
+        args.name or Path(args.output).absolute().name,
+        ordered,
+        system=prompt.system,
+        examples=prompt.examples,
+        silence=silence,
+        untrained=untrained,
+        **pretrained,
     )
     card = _read(args.card) if args.card else default_card(release)
     small = [name for name in args.int8.split(",") if name]
@@ -58,6 +65,23 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--int8 {unknown[0]}: this release has {', '.join(ordered)}")
     size = save_release(args.output, release, card, args.dtype, small)
     print(f"{args.output}: {', '.join(ordered)}, {size / 1e6:.1f} MB")
+
+
+def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
+    """The prompt of the release: as asked for, that of --base, that of the trained parts, or the compact model's. UserError where they disagree."""
+    import dataclasses
+
+    from mdmspeech.interop.release import agreed_prompt
+    from mdmspeech.text import prompts
+
+    trained = {
+        f"the {name} of {getattr(args, name, None) or args.base}": part.prompt for name, part in parts.items() if part.prompt is not None
+    }
+    again = "or train it again on a system with the other (mdmspeech train --system DIR)"
+    found = agreed_prompt(trained, base and base.prompt, f"--base {args.base}", f"take another --base, {again}") or prompts.SHIPPED
+    asked = found if args.system is None else dataclasses.replace(found, system=args.system)
+    agreed_prompt(trained, asked, "the release you ask for", f"leave --system out, {again}")
+    return asked
 
 
 def part_of_run(workdir: str, name: str):
@@ -72,7 +96,7 @@ def part_of_run(workdir: str, name: str):
     config = read_json(folder / "config.json")
     section = "talker" if name.startswith("talker") else name
     if (name, config.get("stage")) == ("adaptor", "thinker"):
-        return _stack_adaptor(config, load_params(folder)["adaptor"])
+        return _with_prompt(_stack_adaptor(config, load_params(folder)["adaptor"]), config, folder)
     if section not in config:
         raise UserError(f"{workdir} trained {config.get('stage', 'something else')}, not the {name}; give another workdir")
     kinds = {"codec": "compact_codec", "talker": "talker_mdm", "talker_ntp": "talker_ntp", "aligner": "phone_reader"}
@@ -84,9 +108,25 @@ def part_of_run(workdir: str, name: str):
     sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in config[section].items()}
     try:
         part = Part(kind, KINDS[kind][0](**sizes), load_params(folder))
-        return _mixed(part, config) if config.get("start_share") else part
+        return _with_prompt(_mixed(part, config) if config.get("start_share") else part, config, folder)
     except TypeError as error:
         raise UserError(f"{folder / 'config.json'} has sizes that no {kind} has ({error})") from error
+
+
+def _with_prompt(part, config, folder: Path):
+    """The part with the prompt after which its run trained it, if it reads one."""
+    import dataclasses
+
+    from mdmspeech.interop.release import reads_prompt
+    from mdmspeech.text.prompts import Prompt
+
+    if not reads_prompt(part.kind, part.config):
+        return part
+    if not isinstance(config.get("prompt"), dict):
+        raise UserError(
+            f"{folder / 'config.json'} does not say after which prompt the run trained; give the folder of a run of `mdmspeech train`"
+        )
+    return dataclasses.replace(part, prompt=Prompt.of(config["prompt"], f"{folder / 'config.json'}"))
 
 
 def _stack_adaptor(config, params):

@@ -3,9 +3,7 @@
 import errno
 import io
 import os
-import stat
 import sys
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from mdmspeech.errors import UserError
@@ -47,22 +45,20 @@ class Patient:
             os.close(nowhere)
 
 
-def input_bytes(path: str = "-") -> bytes | None:
-    """All of standard input, or of the pipe or device `path`; None if `path` is something else. UserError: closed, or endless."""
-    if path in STDIN:
-        if sys.stdin is None:
-            raise UserError("standard input is closed: give a file, or send something through a pipe")
-        file = sys.stdin.buffer if hasattr(sys.stdin, "buffer") else io.BytesIO(sys.stdin.read().encode())
-        return _all(file, "standard input")
-    if Path(path).exists() and not stat.S_ISREG(os.stat(path).st_mode) and not Path(path).is_dir():
-        with open(path, "rb") as file:
-            return _all(file, path)
-    return None
+def input_bytes() -> bytes:
+    """All of standard input. UserError: it is closed, or endless."""
+    if sys.stdin is None:
+        raise UserError("standard input is closed: give a file, or send something through a pipe")
+    file = sys.stdin.buffer if hasattr(sys.stdin, "buffer") else io.BytesIO(sys.stdin.read().encode())
+    data = file.read(MOST + 1)
+    if len(data) > MOST:
+        raise UserError(f"standard input holds more than {MOST >> 20} MB; send one recording or text")
+    return data
 
 
 def input_text() -> str:
     """Standard input as text: UTF-8, or UTF-16 with its mark. UserError: neither."""
-    data = input_bytes() or b""
+    data = input_bytes()
     try:
         return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
@@ -78,10 +74,3 @@ def output_bytes() -> BinaryIO:
     if sys.stdout.isatty():
         raise UserError("-o - sends a wav file to standard output, which is a terminal here: redirect it, or name a file")
     return sys.stdout.buffer
-
-
-def _all(file: BinaryIO, name: str) -> bytes:
-    data = file.read(MOST + 1)
-    if len(data) > MOST:
-        raise UserError(f"{name} holds more than {MOST >> 20} MB; send one recording or text")
-    return data

@@ -2,6 +2,8 @@
 
 import argparse
 
+from mdmspeech.errors import UserError
+
 
 def add(verbs) -> None:
     """Declares the verb and its options."""
@@ -34,20 +36,26 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from etils import epath
 
-    from mdmspeech.cli.experiment import load_config, make_task, override, use_system
+    from mdmspeech.cli.experiment import check_start, load_config, make_task, override, use_system
     from mdmspeech.training import distributed
+    from mdmspeech.training.ranges import check_ranges
 
     config = load_config(args.config)
     if args.system:
         use_system(config, args.system)
     for assignment in args.set:
         override(config, assignment)
+    check_ranges(config)
     workdir = epath.Path(args.workdir).expanduser()
     with distributed.session(args.coordinator, args.processes, args.process):
         # Some of these ask JAX for its devices when they are imported.
         from mdmspeech.evaluation import samples
         from mdmspeech.training import loop
 
+        check_start(config, workdir, args.system)
         task = make_task(config, workdir, args.data)
         task.show = samples.show(config, workdir, args.data)
-        loop.run(config, task, workdir)
+        try:
+            loop.run(config, task, workdir)
+        except loop.NonFiniteError as error:
+            raise UserError(f"{error}; try a smaller optim.lr, or look at the records") from error

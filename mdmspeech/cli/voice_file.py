@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 
 
 def add(verbs) -> None:
@@ -31,6 +32,7 @@ def run(args: argparse.Namespace) -> None:
     output = Path(args.output)
     if output.suffix != ".safetensors" or output.is_dir() or not output.absolute().parent.is_dir():
         raise UserError(f"cannot write {output}: name a .safetensors file in a folder that exists")
+    check_writable(output, "name another file")
     campplus = Path(args.campplus) if args.campplus else Path(args.codec) / "campplus.onnx"
     if not campplus.is_file():
         raise UserError(

@@ -14,6 +14,7 @@ from mdmspeech.data.texts import questions as texts
 from mdmspeech.data.texts.family import Question
 from mdmspeech.data.voices.base import Job
 from mdmspeech.errors import UserError
+from mdmspeech.files import write_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,8 +102,7 @@ def summarise(root: pathlib.Path, failures: dict[str, list[str]] | None = None) 
         folder = root / "raw" / part.name
         if store.shard_names(folder):
             summary["parts"][part.name] = _describe(store.RecordStore(folder), (failures or {}).get(part.name, []))
-    root.mkdir(parents=True, exist_ok=True)
-    (root / "summary.json").write_text(json.dumps(summary, indent=1, ensure_ascii=False), encoding="utf-8")
+    write_text(root / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
     return summary
 
 

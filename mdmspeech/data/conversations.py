@@ -1,16 +1,18 @@
 """What the Thinker reads in training: the chat prompt around a question, and the answer with the end of its turn, put together exactly as when it answers.
 
-`inference.mind` joins the same three parts (fixed beginning, question, end of the user's turn), each tokenised alone; so does this.
+`inference.mind` joins the same three parts (fixed beginning, question, end of the user's turn), each tokenised alone; so does this. The ids around the
+question come, here and there, from `text.prompts.around_question`.
 """
 
 import functools
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
 from mdmspeech.text import prompts
-from mdmspeech.text.tokenizer import SPEECH, Message, end_of_turn
+from mdmspeech.text.prompts import Prompt
+from mdmspeech.text.tokenizer import Message, end_of_turn
 
 
 class Tokenizer(Protocol):
@@ -26,21 +28,28 @@ class Tokenizer(Protocol):
         """Ids before and after the place of the speech."""
         ...
 
+    def closing(self, ids: Sequence[int]) -> list[int]:
+        """What closes a thought that this end of a prompt has opened; [] if it has opened none."""
+        ...
+
 
 class Conversations:
     """Ids of new conversations with one question and one answer.
 
     Attributes:
-      before, after: int32, what stands before every question, and between it and the answer. end: id of the end of the assistant's turn.
+      prompt: how they begin. before, after: int32, what stands before every question, and between it and the answer. end: id of the end of the assistant's turn.
 
     Args:
-      system, examples: see `text.prompts`; use what inference uses.
+      prompt: how every conversation begins, a `Prompt` or an experiment's `prompt` section; what is trained after it is to be used after it.
+
+    Raises:
+      UserError: a section that is no prompt, or one that the chat template refuses.
     """
 
-    def __init__(
-        self, tokenizer: Tokenizer, system: str = prompts.SYSTEM, examples: Sequence[tuple[str, str]] = prompts.EXAMPLES, cache: int = 2**16
-    ):
-        before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
+    def __init__(self, tokenizer: Tokenizer, prompt: Prompt | Mapping[str, Any], cache: int = 2**16):
+        self.prompt = prompt if isinstance(prompt, Prompt) else Prompt.of(prompt, "config.prompt")
+        before, after = prompts.around_question(tokenizer, self.prompt)
+        after += tokenizer.closing(after)  # answers of a corpus have no thoughts
         self.before, self.after = np.array(before, np.int32), np.array(after, np.int32)
         self.end = end_of_turn(tokenizer)
         self._encode = functools.lru_cache(cache)(lambda text: np.array(tokenizer.encode(text), np.int32))

@@ -1,10 +1,10 @@
 """Users' own recordings as an `ExampleSource`: a folder of audio with a JSONL manifest, or VocalNet's JSON conversations.
 
 Manifest: one JSON object a line, `{"audio": "a/b.wav", "text": "..."}` for a voice, with `"answer"` for questions; optional `id`, `split` (default
-"train"), `voice`, `family`, `symbols`, `frames`, `f0`. VocalNet: a JSON list of `{"id", "speech": "x.wav", "conversations": [human, gpt], "units": "x.npy"}`.
+"train"), `voice`, `family`, `symbols`, `frames`, `f0`. Audio may lie anywhere (paths are relative to the manifest's folder, or absolute). VocalNet: a JSON list of `{"id", "speech": "x.wav", "conversations": [human, gpt], "units": "x.npy"}`.
 """
 
-import json
+import math
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.audio.wave import load_wave, to_int16
-from mdmspeech.data.datasets.builder import BadRecord
+from mdmspeech.data.json_lines import BadRecord, check_text, parse, read_objects
 from mdmspeech.errors import UserError
 
 LONGEST = 30.0  # seconds, Whisper's window
+_MOST_LETTERS = 3000  # of a text: nobody says a third of it in `LONGEST`
+_LONGEST_ID = 1000
+_SHOWN = 100  # letters of a name, in messages
+_ARRAYS: dict[str, Any] = {"symbols": np.int32, "frames": np.float32, "f0": np.float32}
+_WORDS = ("voice", "family", "split", "answer")  # optional fields that are text
 
 
 class UserRecordings:
@@ -49,15 +54,15 @@ class UserRecordings:
         path = self.folder / entry["audio"]
         name = str(entry.get("id", entry["audio"]))
         try:
+            if path.exists() and not (path.is_file() or path.is_dir()):
+                raise BadRecord(f"{path} is a device or a pipe; give one audio file")
             wave = load_wave(path, self.rate, max_seconds=self.max_seconds)
             units = _read_units(self.folder / entry["units"]) if isinstance(entry.get("units"), str) else ()
-        except (UserError, OSError, ValueError) as error:
+        except OSError as error:
+            raise BadRecord(f"{name[:_SHOWN]}: {error.strerror or error}") from error
+        except (ValueError, EOFError) as error:
             raise BadRecord(f"{name}: {error}") from error
-        arrays = {
-            key: np.asarray(entry[key], dtype)
-            for key, dtype in (("symbols", np.int32), ("frames", np.float32), ("f0", np.float32))
-            if key in entry
-        }
+        arrays = {key: np.asarray(entry[key], dtype) for key, dtype in _ARRAYS.items() if key in entry}
         return {**entry, **arrays, "id": name, "rate": self.rate, "audio": to_int16(wave), "units": units}
 
 
@@ -65,14 +70,7 @@ def read_manifest(path: str | os.PathLike, rate: int, *, needs_answer: bool = Fa
     """A JSONL manifest; audio paths are relative to its folder. needs_answer: a line without `answer` is bad (questions)."""
     path = pathlib.Path(path)
     needed = ("audio", "text", "answer") if needs_answer else ("audio", "text")
-    lines = [(n, line) for n, line in enumerate(_text(path).splitlines(), 1) if line.strip()]
-    return _recordings(
-        [(f"{path.name}, line {n}", _parse(line)) for n, line in lines],
-        path.parent,
-        rate,
-        max_seconds,
-        lambda entry: _checked(entry, needed),
-    )
+    return _recordings(read_objects(path), path.parent, rate, max_seconds, lambda entry: _checked(entry, needed))
 
 
 def read_vocalnet(
@@ -80,7 +78,10 @@ def read_vocalnet(
 ) -> UserRecordings:
     """VocalNet's JSON list; audio and unit paths are relative to `folder` (default: the folder above the JSON's, as VocalNet lays it out)."""
     path = pathlib.Path(path)
-    entries = _parse(_text(path))
+    try:
+        entries = parse(_text(path))
+    except BadRecord as problem:
+        raise UserError(f"{path} is not readable JSON: {problem}; fetch it again") from problem
     if not isinstance(entries, list):
         raise UserError(f"{path} is not a JSON list of conversations; VocalNet's layout is [{{'id', 'speech', 'conversations'}}, ...]")
     root = pathlib.Path(folder) if folder is not None else path.parent.parent
@@ -93,6 +94,8 @@ def _recordings(entries: list[tuple[str, Any]], folder: pathlib.Path, rate: int,
     checked: list[dict[str, Any] | BadRecord] = []
     for where, entry in entries:
         try:
+            if isinstance(entry, BadRecord):
+                raise entry
             checked.append(read(entry))
         except (BadRecord, KeyError, TypeError, AttributeError, IndexError) as error:
             reason = error if isinstance(error, BadRecord) else f"not the expected layout ({type(error).__name__}: {error})"
@@ -106,11 +109,39 @@ def _checked(entry: Any, needed: tuple[str, ...]) -> dict[str, Any]:
     missing = [name for name in needed if not isinstance(entry.get(name), str) or not entry[name].strip()]
     if missing:
         raise BadRecord(f"{' and '.join(missing)} missing or empty")
+    if wrong := [name for name in _WORDS if name in entry and not isinstance(entry[name], str)]:
+        raise BadRecord(f"{wrong[0]} is a {type(entry[wrong[0]]).__name__}; give text")
+    if not entry["audio"].isprintable():
+        raise BadRecord(f"audio has signs that no file name has: {ascii(entry['audio'])[:60]}")
+    name = entry.get("id", entry["audio"])
+    if not isinstance(name, (str, int)) or isinstance(name, bool):
+        raise BadRecord(f"id is a {type(name).__name__}; give text or a whole number")
+    if len(str(name)) > _LONGEST_ID or not str(name).isprintable() or not str(name).strip():
+        raise BadRecord("id is empty, longer than any name, or has signs that cannot be printed")
+    if longest := [name for name in needed[1:] if len(entry[name]) > _MOST_LETTERS]:
+        raise BadRecord(f"{longest[0]} has {len(entry[longest[0]]):,} characters, more than a recording of {LONGEST:g} s holds; cut both")
+    for key in _ARRAYS:
+        _check_numbers(key, entry.get(key, []))
+    if "frames" in entry and len(entry["frames"]) != len(entry.get("symbols", ())):
+        raise BadRecord(f"{len(entry['frames'])} frames for {len(entry.get('symbols', ()))} symbols; give one for each")
     return entry
+
+
+def _check_numbers(name: str, values: Any) -> None:
+    """Symbols are whole numbers, durations and Hz finite ones, and none is negative."""
+    kinds = (int,) if name == "symbols" else (int, float)
+    if not isinstance(values, list):
+        raise BadRecord(f"{name} is a {type(values).__name__}; give a list of numbers")
+    for value in values:
+        if not isinstance(value, kinds) or isinstance(value, bool):
+            raise BadRecord(f"{name} has a {type(value).__name__}; give {'whole ' if kinds == (int,) else ''}numbers")
+        if not 0 <= value < 2**31 or not math.isfinite(value):
+            raise BadRecord(f"{name} has {str(value)[:20]}; give numbers from 0 to 2147483647")
 
 
 def _from_vocalnet(entry: dict[str, Any]) -> dict[str, Any]:
     """The first exchange of a conversation; the question's text is what the human turn says beside the speech placeholder."""
+    check_text(entry)
     human, reply = entry["conversations"][:2]
     record = {
         "id": str(entry["id"]),
@@ -132,14 +163,6 @@ def _read_units(path: pathlib.Path) -> np.ndarray:
 
 def _text(path: pathlib.Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}); give a JSON or JSONL file") from error
-
-
-def _parse(text: str) -> Any:
-    """The JSON value, or None when it is not JSON (which no reader accepts)."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return None
+        raise UserError(f"{path} cannot be read ({type(error).__name__}); give a JSON file") from error

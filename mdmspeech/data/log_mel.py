@@ -2,11 +2,11 @@
 
 import functools
 
-import librosa
 import numpy as np
 import scipy.sparse
 
 from mdmspeech.audio.features import WHISPER_FFT, WHISPER_HOP, WHISPER_RATE
+from mdmspeech.audio.mel import mel_filters
 from mdmspeech.errors import UserError
 
 FRAMES_PER_SECOND = WHISPER_RATE // WHISPER_HOP
@@ -45,4 +45,4 @@ def _window() -> np.ndarray:
 @functools.cache
 def _filters(num_mels: int) -> scipy.sparse.csc_array:
     """Slaney-normalised triangular filters [FFT / 2 + 1, num_mels]. Sparse: 50 times less work, and no BLAS, whose threads would fight with Grain's."""
-    return scipy.sparse.csc_array(librosa.filters.mel(sr=WHISPER_RATE, n_fft=WHISPER_FFT, n_mels=num_mels).T.astype(np.float32))
+    return scipy.sparse.csc_array(mel_filters(WHISPER_RATE, WHISPER_FFT, num_mels))

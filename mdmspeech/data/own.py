@@ -5,7 +5,8 @@ on those trains on these. Where a trained Talker is given it also says each text
 codec trained on one voice hears others badly, and the Talker's tokens beside the recording tell its decoder how the same sounds are in the new voice (as
 parallel recordings do in voice conversion; Stylianou et al. 1998). A line that cannot be used is kept in the store as a failed record with its reason, and listed in `left_out.txt`.
 
-Lines are done in shards named after their contents: run it again and only lines that are new or changed are done.
+Lines are done in shards named after their contents: run it again and only lines that are new or changed are done. They are put together in a folder
+beside the part (`.NAME.new`), which takes its name when all is done: what was there before stays until then.
 """
 
 import dataclasses
@@ -21,11 +22,12 @@ import tqdm
 
 from mdmspeech.audio.pitch import f0_curve
 from mdmspeech.audio.wave import resample
-from mdmspeech.data import store
+from mdmspeech.data import staging, store
 from mdmspeech.data.align import UNIT, Alignment
-from mdmspeech.data.datasets.builder import BadRecord
 from mdmspeech.data.imports import LONGEST, UserRecordings, read_manifest
+from mdmspeech.data.json_lines import BadRecord
 from mdmspeech.errors import UserError
+from mdmspeech.files import as_user_error, check_writable, write_text
 from mdmspeech.text.normalise import normalise
 from mdmspeech.text.pronounce import Spoken
 
@@ -41,6 +43,8 @@ _LEAD, _TAIL = 4, 8  # units of silence kept at the start and at the end: a voic
 _LEVEL = -24.5  # dB full scale, RMS of the speech: that of the corpus which the shipped codec learnt from
 _PEAK = 0.99
 _BRIDGE = 25  # frames: shorter unvoiced gaps have an F0, as in our synthesiser's curves
+LEFT_OUT = "left_out.txt"
+_CURE = "set $MDMSPEECH_HOME (or --root) to a folder that can be written"
 _FIELDS = ("voice", "family")  # of a line that go into its record as they are
 
 Aligner = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Alignment | None]]
@@ -70,6 +74,8 @@ def import_own(
 ) -> Imported:
     """Reads a JSONL manifest (see `data.imports`) into the raw part `folder`; lines that are in it already, unchanged, are kept.
 
+    An earlier import in `folder` is replaced when the new one is complete, and not before; and only if they have a recording in common.
+
     Args:
       aligner: makes the function of `training.alignment.make_aligner`; not called when nothing is new. aligned_by: its version, and the
         speaker's: another one makes all again.
@@ -77,25 +83,52 @@ def import_own(
       speaker: makes the function that gives the records' tokens (`inference.voice.Voice.tokens_at`); None leaves them to a codec.
 
     Raises:
-      UserError: no manifest, an empty one, or none of its recordings can be used.
+      UserError: no manifest, an empty one, or none of its recordings can be used; another import has that name; a disk that is full.
     """
     folder = pathlib.Path(folder)
     lines = read_manifest(manifest, RATE, max_seconds=max_seconds)
     rows = _rows(lines)
+    check_writable(folder, _CURE, folder=True)
+    staging.recover(folder)
+    _check_same(rows, folder)
     chunks = [rows[i : i + SHARD] for i in range(0, len(rows), SHARD)]
     shards = {f"{n:05d}-{_digest(chunk, lines, aligned_by)}": chunk for n, chunk in enumerate(chunks)}
-    for name in set(store.shard_names(folder)) - set(shards):
-        store.remove_shard(folder, name)
-    done = set(store.shard_names(folder))
-    with tqdm.tqdm(total=len(rows), initial=sum(len(shards[n]) for n in done), desc=folder.name, unit="utt", mininterval=2.0) as bar:
-        align, speak = None, None
-        for name, chunk in shards.items():
-            if name not in done:
-                align = align or aligner()
-                speak = speak or (speaker and speaker())
-                store.write_shard(folder, name, _spoken(_make(lines, chunk, align, pronounce), speak))
-                bar.update(len(chunk))
-    return _summary(folder)
+    if set(store.shard_names(folder)) == set(shards) and (folder / LEFT_OUT).is_file():
+        return _summary(folder)
+    align: Any = None
+    speak: Any = None
+    if not set(shards) <= staging.known(folder):
+        align, speak = aligner(), speaker and speaker()  # what they lack is told before anything is written
+    try:
+        new = staging.begin(folder, list(shards))
+        done = set(store.shard_names(new))
+        with tqdm.tqdm(total=len(rows), initial=sum(len(shards[n]) for n in done), desc=folder.name, unit="utt", mininterval=2.0) as bar:
+            for name, chunk in shards.items():
+                if name not in done:
+                    store.write_shard(new, name, _spoken(_make(lines, chunk, align, pronounce), speak))
+                    bar.update(len(chunk))
+        _write_left_out(new)
+        try:
+            made = _summary(new)
+        except UserError:
+            staging.give_up(folder)
+            raise
+        staging.finish(folder)
+    except OSError as error:
+        raise as_user_error(error, folder, f"{_CURE}; what is done is kept, so run it again") from error
+    return made
+
+
+def _check_same(rows: Sequence[Row], folder: pathlib.Path) -> None:
+    """A UserError if no line is good, or if the name is that of an import that has nothing in common with this manifest: it would be lost."""
+    good = {row["id"] for row in rows if "error" not in row}
+    if not good:
+        raise UserError(f"none of the {len(rows)} recordings can be used, first: {rows[0]['line']}: {rows[0]['error']}")
+    ids = {record["id"] for record in store.RecordStore(folder).fields} if store.shard_names(folder) else set()
+    if ids and not ids & good:
+        raise UserError(
+            f"{folder} holds {len(ids)} other recordings, such as {min(ids)}, and none of this manifest's: take another --name, or remove that folder first"
+        )
 
 
 def _rows(lines: UserRecordings) -> list[Row]:
@@ -143,9 +176,19 @@ def _make(lines: UserRecordings, rows: Sequence[Row], align: Aligner, pronounce)
             symbols.append(spoken.symbols)
             waiting.append(len(found))
             found.append((record, np.zeros(0, np.int16)))
-        except (BadRecord, UserError) as error:
-            reason = str(error).removeprefix(f"{row['id']}: ")
-            found.append(({**record, "error": reason}, np.zeros(0, np.int16)))
+        except (
+            ValueError,
+            ArithmeticError,
+            LookupError,
+            TypeError,
+            RecursionError,
+        ) as error:  # whatever a text does to those who read it, it is one line
+            told = (
+                str(error)
+                if isinstance(error, (BadRecord, UserError))
+                else f"its text cannot be read ({type(error).__name__}: {str(error)[:80]})"
+            )
+            found.append(({**record, "error": " ".join(told.removeprefix(f"{row['id']}: ").split())}, np.zeros(0, np.int16)))
     heard = align([resample(wave, RATE, HEARD_RATE) for wave in waves], symbols) if waves else []
     for at, wave, alignment in zip(waiting, waves, heard, strict=True):
         found[at] = _finish(found[at][0], wave, alignment)
@@ -211,12 +254,19 @@ def _levelled(wave_N: np.ndarray) -> np.ndarray:
 
 def _summary(folder: pathlib.Path) -> Imported:
     records = store.RecordStore(folder)
-    left_out = [f"{r['line']}: {r['error']}" for r in records.failed]
-    (folder / "left_out.txt").write_text("".join(line + "\n" for line in left_out), encoding="utf-8")
+    left_out = _left_out(records)
     if not len(records):
         raise UserError(f"none of the {len(left_out)} recordings can be used, first: {left_out[0]}")
     held_out = sum(r["split"] == "test" for r in records.fields)
     return Imported(len(records), 60 * records.hours(), held_out, left_out)
+
+
+def _left_out(records: store.RecordStore) -> list[str]:
+    return [f"{r['line']}: {r['error']}" for r in records.failed]
+
+
+def _write_left_out(folder: pathlib.Path) -> None:
+    write_text(folder / LEFT_OUT, "".join(line + "\n" for line in _left_out(store.RecordStore(folder))))
 
 
 def _digest(rows: Sequence[Row], lines: UserRecordings, aligned_by: str) -> str:
@@ -231,10 +281,10 @@ def _source(row: Row, lines: UserRecordings) -> tuple[Any, ...]:
     entry: Any = lines.entries[row["number"]]
     try:
         about = (lines.folder / entry["audio"]).stat()
-    except OSError:
+    except (OSError, ValueError):
         return (entry, "missing")
     return (entry, about.st_size, about.st_mtime_ns)
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(text.encode(errors="backslashreplace")).hexdigest()

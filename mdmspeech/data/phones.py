@@ -19,18 +19,19 @@ from mdmspeech.data.store import data_root
 from mdmspeech.data.texts.open_sentences import open_sentences
 from mdmspeech.data.voices.base import Job
 from mdmspeech.errors import UserError
+from mdmspeech.files import written_whole
 
 RATE = 16_000
 STATE = 0.02  # seconds
 STRETCH = 50  # states of an example
-_TEST_VOICES, _TEST_EVERY = 40, 10
+_TEST_VOICES, _TEST_EVERY, _VALIDATION_EVERY = 40, 10, 20
 _SPEEDS = (0.8, 1.25)
 _NOISY = 0.4  # share of the recordings with noise, reverberation and another level
 _FIRST_SENTENCE = 2000
 
 
 def path_of(root: str | Path | None, split: str) -> Path:
-    """Where the states of "train" or "test" are."""
+    """Where the states of "train" (of which "val" is a part) or "test" are."""
     return data_root(root) / "states" / f"phones_{split}.safetensors"
 
 
@@ -60,8 +61,8 @@ def write_phones(
             found[split][1].append(ids[: len(states)])
     for split, (all_states, all_ids) in found.items():
         path = path_of(root, split)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        safetensors.numpy.save_file({"states": np.concatenate(all_states), "symbols": np.concatenate(all_ids)}, path)
+        with written_whole(path) as part:
+            part.write_bytes(safetensors.numpy.save({"states": np.concatenate(all_states), "symbols": np.concatenate(all_ids)}))
     return sum(len(ids) for _, rows in found.values() for ids in rows)
 
 
@@ -72,14 +73,22 @@ def label(symbols_M: np.ndarray, ends_M: np.ndarray, samples: int) -> np.ndarray
 
 
 class Stretches:
-    """Random access to stretches of states: `[i]` -> {states float16 [STRETCH, D], symbols int32 [STRETCH]}."""
+    """Random access to stretches of states: `[i]` -> {states float16 [STRETCH, D], symbols int32 [STRETCH]}.
+
+    Splits: "train", "test" (voices and sentences of its own), "val": the last sentences of the training voices.
+    """
 
     def __init__(self, root: str | Path | None, split: str):
-        path = path_of(root, split)
+        path = path_of(root, "test" if split == "test" else "train")
         if not path.is_file():
             raise UserError(f"{path} is missing; make it with: mdmspeech data --phones 700")
         arrays = safetensors.numpy.load_file(path)
-        self._states, self._symbols = arrays["states"], arrays["symbols"]
+        held_out = 0 if split == "test" else len(arrays["symbols"]) // STRETCH // _VALIDATION_EVERY * STRETCH
+        border = len(arrays["symbols"]) - held_out
+        part = slice(border, None) if split == "val" else slice(0, border)
+        self._states, self._symbols = arrays["states"][part], arrays["symbols"][part]
+        if len(self) == 0:
+            raise UserError(f"{path} holds too little to have a {split} split; make more with: mdmspeech data --phones 700")
 
     def __len__(self) -> int:
         return len(self._symbols) // STRETCH

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from mdmspeech.data.splits import assign
 from mdmspeech.data.store import RecordStore, data_root
 from mdmspeech.errors import UserError
 
@@ -28,20 +29,26 @@ class Records:
         return self._stores[store].fields[record]
 
 
-def speech(root: str | Path | None, parts: Sequence[str], split: str) -> Records:
-    """Records of the answer voice. Splits: "train", "test"; a record without a `split` field is training data except every n-th one.
+def speech(root: str | Path | None, parts: Sequence[str], split: str, may_be_empty: bool = False) -> Records:
+    """Records of the answer voice. Splits: "train", "val" (what runs are steered by, see `splits`), "test"; a record without a `split` field is training
+    data except every n-th one.
 
-    Raises `UserError` when a part is missing or the split is empty.
+    Raises `UserError` when a part is missing, or when the split is empty and may not be.
     """
     stores = [RecordStore(data_root(root) / "raw" / part) for part in parts]
     index = []
     for s, store in enumerate(stores):
         every = max(len(store) // HELD_OUT, 2)
-        for i, record in enumerate(store.fields):
-            if record.get("split", "test" if i % every == 0 else "train") == split:
-                index.append((s, i))
-    if not index:
-        raise UserError(f"no {split} recordings in {', '.join(parts)} under {data_root(root)}; make them with: mdmspeech data")
+        said = [record.get("split", "test" if i % every == 0 else "train") for i, record in enumerate(store.fields)]
+        found = assign([record.get("text") or str(record["id"]) for record in store.fields], said)
+        index += [(s, i) for i, one in enumerate(found) if one == split]
+    if not index and not may_be_empty:
+        cure = (
+            f'add recordings, or "split": "{split}" to some lines of your manifest'
+            if any(map(len, stores))
+            else "make them with: mdmspeech data"
+        )
+        raise UserError(f"no {split} recordings in {', '.join(parts)} under {data_root(root)}; {cure}")
     return Records(stores, index)
 
 
@@ -51,8 +58,11 @@ def questions(root: str | Path | None, split: str, hours: float | None = None, p
     stores = [RecordStore(folder) for folder in folders if folder.is_dir()]
     index, seconds = [], 0.0
     for s, store in enumerate(stores):
+        said = [record.get("split", "train") for record in store.fields]
+        if "val" not in said:  # the corpus's own questions have some; those of other people need not
+            said = assign([record.get("text") or str(record["id"]) for record in store.fields], said)
         for i, record in enumerate(store.fields):
-            if record.get("split", "train") != split or (hours is not None and seconds > hours * 3600):
+            if said[i] != split or (hours is not None and seconds > hours * 3600):
                 continue
             index.append((s, i))
             seconds += record["samples"] / record["rate"]

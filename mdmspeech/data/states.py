@@ -17,6 +17,7 @@ from mdmspeech.data.pipeline import BatchPlan
 from mdmspeech.data.sharding import Shard, host_rows
 from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
+from mdmspeech.files import written_whole
 from mdmspeech.text import pieces
 
 _BUCKET = 50  # states (1 s of speech): what a batch is padded to
@@ -30,9 +31,13 @@ def encode_states(records, encode: Callable, path: Path, *, augment: Callable | 
     """
     order = sorted(range(len(records)), key=lambda i: records.fields(i)["samples"])
     index, total = [], 0
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(".f16.part")
-    with open(part, "wb") as file, tqdm.tqdm(total=len(order), desc=f"states of {path.name}", unit="utt", mininterval=5.0) as bar:
+    written = written_whole(path.with_suffix(".json")), written_whole(path.with_suffix(".f16"))
+    with (
+        written[0] as index_part,
+        written[1] as part,
+        open(part, "wb") as file,
+        tqdm.tqdm(total=len(order), desc=f"states of {path.name}", unit="utt", mininterval=5.0) as bar,
+    ):
         for start in range(0, len(order), batch):
             rows = [records[i] for i in order[start : start + batch]]
             waves = [np.asarray(row["audio"], np.float32) / 32768.0 for row in rows]
@@ -50,8 +55,7 @@ def encode_states(records, encode: Callable, path: Path, *, augment: Callable | 
                 index.append({"id": row["id"], "text": row["text"], "answer": row.get("answer", ""), "states": count})
                 total += count
             bar.update(len(rows))
-    path.with_suffix(".json").write_text(json.dumps({"width": int(states.shape[-1]), "records": index}), encoding="utf-8")
-    part.replace(path.with_suffix(".f16"))
+        index_part.write_text(json.dumps({"width": int(states.shape[-1]), "records": index}), encoding="utf-8")
     return total
 
 

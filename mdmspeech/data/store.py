@@ -16,35 +16,45 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable, written_whole
 
 Record = dict[str, Any]
+_CURE = "set $MDMSPEECH_HOME (or --root) to a folder that can be written"
 
 
 def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
-    """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech."""
-    chosen = root or os.environ.get("MDMSPEECH_HOME") or pathlib.Path.home() / ".cache" / "mdmspeech"
-    return pathlib.Path(chosen).expanduser()
+    """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech. UserError where the user has no home to find it in."""
+    chosen = root or os.environ.get("MDMSPEECH_HOME") or "~/.cache/mdmspeech"
+    try:
+        return pathlib.Path(chosen).expanduser()
+    except RuntimeError as error:
+        raise UserError(f"{chosen}: this user has no home folder; {_CURE}") from error
+
+
+def writable_root(root: str | os.PathLike | None = None, needed: int = 0) -> pathlib.Path:
+    """The corpus folder, which can be made and written; else a UserError with the cure. needed: bytes that are known to be written."""
+    folder = data_root(root)
+    check_writable(folder, _CURE, needed, folder=True)
+    return folder
 
 
 def write_shard(folder: pathlib.Path, name: str, recordings: list[tuple[Record, np.ndarray]]) -> None:
     """Writes one shard: each item is the record's fields (with `rate`, Hz) and its audio, int16 [N] (empty for a failed record)."""
-    folder.mkdir(parents=True, exist_ok=True)
     pcm, index = folder / f"{name}.pcm", folder / f"{name}.jsonl"
     lines, start = [], 0
     for fields, audio in recordings:
         lines.append(json.dumps({**fields, "start": start, "samples": len(audio)}, ensure_ascii=False))
         start += len(audio)
-    with open(pcm.with_suffix(".pcm.part"), "wb") as file:
-        for _, audio in recordings:
-            file.write(audio.astype("<i2").tobytes())
-    index.with_suffix(".jsonl.part").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(pcm.with_suffix(".pcm.part"), pcm)
-    os.replace(index.with_suffix(".jsonl.part"), index)
+    with written_whole(index, _CURE) as index_part, written_whole(pcm, _CURE) as pcm_part:  # the index takes its name last
+        with open(pcm_part, "wb") as file:
+            for _, audio in recordings:
+                file.write(audio.astype("<i2").tobytes())
+        index_part.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def shard_names(folder: pathlib.Path) -> list[str]:
     """Names of the complete shards, in order."""
-    return sorted(path.stem for path in pathlib.Path(folder).glob("*.jsonl"))
+    return sorted(path.stem for path in pathlib.Path(folder).glob("*.jsonl") if not path.name.startswith("."))
 
 
 def remove_shard(folder: pathlib.Path, name: str) -> None:
@@ -68,7 +78,9 @@ class RecordStore:
         self.failed: list[Record] = []
         self._shard_of: list[str] = []
         for name in names:
-            for line in (self.folder / f"{name}.jsonl").read_text(encoding="utf-8").splitlines():
+            for line in (
+                (self.folder / f"{name}.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
+            ):  # splitlines() would end lines at U+2028
                 record = json.loads(line)
                 if "error" in record:
                     self.failed.append(record)

@@ -1,7 +1,7 @@
 """Speech tokens of the corpus: what the Talker trains on. Made once from the recordings by a trained codec, kept in one safetensors file a part.
 
 Layout of `<root>/tokens/<part>.safetensors`: flat arrays `tokens` int16, `symbols` int16, `frames` int16 (25 ms units), and for record i the ends of
-its stretch in them (`token_ends`, `symbol_ends`), plus `test` (1 = held out). `id`, `text` and `question` are UTF-8 bytes, uint8, with `<name>_ends`; files
+its stretch in them (`token_ends`, `symbol_ends`), plus `test` and `val` (1 = held out for that; files without `val` are carved, see `splits`). `id`, `text` and `question` are UTF-8 bytes, uint8, with `<name>_ends`; files
 from before these were kept lack them and still serve paced anchors. The metadata carries a fingerprint of the codec: tokens of another codec are refused.
 """
 
@@ -16,8 +16,10 @@ import tqdm
 from safetensors import safe_open
 
 from mdmspeech.data.sources import Records
+from mdmspeech.data.splits import assign
 from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
+from mdmspeech.files import written_whole
 
 _TEXTS = ("id", "text", "question")
 _ENCODERS = ("encoder", "tokenizer")  # the part of a codec that makes its tokens, by family
@@ -32,15 +34,15 @@ def fingerprint(params) -> str:
 
 
 def tokenise(splits: dict[str, Records], encode: Callable, codec: str, path: Path, batch: int = 16) -> int:
-    """Encodes every record of {"train": ..., "test": ...} and writes `path`; returns the token count.
+    """Encodes every record of {"train": ..., "val": ..., "test": ...} and writes `path`; returns the token count.
 
     encode: `Codec.encode`, waves at 24 kHz -> ids. codec: its fingerprint.
     """
-    order = [(split == "test", records, i) for split, records in splits.items() for i in range(len(records))]
+    order = [(split, records, i) for split, records in splits.items() for i in range(len(records))]
     order.sort(key=lambda item: item[1].fields(item[2])["samples"])
     out: dict[str, list] = {"tokens": [], "symbols": [], "frames": []}
     texts: dict[str, list[bytes]] = {name: [] for name in _TEXTS}
-    test = []
+    held_out: list[str] = []
     with tqdm.tqdm(total=len(order), desc=f"tokens of {path.stem}", unit="utt", mininterval=2.0) as bar:
         for start in range(0, len(order), batch):
             group = order[start : start + batch]
@@ -51,7 +53,7 @@ def tokenise(splits: dict[str, Records], encode: Callable, codec: str, path: Pat
                 out["frames"].append(np.asarray(row["frames"]))
                 for name in _TEXTS:
                     texts[name].append(str(row.get(name) or "").encode())
-            test += [held_out for held_out, _, _ in group]
+            held_out += [split for split, _, _ in group]
             bar.update(len(group))
     arrays = {name: np.concatenate(parts).astype(np.int16) for name, parts in out.items()}
     arrays["token_ends"] = np.cumsum([len(x) for x in out["tokens"]]).astype(np.int64)
@@ -59,9 +61,9 @@ def tokenise(splits: dict[str, Records], encode: Callable, codec: str, path: Pat
     for name, values in texts.items():
         arrays[name] = np.frombuffer(b"".join(values), np.uint8)
         arrays[f"{name}_ends"] = np.cumsum([len(value) for value in values]).astype(np.int64)
-    arrays["test"] = np.asarray(test, np.uint8)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    safetensors.numpy.save_file(arrays, path, metadata={"codec": codec})
+    arrays |= {name: np.array([split == name for split in held_out], np.uint8) for name in ("test", "val")}
+    with written_whole(path) as part:
+        part.write_bytes(safetensors.numpy.save(arrays, metadata={"codec": codec}))
     return len(arrays["tokens"])
 
 
@@ -72,7 +74,7 @@ def _encode(rows: Sequence[dict], encode: Callable) -> list[np.ndarray]:
 
 
 class TokenStore:
-    """Random access to the tokens of some parts and one split: `store[i]` -> {id, tokens int32 [L], symbols int32 [M], frames int32 [M], text, question}.
+    """Random access to the tokens of some parts and one split ("train", "val", "test"): `store[i]` -> {id, tokens int32 [L], symbols int32 [M], frames int32 [M], text, question}.
 
     needs_text: refuse files that hold no texts (text and question are "" there). `fields` and `counts` read no tokens.
     """
@@ -91,7 +93,7 @@ class TokenStore:
             if needs_text and "text" not in arrays:
                 raise UserError(f"{path} holds no texts, which fixed anchors need; make it again with: mdmspeech data --tokens")
             self._parts.append(arrays)
-            self._index += [(p, int(i)) for i in np.flatnonzero(arrays["test"] == (split == "test"))]
+            self._index += [(p, i) for i, one in enumerate(_splits(arrays)) if one == split]
         if not self._index:
             raise UserError(f"no {split} records in the tokens of {', '.join(parts)}")
 
@@ -120,6 +122,16 @@ class TokenStore:
         """How many `tokens` or `symbols` each record has, int64 [N]."""
         lengths = [np.diff(arrays[f"{field.removesuffix('s')}_ends"], prepend=0) for arrays in self._parts]
         return np.array([lengths[part][record] for part, record in self._index], np.int64)
+
+
+def _splits(arrays: dict[str, np.ndarray]) -> list[str]:
+    """Of each record. Files of before there was a validation split have it carved out of the training records, by text (or, without texts, by symbols)."""
+    said = ["test" if test else "train" for test in arrays["test"]]
+    if "val" in arrays:
+        return ["val" if val else one for val, one in zip(arrays["val"], said, strict=True)]
+    name, ends = ("text", "text_ends") if "text" in arrays else ("symbols", "symbol_ends")
+    stretches = (arrays[name][_span(arrays[ends], i)].tobytes() for i in range(len(said)))
+    return assign([part.decode() if name == "text" else part.hex() for part in stretches], said)
 
 
 def _span(ends: np.ndarray, i: int) -> slice:

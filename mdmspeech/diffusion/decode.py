@@ -36,15 +36,12 @@ class _Canvas(NamedTuple):
     confidence_BK: jax.Array
 
 
-def decode_block(
-    step: Step, state: State, cond_BKD: jax.Array, options: Options, log_prior_V: jax.Array | None = None
-) -> tuple[State, Tokens]:
+def decode_block(step: Step, state: State, cond_BKD: jax.Array, options: Options) -> tuple[State, Tokens]:
     """Decodes one block of every running row: block `state.block_B[b]` of row b, whose conditions are `cond_BKD`.
 
-    `log_prior_V` f32: log marginal of each id, for `options.prior_weight` (reveal.calibrate). Rows that are done cost their share
-    of the forward and change nothing. Returns the state before the next block, and this block's tokens.
+    Rows that are done cost their share of the forward and change nothing. Returns the state before the next block, and this
+    block's tokens.
     """
-    _check_prior(options, log_prior_V)
     block = options.block
     block_B = jnp.minimum(state.block_B, state.max_blocks - 1)  # a row that is done stays inside the cache
     start_B = block_B * block
@@ -75,7 +72,7 @@ def decode_block(
             options.top_k,
             options.top_p,
         )
-        chosen_BK = _choose(canvas.masked_BK, logits_BKV, allowed_BKV, state.request.steps_B - index, options, log_prior_V)
+        chosen_BK = _choose(canvas.masked_BK, logits_BKV, allowed_BKV, state.request.steps_B - index, options)
         sure_BK = jnp.exp(reveal.max_probability(logits_BKV, allowed_BKV))
         return _Canvas(
             ids_BK=jnp.where(chosen_BK, value_BK, canvas.ids_BK),
@@ -130,12 +127,12 @@ def decode_block(
     return close_block(state, canvas.ids_BK, canvas.step_BK, canvas.confidence_BK, options)
 
 
-def decode(step: Step, state: State, cond_BLD: jax.Array, options: Options, log_prior_V: jax.Array | None = None) -> Result:
+def decode(step: Step, state: State, cond_BLD: jax.Array, options: Options) -> Result:
     """Decodes whole utterances: blocks until every row is done. L must be a multiple of the block size; it limits the length.
 
     `cond_BLD[b, l]` is the condition of position l of row b, counted from the start of the utterance.
     """
-    return run_blocks(functools.partial(decode_block, step, log_prior_V=log_prior_V), state, cond_BLD, options)
+    return run_blocks(functools.partial(decode_block, step), state, cond_BLD, options)
 
 
 def run_blocks(block_fn: Callable[..., tuple[State, Tokens]], state: State, cond_BLD: jax.Array, options: Options) -> Result:
@@ -176,12 +173,9 @@ def run_blocks(block_fn: Callable[..., tuple[State, Tokens]], state: State, cond
     )
 
 
-def _choose(masked_BK, logits_BKV, allowed_BKV, steps_left_B, options: Options, log_prior_V) -> jax.Array:
+def _choose(masked_BK, logits_BKV, allowed_BKV, steps_left_B, options: Options) -> jax.Array:
     """bool [B, K]: the masked positions to reveal now, by the score and count rules of the options."""
     score_BK = reveal.score_rule(options.score)(logits_BKV, allowed_BKV)
-    if options.prior_weight:
-        best_BK = reveal.candidate(logits_BKV, allowed_BKV)
-        score_BK = reveal.calibrate(score_BK, best_BK, log_prior_V, options.prior_weight)
     count_B = reveal.quota(jnp.sum(masked_BK, axis=-1), steps_left_B)
     if options.count == "threshold":
         count_B = jnp.maximum(count_B, reveal.threshold(score_BK, masked_BK, math.log(options.threshold)))
@@ -199,8 +193,3 @@ def _put(whole_BL: jax.Array, part_BK: jax.Array, at_B: jax.Array, where_B: jax.
         return jax.lax.dynamic_update_slice_in_dim(whole, jnp.where(put, part, old), at, axis=0)
 
     return jax.vmap(row)(whole_BL, part_BK, at_B, where_B)
-
-
-def _check_prior(options: Options, log_prior_V: jax.Array | None) -> None:
-    if options.prior_weight and log_prior_V is None:
-        raise UserError("prior_weight needs log_prior_V: the log marginal of each id")

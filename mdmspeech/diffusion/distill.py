@@ -119,13 +119,15 @@ def isd_loss(
     temperature: float = 2.0,
     direction: str = "reverse",
     scale_t2: bool = False,
+    label_smoothing: float = 0.0,
+    z_loss: float = 0.0,
 ) -> IsdLoss:
     """a * KL + (1 - a) * CE over the masked positions, as sums: `student`, `teacher` [..., V]; `targets` int, `weight` f32 [...].
 
-    CE is at temperature 1 against the true token. Weight 0 on shown tokens, padding, and gather padding.
+    CE is at temperature 1 against the true token, with `label_smoothing` and `z_loss` as in `objective.cross_entropy` (KL knows neither). Weight 0 on shown tokens, padding, and gather padding.
     """
     if not 0.0 <= a <= 1.0:
         raise UserError(f"a={a}: the share of the KL term lies between 0 and 1")
     kl_sum, weight_sum = weighted_sum(kl(student, teacher, temperature, direction, scale_t2), weight)
-    ce_sum, _ = weighted_sum(cross_entropy(student, jnp.where(weight > 0, targets, 0)), weight)
+    ce_sum, _ = weighted_sum(cross_entropy(student, jnp.where(weight > 0, targets, 0), label_smoothing, z_loss), weight)
     return IsdLoss(a * kl_sum + (1.0 - a) * ce_sum, weight_sum, kl_sum, ce_sum)

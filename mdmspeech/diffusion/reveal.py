@@ -62,15 +62,6 @@ def score_rule(name: str):
     return SCORES[name]
 
 
-def calibrate(score: jax.Array, ids: jax.Array, log_prior_V: jax.Array, weight: float) -> jax.Array:
-    """Prior-calibrated score: log p(id | context) - weight * log p(id), as in Chatterbox-Flash.
-
-    `score` f32 [...] from `max_probability`, `ids` int [...] its candidates, `log_prior_V` the log marginal of each id (an
-    unconditional pass averaged over positions, or corpus frequencies). Takes away the head start of silence and long vowels.
-    """
-    return score - weight * log_prior_V[ids]
-
-
 def quota(remaining: jax.Array, steps_left: jax.Array) -> jax.Array:
     """int [...]: ceil(remaining / steps_left), the even share of the masks left; all of them when no more than one step is left."""
     steps_left = jnp.maximum(steps_left, 1)

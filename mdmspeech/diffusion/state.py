@@ -61,7 +61,6 @@ class Options:
     count: str = "quota"  # how many: the even share, or more where the model is sure (never fewer, so S steps always do)
     threshold: float = 0.9  # count="threshold": reveal all of probability (or margin) >= this
     entropy_bound: float = 0.5  # count="entropy_bound": nats of joint error allowed in one step
-    prior_weight: float = 0.0  # > 0: prior-calibrated score (needs log_prior_V); Chatterbox-Flash uses 1
     top_k: int = 0  # 0 = all; values of sampled tokens only, never the confidence
     top_p: float = 1.0
     silence_ids: tuple[int, ...] = ()
@@ -80,8 +79,6 @@ class Options:
             raise UserError(f"tail={self.tail!r} is unknown; choose one of {', '.join(TAILS)}")
         if self.count == "threshold" and (self.score == "entropy" or not 0.0 < self.threshold <= 1.0):
             raise UserError("count='threshold' needs a probability score (max_probability or margin) and 0 < threshold <= 1")
-        if self.prior_weight and self.score != "max_probability":
-            raise UserError("prior_weight calibrates log-probabilities: use it with score='max_probability'")
         if not 0.0 < self.top_p <= 1.0:
             raise UserError(f"top_p={self.top_p}: give 0 < top_p <= 1")
         if self.max_silence and not self.silence_ids:

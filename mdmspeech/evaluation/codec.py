@@ -15,8 +15,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mdmspeech.audio import stft
 from mdmspeech.audio.features import pad_waves
+from mdmspeech.audio.mel import mel_filters
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.codec import fsq
 from mdmspeech.codec.base import Codec
@@ -140,7 +140,7 @@ def _reference_scores(model, root, recogniser, records, originals, mos_count) ->
     way = f"{recogniser.name}|{mos_count}|{config.window}|{config.hop}|{config.n_mels}|{ids}"
     file = data_root(root) / "evaluation" / f"codec-reference-{hashlib.sha256(way.encode()).hexdigest()[:12]}.json"
     if not file.is_file():
-        basis = stft.mel_basis(config.sample_rate, config.window, config.n_mels)
+        basis = mel_filters(config.sample_rate, config.window, config.n_mels)
         copies = [
             from_log_mel(mel_TM, basis, config.window, config.hop, len(w))
             for mel_TM, w in zip(_mels(model, originals), originals, strict=True)

@@ -84,7 +84,7 @@ def problems(made: Mapping[str, Any]) -> list[str]:
 def line(made: Mapping[str, Any], *, also: str = "") -> str:
     """One line of Markdown in italics. also: what else to say, at its end."""
     commit = str(made.get("commit") or "unknown")[:12]
-    state = {True: " (clean tree)", False: " (changed tree)"}.get(made.get("clean"), "")
+    state = {True: " (clean tree)", False: " (changed tree)"}.get(bool(made["clean"]), "") if made.get("clean") is not None else ""
     at = f"at or before commit {commit}" if "recorded" in made else f"commit {commit}{state}"
     parts = [made["date"], at, f"`{made['command']}`", made["cpu"], f"{made['cores']} cores", f"accelerator: {made['accelerator']}"]
     parts.append(f"jax {made['versions'].get('jax')}")

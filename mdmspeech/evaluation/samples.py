@@ -40,7 +40,9 @@ _UTTERANCES, _TRANSCRIPTS = 3, 16
 
 
 def show(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | None:
-    """The function (params, step, outdir) -> scores of an experiment's stage; None where there is nothing to show."""
+    """The function (params, step, outdir) -> scores of an experiment's stage; None where there is nothing to show, as of random data."""
+    if tuple(config.data.get("parts", ())) == ("random",):
+        return None
     if config.stage == "codec":
         return _codec(config, root)
     if config.stage == "talker":
@@ -49,8 +51,8 @@ def show(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | N
 
 
 def _codec(config: ConfigDict, root: str | Path | None) -> Show:
-    """Held-out recordings and what is left of them: WAV files and spectrograms."""
-    source = speech(root, tuple(config.data.parts), "test")
+    """Validation recordings and what is left of them: WAV files and spectrograms."""
+    source = speech(root, tuple(config.data.parts), "val")
     records = [source[i] for i in spread(len(source), _UTTERANCES)]
 
     def run(params, step: int, outdir: Path) -> dict[str, float]:
@@ -114,5 +116,5 @@ def _writer(config: ConfigDict) -> Callable[[Any, np.ndarray, np.ndarray], list[
         logits = jax.jit(lambda params, states, valid: module.apply({"params": params}, states, valid))
         return lambda params, states, valid: spelling_adaptor.spell(logits(params, states, valid), valid)
     sizes, pieces = attention_adaptor.AttentionConfig(**config.adaptor), shipped()
-    write = jax.jit(lambda params, states, valid: attention_adaptor.write(sizes, params, states, valid))
+    write = jax.jit(lambda params, states, valid: attention_adaptor.write(sizes, params, states, valid).ids_BN)
     return lambda params, states, valid: [pieces.decode(ids) for ids in np.asarray(write(params, states, valid))]

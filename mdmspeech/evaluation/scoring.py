@@ -6,6 +6,7 @@ with what was said, and `canonical` closes them: how digits are grouped ("7:30",
 
 import dataclasses
 import functools
+import math
 import re
 from collections.abc import Sequence
 
@@ -74,12 +75,21 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
     return Score(*np.asarray(rows, np.float64).T)
 
 
+def wilson(right: int, of: int) -> tuple[float, float]:
+    """95% interval of a share (Wilson, 1927): it stays inside 0..1 and holds for few cases too. (0, 1) of nothing."""
+    if not of:
+        return 0.0, 1.0
+    z, share = 1.959964, right / of
+    middle, half = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    return (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
+
+
 def canonical(text: str) -> str:
     """`text` as lower-case words; numbers digit by digit, single letters in a row as one word: "At 7:30, C-A-T!" -> "at 7 3 0 cat"."""
     for sign, word in _SIGNS:
         text = text.replace(sign, word)
     # Clause by clause, because the normaliser would read "six, seven" as 67.
-    said = " ".join(_normaliser()(clause) for clause in _CLAUSE_END.split(text))
+    said = " ".join(normalised(clause) for clause in _CLAUSE_END.split(text))
     said = re.sub(r"(\d)\.(\d)", r"\1 point \2", said).replace("+", " plus ").replace("-", " minus ")
     # Digits one by one, but a run of zeros as one: Whisper's "1,000,000,000" for "a thousand" is one wrong word, not nine.
     said = re.sub(r"(00+|\d)", r" \1 ", said.replace(".", " "))
@@ -97,6 +107,12 @@ def _jiwer():
     except ImportError as error:
         raise UserError("word error rates need jiwer: pip install jiwer whisper-normalizer") from error
     return jiwer
+
+
+@functools.lru_cache(maxsize=8192)
+def normalised(text: str) -> str:
+    """What Whisper's English text normaliser makes of a text."""
+    return _normaliser()(text)
 
 
 @functools.lru_cache(maxsize=1)

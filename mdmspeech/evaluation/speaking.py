@@ -98,14 +98,18 @@ def score_row(
 
 
 def endings(reasons: Sequence[str]) -> dict[str, Any]:
-    """How often speech did not end by itself (`eos_missed`), and how often each reason came."""
+    """How often speech did not end by itself (`eos_missed`) of how many whose end the Talker had to find (`ends_chosen`), and how often each reason came.
+
+    With paced anchors the length is known before a token is spoken: no end is chosen, and none can be missed.
+    """
     return {
         "eos_missed": sum(reason not in STOPPED for reason in reasons),
+        "ends_chosen": sum(reason != "length" for reason in reasons),
         "stop_reasons": {reason: list(reasons).count(reason) for reason in sorted(set(reasons))},
     }
 
 
-def speed(say: Callable[[Sequence[str]], list], texts: Sequence[str]) -> dict[str, float]:
+def speed(say: Callable[[Sequence[str]], list], texts: Sequence[str]) -> dict[str, float | int]:
     """Speech tokens a second of the Talker alone, one text at a time (median) and in a batch of 16, compiled before; real-time factor with the codec."""
     single, factors = [], []
     for text in texts[:_TIMED]:
@@ -119,6 +123,7 @@ def speed(say: Callable[[Sequence[str]], list], texts: Sequence[str]) -> dict[st
     speeches = say(batch)
     together = sum(len(speech.tokens) for speech in speeches) / speeches[0].timeline["talker"]
     return {
+        "timed": len(single),
         "tokens_per_s": round(float(np.median(single)), 1),
         f"tokens_per_s_batch_{len(batch)}": round(together, 1),
         "real_time_factor": round(float(np.median(factors)), 4),

@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from mdmspeech.audio.files import name_of
 from mdmspeech.audio.wave import Source
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
-from mdmspeech.inference.ear import Ear, Heard
+from mdmspeech.inference.ear import Ear, Heard, load_questions
 from mdmspeech.inference.mind import Mind
 from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
 from mdmspeech.inference.state_voice import StateVoice
@@ -113,7 +114,8 @@ class Assistant:
         return _last(self.stream(question, **manner))
 
     def answer(self, question: str, **manner: Any) -> Reply:
-        """Answers a typed question aloud. `manner`: see `stream`."""
+        """Answers a typed question aloud. `manner`: see `stream`. UserError: no question in it, or more than the Thinker reads at once."""
+        check_question(question)
         return _last(self._events(lambda: (Heard(None, question, 0.0, 0.0), None), **manner))
 
     def stream(
@@ -130,18 +132,21 @@ class Assistant:
         """Yields `TextEvent`s and `AudioEvent`s of the answer as they are ready, then one `EndEvent`.
 
         Args:
-          question: path, open file, array [N] at 16 kHz, or (array, rate); 0.1 to 30 s.
+          question: path, open file or stream, array [N] at 16 kHz, or (array, rate); 0.1 to 30 s. See `audio.wave.load_wave`.
           steps: forwards a block of speech: 1 is fastest, 4 the default, 16 the most.
           talker: "mdm" (masked diffusion) or "ntp" (next token), if the release has it.
           temperature, seed: of the speech tokens; 0 takes the best everywhere. pace: 1.25 speaks a quarter faster.
           vocoder: settings of the codec: CosyVoice2's takes {"steps": 4}, 10 being the most that pays, and "guidance".
 
         Raises:
-          UserError: a question that cannot be heard, or an option out of range.
+          UserError: a question that cannot be read (at once, before any part is opened), no speech in it, or an option out of range.
         """
+        (wave,), name = load_questions([question]), name_of(question)
 
         def listen():
-            heard = self.ear.listen(question)
+            heard = self.ear.listen(wave)
+            if heard.transcript == "":
+                raise UserError(_nothing_in(name))
             return heard, heard.transcript
 
         return self._events(listen, steps=steps, seed=seed, talker=talker, temperature=temperature, pace=pace, vocoder=vocoder)
@@ -159,25 +164,41 @@ class Assistant:
         return self.voice(talker).say_many(texts, **manner)
 
     def hear(self, question: Source) -> str:
-        """The answer to a spoken question, as text."""
+        """The answer to a spoken question, as text. UserError: as `stream`."""
         return self.hear_many([question])[0]
 
-    def hear_many(self, questions: Sequence[Source]) -> list[str]:
-        """The answers to spoken questions, as text, in batches."""
-        return self.mind.answer_many([self._question(heard) for heard in self.ear.listen_many(questions)])
+    def hear_many(self, questions: Sequence[Source], unheard: str | None = None) -> list[str]:
+        """The answers to spoken questions, as text, in batches.
+
+        Args:
+          unheard: what stands for the answer where no speech is heard (default: a UserError that names the recording).
+        """
+        heard = self._heard(questions, unheard)
+        spoken = [number for number, one in enumerate(heard) if one.transcript != ""]
+        answers = dict(zip(spoken, self.mind.answer_many([self._question(heard[number]) for number in spoken]), strict=True))
+        return [answers.get(number, unheard or "") for number in range(len(heard))]
 
     def answer_many(self, questions: Sequence[str]) -> list[str]:
-        """The answers to typed questions, as text, in batches."""
-        return self.mind.answer_many([self.mind.question(text) for text in questions])
+        """The answers to typed questions, as text, in batches. UserError: as `answer`, with the number of the question."""
+        if isinstance(questions, (str, bytes)):
+            raise UserError("many questions are asked for, this is one; give a list, or use answer() for one")
+        questions, read = list(questions), []
+        for number, question in enumerate(questions, 1):
+            try:
+                check_question(question)
+                read.append(self.mind.question(question))
+            except UserError as error:
+                raise UserError(f"question {number} of {len(questions)}: {error}" if len(questions) > 1 else str(error)) from error
+        return self.mind.answer_many(read)
 
     def transcript(self, question: Source) -> str:
-        """What the ear understands. UserError if its adaptor makes vectors and no text."""
+        """What the ear understands. UserError if its adaptor makes vectors and no text, or as `stream`."""
         return self.transcripts([question])[0]
 
-    def transcripts(self, questions: Sequence[Source]) -> list[str]:
-        """`transcript` of many, in batches."""
-        heard = self.ear.listen_many(questions)
-        texts = [one.transcript for one in heard if one.transcript is not None]
+    def transcripts(self, questions: Sequence[Source], unheard: str | None = None) -> list[str]:
+        """`transcript` of many, in batches. unheard: as `hear_many`."""
+        heard = self._heard(questions, unheard)
+        texts = [one.transcript or unheard or "" for one in heard if one.transcript is not None]
         if len(texts) < len(heard):
             raise UserError(f"the adaptor of release {self.name!r} makes vectors, not text; use hear() for an answer")
         return texts
@@ -192,6 +213,15 @@ class Assistant:
         if key not in self._parts:
             self._parts[key] = self._open[key]()
         return self._parts[key]
+
+    def _heard(self, questions: Sequence[Source], unheard: str | None) -> list[Heard]:
+        """What was heard of each; a UserError for the first without speech unless something stands for it."""
+        waves = load_questions(questions)  # a bad one is an error before any part is opened
+        heard = self.ear.listen_many(waves)
+        for number, (one, question) in enumerate(zip(heard, questions, strict=True), 1):
+            if one.transcript == "" and unheard is None:
+                raise UserError((f"recording {number} of {len(heard)}: " if len(heard) > 1 else "") + _nothing_in(name_of(question)))
+        return heard
 
     def _question(self, heard: Heard) -> np.ndarray:
         return self.mind.question(heard.transcript, heard.vectors)
@@ -242,6 +272,20 @@ class Assistant:
                 text.strip(), speech.audio, speech.sample_rate, speech.tokens, speech.stop_reason, understood, speech.words, trace, timeline
             )
         )
+
+
+def check_question(question: str) -> None:
+    """A UserError for a typed question that is none."""
+    if not isinstance(question, str):
+        raise UserError(f"a typed question is a str, this is {type(question).__name__}; chat() and hear() take recordings")
+    if not any(character.isalnum() for character in question):
+        raise UserError(f"there is no question in {question[:40]!r}: give words, for example 'What is the capital of France?'")
+    if any("\ud800" <= character <= "\udfff" for character in question):
+        raise UserError(f"the question {question[:40]!r} has half a character in it (a lone surrogate); decode its bytes as UTF-8")
+
+
+def _nothing_in(name: str) -> str:
+    return f"no speech heard in {name}; speak closer to the microphone, or check that this is the right recording"
 
 
 def _last(events: Iterator[Event]) -> Reply:

@@ -4,8 +4,9 @@ Adaptors behind one interface: the stack adaptor's vectors go straight into the 
 attention or by CTC, and the Thinker's own tokenizer and embedding table make vectors of it.
 """
 
+import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -16,11 +17,12 @@ from mdmspeech.audio.features import WHISPER_RATE
 from mdmspeech.audio.wave import Source, load_wave
 from mdmspeech.codec.buckets import batches, stack
 from mdmspeech.errors import UserError
+from mdmspeech.inference.no_speech import MOST, no_words, spoken_part
 from mdmspeech.models.attention_adaptor import AttentionConfig, write
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
 from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig, spell
 from mdmspeech.models.stack_adaptor import StackAdaptor
-from mdmspeech.text.pieces import shipped
+from mdmspeech.text.pieces import shipped, shipped_names
 
 SECONDS = (2, 3, 4, 6, 8, 12, 16, 24, 30)  # padded lengths of a question
 
@@ -28,7 +30,7 @@ SECONDS = (2, 3, 4, 6, 8, 12, 16, 24, 30)  # padded lengths of a question
 class Heard(NamedTuple):
     """What was heard. Exactly one of the first two is there.
 
-    vectors: float32 [N, D], input vectors of the Thinker. transcript: text. encoder_s, adaptor_s: seconds it took (a batch's, if in a batch).
+    vectors: float32 [N, D], input vectors of the Thinker. transcript: text, "" if no speech was heard. encoder_s, adaptor_s: seconds it took (a batch's, if in a batch).
     """
 
     vectors: np.ndarray | None
@@ -37,13 +39,30 @@ class Heard(NamedTuple):
     adaptor_s: float
 
 
+def load_questions(sources: Sequence[Source], limit: float = SECONDS[-1]) -> list[np.ndarray]:
+    """Clean 16 kHz waves of anything `audio.wave.load_wave` takes.
+
+    Raises:
+      UserError: not a sequence of recordings, or one of them cannot be heard: which one, and why.
+    """
+    if isinstance(sources, (str, bytes, os.PathLike)) or hasattr(sources, "read") or not isinstance(sources, Iterable):
+        raise UserError(f"many recordings are asked for, {type(sources).__name__} is one; give a list")
+    sources, waves = list(sources), []
+    for number, source in enumerate(sources, 1):
+        try:
+            waves.append(load_wave(source, WHISPER_RATE, max_seconds=limit))
+        except UserError as error:
+            raise UserError(f"recording {number} of {len(sources)}: {error}" if len(sources) > 1 else str(error)) from error
+    return waves
+
+
 class Ear:
     """Encoder and an adaptor; `load` accepts anything `audio.wave.load_wave` does.
 
     Args:
       encoder, encoder_params: Whisper's encoder.
-      adaptor: a function (params, states_BTD, valid_BT) -> array, and its parameters.
-      finish: (that array, valid_BT, row) -> (vectors, transcript).
+      adaptor: a function (params, states_BTD, valid_BT) -> array or arrays, and its parameters.
+      finish: (those in NumPy, valid_BT, row) -> (vectors, transcript).
     """
 
     def __init__(self, encoder: SpeechEncoderConfig, encoder_params: dict, adaptor: Callable, adaptor_params: dict, finish: Callable):
@@ -55,7 +74,7 @@ class Ear:
 
     def load(self, source: Source) -> np.ndarray:
         """A clean 16 kHz wave, or one clear error (see `load_wave`)."""
-        return load_wave(source, WHISPER_RATE, max_seconds=self.limit)
+        return load_questions([source], self.limit)[0]
 
     def listen(self, source: Source) -> Heard:
         """Hears one wave."""
@@ -63,7 +82,7 @@ class Ear:
 
     def listen_many(self, sources: Sequence[Source]) -> list[Heard]:
         """Hears many, in batches of similar lengths; each as it would be heard alone."""
-        waves = [self.load(source) for source in sources]
+        waves = load_questions(sources, self.limit)
         sizes = [second * WHISPER_RATE for second in SECONDS if second < self.limit] + [int(self.limit * WHISPER_RATE)]
         heard: dict[int, Heard] = {}
         for rows, width, size in batches([len(wave) for wave in waves], sizes):
@@ -71,7 +90,7 @@ class Ear:
             padded, valid = stack([waves[i] for i in rows], width, size, np.float32)
             states, valid_BT = jax.block_until_ready(self._encode(self._params[0], padded, valid.sum(axis=1).astype(np.int32)))
             encoded = time.perf_counter()
-            out, valid_BT = np.asarray(self._adapt(self._params[1], states, valid_BT)), np.asarray(valid_BT)
+            out, valid_BT = jax.device_get((self._adapt(self._params[1], states, valid_BT), valid_BT))
             results = [self._finish(out, valid_BT, b) for b in range(len(rows))]
             adapted = time.perf_counter()
             for i, (vectors, transcript) in zip(rows, results, strict=True):
@@ -89,15 +108,20 @@ class Ear:
 
 
 def writing_ear(encoder: SpeechEncoderConfig, encoder_params: dict, config: AttentionConfig, params: dict) -> Ear:
-    """An ear that writes pieces: its `Heard` has a transcript."""
-    pieces = shipped()
+    """An ear that writes pieces: its `Heard` has a transcript, of what was spoken only (see `no_speech`)."""
+    pieces, silent_V = shipped(), no_words(shipped_names())
     if len(pieces) != config.pieces:
         raise UserError(f"the adaptor writes {config.pieces} pieces, this program knows {len(pieces)}: use the version it was made with")
 
     def adapt(params, states, valid):
-        return write(config, params, states, valid)
+        written = write(config, params, states, valid)
+        return written.ids_BN, jnp.sum(jnp.exp(written.first_BV), axis=-1, where=silent_V)
 
-    return Ear(encoder, encoder_params, adapt, params, lambda ids, valid, row: (None, pieces.decode(ids[row])))
+    def finish(out: tuple[np.ndarray, np.ndarray], valid: np.ndarray, row: int) -> tuple[None, str]:
+        ids_BN, silent_B = out
+        return None, "" if silent_B[row] > MOST else spoken_part(pieces.decode(ids_BN[row]))
+
+    return Ear(encoder, encoder_params, adapt, params, finish)
 
 
 def spelling_ear(encoder: SpeechEncoderConfig, encoder_params: dict, config: SpellingConfig, params: dict) -> Ear:

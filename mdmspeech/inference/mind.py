@@ -15,19 +15,22 @@ from mdmspeech.models import generation
 from mdmspeech.models.sampling import GREEDY
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.text import prompts
-from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer, end_of_turn
+from mdmspeech.text.thinking import CLOSE, OPEN, ThoughtFilter
+from mdmspeech.text.tokenizer import ChatTokenizer, StreamDecoder, end_of_turn
 
 PROMPTS = (32, 64, 128, 256, 512)  # padded lengths of a question with the end of its turn
 MAX_NEW = 96  # tokens of an answer
+MAX_THOUGHT = 256  # tokens that a Thinker may write between <think> and </think>, besides; then it is made to answer
 _LONG_PERIOD = 6  # tokens, see `goes_in_circles`
 
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """One token of an answer: the text it completes (perhaps ""), whether it ended the answer, tokens so far; last: no other follows.
+    """One step of an answer: the text it completes (perhaps ""), whether it ended the answer, the answer's tokens so far; last: no other follows.
 
-    states: [Emb(y); h] of the tokens that this piece adds, float32 [n, 2D], if they were asked for: one, or at the end what is left and the end token,
-    which is an anchor too (method.md section 4). h is the state of the position that has consumed y, as in training.
+    states: [Emb(y); h] of the tokens that this piece adds, float32 [n, 2D], if they were asked for: one; none in a thought; several where text has waited
+    that might have become a tag; at the end what is left and the end token, which is an anchor too (method.md section 4). h is the state of the position
+    that has consumed y, as in training. thought: tokens of thoughts so far, which are neither text nor states.
     """
 
     text: str
@@ -35,14 +38,21 @@ class Piece:
     count: int
     states: np.ndarray | None = None
     last: bool = False
+    thought: int = 0
 
 
 class Mind:
     """Answers with one Thinker after one fixed beginning of the conversation; pure of state between calls.
 
+    Attributes:
+      before: ids of that beginning.
+
     Args:
-      config, params, tokenizer: the Thinker. system, examples: see `text.prompts`. max_new: longest answer in tokens.
-      end_circles: end an answer that repeats itself, see `goes_in_circles`.
+      config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new: longest answer in tokens.
+      end_circles: end an answer that repeats itself, see `goes_in_circles`. max_thought: the most tokens of thoughts, which are no part of the answer.
+
+    Raises:
+      UserError: a tokenizer that names no end of an answer.
     """
 
     def __init__(
@@ -50,18 +60,22 @@ class Mind:
         config: ThinkerConfig,
         params: dict,
         tokenizer: ChatTokenizer,
-        system: str,
-        examples: Sequence[tuple[str, str]] = (),
+        prompt: prompts.Prompt,
         max_new: int = MAX_NEW,
         end_circles: bool = True,
+        max_thought: int = MAX_THOUGHT,
     ):
-        self.tokenizer, self.max_new = tokenizer, max_new
+        if not tokenizer.stop_ids:
+            raise UserError("this Thinker's tokenizer names no end of an answer: set eos_token_id in its generation_config.json")
+        self.tokenizer, self.max_new, self.max_thought = tokenizer, max_new, max_thought
         self._ended = goes_in_circles if end_circles else lambda ids: False
         self._thinker = Thinker(config)
         self._params = jax.tree.map(jnp.asarray, params)
         self._dtype = jax.tree.leaves(self._params)[0].dtype  # that of the weights is that of the computation and of the cache
-        before, after = tokenizer.speech_prompt(prompts.conversation(SPEECH, system, tuple(examples)))
-        self._after = np.array(after, np.int32)
+        before, after = prompts.around_question(tokenizer, prompt)
+        self.before, self._after = tuple(before), np.array(after, np.int32)
+        self._opened, self._closing = tokenizer.opens_thought(after), np.array(tokenizer.closing(after), np.int32)
+        self._thought_end = tokenizer.thought_end()
         self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
         self._advance = jax.jit(self._read_token, donate_argnames="state")
         self._best = jax.jit(lambda logits_BV: jnp.argmax(logits_BV, axis=-1).astype(jnp.int32))
@@ -79,11 +93,15 @@ class Mind:
     def _end(self) -> int:
         return end_of_turn(self.tokenizer)
 
-    def question(self, text: str | None = None, vectors: np.ndarray | None = None) -> np.ndarray:
-        """What stands between the fixed prefix and the answer: the question's vectors (of typed or heard text, or given) and the end of its turn."""
+    def question(self, text: str | None = None, vectors: np.ndarray | None = None, answered: bool = False) -> np.ndarray:
+        """What stands between the fixed prefix and the answer: the question's vectors (of typed or heard text, or given) and the end of its turn.
+
+        answered: the answer is given and follows at once, without a thought even if the chat template opens one.
+        """
         ids = np.zeros(0, np.int32) if text is None else np.array(self.tokenizer.encode(text), np.int32)
         parts = [] if vectors is None else [np.asarray(vectors, np.float32)]
-        embedded = self._embedded(np.concatenate([ids, self._after]))
+        after = np.concatenate([self._after, self._closing]) if answered else self._after
+        embedded = self._embedded(np.concatenate([ids, after]))
         whole = np.concatenate([*parts, embedded])
         if len(whole) > PROMPTS[-1]:
             raise UserError(f"the question has {len(whole)} tokens, the limit is {PROMPTS[-1]}; ask something shorter")
@@ -100,30 +118,43 @@ class Mind:
         return jax.block_until_ready(state)
 
     def answer(self, state: generation.ThinkerState, states: bool = False) -> Iterator[Piece]:
-        """The answer of a one-row state, greedily, token by token. The state is used up. states: with what fixed anchors read of each token."""
-        stream, written, rest = self.tokenizer.stream(), [], []
-        for count in range(1, self.max_new + 1):
-            token_B = self._best(state.logits_BV)
-            token_id = int(token_B[0])
-            if token_id in self.tokenizer.stop_ids:
-                last = Piece(stream.flush(), True, count - 1, last=True)
+        """The answer of a one-row state, greedily, token by token. The state is used up. states: with what fixed anchors read of each token.
+
+        A thought (`<think>` to `</think>`) comes as pieces without text and states and is no part of the answer's `max_new` tokens; after `max_thought` tokens
+        it is closed, and the answer follows.
+        """
+        stream, thoughts = self.tokenizer.stream(), ThoughtFilter(self._opened)
+        answer: list[int] = []  # indices of `ids` that are the answer's, the others are thoughts
+        ids: list[int] = []
+        reads: list[np.ndarray] = []
+        forced: list[int] = []
+        room, stopped, text = self.max_new, False, ""
+        new: list[int] = []
+        while len(answer) < self.max_new and len(ids) < room:
+            if thoughts.inside and room == self.max_new:
+                room += self.max_thought + len(self._thought_end)
+                state = self._fit(state, batch=1, cache_length=_whole(generation.columns(state) + room - self.max_new))
+            if thoughts.inside and not forced and len(ids) - len(answer) >= self.max_thought:
+                forced = list(self._thought_end)
+            token_B = np.array([forced.pop(0)], np.int32) if forced else self._best(state.logits_BV)
+            if stopped := int(token_B[0]) in self.tokenizer.stop_ids:
                 break
-            written.append(token_id)
-            if self._ended(written):
-                rest = [token_id]
-                last = Piece(stream.push(token_id) + stream.flush(), True, count, last=True)
-                break
+            ids.append(int(token_B[0]))
+            text, new = thoughts.push(self._said(stream, ids[-1]), len(ids) - 1)
+            answer += new
             read_BE, state = self._advance(params=self._params, state=state, token_B=token_B)  # runs on while the caller has the text
-            yield Piece(stream.push(token_id), False, count, np.asarray(read_BE) if states else None)
-        else:
-            last = Piece(stream.flush(), False, self.max_new, last=True)
+            if states:
+                reads.append(np.asarray(read_BE))
+            if stopped := bool(new) and self._ended([ids[i] for i in answer]):
+                break
+            yield Piece(text, False, len(answer), self._rows(reads, new), thought=len(ids) - len(answer))
+            text, new = "", []
+        tail, left = thoughts.finish(stream.flush())
         if states:
-            read = []
-            for token_id in (*rest, self._end):
-                read_BE, state = self._advance(params=self._params, state=state, token_B=np.array([token_id], np.int32))
-                read.append(np.asarray(read_BE))
-            last = dataclasses.replace(last, states=np.concatenate(read))
-        yield last
+            reads.append(np.asarray(self._advance(params=self._params, state=state, token_B=np.array([self._end], np.int32))[0]))
+        answer += left
+        read = self._rows(reads, [*new, *left, -1])
+        yield Piece(text + tail, stopped, len(answer), read, last=True, thought=len(ids) - len(answer))
 
     def states_of(self, texts: Sequence[str]) -> list[np.ndarray]:
         """[Emb(y); h] of the tokens of answers that are given, the end token included, float32 [N, 2D] each: as in training on texts that answer no question.
@@ -132,11 +163,12 @@ class Mind:
           UserError: a text that is too long to be read in one go.
         """
         ids = [np.array([*self.tokenizer.encode(text), self._end], np.int32) for text in texts]
-        longest, most = max(map(len, ids)), (PROMPTS[-1] - len(self._after)) // 2 - 16  # a text stands in the request and in the answer
+        fixed = len(self._after) + len(self._closing)
+        longest, most = max(map(len, ids)), (PROMPTS[-1] - fixed) // 2 - 16  # a text stands in the request and in the answer
         if longest > most:
             raise UserError(f"a text of {longest} tokens cannot be said in one go, {most} are the most; give it in parts")
         embedded = [self._embedded(row) for row in ids]
-        asked = [self.question(prompts.REPEAT.format(text)) for text in texts]
+        asked = [self.question(prompts.REPEAT.format(text), answered=True) for text in texts]
         wholes = [np.concatenate(pair) for pair in zip(asked, embedded, strict=True)]
         found: list[np.ndarray] = [np.zeros(0)] * len(texts)
         for rows, width, size in batches([len(whole) for whole in wholes], PROMPTS):
@@ -150,7 +182,7 @@ class Mind:
         return found
 
     def answer_many(self, questions: Sequence[np.ndarray]) -> list[str]:
-        """Whole greedy answers, in batches."""
+        """Whole greedy answers, in batches; those with thoughts one by one, as `answer` tells them apart."""
         answers = [""] * len(questions)
         for rows, _, _ in batches([len(q) for q in questions], PROMPTS):
             state = self.read([questions[i] for i in rows])
@@ -161,6 +193,9 @@ class Mind:
             tokens, lengths, stopped = (np.asarray(x) for x in (out.tokens_BN, out.lengths_B, out.stopped_B))
             for b, i in enumerate(rows):
                 ids = tokens[b, : lengths[b] - int(stopped[b])].tolist()
+                if self._opened or self._has_thought(ids):
+                    answers[i] = "".join(piece.text for piece in self.answer(self.read([questions[i]]))).strip()
+                    continue
                 end = next((n for n in range(1, len(ids) + 1) if self._ended(ids[:n])), len(ids))
                 answers[i] = self.tokenizer.decode(ids[:end]).strip()
         return answers
@@ -168,6 +203,19 @@ class Mind:
     def warm_up(self) -> None:
         """Compiles what a short question needs."""
         next(self.answer(self.read([self.question("What is it?")])))
+
+    def _said(self, stream: StreamDecoder, token_id: int) -> str:
+        """The text that a token completes; tags of thoughts also where they are special tokens, which are no text otherwise."""
+        text, tag = stream.push(token_id), self.tokenizer.thought_tags.get(token_id, "")
+        return text if tag in text else text + tag
+
+    def _has_thought(self, ids: Sequence[int]) -> bool:
+        text = self.tokenizer.decode(ids)
+        return any(tag in text for tag in (OPEN, CLOSE)) or any(i in self.tokenizer.thought_tags for i in ids)
+
+    def _rows(self, reads: Sequence[np.ndarray], indices: Sequence[int]) -> np.ndarray | None:
+        """What was read of some tokens, [n, 2D]; None if nothing is to be handed on."""
+        return np.concatenate([reads[i] for i in indices]) if reads and indices else None
 
     def _embedded(self, ids: np.ndarray) -> np.ndarray:
         """Input vectors of token ids, float32 [N, D]."""
@@ -188,8 +236,13 @@ class Mind:
         return jax.jit(read)(self._params, embedded)
 
     def _room(self, width: int) -> int:
-        """Cache columns for the prefix, a question and its answer, in whole 64s."""
-        return -(-(self._prefix_length + width + self.max_new) // 64) * 64
+        """Cache columns for the prefix, a question and its answer."""
+        return _whole(self._prefix_length + width + self.max_new)
+
+
+def _whole(columns: int) -> int:
+    """Cache columns in whole 64s, so that few sizes are compiled."""
+    return -(-columns // 64) * 64
 
 
 def goes_in_circles(ids: Sequence[int]) -> bool:

@@ -36,7 +36,7 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
     @cache
     def mind() -> Mind:
         thinker = load_thinker(release.thinker)
-        return Mind(thinker.config, thinker.params, thinker.tokenizer, release.system, release.examples)
+        return Mind(thinker.config, thinker.params, thinker.tokenizer, release.prompt)
 
     voices = {name: partial(_voice, release, part, codec, mind) for name, part in _TALKERS.items() if part in release.parts}
     return Assistant(release.name, voices, partial(_ear, release, load_encoder), mind)

@@ -76,8 +76,10 @@ def _read(data: memoryview) -> dict[str, np.ndarray]:
 def _weight(variables: dict[str, np.ndarray], name: str) -> np.ndarray:
     """A variable, dequantised to float32 if it has scales."""
     value, scale = variables[name], variables.get(name + _SCALE)
-    if scale is None or value.dtype not in (np.int8, np.int16):
+    if value.dtype not in (np.int8, np.int16):
         return value
+    if scale is None:
+        raise ValueError(f"{name} is stored in {8 * value.dtype.itemsize} bits without scales")
     return value.astype(np.float32) / scale.astype(np.float32).reshape(-1, *[1] * (value.ndim - 1))
 
 

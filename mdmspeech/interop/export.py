@@ -18,6 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 from mdmspeech.interop.huggingface import (
     LAYOUT,
     STAMP,
@@ -34,6 +35,7 @@ from mdmspeech.interop.sources import OpenedEncoder, OpenedThinker
 from mdmspeech.interop.tensors import INDEX, WHOLE, Stored, read_json, write_tensors
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.text.chat_template import OTHERS
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 SHARD_BYTES = 4 * 10**9
@@ -116,6 +118,7 @@ def refuse_existing(folder: str | os.PathLike, force: bool = False) -> Path:
         raise UserError(f"{folder} exists already: give another destination, remove it, or (convert) --force to replace it")
     if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is no model folder and is not replaced: give another destination")
+    check_writable(folder, "give another destination", folder=True)
     return folder
 
 
@@ -160,6 +163,8 @@ def _write(folder: str | os.PathLike, part: str, hf: dict[str, Any], opened: Ope
         for name in _COMPANIONS:
             if source is not None and (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
+        if source is not None and (source / OTHERS).is_dir():
+            shutil.copytree(source / OTHERS, folder / OTHERS, ignore=lambda _, names: [n for n in names if not n.endswith(".jinja")])
         if how.check is not None:
             how.check(folder)
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from mdmspeech.errors import UserError
 
+READ = "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S, Q3_K_M, Q2_K, Q5_0, Q4_0, IQ4_XS, ..."  # as the files' names say it
 _SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?"))) | {10: "<u8", 11: "<i8", 12: "<f8"}
 _STRING, _ARRAY = 8, 9
 _MOST_AXES = 8
@@ -164,5 +165,9 @@ def _quantisation(kind: int, name: str) -> tuple[int, int, Callable[[np.ndarray]
         per_block, block_bytes = gguf.GGML_QUANT_SIZES[known]
         gguf.quants.dequantize(np.zeros((1, block_bytes), np.uint8), known)
     except (ValueError, KeyError, NotImplementedError) as error:
-        raise UserError(f"{name} has quantisation {kind}, which is not known; use a GGUF of F16, BF16, Q8_0, Q6_K, Q5_K or Q4_K") from error
+        known_as = next((f" ({t.name})" for t in gguf.GGMLQuantizationType if t.value == kind), "")
+        raise UserError(
+            f"{name} has quantisation {kind}{known_as}, which is not read here; take another file of the same model ({READ}), the model's Hugging Face "
+            "folder, or make one with llama.cpp: llama-quantize --allow-requantize FILE.gguf NEW.gguf Q8_0"
+        ) from error
     return per_block, block_bytes, lambda blocks: gguf.quants.dequantize(blocks, known)

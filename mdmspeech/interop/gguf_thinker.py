@@ -63,7 +63,11 @@ def gguf_thinker_config(file: GGUF) -> ThinkerConfig:
         "rms_norm_eps": _short(eps),
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
-    scaling = {"rope_type": meta.get(f"{kind}.rope.scaling.type", "none"), "factor": meta.get(f"{kind}.rope.scaling.factor")}
+    scaling = {"rope_type": meta.get(f"{kind}.rope.scaling.type", "none")}
+    for name, theirs in (("factor", "factor"), ("original_max_position_embeddings", "original_context_length")):
+        scaling[name] = _short(meta.get(f"{kind}.rope.scaling.{theirs}"))
+    if scaling["rope_type"] == "yarn":
+        hf["max_position_embeddings"] = meta.get(f"{kind}.context_length")
     config = thinker_config({**hf, "rope_scaling": None if scaling["rope_type"] == "none" else scaling})
     if _DIVISORS in file.tensors:
         config = thinker_config({**hf, "rope_scaling": _llama3(file, config)})

@@ -6,7 +6,7 @@ modeling_qwen2, modeling_qwen3.
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.errors import UserError
+from mdmspeech.interop.quantised import plain_weights
 from mdmspeech.interop.rules import CONV1D, LINEAR, Rule, import_params
 from mdmspeech.interop.tensors import Stored, open_tensors, read_json
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
-from mdmspeech.nn.rope import rope_frequencies
+from mdmspeech.nn.rope import KINDS, rope_attention_factor, rope_frequencies
 
 STAMP, LAYOUT = "mdmspeech", 1  # what `interop.export` adds to config.json: the key, and the version of the layout of what it writes
 _ENCODER_PREFIX = "model.encoder."  # of a published checkpoint; an encoder saved alone has none
+_EMBEDDING, _OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
 _THINKER_TYPES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
 # Sizes that are believed, several times those of the largest published models; larger ones would only fill the memory.
 _LARGEST = {
@@ -43,16 +45,12 @@ def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
     kind = hf.get("model_type")
     if not isinstance(kind, str) or kind not in _THINKER_TYPES:
         raise UserError(f"model_type {kind!r} cannot be a Thinker; use one of: {', '.join(_THINKER_TYPES)}")
-    unsupported = [name for name in ("use_sliding_window", "mlp_bias") if hf.get(name)]
-    if hf.get("attention_bias"):
-        unsupported.append("attention_bias")
-    if unsupported or hf.get("hidden_act", "silu") != "silu":
-        raise UserError(f"this {kind} model uses {', '.join(unsupported) or hf['hidden_act']}, which the Thinker does not have")
+    _check_switches(hf, kind)
     rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}  # the former since transformers 5, with theta inside
     if not isinstance(rope, Mapping):
         raise UserError(f"the rope scaling of this {kind} model is no JSON object; take the model's own config.json")
-    theta = hf["rope_theta"] if hf.get("rope_theta") else rope.get("rope_theta", 10_000.0)
-    scaling = _rope_scaling(rope)
+    theta = next((value for value in (hf.get("rope_theta"), rope.get("rope_theta")) if value is not None), 10_000.0)
+    scaling = _rope_scaling(rope, hf)
     dim, heads = whole_number(hf, "hidden_size"), whole_number(hf, "num_attention_heads")
     config = ThinkerConfig(
         vocab_size=whole_number(hf, "vocab_size"),
@@ -62,17 +60,21 @@ def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
         num_kv_heads=heads if hf.get("num_key_value_heads") is None else whole_number(hf, "num_key_value_heads"),
         head_dim=max(dim // heads, 1) if hf.get("head_dim") is None else whole_number(hf, "head_dim"),
         ffn_dim=whole_number(hf, "intermediate_size"),
-        rope_theta=_number(theta, "rope_theta"),
+        rope_theta=_number(theta, "rope_theta", least=1.0),
         rope_scaling=scaling,
-        norm_eps=_number(hf.get("rms_norm_eps", 1e-6), "rms_norm_eps"),
+        norm_eps=_number(hf.get("rms_norm_eps", 1e-6), "rms_norm_eps", most=1.0),
         qkv_bias=kind == "qwen2",
         qk_norm=kind == "qwen3",
-        tie_embeddings=bool(hf.get("tie_word_embeddings", False)),
+        tie_embeddings=_flag(hf, "tie_word_embeddings"),
     )
     if config.num_heads % config.num_kv_heads:
         raise UserError(f"{heads} attention heads cannot share {config.num_kv_heads} key/value heads; take the model's own config.json")
     try:
-        rope_frequencies(config.head_dim, config.rope_theta, dict(scaling or ()))
+        frequencies = rope_frequencies(config.head_dim, config.rope_theta, dict(scaling or ()))
+        if not np.isfinite([*frequencies, rope_attention_factor(dict(scaling or ()))]).all():
+            raise ArithmeticError("its frequencies are no numbers")
+    except UserError:
+        raise
     except (KeyError, TypeError, ValueError, ArithmeticError) as error:
         raise UserError(f"the rope scaling of this {kind} model is incomplete ({error}); take the model's own config.json") from error
     return dataclasses.replace(config, **overrides)
@@ -82,7 +84,7 @@ def encoder_config(hf: Mapping[str, Any], **overrides: Any) -> SpeechEncoderConf
     """`config.json` of a Whisper model -> ours. Raises UserError for another architecture, or sizes that no model has."""
     if hf.get("model_type", "whisper") != "whisper" or "encoder_layers" not in hf:
         raise UserError(f"model_type {hf.get('model_type')!r} cannot be the speech encoder; use a Whisper model")
-    if hf.get("activation_function", "gelu") != "gelu" or hf.get("scale_embedding"):
+    if hf.get("activation_function", "gelu") != "gelu" or _flag(hf, "scale_embedding"):
         raise UserError("this Whisper model has another activation or scaled embeddings; use an official one")
     config = SpeechEncoderConfig(
         num_mels=whole_number(hf, "num_mel_bins"),
@@ -131,15 +133,64 @@ def frontend_json(config: SpeechEncoderConfig) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _rope_scaling(rope: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
+def _check_switches(hf: Mapping[str, Any], kind: str) -> None:
+    """UserError for a switch that changes what the model computes and that this Thinker does not have."""
+    if _flag(hf, "use_sliding_window"):
+        window = hf.get("sliding_window")
+        same = (
+            f" (the same model up to {window} tokens, more than any conversation here has)"
+            if type(window) is int and window >= 4096
+            else ""
+        )
+        cure = f"set it to false in config.json{same}" if same else "take a model without it"
+        raise UserError(f"this {kind} model uses use_sliding_window, which the Thinker does not have; {cure}")
+    used = [name for name in ("mlp_bias", "attention_bias") if _flag(hf, name)]
+    used += [f"hidden_act {hf['hidden_act']!r:.40}"] if hf.get("hidden_act", "silu") != "silu" else []
+    layers = hf.get("layer_types")
+    if layers is not None and (not isinstance(layers, list) or any(one != "full_attention" for one in layers)):
+        used.append(f"layer_types {layers!r:.60}")
+    rope = hf.get("rope_parameters")
+    for partial in (hf.get("partial_rotary_factor"), rope.get("partial_rotary_factor") if isinstance(rope, Mapping) else None):
+        used += [] if partial in (None, 1, 1.0) else [f"partial_rotary_factor {partial!r:.40}"]
+    if used:
+        raise UserError(
+            f"this {kind} model uses {', '.join(used)}, which the Thinker does not have; take a Llama, Qwen2 or Qwen3 model without it"
+        )
+
+
+def _rope_scaling(rope: Mapping[str, Any], hf: Mapping[str, Any]) -> tuple[tuple[str, Any], ...] | None:
     """The entries that `nn.rope` reads, as a config holds them; None for no scaling."""
-    kind = str(rope.get("rope_type", rope.get("type", "default")))
-    if kind == "default":
+    kind = rope.get("rope_type", rope.get("type"))
+    if kind is None and rope.get("factor") is not None:
+        raise UserError("the rope scaling has a factor but names no type (rope_type); take the model's own config.json")
+    if kind is None or kind == "default":
         return None
-    numbers = sorted((key, value) for key, value in rope.items() if key != "rope_theta" and type(value) in (int, float))
-    for key, value in numbers:
+    longest = hf.get("max_position_embeddings")
+    if kind == "dynamic" and type(longest) is int and longest >= 2048:
+        raise UserError(
+            f"rope scaling type 'dynamic' changes nothing up to max_position_embeddings ({longest}) tokens and is not computed here; no conversation is "
+            "that long: set rope_scaling to null in config.json, the model stays the same"
+        )
+    if not isinstance(kind, str) or kind not in KINDS:
+        raise UserError(f"rope scaling type {kind!r:.40} is not known; take a model with one of: {', '.join(KINDS)}")
+    entries = {key: value for key, value in rope.items() if key != "rope_theta" and type(value) in (int, float)}
+    for key, value in entries.items():
         _number(value, key)
-    return (("rope_type", kind), *numbers)
+    if kind == "yarn":
+        if rope.get("truncate") is not None:
+            entries["truncate"] = _flag(rope, "truncate")
+        if longest is not None:
+            entries.setdefault("original_max_position_embeddings", whole_number(hf, "max_position_embeddings", 2**40))
+            entries.setdefault("factor", longest / entries["original_max_position_embeddings"])
+    return (("rope_type", kind), *sorted(entries.items()))
+
+
+def _flag(hf: Mapping[str, Any], name: str) -> bool:
+    """A switch of a config; what is missing or null is off. UserError: neither true nor false."""
+    value = hf.get(name)
+    if value is not None and type(value) is not bool:
+        raise UserError(f"the config says {value!r:.40} for {name}; true or false is needed: take the model's own files")
+    return bool(value)
 
 
 def whole_number(hf: Mapping[str, Any], name: str, most: int | None = None) -> int:
@@ -151,17 +202,19 @@ def whole_number(hf: Mapping[str, Any], name: str, most: int | None = None) -> i
     return value
 
 
-def _number(value: Any, name: str) -> float:
-    if type(value) not in (int, float) or not 0 < value < 1e30:
-        raise UserError(f"the config says {value!r:.40} for {name}; a positive number is needed: take the model's own files")
+def _number(value: Any, name: str, least: float = 0.0, most: float = 1e30) -> float:
+    if type(value) not in (int, float) or not least < value < most:
+        raise UserError(
+            f"the config says {value!r:.40} for {name}; a number between {least:g} and {most:g} is needed: take the model's own files"
+        )
     return float(value)
 
 
 def thinker_rules(config: ThinkerConfig) -> list[Rule]:
     """Where each Thinker parameter comes from, in the layout of `config.scan_layers`."""
-    rules = [Rule("embedding/embedding", "model.embed_tokens.weight"), Rule("norm/scale", "model.norm.weight")]
+    rules = [Rule("embedding/embedding", _EMBEDDING), Rule("norm/scale", "model.norm.weight")]
     if not config.tie_embeddings:
-        rules.append(Rule("output/kernel", "lm_head.weight", LINEAR))
+        rules.append(Rule("output/kernel", _OUTPUT, LINEAR))
     return rules + _of_layers(llama_layer("", "", config.qkv_bias, config.qk_norm), "model.layers.", config)
 
 
@@ -223,7 +276,7 @@ def _norm(ours: str, theirs: str) -> list[Rule]:
 
 def thinker_params(config: ThinkerConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
     """Tensors under their Hugging Face names -> Thinker parameters in the layout of `config.scan_layers`. `how`: see `rules.import_params`."""
-    return import_params(thinker_tensors(config, tensors), thinker_rules(config), thinker_shapes(config), source, **how)
+    return import_params(thinker_tensors(config, tensors, source), thinker_rules(config), thinker_shapes(config), source, **how)
 
 
 def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
@@ -231,13 +284,36 @@ def encoder_params(config: SpeechEncoderConfig, tensors: Mapping[str, Stored], s
     return import_params(whisper_encoder_tensors(tensors), encoder_rules(config), encoder_shapes(config), source, **how)
 
 
-def thinker_tensors(config: ThinkerConfig, tensors: Mapping[str, Stored]) -> dict[str, Stored]:
-    """Those of a checkpoint's tensors that are weights: some files repeat a tied embedding, or hold tables that follow from the config."""
+def thinker_tensors(config: ThinkerConfig, tensors: Mapping[str, Stored], source: str) -> dict[str, Stored]:
+    """Those of a checkpoint's tensors that are weights: some files repeat a tied embedding, or hold tables that follow from the config.
+
+    Raises:
+      UserError: an output layer that the config calls tied and that is another one, or that is missing without being tied.
+    """
+    embedding, output = tensors.get(_EMBEDDING), tensors.get(_OUTPUT)
+    if config.tie_embeddings and output is not None and embedding is not None and not _alike(embedding, output):
+        raise UserError(
+            f"{source}: config.json ties the output layer to the embedding, but {_OUTPUT} is another matrix than {_EMBEDDING}: set tie_word_embeddings to false in "
+            "config.json if the weights are right, or remove the tensor"
+        )
+    if not config.tie_embeddings and output is None and embedding is not None:
+        raise UserError(
+            f"{source}: {_OUTPUT} is missing, and config.json does not tie the output layer to the embedding: set tie_word_embeddings to true in config.json if the "
+            "model is such a one (those of less than 4 B parameters mostly are), or fetch the weights again"
+        )
     return {
         name: tensor
         for name, tensor in tensors.items()
-        if not name.endswith("rotary_emb.inv_freq") and not (config.tie_embeddings and name == "lm_head.weight")
+        if not name.endswith("rotary_emb.inv_freq") and not (config.tie_embeddings and name == _OUTPUT)
     }
+
+
+def _alike(one: Stored, other: Stored) -> bool:
+    """Whether two tensors are the same, by their shapes and a few rows."""
+    if tuple(one.shape) != tuple(other.shape):
+        return False
+    rows = [slice(at, at + 4) for at in sorted({0, one.shape[0] // 2, max(one.shape[0] - 4, 0)})]
+    return all(np.array_equal(np.asarray(one[some], np.float32), np.asarray(other[some], np.float32)) for some in rows)
 
 
 def whisper_encoder_tensors(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
@@ -280,18 +356,32 @@ def read_thinker_folder(
       dtype, shardings, progress: of the parameters, see `rules.import_params`; `shardings` belong to the layout of `overrides`.
       overrides: into the config (scan_layers=True, ...).
     """
-    config = thinker_config(read_config(folder), **overrides)
+    hf, config = config_of(folder, thinker_config, **overrides)
     how = dict(dtype=dtype, shardings=shardings, progress=progress)
-    return config, thinker_params(config, open_tensors(folder), str(folder), **how)
+    return config, thinker_params(config, open_weights(folder, hf), str(folder), **how)
 
 
 def read_encoder_folder(
     folder: str | os.PathLike, *, dtype: Any = np.float32, shardings: Any = None, progress: Any = None, **overrides: Any
 ) -> tuple[SpeechEncoderConfig, dict[str, Any]]:
     """A downloaded (or exported) Whisper folder -> (config, parameters of its encoder). Arguments as `read_thinker_folder`."""
-    config = encoder_config(read_config(folder), **overrides)
+    hf, config = config_of(folder, encoder_config, **overrides)
     how = dict(dtype=dtype, shardings=shardings, progress=progress)
-    return config, encoder_params(config, open_tensors(folder), str(folder), **how)
+    return config, encoder_params(config, open_weights(folder, hf), str(folder), **how)
+
+
+def config_of(folder: str | os.PathLike, make: Callable[..., Any], upgrade: bool = False, **overrides: Any) -> tuple[dict[str, Any], Any]:
+    """(config.json of a model folder, what `make` makes of it). `upgrade`: see `read_config`. Raises UserError as these, naming the file."""
+    hf = read_config(folder, upgrade)
+    try:
+        return hf, make(hf, **overrides)
+    except UserError as error:
+        raise UserError(f"{Path(folder) / 'config.json'}: {error}") from error
+
+
+def open_weights(folder: str | os.PathLike, hf: Mapping[str, Any]) -> dict[str, Stored]:
+    """The tensors of a model folder with this config.json, not read yet; see `quantised.plain_weights`."""
+    return plain_weights(open_tensors(folder), hf, str(folder))
 
 
 def read_config(folder: str | os.PathLike, upgrade: bool = False) -> dict[str, Any]:

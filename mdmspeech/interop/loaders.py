@@ -53,6 +53,14 @@ def load_part(release: str, part: str) -> dict[str, Any]:
     return releases.load_part(release, part).params
 
 
+def describe_part(release: str, part: str) -> tuple[str, bool, Any]:
+    """(its kind, whether it is trained, the prompt it was trained after or None), without reading weights. UserError: no such release, or no such part."""
+    about = releases.read_about(release)
+    if part not in about.parts:
+        raise UserError(f"release {release!r} has no {part}; it has {', '.join(about.parts) or 'nothing'}")
+    return about.parts[part][0], part not in about.untrained, about.trained_after.get(part)
+
+
 def _places(like: Any) -> dict[str, Any]:
     leaves = jax.tree.leaves(like)
     if not leaves:

@@ -73,11 +73,15 @@ Config = (
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One trained part: what it is (a key of `KINDS`), its sizes, its parameters (nested dicts of float32 arrays)."""
+    """One trained part: what it is (a key of `KINDS`), its sizes, its parameters (nested dicts of float32 arrays).
+
+    prompt: after which it was trained, if it `reads_prompt`; None: random, or it is of no matter.
+    """
 
     kind: str
     config: Config
     params: dict[str, Any]
+    prompt: prompts.Prompt | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,7 +90,8 @@ class Release:
 
     Attributes:
       thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for: a name, or the path of a folder.
-      system, examples: the system message and the example turns (user, assistant) that begin every conversation, see `text.prompts`.
+      system, examples: the system message and the example turns (user, assistant) that begin every conversation, see `text.prompts`: those after which
+        the parts that read the Thinker's states were trained.
       silence: codes that sound like silence (for the stop rules of Talkers that do not know their length).
       untrained: parts with random weights, as `assemble` puts them where training is still to come.
     """
@@ -96,9 +101,14 @@ class Release:
     thinker: str = SMOLLM2
     encoder: str = WHISPER_BASE
     system: str = prompts.SYSTEM
-    examples: tuple[tuple[str, str], ...] = prompts.EXAMPLES
+    examples: tuple[tuple[str, str], ...] = ()
     silence: tuple[int, ...] = ()
     untrained: tuple[str, ...] = ()
+
+    @property
+    def prompt(self) -> prompts.Prompt:
+        """`system` and `examples`."""
+        return prompts.Prompt(self.system, self.examples)
 
     def part(self, name: str) -> Part:
         """A part by name, or a UserError that says which there are."""
@@ -111,7 +121,8 @@ class About:
     """What config.json says, without the weights.
 
     Attributes:
-      folder: of the release. raw: the whole object. parts: name -> (kind, sizes). thinker, encoder, untrained: as in `Release`.
+      folder: of the release. raw: the whole object. parts: name -> (kind, sizes). thinker, encoder, untrained: as in `Release`. prompt: of its conversations.
+      trained_after: name -> the prompt of each trained part that reads one.
     """
 
     folder: Path
@@ -120,6 +131,14 @@ class About:
     thinker: str
     encoder: str
     untrained: tuple[str, ...]
+    prompt: prompts.Prompt
+    trained_after: dict[str, prompts.Prompt]
+
+
+def reads_prompt(kind: str, sizes: Any) -> bool:
+    """Whether a part of that kind and these sizes works with a Thinker's states, which are what they are after one prompt: the adaptor of stage 1, a Talker
+    with fixed anchors. (One that writes down what it hears, or reads symbols, does not.)"""
+    return kind == "stack_adaptor" or (kind.startswith("talker_") and sizes.anchors == "fixed")
 
 
 def _require(name: str, parts: Collection[str], release: str) -> None:
@@ -204,6 +223,8 @@ def save_release(
             "kind": part.kind, "file": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest(),
             "dtype": INT8 if name in int8 else EXACT if name in exact else dtype, "config": dataclasses.asdict(part.config),
         }  # fmt: skip
+        if part.prompt is not None:
+            about["parts"][name]["prompt"] = dataclasses.asdict(part.prompt)
     (folder / CARD).write_text(card, encoding="utf-8")
     (folder / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
@@ -222,10 +243,11 @@ def load_release(name_or_path: str | os.PathLike, only: Collection[str] = ()) ->
     raw = about.raw
     with _complete(about.folder):
         wanted = [name for name in about.parts if not only or name in only]
-        parts = {name: _read_part(about.folder, raw["parts"][name], *about.parts[name]) for name in wanted}
-        examples = tuple((str(asked), str(answered)) for asked, answered in raw["examples"])
+        parts = {name: _read_part(about, name) for name in wanted}
         silence = tuple(int(i) for i in raw["silence"])
-        return Release(str(raw["name"]), parts, about.thinker, about.encoder, str(raw["system"]), examples, silence, about.untrained)
+        return Release(
+            str(raw["name"]), parts, about.thinker, about.encoder, about.prompt.system, about.prompt.examples, silence, about.untrained
+        )
 
 
 def load_part(name_or_path: str | os.PathLike, name: str) -> Part:
@@ -233,7 +255,7 @@ def load_part(name_or_path: str | os.PathLike, name: str) -> Part:
     about = read_about(name_or_path)
     _require(name, about.parts, str(about.raw.get("name")))
     with _complete(about.folder):
-        return _read_part(about.folder, about.raw["parts"][name], *about.parts[name])
+        return _read_part(about, name)
 
 
 def read_about(name_or_path: str | os.PathLike) -> About:
@@ -254,7 +276,36 @@ def read_about(name_or_path: str | os.PathLike) -> About:
             name: (entry["kind"], config_from(entry["kind"], entry["config"], f"{folder}: {name}")) for name, entry in raw["parts"].items()
         }
         thinker, encoder = (_inside(folder, str(raw[key])) for key in ("thinker", "encoder"))
-        return About(folder, raw, parts, thinker, encoder, tuple(str(name) for name in raw.get("untrained", ())))
+        untrained = tuple(str(name) for name in raw.get("untrained", ()))
+        prompt = prompts.Prompt.of({"system": raw["system"], "examples": raw["examples"]}, str(folder / CONFIG))
+        # Releases of before this was stored say of no part what it was trained after: it is taken for what they speak after.
+        stored = {name: entry.get("prompt", dataclasses.asdict(prompt)) for name, entry in raw["parts"].items()}
+        reading = [name for name, part in parts.items() if reads_prompt(*part) and name not in untrained]
+        trained_after = {name: prompts.Prompt.of(stored[name], f"{folder / CONFIG}: {name}") for name in reading}
+        cure = f"write that of the {next(iter(trained_after), 'part')} back into {CONFIG}, or train again on a system with the other"
+        agreed_prompt({f"the {name} of {folder}": found for name, found in trained_after.items()}, prompt, str(folder / CONFIG), cure)
+        return About(folder, raw, parts, thinker, encoder, untrained, prompt, trained_after)
+
+
+def agreed_prompt(
+    trained_after: Mapping[str, prompts.Prompt], wanted: prompts.Prompt | None = None, where: str = "", cure: str = ""
+) -> prompts.Prompt | None:
+    """The one prompt of parts (named for people) that were trained after one, and of a system that is to begin its conversations with `wanted`, if it is to.
+
+    Raises:
+      UserError: names two that differ, and what to do: `cure` where a part differs from `wanted`, which `where` says.
+    """
+    agreed, told = wanted, f"{where} has"
+    for name, prompt in trained_after.items():
+        if agreed is not None and prompt != agreed:
+            raise UserError(
+                f"{name} was trained after the prompt {prompt}; {told} {agreed} ({prompt.unlike(agreed)}). A part works after its own prompt only: {cure}"
+            )
+        agreed, told = prompt, f"{name} after"
+        cure = (
+            "train one of them again on a system that has the other's (mdmspeech assemble --system TEXT, then mdmspeech train --system DIR)"
+        )
+    return agreed
 
 
 def _inside(folder: Path, name: str) -> str:
@@ -306,13 +357,14 @@ def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
     return cls(**values | {key: _sizes(kind, values[key], f"{where}: {key}") for key, kind in parts.items()})
 
 
-def _read_part(folder: Path, entry: Mapping[str, Any], kind: str, config: Config) -> Part:
+def _read_part(about: About, name: str) -> Part:
+    folder, entry, (kind, config) = about.folder, about.raw["parts"][name], about.parts[name]
     path = folder / str(entry["file"])
     if path.parent != folder or not path.is_file():
         raise UserError(f"{path} is missing; fetch the release again")
     check_sha256(memoryview(path.read_bytes()), entry["sha256"], str(path))
     tensors = {path: np.asarray(value, np.float32) for path, value in from_int8(read_tensors(path), str(path)).items()}
-    return Part(kind, config, _fit(tensors, kind, config, str(path)))
+    return Part(kind, config, _fit(tensors, kind, config, str(path)), about.trained_after.get(name))
 
 
 def _fit(tensors: Mapping[str, np.ndarray], kind: str, config: Config, source: str) -> dict[str, Any]:

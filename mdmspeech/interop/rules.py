@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
@@ -63,7 +64,7 @@ def import_params(
       progress: told of every number of bytes read.
 
     Raises:
-      UserError: missing, unknown and misshapen tensors, all of them counted and the first few named, in one line.
+      UserError: missing, unknown and misshapen tensors, and those that are no floats, all of them counted and the first few named, in one line.
     """
     wanted = {path: tuple(leaf.shape) for path, leaf in flatten_dict(shapes, sep="/").items()}
     check_tensors(tensors, rules, wanted, source)
@@ -80,12 +81,15 @@ def check_tensors(tensors: Mapping[str, Stored], rules: Sequence[Rule], wanted: 
     assert {rule.path for rule in rules} == wanted.keys(), "every parameter needs a rule"
     missing = [rule.name for rule in rules if rule.name not in tensors]
     unknown = sorted(set(tensors) - {rule.name for rule in rules})
-    misshapen = []
+    misshapen, unscaled = [], []
     for rule in rules:
         expected = rule.theirs(wanted[rule.path])
         if rule.name in tensors and tuple(tensors[rule.name].shape) != expected:
             misshapen.append(f"{rule.name} {list(tensors[rule.name].shape)} instead of {list(expected)}")
+        if rule.name in tensors and not _is_weight(tensors[rule.name].dtype):
+            unscaled.append(f"{rule.name}: {np.dtype(tensors[rule.name].dtype).name}")
     problems = [_listed("missing", missing), _listed("unknown", unknown), _listed("misshapen", misshapen)]
+    problems.append(_listed("no floating-point weights", unscaled))
     if any(problems):
         raise UserError(
             f"{source} does not fit its config: {'; '.join(filter(None, problems))}. Give the weights that belong to the config"
@@ -181,6 +185,11 @@ def _copy(target: np.ndarray, source: np.ndarray) -> None:
     for i in range(0, target.shape[0], _TILE):
         for j in range(0, target.shape[1], _TILE):
             target[i : i + _TILE, j : j + _TILE] = source[i : i + _TILE, j : j + _TILE]
+
+
+def _is_weight(dtype: Any) -> bool:
+    """Floats of 16 bits or more: smaller ones and whole numbers mean nothing without scales."""
+    return bool(jnp.issubdtype(np.dtype(dtype), jnp.floating)) and np.dtype(dtype).itemsize > 1
 
 
 def _listed(kind: str, names: Sequence[str]) -> str:

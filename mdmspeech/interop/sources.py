@@ -19,10 +19,12 @@ from mdmspeech.interop import ctranslate2
 from mdmspeech.interop.gguf import GGUF
 from mdmspeech.interop.gguf_thinker import gguf_thinker_config, gguf_thinker_tensors, tokenizer_files
 from mdmspeech.interop.huggingface import (
+    config_of,
     encoder_config,
     encoder_json,
     encoder_params,
     encoder_rules,
+    open_weights,
     read_config,
     thinker_config,
     thinker_params,
@@ -145,9 +147,10 @@ def open_thinker(
         return _thinker_in_gguf(path, scan_layers)
     if not path.is_dir():
         raise UserError(f"no Thinker at {source}: {_what_is(path)}give a model folder, a .gguf file or the name {SMOLLM2!r}")
-    config = thinker_config(read_config(path, upgrade), scan_layers=scan_layers)
-    tensors = thinker_tensors(config, open_tensors(path))
-    return OpenedThinker(config, tensors, partial(ChatTokenizer.from_folder, path), f"folder {path.name}", path)
+    hf, config = config_of(path, thinker_config, upgrade, scan_layers=scan_layers)
+    tensors = thinker_tensors(config, open_weights(path, hf), str(path))
+    tokenizer = lambda: _fitting(ChatTokenizer.from_folder(path), config, path)
+    return OpenedThinker(config, tensors, tokenizer, f"folder {path.name}", path)
 
 
 def open_speech_encoder(
@@ -180,8 +183,8 @@ def open_speech_encoder(
         return OpenedEncoder(config, whisper_encoder_tensors(tensors), f"CTranslate2 model {model.parent.name}", model.parent)
     if not path.is_dir():
         raise UserError(f"no speech encoder at {source}: {_what_is(path)}give a Whisper folder or the name {WHISPER_BASE!r}")
-    config = encoder_config(read_config(path, upgrade), scan_layers=scan_layers)
-    return OpenedEncoder(config, whisper_encoder_tensors(open_tensors(path)), f"folder {path.name}", path)
+    hf, config = config_of(path, encoder_config, upgrade, scan_layers=scan_layers)
+    return OpenedEncoder(config, whisper_encoder_tensors(open_weights(path, hf)), f"folder {path.name}", path)
 
 
 def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThinker | OpenedEncoder:
@@ -244,8 +247,22 @@ def _thinker_in_gguf(path: Path, scan_layers: bool, sha256: str | None = None) -
     config = dataclasses.replace(gguf_thinker_config(file), scan_layers=scan_layers)
     tensors = gguf_thinker_tensors(file, config)
     return OpenedThinker(
-        config, tensors, lambda: ChatTokenizer.from_gguf(file.metadata), f"file {path.name}", None, partial(tokenizer_files, file)
+        config,
+        tensors,
+        lambda: _fitting(ChatTokenizer.from_gguf(file.metadata), config, path),
+        f"file {path.name}",
+        None,
+        partial(tokenizer_files, file),
     )
+
+
+def _fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> ChatTokenizer:
+    """The same tokenizer; a UserError if it has ids that the model has no embedding for."""
+    if tokenizer.vocab_size > config.vocab_size:
+        raise UserError(
+            f"{path}: its tokenizer has {tokenizer.vocab_size} ids, its model {config.vocab_size}; take the tokenizer files that belong to the weights"
+        )
+    return tokenizer
 
 
 def _what_is(path: Path) -> str:

@@ -17,6 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import written_whole
 from mdmspeech.interop.pytorch import read_pytorch
 
 INDEX = "model.safetensors.index.json"
@@ -62,6 +63,26 @@ class OnDisk:
         with _opened(self.file) as handle:
             value = handle.get_tensor(self.name)
         return value if dtype is None else value.astype(dtype, copy=False)
+
+
+class _Fp8OnDisk(OnDisk):
+    """A tensor of 8-bit floats, which the safetensors library checks like any other but does not hand to numpy. start: of its bytes in the file."""
+
+    def __init__(self, file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, start: int) -> None:
+        super().__init__(file, name, shape, dtype)
+        self._start = start
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        first, last, _ = rows.indices(self.shape[0])
+        row = math.prod(self.shape[1:])
+        return self._read(first * row, max(last - first, 0) * row).reshape(-1, *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        value = self._read(0, math.prod(self.shape)).reshape(self.shape)
+        return value if dtype is None else value.astype(dtype, copy=False)
+
+    def _read(self, first: int, count: int) -> np.ndarray:
+        return np.fromfile(self.file, np.uint8, count, offset=self._start + first).view(self.dtype)
 
 
 def pieces(tensor: Stored, start: int = 0, stop: int | None = None, size: int = _PIECE) -> Iterator[tuple[int, np.ndarray]]:
@@ -131,8 +152,7 @@ def write_tensors(
         at += size
     text = json.dumps({**({"__metadata__": dict(metadata)} if metadata else {}), **head}).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(path.name + ".part")
-    with open(part, "wb") as file:
+    with written_whole(path) as part, open(part, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, tensor in tensors.items():
             blocks = pieces(tensor) if tensor.shape else [(0, np.asarray(tensor))]
@@ -141,7 +161,6 @@ def write_tensors(
                 file.write(block.reshape(-1).view(np.uint8).data)
                 if progress:
                     progress(block.nbytes)
-    os.replace(part, path)
 
 
 def _narrowed(block: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
@@ -188,7 +207,20 @@ def _headers(file: Path) -> dict[str, OnDisk]:
         kinds = {name: part.get_dtype() for name, part in slices.items()}
         if unknown := sorted(set(kinds.values()) - _DTYPES.keys()):
             raise UserError(f"{file} has tensors of type {', '.join(unknown)}, which is not known here; give it in float32 or bfloat16")
-        return {name: OnDisk(file, name, tuple(part.get_shape()), np.dtype(_DTYPES[kinds[name]])) for name, part in slices.items()}
+        shapes = {name: (tuple(part.get_shape()), np.dtype(_DTYPES[kinds[name]])) for name, part in slices.items()}
+    starts = _starts(file) if any(kind.startswith("F8") for kind in kinds.values()) else {}
+    return {
+        name: _Fp8OnDisk(file, name, *shapes[name], starts[name]) if kinds[name].startswith("F8") else OnDisk(file, name, *shapes[name])
+        for name in kinds
+    }
+
+
+def _starts(file: Path) -> dict[str, int]:
+    """Where the bytes of each tensor begin, in a file whose header has been checked."""
+    with open(file, "rb") as opened:
+        length = int.from_bytes(opened.read(8), "little")
+        head = json.loads(opened.read(length))
+    return {name: 8 + length + about["data_offsets"][0] for name, about in head.items() if name != "__metadata__"}
 
 
 def _file_of(tensor: Stored) -> str:

@@ -9,6 +9,7 @@ embedding is also the output layer. B batch, T states (50 a second), N pieces, V
 """
 
 import dataclasses
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
@@ -115,8 +116,15 @@ class AttentionAdaptor(nn.Module):
         return self.norm(x_BND) @ self.embedding.T
 
 
-def write(config: AttentionConfig, params, states_BTD: jax.Array, valid_BT: jax.Array) -> jax.Array:
-    """Greedy decoding: ids int32 [B, N], `config.end` from where a text ends. Each row as if it were alone.
+class Written(NamedTuple):
+    """ids_BN: int32 [B, N], `config.end` from where a text ends. first_BV: float32 [B, end + 1], log-probabilities of the first id."""
+
+    ids_BN: jax.Array
+    first_BV: jax.Array
+
+
+def write(config: AttentionConfig, params, states_BTD: jax.Array, valid_BT: jax.Array) -> Written:
+    """Greedy decoding, each row as if it were alone.
 
     At most 6 pieces a second of speech (+ 12) are written, so that nothing, be it noise or music, is written about for ever.
     """
@@ -148,4 +156,5 @@ def write(config: AttentionConfig, params, states_BTD: jax.Array, valid_BT: jax.
     none_B = jnp.zeros(batch, bool)
     logits_BV, caches = step(jnp.broadcast_to(jnp.array(config.prompt), (batch, PROMPT)), 0, caches)
     start = (0, choose(logits_BV, none_B), jnp.full((batch, most), config.end, jnp.int32), none_B, caches)
-    return jax.lax.while_loop(go_on, body, start)[2]
+    ids_BN = jax.lax.while_loop(go_on, body, start)[2]
+    return Written(ids_BN, jax.nn.log_softmax(logits_BV[:, : config.end + 1].astype(jnp.float32)))

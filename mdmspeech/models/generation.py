@@ -50,14 +50,14 @@ def fit_state(thinker: Thinker, state: ThinkerState, batch: int, cache_length: i
     Raises:
       UserError: the state has more rows than one, or the new room is smaller.
     """
-    rows, columns = state.lengths_B.shape[0], _room(state)
-    if rows != 1 or cache_length < columns:
-        raise UserError(f"cannot fit a state of {rows} rows and {columns} positions to {batch} rows and {cache_length} positions")
+    rows, have = state.lengths_B.shape[0], columns(state)
+    if rows != 1 or cache_length < have:
+        raise UserError(f"cannot fit a state of {rows} rows and {have} positions to {batch} rows and {cache_length} positions")
     axis = 1 if thinker.config.scan_layers else 0  # the batch axis of a cache leaf; its columns follow
 
     def fit(leaf: jax.Array) -> jax.Array:
         widths = [(0, 0)] * leaf.ndim
-        widths[axis + 1] = (0, cache_length - columns)
+        widths[axis + 1] = (0, cache_length - have)
         return jnp.repeat(jnp.pad(leaf, widths), batch, axis=axis)
 
     repeat = partial(jnp.repeat, repeats=batch, axis=0)
@@ -73,7 +73,7 @@ def extend(thinker: Thinker, params: Any, state: ThinkerState, x_BTD: jax.Array,
     Returns:
       (post-norm hidden states [B, T, D], meaningless at padded positions; the new state).
     """
-    length, room = x_BTD.shape[1], _room(state)
+    length, room = x_BTD.shape[1], columns(state)
     start_B = state.lengths_B
     positions_BT = start_B[:, None] + jnp.arange(length)[None, :]
     columns_S = jnp.arange(room)
@@ -104,7 +104,7 @@ def generate(
     sampling: Sampling = GREEDY,
 ) -> Generation:
     """Decodes until every row has drawn one of `stop_ids`, has `max_new` tokens or has filled its cache."""
-    batch, room = state.lengths_B.shape[0], _room(state)
+    batch, room = state.lengths_B.shape[0], columns(state)
     stops = jnp.asarray(list(stop_ids), jnp.int32)
 
     def unfinished(carry):
@@ -142,8 +142,8 @@ def _step(thinker, params, state, request_keys_B, sampling, active_B):
     return token_B, hidden_B1D[:, 0], state
 
 
-def _room(state: ThinkerState) -> int:
-    """Columns of the cache; its leaves end in [S, K, D]."""
+def columns(state: ThinkerState) -> int:
+    """Positions that the cache has room for; its leaves end in [S, K, D]."""
     return jax.tree.leaves(state.cache)[0].shape[-3]
 
 

@@ -16,7 +16,7 @@ from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.masks import Mask, causal
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import constrain, lookup
-from mdmspeech.nn.rope import rope_frequencies, rope_table
+from mdmspeech.nn.rope import rope_attention_factor, rope_frequencies, rope_table
 from mdmspeech.nn.stack import LayerStack
 from mdmspeech.nn.transformer import LlamaBlock
 
@@ -153,7 +153,8 @@ class Thinker(nn.Module):
         if mask_BTS is None:
             mask_BTS = causal(length)
         scaling = None if self.config.rope_scaling is None else dict(self.config.rope_scaling)
-        rope = rope_table(positions_BT, rope_frequencies(self.config.head_dim, self.config.rope_theta, scaling))
+        frequencies = rope_frequencies(self.config.head_dim, self.config.rope_theta, scaling)
+        rope = rope_table(positions_BT, frequencies, rope_attention_factor(scaling))
         x_BTD, cache = self.layers(x_BTD, mask_BTS, rope, cache, write_at_B)
         return self.norm(x_BTD), cache
 

@@ -1,8 +1,9 @@
 """Abbreviations in words, and whether their full stop ends a sentence: "Dr. Smith", "Oak Dr. It is", "no. 5", "The answer is no.", "e.g.", "U.S.", "Henry VIII"."""
 
+import functools
 import re
 
-from mdmspeech.text.numerals import ROMAN, number, roman
+from mdmspeech.text.numerals import ROMAN, after, before, number, roman, word_set
 
 _TITLES = {
     "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz", "Dr": "Doctor", "Drs": "Doctors", "Prof": "Professor", "Gen": "General", "Gov": "Governor", "Sen": "Senator",
@@ -15,6 +16,7 @@ _NEVER_WITHOUT_STOP = frozenset(("Gen", "Rep", "Sen", "Col", "Rev", "Hon", "Pres
 }
 # Always these words; a full stop belongs to them, and ends the sentence too before a capital letter or at the end.
 _ALWAYS = {
+    "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz",
     "Jr": "Junior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway", "Pkwy": "Parkway", "Ste": "Suite", "Apt": "Apartment", "Bldg": "Building",
     "Ltd": "Limited", "Inc": "Incorporated", "Corp": "Corporation", "Bros": "Brothers", "Dept": "Department", "dept": "department", "Univ": "University", "Assn": "Association",
     "Assoc": "Association", "Govt": "Government", "govt": "government", "Intl": "International", "Natl": "National", "Sq": "Square", "Ct": "Court", "Pl": "Place", "Tpke": "Turnpike",
@@ -35,7 +37,7 @@ _BEFORE_NUMBER = {
     "tab": "table", "op": "opus", "pt": "part", "min": "minimum", "max": "maximum", "par": "paragraph", "ln": "line", "approx": "approximately", "rm": "room", "apt": "apartment", "ste": "suite",
 }  # fmt: skip
 _DAYS = {"Sat": "Saturday", "Sun": "Sunday"}
-_SPELLED = {
+_SPELLINGS = {
     r"e\.?g\.": "for example", r"i\.?e\.": "that is", r"a\.k\.a\.?|aka|AKA": "also known as", r"et al\.": "et al", r"cf\.": "compare", r"viz\.": "namely", r"N\.B\.": "note well",
     r"w/o": "without", r"w/": "with", r"b/c": "because", r"[Cc]/o": "care of", r"n/a|N/A": "not applicable", r"BTW": "by the way", r"IMO": "in my opinion", r"TBD": "to be determined", r"WWII": "World War two", r"WWI": "World War one", r"WW2": "World War two", r"WW1": "World War one",
     r"ASAP": "as soon as possible", r"[Pp]h\.?D\.?(?!\w)": "PhD", r"P\.S\.": "PS", r"R\.?S\.?V\.?P\.?(?!\w)": "RSVP",
@@ -49,8 +51,11 @@ _PAIRS = {
     "s/he": "she or he",
     "either/or": "either or",
 }
-_STARTERS = frozenset(
-    ["It", "The", "He", "She", "They", "We", "I", "You", "A", "An", "This", "That", "These", "Those", "There", "Then", "But", "And", "So", "If", "When", "While", "After", "Before", "In", "On", "At", "My", "Our", "His", "Her", "Their", "Your", "Its", "What", "Why", "How", "Who", "Where", "Is", "Are", "Was", "Were", "Do", "Does", "Did", "Can", "Could", "Will", "Would", "Should", "Not", "No", "Yes", "Please", "Turn", "Go", "Stop", "Take", "Walk", "Drive", "Let", "Now", "Here", "Some", "Many", "Most", "All", "Both", "Each", "Every", "One", "Two", "As", "For", "From", "With", "To", "By", "Of", "Once", "Next", "Later", "Also", "However"]
+_SPELLED = [(re.compile(rf"(?<![\w.])(?:{pattern})(?![A-Za-z])"), words) for pattern, words in _SPELLINGS.items()]
+_PAIR = re.compile(rf"(?<![\w/])(?:{'|'.join(_PAIRS)})(?![\w/])", re.IGNORECASE)
+_STARTERS = word_set(
+    "It The He She They We I You A An This That These Those There Then But And So If When While After Before In On At My Our His Her Their Your Its What Why How Who Where Is Are Was Were "
+    "Do Does Did Can Could Will Would Should Not No Yes Please Turn Go Stop Take Walk Drive Let Now Here Some Many Most All Both Each Every One Two As For From With To By Of Once Next Later Also However"
 )
 _SAINTS = (
     "John|Johns|Paul|Paul's|Peter|Peters|Petersburg|Mary|Mary's|Patrick|George|Louis|Moritz|Andrew|Andrews|James|Thomas|Francis|Nicholas|Joseph|Mark|Luke|Matthew|Michael|Michaels|Helen|Helens|Helena|Helier|Lucia|"
@@ -60,36 +65,33 @@ _SAINTS = (
 )
 _INITIALS = re.compile(r"(?<![\w.])(?P<letters>(?:[A-Za-z]\.){2,}[A-Za-z]?|(?:[A-Z]\.){1}[A-Z](?=[\s,;:!?')]|$))(?![\w.])")
 _HALF_DAY = re.compile(r"(?<![\w.])([aApP])\.\s?[mM]\.(?!\w)")
-_SHORT_WORDS = frozenset(["NO", "ME", "SO", "AS", "WE", "HE", "GO", "DO", "OR", "ON", "IN", "BY", "TO", "OF", "IS", "BE", "MY", "UP", "IF", "AT", "AN", "OX"])
+_SHORT_WORDS = word_set("NO ME SO AS WE HE GO DO OR ON IN BY TO OF IS BE MY UP IF AT AN OX")
 _TITLE = re.compile(rf"\b(?P<t>{'|'.join(_TITLES)})(?P<dot>\.?)(?P<gap> )(?=[A-Z][\w'.]|[A-Z]\b)")
 _ABBREVIATION = re.compile(rf"(?<![\w.'/-])(?P<a>{'|'.join(sorted(_ALWAYS, key=len, reverse=True))})(?:\.|(?<=\bvs)(?!\w))(?!\w)")
 _NUMBERED = re.compile(
-    rf"(?<![\w.'])(?P<a>{'|'.join(sorted(_BEFORE_NUMBER, key=len, reverse=True))})(?P<dot>\.)\s{0, 2}(?=\d|[IVXLC]+\b)", re.IGNORECASE
+    rf"(?<![\w.'])(?P<a>{'|'.join(sorted(_BEFORE_NUMBER, key=len, reverse=True))})(?P<dot>\.)\s?\s?(?=\d|[IVXLC]+\b)", re.IGNORECASE
 )
 _WEEKDAY = re.compile(
     r"(?<![\w.])(?P<d>Sat|Sun)\.(?=,| ?(?:\d|[-–]|and (?:Mon|Sun|Sat)|at \d|to (?:Mon|Sun|Sat)))|(?<=\b[Oo]n )(?P<on>Sat|Sun)\."
 )
 _MARCH = re.compile(r"(?<![\w.])Mar\.(?= ?\d)")
-_STREET = re.compile(r"(?P<before>[\w'’]+,?)?(?P<gap>\s*)(?<![\w.])(?P<a>St|Dr)(?P<dot>\.|\b)(?!\w)(?P<after>\s+[\w']+)?")
+_STREET = re.compile(
+    r"(?:(?<![\w'’])(?P<before>[\w'’]{1,40},?))?(?P<gap>\s*)(?<![\w.])(?P<a>St|Dr)(?P<dot>\.|\b)(?!\w)(?P<after>\s+[\w']+)?"
+)
 _COMPANY = re.compile(r"(?<=[A-Z]\w) ?(?:)(?P<a>Co)\.(?!\w)|(?<=\w )(?P<b>Co)\.(?!\w)")
 _DOTTED_WORDS = re.compile(r"(?<=[a-z]{2})\.(?=[A-Z][a-z])")
 _ROMAN_CARDINAL = "Chapter|chapter|Part|part|Act|act|Scene|scene|Section|section|Volume|volume|Book|book|Phase|phase|Article|article|World War|Mark|Type|type|Level|level|Stage|stage|Class|class|Grade|grade|Super Bowl|Apollo|Gemini|Final Fantasy|Episode|Round|round|Rocky|Vatican|Figure|Table|Appendix|Title|Schedule|Division|Factor|Unit|Lesson|War|Page|page"
 _ROMAN_ORDINAL = "Pope|King|Queen|Henry|Louis|Edward|George|William|Charles|James|Richard|Elizabeth|Napoleon|Pius|Benedict|Leo|Paul|Ramses|Frederick|Philip|Alexander|Nicholas|Peter|Catherine|Ivan|Umberto|Emmanuel|Gustav|Christian|Ferdinand|Mary|Innocent|Gregory|Clement|Urban|Boniface|John|Otto|Leopold|Haakon|Rama|Edmund|Constantine|Theodore|Xerxes|Darius|Cleopatra|Ptolemy|Wilhelm|Franz|Maximilian|Olaf|Harald|Margrethe|Juan Carlos|Felipe"
-_ROMAN_C = re.compile(rf"\b(?P<name>{_ROMAN_CARDINAL}) (?P<r>{ROMAN.pattern})\b(?![.'’]\w)")
-_ROMAN_O = re.compile(rf"\b(?P<name>{_ROMAN_ORDINAL}) (?P<r>(?!I\b|C\b|D\b|M\b|L\b){ROMAN.pattern}|I(?= of\b))\b(?![.'’]\w)")
+_ROMAN_C = re.compile(rf"\b(?P<name>{_ROMAN_CARDINAL}) (?P<r>(?![CDLM]\b){ROMAN.pattern})\b(?![.'’]\w)")
+_ROMAN_O = re.compile(rf"\b(?P<name>{_ROMAN_ORDINAL}) (?P<r>(?![ICDLMV]\b|X\b(?! of)){ROMAN.pattern}|I(?= of\b))\b(?![.'’]\w)")
 _ROMAN_ALONE = re.compile(r"(?<![\w.'-])(?P<r>(?=[XVI]{2,})(?:X{0,3})(?:IX|IV|V?I{0,3}))(?![\w'-])")
 
 
 def read_abbreviations(text: str) -> str:
     """Every abbreviation of `text` in words; the full stop stays where it ends a sentence too."""
-    for pair, words in _PAIRS.items():
-        text = re.sub(rf"(?<![\w/]){pair}(?![\w/])", words, text, flags=re.IGNORECASE)
-    for pattern, words in _SPELLED.items():
-        text = re.sub(
-            rf"(?<![\w.])(?:{pattern})(?![A-Za-z])",
-            lambda m, w=words: w + (_stop(m) if m[0].endswith(".") and w[0].isupper() else ""),
-            text,
-        )
+    text = _PAIR.sub(lambda m: _PAIRS[m[0].lower()], text)
+    for pattern, words in _SPELLED:
+        text = pattern.sub(functools.partial(_spelled, words), text)
     text = _STREET.sub(_street, text)
     text = _TITLE.sub(lambda m: m[0] if not m["dot"] and m["t"] in _NEVER_WITHOUT_STOP else _TITLES[m["t"]] + " ", text)
     text = _NUMBERED.sub(_numbered, text)
@@ -112,13 +114,16 @@ def read_dots(text: str) -> str:
 
 def _stop(match: re.Match) -> str:
     """The full stop of an abbreviation, where a sentence ends with it: at the end of the text or line, or before a capital letter."""
-    after = match.string[match.end() :]
-    return "." if re.match(r"[\"')\]]*(?:\s*$|\s*\n|\s+[\"'(]*[A-Z])", after) else ""
+    return "." if re.match(r"[\"')\]]*(?:\s*$|\s*\n|\s+[\"'(]*[A-Z])", after(match)) else ""
+
+
+def _spelled(words: str, match: re.Match) -> str:
+    return words + (_stop(match) if match[0].endswith(".") and words[0].isupper() else "")
 
 
 def _always(match: re.Match) -> str:
     stop = _stop(match) if match[0].endswith(".") and match["a"] not in _GO_ON else ""
-    if stop and match["a"] in _WORDS_TOO and not (match["a"] == "Jan" and _IN_MONTH.search(match.string[: match.start()])):
+    if stop and match["a"] in _WORDS_TOO and not (match["a"] == "Jan" and _IN_MONTH.search(before(match))):
         return match[0]
     return _ALWAYS[match["a"]] + stop
 
@@ -135,36 +140,33 @@ def _numbered(match: re.Match) -> str:
 
 def _street(match: re.Match) -> str:
     """ "St." is a saint before a name and a street after one; "Dr." a doctor before a name, a drive after one."""
-    before, after = match["before"] or "", (match["after"] or "").strip()
+    name, following = match["before"] or "", (match["after"] or "").strip()
     whole, saint = ("Street", "Saint") if match["a"] == "St" else ("Drive", "Doctor")
-    start = before + match["gap"]
+    start = name + match["gap"]
     named = (
-        (before[:1].isupper() or before[:1].isdigit())
-        and not before.endswith(",")
-        and before not in _STARTERS
-        and before not in ("Mr", "Mrs", "Prof", "Professor", "And")
+        (name[:1].isupper() or name[:1].isdigit())
+        and not name.endswith(",")
+        and name not in _STARTERS
+        and name not in ("Mr", "Mrs", "Prof", "Professor", "And")
     )
     if named and match["gap"] == "":
         return match[0]
-    if not after[:1].isupper():
-        title = not named or (match["a"] == "Dr" and before in ("Thank", "Dear"))
+    if not following[:1].isupper():
+        title = not named or (match["a"] == "Dr" and name in ("Thank", "Dear"))
         if match["a"] == "St" and not named and not match["dot"]:
             return match[0]
         return start + (saint if title else whole) + (_at_end(match) if match["dot"] else "") + (match["after"] or "")
-    if match["a"] == "St" and re.fullmatch(rf"(?:{_SAINTS})(?:'s)?", after):
-        return f"{start}Saint {after}"
-    at_start = (
-        not match.string[: match.start("before")].rstrip() or match.string[: match.start("before")].rstrip()[-1] in ".!?:"
-        if before
-        else True
-    )
-    if named and (after in _STARTERS or not at_start):
+    if match["a"] == "St" and re.fullmatch(rf"(?:{_SAINTS})(?:'s)?", following):
+        return f"{start}Saint {following}"
+    earlier = match.string[max(0, match.start() - 20) : match.start()].rstrip()
+    at_start = not name or not earlier or earlier[-1] in ".!?:"
+    if named and (following in _STARTERS or not at_start):
         return start + whole + ("." if match["dot"] else "") + match["after"]
-    return f"{start}{saint} {after}"
+    return f"{start}{saint} {following}"
 
 
 def _at_end(match: re.Match) -> str:
-    rest = match.string[match.end("dot") :]
+    rest = match.string[match.end("dot") : match.end("dot") + 60]
     return "." if not rest.strip(" \"')\n") or re.match(r"[\"')]*\s*\n", rest) else ""
 
 
@@ -177,5 +179,5 @@ def _initials(match: re.Match) -> str:
 
 def _ends(match: re.Match) -> bool:
     """Initials often stand before a name ("the U.S. Senate"): a sentence ends there only before a word that starts sentences, or at the end."""
-    following = re.match(r"[\"')\]]*\s+[\"'(]*([A-Z][\w']*)", match.string[match.end() :])
+    following = re.match(r"[\"')\]]*\s+[\"'(]*([A-Z][\w']*)", after(match))
     return following is None or following[1] in _STARTERS

@@ -22,7 +22,7 @@ _VERSION = re.compile(
 )
 _DOTTED = re.compile(r"(?<![\w.,])\d+(?:\.\d+){2,}(?![\w]|\.\d)")
 _EMERGENCY = re.compile(
-    r"(?<![\w.,:/$£€+#'-])(?:9-1-1|911|999|112|000|411|311|988|111)(?![\w%°'\"-]|[.,:/]\d)(?! (?!is\b|was\b|has\b)[a-z]+s\b| (?:people|percent|km|kg|mi|m|cm|mm|ft|lb|of|million|thousand|or)\b)"
+    r"(?<![\w.,:/$£€+#'-])(?:9-1-1|911)(?![\w%°'\"-]|[.,:/]\d)(?! (?!is\b|was\b|has\b)[a-z]+s\b| (?:people|percent|km|kg|mi|m|cm|mm|ft|lb|of|million|thousand|or)\b)"
 )
 _DIALLED = re.compile(
     r"\b(?P<verb>[Cc]all(?:ed|ing)?|[Dd]ial(?:l?ed|l?ing)?|[Tt]ext(?:ed|ing)?|[Pp]hone[ds]?|[Pp]ress|extension|ext\.?|PIN|pin|code|ZIP|zip) (?P<n>\d{3,8})(?![\w%°]|[.,:/]\d| [a-z]+s\b| (?:people|times|of|men|women)\b)"

@@ -3,7 +3,8 @@
 import re
 
 from mdmspeech.text.characters import SUPERSCRIPT
-from mdmspeech.text.numerals import number, quantity
+from mdmspeech.text.moments import MONTHS
+from mdmspeech.text.numerals import after, before, number, quantity, word_set
 
 _N = r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+"
 # unit -> singular, plural; where there is one name only, both are the same
@@ -81,7 +82,6 @@ _IDIOMS = {
     "4/20": "four twenty",
 }
 _IDIOM = re.compile(rf"(?<![\w./])(?:{'|'.join(sorted(_IDIOMS, key=len, reverse=True))})(?![\w/]|\.\d)")
-_MONTH_NUMBERS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December"]
 _SCIENTIFIC = re.compile(
     rf"(?<![\w.])(?P<n>{_N})(?:[eE](?P<e>[+-−]?\d{{1,3}})|\s?[×x*·⋅]\s?10(?:\^\(?(?P<caret>[-−+]?\d{{1,3}})\)?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)))(?![\w.]?\d)(?!\w)"
 )
@@ -94,8 +94,8 @@ _UNIT_TAIL = rf"(?:\s?(?:%|°[CF]?|(?:{_SPACED}|k|M|bn)(?!\w)))?"
 _RANGE = re.compile(
     rf"(?P<before>(?:\b[\w.]+\s+)?)(?<![\w.,/:-])(?P<a>(?:{_N}){_UNIT_TAIL})(?P<dash>\s?[-–—]\s?|\s+−\s+|−)(?P<b>(?:{_N}))(?P<tail>{_UNIT_TAIL})(?![\w]*-\d|:\d)"
 )
-_RANGE_WORDS = frozenset(
-    ["pages", "pp", "p", "from", "between", "ages", "age", "aged", "chapters", "chapter", "rows", "row", "steps", "lines", "line", "verses", "days", "weeks", "years", "about", "some", "around", "roughly", "approximately", "sections", "questions"]
+_RANGE_WORDS = word_set(
+    "pages pp p from between ages age aged chapters chapter rows row steps lines line verses days weeks years about some around roughly approximately sections questions"
 )
 _MATH_BEFORE, _MATH_AFTER = re.compile(r"[=+×÷*/^(√]\s*$"), re.compile(r"\s*(?:[=+×÷*^≤≥<>]|is\b|are\b|equals?\b|makes?\b)")
 
@@ -120,9 +120,7 @@ def read_signs_of_numbers(text: str) -> str:
 def read_measures(text: str) -> str:
     """Quantities with units, angles, feet and inches, and fractions in words; other numbers stay."""
     text = _IDIOM.sub(lambda m: _IDIOMS[m[0]], text)
-    text = re.sub(
-        "".join(["[", *_VULGAR, "]"]), lambda m: f" {_VULGAR[m[0]]}" if m.string[: m.start()][-1:].isdigit() else _VULGAR[m[0]], text
-    )
+    text = re.sub("".join(["[", *_VULGAR, "]"]), lambda m: f" {_VULGAR[m[0]]}" if before(m, 1).isdigit() else _VULGAR[m[0]], text)
     text = _FRACTION.sub(_fraction, text)
     text = _ANGLE.sub(_angle, text)
     text = _FEET.sub(_feet, text)
@@ -151,13 +149,13 @@ def _scientific(match: re.Match) -> str:
 
 def _range(match: re.Match) -> str:
     """ "10-12 kg" is a range, "5 - 3" and "x = 5-3" a difference, "5 - 10 people" a range again."""
-    before, after, dash = match.string[: match.start("a")], match.string[match.end() :], match["dash"]
-    math = bool(_MATH_BEFORE.search(before) or _MATH_AFTER.match(after)) or "−" in dash
+    dash, following = match["dash"], after(match)
+    math = bool(_MATH_BEFORE.search(before(match) + match["before"]) or _MATH_AFTER.match(following)) or "−" in dash
     plain = not re.search(r"[^\d.,]", match["a"]) and not match["tail"]
     if plain and not math and dash.strip() == "-" and dash != "-":
         rising = float(match["a"].replace(",", "")) < float(match["b"].replace(",", ""))
         word = match["before"].strip().rstrip(".").lower()
-        math = not (rising and (word in _RANGE_WORDS or re.match(r"\s+(?!and\b|or\b|but\b|then\b|in\b|to\b)[a-z]+", after)))
+        math = not (rising and (word in _RANGE_WORDS or re.match(r"\s+(?!and\b|or\b|but\b|then\b|in\b|to\b)[a-z]+", following)))
     return f"{match['before']}{match['a']} {'minus' if math else 'to'} {match['b']}{match['tail']}"
 
 
@@ -178,8 +176,7 @@ def _measure(match: re.Match) -> str:
     unit, n = match["unit"] or match["attached"], match["n"]
     if unit in ("N", "W", "J", "V", "L", "g", "h", "l", "m", "s", "t", "kn", "kt", "pt", "mo", "cal", "bar") and match["gap"] == "-":
         return match[0]
-    before = match.string[: match.start()]
-    if unit == "s" and not match["gap"] and n.endswith("0") and (len(n) == 4 or "60" <= n <= "90" or _DECADE_BEFORE.search(before)):
+    if unit == "s" and not match["gap"] and n.endswith("0") and (len(n) == 4 or "60" <= n <= "90" or _DECADE_BEFORE.search(before(match))):
         return match[0]
     adjective = (
         match["gap"] == "-" or match["noun"] == "-" or (match["article"] is not None and match["noun"] is not None)
@@ -206,13 +203,11 @@ def _inches(text: str) -> str:
     """12" is twelve inches where the mark closes no quotation."""
 
     def say(match: re.Match) -> str:
-        line = match.string.rfind("\n", 0, match.start()) + 1
-        if match.string.count('"', line, match.start()) % 2:
+        if match.string.count('"', max(0, match.start() - 300), match.start()) % 2:
             return match[0]
         single = (
             match["n"] == "1"
-            or re.match(r" (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", match.string[match.end() :])
-            is not None
+            or re.match(r" (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", after(match)) is not None
         )
         return f"{quantity(match['n'])} {UNITS['in'][not single]}"
 
@@ -229,7 +224,7 @@ def _angle(match: re.Match) -> str:
 
 
 def _fraction(match: re.Match) -> str:
-    whole, a, b, after = match["whole"], int(match["a"]), int(match["b"]), match["next"] or ""
+    whole, a, b, following = match["whole"], int(match["a"]), int(match["b"]), match["next"] or ""
     said = ""
     if whole is None and a >= b and b and a <= 10:
         said = f"{number(a)} out of {number(b)}" if a == b else ""
@@ -239,15 +234,18 @@ def _fraction(match: re.Match) -> str:
         and b > 10
         and 1 <= a <= 12
         and b <= 31
-        and not re.match(r"\s?(?:of|inch|cup|in|mile)\b", after.lstrip("- "))
+        and not re.match(r"\s?(?:of|inch|cup|in|mile)\b", following.lstrip("- "))
         and b != 16
         and b != 12
     ):
-        said = f"{_MONTH_NUMBERS[a - 1]} {number(b, ordinal=True)}"
-    if not said and a > 0 and 1 < b <= 100 and (a < b or b <= 10):
+        said = f"{MONTHS[a - 1]} {number(b, ordinal=True)}"
+    if not said and a and 1 < b <= 100 and (a < b or b <= 10):
         part = {2: "half", 4: "quarter"}.get(b) or number(b, ordinal=True)
         many = {2: "halves"}.get(b, part + "s")
         said = f"{number(a)} {part if a == 1 else many}" if whole is None or a != 1 else f"a {part}"
     if not said:
-        return match[0] if whole else f"{quantity(match['a'])} over {quantity(match['b'])}{after}"
-    return (f"{quantity(whole)} and {said}" if whole else said) + after
+        return match[0] if whole else f"{quantity(match['a'])} over {quantity(match['b'])}{following}"
+    name = following.strip(" -")
+    if name in UNITS and name not in ("in", "st", "s"):
+        following = following[0] * (following[0] in " -") + UNITS[name][whole is not None]
+    return (f"{quantity(whole)} and {said}" if whole else said) + following

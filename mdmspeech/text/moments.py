@@ -2,7 +2,7 @@
 
 import re
 
-from mdmspeech.text.numerals import FIRST_YEAR, LAST_YEAR, decade, number, year
+from mdmspeech.text.numerals import FIRST_YEAR, LAST_YEAR, after, before, decade, number, word_set, year
 
 MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
@@ -34,12 +34,12 @@ _HOURS = re.compile(
 _RATIO = re.compile(r"(?<![\w.:,])(\d{1,4}):(\d{1,4})(?![\d:])")
 _DECADE = re.compile(r"(?<![\w.,$£€])(?P<mark>')?(?P<tens>1[0-9]\d0|20\d0|[2-9]0)['’]?s\b(?!\.\d)")
 _SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)(?![\w'\"])")
-_AGE = r"\b(?:in|since|by|until|till|of|from|before|after|around|early|late|mid|circa|ca|c|year|years|during|to|and|between|through|spring|summer|autumn|fall|winter|the|[A-Z][a-z]+)[ ,.]*$"
+_AGE = r"\b(?i:in|since|by|until|till|of|from|before|after|around|early|late|mid|circa|ca|c|year|years|during|to|and|between|through|spring|summer|autumn|fall|winter)[ ,.-]*$|\b(?:January|February|March|April|May|June|July|August|September|October|November|December)[ ,.]*$"
 _PLAIN_YEAR = re.compile(
-    r"(?<![\w.,:/$£€¥#+'-])(?P<y>\d{4})(?![\w%°]|[.,:/]\d)(?P<era> ?(?:AD|BC|CE|BCE|B\.C\.|A\.D\.)(?!\w))?(?P<noun>(?= [a-z]+))?"
+    r"(?<![\w.,:/$£€¥#+'])(?<![^A-Za-z]-)(?P<y>\d{4})(?![\w%°]|[.,:/]\d)(?P<era> ?(?:AD|BC|CE|BCE|B\.C\.|A\.D\.)(?!\w))?(?= (?P<noun>[a-z]+))?"
 )
 _TWO_YEARS = re.compile(rf"(?<![\w.,:/$£€-])(?P<a>{_YEAR})\s?[-–/]\s?(?P<b>{_YEAR}|\d\d)(?![\w/-]|[.,:]\d)")
-_NOT_COUNTED = frozenset(["is", "was", "as", "has", "does", "this", "us", "its", "his", "thus", "yes", "across", "less", "unless", "besides", "perhaps", "always"])
+_NOT_COUNTED = word_set("is was as has does this us its his thus yes across less unless besides perhaps always")
 
 
 def read_dates(text: str) -> str:
@@ -117,8 +117,8 @@ def _time(match: re.Match) -> str:
 
 def _end_of(match: re.Match) -> str:
     """The full stop that "p.m." shares with its sentence: at the end, or before a capital letter."""
-    after = match.string[match.end() :]
-    return "." if match["dot"] and (not after.strip(" \n\"')") or re.match(r"\s+[A-Z]", after)) else ""
+    following = after(match)
+    return "." if match["dot"] and (not following.strip(" \n\"')") or re.match(r"\s+[A-Z]", following)) else ""
 
 
 def _two_digits(written: str) -> str:
@@ -133,13 +133,13 @@ def _two_years(match: re.Match) -> str:
 
 def _plain_year(match: re.Match) -> str:
     """Four digits are a year, unless they count something: "in 1984" but "1250 people"."""
-    value, after = int(match["y"]), match.string[match.end() :]
+    value = int(match["y"])
     era = f" {match['era'].replace('.', '').strip()}" if match["era"] else ""
     if not FIRST_YEAR <= value <= LAST_YEAR and not era:
         return match[0]
     if match["noun"] is not None and not era:
-        noun = re.match(r" ([a-z]+)", after)[1]
+        noun = match["noun"]
         counted = (noun.endswith("s") and noun not in _NOT_COUNTED) or noun in ("people", "men", "women", "children", "feet", "or", "of")
-        if counted and (noun not in ("or", "of")) and not re.search(_AGE, match.string[: match.start()], re.IGNORECASE):
+        if counted and (noun not in ("or", "of")) and not re.search(_AGE, before(match)):
             return match[0]
     return (year(value) if value >= FIRST_YEAR else number(value)) + era

@@ -13,27 +13,27 @@ from mdmspeech.text import addresses, codes, markup, measures, moments, signs
 from mdmspeech.text.abbreviations import read_abbreviations, read_dots
 from mdmspeech.text.characters import fold, unsayable, without_unsayable
 from mdmspeech.text.money import read_money
-from mdmspeech.text.numerals import number, quantity, year
+from mdmspeech.text.numerals import after, digits, number, quantity, year
 
 __all__ = ["check_speakable", "normalise", "number", "sentence", "year"]
 
 _NUMBER = re.compile(
     r"(?<![\w.])(?P<number>\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)?(?P<decimals>(?<=\d)\.\d+|(?<!\d)\.\d+)?(?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?![A-Za-z]))?"
 )
+_ENDLESS = re.compile(r"(?<!\d)\d{40,}")
+_ROUNDS = 4
 _SHOWN = 40
 
 
 def normalise(text: str) -> str:
     """`text` as spoken words. What no English voice can say (other scripts, emoji) is left out: `check_speakable` names it."""
-    text = fold(text)
-    text = markup.strip_links(markup.strip_tags(text))
-    text = addresses.read_addresses(without_unsayable(fold(text), signs.KNOWN))
-    text = markup.join_lines(text)
-    text = read_abbreviations(text)
-    if not text.isascii() or any(character.isdigit() for character in text):
-        text = _read_numbers(text)
-    text = measures.read_lone_units(text)
-    return signs.tidy(signs.speak(read_dots(signs.powers(signs.names(text)))))
+    said = _read(text)
+    for _ in range(_ROUNDS):  # words can meet to make an abbreviation or an address: read until nothing changes
+        again = _read(said)
+        if again == said:
+            break
+        said = again
+    return said
 
 
 def check_speakable(text: str) -> str:
@@ -64,7 +64,20 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text.rstrip(" ,;:-") + "."
 
 
+def _read(text: str) -> str:
+    text = fold(text)
+    text = markup.strip_links(markup.strip_tags(text))
+    text = addresses.read_addresses(without_unsayable(fold(text), signs.KNOWN))
+    text = markup.join_lines(text)
+    text = read_abbreviations(text)
+    if not text.isascii() or any(character.isdigit() for character in text):
+        text = _read_numbers(text)
+    text = measures.read_lone_units(text)
+    return signs.tidy(signs.speak(read_dots(signs.powers(signs.names(text)))))
+
+
 def _read_numbers(text: str) -> str:
+    text = _ENDLESS.sub(lambda match: f" {digits(match[0])} ", text)
     text = moments.read_dates(text)
     text = read_money(text)
     text = codes.read_codes(measures.join_groups(text))
@@ -83,5 +96,4 @@ def _read_number(match: re.Match) -> str:
         return ""
     if match["ordinal"] and not decimals:
         return number(int(written.replace(",", "")), ordinal=True)
-    after = match.string[match.end() :][:1]
-    return quantity(written + decimals) + (" " if after.isalpha() else "")
+    return quantity(written + decimals) + (" " if after(match, 1).isalpha() else "")

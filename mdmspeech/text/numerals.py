@@ -6,7 +6,7 @@ from num2words import num2words
 
 FIRST_YEAR, LAST_YEAR = 1000, 2099
 LONGEST = 15  # digits: what is longer is no quantity and is read digit by digit
-ROMAN = re.compile(r"(?=[IVXLC])M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
+ROMAN = re.compile(r"(?=[MIVXLCD]+\b)M{0,3}(?:CM|CD|D?C{0,3})(?:XC|XL|L?X{0,3})(?:IX|IV|V?I{0,3})")
 _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000}
 
 
@@ -49,6 +49,21 @@ def code(written: str) -> str:
     if int(head) % 10 == 0 and tail == "00":
         return number(int(written))
     return f"{number(int(head))} {'hundred' if tail == '00' else 'oh ' + number(int(tail)) if tail[0] == '0' else number(int(tail))}"
+
+
+def before(match: re.Match, size: int = 60) -> str:
+    """The text before a match, `size` characters of it, which keeps reading linear."""
+    return match.string[max(0, match.start() - size) : match.start()]
+
+
+def after(match: re.Match, size: int = 60) -> str:
+    """The text after a match, `size` characters of it."""
+    return match.string[match.end() : match.end() + size]
+
+
+def word_set(words: str) -> frozenset[str]:
+    """The words of a table that is written as one line."""
+    return frozenset(words.split())
 
 
 def plural(words: str) -> str:

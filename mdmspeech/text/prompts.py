@@ -11,9 +11,20 @@ them in the examples below; right answers / exact repetitions, words an answer, 
     the same system message alone                36     16/20   9/20    10/20   10.1    90%
     the model's default system message           24     17/20   9/20    16/20   16.5    75%
 
-The prefix was chosen on these same questions, and the rows with examples differ by a few items only: expect a little less on new ones.
+The prefix was chosen on these same questions, which were not kept apart from those that are scored now, and the rows with examples differ by a few items
+only: expect a little less on new ones. A further choice belongs on validation questions (split "val").
 The examples are read once and their keys and values kept (`models.generation.fit_state`), so they cost nothing per question.
+
+A `Prompt` belongs to what was trained after it: an adaptor and a Talker that read a Thinker's states know these as they are behind one beginning of the
+conversation. So it is stored with the weights, and training and answering get their ids from one function, `around_question`.
 """
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+from mdmspeech.errors import UserError
+from mdmspeech.text.tokenizer import SPEECH, Message
 
 SYSTEM = (
     "You are a helpful voice assistant. Answer in one short sentence. If the user says repeat after me, say exactly the words that follow."
@@ -30,9 +41,56 @@ EXAMPLES: tuple[tuple[str, str], ...] = (
 REPEAT = "Repeat after me: {}"  # the question of a text that answers none
 
 
-def conversation(question: str, system: str = SYSTEM, examples: tuple[tuple[str, str], ...] = EXAMPLES) -> list[dict[str, str]]:
+_SHOWN = 90  # characters of a system message in an error
+
+
+@dataclasses.dataclass(frozen=True)
+class Prompt:
+    """How every conversation begins: the system message, and example turns (user, assistant)."""
+
+    system: str = SYSTEM
+    examples: tuple[tuple[str, str], ...] = ()
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any], where: str) -> "Prompt":
+        """From a config's or a JSON object's "system" and "examples". UserError, which begins with `where`, for something else."""
+        system, examples = given.get("system"), given.get("examples")
+        if not isinstance(system, str):
+            raise UserError(f"{where}: the prompt's system message is {system!r}; give a text, which may be empty")
+        is_turn = lambda turn: isinstance(turn, list | tuple) and len(turn) == 2 and all(isinstance(text, str) for text in turn)
+        if not isinstance(examples, list | tuple) or not all(map(is_turn, examples)):
+            raise UserError(f"{where}: the prompt's examples are {examples!r}; give pairs of texts (user, assistant), or none")
+        return cls(system, tuple((asked, answered) for asked, answered in examples))
+
+    def __str__(self) -> str:
+        text = self.system if len(self.system) <= _SHOWN else f"{self.system[: _SHOWN // 2]} ... {self.system[-_SHOWN // 2 :]}"
+        return f"{text!r} and {len(self.examples) or 'no'} example{'s' if len(self.examples) != 1 else ''}"
+
+    def unlike(self, other: "Prompt") -> str:
+        """In which way the two differ, for people who see both and find them alike."""
+        if self.system == other.system:
+            return "other examples"
+        at = next((n for n, pair in enumerate(zip(self.system, other.system, strict=False)) if pair[0] != pair[1]), None)
+        at = min(len(self.system), len(other.system)) if at is None else at
+        return f"system messages that part at character {at + 1}"
+
+
+SHIPPED = Prompt(SYSTEM, EXAMPLES)  # of the compact model, whose small Thinker needs the examples
+PLAIN = Prompt(SYSTEM, ())  # of systems with published Thinkers: no examples, as in the papers
+
+
+def conversation(question: str, prompt: Prompt) -> list[dict[str, str]]:
     """Messages of a new conversation that ends with the user's `question` (or `tokenizer.SPEECH`)."""
-    messages = [{"role": "system", "content": system}]
-    for asked, answered in examples:
+    messages = [{"role": "system", "content": prompt.system}]
+    for asked, answered in prompt.examples:
         messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
     return [*messages, {"role": "user", "content": question}]
+
+
+class _Tokenizer(Protocol):
+    def speech_prompt(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]: ...
+
+
+def around_question(tokenizer: _Tokenizer, prompt: Prompt) -> tuple[list[int], list[int]]:
+    """Ids that stand before every question, and between it and the answer. UserError: the chat template takes no such conversation."""
+    return tokenizer.speech_prompt(conversation(SPEECH, prompt))

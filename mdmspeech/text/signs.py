@@ -3,6 +3,7 @@
 import re
 
 from mdmspeech.text.characters import GREEK, LONE_GREEK, SUBSCRIPT, SUPERSCRIPT, greek_letter
+from mdmspeech.text.numerals import before
 
 SPOKEN = {
     "%": "percent", "‰": "per mille", "&": "and", "+": "plus", "=": "equals", "<": "less than", ">": "greater than", "@": "at", "#": "hash",
@@ -39,6 +40,8 @@ _RULE = re.compile(r"([^\w\s.!?])\1{2,}")
 _COMBINED = re.compile("|".join(re.escape(sign) for sign in sorted(COMBINED, key=len, reverse=True)))
 _SPOKEN = re.compile(f"[{re.escape(''.join(SPOKEN))}]")
 _PAUSE = re.compile(rf"[{re.escape(PAUSES)}]|(?<=\s)-+(?=\s|$)|(?<!\w)-+(?=\w)|(?<=\w)-+(?!\w)|-{{2,}}")
+_OTHER = re.compile(r"[^\w\s'\"`.,;:!?-]")  # punctuation of other scripts is a pause too
+_MARKS = re.compile("[\u0300-\u036f]")
 _SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPT)}]+")
 _SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPT)}]+")
 _NAMES = [(re.compile(r"\bC\+\+"), "C plus plus"), (re.compile(r"\b([CF])#"), r"\1 sharp"), (re.compile(r"\bg\+\+"), "G plus plus"),
@@ -53,7 +56,7 @@ def powers(text: str) -> str:
 
     def raised(match: re.Match) -> str:
         plain = "".join(SUPERSCRIPT[sign] for sign in match[0])
-        if not match.string[: match.start()].rstrip()[-1:]:
+        if not before(match, 2).strip():
             return f" {plain} "
         return f" {POWERS[plain]} " if plain in POWERS else f" to the power of {_signed(plain)} "
 
@@ -81,17 +84,18 @@ def speak(text: str) -> str:
     text = _COMBINED.sub(lambda match: f" {COMBINED[match[0]]} ", text)
     text = LONE_GREEK.sub(greek_letter, text)
     text = _SPOKEN.sub(lambda match: f" {SPOKEN[match[0]]} ", text)
-    return _PAUSE.sub(" , ", text)
+    return _OTHER.sub(" , ", _PAUSE.sub(" , ", _MARKS.sub("", text)))
 
 
 def tidy(text: str) -> str:
     """Quotation marks gone, spaces and pauses in order: no pause at the start, one at a time, the stronger one kept."""
-    text = re.sub(r"(?<!\w)'(n|N)'(?!\w)", "and", text).replace('"', "").replace("`", "")
+    text = re.sub(r"(?<!\w)'(n|N)'(?!\w)", "and", text).replace('"', "")
+    text = re.sub(r"(?<=\w)`(?=\w)", " ", text).replace("`", "")
     text = re.sub(r"(?<!\w)'+|'+(?!\w)|'{2,}", "", text)
     text = re.sub(r"\s+", " ", text)
     text = re.sub(r"\s+([,.;:!?])", r"\1", text)
     text = re.sub(r"[,;:]+(?=[.!?])", "", text)
-    text = re.sub(r"([.!?])[,;:]+", r"\1", text)
+    text = re.sub(r"([.!?])[,;:]+(?=(\s?))", lambda m: m[1] if m[2] else m[1] + " ", text)
     text = re.sub(r"([,;:])[,;:]+", r"\1", text)
     text = re.sub(r"(?<!\.)\.{2}(?!\.)|\.{4,}", lambda m: "." if len(m[0]) == 2 else "...", text)
     text = re.sub(r"([!?])\.+", r"\1", text)

@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
-from jinja2.sandbox import ImmutableSandboxedEnvironment
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers
 
 from mdmspeech.errors import UserError
+from mdmspeech.text import thinking
+from mdmspeech.text.chat_template import ChatTemplate, find_template
 
 SPEECH = "<|speech-goes-here|>"  # stands for the speech vectors in a message; never reaches the model
 _ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
@@ -24,8 +24,10 @@ _GGUF_CUTS = {  # name of a way to cut a text before BPE -> how: llama.cpp's nam
     },
 }
 _BROKEN = "\ufffd"
+_NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # of special tokens that templates use
+_SLOW = ("tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model")
 
-Message = Mapping[str, str]  # {"role": "system" | "user" | "assistant", "content": text}
+Message = Mapping[str, Any]  # {"role": "system" | "user" | "assistant", "content": text, or what `ChatTemplate.render` takes}
 
 
 class ChatTokenizer:
@@ -33,38 +35,37 @@ class ChatTokenizer:
 
     Attributes:
       tokenizer: the underlying `tokenizers.Tokenizer`. stop_ids: ids that end an answer. vocab_size: number of ids.
+      thought_tags: ids of `<think>` and `</think>`, where these are tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer, chat_template: str, stop_ids: Sequence[int], special: Mapping[str, str] | None = None) -> None:
         self.tokenizer = tokenizer
         self.stop_ids = tuple(sorted(set(stop_ids)))
         self.vocab_size = tokenizer.get_vocab_size()
-        self._variables = dict(special or {})
         self._special = sorted((t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special), key=len, reverse=True)
-        sandbox = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        sandbox.globals["raise_exception"] = _raise_template_error
-        try:
-            self._template = sandbox.from_string(chat_template)
-        except jinja2.TemplateError as error:
-            raise UserError(f"the chat template is broken ({error}); take the model's original tokenizer files") from error
+        self._template = ChatTemplate(chat_template, special or {})
+        ids = {tokenizer.token_to_id(tag): tag for tag in (thinking.OPEN, thinking.CLOSE)}
+        self.thought_tags = {i: tag for i, tag in ids.items() if i is not None}
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> "ChatTokenizer":
-        """From a Hugging Face folder: tokenizer.json, tokenizer_config.json (or chat_template.jinja), generation_config.json."""
+        """From a Hugging Face folder: tokenizer.json, tokenizer_config.json, generation_config.json (or config.json); for the template see `find_template`.
+
+        Raises:
+          UserError: files that are missing, broken, or hold something else than they should.
+        """
         folder = Path(folder)
+        if not (folder / "tokenizer.json").is_file():
+            raise UserError(f"{folder} has no tokenizer.json; {_without_tokenizer(folder)}")
         try:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{folder / 'tokenizer.json'} is missing or broken ({error}); give a complete model folder") from error
-        config, generation = _json(folder / "tokenizer_config.json"), _json(folder / "generation_config.json")
-        separate = folder / "chat_template.jinja"
-        template = separate.read_text(encoding="utf-8") if separate.exists() else config.get("chat_template")
-        if not isinstance(template, str):
-            raise UserError(f"{folder} has no chat template; take an instruction-tuned (chat) model")
-        ends = generation.get("eos_token_id", [])
-        stop_ids = [ends] if isinstance(ends, int) else list(ends)
-        special = {name: _content(config[name]) for name in ("bos_token", "eos_token") if config.get(name)}
-        return cls(tokenizer, template, stop_ids + _end_ids(tokenizer), special)
+            raise UserError(f"{folder / 'tokenizer.json'} is broken ({error}); give a complete model folder") from error
+        config = _json(folder / "tokenizer_config.json")
+        found = {f"{name}_token": _content(config, f"{name}_token", folder) for name in _NAMES}
+        special = {name: token for name, token in found.items() if token is not None}
+        ends = [*_stop_ids(folder), tokenizer.token_to_id(special.get("eos_token", "")), *_end_ids(tokenizer)]
+        return cls(tokenizer, find_template(folder, config), [i for i in ends if i is not None], special)
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "ChatTokenizer":
@@ -74,24 +75,20 @@ class ChatTokenizer:
           UserError: another kind of tokenizer, or no chat template.
         """
         kind = (metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre"))
-        if kind[0] != "gpt2" or kind[1] not in _GGUF_CUTS:
+        if kind[0] != "gpt2" or not isinstance(kind[1], str) or kind[1] not in _GGUF_CUTS:
             raise UserError(f"a GGUF tokenizer of kind {kind} is not known; use the model's Hugging Face folder instead")
-        if "tokenizer.chat_template" not in metadata:
+        template = metadata.get("tokenizer.chat_template")
+        if not isinstance(template, str):
             raise UserError("this GGUF file has no chat template; take an instruction-tuned (chat) model")
-        tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
-        merges = [tuple(merge.split(" ")) for merge in metadata["tokenizer.ggml.merges"]]
-        bpe = models.BPE(vocab={token: i for i, token in enumerate(tokens)}, merges=merges, ignore_merges=kind[1] == "llama-bpe")
-        tokenizer = Tokenizer(bpe)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_GGUF_CUTS[kind[1]])
-        if kind[1] == "qwen2":
-            tokenizer.normalizer = normalizers.NFC()
-        tokenizer.decoder = decoders.ByteLevel()
-        tokenizer.add_special_tokens([AddedToken(t, special=True) for t, k in zip(tokens, types, strict=True) if k == _GGUF_CONTROL])
-        tokenizer.add_tokens([AddedToken(t, normalized=False) for t, k in zip(tokens, types, strict=True) if k == _GGUF_USER])
-        ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
-        special = {f"{name}_token": tokens[i] for name, i in ids.items() if i is not None}
+        try:
+            tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
+            tokenizer = _gguf_tokenizer(kind[1], list(zip(tokens, types, strict=True)), metadata["tokenizer.ggml.merges"])
+            ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
+            special = {f"{name}_token": tokens[i] for name, i in ids.items() if i is not None}
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"the tokenizer in this GGUF file is broken ({type(error).__name__}: {error}); fetch it again") from error
         ends = [] if ids["eos"] is None else [ids["eos"]]
-        return cls(tokenizer, metadata["tokenizer.chat_template"], ends + _end_ids(tokenizer), special)
+        return cls(tokenizer, template, ends + _end_ids(tokenizer), special)
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text; nothing is added, and special tokens written in it stay plain text."""
@@ -120,21 +117,56 @@ class ChatTokenizer:
         """A fresh incremental decoder."""
         return StreamDecoder(self)
 
+    def opens_thought(self, ids: Sequence[int]) -> bool:
+        """Whether an answer begins inside a thought after this end of a prompt."""
+        return thinking.opens_thought(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+
+    def closing(self, ids: Sequence[int]) -> list[int]:
+        """What closes the thought that this end of a prompt has opened, so that an answer follows at once; [] if it has opened none."""
+        return self.thought_end() if self.opens_thought(ids) else []
+
+    def thought_end(self) -> list[int]:
+        """Ids that end a thought wherever it is, and the white space before the answer."""
+        return self._ids(thinking.CLOSED_AT_ONCE)
+
     def _render(self, messages: Sequence[Message]) -> str:
-        messages = [{"role": m["role"], "content": self._plain(m["content"])} for m in messages]
-        try:
-            return self._template.render(messages=messages, add_generation_prompt=True, **self._variables)
-        except jinja2.TemplateError as error:
-            raise UserError(f"the chat template refuses these messages: {error}") from error
+        return self._template.render([{"role": m["role"], "content": self._plain_content(m["content"])} for m in messages])
 
     def _ids(self, rendered: str) -> list[int]:
         return self.tokenizer.encode(rendered, add_special_tokens=False).ids
+
+    def _plain_content(self, content: Any) -> Any:
+        if isinstance(content, str) or content is None:
+            return None if content is None else self._plain(content)
+        if not isinstance(content, Sequence) or not all(
+            isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
+        ):
+            raise UserError(f"a message's content is {content!r:.60}; give a text, or a list of {{'type': 'text', 'text': ...}}")
+        return [{"type": "text", "text": self._plain(part["text"])} for part in content]
 
     def _plain(self, text: str) -> str:
         """Breaks up special tokens written by a user, so that a message can never end its own turn."""
         for token in self._special:
             text = text.replace(token, f"{token[:1]} {token[1:]}")
         return text
+
+
+def _gguf_tokenizer(cut: str, tokens: Sequence[tuple[str, int]], merges: Sequence[str]) -> Tokenizer:
+    """Byte-level BPE of (token, type) pairs, one an id."""
+    vocabulary, pairs = {token: i for i, (token, _) in enumerate(tokens)}, [_pair(merge) for merge in merges]
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=cut == "llama-bpe"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_GGUF_CUTS[cut])
+    if cut == "qwen2":
+        tokenizer.normalizer = normalizers.NFC()
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(t, special=True) for t, kind in tokens if kind == _GGUF_CONTROL])
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, kind in tokens if kind == _GGUF_USER])
+    return tokenizer
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    one, other = merge.split(" ")
+    return one, other
 
 
 def end_of_turn(tokenizer: Any) -> int:
@@ -183,19 +215,46 @@ class StreamDecoder:
 
 def _json(path: Path) -> dict:
     try:
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    except ValueError as error:
+        value = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); fetch it again") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{path} holds a JSON {type(value).__name__} instead of an object; fetch it again")
+    return value
 
 
-def _content(token: str | Mapping[str, Any]) -> str:
-    return token if isinstance(token, str) else token["content"]
+def _content(config: Mapping[str, Any], name: str, folder: Path) -> str | None:
+    """The text of a special token, which may be an object with its text inside; None if the model has none."""
+    token = config.get(name)
+    token = token.get("content") if isinstance(token, Mapping) else token
+    if token is None or isinstance(token, str):
+        return token
+    raise UserError(f"{folder / 'tokenizer_config.json'} says {token!r:.40} for {name}; a text is needed: fetch it again")
+
+
+def _stop_ids(folder: Path) -> list[int]:
+    """eos_token_id of generation_config.json, or else of config.json: a number, a list of them, or null."""
+    for path in (folder / "generation_config.json", folder / "config.json"):
+        ends = _json(path).get("eos_token_id")
+        if ends is None or ends == []:
+            continue
+        ids = ends if isinstance(ends, list) else [ends]
+        if not all(type(i) is int and 0 <= i < 2**31 for i in ids):
+            raise UserError(f"{path} says {ends!r:.60} for eos_token_id; a token's number or a list of them is needed: fetch it again")
+        return ids
+    return []
+
+
+def _without_tokenizer(folder: Path) -> str:
+    """What to do about a folder without tokenizer.json."""
+    if slow := [name for name in _SLOW if (folder / name).is_file()]:
+        return (
+            f"its {slow[0]} is the older form: make one with transformers' "
+            f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r})"
+        )
+    return "give a complete model folder, or copy the file from the model's original one"
 
 
 def _end_ids(tokenizer: Tokenizer) -> list[int]:
     ids = [tokenizer.token_to_id(token) for token in _ENDS]
     return [i for i in ids if i is not None]
-
-
-def _raise_template_error(message: str) -> None:
-    raise jinja2.TemplateError(message)

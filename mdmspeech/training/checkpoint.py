@@ -62,7 +62,7 @@ class Checkpoints:
             raise UserError(f"train.keep_best_mode is {best[0]!r}: use min or max")
         self.directory = absolute(workdir) / "checkpoints"
         self._corrupt = self.directory.parent / "corrupt"
-        self._config = json.loads(json.dumps(config, default=str))
+        self._config = _plain(config)
         self._keep, self._mode, self._score, self._say = keep, *best, say
         self._manager = self._open()
 
@@ -147,6 +147,10 @@ class Checkpoints:
             raise UserError(f"no checkpoint in {self.directory} can be read ({failed[0][0]}: {failed[0][1]}): start in another workdir")
         return None
 
+    def newest(self) -> int | None:
+        """The step of the newest, None if there is none."""
+        return max((int(step) for step in self._manager.all_steps()), default=None)
+
     def wait(self) -> None:
         """Blocks until the last save is on disk; raises if it failed."""
         self._manager.wait_until_finished()
@@ -178,11 +182,7 @@ class Checkpoints:
         return _best_step(self._scores, self._mode)
 
     def _check_config(self, step: int, saved: dict[str, Any]) -> None:
-        hard, soft = differences(saved, self._config)
-        if hard:
-            raise UserError(
-                f"checkpoint {step} in {self.directory} is of another config ({'; '.join(hard[:5])}): use that config, or another workdir"
-            )
+        soft = _compared(self.directory, step, saved, self._config)
         if soft:
             self._say(f"resuming with other settings: {'; '.join(soft)}")
 
@@ -213,6 +213,34 @@ class _NewestAndBest:
         """One answer for each checkpoint, the oldest first."""
         best, old = self._best(), len(checkpoints) - self._keep
         return [index >= old or checkpoint.step == best for index, checkpoint in enumerate(checkpoints)]
+
+
+def check_config(workdir: str | Path | epath.Path, config: dict[str, Any]) -> bool:
+    """Whether a run has checkpoints; UserError if the newest is of another config. Nothing is changed on disk."""
+    directory = absolute(workdir) / "checkpoints"
+    steps = sorted((int(path.name) for path in directory.iterdir() if path.name.isdigit()), reverse=True) if directory.is_dir() else []
+    for step in steps:
+        try:
+            saved = _read_about(directory, step)["config"]
+        except (OSError, ValueError, KeyError):  # damaged: `Checkpoints.restore` deals with it
+            continue
+        _compared(directory, step, saved, _plain(config))
+        break
+    return bool(steps)
+
+
+def _plain(config: dict[str, Any]) -> dict[str, Any]:
+    return json.loads(json.dumps(config, default=str))
+
+
+def _compared(directory: epath.Path, step: int, saved: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """What differs and may; UserError for what may not."""
+    hard, soft = differences(saved, config)
+    if hard:
+        raise UserError(
+            f"checkpoint {step} in {directory} is of another config ({'; '.join(hard[:5])}): use that config, or another workdir"
+        )
+    return soft
 
 
 def absolute(path: str | Path | epath.Path) -> epath.Path:

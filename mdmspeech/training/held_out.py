@@ -14,11 +14,17 @@ _SEED = 7
 
 
 class HeldOut:
-    """Computes a task's loss parts on its `held_out` split. put: host batch -> device arrays (see `mesh.put_batch`)."""
+    """Computes a task's loss parts (`Task.held_out_loss`) on its `held_out` split. put: host batch -> device arrays (see `mesh.put_batch`).
+
+    Raises:
+      UserError: the task has such a split and there is no data for it. Here, not when half of a run is done.
+    """
 
     def __init__(self, task: Task, frozen: Params, put: Any, batches: int = BATCHES, dtype: str = "float32"):
         self._task, self._frozen, self._put, self._count = task, frozen, put, batches
-        loss = loss_function(task, dtype)
+        loss = loss_function(task, dtype, held_out=True)
+        if task.held_out:
+            task.batches(task.held_out, _SEED)
         self._loss = jax.jit(lambda params, frozen, batch, rng: loss(params, frozen, batch, rng, jnp.int32(0)))
 
     def __call__(self, params: Params) -> dict[str, float]:

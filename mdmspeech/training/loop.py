@@ -21,9 +21,10 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 from mdmspeech.training import distributed
 from mdmspeech.training import mesh as meshes
-from mdmspeech.training.checkpoint import Checkpoints, absolute
+from mdmspeech.training.checkpoint import Checkpoints, absolute, check_config
 from mdmspeech.training.feed import Fed, Feed
 from mdmspeech.training.held_out import HeldOut
 from mdmspeech.training.ledger import Ledger, plot_ledger
@@ -32,7 +33,8 @@ from mdmspeech.training.mfu import model_flops, peak_flops
 from mdmspeech.training.optim import make_optimizer
 from mdmspeech.training.profiler import ProfileWindow
 from mdmspeech.training.progress import Progress, clock
-from mdmspeech.training.state import TrainState, abstract_state, create_frozen, create_state, with_params
+from mdmspeech.training.ranges import check_ranges
+from mdmspeech.training.state import TrainState, abstract_state, all_finite, create_frozen, create_state, with_params
 from mdmspeech.training.step import make_train_step
 from mdmspeech.training.stepper import Stepper
 from mdmspeech.training.task import Task
@@ -58,39 +60,42 @@ def run(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> Tra
       The final state, on the devices.
 
     Raises:
-      UserError: unclaimed parameter, another config's checkpoint, batch that does not divide, ...
+      UserError: a setting out of its range, unclaimed parameter, another config's checkpoint, batch that does not divide, ...; nothing is written then.
       NonFiniteError: see there.
       SystemExit: code 0, after a signal.
     """
-    train = config.train
-    if train.steps < 1:
-        raise UserError(f"train.steps is {train.steps}: give at least 1")
+    check_ranges(config)
     mesh = meshes.make_mesh(**config.mesh)
     with jax.set_mesh(mesh), StopSignal() as stop:
-        return _Run(config, task, _prepare(workdir, config), mesh, stop).go()
+        return _Run(config, task, absolute(workdir), mesh, stop).go()
 
 
-def _prepare(workdir: str | Path | epath.Path, config: ConfigDict) -> epath.Path:
+def _prepare(workdir: epath.Path, config: ConfigDict) -> None:
     """Makes the folder, which all hosts must share, and writes config.json."""
-    workdir = absolute(workdir)
     try:
         if distributed.is_lead():
             workdir.mkdir(parents=True, exist_ok=True)
-            (workdir / "config.json").write_text(config.to_json_best_effort(indent=1))
+            new = workdir / "config.json.new"  # moved: a disk that is full leaves the old one whole
+            new.write_text(config.to_json_best_effort(indent=1))
+            new.replace(workdir / "config.json")
     except ImportError as error:
         raise UserError(f"{workdir}: {error}; pip install mdmspeech[cloud] brings what object storage needs") from error
     distributed.barrier("config.json is written")
     if not (workdir / "config.json").exists():
         raise UserError(f"{workdir} on this host is not the folder that process 0 writes to: give a --workdir that all hosts share")
-    return workdir
 
 
 class _Run:
-    """The pieces of one run and its clock."""
+    """The pieces of one run and its clock. Nothing is written, and what is there stays as it is, until everything is known to fit: the config of
+    the checkpoints, the data, the weights to start from, the first batch."""
 
     def __init__(self, config: ConfigDict, task: Task, workdir: epath.Path, mesh: jax.sharding.Mesh, stop: "StopSignal"):
         self.train, self.task, self.workdir, self.stop, self.lead = config.train, task, workdir, stop, distributed.is_lead()
         self.ledger = Ledger(workdir / "ledger.json" if self.lead else None)
+
+        if not is_remote(workdir):
+            check_writable(Path(workdir), "name another --workdir", folder=True)
+        found = any(distributed.gather(check_config(workdir, config.to_dict())))
 
         # ---- Parameters, optimiser, state -------------------------------------------------------------------------------
         rng = jax.random.key(self.train.seed)
@@ -102,13 +107,17 @@ class _Run:
         # ---- Resume, or start -------------------------------------------------------------------------------------------
         tell = lambda line: print(line, file=sys.stderr) if self.lead else None
         best = (self.train.keep_best_mode, self.train.keep_best)
-        self.checkpoints = Checkpoints(workdir, config.to_dict(), self.train.keep, best, tell)
+        checkpoints = lambda: Checkpoints(workdir, config.to_dict(), self.train.keep, best, tell)
         self.data = task.batches("train", self.train.seed)
         if not hasattr(self.data, "get_state") or not hasattr(self.data, "set_state"):
             raise UserError(
                 f"{task.name}: batches() gives a {type(self.data).__name__} without get_state/set_state: it could not be resumed"
             )
-        resumed = self.checkpoints.restore(abstract)
+        self.frozen = create_frozen(task, mesh, self.train.dtype)
+        resumed = None
+        if found:
+            self.checkpoints = checkpoints()
+            resumed = self.checkpoints.restore(abstract)
         if resumed:
             self.state, self.data_state, self.seconds, self.window = resumed
             self.data.set_state(self.data_state)
@@ -121,7 +130,6 @@ class _Run:
         self.scores: tuple[int, dict[str, float]] = (-1, {})  # of the last evaluation: its step and what it found
 
         # ---- The step ---------------------------------------------------------------------------------------------------
-        self.frozen = create_frozen(task, mesh, self.train.dtype)
         # Shardings are pinned: under Auto axes the compiler may otherwise return the state with others, and compile again.
         shardings = jax.tree.map(lambda s: s.sharding, abstract)
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
@@ -140,6 +148,17 @@ class _Run:
         self.held_out = HeldOut(task, self.frozen, self.put, dtype=self.train.dtype)
         self.votes = distributed.Votes(mesh)
 
+        parts = distributed.share()[1]  # the rate is that of all processes, whose parts are much alike
+        self.feed = Feed(self.data, self.put, lambda batch: task.count(batch) * parts, self.train.prefetch)
+        try:
+            self.fed = self._take(self.feed) if self.first < self.train.steps else None
+            _prepare(workdir, config)
+        except BaseException:
+            self.feed.close()
+            raise
+        if not found:
+            self.checkpoints = checkpoints()
+
         # ---- What people see --------------------------------------------------------------------------------------------
         self.writer = MetricsWriter(workdir, self.first) if self.lead else None
         self.profile = ProfileWindow(self.train.profile, workdir, self.progress.say)
@@ -152,12 +171,10 @@ class _Run:
 
     def go(self) -> TrainState:
         """The loop; always leaves saved checkpoints on disk and threads ended."""
-        parts = distributed.share()[1]  # the rate is that of all processes, whose parts are much alike
-        feed = Feed(self.data, self.put, lambda batch: self.task.count(batch) * parts, self.train.prefetch)
         try:
-            return self._go(feed)
+            return self._go(self.feed)
         finally:
-            feed.close()
+            self.feed.close()
             self.profile.close()
             self.progress.close()
             if self.writer:
@@ -170,7 +187,7 @@ class _Run:
         self.started = time.monotonic() - self.seconds
         self.ledger.begin(self.first)
         step = self.first
-        fed = self._take(feed) if step < train.steps else None
+        fed = self.fed
         end = self._vote(step < train.steps and fed is None)()
         while step < train.steps and not end:
             # ---- Update; then look at the numbers of the update before, so that the device never waits for Python -------
@@ -190,6 +207,7 @@ class _Run:
             if step == train.steps or (train.eval_every and step % train.eval_every == 0):
                 self._settle(pending)
                 pending = None
+                self._check_state()
                 best = self._evaluate(step)
             if best or step % train.save_every == 0:
                 self._settle(pending)  # a state whose numbers were not seen is never saved
@@ -251,10 +269,9 @@ class _Run:
         self.profile.done(step)
         self.progress.advance(fed.units)
         if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-            self.checkpoints.wait()
             parts = ", ".join(f"{k} {v:g}" for k, v in values.items())
             records = f"records {', '.join(fed.ids[:32])}" if fed.ids else 'records unknown (give batches an "id")'
-            raise NonFiniteError(f"{self.task.name}: not finite at step {step} ({parts}); {records}; the last checkpoint is good")
+            raise self._not_finite(step, f"({parts}); {records}")
         self.window.append(values)
         # The first number after a restart is shown, but is no line of its own: the files are those of a run without one.
         written = step % self.train.log_every == 0 or step == 1
@@ -267,6 +284,17 @@ class _Run:
             self.ledger.write(now=False)
         if written:
             self.window.clear()
+
+    def _check_state(self) -> None:
+        """A step can end in parameters that are no numbers though its loss and gradient were: such a state is never shown, nor saved."""
+        if not all_finite(self.state.params):
+            raise self._not_finite(int(self.state.step), "(parameters after the update; its loss was finite)")
+
+    def _not_finite(self, step: int, what: str) -> NonFiniteError:
+        self.checkpoints.wait()
+        good = self.checkpoints.newest()
+        left = "nothing was saved" if good is None else f"the last checkpoint is good (step {good})"
+        return NonFiniteError(f"{self.task.name}: not finite at step {step} {what}; {left}")
 
     def _evaluate(self, step: int) -> bool:
         """Evaluates, shows, remembers the scores. Returns whether this state is the best so far by `train.keep_best`."""
@@ -311,6 +339,7 @@ class _Run:
 
     def _save(self) -> None:
         with self.ledger.time("save"):
+            self._check_state()
             step = int(self.state.step)
             if self.writer:
                 self.writer.upload()  # a checkpoint never knows more than the metrics beside it

@@ -11,8 +11,9 @@ import optax
 
 from mdmspeech.errors import UserError
 
-# Vectors (biases, norm scales) and lookup tables are not decayed unless a rule says so.
-_UNDECAYED_NAME = re.compile(r"(^|[/_])(bias|scale|embed\w*|\w*norm\w*|pos\w*)$")
+# Vectors (biases, norm scales) and lookup tables are not decayed unless a rule says so. `table` and `digits` are those of speech codes
+# (models.talker.CodeTable, a table and what is added to it), which are rows of a vocabulary too.
+_UNDECAYED_NAME = re.compile(r"(^|[/_])(bias|scale|embed\w*|\w*norm\w*|pos\w*|table|digits)$")
 
 
 @dataclasses.dataclass(frozen=True)

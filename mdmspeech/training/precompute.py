@@ -10,6 +10,7 @@ from mdmspeech.codec.base import Codec
 from mdmspeech.data.augment import augment
 from mdmspeech.data.joined import Joined
 from mdmspeech.data.sources import questions, speech
+from mdmspeech.data.splits import SPLITS
 from mdmspeech.data.states import encode_states
 from mdmspeech.data.store import data_root
 from mdmspeech.data.tokens import tokenise
@@ -25,7 +26,7 @@ def speech_tokens(root: str | Path | None, codec: Codec, known_as: str, parts: S
     """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part. known_as: the codec's `data.tokens.fingerprint`."""
     counts = {}
     for part in parts:
-        splits = {split: speech(root, (part,), split) for split in ("train", "test")}
+        splits = {split: speech(root, (part,), split, may_be_empty=True) for split in SPLITS}
         path = data_root(root) / "tokens" / f"{part}.safetensors"
         counts[part] = tokenise(splits, codec.encode, known_as, path)
     return counts

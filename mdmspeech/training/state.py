@@ -1,12 +1,14 @@
 """All that a training run carries from step to step, as one pytree."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 from typing import cast as cast_to
 
 import flax.struct
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mdmspeech.training.mesh import param_shardings, put_whole
 from mdmspeech.training.optim import Optimizer
@@ -71,6 +73,17 @@ def create_frozen(task: Any, mesh: Mesh, dtype: Any = jnp.float32) -> Any:
     return jax.tree.map(
         lambda s, value: put_whole(value if value.dtype == s.dtype else value.astype(s.dtype), s.sharding), abstract, loaded
     )
+
+
+def all_finite(tree: Any) -> bool:
+    """Whether every number of a tree of arrays is finite; computed where they lie."""
+    leaves = [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
+    return not leaves or bool(_finite(NamedSharding(leaves[0].sharding.mesh, PartitionSpec()))(leaves))
+
+
+@functools.cache
+def _finite(sharding: NamedSharding) -> Callable[[list[jax.Array]], jax.Array]:
+    return jax.jit(lambda leaves: jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves]).all(), out_shardings=sharding)
 
 
 def cast(tree: Any, dtype: Any) -> Any:

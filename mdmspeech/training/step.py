@@ -14,15 +14,17 @@ from mdmspeech.training.task import Losses, Task, Weight
 Metrics = dict[str, jax.Array]
 
 
-def loss_function(task: Task, dtype: str = "float32", remat: str = "none") -> Callable[..., Losses]:
-    """`task.loss` computed in `dtype` ("float32" or "bfloat16") from float32 parameters, with a rematerialisation policy of `nn.stack`.
+def loss_function(task: Task, dtype: str = "float32", remat: str = "none", held_out: bool = False) -> Callable[..., Losses]:
+    """`task.loss`, or `task.held_out_loss`, computed in `dtype` ("float32" or "bfloat16") from float32 parameters, with a rematerialisation policy of `nn.stack`.
 
     Softmax, norms' statistics and losses are float32 in any case; gradients come back in float32, through the cast.
     """
 
+    of = task.held_out_loss if held_out else task.loss
+
     def loss(params: Any, frozen: Any, batch: dict[str, jax.Array], rng: jax.Array, step: jax.Array) -> Losses:
         with remat_policy(remat):
-            return task.loss(cast(params, dtype), cast(frozen, dtype), batch, rng, step)
+            return of(cast(params, dtype), cast(frozen, dtype), batch, rng, step)
 
     return loss
 

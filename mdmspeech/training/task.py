@@ -45,7 +45,8 @@ class Task:
         weight (an accuracy) is only reported; a weight without a loss is an error.
       optimizer: rules over parameter paths ("decoder/layer_0/mlp/kernel"), first match wins; every parameter must match one.
       unit: what `count` counts, for the rate in the log.
-      held_out: the split whose losses are computed at each evaluation, "" for none (see `held_out`).
+      held_out: the split whose losses are computed at each evaluation, "" for none (see `held_out`). "val": choices are made by these (`train.keep_best`),
+        so they are never those of the test set.
       show: function (params, step, outdir) -> scores that writes samples and plots at each evaluation, or None. The caller's, because what it
         needs (voices, pictures, recognisers) is none of the loop's business.
     """
@@ -86,6 +87,11 @@ class Task:
           step: int32 scalar, updates done so far.
         """
         raise NotImplementedError
+
+    def held_out_loss(self, params: Params, frozen: Params, batch: dict[str, jax.Array], rng: jax.Array, step: jax.Array) -> Losses:
+        """The loss by which states are compared: as `loss`, but without what only makes learning harder (dropout, hidden spans). Random numbers stay where
+        they are the task itself, such as which tokens are hidden."""
+        return self.loss(params, frozen, batch, rng, step)
 
     def batches(self, split: str, seed: int) -> BatchIterator:
         """Batches of `split` ("train" is what the loop asks for). Every array has the batch as its first axis, which must divide by

@@ -1,5 +1,7 @@
 """Parameters of an earlier run, to start another stage from."""
 
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -7,9 +9,12 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 from etils import epath
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mdmspeech.errors import UserError
 from mdmspeech.training.checkpoint import absolute, best_step
+
+_NAMED = 4  # parameters in an error
 
 
 def load_params(workdir: str | Path | epath.Path, which: str = "latest") -> Any:
@@ -33,12 +38,50 @@ def load_params(workdir: str | Path | epath.Path, which: str = "latest") -> Any:
     return jax.tree.map(np.asarray, state["ema"] if state.get("ema") is not None else state["params"])
 
 
-def overwrite(params: Any, loaded: Any, where: str = "") -> Any:
-    """`params` with every leaf that `loaded` has replaced by it; shapes must agree. Leaves that `loaded` lacks stay fresh."""
-    if not isinstance(params, dict):
-        if params.shape != loaded.shape:
+def overwrite(params: Any, loaded: Any, *, fresh: Sequence[str] = (), ignored: Sequence[str] = ()) -> Any:
+    """`params` (nested dicts) with every array replaced by that of `loaded`, which must have the same ones, of the same shapes.
+
+    Args:
+      fresh: regular expressions over whole paths ("layers_3/.*"): these of `params` stay as they are, in `loaded` or not.
+      ignored: likewise, these of `loaded` are not wanted.
+
+    Raises:
+      UserError: names arrays that only one of the two has, and those of another shape; an expression that matches nothing.
+    """
+    ours, theirs = _leaves(params), _leaves(loaded)
+    kept, dropped = _matching(fresh, ours, "init_fresh"), _matching(ignored, theirs, "init_ignored")
+    wanted, offered = ours.keys() - kept, theirs.keys() - dropped - kept
+    complaints = {
+        "that the earlier run lacks (to start them fresh: init_fresh)": sorted(wanted - offered),
+        "that only the earlier run has (to leave them out: init_ignored)": sorted(offered - wanted),
+    }
+    if told := [f"{_some(names)} {what}" for what, names in complaints.items() if names]:
+        raise UserError(f"parameters differ: {'; '.join(told)}: use the earlier run's model config, or name what is meant to differ")
+    for path in sorted(wanted):
+        if ours[path].shape != theirs[path].shape:
             raise UserError(
-                f"parameter {where} has shape {tuple(loaded.shape)} in the earlier run and {tuple(params.shape)} here: use its model config"
+                f"parameter {path} has shape {tuple(theirs[path].shape)} in the earlier run and {tuple(ours[path].shape)} here: use its model config"
             )
-        return jax.numpy.asarray(loaded, params.dtype)
-    return {k: overwrite(v, loaded[k], f"{where}/{k}") if k in loaded else v for k, v in params.items()}
+    new = {path: jax.numpy.asarray(theirs[path], leaf.dtype) if path in wanted else leaf for path, leaf in ours.items()}
+    return unflatten_dict(new, sep="/")
+
+
+def _leaves(tree: Any) -> dict[str, Any]:
+    return flatten_dict(tree, sep="/", keep_empty_nodes=False)
+
+
+def _matching(patterns: Sequence[str], leaves: Mapping[str, Any], setting: str) -> set[str]:
+    found: set[str] = set()
+    for pattern in patterns:
+        try:
+            matched = {path for path in leaves if re.fullmatch(pattern, path)}
+        except re.error as error:
+            raise UserError(f"{setting} {pattern!r} is no regular expression ({error})") from error
+        if not matched:
+            raise UserError(f"{setting} {pattern!r} matches no parameter, of {_some(sorted(leaves))}; it must match a whole path")
+        found |= matched
+    return found
+
+
+def _some(names: Sequence[str]) -> str:
+    return f"{len(names)} ({', '.join(names[:_NAMED])}{', ...' if len(names) > _NAMED else ''})"

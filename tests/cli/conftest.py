@@ -5,12 +5,15 @@ from pathlib import Path
 
 import pytest
 
+sys.path.insert(0, str(Path(__file__).parent))  # for `import small_published`
 sys.path.insert(0, str(Path(__file__).parents[1] / "inference"))  # for `import small_speech`
 sys.path.insert(0, str(Path(__file__).parents[1] / "codec" / "cosyvoice2"))  # for `import small_cosyvoice2`
 
+import small_published
 import small_speech
 
 import mdmspeech
+from mdmspeech.cli import main
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +33,18 @@ def no_model(monkeypatch):
         raise AssertionError("the model was opened")
 
     monkeypatch.setattr(mdmspeech, "load", fail)
+
+
+@pytest.fixture(scope="session")
+def published(tmp_path_factory):
+    root = tmp_path_factory.mktemp("published")
+    small_published.publish(root)
+    return root
+
+
+@pytest.fixture(scope="session")
+def system(published, tmp_path_factory):
+    """Of random parts; not to be changed."""
+    folder = tmp_path_factory.mktemp("systems") / "small"
+    assert main(small_published.arguments(published, folder)) == 0
+    return folder

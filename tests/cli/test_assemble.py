@@ -1,63 +1,21 @@
 """`mdmspeech assemble`: checkpoints on disk become one folder that talks, trains, and takes what was trained back in; nothing is written when a part does not fit."""
 
-import json
-
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 import small_cosyvoice2
-from small_speech import CODEC, TALKER, question, talker_params
+from small_published import THINKER, arguments
+from small_speech import CODEC, question
 
 import mdmspeech
 from mdmspeech.cli import main
 from mdmspeech.cli.experiment import load_config, use_system
-from mdmspeech.codec.compact.codec import CompactCodecModel
-from mdmspeech.data.random_source import CHAT_TEMPLATE, byte_tokenizer
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
-from mdmspeech.interop.export import How, export_encoder, export_thinker
 from mdmspeech.interop.release import Part, Release, load_release, read_about, save_release
 from mdmspeech.interop.voice_file import save_voice
 from mdmspeech.models import lora
-from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.training.warm_start import load_params
-
-THINKER = ThinkerConfig(vocab_size=259, dim=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, ffn_dim=64, qk_norm=True)
-ENCODER = SpeechEncoderConfig(num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=32, max_positions=1500)
-SIZES = ["--talker-sizes", "width=64,layers=1,heads=2,ffn=64", "--dtype", "float32"]
-
-
-@pytest.fixture(scope="module")
-def published(tmp_path_factory):
-    """Folders as they would be downloaded: a text model, a Whisper, and a release with a codec."""
-    root = tmp_path_factory.mktemp("published")
-    chat = byte_tokenizer()
-    files = {
-        "tokenizer.json": chat.tokenizer.to_str(),
-        "tokenizer_config.json": json.dumps({"chat_template": CHAT_TEMPLATE}),
-        "generation_config.json": json.dumps({"eos_token_id": list(chat.stop_ids)}),
-    }
-    thinker = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
-    export_thinker(root / "thinker", THINKER, jax.tree.map(np.asarray, thinker), How(files=files))
-    encoder = jax.jit(SpeechEncoder(ENCODER).init)(jax.random.key(2), jnp.zeros((1, 8, 80)))["params"]
-    export_encoder(root / "whisper", ENCODER, jax.tree.map(np.asarray, encoder))
-    codec = Part("compact_codec", CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)))
-    save_release(root / "release", Release("tiny", {"codec": codec, "talker": Part("talker_mdm", TALKER, talker_params())}), "card")
-    return root
-
-
-def arguments(published, folder, **changes):
-    given = {"thinker": published / "thinker", "encoder": published / "whisper", "codec": published / "release", **changes}
-    return ["assemble", "-o", str(folder), *SIZES, *(text for name, value in given.items() for text in (f"--{name}", str(value)))]
-
-
-@pytest.fixture(scope="module")
-def system(published, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("systems") / "small"
-    assert main(arguments(published, folder)) == 0
-    return folder
 
 
 def test_what_is_inside_is_what_was_given(published, system):

@@ -54,9 +54,9 @@ def test_from_a_folder_to_tokens(manifest, codec, quick_aligner, tmp_path, capsy
     assert "mine: 6 recordings, 0.2 minutes, 2 of them held out" in told
     assert "1 left out" in told and "manifest.jsonl, line 7: " in told and "6.wav does not exist" in told
     assert "little to learn a voice from" in told
-    train, test = (TokenStore(tmp_path / "root", ("mine",), split) for split in ("train", "test"))
-    assert (len(train), len(test)) == (4, 2)
-    for row in (train[0], test[0]):
+    train, val, test = (TokenStore(tmp_path / "root", ("mine",), split) for split in ("train", "val", "test"))
+    assert (len(train), len(val), len(test)) == (3, 1, 2)
+    for row in (train[0], val[0], test[0]):
         assert row["frames"].sum() * 0.625 == pytest.approx(len(row["tokens"]), abs=1)  # 25 ms units, 40 ms tokens
 
     def again(*args):

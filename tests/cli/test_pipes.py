@@ -13,7 +13,8 @@ import pytest
 import soundfile
 from small_speech import question
 
-from mdmspeech.cli import main
+from mdmspeech.cli import main, streams
+from mdmspeech.errors import UserError
 from mdmspeech.inference.speech import join
 
 WORD = 6000  # samples of a word of fast_voice.py
@@ -140,13 +141,12 @@ def test_a_question_comes_through_a_pipe(small_model, tmp_path, capsys, monkeypa
     assert frames(tmp_path / "a.wav") == len(small_model.chat(question(), steps=1).audio)
 
 
-def test_a_pipe_without_an_end_is_refused(monkeypatch):
-    from mdmspeech.cli import streams
-    from mdmspeech.errors import UserError
-
+def test_an_endless_input_is_refused(monkeypatch):
     monkeypatch.setattr(streams, "MOST", 1000)
-    with pytest.raises(UserError, match="/dev/zero holds more than"):
-        streams.input_bytes("/dev/zero")
+    with open("/dev/zero", "rb") as zeros:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(zeros))
+        with pytest.raises(UserError, match="standard input holds more than"):
+            streams.input_bytes()
 
 
 def test_a_long_text_shows_its_progress_on_a_terminal_only(tmp_path):

@@ -18,7 +18,7 @@ from mdmspeech.text.tokenizer import SPEECH, end_of_turn
 EOS, PAD, BLOCK = 6563, 6564, 16
 SPEECHES, QUESTIONS = RandomSpeech(60), RandomQuestions(40)
 TOKENIZER = byte_tokenizer()
-CHAT = Conversations(TOKENIZER, "Be brief.", ())
+CHAT = Conversations(TOKENIZER, prompts.Prompt("Be brief."))
 
 
 def talker(kind, **changes):

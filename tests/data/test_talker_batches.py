@@ -100,7 +100,8 @@ def test_token_store_gives_back_what_was_encoded(tmp_path):
         for n in (3, 5, 4)
     ]
     rows[1]["question"] = "Where?"
-    records = {"train": Records([_Store(rows)], [(0, 0), (0, 1)]), "test": Records([_Store(rows)], [(0, 2)])}
+    store = _Store(rows)
+    records = {"train": Records([store], [(0, 0), (0, 1)]), "val": Records([store], []), "test": Records([store], [(0, 2)])}
 
     def encode(waves):  # one token a 960 samples: the value it hears
         return [np.rint(wave.reshape(-1, 960)[:, 0] * 32768).astype(int) for wave in waves]
@@ -131,7 +132,7 @@ def test_tokens_from_before_texts_were_kept_serve_paced_anchors(tmp_path):
     }
     (tmp_path / "tokens").mkdir()
     safetensors.numpy.save_file(arrays, tmp_path / "tokens" / "open.safetensors", metadata={"codec": "x"})
-    store = TokenStore(tmp_path, ("open",), "train")
-    assert store[1]["tokens"].tolist() == [2, 3, 4] and store[1]["id"] == "open/1" and store[1]["text"] == ""
+    found = [store[0] for store in (TokenStore(tmp_path, ("open",), split) for split in ("train", "val"))]
+    assert sorted((row["id"], row["tokens"].tolist(), row["text"]) for row in found) == [("open/0", [0, 1], ""), ("open/1", [2, 3, 4], "")]
     with pytest.raises(UserError, match="holds no texts"):
         TokenStore(tmp_path, ("open",), "train", needs_text=True)

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdmspeech.diffusion import decode, layout
+from mdmspeech.diffusion import autoregressive, decode, layout
 from mdmspeech.diffusion.state import Options, Reason, Request, start
 from mdmspeech.errors import UserError
 
@@ -182,6 +182,16 @@ def test_temperature_and_seed_change_tokens_but_never_the_confidence(run_tiny, c
     assert (wild.ids_BL[0] != wild.ids_BL[2]).any() and (wild.ids_BL[2] != wild.ids_BL[3]).any()
 
 
+@pytest.mark.parametrize("decoder", [decode.decode, autoregressive.decode], ids=["blocks", "next token"])
+def test_every_token_is_drawn_with_noise_of_its_own(decoder, scripted, options):
+    """Where all codes are as likely, a key used twice shows as tokens or blocks that are alike."""
+    request = Request.create(2, seed=5, temperature=1.0, steps=2, target_len=16)
+    result = scripted(np.zeros((2, 16, VOCABULARY))).run(decoder, request, options)
+    np.testing.assert_array_equal(result.ids_BL[0], result.ids_BL[1])
+    assert len(np.unique(result.ids_BL[0].reshape(4, 4), axis=0)) == 4
+    assert all(len(np.unique(block)) > 1 for block in result.ids_BL[0].reshape(4, 4))
+
+
 def test_only_codes_are_produced_and_never_banned_ones(scripted, options):
     logits = np.zeros((3, 8, VOCABULARY))
     logits[..., CODES:] = 30.0  # bos, sos, eos, pad, mask and filler rows are what the model likes best
@@ -219,21 +229,35 @@ def test_unsure_models_still_finish_in_the_steps_asked_for(scripted, options):
     assert result.forwards == 2 and (np.bincount(result.step_BL[0]) == 2).all()
 
 
-def test_prior_calibration_lets_silence_wait(scripted, options):
-    logits = _two_certain_two_unsure()  # code 3 is silence here: sure, and sure everywhere
-    log_prior = jnp.log(jnp.full(VOCABULARY, 0.01).at[3].set(0.9))
-    options = dataclasses.replace(options, prior_weight=1.0)
-    result = scripted(logits).run(decode.decode, Request.create(1, steps=4, target_len=4), options, log_prior_V=log_prior)
-    np.testing.assert_array_equal(result.step_BL[0], [2, 0, 3, 1])
-    with pytest.raises(UserError, match="log_prior_V"):
-        scripted(logits).run(decode.decode, Request.create(1), options)
+@pytest.mark.parametrize(("score", "threshold"), [("max_probability", 0.9), ("margin", 0.3)])
+def test_beyond_the_even_share_only_what_is_as_sure_as_the_threshold_is_revealed(scripted, options, score, threshold):
+    """In numpy, from probabilities: rows of any sharpness, mass on forbidden ids, greedy and drawn tokens; `threshold` is a probability."""
+    rng = np.random.default_rng(3)
+    logits = rng.normal(size=(8, 4, VOCABULARY)) * np.array([0.1, 0.5, 1, 1.5, 2, 3, 4, 6])[:, None, None]
+    logits[::2, :, EOS] += 3.0
+    steps = np.array([4, 3, 4, 2, 4, 3, 4, 4])
+    options = dataclasses.replace(options, count="threshold", score=score, threshold=threshold)
+    request = Request.create(8, steps=steps, target_len=4, temperature=[0, 0, 0, 0, 0, 2, 2, 2], seed=np.arange(8))
+    result = scripted(logits).run(decode.decode, request, options)
+    chance = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+    best = -np.sort(-chance[..., :CODES], axis=-1)
+    sure = best[..., 0] - (best[..., 1] if score == "margin" else 0)
+    expected = np.full((8, 4), -1)
+    for row in range(8):
+        left = list(np.argsort(-sure[row]))
+        for step in range(4):
+            count = max(-(-len(left) // max(steps[row] - step, 1)), sum(sure[row, at] >= threshold for at in left))
+            expected[row, left[:count]], left = step, left[count:]
+    np.testing.assert_array_equal(result.step_BL, expected)
+    assert len(set(expected.max(axis=1).tolist())) > 1  # some rows were sure enough to be quick, others were not
+    np.testing.assert_allclose(result.confidence_BL, best[..., 0], rtol=1e-4)
 
 
 def test_mistakes_are_named(tiny, options, begin):
     with pytest.raises(UserError, match="multiple of the block size 4"):
         decode.decode(tiny.step, begin(Request.create(1), options, 8), jnp.zeros((1, 6, tiny.dim)), options)
     for field in ({"count": "all"}, {"score": "luck"}, {"tail": "cut"}, {"block": 0}, {"top_p": 0.0}, {"max_silence": 3},
-                  {"count": "threshold", "threshold": 1.5}, {"prior_weight": 1.0, "score": "entropy"}):  # fmt: skip
+                  {"count": "threshold", "threshold": 1.5}, {"count": "threshold", "score": "entropy"}):  # fmt: skip
         with pytest.raises(UserError, match=next(iter(field))):
             dataclasses.replace(options, **field)
     with pytest.raises(UserError, match="steps=0"):

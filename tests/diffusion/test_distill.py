@@ -90,6 +90,22 @@ def test_gathered_positions_give_the_same_targets(case):
     assert (lean.logits[~keep] == 0).all()
 
 
+def test_what_was_not_gathered_stays_hidden_from_the_teacher(case):
+    """A capacity that is too small leaves tokens out of the loss; it must not write something in their places."""
+    teacher, z0, hidden, valid = case
+    index, keep = objective.gather_masked(hidden & valid, 9)
+    kept = objective.scatter(keep, index, keep, hidden.shape, False)
+    assert (hidden & ~kept).any()
+    rollout = distill.teacher_rollout(
+        lambda ids, index: objective.gather(teacher(ids), index), z0, hidden, valid, BLOCK, gathered=(index, keep), allowed_V=ALLOWED
+    )
+    z, ids, when = _by_the_book(teacher, z0, hidden & kept, 4)
+    np.testing.assert_array_equal(rollout.ids_BL, ids)
+    np.testing.assert_array_equal(rollout.iteration_BL, when)
+    np.testing.assert_allclose(rollout.logits, objective.gather(jnp.asarray(z), index), atol=1e-4)
+    assert (rollout.ids_BL[hidden & ~kept] == MASK).all()
+
+
 def test_padding_is_never_revealed_and_no_gradient_flows_to_the_teacher(case):
     teacher, z0, hidden, valid = case
     everywhere = distill.teacher_rollout(teacher, z0, jnp.ones_like(hidden), valid, BLOCK, 2)

@@ -61,14 +61,6 @@ def test_candidate_is_the_best_allowed_id():
     assert ids[0, 0] == np.argmax(np.delete(np.asarray(LOGITS[0, 0]), 4)) + (np.argmax(np.delete(np.asarray(LOGITS[0, 0]), 4)) >= 4)
 
 
-def test_prior_calibration_takes_the_head_start_of_frequent_ids():
-    score, ids = jnp.log(jnp.array([0.9, 0.6])), jnp.array([0, 1])  # id 0 is silence: likely everywhere
-    calibrated = reveal.calibrate(score, ids, jnp.log(jnp.array([0.5, 0.01])), 1.0)
-    np.testing.assert_allclose(calibrated, np.log([0.9 / 0.5, 0.6 / 0.01]), rtol=1e-5)
-    assert calibrated[1] > calibrated[0]
-    np.testing.assert_array_equal(reveal.calibrate(score, ids, jnp.zeros(2), 0.0), score)
-
-
 def test_quotas_add_up_and_are_even():
     for total, steps in itertools.product(range(17), range(1, 17)):
         left, shares = total, []

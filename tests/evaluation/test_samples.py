@@ -23,11 +23,11 @@ CODEC = CompactCodecConfig(
 
 @pytest.fixture
 def root(tmp_path):
-    """A corpus of four recordings, half of them held out."""
+    """A corpus of four recordings, half of them for validation."""
     rng = np.random.default_rng(0)
     rows = [
         (
-            {"id": f"r{i}", "text": f"text {i}", "rate": 24_000, "split": "test" if i % 2 else "train"},
+            {"id": f"r{i}", "text": f"text {i}", "rate": 24_000, "split": "val" if i % 2 else "test"},
             (3000 * rng.normal(size=9600 + 960 * i)).astype(np.int16),
         )
         for i in range(4)
@@ -40,7 +40,7 @@ def test_codec(root, tmp_path):
     config = ConfigDict({"stage": "codec", "codec": dataclasses.asdict(CODEC), "data": {"parts": ("open",)}})
     scores = samples.show(config, tmp_path / "run", root)(jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)), 5, tmp_path)
     assert scores["codes_used"] >= 1
-    for number, length in ((0, 10_560), (1, 12_480)):  # the two held-out ones
+    for number, length in ((0, 10_560), (1, 12_480)):  # the two for validation
         assert len(load_wave(str(tmp_path / f"{number}_original.wav"), 24_000)) == length
         assert len(load_wave(str(tmp_path / f"{number}_resynthesis.wav"), 24_000)) == -(-length // 960) * 960
         assert (tmp_path / f"{number}.png").stat().st_size > 1000

@@ -19,6 +19,7 @@ from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.text.prompts import Prompt
 from mdmspeech.text.pronounce import Spoken
 from mdmspeech.text.tokenizer import ChatTokenizer
 
@@ -103,7 +104,7 @@ def mind(end_circles: bool = False) -> Mind:
     """A random Thinker that writes known words, the same again and again if it may, and stops after a while."""
     params = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
     params["embedding"]["embedding"] = params["embedding"]["embedding"] * 40
-    return Mind(THINKER, params, chat_tokenizer(), "be kind", max_new=12, end_circles=end_circles)
+    return Mind(THINKER, params, chat_tokenizer(), Prompt("be kind"), max_new=12, end_circles=end_circles)
 
 
 def encoder_params():
@@ -138,3 +139,8 @@ def question(seconds=1.0, rate=16_000, seed=0):
     time = np.arange(int(seconds * rate)) / rate
     noise = np.random.default_rng(seed).normal(size=len(time))
     return (0.1 * noise * (1 + np.sin(2 * np.pi * 3 * time))).astype(np.float32)
+
+
+def words_if_long(out, valid_BT, row):
+    """`finish` of an ear that hears words in recordings of more than a second (a second of silence is behind each)."""
+    return None, "what is it ?" if valid_BT[row].sum() > 2.2 * 50 else ""

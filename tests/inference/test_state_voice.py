@@ -18,6 +18,7 @@ from mdmspeech.inference.state_voice import StateVoice
 from mdmspeech.models import talker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.models.thinker import Thinker
+from mdmspeech.text.prompts import Prompt
 
 FIXED = TalkerConfig(width=64, layers=2, heads=2, ffn=64, anchors="fixed", text_width=2 * THINKER.dim)
 TEXTS = ["yes it is a red apple .", "no", "what is a very good answer ? it is a red apple and a very good answer ."]
@@ -48,7 +49,7 @@ def pieces_of(states, cut):
 
 
 def test_what_is_read_is_what_training_read(thoughts):
-    conversations = Conversations(chat_tokenizer(), "be kind", ())
+    conversations = Conversations(chat_tokenizer(), Prompt("be kind"))
     thinker = Thinker(THINKER)
     for text, states in zip(TEXTS, thoughts.states_of(TEXTS), strict=True):
         ids, answer = conversations.typed("", text)
@@ -65,7 +66,7 @@ def test_states_of_a_written_answer_are_those_of_the_text_read(thoughts):
     assert pieces[-1].last and not any(piece.last for piece in pieces[:-1])
     plain = list(thoughts.answer(thoughts.read([thoughts.question("what is it ?")])))
     assert [piece.text for piece in plain] == [piece.text for piece in pieces] and all(piece.states is None for piece in plain)
-    conversations = Conversations(chat_tokenizer(), "be kind", ())
+    conversations = Conversations(chat_tokenizer(), Prompt("be kind"))
     ids, answer = conversations.typed("what is it ?", "".join(piece.text for piece in pieces))
     assert len(ids) - answer == len(written)
     thinker, variables = Thinker(THINKER), {"params": thoughts._params}

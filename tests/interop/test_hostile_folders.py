@@ -149,7 +149,7 @@ def test_sizes_that_no_encoder_has(name):
         ({"rope_scaling": "llama3"}, "no JSON object"),
         ({"rope_scaling": {"rope_type": "llama3", "factor": 8.0}}, "is incomplete"),
         ({"rope_scaling": {"rope_type": "linear", "factor": 0}}, "0 for factor"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "'yarn' is not known"),
+        ({"rope_scaling": {"rope_type": "longrope", "factor": 4.0}}, "'longrope' is not known"),
         ({"head_dim": 7}, "even head_dim"),
         ({"model_type": ["qwen3"]}, "cannot be a Thinker"),
         ({"model_type": "gpt2"}, "cannot be a Thinker"),

@@ -29,7 +29,7 @@ def test_ids_do_not_overlap():
 
 def test_cached_equals_uncached(params):
     states, valid = speech(2, 30), jnp.ones((2, 30), bool)
-    written = np.asarray(write(CONFIG, params, states, valid))
+    written = np.asarray(write(CONFIG, params, states, valid).ids_BN)
     ids = np.concatenate([np.broadcast_to(CONFIG.prompt, (2, PROMPT)), written], axis=1)
     logits = MODULE.apply({"params": params}, states, valid, jnp.asarray(ids))
     best = np.asarray(jnp.argmax(logits[:, PROMPT - 1 : -1, : CONFIG.end + 1], axis=-1))
@@ -43,22 +43,22 @@ def test_a_row_alone_is_the_row_in_a_padded_batch(params):
     long, short = speech(1, 60, 1), speech(1, 25, 2)
     both = jnp.concatenate([long, jnp.pad(short, ((0, 0), (0, 35), (0, 0)), constant_values=7.0)])
     valid = jnp.arange(60)[None] < jnp.array([[60], [25]])
-    together = np.asarray(write(CONFIG, params, both, valid))
+    together = np.asarray(write(CONFIG, params, both, valid).ids_BN)
     for row, states in enumerate((long, short)):
-        alone = np.asarray(write(CONFIG, params, states, jnp.ones(states.shape[:2], bool)))[0]
+        alone = np.asarray(write(CONFIG, params, states, jnp.ones(states.shape[:2], bool)).ids_BN)[0]
         np.testing.assert_array_equal(together[row][: len(alone)], alone)
         assert (together[row][len(alone) :] == CONFIG.end).all()
 
 
 def test_nothing_is_written_for_ever(params):
     never = {**params, "embedding": params["embedding"].at[CONFIG.end].set(-1e3 * params["norm"]["bias"])}
-    written = np.asarray(write(CONFIG, never, speech(1, 50), jnp.ones((1, 50), bool)))
+    written = np.asarray(write(CONFIG, never, speech(1, 50), jnp.ones((1, 50), bool)).ids_BN)
     assert written.shape == (1, 18)  # 6 a second and 12
     short = jnp.arange(50)[None] < 25
-    written = np.asarray(write(CONFIG, never, speech(1, 50), short))[0]
+    written = np.asarray(write(CONFIG, never, speech(1, 50), short).ids_BN)[0]
     assert (written[15:] == CONFIG.end).all()
 
 
 def test_prompt_ids_are_never_written(params):
     loud = {**params, "embedding": params["embedding"].at[41:].mul(50.0)}
-    assert (np.asarray(write(CONFIG, loud, speech(3, 40), jnp.ones((3, 40), bool))) <= CONFIG.end).all()
+    assert (np.asarray(write(CONFIG, loud, speech(3, 40), jnp.ones((3, 40), bool)).ids_BN) <= CONFIG.end).all()

@@ -57,13 +57,13 @@ def test_shapes_of_published_checkpoints(name):
 def test_published_checkpoints_pass_the_importers_check(name, scan):
     """In both layouts, and not with a tensor less."""
     manifest = json.loads((MANIFESTS / f"{name}.json").read_text())
-    tensors = {key: SimpleNamespace(shape=tuple(value["shape"])) for key, value in manifest["tensors"].items()}
+    tensors = {key: SimpleNamespace(shape=tuple(value["shape"]), dtype="float16") for key, value in manifest["tensors"].items()}
     if "whisper" in name:
         config = encoder_config(manifest["config"], scan_layers=scan)
         rules, shapes, tensors = encoder_rules(config), encoder_shapes(config), whisper_encoder_tensors(tensors)
     else:
         config = thinker_config({"model_type": name.split("_")[0], **manifest["config"]}, scan_layers=scan)
-        rules, shapes, tensors = thinker_rules(config), thinker_shapes(config), thinker_tensors(config, tensors)
+        rules, shapes, tensors = thinker_rules(config), thinker_shapes(config), thinker_tensors(config, tensors, "")
     wanted = {path: leaf.shape for path, leaf in flatten_dict(shapes, sep="/").items()}
     check_tensors(tensors, rules, wanted, name)
     last = sorted(tensors)[-1]

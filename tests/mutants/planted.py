@@ -31,7 +31,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PRELOAD = ("jax", "jax.numpy", "flax.linen", "optax", "ml_collections", "pytest", "scipy.signal")
-LIMIT = 400  # seconds a fault's tests may take
+LIMIT = 600  # seconds a fault's tests may take
 FIELDS = {"name", "file", "find", "replace", "tests"}
 CAUGHT, SURVIVED, BAD = "caught", "SURVIVED", "BAD"
 _SHARED = 2**20  # bytes: larger files are linked into a worker's tree, not copied

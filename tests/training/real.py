@@ -10,6 +10,7 @@ from mdmspeech.diffusion import masking
 from mdmspeech.models import talker
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.text.prompts import Prompt
 from mdmspeech.training.feed import numbers_of
 from mdmspeech.training.stages.talker import TalkerTask
 from mdmspeech.training.stages.thinker import SpeechToTextTask
@@ -22,7 +23,7 @@ ROWS = 8
 
 
 def chat():
-    return Conversations(random_source.byte_tokenizer(), "", ())
+    return Conversations(random_source.byte_tokenizer(), Prompt("", ()))
 
 
 def stage_two(config=TALKER, mode="mdm", **settings):

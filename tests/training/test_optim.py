@@ -1,10 +1,14 @@
 """Rules, schedules and decay of the optimiser."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
+from mdmspeech.cli.experiment import load_config, make_task
 from mdmspeech.errors import UserError
 from mdmspeech.training.config import base
 from mdmspeech.training.optim import Rule, make_optimizer, make_schedule
@@ -30,6 +34,24 @@ def test_only_matrices_decay_by_default():
     got, _, _ = updates((Rule(".*"),))
     assert got["layer"]["kernel"] == pytest.approx(-0.05) == got["head"]["kernel"]
     assert got["layer"]["bias"] == got["norm"]["scale"] == got["embed"]["embedding"] == 0.0
+
+
+def test_of_the_stages_only_matrices_of_layers_decay(tmp_path):
+    """Tables of ids, positions and speech codes stay, products decay: of each kind of stage one."""
+    decayed, kept = set(), set()
+    for name in ("compact_hearing", "compact_talker", "thinker_06b", "aligner"):
+        config = load_config(f"{Path(__file__).parents[2] / 'experiments' / name}.py:runlocal")
+        config.optim.update(dict(lr=1.0, schedule="constant", warmup=0, weight_decay=0.5))
+        params = jax.eval_shape(make_task(config, tmp_path / "run").init, jax.random.key(0))
+        ones = jax.tree.map(lambda leaf: jnp.ones((1,) * len(leaf.shape)), params)
+        transform = make_optimizer(config.optim, 10, ones, (Rule(".*"),)).tx
+        moved, _ = transform.update(jax.tree.map(jnp.zeros_like, ones), transform.init(ones), ones)
+        for name, leaf in flatten_dict(moved, sep="/").items():
+            kind = "/".join(name.split("/")[-2:]) if name.endswith(("table", "digits")) else name.rsplit("/", 1)[-1]
+            (decayed if float(leaf.ravel()[0]) else kept).add(kind)
+    tables = {"inputs/table", "inputs/digits", "outputs/table", "outputs/digits", "embedding", "positions"}
+    assert decayed == {"kernel", "lora_a", "lora_b"}
+    assert tables < kept and not {name for name in kept - tables if not name.endswith(("bias", "scale", "null", "start"))}, kept
 
 
 def test_rules_change_rate_and_decay_and_the_first_match_wins():

@@ -146,7 +146,7 @@ def test_writing_task_learns_to_write_and_to_end():
         (loss, losses), grads = step(params)
         params = jax.tree.map(lambda p, g: p - 0.01 * jnp.sign(g), params, grads)
     assert loss < 0.1 and losses["accuracy"][1] == 7  # padding is not counted
-    written = np.asarray(write(config, params, batch["states"], batch["states_valid"]))
+    written = np.asarray(write(config, params, batch["states"], batch["states_valid"]).ids_BN)
     assert [row[: list(row).index(config.end)].tolist() for row in written] == [[3, 1, 4], [5, 9]]
 
 

@@ -9,7 +9,7 @@ import pytest
 from mdmspeech.cli.experiment import load_config, make_task, override
 from mdmspeech.errors import UserError
 from mdmspeech.interop.release import load_release
-from mdmspeech.training import warm_start
+from mdmspeech.training.stages import start
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,14 +29,14 @@ def test_a_run_beside_it_comes_first(tmp_path, monkeypatch):
     config = load_config(str(ROOT / "experiments" / "own_voice.py"))
     (tmp_path / "compact" / "checkpoints").mkdir(parents=True)
     asked = []
-    monkeypatch.setattr(warm_start, "load_params", lambda folder: asked.append(folder) or {})
+    monkeypatch.setattr(start, "load_params", lambda folder: asked.append(str(folder)) or {})
     task = make_task(config, tmp_path / "talker")
     task.warm_start({})
-    assert asked == [tmp_path / "compact"]
+    assert asked == [str(tmp_path / "compact")]
 
 
 def test_neither_a_run_nor_a_release(tmp_path):
     config = load_config(str(ROOT / "experiments" / "own_voice.py"))
     config.init_from = "nothing"
-    with pytest.raises(UserError, match=r"nothing holds no checkpoint: train that stage first.*no release 'nothing'"):
+    with pytest.raises(UserError, match=r"hold no checkpoint: train that stage first.*no release 'nothing'"):
         make_task(config, tmp_path / "talker").warm_start({})

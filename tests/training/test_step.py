@@ -11,12 +11,15 @@ from mdmspeech.training.optim import make_optimizer
 from mdmspeech.training.state import create_state
 from mdmspeech.training.step import make_train_step, padding
 
+pytestmark = pytest.mark.usefixtures("quick_compilation")
 
-def one_step(task, accum=1, size=24, mask=None):
+
+def one_step(task, accum=1, size=24, mask=None, number=0):
     config, rng = tiny_config(), jax.random.key(0)
     config.optim.warmup = 0
     optimizer = make_optimizer(config.optim, 8, jax.eval_shape(task.init, rng), task.optimizer)
     state = create_state(task.init, optimizer, rng, True, make_mesh(data=1))
+    state = state.replace(step=state.step + number)
     batch = {k: jnp.asarray(v) for k, v in next(task.batches("train", 0)).items() if k != "id"}
     if mask is not None:
         batch["mask"] = jnp.full((size,), mask, jnp.float32)
@@ -35,14 +38,19 @@ def test_micro_batches_equal_one_batch_though_their_counts_differ(accum):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-7)
 
 
+class Draws(TinyTask):
+    weights = {"draw": 1.0}
+
+    def loss(self, params, frozen, batch, rng, step):
+        return {"draw": (jax.random.normal(rng) * params["out"]["bias"].sum(), jnp.float32(1))}
+
+
+def test_each_update_has_its_own_key():
+    first, second = (float(one_step(Draws(size=24), number=number)[2]["grad_norm"]) for number in (0, 1))
+    assert first != pytest.approx(second)
+
+
 def test_each_micro_batch_has_its_own_key():
-    class Draws(TinyTask):
-        weights = {"draw": 1.0}
-
-        def loss(self, params, frozen, batch, rng, step):
-            # The product of the draws of two micro-batches would be a square if they had one key.
-            return {"draw": (jax.random.normal(rng) * params["out"]["bias"].sum(), jnp.float32(1))}
-
     task = Draws(size=24)
     norms = [float(one_step(task, accum)[2]["grad_norm"]) for accum in (1, 2)]
     assert norms[0] != pytest.approx(norms[1])  # one key: mean of two equal draws = the draw of accum 1
@@ -65,6 +73,12 @@ def test_ema_lies_between():
     rate = 1 - 0.1  # first step: decay (1 + 0) / (10 + 0)
     np.testing.assert_allclose(ema, old + rate * (new - old), rtol=1e-5)
     assert np.abs(new - old).max() > 0
+
+
+def test_after_a_while_the_average_decays_as_it_is_told_to():
+    before, after, _ = one_step(TinyTask(size=24), number=1000)  # by then the ramp (1 + 1000) / (10 + 1000) is above the decay of 0.9
+    old, new, ema = (np.asarray(t["in"]["kernel"]) for t in (before.params, after.params, after.ema))
+    np.testing.assert_allclose(ema, old + 0.1 * (new - old), rtol=1e-5, atol=1e-9)
 
 
 def test_a_weight_without_a_loss_is_an_error():

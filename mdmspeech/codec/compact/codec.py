@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.audio import stft
+from mdmspeech.audio.mel import mel_filters
 from mdmspeech.codec import fsq
 from mdmspeech.codec.compact import synthesis
 from mdmspeech.codec.compact.config import CompactCodecConfig
@@ -37,7 +38,7 @@ class CompactCodecModel:
 
     @functools.cached_property
     def _mel_basis(self) -> np.ndarray:
-        return stft.mel_basis(self.config.sample_rate, self.config.window, self.config.n_mels)
+        return mel_filters(self.config.sample_rate, self.config.window, self.config.n_mels)
 
     def init(self, rng: jax.Array) -> dict:
         c = self.config

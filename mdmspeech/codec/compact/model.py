@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.audio.mel import mel_frequencies
 from mdmspeech.codec import fsq
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.nn.norms import RMSNorm
@@ -142,8 +143,6 @@ def _digit_pairs(codes: jax.Array) -> jax.Array:
 
 def _mel_to_bins(c: CompactCodecConfig) -> np.ndarray:
     """Linear interpolation from log-mel bands to FFT bins, [M, K], with the filters' own gain taken out at the centre of each band."""
-    import librosa
-
-    centres = librosa.mel_frequencies(c.n_mels + 2, fmin=0.0, fmax=c.sample_rate / 2)[1:-1]
+    centres = mel_frequencies(c.n_mels + 2, 0.0, c.sample_rate / 2)[1:-1]
     bins = np.fft.rfftfreq(c.window, 1 / c.sample_rate)
     return np.stack([np.interp(bins, centres, row) for row in np.eye(c.n_mels)]).astype(np.float32)

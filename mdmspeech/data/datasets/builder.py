@@ -5,11 +5,8 @@ from typing import Any, Protocol
 
 import tensorflow_datasets as tfds
 
+from mdmspeech.data.json_lines import BadRecord
 from mdmspeech.errors import UserError
-
-
-class BadRecord(ValueError):
-    """One recording that cannot be used; the message names it and says why."""
 
 
 class ExampleSource(Protocol):

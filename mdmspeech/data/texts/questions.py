@@ -1,10 +1,12 @@
 """All questions and answers of the corpus, each with its family, phrasing and split; and the hook for answers from elsewhere."""
 
-import json
 import os
 import pathlib
+import sys
 from collections.abc import Sequence
+from typing import Any
 
+from mdmspeech.data.json_lines import BadRecord, read_objects
 from mdmspeech.data.texts import calendar, chat, elements, geography, numbers, units, words
 from mdmspeech.data.texts.family import Family, Question
 from mdmspeech.data.texts.open_sentences import words_of
@@ -12,6 +14,8 @@ from mdmspeech.errors import UserError
 
 TEMPLATED = (geography, elements, numbers, calendar, units, words)
 EXTRA_FAMILY = "extra"
+_MOST_LETTERS = 1000  # of a question or an answer: both are spoken in 30 s
+_SHOWN = 5  # of the lines that were left out
 
 
 def families() -> list[Family]:
@@ -49,12 +53,33 @@ def leaks(found: Sequence[Question], unseen_families: Sequence[str] = ("arithmet
 
 
 def _read_extra(path: pathlib.Path) -> list[Question]:
-    found = []
-    for n, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    """The pairs of a file; lines that are none are left out and told of on stderr. UserError when none is left."""
+    found: list[Question] = []
+    left_out: list[str] = []
+    for where, pair in read_objects(path):
         try:
-            pair = json.loads(line)
-            family = pair.get("family", EXTRA_FAMILY)
-            found.append(Question(pair["text"], pair["answer"], family, f"{family}/{n}", pair["text"], pair.get("split", "train")))
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{path}, line {n}: not a JSON object with text and answer ({type(error).__name__}: {error})") from error
+            found.append(_pair(pair, where.rpartition(" ")[2]))
+        except BadRecord as problem:
+            left_out.append(f"{where}: {problem}")
+    if not found:
+        raise UserError(f"{path} has no question with an answer, first: {left_out[0]}")
+    if left_out:
+        told = "\n".join(f"  {line}" for line in left_out[:_SHOWN])
+        print(f"{len(left_out)} lines of {path} were left out:\n{told}" + ("\n  ..." if len(left_out) > _SHOWN else ""), file=sys.stderr)
     return found
+
+
+def _pair(pair: dict[str, Any] | BadRecord, number: str) -> Question:
+    if isinstance(pair, BadRecord):
+        raise pair
+    family, split = pair.get("family", EXTRA_FAMILY), pair.get("split", "train")
+    for name in ("text", "answer"):
+        if not isinstance(pair.get(name), str) or not any(character.isalnum() for character in pair[name]):
+            raise BadRecord(f"{name} missing or without words")
+        if len(pair[name]) > _MOST_LETTERS:
+            raise BadRecord(f"{name} has {len(pair[name]):,} characters; at most {_MOST_LETTERS:,} are spoken")
+    if not isinstance(family, str) or not family.isprintable() or not family:
+        raise BadRecord("family is no word; leave it out")
+    if split not in ("train", "val", "test"):
+        raise BadRecord(f"split is {str(split)[:20]!r}; use train, val or test, or leave it out")
+    return Question(pair["text"], pair["answer"], family, f"{family}/{number}", pair["text"], split)

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
 from mdmspeech.training import distributed
+from mdmspeech.training.stages.start import RANDOM, find_start
 from mdmspeech.training.task import Task
 
 
@@ -22,7 +23,7 @@ class Loaders:
       encoder: (path, SpeechEncoderConfig, abstract parameters) -> parameters of a speech encoder, in the type and at the places that the abstract ones have.
       thinker: (path, ThinkerConfig, abstract parameters) -> parameters of a Thinker, likewise.
       tokenizer: (path) -> the Thinker's `text.tokenizer.Tokenizer`.
-      release: (name or folder of a release, part) -> that part's parameters.
+      release: (name or folder of a release, part) -> that part's parameters. describe: (the same) -> (its kind, whether it is trained, its prompt or None).
     """
 
     whisper_decoder: Callable | None = None
@@ -30,16 +31,14 @@ class Loaders:
     thinker: Callable | None = None
     tokenizer: Callable | None = None
     release: Callable | None = None
-
-
-RANDOM = "random"  # in place of a path or an earlier run: fresh parameters, to try a configuration out
+    describe: Callable | None = None
 
 
 def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None = None, loaders: Loaders = Loaders()) -> Task:
     """The task of `config.stage`, reading the corpus under `root` (see `data.store.data_root`). Nothing is loaded yet.
 
-    `config.init_from` names the earlier run it starts from: a folder, the name of a run beside `workdir`, a release that has the part ("compact"), or
-    "random".
+    `config.init_from` names what it starts from, a run or a part of a release ("compact"), see `start.find_start`; or "random". `config.init_fresh` and
+    `config.init_ignored` name the parameters that may differ, see `warm_start.overwrite`.
     """
     stages: dict[str, Callable[[ConfigDict, Path, str | Path | None, Loaders], Task]] = {
         "codec": _codec,
@@ -80,7 +79,7 @@ def _codec(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
         )
 
     return CodecTask(
-        model, config.phase, batches, start=_start(config, workdir, loaders), sizes=dict(batch=config.data.batch, tokens=config.data.tokens)
+        model, config.phase, batches, sizes=dict(batch=config.data.batch, tokens=config.data.tokens), **_start(config, workdir, loaders)
     )
 
 
@@ -103,7 +102,7 @@ def _talker(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
         schedule,
         sizes=sizes,
         distillation=dict(config.distillation),
-        start=_start(config, workdir, loaders),
+        **_start(config, workdir, loaders),
         thinker=thinker,
         load_thinker=_named(config, "thinker", loaders.thinker, thinker) if thinker else None,
         **{name: config[name] for name in ("capacity", "streams", "new_mask", "label_smoothing", "z_loss") if name in config},
@@ -184,7 +183,7 @@ def _chat(config: ConfigDict, loaders: Loaders):
     """How conversations are written for the Thinker of this config."""
     from mdmspeech.data.conversations import Conversations
 
-    return Conversations(_tokenizer(config, loaders), config.prompt.system, tuple(tuple(pair) for pair in config.prompt.examples))
+    return Conversations(_tokenizer(config, loaders), config.prompt.to_dict())
 
 
 def _tokenizer(config: ConfigDict, loaders: Loaders):
@@ -269,23 +268,14 @@ def _phones(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     return PhonesTask(model, batches, data.batch)
 
 
-def _start(config: ConfigDict, workdir: Path, loaders: Loaders):
-    """A function () -> parameters of the earlier run or release named by the config, or None. `config.init_part`: which part of a release."""
-    if not config.init_from:
-        return None
-    if config.init_from == RANDOM:
-        return None
-    from mdmspeech.training.warm_start import load_params
+def _start(config: ConfigDict, workdir: Path, loaders: Loaders) -> dict[str, Any]:
+    """Of a task: start, a function () -> parameters of what `config.init_from` names, looked for when it is called, or None; and which may differ."""
+    if config.init_from in ("", RANDOM):
+        return {"start": None}
 
-    folder = workdir.parent / Path(config.init_from).expanduser()
-    load = loaders.release
-    if (folder / "checkpoints").is_dir() or load is None:
-        return lambda: load_params(folder)
+    def start():
+        found = find_start(config, workdir, loaders)
+        assert found is not None
+        return found.params()
 
-    def from_release():
-        try:
-            return load(config.init_from, config.get("init_part", config.stage))
-        except UserError as error:
-            raise UserError(f"{folder} holds no checkpoint: train that stage first, or name another workdir; and {error}") from error
-
-    return from_release
+    return {"start": start, "differing": {name: tuple(config.get(f"init_{name}", ())) for name in ("fresh", "ignored")}}

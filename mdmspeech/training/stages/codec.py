@@ -24,11 +24,11 @@ _WAVE_TOKENS = 24  # the wave losses look at a window of this many tokens (0.96 
 
 
 class CodecTask(Task):
-    """See the module docstring. `phase` is "tokens" or "wave"; `pipeline` makes the batches (see `data.crops.codec_crops`)."""
+    """See the module docstring. `phase` is "tokens" or "wave"; `pipeline` makes the batches (see `data.crops.codec_crops`); start, differing: as in `stages.talker`."""
 
-    unit, held_out = "audio_s", "test"
+    unit, held_out = "audio_s", "val"
 
-    def __init__(self, config: CompactCodecConfig, phase: str, pipeline, start=None, sizes=None):
+    def __init__(self, config: CompactCodecConfig, phase: str, pipeline, start=None, sizes=None, differing=None):
         if phase not in ("tokens", "wave"):
             raise ValueError(f"phase {phase!r} is not one of tokens, wave")
         self.name = f"codec_{phase}"
@@ -40,13 +40,13 @@ class CodecTask(Task):
             self.optimizer = (Rule("encoder/.*", frozen=True), Rule("decoder/phone_.*", frozen=True), Rule(".*"))
         else:
             self.optimizer = (Rule("spectral/.*", frozen=True), Rule(".*"))
-        self._pipeline, self._start, self._sizes = pipeline, start, sizes or {}
+        self._pipeline, self._start, self._sizes, self._differing = pipeline, start, sizes or {}, differing or {}
 
     def init(self, rng: jax.Array):
         return self.model.init(rng)
 
     def warm_start(self, params):
-        return params if self._start is None else overwrite(params, self._start())
+        return params if self._start is None else overwrite(params, self._start(), **self._differing)
 
     def batches(self, split: str, seed: int):
         return self._pipeline(split, seed)

@@ -25,6 +25,8 @@ class _StatesTask(Task):
     unit = "speech_s"
     _pipeline: Callable
     _sizes: dict[str, int]
+    _span: int
+    _spans: int
     config: Any
 
     def batches(self, split, seed):
@@ -44,6 +46,10 @@ class _StatesTask(Task):
         """The states in the type that is computed in."""
         return batch["states"].astype(jax.tree.leaves(params)[0].dtype)
 
+    def _hidden(self, states, rng):
+        """The states with some spans of them zero, as training reads them."""
+        return jnp.where(hide_spans(rng, states.shape[:2], self._span, self._spans)[..., None], 0.0, states)
+
 
 class SpellingTask(_StatesTask):
     """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N], text_valid bool [B, N]."""
@@ -60,9 +66,13 @@ class SpellingTask(_StatesTask):
         return self.model.init(rng, jnp.zeros((1, 8, self.config.states)), jnp.ones((1, 8), bool))["params"]
 
     def loss(self, params, frozen, batch, rng, step):
-        states = self._states(params, batch)
-        hidden = hide_spans(rng, states.shape[:2], self._span, self._spans)
-        logits = self.model.apply({"params": params}, jnp.where(hidden[..., None], 0.0, states), batch["states_valid"])
+        return self._ctc(params, batch, self._hidden(self._states(params, batch), rng))
+
+    def held_out_loss(self, params, frozen, batch, rng, step):
+        return self._ctc(params, batch, self._states(params, batch))
+
+    def _ctc(self, params, batch, states):
+        logits = self.model.apply({"params": params}, states, batch["states_valid"])
         padding = 1.0 - jnp.pad(batch["states_valid"], ((0, 0), (0, logits.shape[1] - states.shape[1]))).astype(jnp.float32)
         text_padding = 1.0 - batch["text_valid"].astype(jnp.float32)
         nll = optax.ctc_loss(logits, padding, batch["text"], text_padding, blank_id=BLANK)
@@ -104,12 +114,15 @@ class WritingTask(_StatesTask):
         return params if self._start is None else overwrite(params, self._start())
 
     def loss(self, params, frozen, batch, rng, step):
-        states = self._states(params, batch)
-        hidden = hide_spans(rng, states.shape[:2], self._span, self._spans)
+        return self._writing(params, batch, self._hidden(self._states(params, batch), rng))
+
+    def held_out_loss(self, params, frozen, batch, rng, step):
+        return self._writing(params, batch, self._states(params, batch))
+
+    def _writing(self, params, batch, states):
         text = batch["text"]
         prompt = jnp.broadcast_to(jnp.array(self.config.prompt), (text.shape[0], len(self.config.prompt)))
         ids = jnp.concatenate([prompt, text[:, :-1]], axis=1)
-        states = jnp.where(hidden[..., None], 0.0, states)
         logits = self.model.apply({"params": params}, states, batch["states_valid"], ids)
         logits = logits[:, len(self.config.prompt) - 1 :]
         weight = batch["text_valid"].astype(jnp.float32)

@@ -12,7 +12,7 @@ from mdmspeech.training.task import Task
 class PhonesTask(Task):
     """Batches: states float16 [B, T, D], symbols int32 [B, T], see `data.phones`."""
 
-    name, unit, held_out = "phones", "states", "test"
+    name, unit, held_out = "phones", "states", "val"
     weights = {"symbol": 1.0}
 
     def __init__(self, config: PhoneReaderConfig, pipeline, batch: int = 1):
@@ -35,8 +35,14 @@ class PhonesTask(Task):
         return int(batch["symbols"].size)
 
     def loss(self, params, frozen, batch, rng, step):
+        return self._losses(params, batch, deterministic=False, rngs={"dropout": rng})
+
+    def held_out_loss(self, params, frozen, batch, rng, step):
+        return self._losses(params, batch)
+
+    def _losses(self, params, batch, **dropout):
         states = batch["states"].astype(jnp.float32)
-        logits = self.model.apply({"params": params}, states, deterministic=False, rngs={"dropout": rng})
+        logits = self.model.apply({"params": params}, states, **dropout)
         weight = jnp.ones(batch["symbols"].shape, jnp.float32)
         return {
             "symbol": objective.masked_cross_entropy(logits, batch["symbols"], weight),

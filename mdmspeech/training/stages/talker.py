@@ -7,7 +7,7 @@ fixed anchors the text is read by the frozen Thinker, inside the step.
 B batch, L speech positions, M symbols, N text tokens of the Thinker, D model width, V speech vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -32,16 +32,19 @@ class TalkerTask(Task):
       mode: "mdm", "isd" or "ntp".
       pipeline: function (split, seed) -> batches, see `data.talker`: rows "joined" of utterances that go on, or "packed" with separate ones.
       sizes: batch, length, and symbols (paced anchors) or text (fixed ones) of a batch; only for `batch_spec`.
-      capacity: share of all positions that the output layer may be computed on; 1 computes it on all of them. The hidden positions are gathered
-        in groups of 16 rows or more (`objective.gather_masked`): on many devices give each a multiple of 16 rows, or 1 here.
+      capacity: share of all positions that the output layer is computed on if no more are hidden (the loss part "over_capacity" tells in how many batches
+        more were: these compute all); 1 always computes all. The hidden positions are gathered in groups of 16 rows or more (`objective.gather_masked`):
+        on many devices give each a multiple of 16 rows, or 1 here. Choose it well above the mean rate of the masking: masks in 0.3 .. 1.0 hide more than
+        0.75 of 16 rows in one batch of fifty, and of 8 rows in one of twelve.
       streams: 1 (earlier blocks partly masked, as everything else) or 2 ([noisy ; clean], what decoding sees; twice the positions).
       start: () -> parameters to start from, for "isd" the teacher's as well; None: random ones.
+      differing: parameters that are not taken from there: fresh and ignored, see `warm_start.overwrite`; a teacher has none fresh.
       new_mask: give the mask's embedding row a new start, because the parameters to start from never saw a mask (see `talker.with_new_mask`).
       thinker, load_thinker: the text LLM that fixed anchors read, and (abstract parameters) -> its parameters (None: random ones).
-      label_smoothing, z_loss: see `objective.cross_entropy`.
+      label_smoothing, z_loss: see `objective.cross_entropy`; in "isd" of its cross-entropy part.
     """
 
-    unit, held_out = "tokens", "test"
+    unit, held_out = "tokens", "val"
 
     def __init__(
         self,
@@ -55,6 +58,7 @@ class TalkerTask(Task):
         capacity: float = 0.7,
         streams: int = 1,
         start: Callable[[], Params] | None = None,
+        differing: Mapping[str, Sequence[str]] | None = None,
         new_mask: bool = False,
         thinker: ThinkerConfig | None = None,
         load_thinker: Callable[[Params], Params] | None = None,
@@ -77,7 +81,7 @@ class TalkerTask(Task):
         self._sizes, self._capacity, self._streams = sizes or {}, capacity, streams
         self._distillation = distillation or {}
         self._pipeline, self._start, self._load_thinker = pipeline, start, load_thinker
-        self._new_mask = new_mask
+        self._new_mask, self._differing = new_mask, dict(differing or {})
         self._loss = dict(label_smoothing=label_smoothing, z_loss=z_loss)
 
     # ---- Parameters ---------------------------------------------------------------------------------------------------------
@@ -86,7 +90,7 @@ class TalkerTask(Task):
         return talker.init(self.config, rng)
 
     def warm_start(self, params):
-        params = params if self._start is None else overwrite(params, self._start())
+        params = params if self._start is None else overwrite(params, self._start(), **self._differing)
         return talker.with_new_mask(self.config, params) if self._new_mask else params
 
     def init_frozen(self, rng):
@@ -96,8 +100,9 @@ class TalkerTask(Task):
         return parts
 
     def load_frozen(self, abstract):
-        start = self._start
-        loaders = {"teacher": (lambda _: start()) if start else None, "thinker": self._load_thinker}
+        start, ignored = self._start, self._differing.get("ignored", ())
+        teacher = (lambda like: overwrite(like, start(), ignored=ignored)) if start else None
+        loaders = {"teacher": teacher, "thinker": self._load_thinker}
         if all(loaders[name] is None for name in abstract):
             return None
         fresh = lambda name: jax.jit(lambda key: self.init_frozen(key)[name])(jax.random.key(0))
@@ -187,21 +192,29 @@ class TalkerTask(Task):
     def _diffusion(self, params, frozen, cond, text, batch, rows, rng):
         drawn = self.schedule.sample(rng, rows.valid, self.config.block)
         noisy = jnp.where(drawn.mask_BL, talker.MASK, rows.tokens)
+        states = self._denoise(params, noisy, cond, rows)
+        teacher_cond = self.condition(frozen["teacher"], batch, text)[0] if self.mode == "isd" else None
+
+        def losses_of(picked):
+            target, weight = picked.take(rows.tokens), picked.take(drawn.weight_BL) * picked.keep
+            logits = self.logits(params, picked.take(states))
+            losses = {"accuracy": objective.accuracy(logits, target, weight), "left_out": picked.left_out(drawn.mask_BL)}
+            if self.mode == "mdm":
+                total, _ = objective.masked_cross_entropy(logits, target, weight, **self._loss)
+                return losses | {"token": (total, masking.loss_weight(self.schedule, weight, rows.valid))}
+
+            def teach(ids_BL, *_):
+                return self.logits(frozen["teacher"], picked.take(self._denoise(frozen["teacher"], ids_BL, teacher_cond, rows)))
+
+            return losses | self._distilled(teach, noisy, drawn.mask_BL, rows, picked, logits, target, weight)
+
         picked = _Picked.of(drawn.mask_BL, self._capacity)
-        target, weight = picked.take(rows.tokens), picked.take(drawn.weight_BL) * picked.keep
-        logits = self.logits(params, picked.take(self._denoise(params, noisy, cond, rows)))
-        losses = {"accuracy": objective.accuracy(logits, target, weight), "left_out": picked.left_out(drawn.mask_BL)}
-        if self.mode == "mdm":
-            total, _ = objective.masked_cross_entropy(logits, target, weight, **self._loss)
-            losses["token"] = total, masking.loss_weight(self.schedule, weight, rows.valid)
-            return losses
-        teacher = frozen["teacher"]
-        teacher_cond, _ = self.condition(teacher, batch, text)
-
-        def teach(ids_BL, *_):
-            return self.logits(teacher, picked.take(self._denoise(teacher, ids_BL, teacher_cond, rows)))
-
-        return losses | self._distilled(teach, noisy, drawn.mask_BL, rows, picked, logits, target, weight)
+        if picked.index_GN is None:
+            return losses_of(picked)
+        # A draw of more hidden tokens than there are places for takes the long way, on all positions: none is ever left out.
+        too_many = picked.left_out(drawn.mask_BL)[0] > 0
+        losses = jax.lax.cond(too_many, lambda: losses_of(_Picked(None, 1.0)), lambda: losses_of(picked))
+        return losses | {"over_capacity": (too_many.astype(jnp.float32), jnp.ones(()))}
 
     def _denoise(self, params, ids_BL, cond, rows):
         """Hidden states [B, L, D] of the noisy tokens."""
@@ -219,7 +232,7 @@ class TalkerTask(Task):
         rollout = distill.teacher_rollout(
             teach, noisy, mask_BL, rows.valid, self.config.block, iterations, gathered=gathered, allowed_V=allowed
         )
-        loss = distill.isd_loss(logits, rollout.logits, target, weight, **settings)
+        loss = distill.isd_loss(logits, rollout.logits, target, weight, **settings, **self._loss)
         return {
             "token": (loss.loss_sum, loss.weight_sum),
             "kl": (loss.kl_sum, loss.weight_sum),

@@ -1,0 +1,39 @@
+"""Which records a run is steered by: a validation split carved from the training records, so that the test split is for final scores alone.
+
+It follows from the texts: a sentence is in it in every part and in every form of the corpus (recordings, tokens), and a record that is added moves no other.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+
+SHARE = 1 / 40  # of the training texts
+LEAST = 2  # of them, where a part has five or more; one of two
+_DIGEST = 2**32
+SPLITS = ("train", "val", "test")
+
+
+def validation(texts: Sequence[str]) -> set[int]:
+    """Numbers of those of a part's training records that are for validation, all records of a text alike.
+
+    They are those whose text has a digest in the lowest `SHARE`; and of a part so small that these are fewer than `LEAST` texts, as many with the lowest
+    digests as there are to be. Of one text there is none.
+    """
+    digests = [digest(text) for text in texts]
+    different = sorted(set(digests))
+    chosen = {value for value in different if value < SHARE * _DIGEST}
+    chosen |= set(different[: min(LEAST, -(-len(different) // 4)) if len(different) > 1 else 0])
+    return {number for number, value in enumerate(digests) if value in chosen}
+
+
+def assign(texts: Sequence[str], splits: Sequence[str]) -> list[str]:
+    """The splits of a part's records with the validation ones carved out: of those that are "train" some become "val", the others stay what they are."""
+    train = [number for number, split in enumerate(splits) if split == "train"]
+    carved = {train[k] for k in validation([texts[number] for number in train])}
+    return ["val" if number in carved else split for number, split in enumerate(splits)]
+
+
+def digest(text: str) -> int:
+    """Below 2**32, the same for a text in any case and punctuation."""
+    words = re.findall(r"[a-z0-9']+", text.lower()) or [text]
+    return int.from_bytes(hashlib.sha256(" ".join(words).encode("utf-8", "surrogatepass")).digest()[:4], "big")

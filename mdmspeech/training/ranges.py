@@ -1,0 +1,119 @@
+"""What numbers the settings of an experiment may have: one table, by the key's name. Looked at before anything is loaded or written.
+
+A key that no line names falls under a default: a whole number is 0 or more, any other number finite. What only a model knows (that its width divides by its
+heads) is told by the model.
+"""
+
+import difflib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from mdmspeech.errors import UserError
+
+_MOST = 2**31 - 1
+_TINY = 1e-30  # "above 0"
+_BELOW_ONE = 1 - 1e-9
+
+# Sizes of a model: without them it would have no parameters. (Others may be 0, which says "none" or "as wide as".)
+_SIZES = (
+    "width|dim|ffn_dim|ffn|heads|num_heads|num_kv_heads|layers|num_layers|block|states|symbols|stack|vocab_size|num_mels|max_positions|"
+    "encoder_width|encoder_layers|decoder_width|decoder_layers|frame_width|head_dim|n_mels|pieces|positions|anchors_per_block"
+)
+
+# pattern of the whole key, least, most; the first that matches counts
+RANGES: tuple[tuple[str, float, float], ...] = (
+    (r"train\.(steps|accum|log_every|save_every|keep|prefetch)", 1, _MOST),
+    (r"train\.(eval_every|seed|profile)", 0, _MOST),
+    (r"train\.minutes", 0, 1e9),
+    (r"train\.peak_flops", 0, 1e20),
+    (r"optim\.lr", 0, 10),
+    (r"optim\.warmup", 0, _MOST),
+    (r"optim\.final", 0, 1),
+    (r"optim\.(b1|b2|ema)", 0, _BELOW_ONE),
+    (r"optim\.eps", _TINY, 1),
+    (r"optim\.weight_decay", 0, 10),
+    (r"optim\.clip", 0, 1e9),
+    (r"mesh\.data", -1, _MOST),
+    (r"mesh\.\w+", 1, _MOST),
+    (r"data\.(batch|length|tokens|symbols|frames|text)", 1, _MOST),
+    (r"data\.token_seconds", 1e-3, 10),
+    (r"data\.weights", 0, 1e9),
+    (r"masking\.(low|high|blocks|tokens)", 0, 1),
+    (r"distillation\.a", 0, 1),
+    (r"distillation\.temperature", 1e-3, 1e3),
+    (r"distillation\.iterations", 1, 1024),
+    (r"capacity", 1e-3, 1),
+    (r"streams", 1, 2),
+    (r"start_share|label_smoothing", 0, 1),
+    (r"z_loss", 0, 1e3),
+    (r"(.*\.)?dropout", 0, _BELOW_ONE),
+    (r".*\.lora_alpha", _TINY, 1e6),
+    (r".*\.rope_theta", 1, 1e12),
+    (r".*\.norm_eps", _TINY, 0.1),
+    (r"hidden|chunk", 1, 2**24),
+    (rf"(\w+)\.({_SIZES})", 1, 2**24),
+)
+CHOICES: dict[str, tuple[str, ...]] = {
+    "train.dtype": ("float32", "bfloat16"),
+    "train.remat": ("none", "dots", "full"),
+    "train.keep_best_mode": ("min", "max"),
+    "optim.schedule": ("cosine", "linear", "constant"),
+    "distillation.direction": ("reverse", "forward"),
+    "mode": ("mdm", "ntp", "isd", "attention", "ctc"),
+    "data.layout": ("packed", "joined"),
+}
+
+
+def check_ranges(config: Mapping[str, Any]) -> None:
+    """A UserError for the first setting that is no number where it should be one, not finite, out of its range, or none of its choices."""
+    for key, value in settings(config):
+        check_setting(key, value)
+
+
+def check_setting(key: str, value: Any) -> None:
+    """The same for one setting by its dotted name; the items of a tuple are looked at one by one."""
+    if key in CHOICES and value not in CHOICES[key]:
+        near = difflib.get_close_matches(str(value), CHOICES[key], 1)
+        raise UserError(f"{key} is {value!r}: use one of {', '.join(CHOICES[key])}" + (f"; did you mean {near[0]}?" if near else ""))
+    for number in _numbers(value):
+        least, most = range_of(key, number)
+        if not math.isfinite(number):
+            raise UserError(f"{key} is {number}: give a finite number from {_shown(least)} to {_shown(most)}")
+        if not least <= number <= most or (key == "mesh.data" and number == 0):
+            raise UserError(f"{key} is {_shown(number)}: give a number from {_shown(least)} to {_shown(most)}")
+
+
+def range_of(key: str, number: float) -> tuple[float, float]:
+    """(least, most) that a key may be; `number` decides between the defaults."""
+    for pattern, least, most in RANGES:
+        if re.fullmatch(pattern, key):
+            return least, most
+    return (0, _MOST) if isinstance(number, int) else (-1e30, 1e30)
+
+
+def settings(config: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted name, value) of every setting."""
+    for name, value in config.items():
+        if hasattr(value, "items"):
+            yield from settings(value, f"{before}{name}.")
+        else:
+            yield before + str(name), value
+
+
+def _numbers(value: Any) -> Iterator[float]:
+    if isinstance(value, (tuple, list)):
+        for item in value:
+            yield from _numbers(item)
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield value
+
+
+def _shown(number: float) -> str:
+    if number == _TINY:
+        return "above 0"
+    if number == _BELOW_ONE:
+        return "below 1"
+    text = f"{number:g}" if isinstance(number, float) or abs(number) < 10**12 else f"a number of {int(abs(number)).bit_length()} bits"
+    return str(int(number)) if isinstance(number, int) and abs(number) < 10**12 else text
