@@ -1,6 +1,7 @@
 """The one console script, `mdmspeech`: a verb a job. Every verb is a module with `add(subparsers)`; heavy imports wait until it runs."""
 
 import argparse
+import os
 import sys
 import warnings
 
@@ -25,8 +26,10 @@ def main(argv: list[str] | None = None) -> int:
     What is printed may be lost (`| head -0`), the work goes on.
     """
     given = sys.stdout, sys.stderr
-    patient = [Patient(stream) for stream in given if stream]  # one that is closed is None
-    sys.stdout, sys.stderr = (next((p for p in patient if p.stream is stream), stream) for stream in given)
+    if sys.stderr is None:  # closed: what is printed for it may not go to standard output instead
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115: for as long as the program runs
+    patient = [Patient(stream) for stream in (sys.stdout, sys.stderr) if stream]  # one that is closed is None
+    sys.stdout, sys.stderr = (next((p for p in patient if p.stream is stream), stream) for stream in (sys.stdout, sys.stderr))
     try:
         code = _run(argv)
         for stream in patient:

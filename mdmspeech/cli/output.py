@@ -35,9 +35,9 @@ def check_outputs(args: argparse.Namespace) -> None:
 
 def _check_file(name: str, suffixes: tuple[str, ...]) -> None:
     path = Path(name)
-    if path.is_dir():
+    if name and path.is_dir():
         raise UserError(f"cannot write {name}: it is a folder; name a file in it")
-    if path.exists() and not path.is_file():
+    if name and path.exists() and not path.is_file():
         return  # a device or a pipe
     if path.suffix.lower() not in suffixes:
         raise UserError(f"cannot write {name}: name it {', '.join(suffixes[:-1])} or {suffixes[-1]}")

@@ -45,7 +45,7 @@ def test_what_is_written_so_far_can_be_played_before_the_end(tmp_path):
 def test_an_interruption_keeps_what_was_said_and_the_older_file(tmp_path, name, error):
     save_wave(tmp_path / name, TONE[:10], RATE)
     out = WaveWriter(tmp_path / name, RATE)
-    with pytest.raises(error), out:
+    with pytest.raises(error), out:  # noqa: PT012
         out.write(TONE)
         raise error
     np.testing.assert_array_equal(read(out.kept), to_int16(TONE))
@@ -66,7 +66,7 @@ def test_a_full_disk_is_one_error_and_no_half_file(tmp_path, name):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=f"cannot write .*{name}"), WaveWriter(tmp_path / name, RATE) as out:
+        with pytest.raises(UserError, match=f"cannot write .*{name}"), WaveWriter(tmp_path / name, RATE) as out:  # noqa: PT012
             for seed in range(20):
                 out.write(np.random.default_rng(seed).uniform(-1, 1, 10_000))
     finally:

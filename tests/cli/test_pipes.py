@@ -88,8 +88,14 @@ def test_what_cannot_be_is_one_line(tmp_path, command, told):
 def test_what_was_said_before_an_interruption_is_kept(tmp_path, kill):
     (tmp_path / "a.wav").write_bytes(b"an older one")
     command = [sys.executable, str(Path(__file__).parent / "fast_voice.py"), "say", "one " * 500, "-o", "a.wav"]
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE, env={**os.environ, "HUM_SECONDS": "0.05"}) as process:
-        part, until = tmp_path / "a.part.wav", time.monotonic() + 60
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "HUM_SECONDS": "0.05"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    ) as process:
+        part, until = tmp_path / "a.part.wav", time.monotonic() + 110
         while not (part.exists() and part.stat().st_size > 44) and time.monotonic() < until:
             time.sleep(0.02)
         process.send_signal(kill)
