@@ -21,8 +21,8 @@ def validation(texts: Sequence[str]) -> set[int]:
     """
     digests = [digest(text) for text in texts]
     different = sorted(set(digests))
-    chosen = {value for value in different if value < SHARE * _DIGEST}
-    chosen |= set(different[: min(LEAST, -(-len(different) // 4)) if len(different) > 1 else 0])
+    low, least = sum(value < SHARE * _DIGEST for value in different), min(LEAST, -(-len(different) // 4))
+    chosen = set(different[: min(max(low, least), len(different) // 2)])  # of one text, none
     return {number for number, value in enumerate(digests) if value in chosen}
 
 

@@ -138,3 +138,9 @@ def test_the_aligners_come_from_the_end_of_its_training_states(tmp_path):
     )
     with pytest.raises(UserError, match="too little to have a val split"):
         phones.Stretches(tmp_path, "val")
+
+
+def test_the_only_text_is_trained_on_whatever_its_digest():
+    lowest = min(TEXTS, key=digest)
+    assert digest(lowest) < SHARE * 2**32 and validation([lowest] * 3) == set()
+    assert len(validation(sorted(TEXTS, key=digest)[:2])) == 1  # both are low
