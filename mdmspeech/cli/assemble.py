@@ -134,7 +134,9 @@ def _prompt(args: argparse.Namespace, parts: Mapping[str, Any]) -> Any:
     found = agreed_prompt(trained) or prompts.PLAIN
     examples = {"none": (), "shipped": prompts.EXAMPLES, None: found.examples}[args.examples]
     asked = prompts.Prompt(found.system if args.system is None else args.system, examples)
-    cure = "leave --system and --examples out, which takes the part's, or train it again on a system with yours (mdmspeech train --system DIR)"
+    cure = (
+        "leave --system and --examples out, which takes the part's, or train it again on a system with yours (mdmspeech train --system DIR)"
+    )
     agreed_prompt(trained, asked, "the system you ask for", cure)
     return asked
 

@@ -24,7 +24,9 @@ def add(verbs) -> None:
         parser.add_argument(f"--{name.replace('_', '-')}", metavar="WORKDIR", help=f"run that trained the {name}")
     parser.add_argument("--base", metavar="NAME|DIR", help="a release to take all other parts from")
     parser.add_argument("--name", metavar="NAME", help="name of the release (default: the folder's)")
-    parser.add_argument("--system", metavar="TEXT", help="system message of every conversation (default: that of the trained parts or of --base)")
+    parser.add_argument(
+        "--system", metavar="TEXT", help="system message of every conversation (default: that of the trained parts or of --base)"
+    )
     parser.add_argument("--card", metavar="FILE", help="the model card, Markdown (default: a short one with the sizes)")
     parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16"), help="how tensors are stored (default: %(default)s)")
     parser.add_argument("--int8", default="", metavar="PARTS", help="parts stored in 8 bits instead, for example adaptor,talker")
@@ -72,7 +74,9 @@ def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
     from mdmspeech.interop.release import agreed_prompt
     from mdmspeech.text import prompts
 
-    trained = {f"the {name} of {getattr(args, name, None) or args.base}": part.prompt for name, part in parts.items() if part.prompt is not None}
+    trained = {
+        f"the {name} of {getattr(args, name, None) or args.base}": part.prompt for name, part in parts.items() if part.prompt is not None
+    }
     again = "or train it again on a system with the other (mdmspeech train --system DIR)"
     found = agreed_prompt(trained, base and base.prompt, f"--base {args.base}", f"take another --base, {again}") or prompts.SHIPPED
     asked = found if args.system is None else dataclasses.replace(found, system=args.system)
@@ -119,7 +123,9 @@ def _with_prompt(part, config, folder: Path):
     if not reads_prompt(part.kind, part.config):
         return part
     if not isinstance(config.get("prompt"), dict):
-        raise UserError(f"{folder / 'config.json'} does not say after which prompt the run trained; give the folder of a run of `mdmspeech train`")
+        raise UserError(
+            f"{folder / 'config.json'} does not say after which prompt the run trained; give the folder of a run of `mdmspeech train`"
+        )
     return dataclasses.replace(part, prompt=Prompt.of(config["prompt"], f"{folder / 'config.json'}"))
 
 

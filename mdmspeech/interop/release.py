@@ -302,7 +302,9 @@ def agreed_prompt(
                 f"{name} was trained after the prompt {prompt}; {told} {agreed} ({prompt.unlike(agreed)}). A part works after its own prompt only: {cure}"
             )
         agreed, told = prompt, f"{name} after"
-        cure = "train one of them again on a system that has the other's (mdmspeech assemble --system TEXT, then mdmspeech train --system DIR)"
+        cure = (
+            "train one of them again on a system that has the other's (mdmspeech assemble --system TEXT, then mdmspeech train --system DIR)"
+        )
     return agreed
 
 

@@ -1,7 +1,5 @@
 """Kept answers are judged again without the model: new counts, the old beside them, and tables that show both."""
 
-import json
-
 import pytest
 
 from mdmspeech.errors import UserError
@@ -23,7 +21,12 @@ def output(tmp_path):
     (tmp_path / "release" / "config.json").write_text('{"name": "small"}')
     names = ("family", "question", "expected", "typed", "spoken", "typed_right", "spoken_right")
     made = provenance.provenance(sizes={"questions": 4}, seeds={})
-    hearing = {"questions": 4, "items": [dict(zip(names, item, strict=True)) for item in ITEMS], "made": made, "made_from": {"recogniser": "base"}}
+    hearing = {
+        "questions": 4,
+        "items": [dict(zip(names, item, strict=True)) for item in ITEMS],
+        "made": made,
+        "made_from": {"recogniser": "base"},
+    }
     report.write_json(tmp_path / "small" / "hearing.json", hearing)
     report.write_json(tmp_path / "small.json", {"name": "small"})
     return tmp_path
@@ -47,7 +50,7 @@ def test_counts_are_made_anew_and_the_old_stay_beside_them(output):
 
 def test_without_kept_answers_the_cure_is_named(output):
     (output / "small" / "hearing.json").unlink()
-    with pytest.raises(UserError, match="mdmspeech eval --model .* --parts hearing"):
+    with pytest.raises(UserError, match=r"mdmspeech eval --model .* --parts hearing"):
         run.rejudge(output / "release", output)
 
 
@@ -71,4 +74,6 @@ def test_ends_are_missed_only_where_they_are_chosen():
     row |= {"speed": {"timed": 2, "tokens_per_s": 9.0, "real_time_factor": 0.1}}
     assert "| 2 of 5 |" in tables._speaking({"rows": [row | fixed]}) and "construction" not in tables._speaking({"rows": [row | fixed]})
     assert "| none to find |" in tables._speaking({"rows": [row | paced]}) and "construction" in tables._speaking({"rows": [row | paced]})
-    assert "DNSMOS (2 clips)" in tables._speaking({"rows": [row | paced]}) and "tokens/s (2 texts)" in tables._speaking({"rows": [row | paced]})
+    assert "DNSMOS (2 clips)" in tables._speaking({"rows": [row | paced]}) and "tokens/s (2 texts)" in tables._speaking(
+        {"rows": [row | paced]}
+    )

@@ -197,7 +197,7 @@ def test_kinds_that_are_not_read_are_named_with_what_is(tmp_path, capsys, kind):
     for read in (sources.open_thinker, read_thinker_folder, sources.open_any):
         with pytest.raises(UserError, match=message) as refused:
             read(folder)
-        assert kind.startswith("settings") or "original repository" in str(refused.value) and ".gguf" in str(refused.value)
+        assert kind.startswith("settings") or ("original repository" in str(refused.value) and ".gguf" in str(refused.value))
     assert main(["convert", str(folder), str(tmp_path / "out"), "--check"]) == 2
     assert "Traceback" not in capsys.readouterr().err and not (tmp_path / "out").exists()
 

@@ -79,7 +79,9 @@ def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> st
     if teaches:
         cure = "name the run of stage 2 (--set init_from=RUN)"
         if not start.trained:
-            raise UserError(f"the Talker of {start.name} is untrained and would be the teacher of self-distillation, which teaches nothing: {cure}")
+            raise UserError(
+                f"the Talker of {start.name} is untrained and would be the teacher of self-distillation, which teaches nothing: {cure}"
+            )
         if start.mode == "ntp":
             raise UserError(f"the Talker of {start.name} writes one token after another and cannot fill masks, as a teacher must: {cure}")
         if differs:
