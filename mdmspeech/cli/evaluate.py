@@ -2,6 +2,9 @@
 
 import argparse
 
+from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
+
 
 def add(verbs) -> None:
     """Declares the verb and its options."""
@@ -28,6 +31,9 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
+    if args.count is not None and args.count < 1:
+        raise UserError(f"--count {args.count}: give 1 or more utterances")
+    check_writable(args.output, "name another -o", folder=True)
     if args.own:
         _own(args)
         return
@@ -42,7 +48,6 @@ def run(args: argparse.Namespace) -> None:
 
 def _own(args: argparse.Namespace) -> None:
     from mdmspeech.data.store import data_root
-    from mdmspeech.errors import UserError
     from mdmspeech.evaluation.own import report, score_own
 
     if args.model == "compact":

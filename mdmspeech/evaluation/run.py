@@ -25,6 +25,7 @@ from mdmspeech.evaluation.codec import score_codec
 from mdmspeech.evaluation.hearing import evaluate_hearing, rejudged
 from mdmspeech.evaluation.latency import evaluate_latency
 from mdmspeech.evaluation.provenance import provenance
+from mdmspeech.evaluation.reading import evaluate_reading
 from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.report import SEEDS, kept, sizes_of, write_json
 from mdmspeech.evaluation.tables import write_tables
@@ -33,7 +34,7 @@ from mdmspeech.interop.release import CONFIG, find_release, load_release
 from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 from mdmspeech.interop.tensors import read_json
 
-PARTS = ("codec", "hearing", "speaking", "latency")
+PARTS = ("codec", "hearing", "speaking", "reading", "latency")
 COUNT = 200  # utterances of a set
 MOS_COUNT = 50
 _LATENCY_QUESTIONS = 7
@@ -111,6 +112,10 @@ class Evaluation:
                 depends = ("talker" if talker == "mdm" else f"talker_{talker}", "codec", *(thinker if name == "answers" else ()))
                 rows.append(self._kept(f"speaking-{name}-{talker}-{steps}", depends, make))
         return {"rows": rows}
+
+    def reading(self) -> dict:
+        """Written texts as people read them, against words by hand."""
+        return self._kept("reading", ("talker", "codec"), lambda: evaluate_reading(self.assistant, self.recogniser, self._count))
 
     def latency(self) -> dict:
         """The wait for the first sound."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import write_text
 from mdmspeech.planning import report
 from mdmspeech.planning.plan import Plan, versions
 from mdmspeech.training.progress import clock
@@ -184,4 +185,4 @@ def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: 
         parts += ["What would make the others fit:\n" + "\n".join(advice)] if advice else []
     if refused:
         parts += ["## Not compiled", "\n".join(f"- {line}" for line in refused)]
-    out.with_suffix(".md").write_text("\n\n".join(part for part in parts if part) + "\n")
+    write_text(out.with_suffix(".md"), "\n\n".join(part for part in parts if part) + "\n")

@@ -75,7 +75,9 @@ _WEEKDAY = re.compile(
     r"(?<![\w.])(?P<d>Sat|Sun)\.(?=,| ?(?:\d|[-–]|and (?:Mon|Sun|Sat)|at \d|to (?:Mon|Sun|Sat)))|(?<=\b[Oo]n )(?P<on>Sat|Sun)\."
 )
 _MARCH = re.compile(r"(?<![\w.])Mar\.(?= ?\d)")
-_STREET = re.compile(r"(?:(?<![\w'’])(?P<before>[\w'’]{1,40},?))?(?P<gap>\s*)(?<![\w.])(?P<a>St|Dr)(?P<dot>\.|\b)(?!\w)(?P<after>\s+[\w']+)?")
+_STREET = re.compile(
+    r"(?:(?<![\w'’])(?P<before>[\w'’]{1,40},?))?(?P<gap>\s*)(?<![\w.])(?P<a>St|Dr)(?P<dot>\.|\b)(?!\w)(?P<after>\s+[\w']+)?"
+)
 _COMPANY = re.compile(r"(?<=[A-Z]\w) ?(?:)(?P<a>Co)\.(?!\w)|(?<=\w )(?P<b>Co)\.(?!\w)")
 _DOTTED_WORDS = re.compile(r"(?<=[a-z]{2})\.(?=[A-Z][a-z])")
 _ROMAN_CARDINAL = "Chapter|chapter|Part|part|Act|act|Scene|scene|Section|section|Volume|volume|Book|book|Phase|phase|Article|article|World War|Mark|Type|type|Level|level|Stage|stage|Class|class|Grade|grade|Super Bowl|Apollo|Gemini|Final Fantasy|Episode|Round|round|Rocky|Vatican|Figure|Table|Appendix|Title|Schedule|Division|Factor|Unit|Lesson|War|Page|page"

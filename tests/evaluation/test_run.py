@@ -36,7 +36,7 @@ def test_every_part_ends_up_in_the_table_and_is_made_once(place):
     result = run.evaluate(release, root, output, count=3)
     assert set(run.PARTS) <= set(result)
     text = (output / "small.md").read_text()
-    for title in ("## Speaking", "## Hearing", "## Latency", "## Codec"):
+    for title in ("## Speaking", "## Reading", "## Hearing", "## Latency", "## Codec"):
         assert title in text
     for picture in ("speaking", "hearing", "latency", "codec"):
         assert (output / "small" / f"{picture}.png").stat().st_size > 1000

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_speech import ENCODER, encoder_params, question, words_if_long
 
-from mdmspeech.audio.wave import save_wave
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.ear import Ear, load_questions, writing_ear

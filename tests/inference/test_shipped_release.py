@@ -40,5 +40,5 @@ def test_it_hears_speech_and_nothing_else():
     }
     heard = mdmspeech.load("compact").transcripts([*speech, *other.values()], unheard="nothing")
     for text in heard[:3]:
-        assert "capital city of Denmark" in text
+        assert "know the capital city of Den" in text
     assert dict(zip(other, heard[3:], strict=True)) == dict.fromkeys(other, "nothing")

@@ -23,7 +23,7 @@ MANY, FEW = masking.Bernoulli(0.9, 1.0), masking.Bernoulli(0.2, 0.4)
 
 def losses_and_gradients(mode, schedule, capacity):
     task = TalkerTask(TALKER, mode, None, schedule, capacity=capacity, distillation={"iterations": 2} if mode == "isd" else {})
-    params, teacher = (talker.init(TALKER, jax.random.key(seed)) for seed in (0, 1))
+    params, teacher = (jax.jit(talker.init, static_argnums=0)(TALKER, jax.random.key(seed)) for seed in (0, 1))
 
     def total(params):
         losses = task.loss(params, {"teacher": teacher}, BATCH, jax.random.key(2), jnp.int32(0))
@@ -76,8 +76,13 @@ def test_smoothing_and_z_loss_are_those_of_the_cross_entropy_part(settings, a):
 def test_they_reach_distillation():
     def ce(**settings):
         task = TalkerTask(TALKER, "isd", None, FEW, capacity=1.0, distillation={"iterations": 1}, **settings)
-        params = talker.init(TALKER, jax.random.key(0))
-        losses = task.loss(params, {"teacher": params}, BATCH, jax.random.key(2), jnp.int32(0))
+
+        @jax.jit
+        def loss(key):
+            params = talker.init(TALKER, key)
+            return task.loss(params, {"teacher": params}, BATCH, jax.random.key(2), jnp.int32(0))
+
+        losses = loss(jax.random.key(0))
         return float(losses["ce"][0] / losses["ce"][1]), float(losses["kl"][0])
 
     plain, smooth = ce(), ce(z_loss=1.0)
