@@ -48,7 +48,9 @@ _RELATIONS = {
     "word forms": ("the plural of (.+) is (.+)", "the past tense of (.+) is (.+)"),
     "kinds": ("(?:an? )?(.+) is (.+)",),
 }
-_PLACES = frozenset({"capitals", "cities", "continents", "currencies", "languages", "people", "neighbours", "areas"})
+_PLACES = frozenset({
+    "capitals", "cities", "continents", "currencies", "languages", "people", "neighbours", "areas",
+})  # fmt: skip
 _PLURALS = frozenset({"currencies", "kinds"})  # "dollars" for dollar
 _CONTINENTS = ("north america", "south america", "africa", "asia", "europe", "oceania", "australia", "antarctica", "america", "americas")
 _KINDS = {  # how a kind may be named
@@ -159,7 +161,7 @@ def _others(words: Words, names, value: Words) -> bool:
     return any(places(rest, name.split()) for name in names)
 
 
-def _about(said: Claims, subject: Words, known, family: str, value: Words = []) -> bool:  # noqa: B006
+def _about(said: Claims, subject: Words, known, family: str, value: Words) -> bool:
     """False when the answer names another thing than the one asked about ("Angola is in Africa" where Zimbabwe was asked for).
 
     It may leave the thing out; names of places and elements may be misspelt: the Thinker spells what it heard. value: what it says of the thing; a word
@@ -310,7 +312,7 @@ def _kind(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     return (
         named == {kind}
         and "or" not in words
-        and _about(said, subject, {*question, *" ".join(_KINDS[kind]).split(), "member", "members"}, family)
+        and _about(said, subject, {*question, *" ".join(_KINDS[kind]).split(), "member", "members"}, family, [])
     )
 
 
