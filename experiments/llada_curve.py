@@ -16,7 +16,7 @@ import jax
 
 from experiments import compact_talker_ntp, talker_llada_compact
 from mdmspeech.cli.experiment import make_task
-from mdmspeech.evaluation.report import provenance
+from mdmspeech.evaluation.provenance import line, provenance
 from mdmspeech.training import loop, mesh
 from mdmspeech.training.held_out import HeldOut
 from mdmspeech.training.metrics import read_metrics
@@ -92,6 +92,7 @@ def collect(args: argparse.Namespace) -> dict:
         "batch": args.batch,
         "length": args.length,
         "every": args.every,
+        "rates": {name: lr for name, (_, _, _, lr) in RUNS.items()},
         "curves": {},
         "reached": {},
     }
@@ -122,7 +123,11 @@ def report(result: dict) -> str:
         "",
         f"Talkers of width {result['width']} and {result['layers']} layers, {steps} steps of {result['batch']} x {result['length']} tokens each, on the same batches. "
         f"Loss: nats per hidden token of held-out speech, one fixed set of masks, every {result['every']} steps. The next-token Talker, which had as many steps "
-        f"(not counted below), ended at {result['ntp_final']:.3f} nats per token of its own loss.",
+        f"(not counted below), ended at {result['ntp_final']:.3f} nats per token of its own loss. Learning rate {result['rates']['converted']:g} after a warm-up of 40 "
+        f"steps, {result['rates']['gentle']:g} in the gentle run; one seed, the same for all runs.",
+        "",
+        f"With the label shift the converted weights end at {curves['converted'][-1][1]:.3f}, without it at {curves['unshifted'][-1][1]:.3f}: one seed cannot tell this "
+        "difference from none.",
         "",
         f"| run | start | {' | '.join(str(step) for step in _shown(curves['scratch']))} | steps to {goal:.3f} |",
         "| --- |" + " --- |" * (len(_shown(curves["scratch"])) + 2),
@@ -133,7 +138,7 @@ def report(result: dict) -> str:
         cells = [f"{at[step]:.3f}" for step in _shown(curve)]
         told = "not reached" if reached is None else f"{reached} ({reached / steps:.0%})"
         lines.append(f"| {TITLES[name]} | {at[0]:.3f} | {' | '.join(cells)} | {told} |")
-    lines += ["", "![curves](llada.png)", "", f"*{result['made']}*", ""]
+    lines += ["", "![curves](llada.png)", "", line(result["made"]), ""]
     return "\n".join(lines)
 
 
@@ -174,8 +179,8 @@ def main() -> None:
     for name in RUNS:
         run(name, args)
     result = collect(args)
-    made = provenance()
-    result["made"] = f"{made['date']}, {made['cpu']}, {made['cores']} cores, accelerator: {made['accelerator']}, jax {jax.__version__}"
+    sizes = {"runs": len(RUNS), "steps a run": args.steps, "rows a step": args.batch, "tokens a row": args.length}
+    result["made"] = provenance(sizes=sizes, seeds={"weights and batches": int(config_of("ntp", args).train.seed)})
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "llada.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (args.output / "llada.md").write_text(report(result), encoding="utf-8")

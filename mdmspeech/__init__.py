@@ -31,6 +31,9 @@ def load(release: "str | os.PathLike" = "compact", *, voice: "str | os.PathLike 
     from functools import partial
 
     from mdmspeech.errors import UserError
+    from mdmspeech.inference.devices import look_for_no_tpu
+
+    look_for_no_tpu()
     from mdmspeech.inference.opening import open_assistant
     from mdmspeech.interop.release import load_release
     from mdmspeech.interop.sources import load_speech_encoder, load_thinker

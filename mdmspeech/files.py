@@ -62,15 +62,15 @@ def written_whole(path: str | os.PathLike, cure: str = "name another place") -> 
         yield path
         return
     part = path.with_name(f".{path.stem}.part{path.suffix}")
+    missing = [folder for folder in path.absolute().parents if not os.path.lexists(folder)]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         yield part
         os.replace(part, path)
-    except OSError as error:
-        _remove(part)
-        raise as_user_error(error, path, cure) from error
-    except BaseException:
-        _remove(part)
+    except BaseException as error:
+        _remove(part, missing)
+        if isinstance(error, OSError):
+            raise as_user_error(error, path, cure) from error
         raise
 
 
@@ -97,6 +97,9 @@ def _size(count: float) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"
 
 
-def _remove(path: Path) -> None:
+def _remove(path: Path, folders: list[Path]) -> None:
+    """A file, and folders if nothing else is in them."""
     with contextlib.suppress(OSError):
         path.unlink(missing_ok=True)
+        for folder in folders:
+            folder.rmdir()

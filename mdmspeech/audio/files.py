@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import soundfile
 
-from mdmspeech.audio.kinds import HEAD, Kind, kind_of
+from mdmspeech.audio.kinds import HEAD, kind_of
 from mdmspeech.audio.media import read_media
 from mdmspeech.audio.riff import promised_frames, true_sizes
 from mdmspeech.errors import UserError
@@ -103,11 +103,15 @@ def _in_memory(stream: Any, name: str) -> BinaryIO:
         if not part and isinstance(part, (bytes, bytearray, memoryview, str)):
             break
         if not isinstance(part, (bytes, bytearray, memoryview)):
-            raise UserError(f"{name} gives {type(part).__name__} where bytes are needed; open the recording in binary mode, open(path, 'rb')")
+            raise UserError(
+                f"{name} gives {type(part).__name__} where bytes are needed; open the recording in binary mode, open(path, 'rb')"
+            )
         parts.append(bytes(part))
         size += len(part)
         if size > _MOST_STREAMED:
-            raise UserError(f"{name} is a stream of more than {_MOST_STREAMED >> 20} MiB, which no question has; save what you need as a file")
+            raise UserError(
+                f"{name} is a stream of more than {_MOST_STREAMED >> 20} MiB, which no question has; save what you need as a file"
+            )
     return io.BytesIO(b"".join(parts))
 
 

@@ -40,7 +40,9 @@ def read_media(file: BinaryIO, kind: Kind, name: str, check: Callable[[float], N
             check(promised)
             samples, rate = _decode(container, stream, check)
     except av.error.FFmpegError as error:
-        raise UserError(f"{name} is not readable audio: {kind.words} that is damaged or was cut off ({error.strerror}); record or export it again") from error
+        raise UserError(
+            f"{name} is not readable audio: {kind.words} that is damaged or was cut off ({error.strerror}); record or export it again"
+        ) from error
     if samples is None:
         raise UserError(f"{name} is not readable audio: {kind.words} with nothing in it; record or export it again")
     missing = promised - len(samples) / rate

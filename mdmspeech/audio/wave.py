@@ -1,4 +1,4 @@
-"""Waves in and out: any readable file or array becomes a clean mono float32 wave, or one clear error.
+"""Waves in (writer.py writes them): any readable file or array becomes a clean mono float32 wave, or one clear error.
 
 Everything above this room may rely on what `load_wave` promises: one channel, the asked rate, finite samples within about
 [-1, 1], a sensible length, something to hear.
@@ -12,14 +12,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, BinaryIO
 
 import numpy as np
-import soundfile
 import soxr
 
 from mdmspeech.audio.arrays import checked_rate, split_rate, to_samples
 from mdmspeech.audio.channels import to_mono
 from mdmspeech.audio.files import name_of, read_path, read_stream
 from mdmspeech.errors import UserError
-from mdmspeech.files import written_whole
 
 SILENCE_PEAK = 1e-4  # -80 dBFS: below the quietest usable recording, above one 16-bit step of dither
 
@@ -61,9 +59,9 @@ def load_wave(
         source = io.BytesIO(bytes(source))
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
         name = name_of(source)
-        read = read_path if isinstance(source, (str, os.PathLike)) else read_stream
-        sound = read(source, name, functools.partial(_check_length, name=name, shortest=None, longest=max_seconds))
-        samples, from_rate = to_samples(sound.samples, name, channels_last=True), sound.rate
+        check = functools.partial(_check_length, name=name, shortest=None, longest=max_seconds)
+        sound = read_path(source, name, check) if isinstance(source, (str, os.PathLike)) else read_stream(source, name, check)
+        samples, from_rate = to_samples(sound.samples, name, channels_last=True), float(sound.rate)
         if sound.missing > 0.05:
             has = len(samples) / from_rate
             warnings.warn(
@@ -82,20 +80,11 @@ def load_wave(
     return resample(mono, from_rate, rate)
 
 
-def resample(wave_N: np.ndarray, from_rate: int, to_rate: int) -> np.ndarray:
+def resample(wave_N: np.ndarray, from_rate: float, to_rate: float) -> np.ndarray:
     """Band-limited resampling (soxr, high quality) of a mono wave; float32 [round(N * to/from)]."""
     if from_rate == to_rate:
         return np.ascontiguousarray(wave_N, np.float32)
     return soxr.resample(np.asarray(wave_N, np.float32), from_rate, to_rate, quality="HQ").astype(np.float32)
-
-
-def save_wave(path: str | os.PathLike, wave_N: np.ndarray, rate: int) -> None:
-    """Writes a mono wave (floats are clipped to -1..1) as 16-bit PCM; the container follows the path's suffix."""
-    try:
-        with written_whole(path) as part:
-            soundfile.write(os.fspath(part), np.clip(np.asarray(wave_N, np.float32), -1, 1), rate, subtype="PCM_16")
-    except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:
-        raise UserError(f"cannot write {path}: {_one_line(error)}; use a writable folder and a .wav or .flac name") from error
 
 
 def to_int16(wave_N: np.ndarray) -> np.ndarray:

@@ -1,14 +1,15 @@
 """The one console script, `mdmspeech`: a verb a job. Every verb is a module with `add(subparsers)`; heavy imports wait until it runs."""
 
 import argparse
-import importlib.util
 import os
 import sys
-from pathlib import Path
+import warnings
 
 from mdmspeech.cli.compiled import keep_compiled, lend_caches
+from mdmspeech.cli.streams import Patient
 from mdmspeech.errors import UserError
 from mdmspeech.files import as_user_error
+from mdmspeech.inference.devices import look_for_no_tpu
 
 _SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
@@ -20,7 +21,28 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C."""
+    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C, 141 when nobody takes the audio from standard output.
+
+    What is printed may be lost (`| head -0`), the work goes on.
+    """
+    given = sys.stdout, sys.stderr
+    if sys.stderr is None:  # closed: what is printed for it may not go to standard output instead
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
+    patient = [Patient(stream) for stream in (sys.stdout, sys.stderr) if stream]  # one that is closed is None
+    sys.stdout, sys.stderr = (next((p for p in patient if p.stream is stream), stream) for stream in (sys.stdout, sys.stderr))
+    try:
+        code = _run(argv)
+        for stream in patient:
+            stream.flush()
+        if lost := next((stream.error for stream in patient if stream.error), None):
+            print(f"mdmspeech: what was printed is lost: {lost}", file=sys.stderr)
+            return code or 2
+        return code
+    finally:
+        sys.stdout, sys.stderr = given
+
+
+def _run(argv: list[str] | None) -> int:
     from mdmspeech.cli import assemble, chat, convert, data, evaluate, plan, release, say, train, voice_file
 
     parser = argparse.ArgumentParser(
@@ -38,7 +60,11 @@ def main(argv: list[str] | None = None) -> int:
     if args.verb in _SPEAKING and not getattr(args, "cold", False):
         keep_compiled()
     try:
-        return args.run(args) or 0
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return args.run(args) or 0
+    except BrokenPipeError:
+        return 141
     except (UserError, OSError) as error:
         told = as_user_error(error) if isinstance(error, OSError) else error  # a disk that fills up may be met anywhere
         if not isinstance(told, UserError):
@@ -50,13 +76,6 @@ def main(argv: list[str] | None = None) -> int:
         return 130
 
 
-def look_for_no_tpu(devices: Path = Path("/dev")) -> None:
-    """Tells JAX to use the CPU where libtpu is installed, as it compiles plans, but there is neither a TPU nor a GPU's plugin: its complaints would frighten."""
-    installed = lambda name: importlib.util.find_spec(name) is not None
-    if os.environ.get("JAX_PLATFORMS") or not installed("libtpu") or any(map(installed, ("jax_cuda12_plugin", "jax_cuda13_plugin"))):
-        return
-    if not any(os.environ.get(name) for name in ("TPU_NAME", "TPU_WORKER_ID")) and not [
-        *devices.glob("accel*"),
-        *devices.glob("vfio/[0-9]*"),
-    ]:
-        os.environ["JAX_PLATFORMS"] = "cpu"
+def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file=None, line=None) -> None:
+    """In one line, as errors are."""
+    print(f"mdmspeech: {' '.join(str(message).split())}", file=sys.stderr)

@@ -4,7 +4,9 @@ import argparse
 import sys
 import warnings
 
-from mdmspeech.cli.voice_options import add_voice_options, check_outputs, deliver, manner, warn_of_untrained
+from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
+from mdmspeech.cli.streams import STDIN, input_bytes
+from mdmspeech.cli.voice_options import add_voice_options, manner, warn_of_untrained
 
 FORMATS = "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, webm, mp4, 3gp, amr, wma"
 
@@ -16,7 +18,7 @@ def add(verbs) -> None:
         help="answer a spoken question aloud",
         description="Hears a recorded question and answers it aloud. The text is printed as it is written, then a timeline of what took how long.",
     )
-    parser.add_argument("question", metavar="QUESTION", help=f"a recording of 0.1 to 30 s: {FORMATS}")
+    parser.add_argument("question", metavar="QUESTION", help=f"a recording of 0.1 to 30 s: {FORMATS}; - reads it from standard input")
     add_voice_options(parser, "answer.wav")
     parser.add_argument("--cold", action="store_true", help="do not compile before the clock starts: the timeline then includes it")
     parser.set_defaults(run=run)
@@ -28,27 +30,42 @@ def run(args: argparse.Namespace) -> None:
     how = manner(args)
     wave = _load(args.question)  # a bad file is an error before the model is opened
     warn_of_untrained(args)
+    with messages_aside(args) as target:
+        _answer(args, how, wave, target)
+
+
+def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
     import mdmspeech
-    from mdmspeech.inference.assistant import EndEvent, TextEvent
+    from mdmspeech.inference.assistant import AudioEvent, EndEvent, TextEvent
     from mdmspeech.inference.timeline import render
 
     model = mdmspeech.load(args.model, voice=args.voice)
-    model.voice(args.talker).stream(**{key: value for key, value in how.items() if key != "talker"})  # what it refuses is refused now
+    voice = model.voice(args.talker)
+    voice.stream(**{key: value for key, value in how.items() if key != "talker"})  # what it refuses is refused now
     if not args.cold:
         if not args.quiet:
             print("opening and compiling the model ...", file=sys.stderr, flush=True)
         model.warm_up(args.talker)
         model.ear.listen(wave)
-    for event in model.stream(wave, **how):
-        if isinstance(event, TextEvent):
-            print(event.text, end="", flush=True)
-        elif isinstance(event, EndEvent):
-            print()
-            if not args.quiet:
-                if event.reply.heard is not None:
-                    print(f"\nheard: {event.reply.heard}")
-                print("\n" + render(event.reply.timeline) + "\n")
-            deliver(args, event.reply)
+    with writing(target, voice.codec.sample_rate) as out:
+        for event in model.stream(wave, **how):
+            if isinstance(event, TextEvent):
+                print(event.text, end="", flush=True)
+            elif isinstance(event, AudioEvent):
+                out.write(event.audio)
+            elif isinstance(event, EndEvent):
+                reply = event.reply
+                print()
+        if not out.samples:
+            out.drop()
+    if not args.quiet:
+        if reply.heard is not None:
+            print(f"\nheard: {reply.heard}")
+        print("\n" + render(reply.timeline) + "\n")
+    if out.samples:
+        finish(args, reply)
+    else:
+        print("nothing was spoken, so no file was written")
 
 
 def _load(question: str):
@@ -57,7 +74,7 @@ def _load(question: str):
 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", AudioWarning)
-        wave = load_wave(question, 16_000)
+        wave = load_wave(input_bytes() if question in STDIN else question, 16_000)
     for warning in told:
         print(f"mdmspeech chat: {warning.message}", file=sys.stderr)
     return wave

@@ -48,7 +48,7 @@ def run(args: argparse.Namespace) -> None:
     from mdmspeech.interop import sources
     from mdmspeech.interop.export import How, refuse_existing, write_opened
 
-    if not args.shard_gb > 0:
+    if not 0 < args.shard_gb < math.inf:
         raise UserError(f"--shard-gb {args.shard_gb}: give a positive number")
     refuse_existing(args.destination, args.force)
     workdir = args.source if (Path(args.source) / "checkpoints").is_dir() else args.lora

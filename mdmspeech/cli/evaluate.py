@@ -2,6 +2,9 @@
 
 import argparse
 
+from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
+
 
 def add(verbs) -> None:
     """Declares the verb and its options."""
@@ -9,34 +12,42 @@ def add(verbs) -> None:
         "eval",
         help="score a release: hearing, speaking, codec, speed",
         description="Runs a release on the held-out test sets and writes results, tables and plots. Parts that are done are kept, so it can be "
-        "stopped and started again.",
+        "stopped and started again; --parts with --force makes some of them anew, and the tables show the old figures beside the new.",
     )
     parser.add_argument(
         "--model", default="compact", metavar="NAME|DIR", help="a shipped release or a release folder (default: %(default)s)"
     )
     parser.add_argument("--data", metavar="DIR", help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)")
     parser.add_argument("-o", "--output", default="experiments/results", metavar="DIR", help="where results go (default: %(default)s)")
-    parser.add_argument("--parts", metavar="A,B", help="only these parts (default: all)")
+    parser.add_argument(
+        "--parts", metavar="A,B", help="only these of codec, hearing, speaking, latency, ... (default: all); the others keep their figures"
+    )
     parser.add_argument("--count", type=int, metavar="N", help="utterances a part (default: the number that the published figures use)")
     parser.add_argument("--own", metavar="NAME", help="a voice made from own recordings NAME: score only that, on their held-out part")
     parser.add_argument("--force", action="store_true", help="make parts again that are done")
+    parser.add_argument("--rejudge", action="store_true", help="judge the kept answers again, without the model, and write the tables anew")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
+    if args.count is not None and args.count < 1:
+        raise UserError(f"--count {args.count}: give 1 or more utterances")
+    check_writable(args.output, "name another -o", folder=True)
     if args.own:
         _own(args)
         return
-    from mdmspeech.evaluation.run import evaluate
+    from mdmspeech.evaluation.run import evaluate, rejudge
 
+    if args.rejudge:
+        rejudge(args.model, args.output)
+        return
     parts = tuple(args.parts.split(",")) if args.parts else None
     evaluate(args.model, args.data, args.output, parts=parts, count=args.count, force=args.force)
 
 
 def _own(args: argparse.Namespace) -> None:
     from mdmspeech.data.store import data_root
-    from mdmspeech.errors import UserError
     from mdmspeech.evaluation.own import report, score_own
 
     if args.model == "compact":

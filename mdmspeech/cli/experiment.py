@@ -113,7 +113,7 @@ def use_system(config, folder: str) -> None:
     if "talker" in config:
         if "talker" not in about.parts:
             raise UserError(f"--system {folder}: it has no Talker to train")
-        sizes = about.parts["talker"][1]
+        sizes: Any = about.parts["talker"][1]
         if (mine := config.talker.get("anchors", "paced")) != sizes.anchors:
             raise UserError(f"--system {folder}: its Talker has {sizes.anchors} anchors, this experiment trains one with {mine} anchors")
         config.talker = asdict(sizes)

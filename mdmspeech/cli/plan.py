@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable, write_text
 
 
 def add(verbs) -> None:
@@ -56,6 +57,11 @@ def add(verbs) -> None:
 def run(args: argparse.Namespace) -> int:
     """Does it; exit code 1 if nothing fits."""
     os.environ.setdefault("JAX_PLATFORMS", "cpu")  # compiling needs no device, and must not take one from a training run
+    for option, least in (("rows", 0), ("tries", 1)):
+        if getattr(args, option) < least:
+            raise UserError(f"--{option} {getattr(args, option)}: give {least} or more")
+    for path in (args.out + ".jsonl", args.out + ".md", args.out + ".png") if args.list else filter(None, (args.json,)):
+        check_writable(path, "name another --out" if args.list else "name another --json")
     if args.list:
         if args.quick:
             raise UserError("--quick is for plans of your own; the tables of a list are made with full effort")
@@ -85,12 +91,13 @@ def run(args: argparse.Namespace) -> int:
         plans = [shown]
     print(report.text(shown))
     if args.json:
-        Path(args.json).write_text(json.dumps([plan.to_json() for plan in plans], indent=1) + "\n")
+        write_text(args.json, json.dumps([plan.to_json() for plan in plans], indent=1) + "\n")
     return 0 if shown.fits else 1
 
 
 def _list(args: argparse.Namespace) -> int:
     from mdmspeech.cli.experiment import load_config
+    from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.planning import tables
     from mdmspeech.planning.topology import parse
 
@@ -105,7 +112,7 @@ def _list(args: argparse.Namespace) -> int:
     # The first slice of every configuration, then the second of every, ...: what is stopped early has something of everything.
     in_turn = [job for _, job in sorted(jobs, key=lambda item: item[0])]
     done = lambda plans, refused, missing, older: tables.write(plans, refused, missing, older, Path(args.out))
-    tables.run(in_turn, cache, code, args.fresh, done=done)
+    tables.run(in_turn, cache, code, args.fresh, done=done, made_by=lambda: provenance(sizes={"plans": 1}, seeds={}))
     print(f"wrote {args.out}.jsonl, .md and .png")
     return 0
 
@@ -146,10 +153,12 @@ def _name(path: str) -> str:
 
 def _config(path: str, settings, system: str | None = None):
     from mdmspeech.cli.experiment import load_config, override, use_system
+    from mdmspeech.training.ranges import check_ranges
 
     config = load_config(path)
     if system:
         use_system(config, system)
     for assignment in settings:
         override(config, assignment)
+    check_ranges(config)
     return config

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 
 _PARTS = ("codec", "talker", "talker_ntp", "adaptor", "aligner")
 
@@ -37,6 +38,7 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from mdmspeech.interop.release import Release, load_release, save_release
 
+    check_writable(args.output, "give another -o", folder=True)
     base = load_release(args.base) if args.base else None
     parts = dict(base.parts) if base else {}
     for name in _PARTS:
@@ -46,6 +48,10 @@ def run(args: argparse.Namespace) -> None:
     if not parts:
         raise UserError("no part is given: name at least one of " + ", ".join(f"--{name.replace('_', '-')}" for name in _PARTS))
     ordered = {name: parts[name] for name in _PARTS if name in parts}
+    card = _read(args.card) if args.card else ""
+    small = [name for name in args.int8.split(",") if name]
+    if unknown := [name for name in small if name not in ordered]:
+        raise UserError(f"--int8 {unknown[0]}: this release has {', '.join(ordered)}")
     silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
     prompt = _prompt(args, ordered, base)
     pretrained: dict[str, Any] = {"thinker": base.thinker, "encoder": base.encoder} if base else {}
@@ -59,11 +65,7 @@ def run(args: argparse.Namespace) -> None:
         untrained=untrained,
         **pretrained,
     )
-    card = _read(args.card) if args.card else default_card(release)
-    small = [name for name in args.int8.split(",") if name]
-    if unknown := [name for name in small if name not in ordered]:
-        raise UserError(f"--int8 {unknown[0]}: this release has {', '.join(ordered)}")
-    size = save_release(args.output, release, card, args.dtype, small)
+    size = save_release(args.output, release, card or default_card(release), args.dtype, small)
     print(f"{args.output}: {', '.join(ordered)}, {size / 1e6:.1f} MB")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from mdmspeech.audio.features import pad_waves
 from mdmspeech.audio.mel import mel_filters
-from mdmspeech.audio.wave import save_wave
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.codec import fsq
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec

@@ -83,10 +83,12 @@ def summary(timelines: Sequence[dict[str, Any]]) -> dict[str, Any]:
     first = [1000 * t["first_audio_s"] for t in timelines]
     middle = sorted(timelines, key=lambda t: t["first_audio_s"])[len(timelines) // 2]
     stalls = [stalled(t["arrivals"]) for t in timelines]
+    stages = {name: round(1000 * seconds, 1) for name, seconds in until_first_audio(middle).items()}
     return {
         "first_audio_ms": round(statistics.median(first)),
         "first_audio_ms_range": [round(min(first)), round(max(first))],
-        "stages_ms": {name: round(1000 * seconds, 1) for name, seconds in until_first_audio(middle).items()},
+        "stages_ms": stages,
+        "thinker_ms": round(sum(ms for name, ms in stages.items() if name.startswith("thinker")), 1),
         "total_stages_ms": {name: round(1000 * statistics.median(t[name] for t in timelines), 1) for name in BEFORE_SPEECH + AT_ONCE},
         "answer_s": round(statistics.median(t["audio_s"] for t in timelines), 2),
         "real_time_factor": round(statistics.median(t["real_time_factor"] for t in timelines), 3),

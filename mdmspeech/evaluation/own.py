@@ -12,7 +12,7 @@ import librosa
 import numpy as np
 
 from mdmspeech.audio.pitch import f0_curve
-from mdmspeech.audio.wave import save_wave
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.codec.base import Codec
 from mdmspeech.data.sources import speech
 from mdmspeech.data.texts.harvard import HARVARD

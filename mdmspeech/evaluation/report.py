@@ -1,13 +1,13 @@
 """Results on disk: JSON written whole or not at all, and parts that are made once and kept, with what made them and the figures they took the place of."""
 
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation.provenance import provenance
+from mdmspeech.files import write_text
 
 SEEDS = {"speech": 0, "the bootstrap": 0}  # those of a part: answers are greedy
 _SIZES = {"count": "utterances", "questions": "questions", "words": "words"}
@@ -32,11 +32,7 @@ _NO_FIGURES = (
 
 def write_json(path: Path, value: Any) -> None:
     """Writes `value` under a temporary name first, so that a kill leaves the old file or the new one. Makes the folder."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_suffix(path.suffix + ".part")
-    part.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(part, path)
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -22,17 +22,19 @@ from mdmspeech.data.store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import speaking
 from mdmspeech.evaluation.codec import score_codec
-from mdmspeech.evaluation.hearing import evaluate_hearing
+from mdmspeech.evaluation.hearing import evaluate_hearing, rejudged
 from mdmspeech.evaluation.latency import evaluate_latency
+from mdmspeech.evaluation.provenance import provenance
+from mdmspeech.evaluation.reading import evaluate_reading
 from mdmspeech.evaluation.recogniser import Recogniser
-from mdmspeech.evaluation.report import kept, write_json
+from mdmspeech.evaluation.report import SEEDS, kept, sizes_of, write_json
 from mdmspeech.evaluation.tables import write_tables
 from mdmspeech.inference.opening import open_assistant
 from mdmspeech.interop.release import CONFIG, find_release, load_release
 from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 from mdmspeech.interop.tensors import read_json
 
-PARTS = ("codec", "hearing", "speaking", "latency")
+PARTS = ("codec", "hearing", "speaking", "reading", "latency")
 COUNT = 200  # utterances of a set
 MOS_COUNT = 50
 _LATENCY_QUESTIONS = 7
@@ -111,6 +113,10 @@ class Evaluation:
                 rows.append(self._kept(f"speaking-{name}-{talker}-{steps}", depends, make))
         return {"rows": rows}
 
+    def reading(self) -> dict:
+        """Written texts as people read them, against words by hand."""
+        return self._kept("reading", ("talker", "codec"), lambda: evaluate_reading(self.assistant, self.recogniser, self._count))
+
     def latency(self) -> dict:
         """The wait for the first sound."""
         return self._kept("latency", tuple(self._digests), lambda: evaluate_latency(self.assistant, self.root, _LATENCY_QUESTIONS))
@@ -175,4 +181,26 @@ def evaluate(
             result[part] = {key: value for key, value in getattr(run, part)().items() if key != "items"}
             write_json(summary, result)
             write_tables(result, run.output)  # after each part, so that a long run shows what it has
+    return result
+
+
+def rejudge(model: str | os.PathLike = "compact", output: str | os.PathLike = "experiments/results") -> dict:
+    """Judges the kept answers of a release again, without the release, and writes its tables anew with the old counts beside the new.
+
+    Raises:
+      UserError: no such release, or no kept answers.
+    """
+    name = str(read_json(find_release(model) / CONFIG)["name"])
+    file, summary = Path(output) / name / "hearing.json", Path(output) / f"{name}.json"
+    if not file.is_file() or not summary.is_file():
+        raise UserError(f"there are no kept answers in {file}; make them: mdmspeech eval --model {model} --parts hearing")
+    old = read_json(file)
+    part = rejudged(old)
+    if part is not old:
+        part["rejudged"]["by"] = provenance(sizes=sizes_of(part), seeds={"the bootstrap": SEEDS["the bootstrap"]})
+        write_json(file, part)
+    result = read_json(summary)
+    result["hearing"] = {key: value for key, value in part.items() if key != "items"}
+    write_json(summary, result)
+    write_tables(result, Path(output))
     return result

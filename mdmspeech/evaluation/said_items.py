@@ -13,13 +13,54 @@ from mdmspeech.evaluation.claims import BREAK, STOP, Claims, Words, beyond, cont
 from mdmspeech.evaluation.scoring import normalised
 
 _GIVEN = frozenset(
-    ["after", "before", "behind", "ahead", "of", "than", "from", "follows", "follow", "following", "precedes", "in", "into", "plus", "minus", "times", "multiplied", "divided", "by", "to", "with", "past"]
+    [
+        "after",
+        "before",
+        "behind",
+        "ahead",
+        "of",
+        "than",
+        "from",
+        "follows",
+        "follow",
+        "following",
+        "precedes",
+        "in",
+        "into",
+        "plus",
+        "minus",
+        "times",
+        "multiplied",
+        "divided",
+        "by",
+        "to",
+        "with",
+        "past",
+    ]
 )
 _ORDER = frozenset(
     {"after", "before", "behind", "ahead", "than", "follows", "follow", "following", "precedes"}
 )  # what stands behind these was asked with
 _SAID_TO = frozenset(["equal", "equals", "comes", "adds", "sums", "amounts", "converts", "up", "corresponds"])
-_BETWEEN = frozenset(["the", "number", "letter", "month", "day", "just", "right", "exactly", "immediately", "directly", "amount", "a", "of", "weekday", "oclock"])
+_BETWEEN = frozenset(
+    [
+        "the",
+        "number",
+        "letter",
+        "month",
+        "day",
+        "just",
+        "right",
+        "exactly",
+        "immediately",
+        "directly",
+        "amount",
+        "a",
+        "of",
+        "weekday",
+        "oclock",
+    ]
+)
 _LINKS = frozenset({"is", "are", "comes", "equals", "makes", "gives", "follows", "means", "stands", "was", "will"})
 _NO_NUMBER = frozenset(["the", "which", "this", "that", "no", "any", "each", "only", "another", "other", "every"])  # before "one"
 _OPERATORS = frozenset({"plus", "minus", "times", "divided"})
@@ -31,7 +72,36 @@ _UNITS = {
     "cl": "centiliter", "centuries": "century", "litre": "liter", "litres": "liter",
 }  # fmt: skip
 _UNIT_NAMES = frozenset(
-    ["hour", "minute", "second", "day", "week", "year", "month", "century", "kilometer", "meter", "centimeter", "millimeter", "foot", "inch", "yard", "mile", "kilogram", "gram", "milligram", "pound", "ounce", "liter", "milliliter", "centiliter", "gallon", "quart", "pint", "cup"]
+    [
+        "hour",
+        "minute",
+        "second",
+        "day",
+        "week",
+        "year",
+        "month",
+        "century",
+        "kilometer",
+        "meter",
+        "centimeter",
+        "millimeter",
+        "foot",
+        "inch",
+        "yard",
+        "mile",
+        "kilogram",
+        "gram",
+        "milligram",
+        "pound",
+        "ounce",
+        "liter",
+        "milliliter",
+        "centiliter",
+        "gallon",
+        "quart",
+        "pint",
+        "cup",
+    ]
 )
 DAYS = frozenset(day.lower() for day in days_and_months.day_name)
 MONTHS = frozenset(month.lower() for month in days_and_months.month_name[1:])

@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from mdmspeech.audio.wave import save_wave
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.codec.buckets import stack
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.config import CompactCodecConfig

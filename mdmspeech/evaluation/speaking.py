@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mdmspeech.audio.wave import save_wave
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.evaluation.mos import mean_opinion
 from mdmspeech.evaluation.progress import in_batches
 from mdmspeech.evaluation.recogniser import Recogniser

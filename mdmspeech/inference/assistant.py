@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.audio.files import name_of
-from mdmspeech.audio.wave import Source, save_wave
+from mdmspeech.audio.wave import Source
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.ear import Ear, Heard, load_questions
 from mdmspeech.inference.mind import Mind
-from mdmspeech.inference.speech import Speech, Trace, Word, finish_timeline
+from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
 from mdmspeech.inference.state_voice import StateVoice
 from mdmspeech.inference.voice import Voice
 
@@ -151,8 +152,12 @@ class Assistant:
         return self._events(listen, steps=steps, seed=seed, talker=talker, temperature=temperature, pace=pace, vocoder=vocoder)
 
     def say(self, text: str, *, talker: str = "mdm", **manner: Any) -> Speech:
-        """Speaks a text, see `Voice.say`."""
+        """Speaks a text of any length, see `Voice.say`."""
         return self.voice(talker).say(text, **manner)
+
+    def say_parts(self, text: str, *, talker: str = "mdm", **manner: Any) -> Parts:
+        """Speaks a long text part by part, see `Voice.say_parts`."""
+        return self.voice(talker).say_parts(text, **manner)
 
     def say_many(self, texts: Sequence[str], *, talker: str = "mdm", **manner: Any) -> list[Speech]:
         """Speaks many texts in batches, see `Voice.say_many`."""

@@ -93,11 +93,15 @@ class Mind:
     def _end(self) -> int:
         return end_of_turn(self.tokenizer)
 
-    def question(self, text: str | None = None, vectors: np.ndarray | None = None) -> np.ndarray:
-        """What stands between the fixed prefix and the answer: the question's vectors (of typed or heard text, or given) and the end of its turn."""
+    def question(self, text: str | None = None, vectors: np.ndarray | None = None, answered: bool = False) -> np.ndarray:
+        """What stands between the fixed prefix and the answer: the question's vectors (of typed or heard text, or given) and the end of its turn.
+
+        answered: the answer is given and follows at once, without a thought even if the chat template opens one.
+        """
         ids = np.zeros(0, np.int32) if text is None else np.array(self.tokenizer.encode(text), np.int32)
         parts = [] if vectors is None else [np.asarray(vectors, np.float32)]
-        embedded = self._embedded(np.concatenate([ids, self._after]))
+        after = np.concatenate([self._after, self._closing]) if answered else self._after
+        embedded = self._embedded(np.concatenate([ids, after]))
         whole = np.concatenate([*parts, embedded])
         if len(whole) > PROMPTS[-1]:
             raise UserError(f"the question has {len(whole)} tokens, the limit is {PROMPTS[-1]}; ask something shorter")
@@ -133,15 +137,15 @@ class Mind:
             if thoughts.inside and not forced and len(ids) - len(answer) >= self.max_thought:
                 forced = list(self._thought_end)
             token_B = np.array([forced.pop(0)], np.int32) if forced else self._best(state.logits_BV)
-            ids.append(int(token_B[0]))
-            if stopped := ids[-1] in self.tokenizer.stop_ids:
+            if stopped := int(token_B[0]) in self.tokenizer.stop_ids:
                 break
+            ids.append(int(token_B[0]))
             text, new = thoughts.push(self._said(stream, ids[-1]), len(ids) - 1)
             answer += new
             read_BE, state = self._advance(params=self._params, state=state, token_B=token_B)  # runs on while the caller has the text
             if states:
                 reads.append(np.asarray(read_BE))
-            if new and self._ended([ids[i] for i in answer]):
+            if stopped := bool(new) and self._ended([ids[i] for i in answer]):
                 break
             yield Piece(text, False, len(answer), self._rows(reads, new), thought=len(ids) - len(answer))
             text, new = "", []
@@ -150,7 +154,7 @@ class Mind:
             reads.append(np.asarray(self._advance(params=self._params, state=state, token_B=np.array([self._end], np.int32))[0]))
         answer += left
         read = self._rows(reads, [*new, *left, -1])
-        yield Piece(text + tail, stopped, len(answer), read, last=True, thought=len(ids) - stopped - len(answer))
+        yield Piece(text + tail, stopped, len(answer), read, last=True, thought=len(ids) - len(answer))
 
     def states_of(self, texts: Sequence[str]) -> list[np.ndarray]:
         """[Emb(y); h] of the tokens of answers that are given, the end token included, float32 [N, 2D] each: as in training on texts that answer no question.
@@ -159,15 +163,12 @@ class Mind:
           UserError: a text that is too long to be read in one go.
         """
         ids = [np.array([*self.tokenizer.encode(text), self._end], np.int32) for text in texts]
-        longest, most = (
-            max(map(len, ids)),
-            (PROMPTS[-1] - len(self._after) - len(self._closing)) // 2 - 16,
-        )  # a text stands in the request and in the answer
+        fixed = len(self._after) + len(self._closing)
+        longest, most = max(map(len, ids)), (PROMPTS[-1] - fixed) // 2 - 16  # a text stands in the request and in the answer
         if longest > most:
             raise UserError(f"a text of {longest} tokens cannot be said in one go, {most} are the most; give it in parts")
         embedded = [self._embedded(row) for row in ids]
-        closing = self._embedded(self._closing)
-        asked = [np.concatenate([self.question(prompts.REPEAT.format(text)), closing]) for text in texts]
+        asked = [self.question(prompts.REPEAT.format(text), answered=True) for text in texts]
         wholes = [np.concatenate(pair) for pair in zip(asked, embedded, strict=True)]
         found: list[np.ndarray] = [np.zeros(0)] * len(texts)
         for rows, width, size in batches([len(whole) for whole in wholes], PROMPTS):

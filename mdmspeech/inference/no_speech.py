@@ -1,8 +1,11 @@
 """When nobody spoke. Whisper's decoder, and an adaptor that began as it, describes sounds in brackets, "[Music]" or "(humming)": what is in them was not said.
 
-Two signs, measured with the shipped model (the table is in the test): the text is nothing but such pieces; or it began as a word, but more of the probability
-of its first piece was on brackets and on silence. For noise, tones, hum, music and clicks both hold nearly always; for speech, down to where it drowns in
-noise, the second is near 0.
+Two signs: the text is nothing but such pieces; or it begins as a word, but too much of the probability of its first piece was on brackets and on silence.
+Measured with the shipped model, 2026-11-28, the second:
+    speech (24 clips of synthetic voices and of people, in noise of 10, 5 and 0 dB; 8 of them soft, with hum, by telephone, clipped): at most 0.06
+    the same 24 in noise of -5 dB: at most 0.45, three above 0.1, of which the words were not understood
+    noise, hum, tones, music, clicks, breath, typing (135 clips of 0.5, 1 and 3 s): all but 2 written in brackets; those two, a siren ("Woo!") 0.26, an error
+    tone ("Do it.") 0.12; median of the others 0.38
 """
 
 import re
@@ -19,7 +22,7 @@ _PIECES = re.compile(
 )
 _UNCLOSED = re.compile(rf"[\[({{{_NOTES}].*$|(?<!\w)\*(?=[^\W\d])[^*]*$", re.DOTALL)  # the text was cut before the end of it
 _STRAY = re.compile(r"[\])}]|^[\s\-–—>.,;:!?…]+(?=.*\w)", re.DOTALL)  # what is left of them
-MOST = 0.5  # of the first piece's probability may be on what is no word
+MOST = 0.2  # of the first piece's probability may be on what is no word
 
 
 def spoken_part(text: str) -> str:

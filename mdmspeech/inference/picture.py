@@ -8,6 +8,8 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Reply
 from mdmspeech.inference.speech import Speech
 
+_WIDEST = 220.0  # inches, 100 s of speech: longer pictures get denser, as no picture may have 2**16 pixels
+
 
 def save_picture(path: str | os.PathLike, reply: Reply | Speech, title: str | None = None) -> None:
     """Draws `reply` into an image file (format by suffix). UserError: nothing was spoken, or the file cannot be written."""
@@ -19,7 +21,7 @@ def save_picture(path: str | os.PathLike, reply: Reply | Speech, title: str | No
     rate, trace = reply.sample_rate, reply.trace
     token_s = len(reply.audio) / rate / len(reply.tokens)
     length = len(reply.audio) / rate
-    figure = Figure(figsize=(max(7.0, 2.2 * length), 4.6), layout="constrained")
+    figure = Figure(figsize=(min(max(7.0, 2.2 * length), _WIDEST), 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     wave, steps, sure = figure.subplots(3, 1, sharex=True, height_ratios=(3, 1, 1))
 

@@ -2,11 +2,12 @@
 
 import dataclasses
 import os
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from mdmspeech.audio.wave import save_wave
+from mdmspeech.audio.writer import save_wave
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +52,47 @@ class Speech:
     def save(self, path: str | os.PathLike) -> None:
         """Writes the audio (16-bit; .wav or .flac)."""
         save_wave(path, self.audio, self.sample_rate)
+
+
+class Parts:
+    """A text being spoken: iterate once for its parts, each a `Speech` with the words and samples that are final by then; `len()` parts in all.
+
+    Times of words count from the beginning of the whole. A codec that hands out samples late puts them into the next part.
+
+    Attributes:
+      words: how many words the text has. sample_rate: of the audio, Hz.
+    """
+
+    def __init__(self, count: int, words: int, sample_rate: int, parts: Iterator[Speech]):
+        self.words, self.sample_rate, self._count, self._parts = words, sample_rate, count, parts
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Speech]:
+        return self._parts
+
+
+def join(parts: Iterable[Speech]) -> Speech:
+    """The parts of one text as one `Speech`. ValueError: no part."""
+    parts = list(parts)
+    starts, at = [], 0
+    for part in parts:
+        starts.append(part.trace.starts_P + at)
+        at += len(part.tokens)
+    traces = [np.concatenate([getattr(part.trace, name) for part in parts]) for name in ("step_L", "confidence_L", "ready_P")]
+    audio, last = np.concatenate([part.audio for part in parts]), parts[-1]
+    spent = {name: sum(part.timeline[name] for part in parts) for name in ("talker", "codec")}
+    return Speech(
+        text=" ".join(part.text for part in parts),
+        audio=audio,
+        sample_rate=last.sample_rate,
+        tokens=np.concatenate([part.tokens for part in parts]),
+        stop_reason=last.stop_reason,
+        words=tuple(word for part in parts for word in part.words),
+        trace=Trace(np.concatenate(starts), *traces),
+        timeline=finish_timeline(spent, len(audio), last.sample_rate, sum(part.timeline["total_s"] for part in parts)),
+    )
 
 
 def finish_timeline(timeline: dict[str, Any], samples: int, sample_rate: int, total: float) -> dict[str, Any]:

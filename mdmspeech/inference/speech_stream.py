@@ -5,8 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from mdmspeech.inference.manner import Manner
+from mdmspeech.inference.speaker import Speaker, SpokenSegment
 from mdmspeech.inference.speech import Speech, Word
-from mdmspeech.inference.voice import Manner, Speaker, SpokenSegment
 
 
 class SpeechStream:

@@ -6,7 +6,8 @@ Speech may not end before the block in which the last text token, the end token,
 
 import dataclasses
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,13 +18,16 @@ from mdmspeech.diffusion.layout import NO_END
 from mdmspeech.diffusion.state import Tokens
 from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import Fixed
+from mdmspeech.inference.manner import Manner
 from mdmspeech.inference.mind import Mind, Piece
-from mdmspeech.inference.speech import Speech
+from mdmspeech.inference.speaker import BLOCKS, Plan, Speaker, SpokenSegment
+from mdmspeech.inference.speech import Speech, Word
 from mdmspeech.inference.speech_stream import SpeechStream
-from mdmspeech.inference.voice import BLOCKS, Manner, Speaker, SpokenSegment
+from mdmspeech.inference.symbols import cut
 from mdmspeech.models.talker import TalkerConfig
 
 TEXTS = (32, 64, 128, 256)  # padded lengths of a text, in tokens
+_PART = 96  # tokens of a text that is spoken in one go: those of the longest answers
 _LONGEST = 16  # speech tokens that a text token may take: words of two or three tokens a second are slow speech
 _SPARE = 64  # speech tokens that any text may take besides
 _SILENT = 50  # tokens of silence after the end of the text that end the speech too
@@ -54,38 +58,18 @@ class StateVoice(Speaker):
         super().__init__(config, params, codec, mode, **guard)
         self.mind = mind
 
-    def say(self, text: str, **manner) -> Speech:
-        """Speaks one text, read by the Thinker as an answer to the request to repeat it. Options and errors as of `say_many`."""
-        return self.say_many([text], **manner)[0]
+    def plan(self, text: str) -> Plan:
+        """Parts of the text, each of which the Thinker reads as an answer to the request to repeat it."""
+        parts = list(self._parts_of(text))
+        return Plan(parts, parts, ())
 
-    def say_many(
-        self,
-        texts: Sequence[str],
-        *,
-        steps: int = 4,
-        seed: int = 0,
-        temperature: float = 0.0,
-        pace: float = 1.0,
-        vocoder: Mapping | None = None,
-    ) -> list[Speech]:
-        """Speaks many texts in batches; each comes out as it does alone. UserError: nothing to say, a text that is too long, or a pace."""
-        began = time.perf_counter()
-        manner = self.check(Manner(steps, seed, temperature, pace, vocoder))
-        for text in texts:
-            if not any(character.isalnum() for character in text):
-                raise UserError(f"there is nothing to say in {text[:40]!r}; give words")
-        spoken = self._speak(self.mind.states_of(texts), manner)
-        talker = time.perf_counter() - began
-        waves = self.codec_for(manner).decode([one.tokens for one in spoken])
-        total = time.perf_counter() - began
-        timeline = {"talker": talker, "codec": total - talker}
-        return [self.joined(text, (), [one], wave, timeline, total) for text, one, wave in zip(texts, spoken, waves, strict=True)]
+    def words(self, words: Sequence[str], segments: Sequence[str], spoken: Sequence[SpokenSegment], begin: float = 0.0) -> tuple[Word, ...]:
+        """None: nobody knows when this Talker says them."""
+        return ()
 
-    def stream(
-        self, *, steps: int = 4, seed: int = 0, temperature: float = 0.0, pace: float = 1.0, vocoder: Mapping | None = None
-    ) -> "StateStream":
-        """A `StateStream`: let it follow the pieces of an answer, take samples."""
-        return StateStream(self, self.check(Manner(steps, seed, temperature, pace, vocoder)))
+    def stream(self, **manner: Any) -> "StateStream":
+        """A `StateStream`: let it follow the pieces of an answer, take samples. Arguments and errors as of `say`."""
+        return StateStream(self, self.check(Manner.of(manner)))
 
     def warm_up(self) -> None:
         """Compiles what a first answer needs."""
@@ -109,7 +93,35 @@ class StateVoice(Speaker):
         """Speech tokens that `count` text tokens may take, at most."""
         return _LONGEST * count + _SPARE
 
-    def _speak(self, states: Sequence[np.ndarray], manner: Manner) -> list[SpokenSegment]:
+    def _parts_of(self, text: str) -> Iterator[str]:
+        """The text if it is no longer than answers are, else its pieces, put together as long as they are no longer."""
+        if self._fits(text):
+            yield text
+            return
+        over, last = cut(text)
+        part = ""
+        for piece in (one for whole in [*over, last] for one in self._halves(whole.strip())):
+            if part and not self._fits(f"{part} {piece}"):
+                yield part
+                part = piece
+            else:
+                part = f"{part} {piece}".strip()
+        yield part
+
+    def _halves(self, piece: str) -> Iterator[str]:
+        """The piece, or what it has to be cut into."""
+        if self._fits(piece) or len(piece) == 1:
+            yield from [piece] * bool(piece)
+        else:
+            middle = max(piece.find(" ", len(piece) // 2), len(piece) // 2)
+            yield from self._halves(piece[:middle].strip())
+            yield from self._halves(piece[middle:].strip())
+
+    def _fits(self, text: str) -> bool:
+        return len(self.mind.tokenizer.encode(text)) <= _PART
+
+    def _speak(self, segments: Sequence[str], numbers: Sequence[int], manner: Manner) -> list[SpokenSegment]:
+        states = self.mind.states_of(segments)
         spoken: dict[int, SpokenSegment] = {}
         for rows, width, size in batches([len(row) for row in states], TEXTS):
             text, valid = stack([states[i] for i in rows], width, size)
@@ -117,7 +129,7 @@ class StateVoice(Speaker):
             allowed_B = np.array([self.allowance(n) for n in count_B])
             request = self.request(
                 manner,
-                [0] * size,
+                [*(numbers[i] for i in rows), *[0] * (size - len(rows))],
                 target_len=np.where(count_B > 0, -1, 0),  # rows that only fill the batch have length 0
                 min_len=np.array([self.earliest_end(n) for n in count_B]),
                 max_len=allowed_B,
@@ -125,7 +137,7 @@ class StateVoice(Speaker):
             blocks = self.room(min(allowed_B.max(), BLOCKS[-1] * self.block))
             result = self.engine.decode(Fixed(self.engine.fuse(text), count_B), request, blocks)
             spoken |= {i: SpokenSegment.of(result, b, np.zeros(0, np.float32)) for b, i in enumerate(rows)}
-        return [spoken[i] for i in range(len(states))]
+        return [spoken[i] for i in range(len(segments))]
 
 
 class StateStream(SpeechStream):

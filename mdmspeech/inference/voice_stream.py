@@ -14,11 +14,14 @@ from mdmspeech.codec.buckets import bucket, stack
 from mdmspeech.diffusion.layout import NO_END
 from mdmspeech.diffusion.state import Reason
 from mdmspeech.inference.engine import Paced, known_length
+from mdmspeech.inference.manner import Manner
 from mdmspeech.inference.mind import Piece
+from mdmspeech.inference.speaker import BLOCKS, SpokenSegment
 from mdmspeech.inference.speech import Speech
 from mdmspeech.inference.speech_stream import SpeechStream
 from mdmspeech.inference.symbols import SymbolStream
-from mdmspeech.inference.voice import BLOCKS, SYMBOLS, Manner, SpokenSegment, Voice
+from mdmspeech.inference.voice import SYMBOLS, Voice
+from mdmspeech.text.normalise import check_speakable
 
 
 class VoiceStream(SpeechStream):
@@ -28,7 +31,8 @@ class VoiceStream(SpeechStream):
         super().__init__(voice, manner)
         self._voice, self._manner = voice, manner
         self._read = SymbolStream(voice.pronounce)
-        self._runs: list[_Run] = []
+        self._run: _Run | None = None
+        self._spoken: list[SpokenSegment] = []  # of the segments before
 
     def feed(self, piece: str) -> None:
         """More text."""
@@ -36,14 +40,18 @@ class VoiceStream(SpeechStream):
         self._read.feed(piece)
 
     def follow(self, piece: Piece) -> None:
-        """The next piece of an answer that is being written."""
+        """The next piece of an answer that is being written. An answer without words is silence, no error."""
         if piece.text:
             self.feed(piece.text)
+        if piece.last:
+            self._read.end()
 
     def end(self, last: str = "") -> None:
-        """The last piece; there is no more text."""
-        self._pieces.append(last)
-        self._read.end(last)
+        """The last piece; there is no more text. UserError: nothing in all of it can be said."""
+        if not self._read.ended:
+            self._pieces.append(last)
+            self._read.end(last)
+            check_speakable("".join(self._pieces))
 
     def ready(self) -> bool:
         """Whether `step` can go on now."""
@@ -57,8 +65,8 @@ class VoiceStream(SpeechStream):
 
     def result(self) -> Speech:
         """All that was said so far (everything, once `done`)."""
-        spoken = [run.spoken() for run in self._runs]
-        return self._so_far(self._voice.words(self._read, spoken), spoken)
+        spoken = self._spoken if self._run is None else [*self._spoken, self._run.spoken()]
+        return self._so_far(self._voice.words(self._read.words, self._read.segments, spoken), spoken)
 
     def _next(self) -> tuple[np.ndarray, bool]:
         run = self._current()
@@ -66,14 +74,18 @@ class VoiceStream(SpeechStream):
         return tokens, self._current() is None and self._read.ended
 
     def _current(self) -> "_Run | None":
-        """The segment being spoken; None if all segments there are have been spoken."""
+        """The segment being spoken; None if all segments there are have been spoken. Of those only the tokens are kept."""
         if self._read.ended and not self._read.words:
             return None  # nothing to say
-        while not self._runs or self._runs[-1].finished():
-            if len(self._runs) == len(self._read.segments):
+        while self._run is None or self._run.finished():
+            if self._run is not None:
+                self._spoken.append(self._run.spoken())
+                self._run = None
+            if len(self._spoken) == len(self._read.segments):
                 return None
-            self._runs.append(_Run(self._voice, self._manner, self._read.segments[len(self._runs)], len(self._runs)))
-        return self._runs[-1]
+            number = len(self._spoken)
+            self._run = _Run(self._voice, self._manner, self._read.segments[number], number)
+        return self._run
 
 
 class _Run:

@@ -35,6 +35,7 @@ from mdmspeech.interop.sources import OpenedEncoder, OpenedThinker
 from mdmspeech.interop.tensors import INDEX, WHOLE, Stored, read_json, write_tensors
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.text.chat_template import OTHERS
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 SHARD_BYTES = 4 * 10**9
@@ -162,6 +163,8 @@ def _write(folder: str | os.PathLike, part: str, hf: dict[str, Any], opened: Ope
         for name in _COMPANIONS:
             if source is not None and (source / name).is_file():
                 shutil.copyfile(source / name, folder / name)
+        if source is not None and (source / OTHERS).is_dir():
+            shutil.copytree(source / OTHERS, folder / OTHERS, ignore=lambda _, names: [n for n in names if not n.endswith(".jinja")])
         if how.check is not None:
             how.check(folder)
 

@@ -27,6 +27,7 @@ from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
 from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
 from mdmspeech.errors import UserError
+from mdmspeech.files import written_whole
 from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
 from mdmspeech.interop.rules import Rule, import_params
@@ -198,35 +199,37 @@ def save_release(
         stored in 8 bits instead, see `interop.int8`. exact: names of those stored as they are, in float32. digests: of a Thinker and encoder that are inside, by which evaluations know them.
 
     Raises:
-      UserError: parameters that do not fit their sizes, or a value that `dtype` cannot hold.
+      UserError: parameters that do not fit their sizes, a value that `dtype` cannot hold, or a disk that is full; an older release stays as it was.
     """
     if dtype not in DTYPES:
         raise UserError(f"a release stores {' or '.join(DTYPES)}, not {dtype}")
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     about: dict[str, Any] = {
         "format": FORMAT, "version": VERSION, "name": release.name, "thinker": release.thinker, "encoder": release.encoder,
         "system": release.system, "examples": release.examples, "silence": list(release.silence), "digests": dict(digests or {}), "untrained": list(release.untrained), "parts": {},
     }  # fmt: skip
-    for name, part in release.parts.items():
-        tensors = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(part.params, sep="/").items()}
-        _fit(tensors, part.kind, part.config, name)
-        wide = to_int8(tensors) if name in int8 else tensors
-        stored = {
-            path: value if name in exact or value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
-            for path, value in wide.items()
-        }
-        file = f"{name}.safetensors"
-        write_tensors(folder / file, stored, {"kind": part.kind})
-        (folder / file).chmod(0o644)  # the safetensors library makes files that only their owner reads
-        about["parts"][name] = {
-            "kind": part.kind, "file": file, "sha256": hashlib.sha256((folder / file).read_bytes()).hexdigest(),
-            "dtype": INT8 if name in int8 else EXACT if name in exact else dtype, "config": dataclasses.asdict(part.config),
-        }  # fmt: skip
-        if part.prompt is not None:
-            about["parts"][name]["prompt"] = dataclasses.asdict(part.prompt)
-    (folder / CARD).write_text(card, encoding="utf-8")
-    (folder / CONFIG).write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
+    names = (CONFIG, CARD, *(f"{name}.safetensors" for name in release.parts))
+    with contextlib.ExitStack() as files:  # they take their names when all are written, config.json as the last
+        new = {name: files.enter_context(written_whole(folder / name)) for name in names}
+        for name, part in release.parts.items():
+            tensors = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(part.params, sep="/").items()}
+            _fit(tensors, part.kind, part.config, name)
+            wide = to_int8(tensors) if name in int8 else tensors
+            stored = {
+                path: value if name in exact or value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
+                for path, value in wide.items()
+            }
+            file = f"{name}.safetensors"
+            write_tensors(new[file], stored, {"kind": part.kind})
+            new[file].chmod(0o644)  # the safetensors library makes files that only their owner reads
+            about["parts"][name] = {
+                "kind": part.kind, "file": file, "sha256": hashlib.sha256(new[file].read_bytes()).hexdigest(),
+                "dtype": INT8 if name in int8 else EXACT if name in exact else dtype, "config": dataclasses.asdict(part.config),
+            }  # fmt: skip
+            if part.prompt is not None:
+                about["parts"][name]["prompt"] = dataclasses.asdict(part.prompt)
+        new[CARD].write_text(card, encoding="utf-8")
+        new[CONFIG].write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
 
 

@@ -6,6 +6,7 @@ killed goes on where it was.
 """
 
 import ast
+import collections
 import dataclasses
 import hashlib
 import json
@@ -15,6 +16,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import write_text
 from mdmspeech.planning import report
 from mdmspeech.planning.plan import Plan, versions
 from mdmspeech.training.progress import clock
@@ -63,10 +65,11 @@ class Cache:
         """The code that made it, "" if there is none."""
         return self._made.get(key, ("", ""))[0]
 
-    def put(self, key: str, plan: Plan | str, code: str = "") -> None:
+    def put(self, key: str, plan: Plan | str, code: str = "", made: dict | None = None) -> None:
+        """made: what made it, see `evaluation.provenance`."""
         self._made[key] = code, plan
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        row = {"key": key, "code": code} | ({"error": plan} if isinstance(plan, str) else {"plan": plan.to_json()})
+        row = {"key": key, "code": code, "made": made} | ({"error": plan} if isinstance(plan, str) else {"plan": plan.to_json()})
         with self._path.open("a") as file:
             file.write("\n" * self._torn + json.dumps(row) + "\n")
         self._torn = False
@@ -98,11 +101,12 @@ def run(
     fresh: bool = False,
     say: Callable[[str], None] = lambda line: print(line, file=sys.stderr, flush=True),
     done: Callable[[list[Plan], list[str], int, int], None] = lambda plans, refused, missing, older: None,
+    made_by: Callable[[], dict] = dict,
 ) -> None:
     """Does the jobs (key, label, how to make the plan) that the cache lacks.
 
     Args:
-      code: digest of the code that runs. fresh: make those anew that other code has made.
+      code: digest of the code that runs. made_by: gives what is written beside each plan (see `evaluation.provenance`). fresh: make those anew that other code has made.
       done: told the plans, the refusals, how many plans are missing and how many other code has made: at the start, and after each plan.
     """
     jobs = list(jobs)
@@ -131,11 +135,24 @@ def run(
         except UserError as error:
             plan = str(error)
         known[key] = plan
-        cache.put(key, plan, code)
+        cache.put(key, plan, code, made_by())
         made += 1
         left = tell()
         verdict = plan if isinstance(plan, str) else report.table([plan]).splitlines()[1]
         say(f"{made}/{missing}  {label}: {verdict}  left {clock((time.monotonic() - began) / made * left)}")
+
+
+def made_at(out: Path) -> str:
+    """In words, which commits made the plans of `out`.jsonl, on what; "" where nothing says so."""
+    path = Path(out).with_suffix(".jsonl")
+    rows = [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")] if path.is_file() else []
+    counts = collections.Counter(_by(row["made"]) for row in rows if row.get("made"))
+    return "Made by: " + "; ".join(f"{by} ({count} plans)" for by, count in sorted(counts.items())) + "." if counts else ""
+
+
+def _by(made: dict) -> str:
+    state = "at or before" if "recorded" in made else {True: "a clean tree of", False: "a changed tree of"}.get(bool(made.get("clean")))
+    return f"`{made['command']}` {state} commit {str(made['commit'])[:12]}, {made['date'][:10]}"
 
 
 def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: Path) -> None:
@@ -156,6 +173,7 @@ def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: 
         f"{older} of the {len(plans) + len(refused)} were made before later changes of the code: `mdmspeech plan --list ... --fresh` makes them anew."
         if older
         else "",
+        made_at(out),
         f"{missing} plans of the list are still to be made: `make plan` goes on." if missing else "",
         "Assumed:\n" + "\n".join(f"- {line}" for line in report.ASSUMPTIONS),
         f"![weak scaling]({out.with_suffix('.png').name})" if training else "",
@@ -167,4 +185,4 @@ def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: 
         parts += ["What would make the others fit:\n" + "\n".join(advice)] if advice else []
     if refused:
         parts += ["## Not compiled", "\n".join(f"- {line}" for line in refused)]
-    out.with_suffix(".md").write_text("\n\n".join(part for part in parts if part) + "\n")
+    write_text(out.with_suffix(".md"), "\n\n".join(part for part in parts if part) + "\n")

@@ -18,7 +18,8 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from mdmspeech.errors import UserError
 
-_SEPARATE, _OTHERS = "chat_template.jinja", "additional_chat_templates"
+OTHERS = "additional_chat_templates"  # a folder of further templates beside the tokenizer
+_SEPARATE = "chat_template.jinja"
 # `enable_thinking`: Qwen3 and its like answer at once. `date_string`: Llama 3's own default, so that the prompt is every day the one of training.
 _SETTINGS: dict[str, Any] = {"tools": None, "documents": None, "enable_thinking": False, "date_string": "26 Jul 2024"}
 _PROBE = "mdmspeech-probe"
@@ -93,7 +94,7 @@ def find_template(folder: Path, config: Mapping[str, Any]) -> str:
         named = {one["name"]: one["template"] for one in found}
     elif found is not None:
         raise UserError(f"{folder / 'tokenizer_config.json'}: its chat_template is a {type(found).__name__}, not a text; fetch it again")
-    files = [*(folder / _OTHERS).glob("*.jinja"), folder / _SEPARATE]
+    files = [*(folder / OTHERS).glob("*.jinja"), folder / _SEPARATE]
     named |= {("default" if path.name == _SEPARATE else path.stem): _read(path) for path in files if path.is_file()}
     if not named:
         raise UserError(

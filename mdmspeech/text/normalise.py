@@ -1,44 +1,60 @@
-"""Written text -> the words that are said: times, dates, units, money and symbols by `hibari-tts`'s normaliser, the numbers that are left by `num2words`.
+"""Written English -> the words that are said: "It costs $3.50 at 7:30." -> "It costs three dollars and fifty cents at seven thirty.".
 
+What comes out is words, apostrophes, hyphens inside of words, and the marks of a pause (. , ; : ! ?); it is its own normal form. The steps, each in a module of
+its own: characters (one form of each), markup, addresses, abbreviations, dates, money, codes, measures, numbers, and the signs that are left.
 The corpus stores texts in this form, so that what the Thinker writes, what the voice says and what a recogniser hears are the same words.
 """
 
 import re
+import warnings
 
-from num2words import num2words
+from mdmspeech.errors import UserError
+from mdmspeech.text import addresses, codes, markup, measures, moments, signs
+from mdmspeech.text.abbreviations import read_abbreviations, read_dots
+from mdmspeech.text.characters import fold, unsayable, without_unsayable
+from mdmspeech.text.money import read_money
+from mdmspeech.text.numerals import after, digits, number, quantity, year
 
-from mdmspeech.text.pronounce import import_hibari
+__all__ = ["check_speakable", "normalise", "number", "sentence", "year"]
 
 _NUMBER = re.compile(
-    r"(?P<minus>(?<![\w.])[-−])?(?P<number>\d{1,3}(?:,\d{3})+|\d+)(?:\.(?P<decimals>\d+))?(?P<ordinal>st|nd|rd|th)?(?P<percent> ?%)?"
+    r"(?<![\w.])(?P<number>\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)?(?P<decimals>(?<=\d)\.\d+|(?<!\d)\.\d+)?(?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?![A-Za-z]))?"
 )
-_QUOTES = str.maketrans({"“": "", "”": "", '"': "", "`": "'", "‘": "'", "’": "'", "–": "-", "…": "...", "\u00a0": " "})
-_WORD_JOINED_QUOTE = re.compile(r"(?<!\w)'|'(?!\w)")
-_WORD_AT_END = re.compile(r"\b(?:no|nos|fig|ch|ed|est|sat|sun|sen|rep|gen|co|mar)\b(?=\.(?! ?\d))", re.IGNORECASE)
-_KEPT = "\u2060"  # after a word that is not an abbreviation
-FIRST_YEAR, LAST_YEAR = 1100, 2099
+_ENDLESS = re.compile(r"(?<!\d)\d{40,}")
+_ROUNDS = 4
+_SHOWN = 40
 
 
 def normalise(text: str) -> str:
-    """`text` with every number and symbol as words: "It costs $3.50 at 7:30." -> "It costs three dollars and fifty cents at seven thirty."."""
-    text = _money(text.translate(_QUOTES))
-    text = _WORD_AT_END.sub(rf"\g<0>{_KEPT}", text)  # "The answer is no." has no number
-    text = import_hibari("hibari.g2p.normalize").normalize(text).replace(_KEPT, "")
-    text = _NUMBER.sub(_read_number, text)
-    return re.sub(r"\s+", " ", _WORD_JOINED_QUOTE.sub("", text)).strip()
+    """`text` as spoken words. What no English voice can say (other scripts, emoji) is left out: `check_speakable` names it."""
+    said = _read(text)
+    for _ in range(_ROUNDS):  # words can meet to make an abbreviation or an address: read until nothing changes
+        again = _read(said)
+        if again == said:
+            break
+        said = again
+    return said
 
 
-def number(value: int | float, ordinal: bool = False) -> str:
-    """A number in words, without the "and" and commas that num2words writes: 1250 -> "one thousand two hundred fifty"."""
-    words = num2words(abs(value), to="ordinal" if ordinal else "cardinal")
-    if "point" not in words:
-        words = words.replace(" and ", " ")
-    return ("minus " if value < 0 else "") + words.replace(",", "")
+def check_speakable(text: str) -> str:
+    """The words of `text`, as `normalise` gives them; to be called before any work on it.
 
-
-def year(value: int) -> str:
-    """A year as it is said: 1984 -> "nineteen eighty-four"."""
-    return num2words(value, to="year").replace(",", "").replace(" and ", " ")
+    Raises `UserError` when there is nothing to say ("", "...", "—") or only what this voice cannot say (Cyrillic, Greek, Chinese, emoji); a text that holds some
+    of that among words is spoken without it, and a warning (`UserWarning`) names what is left out.
+    """
+    said = normalise(text)
+    folded = fold(markup.strip_tags(fold(text)))
+    left = unsayable(folded, signs.KNOWN)
+    shown = text.strip()[:_SHOWN] + ("..." if len(text.strip()) > _SHOWN else "")
+    if not any(character.isalnum() for character in said):
+        if left:
+            what = " and ".join(f"{kind} ({these})" for kind, these in left)
+            raise UserError(f"there is nothing to say in {shown!r}: it is only {what}, and this voice speaks English; write English words")
+        raise UserError(f"there is nothing to say in {shown!r}; give words")
+    if left:
+        what = "; ".join(f"{kind} {these!r}" for kind, these in left)
+        warnings.warn(f"left out of {shown!r}, because this voice speaks English: {what}", UserWarning, stacklevel=2)
+    return said
 
 
 def sentence(text: str) -> str:
@@ -48,29 +64,36 @@ def sentence(text: str) -> str:
     return text if text.endswith((".", "!", "?")) else text.rstrip(" ,;:-") + "."
 
 
-def _money(text: str) -> str:
-    """$3.50 -> "three dollars and fifty cents" (the G2P would do it, but only in phonemes)."""
+def _read(text: str) -> str:
+    text = fold(text)
+    text = markup.strip_links(markup.strip_tags(text))
+    text = addresses.read_addresses(without_unsayable(fold(text), signs.KNOWN))
+    text = markup.join_lines(text)
+    text = read_abbreviations(text)
+    if not text.isascii() or any(character.isdigit() for character in text):
+        text = _read_numbers(text)
+    text = measures.read_lone_units(text)
+    return signs.tidy(signs.speak(read_dots(signs.powers(signs.names(text)))))
 
-    def say(match: re.Match) -> str:
-        dollars, cents = int(match[1].replace(",", "")), match[2]
-        said = f"{number(dollars)} {'dollar' if dollars == 1 else 'dollars'}"
-        return said + (f" and {number(int(cents))} {'cent' if int(cents) == 1 else 'cents'}" if cents and int(cents) else "")
 
-    return re.sub(r"\$(\d+(?:,\d{3})*)(?:\.(\d\d))?(?!\.?\d)(?! (?:thousand|million|billion))", say, text)
+def _read_numbers(text: str) -> str:
+    text = _ENDLESS.sub(lambda match: f" {digits(match[0])} ", text)
+    text = moments.read_dates(text)
+    text = read_money(text)
+    text = codes.read_codes(measures.join_groups(text))
+    text = measures.read_signs_of_numbers(text)
+    text = measures.read_measures(text)
+    text = moments.read_years(text)
+    text = codes.read_mixes(text)
+    text = signs.powers(signs.names(text))
+    text = _NUMBER.sub(_read_number, text)
+    return re.sub(r"\d+", lambda m: f" {quantity(m[0])} ", text)
 
 
 def _read_number(match: re.Match) -> str:
-    digits, decimals = match["number"].replace(",", ""), match["decimals"]
-    before, after = match.string[: match.start()], match.string[match.end() :]
-    if match["ordinal"]:
-        said = number(int(digits), ordinal=True)
-    elif decimals:
-        said = f"{number(int(digits))} point {' '.join(number(int(d)) for d in decimals)}"
-    elif len(digits) == 4 and "," not in match["number"] and FIRST_YEAR <= int(digits) <= LAST_YEAR:
-        said = year(int(digits))
-    elif len(digits) > 1 and digits[0] == "0":
-        said = " ".join(number(int(d)) for d in digits)
-    else:
-        said = number(int(digits))
-    said = ("minus " if match["minus"] else "") + said + (" percent" if match["percent"] else "")
-    return (" " if before[-1:].isalpha() else "") + said + (" " if after[:1].isalpha() else "")
+    written, decimals = match["number"] or "", match["decimals"] or ""
+    if not written and not decimals:
+        return ""
+    if match["ordinal"] and not decimals:
+        return number(int(written.replace(",", "")), ordinal=True)
+    return quantity(written + decimals) + (" " if after(match, 1).isalpha() else "")

@@ -62,8 +62,8 @@ class ChatTokenizer:
         except Exception as error:  # the library raises bare Exception
             raise UserError(f"{folder / 'tokenizer.json'} is broken ({error}); give a complete model folder") from error
         config = _json(folder / "tokenizer_config.json")
-        special = {f"{name}_token": _content(config, f"{name}_token", folder) for name in _NAMES}
-        special = {name: token for name, token in special.items() if token is not None}
+        found = {f"{name}_token": _content(config, f"{name}_token", folder) for name in _NAMES}
+        special = {name: token for name, token in found.items() if token is not None}
         ends = [*_stop_ids(folder), tokenizer.token_to_id(special.get("eos_token", "")), *_end_ids(tokenizer)]
         return cls(tokenizer, find_template(folder, config), [i for i in ends if i is not None], special)
 
@@ -153,7 +153,7 @@ class ChatTokenizer:
 
 def _gguf_tokenizer(cut: str, tokens: Sequence[tuple[str, int]], merges: Sequence[str]) -> Tokenizer:
     """Byte-level BPE of (token, type) pairs, one an id."""
-    vocabulary, pairs = {token: i for i, (token, _) in enumerate(tokens)}, [tuple(merge.split(" ")) for merge in merges]
+    vocabulary, pairs = {token: i for i, (token, _) in enumerate(tokens)}, [_pair(merge) for merge in merges]
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=cut == "llama-bpe"))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_GGUF_CUTS[cut])
     if cut == "qwen2":
@@ -162,6 +162,11 @@ def _gguf_tokenizer(cut: str, tokens: Sequence[tuple[str, int]], merges: Sequenc
     tokenizer.add_special_tokens([AddedToken(t, special=True) for t, kind in tokens if kind == _GGUF_CONTROL])
     tokenizer.add_tokens([AddedToken(t, normalized=False) for t, kind in tokens if kind == _GGUF_USER])
     return tokenizer
+
+
+def _pair(merge: str) -> tuple[str, str]:
+    one, other = merge.split(" ")
+    return one, other
 
 
 def end_of_turn(tokenizer: Any) -> int:

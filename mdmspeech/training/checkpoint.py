@@ -89,16 +89,17 @@ class Checkpoints:
         if jax.default_backend() == "cpu":
             # On CPU the host copy Orbax takes may be the device buffer itself, which the next (donating) step overwrites.
             arrays = jax.tree.map(jnp.copy, arrays)
+        kept = dict(scores or {})
         about = {
             "step": step,
             "seconds": seconds,
             "data": _join_positions(distributed.gather(_encode(data_state))),
             "log": log or [],
-            "scores": dict(scores or {}),
+            "scores": kept,
             "config": self._config,
             "sums": _sums(arrays),
         }
-        self._note(step, about["scores"])
+        self._note(step, kept)
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
         self._manager.save(step, args=items)
 

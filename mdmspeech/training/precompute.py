@@ -25,8 +25,8 @@ LATE, PAUSE = 0.5, 0.8  # share that begins late and ends early, seconds of sile
 def speech_tokens(root: str | Path | None, codec: Codec, known_as: str, parts: Sequence[str] = ("open", "answers")) -> dict[str, int]:
     """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part. known_as: the codec's `data.tokens.fingerprint`."""
     counts = {}
-    for part in parts:
-        splits = {split: speech(root, (part,), split, may_be_empty=True) for split in SPLITS}
+    sources = {part: {split: speech(root, (part,), split, may_be_empty=True) for split in SPLITS} for part in parts}
+    for part, splits in sources.items():  # none is written before all are there
         path = data_root(root) / "tokens" / f"{part}.safetensors"
         counts[part] = tokenise(splits, codec.encode, known_as, path)
     return counts
@@ -41,8 +41,8 @@ def question_states(root: str | Path | None, config: SpeechEncoderConfig, params
         return encode_waves(encoder, params, waves_BN, samples_B)
 
     counts: dict[str, int] = {}
-    for split in ("val", "train"):
-        records = questions(root, split, hours if split == "train" else None)
+    sources = {split: questions(root, split, hours if split == "train" else None) for split in ("val", "train")}
+    for split, records in sources.items():
         path = data_root(root) / "states" / f"questions_{split}"
         if split == "train":
             counts[split] = encode_states(Joined(records, JOINED), encode, path, augment=augment_some)

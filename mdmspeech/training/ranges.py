@@ -110,10 +110,11 @@ def _numbers(value: Any) -> Iterator[float]:
         yield value
 
 
-def _shown(number: float) -> str:
+def _shown(number: float | int) -> str:
     if number == _TINY:
         return "above 0"
     if number == _BELOW_ONE:
         return "below 1"
-    text = f"{number:g}" if isinstance(number, float) or abs(number) < 10**12 else f"a number of {int(abs(number)).bit_length()} bits"
-    return str(int(number)) if isinstance(number, int) and abs(number) < 10**12 else text
+    if not isinstance(number, int):
+        return f"{number:g}"
+    return str(number) if abs(number) < 10**12 else f"a number of {abs(number).bit_length()} bits"

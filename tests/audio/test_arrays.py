@@ -44,7 +44,7 @@ class Gradient(Tensor):
         SHORTS.astype(np.int64),
         SHORTS.astype(">i2"),
         SHORTS.tolist(),
-        tuple([SHORTS.tolist()]) + (RATE,),
+        (SHORTS.tolist(), RATE),
         array.array("h", SHORTS.tolist()),
         (SHORTS.astype(np.int64) * 256).astype(np.int32),
         SHORTS.astype(np.int64) * 65536,
@@ -93,7 +93,18 @@ def test_the_scale_of_integers_is_the_narrowest_that_holds_them():
         {"array": SLOW, "sampling_rate": 8000, "path": None},
         collections.namedtuple("Audio", "rate data")(8000, SLOW),
     ],
-    ids=["librosa", "scipy", "a list", "NumPy's int", "NumPy's float", "0-d", "scipy stereo", "jax", "Hugging Face datasets", "named tuple"],
+    ids=[
+        "librosa",
+        "scipy",
+        "a list",
+        "NumPy's int",
+        "NumPy's float",
+        "0-d",
+        "scipy stereo",
+        "jax",
+        "Hugging Face datasets",
+        "named tuple",
+    ],
 )
 def test_the_single_number_is_the_rate(source):
     wave = load_wave(source)

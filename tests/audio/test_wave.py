@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from mdmspeech.audio.wave import load_wave, resample, save_wave, to_int16
+from mdmspeech.audio.wave import load_wave, resample, to_int16
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
 
 RATE = 16_000

@@ -6,6 +6,7 @@ import soundfile
 from small_speech import question
 
 from mdmspeech.cli import main
+from mdmspeech.inference.ear import Heard
 
 
 def write(path, wave, rate=16_000, subtype=None):
@@ -113,3 +114,36 @@ def test_play_runs_the_player(small_model, tmp_path, capsys, monkeypatch):
     wave = write(tmp_path / "q.wav", question())
     assert main(["chat", wave, "-o", str(tmp_path / "a.wav"), "--play", "--quiet", "--cold"]) == 0
     assert (tmp_path / "played.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
+
+
+def test_a_recording_that_was_cut_off_is_answered_with_one_line_of_warning(small_model, tmp_path, capsys):
+    path = tmp_path / "q.wav"
+    write(path, question(2.0))
+    path.write_bytes(path.read_bytes()[:40_000])
+    assert main(["chat", str(path), "-o", str(tmp_path / "a.wav"), "--quiet", "--steps", "1", "--cold"]) == 0
+    out = capsys.readouterr()
+    assert out.out.strip() and out.err.count("\n") == 1
+    assert out.err.startswith(f"mdmspeech chat: {path} was cut off: 0.75 s of 2.00 s are missing")
+
+
+def test_no_speech_is_one_line_and_exit_code_2(small_model, tmp_path, capsys, monkeypatch):
+    silent = lambda source: Heard(None, "", 0.0, 0.0)
+    monkeypatch.setattr(small_model.ear, "listen", silent)
+    wave = write(tmp_path / "noise.wav", question())
+    assert "no speech heard" in refused(capsys, "chat", wave, "-o", str(tmp_path / "a.wav"), "--cold", "--quiet")
+    assert not (tmp_path / "a.wav").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("x" * 300, "File name too long"),
+        ("", "path is empty"),
+        ("https://example.com/q.wav", "download"),
+        ("q.m4a", "not readable audio: an MP4"),
+    ],
+)
+def test_paths_and_files_that_cannot_be_opened(no_model, tmp_path, capsys, monkeypatch, name, told):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "q.m4a").write_bytes(b"\0\0\0\x20ftypM4A " + bytes(100))
+    assert told in refused(capsys, "chat", name, "-o", "a.wav")

@@ -73,7 +73,11 @@ def test_tokenizers_are_compared_where_there_is_one(tmp_path, capsys):
     assert _convert(base, tmp_path / "a", "--check") == 0
     assert "tokenizer not compared" in capsys.readouterr().out
     (base / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    (base / "additional_chat_templates").mkdir()
+    (base / "additional_chat_templates" / "rag.jinja").write_text("{{ documents }}")
+    (base / "additional_chat_templates" / "weights.bin").write_text("none of its business")
     assert _convert(base, tmp_path / "b", "--check") == 0
+    assert [path.name for path in (tmp_path / "b" / "additional_chat_templates").iterdir()] == ["rag.jinja"]
     assert "not compared" not in capsys.readouterr().out
     assert (tmp_path / "b" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
     (base / "chat_template.jinja").write_text("{{ broken")

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdmspeech.codec.compact import streaming
+from mdmspeech.codec.compact import bound, streaming
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel, source_controls
 from mdmspeech.codec.compact.config import CompactCodecConfig
@@ -122,9 +122,18 @@ def test_bound_encode_gives_a_token_for_every_40_ms(params):
     np.testing.assert_array_equal(ids[0], codec.encode(waves[:1])[0])
 
 
-def test_more_tokens_than_fit_is_one_clear_error(params):
+def test_more_tokens_than_fit_are_streamed(params, monkeypatch):
+    """Alone and beside short rows; many tokens at a time give what few do."""
+    monkeypatch.setattr(bound, "_LENGTHS", (32,))
+    codec = CompactCodec(CONFIG, params, push=8)
+    rows = [tokens(5, 1), tokens(150, 2)]
+    short, long = codec.decode(rows)
+    np.testing.assert_array_equal(short, codec.decode(rows[:1])[0])
+    stream = codec.stream()
+    parts = [stream.push(rows[1][at : at + 8]) for at in range(0, 150, 8)]
+    np.testing.assert_allclose(np.concatenate([*parts, stream.finish()]), long, atol=1e-3)
     with pytest.raises(UserError, match="cut the speech"):
-        CompactCodec(CONFIG, params).decode([np.zeros(5000, np.int32)])
+        codec.encode([np.zeros(33 * CONFIG.token_samples, np.float32)])
 
 
 def test_gradients_reach_every_part_and_are_finite(params):

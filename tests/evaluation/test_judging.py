@@ -339,6 +339,13 @@ def test_answers_that_say_it_and_answers_that_only_hold_its_words(family, questi
         ),
         ("arithmetic", "Can you work out two times one for me?", "Two times one is two.", "Can you work out two times one?"),
         ("arithmetic", "Can you work out ten times one for me?", "Ten times one is ten.", "Can you work out ten times one"),
+        ("arithmetic", "Can you work out two times one for me?", "Two times one is two.", "Two times one."),
+        (
+            "neighbours",
+            "Give me a country that lies right beside Guinea-Bissau.",
+            "Guinea borders Guinea-Bissau.",
+            "The country of Guinea-Bissau lies right beside Guinea-Bissau.",
+        ),
         ("alphabet", "What stands right behind C?", "The letter after C is D.", "The letter C stands right behind the letter D."),
         ("alphabet", "What stands just ahead of F?", "The letter before F is E.", "The letter F stands just ahead of the letter E."),
         (

@@ -36,7 +36,7 @@ def test_every_part_ends_up_in_the_table_and_is_made_once(place):
     result = run.evaluate(release, root, output, count=3)
     assert set(run.PARTS) <= set(result)
     text = (output / "small.md").read_text()
-    for title in ("## Speaking", "## Hearing", "## Latency", "## Codec"):
+    for title in ("## Speaking", "## Reading", "## Hearing", "## Latency", "## Codec"):
         assert title in text
     for picture in ("speaking", "hearing", "latency", "codec"):
         assert (output / "small" / f"{picture}.png").stat().st_size > 1000
@@ -54,8 +54,15 @@ def test_hearing_is_judged_against_typing(place):
     root, release, output, _ = place
     heard = run.evaluate(release, root, output, parts=["hearing"])["hearing"]
     assert heard["questions"] == len(fakes.QUESTIONS)
-    assert heard["families"]["arithmetic"] == {"questions": 2, "typed_right": 2, "spoken_right": 1, "ratio": 0.5}
-    assert heard["families"]["capitals"]["ratio"] == 1.0
+    assert heard["families"]["arithmetic"] == {
+        "questions": 2,
+        "typed_right": 2,
+        "spoken_right": 1,
+        "both_right": 1,
+        "share": 0.5,
+        "share_95": [0.095, 0.905],
+    }
+    assert heard["families"]["capitals"]["share"] == 1.0
     assert heard["facts"]["questions"] == 3
     assert heard["repeat"]["spoken"]["wer"] == 0.0
     assert heard["human_repeat"]["clips"] == 1

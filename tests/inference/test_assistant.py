@@ -2,11 +2,11 @@
 
 import numpy as np
 import pytest
-from small_speech import ENCODER, encoder_params, mind, question
+from small_speech import ENCODER, encoder_params, mind, question, words_if_long
 
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant, AudioEvent, EndEvent, TextEvent
-from mdmspeech.inference.ear import stack_ear
+from mdmspeech.inference.ear import Ear, stack_ear
 from mdmspeech.inference.picture import save_picture
 from mdmspeech.inference.timeline import render
 from mdmspeech.models.stack_adaptor import StackAdaptor
@@ -128,3 +128,19 @@ def test_parts_open_only_when_needed(codec, assistant):
 def test_a_question_that_is_too_long_to_read():
     with pytest.raises(UserError, match="ask something shorter"):
         mind().question("what " * 600)
+
+
+def test_what_nobody_said_is_not_answered(assistant):
+    ear = Ear(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long)
+    listener = Assistant("listener", {"mdm": assistant.voice}, lambda: ear, lambda: assistant.mind)
+    noise, asked = question(0.8), question(2.0)
+    with pytest.raises(UserError, match=r"^no speech heard in the recording"):
+        listener.chat(noise)
+    assert listener.hear_many([noise, asked, noise], unheard="?") == ["?", assistant.answer_many(["what is it ?"])[0], "?"]
+    assert listener.hear_many([noise], unheard="") == [""] and listener.hear_many([]) == []
+
+
+def test_of_many_typed_questions_the_one_that_is_too_long_is_named(assistant):
+    with pytest.raises(UserError, match=r"^question 2 of 2: the question has .* ask something shorter"):
+        assistant.answer_many(["what is it ?", "what " * 600])
+    assert assistant.answer_many([]) == []

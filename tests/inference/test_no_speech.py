@@ -4,9 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_speech import ENCODER, encoder_params, mind, question
+from small_speech import ENCODER, encoder_params, question, words_if_long
 
-from mdmspeech.audio.wave import save_wave
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.ear import Ear, load_questions, writing_ear
@@ -73,6 +73,7 @@ def ear_of():
     shapes = (jnp.zeros((1, 4, 32)), jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))
     params = jax.jit(AttentionAdaptor(sizes).init)(jax.random.key(0), *shapes)["params"]
     encoder = encoder_params()
+    ear = writing_ear(ENCODER, encoder, sizes, params)
 
     def make(**probabilities):
         table = np.full((sizes.vocabulary, 8), -40.0, np.float32)
@@ -80,7 +81,8 @@ def ear_of():
             table[sizes.end if name == "end" else NAMES.index(name)] = np.log(share)
         first = np.eye(8, dtype=np.float32)[0]
         fixed = {**params, "embedding": table, "norm": {"scale": 0 * first, "bias": first}}
-        return writing_ear(ENCODER, encoder, sizes, fixed)
+        ear._params = jax.tree.map(jnp.asarray, (encoder, fixed))  # what is compiled stays
+        return ear
 
     return make
 
@@ -89,8 +91,8 @@ def ear_of():
     ("probabilities", "heard"),
     [
         ({"Ġyes": 0.9, "Ġ[": 0.1}, True),
-        ({"Ġyes": 0.6, "Ġ[": 0.2, "Ġ(": 0.15, "Ġ*": 0.05}, True),
-        ({"Ġyes": 0.4, "Ġ[": 0.3, "Ġ(": 0.3}, False),  # a word is the likeliest piece, and yet
+        ({"Ġyes": 0.85, "Ġ[": 0.05, "Ġ(": 0.05, "ĠYes": 0.05}, True),
+        ({"Ġyes": 0.7, "Ġ[": 0.15, "Ġ(": 0.15}, False),  # a word is the likeliest piece, and yet
         ({"Ġyou": 0.35, "Ġ[": 0.2, "Ġ(": 0.2, "[": 0.1, "(": 0.15}, False),
         ({"Ġyou": 0.4, "Ġ[": 0.3, "end": 0.3}, False),
         ({"Ġ[": 0.9, "Ġyes": 0.1}, False),
@@ -99,43 +101,41 @@ def ear_of():
     ],
 )
 def test_what_the_first_piece_might_have_been_counts(ear_of, probabilities, heard):
-    assert 0.3 <= MOST <= 0.5
+    assert 0.1 < MOST < 0.3
     text = ear_of(**probabilities).listen(question(1.0)).transcript
     assert text.startswith("yes yes yes") if heard else text == ""
 
 
-@pytest.fixture(scope="module")
-def assistant(codec, assistant):
-    """It hears words in recordings of more than a second."""
-
-    def finish(out, valid, row):
-        return None, "what is it ?" if valid[row].sum() > 2.2 * 50 else ""  # a second of silence is behind each
-
-    ear = Ear(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, finish)
-    return Assistant("small", {"mdm": assistant.voice}, lambda: ear, mind)
+def closed():
+    raise AssertionError("opened")
 
 
 LONG, SHORT = question(2.0), question(0.8)
 
 
-@pytest.mark.parametrize("ask", ["chat", "hear", "transcript"])
-def test_an_error_names_the_recording(assistant, ask, tmp_path):
+@pytest.fixture(scope="module")
+def listener():
+    """An assistant whose ear hears words in recordings of more than a second, and which has nothing else."""
+    ear = Ear(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long)
+    return Assistant("small", {"mdm": closed}, lambda: ear, closed)
+
+
+def test_an_error_names_the_recording(listener, tmp_path):
     save_wave(tmp_path / "noise.wav", SHORT, 16_000)
-    with pytest.raises(UserError, match=r"no speech heard in .*noise\.wav; speak closer"):
-        getattr(assistant, ask)(tmp_path / "noise.wav")
-    with pytest.raises(UserError, match=r"^no speech heard in the recording"):
-        getattr(assistant, ask)(SHORT)
-    assert getattr(assistant, ask)(LONG)
+    for source, name in ((tmp_path / "noise.wav", r".*noise\.wav"), (SHORT, "the recording"), ((16_000, SHORT), "the recording")):
+        for ask in (listener.transcript, listener.hear):
+            with pytest.raises(UserError, match=f"^no speech heard in {name}; speak closer"):
+                ask(source)
+    assert listener.transcript(LONG) == "what is it ?"
 
 
-def test_of_many_the_first_without_speech_is_named_or_replaced(assistant):
+def test_of_many_the_first_without_speech_is_named_or_replaced(listener):
     waves = [LONG, SHORT, LONG, SHORT]
-    for ask in (assistant.hear_many, assistant.transcripts):
+    for ask in (listener.hear_many, listener.transcripts):
         with pytest.raises(UserError, match=r"^recording 2 of 4: no speech heard"):
             ask(waves)
-        answers = ask(waves, unheard="?")
-        assert answers[1] == answers[3] == "?" and answers[0] == answers[2] == ask([LONG])[0] != "?"
-        assert ask([SHORT], unheard="") == [""] and ask([]) == []
+    assert listener.transcripts(waves, unheard="?") == ["what is it ?", "?"] * 2
+    assert listener.transcripts([]) == []
 
 
 @pytest.mark.parametrize(
@@ -152,9 +152,6 @@ def test_of_many_the_first_without_speech_is_named_or_replaced(assistant):
     ],
 )
 def test_of_many_the_bad_one_is_named_before_anything_is_opened(sources, message):
-    def closed():
-        raise AssertionError("opened")
-
     shut = Assistant("x", {"mdm": closed}, closed, closed)
     for ask in (load_questions, shut.hear_many, shut.transcripts):
         with pytest.raises(UserError, match=message):
@@ -181,24 +178,14 @@ def test_of_many_the_bad_one_is_named_before_anything_is_opened(sources, message
         ("What is \ud800?", "lone surrogate"),
     ],
 )
-def test_typed_questions_that_are_none(typed, message, assistant):
-    def closed():
-        raise AssertionError("opened")
-
+def test_typed_questions_that_are_none(typed, message):
     shut = Assistant("x", {"mdm": closed}, closed, closed)
     with pytest.raises(UserError, match=message):
         shut.answer(typed)
-    with pytest.raises(UserError, match=f"^question 2 of 2: .*{message}"):
-        assistant.answer_many(["what is it ?", typed])
+    with pytest.raises(UserError, match=f"^question 1 of 2: .*{message}"):
+        shut.answer_many([typed, typed])
 
 
-def test_typed_questions_come_as_a_list(assistant):
+def test_typed_questions_come_as_a_list():
     with pytest.raises(UserError, match=r"give a list, or use answer\(\)"):
-        assistant.answer_many("what is it ?")
-    assert assistant.answer_many([]) == []
-    with pytest.raises(UserError, match="^question 2 of 2: the question has .* ask something shorter"):
-        assistant.answer_many(["what is it ?", "what " * 600])
-
-
-def test_options_pass_through(assistant):
-    assert len(assistant.chat(LONG, steps=np.int64(2), seed=np.int32(1)).audio)
+        Assistant("x", {}, closed, closed).answer_many("what is it ?")

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import mdmspeech
+from mdmspeech.audio.wave import load_wave
 
+RATE = 16_000
 SHIPPED = (resources.files("mdmspeech") / "assets" / "compact" / "config.json").is_file()
 
 
@@ -20,3 +22,23 @@ def test_it_hears_answers_and_speaks():
     assert len(reply.audio) > reply.sample_rate / 2 and np.isfinite(reply.audio).all()
     assert np.abs(reply.audio).max() > 0.02
     np.testing.assert_array_equal(model.say(reply.text).tokens, reply.tokens)
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
+def test_it_hears_speech_and_nothing_else():
+    """Sounds that were answered once ("[Pause]", "(humming)"), and the shipped question, soft, in noise and with hum: one batch of at most 3 s."""
+    rng, time = np.random.default_rng(0), np.arange(2 * RATE) / RATE
+    asked = load_wave(str(resources.files("mdmspeech") / "assets" / "question.wav"), RATE)
+    loud = np.sqrt(np.mean(np.square(asked)))
+    speech = [asked, 0.01 * asked, asked + loud * rng.normal(size=len(asked)).astype(np.float32)]
+    other = {
+        "white noise": 0.1 * rng.normal(size=len(time)),
+        "hum": 0.1 * np.sin(2 * np.pi * 50 * time),
+        "tone": 0.3 * np.sin(2 * np.pi * 440 * time),
+        "constant and dither": 0.2 + rng.integers(-8, 9, len(time)) / 32768,
+        "clicks": np.where(rng.random(len(time)) < 3e-4, 0.8, 0.0),
+    }
+    heard = mdmspeech.load("compact").transcripts([*speech, *other.values()], unheard="nothing")
+    for text in heard[:3]:
+        assert "know the capital city of Den" in text
+    assert dict(zip(other, heard[3:], strict=True)) == dict.fromkeys(other, "nothing")

@@ -1,6 +1,7 @@
 """The voice with fixed anchors: what it reads is what training read, streamed = whole, batched = alone, no end before the text is used up."""
 
 import functools
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from small_speech import ENCODER, THINKER, chat_tokenizer, encoder_params, mind,
 
 from mdmspeech.data.conversations import Conversations
 from mdmspeech.errors import UserError
+from mdmspeech.evaluation.speaking import endings
 from mdmspeech.inference.assistant import Assistant, AudioEvent
 from mdmspeech.inference.ear import spelling_ear
 from mdmspeech.inference.mind import Piece
@@ -131,4 +133,25 @@ def test_bad_requests(state_voice, codec, thoughts):
     with pytest.raises(UserError, match="nothing to say"):
         state_voice.say(" . ")
     with pytest.raises(UserError, match="give it in parts"):
-        state_voice.say("yes " * 600)
+        thoughts.states_of(["yes " * 600])
+
+
+def test_the_evaluation_counts_every_end_that_fixed_anchors_have_to_find(state_voice):
+    """Their ends are chosen, so they can be missed: with paced anchors none can."""
+    found = endings([speech.stop_reason for speech in state_voice.say_many(TEXTS, steps=2)])
+    assert found["ends_chosen"] == len(TEXTS) == sum(found["stop_reasons"].values())
+    assert found["eos_missed"] == len(TEXTS) - found["stop_reasons"].get("eos", 0)
+
+
+def test_a_long_text_is_said_in_parts(state_voice, monkeypatch):
+    """Each part is what it is alone, but for its own seed; no part is longer than an answer."""
+    module = sys.modules[type(state_voice).__module__]
+    monkeypatch.setattr(module, "_PART", 10)
+    text = "yes it is a red apple .\n" + "very good " * 12 + "."
+    plan = state_voice.plan(text)
+    assert " ".join(" ".join(plan.segments).split()) == " ".join(text.split())
+    assert len(plan.segments) > 2 and all(len(chat_tokenizer().encode(part)) <= 10 for part in plan.segments)
+    whole = state_voice.say(text)
+    alone = np.concatenate([state_voice.say(part).tokens for part in plan.segments])
+    np.testing.assert_array_equal(whole.tokens, alone)  # no draws at temperature 0
+    np.testing.assert_array_equal(np.concatenate([part.tokens for part in state_voice.say_parts(text)]), alone)

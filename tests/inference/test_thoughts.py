@@ -16,6 +16,7 @@ from mdmspeech.data.conversations import Conversations
 from mdmspeech.errors import UserError
 from mdmspeech.inference.mind import Mind
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.text.prompts import Prompt
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 WORDS = ["Yes", "Ġit", "Ġis", ".", "hm", "Ġwell", "<th", "ink", ">", "</th", "Ġ<", "ĠZ"]
@@ -46,7 +47,7 @@ def _mind(template, special=False, max_new=8, max_thought=6):
     params = jax.eval_shape(Thinker(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
     params["embedding"]["embedding"], params["norm"]["scale"] = np.eye(size, dtype=np.float32), np.ones(size, np.float32)
-    return Mind(config, params, tokenizer, "Be brief.", max_new=max_new, max_thought=max_thought)
+    return Mind(config, params, tokenizer, Prompt("Be brief."), max_new=max_new, max_thought=max_thought)
 
 
 def _scripted(mind, *chains):
@@ -136,7 +137,7 @@ def test_a_text_to_say_stands_after_a_closed_thought():
     """Of a model whose template opens one: in training (`Conversations`), and for the states of a text that is given."""
     mind = _mind(OPENED)
     raw = lambda ids: mind.tokenizer.tokenizer.decode(list(ids), skip_special_tokens=False)
-    trained = Conversations(mind.tokenizer, "Be brief.", ()).after
+    trained = Conversations(mind.tokenizer, Prompt("Be brief.")).after
     assert raw(trained).endswith("<think>\n\n</think>\n\n")
     assert [*mind._after, *mind._closing] == trained.tolist()
     assert len(_mind(HYBRID)._closing) == 0 and raw(_mind(HYBRID)._after).endswith("<think>\n\n</think>\n\n")
@@ -146,4 +147,4 @@ def test_a_tokenizer_without_an_end_is_refused():
     tokenizer = _tokenizer(HYBRID, special=False)
     tokenizer.stop_ids = ()
     with pytest.raises(UserError, match="names no end of an answer: set eos_token_id"):
-        Mind(ThinkerConfig(), {}, tokenizer, "Be brief.")
+        Mind(ThinkerConfig(), {}, tokenizer, Prompt("Be brief."))

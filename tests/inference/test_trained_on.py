@@ -179,7 +179,8 @@ def test_speech_ends_there_and_neither_earlier_nor_later(ending):
     expected = [0, 0, 0, 0, 4, 4, 4, 4, 8]
     whole = ending._speak(states, Manner())
     assert [len(one.tokens) for one in whole] == expected
-    for row, length in [(states[n], expected[n]) for n in (3, 4, 7, 8)]:
+    long = rng.normal(size=(40, 2 * THINKER.dim)).astype(np.float32)  # nine blocks are more than a stream has room for at first
+    for row, length in [*((states[n], expected[n]) for n in (3, 4, 7, 8)), (long, 36)]:
         stream = ending.stream()
         stream.follow(Piece("w ", True, len(row), row, last=True))
         while not stream.done:

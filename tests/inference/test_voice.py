@@ -126,16 +126,6 @@ def test_wrong_wishes(voice, wish, told):
         voice.say("Hello.", **wish)
 
 
-def test_nothing_to_say(voice):
-    with pytest.raises(UserError, match="nothing to say"):
-        voice.say("...")
-    stream = voice.stream()
-    stream.end("...")
-    while not stream.done:
-        stream.step()
-    assert len(stream.result().audio) == 0
-
-
 def test_a_sentence_that_is_too_long(voice):
     slow = talker_params()
     slow["anchors"]["duration_out"]["bias"] += 3.0

@@ -198,7 +198,19 @@ def test_bad_files_are_named(tmp_path):
     ("tensors", "fields", "message"),
     [
         ({"k": ((1, 256), 26, bytes(1024))}, [], "k has quantisation 26"),
-        ({"k": ((1, 256), 999, bytes(1024))}, [], "k has quantisation 999"),
+        ({"k": ((1, 256), 999, bytes(1024))}, [], "k has quantisation 999, which is not read here"),
+        (
+            {"k": ((1, 256), 15, bytes(1024))},
+            [],
+            r"15 .Q8_K., which is not read here; .*llama-quantize --allow-requantize FILE.gguf NEW.gguf Q8_0",
+        ),
+        (
+            {"k": ((1, 32), 24, bytes(32))},
+            [],
+            r"24 .I8., which is not read here; take another file of the same model .F32, F16, BF16, Q8_0, Q6_K",
+        ),
+        ({"k": ((1, 32), 4, bytes(64))}, [], "quantisation 4, which is not read here"),  # Q4_2, long gone
+        ({"k": ((1, 32), 31, bytes(64))}, [], "quantisation 31, which is not read here"),  # Q4_0_4_4, gone too
         ({"k": ((2, 20), 8, bytes(340))}, [], "not whole blocks of 32"),
         ({"k": ((2**40, 2**40), 0, bytes(64))}, [], "truncated inside k"),
         ({"k": ((2**62, 2**62, 32), 12, bytes(64))}, [], "whole blocks|truncated inside k"),
@@ -219,6 +231,31 @@ def test_metadata_without_sizes_is_named(tmp_path):
         open_thinker(_write(tmp_path / "m.gguf", {}, fields))
     with pytest.raises(UserError, match="has no hidden_size"):
         open_thinker(_write(tmp_path / "m.gguf", {"token_embd.weight": ((2, 64), 0, bytes(512))}, fields))
+
+
+def _scaled(path, kind, **entries):
+    """A file whose metadata says a rope scaling."""
+    fields = {"embedding_length": 64, "block_count": 1, "attention.head_count": 2, "feed_forward_length": 64, "context_length": 131072}
+    packed = [("general.architecture", 8, _string(kind)), (f"{kind}.attention.layer_norm_rms_epsilon", 6, struct.pack("<f", 1e-6))]
+    packed += [(f"{kind}.{name}", 4, struct.pack("<I", value)) for name, value in fields.items()]
+    for name, value in entries.items():
+        at = f"{kind}.rope.scaling.{name}"
+        text, whole = isinstance(value, str), isinstance(value, int)
+        packed.append((at, 8 if text else 4 if whole else 6, _string(value) if text else struct.pack("<I" if whole else "<f", value)))
+    return GGUF(_write(path / "m.gguf", {"token_embd.weight": ((2, 64), 0, bytes(512))}, packed))
+
+
+def test_rope_scalings_of_the_metadata(tmp_path):
+    """As llama.cpp's converter writes them for Qwen's long contexts."""
+    found = gguf_thinker_config(_scaled(tmp_path, "qwen3", type="yarn", factor=4.0, original_context_length=32768)).rope_scaling
+    assert dict(found) == {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}
+    assert dict(gguf_thinker_config(_scaled(tmp_path, "qwen3", type="linear", factor=2.0)).rope_scaling) == {
+        "rope_type": "linear",
+        "factor": 2.0,
+    }
+    assert gguf_thinker_config(_scaled(tmp_path, "qwen3", type="none")).rope_scaling is None
+    with pytest.raises(UserError, match="'longrope' is not known; take a model with one of"):
+        gguf_thinker_config(_scaled(tmp_path, "qwen3", type="longrope", factor=4.0))
 
 
 def test_unpermute_turns_pairs_into_halves():

@@ -64,7 +64,7 @@ def test_fp8_by_blocks(tmp_path, block, kind):
     for name, value in meant.items():
         np.testing.assert_array_equal(np.asarray(opened.tensors[name]), value)
         assert np.abs(value - tensors[name]).max() <= 0.05 * np.abs(tensors[name]).max()
-    config, params = read_thinker_folder(folder)
+    _, params = read_thinker_folder(folder)
     got = params["layers"]["0"]["attn"]["q"]["kernel"]
     np.testing.assert_array_equal(got, meant[PROJECTION].T)
     rows = [(at, rows) for at, rows in pieces(opened.tensors[PROJECTION], 3, 11, size=1)]
@@ -197,7 +197,7 @@ def test_kinds_that_are_not_read_are_named_with_what_is(tmp_path, capsys, kind):
     for read in (sources.open_thinker, read_thinker_folder, sources.open_any):
         with pytest.raises(UserError, match=message) as refused:
             read(folder)
-        assert kind.startswith("settings") or "original repository" in str(refused.value) and ".gguf" in str(refused.value)
+        assert kind.startswith("settings") or ("original repository" in str(refused.value) and ".gguf" in str(refused.value))
     assert main(["convert", str(folder), str(tmp_path / "out"), "--check"]) == 2
     assert "Traceback" not in capsys.readouterr().err and not (tmp_path / "out").exists()
 

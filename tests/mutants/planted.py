@@ -18,6 +18,7 @@ import importlib.util
 import json
 import os
 import queue
+import resource
 import shutil
 import signal
 import subprocess
@@ -31,7 +32,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 PRELOAD = ("jax", "jax.numpy", "flax.linen", "optax", "ml_collections", "pytest", "scipy.signal")
-LIMIT = 600  # seconds a fault's tests may take
+LIMIT = 300  # seconds of processor time that a fault's tests may take
 FIELDS = {"name", "file", "find", "replace", "tests"}
 CAUGHT, SURVIVED, BAD = "caught", "SURVIVED", "BAD"
 _SHARED = 2**20  # bytes: larger files are linked into a worker's tree, not copied
@@ -168,20 +169,28 @@ def work(cache: str, preload: Sequence[str]) -> None:
 
 
 def _fork(job: dict, tree: Path) -> dict:
-    began = time.monotonic()
     child = os.fork()
     if child == 0:
         os.setpgid(0, 0)
+        resource.setrlimit(resource.RLIMIT_CPU, (job["limit"], job["limit"] + 5))
         _run_tests(job, tree)
-    while os.waitpid(child, os.WNOHANG) == (0, 0):
-        if time.monotonic() - began > job["limit"]:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            return {"bad": f"it never ended ({job['limit']} s)", "failed": [], "passed": 0}
+    waited, status = 0.0, 0
+    while waited < 10 * job["limit"]:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            break
         time.sleep(0.05)
+        waited += 0.05
+    else:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(child, signal.SIGKILL)
+        _, status = os.waitpid(child, 0)
     out = Path(job["out"])
-    return json.loads(out.read_text()) if out.exists() else {"bad": "the process died", "failed": [], "passed": 0}
+    if out.exists():
+        return json.loads(out.read_text())
+    killed = os.WIFSIGNALED(status) and os.WTERMSIG(status) in (signal.SIGXCPU, signal.SIGKILL)
+    bad = f"it never ended ({job['limit']} s of processor time)" if killed else "the process died"
+    return {"bad": bad, "failed": [], "passed": 0}
 
 
 def _run_tests(job: dict, tree: Path) -> None:
@@ -222,7 +231,7 @@ class Worker:
         command = [sys.executable, __file__, "--worker", str(folder.parent / "compiled"), *preload]
         self.process = subprocess.Popen(command, cwd=self.tree, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def run(self, tests: Sequence[str], mutant: Mutant | None = None, limit: float = LIMIT) -> tuple[dict, float, str]:
+    def run(self, tests: Sequence[str], mutant: Mutant | None = None, limit: int = LIMIT) -> tuple[dict, float, str]:
         """(what the tests did, seconds, their output), with the fault if one is given."""
         out, log = self.folder / "out.json", self.folder / "log.txt"
         out.unlink(missing_ok=True)
@@ -267,7 +276,7 @@ class Verdict:
 
 
 def judge(
-    mutants: Sequence[Mutant], root: Path, files: Iterable[str], workers: int = 2, preload: Sequence[str] = PRELOAD, limit: float = LIMIT
+    mutants: Sequence[Mutant], root: Path, files: Iterable[str], workers: int = 2, preload: Sequence[str] = PRELOAD, limit: int = LIMIT
 ) -> list[Verdict]:
     """Plants every fault and says what became of it, with a line of progress each."""
     files = list(files)

@@ -57,7 +57,7 @@ def test_what_becomes_of_a_fault(tree):
         planted("n -= 1", "n += 1", "test_loop"): (BAD, "never ended"),
         planted("a + b", "b + 2 * a", "test_wrong"): (BAD, "fails without the fault"),
     }
-    verdicts = judge(list(expected), tree, FILES, workers=2, preload=("pytest",), limit=4)
+    verdicts = judge(list(expected), tree, FILES, workers=2, preload=("pytest",), limit=5)
     assert [v.mutant for v in verdicts] == list(expected)
     for verdict in verdicts:
         outcome, why = expected[verdict.mutant]

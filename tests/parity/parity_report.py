@@ -18,7 +18,9 @@ import numpy as np
 import pytest
 from measured import PROPERTY
 
-from mdmspeech.evaluation.report import provenance, write_json
+from mdmspeech.evaluation.provenance import line as made_line
+from mdmspeech.evaluation.provenance import provenance
+from mdmspeech.evaluation.report import write_json
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 RACE = Path(__file__).with_name("race.py")
@@ -60,7 +62,7 @@ class Report:
         for name, text in self.race().items():
             merge(self.lines, {"name": name, "text": text})
         lines = [self.lines[key] for key in sorted(self.lines)]
-        made = provenance()
+        made = provenance(sizes={"comparisons": len(lines)}, seeds={})
         made["versions"] |= {name: metadata.version(name) for name in OTHERS}
         write_json(self.stem.with_suffix(".json"), {"made": made, "problems": self.problems, "lines": lines})
         self.stem.with_suffix(".md").write_text(page(made, self.problems, lines), encoding="utf-8")
@@ -130,7 +132,7 @@ def page(made: dict, problems: list[str], lines: list[dict]) -> str:
         "What `make parity` compared with the reference implementations, each line with the largest difference that was found.",
         "Names that begin with a fixture are arrays of tests/fixtures; `values` is how many were compared.",
         "",
-        f"{made['date']}, {made['cores']} cores of {made['cpu']}, {versions}.",
+        made_line(made, also=f"; {versions}"),
         "",
     ]
     if problems:

@@ -7,7 +7,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from mdmspeech.data.conversations import Conversations
 from mdmspeech.errors import UserError
-from mdmspeech.text.prompts import EXAMPLES, conversation
+from mdmspeech.text.prompts import EXAMPLES, SHIPPED, Prompt, conversation
 from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
 
 TEMPLATE = (
@@ -124,12 +124,12 @@ def test_templates_are_sandboxed():
 
 
 def test_prompt_of_the_demo_has_its_examples_before_the_question(chat):
-    messages = conversation(SPEECH)
+    messages = conversation(SPEECH, SHIPPED)
     assert [m["role"] for m in messages] == ["system"] + ["user", "assistant"] * len(EXAMPLES) + ["user"]
     before, after = chat.speech_prompt(messages)
     shown = chat.tokenizer.decode(before, skip_special_tokens=False)
     assert all(text in shown for pair in EXAMPLES for text in pair) and shown.endswith("<|im_start|>user\n")
-    assert after == chat.speech_prompt(conversation(SPEECH, "Be brief.", ()))[1]
+    assert after == chat.speech_prompt(conversation(SPEECH, Prompt("Be brief.")))[1]
 
 
 @pytest.mark.parametrize(
@@ -237,10 +237,10 @@ def test_a_thought_that_a_template_opens_is_closed_for_answers_without_one():
     """R1's way: a corpus answer follows a thought that is empty; Qwen3's template closes it itself."""
     opened = ChatTokenizer.from_gguf(_gguf(**{"tokenizer.chat_template": TEMPLATE + "{{ '<think>\n' }}"}))
     text = lambda ids: opened.tokenizer.decode(ids, skip_special_tokens=False)
-    asked = Conversations(opened, "Be brief.", ())
+    asked = Conversations(opened, Prompt("Be brief."))
     assert text(asked.after) == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
     assert text(opened.speech_prompt([{"role": "user", "content": SPEECH}])[1]).endswith("assistant\n<think>\n")
     closed = TEMPLATE + "{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
     chat = ChatTokenizer.from_gguf(_gguf(**{"tokenizer.chat_template": closed}))
-    assert text(Conversations(chat, "Be brief.", ()).after) == text(asked.after)
+    assert text(Conversations(chat, Prompt("Be brief.")).after) == text(asked.after)
     assert chat.closing(chat.speech_prompt([{"role": "user", "content": SPEECH}])[1]) == []

@@ -181,3 +181,57 @@ def test_a_signal_saves_and_exits_with_zero(tmp_path, number):
     assert f"{number.name}: saved" in err
     (saved,) = (tmp_path / "checkpoints").iterdir()
     assert int(saved.name) >= 1
+
+
+# ---- What is refused has written nothing; what is no number is never saved ---------------------------------------------
+
+
+def files_of(folder):
+    return {p: (p.stat().st_mtime_ns, p.read_bytes() if p.is_file() else None) for p in folder.rglob("*")}
+
+
+def test_a_run_that_is_refused_has_written_nothing(tmp_path):
+    """Each before the first step is compiled: a new folder is not made, an old one stays as it is."""
+
+    class NoWeights(TinyTask):
+        def load_frozen(self, abstract):
+            raise UserError("no such weights")
+
+    class NoStart(TinyTask):
+        def warm_start(self, params):
+            raise UserError("no earlier run")
+
+    wrong = [
+        (tiny_config(), TinyTask(size=12), "must divide by the 8"),
+        (tiny_config(), NoWeights(), "no such weights"),
+        (tiny_config(), NoStart(), "no earlier run"),
+        (tiny_config(steps=0), TinyTask(), "steps is 0"),
+        (tiny_config(seed=-1), TinyTask(), "seed is -1"),
+    ]
+    for config, task, told in wrong:
+        with pytest.raises(UserError, match=told):
+            run(config, task, tmp_path / "run")
+        assert not list(tmp_path.iterdir())
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(UserError, match="is a file, not a folder"):
+        run(tiny_config(), TinyTask(), tmp_path / "file" / "run")
+
+
+def test_parameters_that_are_no_numbers_are_never_saved(tmp_path):
+    """A rate of nan leaves loss and gradient of the first step finite, and its parameters not; then an older run is refused another config, untouched."""
+
+    class Broken(TinyTask):
+        optimizer = (Rule("in/.*"), Rule("out/kernel", lr=float("nan")), Rule("out/bias"))
+
+    with pytest.raises(NonFiniteError, match=r"not finite at step 1 \(parameters after the update.*nothing was saved"):
+        run(tiny_config(steps=1), Broken(), tmp_path)
+    assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] and not (tmp_path / "eval").exists()
+    run(tiny_config(steps=1), TinyTask(), tmp_path)
+    before = files_of(tmp_path)
+    other = tiny_config(steps=1)
+    other.optim.b1 = 0.5
+    with pytest.raises(UserError, match="is of another config"):
+        run(other, TinyTask(), tmp_path)
+    with pytest.raises(UserError, match="must divide by the 8"):
+        run(tiny_config(steps=2), TinyTask(size=12), tmp_path)
+    assert files_of(tmp_path) == before

@@ -13,7 +13,8 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 
-_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)  # tokens; each is compiled once
+_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)  # tokens; each is compiled once. Longer rows are streamed
+_WIDE = 8  # pushes of a stream that are decoded at once where so many tokens wait: a third of the work each
 
 
 class CompactCodec:
@@ -49,11 +50,16 @@ class CompactCodec:
     def decode(self, tokens: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Ids [L] -> waves float32 [L * token_samples]."""
         waves = [np.zeros(0, np.float32)] * len(tokens)
-        for rows, width, size in batches(_checked([len(row) for row in tokens]), _LENGTHS):
+        short = [i for i, row in enumerate(tokens) if len(row) <= _LENGTHS[-1]]
+        for places, width, size in batches([len(tokens[i]) for i in short], _LENGTHS):
+            rows = [short[place] for place in places]
             ids, valid = stack([tokens[i] for i in rows], width, size, np.int32)
             out = np.asarray(self._decode(self._params, ids, valid))
             for b, i in enumerate(rows):
                 waves[i] = out[b, : len(tokens[i]) * self.token_samples]
+        for i in (i for i, row in enumerate(tokens) if len(row) > _LENGTHS[-1]):
+            stream = self.stream()
+            waves[i] = np.concatenate([stream.push(tokens[i]), stream.finish()])
         return waves
 
     def stream(self) -> "CompactStream":
@@ -89,22 +95,23 @@ class CompactStream:
         """The samples that are final once these tokens are known."""
         self._waiting = np.concatenate([self._waiting, np.asarray(ids_n, np.int32)])
         self._due += len(ids_n)
-        size, out = self._codec._push_size, []
-        while len(self._waiting) >= size:
-            out.append(self._decode(self._waiting[:size]))
-            self._waiting = self._waiting[size:]
+        out = []
+        for size in (_WIDE * self._codec._push_size, self._codec._push_size):
+            while len(self._waiting) >= size:
+                out.append(self._decode(self._waiting[:size], size))
+                self._waiting = self._waiting[size:]
         return np.concatenate(out) if out else np.zeros(0, np.float32)
 
     def finish(self) -> np.ndarray:
         """The samples that are left."""
         out = [np.zeros(0, np.float32)]
         while self._due:
-            out.append(self._decode(self._waiting))
+            out.append(self._decode(self._waiting, self._codec._push_size))
             self._waiting = self._waiting[:0]
         return np.concatenate(out)
 
-    def _decode(self, ids: np.ndarray) -> np.ndarray:
-        codec, size = self._codec, self._codec._push_size
+    def _decode(self, ids: np.ndarray, size: int) -> np.ndarray:
+        codec = self._codec
         padded, valid = np.zeros((1, size), np.int32), np.arange(size)[None] < len(ids)
         padded[0, : len(ids)] = ids
         self._state, wave = codec._push(codec._params, self._state, padded, valid)
@@ -116,5 +123,5 @@ class CompactStream:
 
 def _checked(counts: list[int]) -> list[int]:
     if counts and max(counts) > _LENGTHS[-1]:
-        raise UserError(f"{max(counts)} speech tokens are more than the codec takes at once ({_LENGTHS[-1]}); cut the speech, or stream it")
+        raise UserError(f"{max(counts)} speech tokens are more than the codec makes at once ({_LENGTHS[-1]}); cut the speech")
     return counts

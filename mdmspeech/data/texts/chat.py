@@ -5,7 +5,7 @@ import random
 import re
 
 from mdmspeech.data.texts.family import Family, Question
-from mdmspeech.data.texts.open_sentences import open_sentences, words_of
+from mdmspeech.data.texts.open_sentences import MARKED, open_sentences, words_of
 from mdmspeech.errors import UserError
 from mdmspeech.text.normalise import normalise, sentence
 
@@ -96,6 +96,8 @@ def small_talk() -> list[Question]:
 
 def clean(text: str) -> str | None:
     """One turn as a sentence to be said; None when it holds what cannot be read aloud."""
+    if MARKED.search(text):
+        return None
     said = sentence(normalise(text))
     said = re.sub(r"\bi\b", "I", re.sub(r"\bi'm\b", "I'm", said))
     return said if re.fullmatch(r"[A-Za-z ,.;:'?!-]+", said) else None

@@ -28,8 +28,8 @@ def questions(extra: str | os.PathLike | None = None) -> list[Question]:
 
     extra: a JSONL file of further pairs, for example the Thinker's own answers to typed questions: {"text", "answer"} and optionally "family" and "split".
     """
-    found = [q for family in families() for q in family.questions()] + chat.small_talk()
-    found += _read_extra(pathlib.Path(extra)) if extra else []
+    more = _read_extra(pathlib.Path(extra)) if extra else []  # first: it may be refused
+    found = [q for family in families() for q in family.questions()] + chat.small_talk() + more
     unique: dict[tuple[str, ...], Question] = {}
     for question in sorted(found, key=lambda q: ("test", "val", "train").index(q.split)):
         unique.setdefault(words_of(question.text), question)

@@ -84,7 +84,7 @@ def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> st
             )
         if start.mode == "ntp":
             raise UserError(f"the Talker of {start.name} writes one token after another and cannot fill masks, as a teacher must: {cure}")
-        if differs:
+        if differs and start.prompt and prompt:
             raise UserError(
                 f"the teacher in {start.name} was trained after the prompt {start.prompt}, this experiment has {prompt} ({start.prompt.unlike(prompt)}): "
                 "give both the same (--system of the folder the teacher was trained on, or --set prompt.system=TEXT)"

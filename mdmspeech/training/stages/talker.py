@@ -82,7 +82,7 @@ class TalkerTask(Task):
         self._distillation = distillation or {}
         self._pipeline, self._start, self._load_thinker = pipeline, start, load_thinker
         self._new_mask, self._differing = new_mask, dict(differing or {})
-        self._loss = dict(label_smoothing=label_smoothing, z_loss=z_loss)
+        self._loss: dict[str, Any] = dict(label_smoothing=label_smoothing, z_loss=z_loss)
 
     # ---- Parameters ---------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,95 @@
+"""Numbers that no run can use are refused before anything is loaded; those of all experiments pass."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from mdmspeech.cli.experiment import load_config, override
+from mdmspeech.errors import UserError
+from mdmspeech.training.ranges import CHOICES, check_ranges, check_setting, range_of, settings
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted(path for path in (ROOT / "experiments").glob("*.py") if "def get_config(" in path.read_text() and path.stem != "plan_list")
+NUMBERS = ("nan", "inf", "-inf", "1e400", "-nan")
+
+WRONG = [
+    *((key, text) for key in ("optim.lr", "optim.eps", "optim.b1", "optim.weight_decay", "optim.clip", "optim.ema", "train.minutes", "capacity") for text in NUMBERS),
+    ("optim.lr", "-1e-3"), ("optim.lr", "1e9"), ("optim.eps", "0"), ("optim.eps", "-1e-8"), ("optim.b1", "1"), ("optim.b2", "1.5"), ("optim.b1", "-0.1"),
+    ("optim.ema", "1"), ("optim.final", "-0.5"), ("optim.final", "2"), ("optim.weight_decay", "-0.01"), ("optim.clip", "-1"), ("optim.warmup", "-5"),
+    ("optim.schedule", "cosin"), ("train.steps", "0"), ("train.steps", "-1"), ("train.steps", "9" * 30), ("train.accum", "0"), ("train.log_every", "0"),
+    ("train.save_every", "0"), ("train.eval_every", "-1"), ("train.keep", "0"), ("train.keep_best_mode", "least"), ("train.prefetch", "0"),
+    ("train.minutes", "-1"), ("train.peak_flops", "-1"), ("train.seed", "-1"), ("train.dtype", "float8"), ("train.remat", "some"), ("train.profile", "-1,5"),
+    ("mesh.data", "0"), ("mesh.data", "-2"), ("mesh.fsdp", "0"), ("mesh.tensor", "-1"), ("data.batch", "0"), ("data.batch", "-8"), ("data.length", "0"),
+    ("data.token_seconds", "0"), ("data.token_seconds", "nan"), ("data.layout", "stacked"), ("talker.layers", "0"), ("talker.width", "-64"), ("talker.heads", "0"),
+    ("talker.block", "0"), ("capacity", "0"), ("capacity", "1.5"), ("streams", "3"), ("mode", "mdn"), ("talker.layers", "two"), ("talker.layers", "1.5"),
+    ("optim.lr", ""), ("optim.lr", "1e-3x"), ("talker", "5"), ("optim", "adam"), ("talker.layers.x", "1"), ("nothing", "1"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def configs():
+    return {path.stem: load_config(str(path)) for path in FILES}
+
+
+@pytest.mark.parametrize(("key", "text"), WRONG)
+def test_what_no_run_can_use_is_refused_by_name(key, text, configs):
+    config = configs["compact_talker"].copy_and_resolve_references()
+    if key == "capacity" and "capacity" not in config:
+        config.capacity = 1.0
+    if key == "streams" and "streams" not in config:
+        config.streams = 1
+    before = config.to_json_best_effort()
+    with pytest.raises(UserError) as refused:
+        override(config, f"{key}={text}")
+    assert f"--set {key}" in str(refused.value) and len(str(refused.value)) < 300
+    assert config.to_json_best_effort() == before
+
+
+@pytest.mark.parametrize("stem", [path.stem for path in FILES])
+def test_every_experiment_passes_as_it_is(stem, configs):
+    check_ranges(configs[stem])
+
+
+def test_every_number_has_a_rule_that_holds_it_and_refuses_what_is_none(configs):
+    seen = 0
+    for config in configs.values():
+        for key, value in settings(config):
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                continue
+            least, most = range_of(key, value)
+            assert least <= value <= most and most < float("inf"), key
+            for wrong in (float("nan"), float("inf"), -float("inf"), type(value)(most) * 2 + 1 if most > 1 else 2 * most + 1, -2):
+                if isinstance(value, float) and wrong == -2 and least <= -2:
+                    continue
+                with pytest.raises(UserError, match=key.replace(".", r"\.")):
+                    check_setting(key, wrong)
+                seen += 1
+    assert seen > 1000
+
+
+@pytest.mark.parametrize("value", [(1.0, float("nan")), [0.5, [float("inf")]], (-1, 2)])
+def test_the_items_of_a_tuple_are_looked_at(value):
+    with pytest.raises(UserError, match=r"data\.weights"):
+        check_setting("data.weights", value)
+
+
+@pytest.mark.parametrize(("key", "value"), [("optim.lr", 0.0), ("optim.clip", 0.0), ("train.eval_every", 0), ("mesh.data", -1), ("talker.text_width", 0), ("codec.mel_mean", -5.0), ("thinker.lora_rank", 0)])  # fmt: skip
+def test_what_says_none_or_is_rightly_below_nothing_passes(key, value):
+    check_setting(key, value)
+
+
+def test_choices_are_those_of_the_code():
+    from mdmspeech.nn.stack import _POLICIES
+    from mdmspeech.training.optim import make_schedule
+
+    assert set(CHOICES["train.remat"]) == set(_POLICIES)
+    for name in CHOICES["optim.schedule"]:
+        make_schedule(type("optim", (), dict(schedule=name, lr=1e-3, warmup=2, final=0.0)), 10)
+
+
+def test_looking_needs_no_jax():
+    import subprocess
+
+    code = "import sys; from mdmspeech.training import ranges; sys.exit('jax' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
