@@ -138,7 +138,9 @@ def check_files(options):
             assert (ROOT / given.split(":")[0]).is_file(), given
 
 
-@pytest.mark.parametrize("command", of_way("parse", "plan"))
+@pytest.mark.parametrize(
+    "command", [command for command in of_way("parse", "plan", "published checkpoints") if not command.startswith("M=")]
+)
 def test_its_options_exist(command, parsed):
     check_files(parsed(words(command)))
 
@@ -352,6 +354,7 @@ SMALL = {  # what the sizes of the README's experiments are replaced by
 SIZES = {"assemble": ["--talker-sizes", "width=64,layers=1,heads=2,ffn=64", "--dtype", "float32"]}
 
 
+@pytest.mark.full  # three stages, each with its step compiled: three minutes of processor time
 def test_from_published_checkpoints_to_a_talking_system(downloads, home, monkeypatch, capsys):
     """The README's block, line after line, with only its sizes changed."""
     monkeypatch.chdir(downloads)
