@@ -109,7 +109,7 @@ def _sink(path: str | os.PathLike | BinaryIO, rate: int) -> _Sink:
         return _Stream(path, rate)
     target = Path(os.path.realpath(path))
     if target.exists() and not target.is_file():
-        return _Stream(open(target, "wb"), rate, close=True)  # noqa: SIM115
+        return _Stream(open(target, "wb"), rate, close=True)
     if target.suffix.lower() not in SUFFIXES:
         raise UserError(f"cannot write {path}: name it {' or '.join(SUFFIXES)}")
     return _File(target, rate)
@@ -124,7 +124,7 @@ class _File:
         if self._flac:
             self._file = soundfile.SoundFile(self._part, "w", rate, 1, "PCM_16", format="FLAC")
         else:
-            self._raw = open(self._part, "wb")  # noqa: SIM115: open until `finish`, `stop` or `drop`
+            self._raw = open(self._part, "wb")  # noqa: SIM115
             self._file = wave.open(self._raw, "wb")  # noqa: SIM115
             self._file.setparams((1, 2, rate, 0, "NONE", ""))
             self._file.writeframes(b"")

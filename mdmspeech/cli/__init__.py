@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     """
     given = sys.stdout, sys.stderr
     if sys.stderr is None:  # closed: what is printed for it may not go to standard output instead
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115: for as long as the program runs
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     patient = [Patient(stream) for stream in (sys.stdout, sys.stderr) if stream]  # one that is closed is None
     sys.stdout, sys.stderr = (next((p for p in patient if p.stream is stream), stream) for stream in (sys.stdout, sys.stderr))
     try:
