@@ -8,7 +8,7 @@ from typing import Any
 
 from mdmspeech.errors import UserError
 
-# Measured on the shipped voice, see experiments/voice_ranges.py and its results.
+# To be those that experiments/voice_ranges.py finds.
 PACES = (0.5, 2.0)
 TEMPERATURES = (0.0, 5.0)
 SEEDS = 2**32

@@ -156,10 +156,11 @@ def test_an_endless_input_is_refused(monkeypatch):
 
 
 def test_a_long_text_shows_its_progress_on_a_terminal_only(tmp_path):
-    script = f"import pty, sys; sys.exit(pty.spawn({[sys.executable, str(Path(__file__).parent / 'fast_voice.py'), 'say', 'one two three', '-o', 'a.wav']!r}))"
+    line = f"stty cols 80 rows 20; {SAY} 'one two three' -o a.wav"
+    script = f"import pty; pty.spawn(['bash', '-c', {line!r}])"
     shown = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=False, stdin=subprocess.DEVNULL).stdout
-    assert b"/3" in shown and b"word" in shown
-    assert b"/3" not in shell("SAY 'one two three' -o a.wav", tmp_path).stderr
+    assert b"/3 [" in shown and b"word" in shown
+    assert b"/3 [" not in shell("SAY 'one two three' -o a.wav", tmp_path).stderr
 
 
 def test_the_parts_are_written_as_they_are_made(small_model, tmp_path, capsys):
