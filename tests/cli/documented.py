@@ -52,7 +52,7 @@ def docstring_commands(path: Path) -> list[str]:
             small = re.match(r"(?:In|The same in) small, .*?: (--config .*)", line)
             if line.startswith("--set"):
                 found[-1] += f" {line}"
-            elif line:
+            elif small or re.match(_PROGRAMS, line) or not found:  # other lines go on with a remark
                 found.append(f"mdmspeech train {small[1]}" if small else re.sub(r" \(.*\)\.?.*$|\. .*$", "", line))
     return [re.sub(r"\s+", " ", line) for line in found]
 

@@ -57,7 +57,7 @@ OTHERS = {
     r"make [\w-]+( \w+=\S+)*": "make",
     r"mdmspeech --help": "parse",
     r"mdmspeech train --config experiments/\w+\.py(:\w+)?( --workdir \S+)?( --data \S+)?( --set \S+)*": "train",
-    r"mdmspeech (eval|data|release|convert|plan|train)( .*)?": "parse",
+    r"(python -m )?mdmspeech (eval|data|release|convert|plan|train)( .*)?": "parse",
     r"python -m experiments\.\w+( .*)?": "module",
     r"python -c .*convert_lm.*": "convert_lm",
     r"(hf download|pip install) .*": "not ours",
@@ -92,7 +92,7 @@ of_way = lambda *ways: sorted(command for command, way in SHOWN.items() if way i
 
 def words(command: str) -> list[str]:
     """The arguments after the program."""
-    return shlex.split(command.replace("[", "").replace("]", ""))[1:]
+    return shlex.split(command.removeprefix("python -m ").replace("[", "").replace("]", ""))[1:]
 
 
 def test_the_documents_show_what_they_did():
@@ -176,7 +176,7 @@ def documented_module(name, options):
 
 @pytest.mark.parametrize("command", of_way("module"))
 def test_the_module_is_there_and_has_its_options(command):
-    _, name, options = re.fullmatch(r"python (-m) (\S+)(.*)", command).groups()
+    name, options = re.fullmatch(r"python -m (\S+)(.*)", command).groups()
     documented_module(name, options)
 
 
