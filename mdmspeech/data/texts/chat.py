@@ -27,7 +27,7 @@ TOPICS = (
 )
 LONGEST_QUESTION, LONGEST_ANSWER = 14, 22  # words
 REPEAT_FROM = 18_000  # open sentences before this one are spoken as open sentences; later ones are for repeating
-REPEATS, REPEAT_TESTS = 3_000, 70
+REPEATS = 3_000
 LONGEST_REPEAT = 10  # words
 # Small talk has no facts to reword, so its test questions are typed here: everyday wordings, checked by hand not to be in the corpus.
 TEST_TALK = (
@@ -46,10 +46,9 @@ TEST_TALK = (
 
 def repeat_family() -> Family:
     """ "Repeat after me": the answer is the sentence. Its test sentences are new to every part of the corpus."""
-    spare = [
-        s["text"] for s in open_sentences()[REPEAT_FROM:] if len(words_of(s["text"])) <= LONGEST_REPEAT and not s["text"].endswith("?")
-    ]
-    facts = [{"sentence": text} for text in spare]
+    spare = [s for s in open_sentences()[REPEAT_FROM:] if len(words_of(s["text"])) <= LONGEST_REPEAT and not s["text"].endswith("?")]
+    trained = [{"sentence": s["text"]} for s in spare if s["split"] == "train"]
+    tested = [{"sentence": s["text"]} for s in spare if s["split"] == "repeat"]
     return Family(
         "repeat",
         "after",
@@ -63,10 +62,10 @@ def repeat_family() -> Family:
         ],
         ["Say the following back to me: {sentence}", "Now repeat what I say: {sentence}"],
         ["{sentence}"],
-        facts[:REPEATS],
-        facts[REPEATS : REPEATS + REPEAT_TESTS],
+        trained[:REPEATS],
+        tested,
         per_fact=1,
-        test_count=REPEAT_TESTS,
+        test_count=len(tested),
     )
 
 

@@ -1,55 +1,54 @@
 """English sentences for the voice alone: the example sentences of WordNet, cleaned, 4 to 16 words."""
 
 import functools
-import random
+import hashlib
+import json
 import re
+from importlib import resources
 
 from mdmspeech.data import wordnet
 from mdmspeech.text.normalise import normalise, sentence
 
 SHORTEST, LONGEST = 4, 16  # words
-HELD_OUT = {"test": 400, "val": 200}
+# Held out are the examples with these digests, whatever becomes of the others and of the rules of reading.
+HELD_OUT = "open_held_out.json"
+_SPLITS = ("test", "val", "train", "repeat")
 SECONDS_EACH = 2.6  # measured mean in the answer voice, for "how many make an hour"
 _PLAIN = re.compile(r"[A-Za-z][A-Za-z ,.;:'?!-]*")
-MARKED = re.compile(r"[][()/&*+<>|{}=_]|^\.\.|Makarios III|Good to the last drop")
-# ^ An alternative, an omission: not how anyone speaks; and two that earlier rules of reading dropped (see `_KEPT` for why that still matters).
-# Kept in spite of their capitals and signs, for their place: the order of all sentences, and so what is held out, stays what shipped voices were trained with.
-_KEPT = frozenset(
-    {
-        "the first Commerce Secretary was William C. Redfield who was appointed by Wilson",
-        "the first Defense Secretary was James V. Forrestal who was appointed by Truman",
-        "this suave, culture-loving and luxuriantly good-looking M.P.represents the car-workers of Coventry",
-        "she left a wake-up call for 7 a.m.",
-        "there will be a network outage from 8 to 10 a.m.",
-        "the foursome teed off before 9 a.m.",
-        "the oxidation number of hydrogen is +1 and of oxygen is -2",
-        "a x b = b x a",
-        "spread 1/4 lb softened margarine or cooking fat fairly thickly all over the surface",
-        "`I--I'm going to make you a cup of tea', she explained shakily",
-    }
-)
+MARKED = re.compile(r"[][()/&*+<>|{}=_]|^\.\.")  # an alternative, an omission: not how anyone speaks
 # WordNet marks what is better not said aloud; its own words for it:
 RUDE = re.compile(r"\b(offensive|obscene|slur|disparag\w+|vulgar|derogatory|sexual\w*|ethnic|prostitut\w*|rape\w*|genital\w*)\b")
 RUDE_SAID = re.compile(r"\b(fuck\w*|shit\w*|cunt|nigger\w*|whore\w*|rape\w*|bitch\w*|sex\w*|negro\w*)\b", re.IGNORECASE)
 
 
 @functools.lru_cache(maxsize=1)
-def open_sentences(seed: int = 0) -> tuple[dict[str, str], ...]:
-    """All of them, shuffled by `seed`: {"id", "text", "split"}. The held-out ones come first."""
-    texts, seen = [], set()
+def open_sentences() -> tuple[dict[str, str], ...]:
+    """All of them: {"id", "text", "split"}; split is train, one of `held_out`. Those for testing and validation come first, those to repeat in a test last.
+
+    The order follows from each example alone, so that a new rule of reading moves no other.
+    """
+    places = {known: (_SPLITS.index(split), n, split) for split, digests in held_out().items() for n, known in enumerate(digests)}
+    train = _SPLITS.index("train"), 0, "train"
+    found: dict[tuple[str, ...], tuple[str, str]] = {}
     for synset in wordnet.synsets():
         if RUDE.search(synset.definition):
             continue
         for example in synset.examples:
-            text = clean(example)
-            key = words_of(text) if text else None
-            if text and key not in seen:
-                seen.add(key)
-                texts.append(text)
-    random.Random(seed).shuffle(texts)
-    splits = [split for split, count in HELD_OUT.items() for _ in range(count)]
-    splits += ["train"] * (len(texts) - len(splits))
-    return tuple({"id": f"open-{i:05d}", "text": text, "split": split} for i, (text, split) in enumerate(zip(texts, splits, strict=True)))
+            if text := clean(example):
+                found.setdefault(words_of(text), (digest(example), text))
+    ordered = sorted((places.get(known, train), known, text) for known, text in found.values())
+    return tuple({"id": f"open-{known}", "text": text, "split": place[-1]} for place, known, text in ordered)
+
+
+@functools.cache
+def held_out() -> dict[str, list[str]]:
+    """Digests of the examples that are for testing, for validation, and ("repeat") for the test of repeating, which no part of the corpus speaks otherwise."""
+    return json.loads((resources.files("mdmspeech.data.texts") / HELD_OUT).read_text(encoding="utf-8"))
+
+
+def digest(example: str) -> str:
+    """What an example is known by."""
+    return hashlib.sha256(example.encode()).hexdigest()[:12]
 
 
 def clean(example: str) -> str | None:
@@ -58,7 +57,7 @@ def clean(example: str) -> str | None:
     words = words_of(text)
     usable = SHORTEST <= len(words) <= LONGEST and _PLAIN.fullmatch(text) and not RUDE_SAID.search(text)
     shouted = any(word.isupper() and len(word) > 1 for word in text.split())
-    return text if (usable and not shouted and not MARKED.search(example)) or example in _KEPT else None
+    return text if usable and not shouted and not MARKED.search(example) else None
 
 
 def words_of(text: str) -> tuple[str, ...]:
