@@ -61,8 +61,10 @@ def runs(monkeypatch):
     monkeypatch.setattr(warm_start, "load_params", load)
 
 
-ASKED = {"default": ([], PLAIN), "custom": (["--system", "Answer\nlike a pirate."], Prompt("Answer\nlike a pirate.")), "examples": (["--examples", "shipped"], SHIPPED),
-         "empty": (["--system", ""], Prompt(""))}  # fmt: skip
+ASKED = {
+    "default": ([], PLAIN),
+    "custom": (["--system", "Answer\nlike a pirate.", "--examples", "shipped"], Prompt("Answer\nlike a pirate.", SHIPPED.examples)),
+}
 
 
 @pytest.fixture(scope="module", params=ASKED)
@@ -91,7 +93,6 @@ def test_it_is_stored_and_reaches_training(spoken, tmp_path):
         assert json.loads(config.to_json_best_effort())["prompt"]["system"] == prompt.system  # what the run's config.json will hold
 
 
-@pytest.mark.parametrize("spoken", ["default", "custom"], indirect=True)
 def test_the_ids_before_and_after_the_question_are_those_of_training(spoken, tmp_path):
     folder, _ = spoken
     mind = mdmspeech.load(folder).mind
@@ -105,7 +106,6 @@ def test_the_ids_before_and_after_the_question_are_those_of_training(spoken, tmp
     assert ids[spoken_at[-1] + 1 : answer].tolist() == mind._after.tolist()
 
 
-@pytest.mark.parametrize("spoken", ["default", "custom"], indirect=True)
 def test_the_thinkers_states_are_those_of_training(spoken, tmp_path):
     """The same conversation through the Talker's training pipeline and step, and through Mind: [Emb(y); h] of each id of the answer."""
     folder, _ = spoken
