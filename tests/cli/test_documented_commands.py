@@ -7,6 +7,7 @@ import dataclasses
 import importlib
 import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -44,6 +45,7 @@ BLOCKS = {
     "make ": "make",
     ".venv/bin/mdmspeech chat your.wav ": "talk",
     '.venv/bin/mdmspeech say "Masked diffusion can talk." ': "talk",
+    ".venv/bin/mdmspeech say - ": "talk",
     ".venv/bin/mdmspeech data --manifest my/manifest.jsonl --name mine": "own voice",
     '.venv/bin/mdmspeech say "This is my voice now." ': "own voice",
     ".venv/bin/mdmspeech train --config experiments/": "train",
@@ -98,7 +100,7 @@ def words(command: str) -> list[str]:
 def test_the_documents_show_what_they_did():
     """Fewer would mean that this file no longer finds them."""
     assert len(SHOWN) > 80 and {way: len(of_way(way)) for way in ("launch", "published checkpoints", "talk", "own voice")} == {
-        "launch": 7, "published checkpoints": 10, "talk": 2, "own voice": 2}  # fmt: skip
+        "launch": 7, "published checkpoints": 10, "talk": 3, "own voice": 2}  # fmt: skip
     assert all(docstring_commands(path) for path in experiments()), "an experiment does not say its command"
 
 
@@ -156,7 +158,9 @@ def test_make_has_the_target_and_its_recipe_parses(command, parsed):
     stages = (re.search(r"for stage in ([\w ]+);", recipe) or ["", ""])[1].split() or [""]
     found = [line.replace("$stage", stage) for line in re.findall(r"\.none/bin/mdmspeech ([^|;&\n]*)", recipe) for stage in stages]
     modules = re.findall(r"\.none(?:-parity)?/bin/python -m (experiments\.\w+|pytest)([^|;&\n]*)", recipe)
-    assert found or modules
+    scripts = re.findall(r"\.none/bin/python (\S+\.py)", recipe)
+    assert found or modules or scripts
+    assert all((ROOT / script).is_file() for script in scripts)
     for line in found:
         check_files(parsed(shlex.split(line)))
     for module, options in modules:
@@ -286,13 +290,17 @@ def desk(tmp_path, monkeypatch):
     speech = 0.1 * np.random.default_rng(0).normal(size=len(time)) * (1 + np.sin(2 * np.pi * 3 * time))
     for name in ("your.wav", "question.wav"):
         soundfile.write(tmp_path / name, speech, 16_000)
+    (tmp_path / "book.txt").write_text("It was read aloud. It had an end.\n", encoding="utf-8")
     return tmp_path
 
 
-def test_two_commands(small_model, desk):
+def test_two_commands(small_model, desk, monkeypatch):
     for command in of_way("talk"):
-        assert main(words(command)) == 0
-    assert {"answer.wav", "answer.png", "talk.wav"} <= {path.name for path in desk.iterdir()}
+        argv, _, given = command.partition(" < ")
+        with open(given or os.devnull, encoding="utf-8") as file:
+            monkeypatch.setattr(sys, "stdin", file)
+            assert main(words(argv)) == 0
+    assert {"answer.wav", "answer.png", "talk.wav", "book.wav"} <= {path.name for path in desk.iterdir()}
 
 
 @pytest.mark.parametrize("block", [block for path in MARKDOWN for block in markdown_commands(path)["python"]])
