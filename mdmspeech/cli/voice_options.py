@@ -28,10 +28,16 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
         "--steps", type=int, default=4, metavar="S", help="diffusion steps a block: 1 is fastest, 16 the most (default: %(default)s)"
     )
     parser.add_argument(
-        "--temperature", type=float, default=0.0, metavar="T", help="0 always takes the best speech token; 0.8 varies (default: 0)"
+        "--temperature",
+        type=float,
+        default=0.0,
+        metavar="T",
+        help="0 always takes the best speech token; up to 1.5 it varies, clear to 0.75 (default: 0)",
     )
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the variation, when --temperature is above 0 (default: 0)")
-    parser.add_argument("--pace", type=float, default=1.0, metavar="X", help="1.25 speaks a quarter faster (default: 1)")
+    parser.add_argument(
+        "--pace", type=float, default=1.0, metavar="X", help="0.5 to 1.25: 0.8 speaks a fifth slower; clear from 0.6 to 1 (default: 1)"
+    )
     parser.add_argument(
         "--vocoder-steps", type=int, metavar="S", help="Euler steps of CosyVoice2's codec: 2 is fast, 10 its own (default: 10)"
     )

@@ -129,7 +129,7 @@ def test_bad_requests(state_voice, codec, thoughts):
     with pytest.raises(UserError, match="use a Voice"):
         StateVoice(TalkerConfig(), {}, codec, thoughts)
     with pytest.raises(UserError, match="pace"):
-        state_voice.say("yes", pace=1.5)
+        state_voice.say("yes", pace=1.2)
     with pytest.raises(UserError, match="nothing to say"):
         state_voice.say(" . ")
     with pytest.raises(UserError, match="give it in parts"):
