@@ -38,6 +38,19 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--workers {args.workers}: give 1 or more processes")
     if args.phones is not None and args.phones < 1:
         raise UserError(f"--phones {args.phones}: give 1 or more sentences")
+    if args.manifest is not None and not args.manifest.strip():
+        raise UserError("--manifest is empty: name the file that lists your recordings")
+    parts(args)
+
+
+def parts(args: argparse.Namespace, every: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The names of --parts, each once; `every` if it is not given. UserError if it names nothing."""
+    if args.parts is None:
+        return every
+    names = tuple(dict.fromkeys(name.strip() for name in args.parts.split(",") if name.strip()))
+    if not names:
+        raise UserError(f"--parts {args.parts!r} names none: give names with commas between them, for example open,answers")
+    return names
 
 
 def run(args: argparse.Namespace) -> None:
@@ -46,7 +59,7 @@ def run(args: argparse.Namespace) -> None:
     from mdmspeech.data.store import writable_root
 
     writable_root(args.root)
-    if args.manifest:
+    if args.manifest is not None:
         from mdmspeech.cli.own import take_in
 
         take_in(args.manifest, args.name, args.root, args.codec)
@@ -59,16 +72,15 @@ def run(args: argparse.Namespace) -> None:
     if not args.tokens and not args.states:
         from mdmspeech.data.build import DATASETS, PART_NAMES, build
 
-        names = tuple(args.parts.split(",")) if args.parts else (*PART_NAMES, DATASETS)
-        build(args.root, args.hours, names, args.workers, args.extra)
+        build(args.root, args.hours, parts(args, (*PART_NAMES, DATASETS)), args.workers, args.extra)
         return
     from mdmspeech.training import precompute
 
     if args.tokens:
         from mdmspeech.cli.release import open_codec
 
-        parts = tuple(args.parts.split(",")) if args.parts else ("open", "answers")
-        for name, count in precompute.speech_tokens(args.root, *open_codec(args.codec or "compact"), parts).items():
+        names = parts(args, ("open", "answers"))
+        for name, count in precompute.speech_tokens(args.root, *open_codec(args.codec or "compact"), names).items():
             print(f"{name}: {count} tokens")
     if args.states:
         from mdmspeech.interop.sources import load_speech_encoder

@@ -13,14 +13,16 @@ _SHOWN = 10  # of the recordings that were left out
 
 def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> None:
     """Does it, and prints what came of it. codec: whose tokens; None: those with which the shipped Talker says the texts, see `data.own`."""
-    from mdmspeech.data.build import PART_NAMES
+    from mdmspeech.data.build import DATASETS, PART_NAMES
     from mdmspeech.data.own import import_own
     from mdmspeech.data.store import writable_root
     from mdmspeech.inference.voice import pronounce_text
     from mdmspeech.interop.release import CONFIG, find_release
+    from mdmspeech.training.stages.start import RANDOM
 
-    if not name.replace("-", "_").isidentifier() or name in PART_NAMES:
-        raise UserError(f"--name {name}: use letters, digits, - and _, and none of the corpus's own names ({', '.join(PART_NAMES)})")
+    taken = (*PART_NAMES, DATASETS, RANDOM)  # data.parts=random is no recordings at all
+    if not name.replace("-", "_").isidentifier() or name in taken:
+        raise UserError(f"--name {name}: use letters, digits, - and _, and none of the corpus's own names ({', '.join(taken)})")
     from mdmspeech.cli.release import open_codec
 
     folder = writable_root(root) / "raw" / name
@@ -30,6 +32,8 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
     done = import_own(manifest, folder, make_aligner, pronounce_text, speaker=speaker, aligned_by=f"{version} {codec or ''}")
     tokens = _tokens(name, root, *opened)
     print(f"{name}: {done.recordings} recordings, {done.minutes:.1f} minutes, {done.held_out} of them held out; {tokens} speech tokens")
+    if done.recordings < done.before:
+        print(f"{name} had {done.before} recordings before, and has {done.recordings} now: it is what the manifest lists, and no more")
     if done.left_out:
         print(f"{len(done.left_out)} left out (all of them: {folder / 'left_out.txt'}):")
         print("\n".join(f"  {line}" for line in done.left_out[:_SHOWN]))

@@ -38,6 +38,7 @@ HELD_OUT = 0.05  # of the lines that do not say their split
 LEAST_HELD_OUT = 2
 MATCHES = -2.5  # alignment scores below are of texts that were not said, see `align.Alignment`
 SHARD = 16  # lines
+_BEGINNING = 2**16  # bytes of an audio file by which it is known
 VERSION = 1  # of what is done to a recording: another number makes every shard again
 _LEAD, _TAIL = 4, 8  # units of silence kept at the start and at the end: a voice should answer at once
 _LEVEL = -24.5  # dB full scale, RMS of the speech: that of the corpus which the shipped codec learnt from
@@ -45,6 +46,13 @@ _PEAK = 0.99
 _BRIDGE = 25  # frames: shorter unvoiced gaps have an F0, as in our synthesiser's curves
 LEFT_OUT = "left_out.txt"
 _CURE = "set $MDMSPEECH_HOME (or --root) to a folder that can be written"
+_OF_A_TEXT = (
+    ValueError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    RecursionError,
+)  # whatever a text does to those who read it, it is one line
 _FIELDS = ("voice", "family")  # of a line that go into its record as they are
 
 Aligner = Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Alignment | None]]
@@ -54,12 +62,14 @@ Row = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Imported:
-    """What is in the store now: recordings, minutes of them, how many are held out, and a line for each that was left out."""
+    """What is in the store now: recordings, minutes of them, how many are held out, a line for each that was left out; and how many recordings it held
+    before."""
 
     recordings: int
     minutes: float
     held_out: int
     left_out: list[str]
+    before: int = 0
 
 
 def import_own(
@@ -90,11 +100,11 @@ def import_own(
     rows = _rows(lines)
     check_writable(folder, _CURE, folder=True)
     staging.recover(folder)
-    _check_same(rows, folder)
+    before = _check_same(rows, lines, folder)
     chunks = [rows[i : i + SHARD] for i in range(0, len(rows), SHARD)]
     shards = {f"{n:05d}-{_digest(chunk, lines, aligned_by)}": chunk for n, chunk in enumerate(chunks)}
     if set(store.shard_names(folder)) == set(shards) and (folder / LEFT_OUT).is_file():
-        return _summary(folder)
+        return dataclasses.replace(_summary(folder), before=before)
     align: Any = None
     speak: Any = None
     if not set(shards) <= staging.known(folder):
@@ -116,19 +126,33 @@ def import_own(
         staging.finish(folder)
     except OSError as error:
         raise as_user_error(error, folder, f"{_CURE}; what is done is kept, so run it again") from error
-    return made
+    return dataclasses.replace(made, before=before)
 
 
-def _check_same(rows: Sequence[Row], folder: pathlib.Path) -> None:
-    """A UserError if no line is good, or if the name is that of an import that has nothing in common with this manifest: it would be lost."""
-    good = {row["id"] for row in rows if "error" not in row}
+def _check_same(rows: Sequence[Row], lines: UserRecordings, folder: pathlib.Path) -> int:
+    """How many recordings the earlier import of that name has. A UserError if no line is good, or if that import has nothing in common with this manifest:
+    it would be lost. (The ids alone do not tell: two folders may both have a `0.wav`.)"""
+    good = {row["id"]: row for row in rows if "error" not in row}
     if not good:
         raise UserError(f"none of the {len(rows)} recordings can be used, first: {rows[0]['line']}: {rows[0]['error']}")
-    ids = {record["id"] for record in store.RecordStore(folder).fields} if store.shard_names(folder) else set()
-    if ids and not ids & good:
+    earlier = store.RecordStore(folder).fields if store.shard_names(folder) else []
+    if earlier and not any(record["id"] in good and _is_of(record, good[record["id"]], lines) for record in earlier):
         raise UserError(
-            f"{folder} holds {len(ids)} other recordings, such as {min(ids)}, and none of this manifest's: take another --name, or remove that folder first"
+            f"{folder} holds {len(earlier)} other recordings, such as {min(record['id'] for record in earlier)}, and none of this manifest's: take another "
+            "--name, or remove that folder first"
         )
+    return len(earlier)
+
+
+def _is_of(record: store.Record, row: Row, lines: UserRecordings) -> bool:
+    """Whether a line is of the recording that an earlier import holds: of the same file, or, where that is not known, with the same text."""
+    if "source" in record:
+        return record["source"] == _fingerprint(row, lines)
+    entry: Any = lines.entries[row["number"]]
+    try:
+        return normalise(entry["text"]) == record["text"]
+    except _OF_A_TEXT:
+        return False
 
 
 def _rows(lines: UserRecordings) -> list[Row]:
@@ -170,19 +194,13 @@ def _make(lines: UserRecordings, rows: Sequence[Row], align: Aligner, pronounce)
             if not spoken.words or not any(character.isalnum() for character in text):
                 raise BadRecord(f"nothing can be said of the text {entry['text'][:40]!r}")
             record |= {key: entry[key] for key in _FIELDS if isinstance(entry.get(key), str)}
-            record |= {"text": text, "split": row["split"], "symbols": spoken.symbols.tolist()}
+            record |= {"text": text, "split": row["split"], "symbols": spoken.symbols.tolist(), "source": _fingerprint(row, lines)}
             wave = _levelled(entry["audio"].astype(np.float32) / 32768)
             waves.append(wave)
             symbols.append(spoken.symbols)
             waiting.append(len(found))
             found.append((record, np.zeros(0, np.int16)))
-        except (
-            ValueError,
-            ArithmeticError,
-            LookupError,
-            TypeError,
-            RecursionError,
-        ) as error:  # whatever a text does to those who read it, it is one line
+        except _OF_A_TEXT as error:
             told = (
                 str(error)
                 if isinstance(error, (BadRecord, UserError))
@@ -284,6 +302,17 @@ def _source(row: Row, lines: UserRecordings) -> tuple[Any, ...]:
     except (OSError, ValueError):
         return (entry, "missing")
     return (entry, about.st_size, about.st_mtime_ns)
+
+
+def _fingerprint(row: Row, lines: UserRecordings) -> str:
+    """What an audio file is known by, wherever it lies: its size and its beginning; "" if it cannot be read."""
+    entry: Any = lines.entries[row["number"]]
+    try:
+        path = lines.folder / entry["audio"]
+        with open(path, "rb") as file:
+            return f"{path.stat().st_size}-{hashlib.sha256(file.read(_BEGINNING)).hexdigest()[:16]}"
+    except (OSError, ValueError):
+        return ""
 
 
 def _hash(text: str) -> str:

@@ -19,6 +19,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
 
 Record = dict[str, Any]
+_AGAIN = "run mdmspeech data again, as you did to make them"
 _CURE = "set $MDMSPEECH_HOME (or --root) to a folder that can be written"
 
 
@@ -63,6 +64,21 @@ def remove_shard(folder: pathlib.Path, name: str) -> None:
         (folder / (name + suffix)).unlink(missing_ok=True)
 
 
+def _read_index(path: pathlib.Path) -> list[Record]:
+    """The records of a shard; a UserError if its index is not the one that was written."""
+    records = []
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):  # splitlines() would end lines at U+2028
+        try:
+            record = json.loads(line)
+            if "error" not in record:
+                _ = record["id"], record["rate"] + record["start"] + record["samples"]
+        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            raise UserError(f"{path} is cut or damaged at line {number}; delete it and its .pcm and {_AGAIN}") from error
+        records.append(record)
+    return records
+
+
 class RecordStore:
     """Random access to a folder of shards. `store[i]` is the record's fields plus `audio`, int16 [N]; `store.fields[i]` leaves the audio on disk.
 
@@ -73,15 +89,14 @@ class RecordStore:
         self.folder = pathlib.Path(folder)
         names = shard_names(self.folder)
         if not names:
-            raise UserError(f"{self.folder} holds no recordings; make them with: mdmspeech data")
+            raise UserError(
+                f"{self.folder} holds no recordings; make them with: mdmspeech data (own recordings: mdmspeech data --manifest FILE --name {self.folder.name})"
+            )
         self.fields: list[Record] = []
         self.failed: list[Record] = []
         self._shard_of: list[str] = []
         for name in names:
-            for line in (
-                (self.folder / f"{name}.jsonl").read_text(encoding="utf-8").removesuffix("\n").split("\n")
-            ):  # splitlines() would end lines at U+2028
-                record = json.loads(line)
+            for record in _read_index(self.folder / f"{name}.jsonl"):
                 if "error" in record:
                     self.failed.append(record)
                 else:
@@ -94,9 +109,12 @@ class RecordStore:
     def __getitem__(self, i: int) -> Record:
         record = self.fields[i]
         path = self.folder / f"{self._shard_of[i]}.pcm"
-        audio = np.fromfile(path, "<i2", record["samples"], offset=2 * record["start"])
+        try:
+            audio = np.fromfile(path, "<i2", record["samples"], offset=2 * record["start"])
+        except FileNotFoundError as error:
+            raise UserError(f"{path} is missing; delete its .jsonl and {_AGAIN}") from error
         if len(audio) != record["samples"]:
-            raise UserError(f"{path} is truncated at record {record['id']!r}; delete it and its .jsonl and run mdmspeech data again")
+            raise UserError(f"{path} is truncated at record {record['id']!r}; delete it and its .jsonl and {_AGAIN}")
         return {**record, "audio": audio}
 
     def __iter__(self) -> Iterator[Record]:

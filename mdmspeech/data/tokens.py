@@ -73,6 +73,10 @@ def _encode(rows: Sequence[dict], encode: Callable) -> list[np.ndarray]:
     return encode([np.asarray(row["audio"], np.float32) / 32768 for row in rows])
 
 
+def _cure(part: str) -> str:
+    return f"make it with: mdmspeech data --tokens --parts {part} (own recordings: mdmspeech data --manifest FILE --name {part})"
+
+
 class TokenStore:
     """Random access to the tokens of some parts and one split ("train", "val", "test"): `store[i]` -> {id, tokens int32 [L], symbols int32 [M], frames int32 [M], text, question}.
 
@@ -84,14 +88,14 @@ class TokenStore:
         for p, part in enumerate(parts):
             path = data_root(root) / "tokens" / f"{part}.safetensors"
             if not path.is_file():
-                raise UserError(f"{path} is missing; make it with: mdmspeech data --tokens")
+                raise UserError(f"{path} is missing; {_cure(part)}")
             with safe_open(path, "numpy") as file:
                 made_by = (file.metadata() or {}).get("codec")
                 arrays = {name: file.get_tensor(name) for name in list(file.keys())}
             if codec and made_by != codec:
-                raise UserError(f"{path} was made by codec {made_by}, not {codec}; make it again with: mdmspeech data --tokens")
+                raise UserError(f"{path} was made by codec {made_by}, not {codec}; {_cure(part)}")
             if needs_text and "text" not in arrays:
-                raise UserError(f"{path} holds no texts, which fixed anchors need; make it again with: mdmspeech data --tokens")
+                raise UserError(f"{path} holds no texts, which fixed anchors need; {_cure(part)}")
             self._parts.append(arrays)
             self._index += [(p, i) for i, one in enumerate(_splits(arrays)) if one == split]
         if not self._index:

@@ -108,9 +108,14 @@ class ChatTokenizer:
         Raises:
           UserError: the placeholder is missing or occurs more than once.
         """
-        parts = self._render(messages).split(SPEECH)
+        parts, given = self._render(messages).split(SPEECH), sum(_texts(m["content"]).count(SPEECH) for m in messages)
+        if given != 1:
+            raise UserError(f"the messages hold {given} speech placeholders, exactly one is needed")
         if len(parts) != 2:
-            raise UserError(f"the messages hold {len(parts) - 1} speech placeholders, exactly one is needed")
+            raise UserError(
+                f"the chat template of this Thinker writes what the user says {len(parts) - 1} times, once is needed: put the template that belongs to "
+                "its weights into its folder (chat_template.jinja), or take another Thinker"
+            )
         return self._ids(parts[0]), self._ids(parts[1])
 
     def stream(self) -> "StreamDecoder":
@@ -149,6 +154,11 @@ class ChatTokenizer:
         for token in self._special:
             text = text.replace(token, f"{token[:1]} {token[1:]}")
         return text
+
+
+def _texts(content: Any) -> str:
+    """The text of a message's content, which may be a list of parts."""
+    return content if isinstance(content, str) else "".join(part["text"] for part in content or ())
 
 
 def _gguf_tokenizer(cut: str, tokens: Sequence[tuple[str, int]], merges: Sequence[str]) -> Tokenizer:

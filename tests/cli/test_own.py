@@ -76,7 +76,7 @@ def test_without_a_codec_the_shipped_talker_says_the_texts(manifest, quick_align
     assert sum(len(store[i]["tokens"]) for i in range(len(store))) > 100
 
 
-@pytest.mark.parametrize("name", ["open", "my voice", "../raw", ""])
+@pytest.mark.parametrize("name", ["open", "my voice", "../raw", "", "random", "datasets"])
 def test_names_that_cannot_be(manifest, name, tmp_path, capsys):
     assert main(["data", "--manifest", manifest, "--name", name, "--root", str(tmp_path / "root")]) == 2
     assert "--name" in capsys.readouterr().err

@@ -9,7 +9,7 @@ from even_aligner import Even, tone
 
 from mdmspeech.data import own
 from mdmspeech.data.crops import crop
-from mdmspeech.data.store import RecordStore
+from mdmspeech.data.store import RecordStore, write_shard
 from mdmspeech.errors import UserError
 from mdmspeech.inference.voice import pronounce_text
 
@@ -158,3 +158,81 @@ def test_what_changed_is_done_again(folder):
 def test_no_manifest(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
         take_in(tmp_path)
+
+
+def _as_before_files_were_kept(raw):
+    for path in raw.glob("*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        path.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "source"}) + "\n" for row in rows))
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_other_recordings_of_the_same_names_do_not_replace_an_import(known, folder):
+    take_in(folder)
+    raw = folder / "raw"
+    if not known:
+        _as_before_files_were_kept(raw)
+    before = {path.name: path.read_bytes() for path in raw.iterdir()}
+    other = folder / "other"
+    other.mkdir()
+    for n in range(3):  # as long as the others, to the byte, and with their texts where these are not needed to tell
+        soundfile.write(other / f"{n:02d}.wav", 0.5 * tone(2 + n / 40), 22_050)
+    write(other, [{"audio": f"{n:02d}.wav", "text": f"This is number {n}." if known else f"That was {n}."} for n in range(3)])
+    with pytest.raises(UserError, match=r"holds 40 other recordings, such as 00\.wav"):
+        own.import_own(other / "manifest.jsonl", raw, Even(), pronounce_text)
+    assert {path.name: path.read_bytes() for path in raw.iterdir()} == before
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_how_many_there_were_is_told(known, folder):
+    assert take_in(folder).before == 0
+    if not known:
+        _as_before_files_were_kept(folder / "raw")
+    write(folder, [{"audio": "00.wav", "text": "This is number 0."}])
+    done = take_in(folder)
+    assert (done.before, done.recordings) == (40, 1)
+
+
+def test_texts_may_all_be_corrected(folder):
+    take_in(folder)
+    write(folder, [{"audio": f"{n:02d}.wav", "text": f"That was number {n}."} for n in range(40)])
+    assert take_in(folder).recordings == 40
+
+
+CUTS = [
+    lambda text: text[:-20], lambda text: text[: len(text) // 2], lambda text: b"", lambda text: b"\xff" + text, lambda text: text + b"[]\n",
+    lambda text: text + b"{}\n", lambda text: text + b"null\n", lambda text: text.replace(b'"samples"', b'"s"'), lambda text: b"[" * 100_000,
+    lambda text: text.replace(b'"rate": 24000', b'"rate": "24000"'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("cut", CUTS, ids=range(len(CUTS)))
+def test_a_cut_index_is_told(cut, tmp_path):
+    rows = [({"id": f"r{n}", "rate": 24000, "text": "é"}, np.zeros(10, np.int16)) for n in range(3)]
+    write_shard(tmp_path, "00001-abc", [*rows, ({"id": "bad", "error": "no text"}, np.zeros(0, np.int16))])
+    index = tmp_path / "00001-abc.jsonl"
+    assert len(RecordStore(tmp_path)) == 3
+    index.write_bytes(cut(index.read_bytes()))
+    with pytest.raises(UserError, match=r"abc\.jsonl is cut or damaged at line \d+; delete it and its \.pcm and run mdmspeech data again"):
+        RecordStore(tmp_path)
+
+
+def test_the_cure_of_a_cut_index_works(folder):
+    take_in(folder)
+    index = max((folder / "raw").glob("*.jsonl"))
+    index.write_bytes(index.read_bytes()[:-20])
+    with pytest.raises(UserError, match="is cut or damaged"):
+        take_in(folder, aligned_by="a better aligner")
+    index.unlink()
+    index.with_suffix(".pcm").unlink()
+    assert take_in(folder).recordings == len(list(RecordStore(folder / "raw"))) == 40
+
+
+def test_missing_audio_is_told_with_a_cure_that_works(folder):
+    take_in(folder)
+    pcm = min((folder / "raw").glob("*.pcm"))
+    pcm.unlink()
+    with pytest.raises(UserError, match=rf"{pcm.name} is missing; delete its \.jsonl and run mdmspeech data again"):
+        list(RecordStore(folder / "raw"))
+    pcm.with_suffix(".jsonl").unlink()
+    assert take_in(folder).recordings == len(list(RecordStore(folder / "raw"))) == 40

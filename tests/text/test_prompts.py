@@ -5,7 +5,7 @@ import pytest
 from mdmspeech.data.random_source import byte_tokenizer
 from mdmspeech.errors import UserError
 from mdmspeech.text.prompts import EXAMPLES, PLAIN, SHIPPED, SYSTEM, Prompt, around_question
-from mdmspeech.text.tokenizer import SPEECH
+from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
 
 
 def test_the_two_of_this_project():
@@ -68,3 +68,21 @@ def test_the_ids_around_a_question():
 def test_a_prompt_cannot_hold_the_place_of_the_speech(system):
     with pytest.raises(UserError, match="speech placeholders, exactly one is needed"):
         around_question(byte_tokenizer(), Prompt(system))
+
+
+@pytest.mark.parametrize(
+    ("template", "times"),
+    [
+        ("Hello.", 0),
+        ("{% for m in messages %}{{ m['role'] }}\n{% endfor %}", 0),
+        ("{{ messages[0]['content'] }}", 0),
+        ("{{ messages[-1]['content'] | length }}", 0),
+        ("{{ messages[-1]['content'] | wordcount }}", 0),
+        ("{% for m in messages %}{{ m['content'] }}{{ m['content'] }}{% endfor %}", 2),
+        ("{{ messages[-1]['content'] }}{{ messages[-1]['content'] }} {{ messages[-1]['content'] }}", 3),
+    ],
+)
+def test_a_template_that_does_not_write_the_question_once_is_told(template, times):
+    tokenizer = ChatTokenizer(byte_tokenizer().tokenizer, template, [1])
+    with pytest.raises(UserError, match=f"chat template of this Thinker writes what the user says {times} times"):
+        around_question(tokenizer, Prompt("Be brief."))

@@ -38,7 +38,7 @@ class Loaders:
 _NEEDS = {
     "codec": ("codec", "phase", "data"),
     "talker": ("talker", "mode", "masking", "distillation", "data"),
-    "hearing": ("adaptor", "mode", "start_layers", "training", "data"),
+    "hearing": ("adaptor", "mode", "data"),
     "thinker": ("encoder", "thinker", "weights", "prompt", "data"),
     "phones": ("aligner", "data"),
 }
@@ -236,6 +236,10 @@ def _hearing(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
         return SpellingTask(SpellingConfig(**config.adaptor), pipeline, sizes=dict(batch=config.data.batch, **texts))
     if config.mode != "attention":
         raise UserError(f"config.mode is {config.mode!r}: a hearing stage is 'attention' or 'ctc'")
+    if "start_layers" not in config:
+        raise UserError(
+            "config.mode is 'attention', but the experiment has no 'start_layers': take one of that mode, experiments/compact_hearing.py"
+        )
     from mdmspeech.models.attention_adaptor import AttentionConfig
 
     model = AttentionConfig(**config.adaptor)

@@ -1,0 +1,51 @@
+"""Options of `mdmspeech data` that name nothing, and where the tokens of a part come from."""
+
+import argparse
+
+import pytest
+
+from mdmspeech.cli import data
+from mdmspeech.data.tokens import TokenStore
+from mdmspeech.errors import UserError
+
+
+def _asked(*argv):
+    parser = argparse.ArgumentParser()
+    data.add(parser.add_subparsers())
+    return parser.parse_args(["data", *argv])
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ("mine,", ("mine",)),
+        (",mine", ("mine",)),
+        ("a,,b", ("a", "b")),
+        (" a , b ", ("a", "b")),
+        ("a,a,b", ("a", "b")),
+        ("open,answers", ("open", "answers")),
+    ],
+)
+def test_empty_names_are_no_parts(given, names):
+    assert data.parts(_asked("--parts", given)) == names
+    assert data.parts(_asked(), ("all",)) == ("all",)
+
+
+@pytest.mark.parametrize("option", ["--parts", "--manifest"])
+@pytest.mark.parametrize("given", ["", " ", "\t"])
+def test_an_option_that_names_nothing_is_told_and_builds_no_corpus(option, given, tmp_path):
+    with pytest.raises(UserError, match=f"{option} .*(names none|is empty)"):
+        data.run(_asked(option, given, "--root", str(tmp_path / "root")))
+    assert not (tmp_path / "root").exists()
+
+
+@pytest.mark.parametrize("given", [",", ", ,"])
+def test_commas_alone_name_no_part(given):
+    with pytest.raises(UserError, match="names none"):
+        data.check(_asked("--parts", given))
+
+
+@pytest.mark.parametrize("part", ["nope", "mine", "open", "digits", "my-voice"])
+def test_the_cure_for_missing_tokens_names_the_part(part, tmp_path):
+    with pytest.raises(UserError, match=rf"data --tokens --parts {part} \(own recordings: mdmspeech data --manifest FILE --name {part}\)"):
+        TokenStore(tmp_path, (part,), "train")
