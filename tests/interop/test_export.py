@@ -141,7 +141,7 @@ def test_nothing_is_left_of_an_export_that_fails_and_nothing_is_replaced_unasked
 def test_a_full_disk_and_a_place_that_cannot_be(tmp_path, monkeypatch):
     config, params = _thinker("qwen2")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot write .* is a file, not a folder"):
         export_thinker(tmp_path / "file" / "out", config, params)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"0\.0 GB left"):
