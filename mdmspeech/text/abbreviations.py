@@ -76,7 +76,7 @@ _WEEKDAY = re.compile(
 )
 _MARCH = re.compile(r"(?<![\w.])Mar\.(?= ?\d)")
 _STREET = re.compile(
-    r"(?:(?<![\w'’])(?P<before>[\w'’]{1,40},?))?(?P<gap>\s*)(?<![\w.])(?P<a>St|Dr)(?P<dot>\.|\b)(?!\w)(?P<after>\s+[\w']+)?"
+    r"(?:(?<![\w'’])(?P<before>[\w'’]{1,40},?))?(?P<gap>\s{0,4})(?<![\w.])(?P<a>St|Dr)(?P<dot>\.|\b)(?!\w)(?=(?P<after>\s{1,4}[\w']{1,40})?)"
 )
 _COMPANY = re.compile(r"(?<=[A-Z]\w) ?(?:)(?P<a>Co)\.(?!\w)|(?<=\w )(?P<b>Co)\.(?!\w)")
 _DOTTED_WORDS = re.compile(r"(?<=[a-z]{2})\.(?=[A-Z][a-z])")
@@ -132,7 +132,7 @@ def _numbered(match: re.Match) -> str:
     words = _BEFORE_NUMBER[match["a"].lower()]
     if (
         match["a"].lower() in ("no", "ed", "art", "min", "est", "app", "c", "v", "p", "op", "pt", "tab", "sec", "ln", "par")
-        and not match.string[match.end()].isdigit()
+        and not match.string[match.end()].isdecimal()
     ):
         return match[0]
     return (words.capitalize() if match["a"][0].isupper() else words) + " "
@@ -144,7 +144,7 @@ def _street(match: re.Match) -> str:
     whole, saint = ("Street", "Saint") if match["a"] == "St" else ("Drive", "Doctor")
     start = name + match["gap"]
     named = (
-        (name[:1].isupper() or name[:1].isdigit())
+        (name[:1].isupper() or name[:1].isdecimal())
         and not name.endswith(",")
         and name not in _STARTERS
         and name not in ("Mr", "Mrs", "Prof", "Professor", "And")
@@ -155,14 +155,14 @@ def _street(match: re.Match) -> str:
         title = not named or (match["a"] == "Dr" and name in ("Thank", "Dear"))
         if match["a"] == "St" and not named and not match["dot"]:
             return match[0]
-        return start + (saint if title else whole) + (_at_end(match) if match["dot"] else "") + (match["after"] or "")
+        return start + (saint if title else whole) + (_at_end(match) if match["dot"] else "")
     if match["a"] == "St" and re.fullmatch(rf"(?:{_SAINTS})(?:'s)?", following):
-        return f"{start}Saint {following}"
+        return f"{start}Saint"
     earlier = match.string[max(0, match.start() - 20) : match.start()].rstrip()
     at_start = not name or not earlier or earlier[-1] in ".!?:"
     if named and (following in _STARTERS or not at_start):
-        return start + whole + ("." if match["dot"] else "") + match["after"]
-    return f"{start}{saint} {following}"
+        return start + whole + ("." if match["dot"] else "")
+    return f"{start}{saint}"
 
 
 def _at_end(match: re.Match) -> str:

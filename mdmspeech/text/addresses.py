@@ -44,7 +44,7 @@ def spell(address: str) -> str:
     """An address in words, every sign of it: "a.com/x?id=4" -> "A dot com slash X question mark id equals four"."""
     tokens, said = _TOKEN.findall(address), []
     for n, token in enumerate(tokens):
-        if token.isdigit():
+        if token.isdecimal():
             said.append(code(token))
         elif token in _SIGNS:
             said.append(_SIGNS[token])

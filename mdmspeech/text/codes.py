@@ -139,9 +139,13 @@ def _mix(match: re.Match) -> str:
     parts = _PARTS.findall(match[0])
     for n, part in enumerate(parts):
         following = parts[n + 1 : n + 2]
-        said += f"{code(part)} " if part.isdigit() else _letters(part, bool(following) and following[0].isdigit()).ljust(len(part) + 1)
+        if n and following and len(part) < 3 and parts[n - 1].isdecimal() and following[0].isdecimal():
+            part = " ".join(part.upper())  # letters between digits are no word
+            said += f"{part}{'-' if part.endswith('A') else ' '}"
+            continue
+        said += f"{code(part)} " if part.isdecimal() else _letters(part, bool(following) and following[0].isdecimal()).ljust(len(part) + 1)
     return said.replace("- ", "-").strip()
 
 
 def _spelled(written: str) -> str:
-    return " ".join(number(int(sign)) if sign.isdigit() else sign.upper() for sign in written)
+    return " ".join(number(int(sign)) if sign.isdecimal() else sign.upper() for sign in written)

@@ -3,6 +3,7 @@
 import html
 import re
 
+from mdmspeech.text.money import SIGNS
 from mdmspeech.text.numerals import word_set
 
 _TAGS = word_set("a abbr acronym address amp-img article aside audio b bdi bdo big blockquote body br button canvas caption center cite code col colgroup data dd del details dfn dialog div dl dt em embed "
@@ -12,7 +13,14 @@ _TAGS = word_set("a abbr acronym address amp-img article aside audio b bdi bdo b
 )  # fmt: skip
 _BLOCKS = word_set("address article aside blockquote body br caption dd details div dl dt figcaption figure footer form h1 h2 h3 h4 h5 h6 head header hr html legend li main nav ol option p pre section summary "
     "table tbody td tfoot th thead title tr ul break sentence paragraph speak textarea")  # fmt: skip
-_ATTRIBUTES = r"(?:\s+[\w:@.-]+(?:\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))?)*"
+_WITHOUT_VALUE = (
+    "allowfullscreen|async|autofocus|autoplay|checked|contenteditable|controls|crossorigin|default|defer|disabled|download|draggable|formnovalidate|hidden|inert|ismap|itemscope|"
+    "loop|multiple|muted|nomodule|nowrap|noshade|novalidate|open|playsinline|popover|readonly|required|reversed|selected|spellcheck|translate|(?:data|aria|ng|v|x)-[\\w-]+"
+)
+# Bare words are attributes only if HTML knows them as such or another one has a quoted value: "a<b and c>d" is no tag.
+_ATTRIBUTES = (
+    rf"(?:\s+(?:[\w:@.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+)|(?:{_WITHOUT_VALUE})(?=[\s/>])|(?=[^<>\"']{{0,400}}=\s*[\"'])[\w:@.-]+(?!\s*=)))*"
+)
 _NAMED_ATTRIBUTES = r"(?:\s+[\w:@.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))"
 _TAG = re.compile(
     rf"<(?P<close>/?)(?P<name>(?:{'|'.join(sorted(map(re.escape, _TAGS), key=len, reverse=True))})(?![\w-])|[a-z]+:[\w-]+|[A-Za-z][\w-]*(?={_NAMED_ATTRIBUTES}|\s*/>))(?P<attributes>{_ATTRIBUTES})\s*/?>|</[A-Za-z][\w:-]*\s*>",
@@ -32,7 +40,8 @@ _FOOTNOTE = re.compile(r"\[\^[^\]]+\]:?")
 _AUTOLINK = re.compile(r"<((?:https?|ftp|mailto):[^\s<>]+|[\w.+-]+@[\w.-]+)>")
 _RULE_LINE = re.compile(r"^[ \t]*([=\-*_~#+.])(?:[ \t]*\1){2,}[ \t]*$|^[ \t]*\|?[ \t:|=-]*-{2,}[ \t:|=-]*$")
 _HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(?P<text>.*?)[ \t]*#*[ \t]*$")
-_QUOTE = re.compile(r"^[ \t]*(?:>[ \t]?)+(?=[^\d\s=]|\s*$|\d+\.\s)")
+_QUANTITY = rf"(?:US|CA|AU|NZ|HK|C|A)?(?:[{''.join(SIGNS)}.+−-]|[±~≈√]\s?)*[\d½¼¾⅓⅔⅛π∞]"  # after ">", which is "greater than" then
+_QUOTE = re.compile(rf"^[ \t]*(?:>[ \t]?)+(?=(?!{_QUANTITY})[^\s=]|\s*$|\d+\.\s)")
 _ITEM = re.compile(r"^[ \t]*(?:[-*+•‣◦▪·○●■□]|–|—)[ \t]+(?=\S)(?:\[[ xX]\][ \t]+)?")
 _NUMBERED = re.compile(r"^[ \t]*(?:(?P<n>\d{1,3})[.)]|(?P<letter>[a-z])\))[ \t]+(?=\S)")
 _ROW = re.compile(r"^[ \t]*\|(?P<cells>.*)\|[ \t]*$")

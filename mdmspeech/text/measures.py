@@ -1,6 +1,7 @@
 """Quantities with units in words: "5 km/h", "20 °C", "5'11\\"", "1½ cups", "3/4", "6.02×10²³", and what a dash or a minus between numbers says."""
 
 import re
+from collections.abc import Callable
 
 from mdmspeech.text.characters import SUPERSCRIPT
 from mdmspeech.text.moments import MONTHS
@@ -60,7 +61,9 @@ _FEET = re.compile(
     r"(?<![\w.])(?P<f>\d{1,3})\s?(?:'|′|ft\.?|feet|foot)\s?(?P<i>\d{1,2}(?:\.\d+)?)\s?(?P<mark>\"|''|″|in\b\.?|inches\b|(?=[^\w\"'″]|$))"
 )
 _ONLY_FEET = re.compile(r"(?<![\w.'])(?P<n>\d+(?:\.\d+)?)\s?(?:(?P<feet>′)|(?P<inches>″|''))(?!\w)")
-_APOSTROPHE_FEET = re.compile(r"(?<![\w.'])(?P<n>\d{1,3})'(?=\s?(?:x|by|tall|long|wide|high|deep|[.,;!?)]|$))(?! ?s\b)")
+_APOSTROPHE_FEET = re.compile(r"(?<![\w.'])(?P<n>\d{1,3})'(?=\s?(?:x|by|tall|long|wide|high|deep|[.,;!?)]|$))(?! ?s\b)|(?<=\sby\s)(?P<m>\d{1,3})'(?!\w)")
+_INCHES = re.compile(rf'(?<![\w.])(?P<n>{_N})\s?(?:"|″)(?!\w)')
+_INCHES_OF_FRACTION = re.compile(r'(?<![\w./,])(?P<n>(?P<whole>\d+[ -])?\d{1,3}/\d{1,3})\s?(?:"|″)(?!\w)')
 _ANGLE = re.compile(
     r"(?<![\w.])(?P<d>\d{1,3}(?:\.\d+)?)\s?°\s?(?:(?P<m>\d{1,2}(?:\.\d+)?)\s?['′]\s?(?:(?P<s>\d{1,2}(?:\.\d+)?)\s?(?:\"|″|''))?)?\s?(?P<way>[NSEW](?!\w))?"
 )
@@ -83,7 +86,7 @@ _IDIOMS = {
 }
 _IDIOM = re.compile(rf"(?<![\w./])(?:{'|'.join(sorted(_IDIOMS, key=len, reverse=True))})(?![\w/]|\.\d)")
 _SCIENTIFIC = re.compile(
-    rf"(?<![\w.])(?P<n>{_N})(?:[eE](?P<e>[+-−]?\d{{1,3}})|\s?[×x*·⋅]\s?10(?:\^\(?(?P<caret>[-−+]?\d{{1,3}})\)?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)))(?![\w.]?\d)(?!\w)"
+    rf"(?<![\w.])(?P<n>{_N})(?:[eE](?P<e>[-+−]?\d{{1,3}})|\s?[×x*·⋅]\s?10(?:\^\(?(?P<caret>[-−+]?\d{{1,3}})\)?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)))(?![\w.]?\d)(?!\w)"
 )
 _SPACED_GROUPS = re.compile(r"(?<![\d.,])(?<!\d )\d{1,3}(?: \d{3})+(?!\d|[ ,]\d|\.\d{3})")
 _EUROPEAN = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,})(?![\d.,]*\d)")
@@ -91,6 +94,7 @@ _SIGN = re.compile(
     r"(?<![\w.%)'])(?P<sign>[-−–])(?=(?:[$£€¥]|US\$)?\.?\d)|(?<=[(\s=<>≤≥≈/*×^])(?P<plus>[+±])(?=\.?\d)|^(?P<first>[+±])(?=\.?\d)"
 )
 _UNIT_TAIL = rf"(?:\s?(?:%|°[CF]?|(?:{_SPACED}|k|M|bn)(?!\w)))?"
+_BY = re.compile(rf"(?<=\d)(?P<unit>{_UNIT_TAIL}|\s?[\"'″′]|\s?'')\s?x\s?(?=(?:\d+(?:\.\d+)?|\.\d+)(?![A-Za-z]{{3}}))(?<!\b0x)")
 _RANGE = re.compile(
     rf"(?P<before>(?:\b[\w.]+\s+)?)(?<![\w.,/:-])(?P<a>(?:{_N}){_UNIT_TAIL})(?P<dash>\s?[-–—]\s?|\s+−\s+|−)(?P<b>(?:{_N}))(?P<tail>{_UNIT_TAIL})(?![\w]*-\d|:\d)"
 )
@@ -110,7 +114,7 @@ def read_signs_of_numbers(text: str) -> str:
     """The dashes before and between numbers as "minus" or "to"; the numbers stay digits."""
     text = _SCIENTIFIC.sub(_scientific, text)
     text = re.sub(r"(?<=\d)\s?[*·]\s?(?=\d)|(?<=\d)\s?x\s?(?=\d[\d.]*\s*=)", " times ", text)
-    text = re.sub(rf"(?<=\d)(?P<unit>{_UNIT_TAIL})\s?x\s?(?=\d+(?:\.\d+)?(?![A-Za-z]{{3}}))(?<!0x)", r"\g<unit> by ", text)
+    text = _BY.sub(r"\g<unit> by ", text)
     text = re.sub(r"(?<=\d)\s?[-–]\s?-(?=\d)", " to -", text)
     text = _RANGE.sub(_range, text)
     text = _RANGE.sub(_range, text)
@@ -120,12 +124,13 @@ def read_signs_of_numbers(text: str) -> str:
 def read_measures(text: str) -> str:
     """Quantities with units, angles, feet and inches, and fractions in words; other numbers stay."""
     text = _IDIOM.sub(lambda m: _IDIOMS[m[0]], text)
-    text = re.sub("".join(["[", *_VULGAR, "]"]), lambda m: f" {_VULGAR[m[0]]}" if before(m, 1).isdigit() else _VULGAR[m[0]], text)
+    text = re.sub("".join(["[", *_VULGAR, "]"]), lambda m: f" {_VULGAR[m[0]]}" if before(m, 1).isalnum() else _VULGAR[m[0]], text)
+    text = _inches(text, _INCHES_OF_FRACTION, lambda m: f"{m['n']} {'inches' if m['whole'] else 'inch'}")
     text = _FRACTION.sub(_fraction, text)
     text = _ANGLE.sub(_angle, text)
     text = _FEET.sub(_feet, text)
-    text = _inches(text)
-    text = _APOSTROPHE_FEET.sub(lambda m: f"{quantity(m['n'])} feet", text)
+    text = _inches(text, _INCHES, _whole_inches)
+    text = _APOSTROPHE_FEET.sub(lambda m: f"{quantity(m['n'] or m['m'])} feet", text)
     text = _ONLY_FEET.sub(lambda m: f"{quantity(m['n'])} {UNITS['ft' if m['feet'] else 'in'][m['n'] != '1']}", text)
     text = re.sub(
         r"(?<![\w.])(\d{1,2})h([0-5]\d)(?![\w])", lambda m: f"{quantity(m[1])} {UNITS['h'][m[1] != '1']} {number(int(m[2]))}", text
@@ -199,19 +204,23 @@ def _feet(match: re.Match) -> str:
     return f"{quantity(match['f'])} foot {quantity(match['i'])}"
 
 
-def _inches(text: str) -> str:
+def _inches(text: str, marked: re.Pattern, read: Callable[[re.Match], str]) -> str:
     """12" is twelve inches where the mark closes no quotation."""
+    return marked.sub(lambda match: match[0] if _in_quotation(before(match, 300)) else read(match), text)
 
-    def say(match: re.Match) -> str:
-        if match.string.count('"', max(0, match.start() - 300), match.start()) % 2:
-            return match[0]
-        single = (
-            match["n"] == "1"
-            or re.match(r" (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", after(match)) is not None
-        )
-        return f"{quantity(match['n'])} {UNITS['in'][not single]}"
 
-    return re.sub(rf'(?<![\w.])(?P<n>{_N})(?:"|″)(?!\w)', say, text)
+def _in_quotation(text: str) -> bool:
+    """Whether a quotation is open at the end of `text`: a mark after a digit opens none, it is one of inches."""
+    is_open = False
+    for match in re.finditer(r'(\d\s?)?"', text):
+        is_open = not is_open and match[1] is None
+    return is_open
+
+
+def _whole_inches(match: re.Match) -> str:
+    adjective = re.match(r" (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", after(match))
+    single = match["n"] == "1" or (adjective is not None and not before(match, 4).endswith(" by "))
+    return f"{quantity(match['n'])} {UNITS['in'][not single]}"
 
 
 def _angle(match: re.Match) -> str:
