@@ -35,7 +35,9 @@ UNITS = {
     **{unit: (name, name.replace(" meter", " meters") if name.endswith(" meter") else name + "s") for unit, name in _NAMES.items()},
     **{unit: (name, name) for unit, name in _SAME.items()},
     "ft": ("foot", "feet"), "in": ("inch", "inches"), "sq ft": ("square foot", "square feet"), "sq mi": ("square mile", "square miles"),
-    "sq m": ("square meter", "square meters"), "sq km": ("square kilometer", "square kilometers"), "cu ft": ("cubic foot", "cubic feet"), "st": ("stone", "stone"),
+    "sq m": ("square meter", "square meters"), "sq km": ("square kilometer", "square kilometers"), "cu ft": ("cubic foot", "cubic feet"), "sq in": ("square inch", "square inches"),
+    "sq yd": ("square yard", "square yards"), "sq cm": ("square centimeter", "square centimeters"), "cu in": ("cubic inch", "cubic inches"), "cu yd": ("cubic yard", "cubic yards"),
+    "cu m": ("cubic meter", "cubic meters"), "cu cm": ("cubic centimeter", "cubic centimeters"), "st": ("stone", "stone"),
     "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"), "fl oz": ("fluid ounce", "fluid ounces"),
     "century": ("century", "centuries"), "Pa": ("pascal", "pascals"), "dB": ("decibel", "decibels"),
 }  # fmt: skip
@@ -57,6 +59,8 @@ _RATE = re.compile(
     rf"(?<![\w/.])(?P<unit>{'|'.join(u for u in UNITS if len(u) > 1 and u.isalpha() and u != 'in')}|[mglLJ](?=/[sklL]))/(?P<base>{_SPACED})(?P<power>²|³)?(?![\w/])"
 )
 _ALONE_WORDS = {"km/h": "kilometers per hour", "m/s": "meters per second"}
+# "3 sq. ft." as "3 sq ft."; the last dot stays for the unit
+_TWO_WORDS = re.compile(r"(?<=\d)(?P<gap>[ -]?)(?P<power>[Ss]q|[Cc]u|[Ff]l)\.? ?(?P<unit>[Ff]t|[Ii]n|[Yy]d|[Mm]i|[Oo]z|k?m|cm)(?!\w)")
 _FEET = re.compile(
     r"(?<![\w.])(?P<f>\d{1,3})\s?(?:'|′|ft\.?|feet|foot)\s?(?P<i>\d{1,2}(?:\.\d+)?)\s?(?P<mark>\"|''|″|in\b\.?|inches\b|(?=[^\w\"'″]|$))"
 )
@@ -75,6 +79,7 @@ _VULGAR = {
 _FRACTION = re.compile(
     r"(?<![\w./,$£€])(?:(?P<whole>\d+)(?:\s|-|&))?(?P<a>\d{1,3})/(?P<b>\d{1,3})(?P<plus>)(?![\w/]|[.,]\d|/)(?P<next>\s?-?\s?[a-z]+)?"
 )
+_ON_DAY, _AFTER_DAY = re.compile(r"\b(?:[Oo]n|since|until|till|due) $"), re.compile(r"(?:\s(?:at|and|or|in|we|i|he|she|they|it|to|the|but|when|after))?")
 _IDIOMS = {
     "24/7": "twenty-four seven",
     "24/7/365": "twenty-four seven three sixty-five",
@@ -128,6 +133,7 @@ def read_measures(text: str) -> str:
     text = _inches(text, _INCHES_OF_FRACTION, lambda m: f"{m['n']} {'inches' if m['whole'] else 'inch'}")
     text = _FRACTION.sub(_fraction, text)
     text = _ANGLE.sub(_angle, text)
+    text = _TWO_WORDS.sub(lambda m: f"{m['gap']}{m['power'].lower()} {m['unit'].lower()}", text)
     text = _FEET.sub(_feet, text)
     text = _inches(text, _INCHES, _whole_inches)
     text = _APOSTROPHE_FEET.sub(lambda m: f"{quantity(m['n'] or m['m'])} feet", text)
@@ -247,6 +253,8 @@ def _fraction(match: re.Match) -> str:
         and b != 16
         and b != 12
     ):
+        said = f"{MONTHS[a - 1]} {number(b, ordinal=True)}"
+    if whole is None and 1 <= a <= 12 and 1 <= b <= 31 and _ON_DAY.search(before(match)) and _AFTER_DAY.fullmatch(following):
         said = f"{MONTHS[a - 1]} {number(b, ordinal=True)}"
     if not said and a and 1 < b <= 100 and (a < b or b <= 10):
         part = {2: "half", 4: "quarter"}.get(b) or number(b, ordinal=True)
