@@ -70,7 +70,7 @@ def _read(text: str) -> str:
     text = addresses.read_addresses(without_unsayable(fold(text), signs.KNOWN))
     text = markup.join_lines(text)
     text = read_abbreviations(text)
-    if not text.isascii() or any(character.isdigit() for character in text):
+    if not text.isascii() or any(character.isdecimal() for character in text):
         text = _read_numbers(text)
     text = measures.read_lone_units(text)
     return signs.tidy(signs.speak(read_dots(signs.powers(signs.names(text)))))
