@@ -65,7 +65,9 @@ _FEET = re.compile(
     r"(?<![\w.])(?P<f>\d{1,3})\s?(?:'|′|ft\.?|feet|foot)\s?(?P<i>\d{1,2}(?:\.\d+)?)\s?(?P<mark>\"|''|″|in\b\.?|inches\b|(?=[^\w\"'″]|$))"
 )
 _ONLY_FEET = re.compile(r"(?<![\w.'])(?P<n>\d+(?:\.\d+)?)\s?(?:(?P<feet>′)|(?P<inches>″|''))(?!\w)")
-_APOSTROPHE_FEET = re.compile(r"(?<![\w.'])(?P<n>\d{1,3})'(?=\s?(?:x|by|tall|long|wide|high|deep|[.,;!?)]|$))(?! ?s\b)|(?<=\sby\s)(?P<m>\d{1,3})'(?!\w)")
+_APOSTROPHE_FEET = re.compile(
+    r"(?<![\w.'])(?P<n>\d{1,3})'(?=\s?(?:x|by|tall|long|wide|high|deep|[.,;!?)]|$))(?! ?s\b)|(?<=\sby\s)(?P<m>\d{1,3})'(?!\w)"
+)
 _INCHES = re.compile(rf'(?<![\w.])(?P<n>{_N})\s?(?:"|″)(?!\w)')
 _INCHES_OF_FRACTION = re.compile(r'(?<![\w./,])(?P<n>(?P<whole>\d+[ -])?\d{1,3}/\d{1,3})\s?(?:"|″)(?!\w)')
 _ANGLE = re.compile(
@@ -79,7 +81,10 @@ _VULGAR = {
 _FRACTION = re.compile(
     r"(?<![\w./,$£€])(?:(?P<whole>\d+)(?:\s|-|&))?(?P<a>\d{1,3})/(?P<b>\d{1,3})(?P<plus>)(?![\w/]|[.,]\d|/)(?P<next>\s?-?\s?[a-z]+)?"
 )
-_ON_DAY, _AFTER_DAY = re.compile(r"\b(?:[Oo]n|since|until|till|due) $"), re.compile(r"(?:\s(?:at|and|or|in|we|i|he|she|they|it|to|the|but|when|after))?")
+_ON_DAY, _AFTER_DAY = (
+    re.compile(r"\b(?:[Oo]n|since|until|till|due) $"),
+    re.compile(r"(?:\s(?:at|and|or|in|we|i|he|she|they|it|to|the|but|when|after))?"),
+)
 _IDIOMS = {
     "24/7": "twenty-four seven",
     "24/7/365": "twenty-four seven three sixty-five",
