@@ -31,9 +31,13 @@ _WORDS_TOO = frozenset(("max", "Max", "temp", "Temp", "ref", "Ref", "Jan"))  # a
 _DAY_NAMES = word_set("Mon Tue Tues Wed Thu Thurs Fri")
 _MONTHS_SHORT = word_set("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
 _STREETS = word_set("Ave Blvd Rd Ln Hwy Pkwy Sq Ct Pl Tpke")
-_QUARTERS = word_set("N S E W NW NE SW SE North South East West Northwest Northeast Southwest Southeast Suite Ste Apt Apartment Unit Floor Room")
+_QUARTERS = word_set(
+    "N S E W NW NE SW SE North South East West Northwest Northeast Southwest Southeast Suite Ste Apt Apartment Unit Floor Room"
+)
 _COMPANIES = word_set("Inc Ltd Corp Bros")
-_OFFICES = word_set("President Chairman Chairwoman Chief Director Vice Founder Co-founder Spokesman Spokeswoman Treasurer Chair Senior Executive")
+_OFFICES = word_set(
+    "President Chairman Chairwoman Chief Director Vice Founder Co-founder Spokesman Spokeswoman Treasurer Chair Senior Executive"
+)
 _IN_MONTH = re.compile(r"\b(?:in|since|of|by|last|next|until|from|early|late|mid|this)[ -]$")
 _GO_ON = frozenset(("vs", "Vs", "approx", "Approx", "esp", "incl", "excl", "Ste", "Apt"))  # a sentence does not end with them
 # Only before a number: elsewhere they are words ("no.", "fig.", "sec.") or too rare.
@@ -80,7 +84,9 @@ _NUMBERED = re.compile(
     rf"(?<![\w.'])(?P<a>{'|'.join(sorted(_BEFORE_NUMBER, key=len, reverse=True))})(?P<dot>\.)\s?\s?(?=\d|[IVXLC]+\b)", re.IGNORECASE
 )
 _ANSWERED = re.compile(r"\b(?:said|say|says|saying|answer(?:s|ed)?|repl(?:y|ies|ied)|voted|is|was|be|meant|means|told \w+|just|still)\s$")
-_COUNTED = re.compile(r"\d+ (?!(?:of|in|on|at|and|or|to|for|from|by|with|is|was|has|had|will|would|can|as|but|than|that|which|who)\b)[a-z]+")
+_COUNTED = re.compile(
+    r"\d+ (?!(?:of|in|on|at|and|or|to|for|from|by|with|is|was|has|had|will|would|can|as|but|than|that|which|who)\b)[a-z]+"
+)
 _WEEKDAY = re.compile(
     r"(?<![\w.])(?P<d>Sat|Sun)\.(?=,| ?(?:\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\b|[-–]|and (?:Mon|Sun|Sat)|at \d|to (?:Mon|Sun|Sat)))|(?<=\b[Oo]n )(?P<on>Sat|Sun)\."
 )

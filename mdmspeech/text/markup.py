@@ -18,9 +18,7 @@ _WITHOUT_VALUE = (
     "loop|multiple|muted|nomodule|nowrap|noshade|novalidate|open|playsinline|popover|readonly|required|reversed|selected|spellcheck|translate|(?:data|aria|ng|v|x)-[\\w-]+"
 )
 # Bare words are attributes only if HTML knows them as such or another one has a quoted value: "a<b and c>d" is no tag.
-_ATTRIBUTES = (
-    rf"(?:\s+(?:[\w:@.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+)|(?:{_WITHOUT_VALUE})(?=[\s/>])|(?=[^<>\"']{{0,400}}=\s*[\"'])[\w:@.-]+(?!\s*=)))*"
-)
+_ATTRIBUTES = rf"(?:\s+(?:[\w:@.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+)|(?:{_WITHOUT_VALUE})(?=[\s/>])|(?=[^<>\"']{{0,400}}=\s*[\"'])[\w:@.-]+(?!\s*=)))*"
 _NAMED_ATTRIBUTES = r"(?:\s+[\w:@.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))"
 _TAG = re.compile(
     rf"<(?P<close>/?)(?P<name>(?:{'|'.join(sorted(map(re.escape, _TAGS), key=len, reverse=True))})(?![\w-])|[a-z]+:[\w-]+|[A-Za-z][\w-]*(?={_NAMED_ATTRIBUTES}|\s*/>))(?P<attributes>{_ATTRIBUTES})\s*/?>|</[A-Za-z][\w:-]*\s*>",

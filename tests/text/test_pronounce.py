@@ -89,7 +89,15 @@ def test_overlong_sentences_are_cut(text):
 
 @pytest.mark.parametrize(
     "word",
-    ["supercalifragilisticexpialidocious", "donaudampfschifffahrtsgesellschaft", "zxqvorbly" * 9, "floccinaucinihilipilificationism", "na" * 30, "é" * 30, "abcdé" * 8],
+    [
+        "supercalifragilisticexpialidocious",
+        "donaudampfschifffahrtsgesellschaft",
+        "zxqvorbly" * 9,
+        "floccinaucinihilipilificationism",
+        "na" * 30,
+        "é" * 30,
+        "abcdé" * 8,
+    ],
 )
 def test_a_word_of_any_length_is_said_to_its_end(word):
     """The network reads 24 letters and once left the rest unsaid."""
