@@ -50,13 +50,12 @@ def run(args: argparse.Namespace) -> None:
 
     if not 0 < args.shard_gb < math.inf:
         raise UserError(f"--shard-gb {args.shard_gb}: give a positive number")
-    refuse_existing(args.destination, args.force)
+    refuse_existing(args.destination, args.force, (args.source, args.lora, args.tokenizer))
     workdir = args.source if (Path(args.source) / "checkpoints").is_dir() else args.lora
     trained = None if workdir is None else trained_thinker(workdir, None if workdir == args.source else args.source)
     base = sources.open_any(args.source, upgrade=True) if trained is None else trained.base
     opened = base if trained is None else trained.merged(args.dtype)
-    if base.folder is not None and Path(args.destination).resolve() == base.folder.resolve():
-        raise UserError("the destination is the source: give another destination")
+    refuse_existing(args.destination, args.force, (base.folder,))
     size = sum(math.prod(t.shape) * jnp.dtype(args.dtype or t.dtype).itemsize for t in opened.tensors.values())
     with tqdm(total=size, desc="writing", unit="B", unit_scale=True, leave=False, disable=None) as bar:
         check = (lambda folder: _check(base, trained, bool(args.tokenizer), folder)) if args.check else None

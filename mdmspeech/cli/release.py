@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from mdmspeech.errors import UserError
-from mdmspeech.files import check_writable
 
 _PARTS = ("codec", "talker", "talker_ntp", "adaptor", "aligner")
 
@@ -36,9 +35,9 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
-    from mdmspeech.interop.release import Release, load_release, save_release
+    from mdmspeech.interop.release import Release, check_destination, load_release, save_release
 
-    check_writable(args.output, "give another -o", folder=True)
+    check_destination(args.output)
     base = load_release(args.base) if args.base else None
     parts = dict(base.parts) if base else {}
     for name in _PARTS:

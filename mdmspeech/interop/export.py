@@ -6,11 +6,12 @@ which layout it has (`huggingface.LAYOUT`). It is written beside its destination
 
 import contextlib
 import dataclasses
+import fnmatch
 import json
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from mdmspeech.interop.huggingface import (
     thinker_shapes,
 )
 from mdmspeech.interop.rules import Rule, check_tensors, export_params
-from mdmspeech.interop.sources import OpenedEncoder, OpenedThinker
+from mdmspeech.interop.sources import OpenedEncoder, OpenedThinker, fitting
 from mdmspeech.interop.tensors import INDEX, WHOLE, Stored, read_json, write_tensors
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
@@ -43,6 +44,11 @@ SHARD_BYTES = 4 * 10**9
 _COMPANIONS = (
     "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "vocab.json", "merges.txt", "added_tokens.json", "special_tokens_map.json",
     "chat_template.jinja", "generation_config.json", "preprocessor_config.json", "normalizer.json",
+)  # fmt: skip
+# What else stands in a model folder: of these, and of what `_write` writes, nothing is lost that could not be fetched or made again.
+_OF_A_MODEL = (
+    "config.json", "README.md", "LICENSE*", "USE_POLICY.md", ".gitattributes", "*.safetensors", "*.safetensors.index.json", "pytorch_model*.bin",
+    "pytorch_model*.bin.index.json", "*.tiktoken", "*.gguf", OTHERS, *_COMPANIONS,
 )  # fmt: skip
 # Of the source's config.json: what our configs do not hold, but other programs want to know.
 _KEPT = (
@@ -100,7 +106,9 @@ def write_opened(folder: str | os.PathLike, opened: OpenedThinker | OpenedEncode
     config = dataclasses.replace(opened.config, scan_layers=False)
     if isinstance(config, ThinkerConfig):
         assert isinstance(opened, OpenedThinker)
-        made = {} if how.companions else opened.files()
+        if how.companions is not None:  # a tokenizer that is none is told before anything is written
+            fitting(ChatTokenizer.from_folder(how.companions), config, Path(how.companions))
+        made = {} if how.companions is not None else opened.files()
         how = dataclasses.replace(how, files={**made, **how.files})
         _check(thinker_shapes(config), opened.tensors, thinker_rules(config), how)
         _write(folder, "thinker", thinker_json(config), opened, how)
@@ -111,23 +119,53 @@ def write_opened(folder: str | os.PathLike, opened: OpenedThinker | OpenedEncode
         _write(folder, "encoder", encoder_json(config), opened, how)
 
 
-def refuse_existing(folder: str | os.PathLike, force: bool = False) -> Path:
-    """The destination as a path; a UserError if something is there and not to be replaced."""
+def refuse_existing(folder: str | os.PathLike, force: bool = False, sources: Iterable[str | os.PathLike | None] = ()) -> Path:
+    """The destination as a path; a UserError if something is there and not to be replaced, or if one of `sources`, which are read, stands inside it."""
     folder = Path(folder)
     if folder.exists() and not force:
         raise UserError(f"{folder} exists already: give another destination, remove it, or (convert) --force to replace it")
-    if folder.exists() and not (folder / "config.json").is_file() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is no model folder and is not replaced: give another destination")
+    if folder.exists() and (why := _not_replaced(folder)):
+        raise UserError(f"{folder} is no model folder and is not replaced ({why}): give another destination")
+    here = folder.resolve()
+    for source in (Path(source).expanduser().resolve() for source in sources if source is not None):
+        if source == here:
+            raise UserError("the destination is the source: give another destination")
+        if source.exists() and source.is_relative_to(here):
+            raise UserError(f"{source}, which is read, stands inside {folder}, which would be replaced: give another destination")
+    for beside in (_beside(folder, ".part"), _beside(folder, ".old")):
+        if os.path.lexists(beside):
+            raise UserError(f"{beside} is in the way (of yours, or left by a run that was killed): remove it, or give another destination")
     check_writable(folder, "give another destination", folder=True)
     return folder
 
 
+def _not_replaced(folder: Path) -> str:
+    """Why what stands there is not one model in Hugging Face's layout and nothing else; "" if it is, or if the folder is empty."""
+    if not folder.is_dir():
+        return "it is a file"
+    names = sorted(path.name for path in folder.iterdir())
+    if not names:
+        return ""
+    if "config.json" not in names:
+        return "it has no config.json"
+    about = read_json(folder / "config.json")
+    if "checkpoints" in names:
+        return "it is a training run"
+    if "format" in about or not isinstance(about.get("model_type"), str):
+        return "its config.json is not that of a Hugging Face model"
+    strange = [name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in _OF_A_MODEL)]
+    return f"{strange[0]} is in it" if strange else ""
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.absolute().with_name(folder.absolute().name + suffix)
+
+
 @contextlib.contextmanager
-def complete_or_absent(folder: str | os.PathLike, force: bool = False) -> Iterator[Path]:
-    """A folder to write into that takes the name `folder` when all is written, so that half of it never looks complete."""
-    folder = refuse_existing(folder, force)
-    part = folder.with_name(folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
+def complete_or_absent(folder: str | os.PathLike, force: bool = False, sources: Iterable[str | os.PathLike | None] = ()) -> Iterator[Path]:
+    """A folder to write into that takes the name `folder` when all is written, so that half of it never looks complete. UserError: `refuse_existing`."""
+    folder = refuse_existing(folder, force, sources)
+    part, old = _beside(folder, ".part"), _beside(folder, ".old")
     try:
         part.mkdir(parents=True)
         yield part
@@ -137,9 +175,7 @@ def complete_or_absent(folder: str | os.PathLike, force: bool = False) -> Iterat
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    old = folder.with_name(folder.name + ".old")
     if folder.exists():
-        shutil.rmtree(old, ignore_errors=True)
         os.replace(folder, old)
     os.replace(part, folder)
     shutil.rmtree(old, ignore_errors=True)
@@ -149,7 +185,7 @@ def _write(folder: str | os.PathLike, part: str, hf: dict[str, Any], opened: Ope
     tensors = opened.tensors
     source = opened.folder if how.companions is None else Path(how.companions)
     dtypes = {np.dtype(tensor.dtype if how.dtype is None else how.dtype).name for tensor in tensors.values()}
-    with complete_or_absent(folder, how.force) as folder:
+    with complete_or_absent(folder, how.force, (opened.folder, how.companions)) as folder:
         about = next((f for f in (opened.folder, source) if f is not None and (f / "config.json").is_file()), None)
         if about is not None:
             theirs = read_json(about / "config.json")

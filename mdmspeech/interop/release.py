@@ -27,7 +27,7 @@ from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
 from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
 from mdmspeech.errors import UserError
-from mdmspeech.files import written_whole
+from mdmspeech.files import check_writable, written_whole
 from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
 from mdmspeech.interop.rules import Rule, import_params
@@ -199,11 +199,11 @@ def save_release(
         stored in 8 bits instead, see `interop.int8`. exact: names of those stored as they are, in float32. digests: of a Thinker and encoder that are inside, by which evaluations know them.
 
     Raises:
-      UserError: parameters that do not fit their sizes, a value that `dtype` cannot hold, or a disk that is full; an older release stays as it was.
+      UserError: parameters that do not fit their sizes, a value that `dtype` cannot hold, a folder of something else, or a disk that is full; an older release stays as it was.
     """
     if dtype not in DTYPES:
         raise UserError(f"a release stores {' or '.join(DTYPES)}, not {dtype}")
-    folder = Path(folder)
+    folder = check_destination(folder)
     about: dict[str, Any] = {
         "format": FORMAT, "version": VERSION, "name": release.name, "thinker": release.thinker, "encoder": release.encoder,
         "system": release.system, "examples": release.examples, "silence": list(release.silence), "digests": dict(digests or {}), "untrained": list(release.untrained), "parts": {},
@@ -231,6 +231,16 @@ def save_release(
         new[CARD].write_text(card, encoding="utf-8")
         new[CONFIG].write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def check_destination(folder: str | os.PathLike) -> Path:
+    """The folder that a release is to be written to; a UserError if files of something else are in it, of which it would replace README.md and config.json."""
+    folder = Path(folder)
+    check_writable(folder, "give another -o", folder=True)
+    names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if names - {"thinker", "encoder"} and (CONFIG not in names or read_json(folder / CONFIG).get("format") != FORMAT):
+        raise UserError(f"{folder} holds something else than a release, such as {min(names)}: give another -o, or an empty folder")
+    return folder
 
 
 def load_release(name_or_path: str | os.PathLike, only: Collection[str] = ()) -> Release:

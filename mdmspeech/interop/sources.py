@@ -149,7 +149,7 @@ def open_thinker(
         raise UserError(f"no Thinker at {source}: {_what_is(path)}give a model folder, a .gguf file or the name {SMOLLM2!r}")
     hf, config = config_of(path, thinker_config, upgrade, scan_layers=scan_layers)
     tensors = thinker_tensors(config, open_weights(path, hf), str(path))
-    tokenizer = lambda: _fitting(ChatTokenizer.from_folder(path), config, path)
+    tokenizer = lambda: fitting(ChatTokenizer.from_folder(path), config, path)
     return OpenedThinker(config, tensors, tokenizer, f"folder {path.name}", path)
 
 
@@ -249,14 +249,14 @@ def _thinker_in_gguf(path: Path, scan_layers: bool, sha256: str | None = None) -
     return OpenedThinker(
         config,
         tensors,
-        lambda: _fitting(ChatTokenizer.from_gguf(file.metadata), config, path),
+        lambda: fitting(ChatTokenizer.from_gguf(file.metadata), config, path),
         f"file {path.name}",
         None,
         partial(tokenizer_files, file),
     )
 
 
-def _fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> ChatTokenizer:
+def fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> ChatTokenizer:
     """The same tokenizer; a UserError if it has ids that the model has no embedding for."""
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(

@@ -12,7 +12,7 @@ import pytest
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
-from mdmspeech.interop.export import How, export_encoder, export_thinker, write_opened
+from mdmspeech.interop.export import How, complete_or_absent, export_encoder, export_thinker, refuse_existing, write_opened
 from mdmspeech.interop.huggingface import (
     LAYOUT,
     STAMP,
@@ -138,10 +138,90 @@ def test_nothing_is_left_of_an_export_that_fails_and_nothing_is_replaced_unasked
         export_thinker(tmp_path / "mine", config, params, How(force=True))
 
 
+def _folder(path: Path, config: dict | None, *others: str) -> Path:
+    path.mkdir(parents=True)
+    if config is not None:
+        (path / "config.json").write_text(json.dumps(config))
+    for name in others:
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_text("years of work")
+    return path
+
+
+_MODEL = {"model_type": "qwen2"}
+
+
+@pytest.mark.parametrize(
+    ("config", "others"),
+    [
+        ({"stage": "talker", "talker": {}}, ("checkpoints/100/state",)),
+        (_MODEL, ("checkpoints/100/state",)),
+        ({"stage": "talker"}, ()),
+        ({"format": "mdmspeech-release", "parts": {}}, ("thinker/config.json",)),
+        ({**_MODEL, "format": "mdmspeech-release"}, ("codec.safetensors",)),
+        ({}, ("thesis.tex",)),
+        (_MODEL, ("model.safetensors", "thesis.tex")),
+        (_MODEL, ("model.safetensors", "notes.txt")),
+        (_MODEL, ("model.safetensors", "thinker/model.safetensors")),
+        (_MODEL, (".git/HEAD",)),
+        ({"model_type": 5}, ()),
+        (None, ("model.safetensors",)),
+    ],
+)
+def test_only_a_model_folder_and_nothing_else_is_replaced(config, others, tmp_path):
+    there = _folder(tmp_path / "there", config, *others)
+    before = {path: path.read_bytes() for path in there.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="no model folder and is not replaced"):
+        refuse_existing(there, force=True)
+    assert {path: path.read_bytes() for path in there.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "others", [(), ("model.safetensors", "tokenizer.json", "LICENSE", ".gitattributes", "additional_chat_templates/tool.jinja")]
+)
+def test_a_model_folder_is_replaced(others, tmp_path):
+    there = _folder(tmp_path / "there", _MODEL, *others)
+    assert refuse_existing(there, force=True) == there
+    with complete_or_absent(there, force=True) as part:
+        (part / "new").write_text("")
+    assert [path.name for path in there.iterdir()] == ["new"] and [path.name for path in tmp_path.iterdir()] == ["there"]
+
+
+@pytest.mark.parametrize(
+    "source", ["there", "there/model.gguf", "there/../there", "link", "link/model.gguf", "there/additional_chat_templates"]
+)
+def test_a_destination_never_holds_what_is_read(source, tmp_path):
+    there = _folder(tmp_path / "there", _MODEL, "additional_chat_templates/tool.jinja")
+    (tmp_path / "link").symlink_to(there)
+    (there / "model.gguf").write_text("")
+    with pytest.raises(UserError, match=r"destination is the source|stands inside"):
+        refuse_existing(there, True, (None, tmp_path / source))
+    assert (there / "config.json").is_file()
+    assert refuse_existing(tmp_path / "other", True, (None, tmp_path / source)) == tmp_path / "other"
+
+
+@pytest.mark.parametrize("suffix", [".part", ".old"])
+def test_what_stands_beside_the_destination_stays(suffix, tmp_path):
+    config, params = _thinker("qwen2")
+    beside = _folder(tmp_path / f"out{suffix}", None, "thesis.tex")
+    with pytest.raises(UserError, match=f"out{suffix} is in the way"):
+        export_thinker(tmp_path / "out", config, params)
+    assert (beside / "thesis.tex").read_text() == "years of work" and not (tmp_path / "out").exists()
+
+
+def test_a_tokenizer_that_is_none_is_told_before_anything_is_written(tmp_path):
+    config, params = _thinker("qwen2")
+    empty = _folder(tmp_path / "empty", _MODEL)
+    for where in (empty, tmp_path / "nowhere", ""):
+        with pytest.raises(UserError, match=r"tokenizer\.json"):
+            export_thinker(tmp_path / "out", config, params, How(companions=where))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty"]
+
+
 def test_a_full_disk_and_a_place_that_cannot_be(tmp_path, monkeypatch):
     config, params = _thinker("qwen2")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="cannot write .* is a file, not a folder"):
         export_thinker(tmp_path / "file" / "out", config, params)
     monkeypatch.setattr("shutil.disk_usage", lambda folder: SimpleNamespace(free=1000))
     with pytest.raises(UserError, match=r"0\.0 GB left"):

@@ -14,7 +14,7 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 from mdmspeech.interop import release as releases
-from mdmspeech.interop.release import Part, Release, StackConfig, load_part, load_release, save_release
+from mdmspeech.interop.release import Part, Release, StackConfig, check_destination, load_part, load_release, save_release
 from mdmspeech.models import talker
 
 CODEC = CompactCodecConfig(
@@ -54,6 +54,32 @@ def edit(folder, change):
     about = json.loads((folder / "config.json").read_text())
     change(about)
     (folder / "config.json").write_text(json.dumps(about))
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config.json": '{"stage": "talker"}', "checkpoints/1/state": ""},
+        {"config.json": '{"model_type": "qwen2"}', "model.safetensors": ""},
+        {"config.json": '{"format": "another"}'},
+        {"README.md": "my project"},
+        {"thesis.tex": "years of work"},
+        {"checkpoints/1/state": ""},
+        {"thinker/config.json": "{}", "notes.txt": ""},
+    ],
+)
+def test_a_folder_of_something_else_stays_as_it_is(files, release, tmp_path):
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    with pytest.raises(UserError, match="something else than a release"):
+        save_release(tmp_path, release, "card")
+    assert {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == files
+
+
+def test_a_release_takes_the_place_of_a_release(release, folder):
+    save_release(folder, release, "another card")
+    assert (folder / "README.md").read_text() == "another card" and check_destination(folder / "new") == folder / "new"
 
 
 def test_opens_as_written(release, folder):
