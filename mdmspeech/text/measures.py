@@ -7,7 +7,7 @@ from mdmspeech.text.characters import SUPERSCRIPT
 from mdmspeech.text.moments import MONTHS
 from mdmspeech.text.numerals import after, before, number, quantity, word_set
 
-_N = r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+"
+_N = r"\d+(?:,\d{3}){0,12}(?:\.\d+)?|\.\d+"
 # unit -> singular, plural; where there is one name only, both are the same
 _NAMES = {
     "km": "kilometer", "m": "meter", "cm": "centimeter", "mm": "millimeter", "µm": "micrometer", "μm": "micrometer", "nm": "nanometer", "dm": "decimeter",
@@ -98,7 +98,7 @@ _IDIOM = re.compile(rf"(?<![\w./])(?:{'|'.join(sorted(_IDIOMS, key=len, reverse=
 _SCIENTIFIC = re.compile(
     rf"(?<![\w.])(?P<n>{_N})(?:[eE](?P<e>[-+−]?\d{{1,3}})|\s?[×x*·⋅]\s?10(?:\^\(?(?P<caret>[-−+]?\d{{1,3}})\)?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)))(?![\w.]?\d)(?!\w)"
 )
-_SPACED_GROUPS = re.compile(r"(?<![\d.,])(?<!\d )\d{1,3}(?: \d{3})+(?!\d|[ ,]\d|\.\d{3})")
+_SPACED_GROUPS = re.compile(r"(?<![\d.,])(?<!\d )\d{1,3}(?: \d{3}){1,11}(?!\d|[ ,]\d|\.\d{3})")
 _EUROPEAN = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,})(?![\d.,]*\d)")
 _SIGN = re.compile(
     r"(?<![\w.%)'])(?P<sign>[-−–])(?=(?:[$£€¥]|US\$)?\.?\d)|(?<=[(\s=<>≤≥≈/*×^])(?P<plus>[+±])(?=\.?\d)|^(?P<first>[+±])(?=\.?\d)"
@@ -106,7 +106,7 @@ _SIGN = re.compile(
 _UNIT_TAIL = rf"(?:\s?(?:%|°[CF]?|(?:{_SPACED}|k|M|bn)(?!\w)))?"
 _BY = re.compile(rf"(?<=\d)(?P<unit>{_UNIT_TAIL}|\s?[\"'″′]|\s?'')\s?x\s?(?=(?:\d+(?:\.\d+)?|\.\d+)(?![A-Za-z]{{3}}))(?<!\b0x)")
 _RANGE = re.compile(
-    rf"(?P<before>(?:\b[\w.]+\s+)?)(?<![\w.,/:-])(?P<a>(?:{_N}){_UNIT_TAIL})(?P<dash>\s?[-–—]\s?|\s+−\s+|−)(?P<b>(?:{_N}))(?P<tail>{_UNIT_TAIL})(?![\w]*-\d|:\d)"
+    rf"(?P<before>(?:\b[\w.]{{1,24}}\s{{1,4}})?)(?<![\w.,/:-])(?P<a>(?:{_N}){_UNIT_TAIL})(?P<dash>\s?[-–—]\s?|\s+−\s+|−)(?P<b>(?:{_N}))(?P<tail>{_UNIT_TAIL})(?![\w]*-\d|:\d)"
 )
 _RANGE_WORDS = word_set(
     "pages pp p from between ages age aged chapters chapter rows row steps lines line verses days weeks years about some around roughly approximately sections questions"

@@ -69,7 +69,7 @@ def _alternatives(words) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
-_AMOUNT = r"(?:\d{1,3}(?:\.\d{3})+,\d{2}|\d+(?:,\d{2,3})*,\d{3}(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d ]*\d)(?:[.,]\d\d)?|\d+,\d\d(?!\d)|\d*\.\d+|\d+)"
+_AMOUNT = r"(?:\d{1,3}(?:\.\d{3}){1,6},\d{2}|\d+(?:,\d{2,3}){0,12},\d{3}(?:\.\d+)?|\d{1,3}(?: \d{3}){1,6}(?! {0,4}\d)(?:[.,]\d\d)?|\d+,\d\d(?!\d)|\d*\.\d+|\d+)"
 _UNIT = rf"(?:{_alternatives(CODES)}|[{''.join(SIGNS)}])"
 _SCALE = rf"(?:\s?-?\s?(?P<{{}}>{_alternatives(_BIG)}))?(?![\w])"
 _BEFORE = rf"(?<![\w$£€¥.])(?P<sign>[-−–+±~]\s?)?(?P<unit>{_UNIT})\s?(?P<inner>[-−])?(?P<amount>{_AMOUNT})"

@@ -18,7 +18,7 @@ from mdmspeech.text.numerals import after, digits, number, quantity, year
 __all__ = ["check_speakable", "normalise", "number", "sentence", "year"]
 
 _NUMBER = re.compile(
-    r"(?<![\w.])(?P<number>\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)?(?P<decimals>(?<=\d)\.\d+|(?<!\d)\.\d+)?(?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?![A-Za-z]))?"
+    r"(?<![\w.])(?P<number>\d{1,3}(?:,\d{2,3}){0,12},\d{3}|\d+)?(?P<decimals>(?<=\d)\.\d+|(?<!\d)\.\d+)?(?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?![A-Za-z]))?"
 )
 _ENDLESS = re.compile(r"(?<!\d)\d{40,}")
 _ROUNDS = 4
