@@ -64,7 +64,10 @@ def written_whole(path: str | os.PathLike, cure: str = "name another place") -> 
     part = path.with_name(f".{path.stem}.part{path.suffix}")
     missing = [folder for folder in path.absolute().parents if not os.path.lexists(folder)]
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except FileNotFoundError as error:  # places there are (/proc) that say they can be written to
+            raise UserError(f"cannot write {path}: no folder can be made there; {cure}") from error
         yield part
         os.replace(part, path)
     except BaseException as error:

@@ -40,6 +40,17 @@ def load_config(path: str):
     return module.get_config(argument)
 
 
+def load_experiment(path: str):
+    """As `load_config`; a UserError as well if what it gives is no config of an experiment."""
+    config = load_config(path)
+    given = hasattr(config, "items")
+    if missing := [name for name in ("stage", "train", "optim", "mesh") if not given or name not in config]:
+        raise UserError(
+            f"{path}: its get_config() gives a {type(config).__name__} without {missing[0]!r}; return a config such as that of experiments/compact_talker.py"
+        )
+    return config
+
+
 def override(config, assignment: str) -> None:
     """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas. UserError: no such setting, or out of its range."""
     from mdmspeech.training.ranges import check_setting

@@ -152,10 +152,10 @@ def _name(path: str) -> str:
 
 
 def _config(path: str, settings, system: str | None = None):
-    from mdmspeech.cli.experiment import load_config, override, use_system
+    from mdmspeech.cli.experiment import load_experiment, override, use_system
     from mdmspeech.training.ranges import check_ranges
 
-    config = load_config(path)
+    config = load_experiment(path)
     if system:
         use_system(config, system)
     for assignment in settings:

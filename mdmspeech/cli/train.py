@@ -36,11 +36,13 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from etils import epath
 
-    from mdmspeech.cli.experiment import check_start, load_config, make_task, override, use_system
+    from mdmspeech.cli.experiment import check_start, load_experiment, make_task, override, use_system
     from mdmspeech.training import distributed
     from mdmspeech.training.ranges import check_ranges
 
-    config = load_config(args.config)
+    if not args.workdir.strip():
+        raise UserError("--workdir is empty: name a folder for this run")
+    config = load_experiment(args.config)
     if args.system:
         use_system(config, args.system)
     for assignment in args.set:

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.errors import UserError
 from mdmspeech.nn.linear import Linear
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import lookup
@@ -91,6 +92,8 @@ class PacedAnchors(nn.Module):
         self.embed = nn.Embed(self.symbols, self.width, embedding_init=nn.initializers.normal(0.3))
         ffn = -(-self.width * 8 // 3 // 64) * 64
         heads = self.width // self.head_dim
+        if not heads:
+            raise UserError(f"a Talker with paced anchors is {self.head_dim} wide or more, not {self.width}")
         self.layers = [LlamaBlock(heads, heads, self.head_dim, ffn) for _ in self.lookahead]
         self.norm = RMSNorm(1e-6)
         self.duration_in = Linear(self.width)

@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.errors import UserError
 from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, TextPrefix
 from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.norms import RMSNorm
@@ -115,7 +116,7 @@ class Talker(nn.Module):
         elif c.anchors == "prefix":
             self.anchors = TextPrefix(c.width, c.text_rows)
         else:
-            raise ValueError(f"anchors {c.anchors!r}: choose 'paced', 'fixed' or 'prefix'")
+            raise UserError(f"anchors {c.anchors!r}: choose 'paced', 'fixed' or 'prefix'")
         if c.output_bias:
             self.output_bias = self.param("output_bias", nn.initializers.zeros_init(), (VOCAB,))
 

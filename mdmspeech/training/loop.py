@@ -18,6 +18,7 @@ from typing import Any
 
 import jax
 from etils import epath
+from flax.errors import FlaxError
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
@@ -31,7 +32,7 @@ from mdmspeech.training.ledger import Ledger, plot_ledger
 from mdmspeech.training.metrics import MetricsWriter, is_remote, plot_curves, upload
 from mdmspeech.training.mfu import model_flops, peak_flops
 from mdmspeech.training.optim import make_optimizer
-from mdmspeech.training.profiler import ProfileWindow
+from mdmspeech.training.profiler import ProfileWindow, check_window
 from mdmspeech.training.progress import Progress, clock
 from mdmspeech.training.ranges import check_ranges
 from mdmspeech.training.state import TrainState, abstract_state, all_finite, create_frozen, create_state, with_params
@@ -65,6 +66,7 @@ def run(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> Tra
       SystemExit: code 0, after a signal.
     """
     check_ranges(config)
+    check_window(config.train.profile)
     mesh = meshes.make_mesh(**config.mesh)
     with jax.set_mesh(mesh), StopSignal() as stop:
         return _Run(config, task, absolute(workdir), mesh, stop).go()
@@ -80,9 +82,24 @@ def _prepare(workdir: epath.Path, config: ConfigDict) -> None:
             new.replace(workdir / "config.json")
     except ImportError as error:
         raise UserError(f"{workdir}: {error}; pip install mdmspeech[cloud] brings what object storage needs") from error
+    except OSError as error:  # places there are (/proc) that say they can be written to
+        raise UserError(f"cannot write {workdir}: {(error.strerror or str(error)).lower()}; name another --workdir") from error
     distributed.barrier("config.json is written")
     if not (workdir / "config.json").exists():
         raise UserError(f"{workdir} on this host is not the folder that process 0 writes to: give a --workdir that all hosts share")
+
+
+def _shapes(task: Task, rng: jax.Array) -> Any:
+    """The abstract parameters; a UserError if the model cannot be built from the sizes that the experiment gives it."""
+    try:
+        return jax.eval_shape(task.init, rng)
+    except UserError:
+        raise
+    except (ValueError, TypeError, ArithmeticError, AssertionError, FlaxError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{task.name}: no model can be built from the experiment's sizes ({why}); change them back (width, heads, ...)"
+        ) from error
 
 
 class _Run:
@@ -99,7 +116,7 @@ class _Run:
 
         # ---- Parameters, optimiser, state -------------------------------------------------------------------------------
         rng = jax.random.key(self.train.seed)
-        shapes = jax.eval_shape(task.init, rng)
+        shapes = _shapes(task, rng)
         optimizer = make_optimizer(config.optim, self.train.steps, shapes, task.optimizer)
         with_ema = config.optim.ema > 0
         abstract = abstract_state(task.init, optimizer, rng, with_ema, mesh)

@@ -76,17 +76,23 @@ def upload(source: Any, target: Any) -> None:
 
 
 def read_metrics(path: Any) -> list[dict[str, float]]:
-    """Rows of a `metrics.jsonl`; [] if there is none. A last line cut short by a kill is left out."""
+    """Rows of a `metrics.jsonl`; [] if there is none. Lines that are none of a run's (cut short by a kill, damaged) are left out."""
     path = epath.Path(path)
     if not path.exists():
         return []
     rows = []
-    for line in path.read_text().splitlines():
+    for line in path.read_bytes().decode("utf-8", errors="replace").splitlines():
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
             continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int) and all(_is_number(value) for value in row.values()):
+            rows.append(row)
     return rows
+
+
+def _is_number(value: Any) -> bool:
+    return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
 
 
 def plot_curves(workdir: Any, title: str = "") -> Any:

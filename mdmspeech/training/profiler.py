@@ -26,7 +26,7 @@ class ProfileWindow:
     """
 
     def __init__(self, window: Any, workdir: Any, say: Callable[[str], None] = print):
-        first, number = self._check(window)
+        first, number = check_window(window)
         self._first, self._last = first, first + number - 1
         self.folder = epath.Path(workdir) / "profile"
         # The tracer is C++ and knows no object storage.
@@ -57,12 +57,13 @@ class ProfileWindow:
             upload(self._local, self.folder)
         self._say(f"profile of updates {self._first} to {self._last} is in {self.folder}")
 
-    @staticmethod
-    def _check(window: Any) -> tuple[int, int]:
-        try:
-            first, number = (int(n) for n in window)
-            if number < 0 or (number and first < 1):
-                raise ValueError
-        except (TypeError, ValueError):
-            raise UserError(f"train.profile is {window!r}: give (first update, number of updates), (0, 0) for none") from None
-        return first, number
+
+def check_window(window: Any) -> tuple[int, int]:
+    """(first update, number of updates) of `train.profile`; a UserError if it is no such pair."""
+    try:
+        first, number = (int(n) for n in window)
+        if number < 0 or (number and first < 1):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise UserError(f"train.profile is {window!r}: give (first update, number of updates), (0, 0) for none") from None
+    return first, number

@@ -63,13 +63,20 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "distillation.direction": ("reverse", "forward"),
     "mode": ("mdm", "ntp", "isd", "attention", "ctc"),
     "data.layout": ("packed", "joined"),
+    "phase": ("tokens", "wave"),
+    "talker.anchors": ("paced", "fixed", "prefix"),
 }
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
-    """A UserError for the first setting that is no number where it should be one, not finite, out of its range, or none of its choices."""
+    """A UserError for the first setting that is no number where it should be one, not finite, out of its range, or none of its choices; and for a batch
+    that does not divide into its micro-batches."""
     for key, value in settings(config):
         check_setting(key, value)
+    found = dict(settings(config))
+    batch, accum = found.get("data.batch", 0), found.get("train.accum", 1)
+    if isinstance(batch, int) and isinstance(accum, int) and batch % accum:
+        raise UserError(f"data.batch is {batch} and train.accum {accum}: make data.batch a multiple of train.accum")
 
 
 def check_setting(key: str, value: Any) -> None:

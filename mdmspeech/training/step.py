@@ -6,6 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mdmspeech.errors import UserError
 from mdmspeech.nn.stack import remat_policy
 from mdmspeech.training.optim import Optimizer, ema_update
 from mdmspeech.training.state import TrainState, cast
@@ -97,7 +98,7 @@ def padding(batch: Mapping[str, jax.Array]) -> Metrics:
 def _cut(x: jax.Array, accum: int) -> jax.Array:
     """[B, ...] -> [accum, B / accum, ...]; micro-batch m has the rows m::accum, so that no row changes its device."""
     if x.shape[0] % accum:
-        raise ValueError(f"a batch of {x.shape[0]} does not divide into train.accum={accum} micro-batches")
+        raise UserError(f"a batch of {x.shape[0]} does not divide into train.accum={accum} micro-batches; make it a multiple of that")
     return x.reshape(x.shape[0] // accum, accum, *x.shape[1:]).swapaxes(0, 1)
 
 

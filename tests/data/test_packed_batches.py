@@ -1,5 +1,7 @@
 """Packed batches of both stages: every record is in its segment as it is alone, segments do not overlap, anchors and vectors point where they should."""
 
+import collections
+
 import numpy as np
 import pytest
 
@@ -212,3 +214,20 @@ def test_the_end_of_a_turn_comes_from_the_template():
 
     with pytest.raises(UserError, match="stop ids"):
         end_of_turn(Other())
+
+
+def test_a_record_is_augmented_anew_in_every_pass():
+    def heard(augmented, count):
+        batches = lm_batches({"few": RandomQuestions(4)}, CHAT, batch=2, frames=1600, length=512, num_mels=80, seed=2, augmented=augmented)
+        found = collections.defaultdict(list)
+        for batch in (next(batches) for _ in range(count)):
+            for row, names in enumerate(batch["id"]):
+                for segment, name in enumerate(str(names).split(","), start=1):
+                    found[name].append(batch["mel"][row][batch["mel_segment"][row] == segment].tobytes())
+        return found
+
+    clean, often = heard(0.0, 4), heard(0.5, 10)
+    assert all(len(set(mels)) == 1 for mels in clean.values())
+    changed = {name: [mel for mel in mels if mel != clean[name][0]] for name, mels in often.items()}
+    assert all(len(set(mels)) == len(mels) > 1 for mels in changed.values())
+    assert 0.35 < sum(map(len, changed.values())) / sum(map(len, often.values())) < 0.65

@@ -136,3 +136,10 @@ def test_tokens_from_before_texts_were_kept_serve_paced_anchors(tmp_path):
     assert sorted((row["id"], row["tokens"].tolist(), row["text"]) for row in found) == [("open/0", [0, 1], ""), ("open/1", [2, 3, 4], "")]
     with pytest.raises(UserError, match="holds no texts"):
         TokenStore(tmp_path, ("open",), "train", needs_text=True)
+
+
+def test_half_of_the_joined_rows_are_finished():
+    source = [utterance(17 + i % 7, i) for i in range(40)]
+    batches = talker_batches(source, batch=50, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3)
+    ends = np.concatenate([next(batches)["tokens"][:, -1] for _ in range(4)])
+    assert 0.35 < (ends >= EOS).mean() < 0.65  # five utterances are longer than a row: an unfinished one is full of them

@@ -155,3 +155,13 @@ def test_get_builds_by_name_and_names_mistakes():
         masking.InverseT(per="row")
     with pytest.raises(UserError, match="length=0"):
         masking.Spans(length=0)
+
+
+def test_a_token_that_is_hidden_only_because_its_row_would_have_none_has_weight_one():
+    valid = np.arange(LENGTH)[None, :] == np.arange(ROWS)[:, None] % LENGTH  # one valid token a row
+    _, weight = _draws(masking.InverseT(low=1e-3, per="sequence"), valid)
+    weights = weight[weight > 0]
+    assert len(weights) == ROWS * DRAWS and weights.min() == 1.0
+    forced = (weights == 1.0).mean()
+    assert 0.45 < forced < 0.55  # 1 - E[t]
+    assert abs(weights.mean() - (1 + forced)) < 0.35  # E[hidden / t] = 1 for every token, and the forced ones; 1/t of all would be 6.9

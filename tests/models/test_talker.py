@@ -3,9 +3,11 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mdmspeech.codec import fsq
 from mdmspeech.diffusion.layout import block_causal_mask
+from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.talker import Talker, TalkerConfig
 
@@ -64,3 +66,11 @@ def test_fixed_anchor_talker_has_every_parameter():
     config = TalkerConfig(width=64, layers=1, heads=2, ffn=128, anchors="fixed", text_width=24)
     params = talker.init(config, jax.random.key(0))
     assert params["anchors"]["fuse_in"]["kernel"].shape == (24, 128)
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"), [({"width": 63}, "64 wide or more"), ({"width": 1}, "64 wide or more"), ({"anchors": "pased"}, "choose 'paced'")]
+)
+def test_sizes_of_no_talker_are_told(settings, told):
+    with pytest.raises(UserError, match=told):
+        jax.eval_shape(lambda key: talker.init(talker.TalkerConfig(**settings), key), jax.random.key(0))

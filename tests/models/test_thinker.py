@@ -191,3 +191,13 @@ def test_sampled_rows_do_not_depend_on_their_batch(qwen3):
     np.testing.assert_array_equal(both.tokens_BN[1], alone.tokens_BN[0])
     np.testing.assert_array_equal(both.tokens_BN[0], other.tokens_BN[0])
     assert both.tokens_BN[1].tolist() != other.tokens_BN[1].tolist()
+
+
+def test_every_sampled_token_has_noise_of_its_own(qwen3):
+    thinker, params, _ = qwen3
+    flat = jax.tree.map(jnp.zeros_like, params)  # all tokens are equally likely, always: the noise alone decides
+    state, key = _read(thinker, flat, [[1, 2, 3]], 40)[1], jax.random.key(5)
+    drawn = jit_generate(thinker, flat, state, key[None], stop_ids=NO_STOP, max_new=32, sampling=Sampling(temperature=1.0)).tokens_BN[0]
+    by_hand = [jax.random.categorical(jax.random.fold_in(key, 3 + n), jnp.zeros(thinker.config.vocab_size)) for n in range(32)]
+    assert drawn.tolist() == [int(token) for token in by_hand]
+    assert len(set(drawn.tolist())) > 16

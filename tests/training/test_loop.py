@@ -235,3 +235,44 @@ def test_parameters_that_are_no_numbers_are_never_saved(tmp_path):
     with pytest.raises(UserError, match="must divide by the 8"):
         run(tiny_config(steps=2), TinyTask(size=12), tmp_path)
     assert files_of(tmp_path) == before
+
+
+class _Misshapen(TinyTask):
+    def __init__(self, error):
+        super().__init__()
+        self.error = error
+
+    def init(self, rng):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ZeroDivisionError("integer division"),
+        ValueError("Incompatible shapes"),
+        TypeError("reshape"),
+        AssertionError("odd"),
+        UserError("sizes"),
+    ],
+)
+def test_sizes_that_make_no_model_are_told_before_anything_is_written(error, tmp_path):
+    with pytest.raises(UserError, match="sizes"):
+        run(tiny_config(), _Misshapen(error), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("window", [(5,), (), (0, 1), (1, -1), 5, "5", ("a", "b"), (1, 2, 3)])
+def test_a_malformed_profile_is_told_before_anything_is_written(window, tmp_path):
+    config = tiny_config()
+    with config.unlocked():
+        del config.train["profile"]
+        config.train.profile = window
+    with pytest.raises(UserError, match=r"train\.profile"):
+        run(config, TinyTask(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_place_that_takes_no_folder_is_told():
+    with pytest.raises(UserError, match="name another --workdir"):
+        run(tiny_config(), TinyTask(), "/proc/no-such-place/run")

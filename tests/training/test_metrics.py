@@ -1,6 +1,7 @@
 """Metrics files and the progress display."""
 
 import io
+import json
 import sys
 from typing import ClassVar
 
@@ -27,6 +28,22 @@ def test_lines_after_the_restored_step_are_dropped(tmp_path):
     rows = read_metrics(tmp_path / "metrics.jsonl")
     assert rows == [{"step": 1, "train/loss": 1.0}, {"step": 2, "train/loss": 2.0}, {"step": 3, "eval/loss": 30.0, "eval/nan": None}]
     assert list((tmp_path / "tensorboard").iterdir())
+
+
+DAMAGED = [
+    b"\xff\xfe", b'{"step": 2, "train/loss": \xe9}', b'{"train/loss": 1.0}', b'{"step": "2"}', b'{"step": null}', b"[1, 2]", b"null", b"5", b"",
+    b'{"step": 2, "train/loss": "low"}', b'{"step": true}', b"[" * 100_000, b'{"step": 2, "tr', b"\x00",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("line", DAMAGED, ids=range(len(DAMAGED)))
+def test_a_damaged_line_costs_no_other_and_stops_no_run(line, tmp_path):
+    good = [{"step": 1, "train/loss": 1.0}, {"step": 3, "train/loss": None}]
+    first, last = (json.dumps(row).encode() for row in good)
+    (tmp_path / "metrics.jsonl").write_bytes(b"\n".join([first, line, last, b""]))
+    assert read_metrics(tmp_path / "metrics.jsonl") == good
+    MetricsWriter(tmp_path, first_step=2).close()
+    assert read_metrics(tmp_path / "metrics.jsonl") == good[:1]
 
 
 def test_the_plot_is_a_picture_and_none_without_numbers(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mdmspeech.cli.experiment import load_config, override
+from mdmspeech.cli.experiment import load_config, load_experiment, override
 from mdmspeech.errors import UserError
 from mdmspeech.training.ranges import CHOICES, check_ranges, check_setting, range_of, settings
 
@@ -24,6 +24,7 @@ WRONG = [
     ("data.token_seconds", "0"), ("data.token_seconds", "nan"), ("data.layout", "stacked"), ("talker.layers", "0"), ("talker.width", "-64"), ("talker.heads", "0"),
     ("talker.block", "0"), ("capacity", "0"), ("capacity", "1.5"), ("streams", "3"), ("mode", "mdn"), ("talker.layers", "two"), ("talker.layers", "1.5"),
     ("optim.lr", ""), ("optim.lr", "1e-3x"), ("talker", "5"), ("optim", "adam"), ("talker.layers.x", "1"), ("nothing", "1"),
+    ("talker.anchors", "pased"), ("talker.anchors", ""), ("talker.anchors", "Fixed"),
 ]  # fmt: skip
 
 
@@ -77,6 +78,50 @@ def test_the_items_of_a_tuple_are_looked_at(value):
 @pytest.mark.parametrize(("key", "value"), [("optim.lr", 0.0), ("optim.clip", 0.0), ("train.eval_every", 0), ("mesh.data", -1), ("talker.text_width", 0), ("codec.mel_mean", -5.0), ("thinker.lora_rank", 0)])  # fmt: skip
 def test_what_says_none_or_is_rightly_below_nothing_passes(key, value):
     check_setting(key, value)
+
+
+@pytest.mark.parametrize(("batch", "accum"), [(2, 3), (1, 2), (16, 5), (7, 4), (3, 4), (10, 20)])
+def test_a_batch_that_does_not_divide_is_told(batch, accum, configs):
+    config = configs["compact_talker"].copy_and_resolve_references()
+    override(config, f"data.batch={batch}")
+    override(config, f"train.accum={accum}")
+    with pytest.raises(UserError, match=f"data.batch is {batch} and train.accum {accum}"):
+        check_ranges(config)
+    config.train.accum = batch
+    check_ranges(config)
+
+
+@pytest.mark.parametrize("stem", [path.stem for path in FILES])
+def test_a_stage_needs_the_sections_of_its_experiments_and_no_other_stage_does_with_them(stem, configs, tmp_path):
+    from mdmspeech.training.stages.build import _NEEDS, make_task
+
+    own = configs[stem].stage
+    assert all(name in configs[stem] for name in _NEEDS[own])
+    for stage in _NEEDS.keys() - {own}:
+        config = configs[stem].copy_and_resolve_references()
+        config.stage = stage
+        with pytest.raises(UserError, match=f"config.stage is '{stage}', but the experiment has no"):
+            make_task(config, tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "return None",
+        "return 5",
+        "return {}",
+        "return ConfigDict()",
+        "return ConfigDict({'stage': 'talker'})",
+        "return [1]",
+        "return 'talker'",
+        "pass",
+    ],
+)
+def test_what_is_no_config_of_an_experiment_is_told(body, tmp_path):
+    file = tmp_path / "mine.py"
+    file.write_text(f"from ml_collections import ConfigDict\ndef get_config():\n    {body}\n")
+    with pytest.raises(UserError, match=r"mine\.py: its get_config\(\) gives a"):
+        load_experiment(str(file))
 
 
 def test_choices_are_those_of_the_code():

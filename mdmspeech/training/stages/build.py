@@ -34,6 +34,16 @@ class Loaders:
     describe: Callable | None = None
 
 
+# What the config of a stage holds, beside what all have.
+_NEEDS = {
+    "codec": ("codec", "phase", "data"),
+    "talker": ("talker", "mode", "masking", "distillation", "data"),
+    "hearing": ("adaptor", "mode", "start_layers", "training", "data"),
+    "thinker": ("encoder", "thinker", "weights", "prompt", "data"),
+    "phones": ("aligner", "data"),
+}
+
+
 def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None = None, loaders: Loaders = Loaders()) -> Task:
     """The task of `config.stage`, reading the corpus under `root` (see `data.store.data_root`). Nothing is loaded yet.
 
@@ -49,6 +59,10 @@ def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None =
     }
     if config.stage not in stages:
         raise UserError(f"config.stage is {config.stage!r}: use one of {', '.join(stages)}")
+    if missing := [name for name in _NEEDS[config.stage] if name not in config]:
+        raise UserError(
+            f"config.stage is {config.stage!r}, but the experiment has no {missing[0]!r}: leave its stage as it was, or give --config an experiment of that stage"
+        )
     config.init_from = config.get("init_from", "")
     return stages[config.stage](config, Path(workdir).expanduser(), root, loaders)
 

@@ -15,6 +15,7 @@ from mdmspeech.audio import stft
 from mdmspeech.codec import fsq
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.errors import UserError
 from mdmspeech.training.optim import Rule
 from mdmspeech.training.task import Task
 from mdmspeech.training.warm_start import overwrite
@@ -30,7 +31,7 @@ class CodecTask(Task):
 
     def __init__(self, config: CompactCodecConfig, phase: str, pipeline, start=None, sizes=None, differing=None):
         if phase not in ("tokens", "wave"):
-            raise ValueError(f"phase {phase!r} is not one of tokens, wave")
+            raise UserError(f"phase {phase!r} is not one of tokens, wave")
         self.name = f"codec_{phase}"
         self.config, self.phase = config, phase
         self.model = CompactCodecModel(config)
