@@ -229,7 +229,7 @@ def _in_quotation(text: str) -> bool:
 
 
 def _whole_inches(match: re.Match) -> str:
-    adjective = re.match(r" (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", after(match))
+    adjective = re.match(r"-(?=[a-z])| (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", after(match))
     single = match["n"] == "1" or (adjective is not None and not before(match, 4).endswith(" by "))
     return f"{quantity(match['n'])} {UNITS['in'][not single]}"
 
