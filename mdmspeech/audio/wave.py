@@ -55,6 +55,12 @@ def load_wave(
       UserError: missing, empty or unreadable file, no samples, NaN or infinite samples, too short, too long, only silence.
     """
     checked_rate(rate, "the wanted wave")
+    for option, seconds in (("min_seconds", min_seconds), ("max_seconds", max_seconds)):
+        if seconds is not None and not seconds >= 0:
+            raise UserError(
+                f"{option} is {seconds}; give a number of seconds, 0 or more"
+                + (", or None for no limit" if option == "max_seconds" else "")
+            )
     if isinstance(source, (bytes, bytearray, memoryview)):
         source = io.BytesIO(bytes(source))
     if isinstance(source, (str, os.PathLike)) or hasattr(source, "read"):
@@ -96,7 +102,8 @@ def _check_length(seconds: float, name: str, shortest: float | None, longest: fl
     if shortest is not None and seconds < shortest:
         raise UserError(f"{name} is too short: {seconds:.3f} s, at least {shortest:g} s are needed")
     if longest is not None and seconds > longest:
-        raise UserError(f"{name} is too long: {seconds:.1f} s, the limit is {longest:g} s; cut it into parts")
+        shown = f"{seconds:.1f}" if seconds >= longest + 0.1 else f"{seconds:.5f}"  # never the limit itself
+        raise UserError(f"{name} is too long: {shown} s, the limit is {longest:g} s; cut it into parts")
 
 
 def _one_line(error: BaseException) -> str:

@@ -17,7 +17,7 @@ _NEVER_WITHOUT_STOP = frozenset(("Gen", "Rep", "Sen", "Col", "Rev", "Hon", "Pres
 # Always these words; a full stop belongs to them, and ends the sentence too before a capital letter or at the end.
 _ALWAYS = {
     "Mr": "Mister", "Mrs": "Missus", "Ms": "Miz",
-    "Jr": "Junior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway", "Pkwy": "Parkway", "Ste": "Suite", "Apt": "Apartment", "Bldg": "Building",
+    "Jr": "Junior", "Sr": "Senior", "Ave": "Avenue", "Blvd": "Boulevard", "Rd": "Road", "Ln": "Lane", "Hwy": "Highway", "Pkwy": "Parkway", "Ste": "Suite", "Apt": "Apartment", "Bldg": "Building",
     "Ltd": "Limited", "Inc": "Incorporated", "Corp": "Corporation", "Bros": "Brothers", "Dept": "Department", "dept": "department", "Univ": "University", "Assn": "Association",
     "Assoc": "Association", "Govt": "Government", "govt": "government", "Intl": "International", "Natl": "National", "Sq": "Square", "Ct": "Court", "Pl": "Place", "Tpke": "Turnpike",
     "approx": "approximately", "Approx": "Approximately", "etc": "et cetera", "vs": "versus", "Vs": "Versus", "misc": "miscellaneous", "max": "maximum", "Max": "Maximum", "avg": "average",
@@ -28,6 +28,16 @@ _ALWAYS = {
     "eds": "editors", "dr": "doctor", "mr": "mister", "mrs": "missus", "hr": "hour", "cont": "continued", "ref": "reference", "Ref": "Reference", "attn": "attention", "Attn": "Attention",
 }  # fmt: skip
 _WORDS_TOO = frozenset(("max", "Max", "temp", "Temp", "ref", "Ref", "Jan"))  # at the end of a sentence they are what they look like
+_DAY_NAMES = word_set("Mon Tue Tues Wed Thu Thurs Fri")
+_MONTHS_SHORT = word_set("Jan Feb Mar Apr May Jun Jul Aug Sep Oct Nov Dec")
+_STREETS = word_set("Ave Blvd Rd Ln Hwy Pkwy Sq Ct Pl Tpke")
+_QUARTERS = word_set(
+    "N S E W NW NE SW SE North South East West Northwest Northeast Southwest Southeast Suite Ste Apt Apartment Unit Floor Room"
+)
+_COMPANIES = word_set("Inc Ltd Corp Bros")
+_OFFICES = word_set(
+    "President Chairman Chairwoman Chief Director Vice Founder Co-founder Spokesman Spokeswoman Treasurer Chair Senior Executive"
+)
 _IN_MONTH = re.compile(r"\b(?:in|since|of|by|last|next|until|from|early|late|mid|this)[ -]$")
 _GO_ON = frozenset(("vs", "Vs", "approx", "Approx", "esp", "incl", "excl", "Ste", "Apt"))  # a sentence does not end with them
 # Only before a number: elsewhere they are words ("no.", "fig.", "sec.") or too rare.
@@ -38,9 +48,11 @@ _BEFORE_NUMBER = {
 }  # fmt: skip
 _DAYS = {"Sat": "Saturday", "Sun": "Sunday"}
 _SPELLINGS = {
-    r"e\.?g\.": "for example", r"i\.?e\.": "that is", r"a\.k\.a\.?|aka|AKA": "also known as", r"et al\.": "et al", r"cf\.": "compare", r"viz\.": "namely", r"N\.B\.": "note well",
+    r"[Ee]\.? ?g\.|E\.G\.": "for example", r"[Ii]\.? ?e\.|I\.E\.": "that is", r"[Aa]\.k\.a\.?|A\.K\.A\.?|aka|AKA": "also known as", r"et al\.": "et al", r"[Cc]f\.": "compare", r"[Vv]iz\.": "namely", r"N\.B\.": "note well",
     r"w/o": "without", r"w/": "with", r"b/c": "because", r"[Cc]/o": "care of", r"n/a|N/A": "not applicable", r"BTW": "by the way", r"IMO": "in my opinion", r"TBD": "to be determined", r"WWII": "World War two", r"WWI": "World War one", r"WW2": "World War two", r"WW1": "World War one",
     r"ASAP": "as soon as possible", r"[Pp]h\.?D\.?(?!\w)": "PhD", r"P\.S\.": "PS", r"R\.?S\.?V\.?P\.?(?!\w)": "RSVP",
+    r"B\. ?Sc\.?(?!\w)": "BSc", r"M\. ?Sc\.?(?!\w)": "MSc", r"B\. ?Eng\.?(?!\w)": "BEng", r"M\. ?Eng\.?(?!\w)": "MEng", r"B\. ?Ed\.?(?!\w)": "BEd", r"M\. ?Ed\.?(?!\w)": "MEd",
+    r"D\. ?Sc\.?(?!\w)": "DSc", r"D\. ?Phil\.?(?!\w)": "DPhil", r"M\. ?Phil\.?(?!\w)": "MPhil", r"Ed\. ?D\.?(?!\w)": "EdD",
 }  # fmt: skip
 _PAIRS = {
     "and/or": "and or",
@@ -71,19 +83,26 @@ _ABBREVIATION = re.compile(rf"(?<![\w.'/-])(?P<a>{'|'.join(sorted(_ALWAYS, key=l
 _NUMBERED = re.compile(
     rf"(?<![\w.'])(?P<a>{'|'.join(sorted(_BEFORE_NUMBER, key=len, reverse=True))})(?P<dot>\.)\s?\s?(?=\d|[IVXLC]+\b)", re.IGNORECASE
 )
+_ANSWERED = re.compile(r"\b(?:said|say|says|saying|answer(?:s|ed)?|repl(?:y|ies|ied)|voted|is|was|be|meant|means|told \w+|just|still)\s$")
+_COUNTED = re.compile(
+    r"\d+ (?!(?:of|in|on|at|and|or|to|for|from|by|with|is|was|has|had|will|would|can|as|but|than|that|which|who)\b)[a-z]+"
+)
 _WEEKDAY = re.compile(
-    r"(?<![\w.])(?P<d>Sat|Sun)\.(?=,| ?(?:\d|[-–]|and (?:Mon|Sun|Sat)|at \d|to (?:Mon|Sun|Sat)))|(?<=\b[Oo]n )(?P<on>Sat|Sun)\."
+    r"(?<![\w.])(?P<d>Sat|Sun)\.(?=,| ?(?:\d|(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[a-z]*\b|[-–]|and (?:Mon|Sun|Sat)|at \d|to (?:Mon|Sun|Sat)))|(?<=\b[Oo]n )(?P<on>Sat|Sun)\."
 )
 _MARCH = re.compile(r"(?<![\w.])Mar\.(?= ?\d)")
 _STREET = re.compile(
-    r"(?:(?<![\w'’])(?P<before>[\w'’]{1,40},?))?(?P<gap>\s*)(?<![\w.])(?P<a>St|Dr)(?P<dot>\.|\b)(?!\w)(?P<after>\s+[\w']+)?"
+    r"(?:(?<![\w'’])(?P<before>[\w'’]{1,40},?))?(?P<gap>\s{0,4})(?<![\w.])(?P<a>St|Dr)(?P<dot>\.|\b)(?!\w)(?=(?P<after>\s{1,4}[\w']{1,40})?)"
 )
 _COMPANY = re.compile(r"(?<=[A-Z]\w) ?(?:)(?P<a>Co)\.(?!\w)|(?<=\w )(?P<b>Co)\.(?!\w)")
 _DOTTED_WORDS = re.compile(r"(?<=[a-z]{2})\.(?=[A-Z][a-z])")
 _ROMAN_CARDINAL = "Chapter|chapter|Part|part|Act|act|Scene|scene|Section|section|Volume|volume|Book|book|Phase|phase|Article|article|World War|Mark|Type|type|Level|level|Stage|stage|Class|class|Grade|grade|Super Bowl|Apollo|Gemini|Final Fantasy|Episode|Round|round|Rocky|Vatican|Figure|Table|Appendix|Title|Schedule|Division|Factor|Unit|Lesson|War|Page|page"
 _ROMAN_ORDINAL = "Pope|King|Queen|Henry|Louis|Edward|George|William|Charles|James|Richard|Elizabeth|Napoleon|Pius|Benedict|Leo|Paul|Ramses|Frederick|Philip|Alexander|Nicholas|Peter|Catherine|Ivan|Umberto|Emmanuel|Gustav|Christian|Ferdinand|Mary|Innocent|Gregory|Clement|Urban|Boniface|John|Otto|Leopold|Haakon|Rama|Edmund|Constantine|Theodore|Xerxes|Darius|Cleopatra|Ptolemy|Wilhelm|Franz|Maximilian|Olaf|Harald|Margrethe|Juan Carlos|Felipe"
 _ROMAN_C = re.compile(rf"\b(?P<name>{_ROMAN_CARDINAL}) (?P<r>(?![CDLM]\b){ROMAN.pattern})\b(?![.'’]\w)")
-_ROMAN_O = re.compile(rf"\b(?P<name>{_ROMAN_ORDINAL}) (?P<r>(?![ICDLMV]\b|X\b(?! of)){ROMAN.pattern}|I(?= of\b))\b(?![.'’]\w)")
+# A letter alone is an initial ("George C. Scott"), but a V where no name follows is the fifth.
+_ROMAN_O = re.compile(
+    rf"\b(?P<name>{_ROMAN_ORDINAL}) (?P<r>(?![ICDLMV]\b|X\b(?! of)){ROMAN.pattern}|I(?= of\b)|V(?!\.? [A-Z]))\b(?![.'’]\w)"
+)
 _ROMAN_ALONE = re.compile(r"(?<![\w.'-])(?P<r>(?=[XVI]{2,})(?:X{0,3})(?:IX|IV|V?I{0,3}))(?![\w'-])")
 
 
@@ -93,11 +112,11 @@ def read_abbreviations(text: str) -> str:
     for pattern, words in _SPELLED:
         text = pattern.sub(functools.partial(_spelled, words), text)
     text = _STREET.sub(_street, text)
-    text = _TITLE.sub(lambda m: m[0] if not m["dot"] and m["t"] in _NEVER_WITHOUT_STOP else _TITLES[m["t"]] + " ", text)
+    text = _TITLE.sub(_title, text)
     text = _NUMBERED.sub(_numbered, text)
-    text = _WEEKDAY.sub(lambda m: _DAYS[m["d"] or m["on"]] + _stop(m), text)
+    text = _WEEKDAY.sub(lambda m: _DAYS[m["d"] or m["on"]] + ("" if _first_word(m)[:3] in _MONTHS_SHORT else _stop(m)), text)
     text = _MARCH.sub("March", text)
-    text = _COMPANY.sub(lambda m: (" " if m[0].startswith(" ") else "") + "Company" + _stop(m), text)
+    text = _COMPANY.sub(lambda m: (" " if m[0].startswith(" ") else "") + "Company" + ("" if _office(_first_word(m)) else _stop(m)), text)
     text = _ABBREVIATION.sub(_always, text)
     text = _HALF_DAY.sub(lambda m: f"{m[1].upper()}M" + (_stop(m) if _ends(m) else ""), text)
     text = _INITIALS.sub(_initials, text)
@@ -118,11 +137,40 @@ def _stop(match: re.Match) -> str:
 
 
 def _spelled(words: str, match: re.Match) -> str:
-    return words + (_stop(match) if match[0].endswith(".") and words[0].isupper() else "")
+    stop = _stop(match) if match[0].endswith(".") and words[0].isupper() else ""
+    return (words[0].upper() + words[1:] if match[0][0].isupper() and "." in match[0] else words) + stop
+
+
+def _title(match: re.Match) -> str:
+    """ "Sr. Mary" is a sister, "John Sr. He left" a senior."""
+    senior = match["t"] == "Sr" and (re.search(r"[A-Z][a-z]+,? $", before(match)) or _first_word(match) in _STARTERS)
+    return match[0] if senior or (not match["dot"] and match["t"] in _NEVER_WITHOUT_STOP) else _TITLES[match["t"]] + " "
+
+
+def _first_word(match: re.Match) -> str:
+    """The capitalised word after an abbreviation, "" where none follows."""
+    following = re.match(r"\s*([A-Z][\w']*)", after(match))
+    return following[1] if following else ""
+
+
+def _goes_on(match: re.Match) -> bool:
+    """Whether the word after "Ave.", "Jr.", "Wed." or "Inc." shows that its capital starts no sentence: "Ave. NW", "Jr. Day", "Wed. Nov. 5", "Inc. CEO"."""
+    name, following = match["a"], _first_word(match)
+    if name in _DAY_NAMES:
+        return following[:3] in _MONTHS_SHORT
+    if name in _STREETS:
+        return following in _QUARTERS
+    if name in ("Jr", "Sr"):
+        return bool(following) and following not in _STARTERS
+    return name in _COMPANIES and _office(following)
+
+
+def _office(word: str) -> bool:
+    return word in _OFFICES or (len(word) > 1 and word.isupper())
 
 
 def _always(match: re.Match) -> str:
-    stop = _stop(match) if match[0].endswith(".") and match["a"] not in _GO_ON else ""
+    stop = _stop(match) if match[0].endswith(".") and match["a"] not in _GO_ON and not _goes_on(match) else ""
     if stop and match["a"] in _WORDS_TOO and not (match["a"] == "Jan" and _IN_MONTH.search(before(match))):
         return match[0]
     return _ALWAYS[match["a"]] + stop
@@ -130,9 +178,11 @@ def _always(match: re.Match) -> str:
 
 def _numbered(match: re.Match) -> str:
     words = _BEFORE_NUMBER[match["a"].lower()]
+    if match["a"] == "no" and _ANSWERED.search(before(match)) and _COUNTED.match(after(match)):
+        return match[0]
     if (
         match["a"].lower() in ("no", "ed", "art", "min", "est", "app", "c", "v", "p", "op", "pt", "tab", "sec", "ln", "par")
-        and not match.string[match.end()].isdigit()
+        and not match.string[match.end()].isdecimal()
     ):
         return match[0]
     return (words.capitalize() if match["a"][0].isupper() else words) + " "
@@ -144,7 +194,7 @@ def _street(match: re.Match) -> str:
     whole, saint = ("Street", "Saint") if match["a"] == "St" else ("Drive", "Doctor")
     start = name + match["gap"]
     named = (
-        (name[:1].isupper() or name[:1].isdigit())
+        (name[:1].isupper() or name[:1].isdecimal())
         and not name.endswith(",")
         and name not in _STARTERS
         and name not in ("Mr", "Mrs", "Prof", "Professor", "And")
@@ -155,14 +205,16 @@ def _street(match: re.Match) -> str:
         title = not named or (match["a"] == "Dr" and name in ("Thank", "Dear"))
         if match["a"] == "St" and not named and not match["dot"]:
             return match[0]
-        return start + (saint if title else whole) + (_at_end(match) if match["dot"] else "") + (match["after"] or "")
+        return start + (saint if title else whole) + (_at_end(match) if match["dot"] else "")
     if match["a"] == "St" and re.fullmatch(rf"(?:{_SAINTS})(?:'s)?", following):
-        return f"{start}Saint {following}"
+        return f"{start}Saint"
+    if named and following in _QUARTERS and name not in ("Thank", "Dear", "The", "Miss"):
+        return start + whole
     earlier = match.string[max(0, match.start() - 20) : match.start()].rstrip()
     at_start = not name or not earlier or earlier[-1] in ".!?:"
     if named and (following in _STARTERS or not at_start):
-        return start + whole + ("." if match["dot"] else "") + match["after"]
-    return f"{start}{saint} {following}"
+        return start + whole + ("." if match["dot"] else "")
+    return f"{start}{saint}"
 
 
 def _at_end(match: re.Match) -> str:

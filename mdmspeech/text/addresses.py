@@ -14,13 +14,13 @@ _WEB = re.compile(
     rf"(?<![\w@])(?P<scheme>(?:https?|ftp|file|wss?|ssh)://|mailto:)?(?P<rest>(?<=://){_REST}|(?<=mailto:){_REST}|www\.[\w-]{_REST})",
     re.IGNORECASE,
 )
-_EMAIL = re.compile(r"(?<![\w.+@-])[\w.+%-]*\w@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}(?!\w)")
+_EMAIL = re.compile(r"(?<![\w.+@%-])[\w.+%-]*\w@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}(?!\w)")
 _DOMAIN = re.compile(
     rf"(?<![\w@./-])(?:[A-Za-z0-9][\w-]*\.)+(?:{_TLDS})(?::\d+)?(?:/(?:{_REST})?)?(?![\w@-]|\.\w)|(?<![\w.])localhost:\d+(?:/(?:{_REST})?)?"
 )
 _FILE = re.compile(rf"(?<![\w./\\@-])(?:[\w-]+\.)+(?:{_FILES})(?![\w-]|\.\w)")
 _PATH = re.compile(
-    rf"(?<![\w/\\.<])(?:(?:~|\.{{1,2}})?/(?=[\w.@])(?:[\w.@+-]+/)*[\w@+-](?:[\w.@+-]*[\w@+-])?/?|(?:[\w.@+-]+/)+[\w-]+(?:\.[\w-]+)*\.(?:{_FILES})|[A-Za-z]:\\(?:[^\s\"'<>|?*]*[^\s\"'<>|?*.,;:!)])?)(?![\w/])"
+    rf"(?<![\w/\\.<])(?:(?:~|\.{{1,2}})?/(?=[\w.@])(?:[\w.@+-]+/)*[\w@+-](?:[\w.@+-]*[\w@+-])?/?|(?<![@+-])(?:[\w.@+-]+/)+[\w-]+(?:\.[\w-]+)*\.(?:{_FILES})|[A-Za-z]:\\(?:[^\s\"'<>|?*]*[^\s\"'<>|?*.,;:!)])?)(?![\w/])"
 )
 _HANDLE = re.compile(r"(?<![\w@.])@(?=[A-Za-z_])([\w]+)")
 _SIGNS = {
@@ -44,7 +44,7 @@ def spell(address: str) -> str:
     """An address in words, every sign of it: "a.com/x?id=4" -> "A dot com slash X question mark id equals four"."""
     tokens, said = _TOKEN.findall(address), []
     for n, token in enumerate(tokens):
-        if token.isdigit():
+        if token.isdecimal():
             said.append(code(token))
         elif token in _SIGNS:
             said.append(_SIGNS[token])

@@ -17,6 +17,7 @@ _INVISIBLE = re.compile(
     "[\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180e\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufe00-\ufe0f\ufeff\ufff9-\ufffb\U000e0000-\U000e0fff]"
 )
 _SPACES = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+_WIDE = re.compile(r"[ \t]{5,}")  # a run of blanks says nothing, and rules that begin with blanks would try each of them
 _LINES = re.compile("\r\n|[\r\v\f\x1c-\x1e\x85\u2028\u2029]")
 _CONTROL = re.compile("[\x00-\x08\x0e-\x1b\x1f\x7f-\x84\x86-\x9f]")
 SUPERSCRIPT = dict(zip("⁰¹²³⁴⁵⁶⁷⁸⁹⁺⁻⁼⁽⁾ⁿⁱ", "0123456789+-=()ni", strict=True))
@@ -40,12 +41,17 @@ _SHOWN = 20  # characters of each kind that a message quotes
 def fold(text: str) -> str:
     """`text` in NFC with plain apostrophes, quotes, hyphens, spaces, line ends, letters and digits; nothing is left out yet."""
     text = _LINES.sub("\n", _INVISIBLE.sub("", unicodedata.normalize("NFC", text)))
-    text = _CONTROL.sub(" ", _SPACES.sub(" ", text))
+    text = _narrow(_CONTROL.sub(" ", _SPACES.sub(" ", text)))
     if text.isascii():
         return text
     text = re.sub(rf"(?<=[^\W\d_])[{_IN_WORD_ONLY}](?=[^\W\d_])", "'", text)
     text = re.sub(r"(?<!\w)[`´](?=\w)|(?<=\w)´", "'", text)
     return "".join(map(_fold_one, text))
+
+
+def _narrow(text: str) -> str:
+    """`text` with no more than four blanks in a row, which still is an indentation, or with one tab in them."""
+    return _WIDE.sub(lambda match: " \t " if "\t" in match[0] else "    ", text)
 
 
 def _fold_one(sign: str) -> str:
@@ -88,7 +94,7 @@ def without_unsayable(text: str, signs: frozenset[str]) -> str:
     """A folded `text` with a space for everything that cannot be said, see `unsayable`."""
     if text.isascii():
         return text
-    return "".join(sign if sayable(sign, signs) else " " for sign in _GREEK_WORD.sub(" ", text))
+    return _narrow("".join(sign if sayable(sign, signs) else " " for sign in _GREEK_WORD.sub(" ", text)))
 
 
 def unsayable(text: str, signs: frozenset[str]) -> list[tuple[str, str]]:
@@ -103,7 +109,7 @@ def unsayable(text: str, signs: frozenset[str]) -> list[tuple[str, str]]:
     for sign in _GREEK_WORD.sub(" ", text):
         if not sayable(sign, signs):
             found[_kind(sign)] = found.get(_kind(sign), "") + sign
-    return [(kind, "".join(dict.fromkeys(these))[:_SHOWN]) for kind, these in found.items()]
+    return [(kind, "".join(dict.fromkeys(these))[:_SHOWN].encode("utf-8", "backslashreplace").decode()) for kind, these in found.items()]
 
 
 def sayable(sign: str, signs: frozenset[str]) -> bool:

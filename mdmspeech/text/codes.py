@@ -37,7 +37,7 @@ _HEX = re.compile(
     r"\b0x([0-9A-Fa-f]+)\b|(?<![\w&])#((?=[0-9A-Fa-f]*\d)[0-9A-Fa-f]{6}|(?=[0-9A-Fa-f]*\d)(?=[0-9A-Fa-f]*[A-Fa-f])[0-9A-Fa-f]{3})\b"
 )
 _LONG = re.compile(rf"(?<![\d.,])\d{{{LONGEST + 1},}}(?![\d.,]*\d)")
-_FORMULA = re.compile(r"(?<![\w.])(?=[\w()]*[₀-₉])(?:[A-Z][a-z]?[₀-₉]*|\((?:[A-Z][a-z]?[₀-₉]*)+\)[₀-₉]*)+(?!\w)")
+_FORMULA = re.compile(r"(?<![\w.])(?=[\w()]{0,60}[₀-₉])(?:[A-Z][a-z]?[₀-₉]*|\((?:[A-Z][a-z]?[₀-₉]*)+\)[₀-₉]*)+(?!\w)")
 _PLAIN_FORMULA = re.compile(r"\b(?:H2O2?|CO2|SO[234]|NO[23]|NH[34]|CH4|O[23]|N2|H2|H2SO4|HNO3|CaCO3|Fe2O3|Al2O3|C6H12O6|NaHCO3|N2O)\b")
 _ELEMENT = re.compile(r"([A-Z][a-z]?|\((?=[A-Z])|\))(\d*)")
 _NAME_NUMBER = re.compile(r"(?<![\w.,])(?P<name>[A-Za-z]*[A-Z][A-Za-z]*)[-–](?P<n>\d{1,4})(?P<more>[A-Za-z]?)(?![\w-]|[.,]\d)")
@@ -139,9 +139,13 @@ def _mix(match: re.Match) -> str:
     parts = _PARTS.findall(match[0])
     for n, part in enumerate(parts):
         following = parts[n + 1 : n + 2]
-        said += f"{code(part)} " if part.isdigit() else _letters(part, bool(following) and following[0].isdigit()).ljust(len(part) + 1)
+        if n and following and len(part) < 3 and parts[n - 1].isdecimal() and following[0].isdecimal():
+            part = " ".join(part.upper())  # letters between digits are no word
+            said += f"{part}{'-' if part.endswith('A') else ' '}"
+            continue
+        said += f"{code(part)} " if part.isdecimal() else _letters(part, bool(following) and following[0].isdecimal()).ljust(len(part) + 1)
     return said.replace("- ", "-").strip()
 
 
 def _spelled(written: str) -> str:
-    return " ".join(number(int(sign)) if sign.isdigit() else sign.upper() for sign in written)
+    return " ".join(number(int(sign)) if sign.isdecimal() else sign.upper() for sign in written)

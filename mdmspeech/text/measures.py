@@ -1,12 +1,13 @@
 """Quantities with units in words: "5 km/h", "20 °C", "5'11\\"", "1½ cups", "3/4", "6.02×10²³", and what a dash or a minus between numbers says."""
 
 import re
+from collections.abc import Callable
 
 from mdmspeech.text.characters import SUPERSCRIPT
 from mdmspeech.text.moments import MONTHS
 from mdmspeech.text.numerals import after, before, number, quantity, word_set
 
-_N = r"\d+(?:,\d{3})*(?:\.\d+)?|\.\d+"
+_N = r"\d+(?:,\d{3}){0,12}(?:\.\d+)?|\.\d+"
 # unit -> singular, plural; where there is one name only, both are the same
 _NAMES = {
     "km": "kilometer", "m": "meter", "cm": "centimeter", "mm": "millimeter", "µm": "micrometer", "μm": "micrometer", "nm": "nanometer", "dm": "decimeter",
@@ -34,7 +35,9 @@ UNITS = {
     **{unit: (name, name.replace(" meter", " meters") if name.endswith(" meter") else name + "s") for unit, name in _NAMES.items()},
     **{unit: (name, name) for unit, name in _SAME.items()},
     "ft": ("foot", "feet"), "in": ("inch", "inches"), "sq ft": ("square foot", "square feet"), "sq mi": ("square mile", "square miles"),
-    "sq m": ("square meter", "square meters"), "sq km": ("square kilometer", "square kilometers"), "cu ft": ("cubic foot", "cubic feet"), "st": ("stone", "stone"),
+    "sq m": ("square meter", "square meters"), "sq km": ("square kilometer", "square kilometers"), "cu ft": ("cubic foot", "cubic feet"), "sq in": ("square inch", "square inches"),
+    "sq yd": ("square yard", "square yards"), "sq cm": ("square centimeter", "square centimeters"), "cu in": ("cubic inch", "cubic inches"), "cu yd": ("cubic yard", "cubic yards"),
+    "cu m": ("cubic meter", "cubic meters"), "cu cm": ("cubic centimeter", "cubic centimeters"), "st": ("stone", "stone"),
     "°C": ("degree Celsius", "degrees Celsius"), "°F": ("degree Fahrenheit", "degrees Fahrenheit"), "fl oz": ("fluid ounce", "fluid ounces"),
     "century": ("century", "centuries"), "Pa": ("pascal", "pascals"), "dB": ("decibel", "decibels"),
 }  # fmt: skip
@@ -56,11 +59,17 @@ _RATE = re.compile(
     rf"(?<![\w/.])(?P<unit>{'|'.join(u for u in UNITS if len(u) > 1 and u.isalpha() and u != 'in')}|[mglLJ](?=/[sklL]))/(?P<base>{_SPACED})(?P<power>²|³)?(?![\w/])"
 )
 _ALONE_WORDS = {"km/h": "kilometers per hour", "m/s": "meters per second"}
+# "3 sq. ft." as "3 sq ft."; the last dot stays for the unit
+_TWO_WORDS = re.compile(r"(?<=\d)(?P<gap>[ -]?)(?P<power>[Ss]q|[Cc]u|[Ff]l)\.? ?(?P<unit>[Ff]t|[Ii]n|[Yy]d|[Mm]i|[Oo]z|k?m|cm)(?!\w)")
 _FEET = re.compile(
     r"(?<![\w.])(?P<f>\d{1,3})\s?(?:'|′|ft\.?|feet|foot)\s?(?P<i>\d{1,2}(?:\.\d+)?)\s?(?P<mark>\"|''|″|in\b\.?|inches\b|(?=[^\w\"'″]|$))"
 )
 _ONLY_FEET = re.compile(r"(?<![\w.'])(?P<n>\d+(?:\.\d+)?)\s?(?:(?P<feet>′)|(?P<inches>″|''))(?!\w)")
-_APOSTROPHE_FEET = re.compile(r"(?<![\w.'])(?P<n>\d{1,3})'(?=\s?(?:x|by|tall|long|wide|high|deep|[.,;!?)]|$))(?! ?s\b)")
+_APOSTROPHE_FEET = re.compile(
+    r"(?<![\w.'])(?P<n>\d{1,3})'(?=\s?(?:x|by|tall|long|wide|high|deep|[.,;!?)]|$))(?! ?s\b)|(?<=\sby\s)(?P<m>\d{1,3})'(?!\w)"
+)
+_INCHES = re.compile(rf'(?<![\w.])(?P<n>{_N})\s?(?:"|″)(?!\w)')
+_INCHES_OF_FRACTION = re.compile(r'(?<![\w./,])(?P<n>(?P<whole>\d+[ -])?\d{1,3}/\d{1,3})\s?(?:"|″)(?!\w)')
 _ANGLE = re.compile(
     r"(?<![\w.])(?P<d>\d{1,3}(?:\.\d+)?)\s?°\s?(?:(?P<m>\d{1,2}(?:\.\d+)?)\s?['′]\s?(?:(?P<s>\d{1,2}(?:\.\d+)?)\s?(?:\"|″|''))?)?\s?(?P<way>[NSEW](?!\w))?"
 )
@@ -71,6 +80,10 @@ _VULGAR = {
 }  # fmt: skip
 _FRACTION = re.compile(
     r"(?<![\w./,$£€])(?:(?P<whole>\d+)(?:\s|-|&))?(?P<a>\d{1,3})/(?P<b>\d{1,3})(?P<plus>)(?![\w/]|[.,]\d|/)(?P<next>\s?-?\s?[a-z]+)?"
+)
+_ON_DAY, _AFTER_DAY = (
+    re.compile(r"\b(?:[Oo]n|since|until|till|due) $"),
+    re.compile(r"(?:\s(?:at|and|or|in|we|i|he|she|they|it|to|the|but|when|after))?"),
 )
 _IDIOMS = {
     "24/7": "twenty-four seven",
@@ -83,16 +96,17 @@ _IDIOMS = {
 }
 _IDIOM = re.compile(rf"(?<![\w./])(?:{'|'.join(sorted(_IDIOMS, key=len, reverse=True))})(?![\w/]|\.\d)")
 _SCIENTIFIC = re.compile(
-    rf"(?<![\w.])(?P<n>{_N})(?:[eE](?P<e>[+-−]?\d{{1,3}})|\s?[×x*·⋅]\s?10(?:\^\(?(?P<caret>[-−+]?\d{{1,3}})\)?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)))(?![\w.]?\d)(?!\w)"
+    rf"(?<![\w.])(?P<n>{_N})(?:[eE](?P<e>[-+−]?\d{{1,3}})|\s?[×x*·⋅]\s?10(?:\^\(?(?P<caret>[-−+]?\d{{1,3}})\)?|(?P<raised>[⁺⁻]?[⁰¹²³⁴-⁹]+)))(?![\w.]?\d)(?!\w)"
 )
-_SPACED_GROUPS = re.compile(r"(?<![\d.,])(?<!\d )\d{1,3}(?: \d{3})+(?!\d|[ ,]\d|\.\d{3})")
+_SPACED_GROUPS = re.compile(r"(?<![\d.,])(?<!\d )\d{1,3}(?: \d{3}){1,11}(?!\d|[ ,]\d|\.\d{3})")
 _EUROPEAN = re.compile(r"(?<![\d.,])(?:\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,})(?![\d.,]*\d)")
 _SIGN = re.compile(
     r"(?<![\w.%)'])(?P<sign>[-−–])(?=(?:[$£€¥]|US\$)?\.?\d)|(?<=[(\s=<>≤≥≈/*×^])(?P<plus>[+±])(?=\.?\d)|^(?P<first>[+±])(?=\.?\d)"
 )
 _UNIT_TAIL = rf"(?:\s?(?:%|°[CF]?|(?:{_SPACED}|k|M|bn)(?!\w)))?"
+_BY = re.compile(rf"(?<=\d)(?P<unit>{_UNIT_TAIL}|\s?[\"'″′]|\s?'')\s?x\s?(?=(?:\d+(?:\.\d+)?|\.\d+)(?![A-Za-z]{{3}}))(?<!\b0x)")
 _RANGE = re.compile(
-    rf"(?P<before>(?:\b[\w.]+\s+)?)(?<![\w.,/:-])(?P<a>(?:{_N}){_UNIT_TAIL})(?P<dash>\s?[-–—]\s?|\s+−\s+|−)(?P<b>(?:{_N}))(?P<tail>{_UNIT_TAIL})(?![\w]*-\d|:\d)"
+    rf"(?P<before>(?:\b[\w.]{{1,24}}\s{{1,4}})?)(?<![\w.,/:-])(?P<a>(?:{_N}){_UNIT_TAIL})(?P<dash>\s?[-–—]\s?|\s+−\s+|−)(?P<b>(?:{_N}))(?P<tail>{_UNIT_TAIL})(?![\w]*-\d|:\d)"
 )
 _RANGE_WORDS = word_set(
     "pages pp p from between ages age aged chapters chapter rows row steps lines line verses days weeks years about some around roughly approximately sections questions"
@@ -110,7 +124,7 @@ def read_signs_of_numbers(text: str) -> str:
     """The dashes before and between numbers as "minus" or "to"; the numbers stay digits."""
     text = _SCIENTIFIC.sub(_scientific, text)
     text = re.sub(r"(?<=\d)\s?[*·]\s?(?=\d)|(?<=\d)\s?x\s?(?=\d[\d.]*\s*=)", " times ", text)
-    text = re.sub(rf"(?<=\d)(?P<unit>{_UNIT_TAIL})\s?x\s?(?=\d+(?:\.\d+)?(?![A-Za-z]{{3}}))(?<!0x)", r"\g<unit> by ", text)
+    text = _BY.sub(r"\g<unit> by ", text)
     text = re.sub(r"(?<=\d)\s?[-–]\s?-(?=\d)", " to -", text)
     text = _RANGE.sub(_range, text)
     text = _RANGE.sub(_range, text)
@@ -120,12 +134,14 @@ def read_signs_of_numbers(text: str) -> str:
 def read_measures(text: str) -> str:
     """Quantities with units, angles, feet and inches, and fractions in words; other numbers stay."""
     text = _IDIOM.sub(lambda m: _IDIOMS[m[0]], text)
-    text = re.sub("".join(["[", *_VULGAR, "]"]), lambda m: f" {_VULGAR[m[0]]}" if before(m, 1).isdigit() else _VULGAR[m[0]], text)
+    text = re.sub("".join(["[", *_VULGAR, "]"]), lambda m: f" {_VULGAR[m[0]]}" if before(m, 1).isalnum() else _VULGAR[m[0]], text)
+    text = _inches(text, _INCHES_OF_FRACTION, lambda m: f"{m['n']} {'inches' if m['whole'] else 'inch'}")
     text = _FRACTION.sub(_fraction, text)
     text = _ANGLE.sub(_angle, text)
+    text = _TWO_WORDS.sub(lambda m: f"{m['gap']}{m['power'].lower()} {m['unit'].lower()}", text)
     text = _FEET.sub(_feet, text)
-    text = _inches(text)
-    text = _APOSTROPHE_FEET.sub(lambda m: f"{quantity(m['n'])} feet", text)
+    text = _inches(text, _INCHES, _whole_inches)
+    text = _APOSTROPHE_FEET.sub(lambda m: f"{quantity(m['n'] or m['m'])} feet", text)
     text = _ONLY_FEET.sub(lambda m: f"{quantity(m['n'])} {UNITS['ft' if m['feet'] else 'in'][m['n'] != '1']}", text)
     text = re.sub(
         r"(?<![\w.])(\d{1,2})h([0-5]\d)(?![\w])", lambda m: f"{quantity(m[1])} {UNITS['h'][m[1] != '1']} {number(int(m[2]))}", text
@@ -199,19 +215,23 @@ def _feet(match: re.Match) -> str:
     return f"{quantity(match['f'])} foot {quantity(match['i'])}"
 
 
-def _inches(text: str) -> str:
+def _inches(text: str, marked: re.Pattern, read: Callable[[re.Match], str]) -> str:
     """12" is twelve inches where the mark closes no quotation."""
+    return marked.sub(lambda match: match[0] if _in_quotation(before(match, 300)) else read(match), text)
 
-    def say(match: re.Match) -> str:
-        if match.string.count('"', max(0, match.start() - 300), match.start()) % 2:
-            return match[0]
-        single = (
-            match["n"] == "1"
-            or re.match(r" (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", after(match)) is not None
-        )
-        return f"{quantity(match['n'])} {UNITS['in'][not single]}"
 
-    return re.sub(rf'(?<![\w.])(?P<n>{_N})(?:"|″)(?!\w)', say, text)
+def _in_quotation(text: str) -> bool:
+    """Whether a quotation is open at the end of `text`: a mark after a digit opens none, it is one of inches."""
+    is_open = False
+    for match in re.finditer(r'(\d\s?)?"', text):
+        is_open = not is_open and match[1] is None
+    return is_open
+
+
+def _whole_inches(match: re.Match) -> str:
+    adjective = re.match(r"-(?=[a-z])| (?!and\b|or\b|long\b|wide\b|by\b|x\b|in\b|tall\b|high\b|of\b|is\b)[a-z]{3,}", after(match))
+    single = match["n"] == "1" or (adjective is not None and not before(match, 4).endswith(" by "))
+    return f"{quantity(match['n'])} {UNITS['in'][not single]}"
 
 
 def _angle(match: re.Match) -> str:
@@ -238,6 +258,8 @@ def _fraction(match: re.Match) -> str:
         and b != 16
         and b != 12
     ):
+        said = f"{MONTHS[a - 1]} {number(b, ordinal=True)}"
+    if whole is None and 1 <= a <= 12 and 1 <= b <= 31 and _ON_DAY.search(before(match)) and _AFTER_DAY.fullmatch(following):
         said = f"{MONTHS[a - 1]} {number(b, ordinal=True)}"
     if not said and a and 1 < b <= 100 and (a < b or b <= 10):
         part = {2: "half", 4: "quarter"}.get(b) or number(b, ordinal=True)

@@ -134,6 +134,8 @@ def _two_years(match: re.Match) -> str:
 def _plain_year(match: re.Match) -> str:
     """Four digits are a year, unless they count something: "in 1984" but "1250 people"."""
     value = int(match["y"])
+    if re.search(r"\d\)?\s?[=≈]\s?$", before(match, 8)):
+        return match[0]  # what is worked out is no year
     era = f" {match['era'].replace('.', '').strip()}" if match["era"] else ""
     if not FIRST_YEAR <= value <= LAST_YEAR and not era:
         return match[0]

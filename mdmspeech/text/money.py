@@ -3,7 +3,7 @@
 import re
 from typing import NamedTuple
 
-from mdmspeech.text.numerals import quantity
+from mdmspeech.text.numerals import plural, quantity
 
 
 class Currency(NamedTuple):
@@ -60,6 +60,8 @@ _BIG = {
     "m": "million", "M": "million", "mn": "million", "mio": "million", "mil": "million", "MM": "million", "mm": "million", "bn": "billion", "b": "billion", "B": "billion",
     "tn": "trillion", "t": "trillion", "T": "trillion", "Mn": "million", "Bn": "billion", "Tn": "trillion", "dozen": "dozen", "crore": "crore", "lakh": "lakh",
 }  # fmt: skip
+_BIG |= {word.capitalize(): word for word in ("thousand", "million", "billion", "trillion", "dozen", "crore", "lakh")}
+_BIG |= {word.upper(): word for word in ("thousand", "million", "billion", "trillion")}
 _PER = {"mo": "month", "yr": "year", "hr": "hour", "h": "hour", "wk": "week", "min": "minute", "sec": "second", "s": "second", "d": "day"}
 
 
@@ -67,7 +69,7 @@ def _alternatives(words) -> str:
     return "|".join(re.escape(word) for word in sorted(words, key=len, reverse=True))
 
 
-_AMOUNT = r"(?:\d{1,3}(?:\.\d{3})+,\d{2}|\d+(?:,\d{2,3})*,\d{3}(?:\.\d+)?|\d{1,3}(?: \d{3})+(?![\d ]*\d)(?:[.,]\d\d)?|\d+,\d\d(?!\d)|\d*\.\d+|\d+)"
+_AMOUNT = r"(?:\d{1,3}(?:\.\d{3}){1,6},\d{2}|\d+(?:,\d{2,3}){0,12},\d{3}(?:\.\d+)?|\d{1,3}(?: \d{3}){1,6}(?! {0,4}\d)(?:[.,]\d\d)?|\d+,\d\d(?!\d)|\d*\.\d+|\d+)"
 _UNIT = rf"(?:{_alternatives(CODES)}|[{''.join(SIGNS)}])"
 _SCALE = rf"(?:\s?-?\s?(?P<{{}}>{_alternatives(_BIG)}))?(?![\w])"
 _BEFORE = rf"(?<![\w$£€¥.])(?P<sign>[-−–+±~]\s?)?(?P<unit>{_UNIT})\s?(?P<inner>[-−])?(?P<amount>{_AMOUNT})"
@@ -78,12 +80,22 @@ _PREFIXED = re.compile(
 _SUFFIXED = re.compile(
     rf"(?<![\w.,])(?P<sign>[-−+±]\s?)?(?P<amount>{_AMOUNT})(?P<rest>(?:\s?[-–]\s?(?P<second>{_AMOUNT}))?)(?:\s?(?P<scale>{_alternatives(_BIG)}))?\s?(?P<unit>{_UNIT})(?![\w\d])(?P<per>/[A-Za-z]+)?"
 )
+_PARTS = {
+    "½": "half", "¼": "a quarter", "¾": "three quarters", "⅓": "a third", "⅔": "two thirds", "⅛": "an eighth", "⅜": "three eighths", "⅝": "five eighths",
+    "⅞": "seven eighths", "⅕": "a fifth", "⅖": "two fifths", "⅗": "three fifths", "⅘": "four fifths",
+}  # fmt: skip
+_PART = re.compile(
+    rf"(?<![\w$£€¥.])(?P<sign>[-−+±~]\s?)?(?P<unit>{_UNIT})\s?(?P<whole>\d+)?\s?(?P<part>[{''.join(_PARTS)}])(?:\s?(?P<scale>{_alternatives(_BIG)}))?(?![\w])"
+)
+_NOTES = re.compile(rf"(?<![\w$£€¥.])(?:{_UNIT})(?P<n>[1-9]0{{0,3}})['’]?s(?!\w)")
 _CENTS = re.compile(r"(?<![\w.])(?P<amount>\d*\.?\d+)\s?(?:¢|(?P<pence>p)(?![\w]))")
 _SIGN_WORDS = {"-": "minus ", "−": "minus ", "–": "minus ", "+": "plus ", "±": "plus or minus ", "~": "about ", "": ""}
 
 
 def read_money(text: str) -> str:
     """Every amount of money in `text` as words; the rest as it is."""
+    text = _PART.sub(_part, text)
+    text = _NOTES.sub(lambda m: plural(quantity(m["n"]).removeprefix("one " if len(m["n"]) > 2 else "")), text)
     text = _PREFIXED.sub(_prefixed, text)
     text = _SUFFIXED.sub(_suffixed, text)
     return _CENTS.sub(_cents, text)
@@ -131,6 +143,19 @@ def _say(match: re.Match, first_scale: str | None = None, adjective: bool = Fals
     if match["per"] and match["per"] != "-":
         said += f" per {_PER.get(match['per'][1:], match['per'][1:])}"
     return said
+
+
+def _part(match: re.Match) -> str:
+    """ "$½" -> "half a dollar", "$1½" -> "one and a half dollars", "$¼ million" -> "a quarter million dollars"."""
+    currency, part = _currency(match["unit"]), _PARTS[match["part"]]
+    scale, sign = match["scale"] and _BIG[match["scale"]], _SIGN_WORDS[(match["sign"] or "").strip()]
+    if match["whole"]:
+        part = f"{quantity(match['whole'])} and {'a half' if part == 'half' else part}"
+    if not match["whole"] and not scale:
+        article = "an" if currency.one[0] in "aeio" and not currency.one.startswith("euro") else "a"
+        return f"{sign}{part} {'' if part == 'half' else 'of '}{article} {currency.one}"
+    part = "half a" if part == "half" else part
+    return f"{sign}{part} {scale + ' ' if scale else ''}{currency.many}"
 
 
 def _prefixed(match: re.Match) -> str:

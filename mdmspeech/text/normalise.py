@@ -18,7 +18,7 @@ from mdmspeech.text.numerals import after, digits, number, quantity, year
 __all__ = ["check_speakable", "normalise", "number", "sentence", "year"]
 
 _NUMBER = re.compile(
-    r"(?<![\w.])(?P<number>\d{1,3}(?:,\d{2,3})*,\d{3}|\d+)?(?P<decimals>(?<=\d)\.\d+|(?<!\d)\.\d+)?(?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?![A-Za-z]))?"
+    r"(?<![\w.])(?P<number>\d{1,3}(?:,\d{2,3}){0,12},\d{3}|\d+)?(?P<decimals>(?<=\d)\.\d+|(?<!\d)\.\d+)?(?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?![A-Za-z]))?"
 )
 _ENDLESS = re.compile(r"(?<!\d)\d{40,}")
 _ROUNDS = 4
@@ -70,7 +70,7 @@ def _read(text: str) -> str:
     text = addresses.read_addresses(without_unsayable(fold(text), signs.KNOWN))
     text = markup.join_lines(text)
     text = read_abbreviations(text)
-    if not text.isascii() or any(character.isdigit() for character in text):
+    if not text.isascii() or any(character.isdecimal() for character in text):
         text = _read_numbers(text)
     text = measures.read_lone_units(text)
     return signs.tidy(signs.speak(read_dots(signs.powers(signs.names(text)))))

@@ -21,6 +21,7 @@ from mdmspeech.errors import UserError
 BOUNDARY = 0
 MAX_SENTENCE = 400  # symbols; the acoustic model was not trained on longer sentences, so they are cut after a clause
 CLAUSE_ENDS = tuple(",;:—")
+_VOWELS = frozenset("aeiouyAEIOUY")
 
 
 class Spoken(NamedTuple):
@@ -42,12 +43,29 @@ class _Word:
     phonemes: str = ""
 
 
+class _Speller:
+    """Callable unknown word -> phonemes: hibari's network, loaded at the first unknown word. It reads `maxlen` letters, so longer words come in pieces."""
+
+    @functools.cached_property
+    def _network(self):
+        return import_hibari("hibari.g2p.oov").OOV()
+
+    def __call__(self, word: str) -> str | None:
+        read, longest = self._network, self._network.maxlen
+        said = ""
+        while len(word) > longest:
+            syllables = [i for i in range(longest // 2, longest + 1) if word[i - 1] in _VOWELS and word[i] not in _VOWELS]
+            cut = syllables[-1] if syllables else longest
+            said, word = said + (read(word[:cut]) or ""), word[cut:]
+        return said + (read(word) or "") or None
+
+
 class Pronouncer:
     """Callable text -> `Spoken`. Construction loads the lexicon (about a second); a call takes well under a millisecond a word."""
 
     def __init__(self):
         self._split_sentences = import_hibari("hibari").Hibari.split_sentences
-        self._g2p = import_hibari("hibari.g2p").G2P()
+        self._g2p = import_hibari("hibari.g2p").G2P(oov=_Speller())
         native = _native_vocabulary()
         self.symbols: tuple[str, ...] = ("", *native)
         self.native_ids = np.array([0, *native.values()], np.int64)

@@ -46,7 +46,7 @@ _SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPT)}]+")
 _SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPT)}]+")
 _NAMES = [(re.compile(r"\bC\+\+"), "C plus plus"), (re.compile(r"\b([CF])#"), r"\1 sharp"), (re.compile(r"\bg\+\+"), "G plus plus"),
           (re.compile(r"(?<![\w.])\.(?=[A-Z]{2,}\b)"), "dot "), (re.compile(r"\b([A-DF])-(?=[\s.,;!?)]|$)"), r"\1 minus"),
-          (re.compile(r"(?<=[a-z])\((?:s|es)\)"), "s"), (re.compile(r"<([A-Za-z][\w' -]*)>"), r", \1, "), (re.compile(r"(?<!\w)#(?=[A-Za-z])"), " hashtag "), (re.compile(r"(?<!\w)#(?=\s?\d)"), " number "),
+          (re.compile(r"(?<=[a-z])\((?:s|es)\)"), "s"), (re.compile(r"(?<!\w)<((?![b-zB-HJ-Z] )[A-Za-z][\w' -]{0,60})>|(?<=\w)<([A-Za-z][\w-]{0,60})>"), r", \1\2, "), (re.compile(r"(?<!\w)#(?=[A-Za-z])"), " hashtag "), (re.compile(r"(?<!\w)#(?=\s?\d)"), " number "),
           (re.compile(r"(?<!\S)<3(?!\S)"), "heart"), (re.compile(r"(?<=\d)!(?=\s*[=+*/×÷)-])"), " factorial "),
           (re.compile(r"(?<![\w-])-(?=[A-Za-z]\b)(?!\w-)"), " minus ")]  # fmt: skip
 
@@ -89,7 +89,8 @@ def speak(text: str) -> str:
 
 def tidy(text: str) -> str:
     """Quotation marks gone, spaces and pauses in order: no pause at the start, one at a time, the stronger one kept."""
-    text = re.sub(r"(?<!\w)'(n|N)'(?!\w)", "and", text).replace('"', "")
+    text = re.sub(r"(?<!\w)'(n|N)'(?!\w)", "and", text)
+    text = re.sub(r'(?<=\w)"(?=\w)', " ", text).replace('"', "")
     text = re.sub(r"(?<=\w)`(?=\w)", " ", text).replace("`", "")
     text = re.sub(r"(?<!\w)'+|'+(?!\w)|'{2,}", "", text)
     text = re.sub(r"\s+", " ", text)

@@ -122,3 +122,16 @@ def test_length_of_a_file_is_checked_before_it_is_decoded():
 def test_limits_are_arguments():
     assert len(load_wave(np.zeros(800, np.float32), min_seconds=0.01, allow_silence=True)) == 800
     assert len(load_wave(np.tile(_tone(), 80), max_seconds=None)) == 40 * RATE
+
+
+@pytest.mark.parametrize("extra", [1, 16, 160, 1599])
+def test_a_wave_just_over_the_limit_is_not_called_as_long_as_the_limit(extra):
+    with pytest.raises(UserError, match=r"too long: 1\.0\d*[1-9]\d* s, the limit is 1 s"):
+        load_wave(np.sin(np.arange(RATE + extra)), max_seconds=1.0)
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), -1.0, float("-inf")])
+@pytest.mark.parametrize("option", ["min_seconds", "max_seconds"])
+def test_a_limit_that_is_none_is_named(option, seconds):
+    with pytest.raises(UserError, match=f"{option} is"):
+        load_wave(np.sin(np.arange(RATE)), **{option: seconds})

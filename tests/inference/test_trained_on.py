@@ -1,6 +1,7 @@
 """What the Talker is trained on is what it speaks from: the same anchors, and over them the same distributions, block by block."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -172,12 +173,14 @@ def test_the_earliest_end_is_the_block_of_the_last_anchor(ending, count):
     assert ending.allowance(count) > ending.earliest_end(count)
 
 
-def test_speech_ends_there_and_neither_earlier_nor_later(ending):
+def test_speech_ends_there_and_neither_earlier_nor_later(ending, monkeypatch):
     """Whole and streamed, for texts whose counts leave every remainder by the anchors of a block; a text without tokens is over at once."""
     rng = np.random.default_rng(0)
     states = [rng.normal(size=(count, 2 * THINKER.dim)).astype(np.float32) for count in (1, 2, 3, 4, 5, 6, 7, 8, 9)]
     expected = [0, 0, 0, 0, 4, 4, 4, 4, 8]
-    whole = ending._speak(states, Manner())
+    numbers = range(len(states))
+    monkeypatch.setattr(ending, "mind", SimpleNamespace(states_of=lambda segments: [states[int(segment)] for segment in segments]))
+    whole = ending._speak([str(n) for n in numbers], numbers, Manner())
     assert [len(one.tokens) for one in whole] == expected
     long = rng.normal(size=(40, 2 * THINKER.dim)).astype(np.float32)  # nine blocks are more than a stream has room for at first
     for row, length in [*((states[n], expected[n]) for n in (3, 4, 7, 8)), (long, 36)]:

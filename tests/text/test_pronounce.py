@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mdmspeech.text.pronounce import BOUNDARY, MAX_SENTENCE, pronouncer, split_at_boundaries
+from mdmspeech.text.pronounce import BOUNDARY, MAX_SENTENCE, import_hibari, pronouncer, split_at_boundaries
 
 hibari = pytest.importorskip("hibari")
 
@@ -85,3 +85,31 @@ def test_overlong_sentences_are_cut(text):
     parts = split_at_boundaries(spoken)
     assert len(parts) > 1 and max(map(len, parts)) <= MAX_SENTENCE
     assert len(spoken.words) == len(text.split())
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        "supercalifragilisticexpialidocious",
+        "donaudampfschifffahrtsgesellschaft",
+        "zxqvorbly" * 9,
+        "floccinaucinihilipilificationism",
+        "na" * 30,
+        "é" * 30,
+        "abcdé" * 8,
+    ],
+)
+def test_a_word_of_any_length_is_said_to_its_end(word):
+    """The network reads 24 letters and once left the rest unsaid."""
+    for times in (1, 4):
+        spoken = pronouncer()(word * times)
+        assert spoken.words == [word * times]
+        parts = [pronouncer()(word[i : i + 12]) for i in range(0, len(word), 12)]
+        assert len(spoken.symbols) - 2 > 0.7 * times * sum(len(part.symbols) - 2 for part in parts)
+
+
+def test_words_that_the_network_can_read_are_read_at_once():
+    whole = import_hibari("hibari.g2p.oov").OOV()
+    for word in ("zxqvorbly", "blorptastic", "frimbulationizedly", "strengthsandweaknessesqq"):
+        assert pronouncer()._g2p.oov(word) == whole(word)
+    assert pronouncer()._g2p.oov("") is None

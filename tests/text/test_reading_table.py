@@ -137,3 +137,63 @@ def test_long_texts_take_time_in_proportion():
 
     seconds(10)
     assert seconds(240) < 20 * seconds(30) + 0.2
+
+
+@pytest.mark.parametrize(
+    ("start", "unit", "end", "said"),
+    [
+        ("inner", " ", "space", "inner space"),
+        ("Hello", " \u4f60", " end", "Hello end"),
+        ("Hello", "\u4f60", " end", "Hello end"),
+        ("tab", "\t ", "bed", "tab, bed"),
+        ("He", " \n", "left.", "He. left."),
+        ("", "-", "!", ""),
+        ("go", "\n" + "-" * 9, "\non", "go. on"),
+        ("<b>x</b> ", "<!-- y -->", "z", "x z"),
+        ("one", "\n\n", "two", "one. two"),
+    ],
+)
+def test_runs_of_marks_and_blanks_leave_the_words(start, unit, end, said):
+    """Each of these was tried from every character of the run."""
+    assert normalise(start + unit * 5000 + end) == said
+
+
+@pytest.mark.parametrize(
+    "unit",
+    ["a\n", "1)", "-1", "1-", "1.a", "000 ", "1,1", "911 ", "<img alt='", '<img alt="', "<!--", "<?", "1%", "½ ", "(a", "[^", "[a\n"],
+)
+def test_endless_repetitions_are_read_to_their_end(unit):
+    said = normalise(unit * 700 + " the last words")
+    assert said.endswith("the last words") and normalise(said) == said
+    assert len(words(said)) > 700
+
+
+def test_no_class_of_characters_is_a_range_by_accident():
+    """A "-" between two signs makes a range: "[+-\u2212]" holds all letters and digits."""
+    import importlib
+    import pathlib
+    import pkgutil
+    import re
+
+    import mdmspeech.text
+
+    found = []
+    for module in pkgutil.iter_modules(mdmspeech.text.__path__):
+        loaded = importlib.import_module(f"mdmspeech.text.{module.name}")
+        for name, pattern in vars(loaded).items():
+            if isinstance(pattern, re.Pattern):
+                found += [
+                    (module.name, name, text) for text in re.findall(r"(?<!\\)[+*/=<>(),.:;$%&!?~^|]-[^\\\]\[\x00-\x7f]", pattern.pattern)
+                ]
+        source = pathlib.Path(loaded.__file__).read_text(encoding="utf-8")
+        found += [
+            (module.name, text) for text in re.findall(r"\[[^\]\n]*[+*/=<>(,.:;$%&!?~^|]-[\u2212\u2013\u2014+*/=<>),.:;$%&!?~^|]", source)
+        ]
+    assert not found
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\udc80 \udfff"])
+def test_half_a_character_is_named_in_a_message_that_can_be_printed(text):
+    with pytest.raises(UserError, match=r"\\ud[8c][80]0") as raised:
+        check_speakable(text)
+    str(raised.value).encode("utf-8")
