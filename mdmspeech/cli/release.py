@@ -98,7 +98,9 @@ def part_of_run(workdir: str, name: str):
     section = "talker" if name.startswith("talker") else name
     if (name, config.get("stage")) == ("adaptor", "thinker"):
         return _with_prompt(_stack_adaptor(config, load_params(folder)["adaptor"]), config, folder)
-    if not isinstance(config.get(section), dict):
+    if section in config and not isinstance(config[section], dict):
+        raise UserError(f"{folder / 'config.json'} has no sizes in {section!r}; give the folder of a run of `mdmspeech train`")
+    if section not in config:
         raise UserError(f"{workdir} trained {config.get('stage', 'something else')}, not the {name}; give another workdir")
     kinds = {"codec": "compact_codec", "talker": "talker_mdm", "talker_ntp": "talker_ntp", "aligner": "phone_reader"}
     is_ntp = config.get("mode") == "ntp"
