@@ -81,8 +81,11 @@ def test_tokenizers_are_compared_where_there_is_one(tmp_path, capsys):
     assert "not compared" not in capsys.readouterr().out
     assert (tmp_path / "b" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
     (base / "chat_template.jinja").write_text("{{ broken")
+    assert _convert(tmp_path / "b", tmp_path / "c", "--check", "--tokenizer", base) == 2
+    assert "template is broken" in capsys.readouterr().err and not (tmp_path / "c").exists()
+    (base / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
     assert _convert(tmp_path / "b", tmp_path / "c", "--check", "--tokenizer", base) == 0
-    assert (tmp_path / "c" / "chat_template.jinja").read_text() == "{{ broken"
+    assert (tmp_path / "c" / "chat_template.jinja").read_text() == "{{ messages[0]['content'] }}"
 
 
 def test_what_is_too_large_or_too_far_off_leaves_nothing(tmp_path, capsys, monkeypatch):
