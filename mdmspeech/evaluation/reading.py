@@ -47,7 +47,7 @@ def evaluate_reading(assistant: "Assistant", recogniser: Recogniser, count: int 
     """Speaks the written texts and counts what is heard against the words by hand.
 
     Returns: the recogniser's figures over all rows ("wer", "wer_95", "cer", "words"), how many rows were read as written down by hand before any sound
-    was made ("read_right" of "rows"), the word error rate of each kind, and "items" with what was written, wanted and read.
+    was made ("read_right" of "count"), the word error rate of each kind, and "items" with what was written, wanted and read.
     count: so many rows, spread over the table (None: all).
     """
     rows = [row for row in table() if words(row.said)]
@@ -64,7 +64,7 @@ def evaluate_reading(assistant: "Assistant", recogniser: Recogniser, count: int 
         ).report()
     return {
         **recogniser.spoken_errors(waves, said, rate, label="reading: all").report(),
-        "rows": len(rows),
+        "count": len(rows),
         "read_right": sum(canonical(got) == canonical(row.said) for got, row in zip(read, rows, strict=True)),
         "kinds": kinds,
         "items": [{"written": row.written, "wanted": row.said, "read": got} for row, got in zip(rows, read, strict=True)],

@@ -52,7 +52,7 @@ def _reading(part: dict) -> str:
     return (
         "## Reading\n\nWritten texts, spoken, heard by the recogniser and counted against words by hand.\n\n"
         + table(("kind", "words", "WER", "95%"), rows)
-        + f"\n\nRead as by hand, before any sound: {part['read_right']} of {part['rows']} texts."
+        + f"\n\nRead as by hand, before any sound: {part['read_right']} of {part['count']} texts."
     )
 
 

@@ -36,6 +36,11 @@ def normalise(text: str) -> str:
     return said
 
 
+def is_speakable_whole(text: str) -> bool:
+    """Whether `normalise` leaves nothing of `text` out."""
+    return not _left_out(text)
+
+
 def check_speakable(text: str) -> str:
     """The words of `text`, as `normalise` gives them; to be called before any work on it.
 
@@ -43,8 +48,7 @@ def check_speakable(text: str) -> str:
     of that among words is spoken without it, and a warning (`UserWarning`) names what is left out.
     """
     said = normalise(text)
-    folded = fold(markup.strip_tags(fold(text)))
-    left = unsayable(folded, signs.KNOWN)
+    left = _left_out(text)
     shown = text.strip()[:_SHOWN] + ("..." if len(text.strip()) > _SHOWN else "")
     if not any(character.isalnum() for character in said):
         if left:
@@ -97,3 +101,7 @@ def _read_number(match: re.Match) -> str:
     if match["ordinal"] and not decimals:
         return number(int(written.replace(",", "")), ordinal=True)
     return quantity(written + decimals) + (" " if after(match, 1).isalpha() else "")
+
+
+def _left_out(text: str) -> list[tuple[str, str]]:
+    return unsayable(fold(markup.strip_tags(fold(text))), signs.KNOWN)

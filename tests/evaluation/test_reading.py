@@ -43,7 +43,7 @@ def test_a_wrong_reading_of_the_program_does_not_become_the_reference(monkeypatc
 def test_the_program_reads_the_table_as_by_hand():
     voice = Aloud(lambda text: "x")
     figures = reading.evaluate_reading(voice, voice, count=40)
-    assert figures["rows"] == figures["read_right"] == 40 and figures["wer"] > 90
+    assert figures["count"] == figures["read_right"] == 40 and figures["wer"] > 90
     assert {"written", "wanted", "read"} == set(figures["items"][0])
 
 

@@ -7,7 +7,7 @@ import re
 from mdmspeech.data.texts.family import Family, Question
 from mdmspeech.data.texts.open_sentences import MARKED, open_sentences, words_of
 from mdmspeech.errors import UserError
-from mdmspeech.text.normalise import normalise, sentence
+from mdmspeech.text.normalise import is_speakable_whole, normalise, sentence
 
 TOPICS = (
     "ai",
@@ -95,7 +95,7 @@ def small_talk() -> list[Question]:
 
 def clean(text: str) -> str | None:
     """One turn as a sentence to be said; None when it holds what cannot be read aloud."""
-    if MARKED.search(text):
+    if MARKED.search(text) or not is_speakable_whole(text):
         return None
     said = sentence(normalise(text))
     said = re.sub(r"\bi\b", "I", re.sub(r"\bi'm\b", "I'm", said))

@@ -7,7 +7,7 @@ import re
 from importlib import resources
 
 from mdmspeech.data import wordnet
-from mdmspeech.text.normalise import normalise, sentence
+from mdmspeech.text.normalise import is_speakable_whole, normalise, sentence
 
 SHORTEST, LONGEST = 4, 16  # words
 # Held out are the examples with these digests, whatever becomes of the others and of the rules of reading.
@@ -57,7 +57,7 @@ def clean(example: str) -> str | None:
     words = words_of(text)
     usable = SHORTEST <= len(words) <= LONGEST and _PLAIN.fullmatch(text) and not RUDE_SAID.search(text)
     shouted = any(word.isupper() and len(word) > 1 for word in text.split())
-    return text if usable and not shouted and not MARKED.search(example) else None
+    return text if usable and not shouted and not MARKED.search(example) and is_speakable_whole(example) else None
 
 
 def words_of(text: str) -> tuple[str, ...]:
