@@ -41,7 +41,7 @@ _UTTERANCES, _TRANSCRIPTS = 3, 16
 
 def show(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | None:
     """The function (params, step, outdir) -> scores of an experiment's stage; None where there is nothing to show, as of random data."""
-    if tuple(config.data.get("parts", ())) == ("random",):
+    if tuple(config.get("data", {}).get("parts", ())) == ("random",):
         return None
     if config.stage == "codec":
         return _codec(config, root)

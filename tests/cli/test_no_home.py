@@ -23,7 +23,7 @@ import mdmspeech
 model = mdmspeech.load("compact")
 voice = model.voice("mdm")
 import mdmspeech.inference.timeline, mdmspeech.cli.say, mdmspeech.cli.chat
-from mdmspeech.audio.wave import save_wave
+from mdmspeech.audio.writer import save_wave
 from mdmspeech.data.log_mel import log_mel
 import numpy as np
 log_mel(np.zeros(1600, np.float32))
