@@ -1,8 +1,11 @@
 """Before JAX is imported anywhere: eight CPU devices, and a rank promotion is an error. And what tests of parity measure (tests/parity)."""
 
+import atexit
 import gc
 import os
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,13 @@ import pytest
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # nor do verbs leave programs in the user's home
+# What one test has compiled no other compiles again, nor a verb in a process of its own: in a folder that ends with the run (all
+# processes of a run have this one's environment), not in the user's home.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mdmspeech-tests-")
+    atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 sys.path.insert(0, str(Path(__file__).parent / "parity"))  # for `from measured import close`, and the plugins
 pytest_plugins = ["measured", "parity_report"]

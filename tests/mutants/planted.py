@@ -152,6 +152,7 @@ class _Watch:
 def work(cache: str, preload: Sequence[str]) -> None:
     """The loop of a worker, which runs in its copy of the tree: a job a line on standard input, a result a line on standard output."""
     tree = Path.cwd()
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     settings = tree / "tests" / "conftest.py"
     if settings.exists():  # sets the environment that the tests want, before JAX reads it
         spec = importlib.util.spec_from_file_location("settings_of_the_tests", settings)
@@ -159,11 +160,6 @@ def work(cache: str, preload: Sequence[str]) -> None:
         spec.loader.exec_module(importlib.util.module_from_spec(spec))
     for name in preload:
         importlib.import_module(name)
-    if "jax" in sys.modules:
-        jax = sys.modules["jax"]
-        jax.config.update("jax_compilation_cache_dir", cache)
-        jax.config.update("jax_enable_compilation_cache", True)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     for line in sys.stdin:
         print(json.dumps(_fork(json.loads(line), tree)), flush=True)
 
