@@ -26,6 +26,7 @@ from mdmspeech.data import staging, store
 from mdmspeech.data.align import UNIT, Alignment
 from mdmspeech.data.imports import LONGEST, UserRecordings, read_manifest
 from mdmspeech.data.json_lines import BadRecord
+from mdmspeech.data.splits import SPLITS
 from mdmspeech.errors import UserError
 from mdmspeech.files import as_user_error, check_writable, write_text
 from mdmspeech.text.normalise import normalise
@@ -166,8 +167,8 @@ def _rows(lines: UserRecordings) -> list[Row]:
         row: Row = {"line": where, "number": number, "id": str(entry.get("id", entry["audio"])), "split": entry.get("split", "")}
         if row["id"] in seen:
             row = {**row, "error": f"{row['id']} is listed before, in {seen[row['id']]}"}
-        elif row["split"] not in ("", "train", "test"):
-            row = {**row, "error": f"split is {row['split']!r}; use train or test, or leave it out"}
+        elif row["split"] not in ("", *SPLITS):
+            row = {**row, "error": f"split is {row['split']!r}; use train, val or test, or leave it out"}
         seen.setdefault(row["id"], where)
         rows.append(row)
     free = sorted((row for row in rows if "error" not in row and not row["split"]), key=lambda row: _hash(row["id"]))

@@ -17,7 +17,7 @@ def validation(texts: Sequence[str]) -> set[int]:
     """Numbers of those of a part's training records that are for validation, all records of a text alike.
 
     They are those whose text has a digest in the lowest `SHARE`; and of a part so small that these are fewer than `LEAST` texts, as many with the lowest
-    digests as there are to be. Of one text there is none.
+    digests as there are to be: a quarter of its texts, never more than half (of one text, none).
     """
     digests = [digest(text) for text in texts]
     different = sorted(set(digests))

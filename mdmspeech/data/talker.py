@@ -133,6 +133,8 @@ def _taken(utterances: Sequence[dict], finish: bool, length: int, symbols: int) 
     at = text = 0
     for utterance in utterances:
         tokens, count = len(utterance["tokens"]), len(utterance["symbols"])
+        if count > symbols:  # fits into no sequence: `talker_batches` says how many such there are
+            continue
         if text + count > symbols or (finish and at and at + tokens > length):
             return
         yield utterance, min(tokens, length - at)

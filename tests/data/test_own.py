@@ -84,7 +84,7 @@ def test_bad_lines_are_named_with_their_reason(folder):
         ({"audio": "short.wav", "text": "Half a second is not enough for this."}, "cannot be said in 0.5 s"),
         ({"audio": "01.wav", "text": "?!", "id": "signs"}, "nothing can be said"),
         ({"audio": "00.wav", "text": "Good."}, "is listed before, in manifest.jsonl, line 1"),
-        ({"audio": "02.wav", "text": "Good.", "id": "validation", "split": "valid"}, "use train or test"),
+        ({"audio": "02.wav", "text": "Good.", "id": "validation", "split": "valid"}, "use train, val or test"),
     ]
     write(folder, [*good, *(line for line, _ in bad)])
     done = take_in(folder)
@@ -109,9 +109,13 @@ def test_a_few_percent_are_held_out_always_the_same(folder):
 
 def test_splits_of_the_manifest_are_kept(folder):
     lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-    write(folder, [{**line, "split": "test"} if n < 3 else line for n, line in enumerate(lines)])
+    write(folder, [{**line, "split": "test" if n < 3 else "val"} if n < 5 else line for n, line in enumerate(lines)])
     assert take_in(folder).held_out == 3
-    assert [r["id"] for r in RecordStore(folder / "raw").fields if r["split"] == "test"] == ["00.wav", "01.wav", "02.wav"]
+    found = RecordStore(folder / "raw").fields
+    assert {split: [r["id"] for r in found if r["split"] == split] for split in ("test", "val")} == {
+        "test": ["00.wav", "01.wav", "02.wav"],
+        "val": ["03.wav", "04.wav"],
+    }
 
 
 def test_nothing_is_done_twice_and_a_killed_run_goes_on(folder):

@@ -49,6 +49,12 @@ def test_too_many_symbols_drop_the_utterance_not_the_alignment():
     assert (out["tokens"][20:32] == EOS).all()
 
 
+def test_an_utterance_that_fits_no_sequence_is_passed_over():
+    out = joined([60, 20, 24], finish=False, symbols=24)  # 30, 10 and 12 symbols
+    assert out["symbols_valid"].sum() == 22 and out["durations"].sum() == pytest.approx(44)
+    np.testing.assert_array_equal(out["tokens"][:20], utterance(20, 20)["tokens"])
+
+
 def test_iterator_state_continues_the_stream():
     source = [utterance(10 + i % 7, i) for i in range(40)]
     sizes = dict(batch=2, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3)

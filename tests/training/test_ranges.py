@@ -138,3 +138,14 @@ def test_looking_needs_no_jax():
 
     code = "import sys; from mdmspeech.training import ranges; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_joined_rows_that_no_utterance_fits_are_refused(configs, tmp_path):
+    from mdmspeech.training.stages.build import make_task
+
+    config = configs["compact_talker"].copy_and_resolve_references()
+    config.data.parts = ("random",)
+    next(make_task(config, tmp_path / "run").batches("train", 0))
+    config.data.symbols = 2
+    with pytest.raises(UserError, match=r"data\.symbols=2 is too small: no utterance has fewer than \d+ symbols"):
+        make_task(config, tmp_path / "run").batches("train", 0)

@@ -135,6 +135,8 @@ def _talker_batches(config: ConfigDict, model, root, loaders: Loaders, split: st
     if data.layout == "joined":
         random = tuple(data.parts) == (RANDOM,)
         joined: Any = random_source.RandomSpeech(seed=seed, symbols=model.symbols) if random else TokenStore(root, tuple(data.parts), split)
+        if (least := int(talker_packed.counts_of(joined, "symbols").min())) > data.symbols:
+            raise UserError(f"data.symbols={data.symbols} is too small: no utterance has fewer than {least} symbols")
         return talker_batches(joined, symbols=data.symbols, token_seconds=data.token_seconds, **shared)
     if data.layout != "packed":
         raise UserError(f"data.layout is {data.layout!r}: use 'packed' (utterances side by side) or 'joined' (one after another, cut)")
