@@ -25,7 +25,7 @@ TPU, SLICE = [(4, 1024, 8, 128), (4, 4096, 8, 128)], "v5e:2x2"
 
 def gradient(length: int, described: bool):
     """(q, k, v, segment ids) -> gradients of q, k, v."""
-    pattern = masks.ruled(layout.allow, layout.two_stream(length, BLOCK)).pattern
+    pattern = masks.from_mask_mod(layout.mask_mod, layout.two_stream(length, BLOCK)).pattern
 
     def loss(q, k, v, segment_BT):
         mask = masks.AttentionMask(pattern, segment_BT)

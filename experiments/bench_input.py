@@ -13,13 +13,14 @@ import time
 
 import numpy as np
 
-from mdmspeech.data import lm_packed, random_source, sources
-from mdmspeech.data.conversations import Conversations
-from mdmspeech.data.pipeline import BatchPlan
-from mdmspeech.data.store import RecordStore, data_root
-from mdmspeech.data.talker import joined_statistics, talker_batches
-from mdmspeech.data.talker_packed import FixedText, PacedText, packed_talker_batches, whole_blocks
-from mdmspeech.data.tokens import TokenStore
+from mdmspeech.data.pipelines import random_source, thinker_packed
+from mdmspeech.data.pipelines.bucketed import BatchPlan
+from mdmspeech.data.pipelines.conversations import Conversations
+from mdmspeech.data.pipelines.talker_joined import joined_statistics, talker_batches
+from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, packed_talker_batches, whole_blocks
+from mdmspeech.data.storage import sources
+from mdmspeech.data.storage.record_store import RecordStore, data_root
+from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.errors import UserError
 from mdmspeech.interop import loaders
 from mdmspeech.models.talker import EOS, PAD
@@ -124,7 +125,7 @@ def main():
     paced = packed_talker_batches({"speech": spoken}, PacedText(SYMBOLS, TOKEN_SECONDS), **shared)
     fixed = packed_talker_batches({"speech": spoken}, FixedText(TEXT, conversations, BLOCK), **shared)
     joined = joined_statistics(records, length=LENGTH, symbols=JOINED_SYMBOLS, block=BLOCK, seed=SEED)
-    heard = lm_packed.lm_batches({"questions": asked}, conversations, seed=SEED, **STAGE_ONE)
+    heard = thinker_packed.lm_batches({"questions": asked}, conversations, seed=SEED, **STAGE_ONE)
     blocks = np.asarray(whole_blocks(tokens, BLOCK))
     bucketed, naive = shares(blocks, ROWS)
     print(f"The Talker: {len(spoken)} utterances ({what}), rows of {LENGTH} tokens, {ROWS} a batch; fixed anchors with {tokenizer}\n")
@@ -138,7 +139,9 @@ def main():
     row("a row each, random batches (naive)", f"{naive:.1%}", "none", "", "")
     print(f"\nOf what fills a packed row, {1 - tokens.sum() / blocks.sum():.1%} is EOS up to the end of a block.")
     print(f"Packed with paced anchors: {paced.statistics()}\nPacked with fixed anchors: {fixed.statistics()}")
-    frames = np.array([int(lm_packed.frames_taken(int(lm_packed.num_frames(asked.fields(i)["samples"], 1.0)))) for i in range(len(asked))])
+    frames = np.array(
+        [int(thinker_packed.frames_taken(int(thinker_packed.num_frames(asked.fields(i)["samples"], 1.0)))) for i in range(len(asked))]
+    )
     bucketed, naive = shares(frames, STAGE_ONE["batch"])
     print(
         f"\nStage 1: {len(asked)} questions ({asked_what}), rows of {STAGE_ONE['frames']} frames and {STAGE_ONE['length']} ids, {tokenizer}\n"

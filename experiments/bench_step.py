@@ -16,9 +16,9 @@ import jax.numpy as jnp
 from experiments import compact_talker
 from mdmspeech.cli.experiment import make_task
 from mdmspeech.training import mesh as meshes
-from mdmspeech.training.feed import numbers_of
 from mdmspeech.training.mfu import model_flops
 from mdmspeech.training.optim import make_optimizer
+from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.state import create_frozen, create_state
 from mdmspeech.training.step import make_train_step
 

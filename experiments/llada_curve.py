@@ -18,8 +18,8 @@ from experiments import compact_talker_ntp, talker_llada_compact
 from mdmspeech.cli.experiment import make_task
 from mdmspeech.evaluation.provenance import line, provenance
 from mdmspeech.training import loop, mesh
-from mdmspeech.training.held_out import HeldOut
 from mdmspeech.training.metrics import read_metrics
+from mdmspeech.training.validation import ValidationLoss
 
 RESULTS = Path(__file__).parent / "results"
 RUNS = {  # name -> (mode, label shift, starts from, learning rate)
@@ -62,7 +62,7 @@ def run(name: str, args: argparse.Namespace) -> None:
         scored.masking = dict(name="bernoulli", low=0.3, high=1.0)
         judge = make_task(scored, args.workdir / name, args.data)
         place = mesh.make_mesh(**config.mesh)
-        held_out = HeldOut(judge, {}, lambda batch: mesh.put_batch(place, batch))
+        held_out = ValidationLoss(judge, {}, lambda batch: mesh.put_batch(place, batch))
 
         def show(params, step, outdir):
             scores = held_out(params)
@@ -80,7 +80,7 @@ def start_score(name: str, args: argparse.Namespace) -> dict[str, float]:
     place = mesh.make_mesh(**config.mesh)
     with jax.set_mesh(place):
         params = task.warm_start(jax.jit(task.init)(jax.random.key(config.train.seed)))
-        return HeldOut(task, {}, lambda batch: mesh.put_batch(place, batch))(params)
+        return ValidationLoss(task, {}, lambda batch: mesh.put_batch(place, batch))(params)
 
 
 def collect(args: argparse.Namespace) -> dict:

@@ -1,7 +1,7 @@
 """Which paces and temperatures the shipped voice is still understood at: word error rates of an independent recogniser (mdmspeech/evaluation/recogniser.py).
 
 Command: python -m experiments.voice_ranges (eight minutes of CPU; --recount applies the rules to the kept rates). Not an experiment with a config, and no test.
-It writes experiments/results/voice_ranges.json and .md; the ranges in mdmspeech/inference/manner.py are what it finds, and a test compares them.
+It writes experiments/results/voice_ranges.json and .md; the ranges in mdmspeech/inference/generation_config.py are what it finds, and a test compares them.
 
 Two rules, each from the default to the last value on the way. Clear: a word error rate of at most twice the default's plus one word in a hundred; made before the
 measurement. Usable, beyond which a request is refused: at most one word in eight; made after it, so that what is hard but possible to follow stays possible.
@@ -65,9 +65,9 @@ def measure() -> dict[str, dict[float, float]]:
 
     import mdmspeech
     from mdmspeech.evaluation.recogniser import Recogniser
-    from mdmspeech.inference import manner
+    from mdmspeech.inference import generation
 
-    manner.PACES, manner.TEMPERATURES = (min(PACES), max(PACES)), (min(TEMPERATURES), max(TEMPERATURES))  # all of them, this once
+    generation.PACES, generation.TEMPERATURES = (min(PACES), max(PACES)), (min(TEMPERATURES), max(TEMPERATURES))  # all of them, this once
     voice, recogniser = mdmspeech.load("compact").voice(), Recogniser("base")
 
     def rate(**option: float) -> float:

@@ -34,7 +34,7 @@ def load(release: "str | os.PathLike" = "compact", *, voice: "str | os.PathLike 
     from mdmspeech.inference.devices import look_for_no_tpu
 
     look_for_no_tpu()
-    from mdmspeech.inference.opening import open_assistant
+    from mdmspeech.inference.factory import open_assistant
     from mdmspeech.interop.release import load_release
     from mdmspeech.interop.sources import load_speech_encoder, load_thinker
     from mdmspeech.interop.voice_file import with_voice

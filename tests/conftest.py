@@ -21,8 +21,9 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
-sys.path.insert(0, str(Path(__file__).parent / "parity"))  # for `from measured import close`, and the plugins
-pytest_plugins = ["measured", "parity_report"]
+for folder in ("parity", "support"):  # for `from measured import close`, and the plugins
+    sys.path.insert(0, str(Path(__file__).parent / folder))
+pytest_plugins = ["measured", "parity_report", "tiny_decoder"]
 
 
 _MUCH = 3 * 2**30  # bytes
@@ -38,12 +39,22 @@ def small_memory():
         gc.collect()
 
 
-@pytest.fixture(scope="module")
-def quick_compilation():
-    """For tests that compile much and compute little: `pytestmark = pytest.mark.usefixtures("quick_compilation")`."""
+def _compile_quickly():
     import jax
 
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", True)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
+
+
+@pytest.fixture(scope="module")
+def quick_compilation():
+    """For tests that compile much and compute little: `pytestmark = pytest.mark.usefixtures("quick_compilation")`."""
+    yield from _compile_quickly()
+
+
+@pytest.fixture(scope="package")
+def quick_compilation_of_package():
+    """The same for all tests of a folder, asked for in its conftest.py."""
+    yield from _compile_quickly()

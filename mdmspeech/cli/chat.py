@@ -6,7 +6,7 @@ import warnings
 
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
 from mdmspeech.cli.streams import STDIN, input_bytes
-from mdmspeech.cli.voice_options import add_voice_options, manner, warn_of_untrained
+from mdmspeech.cli.voice_options import add_voice_options, generation, warn_of_untrained
 
 FORMATS = "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, webm, mp4, 3gp, amr, wma"
 
@@ -27,7 +27,7 @@ def add(verbs) -> None:
 def run(args: argparse.Namespace) -> None:
     """Does it."""
     check_outputs(args)
-    how = manner(args)
+    how = generation(args)
     wave = _load(args.question)  # a bad file is an error before the model is opened
     warn_of_untrained(args)
     with messages_aside(args) as target:
@@ -46,7 +46,7 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
         if not args.quiet:
             print("opening and compiling the model ...", file=sys.stderr, flush=True)
         model.warm_up(args.talker)
-        model.ear.listen(wave)
+        model.frontend.encode(wave)
     with writing(target, voice.codec.sample_rate) as out:
         for event in model.stream(wave, **how):
             if isinstance(event, TextEvent):

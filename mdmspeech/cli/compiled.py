@@ -26,9 +26,9 @@ def keep_compiled(root: str | None = None) -> Path | None:
     JAX_ENABLE_COMPILATION_CACHE=false), or there is no home, it cannot be written, or its disk is full.
 
     Args:
-      root: as `data.store.data_root` takes it.
+      root: as `data.storage.record_store.data_root` takes it.
     """
-    from mdmspeech.data.store import data_root
+    from mdmspeech.data.storage.record_store import data_root
 
     if (
         "jax" in sys.modules

@@ -116,7 +116,7 @@ def _check(base, trained: _Trained | None, other_tokenizer: bool, folder: Path) 
 
     config, params = base.config, base.params()
     if trained is not None:
-        config, params = trained.config, lora.join(params, trained.update)
+        config, params = trained.config, lora.combine(params, trained.update)
     wanted = _outputs(config, params)
     del params
     if not np.isfinite(wanted).all() or not wanted.any():

@@ -56,25 +56,25 @@ def parts(args: argparse.Namespace, every: tuple[str, ...] = ()) -> tuple[str, .
 def run(args: argparse.Namespace) -> None:
     """Does it."""
     check(args)
-    from mdmspeech.data.store import writable_root
+    from mdmspeech.data.storage.record_store import writable_root
 
     writable_root(args.root)
     if args.manifest is not None:
-        from mdmspeech.cli.own import take_in
+        from mdmspeech.cli.user_recordings import take_in
 
         take_in(args.manifest, args.name, args.root, args.codec)
         return
     if args.phones is not None:
-        from mdmspeech.cli.own import write_phones
+        from mdmspeech.cli.user_recordings import write_phones
 
         print(f"{write_phones(args.root, args.phones)} states")
         return
     if not args.tokens and not args.states:
-        from mdmspeech.data.build import DATASETS, PART_NAMES, build
+        from mdmspeech.data.synthesis.build import DATASETS, PART_NAMES, build
 
         build(args.root, args.hours, parts(args, (*PART_NAMES, DATASETS)), args.workers, args.extra)
         return
-    from mdmspeech.training import precompute
+    from mdmspeech.preprocessing import precompute
 
     if args.tokens:
         from mdmspeech.cli.release import open_codec

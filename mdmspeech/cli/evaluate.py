@@ -47,8 +47,8 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _own(args: argparse.Namespace) -> None:
-    from mdmspeech.data.store import data_root
-    from mdmspeech.evaluation.own import report, score_own
+    from mdmspeech.data.storage.record_store import data_root
+    from mdmspeech.evaluation.user_voice import report, score_own
 
     if args.model == "compact":
         raise UserError("--own needs the release made from your recordings: --model ~/.cache/mdmspeech/runs/NAME")

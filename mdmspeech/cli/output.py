@@ -79,9 +79,9 @@ def writing(target: Any, rate: int) -> Iterator[Any]:
 def finish(args: argparse.Namespace, speech: Any) -> None:
     """Draws and plays what has been written. speech: with what a picture shows, if one is wanted."""
     if args.picture:
-        from mdmspeech.inference.picture import save_picture
+        from mdmspeech.inference.plots import save_plot
 
-        save_picture(args.picture, speech)
+        save_plot(args.picture, speech)
     if not args.quiet:
         saved = " and ".join(filter(None, (args.output if args.output not in STDOUT else None, args.picture)))
         if saved:

@@ -170,12 +170,12 @@ def codec_parts(source: str) -> dict[str, Any]:
 
 def open_codec(source: str) -> tuple[Any, str]:
     """The codec of a run, of a release or of a system folder, ready to be used, and what its tokens are known by."""
-    from mdmspeech.data.tokens import fingerprint
-    from mdmspeech.inference import opening
+    from mdmspeech.data.storage.token_store import fingerprint
+    from mdmspeech.inference import factory
     from mdmspeech.interop.release import Release
 
     release = Release("codec", codec_parts(source))
-    return opening.open_codec(release), fingerprint(release.part("codec").params)
+    return factory.open_codec(release), fingerprint(release.part("codec").params)
 
 
 def is_run(source: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
 from mdmspeech.cli.streams import STDIN, input_text
-from mdmspeech.cli.voice_options import add_voice_options, manner, warn_of_untrained
+from mdmspeech.cli.voice_options import add_voice_options, generation, warn_of_untrained
 from mdmspeech.errors import UserError
 
 
@@ -27,7 +27,7 @@ def add(verbs) -> None:
 def run(args: argparse.Namespace) -> None:
     """Does it."""
     check_outputs(args)
-    how = manner(args)
+    how = generation(args)
     text = _text(args.text)
     warn_of_untrained(args)
     import mdmspeech

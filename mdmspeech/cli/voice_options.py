@@ -49,14 +49,14 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("--quiet", action="store_true", help="print only the text, and no progress")
 
 
-def manner(args: argparse.Namespace) -> dict[str, Any]:
+def generation(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments that say how to speak. UserError for one that no model takes."""
-    from mdmspeech.inference.manner import Manner
+    from mdmspeech.inference.generation import GenerationConfig
 
     vocoder = {key: getattr(args, f"vocoder_{key}") for key in ("steps", "guidance")}
     given = {key: value for key, value in vocoder.items() if value is not None}
     how = {key: getattr(args, key) for key in ("steps", "seed", "temperature", "pace")} | ({"vocoder": given} if given else {})
-    Manner.of(how)
+    GenerationConfig.of(how)
     return {**how, "talker": args.talker}
 
 

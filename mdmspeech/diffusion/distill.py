@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.diffusion import objective, reveal
+from mdmspeech.diffusion import objective, unmasking
 from mdmspeech.diffusion.layout import from_blocks, to_blocks
 from mdmspeech.diffusion.objective import cross_entropy, weighted_sum
 from mdmspeech.errors import UserError
@@ -63,11 +63,11 @@ def teacher_rollout(
     def refine(carry, iteration):
         ids_BL, left_BL, z_GNV, iteration_BL = carry
         logits_GNV = teacher(ids_BL)
-        score_BL = scatter(reveal.max_probability(logits_GNV, allowed), -jnp.inf)
-        guess_BL = scatter(reveal.candidate(logits_GNV, allowed), 0)
+        score_BL = scatter(unmasking.max_probability(logits_GNV, allowed), -jnp.inf)
+        guess_BL = scatter(unmasking.candidate(logits_GNV, allowed), 0)
         left_BPK = to_blocks(left_BL, block, False)
-        count_BP = reveal.quota(jnp.sum(left_BPK, axis=-1), iterations - iteration)
-        chosen_BL = from_blocks(reveal.select(to_blocks(score_BL, block, -jnp.inf), left_BPK, count_BP), length)
+        count_BP = unmasking.num_to_unmask(jnp.sum(left_BPK, axis=-1), iterations - iteration)
+        chosen_BL = from_blocks(unmasking.select(to_blocks(score_BL, block, -jnp.inf), left_BPK, count_BP), length)
         chosen_GN = objective.gather(chosen_BL, gathered[0]) & gathered[1] if gathered else chosen_BL
         carry = (
             jnp.where(chosen_BL, guess_BL, ids_BL),

@@ -23,8 +23,8 @@ NOISY = 1
 NO_END = 2**30  # "this row has no known end": larger than any position
 
 
-class Places(NamedTuple):
-    """What `allow` compares, a vector a field: int32 [T] each, numpy, so that kernels can read off their tiles before anything runs."""
+class MaskCoords(NamedTuple):
+    """What `mask_mod` compares, a vector a field: int32 [T] each, numpy, so that kernels can read off their tiles before anything runs."""
 
     stream_T: np.ndarray
     block_T: np.ndarray
@@ -37,7 +37,7 @@ def block_index(positions, block: int):
     return positions // block
 
 
-def allow(stream_q, block_q, stream_k, block_k):
+def mask_mod(stream_q, block_q, stream_k, block_k):
     """The two-stream rule, elementwise over broadcastable integer arrays (numpy or jax; also usable inside an attention kernel).
 
     q may see k when: same stream and same block | q noisy, k clean, block_k < block_q | both clean, block_k <= block_q.
@@ -66,35 +66,35 @@ def causal_mask(length: int, valid_BL: jax.Array | None = None) -> jax.Array:
     return block_causal_mask(length, 1, valid_BL)
 
 
-def two_stream(length: int, block: int) -> Places:
+def two_stream(length: int, block: int) -> MaskCoords:
     """Places of the layout [noisy ; clean] of the same L positions, T = 2L.
 
     In packed rows these are the row's own blocks: exact where every segment starts at a multiple of the block, because then the
     blocks of one segment keep their order and no two segments share one.
     """
     block_L = block_index(np.arange(length, dtype=np.int32), block)
-    return Places(np.repeat(np.array([NOISY, CLEAN], np.int32), length), np.concatenate([block_L, block_L]))
+    return MaskCoords(np.repeat(np.array([NOISY, CLEAN], np.int32), length), np.concatenate([block_L, block_L]))
 
 
-def one_stream(length: int, block: int) -> Places:
-    """Places of L clean positions: with `allow`, plain block-causality."""
-    return Places(np.full(length, CLEAN, np.int32), np.asarray(block_index(np.arange(length, dtype=np.int32), block)))
+def one_stream(length: int, block: int) -> MaskCoords:
+    """Places of L clean positions: with `mask_mod`, plain block-causality."""
+    return MaskCoords(np.full(length, CLEAN, np.int32), np.asarray(block_index(np.arange(length, dtype=np.int32), block)))
 
 
-def behind(places: Places, length: int) -> Places:
+def with_text_prefix(places: MaskCoords, length: int) -> MaskCoords:
     """The same positions behind `length` others, a text: causal among themselves, as the language models that read it are, and seen by all behind them."""
-    text = Places(np.full(length, CLEAN, np.int32), np.arange(-length, 0, dtype=np.int32))
-    return Places(*(np.concatenate(pair) for pair in zip(text, places, strict=True)))
+    text = MaskCoords(np.full(length, CLEAN, np.int32), np.arange(-length, 0, dtype=np.int32))
+    return MaskCoords(*(np.concatenate(pair) for pair in zip(text, places, strict=True)))
 
 
 def two_stream_mask(length: int, block: int, valid_BL: jax.Array | None = None) -> jax.Array:
-    """bool [B or 1, 2L, 2L] for the layout [noisy ; clean] of the same L positions (see `allow`); `valid_BL` holds for both halves."""
+    """bool [B or 1, 2L, 2L] for the layout [noisy ; clean] of the same L positions (see `mask_mod`); `valid_BL` holds for both halves."""
     streams, blocks = (jnp.asarray(vector) for vector in two_stream(length, block))
-    mask = allow(streams[:, None], blocks[:, None], streams[None, :], blocks[None, :])
-    return _with_padding(mask, None if valid_BL is None else twice(valid_BL))
+    mask = mask_mod(streams[:, None], blocks[:, None], streams[None, :], blocks[None, :])
+    return _with_padding(mask, None if valid_BL is None else duplicate_streams(valid_BL))
 
 
-def twice(x_BL: jax.Array) -> jax.Array:
+def duplicate_streams(x_BL: jax.Array) -> jax.Array:
     """[B, L, ...] -> [B, 2L, ...]: what both copies of a token share (segment ids, positions, validity, conditions)."""
     return jnp.concatenate([x_BL, x_BL], axis=1)
 
@@ -104,7 +104,7 @@ def two_stream_positions(length: int) -> jax.Array:
     return jnp.tile(jnp.arange(length, dtype=jnp.int32), 2)
 
 
-def previous(ids_BL: jax.Array, clean_BL: jax.Array, position_BL: jax.Array, block: int, bos: int) -> jax.Array:
+def shift_right(ids_BL: jax.Array, clean_BL: jax.Array, position_BL: jax.Array, block: int, bos: int) -> jax.Array:
     """int32 [B, L]: what stands at each place under the label shift, where the state at a place predicts the token *of* that place from the one before it.
 
     An autoregressive model reads so already; a masked one that reads so, too, can go on from its weights (LLaDA-TTS, arXiv 2603.26364; method.md section

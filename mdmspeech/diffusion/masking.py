@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.diffusion.layout import from_blocks, to_blocks
-from mdmspeech.diffusion.reveal import rank, select
+from mdmspeech.diffusion.unmasking import rank, select
 from mdmspeech.errors import UserError
 
 

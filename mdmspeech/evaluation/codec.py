@@ -23,7 +23,7 @@ from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.data.store import data_root
+from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import plots
 from mdmspeech.evaluation.griffin_lim import from_log_mel
@@ -57,7 +57,7 @@ def score_codec(
     The original's and Griffin-Lim's scores do not depend on the parameters: they are kept under the data root and made once.
 
     Args:
-      root: the corpus folder (see `data.store.data_root`).
+      root: the corpus folder (see `data.storage.record_store.data_root`).
       outdir: gets codec.json, codec.png and a few WAV files. mos_count: how many of the recordings DNSMOS judges (about a second each).
       recogniser: default `Recogniser("base")`.
 

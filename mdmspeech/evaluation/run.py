@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mdmspeech.data.store import data_root
+from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import speaking
 from mdmspeech.evaluation.codec import score_codec
@@ -29,7 +29,7 @@ from mdmspeech.evaluation.reading import evaluate_reading
 from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.report import SEEDS, kept, sizes_of, write_json
 from mdmspeech.evaluation.tables import write_tables
-from mdmspeech.inference.opening import open_assistant
+from mdmspeech.inference.factory import open_assistant
 from mdmspeech.interop.release import CONFIG, find_release, load_release
 from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 from mdmspeech.interop.tensors import read_json
@@ -161,7 +161,7 @@ def evaluate(
     """Scores a release and writes <output>/<name>.json and .md with plots; returns what the JSON file holds.
 
     Args:
-      model: a shipped release or a release folder. root: the corpus folder (see `data.store.data_root`).
+      model: a shipped release or a release folder. root: the corpus folder (see `data.storage.record_store.data_root`).
       parts: some of `PARTS` to bring up to date (None: all). Parts made earlier and not named keep their figures in the tables.
       count: utterances of a set (None: 200, and all test questions). force: make the named parts again.
       **recogniser: `recogniser` ("base", "tiny" or a folder), `threads`, `beam`; see `recogniser.Recogniser`.

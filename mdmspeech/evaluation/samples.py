@@ -12,18 +12,18 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mdmspeech.audio.writer import save_wave
-from mdmspeech.codec.buckets import stack
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.data.sources import speech
-from mdmspeech.data.states import StateStore
+from mdmspeech.data.storage.sources import speech
+from mdmspeech.data.storage.state_store import StateStore
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import plots
 from mdmspeech.evaluation.testset import spread, wave_of
-from mdmspeech.inference.picture import save_picture
-from mdmspeech.inference.voice import Voice
+from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
+from mdmspeech.inference.plots import save_plot
 from mdmspeech.interop.tensors import read_json
-from mdmspeech.models import attention_adaptor, spelling_adaptor, talker
+from mdmspeech.models import ctc_adaptor, seq2seq_adaptor, talker
+from mdmspeech.padding import stack
 from mdmspeech.text.pieces import shipped
 from mdmspeech.training.warm_start import load_params
 
@@ -79,13 +79,13 @@ def _talker(config: ConfigDict, workdir: Path) -> Show | None:
     mode = "ntp" if config.mode == "ntp" else "mdm"
 
     def run(params, step: int, outdir: Path) -> dict[str, float]:
-        voice = Voice(talker.TalkerConfig(**config.talker), jax.device_get(params), codec, mode=mode)
+        voice = PacedSynthesizer(talker.TalkerConfig(**config.talker), jax.device_get(params), codec, mode=mode)
         ended = 0
         for number, spoken in enumerate(voice.say_many(SENTENCES, steps=STEPS)):
             ended += spoken.stop_reason != "budget"
             try:
                 save_wave(outdir / f"{number}.wav", spoken.audio, spoken.sample_rate)
-                save_picture(outdir / f"{number}.png", spoken, SENTENCES[number])
+                save_plot(outdir / f"{number}.png", spoken, SENTENCES[number])
             except UserError:  # nothing was spoken: an untrained Talker may end at once
                 continue
         return {"sentences_ended": ended / len(SENTENCES)}
@@ -112,9 +112,9 @@ def _hearing(config: ConfigDict, root: str | Path | None) -> Show:
 
 def _writer(config: ConfigDict) -> Callable[[Any, np.ndarray, np.ndarray], list[str]]:
     if config.mode == "ctc":
-        module = spelling_adaptor.SpellingAdaptor(spelling_adaptor.SpellingConfig(**config.adaptor))
+        module = ctc_adaptor.CTCAdaptor(ctc_adaptor.CTCConfig(**config.adaptor))
         logits = jax.jit(lambda params, states, valid: module.apply({"params": params}, states, valid))
-        return lambda params, states, valid: spelling_adaptor.spell(logits(params, states, valid), valid)
-    sizes, pieces = attention_adaptor.AttentionConfig(**config.adaptor), shipped()
-    write = jax.jit(lambda params, states, valid: attention_adaptor.write(sizes, params, states, valid).ids_BN)
+        return lambda params, states, valid: ctc_adaptor.ctc_greedy_decode(logits(params, states, valid), valid)
+    sizes, pieces = seq2seq_adaptor.Seq2SeqConfig(**config.adaptor), shipped()
+    write = jax.jit(lambda params, states, valid: seq2seq_adaptor.greedy_decode(sizes, params, states, valid).ids_BN)
     return lambda params, states, valid: [pieces.decode(ids) for ids in np.asarray(write(params, states, valid))]

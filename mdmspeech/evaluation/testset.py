@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from mdmspeech.audio.wave import resample
-from mdmspeech.data import voices
-from mdmspeech.data.parts import ANSWER_VOICE
-from mdmspeech.data.sources import speech
-from mdmspeech.data.store import RecordStore, data_root
-from mdmspeech.data.voices.base import Job
+from mdmspeech.data.storage.record_store import RecordStore, data_root
+from mdmspeech.data.storage.sources import speech
+from mdmspeech.data.synthesis import voices
+from mdmspeech.data.synthesis.parts import ANSWER_VOICE
+from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.errors import UserError
 
 QUESTIONS, HUMAN = "questions_test", "human"  # parts of the raw store

@@ -15,11 +15,11 @@ from mdmspeech.audio.files import name_of
 from mdmspeech.audio.wave import Source
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
-from mdmspeech.inference.ear import Ear, Heard, load_questions
-from mdmspeech.inference.mind import Mind
+from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
+from mdmspeech.inference.frontend import EncodedSpeech, SpeechFrontend, load_waves
+from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
-from mdmspeech.inference.state_voice import StateVoice
-from mdmspeech.inference.voice import Voice
+from mdmspeech.inference.thinker import ThinkerRunner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,18 +83,28 @@ class Assistant:
       voices, ear, mind: functions that open the parts, called once, when a part is first needed; voices by talker name ("mdm", "ntp").
     """
 
-    def __init__(self, name: str, voices: Mapping[str, Callable[[], Voice | StateVoice]], ear: Callable[[], Ear], mind: Callable[[], Mind]):
+    def __init__(
+        self,
+        name: str,
+        voices: Mapping[str, Callable[[], PacedSynthesizer | FixedAnchorSynthesizer]],
+        frontend: Callable[[], SpeechFrontend],
+        thinker: Callable[[], ThinkerRunner],
+    ):
         self.name = name
-        self._open: dict[str, Callable[[], Any]] = {"ear": ear, "mind": mind, **{f"voice {key}": make for key, make in voices.items()}}
+        self._open: dict[str, Callable[[], Any]] = {
+            "ear": frontend,
+            "mind": thinker,
+            **{f"voice {key}": make for key, make in voices.items()},
+        }
         self._parts: dict[str, Any] = {}
 
     @property
-    def ear(self) -> Ear:
+    def frontend(self) -> SpeechFrontend:
         """Wave -> what the Thinker reads."""
         return self._part("ear")
 
     @property
-    def mind(self) -> Mind:
+    def thinker(self) -> ThinkerRunner:
         """The Thinker."""
         return self._part("mind")
 
@@ -103,20 +113,20 @@ class Assistant:
         """Names that `talker=` takes."""
         return tuple(key.removeprefix("voice ") for key in self._open if key.startswith("voice "))
 
-    def voice(self, talker: str = "mdm") -> Voice | StateVoice:
+    def voice(self, talker: str = "mdm") -> PacedSynthesizer | FixedAnchorSynthesizer:
         """The voice of one Talker."""
         if talker not in self.talkers:
             raise UserError(f"release {self.name!r} has no talker {talker!r}; it has {', '.join(self.talkers) or 'none'}")
         return self._part(f"voice {talker}")
 
-    def chat(self, question: Source, **manner: Any) -> Reply:
-        """Hears a spoken question (path, array or (array, rate)) and answers it aloud. `manner`: see `stream`."""
-        return _last(self.stream(question, **manner))
+    def chat(self, question: Source, **generation: Any) -> Reply:
+        """Hears a spoken question (path, array or (array, rate)) and answers it aloud. `generation`: see `stream`."""
+        return _last(self.stream(question, **generation))
 
-    def answer(self, question: str, **manner: Any) -> Reply:
-        """Answers a typed question aloud. `manner`: see `stream`. UserError: no question in it, or more than the Thinker reads at once."""
+    def answer(self, question: str, **generation: Any) -> Reply:
+        """Answers a typed question aloud. `generation`: see `stream`. UserError: no question in it, or more than the Thinker reads at once."""
         check_question(question)
-        return _last(self._events(lambda: (Heard(None, question, 0.0, 0.0), None), **manner))
+        return _last(self._events(lambda: (EncodedSpeech(None, question, 0.0, 0.0), None), **generation))
 
     def stream(
         self,
@@ -141,27 +151,27 @@ class Assistant:
         Raises:
           UserError: a question that cannot be read (at once, before any part is opened), no speech in it, or an option out of range.
         """
-        (wave,), name = load_questions([question]), name_of(question)
+        (wave,), name = load_waves([question]), name_of(question)
 
-        def listen():
-            heard = self.ear.listen(wave)
+        def encode():
+            heard = self.frontend.encode(wave)
             if heard.transcript == "":
                 raise UserError(_nothing_in(name))
             return heard, heard.transcript
 
-        return self._events(listen, steps=steps, seed=seed, talker=talker, temperature=temperature, pace=pace, vocoder=vocoder)
+        return self._events(encode, steps=steps, seed=seed, talker=talker, temperature=temperature, pace=pace, vocoder=vocoder)
 
-    def say(self, text: str, *, talker: str = "mdm", **manner: Any) -> Speech:
-        """Speaks a text of any length, see `Voice.say`."""
-        return self.voice(talker).say(text, **manner)
+    def say(self, text: str, *, talker: str = "mdm", **generation: Any) -> Speech:
+        """Speaks a text of any length, see `PacedSynthesizer.say`."""
+        return self.voice(talker).say(text, **generation)
 
-    def say_parts(self, text: str, *, talker: str = "mdm", **manner: Any) -> Parts:
-        """Speaks a long text part by part, see `Voice.say_parts`."""
-        return self.voice(talker).say_parts(text, **manner)
+    def say_parts(self, text: str, *, talker: str = "mdm", **generation: Any) -> Parts:
+        """Speaks a long text part by part, see `PacedSynthesizer.say_parts`."""
+        return self.voice(talker).say_parts(text, **generation)
 
-    def say_many(self, texts: Sequence[str], *, talker: str = "mdm", **manner: Any) -> list[Speech]:
-        """Speaks many texts in batches, see `Voice.say_many`."""
-        return self.voice(talker).say_many(texts, **manner)
+    def say_many(self, texts: Sequence[str], *, talker: str = "mdm", **generation: Any) -> list[Speech]:
+        """Speaks many texts in batches, see `PacedSynthesizer.say_many`."""
+        return self.voice(talker).say_many(texts, **generation)
 
     def hear(self, question: Source) -> str:
         """The answer to a spoken question, as text. UserError: as `stream`."""
@@ -175,7 +185,7 @@ class Assistant:
         """
         heard = self._heard(questions, unheard)
         spoken = [number for number, one in enumerate(heard) if one.transcript != ""]
-        answers = dict(zip(spoken, self.mind.answer_many([self._question(heard[number]) for number in spoken]), strict=True))
+        answers = dict(zip(spoken, self.thinker.answer_many([self._question(heard[number]) for number in spoken]), strict=True))
         return [answers.get(number, unheard or "") for number in range(len(heard))]
 
     def answer_many(self, questions: Sequence[str]) -> list[str]:
@@ -186,10 +196,10 @@ class Assistant:
         for number, question in enumerate(questions, 1):
             try:
                 check_question(question)
-                read.append(self.mind.question(question))
+                read.append(self.thinker.question(question))
             except UserError as error:
                 raise UserError(f"question {number} of {len(questions)}: {error}" if len(questions) > 1 else str(error)) from error
-        return self.mind.answer_many(read)
+        return self.thinker.answer_many(read)
 
     def transcript(self, question: Source) -> str:
         """What the ear understands. UserError if its adaptor makes vectors and no text, or as `stream`."""
@@ -206,33 +216,33 @@ class Assistant:
     def warm_up(self, talker: str = "mdm") -> None:
         """Opens and compiles what a short spoken question needs, so that the first answer is as fast as the others."""
         self.voice(talker).warm_up()
-        self.mind.warm_up()
-        self.ear.warm_up()
+        self.thinker.warm_up()
+        self.frontend.warm_up()
 
     def _part(self, key: str) -> Any:
         if key not in self._parts:
             self._parts[key] = self._open[key]()
         return self._parts[key]
 
-    def _heard(self, questions: Sequence[Source], unheard: str | None) -> list[Heard]:
+    def _heard(self, questions: Sequence[Source], unheard: str | None) -> list[EncodedSpeech]:
         """What was heard of each; a UserError for the first without speech unless something stands for it."""
-        waves = load_questions(questions)  # a bad one is an error before any part is opened
-        heard = self.ear.listen_many(waves)
+        waves = load_waves(questions)  # a bad one is an error before any part is opened
+        heard = self.frontend.encode_many(waves)
         for number, (one, question) in enumerate(zip(heard, questions, strict=True), 1):
             if one.transcript == "" and unheard is None:
                 raise UserError((f"recording {number} of {len(heard)}: " if len(heard) > 1 else "") + _nothing_in(name_of(question)))
         return heard
 
-    def _question(self, heard: Heard) -> np.ndarray:
-        return self.mind.question(heard.transcript, heard.vectors)
+    def _question(self, heard: EncodedSpeech) -> np.ndarray:
+        return self.thinker.question(heard.transcript, heard.vectors)
 
-    def _events(self, listen: Callable[[], tuple[Heard, str | None]], *, talker: str = "mdm", **manner: Any) -> Iterator[Event]:
-        voice, mind = self.voice(talker), self.mind  # opened before the clock starts
-        stream = voice.stream(**manner)
+    def _events(self, encode: Callable[[], tuple[EncodedSpeech, str | None]], *, talker: str = "mdm", **generation: Any) -> Iterator[Event]:
+        voice, thinker = self.voice(talker), self.thinker  # opened before the clock starts
+        stream = voice.stream(**generation)
         began = time.perf_counter()
-        heard, understood = listen()
+        heard, understood = encode()
         asked = time.perf_counter()
-        state = mind.read([self._question(heard)])
+        state = thinker.read([self._question(heard)])
         timeline: dict[str, Any] = {
             "encoder": heard.encoder_s, "adaptor": heard.adaptor_s, "thinker_prefill": time.perf_counter() - asked, "thinker_decode": 0.0,
         }  # fmt: skip
@@ -248,7 +258,7 @@ class Assistant:
                         timeline["until_first_audio"] = {"thinker_decode": timeline["thinker_decode"], **stream.seconds}
                     yield AudioEvent(audio, voice.codec.sample_rate)
 
-        pieces = mind.answer(state, states=voice.reads_states)
+        pieces = thinker.answer(state, states=voice.reads_states)
         while True:
             waited = time.perf_counter()
             piece = next(pieces, None)
@@ -258,7 +268,7 @@ class Assistant:
             if piece.text:
                 text += piece.text
                 yield TextEvent(piece.text)
-            stream.follow(piece)
+            stream.push_delta(piece)
             yield from speak(False)
         stream.end()
         yield from speak(True)

@@ -1,7 +1,7 @@
 """A Talker made ready for speaking: folded tables, compiled functions over arrays, nothing else.
 
 `read` the text once, then either `decode` whole utterances or `begin` and take `block` after `block`. Masked diffusion and next-token Talkers
-differ in one function of `diffusion` and look the same from here; paced and fixed anchors differ in what `read` gives, a `Paced` or a `Fixed`, from
+differ in one function of `diffusion` and look the same from here; paced and fixed anchors differ in what `read` gives, a `PacedInputs` or a `FixedInputs`, from
 which the condition of any speech position follows.
 
 B rows, M symbols (padded), N text tokens (padded), E text width, L speech positions, K block size, D width.
@@ -16,18 +16,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.diffusion import autoregressive, decode
+from mdmspeech.decoding import autoregressive, block_diffusion
+from mdmspeech.decoding.state import DecodedTokens, DecodingConfig, DecodingResult, DecodingState, SamplingParams, initial_state
 from mdmspeech.diffusion.layout import cache_slots
-from mdmspeech.diffusion.state import Options, Request, Result, State, Tokens, start
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.anchors import MIN_DURATION, anchor_index
 from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
 
-MODES = {"mdm": decode, "ntp": autoregressive}
+MODES = {"mdm": block_diffusion, "ntp": autoregressive}
 
 
-class Paced(NamedTuple):
+class PacedInputs(NamedTuple):
     """What paced anchors have read: features [B, M, D], durations [B, M] in speech tokens, valid bool [B, M]."""
 
     features_BMD: Any
@@ -35,7 +35,7 @@ class Paced(NamedTuple):
     valid_BM: Any
 
 
-class Fixed(NamedTuple):
+class FixedInputs(NamedTuple):
     """What fixed anchors have read: fused text [B, N, D], and how many text tokens there are, int32 [B]."""
 
     fused_BND: Any
@@ -47,7 +47,7 @@ class TalkerEngine:
 
     Args:
       config, params: of a Talker. mode: "mdm" or "ntp".
-      options: further fields of `diffusion.state.Options`.
+      options: further fields of `decoding.state.Options`.
 
     Raises:
       UserError: unknown mode, or a text in front of the speech.
@@ -62,7 +62,7 @@ class TalkerEngine:
             )
         self.config, self.params = fold_tables(config, params)
         self.lookahead = sum(config.symbol_lookahead) if config.anchors == "paced" else 0
-        self.options = Options(
+        self.options = DecodingConfig(
             block=config.block,
             codes=talker.CODES,
             bos=talker.BOS,
@@ -87,20 +87,20 @@ class TalkerEngine:
         """Fixed anchors: [Emb(y); h] of text tokens -> what they add where they stand, float32 [B, N, D]."""
         return np.asarray(self._jit_fuse(self.params, text_BNE))
 
-    def decode(self, anchors: Paced | Fixed, request: Request, blocks: int) -> Result:
+    def decode(self, anchors: PacedInputs | FixedInputs, request: SamplingParams, blocks: int) -> DecodingResult:
         """Whole utterances of up to `blocks` blocks."""
         return jax.tree.map(np.asarray, self._jit_decode(self.params, anchors, request, blocks=blocks))
 
-    def begin(self, request: Request, blocks: int) -> State:
+    def begin(self, request: SamplingParams, blocks: int) -> DecodingState:
         """State before the first block, with room for `blocks`."""
         return self._jit_begin(request, blocks=blocks)
 
-    def block(self, anchors: Paced | Fixed, state: State) -> tuple[State, Tokens]:
+    def block(self, anchors: PacedInputs | FixedInputs, state: DecodingState) -> tuple[DecodingState, DecodedTokens]:
         """The next block of every row. The old state's memory is reused: it may not be used again."""
         state, tokens = self._jit_block(self.params, anchors, state)
         return state, jax.tree.map(np.asarray, tokens)
 
-    def grow(self, state: State, blocks: int) -> State:
+    def grow(self, state: DecodingState, blocks: int) -> DecodingState:
         """The same state with room for `blocks` blocks."""
         more = (blocks - state.max_blocks) * self.config.block
         cache = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0))), state.cache)
@@ -126,14 +126,14 @@ class TalkerEngine:
     def _begin(self, request, blocks):
         length = blocks * self.config.block
         cache = talker.empty_caches(self.config, request.steps_B.shape[0], cache_slots(length, self.config.block))
-        return start(cache, request, self.options, length, self.config.width)
+        return initial_state(cache, request, self.options, length, self.config.width)
 
     def _place(self, params, anchors, positions):
         place = functools.partial(self._model.apply, {"params": params})
-        if isinstance(anchors, Paced):
+        if isinstance(anchors, PacedInputs):
             return place(anchors.features_BMD, anchors.valid_BM, anchors.durations_BM, positions, method="place")
         index_BL = anchor_index(anchors.count_B, positions, self.config.block, self.config.anchors_per_block)
-        return place(anchors.fused_BND, index_BL, method="place_fixed")
+        return place(anchors.fused_BND, index_BL, method="place_anchors")
 
     def _step(self, params, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
         hidden, cache = self._model.apply({"params": params}, ids_BT, cond_BTD, mask_BTS, positions_BT, cache, write_at_B)

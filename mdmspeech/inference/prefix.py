@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.decoding.state import DecodingConfig, DecodingResult, SamplingParams, initial_state
 from mdmspeech.diffusion.layout import cache_slots
-from mdmspeech.diffusion.state import Options, Request, Result, start
 from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import MODES
 from mdmspeech.models import talker
@@ -26,7 +26,7 @@ class PrefixEngine:
 
     Args:
       config, params: of a Talker with prefix anchors. mode: "mdm" or "ntp".
-      options: further fields of `diffusion.state.Options`.
+      options: further fields of `decoding.state.Options`.
 
     Raises:
       UserError: unknown mode, or other anchors.
@@ -39,11 +39,11 @@ class PrefixEngine:
             raise UserError(f"a Talker with {config.anchors!r} anchors reads no text in front of its speech; use TalkerEngine")
         self.config, self.params = config, jax.tree.map(jnp.asarray, params)
         ids: dict[str, Any] = dict(codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
-        self.options = Options(block=config.block, label_shift=config.label_shift, **ids, **options)
+        self.options = DecodingConfig(block=config.block, label_shift=config.label_shift, **ids, **options)
         self._decoder, self._model = MODES[mode], Talker(config)
         self._jit_decode = jax.jit(self._decode, static_argnames="blocks")
 
-    def decode(self, texts: list[list[int]], request: Request, blocks: int) -> Result:
+    def decode(self, texts: list[list[int]], request: SamplingParams, blocks: int) -> DecodingResult:
         """Speech of texts (ids without START), up to `blocks` blocks each; a row comes out as it does alone."""
         text_BN = np.full((len(texts), 1 + max(len(ids) for ids in texts)), talker.START, np.int32)
         for row, ids in zip(text_BN, texts, strict=True):
@@ -61,7 +61,7 @@ class PrefixEngine:
         _, caches = self._model.apply(
             {"params": params}, nothing_B0, None, causal_1NS, jnp.arange(text)[None], caches, first_B, before_BND=before_BND
         )
-        state = start(caches, request, self.options, length, 1)
+        state = initial_state(caches, request, self.options, length, 1)
         step = functools.partial(self._step, params, jnp.arange(text)[None, :] < count_B[:, None], count_B)
         return self._decoder.decode(step, state, jnp.zeros((batch, length, 1)), self.options)
 

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdmspeech.inference.manner import Manner
-from mdmspeech.inference.speaker import Speaker, SpokenSegment
+from mdmspeech.inference.generation import GenerationConfig
 from mdmspeech.inference.speech import Speech, Word
+from mdmspeech.inference.synthesizer import SpokenSegment, Synthesizer
 
 
 class SpeechStream:
@@ -17,8 +17,8 @@ class SpeechStream:
       began: when it was made. seconds: spent so far, "talker" and "codec". done: all is said.
     """
 
-    def __init__(self, voice: Speaker, manner: Manner):
-        self._speaker, self._codec = voice, voice.codec_for(manner).stream()
+    def __init__(self, voice: Synthesizer, generation: GenerationConfig):
+        self._speaker, self._codec = voice, voice.codec_for(generation).stream()
         self._pieces: list[str] = []
         self._waves: list[np.ndarray] = []
         self._ready_at: list[float] = []

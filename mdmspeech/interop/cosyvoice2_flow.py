@@ -13,7 +13,7 @@ from mdmspeech.codec.cosyvoice2.flow import Flow
 from mdmspeech.codec.cosyvoice2.flow_batch import FlowConfig
 from mdmspeech.codec.cosyvoice2.flow_encoder import FlowEncoderConfig
 from mdmspeech.codec.cosyvoice2.flow_estimator import FlowEstimatorConfig
-from mdmspeech.interop.rules import CONV1D, LINEAR, Rule, import_params
+from mdmspeech.interop.rules import CONV1D, LINEAR, TensorRule, import_params
 
 
 def flow_params(config: FlowConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
@@ -26,10 +26,10 @@ def flow_shapes(config: FlowConfig) -> Any:
     return jax.eval_shape(Flow(config).init, jax.random.key(0))["params"]
 
 
-def flow_rules(config: FlowConfig) -> list[Rule]:
+def flow_rules(config: FlowConfig) -> list[TensorRule]:
     """Where each parameter of the flow comes from."""
     return [
-        Rule("embedding/embedding", "input_embedding.weight"),
+        TensorRule("embedding/embedding", "input_embedding.weight"),
         *_linear("speaker", "spk_embed_affine_layer"),
         *encoder_rules(config.encoder, "encoder/", "encoder."),
         *_linear("projection", "encoder_proj"),
@@ -37,7 +37,7 @@ def flow_rules(config: FlowConfig) -> list[Rule]:
     ]
 
 
-def encoder_rules(config: FlowEncoderConfig, ours: str = "", theirs: str = "") -> list[Rule]:
+def encoder_rules(config: FlowEncoderConfig, ours: str = "", theirs: str = "") -> list[TensorRule]:
     """Where each parameter of the encoder comes from, under these prefixes."""
     rules = _norm(f"{ours}norm", f"{theirs}after_norm") + _conv(f"{ours}up", f"{theirs}up_layer.conv")
     for name in ("embed", "up_embed"):
@@ -51,7 +51,7 @@ def encoder_rules(config: FlowEncoderConfig, ours: str = "", theirs: str = "") -
     return rules
 
 
-def estimator_rules(config: FlowEstimatorConfig, ours: str = "", theirs: str = "") -> list[Rule]:
+def estimator_rules(config: FlowEstimatorConfig, ours: str = "", theirs: str = "") -> list[TensorRule]:
     """Where each parameter of the estimator comes from, under these prefixes."""
     rules = _linear(f"{ours}time1", f"{theirs}time_mlp.linear_1") + _linear(f"{ours}time2", f"{theirs}time_mlp.linear_2")
     stages = {"down": "down_blocks.0.", "up": "up_blocks.0."}
@@ -63,25 +63,25 @@ def estimator_rules(config: FlowEstimatorConfig, ours: str = "", theirs: str = "
     return rules + _conv(f"{ours}out", f"{theirs}final_proj")
 
 
-def _stage(config: FlowEstimatorConfig, ours: str, theirs: str) -> list[Rule]:
+def _stage(config: FlowEstimatorConfig, ours: str, theirs: str) -> list[TensorRule]:
     rules = _linear(f"{ours}convs/time", f"{theirs}0.mlp.1") + _conv(f"{ours}convs/skip", f"{theirs}0.res_conv")
     for n in (1, 2):
         block = f"{theirs}0.block{n}.block"
         rules += _conv(f"{ours}convs/conv{n}", f"{block}.0") + _norm(f"{ours}convs/norm{n}", f"{block}.2")
     for i in range(config.stage_blocks):
         mine, name = f"{ours}block_{i}/", f"{theirs}1.{i}."
-        rules += [Rule(f"{mine}{n}/kernel", f"{name}attn1.to_{n}.weight", LINEAR) for n in "qkv"]
+        rules += [TensorRule(f"{mine}{n}/kernel", f"{name}attn1.to_{n}.weight", LINEAR) for n in "qkv"]
         rules += _linear(f"{mine}o", f"{name}attn1.to_out.0")
         rules += _linear(f"{mine}fc1", f"{name}ff.net.0.proj") + _linear(f"{mine}fc2", f"{name}ff.net.2")
         rules += _norm(f"{mine}attn_norm", f"{name}norm1") + _norm(f"{mine}mlp_norm", f"{name}norm3")
     return rules
 
 
-def _conformer(ours: str, theirs: str) -> list[Rule]:
+def _conformer(ours: str, theirs: str) -> list[TensorRule]:
     rules = [
-        Rule(f"{ours}attn/content_bias", f"{theirs}self_attn.pos_bias_u"),
-        Rule(f"{ours}attn/position_bias", f"{theirs}self_attn.pos_bias_v"),
-        Rule(f"{ours}attn/position/kernel", f"{theirs}self_attn.linear_pos.weight", LINEAR),
+        TensorRule(f"{ours}attn/content_bias", f"{theirs}self_attn.pos_bias_u"),
+        TensorRule(f"{ours}attn/position_bias", f"{theirs}self_attn.pos_bias_v"),
+        TensorRule(f"{ours}attn/position/kernel", f"{theirs}self_attn.linear_pos.weight", LINEAR),
     ]
     for short, long in {"q": "q", "k": "k", "v": "v", "o": "out"}.items():
         rules += _linear(f"{ours}attn/{short}", f"{theirs}self_attn.linear_{long}")
@@ -90,13 +90,13 @@ def _conformer(ours: str, theirs: str) -> list[Rule]:
     return rules + _norm(f"{ours}attn_norm", f"{theirs}norm_mha") + _norm(f"{ours}mlp_norm", f"{theirs}norm_ff")
 
 
-def _linear(ours: str, theirs: str) -> list[Rule]:
-    return [Rule(f"{ours}/kernel", f"{theirs}.weight", LINEAR), Rule(f"{ours}/bias", f"{theirs}.bias")]
+def _linear(ours: str, theirs: str) -> list[TensorRule]:
+    return [TensorRule(f"{ours}/kernel", f"{theirs}.weight", LINEAR), TensorRule(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def _conv(ours: str, theirs: str) -> list[Rule]:
-    return [Rule(f"{ours}/kernel", f"{theirs}.weight", CONV1D), Rule(f"{ours}/bias", f"{theirs}.bias")]
+def _conv(ours: str, theirs: str) -> list[TensorRule]:
+    return [TensorRule(f"{ours}/kernel", f"{theirs}.weight", CONV1D), TensorRule(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def _norm(ours: str, theirs: str) -> list[Rule]:
-    return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
+def _norm(ours: str, theirs: str) -> list[TensorRule]:
+    return [TensorRule(f"{ours}/scale", f"{theirs}.weight"), TensorRule(f"{ours}/bias", f"{theirs}.bias")]

@@ -14,7 +14,7 @@ import numpy as np
 from mdmspeech.codec.cosyvoice2 import hift
 from mdmspeech.codec.cosyvoice2.hift_config import HiFTConfig
 from mdmspeech.errors import UserError
-from mdmspeech.interop.rules import CONV1D, LINEAR, Rule, export_params, import_params
+from mdmspeech.interop.rules import CONV1D, LINEAR, TensorRule, export_params, import_params
 
 TRANSPOSED_CONV1D = (2, 0, 1)  # [in, out, kernel] -> [kernel, in, out]
 _PREFIX = "generator."  # of files that hold the discriminator's names beside
@@ -77,7 +77,7 @@ def fold_weight_norm(tensors: Mapping[str, np.ndarray], source: str) -> dict[str
     return folded
 
 
-def hift_rules(config: HiFTConfig) -> list[Rule]:
+def hift_rules(config: HiFTConfig) -> list[TensorRule]:
     """Where each parameter comes from, once weight normalisation is folded."""
     rules = [*_linear("f0_predictor/out", "f0_predictor.classifier"), *_linear("source/mix", "m_source.l_linear")]
     for i in range(config.f0_layers):
@@ -92,20 +92,20 @@ def hift_rules(config: HiFTConfig) -> list[Rule]:
     return rules
 
 
-def _block(config: HiFTConfig, ours: str, theirs: str) -> list[Rule]:
+def _block(config: HiFTConfig, ours: str, theirs: str) -> list[TensorRule]:
     rules = []
     for i in range(len(config.dilations)):
         for n in (1, 2):
             rules += _conv(f"{ours}/conv{n}_{i}", f"{theirs}.convs{n}.{i}")
-            rules.append(Rule(f"{ours}/snake{n}_{i}/alpha", f"{theirs}.activations{n}.{i}.alpha"))
+            rules.append(TensorRule(f"{ours}/snake{n}_{i}/alpha", f"{theirs}.activations{n}.{i}.alpha"))
     return rules
 
 
-def _conv(ours: str, theirs: str, axes: tuple[int, ...] = CONV1D) -> list[Rule]:
-    return [Rule(f"{ours}/kernel", f"{theirs}.weight", axes), Rule(f"{ours}/bias", f"{theirs}.bias")]
+def _conv(ours: str, theirs: str, axes: tuple[int, ...] = CONV1D) -> list[TensorRule]:
+    return [TensorRule(f"{ours}/kernel", f"{theirs}.weight", axes), TensorRule(f"{ours}/bias", f"{theirs}.bias")]
 
 
-def _linear(ours: str, theirs: str) -> list[Rule]:
+def _linear(ours: str, theirs: str) -> list[TensorRule]:
     return _conv(ours, theirs, LINEAR)
 
 

@@ -20,7 +20,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import llama_layer
 from mdmspeech.interop.pytorch import read_pytorch
 from mdmspeech.interop.release import Part, Release, save_release
-from mdmspeech.interop.rules import Rule, import_params
+from mdmspeech.interop.rules import TensorRule, import_params
 from mdmspeech.models import talker
 from mdmspeech.models.talker import BOS, CODES, EOS, PAD, SOS, VOCAB, TalkerConfig
 
@@ -91,15 +91,15 @@ def lm_shapes(config: TalkerConfig) -> Any:
     return shapes | {"speech": array(SPEECH_ROWS, config.width), "special": array(2, config.width), "head": head}
 
 
-def lm_rules(config: TalkerConfig) -> list[Rule]:
+def lm_rules(config: TalkerConfig) -> list[TensorRule]:
     """Where each array of `lm_shapes` comes from."""
     rules = [
-        Rule("anchors/embedding", "llm.model.model.embed_tokens.weight"),
-        Rule("norm/scale", "llm.model.model.norm.weight"),
-        Rule("speech", "speech_embedding.weight"),
-        Rule("special", "llm_embedding.weight"),
-        Rule("head/weight", "llm_decoder.weight"),
-        Rule("head/bias", "llm_decoder.bias"),
+        TensorRule("anchors/embedding", "llm.model.model.embed_tokens.weight"),
+        TensorRule("norm/scale", "llm.model.model.norm.weight"),
+        TensorRule("speech", "speech_embedding.weight"),
+        TensorRule("special", "llm_embedding.weight"),
+        TensorRule("head/weight", "llm_decoder.weight"),
+        TensorRule("head/bias", "llm_decoder.bias"),
     ]
     for index in range(config.layers):
         ours, theirs = f"layers_{index}/", f"llm.model.model.layers.{index}."

@@ -16,7 +16,7 @@ import numpy as np
 from mdmspeech.codec.cosyvoice2.s3_tokenizer import S3Config, S3Network
 from mdmspeech.errors import UserError
 from mdmspeech.interop.onnx_weights import OnnxWeights
-from mdmspeech.interop.rules import CONV1D, LINEAR, Rule, import_params
+from mdmspeech.interop.rules import CONV1D, LINEAR, TensorRule, import_params
 from mdmspeech.interop.tensors import read_tensors
 
 _PREFIX = "tokenizer."  # where the tokenizer is a part of a larger file
@@ -27,25 +27,31 @@ _OFFICIAL = "give CosyVoice2's speech_tokenizer_v2.onnx, or a safetensors file m
 _PICKLES = {".pt", ".pth", ".bin", ".ckpt"}
 
 
-def s3_rules(config: S3Config) -> list[Rule]:
+def s3_rules(config: S3Config) -> list[TensorRule]:
     """Where each parameter of the S3 tokenizer comes from."""
     rules = _affine("latent", _LATENT)
     for name in ("conv1", "conv2"):
-        rules += [Rule(f"front/{name}/kernel", f"encoder.{name}.weight", CONV1D), Rule(f"front/{name}/bias", f"encoder.{name}.bias")]
+        rules += [
+            TensorRule(f"front/{name}/kernel", f"encoder.{name}.weight", CONV1D),
+            TensorRule(f"front/{name}/bias", f"encoder.{name}.bias"),
+        ]
     for index in range(config.num_layers):
         ours, theirs = f"layer_{index}", f"encoder.blocks.{index}"
         for short, long in {"q": "query", "v": "value", "o": "out"}.items():
             rules += _affine(f"{ours}/attn/{short}", f"{theirs}.attn.{long}")
-        rules.append(Rule(f"{ours}/attn/k/kernel", f"{theirs}.attn.key.weight", LINEAR))
-        rules.append(Rule(f"{ours}/attn/fsmn/kernel", f"{theirs}.attn.fsmn_block.weight", CONV1D))
+        rules.append(TensorRule(f"{ours}/attn/k/kernel", f"{theirs}.attn.key.weight", LINEAR))
+        rules.append(TensorRule(f"{ours}/attn/fsmn/kernel", f"{theirs}.attn.fsmn_block.weight", CONV1D))
         rules += _affine(f"{ours}/mlp/fc1", f"{theirs}.mlp.0") + _affine(f"{ours}/mlp/fc2", f"{theirs}.mlp.2")
         for mine, name in {"attn_norm": "attn_ln", "mlp_norm": "mlp_ln"}.items():
-            rules += [Rule(f"{ours}/{mine}/scale", f"{theirs}.{name}.weight"), Rule(f"{ours}/{mine}/bias", f"{theirs}.{name}.bias")]
+            rules += [
+                TensorRule(f"{ours}/{mine}/scale", f"{theirs}.{name}.weight"),
+                TensorRule(f"{ours}/{mine}/bias", f"{theirs}.{name}.bias"),
+            ]
     return rules
 
 
-def _affine(ours: str, theirs: str) -> list[Rule]:
-    return [Rule(f"{ours}/kernel", f"{theirs}.weight", LINEAR), Rule(f"{ours}/bias", f"{theirs}.bias")]
+def _affine(ours: str, theirs: str) -> list[TensorRule]:
+    return [TensorRule(f"{ours}/kernel", f"{theirs}.weight", LINEAR), TensorRule(f"{ours}/bias", f"{theirs}.bias")]
 
 
 def s3_shapes(config: S3Config) -> Any:

@@ -31,7 +31,7 @@ from mdmspeech.interop.huggingface import (
     thinker_rules,
     thinker_shapes,
 )
-from mdmspeech.interop.rules import Rule, check_tensors, export_params
+from mdmspeech.interop.rules import TensorRule, check_tensors, export_params
 from mdmspeech.interop.sources import OpenedEncoder, OpenedThinker, fitting
 from mdmspeech.interop.tensors import INDEX, WHOLE, Stored, read_json, write_tensors
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
@@ -241,7 +241,7 @@ def _card(part: str, hf: Mapping[str, Any], tensors: Mapping[str, Stored], how: 
     return "\n".join(lines) + "\n"
 
 
-def _check(shapes: Any, tensors: Mapping[str, Stored], rules: Sequence[Rule], how: How) -> None:
+def _check(shapes: Any, tensors: Mapping[str, Stored], rules: Sequence[TensorRule], how: How) -> None:
     check_tensors(tensors, rules, {path: tuple(leaf.shape) for path, leaf in flatten_dict(shapes, sep="/").items()}, how.origin)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop.quantised import plain_weights
-from mdmspeech.interop.rules import CONV1D, LINEAR, Rule, import_params
+from mdmspeech.interop.rules import CONV1D, LINEAR, TensorRule, import_params
 from mdmspeech.interop.tensors import Stored, open_tensors, read_json
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
@@ -210,68 +210,68 @@ def _number(value: Any, name: str, least: float = 0.0, most: float = 1e30) -> fl
     return float(value)
 
 
-def thinker_rules(config: ThinkerConfig) -> list[Rule]:
+def thinker_rules(config: ThinkerConfig) -> list[TensorRule]:
     """Where each Thinker parameter comes from, in the layout of `config.scan_layers`."""
-    rules = [Rule("embedding/embedding", _EMBEDDING), Rule("norm/scale", "model.norm.weight")]
+    rules = [TensorRule("embedding/embedding", _EMBEDDING), TensorRule("norm/scale", "model.norm.weight")]
     if not config.tie_embeddings:
-        rules.append(Rule("output/kernel", _OUTPUT, LINEAR))
+        rules.append(TensorRule("output/kernel", _OUTPUT, LINEAR))
     return rules + _of_layers(llama_layer("", "", config.qkv_bias, config.qk_norm), "model.layers.", config)
 
 
-def _of_layers(layer: Sequence[Rule], prefix: str, config: Any) -> list[Rule]:
+def _of_layers(layer: Sequence[TensorRule], prefix: str, config: Any) -> list[TensorRule]:
     """The rules of one layer for all layers of a stack."""
     rules = []
     for index in range(config.num_layers):
         ours, where = ("layers/all/", index) if config.scan_layers else (f"layers/{index}/", None)
-        rules += [Rule(ours + rule.path, f"{prefix}{index}.{rule.name}", rule.axes, where) for rule in layer]
+        rules += [TensorRule(ours + rule.path, f"{prefix}{index}.{rule.name}", rule.axes, where) for rule in layer]
     return rules
 
 
-def llama_layer(ours: str, theirs: str, qkv_bias: bool = False, qk_norm: bool = False) -> list[Rule]:
+def llama_layer(ours: str, theirs: str, qkv_bias: bool = False, qk_norm: bool = False) -> list[TensorRule]:
     """Where each parameter of one `LlamaBlock` comes from, under these prefixes."""
-    rules = [Rule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
+    rules = [TensorRule(f"{ours}attn/{n}/kernel", f"{theirs}self_attn.{n}_proj.weight", LINEAR) for n in "qkvo"]
     if qkv_bias:
-        rules += [Rule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
+        rules += [TensorRule(f"{ours}attn/{n}/bias", f"{theirs}self_attn.{n}_proj.bias") for n in "qkv"]
     if qk_norm:
-        rules += [Rule(f"{ours}attn/{n}_norm/scale", f"{theirs}self_attn.{n}_norm.weight") for n in "qk"]
-    rules += [Rule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
-    rules.append(Rule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
-    return [*rules, Rule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight")]
+        rules += [TensorRule(f"{ours}attn/{n}_norm/scale", f"{theirs}self_attn.{n}_norm.weight") for n in "qk"]
+    rules += [TensorRule(f"{ours}mlp/{n}/kernel", f"{theirs}mlp.{n}_proj.weight", LINEAR) for n in ("gate", "up", "down")]
+    rules.append(TensorRule(f"{ours}attn_norm/scale", f"{theirs}input_layernorm.weight"))
+    return [*rules, TensorRule(f"{ours}mlp_norm/scale", f"{theirs}post_attention_layernorm.weight")]
 
 
-def encoder_rules(config: SpeechEncoderConfig, prefix: str = _ENCODER_PREFIX) -> list[Rule]:
+def encoder_rules(config: SpeechEncoderConfig, prefix: str = _ENCODER_PREFIX) -> list[TensorRule]:
     """Where each speech encoder parameter comes from, in the layout of `config.scan_layers`."""
-    rules = [Rule("positions", f"{prefix}embed_positions.weight"), *_norm("norm", f"{prefix}layer_norm")]
+    rules = [TensorRule("positions", f"{prefix}embed_positions.weight"), *_norm("norm", f"{prefix}layer_norm")]
     for name in ("conv1", "conv2"):
-        rules += [Rule(f"{name}/kernel", f"{prefix}{name}.weight", CONV1D), Rule(f"{name}/bias", f"{prefix}{name}.bias")]
+        rules += [TensorRule(f"{name}/kernel", f"{prefix}{name}.weight", CONV1D), TensorRule(f"{name}/bias", f"{prefix}{name}.bias")]
     return rules + _of_layers(_whisper_layer("", "", {"attn": "self_attn"}), f"{prefix}layers.", config)
 
 
-def writing_rules(layers: Sequence[int], prefix: str = "") -> list[Rule]:
+def whisper_decoder_rules(layers: Sequence[int], prefix: str = "") -> list[TensorRule]:
     """Where each parameter of an attention adaptor with these of Whisper's decoder layers comes from."""
-    rules = [Rule("embedding", f"{prefix}embed_tokens.weight"), Rule("positions", f"{prefix}embed_positions.weight")]
+    rules = [TensorRule("embedding", f"{prefix}embed_tokens.weight"), TensorRule("positions", f"{prefix}embed_positions.weight")]
     rules += _norm("norm", f"{prefix}layer_norm")
     for index, layer in enumerate(layers):
         rules += _whisper_layer(f"layer_{index}/", f"{prefix}layers.{layer}.", {"attn": "self_attn", "cross": "encoder_attn"})
     return rules
 
 
-def _whisper_layer(ours: str, theirs: str, attentions: Mapping[str, str]) -> list[Rule]:
+def _whisper_layer(ours: str, theirs: str, attentions: Mapping[str, str]) -> list[TensorRule]:
     rules = []
     for mine, name in attentions.items():
         for short, long in {"q": "q_proj", "k": "k_proj", "v": "v_proj", "o": "out_proj"}.items():
-            rules.append(Rule(f"{ours}{mine}/{short}/kernel", f"{theirs}{name}.{long}.weight", LINEAR))
+            rules.append(TensorRule(f"{ours}{mine}/{short}/kernel", f"{theirs}{name}.{long}.weight", LINEAR))
             if short != "k":
-                rules.append(Rule(f"{ours}{mine}/{short}/bias", f"{theirs}{name}.{long}.bias"))
+                rules.append(TensorRule(f"{ours}{mine}/{short}/bias", f"{theirs}{name}.{long}.bias"))
         rules += _norm(f"{ours}{mine}_norm", f"{theirs}{name}_layer_norm")
     for name in ("fc1", "fc2"):
-        rules.append(Rule(f"{ours}mlp/{name}/kernel", f"{theirs}{name}.weight", LINEAR))
-        rules.append(Rule(f"{ours}mlp/{name}/bias", f"{theirs}{name}.bias"))
+        rules.append(TensorRule(f"{ours}mlp/{name}/kernel", f"{theirs}{name}.weight", LINEAR))
+        rules.append(TensorRule(f"{ours}mlp/{name}/bias", f"{theirs}{name}.bias"))
     return rules + _norm(f"{ours}mlp_norm", f"{theirs}final_layer_norm")
 
 
-def _norm(ours: str, theirs: str) -> list[Rule]:
-    return [Rule(f"{ours}/scale", f"{theirs}.weight"), Rule(f"{ours}/bias", f"{theirs}.bias")]
+def _norm(ours: str, theirs: str) -> list[TensorRule]:
+    return [TensorRule(f"{ours}/scale", f"{theirs}.weight"), TensorRule(f"{ours}/bias", f"{theirs}.bias")]
 
 
 def thinker_params(config: ThinkerConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:

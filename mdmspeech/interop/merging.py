@@ -56,7 +56,7 @@ class _Merged:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         kernel = np.asarray(self._tensor[rows], self.dtype).T
-        return np.asarray(lora.merge({"kernel": kernel}, {"lora_a": self._down, "lora_b": self._up[:, rows]}, self._alpha)["kernel"]).T
+        return np.asarray(lora.fuse({"kernel": kernel}, {"lora_a": self._down, "lora_b": self._up[:, rows]}, self._alpha)["kernel"]).T
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         value = self[slice(None)]

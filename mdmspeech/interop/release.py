@@ -30,14 +30,14 @@ from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
 from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
-from mdmspeech.interop.rules import Rule, import_params
+from mdmspeech.interop.rules import TensorRule, import_params
 from mdmspeech.interop.sources import SMOLLM2, WHISPER_BASE
 from mdmspeech.interop.tensors import check_sha256, read_json, read_tensors, write_tensors
-from mdmspeech.interop.whisper_decoder import writing_shapes
+from mdmspeech.interop.whisper_decoder import seq2seq_shapes
 from mdmspeech.models import talker
-from mdmspeech.models.attention_adaptor import AttentionConfig
-from mdmspeech.models.phone_reader import PhoneReader, PhoneReaderConfig
-from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
+from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
+from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
+from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text import prompts
 
@@ -65,10 +65,10 @@ Config = (
     | CosyVoice2Config
     | VoiceConfig
     | talker.TalkerConfig
-    | AttentionConfig
-    | SpellingConfig
+    | Seq2SeqConfig
+    | CTCConfig
     | StackConfig
-    | PhoneReaderConfig
+    | PhoneClassifierConfig
 )
 
 
@@ -155,9 +155,9 @@ def _talker_shapes(config: talker.TalkerConfig):
     return jax.eval_shape(lambda key: talker.init(config, key), jax.random.key(0))
 
 
-def _spelling_shapes(config: SpellingConfig):
+def _spelling_shapes(config: CTCConfig):
     states = jnp.zeros((1, 2 * config.stack, config.states))
-    return jax.eval_shape(SpellingAdaptor(config).init, jax.random.key(0), states, jnp.ones(states.shape[:2], bool))["params"]
+    return jax.eval_shape(CTCAdaptor(config).init, jax.random.key(0), states, jnp.ones(states.shape[:2], bool))["params"]
 
 
 def _stack_shapes(config: StackConfig):
@@ -165,8 +165,8 @@ def _stack_shapes(config: StackConfig):
     return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.states)))["params"]
 
 
-def _reader_shapes(config: PhoneReaderConfig):
-    return jax.eval_shape(PhoneReader(config).init, jax.random.key(0), jnp.zeros((1, 4, config.states)))["params"]
+def _reader_shapes(config: PhoneClassifierConfig):
+    return jax.eval_shape(PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.states)))["params"]
 
 
 # kind -> (its sizes, the abstract parameter tree of given sizes)
@@ -176,10 +176,10 @@ KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "cosyvoice2_voice": (VoiceConfig, voice_shapes),
     "talker_mdm": (talker.TalkerConfig, _talker_shapes),
     "talker_ntp": (talker.TalkerConfig, _talker_shapes),
-    "attention_adaptor": (AttentionConfig, writing_shapes),
-    "spelling_adaptor": (SpellingConfig, _spelling_shapes),
+    "attention_adaptor": (Seq2SeqConfig, seq2seq_shapes),
+    "spelling_adaptor": (CTCConfig, _spelling_shapes),
     "stack_adaptor": (StackConfig, _stack_shapes),
-    "phone_reader": (PhoneReaderConfig, _reader_shapes),
+    "phone_reader": (PhoneClassifierConfig, _reader_shapes),
 }
 
 
@@ -386,7 +386,7 @@ def _fit(tensors: Mapping[str, np.ndarray], kind: str, config: Config, source: s
         shapes = KINDS[kind][1](config)
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{source}: no {kind} can be built from its sizes ({' '.join(str(error).split())[:160]})") from error
-    rules = [Rule(path, path) for path in flatten_dict(shapes, sep="/")]
+    rules = [TensorRule(path, path) for path in flatten_dict(shapes, sep="/")]
     return import_params(tensors, rules, shapes, source)
 
 

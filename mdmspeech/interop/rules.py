@@ -1,6 +1,6 @@
 """Renaming a foreign checkpoint into our parameter tree, with every disagreement listed in one error, and back.
 
-A `Rule` says which foreign tensor becomes which parameter, and how its axes are permuted. Every rule is invertible, so the
+A `TensorRule` says which foreign tensor becomes which parameter, and how its axes are permuted. Every rule is invertible, so the
 same list exports. Tensors are read a piece at a time straight into the parameter they belong to, or into each device's share of it: nothing larger than
 one parameter (with stacked layers: one of all layers) is ever held besides the result.
 """
@@ -27,7 +27,7 @@ Progress = Callable[[int], object] | None
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class TensorRule:
     """parameter `path` ("layers/0/attn/q/kernel") = foreign tensor `name` with its axes permuted by `axes` (None: as it is).
 
     With `layer`, it is the part at that index of a parameter that stacks the layers ("layers/all/attn/q/kernel").
@@ -46,7 +46,7 @@ class Rule:
 
 def import_params(
     tensors: Mapping[str, Stored],
-    rules: Sequence[Rule],
+    rules: Sequence[TensorRule],
     shapes: Any,
     source: str,
     dtype: Any = np.float32,
@@ -69,14 +69,14 @@ def import_params(
     wanted = {path: tuple(leaf.shape) for path, leaf in flatten_dict(shapes, sep="/").items()}
     check_tensors(tensors, rules, wanted, source)
     places = {} if shardings is None else flatten_dict(shardings, sep="/")
-    groups: dict[str, list[Rule]] = {path: [] for path in wanted}
+    groups: dict[str, list[TensorRule]] = {path: [] for path in wanted}
     for rule in rules:
         groups[rule.path].append(rule)
     flat = {path: _assemble(tensors, groups[path], shape, np.dtype(dtype), places.get(path), progress) for path, shape in wanted.items()}
     return unflatten_dict(flat, sep="/")
 
 
-def check_tensors(tensors: Mapping[str, Stored], rules: Sequence[Rule], wanted: Mapping[str, tuple[int, ...]], source: str) -> None:
+def check_tensors(tensors: Mapping[str, Stored], rules: Sequence[TensorRule], wanted: Mapping[str, tuple[int, ...]], source: str) -> None:
     """Compares names and shapes, reads nothing. `wanted`: path of a parameter -> its shape. UserError as `import_params`."""
     assert {rule.path for rule in rules} == wanted.keys(), "every parameter needs a rule"
     missing = [rule.name for rule in rules if rule.name not in tensors]
@@ -96,7 +96,7 @@ def check_tensors(tensors: Mapping[str, Stored], rules: Sequence[Rule], wanted: 
         )
 
 
-def export_params(params: Any, rules: Sequence[Rule]) -> dict[str, Stored]:
+def export_params(params: Any, rules: Sequence[TensorRule]) -> dict[str, Stored]:
     """The inverse of `import_params`: parameter tree -> foreign names and axis orders. Parameters on devices are fetched when they are read."""
     flat = flatten_dict(params, sep="/")
     return {rule.name: _Exported(flat[rule.path], rule) for rule in rules}
@@ -105,7 +105,7 @@ def export_params(params: Any, rules: Sequence[Rule]) -> dict[str, Stored]:
 class _Exported:
     """A foreign tensor made of (a layer of) a parameter when it is read."""
 
-    def __init__(self, value: Any, rule: Rule) -> None:
+    def __init__(self, value: Any, rule: TensorRule) -> None:
         self._value, self._rule = value, rule
         self.shape, self.dtype = rule.theirs(value.shape), np.dtype(value.dtype)
 
@@ -123,7 +123,7 @@ class _Exported:
 
 def _assemble(
     tensors: Mapping[str, Stored],
-    rules: Sequence[Rule],
+    rules: Sequence[TensorRule],
     shape: tuple[int, ...],
     dtype: np.dtype,
     sharding: Any,
@@ -147,7 +147,7 @@ def _assemble(
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
-def _fill(shares: Mapping[Region, np.ndarray], tensors: Mapping[str, Stored], rules: Sequence[Rule], progress: Progress) -> None:
+def _fill(shares: Mapping[Region, np.ndarray], tensors: Mapping[str, Stored], rules: Sequence[TensorRule], progress: Progress) -> None:
     """Reads each tensor of a parameter once, and of it only the rows that some share has, into the shares: region of the parameter -> array."""
     for rule in rules:
         tensor = tensors[rule.name]

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import llama_layer, whole_number
-from mdmspeech.interop.rules import LINEAR, Rule, import_params
+from mdmspeech.interop.rules import LINEAR, TensorRule, import_params
 from mdmspeech.interop.tensors import Stored, open_tensors, read_json
 from mdmspeech.models.vocalnet import VocalNet, VocalNetConfig
 
@@ -56,9 +56,9 @@ def vocalnet_config(published: Mapping[str, Any]) -> VocalNetConfig:
     return config
 
 
-def vocalnet_rules(config: VocalNetConfig, prefix: str = "") -> list[Rule]:
+def vocalnet_rules(config: VocalNetConfig, prefix: str = "") -> list[TensorRule]:
     """Where each parameter of the generator comes from."""
-    rules = [Rule("embedding/embedding", f"{prefix}embedding.weight")]
+    rules = [TensorRule("embedding/embedding", f"{prefix}embedding.weight")]
     for index in range(config.projector_layers):
         rules += llama_layer(f"projector/{index}/", f"{prefix}encode_layers.{index}.")
     for index in range(config.layers):
@@ -71,11 +71,11 @@ def vocalnet_rules(config: VocalNetConfig, prefix: str = "") -> list[Rule]:
     return rules
 
 
-def _ends(ours: str, norm: str, output: str) -> list[Rule]:
+def _ends(ours: str, norm: str, output: str) -> list[TensorRule]:
     return [
-        Rule(f"{ours}norm/scale", f"{norm}.weight"),
-        Rule(f"{ours}output/kernel", f"{output}.weight", LINEAR),
-        Rule(f"{ours}output/bias", f"{output}.bias"),
+        TensorRule(f"{ours}norm/scale", f"{norm}.weight"),
+        TensorRule(f"{ours}output/kernel", f"{output}.weight", LINEAR),
+        TensorRule(f"{ours}output/bias", f"{output}.bias"),
     ]
 
 

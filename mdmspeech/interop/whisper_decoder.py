@@ -14,10 +14,10 @@ import numpy as np
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
 from mdmspeech.interop.ctranslate2 import decoder_tensors
-from mdmspeech.interop.huggingface import writing_rules
+from mdmspeech.interop.huggingface import whisper_decoder_rules
 from mdmspeech.interop.rules import import_params
 from mdmspeech.interop.tensors import open_tensors, read_json
-from mdmspeech.models.attention_adaptor import AttentionAdaptor, AttentionConfig
+from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.text import pieces
 
 _PREFIX = "model.decoder."
@@ -25,9 +25,7 @@ _BASE_VOCABULARY = 51865  # of the multilingual Whispers up to large-v2; large-v
 _END, _START, _ENGLISH, _TRANSCRIBE, _NO_TIMESTAMPS = 50257, 50258, 50259, 50359, 50363
 
 
-def load_whisper_decoder(
-    config: AttentionConfig, layers: Sequence[int], source: str | os.PathLike = sources.WHISPER_BASE
-) -> dict[str, Any]:
+def load_whisper_decoder(config: Seq2SeqConfig, layers: Sequence[int], source: str | os.PathLike = sources.WHISPER_BASE) -> dict[str, Any]:
     """Parameters of an attention adaptor out of a Whisper decoder.
 
     Args:
@@ -48,14 +46,14 @@ def load_whisper_decoder(
     unused = [n for n in tensors if n.startswith("layers.") and int(n.split(".")[1]) not in layers]
     for tensor in unused:
         del tensors[tensor]
-    return import_params(tensors, writing_rules(layers), writing_shapes(config), name)
+    return import_params(tensors, whisper_decoder_rules(layers), seq2seq_shapes(config), name)
 
 
-def writing_shapes(config: AttentionConfig) -> Any:
+def seq2seq_shapes(config: Seq2SeqConfig) -> Any:
     """Abstract parameter tree of an attention adaptor."""
     states = jnp.zeros((1, 4, config.states))
     ids = jnp.zeros((1, 2), jnp.int32)
-    return jax.eval_shape(AttentionAdaptor(config).init, jax.random.key(0), states, jnp.ones((1, 4), bool), ids)["params"]
+    return jax.eval_shape(Seq2SeqAdaptor(config).init, jax.random.key(0), states, jnp.ones((1, 4), bool), ids)["params"]
 
 
 def save_pieces(path: str | os.PathLike, source: str | os.PathLike = sources.WHISPER_BASE) -> int:
@@ -67,18 +65,18 @@ def save_pieces(path: str | os.PathLike, source: str | os.PathLike = sources.WHI
     return len(kept)
 
 
-def whole(source: str | os.PathLike = sources.WHISPER_BASE) -> tuple[AttentionConfig, dict[str, Any]]:
+def whole(source: str | os.PathLike = sources.WHISPER_BASE) -> tuple[Seq2SeqConfig, dict[str, Any]]:
     """The undiminished decoder as an attention adaptor, its pieces being Whisper's ids: for parity with other implementations."""
     tensors, _, name = _read(source)
     rows, width = tensors["embed_tokens.weight"].shape
     tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][[*range(_END), *_special(rows)]]
     layers = range(len({n.split(".")[1] for n in tensors if n.startswith("layers.")}))
-    sizes = AttentionConfig(states=width, width=width, layers=len(layers), heads=width // 64, ffn=tensors["layers.0.fc1.bias"].shape[0])
+    sizes = Seq2SeqConfig(states=width, width=width, layers=len(layers), heads=width // 64, ffn=tensors["layers.0.fc1.bias"].shape[0])
     config = dataclasses.replace(sizes, pieces=_END, positions=tensors["embed_positions.weight"].shape[0])
-    return config, import_params(tensors, writing_rules(layers), writing_shapes(config), name)
+    return config, import_params(tensors, whisper_decoder_rules(layers), seq2seq_shapes(config), name)
 
 
-def _kept(vocabulary: dict[str, int], rows: int, config: AttentionConfig) -> np.ndarray:
+def _kept(vocabulary: dict[str, int], rows: int, config: Seq2SeqConfig) -> np.ndarray:
     names = pieces.shipped_names()
     if len(names) != config.pieces:
         raise UserError(

@@ -1,7 +1,7 @@
 """LoRA (Hu et al. 2021, arXiv 2106.09685): parting a model's low-rank updates from its frozen weights, and merging them in.
 
 A model whose `Linear` layers have a rank > 0 has leaves `lora_a` and `lora_b` beside each kernel. Training holds the two sets apart, since only one is
-trained: `part` -> (base, lora); `join` makes the tree the model is applied with; `merge` makes one for the same model without LoRA.
+trained: `split` -> (base, lora); `combine` makes the tree the model is applied with; `fuse` makes one for the same model without LoRA.
 """
 
 from typing import Any
@@ -13,13 +13,13 @@ from mdmspeech.errors import UserError
 _NAMES = ("lora_a", "lora_b")
 
 
-def part(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """(everything but the updates, the updates alone), both nested dicts without empty branches."""
     base: dict[str, Any] = {}
     lora: dict[str, Any] = {}
     for name, value in params.items():
         if isinstance(value, dict):
-            for side, branch in zip((base, lora), part(value), strict=True):
+            for side, branch in zip((base, lora), split(value), strict=True):
                 if branch:
                     side[name] = branch
         else:
@@ -27,20 +27,20 @@ def part(params: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     return base, lora
 
 
-def join(base: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `part`. ValueError if a leaf is in both."""
+def combine(base: dict[str, Any], lora: dict[str, Any]) -> dict[str, Any]:
+    """The inverse of `split`. ValueError if a leaf is in both."""
     out = dict(base)
     for name, value in lora.items():
         if name not in out:
             out[name] = value
         elif isinstance(value, dict) and isinstance(out[name], dict):
-            out[name] = join(out[name], value)
+            out[name] = combine(out[name], value)
         else:
             raise ValueError(f"parameter {name!r} is in both trees")
     return out
 
 
-def merge(base: dict[str, Any], lora: dict[str, Any], alpha: float) -> dict[str, Any]:
+def fuse(base: dict[str, Any], lora: dict[str, Any], alpha: float) -> dict[str, Any]:
     """`base` with every kernel W replaced by W + (alpha / rank) A B: the same function, no LoRA. Computed in float32, stored in the kernel's type.
 
     Kernels may have a leading layer axis. UserError if an update has no kernel beside it.
@@ -59,5 +59,5 @@ def merge(base: dict[str, Any], lora: dict[str, Any], alpha: float) -> dict[str,
         if isinstance(value, dict):
             if name not in base:
                 raise UserError(f"a LoRA update for {name!r}, which the base model lacks: give the base model it was trained on")
-            out[name] = merge(base[name], value, alpha)
+            out[name] = fuse(base[name], value, alpha)
     return out

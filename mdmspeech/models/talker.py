@@ -174,7 +174,7 @@ class Talker(nn.Module):
         """Fixed anchors: what each text token adds where it stands, [B, N, D]."""
         return self.anchors.fuse(text_BNE)
 
-    def place_fixed(self, fused_BND, index_BL):
+    def place_anchors(self, fused_BND, index_BL):
         """Fixed anchors: condition of speech positions, from `fuse` and `anchors.anchor_index`."""
         return self.anchors.place(fused_BND, index_BL)
 

@@ -53,7 +53,7 @@ class VocalNetConfig:
         return self.width // self.heads
 
 
-class Stage(nn.Module):
+class DecoderStage(nn.Module):
     """Llama layers with a norm and an output of their own: the decoder is stage 0, MTP module k is stage k."""
 
     config: VocalNetConfig
@@ -82,7 +82,7 @@ class VocalNet(nn.Module):
         c = self.config
         self.embedding = nn.Embed(c.vocab_size, c.width)
         self.projector = _stack(c, c.projector_layers)
-        self.stages = [Stage(c, c.layers if k == 0 else 1) for k in range(1 + c.modules)]
+        self.stages = [DecoderStage(c, c.layers if k == 0 else 1) for k in range(1 + c.modules)]
 
     def __call__(
         self,

@@ -25,7 +25,7 @@ from mdmspeech.nn.attention import KVCache
 
 
 @dataclasses.dataclass(frozen=True)
-class Speaking:
+class VocalNetDecodingConfig:
     """Static options of a decoding; they shape the compiled program.
 
     Attributes:
@@ -55,7 +55,7 @@ class Speaking:
 
 
 @struct.dataclass
-class State:
+class VocalNetState:
     """What has been read and said. `caches`: one tuple a stage; `written_BK`: speech positions in each stage's caches."""
 
     projector: tuple[KVCache, ...]
@@ -69,8 +69,8 @@ class State:
 
 
 @struct.dataclass
-class Speech:
-    """What a call brought: tokens_BL (eos included, then pad), how many, margin_BL (as in `State`), done_B (eos or no room)."""
+class VocalNetTokens:
+    """What a call brought: tokens_BL (eos included, then pad), how many, margin_BL (as in `VocalNetState`), done_B (eos or no room)."""
 
     tokens_BL: jax.Array
     count_B: jax.Array
@@ -78,7 +78,7 @@ class Speech:
     done_B: jax.Array
 
 
-def start(model: VocalNet, params: Any, options: Speaking, batch: int) -> State:
+def start(model: VocalNet, params: Any, options: VocalNetDecodingConfig, batch: int) -> VocalNetState:
     """A state that has read bos. UserError: more modules than the model has."""
     c = model.config
     if options.modules > c.modules:
@@ -86,7 +86,7 @@ def start(model: VocalNet, params: Any, options: Speaking, batch: int) -> State:
     width, speech = 1 + options.modules, _speech_slots(model, options)
     dtype = jax.tree.leaves(params)[0].dtype
     caches = lambda count, slots: (KVCache.zeros(batch, slots, c.heads, c.head_dim, dtype),) * count
-    state = State(
+    state = VocalNetState(
         projector=caches(c.projector_layers, options.max_text),
         caches=tuple(caches(c.layers if k == 0 else 1, speech + 1 + options.max_text) for k in range(width)),
         text_B=jnp.zeros(batch, jnp.int32),
@@ -100,7 +100,9 @@ def start(model: VocalNet, params: Any, options: Speaking, batch: int) -> State:
     return _read(model, params, options, state, bos_B1D, jnp.ones(batch, jnp.int32))
 
 
-def read(model: VocalNet, params: Any, options: Speaking, state: State, text_BGE: jax.Array, new_B: jax.Array) -> State:
+def read(
+    model: VocalNet, params: Any, options: VocalNetDecodingConfig, state: VocalNetState, text_BGE: jax.Array, new_B: jax.Array
+) -> VocalNetState:
     """Reads the first `new_B` of G text states of each row (0: none). The caller sees to it that they fit into `max_text`."""
     if text_BGE.shape[1] > options.max_text:
         raise UserError(f"{text_BGE.shape[1]} text states at once, but max_text={options.max_text}; raise it")
@@ -112,8 +114,14 @@ def read(model: VocalNet, params: Any, options: Speaking, state: State, text_BGE
 
 
 def speak(
-    model: VocalNet, params: Any, options: Speaking, state: State, limit_B: jax.Array, keys_B: jax.Array, window_from: int | None = None
-) -> tuple[State, Speech]:
+    model: VocalNet,
+    params: Any,
+    options: VocalNetDecodingConfig,
+    state: VocalNetState,
+    limit_B: jax.Array,
+    keys_B: jax.Array,
+    window_from: int | None = None,
+) -> tuple[VocalNetState, VocalNetTokens]:
     """Draws up to `limit_B` tokens a row, fewer if eos comes.
 
     Args:
@@ -153,7 +161,9 @@ def speak(
     return state, _since(state, begin_B, model.config.pad)
 
 
-def predict(model: VocalNet, params: Any, options: Speaking, text_BNE: jax.Array, text_lens_B: jax.Array, keys_B: jax.Array) -> Speech:
+def predict(
+    model: VocalNet, params: Any, options: VocalNetDecodingConfig, text_BNE: jax.Array, text_lens_B: jax.Array, keys_B: jax.Array
+) -> VocalNetTokens:
     """Whole texts [B, N, E] of `text_lens_B` states -> their tokens, until eos or `options.max_tokens` (exactly; the reference ends its last cycle first)."""
     state = read(model, params, options, start(model, params, options, len(text_BNE)), text_BNE, text_lens_B)
     limit_B = jnp.full(len(text_BNE), options.max_tokens)
@@ -163,13 +173,13 @@ def predict(model: VocalNet, params: Any, options: Speaking, text_BNE: jax.Array
 def push(
     model: VocalNet,
     params: Any,
-    options: Speaking,
-    state: State,
+    options: VocalNetDecodingConfig,
+    state: VocalNetState,
     text_BGE: jax.Array,
     new_B: jax.Array,
     limit_B: jax.Array,
     keys_B: jax.Array,
-) -> tuple[State, Speech]:
+) -> tuple[VocalNetState, VocalNetTokens]:
     """Streaming: reads the next `new_B` text states, then says up to `limit_B` tokens: config.speech_group, and what is left with the last group.
 
     Pad every push to the same G (config.text_group), and one compiled program serves all of them.
@@ -214,7 +224,7 @@ def _since(state, begin_B, pad):
     at_BL = begin_B[:, None] + jnp.arange(state.tokens_BL.shape[1] - 1)[None, :]
     new_BL = at_BL < state.count_B[:, None]
     take = lambda x_BL, rest: jnp.where(new_BL, jnp.take_along_axis(x_BL, jnp.where(new_BL, at_BL, 0), axis=1), rest)
-    return Speech(take(state.tokens_BL, pad), state.count_B - begin_B, take(state.margin_BL, 0.0), state.done_B)
+    return VocalNetTokens(take(state.tokens_BL, pad), state.count_B - begin_B, take(state.margin_BL, 0.0), state.done_B)
 
 
 def _penalised(logits_BV, state, window_B, options):
@@ -225,7 +235,7 @@ def _penalised(logits_BV, state, window_B, options):
     return logits_BV / options.penalty**times_BV
 
 
-def _speech_slots(model: VocalNet, options: Speaking) -> int:
+def _speech_slots(model: VocalNet, options: VocalNetDecodingConfig) -> int:
     """Enough for `max_tokens` in groups of config.speech_group: each group may feed up to `modules` tokens again, and a cycle writes its whole width."""
     groups = -(-options.max_tokens // model.config.speech_group) + 1
     return options.max_tokens + groups * options.modules + 1 + options.modules

@@ -104,7 +104,7 @@ class Attention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Attention from a text to states that stay the same while it is written: their keys and values are made once, by `remember`.
+    """Attention from a text to states that stay the same while it is written: their keys and values are made once, by `encode_memory`.
 
     Whisper's biases: none on k.
     """
@@ -118,7 +118,7 @@ class CrossAttention(nn.Module):
         self.q, self.k, self.v = nn.Dense(inner), nn.Dense(inner, use_bias=False), nn.Dense(inner)
         self.o = nn.Dense(self.out_dim)
 
-    def remember(self, states_BSE: jax.Array) -> KVCache:
+    def encode_memory(self, states_BSE: jax.Array) -> KVCache:
         """[B, S, E] -> keys and values [B, S, H, head_dim]."""
         heads = (*states_BSE.shape[:2], self.num_heads, self.head_dim)
         return KVCache(self.k(states_BSE).reshape(heads), self.v(states_BSE).reshape(heads))

@@ -20,14 +20,14 @@ from mdmspeech.errors import UserError
 
 # rule(*vectors of the queries, *vectors of the keys) -> bool, elementwise over broadcastable integer arrays, numpy or jax.
 # Equality decides what compiles again: give a module-level function or a hashable callable, not a lambda made anew each time.
-Rule = Callable[..., Any]
+MaskMod = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pattern:
     """Who may attend to whom, whatever the batch: equal, and of equal hash, by content. Every position sees itself (else ValueError)."""
 
-    rule: Rule
+    mask_mod: MaskMod
     vectors: tuple[np.ndarray, ...]  # int32 [T] each
 
     def __post_init__(self):
@@ -37,7 +37,7 @@ class Pattern:
         for vector in vectors:
             vector.flags.writeable = False
         object.__setattr__(self, "vectors", vectors)
-        if not np.all(self.rule(*vectors, *vectors)):
+        if not np.all(self.mask_mod(*vectors, *vectors)):
             raise ValueError("a position that may not attend to itself: its softmax could be empty, which fused kernels cannot express")
 
     @property
@@ -48,18 +48,18 @@ class Pattern:
     def allowed(self, rows: slice, columns: slice) -> np.ndarray:
         """bool [rows, columns]: a piece of the matrix, computed here and now."""
         queries, keys = ([vector[part] for vector in self.vectors] for part in (rows, columns))
-        piece = self.rule(*(q[:, None] for q in queries), *(k[None, :] for k in keys))
+        piece = self.mask_mod(*(q[:, None] for q in queries), *(k[None, :] for k in keys))
         return np.broadcast_to(piece, (len(queries[0]), len(keys[0])))
 
     def compare(self, rows: slice, columns: slice) -> jax.Array:
         """The same as operations in the program: no constant of that size."""
         queries, keys = ([jnp.asarray(vector[part]) for vector in self.vectors] for part in (rows, columns))
-        piece = self.rule(*(q[:, None] for q in queries), *(k[None, :] for k in keys))
+        piece = self.mask_mod(*(q[:, None] for q in queries), *(k[None, :] for k in keys))
         return jnp.broadcast_to(piece, (len(queries[0]), len(keys[0])))
 
     @functools.cached_property
-    def _content(self) -> tuple[Rule, tuple[bytes, ...]]:
-        return self.rule, tuple(vector.tobytes() for vector in self.vectors)
+    def _content(self) -> tuple[MaskMod, tuple[bytes, ...]]:
+        return self.mask_mod, tuple(vector.tobytes() for vector in self.vectors)
 
     @functools.cached_property
     def _hash(self) -> int:
@@ -72,7 +72,7 @@ class Pattern:
         return self._hash
 
     def __repr__(self) -> str:
-        return f"Pattern({getattr(self.rule, '__name__', self.rule)}, length {self.length})"
+        return f"Pattern({getattr(self.mask_mod, '__name__', self.mask_mod)}, length {self.length})"
 
 
 @struct.dataclass
@@ -137,6 +137,6 @@ def full(length: int, segment_BT: jax.Array | None = None) -> AttentionMask:
     return AttentionMask(_full(length), segment_BT)
 
 
-def ruled(rule: Rule, vectors: Sequence[np.ndarray], segment_BT: jax.Array | None = None) -> AttentionMask:
-    """Any rule: `ruled(layout.allow, layout.two_stream(length, block), layout.twice(segment_BL))` is the two-stream mask."""
-    return AttentionMask(Pattern(rule, tuple(vectors)), segment_BT)
+def from_mask_mod(mask_mod: MaskMod, vectors: Sequence[np.ndarray], segment_BT: jax.Array | None = None) -> AttentionMask:
+    """Any rule: `from_mask_mod(layout.allow, layout.two_stream(length, block), layout.twice(segment_BL))` is the two-stream mask."""
+    return AttentionMask(Pattern(mask_mod, tuple(vectors)), segment_BT)

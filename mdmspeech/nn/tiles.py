@@ -107,7 +107,7 @@ def _scores(pattern, q, k, given: _Given, i, j):
     """float32 [N, G, t, t]: the scores of a tile, masked."""
     queries, keys = ([_cut(vector, at) for vector in given.vectors] for at in (i, j))
     query, key = _cut(given.segment_B1T, i)[..., None], _cut(given.segment_B1T, j)[:, :, None]
-    allowed = pattern.rule(*(x[..., None] for x in queries), *(x[:, :, None] for x in keys)) & (query == key) & (key != 0)
+    allowed = pattern.mask_mod(*(x[..., None] for x in queries), *(x[:, :, None] for x in keys)) & (query == key) & (key != 0)
     return _where(allowed, _product(_cut(q, i), _cut(k, j).swapaxes(2, 3)), _MASKED)
 
 

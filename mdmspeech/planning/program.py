@@ -13,9 +13,9 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from mdmspeech.diffusion import decode
+from mdmspeech.decoding import block_diffusion
+from mdmspeech.decoding.state import DecodingConfig, SamplingParams, initial_state
 from mdmspeech.diffusion.layout import cache_slots
-from mdmspeech.diffusion.state import Options, Request, start
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.training.flops import count_flops
@@ -123,7 +123,7 @@ def decode_program(
     model = talker.Talker(config)
     length = math.ceil(seconds * 25 / config.block) * config.block
     ids: dict[str, Any] = dict(codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
-    options = Options(block=config.block, label_shift=config.label_shift, **ids)
+    options = DecodingConfig(block=config.block, label_shift=config.label_shift, **ids)
 
     def forward(params, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
         apply = functools.partial(model.apply, {"params": params})
@@ -131,11 +131,11 @@ def decode_program(
         return apply(hidden[:, hidden.shape[1] - num_logits :], method="logits"), cache
 
     def block(params, cond_BKD, state):
-        return decode.decode_block(functools.partial(forward, params), state, cond_BKD, options)
+        return block_diffusion.decode_block(functools.partial(forward, params), state, cond_BKD, options)
 
     def begin():
-        request = Request.create(rows, steps=steps, target_len=length)
-        return start(talker.empty_caches(config, rows, cache_slots(length, config.block)), request, options, length, config.width)
+        request = SamplingParams.create(rows, steps=steps, target_len=length)
+        return initial_state(talker.empty_caches(config, rows, cache_slots(length, config.block)), request, options, length, config.width)
 
     params = decode_state(config, mesh, dtype)
     heads = PartitionSpec(None, None, "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None)

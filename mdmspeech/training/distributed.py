@@ -135,7 +135,7 @@ def share() -> tuple[int, int]:
     return _share(parts, jax.process_index(), dict(mesh.shape))
 
 
-class Votes:
+class StopConsensus:
     """The largest of the numbers that the processes give for a step, known to all of them.
 
     `cast` before a step is sent to the devices, `result` after: the vote is a tiny computation in front of the step, so that reading it

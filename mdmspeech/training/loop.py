@@ -26,12 +26,11 @@ from mdmspeech.files import check_writable
 from mdmspeech.training import distributed
 from mdmspeech.training import mesh as meshes
 from mdmspeech.training.checkpoint import Checkpoints, absolute, check_config
-from mdmspeech.training.feed import Fed, Feed
-from mdmspeech.training.held_out import HeldOut
-from mdmspeech.training.ledger import Ledger, plot_ledger
+from mdmspeech.training.goodput import GoodputTracker, plot_goodput
 from mdmspeech.training.metrics import MetricsWriter, is_remote, plot_curves, upload
 from mdmspeech.training.mfu import model_flops, peak_flops
 from mdmspeech.training.optim import make_optimizer
+from mdmspeech.training.prefetch import DeviceBatch, Prefetcher
 from mdmspeech.training.profiler import ProfileWindow, check_window
 from mdmspeech.training.progress import Progress, clock
 from mdmspeech.training.ranges import check_ranges
@@ -39,6 +38,7 @@ from mdmspeech.training.state import TrainState, abstract_state, all_finite, cre
 from mdmspeech.training.step import make_train_step
 from mdmspeech.training.stepper import Stepper
 from mdmspeech.training.task import Task
+from mdmspeech.training.validation import ValidationLoss
 
 _DATA_ENDED, _TIME_IS_UP, _SIGNAL = 1, 2, 3  # reasons to stop; the largest wins the vote
 
@@ -108,7 +108,7 @@ class _Run:
 
     def __init__(self, config: ConfigDict, task: Task, workdir: epath.Path, mesh: jax.sharding.Mesh, stop: "StopSignal"):
         self.train, self.task, self.workdir, self.stop, self.lead = config.train, task, workdir, stop, distributed.is_lead()
-        self.ledger = Ledger(workdir / "ledger.json" if self.lead else None)
+        self.ledger = GoodputTracker(workdir / "ledger.json" if self.lead else None)
 
         if not is_remote(workdir):
             check_writable(Path(workdir), "name another --workdir", folder=True)
@@ -162,11 +162,11 @@ class _Run:
             say=self.progress.say,
         )
         self.put = lambda batch: meshes.put_batch(mesh, batch)
-        self.held_out = HeldOut(task, self.frozen, self.put, dtype=self.train.dtype)
-        self.votes = distributed.Votes(mesh)
+        self.held_out = ValidationLoss(task, self.frozen, self.put, dtype=self.train.dtype)
+        self.votes = distributed.StopConsensus(mesh)
 
         parts = distributed.share()[1]  # the rate is that of all processes, whose parts are much alike
-        self.feed = Feed(self.data, self.put, lambda batch: task.count(batch) * parts, self.train.prefetch)
+        self.feed = Prefetcher(self.data, self.put, lambda batch: task.count(batch) * parts, self.train.prefetch)
         try:
             self.fed = self._take(self.feed) if self.first < self.train.steps else None
             _prepare(workdir, config)
@@ -199,7 +199,7 @@ class _Run:
             self.checkpoints.close()
             self.ledger.write()
 
-    def _go(self, feed: Feed) -> TrainState:
+    def _go(self, feed: Prefetcher) -> TrainState:
         train, pending = self.train, None
         self.started = time.monotonic() - self.seconds
         self.ledger.begin(self.first)
@@ -243,7 +243,7 @@ class _Run:
         self.progress.say(self.ledger.table())
         self.ledger.write()
         if self.lead:
-            plot_ledger(self.workdir)
+            plot_goodput(self.workdir)
         why = self._why(end) if end else "done"
         self.progress.say(f"{self.task.name}: {why} at step {step}/{train.steps} after {clock(self._elapsed())}")
         if end == _SIGNAL:
@@ -253,7 +253,7 @@ class _Run:
     def _elapsed(self) -> float:
         return time.monotonic() - self.started
 
-    def _take(self, feed: Feed) -> Fed | None:
+    def _take(self, feed: Prefetcher) -> DeviceBatch | None:
         """The next batch; None if the data ended."""
         with self.ledger.time("data"):
             return next(feed, None)
@@ -276,7 +276,7 @@ class _Run:
             return f"{self.stop.name or 'a signal to another process'}: saved, start again to go on,"
         return "the data ended" if end == _DATA_ENDED else f"train.minutes={self.train.minutes:g} used up"
 
-    def _settle(self, pending: tuple[int, dict[str, jax.Array], Fed] | None) -> None:
+    def _settle(self, pending: tuple[int, dict[str, jax.Array], DeviceBatch] | None) -> None:
         """Waits for the numbers of an update; checks, writes and shows them."""
         if pending is None:
             return
@@ -334,7 +334,7 @@ class _Run:
                 self.progress.say(f"eval at step {step}: {parts}  ({clock(time.monotonic() - began)})")
             if self.lead:
                 plot_curves(self.workdir, self.task.name)
-                plot_ledger(self.workdir)
+                plot_goodput(self.workdir)
         self.started += time.monotonic() - began  # train.minutes counts training only
         wanted = self.train.keep_best
         if wanted and wanted not in scores:

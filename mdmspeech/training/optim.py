@@ -17,7 +17,7 @@ _UNDECAYED_NAME = re.compile(r"(^|[/_])(bias|scale|embed\w*|\w*norm\w*|pos\w*|ta
 
 
 @dataclasses.dataclass(frozen=True)
-class Rule:
+class ParamRule:
     """What happens to the parameters whose whole path matches `pattern`.
 
     Attributes:
@@ -52,10 +52,10 @@ def param_path(path: Sequence[Any]) -> str:
     return "/".join(str(getattr(p, "key", getattr(p, "name", getattr(p, "idx", p)))) for p in path)
 
 
-def claim(params: Any, rules: Sequence[Rule]) -> Any:
-    """Pytree of the first `Rule` that matches each parameter. UserError names a parameter that none matches."""
+def match_rules(params: Any, rules: Sequence[ParamRule]) -> Any:
+    """Pytree of the first `ParamRule` that matches each parameter. UserError names a parameter that none matches."""
 
-    def first_match(path: Sequence[Any], _: Any) -> Rule:
+    def first_match(path: Sequence[Any], _: Any) -> ParamRule:
         name = param_path(path)
         for rule in rules:
             if re.fullmatch(rule.pattern, name):
@@ -87,22 +87,22 @@ def make_schedule(optim: Any, steps: int) -> Callable[[Any], Any]:
     return optax.join_schedules([warm, shapes[optim.schedule]()], [optim.warmup])
 
 
-def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[Rule]) -> Optimizer:
+def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[ParamRule]) -> Optimizer:
     """AdamW over the parameters the rules do not freeze.
 
     Args:
       optim: config with lr, schedule, warmup, final, b1, b2, eps, weight_decay, clip (global norm; 0 = off).
       params: arrays or `ShapeDtypeStruct`s; only paths and shapes are read.
     """
-    claimed = claim(params, rules)
+    claimed = match_rules(params, rules)
     schedule = make_schedule(optim, steps)
 
-    def decay_of(path: Sequence[Any], leaf: Any, rule: Rule) -> float:
+    def decay_of(path: Sequence[Any], leaf: Any, rule: ParamRule) -> float:
         if rule.weight_decay is not None:
             return rule.weight_decay
         return 0.0 if leaf.ndim < 2 or _UNDECAYED_NAME.search(param_path(path)) else optim.weight_decay
 
-    is_rule = lambda x: isinstance(x, Rule)
+    is_rule = lambda x: isinstance(x, ParamRule)
     decays = jax.tree_util.tree_map_with_path(decay_of, params, claimed)
     factors = jax.tree.map(lambda r: r.lr, claimed, is_leaf=is_rule)
     trained = jax.tree.map(lambda r: not r.frozen, claimed, is_leaf=is_rule)

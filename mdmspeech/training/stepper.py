@@ -8,7 +8,7 @@ from typing import Any
 
 import jax
 
-from mdmspeech.training.ledger import TRAINING, Ledger
+from mdmspeech.training.goodput import TRAINING, GoodputTracker
 from mdmspeech.training.mfu import mfu
 from mdmspeech.training.progress import clock
 
@@ -30,7 +30,7 @@ class Stepper:
     def __init__(
         self,
         step: Any,
-        ledger: Ledger,
+        ledger: GoodputTracker,
         count: Callable[[Any, Any, Any], int],
         say: Callable[[str], None] = print,
         devices: int = 1,

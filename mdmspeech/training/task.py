@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from mdmspeech.training.optim import Rule
+from mdmspeech.training.optim import ParamRule
 
 Params = Any  # a pytree of arrays; nested dicts in practice
 Losses = Mapping[str, tuple[jax.Array, jax.Array]]  # name -> (numerator, denominator), both float scalars
@@ -53,7 +53,7 @@ class Task:
 
     name: str = "task"
     weights: Mapping[str, Weight] = {"loss": 1.0}
-    optimizer: Sequence[Rule] = (Rule(".*"),)
+    optimizer: Sequence[ParamRule] = (ParamRule(".*"),)
     unit: str = "examples"
     held_out: str = ""
     show: Callable[[Params, int, Path], dict[str, float]] | None = None

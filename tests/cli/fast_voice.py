@@ -17,7 +17,7 @@ RATE, SAMPLES = 24_000, 6000  # a word
 class Hum:
     """Speaks one word a part."""
 
-    def say_parts(self, text, **manner):
+    def say_parts(self, text, **generation):
         check_speakable(text)
         words = text.split()
         return Parts(len(words), len(words), RATE, self._parts(words))

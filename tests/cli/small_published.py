@@ -9,7 +9,7 @@ import numpy as np
 from small_speech import CODEC, TALKER, talker_params
 
 from mdmspeech.codec.compact.codec import CompactCodecModel
-from mdmspeech.data.random_source import CHAT_TEMPLATE, byte_tokenizer
+from mdmspeech.data.pipelines.random_source import CHAT_TEMPLATE, byte_tokenizer
 from mdmspeech.interop.export import How, export_encoder, export_thinker
 from mdmspeech.interop.release import Part, Release, save_release
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig

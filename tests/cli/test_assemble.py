@@ -74,7 +74,7 @@ def test_what_stage_1_learnt_is_merged(published, system, tmp_path):
     again = tmp_path / "again"
     assert main(arguments(published, again, adaptor=run, talker=system)) == 0
     trained, base = load_params(run), sources.load_thinker(published / "thinker", scan_layers=True)
-    wanted = lora.merge(base.params, trained["lora"], 16.0)
+    wanted = lora.fuse(base.params, trained["lora"], 16.0)
     found = sources.load_thinker(again / "thinker", scan_layers=True).params
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), wanted, found)
     differ = jax.tree.map(lambda a, b: float(np.abs(a - b).max()), base.params, found)

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import soundfile
+from mdmspeech.inference.frontend import EncodedSpeech
 from small_speech import question
 
 from mdmspeech.cli import main
-from mdmspeech.inference.ear import Heard
 
 
 def write(path, wave, rate=16_000, subtype=None):
@@ -127,8 +127,8 @@ def test_a_recording_that_was_cut_off_is_answered_with_one_line_of_warning(small
 
 
 def test_no_speech_is_one_line_and_exit_code_2(small_model, tmp_path, capsys, monkeypatch):
-    silent = lambda source: Heard(None, "", 0.0, 0.0)
-    monkeypatch.setattr(small_model.ear, "listen", silent)
+    silent = lambda source: EncodedSpeech(None, "", 0.0, 0.0)
+    monkeypatch.setattr(small_model.frontend, "encode", silent)
     wave = write(tmp_path / "noise.wav", question())
     assert "no speech heard" in refused(capsys, "chat", wave, "-o", str(tmp_path / "a.wav"), "--cold", "--quiet")
     assert not (tmp_path / "a.wav").exists()

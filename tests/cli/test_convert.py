@@ -135,7 +135,7 @@ def test_what_stage_one_trained_is_merged(tmp_path, capsys):
     assert _convert(workdir, tmp_path / "merged", "--check", "--dtype", "float32") == 0
     assert "check: outputs differ by at most" in capsys.readouterr().out
     assert _convert(base, tmp_path / "again", "--lora", workdir) == 0
-    wanted = lora.merge(plain, params["lora"], config.thinker.lora_alpha)
+    wanted = lora.fuse(plain, params["lora"], config.thinker.lora_alpha)
     assert np.abs(wanted["layers"]["all"]["attn"]["q"]["kernel"] - plain["layers"]["all"]["attn"]["q"]["kernel"]).max() > 0.01
     for name in ("merged", "again"):
         read = read_thinker_folder(tmp_path / name, scan_layers=thinker.scan_layers)[1]

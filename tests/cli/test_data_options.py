@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from mdmspeech.cli import data
-from mdmspeech.data.tokens import TokenStore
+from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.errors import UserError
 
 

@@ -22,10 +22,10 @@ import soundfile
 from campplus_graph import write_campplus
 from documented import MARKDOWN, ROOT, blocks, docstring_commands, experiments, lines_of, markdown_commands
 
-from mdmspeech.cli import main, own
+from mdmspeech.cli import main, user_recordings
 from mdmspeech.cli.experiment import load_config
-from mdmspeech.data.align import Alignment
-from mdmspeech.data.store import write_shard
+from mdmspeech.data.recordings.align import Alignment
+from mdmspeech.data.storage.record_store import write_shard
 from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2_lm import COSYVOICE2_LM
 from mdmspeech.interop.release import Part, Release, read_about, save_release
@@ -324,7 +324,9 @@ def test_own_voice(published, desk, monkeypatch):
         cuts = np.linspace(0, -(-len(wave) // 400), len(symbols) + 1).astype(int)
         return Alignment(np.diff(cuts).astype(np.int32), -0.5, int(cuts[1]), int(cuts[-2]))
 
-    monkeypatch.setattr(own, "make_aligner", lambda: lambda waves, symbols: [one(*row) for row in zip(waves, symbols, strict=True)])
+    monkeypatch.setattr(
+        user_recordings, "make_aligner", lambda: lambda waves, symbols: [one(*row) for row in zip(waves, symbols, strict=True)]
+    )
     monkeypatch.delenv("MDMSPEECH_HOME", raising=False)
     data, say = of_way("own voice")
     assert main([*words(data), "--codec", str(published / "release")]) == 0

@@ -95,33 +95,33 @@ def test_it_is_stored_and_reaches_training(spoken, tmp_path):
 
 def test_the_ids_before_and_after_the_question_are_those_of_training(spoken, tmp_path):
     folder, _ = spoken
-    mind = mdmspeech.load(folder).mind
+    thinker = mdmspeech.load(folder).thinker
     _, task = task_of("thinker_06b", folder, tmp_path / "1", length=1536, batch=1)
     batch = next(iter(task.batches("train", 0)))
     conversation = batch["segment"][0] == 1
     ids, speech = batch["ids"][0][conversation], batch["speech"][0][conversation]
     spoken_at = np.flatnonzero(speech >= 0)
     answer = np.flatnonzero(batch["weight"][0][conversation])[0] + 1
-    assert ids[: spoken_at[0]].tolist() == list(mind.before)
-    assert ids[spoken_at[-1] + 1 : answer].tolist() == mind._after.tolist()
+    assert ids[: spoken_at[0]].tolist() == list(thinker.before)
+    assert ids[spoken_at[-1] + 1 : answer].tolist() == thinker._after.tolist()
 
 
 def test_the_thinkers_states_are_those_of_training(spoken, tmp_path):
     """The same conversation through the Talker's training pipeline and step, and through Mind: [Emb(y); h] of each id of the answer."""
     folder, _ = spoken
-    mind = mdmspeech.load(folder).mind
+    thinker = mdmspeech.load(folder).thinker
     _, task = task_of("talker_06b", folder, tmp_path / "2", length=256, text=1536, batch=1)
     batch = next(iter(task.batches("train", 0)))
     thinker = task.load_frozen(jax.eval_shape(task.init_frozen, jax.random.key(0)))["thinker"]
     read = np.asarray(jax.jit(task._read)(thinker, {name: batch[name] for name in ("text", "text_segment", "text_position")}))[0]
     ids = batch["text"][0][batch["text_segment"][0] == 1]
     first = batch["anchor"][0][(batch["segment"][0] == 1) & (batch["anchor"][0] >= 0)].min()
-    assert ids[: len(mind.before)].tolist() == list(mind.before)
-    question = ids[len(mind.before) : first - len(mind._after)]
-    state = mind.read([mind.question(mind.tokenizer.decode(question))])
+    assert ids[: len(thinker.before)].tolist() == list(thinker.before)
+    question = ids[len(thinker.before) : first - len(thinker._after)]
+    state = thinker.read([thinker.question(thinker.tokenizer.decode(question))])
     for place in range(first, len(ids)):
         token = np.array([ids[place]] * len(np.asarray(state.lengths_B)), np.int32)
-        found, state = mind._advance(params=mind._params, state=state, token_B=token)
+        found, state = thinker._advance(params=thinker._params, state=state, token_B=token)
         found, wanted = np.asarray(found)[0], read[place]
         for part_ in (slice(0, THINKER.dim), slice(THINKER.dim, None)):
             cosine = found[part_] @ wanted[part_] / np.linalg.norm(found[part_]) / np.linalg.norm(wanted[part_])

@@ -146,7 +146,7 @@ def test_release_of_nothing(tmp_path, capsys):
 
 
 def test_data_passes_on_what_it_is_told(monkeypatch):
-    from mdmspeech.data import build
+    from mdmspeech.data.synthesis import build
 
     told = []
     monkeypatch.setattr(build, "build", lambda *args: told.append(args))
@@ -155,7 +155,7 @@ def test_data_passes_on_what_it_is_told(monkeypatch):
 
 
 def test_data_tokens_takes_the_codec_of_a_release(release_folder, monkeypatch, capsys):
-    from mdmspeech.training import precompute
+    from mdmspeech.preprocessing import precompute
 
     def tokens(root, codec, known_as, parts):
         assert codec.model.config == CODEC and len(known_as) == 12

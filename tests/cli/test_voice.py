@@ -13,7 +13,7 @@ from campplus_graph import write_campplus
 from small_cosyvoice2 import CONFIG, small_params, small_voice
 
 from mdmspeech.cli import main
-from mdmspeech.inference.opening import open_codec
+from mdmspeech.inference.factory import open_codec
 from mdmspeech.interop.release import Part, Release, load_release, save_release
 from mdmspeech.interop.voice_file import load_voice, voice_part, with_voice
 

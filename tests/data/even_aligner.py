@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mdmspeech.data.align import Alignment
+from mdmspeech.data.recordings.align import Alignment
 
 
 class Even:

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mdmspeech.audio.wave import resample
-from mdmspeech.data import align as aligning
-from mdmspeech.data.align import align, pause_symbols
-from mdmspeech.data.own import MATCHES
+from mdmspeech.data.recordings import align as aligning
+from mdmspeech.data.recordings.align import align, pause_symbols
+from mdmspeech.data.recordings.user import MATCHES
 
 TEXTS = (
     "The old map was found under the kitchen table.",
@@ -64,9 +64,10 @@ def test_pauses_are_the_signs_that_are_not_sounds():
 @pytest.fixture(scope="module")
 def spoken():
     """The synthesiser's recordings, and all of them aligned, each with its own text and with the next one's."""
-    from mdmspeech.cli.own import make_aligner
-    from mdmspeech.data.voices.base import Job
-    from mdmspeech.data.voices.hibari import Hibari
+    from mdmspeech.data.synthesis.voices.base import Job
+    from mdmspeech.data.synthesis.voices.hibari import Hibari
+
+    from mdmspeech.cli.user_recordings import make_aligner
 
     voice = Hibari()
     found = [voice.speak(Job(str(n), text, "hibari", "heart", seed=n)) for n, text in enumerate(TEXTS)]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mdmspeech.data import augment as a
+from mdmspeech.data.synthesis import augment as a
 
 RATE = 16_000
 WAVE = (0.2 * np.sin(2 * np.pi * 220 * np.arange(RATE) / RATE)).astype(np.float32)

@@ -4,13 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from mdmspeech.data.synthesis.voices.base import Rendered
 
-from mdmspeech.data import build as building
-from mdmspeech.data import human, parts, store, voices
 from mdmspeech.data.datasets import open_dataset
+from mdmspeech.data.recordings import human
+from mdmspeech.data.storage import record_store
+from mdmspeech.data.synthesis import build as building
+from mdmspeech.data.synthesis import parts, voices
 from mdmspeech.data.texts import questions as texts
 from mdmspeech.data.texts.family import Question
-from mdmspeech.data.voices.base import Rendered
 from mdmspeech.errors import UserError
 
 TRAIN = [Question(f"What is thing {w}?", f"It is {w}.", "things", "things/train0", w, "train") for w in "abcdefgh"]
@@ -43,7 +45,9 @@ def small_world(monkeypatch):
         "rate": 16_000,
         "split": "test",
     }
-    monkeypatch.setattr(human, "import_human", lambda folder: store.write_shard(folder, "00000-human", [(fields, np.ones(1600, np.int16))]))
+    monkeypatch.setattr(
+        human, "import_human", lambda folder: record_store.write_shard(folder, "00000-human", [(fields, np.ones(1600, np.int16))])
+    )
 
 
 def test_everything_is_made_counted_and_readable(tmp_path, capsys):
@@ -75,7 +79,7 @@ def test_hours_make_a_small_corpus(tmp_path):
     share = building.PARTS[0].full_hours / sum(p.full_hours for p in building.PARTS)
     summary = building.build(tmp_path, hours=3 * parts.OPEN_SECONDS / 3600 / share, parts=("open",), workers=1)
     assert summary["parts"]["open"]["utterances"] == 3
-    assert [r["id"] for r in store.RecordStore(tmp_path / "raw" / "open").fields] == ["open-0", "open-4", "open-8"]
+    assert [r["id"] for r in record_store.RecordStore(tmp_path / "raw" / "open").fields] == ["open-0", "open-4", "open-8"]
 
 
 def test_a_leak_stops_the_build(tmp_path, monkeypatch):

@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from mdmspeech.data import store
 from mdmspeech.data.datasets import open_dataset, prepare
 from mdmspeech.data.datasets.store import RawSource
-from mdmspeech.data.imports import read_manifest, read_vocalnet
+from mdmspeech.data.recordings.manifests import read_manifest, read_vocalnet
+from mdmspeech.data.storage import record_store
 from mdmspeech.errors import UserError
 
 
@@ -36,7 +36,7 @@ def raw_part(folder):
         )
         for n in range(3)
     ]
-    store.write_shard(folder, "00000-a", records)
+    record_store.write_shard(folder, "00000-a", records)
 
 
 def test_raw_store_to_array_record_and_back(tmp_path):

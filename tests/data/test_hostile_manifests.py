@@ -14,13 +14,14 @@ import pytest
 import soundfile
 from even_aligner import Even, tone
 
-from mdmspeech.data import own, staging, store
-from mdmspeech.data.imports import read_manifest
-from mdmspeech.data.json_lines import BadRecord
-from mdmspeech.data.sources import speech
+from mdmspeech.data.recordings import user
+from mdmspeech.data.recordings.manifests import read_manifest
+from mdmspeech.data.storage import record_store, staging
+from mdmspeech.data.storage.json_lines import BadRecord
+from mdmspeech.data.storage.sources import speech
 from mdmspeech.data.texts import questions
 from mdmspeech.errors import UserError
-from mdmspeech.inference.voice import pronounce_text
+from mdmspeech.inference.paced_synthesizer import pronounce_text
 
 GOOD = [{"audio": f"{n}.wav", "text": f"This is number {n}.", "id": f"id{n}"} for n in range(4)]
 
@@ -46,7 +47,7 @@ def lines_of(*rows):
 
 def take_in(folder, data, aligner=None):
     (folder / "m.jsonl").write_bytes(data)
-    return own.import_own(folder / "m.jsonl", folder / "root" / "raw" / "own", aligner or Even(), pronounce_text)
+    return user.import_own(folder / "m.jsonl", folder / "root" / "raw" / "own", aligner or Even(), pronounce_text)
 
 
 def content(folder):
@@ -111,7 +112,7 @@ def test_every_bad_line_is_named_by_its_number_and_no_good_one_is_lost(folder):
     rows = lines_of(GOOD[0], "", GOOD[1], *bad, "  \t", codecs.BOM_UTF8 + json.dumps(GOOD[2]).encode(), u2028)
     done = take_in(folder, codecs.BOM_UTF8 + b"\r\n".join(rows) + b"\r\n")
     raw = folder / "root" / "raw" / "own"
-    kept = store.RecordStore(raw)
+    kept = record_store.RecordStore(raw)
     assert [record["id"] for record in kept.fields] == ["id0", "id1", "id2", "id3"]
     assert len(kept[3]["audio"]) > 1000  # U+2028 in a record does not end its line in the store
     assert len(done.left_out) == len(BAD)
@@ -188,7 +189,7 @@ def test_a_path_that_is_no_manifest(folder):
         ("a\0b", "cannot be read"),
     ):
         with pytest.raises(UserError, match=told):
-            own.import_own(path, folder / "root" / "raw" / "own", Even(), pronounce_text)
+            user.import_own(path, folder / "root" / "raw" / "own", Even(), pronounce_text)
     assert not (folder / "root").exists()
 
 
@@ -246,14 +247,14 @@ def test_no_mutation_ends_an_import_or_costs_a_good_line(folder):
             rows.insert(place, mutate(rng, rng.choice(good).replace(b"good", b"bad")))
         (folder / "m.jsonl").write_bytes(b"\n".join(rows))
         read = read_manifest(folder / "m.jsonl", 24_000)
-        rows_of = own._rows(read)
+        rows_of = user._rows(read)
         kept = {row["id"] for row in rows_of if "error" not in row}
         assert {f"good{n}" for n in range(4)} <= kept
         numbers = {int(row["line"].rpartition(" ")[2]) for row in rows_of if row["id"].startswith("good") and "error" not in row}
         assert numbers == {n for n, row in enumerate(rows, 1) if row in good}
         for row in rows_of:
             if "number" in row:
-                own._source(row, read)
+                user._source(row, read)
                 json.dumps(row, ensure_ascii=False).encode()
                 try:
                     read.example(row["number"])
@@ -283,7 +284,7 @@ def earlier(folder):
 
 
 def mismatched(folder):
-    return take_in(folder, b"\n".join(lines_of(*({**row, "text": "Something else."} for row in GOOD))), Even(score=own.MATCHES - 1))
+    return take_in(folder, b"\n".join(lines_of(*({**row, "text": "Something else."} for row in GOOD))), Even(score=user.MATCHES - 1))
 
 
 WRONG = {
@@ -293,8 +294,8 @@ WRONG = {
     "texts that were not said": mismatched,
     "an empty file": lambda folder: take_in(folder, b""),
     "a table": lambda folder: take_in(folder, b"a,b\n"),
-    "no manifest": lambda folder: own.import_own(folder / "no.jsonl", folder / "root" / "raw" / "own", Even(), pronounce_text),
-    "an aligner that is not installed": lambda folder: own.import_own(
+    "no manifest": lambda folder: user.import_own(folder / "no.jsonl", folder / "root" / "raw" / "own", Even(), pronounce_text),
+    "an aligner that is not installed": lambda folder: user.import_own(
         _changed(folder), folder / "root" / "raw" / "own", lambda: (_ for _ in ()).throw(UserError("not installed")), pronounce_text
     ),
 }  # fmt: skip
@@ -340,13 +341,13 @@ def test_a_root_below_a_file(folder):
     (folder / "file").write_text("x")
     (folder / "m.jsonl").write_bytes(b"\n".join(lines_of(*GOOD)))
     with pytest.raises(UserError, match="file is a file, not a folder"):
-        own.import_own(folder / "m.jsonl", folder / "file" / "raw" / "own", Even(), pronounce_text)
+        user.import_own(folder / "m.jsonl", folder / "file" / "raw" / "own", Even(), pronounce_text)
 
 
 def test_a_new_import_that_shares_lines_takes_them_over(folder):
     raw = earlier(folder)
     take_in(folder, b"\n".join(lines_of(*GOOD[:3])))
-    assert len(store.RecordStore(raw)) == 3 and [path.name for path in raw.parent.iterdir()] == ["own"]
+    assert len(record_store.RecordStore(raw)) == 3 and [path.name for path in raw.parent.iterdir()] == ["own"]
 
 
 @pytest.mark.parametrize("moment", ["before the new one takes the name", "before the old one is removed"])
@@ -395,5 +396,5 @@ def test_extra_files_without_a_pair_are_refused(data, tmp_path):
 
 def test_what_is_stored_is_read_back(tmp_path):
     records = [{"id": "a\u2028b", "text": "x\x85y\x0bz", "rate": 8000}, {"id": "b", "text": "\r\n", "rate": 8000}]
-    store.write_shard(tmp_path / "raw", "00000-x", [(record, np.arange(3, dtype=np.int16)) for record in records])
-    assert [record["text"] for record in store.RecordStore(tmp_path / "raw")] == ["x\x85y\x0bz", "\r\n"]
+    record_store.write_shard(tmp_path / "raw", "00000-x", [(record, np.arange(3, dtype=np.int16)) for record in records])
+    assert [record["text"] for record in record_store.RecordStore(tmp_path / "raw")] == ["x\x85y\x0bz", "\r\n"]

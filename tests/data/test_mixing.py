@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mdmspeech.data.mixing import Mixture
+from mdmspeech.data.packing.mixing import Mixture
 from mdmspeech.errors import UserError
 
 SIZES = {"open": 40, "answers": 100, "own": 7}

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from mdmspeech.audio.features import whisper_log_mel
-from mdmspeech.data.conversations import Conversations
-from mdmspeech.data.lm_packed import FRAMES_PER_VECTOR, GAP, TAIL, lm_batches
-from mdmspeech.data.log_mel import log_mel
-from mdmspeech.data.random_source import RandomQuestions, RandomSpeech, byte_tokenizer
-from mdmspeech.data.talker_packed import NO_ANCHOR, NULL_ANCHOR, FixedText, PacedText, anchor_index, packed_talker_batches
+from mdmspeech.data.pipelines.conversations import Conversations
+from mdmspeech.data.pipelines.log_mel import log_mel
+from mdmspeech.data.pipelines.random_source import RandomQuestions, RandomSpeech, byte_tokenizer
+from mdmspeech.data.pipelines.talker_packed import NO_ANCHOR, NULL_ANCHOR, FixedText, PacedText, anchor_index, packed_talker_batches
+from mdmspeech.data.pipelines.thinker_packed import FRAMES_PER_VECTOR, GAP, TAIL, lm_batches
 from mdmspeech.errors import UserError
 from mdmspeech.models import anchors, speech_encoder
 from mdmspeech.models.stack_adaptor import StackAdaptor

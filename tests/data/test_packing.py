@@ -5,12 +5,12 @@ import collections
 import numpy as np
 import pytest
 
-from mdmspeech.data.bin_packing import pack
-from mdmspeech.data.packed import PackedBatches
-from mdmspeech.data.packing import PackPlan, better_capacities
-from mdmspeech.data.random_source import RandomSpeech
-from mdmspeech.data.sharding import HostShare, host_rows
-from mdmspeech.data.talker_packed import whole_blocks
+from mdmspeech.data.packing.batches import PackedBatches
+from mdmspeech.data.packing.bins import pack
+from mdmspeech.data.packing.plan import PackPlan, better_capacities
+from mdmspeech.data.packing.sharding import HostShare, host_rows
+from mdmspeech.data.pipelines.random_source import RandomSpeech
+from mdmspeech.data.pipelines.talker_packed import whole_blocks
 from mdmspeech.errors import UserError
 
 RNG = np.random.default_rng(0)

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 import pytest
 
-from mdmspeech.data.pipeline import BatchPlan, batches, collate
+from mdmspeech.data.pipelines.bucketed import BatchPlan, batches, collate
 from mdmspeech.errors import UserError
 
 LENGTHS = np.random.default_rng(0).integers(1, 100, 57)

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from mdmspeech.data import phones, sources
-from mdmspeech.data.splits import SHARE, assign, digest, validation
-from mdmspeech.data.store import write_shard
+from mdmspeech.data.storage import phone_states, sources
+from mdmspeech.data.storage.record_store import write_shard
+from mdmspeech.data.storage.splits import SHARE, assign, digest, validation
+from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.data.texts.open_sentences import open_sentences
-from mdmspeech.data.tokens import TokenStore
 from mdmspeech.errors import UserError
-from mdmspeech.training import precompute
+from mdmspeech.preprocessing import precompute
 
 TEXTS = [f"Sentence number {n} is said once." for n in range(4000)]
 
@@ -124,20 +124,20 @@ def test_questions_have_theirs_and_those_of_other_people_get_some(root):
 def test_the_aligners_come_from_the_end_of_its_training_states(tmp_path):
     stretches = 100
     for split, offset in (("train", 0), ("test", 1000)):
-        path = phones.path_of(tmp_path, split)
+        path = phone_states.path_of(tmp_path, split)
         path.parent.mkdir(parents=True, exist_ok=True)
-        symbols = np.repeat(np.arange(stretches) + offset, phones.STRETCH).astype(np.int16)
+        symbols = np.repeat(np.arange(stretches) + offset, phone_states.STRETCH).astype(np.int16)
         safetensors.numpy.save_file({"states": np.zeros((len(symbols), 2), np.float16), "symbols": symbols}, path)
     seen = {}
     for split in ("train", "val", "test"):
-        source = phones.Stretches(tmp_path, split)
+        source = phone_states.Stretches(tmp_path, split)
         seen[split] = [int(source[i]["symbols"][0]) for i in range(len(source))]
     assert seen == {"train": list(range(95)), "val": list(range(95, 100)), "test": list(range(1000, 1100))}
     safetensors.numpy.save_file(
-        {"states": np.zeros((60, 2), np.float16), "symbols": np.zeros(60, np.int16)}, phones.path_of(tmp_path, "train")
+        {"states": np.zeros((60, 2), np.float16), "symbols": np.zeros(60, np.int16)}, phone_states.path_of(tmp_path, "train")
     )
     with pytest.raises(UserError, match="too little to have a val split"):
-        phones.Stretches(tmp_path, "val")
+        phone_states.Stretches(tmp_path, "val")
 
 
 def test_the_only_text_is_trained_on_whatever_its_digest():

@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 
-from mdmspeech.data import store, synthesis, voices
-from mdmspeech.data.voices.base import Job, Rendered
+from mdmspeech.data.storage import record_store
+from mdmspeech.data.synthesis import render, voices
+from mdmspeech.data.synthesis.voices.base import Job, Rendered
 from mdmspeech.errors import UserError
 
 
@@ -26,7 +27,7 @@ class Beeper:
 def beeper(monkeypatch):
     Beeper.said = []
     monkeypatch.setattr(voices, "load", lambda engine: Beeper())
-    monkeypatch.setattr(synthesis, "JOBS_PER_SHARD", 4)
+    monkeypatch.setattr(render, "JOBS_PER_SHARD", 4)
 
 
 def jobs(texts):
@@ -34,12 +35,12 @@ def jobs(texts):
 
 
 def speak(made, folder, **options):
-    return synthesis.synthesise(made, folder, rate=16_000, workers=1, **options)
+    return render.synthesise(made, folder, rate=16_000, workers=1, **options)
 
 
 def test_records_come_back_as_spoken(tmp_path):
     outcome = speak(jobs(["ab", "abcd"] * 5), tmp_path)
-    records = store.RecordStore(tmp_path)
+    records = record_store.RecordStore(tmp_path)
     assert outcome.utterances == len(records) == 10 and outcome.failures == []
     assert [len(r["audio"]) for r in records] == [200, 400] * 5
     assert records[1]["text"] == "abcd" and records[1]["frames"] == [1] and records[1]["split"] == "train"
@@ -54,7 +55,7 @@ def test_a_second_run_speaks_only_what_is_missing_or_changed(tmp_path):
     assert Beeper.said == []
     speak(jobs(["ab"] * 9 + ["new"]), tmp_path)
     assert Beeper.said == ["j8", "j9"]
-    assert [r["text"] for r in store.RecordStore(tmp_path).fields] == ["ab"] * 9 + ["new"]
+    assert [r["text"] for r in record_store.RecordStore(tmp_path).fields] == ["ab"] * 9 + ["new"]
 
 
 def test_a_text_that_is_read_otherwise_than_before_is_spoken_again(tmp_path, monkeypatch):
@@ -64,13 +65,13 @@ def test_a_text_that_is_read_otherwise_than_before_is_spoken_again(tmp_path, mon
     speak(ours, tmp_path / "ours")
     speak(jobs(texts), tmp_path / "theirs")
     Beeper.said.clear()
-    now, other = synthesis.pronouncer(), {"My answer is no.": "My answer is number."}
-    synthesis._symbols.cache_clear()
-    monkeypatch.setattr(synthesis, "pronouncer", lambda: Misreading(now, other))
+    now, other = render.pronouncer(), {"My answer is no.": "My answer is number."}
+    render._symbols.cache_clear()
+    monkeypatch.setattr(render, "pronouncer", lambda: Misreading(now, other))
     speak(ours, tmp_path / "ours")
     speak(jobs(texts), tmp_path / "theirs")
     assert Beeper.said == ["j4", "j5", "j6", "j7"]
-    synthesis._symbols.cache_clear()
+    render._symbols.cache_clear()
     monkeypatch.undo()
 
 
@@ -89,10 +90,10 @@ def test_a_run_killed_while_writing_leaves_no_half_shard(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(store.os, "replace", killed)
+        patch.setattr(record_store.os, "replace", killed)
         with pytest.raises(KeyboardInterrupt):
             speak(jobs(["ab"] * 4), tmp_path)
-    assert store.shard_names(tmp_path) == []
+    assert record_store.shard_names(tmp_path) == []
     assert speak(jobs(["ab"] * 4), tmp_path).utterances == 4
 
 
@@ -120,15 +121,15 @@ def test_truncated_audio_is_named(tmp_path):
     pcm = next(tmp_path.glob("*.pcm"))
     pcm.write_bytes(pcm.read_bytes()[:-100])
     with pytest.raises(UserError, match=pcm.name):
-        store.RecordStore(tmp_path)[0]
+        record_store.RecordStore(tmp_path)[0]
 
 
 def test_an_empty_folder_names_the_cure(tmp_path):
     with pytest.raises(UserError, match="mdmspeech data"):
-        store.RecordStore(tmp_path)
+        record_store.RecordStore(tmp_path)
 
 
 def test_loud_audio_is_scaled_and_not_clipped():
-    samples = synthesis.to_int16(np.array([0.0, 2.0, -1.0], np.float32))
+    samples = render.to_int16(np.array([0.0, 2.0, -1.0], np.float32))
     assert samples.tolist() == [0, round(0.99 * 32767), -round(0.495 * 32767)]
-    assert synthesis.to_int16(np.array([0.25], np.float32)).tolist() == [round(0.25 * 32767)]
+    assert render.to_int16(np.array([0.25], np.float32)).tolist() == [round(0.25 * 32767)]

@@ -8,8 +8,8 @@ import re
 
 import pytest
 
-from mdmspeech.data import parts, wordnet
-from mdmspeech.data.texts import elements, family, geography, numbers, questions, units
+from mdmspeech.data.synthesis import parts
+from mdmspeech.data.texts import elements, family, geography, numbers, questions, units, wordnet
 from mdmspeech.data.texts.open_sentences import clean, open_sentences, words_of
 from mdmspeech.errors import UserError
 

@@ -6,12 +6,13 @@ import zipfile
 
 import numpy as np
 import pytest
+from mdmspeech.data.synthesis.voices.base import Job
+from mdmspeech.data.synthesis.voices.hibari import LEAD_FRAMES, SAMPLES_PER_FRAME, HibariVoice, resample_f0
 
-from mdmspeech.data import packages, voices
-from mdmspeech.data.parts import pseudo_speakers
-from mdmspeech.data.voices import commands
-from mdmspeech.data.voices.base import Job
-from mdmspeech.data.voices.hibari import LEAD_FRAMES, SAMPLES_PER_FRAME, Speaker, resample_f0
+from mdmspeech.data.storage import packages
+from mdmspeech.data.synthesis import voices
+from mdmspeech.data.synthesis.parts import pseudo_speakers
+from mdmspeech.data.synthesis.voices import commands
 from mdmspeech.errors import UserError
 
 TEXT = "The sun rose. We went home at seven."
@@ -61,7 +62,7 @@ def test_speed_shortens(hibari, spoken):
 
 def test_pseudo_speakers_have_their_own_pitch(hibari):
     def pitch(f0):
-        audio = hibari.speak(Job("c", "Ah, we are all here.", "hibari", Speaker(f0 / 200, f0, 0.3).name)).audio
+        audio = hibari.speak(Job("c", "Ah, we are all here.", "hibari", HibariVoice(f0 / 200, f0, 0.3).name)).audio
         power = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
         hertz = np.fft.rfftfreq(len(audio), 1 / 24_000)
         low = (hertz > 0.6 * f0) & (hertz < 1.5 * f0)
@@ -77,9 +78,9 @@ def test_nothing_to_say_is_a_value_error(hibari):
 
 def test_speaker_names_read_back():
     for speaker in pseudo_speakers()[:50]:
-        assert Speaker.parse(speaker.name) == speaker
+        assert HibariVoice.parse(speaker.name) == speaker
     with pytest.raises(UserError, match=r"shift1\.10"):
-        Speaker.parse("bob")
+        HibariVoice.parse("bob")
 
 
 def test_f0_is_interpolated_only_between_voiced_frames():

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdmspeech.diffusion import autoregressive, decode, layout
-from mdmspeech.diffusion.layout import previous
-from mdmspeech.diffusion.state import Reason, Request
+from mdmspeech.decoding import autoregressive, block_diffusion
+from mdmspeech.decoding.state import FinishReason, SamplingParams
+from mdmspeech.diffusion import layout
+from mdmspeech.diffusion.layout import shift_right
 
 BOS, MASK, LENGTH = 20, 24, 12
 
@@ -23,18 +24,18 @@ def test_each_place_holds_the_token_before_and_a_block_starts_from_a_clean_one()
     clean = jnp.array([[1, 2, 3, 4, 5, 6, 7, 8]])
     noisy = jnp.array([[1, MASK, 3, MASK, MASK, 6, 7, MASK]])
     whole, packed = jnp.arange(8)[None], jnp.array([[0, 1, 2, 3, 0, 1, 2, 3]])
-    assert previous(noisy, clean, whole, 4, BOS).tolist() == [[BOS, 1, MASK, 3, 4, MASK, 6, 7]]
-    assert previous(noisy, clean, packed, 4, BOS).tolist() == [[BOS, 1, MASK, 3, BOS, MASK, 6, 7]]
-    assert previous(noisy, clean, whole, 8, BOS).tolist() == [[BOS, 1, MASK, 3, MASK, MASK, 6, 7]]
-    assert previous(noisy, clean, whole, 1, BOS).tolist() == [[BOS, 1, 2, 3, 4, 5, 6, 7]]  # nothing hidden is seen
+    assert shift_right(noisy, clean, whole, 4, BOS).tolist() == [[BOS, 1, MASK, 3, 4, MASK, 6, 7]]
+    assert shift_right(noisy, clean, packed, 4, BOS).tolist() == [[BOS, 1, MASK, 3, BOS, MASK, 6, 7]]
+    assert shift_right(noisy, clean, whole, 8, BOS).tolist() == [[BOS, 1, MASK, 3, MASK, MASK, 6, 7]]
+    assert shift_right(noisy, clean, whole, 1, BOS).tolist() == [[BOS, 1, 2, 3, 4, 5, 6, 7]]  # nothing hidden is seen
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_blocks_of_one_token_are_next_token_decoding(run_tiny, cond, options, temperature):
     """The same tokens, draws, confidences, ends and forwards, from the other decoder with its other cache."""
     options = dataclasses.replace(options, block=1, label_shift=True)
-    request = Request.create(3, seed=[5, 6, 7], steps=1, temperature=temperature, target_len=[12, 7, -1], min_len=[0, 0, 3])
-    ours, theirs = (run_tiny(request, cond, options, decoder) for decoder in (decode.decode, autoregressive.decode))
+    request = SamplingParams.create(3, seed=[5, 6, 7], steps=1, temperature=temperature, target_len=[12, 7, -1], min_len=[0, 0, 3])
+    ours, theirs = (run_tiny(request, cond, options, decoder) for decoder in (block_diffusion.decode, autoregressive.decode))
     for field in ("ids_BL", "count_B", "reason_B", "forwards"):
         np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field), err_msg=field)
     if temperature == 0.0:  # a drawn token's own probability is what next-token decoding reports, the best one's what masked diffusion does
@@ -43,12 +44,12 @@ def test_blocks_of_one_token_are_next_token_decoding(run_tiny, cond, options, te
 
 def test_one_block_of_the_whole_length_is_bidirectional(tiny, run_tiny, cond, options):
     options = dataclasses.replace(options, block=LENGTH, label_shift=True)
-    result = run_tiny(Request.create(3, steps=2, target_len=LENGTH), cond, options)
+    result = run_tiny(SamplingParams.create(3, steps=2, target_len=LENGTH), cond, options)
     everything = jnp.ones((1, LENGTH, LENGTH), bool)
     forward = jax.jit(lambda ids, cond_LD: tiny.forward(ids, cond_LD[None], jnp.arange(LENGTH)[None], everything)[0][0])
     for row in range(3):
         ids, half = result.ids_BL[row], result.step_BL[row] == 0
-        assert half.sum() == LENGTH // 2 and result.reason_B[row] == Reason.LENGTH
+        assert half.sum() == LENGTH // 2 and result.reason_B[row] == FinishReason.LENGTH
         for seen, told in ((np.full(LENGTH, MASK), half), (np.where(half, ids, MASK), ~half)):
             shown = jnp.asarray(np.concatenate([[BOS], seen[:-1]])[None])
             np.testing.assert_array_equal(np.asarray(forward(shown, cond[row]))[told, :BOS].argmax(axis=-1), ids[told])
@@ -62,7 +63,7 @@ def test_no_logits_depend_on_later_blocks_or_on_what_is_hidden(tiny, cond):
 
     @jax.jit
     def logits(clean):
-        shown = previous(jnp.where(hidden, MASK, clean), clean, jnp.arange(LENGTH)[None], block, BOS)
+        shown = shift_right(jnp.where(hidden, MASK, clean), clean, jnp.arange(LENGTH)[None], block, BOS)
         return tiny.forward(shown, cond[:1], jnp.arange(LENGTH)[None], mask)[0][0]
 
     before = logits(clean)

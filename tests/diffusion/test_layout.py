@@ -44,8 +44,8 @@ def test_two_stream_mask_against_the_written_rule():
 
 
 def test_allow_works_on_numpy_for_kernels():
-    assert layout.allow(np.int32(1), np.int32(2), np.int32(0), np.int32(1))
-    assert not layout.allow(np.int32(0), np.int32(2), np.int32(1), np.int32(1))
+    assert layout.mask_mod(np.int32(1), np.int32(2), np.int32(0), np.int32(1))
+    assert not layout.mask_mod(np.int32(0), np.int32(2), np.int32(1), np.int32(1))
 
 
 def test_no_leak_from_later_blocks(tiny):

@@ -9,7 +9,7 @@ import numpy as np
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.data.store import write_shard
+from mdmspeech.data.storage.record_store import write_shard
 from mdmspeech.evaluation.scoring import score
 
 RATE = 24_000

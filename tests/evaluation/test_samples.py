@@ -12,9 +12,9 @@ from ml_collections import ConfigDict
 from mdmspeech.audio.wave import load_wave
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.data.store import write_shard
+from mdmspeech.data.storage.record_store import write_shard
 from mdmspeech.evaluation import samples
-from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
+from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
 
 CODEC = CompactCodecConfig(
     n_mels=16, encoder_width=16, encoder_layers=1, decoder_width=16, decoder_layers=2, frame_width=16, head_dim=16, phones=4
@@ -52,8 +52,8 @@ def test_hearing(root, tmp_path):
     states.tofile(root / "states" / "questions_val.f16")
     records = [{"id": "a", "text": "One.", "answer": "", "states": 20}, {"id": "b", "text": "Two.", "answer": "", "states": 30}]
     (root / "states" / "questions_val.json").write_text(json.dumps({"width": 16, "records": records}))
-    sizes = SpellingConfig(states=16, width=64, layers=1)
-    params = SpellingAdaptor(sizes).init(jax.random.key(0), jnp.zeros((1, 8, 16)), jnp.ones((1, 8), bool))["params"]
+    sizes = CTCConfig(states=16, width=64, layers=1)
+    params = CTCAdaptor(sizes).init(jax.random.key(0), jnp.zeros((1, 8, 16)), jnp.ones((1, 8), bool))["params"]
     config = ConfigDict({"stage": "hearing", "mode": "ctc", "adaptor": dataclasses.asdict(sizes)})
     scores = samples.show(config, tmp_path / "run", root)(params, 5, tmp_path)
     assert 0 <= scores["transcripts_exact"] <= 1

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from mdmspeech.cli.experiment import load_config, make_task
-from mdmspeech.training.feed import numbers_of
 from mdmspeech.training.mesh import make_mesh
-from mdmspeech.training.optim import claim, make_optimizer
+from mdmspeech.training.optim import make_optimizer, match_rules
+from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.state import create_frozen, create_state
 from mdmspeech.training.step import make_train_step
 
@@ -44,7 +44,7 @@ def test_it_is_whole_without_data_or_weights(name):
     _, task = load(name)
     key = jax.random.key(0)
     params, frozen = jax.eval_shape(task.init, key), jax.eval_shape(task.init_frozen, key)
-    claim(params, task.optimizer)
+    match_rules(params, task.optimizer)
     losses = jax.eval_shape(task.loss, params, frozen, task.batch_spec(), key, jax.ShapeDtypeStruct((), jnp.int32))
     assert set(task.weights) <= set(losses)
     assert all(part.shape == () for pair in losses.values() for part in pair)

@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `import small_speech`
 
 import small_speech
 
-from mdmspeech.inference.voice import Voice
+from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 
 
 @pytest.fixture(scope="session")
@@ -19,12 +19,12 @@ def codec():
 
 @pytest.fixture(scope="session")
 def voice(codec):
-    return Voice(small_speech.TALKER, small_speech.talker_params(), codec, pronounce=small_speech.spell)
+    return PacedSynthesizer(small_speech.TALKER, small_speech.talker_params(), codec, pronounce=small_speech.spell)
 
 
 @pytest.fixture(scope="session")
 def ntp_voice(codec):
-    return Voice(small_speech.TALKER, small_speech.talker_params(), codec, mode="ntp", pronounce=small_speech.spell)
+    return PacedSynthesizer(small_speech.TALKER, small_speech.talker_params(), codec, mode="ntp", pronounce=small_speech.spell)
 
 
 @pytest.fixture(scope="session")

@@ -5,18 +5,18 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from mdmspeech.inference.frontend import ctc_frontend
+from mdmspeech.inference.thinker import ThinkerRunner
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.inference.assistant import Assistant
-from mdmspeech.inference.ear import spelling_ear
-from mdmspeech.inference.mind import Mind
-from mdmspeech.inference.voice import Voice
+from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 from mdmspeech.models import talker
+from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from mdmspeech.models.spelling_adaptor import SpellingAdaptor, SpellingConfig
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.text.prompts import Prompt
@@ -100,11 +100,11 @@ def chat_tokenizer() -> ChatTokenizer:
     return ChatTokenizer(tokenizer, TEMPLATE, [vocabulary["</s>"]])
 
 
-def mind(end_circles: bool = False) -> Mind:
+def thinker(stop_repetition: bool = False) -> ThinkerRunner:
     """A random Thinker that writes known words, the same again and again if it may, and stops after a while."""
     params = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
     params["embedding"]["embedding"] = params["embedding"]["embedding"] * 40
-    return Mind(THINKER, params, chat_tokenizer(), Prompt("be kind"), max_new=12, end_circles=end_circles)
+    return ThinkerRunner(THINKER, params, chat_tokenizer(), Prompt("be kind"), max_new=12, stop_repetition=stop_repetition)
 
 
 def encoder_params():
@@ -113,8 +113,8 @@ def encoder_params():
 
 def spelling():
     """Config and parameters of a small spelling adaptor."""
-    config = SpellingConfig(states=32, width=64, layers=1, stack=2)
-    params = jax.jit(SpellingAdaptor(config).init)(jax.random.key(3), jnp.zeros((1, 8, 32)), jnp.ones((1, 8), bool))["params"]
+    config = CTCConfig(states=32, width=64, layers=1, stack=2)
+    params = jax.jit(CTCAdaptor(config).init)(jax.random.key(3), jnp.zeros((1, 8, 32)), jnp.ones((1, 8), bool))["params"]
     params["characters"]["kernel"] = params["characters"]["kernel"] * 20
     return config, params
 
@@ -127,10 +127,10 @@ def assistant(codec: CompactCodec) -> Assistant:
     """Small random parts behind the real interface."""
 
     def voice(mode):
-        return functools.cache(lambda: Voice(TALKER, talker_params(), codec, mode=mode, pronounce=spell))
+        return functools.cache(lambda: PacedSynthesizer(TALKER, talker_params(), codec, mode=mode, pronounce=spell))
 
     return Assistant(
-        "small", {"mdm": voice("mdm"), "ntp": voice("ntp")}, lambda: spelling_ear(ENCODER, encoder_params(), *spelling()), mind
+        "small", {"mdm": voice("mdm"), "ntp": voice("ntp")}, lambda: ctc_frontend(ENCODER, encoder_params(), *spelling()), thinker
     )
 
 

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from small_speech import ENCODER, encoder_params, mind, question, words_if_long
+from mdmspeech.inference.frontend import SpeechFrontend, stack_frontend
+from small_speech import ENCODER, encoder_params, question, thinker, words_if_long
 
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant, AudioEvent, EndEvent, TextEvent
-from mdmspeech.inference.ear import Ear, stack_ear
-from mdmspeech.inference.picture import save_picture
+from mdmspeech.inference.plots import save_plot
 from mdmspeech.inference.timeline import render
 from mdmspeech.models.stack_adaptor import StackAdaptor
 
@@ -56,7 +56,7 @@ def test_the_fixed_prefix_changes_nothing():
 
     from mdmspeech.models.thinker import Thinker
 
-    one = mind()
+    one = thinker()
     prompt = one.tokenizer.chat_prompt([{"role": "system", "content": "be kind"}, {"role": "user", "content": "what is it ?"}])
     states, _ = one._thinker.apply({"params": one._params}, one._embed(one._params, np.array([prompt])), method=Thinker.states)
     expected = one._thinker.apply({"params": one._params}, states[:, -1:], method=Thinker.logits)[0, 0]
@@ -82,10 +82,10 @@ def test_a_silent_answer_has_a_timeline_without_factor():
 
 
 def test_the_picture_is_drawn(events, tmp_path):
-    save_picture(tmp_path / "answer.png", events[-1].reply)
+    save_plot(tmp_path / "answer.png", events[-1].reply)
     assert (tmp_path / "answer.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(UserError, match="cannot write"):
-        save_picture(tmp_path / "no" / "answer.png", events[-1].reply)
+        save_plot(tmp_path / "no" / "answer.png", events[-1].reply)
 
 
 def test_blocks_of_the_trace_are_ready_in_order(events):
@@ -106,9 +106,9 @@ def test_the_stack_adaptor_answers_without_a_transcript(assistant):
 
     module = StackAdaptor(32, 5, 16)
     params = module.init(jax.random.key(0), jnp.zeros((1, 5, 32)))["params"]
-    ear = stack_ear(ENCODER, encoder_params(), module, params)
-    assert ear.listen(question(1.0)).vectors.shape == (20, 32)  # ten a second, and the second of silence after it
-    vectors = Assistant("vectors", {"mdm": assistant.voice}, lambda: ear, mind)
+    frontend = stack_frontend(ENCODER, encoder_params(), module, params)
+    assert frontend.encode(question(1.0)).vectors.shape == (20, 32)  # ten a second, and the second of silence after it
+    vectors = Assistant("vectors", {"mdm": assistant.voice}, lambda: frontend, thinker)
     reply = vectors.chat(question(1.0))
     assert reply.heard is None and reply.text
     with pytest.raises(UserError, match="makes vectors, not text"):
@@ -127,12 +127,12 @@ def test_parts_open_only_when_needed(codec, assistant):
 
 def test_a_question_that_is_too_long_to_read():
     with pytest.raises(UserError, match="ask something shorter"):
-        mind().question("what " * 600)
+        thinker().question("what " * 600)
 
 
 def test_what_nobody_said_is_not_answered(assistant):
-    ear = Ear(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long)
-    listener = Assistant("listener", {"mdm": assistant.voice}, lambda: ear, lambda: assistant.mind)
+    frontend = SpeechFrontend(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long)
+    listener = Assistant("listener", {"mdm": assistant.voice}, lambda: frontend, lambda: assistant.thinker)
     noise, asked = question(0.8), question(2.0)
     with pytest.raises(UserError, match=r"^no speech heard in the recording"):
         listener.chat(noise)

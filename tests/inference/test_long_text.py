@@ -4,12 +4,12 @@ import gc
 
 import numpy as np
 import pytest
+from mdmspeech.inference.thinker import TextDelta
 from small_speech import spell
 
 from mdmspeech.codec.compact import bound
 from mdmspeech.errors import UserError
-from mdmspeech.inference import speaker, voice_stream
-from mdmspeech.inference.mind import Piece
+from mdmspeech.inference import paced_stream, synthesizer
 from mdmspeech.inference.speech import join
 from mdmspeech.inference.symbols import read_text
 
@@ -27,7 +27,7 @@ def short_codec(monkeypatch):
 @pytest.fixture
 def one_by_one(monkeypatch):
     """Parts of one segment."""
-    monkeypatch.setattr(speaker, "_PART", 1)
+    monkeypatch.setattr(synthesizer, "_PART", 1)
 
 
 @pytest.fixture
@@ -81,7 +81,7 @@ def test_a_stream_keeps_only_the_segment_that_it_is_at(voice):
     while not stream.done:
         stream.step()
         gc.collect()
-        assert sum(isinstance(thing, voice_stream._Run) for thing in gc.get_objects()) <= 1
+        assert sum(isinstance(thing, paced_stream._Run) for thing in gc.get_objects()) <= 1
     assert len(stream._spoken) == len(read_text(spell, TEXT).segments)
 
 
@@ -116,7 +116,7 @@ def test_no_texts_are_no_speeches(voice):
 
 def test_an_answer_without_words_is_silence(voice):
     stream = voice.stream()
-    stream.follow(Piece("...", True, 1, last=True))
+    stream.push_delta(TextDelta("...", True, 1, last=True))
     stream.end()
     while not stream.done:
         stream.step()

@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mdmspeech.inference.frontend import SpeechFrontend, load_waves, seq2seq_frontend
 from small_speech import ENCODER, encoder_params, question, words_if_long
 
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
-from mdmspeech.inference.ear import Ear, load_questions, writing_ear
 from mdmspeech.inference.no_speech import MOST, no_words, spoken_part
-from mdmspeech.models.attention_adaptor import AttentionAdaptor, AttentionConfig
+from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.text.pieces import shipped_names
 
 NAMES = shipped_names()
@@ -69,11 +69,11 @@ def test_pieces_that_begin_a_description():
 @pytest.fixture(scope="module")
 def ear_of():
     """An ear whose pieces have the probabilities one wants, whatever it hears."""
-    sizes = AttentionConfig(states=32, width=8, layers=1, heads=2, ffn=8, pieces=len(NAMES), positions=40)
+    sizes = Seq2SeqConfig(states=32, width=8, layers=1, heads=2, ffn=8, pieces=len(NAMES), positions=40)
     shapes = (jnp.zeros((1, 4, 32)), jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))
-    params = jax.jit(AttentionAdaptor(sizes).init)(jax.random.key(0), *shapes)["params"]
+    params = jax.jit(Seq2SeqAdaptor(sizes).init)(jax.random.key(0), *shapes)["params"]
     encoder = encoder_params()
-    ear = writing_ear(ENCODER, encoder, sizes, params)
+    frontend = seq2seq_frontend(ENCODER, encoder, sizes, params)
 
     def make(**probabilities):
         table = np.full((sizes.vocabulary, 8), -40.0, np.float32)
@@ -81,8 +81,8 @@ def ear_of():
             table[sizes.end if name == "end" else NAMES.index(name)] = np.log(share)
         first = np.eye(8, dtype=np.float32)[0]
         fixed = {**params, "embedding": table, "norm": {"scale": 0 * first, "bias": first}}
-        ear._params = jax.tree.map(jnp.asarray, (encoder, fixed))  # what is compiled stays
-        return ear
+        frontend._params = jax.tree.map(jnp.asarray, (encoder, fixed))  # what is compiled stays
+        return frontend
 
     return make
 
@@ -102,7 +102,7 @@ def ear_of():
 )
 def test_what_the_first_piece_might_have_been_counts(ear_of, probabilities, heard):
     assert 0.1 < MOST < 0.3
-    text = ear_of(**probabilities).listen(question(1.0)).transcript
+    text = ear_of(**probabilities).encode(question(1.0)).transcript
     assert text.startswith("yes yes yes") if heard else text == ""
 
 
@@ -116,8 +116,8 @@ LONG, SHORT = question(2.0), question(0.8)
 @pytest.fixture(scope="module")
 def listener():
     """An assistant whose ear hears words in recordings of more than a second, and which has nothing else."""
-    ear = Ear(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long)
-    return Assistant("small", {"mdm": closed}, lambda: ear, closed)
+    frontend = SpeechFrontend(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long)
+    return Assistant("small", {"mdm": closed}, lambda: frontend, closed)
 
 
 def test_an_error_names_the_recording(listener, tmp_path):
@@ -153,7 +153,7 @@ def test_of_many_the_first_without_speech_is_named_or_replaced(listener):
 )
 def test_of_many_the_bad_one_is_named_before_anything_is_opened(sources, message):
     shut = Assistant("x", {"mdm": closed}, closed, closed)
-    for ask in (load_questions, shut.hear_many, shut.transcripts):
+    for ask in (load_waves, shut.hear_many, shut.transcripts):
         with pytest.raises(UserError, match=message):
             ask(sources)
     if isinstance(sources, list):

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdmspeech.data.random_source import RandomSpeech, byte_tokenizer
-from mdmspeech.data.talker_packed import PrefixText, packed_talker_batches
-from mdmspeech.diffusion.state import Request
+from mdmspeech.data.pipelines.random_source import RandomSpeech, byte_tokenizer
+from mdmspeech.data.pipelines.talker_packed import PrefixText, packed_talker_batches
+from mdmspeech.decoding.state import SamplingParams
 from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.prefix import PrefixEngine
 from mdmspeech.models import talker
 from mdmspeech.models.talker import CODES, MASK, TalkerConfig
-from mdmspeech.training.feed import numbers_of
+from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -57,7 +57,7 @@ def test_what_is_trained_in_packed_rows_is_what_is_decoded_alone(params, batch, 
     spoken = texts_of(batch)
     assert len(spoken) > 3
     lengths = [len(columns) for *_, columns in spoken]
-    request = Request.create(len(spoken), steps=1, target_len=lengths)
+    request = SamplingParams.create(len(spoken), steps=1, target_len=lengths)
     result = PrefixEngine(config, params).decode([ids for _, _, ids, _ in spoken], request, max(lengths) // 8)
 
     tokens, noisy = np.full(batch["tokens"].shape, talker.PAD), np.full(batch["tokens"].shape, talker.PAD)

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from small_speech import spell
 
+from mdmspeech.inference.paced_synthesizer import pronounce_text
 from mdmspeech.inference.symbols import LONGEST, PIECE, SymbolStream, cut, read_text
-from mdmspeech.inference.voice import pronounce_text
 
 TEXT = "The apple is red. Is it ripe and sweet now. " * 4 + "Yes it is."
 

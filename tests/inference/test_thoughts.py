@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from mdmspeech.inference.thinker import ThinkerRunner
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from mdmspeech.data.conversations import Conversations
+from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.errors import UserError
-from mdmspeech.inference.mind import Mind
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.text.prompts import Prompt
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -47,24 +47,24 @@ def _mind(template, special=False, max_new=8, max_thought=6):
     params = jax.eval_shape(Thinker(config).init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), params)
     params["embedding"]["embedding"], params["norm"]["scale"] = np.eye(size, dtype=np.float32), np.ones(size, np.float32)
-    return Mind(config, params, tokenizer, Prompt("Be brief."), max_new=max_new, max_thought=max_thought)
+    return ThinkerRunner(config, params, tokenizer, Prompt("Be brief."), max_new=max_new, max_thought=max_thought)
 
 
-def _scripted(mind, *chains):
+def _scripted(thinker, *chains):
     """The same Mind with each token of a chain followed by the next; the last by the end of the turn."""
-    table = np.zeros((mind.width, mind.width), np.float32)
-    ids = {name: mind.tokenizer.tokenizer.token_to_id(name) for name in [*WORDS, *TAGS, "Ċ", "<|im_end|>"]}
+    table = np.zeros((thinker.width, thinker.width), np.float32)
+    ids = {name: thinker.tokenizer.tokenizer.token_to_id(name) for name in [*WORDS, *TAGS, "Ċ", "<|im_end|>"]}
     for chain in chains:
         for one, after in zip(chain, [*chain[1:], "<|im_end|>"], strict=True):
             table[ids[one]] = 0
             table[ids[one], ids[after]] = 1
-    one = copy.copy(mind)
-    one._params = {**mind._params, "output": {"kernel": jnp.asarray(table)}}
+    one = copy.copy(thinker)
+    one._params = {**thinker._params, "output": {"kernel": jnp.asarray(table)}}
     return one
 
 
-def _answer(mind, states=False):
-    pieces = list(mind.answer(mind.read([mind.question("Hm?")]), states=states))
+def _answer(thinker, states=False):
+    pieces = list(thinker.answer(thinker.read([thinker.question("Hm?")]), states=states))
     assert [piece.last for piece in pieces] == [False] * (len(pieces) - 1) + [True]
     return "".join(piece.text for piece in pieces), pieces
 
@@ -87,26 +87,26 @@ SIGN = ["\n\n", "Yes", "Ġ<", "Ġit", "."]
     ],
 )
 def test_only_the_answer_comes_out(script, text, count, thought, stopped):
-    mind = _scripted(_mind(HYBRID), script)
-    said, pieces = _answer(mind)
+    thinker = _scripted(_mind(HYBRID), script)
+    said, pieces = _answer(thinker)
     assert (said, pieces[-1].count, pieces[-1].thought, pieces[-1].stopped) == (text, count, thought, stopped)
-    assert mind.answer_many([mind.question("Hm?")] * 2) == [text.strip()] * 2
+    assert thinker.answer_many([thinker.question("Hm?")] * 2) == [text.strip()] * 2
 
 
 def test_voices_get_the_states_of_the_answer_alone():
     """[Emb(y); h] of the answer's tokens and of the end, each once, whatever was thought; h is of the position that has consumed y."""
-    mind = _mind(HYBRID)
-    ids = [mind.tokenizer.tokenizer.token_to_id(name) for name in ("Yes", "Ġit", "Ġis", ".", "<|im_end|>")]
+    thinker = _mind(HYBRID)
+    ids = [thinker.tokenizer.tokenizer.token_to_id(name) for name in ("Yes", "Ġit", "Ġis", ".", "<|im_end|>")]
     for script in (OBEDIENT, THINKS, ["\n\n", "<think>", "hm", "</think>", "Yes", "Ġit", "Ġis", "."]):
-        rows = np.concatenate([p.states for p in _answer(_scripted(mind, script), states=True)[1] if p.states is not None])
-        width = mind.width
+        rows = np.concatenate([p.states for p in _answer(_scripted(thinker, script), states=True)[1] if p.states is not None])
+        width = thinker.width
         assert rows[:, :width].argmax(axis=1).tolist() == ids and rows[:, width:].argmax(axis=1).tolist() == ids
 
 
 def test_a_thought_costs_the_answer_nothing():
     """Eight tokens of answer may follow a thought of five, and a thought without an end is ended for it."""
-    mind = _scripted(_mind(OPENED), ["Ċ", "hm", "Ġwell", "</think>", "Yes", "Ġit", "Ġis", ".", "Ġ<", "ĠZ", "ink", ">", "</th"])
-    said, pieces = _answer(mind)
+    thinker = _scripted(_mind(OPENED), ["Ċ", "hm", "Ġwell", "</think>", "Yes", "Ġit", "Ġis", ".", "Ġ<", "ĠZ", "ink", ">", "</th"])
+    said, pieces = _answer(thinker)
     assert said == "Yes it is. < Zink>" and pieces[-1].count == 8 and not pieces[-1].stopped
     endless = _scripted(_mind(OPENED), ["\n\n", "Yes", "Ġit", "."], ["Ċ", "hm", "Ġwell"])
     endless = _scripted_cycle(endless, "Ġwell", "hm")
@@ -116,30 +116,30 @@ def test_a_thought_costs_the_answer_nothing():
     assert endless.answer_many([endless.question("Hm?")]) == ["Yes it."]
 
 
-def _scripted_cycle(mind, one, after):
-    ids = [mind.tokenizer.tokenizer.token_to_id(name) for name in (one, after)]
-    table = mind._params["output"]["kernel"].at[ids[0]].set(0).at[ids[0], ids[1]].set(1)
-    other = copy.copy(mind)
-    other._params = {**mind._params, "output": {"kernel": table}}
+def _scripted_cycle(thinker, one, after):
+    ids = [thinker.tokenizer.tokenizer.token_to_id(name) for name in (one, after)]
+    table = thinker._params["output"]["kernel"].at[ids[0]].set(0).at[ids[0], ids[1]].set(1)
+    other = copy.copy(thinker)
+    other._params = {**thinker._params, "output": {"kernel": table}}
     return other
 
 
 def test_tags_that_are_special_tokens():
     """They are no text for the tokenizer, and still the tags of a thought."""
     tokenizer = _tokenizer(HYBRID, special=True)
-    mind = copy.copy(_mind(HYBRID))
+    thinker = copy.copy(_mind(HYBRID))
     assert tokenizer.decode([tokenizer.tokenizer.token_to_id("<think>")]) == ""
-    mind.tokenizer = tokenizer
-    assert _answer(_scripted(mind, THINKS))[0] == "Yes it is."
+    thinker.tokenizer = tokenizer
+    assert _answer(_scripted(thinker, THINKS))[0] == "Yes it is."
 
 
 def test_a_text_to_say_stands_after_a_closed_thought():
     """Of a model whose template opens one: in training (`Conversations`), and for the states of a text that is given."""
-    mind = _mind(OPENED)
-    raw = lambda ids: mind.tokenizer.tokenizer.decode(list(ids), skip_special_tokens=False)
-    trained = Conversations(mind.tokenizer, Prompt("Be brief.")).after
+    thinker = _mind(OPENED)
+    raw = lambda ids: thinker.tokenizer.tokenizer.decode(list(ids), skip_special_tokens=False)
+    trained = Conversations(thinker.tokenizer, Prompt("Be brief.")).after
     assert raw(trained).endswith("<think>\n\n</think>\n\n")
-    assert [*mind._after, *mind._closing] == trained.tolist()
+    assert [*thinker._after, *thinker._closing] == trained.tolist()
     assert len(_mind(HYBRID)._closing) == 0 and raw(_mind(HYBRID)._after).endswith("<think>\n\n</think>\n\n")
 
 
@@ -147,4 +147,4 @@ def test_a_tokenizer_without_an_end_is_refused():
     tokenizer = _tokenizer(HYBRID, special=False)
     tokenizer.stop_ids = ()
     with pytest.raises(UserError, match="names no end of an answer: set eos_token_id"):
-        Mind(ThinkerConfig(), {}, tokenizer, Prompt("Be brief."))
+        ThinkerRunner(ThinkerConfig(), {}, tokenizer, Prompt("Be brief."))

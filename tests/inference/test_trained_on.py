@@ -7,15 +7,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_speech import THINKER, chat_tokenizer, mind
+from mdmspeech.inference.thinker import TextDelta
+from small_speech import THINKER, chat_tokenizer, thinker
 
-from mdmspeech.data.conversations import Conversations
-from mdmspeech.data.talker_packed import FixedText, PacedText, packed_talker_batches
-from mdmspeech.diffusion.state import Request
-from mdmspeech.inference.engine import Fixed, Paced, TalkerEngine
-from mdmspeech.inference.mind import Piece
-from mdmspeech.inference.state_voice import StateVoice
-from mdmspeech.inference.voice import Manner
+from mdmspeech.data.pipelines.conversations import Conversations
+from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, packed_talker_batches
+from mdmspeech.decoding.state import SamplingParams
+from mdmspeech.inference.engine import FixedInputs, PacedInputs, TalkerEngine
+from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
+from mdmspeech.inference.paced_synthesizer import Manner
 from mdmspeech.models import talker
 from mdmspeech.models.anchors import NULL_ANCHOR, anchor_index
 from mdmspeech.models.talker import CODES, EOS, MASK, VOCAB, TalkerConfig
@@ -62,7 +62,7 @@ def compared(task, params, frozen, records, anchors, read):
     for row, segment, record in [(row, n + 1, int(name)) for row, line in enumerate(names) for n, name in enumerate(str(line).split(","))]:
         where = np.flatnonzero(batch["segment"][row] == segment)
         heard, size = read(engine, records[record]), len(where)
-        result = engine.decode(heard, Request.create(1, steps=1, target_len=size), 8)
+        result = engine.decode(heard, SamplingParams.create(1, steps=1, target_len=size), 8)
         placed = np.asarray(place(engine.params, heard, jnp.arange(32)[None]))[0, :size]
         utterances.append(Utterance(row, where, record, placed, result.ids_BL[0, :size], result.confidence_BL[0, :size]))
         tokens[row, where] = result.ids_BL[0, :size]
@@ -82,19 +82,19 @@ def compared(task, params, frozen, records, anchors, read):
 
 @pytest.fixture(scope="module")
 def thoughts():
-    return mind()
+    return thinker()
 
 
 @pytest.fixture(scope="module")
 def fixed(thoughts):
     rng = np.random.default_rng(0)
-    states = thoughts.states_of(list(TEXTS))
+    states = thoughts.hidden_states_of(list(TEXTS))
     records = [dict(id=str(n), text=text, tokens=rng.integers(0, CODES, count)) for n, (text, count) in enumerate(TEXTS.items())]
 
     def read(engine, record):
         row = states[int(record["id"])]
         padded = np.pad(row, ((0, 12 - len(row)), (0, 0)), constant_values=7.0)
-        return Fixed(engine.fuse(padded[None]), np.array([len(row)], np.int32))
+        return FixedInputs(engine.fuse(padded[None]), np.array([len(row)], np.int32))
 
     task = TalkerTask(FIXED, "mdm", None, streams=2, thinker=THINKER)
     text = FixedText(96, Conversations(chat_tokenizer(), Prompt("be kind")), FIXED.block, FIXED.anchors_per_block)
@@ -116,7 +116,7 @@ def paced():
         durations[-1] += len(record["tokens"]) - durations.sum()
         valid = np.arange(16)[None] < count
         features, _ = engine.read(np.pad(record["symbols"], (0, 16 - count), constant_values=3)[None], valid)
-        return Paced(features, np.pad(durations, (0, 16 - count), constant_values=9.0)[None].astype(np.float32), valid)
+        return PacedInputs(features, np.pad(durations, (0, 16 - count), constant_values=9.0)[None].astype(np.float32), valid)
 
     return compared(TalkerTask(PACED, "mdm", None, streams=2), params_of(PACED), {}, records, PacedText(40, 0.04), read)
 
@@ -162,7 +162,7 @@ ENDING = dataclasses.replace(FIXED, anchors_per_block=4, output_bias=True)
 def ending(codec, thoughts):
     """A voice that ends as soon as it may."""
     params = params_of(ENDING)
-    return StateVoice(ENDING, {**params, "output_bias": jnp.zeros(VOCAB).at[EOS].set(1e3)}, codec, thoughts)
+    return FixedAnchorSynthesizer(ENDING, {**params, "output_bias": jnp.zeros(VOCAB).at[EOS].set(1e3)}, codec, thoughts)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13])
@@ -179,13 +179,13 @@ def test_speech_ends_there_and_neither_earlier_nor_later(ending, monkeypatch):
     states = [rng.normal(size=(count, 2 * THINKER.dim)).astype(np.float32) for count in (1, 2, 3, 4, 5, 6, 7, 8, 9)]
     expected = [0, 0, 0, 0, 4, 4, 4, 4, 8]
     numbers = range(len(states))
-    monkeypatch.setattr(ending, "mind", SimpleNamespace(states_of=lambda segments: [states[int(segment)] for segment in segments]))
+    monkeypatch.setattr(ending, "mind", SimpleNamespace(hidden_states_of=lambda segments: [states[int(segment)] for segment in segments]))
     whole = ending._speak([str(n) for n in numbers], numbers, Manner())
     assert [len(one.tokens) for one in whole] == expected
     long = rng.normal(size=(40, 2 * THINKER.dim)).astype(np.float32)  # nine blocks are more than a stream has room for at first
     for row, length in [*((states[n], expected[n]) for n in (3, 4, 7, 8)), (long, 36)]:
         stream = ending.stream()
-        stream.follow(Piece("w ", True, len(row), row, last=True))
+        stream.push_delta(TextDelta("w ", True, len(row), row, last=True))
         while not stream.done:
             stream.step()
         assert (len(stream.result().tokens), stream.result().stop_reason) == (length, "eos")

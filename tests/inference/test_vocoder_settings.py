@@ -16,14 +16,16 @@ from small_speech import TALKER, small_codec, spell, talker_params
 from mdmspeech.cli import voice_options
 from mdmspeech.codec.cosyvoice2.codec import CosyVoice2Codec
 from mdmspeech.errors import UserError
-from mdmspeech.inference.voice import Voice
+from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 
 SETTINGS = {"steps": 2, "guidance": 0.0}
 
 
 @pytest.fixture(scope="module")
 def voice():
-    return Voice(TALKER, talker_params(), CosyVoice2Codec(CONFIG, small_params(), small_voice(0)), pronounce=spell)  # no prompt to read
+    return PacedSynthesizer(
+        TALKER, talker_params(), CosyVoice2Codec(CONFIG, small_params(), small_voice(0)), pronounce=spell
+    )  # no prompt to read
 
 
 def test_a_stream(voice):
@@ -49,7 +51,7 @@ def test_what_a_codec_does_not_have_is_refused_before_anything_is_spoken(voice):
         voice.say("abc.", vocoder={"steps": 0})
     with pytest.raises(UserError, match="no setting 'speed'"):
         voice.stream(vocoder={"speed": 3})
-    compact = Voice(TALKER, talker_params(), small_codec(), pronounce=spell)
+    compact = PacedSynthesizer(TALKER, talker_params(), small_codec(), pronounce=spell)
     with pytest.raises(UserError, match="the compact codec has no setting steps"):
         compact.say("abc.", vocoder={"steps": 2})
 
@@ -57,6 +59,6 @@ def test_what_a_codec_does_not_have_is_refused_before_anything_is_spoken(voice):
 def test_on_the_command_line():
     parser = argparse.ArgumentParser()
     voice_options.add_voice_options(parser, "x.wav")
-    assert "vocoder" not in voice_options.manner(parser.parse_args([]))
+    assert "vocoder" not in voice_options.generation(parser.parse_args([]))
     args = parser.parse_args(["--vocoder-steps", "2", "--vocoder-guidance", "0"])
-    assert voice_options.manner(args)["vocoder"] == SETTINGS
+    assert voice_options.generation(args)["vocoder"] == SETTINGS

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from mdmspeech.diffusion.state import Request
+from mdmspeech.decoding.state import SamplingParams
 from mdmspeech.errors import UserError
 from mdmspeech.inference.prefix import PrefixEngine
 from mdmspeech.interop.cosyvoice2_lm import COSYVOICE2_LM, SPEECH_ROWS, lm_params, lm_rules, lm_shapes
@@ -133,7 +133,7 @@ def test_it_is_the_same_model(reference, params):
 def test_blocks_of_one_token_speak_as_it_does_whatever_the_company(reference, params):
     """Greedy next-token decoding by the book, by the next-token decoder over a cache, and by masked diffusion with blocks of one; rows of several texts."""
     texts = [TEXTS, [7], [1, 2, 3, 4, 5, 6, 7, 8]]
-    request = Request.create(3, steps=1, target_len=[6, 8, 3])
+    request = SamplingParams.create(3, steps=1, target_len=[6, 8, 3])
     one = dataclasses.replace(SMALL, block=1)
     theirs = PrefixEngine(dataclasses.replace(SMALL, block=8), params, "ntp").decode(texts, request, 1)
     ours = PrefixEngine(one, params, "mdm").decode(texts, request, 8)

@@ -21,8 +21,8 @@ from mdmspeech.interop import sources, whisper_decoder
 from mdmspeech.interop.ctranslate2 import read_variables
 from mdmspeech.interop.gguf import GGUF
 from mdmspeech.interop.whisper_decoder import load_whisper_decoder
-from mdmspeech.models.attention_adaptor import AttentionAdaptor, AttentionConfig, write
 from mdmspeech.models.generation import empty_state, extend, generate
+from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig, greedy_decode
 from mdmspeech.models.speech_encoder import SpeechEncoder
 from mdmspeech.models.thinker import Thinker
 from mdmspeech.text import pieces
@@ -136,12 +136,12 @@ def test_whole_decoder_hears_the_shipped_question(encoder):
     mel = whisper_log_mel(np.pad(wave, (0, 480_000 - len(wave)))[None])
     states = jax.jit(SpeechEncoder(encoder.config).apply)({"params": encoder.params}, mel)
     valid = jnp.ones(states.shape[:2], bool)
-    written = np.asarray(jax.jit(lambda p, s, v: write(config, p, s, v).ids_BN)(params, states, valid))[0]
+    written = np.asarray(jax.jit(lambda p, s, v: greedy_decode(config, p, s, v).ids_BN)(params, states, valid))[0]
     variables, tokenizer = sources.whisper_package()
     text = Tokenizer.from_str(tokenizer.decode()).decode([int(i) for i in written if i < config.end])
     assert text.strip().lower().startswith("i'd like to know the capital city of denmark")
     ids = [*config.prompt, *written[:12]]
-    logits = AttentionAdaptor(config).apply({"params": params}, states, valid, jnp.array([ids]))[0]
+    logits = Seq2SeqAdaptor(config).apply({"params": params}, states, valid, jnp.array([ids]))[0]
     theirs = np.array([*range(50257), 50257, 50258, 50259, 50359, 50363])
     weights = {n: v.astype(np.float64) for n, v in variables.items() if n.startswith("decoder") and v.ndim}
     wanted = _whisper_decoder(theirs[np.array(ids)], np.asarray(states[0], np.float64), weights)
@@ -149,14 +149,14 @@ def test_whole_decoder_hears_the_shipped_question(encoder):
 
 
 def test_adaptor_starts_from_the_decoder():
-    small = load_whisper_decoder(AttentionConfig(layers=2), (0, 5))
+    small = load_whisper_decoder(Seq2SeqConfig(layers=2), (0, 5))
     config, params = whisper_decoder.whole()
     vocabulary = json.loads(sources.whisper_package()[1])["model"]["vocab"]
     ids = [vocabulary[name] for name in pieces.shipped_names()]
     np.testing.assert_array_equal(small["embedding"], params["embedding"][[*ids, *range(config.end, config.vocabulary)]])
     jax.tree.map(np.testing.assert_array_equal, small["layer_1"], params["layer_5"])
     with pytest.raises(UserError, match="decoder layer 9"):
-        load_whisper_decoder(AttentionConfig(layers=1), (9,))
+        load_whisper_decoder(Seq2SeqConfig(layers=1), (9,))
 
 
 def test_shipped_pieces_are_whispers(tmp_path):

@@ -16,7 +16,7 @@ from small_cosyvoice2 import CONFIG, small_params, small_voice
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.codec.cosyvoice2.codec import CosyVoice2Codec
 from mdmspeech.errors import UserError
-from mdmspeech.inference.opening import open_codec
+from mdmspeech.inference.factory import open_codec
 from mdmspeech.interop.release import Part, Release, config_from, load_release, save_release
 from mdmspeech.interop.tensors import read_metadata, read_tensors, write_tensors
 from mdmspeech.interop.voice_file import load_voice, save_voice, voice_part, with_voice

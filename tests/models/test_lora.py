@@ -29,32 +29,32 @@ def run(config, params):
 def test_a_fresh_update_changes_nothing_and_a_merged_one_computes_the_same(model):
     config, params = model
     plain = dataclasses.replace(config, lora_rank=0)
-    base, update = lora.part(params)
+    base, update = lora.split(params)
     np.testing.assert_array_equal(run(config, params), run(plain, base))
     update = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), update)
-    tuned = run(config, lora.join(base, update))
+    tuned = run(config, lora.combine(base, update))
     assert np.abs(tuned - run(plain, base)).max() > 0.1
-    np.testing.assert_allclose(run(plain, lora.merge(base, update, config.lora_alpha)), tuned, atol=2e-5)
+    np.testing.assert_allclose(run(plain, lora.fuse(base, update, config.lora_alpha)), tuned, atol=2e-5)
 
 
 def test_parting_loses_nothing(model):
     _, params = model
-    base, update = lora.part(params)
+    base, update = lora.split(params)
     names = {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(update)}
     assert names == {"lora_a", "lora_b"}
-    joined = lora.join(base, update)
+    joined = lora.combine(base, update)
     assert jax.tree.structure(joined) == jax.tree.structure(params)
     assert jax.tree.all(jax.tree.map(np.array_equal, joined, params))
     with pytest.raises(ValueError, match="both trees"):
-        lora.join(params, update)
+        lora.combine(params, update)
 
 
 def test_an_update_of_another_model_is_refused(model):
     config, params = model
-    base, update = lora.part(params)
+    base, update = lora.split(params)
     wide = dataclasses.replace(config, ffn_dim=96)
-    _, other = lora.part(jax.jit(Thinker(wide).init)(jax.random.key(0), IDS)["params"])
+    _, other = lora.split(jax.jit(Thinker(wide).init)(jax.random.key(0), IDS)["params"])
     with pytest.raises(UserError, match="does not fit"):
-        lora.merge(base, other, 6.0)
+        lora.fuse(base, other, 6.0)
     with pytest.raises(UserError, match="which the base model lacks"):
-        lora.merge({"norm": base["norm"]}, update, 6.0)
+        lora.fuse({"norm": base["norm"]}, update, 6.0)

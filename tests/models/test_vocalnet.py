@@ -15,7 +15,7 @@ from mdmspeech.interop.tensors import read_tensors
 from mdmspeech.interop.vocalnet import vocalnet_config, vocalnet_params
 from mdmspeech.models.sampling import Sampling
 from mdmspeech.models.vocalnet import VocalNet
-from mdmspeech.models.vocalnet_decode import Speaking, jit_predict, jit_push, jit_start, start
+from mdmspeech.models.vocalnet_decode import VocalNetDecodingConfig, jit_predict, jit_push, jit_start, start
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "vocalnet_talker"
 ATOL = 1e-4
@@ -97,9 +97,9 @@ def test_own_positions_make_a_row_independent_of_its_batch(forward, golden):
 @pytest.mark.parametrize(
     ("case", "options"),
     [
-        ("predict_ntp", Speaking(modules=0, max_text=11, max_tokens=24)),
-        ("predict_ntp_penalty", Speaking(modules=0, max_text=11, max_tokens=24, penalty=2.0, penalty_window=4)),
-        ("predict_mtp", Speaking(modules=2, max_text=11, max_tokens=24)),
+        ("predict_ntp", VocalNetDecodingConfig(modules=0, max_text=11, max_tokens=24)),
+        ("predict_ntp_penalty", VocalNetDecodingConfig(modules=0, max_text=11, max_tokens=24, penalty=2.0, penalty_window=4)),
+        ("predict_mtp", VocalNetDecodingConfig(modules=2, max_text=11, max_tokens=24)),
     ],
 )
 def test_predict(generator, golden, case, options):
@@ -118,7 +118,7 @@ def test_predict(generator, golden, case, options):
 def test_streaming(generator, golden):
     """Text in groups, one compiled program for all pushes; groups of 7 tokens end inside a cycle of 3."""
     model, params = generator
-    options = Speaking(modules=2, max_text=11, max_tokens=40, penalty=2.0, penalty_window=6, penalise_modules=True)
+    options = VocalNetDecodingConfig(modules=2, max_text=11, max_tokens=40, penalty=2.0, penalty_window=6, penalise_modules=True)
     text, group = golden["in.text_hidden"][:1], model.config.text_group
     state, said = jit_start(model, params, options, 1), []
     for at in range(0, text.shape[1], group):
@@ -134,7 +134,7 @@ def test_streaming(generator, golden):
 def test_sampled_rows_do_not_know_their_neighbours(generator, golden):
     """Ragged rows, each with its key: in the other order they say the same, with each other's keys something else."""
     model, params = generator
-    options = Speaking(modules=1, max_text=11, max_tokens=12, sampling=Sampling(temperature=1.0, top_k=20))
+    options = VocalNetDecodingConfig(modules=1, max_text=11, max_tokens=12, sampling=Sampling(temperature=1.0, top_k=20))
     text, lens, keys = golden["in.text_hidden"], golden["in.text_lens"], jnp.stack([jax.random.key(3), jax.random.key(4)])
     said = jit_predict(model, params, options, text, lens, keys).tokens_BL
     np.testing.assert_array_equal(jit_predict(model, params, options, text[::-1], lens[::-1], keys[::-1]).tokens_BL, said[::-1])
@@ -144,6 +144,6 @@ def test_sampled_rows_do_not_know_their_neighbours(generator, golden):
 def test_wrong_options_are_named(generator):
     model, params = generator
     with pytest.raises(UserError, match="this model has 3 MTP modules"):
-        start(model, params, Speaking(modules=4), 1)
+        start(model, params, VocalNetDecodingConfig(modules=4), 1)
     with pytest.raises(UserError, match="penalty 0"):
-        Speaking(penalty=0.0)
+        VocalNetDecodingConfig(penalty=0.0)

@@ -83,8 +83,8 @@ SEGMENTS = jnp.asarray(np.stack([packed(160, 320, 112, 8), packed(208, 352, 40)]
 LONG = {
     "blocks, packed": masks.causal(600, 16, SEGMENTS),
     "full, padded": masks.full(600, SEGMENTS),
-    "two streams": masks.ruled(layout.allow, layout.two_stream(300, 16)),
-    "two streams, packed": masks.ruled(layout.allow, layout.two_stream(300, 16), layout.twice(SEGMENTS[:, 300:])),
+    "two streams": masks.from_mask_mod(layout.mask_mod, layout.two_stream(300, 16)),
+    "two streams, packed": masks.from_mask_mod(layout.mask_mod, layout.two_stream(300, 16), layout.duplicate_streams(SEGMENTS[:, 300:])),
 }
 
 
@@ -170,16 +170,16 @@ def test_a_described_mask_does_not_serve_a_cache():
 def test_descriptions_equal_the_masks_of_the_layout():
     valid = jnp.array([[True] * 10, [True] * 7 + [False] * 3])
     segment = valid.astype(jnp.int32)
-    two = masks.ruled(layout.allow, layout.two_stream(10, 4))
+    two = masks.from_mask_mod(layout.mask_mod, layout.two_stream(10, 4))
     pairs = [
         (masks.causal(10), layout.causal_mask(10)),
         (masks.causal(10, 4), layout.block_causal_mask(10, 4)),
         (masks.causal(10, 4, segment), layout.block_causal_mask(10, 4, valid)),
         (two, layout.two_stream_mask(10, 4)),
-        (two.replace(segment_BT=layout.twice(segment)), layout.two_stream_mask(10, 4, valid)),
+        (two.replace(segment_BT=layout.duplicate_streams(segment)), layout.two_stream_mask(10, 4, valid)),
         (masks.full(10), jnp.ones((1, 10, 10), bool)),
         (masks.full(10, segment), valid[:, :, None] & valid[:, None, :]),
-        (masks.ruled(in_window, [np.arange(10)]), np.tril(np.ones((1, 10, 10), bool)) & ~np.tril(np.ones((1, 10, 10), bool), -3)),
+        (masks.from_mask_mod(in_window, [np.arange(10)]), np.tril(np.ones((1, 10, 10), bool)) & ~np.tril(np.ones((1, 10, 10), bool), -3)),
     ]
     for described, dense in pairs:
         np.testing.assert_array_equal(described.dense(), dense)
@@ -196,7 +196,7 @@ def test_packed_rows_are_their_segments_apart():
     """Blocks of the row are the blocks of each segment: both layouts."""
     segment = jnp.asarray(packed(8, 4, 12, 4), jnp.int32)[None]
     one = np.asarray(masks.causal(28, 4, segment).dense()[0])
-    two = np.asarray(masks.ruled(layout.allow, layout.two_stream(28, 4), layout.twice(segment)).dense()[0])
+    two = np.asarray(masks.from_mask_mod(layout.mask_mod, layout.two_stream(28, 4), layout.duplicate_streams(segment)).dense()[0])
     expected_one, expected_two = np.zeros((28, 28), bool), np.zeros((56, 56), bool)
     for start, length in ((0, 8), (8, 4), (12, 12)):
         at = np.arange(start, start + length)
@@ -216,7 +216,7 @@ def test_masks_of_equal_content_compile_once():
         return mask.dense()
 
     def two_stream(length, block):
-        return masks.ruled(layout.allow, layout.two_stream(length, block))
+        return masks.from_mask_mod(layout.mask_mod, layout.two_stream(length, block))
 
     run(two_stream(12, 4)), run(two_stream(12, 4))
     assert len(traced) == 1
@@ -225,7 +225,7 @@ def test_masks_of_equal_content_compile_once():
         run(masks.causal(24)),
         run(masks.full(24)),
         run(masks.causal(24, 1)),
-        run(masks.ruled(in_window, [np.arange(24)])),
+        run(masks.from_mask_mod(in_window, [np.arange(24)])),
     )
     assert len(traced) == 5
     segment = jnp.ones((1, 24), jnp.int32)
@@ -235,9 +235,9 @@ def test_masks_of_equal_content_compile_once():
 
 def test_a_pattern_is_checked_when_it_is_made():
     with pytest.raises(ValueError, match="may not attend to itself"):
-        masks.ruled(lambda query, key: key < query, [np.arange(4)])
+        masks.from_mask_mod(lambda query, key: key < query, [np.arange(4)])
     with pytest.raises(ValueError, match="vectors of one length"):
-        masks.ruled(layout.allow, [np.arange(4), np.arange(5)])
+        masks.from_mask_mod(layout.mask_mod, [np.arange(4), np.arange(5)])
     with pytest.raises(UserError, match="block size 0"):
         masks.causal(4, 0)
 

@@ -49,7 +49,7 @@ CASES = {  # the second's last row is nothing but padding
     "causal, not a whole tile": (masks.causal(200), 2, 2),
     "blocks, packed, grouped heads": (masks.causal(256, 16, segments((96, 128, 32), (0, 256))), 4, 2),
     "two streams, packed, not a whole tile": (
-        masks.ruled(layout.allow, layout.two_stream(136, 8), layout.twice(segments((64, 56, 16), (8, 128, 0)))),
+        masks.from_mask_mod(layout.mask_mod, layout.two_stream(136, 8), layout.duplicate_streams(segments((64, 56, 16), (8, 128, 0)))),
         2,
         1,
     ),
@@ -95,7 +95,7 @@ def tpu_mesh():
 
 def temporaries(mesh, described, length=1024, dim=64):
     """Bytes a chip for the gradient of attention over [noisy ; clean] of `length` packed positions: 4 rows, 8 heads, 4 K/V heads, bfloat16."""
-    pattern = masks.ruled(layout.allow, layout.two_stream(length, 16)).pattern
+    pattern = masks.from_mask_mod(layout.mask_mod, layout.two_stream(length, 16)).pattern
 
     def loss(q, k, v, segment_BT):
         mask = masks.AttentionMask(pattern, segment_BT)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mdmspeech.data.random_source import byte_tokenizer
+from mdmspeech.data.pipelines.random_source import byte_tokenizer
 from mdmspeech.errors import UserError
 from mdmspeech.text.prompts import EXAMPLES, PLAIN, SHIPPED, SYSTEM, Prompt, around_question
 from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer

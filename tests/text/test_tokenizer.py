@@ -5,7 +5,7 @@ import json
 import pytest
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from mdmspeech.data.conversations import Conversations
+from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.errors import UserError
 from mdmspeech.text.prompts import EXAMPLES, SHIPPED, Prompt, conversation
 from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer

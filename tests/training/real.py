@@ -4,14 +4,14 @@ import dataclasses
 
 import numpy as np
 
-from mdmspeech.data import lm_packed, random_source, talker_packed
-from mdmspeech.data.conversations import Conversations
+from mdmspeech.data.pipelines import random_source, talker_packed, thinker_packed
+from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.diffusion import masking
 from mdmspeech.models import talker
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.text.prompts import Prompt
-from mdmspeech.training.feed import numbers_of
+from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.stages.talker import TalkerTask
 from mdmspeech.training.stages.thinker import SpeechToTextTask
 
@@ -47,7 +47,7 @@ def stage_one(lora_rank=4):
 
 def stage_one_batch(batch=ROWS, length=256, frames=600):
     source = random_source.RandomQuestions(60, words=1.0, answer_words=3.0)
-    batches = lm_packed.lm_batches(
+    batches = thinker_packed.lm_batches(
         {"random": source}, chat(), batch=batch, frames=frames, length=length, num_mels=ENCODER.num_mels, seed=0, tail=0.2
     )
     return numbers_of(dict(next(iter(batches))))

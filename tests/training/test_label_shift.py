@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mdmspeech.decoding.state import SamplingParams
 from mdmspeech.diffusion import masking
-from mdmspeech.diffusion.state import Request
-from mdmspeech.inference.engine import Paced, TalkerEngine
+from mdmspeech.inference.engine import PacedInputs, TalkerEngine
 from mdmspeech.models import talker
 from mdmspeech.models.talker import CODES, MASK, CodeTable
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
@@ -70,8 +70,8 @@ def test_what_is_trained_is_what_is_decoded(params, batch, block, streams):
     config = dataclasses.replace(SHIFTED, block=block)
     engine = TalkerEngine(config, params)
     features, _ = engine.read(batch["symbols"], batch["symbols_valid"])
-    anchors = Paced(features, batch["durations"], batch["symbols_valid"])
-    spoken = engine.decode(anchors, Request.create(2, steps=1, target_len=32), 32 // block)
+    anchors = PacedInputs(features, batch["durations"], batch["symbols_valid"])
+    spoken = engine.decode(anchors, SamplingParams.create(2, steps=1, target_len=32), 32 // block)
 
     task = TalkerTask(config, "mdm", None, capacity=1.0, streams=streams)
     rows = _Rows.of(batch | {"tokens": jnp.asarray(spoken.ids_BL), "valid": jnp.ones((2, 32), bool)})

@@ -16,7 +16,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.training.checkpoint import best_step
 from mdmspeech.training.loop import NonFiniteError, run
 from mdmspeech.training.metrics import read_metrics
-from mdmspeech.training.optim import Rule
+from mdmspeech.training.optim import ParamRule
 from mdmspeech.training.warm_start import load_params
 
 
@@ -123,7 +123,7 @@ def test_minutes_stop_the_run(tmp_path):
 
 def test_warm_start_gives_the_first_parameters(tmp_path):
     class Warm(TinyTask):
-        optimizer = (Rule(".*", frozen=True),)
+        optimizer = (ParamRule(".*", frozen=True),)
 
         def warm_start(self, params):
             return jax.tree.map(lambda x: np.full(x.shape, 0.25, np.float32), params)
@@ -136,7 +136,7 @@ def test_warm_start_gives_the_first_parameters(tmp_path):
     ("change", "message"),
     [
         (dict(size=12), "first axis must divide by the 8"),
-        (dict(optimizer=(Rule("in/.*"),)), "out/bias"),
+        (dict(optimizer=(ParamRule("in/.*"),)), "out/bias"),
         (dict(batches=lambda split, seed: iter([])), "get_state"),
     ],
 )
@@ -221,7 +221,7 @@ def test_parameters_that_are_no_numbers_are_never_saved(tmp_path):
     """A rate of nan leaves loss and gradient of the first step finite, and its parameters not; then an older run is refused another config, untouched."""
 
     class Broken(TinyTask):
-        optimizer = (Rule("in/.*"), Rule("out/kernel", lr=float("nan")), Rule("out/bias"))
+        optimizer = (ParamRule("in/.*"), ParamRule("out/kernel", lr=float("nan")), ParamRule("out/bias"))
 
     with pytest.raises(NonFiniteError, match=r"not finite at step 1 \(parameters after the update.*nothing was saved"):
         run(tiny_config(steps=1), Broken(), tmp_path)

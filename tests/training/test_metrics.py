@@ -10,7 +10,7 @@ from etils import epath
 from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
 
-from mdmspeech.training.ledger import Ledger, read_ledger
+from mdmspeech.training.goodput import GoodputTracker, read_goodput
 from mdmspeech.training.metrics import MetricsWriter, plot_curves, read_metrics
 from mdmspeech.training.progress import Progress, clock
 
@@ -85,10 +85,10 @@ def test_a_workdir_on_object_storage(bucket):
     assert [row["step"] for row in read_metrics(files / "metrics.jsonl")] == [1, 2, 3]
     assert len(list((files / "tensorboard").iterdir())) >= 1
     assert plot_curves(workdir).read_bytes()[:4] == b"\x89PNG"
-    ledger = Ledger(workdir + "/ledger.json")
+    ledger = GoodputTracker(workdir + "/ledger.json")
     ledger.begin(0)
     ledger.saved(3)
-    assert read_ledger(workdir + "/ledger.json")["saved"].keys() == {"3"}
+    assert read_goodput(workdir + "/ledger.json")["saved"].keys() == {"3"}
 
 
 def test_plain_lines_in_a_log():

@@ -10,7 +10,7 @@ from mdmspeech.training.chips import CHIPS, find_chip
 from mdmspeech.training.config import base
 from mdmspeech.training.flops import count_flops
 from mdmspeech.training.mfu import measured_matmul, mfu, model_flops, peak_flops
-from mdmspeech.training.optim import Rule, make_optimizer
+from mdmspeech.training.optim import ParamRule, make_optimizer
 from mdmspeech.training.stages.talker import TalkerTask
 from mdmspeech.training.state import TrainState
 from mdmspeech.training.step import make_train_step
@@ -56,7 +56,7 @@ def test_running_the_step_otherwise_changes_no_model_flops():
 class Remade(Task):
     """One product under `jax.checkpoint`, and a table that nobody trains."""
 
-    optimizer = (Rule("w"), Rule("table", frozen=True))
+    optimizer = (ParamRule("w"), ParamRule("table", frozen=True))
 
     def loss(self, params, frozen, batch, rng, step):
         inner = jax.checkpoint(lambda w, x: jnp.square(jnp.tanh(x @ w) @ w))

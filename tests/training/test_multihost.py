@@ -176,7 +176,7 @@ def test_one_process_needs_nothing():
     with distributed.session():
         assert distributed.is_lead() and distributed.gather({"a": 1}) == [{"a": 1}]
         assert distributed.share() == (0, 1)
-        votes = distributed.Votes(make_mesh())
+        votes = distributed.StopConsensus(make_mesh())
         votes.cast(lambda: 3)
         assert votes.result() == 3
         distributed.barrier("nobody to wait for")

@@ -11,7 +11,7 @@ from flax.traverse_util import flatten_dict
 from mdmspeech.cli.experiment import load_config, make_task
 from mdmspeech.errors import UserError
 from mdmspeech.training.config import base
-from mdmspeech.training.optim import Rule, make_optimizer, make_schedule
+from mdmspeech.training.optim import ParamRule, make_optimizer, make_schedule
 
 PARAMS = {
     "embed": {"embedding": jnp.ones((4, 2))},
@@ -31,7 +31,7 @@ def updates(rules, gradient=0.0, **optim):
 
 
 def test_only_matrices_decay_by_default():
-    got, _, _ = updates((Rule(".*"),))
+    got, _, _ = updates((ParamRule(".*"),))
     assert got["layer"]["kernel"] == pytest.approx(-0.05) == got["head"]["kernel"]
     assert got["layer"]["bias"] == got["norm"]["scale"] == got["embed"]["embedding"] == 0.0
 
@@ -44,7 +44,7 @@ def test_of_the_stages_only_matrices_of_layers_decay(tmp_path):
         config.optim.update(dict(lr=1.0, schedule="constant", warmup=0, weight_decay=0.5))
         params = jax.eval_shape(make_task(config, tmp_path / "run").init, jax.random.key(0))
         ones = jax.tree.map(lambda leaf: jnp.ones((1,) * len(leaf.shape)), params)
-        transform = make_optimizer(config.optim, 10, ones, (Rule(".*"),)).tx
+        transform = make_optimizer(config.optim, 10, ones, (ParamRule(".*"),)).tx
         moved, _ = transform.update(jax.tree.map(jnp.zeros_like, ones), transform.init(ones), ones)
         for name, leaf in flatten_dict(moved, sep="/").items():
             kind = "/".join(name.split("/")[-2:]) if name.endswith(("table", "digits")) else name.rsplit("/", 1)[-1]
@@ -55,14 +55,14 @@ def test_of_the_stages_only_matrices_of_layers_decay(tmp_path):
 
 
 def test_rules_change_rate_and_decay_and_the_first_match_wins():
-    got, _, _ = updates((Rule("head/.*", lr=0.1, weight_decay=1.0), Rule("embed/.*", weight_decay=0.2), Rule(".*")))
+    got, _, _ = updates((ParamRule("head/.*", lr=0.1, weight_decay=1.0), ParamRule("embed/.*", weight_decay=0.2), ParamRule(".*")))
     assert got["head"]["kernel"] == pytest.approx(-0.01)
     assert got["embed"]["embedding"] == pytest.approx(-0.02)
     assert got["layer"]["kernel"] == pytest.approx(-0.05)
 
 
 def test_frozen_parameters_stay_and_cost_nothing():
-    got, optimizer, grads = updates((Rule("head/.*", frozen=True), Rule(".*")), gradient=1.0)
+    got, optimizer, grads = updates((ParamRule("head/.*", frozen=True), ParamRule(".*")), gradient=1.0)
     assert got["head"]["kernel"] == 0.0 and got["layer"]["kernel"] < 0.0
     assert float(optimizer.grad_norm(grads)) == pytest.approx(np.sqrt(8 + 4 + 2 + 2))
     sizes = [x.size for x in jax.tree.leaves(optimizer.tx.init(PARAMS))]
@@ -70,7 +70,7 @@ def test_frozen_parameters_stay_and_cost_nothing():
 
 
 def test_the_clip_bounds_what_adam_sees():
-    _, optimizer, _ = updates((Rule(".*"),), clip=1.0)
+    _, optimizer, _ = updates((ParamRule(".*"),), clip=1.0)
     _, state = optimizer.tx.update(jax.tree.map(lambda p: p * 1e3, PARAMS), optimizer.tx.init(PARAMS), PARAMS)
     seen = [x for x in jax.tree.leaves(state) if x.ndim]  # m = 0.1 g, v = 0.02 g^2
     assert max(float(x.max()) for x in seen) < 0.1
@@ -78,9 +78,9 @@ def test_the_clip_bounds_what_adam_sees():
 
 def test_an_unclaimed_parameter_is_named():
     with pytest.raises(UserError, match="'head/kernel'"):
-        updates((Rule("(embed|layer|norm)/.*"),))
+        updates((ParamRule("(embed|layer|norm)/.*"),))
     with pytest.raises(UserError, match="'embed/embedding'"):
-        updates((Rule("embed"), Rule("(layer|norm|head)/.*")))  # the whole path must match
+        updates((ParamRule("embed"), ParamRule("(layer|norm|head)/.*")))  # the whole path must match
 
 
 @pytest.mark.parametrize(("name", "middle", "last"), [("constant", 1.0, 1.0), ("linear", 0.55, 0.1), ("cosine", 0.55, 0.1)])

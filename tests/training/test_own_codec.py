@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.data.crops import crop
+from mdmspeech.data.pipelines.codec_crops import crop
 from mdmspeech.training.stages.codec import CodecTask
 
 CODEC = CompactCodecConfig(

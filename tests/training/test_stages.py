@@ -8,11 +8,11 @@ import pytest
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.diffusion import masking
 from mdmspeech.models import talker
-from mdmspeech.models.attention_adaptor import AttentionConfig, write
-from mdmspeech.models.spelling_adaptor import SpellingConfig, encode_text
-from mdmspeech.training.optim import claim
+from mdmspeech.models.ctc_adaptor import CTCConfig, text_to_ids
+from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig, greedy_decode
+from mdmspeech.training.optim import match_rules
 from mdmspeech.training.stages.codec import CodecTask
-from mdmspeech.training.stages.hearing import SpellingTask, WritingTask, hide_spans
+from mdmspeech.training.stages.hearing import CTCTask, Seq2SeqTask, hide_spans
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
 TALKER = talker.TalkerConfig(width=64, layers=1, heads=2, ffn=128, symbols=20, symbol_lookahead=(2,))
@@ -104,14 +104,14 @@ def test_codec_losses_and_who_is_trained(phase):
     (loss, _), grads = total_of(task, codec_batch())(params)
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
-    rules = claim(params, task.optimizer)
+    rules = match_rules(params, task.optimizer)
     frozen = {part: all(rule.frozen for rule in jax.tree.leaves(rules[part], is_leaf=lambda x: hasattr(x, "frozen"))) for part in params}
     assert frozen == {"encoder": phase == "wave", "decoder": False, "spectral": phase == "tokens"}
 
 
 def test_spelling_task_learns_one_utterance():
-    task = SpellingTask(SpellingConfig(states=16, width=64, layers=1, head_dim=32), None, spans=0)
-    ids = encode_text("hello you")
+    task = CTCTask(CTCConfig(states=16, width=64, layers=1, head_dim=32), None, spans=0)
+    ids = text_to_ids("hello you")
     states = np.random.default_rng(0).normal(size=(1, 40, 16)).astype(np.float32)
     batch = {
         "states": jnp.asarray(states),
@@ -130,8 +130,8 @@ def test_spelling_task_learns_one_utterance():
 
 
 def test_writing_task_learns_to_write_and_to_end():
-    config = AttentionConfig(states=16, width=32, layers=1, heads=2, ffn=64, pieces=12, positions=40)
-    task = WritingTask(config, None, spans=0)
+    config = Seq2SeqConfig(states=16, width=32, layers=1, heads=2, ffn=64, pieces=12, positions=40)
+    task = Seq2SeqTask(config, None, spans=0)
     states = np.random.default_rng(0).normal(size=(2, 30, 16)).astype(np.float32)
     text = np.array([[3, 1, 4, config.end, 0], [5, 9, config.end, 0, 0]], np.int32)
     batch = {
@@ -146,12 +146,12 @@ def test_writing_task_learns_to_write_and_to_end():
         (loss, losses), grads = step(params)
         params = jax.tree.map(lambda p, g: p - 0.01 * jnp.sign(g), params, grads)
     assert loss < 0.1 and losses["accuracy"][1] == 7  # padding is not counted
-    written = np.asarray(write(config, params, batch["states"], batch["states_valid"]).ids_BN)
+    written = np.asarray(greedy_decode(config, params, batch["states"], batch["states_valid"]).ids_BN)
     assert [row[: list(row).index(config.end)].tolist() for row in written] == [[3, 1, 4], [5, 9]]
 
 
 def test_impossible_alignments_count_for_nothing():
-    task = SpellingTask(SpellingConfig(states=16, width=64, layers=1, head_dim=32), None, spans=0)
+    task = CTCTask(CTCConfig(states=16, width=64, layers=1, head_dim=32), None, spans=0)
     batch = {
         "states": jnp.ones((1, 4, 16)),
         "states_valid": jnp.ones((1, 4), bool),

@@ -7,7 +7,7 @@ from tiny import TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
 from mdmspeech.training import loop, stepper
-from mdmspeech.training.ledger import Ledger
+from mdmspeech.training.goodput import GoodputTracker
 from mdmspeech.training.profiler import ProfileWindow
 from mdmspeech.training.stepper import Stepper
 
@@ -25,7 +25,7 @@ class Clock:
 def make(clock=None, **kwargs):
     said = []
     step = jax.jit(lambda state, frozen, batch: (state + batch["x"].sum(), {"loss": state * 1.0}))
-    ledger = Ledger(clock=clock or Clock())
+    ledger = GoodputTracker(clock=clock or Clock())
     ledger.begin(0)
     return Stepper(step, ledger, lambda state, frozen, batch: 10 * batch["x"].size, said.append, **kwargs), ledger, said
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from mdmspeech.training import distributed
 from mdmspeech.training.config import base
-from mdmspeech.training.optim import Rule
+from mdmspeech.training.optim import ParamRule
 from mdmspeech.training.task import Task
 
 
@@ -45,7 +45,7 @@ class TinyTask(Task):
 
     name = "tiny"
     weights = {"mse": 1.0, "size": lambda step: 0.1 / (1.0 + step)}
-    optimizer = (Rule("in/.*"), Rule("out/kernel", lr=0.5), Rule("out/bias"))
+    optimizer = (ParamRule("in/.*"), ParamRule("out/kernel", lr=0.5), ParamRule("out/bias"))
 
     def __init__(self, size: int = 8, noise: float = 0.1, bad: int | None = None):
         self.size, self.noise, self.bad = size, noise, bad

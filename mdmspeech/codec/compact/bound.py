@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.codec import fsq
-from mdmspeech.codec.buckets import batches, stack
 from mdmspeech.codec.compact import streaming
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
+from mdmspeech.padding import batches, stack
 
 _LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)  # tokens; each is compiled once. Longer rows are streamed
 _WIDE = 8  # pushes of a stream that are decoded at once where so many tokens wait: a third of the work each

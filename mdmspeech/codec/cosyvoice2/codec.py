@@ -28,7 +28,6 @@ from flax import struct
 
 from mdmspeech.audio.features import WHISPER_FFT, WHISPER_HOP, WHISPER_RATE
 from mdmspeech.audio.wave import resample
-from mdmspeech.codec.buckets import batches
 from mdmspeech.codec.cosyvoice2 import hift
 from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
 from mdmspeech.codec.cosyvoice2.flow import generate
@@ -39,6 +38,7 @@ from mdmspeech.codec.cosyvoice2.hift_stream import WaveStream
 from mdmspeech.codec.cosyvoice2.s3_speech import S3Tokenizer
 from mdmspeech.codec.cosyvoice2.s3_tokenizer import FRAMES_PER_TOKEN
 from mdmspeech.errors import UserError
+from mdmspeech.padding import batches
 
 _LENGTHS = (32, 64, 128, 256, 512, 1024)  # tokens decoded in one go; each is compiled once. Longer rows (over 41 s) are streamed
 _ROWS = (1, 4)

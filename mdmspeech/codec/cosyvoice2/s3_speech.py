@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech import padding
 from mdmspeech.audio.features import WHISPER_FFT, WHISPER_HOP, WHISPER_RATE, s3_log_mel
-from mdmspeech.codec import buckets
 from mdmspeech.codec.cosyvoice2.s3_tokenizer import FRAME_RATE, FRAMES_PER_TOKEN, S3Config, token_count, token_ids
 from mdmspeech.errors import UserError
 
@@ -50,7 +50,7 @@ class S3Tokenizer:
             raise UserError(f"{name} has {len(wave_N)} samples at 16 kHz; the S3 tokenizer needs more than {WHISPER_FFT // 2}")
         frames = len(wave_N) // WHISPER_HOP
         longest = -(-(frames + 1) // WINDOW) * WINDOW  # beyond 30 s one shape every 30 s
-        wave_1N, _ = buckets.stack([wave_N], buckets.bucket(frames + 1, (*_LENGTHS, longest)) * WHISPER_HOP, 1, np.float32)
+        wave_1N, _ = padding.stack([wave_N], padding.bucket(frames + 1, (*_LENGTHS, longest)) * WHISPER_HOP, 1, np.float32)
         with jax.default_matmul_precision("highest"):
             return np.asarray(self._mel(wave_1N, jnp.array([len(wave_N)])))[0, :frames]
 
@@ -65,8 +65,8 @@ class S3Tokenizer:
         """`encode_mels` of rows of at most 30 s."""
         lengths = [len(mel_TM) for mel_TM in mels]
         out: list[np.ndarray] = [np.zeros(0, np.int32)] * len(mels)
-        for rows, width, count in buckets.batches(lengths, _LENGTHS):
-            mel_BTM, real_BT = buckets.stack([mels[row] for row in rows], width, count, np.float32)
+        for rows, width, count in padding.batches(lengths, _LENGTHS):
+            mel_BTM, real_BT = padding.stack([mels[row] for row in rows], width, count, np.float32)
             ids_BL = np.asarray(self._ids(self.params, mel_BTM, real_BT.sum(axis=1)))
             for place, row in enumerate(rows):
                 out[row] = ids_BL[place, : token_count(lengths[row])]

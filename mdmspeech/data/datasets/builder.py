@@ -5,7 +5,7 @@ from typing import Any, Protocol
 
 import tensorflow_datasets as tfds
 
-from mdmspeech.data.json_lines import BadRecord
+from mdmspeech.data.storage.json_lines import BadRecord
 from mdmspeech.errors import UserError
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from mdmspeech.data.datasets.builder import ExampleSource, RecordBuilder
-from mdmspeech.data.store import Record, RecordStore
+from mdmspeech.data.storage.record_store import Record, RecordStore
 from mdmspeech.errors import UserError
 
 KINDS = ("speech", "questions")

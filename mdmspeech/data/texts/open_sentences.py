@@ -6,7 +6,7 @@ import json
 import re
 from importlib import resources
 
-from mdmspeech.data import wordnet
+from mdmspeech.data.texts import wordnet
 from mdmspeech.text.normalise import is_speakable_whole, normalise, sentence
 
 SHORTEST, LONGEST = 4, 16  # words

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from mdmspeech.data.json_lines import BadRecord, read_objects
+from mdmspeech.data.storage.json_lines import BadRecord, read_objects
 from mdmspeech.data.texts import calendar, chat, elements, geography, numbers, units, words
 from mdmspeech.data.texts.family import Family, Question
 from mdmspeech.data.texts.open_sentences import words_of

@@ -6,7 +6,7 @@ import itertools
 import random
 import re
 
-from mdmspeech.data import wordnet
+from mdmspeech.data.texts import wordnet
 from mdmspeech.data.texts.family import Fact, Family, spelled, with_article
 from mdmspeech.data.texts.open_sentences import RUDE, RUDE_SAID
 from mdmspeech.text.normalise import number

@@ -45,7 +45,7 @@ _NEEDS = {
 
 
 def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None = None, loaders: Loaders = Loaders()) -> Task:
-    """The task of `config.stage`, reading the corpus under `root` (see `data.store.data_root`). Nothing is loaded yet.
+    """The task of `config.stage`, reading the corpus under `root` (see `data.storage.record_store.data_root`). Nothing is loaded yet.
 
     `config.init_from` names what it starts from, a run or a part of a release ("compact"), see `start.find_start`; or "random". `config.init_fresh` and
     `config.init_ignored` name the parameters that may differ, see `warm_start.overwrite`.
@@ -69,9 +69,9 @@ def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None =
 
 def _codec(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     from mdmspeech.codec.compact.config import CompactCodecConfig
-    from mdmspeech.data import crops
-    from mdmspeech.data.random_inputs import RandomRecordings
-    from mdmspeech.data.sources import speech
+    from mdmspeech.data.pipelines import codec_crops
+    from mdmspeech.data.pipelines.random_inputs import RandomRecordings
+    from mdmspeech.data.storage.sources import speech
     from mdmspeech.training.stages.codec import CodecTask
 
     model = CompactCodecConfig(**config.codec)
@@ -81,7 +81,7 @@ def _codec(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     def batches(split: str, seed: int):
         random, train = config.data.parts == (RANDOM,), split == "train"
         source: Any = RandomRecordings(seed=seed, symbols=model.phones) if random else speech(root, tuple(config.data.parts), split)
-        return crops.codec_crops(
+        return codec_crops.codec_crops(
             source,
             batch=config.data.batch if train else min(config.data.batch, len(source)),
             tokens=config.data.tokens,
@@ -124,9 +124,9 @@ def _talker(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
 
 
 def _talker_batches(config: ConfigDict, model, root, loaders: Loaders, split: str, seed: int):
-    from mdmspeech.data import random_source, talker_packed
-    from mdmspeech.data.talker import talker_batches
-    from mdmspeech.data.tokens import TokenStore
+    from mdmspeech.data.pipelines import random_source, talker_packed
+    from mdmspeech.data.pipelines.talker_joined import talker_batches
+    from mdmspeech.data.storage.token_store import TokenStore
     from mdmspeech.models import talker
 
     data = config.data
@@ -174,14 +174,15 @@ def _thinker(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
 
 
 def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
-    from mdmspeech.data import lm_packed, random_source, sources
+    from mdmspeech.data.pipelines import random_source, thinker_packed
+    from mdmspeech.data.storage import sources
 
     data = config.data
 
     def source(part: str):
         return random_source.RandomQuestions(seed=seed) if part == RANDOM else sources.questions(root, split, parts=(part,))
 
-    return lm_packed.lm_batches(
+    return thinker_packed.lm_batches(
         {part: source(part) for part in data.parts},
         _chat(config, loaders),
         batch=data.batch,
@@ -197,13 +198,13 @@ def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed:
 
 def _chat(config: ConfigDict, loaders: Loaders):
     """How conversations are written for the Thinker of this config."""
-    from mdmspeech.data.conversations import Conversations
+    from mdmspeech.data.pipelines.conversations import Conversations
 
     return Conversations(_tokenizer(config, loaders), config.prompt.to_dict())
 
 
 def _tokenizer(config: ConfigDict, loaders: Loaders):
-    from mdmspeech.data.random_source import byte_tokenizer
+    from mdmspeech.data.pipelines.random_source import byte_tokenizer
 
     load = loaders.tokenizer
     read = _named(config, "tokenizer", load and (lambda path, _: load(path)), None)
@@ -221,9 +222,9 @@ def _shard() -> tuple[int, int]:
 
 
 def _hearing(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
-    from mdmspeech.data.random_inputs import RandomStates
-    from mdmspeech.data.states import StateStore, pieces_then, state_batches
-    from mdmspeech.training.stages.hearing import SpellingTask, WritingTask
+    from mdmspeech.data.pipelines.random_inputs import RandomStates
+    from mdmspeech.data.storage.state_store import StateStore, pieces_then, state_batches
+    from mdmspeech.training.stages.hearing import CTCTask, Seq2SeqTask
 
     def batches(split: str, seed: int, **texts):
         random = tuple(config.data.get("parts", ())) == (RANDOM,)
@@ -231,20 +232,20 @@ def _hearing(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
         return state_batches(source, batch=config.data.batch, seed=seed, shard=_shard(), **texts)
 
     if config.mode == "ctc":
-        from mdmspeech.models.spelling_adaptor import SpellingConfig, encode_text
+        from mdmspeech.models.ctc_adaptor import CTCConfig, text_to_ids
 
         texts: dict[str, Any] = dict(ids_per_second=24, ids_more=0)
-        pipeline = partial(batches, encode_text=encode_text, **texts)
-        return SpellingTask(SpellingConfig(**config.adaptor), pipeline, sizes=dict(batch=config.data.batch, **texts))
+        pipeline = partial(batches, encode_text=text_to_ids, **texts)
+        return CTCTask(CTCConfig(**config.adaptor), pipeline, sizes=dict(batch=config.data.batch, **texts))
     if config.mode != "attention":
         raise UserError(f"config.mode is {config.mode!r}: a hearing stage is 'attention' or 'ctc'")
     if "start_layers" not in config:
         raise UserError(
             "config.mode is 'attention', but the experiment has no 'start_layers': take one of that mode, experiments/compact_hearing.py"
         )
-    from mdmspeech.models.attention_adaptor import AttentionConfig
+    from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
 
-    model = AttentionConfig(**config.adaptor)
+    model = Seq2SeqConfig(**config.adaptor)
     start = None
     if config.start_layers:
         if loaders.whisper_decoder is None:
@@ -253,7 +254,7 @@ def _hearing(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
 
     texts = dict(ids_per_second=5, ids_more=10)
     pipeline = partial(batches, encode_text=pieces_then(model.end), **texts)
-    return WritingTask(model, pipeline, sizes=dict(batch=config.data.batch, **texts), start=start, **config.training)
+    return Seq2SeqTask(model, pipeline, sizes=dict(batch=config.data.batch, **texts), start=start, **config.training)
 
 
 def _named(config: ConfigDict, part: str, load: Callable | None, model) -> Callable | None:
@@ -275,11 +276,11 @@ def _named(config: ConfigDict, part: str, load: Callable | None, model) -> Calla
 
 
 def _phones(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
-    from mdmspeech.data.phones import RandomStretches, Stretches, phone_batches
-    from mdmspeech.models.phone_reader import PhoneReaderConfig
+    from mdmspeech.data.storage.phone_states import RandomStretches, Stretches, phone_batches
+    from mdmspeech.models.phone_classifier import PhoneClassifierConfig
     from mdmspeech.training.stages.phones import PhonesTask
 
-    model, data = PhoneReaderConfig(**config.aligner), config.data
+    model, data = PhoneClassifierConfig(**config.aligner), config.data
 
     def batches(split: str, seed: int):
         source = RandomStretches(model.states, model.symbols) if RANDOM in data.parts else Stretches(root, split)

@@ -16,7 +16,7 @@ from mdmspeech.codec import fsq
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
-from mdmspeech.training.optim import Rule
+from mdmspeech.training.optim import ParamRule
 from mdmspeech.training.task import Task
 from mdmspeech.training.warm_start import overwrite
 
@@ -25,7 +25,7 @@ _WAVE_TOKENS = 24  # the wave losses look at a window of this many tokens (0.96 
 
 
 class CodecTask(Task):
-    """See the module docstring. `phase` is "tokens" or "wave"; `pipeline` makes the batches (see `data.crops.codec_crops`); start, differing: as in `stages.talker`."""
+    """See the module docstring. `phase` is "tokens" or "wave"; `pipeline` makes the batches (see `data.pipelines.codec_crops.codec_crops`); start, differing: as in `stages.talker`."""
 
     unit, held_out = "audio_s", "val"
 
@@ -38,9 +38,9 @@ class CodecTask(Task):
         self.weights = {"mel": 1.0, "delta": 0.5, "f0": 2.0, "voicing": 0.2, "phone": 0.2, "usage": 0.05}
         if phase == "wave":
             self.weights = {"mel": 1.0, "delta": 0.5, "f0": 2.0, "voicing": 0.2, "stft": 1.0, "convergence": 0.5}
-            self.optimizer = (Rule("encoder/.*", frozen=True), Rule("decoder/phone_.*", frozen=True), Rule(".*"))
+            self.optimizer = (ParamRule("encoder/.*", frozen=True), ParamRule("decoder/phone_.*", frozen=True), ParamRule(".*"))
         else:
-            self.optimizer = (Rule("spectral/.*", frozen=True), Rule(".*"))
+            self.optimizer = (ParamRule("spectral/.*", frozen=True), ParamRule(".*"))
         self._pipeline, self._start, self._sizes, self._differing = pipeline, start, sizes or {}, differing or {}
 
     def init(self, rng: jax.Array):

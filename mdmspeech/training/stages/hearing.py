@@ -13,8 +13,8 @@ import jax.numpy as jnp
 import optax
 
 from mdmspeech.diffusion import objective
-from mdmspeech.models.attention_adaptor import AttentionAdaptor, AttentionConfig
-from mdmspeech.models.spelling_adaptor import BLANK, SpellingAdaptor, SpellingConfig
+from mdmspeech.models.ctc_adaptor import BLANK, CTCAdaptor, CTCConfig
+from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.training.task import Task
 from mdmspeech.training.warm_start import overwrite
 
@@ -51,14 +51,14 @@ class _StatesTask(Task):
         return jnp.where(hide_spans(rng, states.shape[:2], self._span, self._spans)[..., None], 0.0, states)
 
 
-class SpellingTask(_StatesTask):
+class CTCTask(_StatesTask):
     """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N], text_valid bool [B, N]."""
 
     name, held_out = "hearing_ctc", "val"
     weights = {"ctc": 1.0}
 
-    def __init__(self, config: SpellingConfig, pipeline, *, sizes=None, span: int = 16, spans: int = 2):
-        self.config, self.model = config, SpellingAdaptor(config)
+    def __init__(self, config: CTCConfig, pipeline, *, sizes=None, span: int = 16, spans: int = 2):
+        self.config, self.model = config, CTCAdaptor(config)
         self._pipeline, self._sizes = pipeline, sizes or {}
         self._span, self._spans = span, spans
 
@@ -92,7 +92,7 @@ def hide_spans(rng: jax.Array, shape: tuple[int, int], span: int, spans: int) ->
     return jnp.any((place >= start) & (place < start + size), axis=1)
 
 
-class WritingTask(_StatesTask):
+class Seq2SeqTask(_StatesTask):
     """Next-piece cross-entropy of the attention adaptor. Batches: states, states_valid as above; text int32 [B, N] (pieces, then the end), text_valid.
 
     start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`; None starts from nothing.
@@ -101,8 +101,8 @@ class WritingTask(_StatesTask):
     name, held_out = "hearing_attention", "val"
     weights = {"text": 1.0}
 
-    def __init__(self, config: AttentionConfig, pipeline, *, sizes=None, span: int = 16, spans: int = 2, start=None):
-        self.config, self.model = config, AttentionAdaptor(config)
+    def __init__(self, config: Seq2SeqConfig, pipeline, *, sizes=None, span: int = 16, spans: int = 2, start=None):
+        self.config, self.model = config, Seq2SeqAdaptor(config)
         self._pipeline, self._sizes, self._start = pipeline, sizes or {}, start
         self._span, self._spans = span, spans
 

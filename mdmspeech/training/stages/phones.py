@@ -3,20 +3,20 @@
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.data.phones import STRETCH
+from mdmspeech.data.storage.phone_states import STRETCH
 from mdmspeech.diffusion import objective
-from mdmspeech.models.phone_reader import PhoneReader, PhoneReaderConfig
+from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
 from mdmspeech.training.task import Task
 
 
 class PhonesTask(Task):
-    """Batches: states float16 [B, T, D], symbols int32 [B, T], see `data.phones`."""
+    """Batches: states float16 [B, T, D], symbols int32 [B, T], see `data.storage.phone_states`."""
 
     name, unit, held_out = "phones", "states", "val"
     weights = {"symbol": 1.0}
 
-    def __init__(self, config: PhoneReaderConfig, pipeline, batch: int = 1):
-        self.config, self.model, self._pipeline, self._batch = config, PhoneReader(config), pipeline, batch
+    def __init__(self, config: PhoneClassifierConfig, pipeline, batch: int = 1):
+        self.config, self.model, self._pipeline, self._batch = config, PhoneClassifier(config), pipeline, batch
 
     def init(self, rng):
         return self.model.init(rng, jnp.zeros((1, 4, self.config.states)))["params"]

@@ -8,7 +8,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
-from mdmspeech.data.conversations import Prompt
+from mdmspeech.data.pipelines.conversations import Prompt
 from mdmspeech.errors import UserError
 from mdmspeech.training.checkpoint import absolute
 from mdmspeech.training.warm_start import load_params

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.diffusion import distill, masking, objective
-from mdmspeech.diffusion.layout import allow, behind, one_stream, previous, twice, two_stream
+from mdmspeech.diffusion.layout import duplicate_streams, mask_mod, one_stream, shift_right, two_stream, with_text_prefix
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
@@ -30,7 +30,7 @@ class TalkerTask(Task):
 
     Args:
       mode: "mdm", "isd" or "ntp".
-      pipeline: function (split, seed) -> batches, see `data.talker`: rows "joined" of utterances that go on, or "packed" with separate ones.
+      pipeline: function (split, seed) -> batches, see `data.pipelines.talker_joined`: rows "joined" of utterances that go on, or "packed" with separate ones.
       sizes: batch, length, and symbols (paced anchors) or text (fixed ones) of a batch; only for `batch_spec`.
       capacity: share of all positions that the output layer is computed on if no more are hidden (the loss part "over_capacity" tells in how many batches
         more were: these compute all); 1 always computes all. The hidden positions are gathered in groups of 16 rows or more (`objective.gather_masked`):
@@ -133,7 +133,7 @@ class TalkerTask(Task):
     # ---- Losses -------------------------------------------------------------------------------------------------------------
 
     def loss(self, params, frozen, batch, rng, step):
-        """batch: see `batch_spec` and `data.talker`."""
+        """batch: see `batch_spec` and `data.pipelines.talker_joined`."""
         text = None if self.thinker is None else self._read(frozen["thinker"], batch)
         cond, log_durations = self.condition(params, batch, text)
         rows = _Rows.of(batch)
@@ -167,21 +167,23 @@ class TalkerTask(Task):
     def hidden(self, params, ids_BL, cond, rows, block: int, clean_BL=None):
         """Hidden states [B, L, D] of tokens that attend within their block and to earlier ones; with `clean_BL`, to the earlier ones' clean copies."""
         length, twin = ids_BL.shape[1], clean_BL is not None
-        segment, position = (twice(x) if twin else x for x in (rows.segment, rows.position))
+        segment, position = (duplicate_streams(x) if twin else x for x in (rows.segment, rows.position))
         ids = jnp.concatenate([ids_BL, clean_BL], axis=1) if twin else ids_BL
         apply = lambda *args, **kwargs: self.model.apply({"params": params}, ids, *args, **kwargs)[0]
         if self.config.anchors != "prefix":
-            mask = masks.ruled(allow, two_stream(length, block), segment) if twin else masks.causal(length, block, segment)
-            return apply(twice(cond) if twin else cond, mask, position)[:, :length]
+            mask = masks.from_mask_mod(mask_mod, two_stream(length, block), segment) if twin else masks.causal(length, block, segment)
+            return apply(duplicate_streams(cond) if twin else cond, mask, position)[:, :length]
         text = cond.shape[1]
-        mask = masks.ruled(allow, behind(two_stream(length, block) if twin else one_stream(length, block), text), rows.with_text(segment))
+        mask = masks.from_mask_mod(
+            mask_mod, with_text_prefix(two_stream(length, block) if twin else one_stream(length, block), text), rows.with_text(segment)
+        )
         return apply(None, mask, rows.after_text(segment, position), before_BND=cond)[:, text : text + length]
 
     def logits(self, params, hidden):
         return self.model.apply({"params": params}, hidden, method="logits")
 
     def _ntp(self, params, cond, rows):
-        shifted = previous(rows.tokens, rows.tokens, rows.position, 1, talker.BOS)
+        shifted = shift_right(rows.tokens, rows.tokens, rows.position, 1, talker.BOS)
         logits = self.logits(params, self.hidden(params, shifted, cond, rows, 1))
         weight = rows.valid.astype(jnp.float32)
         return {
@@ -220,7 +222,7 @@ class TalkerTask(Task):
         """Hidden states [B, L, D] of the noisy tokens."""
         block, clean_BL = self.config.block, rows.tokens
         if self.config.label_shift:
-            ids_BL, clean_BL = (previous(ids, rows.tokens, rows.position, block, talker.BOS) for ids in (ids_BL, clean_BL))
+            ids_BL, clean_BL = (shift_right(ids, rows.tokens, rows.position, block, talker.BOS) for ids in (ids_BL, clean_BL))
         return self.hidden(params, ids_BL, cond, rows, block, clean_BL if self._streams == 2 else None)
 
     def _distilled(self, teach, noisy, mask_BL, rows, picked, logits, target, weight):

@@ -33,7 +33,7 @@ class SpeechToTextTask(Task):
 
     Args:
       thinker: with `lora_rank` > 0 its update is trained beside the adaptor; with 0 only the adaptor is.
-      pipeline: function (split, seed) -> batches as `batch_spec` says, see `data.conversations`.
+      pipeline: function (split, seed) -> batches as `batch_spec` says, see `data.pipelines.conversations`.
       sizes: batch, length (L) and frames (F) of a batch.
       hidden: width of the adaptor's hidden layer.
       load: part ("encoder", "thinker") -> (abstract parameters) -> parameters; None where random ones are wanted.
@@ -70,13 +70,13 @@ class SpeechToTextTask(Task):
         states = jnp.zeros((1, STACK, self.encoder.config.dim))
         params = {"adaptor": self.adaptor.init(adaptor_rng, states)["params"]}
         if self.thinker.config.lora_rank:
-            params["lora"] = lora.part(self._fresh_thinker(thinker_rng))[1]
+            params["lora"] = lora.split(self._fresh_thinker(thinker_rng))[1]
         return params
 
     def init_frozen(self, rng):
         mel = jnp.zeros((1, 4, self.encoder.config.num_mels))
         encoder = self.encoder.init(rng, mel)["params"]
-        return {"encoder": encoder, "thinker": lora.part(self._fresh_thinker(rng))[0]}
+        return {"encoder": encoder, "thinker": lora.split(self._fresh_thinker(rng))[0]}
 
     def load_frozen(self, abstract):
         if all(self._load.get(name) is None for name in abstract):
@@ -109,7 +109,7 @@ class SpeechToTextTask(Task):
         """batch: see `batch_spec`. `segment` and `mel_segment` number the conversations of a row (0 = padding); `speech` is the index of the speech
         vector at a position, -1 where `ids` has a token; `target` the id to predict there, where `weight` > 0."""
         vectors = self.hear(params["adaptor"], frozen["encoder"], batch)
-        thinker = lora.join(frozen["thinker"], params.get("lora", {}))
+        thinker = lora.combine(frozen["thinker"], params.get("lora", {}))
         apply = lambda method, *args: self.thinker.apply({"params": thinker}, *args, method=method)
         speech = batch["speech"]
         typed = apply("embed", batch["ids"])

@@ -1,0 +1,294 @@
+"""Which records share a row: variable-length records packed into rows of fixed capacities, as a pure function of (seed, place in the stream).
+
+The stream of a `Mixture` is cut into windows of some thousand draws; the records of a window are packed into rows that keep several
+capacities at once (speech tokens and symbols, frames and ids), and the rows are shuffled. Batches are cut from the endless sequence of rows, so neither a
+record nor a row is lost at the end of a window. Every host plans the same global batches and makes its own rows of them.
+"""
+
+import bisect
+import dataclasses
+import functools
+import math
+import sys
+import threading
+import zlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+from mdmspeech.data.packing.bins import VERSION, pack
+from mdmspeech.data.packing.mixing import Mixture
+from mdmspeech.data.packing.sharding import Shard, host_rows
+from mdmspeech.errors import UserError
+
+WINDOW = 16_384  # draws that are packed together; more do not pack better
+_LEAST_WINDOW = 2048  # a smaller corpus is packed several passes at a time: a handful of records leaves gaps
+ENDLESS = 2**40  # batches
+MUCH = 0.03  # padding
+
+
+class Draw(NamedTuple):
+    """One record of a row. position: its place in the stream, the seed of anything random done to it."""
+
+    source: str
+    record: int
+    position: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """What a stretch of the stream (by default one pass over the records) is packed into.
+
+    Attributes:
+      rows, records: how many. repeats: records that had been in an earlier row of the stretch.
+      used, capacity: field -> positions filled, positions there are.
+      naive: field -> padding share if each random batch of as many records were padded to its longest.
+      too_long: source -> records that fit no row and are never read. passes: source -> how many times the stretch goes through it.
+    """
+
+    rows: int
+    records: int
+    repeats: int
+    used: Mapping[str, int]
+    capacity: Mapping[str, int]
+    naive: Mapping[str, float]
+    too_long: Mapping[str, int]
+    passes: Mapping[str, float]
+
+    @property
+    def padding(self) -> dict[str, float]:
+        """Field -> share of positions that nothing fills."""
+        return {field: 1 - self.used[field] / self.capacity[field] for field in self.used}
+
+    def __str__(self) -> str:
+        fields = ", ".join(f"{field} {share:.2%} (naive {self.naive[field]:.1%})" for field, share in self.padding.items())
+        sources = ", ".join(f"{name} x {count:.3g}" for name, count in self.passes.items())
+        lines = [f"{self.records} records in {self.rows} rows; padding: {fields}; passes: {sources}"]
+        if self.repeats:
+            lines.append(f"{self.repeats} of them repeat")
+        lines += [f"{name}: {count} too long for a row, never read" for name, count in self.too_long.items() if count]
+        return "; ".join(lines)
+
+
+class PackPlan:
+    """Random access to batches of draws: `plan[k]` -> this host's rows of global batch k, each a list of `Draw`.
+
+    Args:
+      sizes: source name -> int [N, C], what each record takes of each capacity.
+      capacities: field -> positions of a row, in the order of C.
+      usable: source name -> bool [N], False for records that the caller has refused and told of; they count as too long.
+      batch: rows of a global batch. weights: see `Mixture`. shard: (number, count) of this host. window: draws packed together, 0 chooses.
+      say: gets one line a source that has records too long for a row.
+
+    Raises:
+      UserError: nothing fits, a batch that does not divide among the hosts, and what `Mixture` refuses.
+    """
+
+    def __init__(
+        self,
+        sizes: Mapping[str, np.ndarray],
+        capacities: Mapping[str, int],
+        *,
+        batch: int,
+        seed: int,
+        usable: Mapping[str, np.ndarray] | None = None,
+        weights: Mapping[str, float] | None = None,
+        shard: Shard = (0, 1),
+        window: int = 0,
+        say: Callable[[str], None] | None = None,
+    ):
+        self.capacities, self.batch, self._seed, self._mine = dict(capacities), batch, seed, host_rows(batch, shard)
+        self._kept, self._sizes, self.too_long = {}, {}, {}
+        say = say or (_tell if shard[0] == 0 else _hush)
+        for name, sizes_NC in sizes.items():
+            sizes_NC = np.asarray(sizes_NC, np.int64).reshape(-1, len(capacities))
+            self._keep(name, sizes_NC, np.ones(len(sizes_NC), bool) if usable is None else usable[name], say)
+        self.mixture = Mixture({name: len(kept) for name, kept in self._kept.items()}, weights, seed)
+        self.window = window or self._window_of(int(self.mixture.sizes.sum()))
+        self._drawn = functools.lru_cache(maxsize=4)(self._draw_window)
+        self._rows = functools.lru_cache(maxsize=4)(self._pack_window)
+        self._lock = threading.RLock()
+        self._first, self._starts = 0, [0]  # the row number at which the windows first, first + 1, ... start, as far as known
+
+    def __len__(self) -> int:
+        return ENDLESS
+
+    def __getitem__(self, k: int) -> list[list[Draw]]:
+        numbers = range(int(k) * self.batch + self._mine.start, int(k) * self.batch + self._mine.stop)
+        return [self.row(number) for number in numbers]
+
+    def row(self, number: int) -> list[Draw]:
+        """Row `number` of the endless sequence."""
+        with self._lock:
+            window = self._window_with(number)
+            positions = self._rows(window)[number - self._starts[window - self._first]]
+            source, record = self._drawn(window)
+        names, offset = self.mixture.names, window * self.window
+        draws = [(names[source[p - offset]], int(record[p - offset]), p) for p in positions]
+        return [Draw(name, int(self._kept[name][r]), p) for name, r, p in draws]
+
+    def anchor(self, k: int) -> dict[str, int]:
+        """Where batch k lies, so that `go_to` need not pack the windows before it."""
+        with self._lock:
+            window = self._window_with(int(k) * self.batch)
+            return {"window": window, "row": self._starts[window - self._first]}
+
+    def go_to(self, anchor: Mapping[str, int]) -> None:
+        """Continues the knowledge of another plan of the same records."""
+        with self._lock:
+            self._first, self._starts = int(anchor["window"]), [int(anchor["row"])]
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Digest of everything the batches follow from, the seed and the host excepted."""
+        settings = (VERSION, self.mixture.names, self.mixture.counts.tolist(), self.capacities, self.window)
+        digest = zlib.crc32(repr(settings).encode())
+        for name in self.mixture.names:
+            digest = zlib.crc32(np.ascontiguousarray(self._sizes[name]).tobytes(), digest)
+        return f"{digest:08x}"
+
+    def statistics(self, windows: int = 0) -> Statistics:
+        """Of the first so many windows; by default of as many as one pass over the records takes, at least one."""
+        windows = windows or max(1, -(-int(self.mixture.sizes.sum()) // self.window))
+        used, rows, naive = np.zeros(len(self.capacities), np.int64), 0, []
+        drawn: set[tuple[int, int]] = set()
+        for w in range(windows):
+            source, record = self._drawn(w)
+            sizes_WC = self._sizes_of(source, record)
+            used += sizes_WC.sum(axis=0)
+            rows += len(self._rows(w))
+            naive.append(_naive_padding(sizes_WC, self.batch))
+            drawn.update(zip(source.tolist(), record.tolist(), strict=True))
+        records = windows * self.window
+        return Statistics(
+            rows,
+            records,
+            records - len(drawn),
+            dict(zip(self.capacities, used.tolist(), strict=True)),
+            {field: rows * size for field, size in self.capacities.items()},
+            dict(zip(self.capacities, np.mean(naive, axis=0).tolist(), strict=True)),
+            dict(self.too_long),
+            self.mixture.passes(records),
+        )
+
+    def about(self) -> list[str]:
+        """Lines for the user: how much of the rows is padding, and if that is much, sizes of rows that would have less."""
+        padding = self.statistics(1).padding
+        lines = [f"packed rows: {_describe(self.capacities)}; padding {_percent(padding)}"]
+        better = better_capacities(self._sizes_of(*self._drawn(0)), self.capacities) if max(padding.values()) > MUCH else None
+        if better:
+            capacities, padding = better
+            lines.append(f"rows of {_describe(capacities)} would have {_percent(padding)} padding on these records")
+        return lines
+
+    def _keep(self, name: str, sizes_NC: np.ndarray, usable_N: np.ndarray, say: Callable[[str], None]) -> None:
+        fits_NC = sizes_NC <= np.array(list(self.capacities.values()))
+        fits_N = fits_NC.all(axis=1)
+        kept = np.flatnonzero(fits_N & usable_N)
+        self._kept[name], self._sizes[name], self.too_long[name] = kept, sizes_NC[kept], len(sizes_NC) - len(kept)
+        if fits_N.all():
+            return
+        parts = [
+            f"{int((~fits).sum())} beyond {capacity} {field} (the longest has {longest})"
+            for fits, longest, (field, capacity) in zip(fits_NC.T, sizes_NC.max(axis=0).tolist(), self.capacities.items(), strict=True)
+            if not fits.all()
+        ]
+        text = f"{name}: {int((~fits_N).sum())} of {len(sizes_NC)} records are too long for a row: {', '.join(parts)}"
+        if not len(kept):
+            raise UserError(f"{text}; make the rows longer")
+        say(f"{text}; they are left out, longer rows would take them")
+
+    def _window_of(self, records: int) -> int:
+        if records >= WINDOW:
+            return WINDOW
+        return records * -(-_LEAST_WINDOW // records)
+
+    def _window_with(self, row: int) -> int:
+        if row < self._starts[0]:
+            self._first, self._starts = 0, [0]
+        while self._starts[-1] <= row:
+            self._starts.append(self._starts[-1] + len(self._rows(self._first + len(self._starts) - 1)))
+        return self._first + bisect.bisect_right(self._starts, row) - 1
+
+    def _draw_window(self, window: int) -> tuple[np.ndarray, np.ndarray]:
+        return self.mixture.draw(window * self.window, (window + 1) * self.window)
+
+    def _sizes_of(self, source: np.ndarray, record: np.ndarray) -> np.ndarray:
+        sizes_WC = np.empty((len(source), len(self.capacities)), np.int64)
+        for s, name in enumerate(self.mixture.names):
+            mine = source == s
+            sizes_WC[mine] = self._sizes[name][record[mine]]
+        return sizes_WC
+
+    def _pack_window(self, window: int) -> list[list[int]]:
+        """The stream positions of each row of a window."""
+        rng = np.random.default_rng((self._seed, window, 1))
+        rows = pack(self._sizes_of(*self._drawn(window)), list(self.capacities.values()))
+        for row in rows:
+            rng.shuffle(row)  # or the longest would always come first
+        offset = window * self.window
+        return [[offset + i for i in rows[r]] for r in rng.permutation(len(rows))]
+
+
+def better_capacities(sizes_NC: np.ndarray, capacities: Mapping[str, int]) -> tuple[dict[str, int], dict[str, float]] | None:
+    """(capacities, their padding shares) whose worst padding is at least a point below that of those given; None if none of those tried is.
+
+    Tried are the wasteful one smaller and each other one larger, in steps that keep their divisors (blocks, tiles, whole vectors).
+    """
+    sizes_NC = sizes_NC[:_LEAST_WINDOW]
+
+    def padding(of: Mapping[str, int]) -> dict[str, float]:
+        return _padding(sizes_NC, len(pack(sizes_NC, list(of.values()))), of)
+
+    now = padding(capacities)
+    worst = max(now, key=lambda field: now[field])
+    longest = dict(zip(capacities, sizes_NC.max(axis=0).tolist(), strict=True))
+    tried = []
+    for field, size in capacities.items():
+        step, right = _step(size), size * (1 - now[worst]) if field == worst else size * (1 - now[field]) / (1 - now[worst])
+        for k in (0, 1, 2):
+            other = (int(right / step) + k) * step
+            if other != size and other >= longest[field]:
+                tried.append({**capacities, field: other})
+    found = [(of, padding(of)) for of in tried]
+    best = min(found, key=lambda one: max(one[1].values()), default=None)
+    return best if best and max(best[1].values()) < now[worst] - 0.01 else None
+
+
+def _step(size: int) -> int:
+    """The twos and the five that a size is a multiple of, as long as that is fine enough."""
+    step = math.gcd(size, 640)
+    while step % 2 == 0 and step > size / 8:
+        step //= 2
+    return step
+
+
+def _padding(sizes_NC: np.ndarray, rows: int, capacities: Mapping[str, int]) -> dict[str, float]:
+    used = sizes_NC.sum(axis=0).tolist()
+    return {field: 1 - n / (rows * size) for n, (field, size) in zip(used, capacities.items(), strict=True)}
+
+
+def _describe(capacities: Mapping[str, int]) -> str:
+    return " and ".join(f"{size} {field}" for field, size in capacities.items())
+
+
+def _percent(shares: Mapping[str, float]) -> str:
+    return " and ".join(f"{share:.1%}" for share in shares.values())
+
+
+def _naive_padding(sizes_NC: np.ndarray, batch: int) -> np.ndarray:
+    """Padding shares [C] of random batches padded to their longest record."""
+    whole = len(sizes_NC) // batch * batch
+    if not whole:
+        batch = whole = len(sizes_NC)
+    sizes_KBC = sizes_NC[:whole].reshape(-1, batch, sizes_NC.shape[1])
+    return 1 - sizes_KBC.sum(axis=(0, 1)) / np.maximum(batch * sizes_KBC.max(axis=1).sum(axis=0), 1)
+
+
+def _tell(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _hush(line: str) -> None:
+    """Only the first host speaks."""

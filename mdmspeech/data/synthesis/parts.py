@@ -1,0 +1,163 @@
+"""The spoken parts of the corpus as lists of jobs: who says what, at which pace. `mdmspeech.data.synthesis.build` has them spoken.
+
+Test voices (`TEST_VOICES`, and the human clips) never occur in a training part; `voice_leaks` and a test hold that.
+"""
+
+import collections
+import hashlib
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from mdmspeech.data.synthesis.voices.base import Job
+from mdmspeech.data.synthesis.voices.hibari import HibariVoice
+from mdmspeech.data.texts.family import Question
+from mdmspeech.data.texts.open_sentences import SECONDS_EACH as OPEN_SECONDS
+from mdmspeech.data.texts.open_sentences import open_sentences
+
+ANSWER_RATE, QUESTION_RATE = 24_000, 16_000  # Hz
+OPEN_SENTENCES = 18_000
+QUESTIONS = 22_016  # spoken training questions beside Kokoro's; the other texts are only answered
+ANSWER_SECONDS, QUESTION_SECONDS = 2.7, 2.7  # measured means, for "how many make an hour"
+ANSWER_VOICE = ("hibari", "heart")
+
+TEST_VOICES = [("kokoro", v) for v in ("af_nicole", "am_onyx", "bf_lily", "bm_lewis", "am_puck", "af_river")] + [("piper", "joe")] * 2
+TESTS_A_FAMILY = collections.defaultdict(lambda: 12, {"repeat": 64, "arithmetic": 24})
+KOKORO_TRAIN_VOICES = [
+    "af_alloy",
+    "af_aoede",
+    "af_bella",
+    "af_heart",
+    "af_jessica",
+    "af_kore",
+    "af_nova",
+    "af_sarah",
+    "af_sky",
+    "am_adam",
+    "am_echo",
+    "am_eric",
+    "am_fenrir",
+    "am_liam",
+    "am_michael",
+    "am_santa",
+    "bf_alice",
+    "bf_emma",
+    "bf_isabella",
+    "bm_daniel",
+    "bm_fable",
+    "bm_george",
+]
+KOKORO_TRAIN = 330  # questions; at 1.4x real time this engine is the expensive one
+# engine -> voices and share of the other training questions; pseudo-speakers take the rest
+TRAIN_ENGINES = {
+    "flite": (("slt", "rms", "awb", "kal16"), 0.08),
+    "festival": (("cmu_us_slt_arctic_hts", "kal_diphone", "ked_diphone"), 0.02),
+    "espeak": (("en-us", "en-gb", "en-us+f3", "en-gb+f4", "en-gb-scotland", "en-us+m7", "en-us-nyc+f2"), 0.02),
+}
+PSEUDO_SPEAKERS = 400
+TRAIN_SPEED, TEST_SPEED = (0.8, 1.25), (0.9, 1.1)
+
+
+def open_jobs(hours: float | None = None) -> list[Job]:
+    """The open sentences in the answer voice; `hours` takes about that much of them."""
+    engine, voice = ANSWER_VOICE
+    chosen = _some(open_sentences()[:OPEN_SENTENCES], hours, OPEN_SECONDS)
+    return [Job(s["id"], s["text"], engine, voice, seed=n, record={"family": "open", "split": s["split"]}) for n, s in enumerate(chosen)]
+
+
+def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
+    """Every different answer to a training question once, in the answer voice; answers that only validation questions have are for testing."""
+    first: dict[str, Question] = {}
+    for question in sorted(_shuffled(questions, test=False), key=lambda q: q.split != "train"):
+        first.setdefault(question.answer, question)
+    engine, voice = ANSWER_VOICE
+    chosen = _some(list(first.values()), hours, ANSWER_SECONDS)
+    return [
+        Job(
+            f"answer-{_digest(q.answer)}",
+            q.answer,
+            engine,
+            voice,
+            seed=n,
+            record={"family": q.family, "question": q.text, "split": "train" if q.split == "train" else "test"},
+        )
+        for n, q in enumerate(chosen)
+    ]
+
+
+def question_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
+    """The training and validation questions in pseudo-speakers and small synthesisers, each question once."""
+    chosen = _some(_shuffled(questions, test=False)[KOKORO_TRAIN : KOKORO_TRAIN + QUESTIONS], hours, QUESTION_SECONDS)
+    rng, crowd = random.Random(1), pseudo_speakers()
+    engines = list(TRAIN_ENGINES)
+    weights = [TRAIN_ENGINES[e][1] for e in engines]
+    jobs = []
+    for question in chosen:
+        (engine,) = rng.choices([*engines, "hibari"], [*weights, 1 - sum(weights)])
+        voice = rng.choice(crowd).name if engine == "hibari" else rng.choice(TRAIN_ENGINES[engine][0])
+        jobs.append(_question_job(question, engine, voice, rng, TRAIN_SPEED))
+    return jobs
+
+
+def kokoro_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
+    """The training questions that Kokoro's training voices ask."""
+    chosen = _some(_shuffled(questions, test=False)[:KOKORO_TRAIN], hours, QUESTION_SECONDS)
+    rng = random.Random(2)
+    return [_question_job(q, "kokoro", KOKORO_TRAIN_VOICES[n % len(KOKORO_TRAIN_VOICES)], rng, TRAIN_SPEED) for n, q in enumerate(chosen)]
+
+
+def held_out_jobs(questions: Sequence[Question]) -> list[Job]:
+    """The spoken test set: so many questions of each family, in voices that training never hears."""
+    by_family: dict[str, list[Question]] = collections.defaultdict(list)
+    for question in _shuffled(questions, test=True):
+        by_family[question.family].append(question)
+    chosen = [q for family in sorted(by_family) for q in by_family[family][: TESTS_A_FAMILY[family]]]
+    random.Random(3).shuffle(chosen)
+    rng = random.Random(4)
+    return [_question_job(q, *TEST_VOICES[n % len(TEST_VOICES)], rng, TEST_SPEED) for n, q in enumerate(chosen)]
+
+
+def pseudo_speakers(seed: int = 0) -> list[HibariVoice]:
+    """Invented speakers: children to deep voices, flat to lively. A lower voice has longer formants, as real ones do."""
+    rng = random.Random(seed)
+    crowd = []
+    for _ in range(PSEUDO_SPEAKERS):
+        formant = rng.uniform(0.84, 1.18)
+        f0 = 195 * 2 ** (4.2 * (formant - 1) + rng.gauss(0, 0.22))
+        crowd.append(HibariVoice(round(formant, 2), round(min(max(f0, 75), 340)), round(rng.uniform(0.4, 1.3), 2)))
+    return crowd
+
+
+def voice_leaks(train: Sequence[Job], test: Sequence[Job]) -> list[str]:
+    """Voices heard both in training and in testing (there must be none)."""
+    return sorted({f"{j.engine}/{j.voice}" for j in train} & {f"{j.engine}/{j.voice}" for j in test})
+
+
+def _question_job(question: Question, engine: str, voice: str, rng: random.Random, speed: tuple[float, float]) -> Job:
+    record = {"answer": question.answer, "family": question.family, "phrasing": question.phrasing, "split": question.split}
+    return Job(
+        f"question-{_digest(question.text)}",
+        question.text,
+        engine,
+        voice,
+        speed=round(rng.uniform(*speed), 2),
+        seed=rng.randrange(2**31),
+        record=record,
+    )
+
+
+def _shuffled(questions: Sequence[Question], test: bool) -> list[Question]:
+    """The test or the other questions in an order that depends on each text alone, so that a new question does not move the others."""
+    return sorted((q for q in questions if (q.split == "test") == test), key=lambda q: _digest(q.text))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _some(everything: Sequence[Any], hours: float | None, seconds_each: float) -> Sequence[Any]:
+    """All, or about `hours` of them, evenly spaced: lists begin or end with what is held out, and a small corpus needs its share of that too."""
+    wanted = len(everything) if hours is None else max(2, round(hours * 3600 / seconds_each))
+    if wanted >= len(everything):
+        return everything
+    return [everything[i * (len(everything) - 1) // (wanted - 1)] for i in range(wanted)]

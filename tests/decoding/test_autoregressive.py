@@ -1,0 +1,73 @@
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mdmspeech.decoding import autoregressive
+from mdmspeech.decoding.state import FinishReason, SamplingParams
+from mdmspeech.diffusion import layout
+
+CODES, BOS, EOS, LENGTH = 20, 20, 22, 12
+
+
+@pytest.fixture(scope="module")
+def cond(tiny):
+    return jax.random.normal(jax.random.key(8), (3, LENGTH, tiny.dim))
+
+
+def test_equals_greedy_decoding_without_a_cache(tiny, run_tiny, cond, options):
+    result = run_tiny(SamplingParams.create(3, target_len=[12, 7, 4]), cond, options, autoregressive.decode)
+    forward = jax.jit(lambda ids, c: tiny.forward(ids, c, jnp.arange(LENGTH)[None], layout.causal_mask(LENGTH))[0][0])
+    for row, target in enumerate([12, 7, 4]):
+        inputs, ids = np.full((1, LENGTH), BOS), []
+        for at in range(target):
+            logits = np.asarray(forward(jnp.asarray(inputs), cond[row : row + 1])[at])
+            ids.append(logits[:CODES].argmax())
+            np.testing.assert_allclose(result.confidence_BL[row, at], np.exp(logits - np.logaddexp.reduce(logits))[ids[-1]], rtol=1e-3)
+            inputs[0, at + 1 : at + 2] = ids[-1]
+        np.testing.assert_array_equal(result.ids_BL[row, :target], ids)
+        assert (result.count_B[row], result.reason_B[row]) == (target, FinishReason.LENGTH)
+    assert result.forwards == 12  # one a token
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_decodes_identically_alone_and_in_a_ragged_batch(run_tiny, cond, options, temperature):
+    rows = dict(seed=[3, 1, 4], target_len=[10, -1, -1], min_len=[0, 3, 0], max_len=[-1, -1, 6])
+    batch = run_tiny(SamplingParams.create(3, temperature=temperature, **rows), cond, options, autoregressive.decode)
+    for row in range(3):
+        request = SamplingParams.create(1, temperature=temperature, **{name: values[row] for name, values in rows.items()})
+        alone = run_tiny(request, cond[row : row + 1], options, autoregressive.decode)
+        for field in ("ids_BL", "count_B", "reason_B"):
+            np.testing.assert_array_equal(getattr(alone, field)[0], getattr(batch, field)[row])
+
+
+def test_block_by_block_is_the_whole_utterance(tiny, begin, run_tiny, cond, options):
+    request = SamplingParams.create(3, seed=2, temperature=0.8, target_len=[12, 5, 9])
+    whole = run_tiny(request, cond, options, autoregressive.decode)
+    one_block = jax.jit(functools.partial(autoregressive.decode_block, tiny.step, options=options))
+    state, ids = begin(request, options, LENGTH), []
+    for b in range(3):
+        state, tokens = one_block(state, cond[:, 4 * b : 4 * b + 4])
+        ids.append(tokens.ids_BL)
+    np.testing.assert_array_equal(jnp.concatenate(ids, axis=1), whole.ids_BL)
+    assert state.done_B.all() and state.forwards == whole.forwards
+
+
+def test_no_forward_is_spent_after_the_last_row_has_ended(scripted, options):
+    script = 1 + np.arange(16).reshape(1, 16)
+    script[0, 6] = EOS
+    result = scripted.ids(script).run(autoregressive.decode, SamplingParams.create(1), options)
+    assert (result.count_B[0], result.forwards) == (6, 7)
+    result = scripted.ids(script).run(autoregressive.decode, SamplingParams.create(1, target_len=5), options)
+    assert (result.count_B[0], result.forwards) == (5, 5)
+
+
+def test_only_codes_are_produced(scripted, options):
+    logits = np.zeros((2, 8, 27))
+    logits[..., CODES:], logits[..., 5], logits[..., 6] = 30.0, 9.0, 8.0
+    request = SamplingParams.create(2, target_len=8, temperature=[0.0, 2.0])
+    result = scripted(logits).run(autoregressive.decode, request, dataclasses.replace(options, banned=(5,)))
+    assert (result.ids_BL < CODES).all() and (result.ids_BL != 5).all()

@@ -1,0 +1,157 @@
+"""The voice with fixed anchors: what it reads is what training read, streamed = whole, batched = alone, no end before the text is used up."""
+
+import functools
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from mdmspeech.inference.frontend import ctc_frontend
+from mdmspeech.inference.thinker import TextDelta
+from small_speech import ENCODER, THINKER, chat_tokenizer, encoder_params, question, spelling, thinker
+
+from mdmspeech.data.pipelines.conversations import Conversations
+from mdmspeech.errors import UserError
+from mdmspeech.evaluation.speaking import endings
+from mdmspeech.inference.assistant import Assistant, AudioEvent
+from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
+from mdmspeech.models import talker
+from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.models.thinker import Thinker
+from mdmspeech.text.prompts import Prompt
+
+FIXED = TalkerConfig(width=64, layers=2, heads=2, ffn=64, anchors="fixed", text_width=2 * THINKER.dim)
+TEXTS = ["yes it is a red apple .", "no", "what is a very good answer ? it is a red apple and a very good answer ."]
+
+
+def params():
+    """Random, with an end token that is likely enough to be met."""
+    params = jax.jit(talker.init, static_argnums=0)(FIXED, jax.random.key(0))
+    table = params["outputs"]["table"] * 30
+    params["outputs"]["table"] = table.at[talker.EOS].set(3 * table[100:140].mean(axis=0) + table[talker.EOS])
+    return params
+
+
+@pytest.fixture(scope="module")
+def thoughts():
+    return thinker()
+
+
+@pytest.fixture(scope="module")
+def state_voice(codec, thoughts):
+    return FixedAnchorSynthesizer(FIXED, params(), codec, thoughts)
+
+
+def pieces_of(states, cut):
+    """An answer's states as they come: one at a time, the last `cut` together."""
+    firsts = [TextDelta("w ", False, n, row[None]) for n, row in enumerate(states[:-cut])]
+    return [*firsts, TextDelta("", True, len(firsts), states[-cut:], last=True)]
+
+
+def test_what_is_read_is_what_training_read(thoughts):
+    conversations = Conversations(chat_tokenizer(), Prompt("be kind"))
+    thinker = Thinker(THINKER)
+    for text, states in zip(TEXTS, thoughts.hidden_states_of(TEXTS), strict=True):
+        ids, answer = conversations.typed("", text)
+        variables = {"params": thoughts._params}
+        x = thinker.apply(variables, jnp.asarray(ids)[None], method=Thinker.embed)
+        hidden, _ = thinker.apply(variables, x, method=Thinker.states)
+        np.testing.assert_allclose(states, np.concatenate([x, hidden], axis=-1)[0, answer:], atol=2e-4)
+
+
+def test_states_of_a_written_answer_are_those_of_the_text_read(thoughts):
+    """Decoding step by step gives [Emb(y); h] with the h that has consumed y."""
+    pieces = list(thoughts.answer(thoughts.read([thoughts.question("what is it ?")]), states=True))
+    written = np.concatenate([piece.states for piece in pieces])
+    assert pieces[-1].last and not any(piece.last for piece in pieces[:-1])
+    plain = list(thoughts.answer(thoughts.read([thoughts.question("what is it ?")])))
+    assert [piece.text for piece in plain] == [piece.text for piece in pieces] and all(piece.states is None for piece in plain)
+    conversations = Conversations(chat_tokenizer(), Prompt("be kind"))
+    ids, answer = conversations.typed("what is it ?", "".join(piece.text for piece in pieces))
+    assert len(ids) - answer == len(written)
+    thinker, variables = Thinker(THINKER), {"params": thoughts._params}
+    x = thinker.apply(variables, jnp.asarray(ids)[None], method=Thinker.embed)
+    hidden, _ = thinker.apply(variables, x, method=Thinker.states)
+    np.testing.assert_allclose(written, np.concatenate([x, hidden], axis=-1)[0, answer:], atol=2e-4)
+
+
+def test_batched_is_alone(state_voice):
+    for text, together in zip(TEXTS, state_voice.say_many(TEXTS), strict=True):
+        np.testing.assert_array_equal(state_voice.say(text).tokens, together.tokens)
+        assert together.stop_reason in ("eos", "text") and len(together.audio) == len(together.tokens) * state_voice.codec.token_samples
+
+
+@pytest.mark.parametrize("cut", [1, 2])
+def test_streamed_is_whole(state_voice, thoughts, cut):
+    for text in TEXTS:
+        (states,) = thoughts.hidden_states_of([text])
+        stream, samples = state_voice.stream(), []
+        for piece in pieces_of(states, cut):
+            stream.push_delta(piece)
+            while stream.ready():
+                samples.append(stream.step())
+        whole = state_voice.say(text)
+        said = stream.result()
+        assert stream.done and said.stop_reason == whole.stop_reason
+        np.testing.assert_array_equal(said.tokens, whole.tokens)
+        np.testing.assert_allclose(np.concatenate(samples), whole.audio, atol=2e-4)
+
+
+def test_no_block_waits_for_more_than_its_text_and_none_ends_before_the_last(state_voice, thoughts):
+    (states,) = thoughts.hidden_states_of([TEXTS[2]])
+    stream, before = state_voice.stream(), []
+    for count, piece in enumerate(pieces_of(states, 1), start=1):
+        stream.push_delta(piece)
+        if not piece.last:
+            assert stream.ready() == (count % 4 == 0)
+        while stream.ready():
+            stream.step()
+            before.append(count)
+    assert before[: len(states) // 4] == [4 * (b + 1) for b in range(len(states) // 4)]
+    assert len(stream.result().tokens) >= state_voice.earliest_end(len(states))
+
+
+def test_an_assistant_speaks_what_its_thinker_writes(codec):
+    thoughts = functools.cache(thinker)
+    voices = {"mdm": functools.cache(lambda: FixedAnchorSynthesizer(FIXED, params(), codec, thoughts()))}
+    assistant = Assistant("fixed", voices, lambda: ctc_frontend(ENCODER, encoder_params(), *spelling()), thoughts)
+    assistant.voice().warm_up()
+    events = list(assistant.stream(question(), steps=2))
+    reply = events[-1].reply
+    assert reply.text and len(reply.audio) and reply.stop_reason in ("eos", "text")
+    np.testing.assert_array_equal(np.concatenate([e.audio for e in events if isinstance(e, AudioEvent)]), reply.audio)
+
+
+def test_bad_requests(state_voice, codec, thoughts):
+    with pytest.raises(UserError, match="width 10, this Thinker makes 64"):
+        FixedAnchorSynthesizer(TalkerConfig(width=64, layers=1, heads=2, ffn=64, anchors="fixed", text_width=10), {}, codec, thoughts)
+    with pytest.raises(UserError, match="use a Voice"):
+        FixedAnchorSynthesizer(TalkerConfig(), {}, codec, thoughts)
+    with pytest.raises(UserError, match="pace"):
+        state_voice.say("yes", pace=1.2)
+    with pytest.raises(UserError, match="nothing to say"):
+        state_voice.say(" . ")
+    with pytest.raises(UserError, match="give it in parts"):
+        thoughts.hidden_states_of(["yes " * 600])
+
+
+def test_the_evaluation_counts_every_end_that_fixed_anchors_have_to_find(state_voice):
+    """Their ends are chosen, so they can be missed: with paced anchors none can."""
+    found = endings([speech.stop_reason for speech in state_voice.say_many(TEXTS, steps=2)])
+    assert found["ends_chosen"] == len(TEXTS) == sum(found["stop_reasons"].values())
+    assert found["eos_missed"] == len(TEXTS) - found["stop_reasons"].get("eos", 0)
+
+
+def test_a_long_text_is_said_in_parts(state_voice, monkeypatch):
+    """Each part is what it is alone, but for its own seed; no part is longer than an answer."""
+    module = sys.modules[type(state_voice).__module__]
+    monkeypatch.setattr(module, "_PART", 10)
+    text = "yes it is a red apple .\n" + "very good " * 12 + "."
+    plan = state_voice.plan(text)
+    assert " ".join(" ".join(plan.segments).split()) == " ".join(text.split())
+    assert len(plan.segments) > 2 and all(len(chat_tokenizer().encode(part)) <= 10 for part in plan.segments)
+    whole = state_voice.say(text)
+    alone = np.concatenate([state_voice.say(part).tokens for part in plan.segments])
+    np.testing.assert_array_equal(whole.tokens, alone)  # no draws at temperature 0
+    np.testing.assert_array_equal(np.concatenate([part.tokens for part in state_voice.say_parts(text)]), alone)
