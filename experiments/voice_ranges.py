@@ -65,9 +65,12 @@ def measure() -> dict[str, dict[float, float]]:
 
     import mdmspeech
     from mdmspeech.evaluation.recogniser import Recogniser
-    from mdmspeech.inference import generation
+    from mdmspeech.inference import generation_config
 
-    generation.PACES, generation.TEMPERATURES = (min(PACES), max(PACES)), (min(TEMPERATURES), max(TEMPERATURES))  # all of them, this once
+    generation_config.PACES, generation_config.TEMPERATURES = (
+        (min(PACES), max(PACES)),
+        (min(TEMPERATURES), max(TEMPERATURES)),
+    )  # all of them, this once
     voice, recogniser = mdmspeech.load("compact").voice(), Recogniser("base")
 
     def rate(**option: float) -> float:

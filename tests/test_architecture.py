@@ -9,7 +9,20 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "mdmspeech"
 LONGEST = 500  # lines of a file
 
-_BELOW_THE_TOP = {"audio", "nn", "text", "codec", "models", "diffusion", "decoding", "data", "preprocessing", "training", "inference", "interop"}
+_BELOW_THE_TOP = {
+    "audio",
+    "nn",
+    "text",
+    "codec",
+    "models",
+    "diffusion",
+    "decoding",
+    "data",
+    "preprocessing",
+    "training",
+    "inference",
+    "interop",
+}
 _GROUND_FLOOR = {"errors", "files", "padding"}  # modules that every room may import
 # Room -> rooms it may import besides itself and the ground floor.
 MAY_IMPORT: dict[str, set[str]] = {

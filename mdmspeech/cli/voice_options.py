@@ -51,7 +51,7 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
 
 def generation(args: argparse.Namespace) -> dict[str, Any]:
     """The keyword arguments that say how to speak. UserError for one that no model takes."""
-    from mdmspeech.inference.generation import GenerationConfig
+    from mdmspeech.inference.generation_config import GenerationConfig
 
     vocoder = {key: getattr(args, f"vocoder_{key}") for key in ("steps", "guidance")}
     given = {key: value for key, value in vocoder.items() if value is not None}

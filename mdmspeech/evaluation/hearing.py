@@ -22,7 +22,7 @@ REPEAT = "repeat"
 
 
 def evaluate_hearing(assistant: "Assistant", root: str | Path | None = None, count: int | None = None) -> dict[str, Any]:
-    """Answers to typed and to spoken test questions, by family; "repeat after me" on test voices and on real people; what the ear writes down.
+    """Answers to typed and to spoken test questions, by family; "repeat after me" on test voices and on real people; what the frontend writes down.
 
     Args:
       count: how many questions, and at most how many human clips of each kind (None: all).
@@ -31,7 +31,7 @@ def evaluate_hearing(assistant: "Assistant", root: str | Path | None = None, cou
       families: {family: questions, typed_right, spoken_right, both_right, share (both of typed), share_95}; all: the same over all of them (`facts`: without
         repeating and small talk).
       repeat, human_repeat: word errors of the answer against what was to be repeated, spoken and (`typed`) typed.
-      transcript, human_transcript: word errors of what the ear wrote down; absent for an adaptor that makes vectors.
+      transcript, human_transcript: word errors of what the frontend wrote down; absent for an adaptor that makes vectors.
       items: every question with its answers, to be read.
     """
     questions = question_set(root, count)

@@ -158,7 +158,7 @@ def _hearing(part: dict) -> str:
         if name in part
     ]
     errors += [
-        [f"what the ear writes down, {who}", part[name]["clips"], part[name]["wer"], None, None]
+        [f"what it writes down, {who}", part[name]["clips"], part[name]["wer"], None, None]
         for name, who in (("transcript", "test voices"), ("human_transcript", "real people"))
         if name in part
     ]

@@ -16,10 +16,10 @@ from mdmspeech.audio.wave import Source
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
-from mdmspeech.inference.frontend import EncodedSpeech, SpeechFrontend, load_waves
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
-from mdmspeech.inference.thinker import ThinkerRunner
+from mdmspeech.inference.speech_frontend import EncodedSpeech, SpeechFrontend, load_waves
+from mdmspeech.inference.thinker_runner import ThinkerRunner
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Reply:
 
     Attributes:
       text; audio: float32 [N] at `sample_rate` Hz; tokens: speech tokens int32 [L]; stop_reason: why the speech ended ("length", "eos", ...).
-      heard: what was understood, if the ear writes it down (else None).
+      heard: what was understood, if the frontend writes it down (else None).
       words: when each word is spoken. trace: how the tokens were revealed.
       timeline: seconds of encoder, adaptor, thinker_prefill, thinker_decode, talker and codec; first_audio_s and total_s from the call on;
         until_first_audio: what the last three had taken by then;
@@ -80,7 +80,7 @@ class Assistant:
 
     Args:
       name: of the release.
-      voices, ear, mind: functions that open the parts, called once, when a part is first needed; voices by talker name ("mdm", "ntp").
+      voices, frontend, thinker: functions that open the parts, called once, when a part is first needed; voices by talker name ("mdm", "ntp").
     """
 
     def __init__(
@@ -92,8 +92,8 @@ class Assistant:
     ):
         self.name = name
         self._open: dict[str, Callable[[], Any]] = {
-            "ear": frontend,
-            "mind": thinker,
+            "frontend": frontend,
+            "thinker": thinker,
             **{f"voice {key}": make for key, make in voices.items()},
         }
         self._parts: dict[str, Any] = {}
@@ -101,12 +101,12 @@ class Assistant:
     @property
     def frontend(self) -> SpeechFrontend:
         """Wave -> what the Thinker reads."""
-        return self._part("ear")
+        return self._part("frontend")
 
     @property
     def thinker(self) -> ThinkerRunner:
         """The Thinker."""
-        return self._part("mind")
+        return self._part("thinker")
 
     @property
     def talkers(self) -> tuple[str, ...]:
@@ -202,7 +202,7 @@ class Assistant:
         return self.thinker.answer_many(read)
 
     def transcript(self, question: Source) -> str:
-        """What the ear understands. UserError if its adaptor makes vectors and no text, or as `stream`."""
+        """What is understood. UserError if its adaptor makes vectors and no text, or as `stream`."""
         return self.transcripts([question])[0]
 
     def transcripts(self, questions: Sequence[Source], unheard: str | None = None) -> list[str]:

@@ -14,9 +14,9 @@ from mdmspeech.codec.cosyvoice2.voice import voice_prompt
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
-from mdmspeech.inference.frontend import SpeechFrontend, ctc_frontend, seq2seq_frontend, stack_frontend
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
-from mdmspeech.inference.thinker import ThinkerRunner
+from mdmspeech.inference.speech_frontend import SpeechFrontend, ctc_frontend, seq2seq_frontend, stack_frontend
+from mdmspeech.inference.thinker_runner import ThinkerRunner
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text.pronounce import pronouncer
 

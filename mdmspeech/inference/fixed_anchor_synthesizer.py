@@ -17,12 +17,12 @@ from mdmspeech.decoding.state import DecodedTokens
 from mdmspeech.diffusion.layout import NO_END
 from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import FixedInputs
-from mdmspeech.inference.generation import GenerationConfig
+from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.speech import Speech, Word
 from mdmspeech.inference.speech_stream import SpeechStream
 from mdmspeech.inference.symbols import cut
 from mdmspeech.inference.synthesizer import BLOCKS, SpokenSegment, SynthesisPlan, Synthesizer
-from mdmspeech.inference.thinker import TextDelta, ThinkerRunner
+from mdmspeech.inference.thinker_runner import TextDelta, ThinkerRunner
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.padding import batches, bucket, stack
 
@@ -38,7 +38,7 @@ class FixedAnchorSynthesizer(Synthesizer):
 
     Args:
       config, params, mode: a Talker with fixed anchors, see `TalkerEngine`. codec: whose tokens it speaks.
-      mind: the Thinker whose states it was trained on.
+      thinker: the Thinker whose states it was trained on.
       silence: codes that sound like silence.
 
     Raises:
@@ -82,7 +82,7 @@ class FixedAnchorSynthesizer(Synthesizer):
             stream.step()
 
     def check(self, generation: GenerationConfig) -> GenerationConfig:
-        """The same manner, or a UserError: the speech's length is the Talker's own."""
+        """The same config, or a UserError: the speech's length is the Talker's own."""
         if generation.pace != 1.0:
             raise UserError(
                 f"pace={generation.pace}: a Talker with fixed anchors finds its own pace; only one with paced anchors can be told"

@@ -13,13 +13,13 @@ import numpy as np
 from mdmspeech.decoding.state import FinishReason
 from mdmspeech.diffusion.layout import NO_END
 from mdmspeech.inference.engine import PacedInputs, known_length
-from mdmspeech.inference.generation import GenerationConfig
+from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.paced_synthesizer import SYMBOLS, PacedSynthesizer
 from mdmspeech.inference.speech import Speech
 from mdmspeech.inference.speech_stream import SpeechStream
 from mdmspeech.inference.symbols import SymbolStream
 from mdmspeech.inference.synthesizer import BLOCKS, SpokenSegment
-from mdmspeech.inference.thinker import TextDelta
+from mdmspeech.inference.thinker_runner import TextDelta
 from mdmspeech.padding import bucket, stack
 from mdmspeech.text.normalise import check_speakable
 

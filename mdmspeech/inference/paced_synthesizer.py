@@ -12,7 +12,7 @@ import numpy as np
 from mdmspeech.codec.base import Codec
 from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import PacedInputs, known_length
-from mdmspeech.inference.generation import GenerationConfig
+from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.speech import Word
 from mdmspeech.inference.symbols import Segment, read_text
 from mdmspeech.inference.synthesizer import BLOCKS, SpokenSegment, SynthesisPlan, Synthesizer

@@ -1,4 +1,4 @@
-"""The ear: a wave -> speech encoder states -> what the Thinker reads in the place of typed words.
+"""The speech front end: a wave -> speech encoder states -> what the Thinker reads in the place of typed words.
 
 Adaptors behind one interface: the stack adaptor's vectors go straight into the Thinker (the paper's way); the others write down what they hear, by
 attention or by CTC, and the Thinker's own tokenizer and embedding table make vectors of it.
@@ -108,7 +108,7 @@ class SpeechFrontend:
 
 
 def seq2seq_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, config: Seq2SeqConfig, params: dict) -> SpeechFrontend:
-    """An ear that writes pieces: its `EncodedSpeech` has a transcript, of what was spoken only (see `no_speech`)."""
+    """A front end whose adaptor writes text pieces: its `EncodedSpeech` has a transcript, of what was spoken only (see `no_speech`)."""
     pieces, silent_V = shipped(), no_words(shipped_names())
     if len(pieces) != config.pieces:
         raise UserError(f"the adaptor writes {config.pieces} pieces, this program knows {len(pieces)}: use the version it was made with")
@@ -125,7 +125,7 @@ def seq2seq_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, config:
 
 
 def ctc_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, config: CTCConfig, params: dict) -> SpeechFrontend:
-    """An ear that writes letters: its `EncodedSpeech` has a transcript."""
+    """A front end whose adaptor writes letters by CTC: its `EncodedSpeech` has a transcript."""
     module = CTCAdaptor(config)
 
     def adapt(params, states, valid):
@@ -141,7 +141,7 @@ def ctc_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, config: CTC
 
 
 def stack_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, module: StackAdaptor, params: dict) -> SpeechFrontend:
-    """The paper's ear: its `EncodedSpeech` has vectors."""
+    """The paper's front end: its `EncodedSpeech` has vectors."""
 
     def adapt(params, states, valid):
         return module.apply({"params": params}, states * valid[..., None])

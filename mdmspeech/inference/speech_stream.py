@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mdmspeech.inference.generation import GenerationConfig
+from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.speech import Speech, Word
 from mdmspeech.inference.synthesizer import SpokenSegment, Synthesizer
 

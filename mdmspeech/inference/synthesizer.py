@@ -11,7 +11,7 @@ from mdmspeech.codec.base import Codec
 from mdmspeech.decoding.state import DecodingResult, FinishReason, SamplingParams
 from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import TalkerEngine
-from mdmspeech.inference.generation import GenerationConfig
+from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.padding import bucket
@@ -74,7 +74,7 @@ class Synthesizer:
         """Speaks one text of any length.
 
         Args:
-          manner: steps, seed, temperature, pace, vocoder, see `GenerationConfig`.
+          generation: steps, seed, temperature, pace, vocoder, see `GenerationConfig`.
 
         Raises:
           UserError: nothing in it can be said, or an option is out of range.
@@ -133,7 +133,7 @@ class Synthesizer:
         return self.codec.token_samples / self.codec.sample_rate
 
     def check(self, generation: GenerationConfig) -> GenerationConfig:
-        """The same manner, or a UserError."""
+        """The same config, or a UserError."""
         if self.mode == "mdm" and generation.steps > self.block:
             raise UserError(f"steps={generation.steps}: a block has {self.block} tokens, so {self.block} steps are the most")
         self.codec_for(generation)

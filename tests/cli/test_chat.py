@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import soundfile
-from mdmspeech.inference.frontend import EncodedSpeech
 from small_speech import question
 
 from mdmspeech.cli import main
+from mdmspeech.inference.speech_frontend import EncodedSpeech
 
 
 def write(path, wave, rate=16_000, subtype=None):

@@ -107,7 +107,7 @@ def test_the_ids_before_and_after_the_question_are_those_of_training(spoken, tmp
 
 
 def test_the_thinkers_states_are_those_of_training(spoken, tmp_path):
-    """The same conversation through the Talker's training pipeline and step, and through Mind: [Emb(y); h] of each id of the answer."""
+    """The same conversation through the Talker's training pipeline and step, and through `ThinkerRunner`: [Emb(y); h] of each id of the answer."""
     folder, _ = spoken
     thinker = mdmspeech.load(folder).thinker
     _, task = task_of("talker_06b", folder, tmp_path / "2", length=256, text=1536, batch=1)

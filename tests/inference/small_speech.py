@@ -5,8 +5,6 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from mdmspeech.inference.frontend import ctc_frontend
-from mdmspeech.inference.thinker import ThinkerRunner
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
 
 from mdmspeech.codec.compact.bound import CompactCodec
@@ -14,6 +12,8 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
+from mdmspeech.inference.speech_frontend import ctc_frontend
+from mdmspeech.inference.thinker_runner import ThinkerRunner
 from mdmspeech.models import talker
 from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
@@ -142,5 +142,5 @@ def question(seconds=1.0, rate=16_000, seed=0):
 
 
 def words_if_long(out, valid_BT, row):
-    """`finish` of an ear that hears words in recordings of more than a second (a second of silence is behind each)."""
+    """`finish` of a front end that hears words in recordings of more than a second (a second of silence is behind each)."""
     return None, "what is it ?" if valid_BT[row].sum() > 2.2 * 50 else ""

@@ -2,12 +2,12 @@
 
 import numpy as np
 import pytest
-from mdmspeech.inference.frontend import SpeechFrontend, stack_frontend
 from small_speech import ENCODER, encoder_params, question, thinker, words_if_long
 
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant, AudioEvent, EndEvent, TextEvent
 from mdmspeech.inference.plots import save_plot
+from mdmspeech.inference.speech_frontend import SpeechFrontend, stack_frontend
 from mdmspeech.inference.timeline import render
 from mdmspeech.models.stack_adaptor import StackAdaptor
 

@@ -7,8 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mdmspeech.inference.frontend import ctc_frontend
-from mdmspeech.inference.thinker import TextDelta
 from small_speech import ENCODER, THINKER, chat_tokenizer, encoder_params, question, spelling, thinker
 
 from mdmspeech.data.pipelines.conversations import Conversations
@@ -16,6 +14,8 @@ from mdmspeech.errors import UserError
 from mdmspeech.evaluation.speaking import endings
 from mdmspeech.inference.assistant import Assistant, AudioEvent
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
+from mdmspeech.inference.speech_frontend import ctc_frontend
+from mdmspeech.inference.thinker_runner import TextDelta
 from mdmspeech.models import talker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.models.thinker import Thinker

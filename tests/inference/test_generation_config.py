@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mdmspeech.inference.generation import PACES, TEMPERATURES, GenerationConfig
 
 from mdmspeech.errors import UserError
+from mdmspeech.inference.generation_config import PACES, TEMPERATURES, GenerationConfig
 
 NAN, INF = float("nan"), float("inf")
 

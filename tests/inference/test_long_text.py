@@ -4,7 +4,6 @@ import gc
 
 import numpy as np
 import pytest
-from mdmspeech.inference.thinker import TextDelta
 from small_speech import spell
 
 from mdmspeech.codec.compact import bound
@@ -12,6 +11,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference import paced_stream, synthesizer
 from mdmspeech.inference.speech import join
 from mdmspeech.inference.symbols import read_text
+from mdmspeech.inference.thinker_runner import TextDelta
 
 SENTENCE = "A much longer sentence follows here and it takes two blocks or more."
 TEXT = " ".join([SENTENCE, "And another one.", SENTENCE, SENTENCE])

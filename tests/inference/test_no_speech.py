@@ -4,13 +4,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mdmspeech.inference.frontend import SpeechFrontend, load_waves, seq2seq_frontend
 from small_speech import ENCODER, encoder_params, question, words_if_long
 
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.no_speech import MOST, no_words, spoken_part
+from mdmspeech.inference.speech_frontend import SpeechFrontend, load_waves, seq2seq_frontend
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.text.pieces import shipped_names
 
@@ -68,7 +68,7 @@ def test_pieces_that_begin_a_description():
 
 @pytest.fixture(scope="module")
 def ear_of():
-    """An ear whose pieces have the probabilities one wants, whatever it hears."""
+    """A front end whose pieces have the probabilities one wants, whatever it hears."""
     sizes = Seq2SeqConfig(states=32, width=8, layers=1, heads=2, ffn=8, pieces=len(NAMES), positions=40)
     shapes = (jnp.zeros((1, 4, 32)), jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))
     params = jax.jit(Seq2SeqAdaptor(sizes).init)(jax.random.key(0), *shapes)["params"]
@@ -115,7 +115,7 @@ LONG, SHORT = question(2.0), question(0.8)
 
 @pytest.fixture(scope="module")
 def listener():
-    """An assistant whose ear hears words in recordings of more than a second, and which has nothing else."""
+    """An assistant that hears words in recordings of more than a second, and which has nothing else."""
     frontend = SpeechFrontend(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long)
     return Assistant("small", {"mdm": closed}, lambda: frontend, closed)
 

@@ -52,7 +52,7 @@ def test_a_row_alone_is_the_row_in_a_batch(voice):
         assert speech.words == alone.words
 
 
-@pytest.mark.parametrize("manner", [{"steps": 1}, {"steps": 4}, {"steps": 3, "temperature": 1.0, "seed": 5}, {"pace": 1.25}])
+@pytest.mark.parametrize("generation", [{"steps": 1}, {"steps": 4}, {"steps": 3, "temperature": 1.0, "seed": 5}, {"pace": 1.25}])
 @pytest.mark.parametrize("text", TEXTS)
 def test_streamed_by_words_equals_one_shot(voice, text, generation):
     whole = voice.say(text, **generation)

@@ -1,8 +1,9 @@
 """Answers that repeat themselves are ended, in the same place whether they are streamed or made in a batch."""
 
 import pytest
-from mdmspeech.inference.thinker import is_repetition
 from small_speech import thinker
+
+from mdmspeech.inference.thinker_runner import is_repetition
 
 
 @pytest.mark.parametrize("ids", [[5, 1, 2, 3, 4, 5, 6, 1, 2, 3, 4, 5, 6], [7, 7, 7, 7], [9, 1, 2, 1, 2, 1, 2, 1, 2]])

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mdmspeech.inference.thinker import ThinkerRunner
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.errors import UserError
+from mdmspeech.inference.thinker_runner import ThinkerRunner
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.text.prompts import Prompt
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -51,7 +51,7 @@ def _mind(template, special=False, max_new=8, max_thought=6):
 
 
 def _scripted(thinker, *chains):
-    """The same Mind with each token of a chain followed by the next; the last by the end of the turn."""
+    """The same Thinker with each token of a chain followed by the next; the last by the end of the turn."""
     table = np.zeros((thinker.width, thinker.width), np.float32)
     ids = {name: thinker.tokenizer.tokenizer.token_to_id(name) for name in [*WORDS, *TAGS, "Ċ", "<|im_end|>"]}
     for chain in chains:

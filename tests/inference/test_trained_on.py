@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mdmspeech.inference.thinker import TextDelta
 from small_speech import THINKER, chat_tokenizer, thinker
 
 from mdmspeech.data.pipelines.conversations import Conversations
@@ -15,7 +14,8 @@ from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, packed_
 from mdmspeech.decoding.state import SamplingParams
 from mdmspeech.inference.engine import FixedInputs, PacedInputs, TalkerEngine
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
-from mdmspeech.inference.paced_synthesizer import Manner
+from mdmspeech.inference.generation_config import GenerationConfig
+from mdmspeech.inference.thinker_runner import TextDelta
 from mdmspeech.models import talker
 from mdmspeech.models.anchors import NULL_ANCHOR, anchor_index
 from mdmspeech.models.talker import CODES, EOS, MASK, VOCAB, TalkerConfig
@@ -179,8 +179,10 @@ def test_speech_ends_there_and_neither_earlier_nor_later(ending, monkeypatch):
     states = [rng.normal(size=(count, 2 * THINKER.dim)).astype(np.float32) for count in (1, 2, 3, 4, 5, 6, 7, 8, 9)]
     expected = [0, 0, 0, 0, 4, 4, 4, 4, 8]
     numbers = range(len(states))
-    monkeypatch.setattr(ending, "mind", SimpleNamespace(hidden_states_of=lambda segments: [states[int(segment)] for segment in segments]))
-    whole = ending._speak([str(n) for n in numbers], numbers, Manner())
+    monkeypatch.setattr(
+        ending, "thinker", SimpleNamespace(hidden_states_of=lambda segments: [states[int(segment)] for segment in segments])
+    )
+    whole = ending._speak([str(n) for n in numbers], numbers, GenerationConfig())
     assert [len(one.tokens) for one in whole] == expected
     long = rng.normal(size=(40, 2 * THINKER.dim)).astype(np.float32)  # nine blocks are more than a stream has room for at first
     for row, length in [*((states[n], expected[n]) for n in (3, 4, 7, 8)), (long, 36)]:
