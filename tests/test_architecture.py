@@ -1,6 +1,7 @@
 """The house: which room may import which, how long a file may be, and what may not be used at all."""
 
 import ast
+import graphlib
 from pathlib import Path
 
 import pytest
@@ -112,6 +113,62 @@ def test_the_check_itself_sees_a_wrong_import(tmp_path, monkeypatch):
         "def f():\n    from mdmspeech.codec import fsq\n    from ..models import talker\n    from mdmspeech import nn, errors\n"
     )
     assert [v.split(": ")[0] for v in violations("audio", imported(file))] == ["line 2", "line 3", "line 4"]
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports anywhere: at its top, inside functions, for type checking only."""
+    names = {_dotted(path): path for path in modules()}
+    graph = {}
+    for name, path in names.items():
+        package = name if path.stem == "__init__" else name.rpartition(".")[0]
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level]) if node.level else ""
+                stem = ".".join(part for part in (base, node.module) if part)
+                found |= {whole if (whole := f"{stem}.{alias.name}") in names else stem for alias in node.names}
+        graph[name] = (found & set(names)) - {name}
+    return graph
+
+
+def import_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a ring, the first one again at the end; [] if there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def _dotted(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(("mdmspeech", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def test_no_module_imports_itself_through_others():
+    assert not import_circle(import_graph())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "circle"),
+    [
+        ("from mdmspeech.room.two import g\n", "", False),
+        ("from mdmspeech.room.two import g\n", "import mdmspeech.room.one\n", True),
+        ("from mdmspeech.room import two\n", "def g():\n    from mdmspeech.room.one import f\n", True),
+        ("def f():\n    from . import two\n", "class G:\n    def g(self):\n        from .one import f\n", True),
+        ("import mdmspeech.room.three\n", "from mdmspeech.room import one\n", True),  # three -> two -> one
+        ("if TYPE_CHECKING:\n    from .two import g\n", "from .one import f\n", True),
+        ("from mdmspeech.room.one import f\n", "", False),  # names itself only
+    ],
+)
+def test_a_circle_is_seen_lazy_relative_or_long(first, second, circle, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    (tmp_path / "room").mkdir()
+    for name, text in {"__init__": "", "one": first, "two": second, "three": "from .two import g\n"}.items():
+        (tmp_path / "room" / f"{name}.py").write_text(text)
+    assert bool(import_circle(import_graph())) == circle
 
 
 @pytest.mark.parametrize(
