@@ -14,10 +14,7 @@ import numpy as np
 
 from mdmspeech.audio.mel import mel_filters
 from mdmspeech.errors import UserError
-
-WHISPER_RATE = 16_000
-WHISPER_HOP = 160  # 100 frames a second
-WHISPER_FFT = 400
+from mdmspeech.speech_format import INPUT_RATE, OUTPUT_RATE, WHISPER_FFT, WHISPER_HOP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +26,7 @@ class MelConfig:
       floor: smallest mel magnitude before the logarithm.
     """
 
-    rate: int = 24_000
+    rate: int = OUTPUT_RATE
     n_fft: int = 1920
     hop: int = 480
     num_mels: int = 80
@@ -136,7 +133,7 @@ def _log10_mel(padded_BN: jax.Array, count: int, num_mels: int) -> jax.Array:
     """log10 of the first `count` frames' mel power [B, count, num_mels], of waves that are already padded for centred frames."""
     spectrum = stft(padded_BN, WHISPER_FFT, WHISPER_HOP)[:, :count]  # the last frame is dropped
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    return jnp.log10(jnp.maximum(power @ mel_filters(WHISPER_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
+    return jnp.log10(jnp.maximum(power @ mel_filters(INPUT_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
 
 
 def _compress(mel_BTM: jax.Array, loudest_B11: jax.Array) -> jax.Array:

@@ -18,7 +18,6 @@ import numpy as np
 from mdmspeech.audio.features import pad_waves
 from mdmspeech.audio.mel import mel_filters
 from mdmspeech.audio.writer import save_wave
-from mdmspeech.codec import fsq
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
@@ -32,6 +31,7 @@ from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.report import read_json, write_json
 from mdmspeech.evaluation.silence import timing
 from mdmspeech.evaluation.testset import held_out, wave_of
+from mdmspeech.speech_format import CODES
 
 _FRAMES = 128  # lengths in frames are rounded up to this for the mel, so that few shapes are compiled
 _SAMPLES = 3  # recordings kept as WAV files
@@ -99,7 +99,7 @@ def score_codec(
 
 def code_usage(tokens: Sequence[np.ndarray]) -> dict[str, float | int]:
     """Codes that occur, entropy of their distribution in bits, and its perplexity. A few thousand tokens can only show a part of 6561 codes."""
-    counts = np.bincount(np.concatenate(tokens), minlength=fsq.VOCAB)
+    counts = np.bincount(np.concatenate(tokens), minlength=CODES)
     share = counts[counts > 0] / counts.sum()
     entropy = float(-(share * np.log2(share)).sum())
     return {"tokens": int(counts.sum()), "used": len(share), "entropy_bits": round(entropy, 3), "perplexity": round(2**entropy, 1)}

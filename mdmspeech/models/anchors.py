@@ -22,12 +22,10 @@ from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
+from mdmspeech.speech_format import NO_ANCHOR, NULL_ANCHOR
 
 MIN_DURATION = 0.05  # speech tokens: no symbol is skipped altogether
 _SAMPLES = (1 / 6, 1 / 2, 5 / 6)  # where inside a speech token (40 ms, which may span two phonemes) the text is looked up
-
-
-NO_ANCHOR, NULL_ANCHOR = -1, -2
 
 
 def fixed_anchor_index(text_valid_BN: jax.Array, length: int, block: int = 16, anchors: int = 4) -> jax.Array:

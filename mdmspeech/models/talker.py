@@ -22,11 +22,11 @@ from mdmspeech.nn.partition import constrain, lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.stack import rematted
 from mdmspeech.nn.transformer import LlamaBlock
-
-CODES, LEVELS, DIGITS = 6561, 3, 8
-BOS, SOS, EOS, PAD, MASK = 6561, 6562, 6563, 6564, 6565
-VOCAB = 6566
-START = -1  # among a prefix's text ids: what stands before the text
+from mdmspeech.speech_format import BOS as BOS
+from mdmspeech.speech_format import CODES, DIGITS, LEVELS, SOS, START, VOCAB
+from mdmspeech.speech_format import EOS as EOS
+from mdmspeech.speech_format import MASK as MASK
+from mdmspeech.speech_format import PAD as PAD
 
 
 @dataclasses.dataclass(frozen=True)

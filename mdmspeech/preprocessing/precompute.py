@@ -15,8 +15,8 @@ from mdmspeech.data.storage.state_store import encode_states
 from mdmspeech.data.storage.token_store import tokenise
 from mdmspeech.data.synthesis.augment import augment
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
+from mdmspeech.speech_format import INPUT_RATE
 
-RATE = 16_000
 AUGMENTED = 0.5  # share of the training questions that get noise, reverberation and another level
 JOINED = 0.15  # of these many pairs, relative to the recordings, both are heard in a row: a pause is no end
 LATE, PAUSE = 0.5, 0.8  # share that begins late and ends early, seconds of silence at most on each side: people do not speak on the button
@@ -55,6 +55,6 @@ def augment_some(wave: np.ndarray, index: int) -> np.ndarray:
     """Augments the share `AUGMENTED` of all recordings and puts silence around the share `LATE`, chosen and seeded by their number."""
     rng = np.random.default_rng((7, index))
     if rng.random() < LATE:
-        before, after = rng.uniform(0, PAUSE, size=2) * RATE
+        before, after = rng.uniform(0, PAUSE, size=2) * INPUT_RATE
         wave = np.pad(wave, (int(before), int(after)))
-    return augment(wave, RATE, rng) if rng.random() < AUGMENTED else wave
+    return augment(wave, INPUT_RATE, rng) if rng.random() < AUGMENTED else wave

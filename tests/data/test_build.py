@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from mdmspeech.data.synthesis.voices.base import Rendered
 
 from mdmspeech.data.datasets import open_dataset
 from mdmspeech.data.recordings import human
 from mdmspeech.data.storage import record_store
 from mdmspeech.data.synthesis import build as building
 from mdmspeech.data.synthesis import parts, voices
+from mdmspeech.data.synthesis.voices.base import Rendered
 from mdmspeech.data.texts import questions as texts
 from mdmspeech.data.texts.family import Question
 from mdmspeech.errors import UserError

@@ -6,13 +6,13 @@ import zipfile
 
 import numpy as np
 import pytest
-from mdmspeech.data.synthesis.voices.base import Job
-from mdmspeech.data.synthesis.voices.hibari import LEAD_FRAMES, SAMPLES_PER_FRAME, HibariVoice, resample_f0
 
 from mdmspeech.data.storage import packages
 from mdmspeech.data.synthesis import voices
 from mdmspeech.data.synthesis.parts import pseudo_speakers
 from mdmspeech.data.synthesis.voices import commands
+from mdmspeech.data.synthesis.voices.base import Job
+from mdmspeech.data.synthesis.voices.hibari import LEAD_FRAMES, SAMPLES_PER_FRAME, HibariVoice, resample_f0
 from mdmspeech.errors import UserError
 
 TEXT = "The sun rose. We went home at seven."

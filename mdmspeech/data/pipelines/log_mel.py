@@ -5,16 +5,14 @@ import functools
 import numpy as np
 import scipy.sparse
 
-from mdmspeech.audio.features import WHISPER_FFT, WHISPER_HOP, WHISPER_RATE
 from mdmspeech.audio.mel import mel_filters
 from mdmspeech.errors import UserError
-
-FRAMES_PER_SECOND = WHISPER_RATE // WHISPER_HOP
+from mdmspeech.speech_format import INPUT_RATE, WHISPER_FFT, WHISPER_HOP
 
 
 def num_frames(samples: int | np.ndarray, tail: float) -> int | np.ndarray:
     """Frames of a wave of so many samples (integers of any shape) and `tail` seconds of silence after it."""
-    return -(-(samples + int(tail * WHISPER_RATE)) // WHISPER_HOP)
+    return -(-(samples + int(tail * INPUT_RATE)) // WHISPER_HOP)
 
 
 def log_mel(wave: np.ndarray, num_mels: int = 80, tail: float = 0.0) -> np.ndarray:
@@ -45,4 +43,4 @@ def _window() -> np.ndarray:
 @functools.cache
 def _filters(num_mels: int) -> scipy.sparse.csc_array:
     """Slaney-normalised triangular filters [FFT / 2 + 1, num_mels]. Sparse: 50 times less work, and no BLAS, whose threads would fight with Grain's."""
-    return scipy.sparse.csc_array(mel_filters(WHISPER_RATE, WHISPER_FFT, num_mels))
+    return scipy.sparse.csc_array(mel_filters(INPUT_RATE, WHISPER_FFT, num_mels))

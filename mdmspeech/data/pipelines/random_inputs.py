@@ -5,8 +5,7 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.data.pipelines.random_source import RandomSpeech, random_text
-
-_RATE, _UNIT = 24_000, 0.025  # Hz; seconds per unit of `frames`
+from mdmspeech.speech_format import DURATION_SECONDS, F0_RATE, OUTPUT_RATE
 
 
 class RandomRecordings:
@@ -21,11 +20,11 @@ class RandomRecordings:
     def __getitem__(self, i: int) -> dict:
         record, rng = self._speech[i], np.random.default_rng((self._seed, int(i), 4))
         frames = record["frames"]
-        loudness = np.repeat(rng.uniform(0.0, 0.3, len(frames)), frames * int(_UNIT * _RATE))
+        loudness = np.repeat(rng.uniform(0.0, 0.3, len(frames)), frames * int(DURATION_SECONDS * OUTPUT_RATE))
         f0 = rng.uniform(90.0, 220.0)
-        hum = np.sin(2 * np.pi * f0 * np.arange(len(loudness)) / _RATE)
+        hum = np.sin(2 * np.pi * f0 * np.arange(len(loudness)) / OUTPUT_RATE)
         audio = np.round(32767 * loudness * hum).astype(np.int16)
-        pitch = np.full(-(-len(audio) * 100 // _RATE), f0, np.float32)
+        pitch = np.full(-(-len(audio) * F0_RATE // OUTPUT_RATE), f0, np.float32)
         return {"id": record["id"], "audio": audio, "symbols": record["symbols"], "frames": frames, "f0": pitch}
 
 

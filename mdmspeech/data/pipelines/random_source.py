@@ -9,7 +9,7 @@ import functools
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from mdmspeech.audio.features import WHISPER_RATE
+from mdmspeech.speech_format import CODES, DURATION_SECONDS, INPUT_RATE, TOKEN_SECONDS
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 _WORDS = (
@@ -20,8 +20,6 @@ _WORDS = (
     "white who why wind window winter with wonderful word world write year yesterday you young your"
 )
 WORDS = tuple(_WORDS.split(" "))
-CODES = 6561
-_BASE = 0.025  # seconds per unit of `frames`
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -45,7 +43,7 @@ class RandomSpeech:
     words: median number of a text's words; symbols: ids are below it, 0 is the boundary; token_seconds: of the codec that might have made the tokens.
     """
 
-    def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, symbols: int = 180, token_seconds: float = 0.04):
+    def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, symbols: int = 180, token_seconds: float = TOKEN_SECONDS):
         self._count, self._seed, self._words, self._symbols, self._token_seconds = count, seed, words, symbols, token_seconds
 
     def __len__(self) -> int:
@@ -57,7 +55,7 @@ class RandomSpeech:
         letters = np.frombuffer(text.encode(), np.uint8).astype(np.int32) % (self._symbols - 1) + 1
         symbols = np.concatenate([[0], letters, [0]]).astype(np.int32)
         frames = np.concatenate([[10], 1 + rng.poisson(1.6, len(letters)), [8]]).astype(np.int32)
-        tokens = int(np.ceil(frames.sum() * _BASE / self._token_seconds))
+        tokens = int(np.ceil(frames.sum() * DURATION_SECONDS / self._token_seconds))
         return {
             "id": f"random-{i}",
             "tokens": rng.integers(0, CODES, tokens).astype(np.int32),
@@ -88,7 +86,7 @@ class RandomQuestions:
     def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, answer_words: float = 6.5):
         self._count, self._seed, self._words, self._answer_words = count, seed, words, answer_words
         rng = np.random.default_rng((seed, 1))
-        times = np.arange(30 * WHISPER_RATE) / WHISPER_RATE
+        times = np.arange(30 * INPUT_RATE) / INPUT_RATE
         syllables = np.clip(np.sin(2 * np.pi * 4.0 * times), 0.02, None)  # four a second
         self._noise = (3000 * syllables * rng.standard_normal(len(times))).astype(np.int16)
 
@@ -105,8 +103,8 @@ class RandomQuestions:
         rng = np.random.default_rng((self._seed, int(i), 2))
         text, answer = random_text(rng, self._words) + "?", random_text(rng, self._answer_words) + "."
         seconds = min(0.45 + len(text) * rng.uniform(0.055, 0.075), 30.0)
-        samples = int(seconds * WHISPER_RATE)
-        return {"id": f"random-{i}", "text": text, "answer": answer, "rate": WHISPER_RATE, "samples": samples}
+        samples = int(seconds * INPUT_RATE)
+        return {"id": f"random-{i}", "text": text, "answer": answer, "rate": INPUT_RATE, "samples": samples}
 
 
 def random_text(rng: np.random.Generator, words: float) -> str:

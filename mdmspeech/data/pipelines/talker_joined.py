@@ -13,8 +13,7 @@ import grain
 import numpy as np
 
 from mdmspeech.data.packing.sharding import HostShare, Shard
-
-DURATION_FRAME = 0.025  # seconds
+from mdmspeech.speech_format import DURATION_SECONDS
 
 
 def talker_batches(
@@ -77,7 +76,7 @@ def join(
 
 def durations(utterance: dict, token_seconds: float) -> np.ndarray:
     """Speech tokens each symbol lasts, float32 [M]. A recording lasts whole tokens: its last silence takes the rest."""
-    lasting = np.asarray(utterance["frames"]) * (DURATION_FRAME / token_seconds)
+    lasting = np.asarray(utterance["frames"]) * (DURATION_SECONDS / token_seconds)
     lasting[-1] += len(utterance["tokens"]) - lasting.sum()
     return lasting.astype(np.float32)
 

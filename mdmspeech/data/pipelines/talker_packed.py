@@ -17,10 +17,7 @@ from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_joined import durations
 from mdmspeech.errors import UserError
-
-NO_ANCHOR, NULL_ANCHOR = -1, -2  # besides text positions, in `anchor`
-ANCHORS = 4  # a block
-START = -1  # besides text ids, in the `text` of a prefix
+from mdmspeech.speech_format import ANCHORS_PER_BLOCK, NO_ANCHOR, NULL_ANCHOR, START
 
 
 class _Anchors(Protocol):
@@ -84,7 +81,7 @@ class PacedText:
 class FixedText:
     """text, text_segment, text_position int32 [B, N] and anchor int32 [B, L]. `anchors` of a block's positions, the first ones, hold an anchor."""
 
-    def __init__(self, text: int, chat: Conversations, block: int, anchors: int = ANCHORS):
+    def __init__(self, text: int, chat: Conversations, block: int, anchors: int = ANCHORS_PER_BLOCK):
         self.capacities, self._chat, self._block, self._anchors = {"text": text}, chat, block, anchors
 
     def sizes(self, source) -> np.ndarray:
@@ -142,7 +139,7 @@ class PrefixText:
         return ""
 
 
-def anchor_index(num_tokens: int, text_first: int, text_stop: int, block: int, per_block: int = ANCHORS) -> np.ndarray:
+def anchor_index(num_tokens: int, text_first: int, text_stop: int, block: int, per_block: int = ANCHORS_PER_BLOCK) -> np.ndarray:
     """Which text position is the anchor of each speech position of one utterance: int32 [num_tokens].
 
     The text positions [text_first, text_stop) stand in order on the first `per_block` positions of each block; NULL_ANCHOR there after the end

@@ -18,10 +18,10 @@ from mdmspeech.data.pipelines.bucketed import BatchPlan
 from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.files import written_whole
+from mdmspeech.speech_format import INPUT_RATE
 from mdmspeech.text import pieces
 
 _BUCKET = 50  # states (1 s of speech): what a batch is padded to
-_RATE = 16_000
 
 
 def encode_states(records, encode: Callable, path: Path, *, augment: Callable | None = None, batch: int = 8) -> int:
@@ -45,7 +45,7 @@ def encode_states(records, encode: Callable, path: Path, *, augment: Callable | 
                 waves = [augment(wave, start + k) for k, wave in enumerate(waves)]
             samples = np.zeros(batch, np.int32)
             samples[: len(waves)] = [len(wave) for wave in waves]
-            padded = np.zeros((batch, -(-int(samples.max()) // _RATE) * _RATE), np.float32)
+            padded = np.zeros((batch, -(-int(samples.max()) // INPUT_RATE) * INPUT_RATE), np.float32)
             for row, wave in zip(padded, waves, strict=False):
                 row[: len(wave)] = wave
             states, valid = map(np.asarray, encode(padded, samples))

@@ -15,7 +15,6 @@ from mdmspeech.data.texts.family import Question
 from mdmspeech.data.texts.open_sentences import SECONDS_EACH as OPEN_SECONDS
 from mdmspeech.data.texts.open_sentences import open_sentences
 
-ANSWER_RATE, QUESTION_RATE = 24_000, 16_000  # Hz
 OPEN_SENTENCES = 18_000
 QUESTIONS = 22_016  # spoken training questions beside Kokoro's; the other texts are only answered
 ANSWER_SECONDS, QUESTION_SECONDS = 2.7, 2.7  # measured means, for "how many make an hour"

@@ -11,9 +11,9 @@ import numpy as np
 from mdmspeech.data.storage.packages import FOLDER_VARIABLE, read_member, read_tar_member
 from mdmspeech.data.synthesis.voices.base import Job, Rendered
 from mdmspeech.errors import UserError
+from mdmspeech.speech_format import OUTPUT_RATE
 from mdmspeech.text.pronounce import BOUNDARY, pronouncer, split_at_boundaries
 
-RATE = 24_000
 PARTS = 4
 MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb"
 STYLE_SIZE = 256
@@ -39,7 +39,7 @@ class Kokoro:
             first = self._session.get_inputs()[0].name  # "tokens" or "input_ids", by the exporter
             parts.append(self._session.run(None, {first: ids[None], **inputs})[0].reshape(-1))
         audio = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        return Rendered(trim_silence(audio, RATE), RATE, {})
+        return Rendered(trim_silence(audio, OUTPUT_RATE), OUTPUT_RATE, {})
 
 
 def trim_silence(audio: np.ndarray, rate: int) -> np.ndarray:
