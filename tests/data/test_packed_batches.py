@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from mdmspeech.audio.features import whisper_log_mel
+from mdmspeech.audio.host_features import log_mel
 from mdmspeech.data.pipelines.conversations import Conversations
-from mdmspeech.data.pipelines.log_mel import log_mel
 from mdmspeech.data.pipelines.random_source import RandomQuestions, RandomSpeech, byte_tokenizer
 from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, anchor_index, packed_talker_batches
 from mdmspeech.data.pipelines.thinker_packed import GAP, TAIL, lm_batches

@@ -9,7 +9,7 @@ import re
 import pytest
 
 from mdmspeech.data.synthesis import parts
-from mdmspeech.data.texts import elements, family, geography, numbers, questions, units, wordnet
+from mdmspeech.data.texts import family, geography, numbers, questions, science, wordnet
 from mdmspeech.data.texts.open_sentences import clean, open_sentences, words_of
 from mdmspeech.errors import UserError
 
@@ -86,9 +86,9 @@ def test_facts_are_true():
         and capitals["Japan"] == "Tokyo"
         and len(capitals) > 150
     )
-    gold = next(f for f in elements.families()[0].facts if f["name"] == "gold")
+    gold = next(f for f in science.elements()[0].facts if f["name"] == "gold")
     assert gold == {"name": "gold", "symbol": "A, U", "number": "seventy-nine"}
-    conversions = {f["amount"]: f["result"] for f in units.families()[0].facts if f["small"] in ("inches", "ounces")}
+    conversions = {f["amount"]: f["result"] for f in science.units()[0].facts if f["small"] in ("inches", "ounces")}
     assert conversions["three feet"] == "thirty-six inches" and conversions["one pound"] == "sixteen ounces"
 
 

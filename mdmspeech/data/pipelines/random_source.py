@@ -1,15 +1,18 @@
 """Records out of thin air, with the lengths of real ones: for a first try of an experiment without a corpus, for tests, and for measuring input pipelines.
 
-They are the same kinds of records as the corpus has: `RandomSpeech` gives what `tokens.TokenStore` gives, `RandomQuestions` what `sources.questions` gives.
+They are the same kinds of records as the corpus has: `RandomSpeech` gives what `token_store.TokenStore` gives (for the Talker), `RandomQuestions` what
+`sources.questions` gives (for the Thinker), `RandomRecordings` what `sources.speech` gives (for the codec), `RandomStates` what `state_store.StateStore` gives
+(for the adaptors).
 Everything follows from (seed, number of the record). Lengths: a text has a log-normal number of words; words, sounds and their durations make the rest.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from mdmspeech.speech_format import CODES, DURATION_SECONDS, INPUT_RATE, TOKEN_SECONDS
+from mdmspeech.speech_format import CODES, DURATION_SECONDS, F0_RATE, INPUT_RATE, OUTPUT_RATE, TOKEN_SECONDS
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 _WORDS = (
@@ -105,6 +108,46 @@ class RandomQuestions:
         seconds = min(0.45 + len(text) * rng.uniform(0.055, 0.075), 30.0)
         samples = int(seconds * INPUT_RATE)
         return {"id": f"random-{i}", "text": text, "answer": answer, "rate": INPUT_RATE, "samples": samples}
+
+
+class RandomRecordings:
+    """`source[i]` -> {id, audio int16 at 24 kHz, symbols, frames, f0 float32 at 100 Hz}: each symbol a hum of its own loudness, with its true durations."""
+
+    def __init__(self, count: int = 64, seed: int = 0, *, symbols: int = 128):
+        self._speech, self._seed = RandomSpeech(count, seed, symbols=symbols), seed
+
+    def __len__(self) -> int:
+        return len(self._speech)
+
+    def __getitem__(self, i: int) -> dict:
+        record, rng = self._speech[i], np.random.default_rng((self._seed, int(i), 4))
+        frames = record["frames"]
+        loudness = np.repeat(rng.uniform(0.0, 0.3, len(frames)), frames * int(DURATION_SECONDS * OUTPUT_RATE))
+        f0 = rng.uniform(90.0, 220.0)
+        hum = np.sin(2 * np.pi * f0 * np.arange(len(loudness)) / OUTPUT_RATE)
+        audio = np.round(32767 * loudness * hum).astype(np.int16)
+        pitch = np.full(-(-len(audio) * F0_RATE // OUTPUT_RATE), f0, np.float32)
+        return {"id": record["id"], "audio": audio, "symbols": record["symbols"], "frames": frames, "f0": pitch}
+
+
+class RandomStates:
+    """As `states.StateStore`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and `records` without the states."""
+
+    def __init__(self, width: int, count: int = 64, seed: int = 0):
+        self._width, self._seed = width, seed
+        rng = np.random.default_rng((seed, 5))
+        texts = [random_text(rng, 5.0) for _ in range(count)]
+        self.records: list[dict[str, Any]] = [
+            {"id": f"random-{i}", "text": text, "answer": "", "states": 25 + 3 * len(text)} for i, text in enumerate(texts)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> dict:
+        record = self.records[i]
+        states = np.random.default_rng((self._seed, int(i), 6)).standard_normal((record["states"], self._width))
+        return {**record, "states": states.astype(np.float16)}
 
 
 def random_text(rng: np.random.Generator, words: float) -> str:

@@ -11,8 +11,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mdmspeech.data.packing.batches import Batch, PackedBatches
-from mdmspeech.data.packing.plan import Draw, PackPlan
+from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_joined import durations

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from mdmspeech.data.packing.batches import Batch, PackedBatches
-from mdmspeech.data.packing.plan import Draw, PackPlan
+from mdmspeech.audio.host_features import log_mel, num_frames
+from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
-from mdmspeech.data.pipelines.log_mel import log_mel, num_frames
 from mdmspeech.data.synthesis.augment import augment
 from mdmspeech.errors import UserError
 from mdmspeech.speech_format import FRAME_RATE, FRAMES_PER_VECTOR, INPUT_RATE

@@ -24,7 +24,7 @@ from mdmspeech.audio.pitch import f0_curve
 from mdmspeech.audio.wave import resample
 from mdmspeech.data.recordings.align import Alignment
 from mdmspeech.data.recordings.manifests import LONGEST, UserRecordings, read_manifest
-from mdmspeech.data.storage import record_store, staging
+from mdmspeech.data.storage import record_store
 from mdmspeech.data.storage.json_lines import BadRecord
 from mdmspeech.data.storage.splits import SPLITS
 from mdmspeech.errors import UserError
@@ -98,7 +98,8 @@ def import_own(
     lines = read_manifest(manifest, OUTPUT_RATE, max_seconds=max_seconds)
     rows = _rows(lines)
     check_writable(folder, _CURE, folder=True)
-    staging.recover(folder)
+    staged = record_store.StagedPart(folder)
+    staged.recover()
     before = _check_same(rows, lines, folder)
     chunks = [rows[i : i + SHARD] for i in range(0, len(rows), SHARD)]
     shards = {f"{n:05d}-{_digest(chunk, lines, aligned_by)}": chunk for n, chunk in enumerate(chunks)}
@@ -106,10 +107,10 @@ def import_own(
         return dataclasses.replace(_summary(folder), before=before)
     align: Any = None
     speak: Any = None
-    if not set(shards) <= staging.known(folder):
+    if not set(shards) <= staged.known():
         align, speak = aligner(), speaker and speaker()  # what they lack is told before anything is written
     try:
-        new = staging.begin(folder, list(shards))
+        new = staged.begin(list(shards))
         done = set(record_store.shard_names(new))
         with tqdm.tqdm(total=len(rows), initial=sum(len(shards[n]) for n in done), desc=folder.name, unit="utt", mininterval=2.0) as bar:
             for name, chunk in shards.items():
@@ -120,9 +121,9 @@ def import_own(
         try:
             made = _summary(new)
         except UserError:
-            staging.give_up(folder)
+            staged.give_up()
             raise
-        staging.finish(folder)
+        staged.finish()
     except OSError as error:
         raise as_user_error(error, folder, f"{_CURE}; what is done is kept, so run it again") from error
     return dataclasses.replace(made, before=before)

@@ -1,4 +1,7 @@
-"""Whisper's log-mel features on the host, for input pipelines: what `audio.features.whisper_log_mel` computes, in numpy and in any thread."""
+"""Whisper's log-mel features on the host, for input pipelines: what `audio.features.whisper_log_mel` computes, in numpy and in any thread.
+
+Both are needed: the model's is compiled with it and runs where it runs; this one runs in many threads that must not wait for a device, nor compile for each length.
+"""
 
 import functools
 
