@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse
 
 from mdmspeech.audio.mel import mel_filters
+from mdmspeech.audio.stft import hann
 from mdmspeech.errors import UserError
 from mdmspeech.speech_format import INPUT_RATE, WHISPER_FFT, WHISPER_HOP
 
@@ -32,15 +33,10 @@ def log_mel(wave: np.ndarray, num_mels: int = 80, tail: float = 0.0) -> np.ndarr
     padded[half : half + len(wave)] = np.asarray(wave, np.float32) * np.float32(scale)
     padded[:half] = padded[2 * half : half : -1]
     frames_TN = np.lib.stride_tricks.sliding_window_view(padded, WHISPER_FFT)[: count * WHISPER_HOP : WHISPER_HOP]
-    spectrum_TK = np.fft.rfft(frames_TN * _window(), axis=-1)
+    spectrum_TK = np.fft.rfft(frames_TN * hann(WHISPER_FFT), axis=-1)
     power_TK = np.square(spectrum_TK.real) + np.square(spectrum_TK.imag)
     mel_TM = np.log10(np.maximum(power_TK.astype(np.float32, copy=False) @ _filters(num_mels), np.float32(1e-10)))
     return (np.maximum(mel_TM, mel_TM.max() - 8.0) + 4.0) / 4.0
-
-
-@functools.cache
-def _window() -> np.ndarray:
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WHISPER_FFT) / WHISPER_FFT)).astype(np.float32)
 
 
 @functools.cache

@@ -1,7 +1,7 @@
 """How good the codec is: held-out recordings of the answer voice through tokens and back (issue 2, section 4).
 
     from mdmspeech.training.warm_start import load_params
-    evaluate_codec(CompactCodecModel(CompactCodecConfig()), load_params(workdir), outdir="codec_eval")
+    score_codec(CompactCodec(CompactCodecConfig(), load_params(workdir)), outdir="codec_eval")
 
 The bar: word errors at most 3 points over the original's, DNSMOS within 0.3.
 """
@@ -36,11 +36,6 @@ from mdmspeech.speech_format import CODES
 _FRAMES = 128  # lengths in frames are rounded up to this for the mel, so that few shapes are compiled
 _SAMPLES = 3  # recordings kept as WAV files
 _TIMED = 5  # recordings whose decoding is timed one by one
-
-
-def evaluate_codec(model: CompactCodecModel, params: dict, *args, **kwargs) -> dict:
-    """`score_codec` of parameters that come from training rather than from a release."""
-    return score_codec(CompactCodec(model.config, params), *args, **kwargs)
 
 
 def score_codec(

@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import io
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -104,22 +104,18 @@ class Recogniser:
         texts: Sequence[str],
         rate: int = INPUT_RATE,
         *,
-        speakers: Sequence[Hashable] | None = None,
         label: str = "recogniser",
     ) -> Score:
-        """Errors of what is heard in `waves` against `texts`, windows of several clips at a time (7 times as fast as clip by clip).
+        """Errors of what is heard in `waves`, all of one voice, against `texts`, windows of several clips at a time (7 times as fast as clip by clip).
 
         A window with far too few or too many words (Whisper skips or repeats now and then) is heard again clip by clip, and that counts.
-
-        Args:
-          speakers: who speaks in each wave; only one speaker's clips share a window (None: one voice in all).
 
         Raises:
           UserError: the numbers of waves and texts differ, or no text has words.
         """
         if len(waves) != len(texts):
             raise UserError(f"{len(waves)} waves but {len(texts)} texts: they must pair up")
-        windows = pack([len(wave) / rate for wave in waves], speakers)
+        windows = pack([len(wave) / rate for wave in waves])
         joined = [join([waves[i] for i in window], rate) for window in windows]
         heard = self.transcribe_many(joined, rate, label)
         references, hypotheses = [], []

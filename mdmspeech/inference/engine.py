@@ -151,5 +151,5 @@ def fold_tables(config: TalkerConfig, params: dict) -> tuple[TalkerConfig, dict]
 
 
 def known_length(durations_M: np.ndarray) -> int:
-    """Speech tokens of a text whose durations are all known; `anchors.speech_length` in float64, so that padding changes nothing."""
+    """Speech tokens of a text whose durations are all known; summed in float64, so that padding changes nothing."""
     return math.ceil(float(np.sum(durations_M, dtype=np.float64)) - 1e-3)

@@ -167,7 +167,7 @@ class Talker(nn.Module):
         return self.anchors.packed(symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL)
 
     def condition_fixed(self, text_BNE, index_BL):
-        """Fixed anchors: cond [B, L, D]; see `anchors.fixed_anchor_index`."""
+        """Fixed anchors: cond [B, L, D]; see `anchors.anchor_index`."""
         return self.anchors(text_BNE, index_BL)
 
     def fuse(self, text_BNE):

@@ -57,7 +57,7 @@ def test_nothing_of_the_test_leaks_into_training(found):
 @needs_sources
 def test_test_voices_are_never_trained_on(found):
     train, test = parts.question_jobs(found) + parts.kokoro_jobs(found), parts.held_out_jobs(found)
-    assert parts.voice_leaks(train, test) == []
+    assert not {(j.engine, j.voice) for j in train} & {(j.engine, j.voice) for j in test}
     assert not {j.id for j in train} & {j.id for j in test}
     assert len(test) >= 320 and len({j.voice for j in test}) == 7 and {j.record["split"] for j in test} == {"test"}
     assert sum(j.record["family"] == "repeat" for j in test) >= 60

@@ -1,6 +1,6 @@
 """The spoken parts of the corpus as lists of jobs: who says what, at which pace. `mdmspeech.data.synthesis.build` has them spoken.
 
-Test voices (`TEST_VOICES`, and the human clips) never occur in a training part; `voice_leaks` and a test hold that.
+Test voices (`TEST_VOICES`, and the human clips) never occur in a training part; a test holds that.
 """
 
 import collections
@@ -125,11 +125,6 @@ def pseudo_speakers(seed: int = 0) -> list[HibariVoice]:
         f0 = 195 * 2 ** (4.2 * (formant - 1) + rng.gauss(0, 0.22))
         crowd.append(HibariVoice(round(formant, 2), round(min(max(f0, 75), 340)), round(rng.uniform(0.4, 1.3), 2)))
     return crowd
-
-
-def voice_leaks(train: Sequence[Job], test: Sequence[Job]) -> list[str]:
-    """Voices heard both in training and in testing (there must be none)."""
-    return sorted({f"{j.engine}/{j.voice}" for j in train} & {f"{j.engine}/{j.voice}" for j in test})
 
 
 def _question_job(question: Question, engine: str, voice: str, rng: random.Random, speed: tuple[float, float]) -> Job:
