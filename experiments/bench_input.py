@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from mdmspeech.data.pipelines import random_source, thinker_packed
-from mdmspeech.data.pipelines.bucketed import BatchPlan
+from mdmspeech.data.pipelines.bucketed_states import BatchPlan
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_joined import joined_statistics, talker_batches
 from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, packed_talker_batches, whole_blocks

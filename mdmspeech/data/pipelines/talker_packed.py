@@ -14,7 +14,7 @@ import numpy as np
 from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
-from mdmspeech.data.pipelines.talker_joined import durations
+from mdmspeech.data.pipelines.talker_joined import counts_of, durations
 from mdmspeech.errors import UserError
 from mdmspeech.speech_format import ANCHORS_PER_BLOCK, NO_ANCHOR, NULL_ANCHOR, START
 
@@ -211,13 +211,6 @@ def packed_talker_batches(
 def whole_blocks(tokens: int | np.ndarray, block: int) -> int | np.ndarray:
     """Positions an utterance takes: its tokens, at least one EOS, and EOS to the end of the block."""
     return (tokens // block + 1) * block
-
-
-def counts_of(source, field: str) -> np.ndarray:
-    """Length of `field` in each record, int64 [N]: from `source.counts`, or by reading everything."""
-    if hasattr(source, "counts"):
-        return source.counts(field)
-    return np.array([len(source[i][field]) for i in range(len(source))], np.int64)
 
 
 def _texts(source, i: int) -> tuple[str, str]:
