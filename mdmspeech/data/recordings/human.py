@@ -13,10 +13,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from mdmspeech.data.storage import record_store
+from mdmspeech.data.storage.splits import words_of
 from mdmspeech.data.synthesis import voices
 from mdmspeech.data.synthesis.render import to_int16
 from mdmspeech.data.synthesis.voices.base import Job
-from mdmspeech.data.texts.open_sentences import words_of
 from mdmspeech.errors import UserError
 from mdmspeech.speech_format import INPUT_RATE
 from mdmspeech.text.normalise import normalise, sentence

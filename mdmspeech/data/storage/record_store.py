@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.errors import UserError
-from mdmspeech.files import check_writable, written_whole
+from mdmspeech.files import check_writable, replace_folder, written_whole
 
 Record = dict[str, Any]
 _AGAIN = "run mdmspeech data again, as you did to make them"
@@ -170,10 +170,7 @@ class StagedPart:
 
     def finish(self) -> None:
         """The new part takes the name."""
-        if self.folder.exists():
-            os.replace(self.folder, self.old)
-        os.replace(self.new, self.folder)
-        shutil.rmtree(self.old, ignore_errors=True)
+        replace_folder(self.new, self.folder, self.old)
 
     def give_up(self) -> None:
         """Nothing of the new part is left, nor folders that were made for it."""

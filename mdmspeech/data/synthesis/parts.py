@@ -4,11 +4,11 @@ Test voices (`TEST_VOICES`, and the human clips) never occur in a training part;
 """
 
 import collections
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
 
+from mdmspeech.data.storage.splits import text_id
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.data.synthesis.voices.hibari import HibariVoice
 from mdmspeech.data.texts.family import Question
@@ -73,7 +73,7 @@ def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> li
     chosen = _some(list(first.values()), hours, ANSWER_SECONDS)
     return [
         Job(
-            f"answer-{_digest(q.answer)}",
+            f"answer-{text_id(q.answer)}",
             q.answer,
             engine,
             voice,
@@ -130,7 +130,7 @@ def pseudo_speakers(seed: int = 0) -> list[HibariVoice]:
 def _question_job(question: Question, engine: str, voice: str, rng: random.Random, speed: tuple[float, float]) -> Job:
     record = {"answer": question.answer, "family": question.family, "phrasing": question.phrasing, "split": question.split}
     return Job(
-        f"question-{_digest(question.text)}",
+        f"question-{text_id(question.text)}",
         question.text,
         engine,
         voice,
@@ -142,11 +142,7 @@ def _question_job(question: Question, engine: str, voice: str, rng: random.Rando
 
 def _shuffled(questions: Sequence[Question], test: bool) -> list[Question]:
     """The test or the other questions in an order that depends on each text alone, so that a new question does not move the others."""
-    return sorted((q for q in questions if (q.split == "test") == test), key=lambda q: _digest(q.text))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return sorted((q for q in questions if (q.split == "test") == test), key=lambda q: text_id(q.text))
 
 
 def _some(everything: Sequence[Any], hours: float | None, seconds_each: float) -> Sequence[Any]:

@@ -1,11 +1,11 @@
 """English sentences for the voice alone: the example sentences of WordNet, cleaned, 4 to 16 words, to learn from; Harvard sentences to try it on."""
 
 import functools
-import hashlib
 import json
 import re
 from importlib import resources
 
+from mdmspeech.data.storage.splits import text_id, words_of
 from mdmspeech.data.texts import wordnet
 from mdmspeech.text.normalise import is_speakable_whole, normalise, sentence
 
@@ -35,7 +35,7 @@ def open_sentences() -> tuple[dict[str, str], ...]:
             continue
         for example in synset.examples:
             if text := clean(example):
-                found.setdefault(words_of(text), (digest(example), text))
+                found.setdefault(words_of(text), (text_id(example), text))
     ordered = sorted((places.get(known, train), known, text) for known, text in found.values())
     return tuple({"id": f"open-{known}", "text": text, "split": place[-1]} for place, known, text in ordered)
 
@@ -46,11 +46,6 @@ def held_out() -> dict[str, list[str]]:
     return json.loads((resources.files("mdmspeech.data.texts") / HELD_OUT).read_text(encoding="utf-8"))
 
 
-def digest(example: str) -> str:
-    """What an example is known by."""
-    return hashlib.sha256(example.encode()).hexdigest()[:12]
-
-
 def clean(example: str) -> str | None:
     """One example as a spoken sentence; None when it is too short, too long, or holds what cannot be read aloud."""
     text = sentence(normalise(example))
@@ -58,11 +53,6 @@ def clean(example: str) -> str | None:
     usable = SHORTEST <= len(words) <= LONGEST and _PLAIN.fullmatch(text) and not RUDE_SAID.search(text)
     shouted = any(word.isupper() and len(word) > 1 for word in text.split())
     return text if usable and not shouted and not MARKED.search(example) and is_speakable_whole(example) else None
-
-
-def words_of(text: str) -> tuple[str, ...]:
-    """Lower-case words without punctuation, for counting and comparing."""
-    return tuple(re.findall(r"[a-z0-9']+", text.lower()))
 
 
 # Lists 1 to 3 of the Harvard sentences, phonetically balanced (IEEE Recommended Practice for Speech Quality Measurements, 1969).

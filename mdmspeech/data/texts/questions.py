@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from mdmspeech.data.storage.json_lines import BadRecord, read_objects
+from mdmspeech.data.storage.splits import words_of
 from mdmspeech.data.texts import calendar, chat, geography, numbers, science, words
 from mdmspeech.data.texts.family import Family, Question
-from mdmspeech.data.texts.open_sentences import words_of
 from mdmspeech.errors import UserError
 
 TEMPLATED = (geography.families, science.elements, numbers.families, calendar.families, science.units, words.families)
