@@ -14,7 +14,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from test_architecture import MAY_IMPORT, PACKAGE
+from test_architecture import _GROUND_FLOOR, MAY_IMPORT, PACKAGE
 
 ROOT = Path(__file__).parents[1]
 # Pages of others, and pages that a program of ours writes where its user says.
@@ -246,6 +246,7 @@ def test_the_tables_of_rooms_and_letters_have_every_room():
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
     told = {cells[0].strip("`") for cells in rows_under(PAGES["docs/architecture.md"], "Rooms")}
     assert rooms <= told == set(MAY_IMPORT) - {""}
+    assert {cells[0].strip("`") for cells in rows_under(PAGES["docs/architecture.md"], "Ground floor")} == _GROUND_FLOOR
     lettered = {cells[0].strip("`").split("/")[0] for cells in rows_under(PAGES["docs/glossary.md"], "Letters by room")}
     assert lettered <= rooms
     assert {
