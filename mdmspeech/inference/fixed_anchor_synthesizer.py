@@ -53,7 +53,7 @@ class FixedAnchorSynthesizer(Synthesizer):
         self, config: TalkerConfig, params: dict, codec: Codec, thinker: ThinkerRunner, *, mode: str = "mdm", silence: Sequence[int] = ()
     ):
         if config.anchors != "fixed":
-            raise UserError(f"a Talker with {config.anchors!r} anchors reads text, not states; use a Voice")
+            raise UserError(f"a Talker with {config.anchors!r} anchors reads text, not states; use a PacedSynthesizer")
         if config.text_width != 2 * thinker.width:
             raise UserError(
                 f"the Talker reads [Emb(y); h] of width {config.text_width}, this Thinker makes {2 * thinker.width}: use the Thinker it was trained with"

@@ -57,7 +57,7 @@ class PacedSynthesizer(Synthesizer):
     ):
         if config.anchors != "paced":
             raise UserError(
-                f"a Talker with {config.anchors!r} anchors reads Thinker states and cannot speak text by itself; use a StateVoice"
+                f"a Talker with {config.anchors!r} anchors reads Thinker states and cannot speak text by itself; use a FixedAnchorSynthesizer"
             )
         super().__init__(config, params, codec, mode, silence_ids=tuple(silence))
         self.pronounce = pronounce
