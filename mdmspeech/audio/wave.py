@@ -100,7 +100,3 @@ def _check_length(seconds: float, name: str, shortest: float | None, longest: fl
     if longest is not None and seconds > longest:
         shown = f"{seconds:.1f}" if seconds >= longest + 0.1 else f"{seconds:.5f}"  # never the limit itself
         raise UserError(f"{name} is too long: {shown} s, the limit is {longest:g} s; cut it into parts")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")

@@ -1,4 +1,6 @@
-"""A voice with the paper's fixed anchors: it speaks what a Thinker writes, from [Emb(y); h] of each token (method.md section 4).
+"""A voice with the paper's fixed anchors: it speaks what a Thinker writes, from [Emb(y); h] of each token.
+
+Source: docs/method.md, "Fixed anchors" and "Stop rules".
 
 Block b of the speech needs the text tokens up to Q(b + 1) and never later ones, so it is decoded as soon as the Thinker has written them, or has ended.
 Speech may not end before the block in which the last text token, the end token, is an anchor; it ends at the first EOS then.

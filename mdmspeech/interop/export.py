@@ -1,6 +1,6 @@
 """A Thinker or a speech encoder as a Hugging Face folder: config.json, safetensors shards with an index, tokenizer files, a card.
 
-Such a folder is what `transformers` loads and what `huggingface.read_thinker_folder` and `read_encoder_folder` read back bit by bit. It says in config.json
+Such a folder is what `transformers` loads and what `sources.open_thinker` and `open_speech_encoder` read back bit by bit. It says in config.json
 which layout it has (`huggingface.LAYOUT`). It is written beside its destination and renamed when it is complete.
 """
 
