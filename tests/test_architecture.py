@@ -3,6 +3,7 @@
 import ast
 import graphlib
 import operator
+import re
 from pathlib import Path
 
 import pytest
@@ -114,6 +115,39 @@ def test_the_check_itself_sees_a_wrong_import(tmp_path, monkeypatch):
         "def f():\n    from mdmspeech.codec import fsq\n    from ..models import talker\n    from mdmspeech import nn, errors\n"
     )
     assert [v.split(": ")[0] for v in violations("audio", imported(file))] == ["line 2", "line 3", "line 4"]
+
+
+def rotten(init: Path) -> list[str]:
+    """What is wrong with a room's docstring: there is none, or it names in backticks what is neither in the room nor a room."""
+    tree = ast.parse(init.read_text())
+    said = ast.get_docstring(tree) or ""
+    there = {path.stem for path in init.parent.iterdir()} | {path.name for path in PACKAGE.iterdir()}
+    there |= {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    there |= {"mdmspeech", *(node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)))}
+    named = {name.split(".")[0] for name in re.findall(r"`([a-z0-9_]+(?:\.[a-z0-9_]+)*)`", said)}
+    return [name for name in sorted(named) if name not in there] if said else ["no docstring"]
+
+
+def test_every_room_says_what_is_in_it():
+    assert not {str(init.parent.relative_to(ROOT)): wrong for init in PACKAGE.rglob("__init__.py") if (wrong := rotten(init))}
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("", ["no docstring"]),
+        ("x = 1", ["no docstring"]),
+        ('"""Of `one` and `audio`."""', []),
+        ('"""Of `one` and `gone`; `two.py`."""', ["gone"]),
+        ('"""Calls `load`."""\nfrom mdmspeech.room.one import load', []),
+        ('"""`mdmspeech plan`, `Class` and two words."""', []),
+    ],
+)
+def test_a_rotten_docstring_is_seen(text, wrong, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "__init__.py").write_text(text)
+    assert rotten(tmp_path / "__init__.py") == wrong
 
 
 _SPEECH_FORMAT = PACKAGE / "speech_format.py"
