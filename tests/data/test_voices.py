@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mdmspeech.data.synthesis import voices
-from mdmspeech.data.synthesis.parts import pseudo_speakers
+from mdmspeech.data.synthesis.jobs import pseudo_speakers
 from mdmspeech.data.synthesis.voices import commands, neural
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.data.synthesis.voices.hibari import LEAD_FRAMES, SAMPLES_PER_FRAME, HibariVoice, resample_f0

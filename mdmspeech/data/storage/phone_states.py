@@ -15,7 +15,7 @@ import tqdm
 from mdmspeech.audio.wave import resample
 from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.data.synthesis.augment import augment
-from mdmspeech.data.synthesis.parts import pseudo_speakers
+from mdmspeech.data.synthesis.jobs import pseudo_speakers
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.data.texts.open_sentences import open_sentences
 from mdmspeech.errors import UserError
