@@ -80,7 +80,7 @@ class How:
 
 
 def export_thinker(folder: str | os.PathLike, config: ThinkerConfig, params: Any, how: How = How()) -> None:
-    """Writes a Thinker's parameters (no LoRA beside them: merge it with `models.lora.merge`) as a Llama, Qwen2 or Qwen3 folder.
+    """Writes a Thinker's parameters (no LoRA beside them: merge it with `models.lora.fuse`) as a Llama, Qwen2 or Qwen3 folder.
 
     Raises:
       UserError: the folder exists, the parameters are not those of `config`, or no such architecture exists.

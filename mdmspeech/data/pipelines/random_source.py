@@ -131,7 +131,7 @@ class RandomRecordings:
 
 
 class RandomStates:
-    """As `states.StateStore`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and `records` without the states."""
+    """As `state_store.StateStore`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and `records` without the states."""
 
     def __init__(self, width: int, count: int = 64, seed: int = 0):
         self._width, self._seed = width, seed

@@ -35,7 +35,7 @@ def talker_batches(
     shard: Shard = (0, 1),
 ) -> "JoinedBatches":
     """Endless iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols int32 [B, M], symbols_valid bool [B, M], durations
-    float32 [B, M] in speech tokens. `source[i]` is a record of `tokens.TokenStore`; `group` shuffled utterances fill one sequence.
+    float32 [B, M] in speech tokens. `source[i]` is a record of `token_store.TokenStore`; `group` shuffled utterances fill one sequence.
 
     batch: rows of all hosts together, of which `shard` (number, count) gets its part.
     """

@@ -165,7 +165,7 @@ def packed_talker_batches(
 ) -> PackedBatches:
     """Endless batches: id str [B]; tokens, segment (0 = padding), position int32 [B, L]; and the arrays of `anchors`.
 
-    sources: name -> random access to records {id, tokens, symbols, frames, text, question} (`tokens.TokenStore`, `random_source.RandomSpeech`).
+    sources: name -> random access to records {id, tokens, symbols, frames, text, question} (`token_store.TokenStore`, `random_source.RandomSpeech`).
     batch: rows of all hosts together; each host gets its share. weights: see `mixing.Mixture`.
 
     Raises:
