@@ -4,10 +4,9 @@ import subprocess
 import sys
 
 import pytest
+from provenance_problems import AFTERWARDS, FIELDS, problems
 
 from mdmspeech.evaluation import provenance
-
-FIELDS = ("date", "commit", "clean", "command", "cpu", "cores", "memory_gb", "accelerator", "system", "versions", "sizes", "seeds")
 
 
 def git(folder, *words):
@@ -84,6 +83,24 @@ WHOLE = {
 }  # fmt: skip
 
 
-def test_a_result_of_before_the_record_says_at_or_before():
-    afterwards = {**WHOLE, "clean": None, "recorded": "afterwards", "versions": {"jax": "1"}, "sizes": {}, "seeds": {}}
-    assert "at or before commit 000000000000" in provenance.line(afterwards)
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"commit": None},
+        {"commit": "main"},
+        {"clean": None},
+        {"date": "yesterday"},
+        {"command": ""},
+        {"versions": {}},
+        {"sizes": {}},
+        {"seeds": 0},
+    ],
+)
+def test_what_is_missing_is_said(change):
+    assert problems(WHOLE) == []
+    assert problems({**WHOLE, **change})
+    afterwards = {**WHOLE, "clean": None, "recorded": AFTERWARDS}
+    assert problems(afterwards) == []
+    assert "at or before commit" in provenance.line({**afterwards, "versions": {"jax": "1"}, "sizes": {}, "seeds": {}})
+    for field in FIELDS:
+        assert problems({key: value for key, value in WHOLE.items() if key != field})
