@@ -85,9 +85,9 @@ def test_a_workdir_on_object_storage(bucket):
     assert [row["step"] for row in read_metrics(files / "metrics.jsonl")] == [1, 2, 3]
     assert len(list((files / "tensorboard").iterdir())) >= 1
     assert plot_curves(workdir).read_bytes()[:4] == b"\x89PNG"
-    ledger = GoodputTracker(workdir + "/ledger.json")
-    ledger.begin(0)
-    ledger.saved(3)
+    tracker = GoodputTracker(workdir + "/ledger.json")
+    tracker.begin(0)
+    tracker.saved(3)
     assert read_goodput(workdir + "/ledger.json")["saved"].keys() == {"3"}
 
 
