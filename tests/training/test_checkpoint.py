@@ -8,7 +8,7 @@ import pytest
 from tiny import TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
-from mdmspeech.training.checkpoint import Checkpoints, _join_positions, _own_position
+from mdmspeech.training.checkpoint import Checkpoints, _merge_positions, _own_position
 from mdmspeech.training.loop import train
 from mdmspeech.training.mesh import make_mesh
 from mdmspeech.training.optim import make_optimizer
@@ -95,9 +95,9 @@ def test_a_wrong_mode_is_named(tmp_path):
 
 def test_a_position_of_each_process_needs_as_many_processes():
     same, own = [{"json": 8}, {"json": 8}], [{"json": 8}, {"json": 4}]
-    assert _own_position(_join_positions(same)) == {"json": 8}
+    assert _own_position(_merge_positions(same)) == {"json": 8}
     with pytest.raises(UserError, match=r"saved by 2 processes.*start it with 2"):
-        _own_position(_join_positions(own))
+        _own_position(_merge_positions(own))
 
 
 def test_another_config_is_refused_by_name(tmp_path):
