@@ -9,7 +9,7 @@ from typing import Any
 import jax
 
 from mdmspeech.training.goodput import GoodputTracker
-from mdmspeech.training.progress import clock
+from mdmspeech.training.progress import format_duration
 
 
 class CompiledStep:
@@ -62,7 +62,7 @@ class CompiledStep:
                 self._compiled[key] = program, self._model_flops(state, frozen, batch)
             shapes = ", ".join(f"{name} {list(shape)}" for name, shape, _ in key)
             again = "again " if len(self._compiled) > 1 else ""
-            took = clock(math.ceil(time.monotonic() - began))
+            took = format_duration(math.ceil(time.monotonic() - began))
             self._say(f"compiled {again}in {took}, {self._compiled[key][1]:.3g} FLOPs a step, for batches of {shapes}")
         return self._compiled[key]
 

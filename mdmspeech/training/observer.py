@@ -19,7 +19,7 @@ from mdmspeech.training.goodput import TRAINING, GoodputTracker, plot_goodput
 from mdmspeech.training.metrics import MetricsWriter, plot_curves
 from mdmspeech.training.mfu import mfu, peak_flops
 from mdmspeech.training.profiler import ProfileWindow
-from mdmspeech.training.progress import Progress, clock
+from mdmspeech.training.progress import Progress, format_duration
 
 
 class RunObserver:
@@ -107,7 +107,7 @@ class RunObserver:
             if scores and self._writer:
                 self._writer.write(step, scores, "eval")
                 parts = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
-                self.say(f"eval at step {step}: {parts}  ({clock(time.monotonic() - began)})")
+                self.say(f"eval at step {step}: {parts}  ({format_duration(time.monotonic() - began)})")
             if self._lead:
                 plot_curves(self._workdir, self._title)
                 plot_goodput(self._workdir)
@@ -128,7 +128,7 @@ class RunObserver:
         self.goodput.write()
         if self._lead:
             plot_goodput(self._workdir)
-        self.say(f"{line} after {clock(self.seconds())}")
+        self.say(f"{line} after {format_duration(self.seconds())}")
 
     def close(self) -> None:
         """Ends what `start` opened, in whatever way the run ended."""

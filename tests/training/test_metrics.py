@@ -12,7 +12,7 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from mdmspeech.training.goodput import GoodputTracker, read_goodput
 from mdmspeech.training.metrics import MetricsWriter, plot_curves, read_metrics
-from mdmspeech.training.progress import Progress, clock
+from mdmspeech.training.progress import Progress, format_duration
 
 
 def test_lines_after_the_restored_step_are_dropped(tmp_path):
@@ -125,4 +125,4 @@ def test_a_terminal_gets_a_bar():
 
 
 def test_clock():
-    assert [clock(s) for s in (0, 61, 3661)] == ["0:00", "1:01", "1:01:01"]
+    assert [format_duration(s) for s in (0, 61, 3661)] == ["0:00", "1:01", "1:01:01"]
