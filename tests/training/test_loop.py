@@ -1,5 +1,6 @@
 """The loop end to end on a tiny real task, on eight fake devices."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,10 +14,12 @@ import pytest
 from tiny import Numbers, TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
+from mdmspeech.training import loop
 from mdmspeech.training.checkpoint import best_step
 from mdmspeech.training.loop import NonFiniteError, train
 from mdmspeech.training.metrics import read_metrics
 from mdmspeech.training.optim import ParamRule
+from mdmspeech.training.stopping import why_stopped
 from mdmspeech.training.warm_start import load_params
 
 
@@ -100,6 +103,81 @@ def test_the_best_state_is_saved_when_it_is_found(tmp_path):
     best, latest = load_params(tmp_path, "best"), load_params(tmp_path)
     assert not np.array_equal(best["in"]["kernel"], latest["in"]["kernel"])
     assert best_step(tmp_path) == 6
+
+
+class Order:
+    """A task, and what the loop does with each state, in its order."""
+
+    def __init__(self, monkeypatch, batches=10**6, terminated_in=0):
+        events = self.events = []
+        self.task = ends_after(batches)
+
+        class Step(loop.CompiledStep):
+            def __call__(self, state, frozen, batch):
+                events.append(("update", int(state.step) + 1))
+                if int(state.step) + 1 == terminated_in:
+                    signal.raise_signal(signal.SIGTERM)
+                return super().__call__(state, frozen, batch)
+
+        class Evaluator(loop.Evaluator):
+            def __call__(self, params, step):
+                events.append(("evaluate", step))
+                return super().__call__(params, step)
+
+        class Checkpoints(loop.Checkpoints):
+            def save(self, state, *args):
+                events.append(("save", int(state.step)))
+                super().save(state, *args)
+
+        for replaced in (Step, Evaluator, Checkpoints):
+            monkeypatch.setattr(loop, replaced.__mro__[1].__name__, replaced)
+
+
+def updates(*steps):
+    return [("update", step) for step in steps]
+
+
+def test_a_state_is_evaluated_then_saved_then_left(tmp_path, monkeypatch):
+    order = Order(monkeypatch)
+    train(tiny_config(steps=5, eval_every=2, save_every=4), order.task, tmp_path)
+    assert order.events == [
+        *updates(1, 2),
+        ("evaluate", 2),
+        *updates(3, 4),
+        ("evaluate", 4),
+        ("save", 4),
+        *updates(5),  # the last state is evaluated and saved whatever `eval_every` and `save_every` say
+        ("evaluate", 5),
+        ("save", 5),
+    ]
+
+
+@pytest.mark.parametrize("batches", [1, 3, 4])
+def test_where_the_data_end_the_state_is_evaluated_once_and_saved(batches, tmp_path, monkeypatch, capsys):
+    order = Order(monkeypatch, batches)
+    assert int(train(tiny_config(steps=8, eval_every=4, save_every=100), order.task, tmp_path).step) == batches
+    assert order.events == [*updates(*range(1, batches + 1)), ("evaluate", batches), ("save", batches)]
+    assert f"tiny: the data ended at step {batches}/8 after" in capsys.readouterr().err
+    order.events.clear()
+    train(tiny_config(steps=8, eval_every=4, save_every=100), order.task, tmp_path)  # at once: none are left
+    assert order.events == []
+
+
+def test_a_signal_saves_and_does_not_evaluate(tmp_path, monkeypatch, capsys):
+    order, before = Order(monkeypatch, terminated_in=3), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        train(tiny_config(steps=8, eval_every=2, save_every=100), order.task, tmp_path)
+    assert left.value.code == 0 and signal.getsignal(signal.SIGTERM) is before
+    assert order.events == [*updates(1, 2), ("evaluate", 2), *updates(3), ("save", 3)]
+    assert "tiny: SIGTERM: saved, start again to go on, at step 3/8" in capsys.readouterr().err
+    saved = json.loads((tmp_path / "checkpoints" / "3" / "about" / "metadata").read_text())
+    assert saved["data"] == {"json": {"position": 3 * order.task.size}}  # the fourth batch was made, and is not lost
+
+
+def test_of_several_reasons_to_stop_the_largest_is_told():
+    told = [why_stopped(max(reasons), "SIGINT", 0.5) for reasons in ([0], [0, 1], [2, 1], [2, 3], [3, 1, 0])]
+    assert [words.split(":")[0] for words in told] == ["done", "the data ended", "train.minutes=0.5 used up", "SIGINT", "SIGINT"]
+    assert why_stopped(3, "", 0.0).startswith("a signal to another process: saved")
 
 
 def test_a_restart_adds_no_line_and_keeps_the_means(tmp_path):

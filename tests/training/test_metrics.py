@@ -9,10 +9,14 @@ import pytest
 from etils import epath
 from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
+from ml_collections import ConfigDict
+from tiny import TinyTask
 
 from mdmspeech.training.goodput import GoodputTracker, read_goodput
 from mdmspeech.training.metrics import MetricsWriter, plot_curves, read_metrics
 from mdmspeech.training.progress import Progress, format_duration
+from mdmspeech.training.validation import Evaluator
+from mdmspeech.training.workdir import make_workdir
 
 
 def test_lines_after_the_restored_step_are_dropped(tmp_path):
@@ -89,6 +93,20 @@ def test_a_workdir_on_object_storage(bucket):
     tracker.begin(0)
     tracker.saved(3)
     assert read_goodput(workdir + "/ledger.json")["saved"].keys() == {"3"}
+
+
+def test_what_an_evaluation_writes_goes_to_object_storage(bucket):
+    class Shown(TinyTask):
+        def evaluate(self, params, step, outdir):
+            (outdir / "plots").mkdir()
+            (outdir / "plots" / "one.txt").write_text(f"step {step}")
+            return {"score": 2.0}
+
+    workdir = epath.Path("gs://bucket/run")
+    make_workdir(workdir, ConfigDict({"a": 1}))
+    assert json.loads((workdir / "config.json").read_text()) == {"a": 1}
+    assert Evaluator(Shown(), {}, None, workdir)({}, 7) == {"score": 2.0}
+    assert (workdir / "eval" / "0000007" / "plots" / "one.txt").read_text() == "step 7"
 
 
 def test_plain_lines_in_a_log():
