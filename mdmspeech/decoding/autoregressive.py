@@ -1,6 +1,8 @@
-"""Next-token decoding (the NTP baseline, method.md section 9) with the block decoder's interface, stop rules and result.
+"""Next-token decoding (the NTP baseline) with the block decoder's interface, stop rules and result.
 
-Same `ModelFn`, `DecodingConfig`, `Request`, `DecodingState`, `DecodedTokens`: the token at position p comes from a forward of one token, the one before it
+Source: docs/method.md, "Autoregressive baselines".
+
+Same `ModelFn`, `DecodingConfig`, `SamplingParams`, `DecodingState`, `DecodedTokens`: the token at position p comes from a forward of one token, the one before it
 (bos at position 0), with the condition of p and a causal mask; slot = position here, no scratch block is needed. A call of
 `decode_block` brings K tokens, so a streaming session drives either decoder alike. `steps_B` and the reveal rules play no part.
 """
@@ -79,5 +81,5 @@ def decode_block(step: ModelFn, state: DecodingState, cond_BKD: jax.Array, optio
 
 
 def decode(step: ModelFn, state: DecodingState, cond_BLD: jax.Array, options: DecodingConfig) -> DecodingResult:
-    """Decodes whole utterances, as `decode.decode` does: L a multiple of the block size, all rows until they are done."""
+    """Decodes whole utterances, as `block_diffusion.decode` does: L a multiple of the block size, all rows until they are done."""
     return run_blocks(functools.partial(decode_block, step), state, cond_BLD, options)

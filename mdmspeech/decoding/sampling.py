@@ -1,4 +1,4 @@
-"""The value of a token: greedy or sampled, from the ids that may be produced. How sure the model is, is reveal.py's matter.
+"""The value of a token: greedy or sampled, from the ids that may be produced. How sure the model is, is diffusion/unmasking.py's matter.
 
 B batch, T positions, V vocabulary. Every row has its own key and its own temperature, so a row draws the same tokens alone and in
 any batch.

@@ -1,4 +1,4 @@
-"""What the decoders (decode.py, autoregressive.py) take and give: options, requests, the state between blocks, the model as a function.
+"""What the decoders (block_diffusion.py, autoregressive.py) take and give: options, requests, the state between blocks, the model as a function.
 
 Static things (they shape the compiled program) are in `DecodingConfig`; everything that differs from row to row is in `SamplingParams`, an
 array a field, so that one compiled program serves any mix of steps, temperatures, lengths and seeds. B batch (rows), T tokens of
@@ -48,7 +48,8 @@ class ModelFn(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """Static decoding options. Ids are those of method.md section 4; only codes 0..codes-1 and, where allowed, eos are produced."""
+    """Static decoding options. Ids are those of docs/method.md, "The Talker"; only codes 0..codes-1 and, where allowed, eos are
+    produced."""
 
     block: int = 16  # tokens a block (K)
     codes: int = 6561  # speech codes: ids 0 .. codes - 1
@@ -57,7 +58,7 @@ class DecodingConfig:
     pad: int = 6564
     mask: int = 6565
     banned: tuple[int, ...] = ()  # codes that must not be produced
-    score: str = "max_probability"  # reveal.SCORES: which positions first
+    score: str = "max_probability"  # unmasking.SCORES: which positions first
     count: str = "quota"  # how many: the even share, or more where the model is sure (never fewer, so S steps always do)
     threshold: float = 0.9  # count="threshold": reveal all of probability (or margin) >= this
     entropy_bound: float = 0.5  # count="entropy_bound": nats of joint error allowed in one step
@@ -67,7 +68,7 @@ class DecodingConfig:
     max_silence: int = 0  # 0 = off; a run of this many silence ids ends a row whose text is used up
     tail: str = "eos"  # places after a known length: "eos" = they hold eos and are seen; "pad" = nobody sees them
     fused: bool = True  # commit block b in the first forward of block b + 1; False = a forward of its own
-    label_shift: bool = False  # the model is shown the token before each place, see layout.previous
+    label_shift: bool = False  # the model is shown the token before each place, see layout.shift_right
 
     def __post_init__(self):
         score_rule(self.score)
@@ -140,7 +141,7 @@ class DecodingState:
     pending_cond_BKD: jax.Array
     before_B: jax.Array  # int32: the token before the pending ones, which a label shift shows the model with them
     done_B: jax.Array  # bool
-    reason_B: jax.Array  # int32, a Reason
+    reason_B: jax.Array  # int32, a FinishReason
     length_B: jax.Array  # int32: tokens so far; the utterance's length once done
     silence_B: jax.Array  # int32: silence tokens in a row at the end so far
     budget_B: jax.Array  # int32: hard limit in tokens
@@ -193,7 +194,7 @@ class DecodedTokens:
 class DecodingResult(DecodedTokens):
     """A whole utterance. `forwards` counts forwards of the batch (its slowest row in each block)."""
 
-    reason_B: jax.Array  # int32, a Reason; never RUNNING
+    reason_B: jax.Array  # int32, a FinishReason; never RUNNING
     forwards: jax.Array  # int32 scalar
 
 

@@ -1,4 +1,6 @@
-"""The training objective: cross-entropy on the hidden tokens only (absorbing state, method.md section 5).
+"""The training objective: cross-entropy on the hidden tokens only (absorbing state).
+
+Source: docs/method.md, "Training objective".
 
 Sums and weights are returned apart, so that the caller adds them over micro-batches and devices *before* dividing: an average of
 averages weighs a short batch like a long one. `gather_masked` lists the hidden positions in a static number of places, so that
