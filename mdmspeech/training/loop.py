@@ -60,7 +60,7 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
       The final state, on the devices.
 
     Raises:
-      UserError: a setting out of its range, unclaimed parameter, another config's checkpoint, batch that does not divide, ...; nothing is
+      UserError: a setting out of its range, parameter without a rule, another config's checkpoint, batch that does not divide, ...; nothing is
         written then, and what is there stays as it is.
       NonFiniteError: see there.
       SystemExit: code 0, after a signal.
@@ -101,10 +101,13 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         if restored:
             state, data_state, seconds, window = restored
             data.set_state(data_state)
+            origin = f"resumed at step {int(state.step)}"
         else:
             state = create_state(task.init, optimizer, rng, with_ema, mesh)
             state = with_params(state, task.warm_start(state.params))
             data_state, seconds, window = data.get_state(), 0.0, []
+            origin = "new run"
+        del restored  # its arrays are donated to the first update
         first = step = int(state.step)
 
         # ---- Step and evaluation ----------------------------------------------------------------------------------------
@@ -139,7 +142,6 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         checkpoints = checkpoints or open_checkpoints()
         observer.start(step, seconds, window)
         count = sum(x.size for x in jax.tree.leaves(shapes))
-        origin = f"resumed at step {step}" if restored else "new run"
         observer.say(f"{task.name}: {count:,} parameters, {meshes.describe(mesh)}, {origin}, in {workdir}")
         if distributed.is_lead() and hasattr(data, "about"):
             for line in data.about():
@@ -168,6 +170,7 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
 
         def evaluate() -> bool:
             """Whether this state is the best so far, by `train.keep_best`."""
+            check_params()
             with observer.evaluation(step) as found:
                 found |= evaluator(state.eval_params, step)
             scores[step] = found
@@ -208,7 +211,6 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
             best = False
             if step == settings.steps or (settings.eval_every and step % settings.eval_every == 0):
                 settle()
-                check_params()
                 best = evaluate()
             if best or step % settings.save_every == 0:
                 settle()
