@@ -1,8 +1,8 @@
 """Has a change of the code changed what it does? Records what the shipped model says and answers and what each stage's first steps lose, and compares two records.
 
-Commands: python -m experiments.behaviour record before.json --runs DIR     (some 15 minutes; on the code before)
-          python -m experiments.behaviour record after.json --resume DIR    (on the code after: runs of the code before go on with it)
-          python -m experiments.behaviour compare before.json after.json    (exit status 1, and what differs, if anything does)
+Command:  python -m experiments.behaviour record before.json --runs DIR (some 15 minutes; on the code before)
+          python -m experiments.behaviour record after.json --resume DIR (on the code after: runs of the code before go on with it)
+          python -m experiments.behaviour compare before.json after.json (exit status 1, and what differs, if anything does)
 
 For moving and renaming. Both records must be of one machine: another processor sums in another order. Not an experiment with a config, and no test.
 """

@@ -4,7 +4,8 @@ Command:  mdmspeech train --config experiments/talker_1b.py --workdir RUNS/talke
               --set weights.thinker=LLAMA_3_2_1B_INSTRUCT --set weights.tokenizer=LLAMA_3_2_1B_INSTRUCT
           The same in small, random weights and data: --config experiments/talker_1b.py:runlocal
 Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of the time for each TPU slice.
-Expected: method.md section 8 has the paper's scores at 8B; stage 2 alone has WER 39 % at S=1 there, stage 3 mends that.
+Expected: the paper's scores at 8B are in docs/method.md, "Reported numbers"; stage 2 alone has WER 39 % at S=1
+          there, stage 3 mends that.
 """
 
 from experiments import large, local

@@ -4,7 +4,8 @@ Command:  mdmspeech train --config experiments/talker_isd_1b.py --workdir RUNS/t
               --set weights.thinker=LLAMA_3_2_1B_INSTRUCT --set weights.tokenizer=LLAMA_3_2_1B_INSTRUCT
           The same in small, random weights and data: --config experiments/talker_isd_1b.py:runlocal
 Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of the time for each TPU slice.
-Expected: method.md section 6 has the paper's ablation at 8B: WER 5.34 % at S=4 and 6.23 % at S=1.
+Expected: the paper's ablation at 8B is in docs/method.md, "Iterative self-distillation": WER 5.34 % at S=4 and
+          6.23 % at S=1.
 """
 
 from experiments import large, local

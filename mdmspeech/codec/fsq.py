@@ -1,4 +1,6 @@
-"""Finite scalar quantisation: 8 digits of 3 levels, 3^8 = 6561 codes (Mentzer et al. 2023; the vocabulary of S3-v2, method.md 10).
+"""Finite scalar quantisation: 8 digits of 3 levels, 3^8 = 6561 codes (Mentzer et al. 2023), the vocabulary of S3-v2 too.
+
+Source: docs/method.md, "The codecs".
 
 A latent of 8 numbers is bounded by tanh, rounded to {-1, 0, 1}, and read as a base-3 number whose digit 0 is the least significant. The
 rounding is straight-through: its gradient is that of the identity.

@@ -1,5 +1,7 @@
 """Autoregressive decoding: the loop that writes one token after another, and the next-token Talker on top of it.
 
+Source of the latter: docs/method.md, "Autoregressive baselines".
+
 `generate` is the loop of everything here that writes token by token: a Thinker's answer (models/generation.py), a transcription
 (models/seq2seq_adaptor.py), speech of the NTP baseline (`decode_block`). Each brings a function that draws the next token. (VocalNet's talker has a loop
 of its own, models/vocalnet_decoding.py: it draws several tokens a cycle, each by another stage, from rows that stand at different places.)

@@ -1,4 +1,6 @@
-"""Block diffusion decoding: append a block of masks, reveal it in S forwards, commit it, next block (method.md section 7).
+"""Block diffusion decoding: append a block of masks, reveal it in S forwards, commit it, next block.
+
+Source: docs/method.md, "Block diffusion decoding" and "Fused commit".
 
 The K/V of a finished block must come from a clean pass, one that saw all its tokens. That pass rides in the first forward of the
 next block, [clean block b-1 ; masked block b] under the block-causal mask, so S steps cost S forwards. Block-causality makes the

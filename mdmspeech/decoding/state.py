@@ -48,7 +48,8 @@ class ModelFn(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """Static decoding options. Ids are those of method.md section 4; only codes 0..codes-1 and, where allowed, eos are produced."""
+    """Static decoding options. Ids are those of docs/method.md, "The Talker"; only codes 0..codes-1 and, where allowed, eos are
+    produced."""
 
     block: int = 16  # tokens a block (K)
     codes: int = 6561  # speech codes: ids 0 .. codes - 1
@@ -65,7 +66,7 @@ class DecodingConfig:
     silence_ids: tuple[int, ...] = ()
     max_silence: int = 0  # 0 = off; a run of this many silence ids ends a row whose text is used up
     fused: bool = True  # commit block b in the first forward of block b + 1; False = a forward of its own
-    label_shift: bool = False  # the model is shown the token before each place, see layout.previous
+    label_shift: bool = False  # the model is shown the token before each place, see layout.shift_right
 
     def __post_init__(self):
         score_rule(self.score)
@@ -135,7 +136,7 @@ class DecodingState:
     pending_cond_BKD: jax.Array
     before_B: jax.Array  # int32: the token before the pending ones, which a label shift shows the model with them
     done_B: jax.Array  # bool
-    reason_B: jax.Array  # int32, a Reason
+    reason_B: jax.Array  # int32, a FinishReason
     length_B: jax.Array  # int32: tokens so far; the utterance's length once done
     silence_B: jax.Array  # int32: silence tokens in a row at the end so far
     budget_B: jax.Array  # int32: hard limit in tokens
@@ -188,7 +189,7 @@ class DecodedTokens:
 class DecodingResult(DecodedTokens):
     """A whole utterance. `forwards` counts forwards of the batch (its slowest row in each block)."""
 
-    reason_B: jax.Array  # int32, a Reason; never RUNNING
+    reason_B: jax.Array  # int32, a FinishReason; never RUNNING
     forwards: jax.Array  # int32 scalar
 
 

@@ -1,4 +1,6 @@
-"""When a row ends: one set of rules for both decoders, applied to each finished block (method.md sections 4 and 7).
+"""When a row ends: one set of rules for both decoders, applied to each finished block.
+
+Source: docs/method.md, "Stop rules".
 
 A rule cuts inside the current block or not at all, never in an earlier one: what a streaming session has played stays true. EOS and
 the silence guard may only end a row whose text is used up (`min_len_B`); with a known length neither may.

@@ -1,4 +1,6 @@
-"""Iterative self-distillation, ISD (method.md section 6): many refinement steps of the teacher in one step of the student.
+"""Iterative self-distillation, ISD: many refinement steps of the teacher in one step of the student.
+
+Source: docs/method.md, "Iterative self-distillation".
 
 On a masked input z0 the frozen teacher refines K times, all blocks at once: in iteration j a block with R_j masks left reveals
 its n_j = ceil(R_j / (K - j + 1)) most confident tokens with the teacher's argmax. The teacher's logits of a token *in the

@@ -1,8 +1,8 @@
 """Who may attend to whom: block-causal, causal, two-stream and cached masks, all from two integers a token (stream, block).
 
 Block-causal attention is full inside a block of `block` tokens and causal across blocks, the same in training and in
-decoding (method.md section 4). The two-stream layout [noisy ; clean] conditions a noisy block on the *clean* copies of the
-earlier blocks, which is exactly what decoding sees (BD3-LM, arXiv 2503.09573; method.md section 5).
+decoding (docs/method.md, "Attention layouts"). The two-stream layout [noisy ; clean] conditions a noisy block on the *clean*
+copies of the earlier blocks, which is exactly what decoding sees (BD3-LM, arXiv 2503.09573).
 
 Every mask is bool and True means "may attend". Padding attends to nothing and is attended by nothing: a fully masked row must
 give zeros, not NaN, in the attention that uses it. B batch, L length, P blocks, K block size, T queries, S cache slots.
@@ -107,11 +107,11 @@ def two_stream_positions(length: int) -> jax.Array:
 def shift_right(ids_BL: jax.Array, clean_BL: jax.Array, position_BL: jax.Array, block: int, bos: int) -> jax.Array:
     """int32 [B, L]: what stands at each place under the label shift, where the state at a place predicts the token *of* that place from the one before it.
 
-    An autoregressive model reads so already; a masked one that reads so, too, can go on from its weights (LLaDA-TTS, arXiv 2603.26364; method.md section
-    11). The place that predicts token i holds token i-1, and with it the condition and the position of i: text, rotation and cache slots stay where they
-    are without the shift. The first place of a block holds the last token of the block before, which decoding has finished by then: so it is taken from
-    `clean_BL`, whatever `ids_BL` hides of it (no place that predicts it can see it there). `bos` stands before the first token. The last token of a block is
-    first seen in the next one. With blocks of one token nothing hidden is ever seen: that *is* next-token prediction.
+    An autoregressive model reads so already; a masked one that reads so, too, can go on from its weights (LLaDA-TTS, arXiv 2603.26364;
+    docs/method.md, "Label shift"). The place that predicts token i holds token i-1, and with it the condition and the position of i:
+    text, rotation and cache slots stay where they are without the shift. The first place of a block holds the last token of the
+    block before, which decoding has finished by then: so it is taken from `clean_BL`, whatever `ids_BL` hides of it (no place that
+    predicts it can see it there). `bos` stands before the first token. The last token of a block is first seen in the next one. With blocks of one token nothing hidden is ever seen: that *is* next-token prediction.
 
     `ids_BL`: tokens, some hidden. `clean_BL`: none hidden. `position_BL` [B or 1, L]: index in the utterance, which starts at a multiple of `block`.
     """

@@ -1,4 +1,6 @@
-"""Masking schedules: which tokens of a training sequence are hidden, and how much each counts (method.md section 5).
+"""Masking schedules: which tokens of a training sequence are hidden, and how much each counts.
+
+Source: docs/method.md, "Masking schedules" and "Hierarchical block-wise masking".
 
 A schedule is a frozen dataclass with one method, `sample(key, valid_BL, block) -> Masking`. The hidden tokens are drawn among
 the valid ones only, and every row that has a valid token gets at least one hidden token, so that no row is a wasted row.

@@ -1,4 +1,6 @@
-"""The training objective: cross-entropy on the hidden tokens only (absorbing state, method.md section 5).
+"""The training objective: cross-entropy on the hidden tokens only (absorbing state).
+
+Source: docs/method.md, "Training objective".
 
 `gather_masked` lists the hidden positions in a static number of places, so that the output projection, the widest product of a small Talker, runs on
 them alone. B batch, L length, N gathered of each of G groups of rows, V vocabulary.

@@ -1,7 +1,7 @@
 """Which masked positions to reveal next: score rules (how sure is the model?) x count rules (how many now?).
 
 Scores come from the model's own distribution, un-tempered and un-filtered: computed after temperature or top-p they saturate
-and the order degenerates to left-to-right (method.md section 7; field.md, traps). For the same reason they are kept as
+and the order degenerates to left-to-right (docs/method.md, "Unmasking rules"). For the same reason they are kept as
 logarithms and built with log1p: two positions of probability 1 - 1e-9 and 1 - 1e-12 still differ. What the value of a revealed
 token is, is another matter (sampling.py). Higher is surer, everywhere.
 

@@ -1,4 +1,4 @@
-"""How good the codec is: held-out recordings of the answer voice through tokens and back (issue 2, section 4).
+"""How good the codec is: held-out recordings of the answer voice through tokens and back.
 
     from mdmspeech.training.warm_start import load_params
     evaluate_codec(CompactCodecModel(CompactCodecConfig()), load_params(workdir), outdir="codec_eval")

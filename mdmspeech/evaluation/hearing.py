@@ -1,4 +1,4 @@
-"""How well a spoken question is understood, measured by the answers: the same questions are typed and spoken (issue 2, acceptance 2).
+"""How well a spoken question is understood, measured by the answers: the same questions are typed and spoken.
 
 Hearing is judged against typing, not against the truth alone: what the text model does not know when it reads, it need not know when it listens.
 """

@@ -1,4 +1,4 @@
-"""How long a person waits: from the end of a spoken question to the first sample of the answer, by stage (issue 2, acceptance 5).
+"""How long a person waits: from the end of a spoken question to the first sample of the answer, by stage.
 
 A short wait is worth nothing if playback then stalls: underruns are counted beside it, as a player meets them that starts at once.
 """

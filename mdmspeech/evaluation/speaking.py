@@ -1,5 +1,4 @@
-"""How well a Talker speaks, at each number of steps: is it understood, does it sound clean, is it as long as it should be, how fast is it made
-(issue 2, acceptance 3 and 4).
+"""How well a Talker speaks, at each number of steps: is it understood, clean, as long as it should be, and how fast is it made?
 
 Every row is scored on the same texts by the same recogniser, the next-token Talker beside masked diffusion.
 """

@@ -9,7 +9,7 @@ from mdmspeech.evaluation.provenance import line
 from mdmspeech.evaluation.report import figures
 from mdmspeech.files import write_text
 
-# What issue 2 asks for. Word error rates in percent.
+# The bars that a release is held to. Word error rates in percent.
 WER_BARS = {("answers", 1): 15.0, ("answers", 4): 8.0, ("open", 4): 12.0}  # (texts, steps)
 RATIO_BAR = 0.9  # facts right when spoken, of those right when typed
 REPEAT_BAR = 15.0

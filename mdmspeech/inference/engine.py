@@ -47,7 +47,7 @@ class TalkerEngine:
 
     Args:
       config, params: of a Talker. mode: "mdm" or "ntp".
-      options: further fields of `decoding.state.Options`.
+      options: further fields of `decoding.state.DecodingConfig`.
 
     Raises:
       UserError: unknown mode, or a text in front of the speech.

@@ -1,4 +1,6 @@
-"""A voice with the paper's fixed anchors: it speaks what a Thinker writes, from [Emb(y); h] of each token (method.md section 4).
+"""A voice with the paper's fixed anchors: it speaks what a Thinker writes, from [Emb(y); h] of each token.
+
+Source: docs/method.md, "Fixed anchors" and "Stop rules".
 
 Block b of the speech needs the text tokens up to Q(b + 1) and never later ones, so it is decoded as soon as the Thinker has written them, or has ended.
 Speech may not end before the block in which the last text token, the end token, is an anchor; it ends at the first EOS then.
@@ -51,7 +53,7 @@ class FixedAnchorSynthesizer(Synthesizer):
         self, config: TalkerConfig, params: dict, codec: Codec, thinker: ThinkerRunner, *, mode: str = "mdm", silence: Sequence[int] = ()
     ):
         if config.anchors != "fixed":
-            raise UserError(f"a Talker with {config.anchors!r} anchors reads text, not states; use a Voice")
+            raise UserError(f"a Talker with {config.anchors!r} anchors reads text, not states; use a PacedSynthesizer")
         if config.text_width != 2 * thinker.width:
             raise UserError(
                 f"the Talker reads [Emb(y); h] of width {config.text_width}, this Thinker makes {2 * thinker.width}: use the Thinker it was trained with"

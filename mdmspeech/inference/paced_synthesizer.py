@@ -1,7 +1,7 @@
 """A voice: text -> symbols -> durations and conditions -> speech tokens, block by block -> samples.
 
-`say` and `say_many` speak whole texts, in batches; `stream` (voice_stream.py) speaks a text that is still being written. `PacedSynthesizer` has paced anchors and
-reads the text itself; state_voice.py has the one with the paper's fixed anchors, which reads the Thinker's states.
+`say` and `say_many` speak whole texts, in batches; `stream` (paced_stream.py) speaks a text that is still being written. `PacedSynthesizer` has paced anchors and
+reads the text itself; fixed_anchor_synthesizer.py has the one with the paper's fixed anchors, which reads the Thinker's states.
 """
 
 from collections.abc import Callable, Sequence
@@ -57,7 +57,7 @@ class PacedSynthesizer(Synthesizer):
     ):
         if config.anchors != "paced":
             raise UserError(
-                f"a Talker with {config.anchors!r} anchors reads Thinker states and cannot speak text by itself; use a StateVoice"
+                f"a Talker with {config.anchors!r} anchors reads Thinker states and cannot speak text by itself; use a FixedAnchorSynthesizer"
             )
         super().__init__(config, params, codec, mode, silence_ids=tuple(silence))
         self.pronounce = pronounce

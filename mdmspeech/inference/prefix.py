@@ -26,7 +26,7 @@ class PrefixEngine:
 
     Args:
       config, params: of a Talker with prefix anchors. mode: "mdm" or "ntp".
-      options: further fields of `decoding.state.Options`.
+      options: further fields of `decoding.state.DecodingConfig`.
 
     Raises:
       UserError: unknown mode, or other anchors.

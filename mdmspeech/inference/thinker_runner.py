@@ -29,8 +29,8 @@ class TextDelta:
     """One step of an answer: the text it completes (perhaps ""), whether it ended the answer, the answer's tokens so far; last: no other follows.
 
     states: [Emb(y); h] of the tokens that this piece adds, float32 [n, 2D], if they were asked for: one; none in a thought; several where text has waited
-    that might have become a tag; at the end what is left and the end token, which is an anchor too (method.md section 4). h is the state of the position
-    that has consumed y, as in training. thought: tokens of thoughts so far, which are neither text nor states.
+    that might have become a tag; at the end what is left and the end token, which is an anchor too (docs/method.md, "Fixed anchors").
+    h is the state of the position that has consumed y, as in training. thought: tokens of thoughts so far, which are neither text nor states.
     """
 
     text: str
@@ -49,7 +49,7 @@ class ThinkerRunner:
 
     Args:
       config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new: longest answer in tokens.
-      end_circles: end an answer that repeats itself, see `is_repetition`. max_thought: the most tokens of thoughts, which are no part of the answer.
+      stop_repetition: end an answer that repeats itself, see `is_repetition`. max_thought: the most tokens of thoughts, which are no part of the answer.
 
     Raises:
       UserError: a tokenizer that names no end of an answer.

@@ -4,7 +4,7 @@ The names are the file format's own; they come from the modules of FunAudioLLM/C
 embeddings, 6564 rows of speech embeddings and as many logits with a bias, and two further rows, `sos` and `task_id`. It reads
 [sos, text, task_id, speech ...] and predicts the next speech token; 6561 ends the speech, 6563 fills a text that is not yet there (streaming).
 
-Under the label shift (`diffusion.layout.previous`) the place that predicts the first token holds BOS: that is `task_id`. So every row of theirs has its
+Under the label shift (`diffusion.layout.shift_right`) the place that predicts the first token holds BOS: that is `task_id`. So every row of theirs has its
 place in ours, every logit is theirs, and with blocks of one token our Talker *is* their model. Only the mask's embedding is new.
 """
 

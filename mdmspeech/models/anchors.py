@@ -1,4 +1,6 @@
-"""From text to what the Talker hears: one condition vector for every speech position (method.md sections 4 and 4b).
+"""From text to what the Talker hears: one condition vector for every speech position.
+
+Source: docs/method.md, "Fixed anchors", "Paced anchors" and "Text prefix".
 
 Two schedules behind one result, `cond_BLD`, which the Talker adds to its token embeddings (and `TextPrefix`, which needs none):
 

@@ -1,6 +1,6 @@
 """A Thinker that writes: one `extend` for prompts, cached prefixes and single tokens, and what `decoding.autoregressive` needs of it.
 
-Convention (method.md section 3): the state h_i handed on with token y_i is the post-norm state of the position that has
+Convention (docs/method.md, "The Thinker"): the state h_i handed on with token y_i is the post-norm state of the position that has
 *consumed* y_i, the end token included. All functions are pure; a row gives the same result alone and in any batch.
 """
 

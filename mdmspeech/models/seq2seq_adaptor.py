@@ -1,6 +1,6 @@
 """An adaptor that writes: speech states -> text pieces, by an attention decoder that begins as Whisper's own.
 
-CTC letters (spelling_adaptor.py) must learn every voice from our own corpus. Whisper's decoder has learned from 680,000 hours how its encoder's states are
+CTC letters (ctc_adaptor.py) must learn every voice from our own corpus. Whisper's decoder has learned from 680,000 hours how its encoder's states are
 read, so some or all of its layers, its English pieces and a short training (stages/hearing.py: short states, our way of writing) hear people no corpus of ours
 contains. What it writes is tokenised like typed text; the frozen Thinker reads it.
 

@@ -1,4 +1,6 @@
-"""The adaptor between speech encoder and Thinker (VocalNet's, method.md section 2): stack neighbouring states, two linear layers.
+"""The adaptor between speech encoder and Thinker (VocalNet's): stack neighbouring states, two linear layers.
+
+Source: docs/method.md, "Speech input".
 
 With Whisper's 50 states a second and a stack of 5, the Thinker reads 10 vectors a second.
 """

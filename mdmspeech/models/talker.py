@@ -1,4 +1,6 @@
-"""The Talker: a Llama-style trunk over 25 Hz speech tokens that reads a condition per position (method.md section 4).
+"""The Talker: a Llama-style trunk over 25 Hz speech tokens that reads a condition per position.
+
+Source: docs/method.md, "The Talker".
 
 One module serves every way of talking: masked diffusion passes a block-causal mask and the tokens with masks in them; the next-token baseline
 passes a causal mask and the tokens shifted by one. What differs is the mask, never the parameters.
@@ -34,7 +36,7 @@ class TalkerConfig:
     """Sizes of a Talker, and how it is read. `anchors` "paced" reads symbols, "fixed" reads [Emb(y); h] of text tokens, "prefix" text before the speech.
 
     Attributes:
-      label_shift: of masked diffusion: the state that reads token i-1 predicts token i, as in an autoregressive model (see `diffusion.layout.previous`).
+      label_shift: of masked diffusion: the state that reads token i-1 predicts token i, as in an autoregressive model (see `diffusion.layout.shift_right`).
       kv_heads (0 = `heads`), qkv_bias, qk_norm, norm_eps: of the trunk, for weights of other people's making (Qwen2 has biases and no norm on q and k);
         output_bias likewise of the output layer.
       text_rows: prefix: size of the text's vocabulary.

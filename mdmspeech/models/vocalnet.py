@@ -1,8 +1,9 @@
 """VocalNet's speech generator (arXiv 2504.04060): the autoregressive Talker, next-token (NTP) or multi-token (MTP), that masked diffusion is compared with.
 
 A projector (causal Llama layers) reads the Thinker's states; a causal Llama decoder runs over [bos, text, sos, speech]; MTP modules, one layer with its own
-norm and output each, read the un-normed states of the stage before, no embedding, and predict one token further each (method.md section 9). The published
-architecture, weight for weight (`interop.vocalnet`); decoding is in `models.vocalnet_decoding`, the loss in `training.multi_token_loss`.
+norm and output each, read the un-normed states of the stage before, no embedding, and predict one token further each
+(docs/method.md, "Autoregressive baselines"). The published architecture, weight for weight (`interop.vocalnet`);
+decoding is in `models.vocalnet_decoding`, the loss in `training.multi_token_loss`.
 
 B batch, N text states, E = D width, L speech positions (sos included), T = 1 + N + L positions of the whole sequence, V vocabulary.
 """

@@ -1,6 +1,7 @@
 """Text -> phoneme symbols, word by word, with the table-based English G2P of the `hibari-tts` library (misaki's alphabet: one character, one symbol).
 
-The Talker's paced anchors (method.md section 4b) read these symbols instead of BPE pieces: a word seen never before is still spelled out in sounds.
+The Talker's paced anchors (docs/method.md, "Paced anchors") read these symbols instead of BPE pieces: a word seen never before is
+still spelled out in sounds.
 
 Ids are dense and stable: 0 is the boundary (start, end, and between two sentences); 1, 2, ... are the characters of hibari's `vocab.json` in the order of
 that file's own (sparse) ids. `Pronouncer.symbols[id]` is the character, `Pronouncer.native_ids[id]` is hibari's id.

@@ -1,4 +1,6 @@
-"""Multi-token prediction, the loss of the autoregressive baselines (method.md section 9; VocalNet, arXiv 2504.04060): CE_0 + sum over k of 0.8^k CE_k.
+"""Multi-token prediction, the loss of the autoregressive baselines (VocalNet, arXiv 2504.04060): CE_0 + sum over k of 0.8^k CE_k.
+
+Source: docs/method.md, "Autoregressive baselines".
 
 Head 0 predicts the next token, head k the one k places further. B batch, L positions, V vocabulary.
 """

@@ -126,7 +126,7 @@ def test_an_assistant_speaks_what_its_thinker_writes(codec):
 def test_bad_requests(state_voice, codec, thoughts):
     with pytest.raises(UserError, match="width 10, this Thinker makes 64"):
         FixedAnchorSynthesizer(TalkerConfig(width=64, layers=1, heads=2, ffn=64, anchors="fixed", text_width=10), {}, codec, thoughts)
-    with pytest.raises(UserError, match="use a Voice"):
+    with pytest.raises(UserError, match="use a PacedSynthesizer"):
         FixedAnchorSynthesizer(TalkerConfig(), {}, codec, thoughts)
     with pytest.raises(UserError, match="pace"):
         state_voice.say("yes", pace=1.2)

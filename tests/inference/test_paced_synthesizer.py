@@ -135,7 +135,7 @@ def test_a_sentence_that_is_too_long(voice):
 
 def test_fixed_anchors_are_refused(voice):
     fixed = dataclasses.replace(TALKER, anchors="fixed", text_width=8)
-    with pytest.raises(UserError, match="use a StateVoice"):
+    with pytest.raises(UserError, match="use a FixedAnchorSynthesizer"):
         PacedSynthesizer(fixed, {}, voice.codec)
 
 

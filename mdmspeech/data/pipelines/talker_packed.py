@@ -2,7 +2,7 @@
 
 An utterance starts at a multiple of the block length; at least one EOS follows it and EOS fills its last block, so every segment teaches an end. Beside the
 tokens stands what the anchors read: symbols with durations (paced anchors), or the Thinker's conversation and, for each speech position, which of its ids
-is the anchor there (fixed anchors; method.md section 4), or the text's ids alone (a prefix).
+is the anchor there (docs/method.md, "Fixed anchors"), or the text's ids alone (a prefix).
 """
 
 import sys

@@ -1,8 +1,8 @@
 """Training the Talker: masked diffusion (any masking schedule), iterative self-distillation, and the next-token baseline on the same trunk.
 
 Stage 2 is mode "mdm" with global Bernoulli masks; stage 3 is mode "isd" with hierarchical masks, starting from stage 2, whose frozen copy is the teacher
-(method.md sections 5 and 6); "ntp" is the autoregressive baseline (section 9). With paced anchors all of them learn the symbols' durations as well; with
-fixed anchors the text is read by the frozen Thinker, inside the step.
+(docs/method.md, "Masking schedules" and "Iterative self-distillation"); "ntp" is the autoregressive baseline.
+With paced anchors all of them learn the symbols' durations as well; with fixed anchors the text is read by the frozen Thinker, inside the step.
 
 B batch, L speech positions, M symbols, N text tokens of the Thinker, D model width, V speech vocabulary.
 """

@@ -1,4 +1,6 @@
-"""Stage 1 as in the paper: the adaptor, and a low-rank update of the Thinker, learn to answer what was said (VocalNet's recipe, method.md sections 2 and 3).
+"""Stage 1 as in the paper: the adaptor, and a low-rank update of the Thinker, learn to answer what was said (VocalNet's recipe).
+
+Source: docs/method.md, "Speech input" and "The Thinker".
 
     log-mel -> speech encoder (frozen) -> stack adaptor -> vectors in place of the prompt's speech placeholder -> Thinker -> cross-entropy on the answer
 
