@@ -14,6 +14,12 @@ import jax.numpy as jnp
 from mdmspeech.errors import UserError
 
 
+def check_filters(top_k: int, top_p: float) -> None:
+    """UserError unless top_k >= 0 and 0 < top_p <= 1."""
+    if top_k < 0 or not 0.0 < top_p <= 1.0:
+        raise UserError(f"top_k={top_k}, top_p={top_p} is out of range: give top_k >= 0 (0 = all ids) and 0 < top_p <= 1 (1 = all ids)")
+
+
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
     """How to draw the tokens of a text or of speech where all rows of a batch draw alike. Static: it shapes the compiled program.
@@ -37,12 +43,6 @@ class SamplingConfig:
 
 
 GREEDY = SamplingConfig()
-
-
-def check_filters(top_k: int, top_p: float) -> None:
-    """UserError unless top_k >= 0 and 0 < top_p <= 1."""
-    if top_k < 0 or not 0.0 < top_p <= 1.0:
-        raise UserError(f"top_k={top_k}, top_p={top_p} is out of range: give top_k >= 0 (0 = all ids) and 0 < top_p <= 1 (1 = all ids)")
 
 
 def allowed_ids(vocabulary: int, codes: int, eos: int, may_end_BT: jax.Array) -> jax.Array:
