@@ -103,6 +103,8 @@ def generate(
         model_state=model_state,
         forwards=jnp.int32(0),
     )
+    if max_new == 0:
+        return out
     return jax.lax.while_loop(unfinished, one_token, (nothing_B | done_B | (limit_B <= 0), out))[1]
 
 
