@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from measured import close, same
+from stacked_layers import stack_layers
 
 from mdmspeech.decoding.sampling import SamplingConfig
 from mdmspeech.errors import UserError
@@ -18,7 +19,6 @@ from mdmspeech.interop.tensors import read_tensors
 from mdmspeech.models.generation import draw, empty_state, fit_state, jit_extend, jit_generate, read_token
 from mdmspeech.models.thinker import Thinker
 from mdmspeech.nn.rope import rope_frequencies
-from mdmspeech.nn.stack import stack_layers
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 NO_STOP = (-1,)

@@ -70,7 +70,7 @@ def make_task(config: ConfigDict, workdir: str | Path, root: str | Path | None =
 def _codec(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     from mdmspeech.codec.compact.config import CompactCodecConfig
     from mdmspeech.data.pipelines import codec_crops
-    from mdmspeech.data.pipelines.random_inputs import RandomRecordings
+    from mdmspeech.data.pipelines.random_source import RandomRecordings
     from mdmspeech.data.storage.sources import speech
     from mdmspeech.training.stages.codec import CodecTask
 
@@ -222,8 +222,9 @@ def _shard() -> tuple[int, int]:
 
 
 def _hearing(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
-    from mdmspeech.data.pipelines.random_inputs import RandomStates
-    from mdmspeech.data.storage.state_store import StateStore, pieces_then, state_batches
+    from mdmspeech.data.pipelines.bucketed_states import pieces_then, state_batches
+    from mdmspeech.data.pipelines.random_source import RandomStates
+    from mdmspeech.data.storage.state_store import StateStore
     from mdmspeech.training.stages.hearing import CTCTask, Seq2SeqTask
 
     def batches(split: str, seed: int, **texts):
