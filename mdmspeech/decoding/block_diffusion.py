@@ -25,7 +25,7 @@ from mdmspeech.decoding.sampling import allowed_ids, sample, step_keys
 from mdmspeech.decoding.state import DecodedTokens, DecodingConfig, DecodingResult, DecodingState, ModelFn, known_end
 from mdmspeech.decoding.stopping import close_block, may_end
 from mdmspeech.diffusion import unmasking
-from mdmspeech.diffusion.layout import NO_END, cached_block_mask
+from mdmspeech.diffusion.layout import cached_block_mask
 from mdmspeech.errors import UserError
 
 
@@ -48,32 +48,24 @@ def decode_block(step: ModelFn, state: DecodingState, cond_BKD: jax.Array, optio
     block_B = jnp.minimum(state.block_B, state.max_blocks - 1)  # a row that is done stays inside the cache
     start_B = block_B * block
     position_BK = start_B[:, None] + jnp.arange(block, dtype=jnp.int32)[None, :]
-    end_B = known_end(state.request)
-    inside_BK = position_BK < end_B[:, None]
+    inside_BK = position_BK < known_end(state.request)[:, None]
     may_end_BK = may_end(state, position_BK)
     last_B = state.pending_ids_BK[:, -1]  # the token before this block
-    key_end_B = end_B if options.tail == "pad" else jnp.full_like(end_B, NO_END)
     slots = state.slots(block)
 
     def forward(cache, before_B, ids_BT, cond_BTD, positions_BT, last_block_B, num_logits):
         blocks = ids_BT.shape[1] // block
         if options.label_shift:
             ids_BT = jnp.concatenate([before_B[:, None], ids_BT[:, :-1]], axis=1)
-        mask_BTS = cached_block_mask(last_block_B, blocks, block, slots, key_end_B)
+        mask_BTS = cached_block_mask(last_block_B, blocks, block, slots)
         write_at_B = (last_block_B - blocks + 2) * block  # slot = position + block: the scratch block comes first
         return step(cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits)
 
     def update(canvas: _Canvas, logits_BKV: jax.Array, index: jax.Array) -> _Canvas:
         logits_BKV = logits_BKV.astype(jnp.float32)
-        allowed_BKV = allowed_ids(logits_BKV.shape[-1], options.codes, options.eos, options.banned, may_end_BK)
-        value_BK = sample(
-            step_keys(state.request.key_B, block_B, index),
-            logits_BKV,
-            state.request.temperature_B,
-            allowed_BKV,
-            options.top_k,
-            options.top_p,
-        )
+        allowed_BKV = allowed_ids(logits_BKV.shape[-1], options.codes, options.eos, may_end_BK)
+        key_B = step_keys(state.request.key_B, block_B, index)
+        value_BK = sample(logits_BKV, key_B, state.request.temperature_B, options.top_k, options.top_p, allowed_BKV)
         chosen_BK = _choose(canvas.masked_BK, logits_BKV, allowed_BKV, state.request.steps_B - index, options)
         best_BK = jnp.exp(unmasking.max_probability(logits_BKV, allowed_BKV))
         return _Canvas(
@@ -101,10 +93,9 @@ def decode_block(step: ModelFn, state: DecodingState, cond_BKD: jax.Array, optio
         logits_BKV, cache = forward(cache, last_B, canvas.ids_BK, cond_BKD, position_BK, block_B, block)
         return update(canvas, logits_BKV, index), cache, index + 1
 
-    tail_id = options.eos if options.tail == "eos" else options.pad
     masked_BK = inside_BK & ~state.done_B[:, None]
     canvas = _Canvas(
-        ids_BK=jnp.where(inside_BK, options.mask, tail_id).astype(jnp.int32),
+        ids_BK=jnp.where(inside_BK, options.mask, options.eos).astype(jnp.int32),
         masked_BK=masked_BK,
         step_BK=jnp.full(masked_BK.shape, -1, jnp.int32),
         confidence_BK=jnp.zeros(masked_BK.shape, jnp.float32),

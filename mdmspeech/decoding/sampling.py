@@ -1,49 +1,107 @@
-"""The value of a token: greedy or sampled, from the ids that may be produced. How sure the model is, is diffusion/unmasking.py's matter.
+"""The one place where a token is drawn: greedy or sampled, from the ids that may be produced.
 
-B batch, T positions, V vocabulary. Every row has its own key and its own temperature, so a row draws the same tokens alone and in
-any batch.
+How sure the model is of a token is another matter (diffusion/unmasking.py). B batch, T positions, V vocabulary. Every row has its own key, so that a
+row draws the same tokens alone and in any batch.
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
+from mdmspeech.errors import UserError
 
-def allowed_ids(vocabulary: int, codes: int, eos: int, banned: tuple[int, ...], may_end_BT: jax.Array) -> jax.Array:
-    """bool [B, T, V]: ids that may be produced. Speech codes 0..codes-1 without `banned`; `eos` only where `may_end_BT`.
+
+def check_filters(top_k: int, top_p: float) -> None:
+    """UserError unless top_k >= 0 and 0 < top_p <= 1."""
+    if top_k < 0 or not 0.0 < top_p <= 1.0:
+        raise UserError(f"top_k={top_k}, top_p={top_p} is out of range: give top_k >= 0 (0 = all ids) and 0 < top_p <= 1 (1 = all ids)")
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplingConfig:
+    """How to draw the tokens of a text or of speech where all rows of a batch draw alike. Static: it shapes the compiled program.
+
+    Attributes:
+      temperature: 0 = greedy.
+      top_k, top_p: see `sample`.
+
+    Raises:
+      UserError: a value out of range.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.temperature < 0:
+            raise UserError(f"temperature={self.temperature} is out of range: give 0 (greedy) or more")
+        check_filters(self.top_k, self.top_p)
+
+
+GREEDY = SamplingConfig()
+
+
+def allowed_ids(vocabulary: int, codes: int, eos: int, may_end_BT: jax.Array) -> jax.Array:
+    """bool [B, T, V]: ids that may be produced. Speech codes 0..codes-1; `eos` only where `may_end_BT`.
 
     All other ids (bos, sos, pad, mask, rows that only fill the table up) are never produced.
     """
     ids_V = jnp.arange(vocabulary)
-    code_V = ids_V < codes
-    for banned_id in banned:
-        code_V &= ids_V != banned_id
-    return code_V[None, None, :] | ((ids_V == eos)[None, None, :] & may_end_BT[:, :, None])
+    return (ids_V < codes)[None, None, :] | ((ids_V == eos)[None, None, :] & may_end_BT[:, :, None])
 
 
-def step_keys(key_B: jax.Array, block_B: jax.Array, step: jax.Array) -> jax.Array:
-    """Typed keys [B]: fold_in(fold_in(request key, block), step). The order of calls and the other rows have no part in it."""
-    return jax.vmap(lambda key, block: jax.random.fold_in(jax.random.fold_in(key, block), step))(key_B, block_B)
+def step_keys(key_B: jax.Array, *counters: jax.Array | int) -> jax.Array:
+    """Typed keys [B]: each request's key with one counter after the other folded in, each [B] or one for all rows.
+
+    The order of calls and the other rows have no part in it. A text token folds in its position, a speech token its block and its step in there.
+    """
+    for counter in counters:
+        key_B = jax.vmap(jax.random.fold_in)(key_B, jnp.broadcast_to(counter, key_B.shape))
+    return key_B
 
 
 def sample(
-    key_B: jax.Array, logits_BTV: jax.Array, temperature_B: jax.Array, allowed_BTV: jax.Array, top_k: int = 0, top_p: float = 1.0
+    logits: jax.Array,
+    key_B: jax.Array | None = None,
+    temperature: float | jax.Array = 0.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    allowed: jax.Array | None = None,
 ) -> jax.Array:
-    """int32 [B, T]: one id a position. Rows of temperature 0 take the best id; the others sample softmax(logits / temperature)
-    among the `top_k` best (0 = all; ties with the last are kept), then the smallest set of probability `top_p`."""
-    logits_BTV = jnp.where(allowed_BTV, logits_BTV.astype(jnp.float32), -jnp.inf)
-    greedy_BT = jnp.argmax(logits_BTV, axis=-1).astype(jnp.int32)
+    """Draws one id for each position.
 
-    def draw() -> jax.Array:
-        scaled = logits_BTV / jnp.where(temperature_B > 0, temperature_B, 1.0)[:, None, None]
-        scaled = _top_p(_top_k(scaled, top_k), top_p)
-        noise_BTV = jax.vmap(lambda key: jax.random.gumbel(key, scaled.shape[1:]))(key_B)
-        drawn_BT = jnp.argmax(scaled + noise_BTV, axis=-1).astype(jnp.int32)
-        return jnp.where(temperature_B[:, None] > 0, drawn_BT, greedy_BT)
+    Args:
+      logits: float [B, V] or [B, T, V]. Noise is drawn in their type.
+      key_B: typed keys, one a row; not needed where `temperature` is the number 0.
+      temperature: a number (static), or one for each row, [B]. 0 takes the best id, the lowest of equals; above it
+        softmax(logits / temperature) is sampled.
+      top_k: of that only the k best ids (0 = all; ids as good as the last of them stay).
+      top_p: of these only the smallest set of the best whose probability reaches top_p (1 = all; the best always stays).
+      allowed: bool, as the logits: ids that may be drawn at all.
 
+    Returns:
+      int32 [B] or [B, T].
+    """
+    logits = logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+    greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+    def draw(temperature: float | jax.Array) -> jax.Array:
+        scaled = _top_p(_top_k(logits / temperature, top_k), top_p)
+        noise = jax.vmap(lambda key: jax.random.gumbel(key, scaled.shape[1:], scaled.dtype))(key_B)
+        return jnp.argmax(scaled + noise, axis=-1).astype(jnp.int32)
+
+    if isinstance(temperature, (int, float)):
+        return draw(temperature) if temperature > 0 else greedy
+    temperature = temperature.reshape(-1, *[1] * (logits.ndim - 1))
+    sampled = temperature > 0
     # The noise costs more than the argmax: a batch of greedy rows does not pay for it.
-    return jax.lax.cond(jnp.any(temperature_B > 0), draw, lambda: greedy_BT)
+    return jax.lax.cond(
+        jnp.any(sampled), lambda: jnp.where(sampled[..., 0], draw(jnp.where(sampled, temperature, 1.0)), greedy), lambda: greedy
+    )
 
 
 def _top_k(logits: jax.Array, k: int) -> jax.Array:

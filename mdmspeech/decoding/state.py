@@ -15,12 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.decoding.sampling import check_filters
 from mdmspeech.diffusion.layout import NO_END, cache_slots
 from mdmspeech.diffusion.unmasking import score_rule
 from mdmspeech.errors import UserError
 
 COUNTS = ("quota", "threshold", "entropy_bound")
-TAILS = ("eos", "pad")
 
 
 class ModelFn(Protocol):
@@ -57,7 +57,6 @@ class DecodingConfig:
     eos: int = 6563
     pad: int = 6564
     mask: int = 6565
-    banned: tuple[int, ...] = ()  # codes that must not be produced
     score: str = "max_probability"  # unmasking.SCORES: which positions first
     count: str = "quota"  # how many: the even share, or more where the model is sure (never fewer, so S steps always do)
     threshold: float = 0.9  # count="threshold": reveal all of probability (or margin) >= this
@@ -66,7 +65,6 @@ class DecodingConfig:
     top_p: float = 1.0
     silence_ids: tuple[int, ...] = ()
     max_silence: int = 0  # 0 = off; a run of this many silence ids ends a row whose text is used up
-    tail: str = "eos"  # places after a known length: "eos" = they hold eos and are seen; "pad" = nobody sees them
     fused: bool = True  # commit block b in the first forward of block b + 1; False = a forward of its own
     label_shift: bool = False  # the model is shown the token before each place, see layout.shift_right
 
@@ -76,12 +74,9 @@ class DecodingConfig:
             raise UserError(f"block={self.block}: a block holds at least one token")
         if self.count not in COUNTS:
             raise UserError(f"count={self.count!r} is unknown; choose one of {', '.join(COUNTS)}")
-        if self.tail not in TAILS:
-            raise UserError(f"tail={self.tail!r} is unknown; choose one of {', '.join(TAILS)}")
         if self.count == "threshold" and (self.score == "entropy" or not 0.0 < self.threshold <= 1.0):
             raise UserError("count='threshold' needs a probability score (max_probability or margin) and 0 < threshold <= 1")
-        if not 0.0 < self.top_p <= 1.0:
-            raise UserError(f"top_p={self.top_p}: give 0 < top_p <= 1")
+        check_filters(self.top_k, self.top_p)
         if self.max_silence and not self.silence_ids:
             raise UserError("max_silence needs silence_ids: the codes that sound like silence")
 

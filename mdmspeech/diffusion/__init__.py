@@ -2,5 +2,4 @@
 
 layout: who attends to whom . masking: what is hidden in training . objective: the loss . distill: iterative self-distillation
 unmasking: which positions next (the loops that use it are in `decoding`)
-multi_token: the loss of heads that predict further ahead (the autoregressive baselines)
 """

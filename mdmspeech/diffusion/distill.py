@@ -18,8 +18,8 @@ import jax.numpy as jnp
 
 from mdmspeech.diffusion import objective, unmasking
 from mdmspeech.diffusion.layout import from_blocks, to_blocks
-from mdmspeech.diffusion.objective import cross_entropy, weighted_sum
 from mdmspeech.errors import UserError
+from mdmspeech.nn.losses import cross_entropy, weighted_sum
 
 
 class Rollout(NamedTuple):
@@ -88,19 +88,18 @@ def teacher_rollout(
     return Rollout(z_GNV, ids_BL, iteration_BL)
 
 
-def kl(student: jax.Array, teacher: jax.Array, temperature: float = 2.0, direction: str = "reverse", scale_t2: bool = False) -> jax.Array:
+def kl(student: jax.Array, teacher: jax.Array, temperature: float = 2.0, direction: str = "reverse") -> jax.Array:
     """f32 [...], nats: divergence of the two softmaxes at `temperature`, for logits [..., V]; no gradient to the teacher.
 
     "reverse" is KL(student || teacher), the paper's: the student commits to the teacher's main mode. "forward" is
-    KL(teacher || student): the student covers all of them. `scale_t2` multiplies by temperature^2 (Hinton et al. 2015), which
-    keeps the size of the gradient the same at any temperature.
+    KL(teacher || student): the student covers all of them. Not multiplied by temperature^2 as in Hinton et al. 2015.
     """
     if direction not in ("reverse", "forward"):
         raise UserError(f"direction={direction!r}: choose 'reverse' or 'forward'")
     student_logp = jax.nn.log_softmax(student.astype(jnp.float32) / temperature, axis=-1)
     teacher_logp = jax.nn.log_softmax(jax.lax.stop_gradient(teacher).astype(jnp.float32) / temperature, axis=-1)
     p, q = (student_logp, teacher_logp) if direction == "reverse" else (teacher_logp, student_logp)
-    return jnp.sum(jnp.exp(p) * (p - q), axis=-1) * (temperature**2 if scale_t2 else 1.0)
+    return jnp.sum(jnp.exp(p) * (p - q), axis=-1)
 
 
 class IsdLoss(NamedTuple):
@@ -120,16 +119,15 @@ def isd_loss(
     a: float = 0.7,
     temperature: float = 2.0,
     direction: str = "reverse",
-    scale_t2: bool = False,
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> IsdLoss:
     """a * KL + (1 - a) * CE over the masked positions, as sums: `student`, `teacher` [..., V]; `targets` int, `weight` f32 [...].
 
-    CE is at temperature 1 against the true token, with `label_smoothing` and `z_loss` as in `objective.cross_entropy` (KL knows neither). Weight 0 on shown tokens, padding, and gather padding.
+    CE is at temperature 1 against the true token, with `label_smoothing` and `z_loss` as in `nn.losses.cross_entropy` (KL knows neither). Weight 0 on shown tokens, padding, and gather padding.
     """
     if not 0.0 <= a <= 1.0:
         raise UserError(f"a={a}: the share of the KL term lies between 0 and 1")
-    kl_sum, weight_sum = weighted_sum(kl(student, teacher, temperature, direction, scale_t2), weight)
+    kl_sum, weight_sum = weighted_sum(kl(student, teacher, temperature, direction), weight)
     ce_sum, _ = weighted_sum(cross_entropy(student, jnp.where(weight > 0, targets, 0), label_smoothing, z_loss), weight)
     return IsdLoss(a * kl_sum + (1.0 - a) * ce_sum, weight_sum, kl_sum, ce_sum)

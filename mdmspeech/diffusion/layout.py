@@ -143,17 +143,15 @@ def cache_slots(max_len: int, block: int) -> int:
     return (-(-max_len // block) + 1) * block
 
 
-def cached_block_mask(last_block_B: jax.Array, query_blocks: int, block: int, slots: int, end_B: jax.Array) -> jax.Array:
+def cached_block_mask(last_block_B: jax.Array, query_blocks: int, block: int, slots: int) -> jax.Array:
     """bool [B, T, S], T = query_blocks * K: the mask of one forward over the cache whose last query block is `last_block_B`.
 
-    Queries see every committed block, the blocks before theirs in this forward, and their own block. `end_B` int32: keys at
-    positions >= end_B are padding (pass NO_END for none). Scratch queries (block -1) see only scratch, so that no softmax is
-    empty; real queries never see scratch. Slots after the queries hold old or no content and are never seen.
+    Queries see every committed block, the blocks before theirs in this forward, and their own block. Scratch queries (block -1) see only
+    scratch, so that no softmax is empty; real queries never see scratch. Slots after the queries hold old or no content and are never seen.
     """
     query_T = jnp.arange(query_blocks * block) // block - (query_blocks - 1)
     query_BT = last_block_B[:, None] + query_T[None, :]
     key_S = jnp.arange(slots) // block - 1
-    position_S = jnp.arange(slots) - block
     mask = key_S[None, None, :] <= query_BT[:, :, None]
     real = (key_S[None, None, :] >= 0) | (query_BT[:, :, None] < 0)
-    return mask & real & (position_S[None, :] < end_B[:, None])[:, None, :]
+    return mask & real

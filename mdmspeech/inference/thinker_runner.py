@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.decoding.sampling import GREEDY, sample
 from mdmspeech.errors import UserError
 from mdmspeech.models import generation
-from mdmspeech.models.sampling import GREEDY
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.padding import ROWS, batches, bucket, stack
 from mdmspeech.text import prompts
@@ -78,7 +78,7 @@ class ThinkerRunner:
         self._thought_end = tokenizer.thought_end()
         self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
         self._advance = jax.jit(self._read_token, donate_argnames="state")
-        self._best = jax.jit(lambda logits_BV: jnp.argmax(logits_BV, axis=-1).astype(jnp.int32))
+        self._best = jax.jit(sample)
         self._generate = jax.jit(partial(generation.generate, self._thinker), static_argnames=("stop_ids", "max_new", "sampling"))
         self._fit = jax.jit(partial(generation.fit_state, self._thinker), static_argnames=("batch", "cache_length"))
         self._embed = jax.jit(lambda params, ids: self._thinker.apply({"params": params}, ids, method=Thinker.embed))
@@ -222,9 +222,8 @@ class ThinkerRunner:
         return np.asarray(self._embed(self._params, ids[None]), np.float32)[0]
 
     def _read_token(self, params, state, token_B):
-        x_B1D = self._thinker.apply({"params": params}, token_B[:, None], method=Thinker.embed)
-        hidden_B1D, state = generation.extend(self._thinker, params, state, x_B1D, jnp.ones(token_B.shape, jnp.int32))
-        return jnp.concatenate([x_B1D, hidden_B1D], axis=-1)[:, 0].astype(jnp.float32), state
+        embedded_BD, hidden_BD, state = generation.read_token(self._thinker, params, state, token_B)
+        return jnp.concatenate([embedded_BD, hidden_BD], axis=-1).astype(jnp.float32), state
 
     def _read_prefix(self, ids: Sequence[int]) -> generation.ThinkerState:
         embedded = self._embed(self._params, np.array(ids, np.int32)[None])

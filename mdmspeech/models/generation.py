@@ -1,4 +1,4 @@
-"""Autoregressive decoding of a Thinker: one `extend` for prompts, cached prefixes and single tokens, and a jitted loop.
+"""A Thinker that writes: one `extend` for prompts, cached prefixes and single tokens, and what `decoding.autoregressive` needs of it.
 
 Convention (docs/method.md, "The Thinker"): the state h_i handed on with token y_i is the post-norm state of the position that has
 *consumed* y_i, the end token included. All functions are pure; a row gives the same result alone and in any batch.
@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mdmspeech.decoding import autoregressive
+from mdmspeech.decoding.sampling import GREEDY, SamplingConfig, sample, step_keys
 from mdmspeech.errors import UserError
-from mdmspeech.models.sampling import GREEDY, Sampling, sample, step_keys
 from mdmspeech.models.thinker import Thinker, init_cache
 
 
@@ -85,12 +86,19 @@ def extend(thinker: Thinker, params: Any, state: ThinkerState, x_BTD: jax.Array,
     return hidden_BTD, ThinkerState(cache, start_B + new_B, logits_BV)
 
 
-def step(
-    thinker: Thinker, params: Any, state: ThinkerState, request_keys_B: jax.Array, sampling: Sampling = GREEDY
+def draw(state: ThinkerState, request_keys_B: jax.Array, sampling: SamplingConfig = GREEDY) -> jax.Array:
+    """The next token of every row, int32 [B], from the logits of the state. The keys play no part in greedy drawing."""
+    key_B = step_keys(request_keys_B, state.lengths_B)
+    return sample(state.logits_BV, key_B, sampling.temperature, sampling.top_k, sampling.top_p)
+
+
+def read_token(
+    thinker: Thinker, params: Any, state: ThinkerState, token_B: jax.Array, running_B: jax.Array | bool = True
 ) -> tuple[jax.Array, jax.Array, ThinkerState]:
-    """Draws the next token of every row and reads it: (tokens [B], their states [B, D], new state). For streaming."""
-    active_B = jnp.ones(state.lengths_B.shape, bool)
-    return _step(thinker, params, state, request_keys_B, sampling, active_B)
+    """Reads one token of every row where `running_B`: (its embedding [B, D], its post-norm state [B, D], the new state)."""
+    x_B1D = thinker.apply({"params": params}, token_B[:, None], method=Thinker.embed)
+    hidden_B1D, state = extend(thinker, params, state, x_B1D, jnp.broadcast_to(running_B, token_B.shape).astype(jnp.int32))
+    return x_B1D[:, 0], hidden_B1D[:, 0], state
 
 
 def generate(
@@ -101,45 +109,24 @@ def generate(
     *,
     stop_ids: Sequence[int],
     max_new: int,
-    sampling: Sampling = GREEDY,
+    sampling: SamplingConfig = GREEDY,
 ) -> Generation:
     """Decodes until every row has drawn one of `stop_ids`, has `max_new` tokens or has filled its cache."""
-    batch, room = state.lengths_B.shape[0], columns(state)
-    stops = jnp.asarray(list(stop_ids), jnp.int32)
 
-    def unfinished(carry):
-        index, done_B = carry[0], carry[1]
-        return (index < max_new) & ~done_B.all()
+    def next_token(state: ThinkerState, _: jax.Array, running_B: jax.Array) -> tuple[jax.Array, jax.Array, ThinkerState]:
+        token_B = draw(state, request_keys_B, sampling)
+        _, hidden_BD, state = read_token(thinker, params, state, token_B, running_B)
+        return token_B, hidden_BD, state
 
-    def body(carry):
-        index, done_B, out = carry
-        active_B = ~done_B & (out.state.lengths_B < room)
-        token_B, hidden_BD, new_state = _step(thinker, params, out.state, request_keys_B, sampling, active_B)
-        stop_B = active_B & (token_B[:, None] == stops[None, :]).any(axis=1)
-        out = Generation(
-            out.tokens_BN.at[:, index].set(jnp.where(active_B, token_B, 0)),
-            out.hidden_BND.at[:, index].set(jnp.where(active_B[:, None], hidden_BD, 0)),
-            out.lengths_B + active_B,
-            out.stopped_B | stop_B,
-            new_state,
-        )
-        return index + 1, ~active_B | stop_B, out
-
-    out = Generation(
-        jnp.zeros((batch, max_new), jnp.int32),
-        jnp.zeros((batch, max_new, thinker.config.dim), _dtype(params)),
-        jnp.zeros(batch, jnp.int32),
-        jnp.zeros(batch, bool),
+    out = autoregressive.generate(
+        next_token,
         state,
+        max_new=max_new,
+        stop_ids=stop_ids,
+        limit_B=columns(state) - state.lengths_B,
+        keep=jnp.zeros((len(state.lengths_B), max_new, thinker.config.dim), jax.tree.leaves(params)[0].dtype),
     )
-    return jax.lax.while_loop(unfinished, body, (jnp.int32(0), jnp.zeros(batch, bool), out))[2]
-
-
-def _step(thinker, params, state, request_keys_B, sampling, active_B):
-    token_B = sample(state.logits_BV, step_keys(request_keys_B, state.lengths_B), sampling)
-    x_B1D = thinker.apply({"params": params}, token_B[:, None], method=Thinker.embed)
-    hidden_B1D, state = extend(thinker, params, state, x_B1D, active_B.astype(jnp.int32))
-    return token_B, hidden_B1D[:, 0], state
+    return Generation(out.ids_BN, out.kept, out.count_B, out.stopped_B, out.model_state)
 
 
 def columns(state: ThinkerState) -> int:
@@ -147,10 +134,5 @@ def columns(state: ThinkerState) -> int:
     return jax.tree.leaves(state.cache)[0].shape[-3]
 
 
-def _dtype(params: Any) -> Any:
-    return jax.tree.leaves(params)[0].dtype
-
-
 jit_extend = jax.jit(extend, static_argnums=0)
-jit_step = jax.jit(step, static_argnames=("thinker", "sampling"))
 jit_generate = jax.jit(generate, static_argnames=("thinker", "stop_ids", "max_new", "sampling"))

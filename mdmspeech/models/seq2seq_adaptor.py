@@ -15,6 +15,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mdmspeech.decoding.autoregressive import generate
+from mdmspeech.decoding.sampling import sample
 from mdmspeech.nn.attention import Attention, CrossAttention, KVCache
 from mdmspeech.nn.mlp import GeluMLP
 
@@ -135,26 +137,14 @@ def greedy_decode(config: Seq2SeqConfig, params, states_BTD: jax.Array, valid_BT
     memory = module.apply({"params": params}, states_BTD, method="encode_memory")
     caches = tuple(KVCache.zeros(batch, PROMPT + most, config.heads, config.width // config.heads) for _ in range(config.layers))
 
-    def step(ids_BN, at, caches):
+    def read(ids_BN, at, caches):
         return module.apply({"params": params}, ids_BN, at, memory, valid_BT, caches, method="step")
 
-    def choose(logits_BV, done_B):
-        best_B = jnp.argmax(logits_BV[:, : config.end + 1], axis=-1).astype(jnp.int32)
-        return jnp.where(done_B, config.end, best_B)
+    def next_piece(model_state, index, _):
+        logits_BV, caches = model_state
+        id_B = sample(logits_BV[:, : config.end + 1])
+        return id_B, (), read(id_B[:, None], PROMPT + index, caches)
 
-    def go_on(state):
-        n, _, _, done_B, _ = state
-        return (n < most) & ~jnp.all(done_B)
-
-    def body(state):
-        n, ids_B, written_BN, done_B, caches = state
-        written_BN = jax.lax.dynamic_update_slice(written_BN, ids_B[:, None], (0, n))
-        logits_BV, caches = step(ids_B[:, None], PROMPT + n, caches)
-        done_B = done_B | (ids_B == config.end) | (n + 1 >= most_B)
-        return n + 1, choose(logits_BV, done_B), written_BN, done_B, caches
-
-    none_B = jnp.zeros(batch, bool)
-    logits_BV, caches = step(jnp.broadcast_to(jnp.array(config.prompt), (batch, PROMPT)), 0, caches)
-    start = (0, choose(logits_BV, none_B), jnp.full((batch, most), config.end, jnp.int32), none_B, caches)
-    ids_BN = jax.lax.while_loop(go_on, body, start)[2]
+    logits_BV, caches = read(jnp.broadcast_to(jnp.array(config.prompt), (batch, PROMPT)), 0, caches)
+    ids_BN = generate(next_piece, (logits_BV, caches), max_new=most, stop_ids=(config.end,), limit_B=most_B, fill=config.end).ids_BN
     return Transcription(ids_BN, jax.nn.log_softmax(logits_BV[:, : config.end + 1].astype(jnp.float32)))

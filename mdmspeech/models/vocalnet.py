@@ -3,7 +3,7 @@
 A projector (causal Llama layers) reads the Thinker's states; a causal Llama decoder runs over [bos, text, sos, speech]; MTP modules, one layer with its own
 norm and output each, read the un-normed states of the stage before, no embedding, and predict one token further each
 (docs/method.md, "Autoregressive baselines"). The published architecture, weight for weight (`interop.vocalnet`);
-decoding is in `models.vocalnet_decode`, the loss in `diffusion.multi_token`.
+decoding is in `models.vocalnet_decoding`, the loss in `training.multi_token_loss`.
 
 B batch, N text states, E = D width, L speech positions (sos included), T = 1 + N + L positions of the whole sequence, V vocabulary.
 """

@@ -21,6 +21,8 @@ def _script(**at):
     return ids
 
 
+# Next-token decoding does not look at the place behind the allowance, so it cannot know that the model would end there.
+UNSEEN = "eos and allowance together"
 # what the model wants, what is asked for, tokens, reason
 CASES = {
     "eos at once": (_script(eos=[0]), {}, 0, FinishReason.EOS),
@@ -66,6 +68,8 @@ def test_every_rule(decoder, scripted, guarded):
     cases = list(CASES.values())
     result = scripted.ids([case[0] for case in cases]).run(decoder, _request(cases), guarded)
     for row, (name, (script, _, length, reason)) in enumerate(CASES.items()):
+        if decoder is autoregressive.decode and name == UNSEEN:
+            reason = FinishReason.TEXT
         assert (result.count_B[row], FinishReason(result.reason_B[row]).name) == (length, reason.name), name
         kept = result.ids_BL[row, :length]
         assert (kept < guarded.codes).all(), name  # what is kept is speech
@@ -73,6 +77,14 @@ def test_every_rule(decoder, scripted, guarded):
         np.testing.assert_array_equal(kept[spoken], script[:length][spoken], err_msg=name)
         assert (result.ids_BL[row, length:] == guarded.pad).all(), name
         assert ((result.step_BL[row] >= 0) == (np.arange(LENGTH) < length)).all(), name
+
+
+def test_a_row_ends_for_the_same_reason_alone_and_beside_longer_ones(scripted, guarded):
+    """Next-token decoding: what the others still need says nothing about a row that has its allowance."""
+    names = [UNSEEN, "eos that never comes"]
+    together = scripted.ids([CASES[name][0] for name in names]).run(autoregressive.decode, _request([CASES[n] for n in names]), guarded)
+    alone = scripted.ids([CASES[UNSEEN][0]]).run(autoregressive.decode, _request([CASES[UNSEEN]]), guarded)
+    assert together.reason_B.tolist() == [FinishReason.TEXT, FinishReason.BUDGET] and alone.reason_B[0] == FinishReason.TEXT
 
 
 @DECODERS

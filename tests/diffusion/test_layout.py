@@ -98,17 +98,14 @@ def test_noisy_half_equals_encoding_the_clean_prefix_then_one_block(tiny):
 def test_cached_mask_against_the_definition():
     block, slots = 2, layout.cache_slots(7, 2)
     assert slots == 10  # four blocks and the scratch block
-    last_block, end = jnp.array([0, 2]), jnp.array([layout.NO_END, 5])
-    mask = np.asarray(layout.cached_block_mask(last_block, 2, block, slots, end))
+    last_block = jnp.array([0, 2])
+    mask = np.asarray(layout.cached_block_mask(last_block, 2, block, slots))
     for row in range(2):
         for t in range(4):
             query = int(last_block[row]) - 1 + t // block
             for slot in range(slots):
-                key, position = slot // block - 1, slot - block
-                if query < 0:
-                    expected = key == -1
-                else:
-                    expected = 0 <= key <= query and position < int(end[row])
+                key = slot // block - 1
+                expected = key == -1 if query < 0 else 0 <= key <= query
                 assert mask[row, t, slot] == expected, (row, t, slot)
 
 

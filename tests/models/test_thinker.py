@@ -12,11 +12,11 @@ import pytest
 from measured import close, same
 from stacked_layers import stack_layers
 
+from mdmspeech.decoding.sampling import SamplingConfig
 from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import thinker_config, thinker_params
 from mdmspeech.interop.tensors import read_tensors
-from mdmspeech.models.generation import empty_state, fit_state, jit_extend, jit_generate, jit_step
-from mdmspeech.models.sampling import Sampling
+from mdmspeech.models.generation import draw, empty_state, fit_state, jit_extend, jit_generate, read_token
 from mdmspeech.models.thinker import Thinker
 from mdmspeech.nn.rope import rope_frequencies
 
@@ -43,6 +43,13 @@ def _read(thinker, params, rows, room):
         ids[row, : len(tokens)] = tokens
     x = thinker.apply({"params": params}, ids, method=Thinker.embed)
     return jit_extend(thinker, params, empty_state(thinker, len(rows), room), x, jnp.array([len(r) for r in rows]))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _step(thinker, params, state):
+    """The next token of both rows, its states, and the state that has read it, as a host loop goes on."""
+    token_B = draw(state, _keys([0, 1]))
+    return token_B, *read_token(thinker, params, state, token_B)[1:]
 
 
 def _prompts(golden):
@@ -98,7 +105,7 @@ def test_greedy_generation_of_ragged_rows(qwen3):
     logits = []
     for _ in range(16):
         logits.append(state.logits_BV)
-        state = jit_step(thinker, params, state, _keys([0, 1]))[2]
+        state = _step(thinker, params, state)[2]
     logits_BNV = np.stack(logits, axis=1)
     close("hf_qwen3 generate.out.step_logits", logits_BNV, golden["generate.out.step_logits"], atol=1e-4)
     best = np.sort(logits_BNV, axis=-1)
@@ -155,7 +162,7 @@ def test_prefix_is_read_once_and_steps_equal_the_loop(qwen3):
     np.testing.assert_allclose(state.logits_BV[1], _read(thinker, params, [common + rest[1]], 40)[1].logits_BV[0], atol=1e-4)
     tokens = []
     for _ in range(4):
-        token, hidden, state = jit_step(thinker, params, state, _keys([0, 1]))
+        token, hidden, state = _step(thinker, params, state)
         assert hidden.shape == (2, thinker.config.dim)
         tokens.append(int(token[0]))
     assert tokens == golden["generate.out.tokens"][0, :4].tolist()
@@ -181,7 +188,7 @@ def test_bad_fit_is_named(qwen3):
 
 def test_sampled_rows_do_not_depend_on_their_batch(qwen3):
     thinker, params, golden = qwen3
-    rows, sampling = _prompts(golden), Sampling(temperature=1.5, top_k=40, top_p=0.95)
+    rows, sampling = _prompts(golden), SamplingConfig(temperature=1.5, top_k=40, top_p=0.95)
     state = _read(thinker, params, rows, 40)[1]
     both = jit_generate(thinker, params, state, _keys([5, 6]), stop_ids=NO_STOP, max_new=8, sampling=sampling)
     alone = jit_generate(
@@ -197,7 +204,8 @@ def test_every_sampled_token_has_noise_of_its_own(qwen3):
     thinker, params, _ = qwen3
     flat = jax.tree.map(jnp.zeros_like, params)  # all tokens are equally likely, always: the noise alone decides
     state, key = _read(thinker, flat, [[1, 2, 3]], 40)[1], jax.random.key(5)
-    drawn = jit_generate(thinker, flat, state, key[None], stop_ids=NO_STOP, max_new=32, sampling=Sampling(temperature=1.0)).tokens_BN[0]
+    hot = SamplingConfig(temperature=1.0)
+    drawn = jit_generate(thinker, flat, state, key[None], stop_ids=NO_STOP, max_new=32, sampling=hot).tokens_BN[0]
     by_hand = [jax.random.categorical(jax.random.fold_in(key, 3 + n), jnp.zeros(thinker.config.vocab_size)) for n in range(32)]
     assert drawn.tolist() == [int(token) for token in by_hand]
     assert len(set(drawn.tolist())) > 16

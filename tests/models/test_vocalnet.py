@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from measured import close, same
 
-from mdmspeech.diffusion import multi_token
+from mdmspeech.decoding.sampling import SamplingConfig
 from mdmspeech.errors import UserError
 from mdmspeech.interop.tensors import read_tensors
 from mdmspeech.interop.vocalnet import vocalnet_config, vocalnet_params
-from mdmspeech.models.sampling import Sampling
 from mdmspeech.models.vocalnet import VocalNet
-from mdmspeech.models.vocalnet_decode import VocalNetDecodingConfig, jit_predict, jit_push, jit_start, start
+from mdmspeech.models.vocalnet_decoding import VocalNetDecodingConfig, jit_predict, jit_push, jit_start, start
+from mdmspeech.training import multi_token_loss
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "vocalnet_talker"
 ATOL = 1e-4
@@ -44,10 +44,10 @@ def forward(generator):
         speech = jnp.pad(tokens, ((0, 0), (1, 0)), constant_values=model.config.sos)
         inputs = (text, text_lens, speech, lens + 1, streaming, padded)
         logits, found = model.apply({"params": params}, *inputs, capture_intermediates=lambda module, _: module.name == "0")
-        parts = multi_token.cross_entropies(logits, *multi_token.next_tokens(tokens, lens, model.config.eos))
+        parts = multi_token_loss.cross_entropies(logits, *multi_token_loss.next_tokens(tokens, lens, model.config.eos))
         found = found["intermediates"]
         states = found["projector"]["0"]["__call__"][0][0], found["stages_0"]["layers"]["0"]["__call__"][0][0]
-        return logits, multi_token.total(parts), *states
+        return logits, multi_token_loss.total(parts), *states
 
     return run
 
@@ -134,7 +134,7 @@ def test_streaming(generator, golden):
 def test_sampled_rows_do_not_know_their_neighbours(generator, golden):
     """Ragged rows, each with its key: in the other order they say the same, with each other's keys something else."""
     model, params = generator
-    options = VocalNetDecodingConfig(modules=1, max_text=11, max_tokens=12, sampling=Sampling(temperature=1.0, top_k=20))
+    options = VocalNetDecodingConfig(modules=1, max_text=11, max_tokens=12, sampling=SamplingConfig(temperature=1.0, top_k=20))
     text, lens, keys = golden["in.text_hidden"], golden["in.text_lens"], jnp.stack([jax.random.key(3), jax.random.key(4)])
     said = jit_predict(model, params, options, text, lens, keys).tokens_BL
     np.testing.assert_array_equal(jit_predict(model, params, options, text[::-1], lens[::-1], keys[::-1]).tokens_BL, said[::-1])

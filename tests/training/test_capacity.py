@@ -7,6 +7,7 @@ import pytest
 
 from mdmspeech.diffusion import distill, masking, objective
 from mdmspeech.models import talker
+from mdmspeech.nn import losses
 from mdmspeech.training.stages.talker import TalkerTask
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
@@ -67,7 +68,7 @@ def test_smoothing_and_z_loss_are_those_of_the_cross_entropy_part(settings, a):
     student, teacher = rng.normal(size=(2, 5, 7)).astype(np.float32)
     targets, weight = rng.integers(0, 7, 5), np.float32([1, 1, 0, 1, 1])
     got = distill.isd_loss(student, teacher, targets, weight, a=a, **settings)
-    ce = float((objective.cross_entropy(student, targets, **settings) * weight).sum())
+    ce = float((losses.cross_entropy(student, targets, **settings) * weight).sum())
     kl = float((distill.kl(student, teacher) * weight).sum())
     assert float(got.ce_sum) == pytest.approx(ce, rel=1e-5) and float(got.kl_sum) == pytest.approx(kl, rel=1e-5)
     assert float(got.loss_sum) == pytest.approx(a * kl + (1 - a) * ce, rel=1e-5)

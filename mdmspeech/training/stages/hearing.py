@@ -12,9 +12,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mdmspeech.diffusion import objective
 from mdmspeech.models.ctc_adaptor import BLANK, CTCAdaptor, CTCConfig
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
+from mdmspeech.nn import losses
 from mdmspeech.training.task import Task
 from mdmspeech.training.warm_start import overwrite
 
@@ -127,6 +127,6 @@ class Seq2SeqTask(_StatesTask):
         logits = logits[:, len(self.config.prompt) - 1 :]
         weight = batch["text_valid"].astype(jnp.float32)
         return {
-            "text": objective.masked_cross_entropy(logits, text, weight),
-            "accuracy": objective.accuracy(logits, text, weight),
+            "text": losses.weighted_cross_entropy(logits, text, weight),
+            "accuracy": losses.accuracy(logits, text, weight),
         }

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.data.storage.phone_states import STRETCH
-from mdmspeech.diffusion import objective
 from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
+from mdmspeech.nn import losses
 from mdmspeech.training.task import Task
 
 
@@ -45,6 +45,6 @@ class PhonesTask(Task):
         logits = self.model.apply({"params": params}, states, **dropout)
         weight = jnp.ones(batch["symbols"].shape, jnp.float32)
         return {
-            "symbol": objective.masked_cross_entropy(logits, batch["symbols"], weight),
-            "accuracy": objective.accuracy(logits, batch["symbols"], weight),
+            "symbol": losses.weighted_cross_entropy(logits, batch["symbols"], weight),
+            "accuracy": losses.accuracy(logits, batch["symbols"], weight),
         }

@@ -19,6 +19,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import masks
+from mdmspeech.nn.losses import accuracy, weighted_cross_entropy, weighted_sum
 from mdmspeech.training.task import Params, Task
 from mdmspeech.training.warm_start import overwrite
 
@@ -41,7 +42,7 @@ class TalkerTask(Task):
       differing: parameters that are not taken from there: fresh and ignored, see `warm_start.overwrite`; a teacher has none fresh.
       new_mask: give the mask's embedding row a new start, because the parameters to start from never saw a mask (see `talker.with_new_mask`).
       thinker, load_thinker: the text LLM that fixed anchors read, and (abstract parameters) -> its parameters (None: random ones).
-      label_smoothing, z_loss: see `objective.cross_entropy`; in "isd" of its cross-entropy part.
+      label_smoothing, z_loss: see `nn.losses.cross_entropy`; in "isd" of its cross-entropy part.
     """
 
     unit, held_out = "tokens", "val"
@@ -141,7 +142,7 @@ class TalkerTask(Task):
         if log_durations is not None:
             valid = batch["symbols_segment"] > 0 if "symbols_segment" in batch else batch["symbols_valid"]
             error = jnp.abs(log_durations - jnp.log(jnp.maximum(batch["durations"], 0.05)))
-            losses["duration"] = objective.weighted_sum(error, valid.astype(jnp.float32))
+            losses["duration"] = weighted_sum(error, valid.astype(jnp.float32))
         return losses
 
     def _read(self, thinker, batch):
@@ -187,8 +188,8 @@ class TalkerTask(Task):
         logits = self.logits(params, self.hidden(params, shifted, cond, rows, 1))
         weight = rows.valid.astype(jnp.float32)
         return {
-            "token": objective.masked_cross_entropy(logits, rows.tokens, weight, **self._loss),
-            "accuracy": objective.accuracy(logits, rows.tokens, weight),
+            "token": weighted_cross_entropy(logits, rows.tokens, weight, **self._loss),
+            "accuracy": accuracy(logits, rows.tokens, weight),
         }
 
     def _diffusion(self, params, frozen, cond, text, batch, rows, rng):
@@ -200,7 +201,7 @@ class TalkerTask(Task):
         def losses_of(picked):
             target, weight = picked.take(rows.tokens), picked.take(drawn.weight_BL) * picked.keep
             logits = self.logits(params, picked.take(states))
-            losses = {"accuracy": objective.accuracy(logits, target, weight), "left_out": picked.left_out(drawn.mask_BL)}
+            losses = {"accuracy": accuracy(logits, target, weight), "left_out": picked.left_out(drawn.mask_BL)}
             if self.mode == "mdm":
                 total, _ = objective.masked_cross_entropy(logits, target, weight, **self._loss)
                 return losses | {"token": (total, masking.loss_weight(self.schedule, weight, rows.valid))}

@@ -16,13 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.diffusion import objective
 from mdmspeech.errors import UserError
 from mdmspeech.models import lora
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
-from mdmspeech.nn import masks
+from mdmspeech.nn import losses, masks
 from mdmspeech.nn.partition import constrain
 from mdmspeech.training.task import Params, Task
 
@@ -120,7 +119,7 @@ class SpeechToTextTask(Task):
         hidden, _ = apply("states", x, batch["position"], masks.causal(x.shape[1], segment_BT=batch["segment"]))
         matrix_DV = apply("output_matrix")
         project = lambda part: constrain(jnp.matmul(part, matrix_DV, preferred_element_type=jnp.float32), "batch", "length", "vocab")
-        return objective.projected_cross_entropy(hidden, project, batch["target"], batch["weight"], **self._loss)
+        return losses.projected_cross_entropy(hidden, project, batch["target"], batch["weight"], **self._loss)
 
     def hear(self, adaptor, encoder, batch):
         """Speech vectors [B, U, D] of the packed log-mel."""

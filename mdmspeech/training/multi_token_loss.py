@@ -12,7 +12,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.diffusion.objective import masked_cross_entropy
+from mdmspeech.nn.losses import weighted_cross_entropy
 
 DECAY = 0.8
 
@@ -31,7 +31,7 @@ def ahead(x_BL: jax.Array, k: int) -> jax.Array:
 
 def cross_entropies(logits: Sequence[jax.Array], targets_BL: jax.Array, weight_BL: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
     """(loss sum in nats, weight sum) of every head: `logits[k]` [B, L, V] of head k, targets and weight of head 0."""
-    return [masked_cross_entropy(one, ahead(targets_BL, k), ahead(weight_BL, k)) for k, one in enumerate(logits)]
+    return [weighted_cross_entropy(one, ahead(targets_BL, k), ahead(weight_BL, k)) for k, one in enumerate(logits)]
 
 
 def total(parts: Sequence[tuple[jax.Array, jax.Array]], decay: float = DECAY) -> jax.Array:

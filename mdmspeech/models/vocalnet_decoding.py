@@ -2,7 +2,8 @@
 
 A cycle feeds the last 1 + modules tokens to the decoder and hands its states on from module to module, every stage with its own K/V cache; each stage draws one
 token. With no module that is next-token decoding; the very first cycle reads one position, sos. All functions are pure, with static shapes: one
-`lax.while_loop` over cycles, rows with their own lengths, and a row's tokens are the same alone and in any batch.
+`lax.while_loop` over cycles, rows with their own lengths, and a row's tokens are the same alone and in any batch. The loop is not that of
+`decoding.autoregressive`: there all rows draw their n-th token together, one a forward; here each stands at its own place and may end inside a cycle.
 
 What the reference does in decoding, against its own training forward, is kept, because published weights were measured with it: text is causal; every MTP
 module reads the text's states of the decoder itself, not of the module before; where a group of tokens ends inside a cycle, the next cycle feeds again what
@@ -18,8 +19,8 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mdmspeech.decoding.sampling import GREEDY, SamplingConfig, sample, step_keys
 from mdmspeech.errors import UserError
-from mdmspeech.models.sampling import GREEDY, Sampling, sample, step_keys
 from mdmspeech.models.vocalnet import VocalNet
 from mdmspeech.nn.attention import KVCache
 
@@ -40,7 +41,7 @@ class VocalNetDecodingConfig:
     modules: int = 2
     max_text: int = 256
     max_tokens: int = 1024
-    sampling: Sampling = GREEDY
+    sampling: SamplingConfig = GREEDY
     penalty: float = 1.0
     penalty_window: int = 0
     penalise_modules: bool = False
@@ -128,7 +129,7 @@ def speak(
       keys_B: typed keys, one a request; a token's key is its request's folded with its place (unused when greedy).
       window_from: the first place the repetition penalty may look back to, sos being 0; None: where this call begins.
     """
-    width, slots = 1 + options.modules, _speech_slots(model, options)
+    width, slots, how = 1 + options.modules, _speech_slots(model, options), options.sampling
     begin_B = state.count_B
     window_B = begin_B if window_from is None else jnp.full_like(begin_B, window_from)
 
@@ -151,7 +152,7 @@ def speak(
             chosen_BV = logits_BV
             if options.penalty_window and (k == 0 or options.penalise_modules):
                 chosen_BV = _penalised(logits_BV, state, window_B, options)
-            token_B = sample(chosen_BV, step_keys(keys_B, state.count_B), options.sampling)
+            token_B = sample(chosen_BV, step_keys(keys_B, state.count_B), how.temperature, how.top_k, how.top_p)
             state = dataclasses.replace(state, written_BK=state.written_BK.at[:, k].add(jnp.where(active_B, feed_B, 0)))
             state = _append(state, token_B, logits_BV, active_B, model.config.eos)
         full_B = state.written_BK[:, 0] + width > slots
