@@ -13,7 +13,8 @@ import mdmspeech
 from mdmspeech.cli import main
 from mdmspeech.cli.experiment import load_config, make_task, override, use_system
 from mdmspeech.codec.compact.codec import CompactCodecModel
-from mdmspeech.interop.release import KINDS, Part, Release, StackConfig, load_release, read_about, save_release
+from mdmspeech.interop.parts import KINDS, StackConfig
+from mdmspeech.interop.release import Part, Release, load_release, read_about, save_release
 from mdmspeech.models import talker
 from mdmspeech.text.prompts import PLAIN, SHIPPED, Prompt
 from mdmspeech.training import warm_start
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def part(kind, config, prompt=None):
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), KINDS[kind][1](config))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), KINDS[kind].shapes(config))
     return Part(kind, config, zeros, prompt)
 
 
