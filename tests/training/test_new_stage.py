@@ -15,6 +15,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference import factory
 from mdmspeech.interop.parts import KINDS
 from mdmspeech.interop.release import Part, Release
+from mdmspeech.training.config import differences
 from mdmspeech.training.stages import build
 from mdmspeech.training.stages.stage import Stage
 
@@ -145,6 +146,23 @@ def test_a_config_is_not_changed_by_building_its_task(tmp_path):
         before = config.to_json_best_effort()
         make_task(config.lock(), tmp_path / "run")
         assert config.to_json_best_effort() == before, name
+
+
+@pytest.mark.parametrize(
+    ("saved", "now", "differs"),
+    [
+        ({"init_from": ""}, {}, []),
+        ({}, {"init_from": ""}, []),
+        ({}, {}, []),
+        ({"init_from": ""}, {"init_from": ""}, []),
+        ({"init_from": "a"}, {}, ["init_from: a -> "]),
+        ({}, {"init_from": "a"}, ["init_from:  -> a"]),
+        ({"init_part": ""}, {}, ["init_part:  -> absent"]),
+    ],
+)
+def test_a_run_that_says_it_starts_from_nothing_resumes_as_one_that_says_nothing(saved, now, differs):
+    """Every run of before this was told so in its config.json."""
+    assert differences(saved, now) == (differs, [])
 
 
 def test_every_part_of_a_release_comes_from_a_stage_and_is_of_a_known_kind():

@@ -362,13 +362,12 @@ def _talker_batches(config: ConfigDict, model, root, loaders: Loaders, split: st
             return random_source.RandomSpeech(seed=seed, symbols=model.symbols, token_seconds=data.token_seconds)
         return TokenStore(root, (part,), split, needs_text=not paced)
 
-    text: Any
-    if paced:
-        text = talker_packed.PacedText(data.symbols, data.token_seconds)
-    elif model.anchors == "prefix":
-        text = talker_packed.PrefixText(data.text, tokenizer_of(config, loaders).encode)
-    else:
-        text = talker_packed.FixedText(data.text, chat_of(config, loaders), model.block, model.anchors_per_block)
+    texts: dict[str, Callable[[], Any]] = {
+        "paced": lambda: talker_packed.PacedText(data.symbols, data.token_seconds),
+        "prefix": lambda: talker_packed.PrefixText(data.text, tokenizer_of(config, loaders).encode),
+        "fixed": lambda: talker_packed.FixedText(data.text, chat_of(config, loaders), model.block, model.anchors_per_block),
+    }
+    text = texts[model.anchors]()
     return talker_packed.packed_talker_batches(
         {p: source(p) for p in data.parts}, text, weights=mixture_weights(data), threads=data.threads, **shared
     )
