@@ -42,7 +42,7 @@ def digest(array: Any) -> str:
 def speech_and_answers() -> dict[str, Any]:
     """Digests of tokens and samples of texts spoken at each number of steps, and of answers to questions that the same voice asks."""
     import mdmspeech
-    from mdmspeech.data.texts.harvard import HARVARD
+    from mdmspeech.data.texts.open_sentences import HARVARD
 
     model = mdmspeech.load("compact")
     found: dict[str, Any] = {}

@@ -17,6 +17,7 @@ from mdmspeech.codec.cosyvoice2.flow_batch import Prompt
 from mdmspeech.codec.cosyvoice2.flow_stream import MelStream, StreamPlan, state_bytes
 from mdmspeech.codec.cosyvoice2.hift_stream import WaveStream
 from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes, load_cosyvoice2
+from mdmspeech.speech_format import TOKEN_RATE
 
 PLANS = [
     StreamPlan(),
@@ -69,7 +70,7 @@ def main():
     config, params = load_cosyvoice2(args.codec) if args.codec else (CosyVoice2Config(), None)
     params = jax.device_put(random_params(config) if params is None else {name: params[name] for name in ("flow", "hift")})
     rng = np.random.default_rng(1)
-    tokens = rng.integers(0, config.flow.vocab_size, args.seconds * 25 // BLOCK * BLOCK)
+    tokens = rng.integers(0, config.flow.vocab_size, args.seconds * TOKEN_RATE // BLOCK * BLOCK)
     prompt = Prompt(
         rng.integers(0, config.flow.vocab_size, PROMPT), rng.normal(-6, 2, (2 * PROMPT, 80)).astype(np.float32), rng.normal(size=192)
     )
@@ -81,7 +82,7 @@ def main():
         "steps",
         "guidance",
         "state, MB",
-        *(f"ms a block from {start * BLOCK // 25} s" for start in starts),
+        *(f"ms a block from {start * BLOCK // TOKEN_RATE} s" for start in starts),
         "of that HiFT",
         "x real time",
         "mel, mean distance to the first row",
@@ -93,7 +94,7 @@ def main():
         first = mel if first is None else first
         total = seconds.sum(axis=1)
         times = (f"{1e3 * np.median(total[start : start + STRETCH]):.0f}" for start in starts)
-        speed = BLOCK / 25 / np.median(total)
+        speed = BLOCK / TOKEN_RATE / np.median(total)
         size = state_bytes(config.flow, plan) / 1e6
         row(
             plan.steps,

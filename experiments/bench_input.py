@@ -14,7 +14,7 @@ import time
 import numpy as np
 
 from mdmspeech.data.pipelines import random_source, thinker_packed
-from mdmspeech.data.pipelines.bucketed import BatchPlan
+from mdmspeech.data.pipelines.bucketed_states import BatchPlan
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_joined import joined_statistics, talker_batches
 from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, packed_talker_batches, whole_blocks
@@ -23,10 +23,10 @@ from mdmspeech.data.storage.record_store import RecordStore, data_root
 from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.errors import UserError
 from mdmspeech.interop import loaders
-from mdmspeech.models.talker import EOS, PAD
+from mdmspeech.speech_format import EOS, PAD, TOKEN_SECONDS
 from mdmspeech.text.prompts import PLAIN
 
-PARTS, TOKEN_SECONDS, BLOCK, SEED = ("open", "answers"), 0.04, 16, 0
+PARTS, BLOCK, SEED = ("open", "answers"), 16, 0
 ROWS, LENGTH, SYMBOLS, TEXT = 16, 256, 160, 256  # of the compact Talker; symbols and text of packed rows
 JOINED_SYMBOLS = 224
 STAGE_ONE = dict(batch=4, frames=3260, length=768, num_mels=80)  # of experiments/thinker_compact.py

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and what is told when they cannot be."""
+"""Files and folders that are written whole or not at all, and what is told when they cannot be."""
 
 import contextlib
 import errno
@@ -81,6 +81,14 @@ def write_text(path: str | os.PathLike, text: str, cure: str = "name another pla
     """Writes a UTF-8 text file, whole or not at all."""
     with written_whole(path, cure) as part:
         part.write_text(text, encoding="utf-8", newline="\n")
+
+
+def replace_folder(new: Path, folder: Path, old: Path) -> None:
+    """The finished folder `new` takes the name `folder`. What has that name goes by `old` meanwhile, so that a kill loses neither."""
+    if folder.exists():
+        os.replace(folder, old)
+    os.replace(new, folder)
+    shutil.rmtree(old, ignore_errors=True)
 
 
 def as_user_error(error: OSError, path: str | os.PathLike | None = None, cure: str = "name another place") -> Exception:

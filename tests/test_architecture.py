@@ -1,6 +1,9 @@
 """The house: which room may import which, how long a file may be, and what may not be used at all."""
 
 import ast
+import graphlib
+import operator
+import re
 from pathlib import Path
 
 import pytest
@@ -23,7 +26,7 @@ _BELOW_THE_TOP = {
     "inference",
     "interop",
 }
-_GROUND_FLOOR = {"errors", "files", "padding"}  # modules that every room may import
+_GROUND_FLOOR = {"errors", "files", "hardware", "padding", "speech_format"}  # modules that every room may import
 # Room -> rooms it may import besides itself and the ground floor.
 MAY_IMPORT: dict[str, set[str]] = {
     "audio": set(),
@@ -112,6 +115,186 @@ def test_the_check_itself_sees_a_wrong_import(tmp_path, monkeypatch):
         "def f():\n    from mdmspeech.codec import fsq\n    from ..models import talker\n    from mdmspeech import nn, errors\n"
     )
     assert [v.split(": ")[0] for v in violations("audio", imported(file))] == ["line 2", "line 3", "line 4"]
+
+
+def rotten(init: Path) -> list[str]:
+    """What is wrong with a room's docstring: there is none, or it names in backticks what is neither in the room nor a room."""
+    tree = ast.parse(init.read_text())
+    said = ast.get_docstring(tree) or ""
+    there = {path.stem for path in init.parent.iterdir()} | {path.name for path in PACKAGE.iterdir()}
+    there |= {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    there |= {"mdmspeech", *(node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)))}
+    named = {name.split(".")[0] for name in re.findall(r"`([a-z0-9_]+(?:\.[a-z0-9_]+)*)`", said)}
+    return [name for name in sorted(named) if name not in there] if said else ["no docstring"]
+
+
+def test_every_room_says_what_is_in_it():
+    assert not {str(init.parent.relative_to(ROOT)): wrong for init in PACKAGE.rglob("__init__.py") if (wrong := rotten(init))}
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [
+        ("", ["no docstring"]),
+        ("x = 1", ["no docstring"]),
+        ('"""Of `one` and `audio`."""', []),
+        ('"""Of `one` and `gone`; `two.py`."""', ["gone"]),
+        ('"""Calls `load`."""\nfrom mdmspeech.room.one import load', []),
+        ('"""`mdmspeech plan`, `Class` and two words."""', []),
+    ],
+)
+def test_a_rotten_docstring_is_seen(text, wrong, tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / f"{name}.py").write_text("")
+    (tmp_path / "__init__.py").write_text(text)
+    assert rotten(tmp_path / "__init__.py") == wrong
+
+
+_SPEECH_FORMAT = PACKAGE / "speech_format.py"
+# Module-level numbers that look like those of the speech format and are others.
+_OTHER_NUMBERS = {
+    ("audio/fbank.py", "_HOP"): "Kaldi's, which is Whisper's too",
+    ("interop/whisper_decoder.py", "_START"): "Whisper's token",
+    ("codec/cosyvoice2/prompt.py", "_FRAME"): "energies of a recording are looked at every 25 ms",
+    ("evaluation/silence.py", "_FRAME_SECONDS"): "and of a judged clip every 20 ms",
+    ("training/stages/thinker.py", "FRAMES_PER_VECTOR"): "follows from STACK, which is the adaptor's own",
+}
+_UNMISTAKABLE = {6561, 6562, 6563, 6564, 6565, 6566, 16_000, 24_000}
+_LIKE_THE_FORMATS = ("RATE", "SECONDS", "UNIT", "TOKEN", "STATE", "FRAME", "HOP", "CODES", "VOCAB", "ANCHOR", "BASE")
+
+
+def second_definitions(path: Path) -> list[str]:
+    """Names of the module-level numbers of a file that `speech_format` holds already: the same name, a number nothing else has, or a like name and number."""
+    formats = _numbers(_SPEECH_FORMAT)
+    found = []
+    for name, value in _numbers(path).items():
+        plain = name.strip("_")
+        telling = value != round(value) or not 0 <= value <= 10  # many things are 3 or 10
+        alike = telling and value in formats.values() and any(part in plain for part in _LIKE_THE_FORMATS)
+        if plain in formats or value in _UNMISTAKABLE or alike:
+            found.append(name)
+    return found
+
+
+def _numbers(path: Path) -> dict[str, float]:
+    """Module-level names that are given numbers (sums, products and quotients of constants and of such names too)."""
+    known: dict[str, float] = {}
+    for node in ast.parse(path.read_text()).body:
+        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        for target in targets:
+            both = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
+            for name, value in zip(target.elts, node.value.elts, strict=True) if both else [(target, node.value)]:
+                if isinstance(name, ast.Name) and (number := _number(value, known)) is not None:
+                    known[name.id] = number
+    return known
+
+
+def _number(node: ast.expr | None, known: dict[str, float]) -> float | None:
+    if isinstance(node, ast.Constant):
+        return node.value if isinstance(node.value, (int, float)) and not isinstance(node.value, bool) else None
+    if isinstance(node, ast.Name):
+        return known.get(node.id)
+    if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        return None if (value := _number(node.operand, known)) is None else -value
+    if isinstance(node, ast.BinOp):
+        left, right = _number(node.left, known), _number(node.right, known)
+        does = {
+            ast.Add: operator.add,
+            ast.Mult: operator.mul,
+            ast.Div: operator.truediv,
+            ast.FloorDiv: operator.floordiv,
+            ast.Pow: operator.pow,
+        }
+        if left is not None and right is not None and type(node.op) in does:
+            return does[type(node.op)](left, right)
+    return None
+
+
+def test_the_speech_format_is_defined_once():
+    again = {(str(path.relative_to(PACKAGE)), name) for path in modules() if path != _SPEECH_FORMAT for name in second_definitions(path)}
+    assert again == set(_OTHER_NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("RATE = 16_000", ["RATE"]),
+        ("_BANDS, _RATE = 40, 24_000", ["_RATE"]),
+        ("HEARD: int = 16000", ["HEARD"]),
+        ("EOS = 7", ["EOS"]),
+        ("_PAD = 0", ["_PAD"]),
+        ("TABLE = 6561 + 5", ["TABLE"]),
+        ("LEVEL = 3\nSIZE = LEVEL**8", ["SIZE"]),
+        ("_TOKEN = 0.04", ["_TOKEN"]),
+        ("UNIT_SECONDS = 1 / 40", ["UNIT_SECONDS"]),
+        ("NO_ANCHOR, NULL_ANCHOR = -1, -2", ["NO_ANCHOR", "NULL_ANCHOR"]),
+        ("FIRST_ANCHOR = -1", ["FIRST_ANCHOR"]),
+        ("RATE = 8_000", []),
+        ("SHARE = 0.04", []),
+        ("LEAD_FRAMES = 4", []),
+        ("def f():\n    rate = 16_000", []),
+        ("CODES = {'EUR': 'euro'}", []),
+    ],
+)
+def test_a_second_definition_is_seen(text, found, tmp_path):
+    (tmp_path / "one.py").write_text(text)
+    assert second_definitions(tmp_path / "one.py") == found
+
+
+def import_graph() -> dict[str, set[str]]:
+    """Module -> the modules of ours that it imports anywhere: at its top, inside functions, for type checking only."""
+    names = {_dotted(path): path for path in modules()}
+    graph = {}
+    for name, path in names.items():
+        package = name if path.stem == "__init__" else name.rpartition(".")[0]
+        found = set()
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                base = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level]) if node.level else ""
+                stem = ".".join(part for part in (base, node.module) if part)
+                found |= {whole if (whole := f"{stem}.{alias.name}") in names else stem for alias in node.names}
+        graph[name] = (found & set(names)) - {name}
+    return graph
+
+
+def import_circle(graph: dict[str, set[str]]) -> list[str]:
+    """Modules that import each other in a ring, the first one again at the end; [] if there is none."""
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+def _dotted(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(("mdmspeech", *(parts[:-1] if parts[-1] == "__init__" else parts)))
+
+
+def test_no_module_imports_itself_through_others():
+    assert not import_circle(import_graph())
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "circle"),
+    [
+        ("from mdmspeech.room.two import g\n", "", False),
+        ("from mdmspeech.room.two import g\n", "import mdmspeech.room.one\n", True),
+        ("from mdmspeech.room import two\n", "def g():\n    from mdmspeech.room.one import f\n", True),
+        ("def f():\n    from . import two\n", "class G:\n    def g(self):\n        from .one import f\n", True),
+        ("import mdmspeech.room.three\n", "from mdmspeech.room import one\n", True),  # three -> two -> one
+        ("if TYPE_CHECKING:\n    from .two import g\n", "from .one import f\n", True),
+        ("from mdmspeech.room.one import f\n", "", False),  # names itself only
+    ],
+)
+def test_a_circle_is_seen_lazy_relative_or_long(first, second, circle, tmp_path, monkeypatch):
+    monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
+    (tmp_path / "room").mkdir()
+    for name, text in {"__init__": "", "one": first, "two": second, "three": "from .two import g\n"}.items():
+        (tmp_path / "room" / f"{name}.py").write_text(text)
+    assert bool(import_circle(import_graph())) == circle
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ import functools
 
 import numpy as np
 
-RATE = 16_000
+from mdmspeech.speech_format import INPUT_RATE
+
 _SIZE, _HOP, _FFT = 400, 160, 512
 _PREEMPHASIS = 0.97
 _LOWEST = 20.0  # Hz
@@ -36,8 +37,8 @@ def _window() -> np.ndarray:
 def _filters(num_mels: int) -> np.ndarray:
     """Triangles on the mel scale between 20 Hz and 8 kHz [257, num_mels]; none reaches the last bin."""
     mel = lambda hertz: 1127.0 * np.log1p(hertz / 700.0)
-    edges = np.linspace(mel(_LOWEST), mel(RATE / 2), num_mels + 2)
+    edges = np.linspace(mel(_LOWEST), mel(INPUT_RATE / 2), num_mels + 2)
     left, centre, right = edges[:-2], edges[1:-1], edges[2:]
-    at = mel(np.arange(_FFT // 2) * RATE / _FFT)[:, None]
+    at = mel(np.arange(_FFT // 2) * INPUT_RATE / _FFT)[:, None]
     triangles = np.minimum((at - left[None]) / (centre - left)[None], (right[None] - at) / (right - centre)[None])
     return np.pad(np.maximum(triangles, 0.0), ((0, 1), (0, 0)))

@@ -5,19 +5,15 @@ tokenizers of the S3 kind, and the natural-log mel of vocoders (`log_mel`), by d
 """
 
 import dataclasses
-import functools
-import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.audio.mel import mel_filters
+from mdmspeech.audio.stft import stft
 from mdmspeech.errors import UserError
-
-WHISPER_RATE = 16_000
-WHISPER_HOP = 160  # 100 frames a second
-WHISPER_FFT = 400
+from mdmspeech.speech_format import INPUT_RATE, OUTPUT_RATE, WHISPER_FFT, WHISPER_HOP
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,31 +25,13 @@ class MelConfig:
       floor: smallest mel magnitude before the logarithm.
     """
 
-    rate: int = 24_000
+    rate: int = OUTPUT_RATE
     n_fft: int = 1920
     hop: int = 480
     num_mels: int = 80
     fmin: float = 0.0
     fmax: float | None = 8000.0
     floor: float = 1e-5
-
-
-def frames(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
-    """Overlapping frames [B, 1 + (N - size) // hop, size].
-
-    Built from strided slices of gcd(size, hop) samples instead of a gather, whose gradient is a slow scatter.
-    """
-    unit = math.gcd(size, hop)
-    count = 1 + (wave_BN.shape[1] - size) // hop
-    units_BUG = wave_BN[:, : wave_BN.shape[1] // unit * unit].reshape(wave_BN.shape[0], -1, unit)
-    stride = hop // unit
-    parts = [units_BUG[:, j : j + (count - 1) * stride + 1 : stride] for j in range(size // unit)]
-    return jnp.concatenate(parts, axis=-1)
-
-
-def stft(wave_BN: jax.Array, n_fft: int, hop: int) -> jax.Array:
-    """Complex spectrum [B, T, n_fft/2+1] of un-centred frames under a periodic Hann window; pad before if you want centring."""
-    return jnp.fft.rfft(frames(wave_BN, n_fft, hop) * jnp.asarray(_hann(n_fft))[None, None, :], axis=-1)
 
 
 def log_mel(wave_BN: jax.Array, config: MelConfig = MelConfig()) -> jax.Array:
@@ -136,13 +114,8 @@ def _log10_mel(padded_BN: jax.Array, count: int, num_mels: int) -> jax.Array:
     """log10 of the first `count` frames' mel power [B, count, num_mels], of waves that are already padded for centred frames."""
     spectrum = stft(padded_BN, WHISPER_FFT, WHISPER_HOP)[:, :count]  # the last frame is dropped
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    return jnp.log10(jnp.maximum(power @ mel_filters(WHISPER_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
+    return jnp.log10(jnp.maximum(power @ mel_filters(INPUT_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
 
 
 def _compress(mel_BTM: jax.Array, loudest_B11: jax.Array) -> jax.Array:
     return (jnp.maximum(mel_BTM, loudest_B11 - 8.0) + 4.0) / 4.0
-
-
-@functools.cache
-def _hann(size: int) -> np.ndarray:
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)

@@ -1,36 +1,50 @@
-"""Short-time Fourier transforms whose frames tile the signal: frame t is centred on samples [t*hop, (t+1)*hop).
+"""The short-time Fourier transform inside compiled models: `stft` of a wave as it is, and `spectrum` / `inverse` with frames that tile the signal.
 
-The hop divides the window, so framing and overlap-add are reshapes and shifted concatenations, never gathers: exact, cheap on every
-backend, and a frame depends on nothing but its own samples, which is what makes streamed synthesis equal to one-shot synthesis.
+Framing and overlap-add are reshapes and shifted concatenations, never gathers: exact, cheap on every backend, and a frame depends on nothing but its
+own samples, which is what makes streamed synthesis equal to one-shot synthesis. (`host_features` has its own in numpy, for input pipelines; HiFT's
+in `codec.cosyvoice2.hift_stft` has the edges of torch.istft, and streams.)
 """
+
+import functools
+import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 
+@functools.cache
 def hann(size: int) -> np.ndarray:
     """Periodic Hann window, float32 [size]."""
     return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(size) / size)).astype(np.float32)
 
 
-def frame(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
-    """[B, T*hop] -> [B, T, size], zero-padded by (size - hop) / 2 on both sides. Needs size % hop == 0 and an even size - hop."""
-    batch, samples = wave_BN.shape
-    if size % hop or (size - hop) % 2 or samples % hop:
-        raise ValueError(f"frame: window {size}, hop {hop}, {samples} samples: the hop must divide both, and window - hop must be even")
+def frames(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
+    """Overlapping frames [B, 1 + (N - size) // hop, size]; the first begins with the first sample.
+
+    Built from strided slices of gcd(size, hop) samples instead of a gather, whose gradient is a slow scatter.
+    """
+    unit = math.gcd(size, hop)
+    count = 1 + (wave_BN.shape[1] - size) // hop
+    units_BUG = wave_BN[:, : wave_BN.shape[1] // unit * unit].reshape(wave_BN.shape[0], -1, unit)
+    stride = hop // unit
+    parts = [units_BUG[:, j : j + (count - 1) * stride + 1 : stride] for j in range(size // unit)]
+    return jnp.concatenate(parts, axis=-1)
+
+
+def tiled_frames(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
+    """[B, T*hop] -> [B, T, size]: frame t is centred on samples [t*hop, (t+1)*hop), zeros outside of the signal. Needs size % hop == 0 and an even
+    size - hop."""
+    if size % hop or (size - hop) % 2 or wave_BN.shape[1] % hop:
+        raise ValueError(
+            f"frames: window {size}, hop {hop}, {wave_BN.shape[1]} samples: the hop must divide both, and window - hop must be even"
+        )
     pad = (size - hop) // 2
-    count, ratio = samples // hop, size // hop
-    if pad % hop == 0:
-        blocks = jnp.pad(wave_BN, ((0, 0), (pad, pad))).reshape(batch, -1, hop)
-        return jnp.concatenate([blocks[:, k : k + count] for k in range(ratio)], axis=-1)
-    half = hop // 2  # an even ratio puts the padding on half blocks
-    blocks = jnp.pad(wave_BN, ((0, 0), (pad, pad))).reshape(batch, -1, half)
-    return jnp.concatenate([blocks[:, k : k + 2 * count : 2] for k in range(2 * ratio)], axis=-1)
+    return frames(jnp.pad(wave_BN, ((0, 0), (pad, pad))), size, hop)
 
 
 def overlap_add(frames_BTW: jax.Array, hop: int) -> jax.Array:
-    """Adjoint of `frame`: [B, T, size] -> [B, T*hop]; what falls outside the signal is cut."""
+    """Adjoint of `tiled_frames`: [B, T, size] -> [B, T*hop]; what falls outside the signal is cut."""
     batch, count, size = frames_BTW.shape
     ratio = size // hop
     padded = jnp.zeros((batch, count + ratio - 1, hop), frames_BTW.dtype)
@@ -41,9 +55,18 @@ def overlap_add(frames_BTW: jax.Array, hop: int) -> jax.Array:
     return padded.reshape(batch, -1)[:, pad : pad + count * hop]
 
 
+def stft(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
+    """Complex spectrum [B, T, size/2+1] of un-centred frames under a periodic Hann window; pad before if you want centring."""
+    return _windowed(frames(wave_BN, size, hop))
+
+
 def spectrum(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
-    """Complex STFT [B, T, size/2+1] of Hann-windowed frames."""
-    return jnp.fft.rfft(frame(wave_BN, size, hop) * jnp.asarray(hann(size))[None, None], axis=-1)
+    """The same of frames that tile the signal, T = N / hop."""
+    return _windowed(tiled_frames(wave_BN, size, hop))
+
+
+def _windowed(frames_BTW: jax.Array) -> jax.Array:
+    return jnp.fft.rfft(frames_BTW * jnp.asarray(hann(frames_BTW.shape[-1]))[None, None], axis=-1)
 
 
 def inverse(spectrum_BTK: jax.Array, size: int, hop: int) -> jax.Array:
@@ -58,7 +81,7 @@ def magnitude(spectrum_BTK: jax.Array, floor: float = 1e-5) -> jax.Array:
     return jnp.sqrt(jnp.square(spectrum_BTK.real) + jnp.square(spectrum_BTK.imag) + floor**2)
 
 
-def log_mel(wave_BN: jax.Array, basis_KM: np.ndarray, size: int, hop: int, floor: float = 1e-5) -> jax.Array:
+def log_mel(wave_BN: jax.Array, basis_KM: np.ndarray, size: int, hop: int) -> jax.Array:
     """Natural-log mel magnitudes [B, T, M]."""
     mel = magnitude(spectrum(wave_BN, size, hop)) @ jnp.asarray(basis_KM)
-    return jnp.log(jnp.maximum(mel, floor))
+    return jnp.log(jnp.maximum(mel, 1e-5))

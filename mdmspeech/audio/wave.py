@@ -32,21 +32,17 @@ def load_wave(
     source: Source,
     rate: int = 16_000,
     *,
-    source_rate: int | None = None,
     min_seconds: float = 0.1,
     max_seconds: float | None = 30.0,
-    allow_silence: bool = False,
 ) -> np.ndarray:
     """Mono float32 wave [N] at `rate` Hz.
 
     Args:
       source: path, open binary file, stream (anything with `read`) or content (bytes) of what libsndfile reads (wav, flac, ogg, opus, mp3, aiff, ...) or,
         with PyAV, of what browsers and phones record (m4a, aac, webm, mp4, 3gp, amr, ...); or samples ([N], [N, channels] or [channels, N], anything that
-        NumPy sees as an array: see `arrays.to_samples` for types and scales), at `source_rate`; or samples and their rate: see `arrays.split_rate`.
+        NumPy sees as an array: see `arrays.to_samples` for types and scales), at `rate`; or samples and their rate: see `arrays.split_rate`.
       rate: wanted rate in Hz.
-      source_rate: rate of bare samples in Hz (default: `rate`).
       min_seconds, max_seconds: shortest and longest accepted length (None: no limit). Checked before anything is decoded, as far as a header says it.
-      allow_silence: accept a wave with nothing in it.
 
     Several channels become one by `channels.to_mono`. A file that was cut off is used as far as it goes, with an `AudioWarning` of what is missing;
     one whose header does not know the length, as it was written to a pipe, is read to its end.
@@ -77,11 +73,11 @@ def load_wave(
             )
     else:
         name = "the wave"
-        source, from_rate = split_rate(source, rate if source_rate is None else source_rate, name)
+        source, from_rate = split_rate(source, rate, name)
         samples = to_samples(source, name)
     _check_length(len(samples) / from_rate, name, min_seconds, max_seconds)
     mono = to_mono(samples if samples.ndim == 2 else samples[:, None], from_rate)
-    if not allow_silence and np.ptp(mono) < 2 * SILENCE_PEAK:  # whatever constant it stands on
+    if np.ptp(mono) < 2 * SILENCE_PEAK:  # whatever constant it stands on
         raise UserError(f"{name} holds only silence; check the microphone or the file")
     return resample(mono, from_rate, rate)
 
@@ -104,7 +100,3 @@ def _check_length(seconds: float, name: str, shortest: float | None, longest: fl
     if longest is not None and seconds > longest:
         shown = f"{seconds:.1f}" if seconds >= longest + 0.1 else f"{seconds:.5f}"  # never the limit itself
         raise UserError(f"{name} is too long: {shown} s, the limit is {longest:g} s; cut it into parts")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()).rstrip(".")

@@ -7,6 +7,7 @@ import warnings
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
 from mdmspeech.cli.streams import STDIN, input_bytes
 from mdmspeech.cli.voice_options import add_voice_options, generation, warn_of_untrained
+from mdmspeech.speech_format import INPUT_RATE
 
 FORMATS = "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, webm, mp4, 3gp, amr, wma"
 
@@ -74,7 +75,7 @@ def _load(question: str):
 
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", AudioWarning)
-        wave = load_wave(input_bytes() if question in STDIN else question, 16_000)
+        wave = load_wave(input_bytes() if question in STDIN else question, INPUT_RATE)
     for warning in told:
         print(f"mdmspeech chat: {warning.message}", file=sys.stderr)
     return wave

@@ -10,8 +10,6 @@ from typing import Any
 
 from mdmspeech.errors import UserError
 
-RUNLOCAL = "runlocal"
-
 
 def load_config(path: str):
     """The ConfigDict of an experiment file's `get_config()`; of "FILE:ARG" that of `get_config(ARG)`, for example "experiments/talker_8b.py:runlocal".

@@ -9,9 +9,8 @@ rounding is straight-through: its gradient is that of the identity.
 import jax
 import jax.numpy as jnp
 
-LEVELS = 3
-DIGITS = 8
-VOCAB = LEVELS**DIGITS
+from mdmspeech.speech_format import CODES, DIGITS, LEVELS
+
 _BOUND = 0.999  # keeps |tanh| strictly inside the outer levels, as the S3 tokenizer does
 
 
@@ -29,7 +28,7 @@ def codes_to_ids(codes: jax.Array) -> jax.Array:
 
 def ids_to_codes(ids: jax.Array) -> jax.Array:
     """Token ids int32 [...] -> codes float32 [..., 8] in {-1, 0, 1}. Ids outside 0..6560 are clipped."""
-    ids = jnp.clip(ids, 0, VOCAB - 1)[..., None]
+    ids = jnp.clip(ids, 0, CODES - 1)[..., None]
     return (ids // _powers(ids.ndim) % LEVELS - 1).astype(jnp.float32)
 
 

@@ -151,12 +151,6 @@ def loss_weight(schedule: Schedule, weight: jax.Array, valid_BL: jax.Array) -> j
     return jnp.sum(valid_BL if isinstance(schedule, InverseT) else weight).astype(jnp.float32)
 
 
-def complementary(masking: Masking, valid_BL: jax.Array) -> Masking:
-    """The other half of a pair: hides exactly the valid tokens that `masking` shows, each of weight 1, so that a pair trains
-    every token once. A row that was hidden whole has nothing left to hide: its complement is empty and weighs nothing."""
-    return _even(valid_BL & ~masking.mask_BL)
-
-
 SCHEDULES = {"bernoulli": Bernoulli, "hierarchical": Hierarchical, "inverse_t": InverseT, "cosine": Cosine, "spans": Spans}
 
 

@@ -1,7 +1,7 @@
 """How good the codec is: held-out recordings of the answer voice through tokens and back.
 
     from mdmspeech.training.warm_start import load_params
-    evaluate_codec(CompactCodecModel(CompactCodecConfig()), load_params(workdir), outdir="codec_eval")
+    score_codec(CompactCodec(CompactCodecConfig(), load_params(workdir)), outdir="codec_eval")
 
 The bar: word errors at most 3 points over the original's, DNSMOS within 0.3.
 """
@@ -18,7 +18,6 @@ import numpy as np
 from mdmspeech.audio.features import pad_waves
 from mdmspeech.audio.mel import mel_filters
 from mdmspeech.audio.writer import save_wave
-from mdmspeech.codec import fsq
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
@@ -32,15 +31,11 @@ from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.report import read_json, write_json
 from mdmspeech.evaluation.silence import timing
 from mdmspeech.evaluation.testset import held_out, wave_of
+from mdmspeech.speech_format import CODES
 
 _FRAMES = 128  # lengths in frames are rounded up to this for the mel, so that few shapes are compiled
 _SAMPLES = 3  # recordings kept as WAV files
 _TIMED = 5  # recordings whose decoding is timed one by one
-
-
-def evaluate_codec(model: CompactCodecModel, params: dict, *args, **kwargs) -> dict:
-    """`score_codec` of parameters that come from training rather than from a release."""
-    return score_codec(CompactCodec(model.config, params), *args, **kwargs)
 
 
 def score_codec(
@@ -99,7 +94,7 @@ def score_codec(
 
 def code_usage(tokens: Sequence[np.ndarray]) -> dict[str, float | int]:
     """Codes that occur, entropy of their distribution in bits, and its perplexity. A few thousand tokens can only show a part of 6561 codes."""
-    counts = np.bincount(np.concatenate(tokens), minlength=fsq.VOCAB)
+    counts = np.bincount(np.concatenate(tokens), minlength=CODES)
     share = counts[counts > 0] / counts.sum()
     entropy = float(-(share * np.log2(share)).sum())
     return {"tokens": int(counts.sum()), "used": len(share), "entropy_bits": round(entropy, 3), "perplexity": round(2**entropy, 1)}

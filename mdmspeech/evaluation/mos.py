@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from mdmspeech.audio.wave import resample
 from mdmspeech.errors import UserError
+from mdmspeech.speech_format import INPUT_RATE
 
-RATE = 16_000  # Hz
 _SAMPLES = 144_160  # DNSMOS's window, 9.01 s
 _PEAK = 0.7  # every clip is brought to this peak, so that level does not count
 _TO_OPINION = {  # raw output of the P.835 network -> score on the 1..5 scale (the polynomials published with the model)
@@ -45,7 +45,7 @@ class Dnsmos:
         """Scores of one clip of any length (short ones are repeated to fill the window, long ones cut)."""
         clip = _window(wave_N, rate)
         sig, bak, ovrl = self._p835.run(None, {"input_1": clip[None]})[0][0]
-        mel = librosa.feature.melspectrogram(y=clip[:-160], sr=RATE, n_fft=321, hop_length=160, n_mels=120)
+        mel = librosa.feature.melspectrogram(y=clip[:-160], sr=INPUT_RATE, n_fft=321, hop_length=160, n_mels=120)
         mel = (librosa.power_to_db(mel, ref=np.max) + 40) / 40
         p808 = self._p808.run(None, {"input_1": mel.T[None].astype(np.float32)})[0][0][0]
         raw = {"ovrl": ovrl, "sig": sig, "bak": bak}
@@ -63,12 +63,12 @@ def mean_opinion(waves: Sequence[np.ndarray], rate: int, threads: int = 1, label
     means = {name: round(float(np.mean([row[name] for row in rows])), 3) for name in lowest} if rows else {}
     other = _distillmos()
     if other and rows:
-        means["distillmos"] = round(float(np.mean([other(resample(w, rate, RATE)) for w in waves if len(w)])), 3)
+        means["distillmos"] = round(float(np.mean([other(resample(w, rate, INPUT_RATE)) for w in waves if len(w)])), 3)
     return {**means, "clips": len(rows)}
 
 
 def _window(wave_N: np.ndarray, rate: int) -> np.ndarray:
-    clip = resample(wave_N, rate, RATE)
+    clip = resample(wave_N, rate, INPUT_RATE)
     clip = clip * (_PEAK / max(float(np.abs(clip).max()), 1e-9))
     return np.tile(clip, -(-_SAMPLES // len(clip)))[:_SAMPLES].astype(np.float32)
 

@@ -1,7 +1,6 @@
 """What made a result: the commit and whether the tree was clean, the command, versions, machine, date, sample sizes and seeds.
 
     made = provenance(sizes={"texts": 200}, seeds={"speech": 0})     # goes into the result's JSON as "made"
-    problems(made)                                                   # -> [] : nothing is missing
     line(made)                                                       # -> one line for the page
 
 A result of before this module names the commit that brought it into the repository, and says so in `recorded`.
@@ -11,15 +10,11 @@ import datetime
 import importlib.metadata
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-
-FIELDS = ("date", "commit", "clean", "command", "cpu", "cores", "memory_gb", "accelerator", "system", "versions", "sizes", "seeds")
-AFTERWARDS = "afterwards, from the history: made at or before this commit"
 
 _PACKAGES = (
     "mdmspeech",
@@ -38,7 +33,7 @@ _RESULTS = "experiments/results"  # what a run writes does not make the tree tha
 
 
 def provenance(*, sizes: Mapping[str, Any], seeds: Mapping[str, int]) -> dict[str, Any]:
-    """The fields of `FIELDS`, JSON-ready.
+    """The fields, JSON-ready.
 
     Args:
       sizes: how much was measured, by name: {"clips": 200, "clips judged by DNSMOS": 50}.
@@ -64,21 +59,6 @@ def provenance(*, sizes: Mapping[str, Any], seeds: Mapping[str, int]) -> dict[st
         "sizes": dict(sizes),
         "seeds": dict(seeds),
     }
-
-
-def problems(made: Mapping[str, Any]) -> list[str]:
-    """What is missing or cannot be, each in words; [] for a whole record."""
-    found = [f"no {field}" for field in FIELDS if field not in made]
-    if not re.fullmatch(r"[0-9a-f]{40}", str(made.get("commit"))):
-        found.append(f"commit {made.get('commit')!r} is no commit")
-    if made.get("recorded") != AFTERWARDS and not isinstance(made.get("clean"), bool):
-        found.append("does not say whether the tree was clean")
-    if not re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", str(made.get("date"))):
-        found.append(f"date {made.get('date')!r}")
-    found += [f"{field} is empty" for field in ("command", "cpu", "accelerator", "versions", "sizes") if field in made and not made[field]]
-    if "seeds" in made and not isinstance(made["seeds"], Mapping):
-        found.append("seeds have no names")
-    return found
 
 
 def line(made: Mapping[str, Any], *, also: str = "") -> str:

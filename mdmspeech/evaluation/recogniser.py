@@ -10,7 +10,7 @@ import dataclasses
 import hashlib
 import importlib.util
 import io
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -21,8 +21,8 @@ from mdmspeech.audio.wave import resample
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation.packing import join, pack
 from mdmspeech.evaluation.scoring import Score, canonical, score
+from mdmspeech.speech_format import INPUT_RATE
 
-RATE = 16_000  # Hz, Whisper's
 _UNSURE = 0.4  # a packed window whose word count is this far off is heard again clip by clip
 _NEEDED_FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
 
@@ -77,12 +77,12 @@ class Recogniser:
         self._beam, self._workers = beam, workers
         self._model = WhisperModel(str(folder), device=device, compute_type=compute, cpu_threads=threads, num_workers=workers, **source)
 
-    def transcribe(self, wave_N: np.ndarray, rate: int = RATE) -> str:
+    def transcribe(self, wave_N: np.ndarray, rate: int = INPUT_RATE) -> str:
         """What is said in one mono wave of any length; "" for a wave without samples."""
         if not len(wave_N):
             return ""
         segments, _ = self._model.transcribe(
-            resample(wave_N, rate, RATE),
+            resample(wave_N, rate, INPUT_RATE),
             language="en",
             beam_size=self._beam,
             temperature=0.0,
@@ -92,7 +92,7 @@ class Recogniser:
         )
         return " ".join(segment.text.strip() for segment in segments)
 
-    def transcribe_many(self, waves: Sequence[np.ndarray], rate: int = RATE, label: str = "recogniser") -> list[str]:
+    def transcribe_many(self, waves: Sequence[np.ndarray], rate: int = INPUT_RATE, label: str = "recogniser") -> list[str]:
         """Each wave on its own, with a progress bar."""
         with ThreadPoolExecutor(self._workers) as pool:
             found = pool.map(lambda wave: self.transcribe(wave, rate), waves)
@@ -102,24 +102,20 @@ class Recogniser:
         self,
         waves: Sequence[np.ndarray],
         texts: Sequence[str],
-        rate: int = RATE,
+        rate: int = INPUT_RATE,
         *,
-        speakers: Sequence[Hashable] | None = None,
         label: str = "recogniser",
     ) -> Score:
-        """Errors of what is heard in `waves` against `texts`, windows of several clips at a time (7 times as fast as clip by clip).
+        """Errors of what is heard in `waves`, all of one voice, against `texts`, windows of several clips at a time (7 times as fast as clip by clip).
 
         A window with far too few or too many words (Whisper skips or repeats now and then) is heard again clip by clip, and that counts.
-
-        Args:
-          speakers: who speaks in each wave; only one speaker's clips share a window (None: one voice in all).
 
         Raises:
           UserError: the numbers of waves and texts differ, or no text has words.
         """
         if len(waves) != len(texts):
             raise UserError(f"{len(waves)} waves but {len(texts)} texts: they must pair up")
-        windows = pack([len(wave) / rate for wave in waves], speakers)
+        windows = pack([len(wave) / rate for wave in waves])
         joined = [join([waves[i] for i in window], rate) for window in windows]
         heard = self.transcribe_many(joined, rate, label)
         references, hypotheses = [], []

@@ -9,7 +9,7 @@ from mdmspeech.audio.wave import resample
 from mdmspeech.data.storage.record_store import RecordStore, data_root
 from mdmspeech.data.storage.sources import speech
 from mdmspeech.data.synthesis import voices
-from mdmspeech.data.synthesis.parts import ANSWER_VOICE
+from mdmspeech.data.synthesis.jobs import ANSWER_VOICE
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.errors import UserError
 

@@ -15,7 +15,7 @@ from mdmspeech.audio.pitch import f0_curve
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.codec.base import Codec
 from mdmspeech.data.storage.sources import speech
-from mdmspeech.data.texts.harvard import HARVARD
+from mdmspeech.data.texts.open_sentences import HARVARD
 from mdmspeech.evaluation.mos import mean_opinion
 from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.tables import table
@@ -23,9 +23,10 @@ from mdmspeech.evaluation.testset import spread, wave_of
 from mdmspeech.inference.factory import open_assistant
 from mdmspeech.interop.release import load_release
 from mdmspeech.interop.sources import load_speech_encoder, load_thinker
+from mdmspeech.speech_format import OUTPUT_RATE
 
 BASE = "compact"
-_BANDS, _RATE = 40, 24_000
+_BANDS = 40
 _HEADER = ("what", "clips", "WER %", "DNSMOS", "median F0, Hz", "spectrum from yours, dB")
 
 
@@ -47,16 +48,16 @@ def score_own(
     voices = {
         f"{who} voice": open_assistant(load_release(m), load_thinker, load_speech_encoder) for who, m in (("shipped", BASE), ("own", model))
     }
-    recogniser, reference = Recogniser(), average_spectrum(originals, _RATE)
+    recogniser, reference = Recogniser(), average_spectrum(originals, OUTPUT_RATE)
 
     def row(what: str, waves: Sequence[np.ndarray], said: Sequence[str]) -> dict[str, Any]:
         if samples is not None:
             samples.mkdir(parents=True, exist_ok=True)
-            save_wave(samples / f"{what.replace(', ', '-').replace(' ', '-')}.wav", waves[0], _RATE)
-        score = recogniser.spoken_errors(waves, said, _RATE, label=what).report()
+            save_wave(samples / f"{what.replace(', ', '-').replace(' ', '-')}.wav", waves[0], OUTPUT_RATE)
+        score = recogniser.spoken_errors(waves, said, OUTPUT_RATE, label=what).report()
         return {
-            "what": what, "clips": len(waves), "wer": score["wer"], "wer_95": score["wer_95"], "ovrl": mean_opinion(waves, _RATE)["ovrl"],
-            "f0": median_f0(waves, _RATE), "spectrum_db": spectrum_distance(average_spectrum(waves, _RATE), reference),
+            "what": what, "clips": len(waves), "wer": score["wer"], "wer_95": score["wer_95"], "ovrl": mean_opinion(waves, OUTPUT_RATE)["ovrl"],
+            "f0": median_f0(waves, OUTPUT_RATE), "spectrum_db": spectrum_distance(average_spectrum(waves, OUTPUT_RATE), reference),
         }  # fmt: skip
 
     rows = [row("recordings", originals, texts)]

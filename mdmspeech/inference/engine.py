@@ -23,6 +23,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.anchors import MIN_DURATION, anchor_index
 from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
+from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD
 
 MODES = {"mdm": block_diffusion, "ntp": autoregressive}
 
@@ -64,11 +65,11 @@ class TalkerEngine:
         self.lookahead = sum(config.symbol_lookahead) if config.anchors == "paced" else 0
         self.options = DecodingConfig(
             block=config.block,
-            codes=talker.CODES,
-            bos=talker.BOS,
-            eos=talker.EOS,
-            pad=talker.PAD,
-            mask=talker.MASK,
+            codes=CODES,
+            bos=BOS,
+            eos=EOS,
+            pad=PAD,
+            mask=MASK,
             label_shift=config.label_shift,
             **options,
         )
@@ -150,5 +151,5 @@ def fold_tables(config: TalkerConfig, params: dict) -> tuple[TalkerConfig, dict]
 
 
 def known_length(durations_M: np.ndarray) -> int:
-    """Speech tokens of a text whose durations are all known; `anchors.speech_length` in float64, so that padding changes nothing."""
+    """Speech tokens of a text whose durations are all known; summed in float64, so that padding changes nothing."""
     return math.ceil(float(np.sum(durations_M, dtype=np.float64)) - 1e-3)

@@ -6,6 +6,7 @@ that are complete are kept, so what was said never changes, and the tokens are t
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,23 +15,33 @@ from mdmspeech.decoding.state import FinishReason
 from mdmspeech.diffusion.layout import NO_END
 from mdmspeech.inference.engine import PacedInputs, known_length
 from mdmspeech.inference.generation_config import GenerationConfig
-from mdmspeech.inference.paced_synthesizer import SYMBOLS, PacedSynthesizer
 from mdmspeech.inference.speech import Speech
 from mdmspeech.inference.speech_stream import SpeechStream
-from mdmspeech.inference.symbols import SymbolStream
-from mdmspeech.inference.synthesizer import BLOCKS, SpokenSegment
+from mdmspeech.inference.symbols import SYMBOLS, SymbolStream
+from mdmspeech.inference.synthesizer import BLOCKS, SpokenSegment, Synthesizer
 from mdmspeech.inference.thinker_runner import TextDelta
+from mdmspeech.models.anchors import MIN_DURATION
 from mdmspeech.padding import bucket, stack
 from mdmspeech.text.normalise import check_speakable
+from mdmspeech.text.pronounce import Spoken
+
+
+def paced(durations: np.ndarray, generation: GenerationConfig) -> np.ndarray:
+    """Durations (speech tokens, float of any shape) at the wanted pace, none below the shortest."""
+    return np.maximum(durations / np.float32(generation.pace), np.float32(MIN_DURATION)) if generation.pace != 1.0 else durations
 
 
 class PacedStream(SpeechStream):
-    """`feed` text and `end` it; while `ready()`, `step()` returns samples; `result()` when `done`."""
+    """`feed` text and `end` it; while `ready()`, `step()` returns samples; `result()` when `done`.
 
-    def __init__(self, voice: PacedSynthesizer, generation: GenerationConfig):
+    Args:
+      voice: with paced anchors. pronounce: text -> `Spoken`. generation: checked by the voice.
+    """
+
+    def __init__(self, voice: Synthesizer, pronounce: Callable[[str], Spoken], generation: GenerationConfig):
         super().__init__(voice, generation)
-        self._voice, self._manner = voice, generation
-        self._read = SymbolStream(voice.pronounce)
+        self._voice, self._generation = voice, generation
+        self._read = SymbolStream(pronounce)
         self._run: _Run | None = None
         self._spoken: list[SpokenSegment] = []  # of the segments before
 
@@ -84,15 +95,15 @@ class PacedStream(SpeechStream):
             if len(self._spoken) == len(self._read.segments):
                 return None
             number = len(self._spoken)
-            self._run = _Run(self._voice, self._manner, self._read.segments[number], number)
+            self._run = _Run(self._voice, self._generation, self._read.segments[number], number)
         return self._run
 
 
 class _Run:
     """One segment on its way."""
 
-    def __init__(self, voice: PacedSynthesizer, generation: GenerationConfig, segment, number: int):
-        self._voice, self._engine, self._manner, self._segment = voice, voice.engine, generation, segment
+    def __init__(self, voice: Synthesizer, generation: GenerationConfig, segment, number: int):
+        self._voice, self._engine, self._generation, self._segment = voice, voice.engine, generation, segment
         self._features = np.zeros((1, SYMBOLS[-1], voice.engine.config.width), np.float32)
         self._durations = np.zeros((1, SYMBOLS[-1]), np.float32)
         self._final = 0  # symbols whose features can no longer change
@@ -149,7 +160,7 @@ class _Run:
             features, durations = self._engine.read(symbols, valid)
             new = slice(self._final, final)
             self._features[:, new] = features[:, new]
-            self._durations[:, new] = self._voice.paced(durations[:, new], self._manner)
+            self._durations[:, new] = paced(durations[:, new], self._generation)
             self._final = final
         if segment.closed and self._length is None:
             self._length = known_length(self._durations[0, :final])

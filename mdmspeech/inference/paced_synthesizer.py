@@ -1,7 +1,7 @@
 """A voice: text -> symbols -> durations and conditions -> speech tokens, block by block -> samples.
 
-`say` and `say_many` speak whole texts, in batches; `stream` (paced_stream.py) speaks a text that is still being written. `PacedSynthesizer` has paced anchors and
-reads the text itself; fixed_anchor_synthesizer.py has the one with the paper's fixed anchors, which reads the Thinker's states.
+`say` and `say_many` speak whole texts, in batches; `stream` (paced_stream.py) speaks a text that is still being written. `PacedSynthesizer` has paced anchors
+and reads the text itself; fixed_anchor_synthesizer.py has the one with the paper's fixed anchors, which reads the Thinker's states.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,16 +13,14 @@ from mdmspeech.codec.base import Codec
 from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import PacedInputs, known_length
 from mdmspeech.inference.generation_config import GenerationConfig
+from mdmspeech.inference.paced_stream import PacedStream, paced
 from mdmspeech.inference.speech import Word
-from mdmspeech.inference.symbols import Segment, read_text
+from mdmspeech.inference.symbols import SYMBOLS, Segment, read_text
 from mdmspeech.inference.synthesizer import BLOCKS, SpokenSegment, SynthesisPlan, Synthesizer
-from mdmspeech.models.anchors import MIN_DURATION
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.padding import ROWS, batches, bucket, stack
 from mdmspeech.text.normalise import normalise
 from mdmspeech.text.pronounce import Spoken, pronouncer
-
-SYMBOLS = (96, 192, 512)  # padded lengths of a segment
 
 
 def pronounce_text(text: str) -> Spoken:
@@ -76,11 +74,9 @@ class PacedSynthesizer(Synthesizer):
         spoken = self._speak(segments, [0] * len(segments), self.check(GenerationConfig(steps)), durations)
         return [np.asarray(one.tokens, np.int32) for one in spoken]
 
-    def stream(self, **generation: Any):
+    def stream(self, **generation: Any) -> PacedStream:
         """A `PacedStream`: feed it text, take samples. Arguments and errors as of `say`."""
-        from mdmspeech.inference.paced_stream import PacedStream
-
-        return PacedStream(self, self.check(GenerationConfig.of(generation)))
+        return PacedStream(self, self.pronounce, self.check(GenerationConfig.of(generation)))
 
     def warm_up(self, *, batch: bool = False) -> None:
         """Compiles what a first sentence needs, streamed and whole (`batch`: batches, too), so that calls are fast from the first on."""
@@ -91,10 +87,6 @@ class PacedSynthesizer(Synthesizer):
             stream.step()
         for count in ROWS if batch else ROWS[:1]:
             self.say_many([text] * count)
-
-    def paced(self, durations: np.ndarray, generation: GenerationConfig) -> np.ndarray:
-        """Durations at the wanted pace."""
-        return np.maximum(durations / np.float32(generation.pace), np.float32(MIN_DURATION)) if generation.pace != 1.0 else durations
 
     def _speak(
         self, segments: Sequence[Segment], numbers: Sequence[int], generation: GenerationConfig, given: Sequence[np.ndarray] | None = None
@@ -107,7 +99,7 @@ class PacedSynthesizer(Synthesizer):
             for b, i in enumerate(rows):
                 count = len(segments[i].symbols)
                 features[i] = out[b, :count]
-                durations[i] = self.paced(lengths[b, :count], generation) if given is None else np.asarray(given[i], np.float32)
+                durations[i] = paced(lengths[b, :count], generation) if given is None else np.asarray(given[i], np.float32)
         totals = [known_length(row) for row in durations]
         rooms = [self.room(total) for total in totals]
         spoken: dict[int, SpokenSegment] = {}

@@ -19,6 +19,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import MODES
 from mdmspeech.models import talker
 from mdmspeech.models.talker import Talker, TalkerConfig
+from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, START
 
 
 class PrefixEngine:
@@ -38,14 +39,14 @@ class PrefixEngine:
         if config.anchors != "prefix":
             raise UserError(f"a Talker with {config.anchors!r} anchors reads no text in front of its speech; use TalkerEngine")
         self.config, self.params = config, jax.tree.map(jnp.asarray, params)
-        ids: dict[str, Any] = dict(codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
+        ids: dict[str, Any] = dict(codes=CODES, bos=BOS, eos=EOS, pad=PAD, mask=MASK)
         self.options = DecodingConfig(block=config.block, label_shift=config.label_shift, **ids, **options)
         self._decoder, self._model = MODES[mode], Talker(config)
         self._jit_decode = jax.jit(self._decode, static_argnames="blocks")
 
     def decode(self, texts: list[list[int]], request: SamplingParams, blocks: int) -> DecodingResult:
         """Speech of texts (ids without START), up to `blocks` blocks each; a row comes out as it does alone."""
-        text_BN = np.full((len(texts), 1 + max(len(ids) for ids in texts)), talker.START, np.int32)
+        text_BN = np.full((len(texts), 1 + max(len(ids) for ids in texts)), START, np.int32)
         for row, ids in zip(text_BN, texts, strict=True):
             row[1 : 1 + len(ids)] = ids
         count_B = np.array([1 + len(ids) for ids in texts], np.int32)

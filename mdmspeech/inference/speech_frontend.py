@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.audio.features import WHISPER_RATE
 from mdmspeech.audio.wave import Source, load_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.no_speech import MOST, no_words, spoken_part
@@ -22,6 +21,7 @@ from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig, greedy_decode
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.padding import batches, stack
+from mdmspeech.speech_format import INPUT_RATE
 from mdmspeech.text.pieces import shipped, shipped_names
 
 SECONDS = (2, 3, 4, 6, 8, 12, 16, 24, 30)  # padded lengths of a question
@@ -50,7 +50,7 @@ def load_waves(sources: Sequence[Source], limit: float = SECONDS[-1]) -> list[np
     sources, waves = list(sources), []
     for number, source in enumerate(sources, 1):
         try:
-            waves.append(load_wave(source, WHISPER_RATE, max_seconds=limit))
+            waves.append(load_wave(source, INPUT_RATE, max_seconds=limit))
         except UserError as error:
             raise UserError(f"recording {number} of {len(sources)}: {error}" if len(sources) > 1 else str(error)) from error
     return waves
@@ -83,7 +83,7 @@ class SpeechFrontend:
     def encode_many(self, sources: Sequence[Source]) -> list[EncodedSpeech]:
         """Hears many, in batches of similar lengths; each as it would be heard alone."""
         waves = load_waves(sources, self.limit)
-        sizes = [second * WHISPER_RATE for second in SECONDS if second < self.limit] + [int(self.limit * WHISPER_RATE)]
+        sizes = [second * INPUT_RATE for second in SECONDS if second < self.limit] + [int(self.limit * INPUT_RATE)]
         heard: dict[int, EncodedSpeech] = {}
         for rows, width, size in batches([len(wave) for wave in waves], sizes):
             began = time.perf_counter()
@@ -101,7 +101,7 @@ class SpeechFrontend:
         """Compiles for questions of these lengths."""
         noise = np.random.default_rng(0)
         for length in seconds:
-            self.encode((0.1 * noise.normal(size=int(length * WHISPER_RATE)), WHISPER_RATE))
+            self.encode((0.1 * noise.normal(size=int(length * INPUT_RATE)), INPUT_RATE))
 
     def _states(self, params, waves_BN, samples_B):
         return encode_waves(self._module, params, waves_BN, samples_B)

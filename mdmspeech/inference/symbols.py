@@ -15,6 +15,7 @@ from mdmspeech.text.pronounce import BOUNDARY, Spoken
 
 SEGMENT = 80  # symbols (about 5 s): the next sentence starts a new segment once one is as long as this
 LONGEST = 320  # symbols of a segment, at most
+SYMBOLS = (96, 192, 512)  # padded lengths of a segment
 CLAUSE, PIECE = 180, 280  # characters: a longer sentence is cut after a clause, or else at the last space that is in time
 _SHORT = 3  # letters: a word up to this long is said as its successor asks ("a", "to", "the")
 

@@ -1,4 +1,4 @@
-"""Names of CosyVoice2's `hift.pt` -> parameters of our HiFT, and back.
+"""Names of CosyVoice2's `hift.pt` -> parameters of our HiFT.
 
 The names are the file format's own; they come from the modules of FunAudioLLM/CosyVoice (cosyvoice/hifigan). Most convolutions are stored with weight
 normalisation (Salimans & Kingma 2016): weight = g * v / |v|, with a norm for each index of axis 0, which is the output channel of a convolution but the
@@ -14,11 +14,11 @@ import numpy as np
 from mdmspeech.codec.cosyvoice2 import hift
 from mdmspeech.codec.cosyvoice2.hift_config import HiFTConfig
 from mdmspeech.errors import UserError
-from mdmspeech.interop.rules import CONV1D, LINEAR, TensorRule, export_params, import_params
+from mdmspeech.interop.rules import CONV1D, LINEAR, TensorRule, import_params
 
 TRANSPOSED_CONV1D = (2, 0, 1)  # [in, out, kernel] -> [kernel, in, out]
 _PREFIX = "generator."  # of files that hold the discriminator's names beside
-_SPELLINGS = (  # (g, v), the one that we write first
+_SPELLINGS = (  # (g, v)
     (".parametrizations.weight.original0", ".parametrizations.weight.original1"),
     (".weight_g", ".weight_v"),
 )
@@ -27,20 +27,6 @@ _SPELLINGS = (  # (g, v), the one that we write first
 def hift_params(config: HiFTConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32) -> dict[str, Any]:
     """Tensors under their names in hift.pt -> HiFT parameters. Raises UserError as `fold_weight_norm` and `import_params`."""
     return import_params(fold_weight_norm(plain_names(tensors), source), hift_rules(config), hift_shapes(config), source, dtype)
-
-
-def hift_tensors(config: HiFTConfig, params: Any) -> dict[str, np.ndarray]:
-    """The inverse: HiFT parameters -> the tensors of a hift.pt, with v = weight and g = |weight|."""
-    tensors = {}
-    for name, stored in export_params(params, hift_rules(config)).items():
-        value = np.asarray(stored)
-        stem = name.removesuffix(".weight")
-        if value.ndim == 3 and not stem.startswith("source_downs."):
-            for ending, part in zip(_SPELLINGS[0], (_norm(value).astype(value.dtype), value), strict=True):
-                tensors[stem + ending] = part
-        else:
-            tensors[name] = value
-    return tensors
 
 
 def hift_shapes(config: HiFTConfig) -> Any:

@@ -22,7 +22,8 @@ from mdmspeech.interop.pytorch import read_pytorch
 from mdmspeech.interop.release import Part, Release, save_release
 from mdmspeech.interop.rules import TensorRule, import_params
 from mdmspeech.models import talker
-from mdmspeech.models.talker import BOS, CODES, EOS, PAD, SOS, VOCAB, TalkerConfig
+from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.speech_format import BOS, CODES, EOS, PAD, SOS, VOCAB
 
 COSYVOICE2_LM = TalkerConfig(
     width=896,

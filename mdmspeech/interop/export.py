@@ -1,6 +1,6 @@
 """A Thinker or a speech encoder as a Hugging Face folder: config.json, safetensors shards with an index, tokenizer files, a card.
 
-Such a folder is what `transformers` loads and what `huggingface.read_thinker_folder` and `read_encoder_folder` read back bit by bit. It says in config.json
+Such a folder is what `transformers` loads and what `sources.open_thinker` and `open_speech_encoder` read back bit by bit. It says in config.json
 which layout it has (`huggingface.LAYOUT`). It is written beside its destination and renamed when it is complete.
 """
 
@@ -19,7 +19,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mdmspeech.errors import UserError
-from mdmspeech.files import check_writable
+from mdmspeech.files import check_writable, replace_folder
 from mdmspeech.interop.huggingface import (
     LAYOUT,
     STAMP,
@@ -80,7 +80,7 @@ class How:
 
 
 def export_thinker(folder: str | os.PathLike, config: ThinkerConfig, params: Any, how: How = How()) -> None:
-    """Writes a Thinker's parameters (no LoRA beside them: merge it with `models.lora.merge`) as a Llama, Qwen2 or Qwen3 folder.
+    """Writes a Thinker's parameters (no LoRA beside them: merge it with `models.lora.fuse`) as a Llama, Qwen2 or Qwen3 folder.
 
     Raises:
       UserError: the folder exists, the parameters are not those of `config`, or no such architecture exists.
@@ -175,10 +175,7 @@ def complete_or_absent(folder: str | os.PathLike, force: bool = False, sources: 
     except BaseException:
         shutil.rmtree(part, ignore_errors=True)
         raise
-    if folder.exists():
-        os.replace(folder, old)
-    os.replace(part, folder)
-    shutil.rmtree(old, ignore_errors=True)
+    replace_folder(part, folder, old)
 
 
 def _write(folder: str | os.PathLike, part: str, hf: dict[str, Any], opened: OpenedThinker | OpenedEncoder, how: How) -> None:

@@ -361,15 +361,6 @@ def read_thinker_folder(
     return config, thinker_params(config, open_weights(folder, hf), str(folder), **how)
 
 
-def read_encoder_folder(
-    folder: str | os.PathLike, *, dtype: Any = np.float32, shardings: Any = None, progress: Any = None, **overrides: Any
-) -> tuple[SpeechEncoderConfig, dict[str, Any]]:
-    """A downloaded (or exported) Whisper folder -> (config, parameters of its encoder). Arguments as `read_thinker_folder`."""
-    hf, config = config_of(folder, encoder_config, **overrides)
-    how = dict(dtype=dtype, shardings=shardings, progress=progress)
-    return config, encoder_params(config, open_weights(folder, hf), str(folder), **how)
-
-
 def config_of(folder: str | os.PathLike, make: Callable[..., Any], upgrade: bool = False, **overrides: Any) -> tuple[dict[str, Any], Any]:
     """(config.json of a model folder, what `make` makes of it). `upgrade`: see `read_config`. Raises UserError as these, naming the file."""
     hf = read_config(folder, upgrade)

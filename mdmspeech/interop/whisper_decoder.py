@@ -1,6 +1,5 @@
 """Where an attention adaptor starts from: some layers of Whisper's decoder, and of its vocabulary the commonest English pieces."""
 
-import dataclasses
 import json
 import os
 from collections.abc import Sequence
@@ -63,17 +62,6 @@ def save_pieces(path: str | os.PathLike, source: str | os.PathLike = sources.WHI
     kept = [names[i] for i in pieces.english(names)]
     Path(path).write_text(json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
     return len(kept)
-
-
-def whole(source: str | os.PathLike = sources.WHISPER_BASE) -> tuple[Seq2SeqConfig, dict[str, Any]]:
-    """The undiminished decoder as an attention adaptor, its pieces being Whisper's ids: for parity with other implementations."""
-    tensors, _, name = _read(source)
-    rows, width = tensors["embed_tokens.weight"].shape
-    tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][[*range(_END), *_special(rows)]]
-    layers = range(len({n.split(".")[1] for n in tensors if n.startswith("layers.")}))
-    sizes = Seq2SeqConfig(states=width, width=width, layers=len(layers), heads=width // 64, ffn=tensors["layers.0.fc1.bias"].shape[0])
-    config = dataclasses.replace(sizes, pieces=_END, positions=tensors["embed_positions.weight"].shape[0])
-    return config, import_params(tensors, whisper_decoder_rules(layers), seq2seq_shapes(config), name)
 
 
 def _kept(vocabulary: dict[str, int], rows: int, config: Seq2SeqConfig) -> np.ndarray:

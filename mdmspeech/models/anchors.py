@@ -24,17 +24,10 @@ from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
+from mdmspeech.speech_format import NO_ANCHOR, NULL_ANCHOR
 
 MIN_DURATION = 0.05  # speech tokens: no symbol is skipped altogether
 _SAMPLES = (1 / 6, 1 / 2, 5 / 6)  # where inside a speech token (40 ms, which may span two phonemes) the text is looked up
-
-
-NO_ANCHOR, NULL_ANCHOR = -1, -2
-
-
-def fixed_anchor_index(text_valid_BN: jax.Array, length: int, block: int = 16, anchors: int = 4) -> jax.Array:
-    """`anchor_index` of the positions 0 .. length - 1 for right-padded texts, int32 [B, length]."""
-    return anchor_index(jnp.sum(text_valid_BN, axis=1), jnp.arange(length)[None], block, anchors)
 
 
 def anchor_index(count_B: jax.Array, positions_BL: jax.Array, block: int = 16, anchors: int = 4) -> jax.Array:
@@ -49,7 +42,7 @@ def anchor_index(count_B: jax.Array, positions_BL: jax.Array, block: int = 16, a
 
 
 class FixedAnchors(nn.Module):
-    """The paper's anchors: a fusion of [Emb(y); h] of one text token each, placed where `index` says (see `fixed_anchor_index`).
+    """The paper's anchors: a fusion of [Emb(y); h] of one text token each, placed where `index` says (see `anchor_index`).
 
     Text features [B, N, E] (token embedding and Thinker state, concatenated by the caller) -> cond [B, L, D]. Positions without an anchor get zeros,
     those after the end of the text a learned null vector.
@@ -175,9 +168,3 @@ class TextPrefix(nn.Module):
     @nn.compact
     def __call__(self, text_BN: jax.Array) -> jax.Array:
         return lookup(self.param("embedding", nn.initializers.normal(0.02), (self.rows, self.width)), jnp.maximum(text_BN, 0))
-
-
-def speech_length(durations_BM: jax.Array, valid_BM: jax.Array) -> jax.Array:
-    """Speech tokens the symbols take, int32 [B], rounded up: the known length of paced speech."""
-    total = jnp.sum(jnp.where(valid_BM, jnp.maximum(durations_BM, MIN_DURATION), 0.0), axis=1)
-    return jnp.ceil(total - 1e-3).astype(jnp.int32)

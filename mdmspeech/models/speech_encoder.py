@@ -13,13 +13,14 @@ import numpy as np
 from flax import linen as nn
 from flax.core import FrozenDict
 
-from mdmspeech.audio.features import WHISPER_HOP, WHISPER_RATE, whisper_log_mel
+from mdmspeech.audio.features import whisper_log_mel
 from mdmspeech.errors import UserError
 from mdmspeech.nn.attention import Attention
 from mdmspeech.nn.masks import Mask, full
 from mdmspeech.nn.mlp import GeluMLP
 from mdmspeech.nn.partition import constrain
 from mdmspeech.nn.stack import LayerStack
+from mdmspeech.speech_format import INPUT_RATE, WHISPER_HOP
 
 _NORM_EPS = 1e-5
 TAIL = 1.0  # seconds of silence after each wave, see `encode_waves`
@@ -128,9 +129,9 @@ def encode_waves(encoder: SpeechEncoder, params, waves_BN: jax.Array, samples_B:
     """
     length = waves_BN.shape[1]
     most = encoder.config.max_positions * 2 * WHISPER_HOP
-    padded = max(min(length + int(TAIL * WHISPER_RATE), most), length)
+    padded = max(min(length + int(TAIL * INPUT_RATE), most), length)
     mel_BTM = whisper_log_mel(jnp.pad(waves_BN, ((0, 0), (0, padded - length))), encoder.config.num_mels)
-    heard_B = jnp.minimum(samples_B + int(TAIL * WHISPER_RATE), padded)
+    heard_B = jnp.minimum(samples_B + int(TAIL * INPUT_RATE), padded)
     frames_BT = frame_mask(-(-heard_B // WHISPER_HOP), mel_BTM.shape[1]) & (samples_B > 0)[:, None]
     return encoder.apply({"params": params}, mel_BTM, frames_BT), frames_BT[:, ::2]
 

@@ -24,11 +24,11 @@ from mdmspeech.nn.partition import constrain, lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.stack import rematted
 from mdmspeech.nn.transformer import LlamaBlock
-
-CODES, LEVELS, DIGITS = 6561, 3, 8
-BOS, SOS, EOS, PAD, MASK = 6561, 6562, 6563, 6564, 6565
-VOCAB = 6566
-START = -1  # among a prefix's text ids: what stands before the text
+from mdmspeech.speech_format import BOS as BOS
+from mdmspeech.speech_format import CODES, DIGITS, LEVELS, SOS, START, VOCAB
+from mdmspeech.speech_format import EOS as EOS
+from mdmspeech.speech_format import MASK as MASK
+from mdmspeech.speech_format import PAD as PAD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -169,7 +169,7 @@ class Talker(nn.Module):
         return self.anchors.packed(symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL)
 
     def condition_fixed(self, text_BNE, index_BL):
-        """Fixed anchors: cond [B, L, D]; see `anchors.fixed_anchor_index`."""
+        """Fixed anchors: cond [B, L, D]; see `anchors.anchor_index`."""
         return self.anchors(text_BNE, index_BL)
 
     def fuse(self, text_BNE):

@@ -7,10 +7,8 @@ scanned (one sub-module "all" whose parameters have a leading layer axis) compil
 import contextlib
 import contextvars
 from collections.abc import Iterator
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
@@ -77,15 +75,3 @@ class LayerStack(nn.Module):
             x_BTD, layer_cache = layer(x_BTD, mask_BTS, rope, None if cache is None else cache[index], write_at_B)
             caches.append(layer_cache)
         return x_BTD, None if cache is None else tuple(caches)
-
-
-def stack_layers(params: dict[str, Any]) -> dict[str, Any]:
-    """Parameters of an unrolled `LayerStack` ({"0": ..., "1": ...}) -> those of the scanned one ({"all": ...})."""
-    layers = [params[str(index)] for index in range(len(params))]
-    return {"all": jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)}
-
-
-def unstack_layers(params: dict[str, Any]) -> dict[str, Any]:
-    """The inverse of `stack_layers`."""
-    count = jax.tree.leaves(params["all"])[0].shape[0]
-    return {str(index): jax.tree.map(lambda leaf, i=index: leaf[i], params["all"]) for index in range(count)}

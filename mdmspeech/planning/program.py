@@ -18,6 +18,7 @@ from mdmspeech.decoding.state import DecodingConfig, SamplingParams, initial_sta
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
+from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, TOKEN_RATE
 from mdmspeech.training.flops import count_flops
 from mdmspeech.training.mesh import batch_sharding, data_shards, param_shardings
 from mdmspeech.training.mfu import model_flops
@@ -121,8 +122,8 @@ def decode_program(
     """
     config = dataclasses.replace(config, structured_codes=False)
     model = talker.Talker(config)
-    length = math.ceil(seconds * 25 / config.block) * config.block
-    ids: dict[str, Any] = dict(codes=talker.CODES, bos=talker.BOS, eos=talker.EOS, pad=talker.PAD, mask=talker.MASK)
+    length = math.ceil(seconds * TOKEN_RATE / config.block) * config.block
+    ids: dict[str, Any] = dict(codes=CODES, bos=BOS, eos=EOS, pad=PAD, mask=MASK)
     options = DecodingConfig(block=config.block, label_shift=config.label_shift, **ids)
 
     def forward(params, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):

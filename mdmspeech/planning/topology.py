@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from mdmspeech.errors import UserError
-from mdmspeech.planning.chips import SHAPES, TPUS, Tpu
+from mdmspeech.hardware import SHAPES, TPUS, Tpu
 
 _NAMES = {name: tpu for tpu in TPUS.values() for name in tpu.names}
 # libtpu otherwise asks the cloud's metadata server who it is, and locks out every other process that only wants to compile.

@@ -6,15 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.data.recordings.align import UNIT, Alignment, align
+from mdmspeech.data.recordings.align import Alignment, align
 from mdmspeech.models import talker
 from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
+from mdmspeech.speech_format import DURATION_SECONDS, INPUT_RATE, STATE_SECONDS, TOKEN_SECONDS, WHISPER_SECONDS
 
-RATE = 16_000  # Hz, of the waves
-MOST_SECONDS = 30  # the encoder's positions
-_STATE = 0.02  # seconds
-_TOKEN = 0.04
 _SECONDS, _SYMBOLS, _ROWS = 4, 64, 4  # waves are padded to multiples of 4 s, symbols to 64, batches to 4 rows: few shapes, few compilations
 
 
@@ -42,7 +39,7 @@ def make_aligner(
 
 def units(wave_N: np.ndarray, rate: int) -> int:
     """Whole units of 25 ms that hold the wave."""
-    return -(-len(wave_N) // round(rate * UNIT))
+    return -(-len(wave_N) // round(rate * DURATION_SECONDS))
 
 
 def make_encoder(config: SpeechEncoderConfig, params) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
@@ -62,7 +59,7 @@ def _hearing(config: SpeechEncoderConfig, params, reader_config: PhoneClassifier
         return jax.nn.log_softmax(reader.apply({"params": reader_params}, states))
 
     read_all = _in_batches(read)
-    return lambda waves: [_in_units(logp, units(wave, RATE)) for logp, wave in zip(read_all(waves), waves, strict=True)]
+    return lambda waves: [_in_units(logp, units(wave, INPUT_RATE)) for logp, wave in zip(read_all(waves), waves, strict=True)]
 
 
 def _in_batches(encode: Callable) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
@@ -73,13 +70,13 @@ def _in_batches(encode: Callable) -> Callable[[Sequence[np.ndarray]], list[np.nd
         found = [np.zeros(0)] * len(waves)
         for first in range(0, len(order), _ROWS):
             rows = order[first : first + _ROWS]
-            width = -(-len(waves[rows[-1]]) // (_SECONDS * RATE)) * _SECONDS * RATE
-            padded, samples = np.zeros((_ROWS, min(width, MOST_SECONDS * RATE)), np.float32), np.zeros(_ROWS, np.int32)
+            width = -(-len(waves[rows[-1]]) // (_SECONDS * INPUT_RATE)) * _SECONDS * INPUT_RATE
+            padded, samples = np.zeros((_ROWS, min(width, WHISPER_SECONDS * INPUT_RATE)), np.float32), np.zeros(_ROWS, np.int32)
             for b, i in enumerate(rows):
                 padded[b, : len(waves[i])], samples[b] = waves[i], len(waves[i])
             out = np.asarray(encode(padded, samples))
             for b, i in enumerate(rows):
-                found[i] = out[b, : -(-len(waves[i]) // round(RATE * _STATE))]
+                found[i] = out[b, : -(-len(waves[i]) // round(INPUT_RATE * STATE_SECONDS))]
         return found
 
     return run
@@ -87,7 +84,7 @@ def _in_batches(encode: Callable) -> Callable[[Sequence[np.ndarray]], list[np.nd
 
 def _in_units(logp_TV: np.ndarray, count: int) -> np.ndarray:
     """Log-posteriors of states, 20 ms apart, at the middles of units of 25 ms, [count, V]."""
-    at = np.clip((np.arange(count) + 0.5) * UNIT / _STATE - 0.5, 0, len(logp_TV) - 1)
+    at = np.clip((np.arange(count) + 0.5) * DURATION_SECONDS / STATE_SECONDS - 0.5, 0, len(logp_TV) - 1)
     left = at.astype(int)
     right = np.minimum(left + 1, len(logp_TV) - 1)
     share = (at - left)[:, None]
@@ -104,7 +101,7 @@ def _expecting(config: talker.TalkerConfig, params) -> Callable:
             padded = np.zeros((1, -(-len(row) // _SYMBOLS) * _SYMBOLS), np.int32)
             padded[0, : len(row)] = row
             log_tokens = np.asarray(read(padded, np.arange(padded.shape[1])[None] < len(row)))[0, : len(row)]
-            expected.append(np.exp(log_tokens) * _TOKEN / UNIT)
+            expected.append(np.exp(log_tokens) * TOKEN_SECONDS / DURATION_SECONDS)
         return expected
 
     return run

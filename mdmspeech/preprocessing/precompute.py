@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from mdmspeech.codec.base import Codec
-from mdmspeech.data.recordings.pairs import WithPairs
 from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.data.storage.sources import questions, speech
 from mdmspeech.data.storage.splits import SPLITS
@@ -15,9 +14,10 @@ from mdmspeech.data.storage.state_store import encode_states
 from mdmspeech.data.storage.token_store import tokenise
 from mdmspeech.data.synthesis.augment import augment
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
+from mdmspeech.speech_format import INPUT_RATE
 
-RATE = 16_000
 AUGMENTED = 0.5  # share of the training questions that get noise, reverberation and another level
+BETWEEN, _LONGEST_PAIR = (0.2, 0.8), 12.0  # seconds: the pause between the two of a pair, a pair
 JOINED = 0.15  # of these many pairs, relative to the recordings, both are heard in a row: a pause is no end
 LATE, PAUSE = 0.5, 0.8  # share that begins late and ends early, seconds of silence at most on each side: people do not speak on the button
 
@@ -55,6 +55,46 @@ def augment_some(wave: np.ndarray, index: int) -> np.ndarray:
     """Augments the share `AUGMENTED` of all recordings and puts silence around the share `LATE`, chosen and seeded by their number."""
     rng = np.random.default_rng((7, index))
     if rng.random() < LATE:
-        before, after = rng.uniform(0, PAUSE, size=2) * RATE
+        before, after = rng.uniform(0, PAUSE, size=2) * INPUT_RATE
         wave = np.pad(wave, (int(before), int(after)))
-    return augment(wave, RATE, rng) if rng.random() < AUGMENTED else wave
+    return augment(wave, INPUT_RATE, rng) if rng.random() < AUGMENTED else wave
+
+
+class WithPairs:
+    """Random access like `data.storage.sources.Records`: all of the recordings, then `share` times as many pairs of them. Pairs that would be too long are left out."""
+
+    def __init__(self, records, share: float, seed: int = 0):
+        self._records = records
+        rng = np.random.default_rng(seed)
+        drawn = rng.integers(0, len(records), size=(int(share * len(records)), 2))
+        pauses = rng.uniform(*BETWEEN, size=len(drawn))
+        self._pairs = [(int(a), int(b), pause) for (a, b), pause in zip(drawn, pauses, strict=True) if self._seconds(a, b) < _LONGEST_PAIR]
+
+    def __len__(self) -> int:
+        return len(self._records) + len(self._pairs)
+
+    def __getitem__(self, i: int) -> dict:
+        if i < len(self._records):
+            return self._records[i]
+        a, b, pause = self._pairs[i - len(self._records)]
+        first, second = self._records[a], self._records[b]
+        gap = np.zeros(int(pause * first["rate"]), np.asarray(first["audio"]).dtype)
+        audio = np.concatenate([first["audio"], gap, second["audio"]])
+        return {**self.fields(i), "audio": audio, "samples": len(audio)}
+
+    def fields(self, i: int) -> dict:
+        """The record without its audio."""
+        if i < len(self._records):
+            return self._records.fields(i)
+        a, b, pause = self._pairs[i - len(self._records)]
+        first, second = self._records.fields(a), self._records.fields(b)
+        return {
+            "id": f"{first['id']}+{second['id']}",
+            "text": f"{first['text']} {second['text']}",
+            "answer": "",
+            "rate": first["rate"],
+            "samples": first["samples"] + int(pause * first["rate"]) + second["samples"],
+        }
+
+    def _seconds(self, a: int, b: int) -> float:
+        return sum(f["samples"] / f["rate"] for f in (self._records.fields(int(a)), self._records.fields(int(b))))

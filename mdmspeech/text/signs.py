@@ -40,7 +40,7 @@ _RULE = re.compile(r"([^\w\s.!?])\1{2,}")
 _COMBINED = re.compile("|".join(re.escape(sign) for sign in sorted(COMBINED, key=len, reverse=True)))
 _SPOKEN = re.compile(f"[{re.escape(''.join(SPOKEN))}]")
 _PAUSE = re.compile(rf"[{re.escape(PAUSES)}]|(?<=\s)-+(?=\s|$)|(?<!\w)-+(?=\w)|(?<=\w)-+(?!\w)|-{{2,}}")
-_OTHER = re.compile(r"[^\w\s'\"`.,;:!?-]")  # punctuation of other scripts is a pause too
+_OTHER = re.compile(rf"[^\w\s{re.escape(SILENT)}.,;:!?-]")  # punctuation of other scripts is a pause too
 _MARKS = re.compile("[\u0300-\u036f]")
 _SUPERSCRIPT = re.compile(f"[{''.join(SUPERSCRIPT)}]+")
 _SUBSCRIPT = re.compile(f"[{''.join(SUBSCRIPT)}]+")

@@ -41,7 +41,7 @@ def base() -> ConfigDict:
             keep_best_mode="min",  # the best score is the smallest (min) or the largest (max)
             prefetch=2,  # batches made ahead by a thread
             profile=(0, 0),  # trace these updates: (first, how many), see training.profiler; (0, 0) = none
-            peak_flops=0.0,  # of one device, for the MFU; 0 = from training.chips, or measured on a CPU
+            peak_flops=0.0,  # of one device, for the MFU; 0 = from `hardware`, or measured on a CPU
         )
     )
     config.optim = ConfigDict(

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from mdmspeech.training.chips import find_chip
+from mdmspeech.hardware import find_chip
 from mdmspeech.training.flops import count_flops
 from mdmspeech.training.optim import Optimizer
 from mdmspeech.training.task import Task

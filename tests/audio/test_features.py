@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from measured import close, note, same
 
-from mdmspeech.audio.features import MelConfig, frames, log_mel, pad_waves, whisper_log_mel
+from mdmspeech.audio.features import MelConfig, log_mel, pad_waves, whisper_log_mel
+from mdmspeech.audio.stft import frames
 from mdmspeech.errors import UserError
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"

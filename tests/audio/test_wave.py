@@ -39,7 +39,6 @@ def test_other_rates_are_resampled():
     wave = load_wave((_tone(8000), 8000))
     assert wave.shape == (RATE // 2,)
     np.testing.assert_allclose(wave[500:-500], _tone()[500:-500], atol=2e-3)
-    np.testing.assert_array_equal(load_wave(_tone(8000), source_rate=8000), wave)
     assert len(resample(_tone(24_000), 24_000, RATE)) == RATE // 2
 
 
@@ -120,7 +119,7 @@ def test_length_of_a_file_is_checked_before_it_is_decoded():
 
 
 def test_limits_are_arguments():
-    assert len(load_wave(np.zeros(800, np.float32), min_seconds=0.01, allow_silence=True)) == 800
+    assert len(load_wave(_tone()[:800], min_seconds=0.01)) == 800
     assert len(load_wave(np.tile(_tone(), 80), max_seconds=None)) == 40 * RATE
 
 

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+from encoder_folder import read_encoder_folder
 from jax.sharding import NamedSharding, PartitionSpec
 from tokenizers import Tokenizer, models, pre_tokenizers
 
@@ -14,7 +15,7 @@ from mdmspeech.cli import convert, main
 from mdmspeech.cli.experiment import load_config, make_task
 from mdmspeech.interop import sources
 from mdmspeech.interop.export import How, export_encoder, export_thinker
-from mdmspeech.interop.huggingface import encoder_shapes, read_encoder_folder, read_thinker_folder, thinker_shapes
+from mdmspeech.interop.huggingface import encoder_shapes, read_thinker_folder, thinker_shapes
 from mdmspeech.models import lora
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig

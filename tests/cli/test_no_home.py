@@ -24,7 +24,7 @@ model = mdmspeech.load("compact")
 voice = model.voice("mdm")
 import mdmspeech.inference.timeline, mdmspeech.cli.say, mdmspeech.cli.chat
 from mdmspeech.audio.writer import save_wave
-from mdmspeech.data.pipelines.log_mel import log_mel
+from mdmspeech.audio.host_features import log_mel
 import numpy as np
 log_mel(np.zeros(1600, np.float32))
 save_wave(sys.argv[1], 0.1 * np.ones(8000), 8000)

@@ -5,10 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.codec import fsq
+from mdmspeech.speech_format import CODES
 
 
 def test_all_ids_round_trip():
-    ids = jnp.arange(fsq.VOCAB)
+    ids = jnp.arange(CODES)
     codes = fsq.ids_to_codes(ids)
     assert codes.shape == (6561, 8)
     np.testing.assert_array_equal(fsq.codes_to_ids(codes), ids)
@@ -34,7 +35,7 @@ def test_quantised_latents_are_levels_and_the_gradient_is_straight_through():
 
 
 def test_penalty_is_small_for_even_use_and_large_for_collapse():
-    even = fsq.ids_to_codes(jnp.arange(fsq.VOCAB))[None]
+    even = fsq.ids_to_codes(jnp.arange(CODES))[None]
     weight = jnp.ones(even.shape[:-1])
     low, total = fsq.usage_penalty(even, weight)
     high, _ = fsq.usage_penalty(jnp.ones_like(even), weight)

@@ -20,13 +20,13 @@ def test_inverse_of_the_spectrum_is_the_signal_inside():
 def test_overlap_add_is_the_adjoint_of_framing():
     keys = jax.random.split(jax.random.key(1))
     wave, frames = jax.random.normal(keys[0], (1, 10 * HOP)), jax.random.normal(keys[1], (1, 10, 960))
-    left = jnp.vdot(stft.frame(wave, 960, HOP), frames)
+    left = jnp.vdot(stft.tiled_frames(wave, 960, HOP), frames)
     np.testing.assert_allclose(left, jnp.vdot(wave, stft.overlap_add(frames, HOP)), rtol=1e-4)
 
 
 def test_framing_refuses_sizes_that_do_not_tile():
     with pytest.raises(ValueError, match="the hop must divide both"):
-        stft.frame(jnp.zeros((1, 1000)), 960, HOP)
+        stft.tiled_frames(jnp.zeros((1, 1000)), 960, HOP)
 
 
 def glide(frames, seed=2):

@@ -64,10 +64,9 @@ def test_pauses_are_the_signs_that_are_not_sounds():
 @pytest.fixture(scope="module")
 def spoken():
     """The synthesiser's recordings, and all of them aligned, each with its own text and with the next one's."""
+    from mdmspeech.cli.user_recordings import make_aligner
     from mdmspeech.data.synthesis.voices.base import Job
     from mdmspeech.data.synthesis.voices.hibari import Hibari
-
-    from mdmspeech.cli.user_recordings import make_aligner
 
     voice = Hibari()
     found = [voice.speak(Job(str(n), text, "hibari", "heart", seed=n)) for n, text in enumerate(TEXTS)]

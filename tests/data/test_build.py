@@ -4,13 +4,13 @@ import json
 
 import numpy as np
 import pytest
-from mdmspeech.data.synthesis.voices.base import Rendered
 
 from mdmspeech.data.datasets import open_dataset
 from mdmspeech.data.recordings import human
 from mdmspeech.data.storage import record_store
 from mdmspeech.data.synthesis import build as building
-from mdmspeech.data.synthesis import parts, voices
+from mdmspeech.data.synthesis import jobs, voices
+from mdmspeech.data.synthesis.voices.base import Rendered
 from mdmspeech.data.texts import questions as texts
 from mdmspeech.data.texts.family import Question
 from mdmspeech.errors import UserError
@@ -30,10 +30,8 @@ def small_world(monkeypatch):
     monkeypatch.setattr(voices, "load", lambda engine: Voice())
     monkeypatch.setattr(texts, "questions", lambda extra=None: TRAIN + TEST)
     monkeypatch.setattr(texts, "sources", lambda: {"things": "made up"})
-    monkeypatch.setattr(
-        parts, "open_sentences", lambda: [{"id": f"open-{n}", "text": f"Sentence {n}.", "split": "train"} for n in range(9)]
-    )
-    monkeypatch.setattr(parts, "KOKORO_TRAIN", 2)
+    monkeypatch.setattr(jobs, "open_sentences", lambda: [{"id": f"open-{n}", "text": f"Sentence {n}.", "split": "train"} for n in range(9)])
+    monkeypatch.setattr(jobs, "KOKORO_TRAIN", 2)
     fields = {
         "id": "human-1",
         "text": "Hi.",
@@ -77,7 +75,7 @@ def test_a_missing_voice_is_named_and_the_rest_is_made(tmp_path, monkeypatch):
 
 def test_hours_make_a_small_corpus(tmp_path):
     share = building.PARTS[0].full_hours / sum(p.full_hours for p in building.PARTS)
-    summary = building.build(tmp_path, hours=3 * parts.OPEN_SECONDS / 3600 / share, parts=("open",), workers=1)
+    summary = building.build(tmp_path, hours=3 * jobs.OPEN_SECONDS / 3600 / share, parts=("open",), workers=1)
     assert summary["parts"]["open"]["utterances"] == 3
     assert [r["id"] for r in record_store.RecordStore(tmp_path / "raw" / "open").fields] == ["open-0", "open-4", "open-8"]
 

@@ -16,7 +16,7 @@ from even_aligner import Even, tone
 
 from mdmspeech.data.recordings import user
 from mdmspeech.data.recordings.manifests import read_manifest
-from mdmspeech.data.storage import record_store, staging
+from mdmspeech.data.storage import record_store
 from mdmspeech.data.storage.json_lines import BadRecord
 from mdmspeech.data.storage.sources import speech
 from mdmspeech.data.texts import questions
@@ -80,7 +80,7 @@ BAD = [
     ('{"audio": "0.wav", "text": "Good.", "id": ""}', "id is empty"),
     ('{"audio": "0.wav", "text": "Good.", "id": "a\\nb"}', "cannot be printed"),
     ('{"audio": "0.wav", "text": "Good.", "split": ["test"]}', "split is a list"),
-    ('{"audio": "0.wav", "text": "Good.", "split": "dev", "id": "new"}', "use train or test"),
+    ('{"audio": "0.wav", "text": "Good.", "split": "dev", "id": "new"}', "use train, val or test"),
     ('{"audio": "0.wav", "text": "Good.", "family": {}}', "family is a dict"),
     ('{"audio": 5, "text": "Good."}', "audio missing"),
     ('{"audio": "0.wav", "text": ["Good."]}', "text missing"),
@@ -358,7 +358,7 @@ def test_a_kill_between_the_renames_is_mended(moment, folder):
         os.replace(raw, raw.with_name(".own.old"))
     else:
         (raw.parent / ".own.old").mkdir()
-    staging.recover(raw)
+    record_store.StagedPart(raw).recover()
     assert {name: data for name, (data, _) in content(raw).items()} == before and not (raw.parent / ".own.old").exists()
 
 

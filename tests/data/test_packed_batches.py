@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 
 from mdmspeech.audio.features import whisper_log_mel
+from mdmspeech.audio.host_features import log_mel
 from mdmspeech.data.pipelines.conversations import Conversations
-from mdmspeech.data.pipelines.log_mel import log_mel
 from mdmspeech.data.pipelines.random_source import RandomQuestions, RandomSpeech, byte_tokenizer
-from mdmspeech.data.pipelines.talker_packed import NO_ANCHOR, NULL_ANCHOR, FixedText, PacedText, anchor_index, packed_talker_batches
-from mdmspeech.data.pipelines.thinker_packed import FRAMES_PER_VECTOR, GAP, TAIL, lm_batches
+from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, anchor_index, packed_talker_batches
+from mdmspeech.data.pipelines.thinker_packed import GAP, TAIL, lm_batches
 from mdmspeech.errors import UserError
 from mdmspeech.models import anchors, speech_encoder
 from mdmspeech.models.stack_adaptor import StackAdaptor
+from mdmspeech.speech_format import FRAMES_PER_VECTOR, NO_ANCHOR, NULL_ANCHOR
 from mdmspeech.text import prompts
 from mdmspeech.text.tokenizer import SPEECH, end_of_turn
 
@@ -87,11 +88,9 @@ def test_fixed_anchors_are_the_answers_ids_in_order():
 
 @pytest.mark.parametrize(("tokens", "text", "block", "per_block"), [(48, 7, 16, 4), (32, 20, 16, 4), (24, 3, 8, 2)])
 def test_anchor_index_is_the_rule_of_the_model(tokens, text, block, per_block):
-    valid = np.arange(text + 2)[None] < text
-    rule = np.asarray(anchors.fixed_anchor_index(valid, tokens, block, per_block))[0]
+    rule = np.asarray(anchors.anchor_index(np.array([text]), np.arange(tokens)[None], block, per_block))[0]
     ours = anchor_index(tokens, 100, 100 + text, block, per_block)
     assert (np.where(ours >= 0, ours - 100, ours) == rule).all()
-    assert (NO_ANCHOR, NULL_ANCHOR) == (anchors.NO_ANCHOR, anchors.NULL_ANCHOR)
 
 
 def test_what_a_talker_record_needs_is_named():

@@ -5,9 +5,8 @@ import collections
 import numpy as np
 import pytest
 
-from mdmspeech.data.packing.batches import PackedBatches
 from mdmspeech.data.packing.bins import pack
-from mdmspeech.data.packing.plan import PackPlan, better_capacities
+from mdmspeech.data.packing.plan import PackedBatches, PackPlan, better_capacities
 from mdmspeech.data.packing.sharding import HostShare, host_rows
 from mdmspeech.data.pipelines.random_source import RandomSpeech
 from mdmspeech.data.pipelines.talker_packed import whole_blocks

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mdmspeech.data.recordings.pairs import PAUSE, WithPairs
+from mdmspeech.preprocessing.precompute import BETWEEN, WithPairs
 
 
 class Few:
@@ -30,7 +30,7 @@ def test_pairs():
         heard = [int(v) - 1 for v in record["audio"][np.flatnonzero(np.diff(record["audio"], prepend=0))] if v]
         assert record["text"] == " ".join(f"text {n}." for n in heard) or record["text"] == " ".join(f"text {heard[0]}." for _ in range(2))
         silent = int((record["audio"] == 0).sum())
-        assert PAUSE[0] * 100 - 1 <= silent <= PAUSE[1] * 100
+        assert BETWEEN[0] * 100 - 1 <= silent <= BETWEEN[1] * 100
 
 
 def test_the_same_every_time():

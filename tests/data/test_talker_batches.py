@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from mdmspeech.data.pipelines import talker_joined
 from mdmspeech.data.pipelines.talker_joined import join, joined_statistics, talker_batches
 from mdmspeech.data.storage.sources import Records
 from mdmspeech.data.storage.token_store import TokenStore, fingerprint, tokenise
@@ -89,7 +90,29 @@ def test_statistics_tell_what_a_joined_epoch_leaves_out():
     assert statistics.positions == 640 and statistics.filled == int(batch["valid"].sum()) and statistics.tokens == spoken
     assert statistics.tokens + statistics.cut + statistics.left_out == sum(len(u["tokens"]) for u in source)
     assert statistics.too_many_symbols == 0 and joined_statistics(source, **{**settings, "symbols": 10}).too_many_symbols > 0
-    assert "cut or left out" in str(statistics)
+    assert batches.about() == [f"joined rows: {statistics}"] and "cut or left out" in str(statistics)
+
+
+@pytest.mark.parametrize("count", [3, 5, 37, 6000])
+def test_a_run_is_told_of_padding_and_cuts_from_some_sequences_at_most(count, monkeypatch):
+    """Of a pass over the records where they are few, of so many sequences where they are not: a start is never long."""
+
+    class Long:
+        def __len__(self):
+            return count
+
+        def __getitem__(self, i):
+            read.append(i)
+            return utterance(20, i)
+
+        def counts(self, field):
+            return np.full(count, 20)
+
+    read: list[int] = []
+    sizes = dict(batch=1, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3)
+    monkeypatch.setattr(talker_joined, "_LOOKED_AT", 40)
+    (line,) = talker_batches(Long(), **sizes).about()
+    assert line.startswith("joined rows: padding: tokens ") and len(read) == 5 * min(40, max(1, count // 5))
 
 
 class _Store:

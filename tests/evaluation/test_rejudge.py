@@ -1,6 +1,7 @@
 """Kept answers are judged again without the model: new counts, the old beside them, and tables that show both."""
 
 import pytest
+from provenance_problems import FIELDS
 
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import provenance, report, run, tables
@@ -41,7 +42,7 @@ def test_counts_are_made_anew_and_the_old_stay_beside_them(output):
     before = hearing["rejudged"]["facts"]
     assert before["typed_right"] == {"before": 2, "stand": 1, "found": 1}
     assert before["spoken_right"] == {"before": 2, "stand": 1, "found": 1}
-    assert set(provenance.FIELDS) <= set(hearing["rejudged"]["by"])
+    assert set(FIELDS) <= set(hearing["rejudged"]["by"])
     assert "| typed | 2 | 1 | 1 | 1 | 2 |" in (output / "small.md").read_text()
     kept = (output / "small" / "hearing.json").read_text()
     run.rejudge(output / "release", output)

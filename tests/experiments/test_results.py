@@ -5,9 +5,9 @@ import shutil
 from pathlib import Path
 
 import pytest
+from provenance_problems import problems
 
 from experiments import quote
-from mdmspeech.evaluation.provenance import problems
 from mdmspeech.evaluation.scoring import wilson
 
 RESULTS = Path(__file__).parents[2] / "experiments" / "results"

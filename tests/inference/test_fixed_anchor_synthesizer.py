@@ -19,6 +19,7 @@ from mdmspeech.inference.thinker_runner import TextDelta
 from mdmspeech.models import talker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.models.thinker import Thinker
+from mdmspeech.speech_format import EOS
 from mdmspeech.text.prompts import Prompt
 
 FIXED = TalkerConfig(width=64, layers=2, heads=2, ffn=64, anchors="fixed", text_width=2 * THINKER.dim)
@@ -29,7 +30,7 @@ def params():
     """Random, with an end token that is likely enough to be met."""
     params = jax.jit(talker.init, static_argnums=0)(FIXED, jax.random.key(0))
     table = params["outputs"]["table"] * 30
-    params["outputs"]["table"] = table.at[talker.EOS].set(3 * table[100:140].mean(axis=0) + table[talker.EOS])
+    params["outputs"]["table"] = table.at[EOS].set(3 * table[100:140].mean(axis=0) + table[EOS])
     return params
 
 

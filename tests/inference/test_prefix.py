@@ -14,7 +14,8 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.prefix import PrefixEngine
 from mdmspeech.models import talker
-from mdmspeech.models.talker import CODES, MASK, TalkerConfig
+from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.speech_format import CODES, EOS, MASK, PAD, SOS, START
 from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
@@ -36,7 +37,7 @@ def params():
 def batch():
     """Packed rows of random speech, two or more utterances each."""
     text = PrefixText(96, byte_tokenizer().encode)
-    ids = dict(block=8, eos=talker.EOS, pad=talker.PAD)
+    ids = dict(block=8, eos=EOS, pad=PAD)
     return numbers_of(dict(next(iter(packed_talker_batches({"a": RandomSpeech(40, words=1.0)}, text, batch=2, length=96, seed=0, **ids)))))
 
 
@@ -46,7 +47,7 @@ def texts_of(batch):
     for row in range(len(batch["text"])):
         for segment in range(1, batch["segment"][row].max() + 1):
             ids = batch["text"][row][batch["text_segment"][row] == segment]
-            assert ids[0] == talker.START and (ids[1:] >= 0).all()
+            assert ids[0] == START and (ids[1:] >= 0).all()
             found.append((row, segment, ids[1:].tolist(), np.flatnonzero(batch["segment"][row] == segment)))
     return found
 
@@ -60,7 +61,7 @@ def test_what_is_trained_in_packed_rows_is_what_is_decoded_alone(params, batch, 
     request = SamplingParams.create(len(spoken), steps=1, target_len=lengths)
     result = PrefixEngine(config, params).decode([ids for _, _, ids, _ in spoken], request, max(lengths) // 8)
 
-    tokens, noisy = np.full(batch["tokens"].shape, talker.PAD), np.full(batch["tokens"].shape, talker.PAD)
+    tokens, noisy = np.full(batch["tokens"].shape, PAD), np.full(batch["tokens"].shape, PAD)
     for (row, _, _, columns), ids, length in zip(spoken, result.ids_BL, lengths, strict=True):
         tokens[row, columns] = noisy[row, columns] = ids[:length]
         noisy[row, columns[-8:]] = MASK  # the last block alone is hidden
@@ -93,7 +94,7 @@ def test_the_loss_teaches_the_text(params, batch, mode):
     used[batch["text"][(batch["text"] >= 0) & (batch["text_segment"] > 0)]] = True
     moved = np.abs(np.asarray(grads["anchors"]["embedding"])).max(axis=-1) > 0
     assert np.isfinite(value) and moved[used].all() and not moved[~used].any()
-    assert np.abs(grads["inputs"]["table"][talker.SOS]).max() > 0  # what stands before the text
+    assert np.abs(grads["inputs"]["table"][SOS]).max() > 0  # what stands before the text
 
 
 def test_other_anchors_are_refused(params):

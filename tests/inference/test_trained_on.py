@@ -17,8 +17,9 @@ from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
 from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.thinker_runner import TextDelta
 from mdmspeech.models import talker
-from mdmspeech.models.anchors import NULL_ANCHOR, anchor_index
-from mdmspeech.models.talker import CODES, EOS, MASK, VOCAB, TalkerConfig
+from mdmspeech.models.anchors import anchor_index
+from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.speech_format import CODES, EOS, MASK, NULL_ANCHOR, PAD, VOCAB
 from mdmspeech.text.prompts import Prompt
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
@@ -53,7 +54,7 @@ def compared(task, params, frozen, records, anchors, read):
 
     read: record -> what the engine reads of it.
     """
-    batches = packed_talker_batches({"all": records}, anchors, batch=3, length=48, block=4, eos=EOS, pad=talker.PAD, seed=1)
+    batches = packed_talker_batches({"all": records}, anchors, batch=3, length=48, block=4, eos=EOS, pad=PAD, seed=1)
     batch = dict(next(iter(batches)))
     names = batch.pop("id")
     engine = TalkerEngine(task.config, params)

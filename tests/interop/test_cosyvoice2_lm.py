@@ -14,8 +14,9 @@ from mdmspeech.inference.prefix import PrefixEngine
 from mdmspeech.interop.cosyvoice2_lm import COSYVOICE2_LM, SPEECH_ROWS, lm_params, lm_rules, lm_shapes
 from mdmspeech.interop.huggingface import thinker_params
 from mdmspeech.models import talker
-from mdmspeech.models.talker import BOS, CODES, EOS, MASK, PAD, Talker
+from mdmspeech.models.talker import Talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, START
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = dataclasses.replace(COSYVOICE2_LM, width=32, layers=2, heads=4, kv_heads=2, ffn=48, text_rows=40)
@@ -119,7 +120,7 @@ def test_it_is_the_same_model(reference, params):
     @jax.jit
     def logits(params):
         apply = lambda *args, **kwargs: Talker(SMALL).apply({"params": params}, *args, **kwargs)
-        before = apply(jnp.asarray([[talker.START, *TEXTS]]), method="prefix")
+        before = apply(jnp.asarray([[START, *TEXTS]]), method="prefix")
         hidden, _ = apply(ids, None, causal, jnp.arange(count + 7)[None], before_BND=before)
         return jax.nn.log_softmax(apply(hidden[:, count:], method="logits"))[0]
 

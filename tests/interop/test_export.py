@@ -9,6 +9,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from encoder_folder import read_encoder_folder
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
@@ -19,7 +20,6 @@ from mdmspeech.interop.huggingface import (
     encoder_config,
     encoder_json,
     encoder_params,
-    read_encoder_folder,
     read_thinker_folder,
     thinker_config,
     thinker_json,

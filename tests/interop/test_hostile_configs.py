@@ -9,10 +9,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from encoder_folder import read_encoder_folder
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
-from mdmspeech.interop.huggingface import encoder_config, read_encoder_folder, read_thinker_folder, thinker_config, thinker_json
+from mdmspeech.interop.huggingface import encoder_config, read_thinker_folder, thinker_config, thinker_json
 from mdmspeech.interop.tensors import WHOLE, read_tensors, write_tensors
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 

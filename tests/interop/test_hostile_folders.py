@@ -12,10 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from encoder_folder import read_encoder_folder
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
-from mdmspeech.interop.huggingface import encoder_config, read_encoder_folder, read_thinker_folder, thinker_config, thinker_params
+from mdmspeech.interop.huggingface import encoder_config, read_thinker_folder, thinker_config, thinker_params
 from mdmspeech.interop.tensors import INDEX, WHOLE, open_tensors, read_tensors, write_tensors
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"

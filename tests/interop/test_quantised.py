@@ -6,11 +6,12 @@ from pathlib import Path
 import ml_dtypes
 import numpy as np
 import pytest
+from encoder_folder import read_encoder_folder
 
 from mdmspeech.cli import convert, main
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
-from mdmspeech.interop.huggingface import read_encoder_folder, read_thinker_folder
+from mdmspeech.interop.huggingface import read_thinker_folder
 from mdmspeech.interop.quantised import Dequantised
 from mdmspeech.interop.tensors import WHOLE, open_tensors, pieces, read_tensors, write_tensors
 

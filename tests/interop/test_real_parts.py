@@ -13,6 +13,7 @@ import pytest
 from measured import close
 from scipy.special import erf
 from tokenizers import Tokenizer
+from whole_whisper import whole_decoder
 
 from mdmspeech.audio.features import whisper_log_mel
 from mdmspeech.audio.wave import load_wave
@@ -130,7 +131,7 @@ def _whisper_decoder(ids, states_TD, w, heads=8):
 @pytest.mark.parity
 def test_whole_decoder_hears_the_shipped_question(encoder):
     """Whisper's own recipe (padded to 30 s) with all of its decoder: the logits are a numpy forward's, the text is what is said."""
-    config, params = whisper_decoder.whole()
+    config, params = whole_decoder()
     source = resources.files("mdmspeech") / "assets" / "question.wav"
     wave = load_wave(str(source), 16_000)
     mel = whisper_log_mel(np.pad(wave, (0, 480_000 - len(wave)))[None])
@@ -150,7 +151,7 @@ def test_whole_decoder_hears_the_shipped_question(encoder):
 
 def test_adaptor_starts_from_the_decoder():
     small = load_whisper_decoder(Seq2SeqConfig(layers=2), (0, 5))
-    config, params = whisper_decoder.whole()
+    config, params = whole_decoder()
     vocabulary = json.loads(sources.whisper_package()[1])["model"]["vocab"]
     ids = [vocabulary[name] for name in pieces.shipped_names()]
     np.testing.assert_array_equal(small["embedding"], params["embedding"][[*ids, *range(config.end, config.vocabulary)]])

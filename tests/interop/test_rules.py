@@ -8,13 +8,13 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from encoder_folder import read_encoder_folder
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import (
     encoder_config,
     encoder_params,
     encoder_rules,
-    read_encoder_folder,
     read_thinker_folder,
     thinker_config,
     thinker_params,

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, fixed_anchor_index, speech_length
+from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, anchor_index
 
 
 @pytest.fixture(scope="module")
@@ -56,16 +56,10 @@ def test_padding_does_not_change_the_condition(paced):
     np.testing.assert_allclose(short, padded, atol=1e-5)
 
 
-def test_speech_length_rounds_up_and_ignores_padding():
-    durations = jnp.array([[1.5, 2.0, 9.0], [1.0, 1.0, 1.0]])
-    valid = jnp.array([[True, True, False], [True, True, True]])
-    assert speech_length(durations, valid).tolist() == [4, 3]
-
-
 def test_fixed_anchors_stand_on_the_first_positions_of_each_block():
     model = FixedAnchors(width=8)
     text = jnp.asarray(np.random.default_rng(1).normal(size=(1, 6, 5)), jnp.float32)
-    index = fixed_anchor_index(jnp.ones((1, 6), bool), 48, block=16, anchors=4)
+    index = anchor_index(jnp.array([6]), jnp.arange(48)[None], block=16, anchors=4)
     params = model.init(jax.random.key(0), text, index)
     base = model.apply(params, text, index)
     assert np.flatnonzero(np.abs(np.asarray(base)).sum((0, 2))).tolist()[:4] == [0, 1, 2, 3]
@@ -79,7 +73,7 @@ def test_fixed_anchors_stand_on_the_first_positions_of_each_block():
 def test_fixed_anchors_after_the_text_are_null():
     model = FixedAnchors(width=8)
     text = jnp.ones((1, 6, 5))
-    index = fixed_anchor_index(jnp.ones((1, 6), bool).at[0, 5].set(False), 48, block=16, anchors=4)
+    index = anchor_index(jnp.array([5]), jnp.arange(48)[None], block=16, anchors=4)
     params = model.init(jax.random.key(0), text, index)
     cond = np.asarray(model.apply(params, text, index))[0]
     null = np.asarray(params["params"]["null"])

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from measured import close, same
+from stacked_layers import stack_layers
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import encoder_config, encoder_params
 from mdmspeech.interop.tensors import read_tensors
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves, frame_mask, sinusoids
-from mdmspeech.nn.stack import stack_layers
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 TINY = SpeechEncoderConfig(num_mels=6, dim=16, num_layers=2, num_heads=2, ffn_dim=24, max_positions=20)

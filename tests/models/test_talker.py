@@ -10,6 +10,7 @@ from mdmspeech.diffusion.layout import block_causal_mask
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.talker import Talker, TalkerConfig
+from mdmspeech.speech_format import CODES
 
 TINY = TalkerConfig(width=64, layers=2, heads=2, ffn=128, symbols=12, symbol_lookahead=(2,))
 
@@ -20,7 +21,7 @@ def _inputs(length=48):
 
 
 def test_code_features_agree_with_the_codec():
-    digits = np.asarray(fsq.ids_to_codes(jnp.arange(fsq.VOCAB)))
+    digits = np.asarray(fsq.ids_to_codes(jnp.arange(CODES)))
     np.testing.assert_array_equal(talker.code_features()[:, :8], digits)
 
 

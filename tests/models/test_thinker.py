@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from measured import close, same
+from stacked_layers import stack_layers
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import thinker_config, thinker_params
@@ -18,7 +19,6 @@ from mdmspeech.models.generation import empty_state, fit_state, jit_extend, jit_
 from mdmspeech.models.sampling import Sampling
 from mdmspeech.models.thinker import Thinker
 from mdmspeech.nn.rope import rope_frequencies
-from mdmspeech.nn.stack import stack_layers
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 NO_STOP = (-1,)

@@ -5,11 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 from flax.core import FrozenDict
 from scipy.special import erf
+from stacked_layers import stack_layers
 
 from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.mlp import GeluMLP, SwiGLU
 from mdmspeech.nn.norms import RMSNorm
-from mdmspeech.nn.stack import LayerStack, stack_layers, unstack_layers
+from mdmspeech.nn.stack import LayerStack
 from mdmspeech.nn.transformer import LlamaBlock
 
 
@@ -45,5 +46,4 @@ def test_scanned_stack_equals_unrolled():
     y_plain, none = jax.jit(scanned.apply)({"params": stacked}, x, mask)
     assert none is None
     np.testing.assert_allclose(y_plain, y, atol=1e-5)
-    jax.tree.map(np.testing.assert_array_equal, unstack_layers(stacked), params)
     assert jax.tree.map(jnp.shape, jax.eval_shape(scanned.init, jax.random.key(0), x, mask)["params"]) == jax.tree.map(jnp.shape, stacked)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from encoder_folder import read_encoder_folder
 from measured import close, same
 from reference import fill
 from transformers import (
@@ -20,7 +21,7 @@ from transformers import (
 )
 
 from mdmspeech.interop.export import How, export_encoder, export_thinker
-from mdmspeech.interop.huggingface import read_encoder_folder, read_thinker_folder
+from mdmspeech.interop.huggingface import read_thinker_folder
 from mdmspeech.models.generation import empty_state, jit_extend, jit_generate
 from mdmspeech.models.speech_encoder import SpeechEncoder
 from mdmspeech.models.thinker import Thinker

@@ -6,9 +6,9 @@ import pytest
 import torch
 from golden import COSYVOICE2
 from measured import close, same
+from official_noise import OFFICIAL_FRAMES, official_noise
 from reference import torch_tensors
 
-from mdmspeech.codec.cosyvoice2.flow_noise import OFFICIAL_FRAMES, official_noise
 from mdmspeech.interop.pytorch import read_pytorch
 from mdmspeech.interop.tensors import read_tensors
 

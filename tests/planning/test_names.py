@@ -7,9 +7,8 @@ import sys
 import pytest
 
 from mdmspeech.errors import UserError
-from mdmspeech.planning.chips import SHAPES, TPUS
+from mdmspeech.hardware import SHAPES, TPUS, find_chip
 from mdmspeech.planning.topology import parse
-from mdmspeech.training.chips import find_chip
 
 
 @pytest.mark.parametrize(

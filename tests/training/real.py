@@ -10,6 +10,7 @@ from mdmspeech.diffusion import masking
 from mdmspeech.models import talker
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.speech_format import EOS, PAD
 from mdmspeech.text.prompts import Prompt
 from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.stages.talker import TalkerTask
@@ -35,7 +36,7 @@ def packed_talker_batch(config=TALKER, length=96, text=160, batch=ROWS):
     anchors = talker_packed.FixedText(text, chat(), config.block) if config.anchors == "fixed" else talker_packed.PacedText(text, 0.04)
     source = random_source.RandomSpeech(60, words=1.0)
     batches = talker_packed.packed_talker_batches(
-        {"random": source}, anchors, batch=batch, length=length, block=config.block, eos=talker.EOS, pad=talker.PAD, seed=0
+        {"random": source}, anchors, batch=batch, length=length, block=config.block, eos=EOS, pad=PAD, seed=0
     )
     return numbers_of(dict(next(iter(batches))))
 

@@ -11,7 +11,8 @@ from mdmspeech.decoding.state import SamplingParams
 from mdmspeech.diffusion import masking
 from mdmspeech.inference.engine import PacedInputs, TalkerEngine
 from mdmspeech.models import talker
-from mdmspeech.models.talker import CODES, MASK, CodeTable
+from mdmspeech.models.talker import CodeTable
+from mdmspeech.speech_format import CODES, MASK
 from mdmspeech.training.stages.talker import TalkerTask, _Rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

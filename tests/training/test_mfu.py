@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.diffusion import masking
+from mdmspeech.hardware import CHIPS, find_chip
 from mdmspeech.models import talker
-from mdmspeech.training.chips import CHIPS, find_chip
 from mdmspeech.training.config import base
 from mdmspeech.training.flops import count_flops
 from mdmspeech.training.mfu import measured_matmul, mfu, model_flops, peak_flops

@@ -15,7 +15,8 @@ from mdmspeech.cli.experiment import load_config
 from mdmspeech.diffusion import masking
 from mdmspeech.diffusion.layout import block_causal_mask
 from mdmspeech.models import talker
-from mdmspeech.models.talker import CODES, EOS, MASK, PAD, VOCAB, TalkerConfig
+from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, SOS, VOCAB
 from mdmspeech.training.mesh import make_mesh
 from mdmspeech.training.stages import build
 from mdmspeech.training.state import create_frozen
@@ -35,7 +36,7 @@ def params_of(seed: int):
     params = jax.tree.map(
         lambda x: jnp.asarray(rng.normal(1.0 if x.ndim == 1 else 0.0, 0.3 if x.ndim == 1 else 0.1, x.shape), x.dtype), shapes
     )
-    unfair = jnp.zeros(VOCAB).at[EOS].set(12.0).at[jnp.array([talker.BOS, talker.SOS, PAD, MASK])].set(50.0)
+    unfair = jnp.zeros(VOCAB).at[EOS].set(12.0).at[jnp.array([BOS, SOS, PAD, MASK])].set(50.0)
     return {**params, "output_bias": params["output_bias"] + unfair}
 
 
@@ -187,5 +188,5 @@ def test_the_next_token_baseline(tmp_path, batch, forward, student):
     task = task_of("compact_talker_ntp", tmp_path, init_from="", **OFF_TARGET)
     losses = losses_of(task, student, {}, batch, jax.random.key(0))
     tokens, valid = np.asarray(batch["tokens"]), np.asarray(batch["valid"])
-    logits, _ = forward(student, np.concatenate([np.full((ROWS, 1), talker.BOS), tokens[:, :-1]], axis=1), block=1)
+    logits, _ = forward(student, np.concatenate([np.full((ROWS, 1), BOS), tokens[:, :-1]], axis=1), block=1)
     np.testing.assert_allclose(losses["token"], (nats(logits, batch)[valid].sum(), valid.sum()), rtol=1e-4)

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.codec import fsq
 from mdmspeech.codec.compact import streaming
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 from mdmspeech.padding import batches, stack
+from mdmspeech.speech_format import CODES
 
 _LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)  # tokens; each is compiled once. Longer rows are streamed
 _WIDE = 8  # pushes of a stream that are decoded at once where so many tokens wait: a third of the work each
@@ -25,7 +25,7 @@ class CompactCodec:
       push: tokens that the stream decodes at a time (a Talker's block); other numbers work, in pieces.
     """
 
-    vocabulary = fsq.VOCAB
+    vocabulary = CODES
 
     def __init__(self, config: CompactCodecConfig, params: dict, push: int = 16):
         self.model = CompactCodecModel(config)

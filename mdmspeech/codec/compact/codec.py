@@ -14,6 +14,7 @@ from mdmspeech.codec import fsq
 from mdmspeech.codec.compact import synthesis
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.codec.compact.model import F0_CENTRE, Acoustics, Decoder, Encoder, SpectralHead
+from mdmspeech.speech_format import DIGITS
 
 NOISE_SEED = 0  # of the noise source: the same tokens always give the same samples
 
@@ -46,8 +47,8 @@ class CompactCodecModel:
         valid = jnp.ones((1, 4), bool)
         mel = jnp.zeros((1, 4 * c.frames_per_token, c.n_mels))
         encoder = self.encoder.init(keys[0], mel, valid)["params"]
-        decoder = self.decoder.init(keys[1], jnp.zeros((1, 4, fsq.DIGITS)), valid, train=True)["params"]
-        acoustics = self.decoder.apply({"params": decoder}, jnp.zeros((1, 4, fsq.DIGITS)), valid)
+        decoder = self.decoder.init(keys[1], jnp.zeros((1, 4, DIGITS)), valid, train=True)["params"]
+        acoustics = self.decoder.apply({"params": decoder}, jnp.zeros((1, 4, DIGITS)), valid)
         return {"encoder": encoder, "decoder": decoder, "spectral": self.spectral.init(keys[2], acoustics)["params"]}
 
     def mel(self, audio_BN: jax.Array) -> jax.Array:

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.audio.mel import mel_frequencies
-from mdmspeech.codec import fsq
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
+from mdmspeech.speech_format import DIGITS
 
 F0_CENTRE = 5.3  # log of about 200 Hz: the predicted log-F0 is an offset from here
 
@@ -68,7 +68,7 @@ class Encoder(nn.Module):
         x = nn.Dense(c.encoder_width, name="stack")(x)
         reach = (c.encoder_reach,) * c.encoder_layers
         x = LocalStack(c.encoder_width, c.encoder_reach, reach, c.head_dim, name="trunk")(x, valid_BL)
-        return nn.Dense(fsq.DIGITS, kernel_init=nn.initializers.orthogonal(), name="latent")(x)
+        return nn.Dense(DIGITS, kernel_init=nn.initializers.orthogonal(), name="latent")(x)
 
 
 class Decoder(nn.Module):

@@ -26,7 +26,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from mdmspeech.audio.features import WHISPER_FFT, WHISPER_HOP, WHISPER_RATE
 from mdmspeech.audio.wave import resample
 from mdmspeech.codec.cosyvoice2 import hift
 from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
@@ -39,6 +38,7 @@ from mdmspeech.codec.cosyvoice2.s3_speech import S3Tokenizer
 from mdmspeech.codec.cosyvoice2.s3_tokenizer import FRAMES_PER_TOKEN
 from mdmspeech.errors import UserError
 from mdmspeech.padding import batches
+from mdmspeech.speech_format import INPUT_RATE, WHISPER_FFT, WHISPER_HOP
 
 _LENGTHS = (32, 64, 128, 256, 512, 1024)  # tokens decoded in one go; each is compiled once. Longer rows (over 41 s) are streamed
 _ROWS = (1, 4)
@@ -173,7 +173,7 @@ class CosyVoice2Codec:
 
     def _heard(self, wave_N: np.ndarray, count: int) -> np.ndarray:
         """A wave at S3's rate, completed with silence where it would give fewer than `count` tokens."""
-        wave_N = resample(wave_N, self.sample_rate, WHISPER_RATE)
+        wave_N = resample(wave_N, self.sample_rate, INPUT_RATE)
         needed = max(((count - 1) * FRAMES_PER_TOKEN + 1) * WHISPER_HOP, WHISPER_FFT // 2 + 1)
         return np.pad(wave_N, (0, max(needed - len(wave_N), 0)))
 

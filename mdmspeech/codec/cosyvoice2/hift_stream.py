@@ -3,7 +3,7 @@
 Every convolution keeps its last inputs, the source its phase, the inverse STFT its last frames (`hift_layers.py`), so nothing is computed twice and
 nothing is cross-faded. Noise belongs to the frame: it comes from the utterance's key and the frame's index. HiFT sees both sides of a sample, so
 exactness costs delay, `delay_samples`: 20.3 mel frames, 0.41 s, with CosyVoice2's sizes, of which residual blocks of dilated convolutions at 400 Hz take
-12 frames and F0 5. `hift_crossfade.py` has the reference's way, which withholds 8 frames and is not exact.
+12 frames and F0 5. The reference withholds 8 frames, cross-fades, and is not exact (tests/support/hift_crossfade.py does it its way).
 
 What is left between streamed and one-shot samples is float32 rounding of F0, added up in the phase: a random walk whose steps are below 1e-5 radians a
 frame (measured with the reference fixture's weights; in float64 the two are equal).

@@ -13,19 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech import padding
-from mdmspeech.audio.features import WHISPER_FFT, WHISPER_HOP, WHISPER_RATE, s3_log_mel
-from mdmspeech.codec.cosyvoice2.s3_tokenizer import FRAME_RATE, FRAMES_PER_TOKEN, S3Config, token_count, token_ids
+from mdmspeech.audio.features import s3_log_mel
+from mdmspeech.codec.cosyvoice2.s3_tokenizer import FRAMES_PER_TOKEN, S3Config, token_count, token_ids
 from mdmspeech.errors import UserError
+from mdmspeech.speech_format import FRAME_RATE, INPUT_RATE, TOKEN_RATE, WHISPER_FFT, WHISPER_HOP, WHISPER_SECONDS
 
-WINDOW, OVERLAP = 30 * FRAME_RATE, 4 * FRAME_RATE  # frames
+WINDOW, OVERLAP = WHISPER_SECONDS * FRAME_RATE, 4 * FRAME_RATE  # frames
 _LENGTHS = (200, 400, 800, 1600, WINDOW)  # padded frames: each is compiled once
 
 
 class S3Tokenizer:
     """An S3 tokenizer with its parameters. Batches are lists, one array a row; a row gives the same alone and in any batch."""
 
-    sample_rate = WHISPER_RATE  # Hz
-    token_rate = FRAME_RATE // FRAMES_PER_TOKEN  # tokens a second
+    sample_rate = INPUT_RATE  # Hz
+    token_rate = TOKEN_RATE  # tokens a second
 
     def __init__(self, config: S3Config, params: dict) -> None:
         self.config = config

@@ -16,9 +16,9 @@ from mdmspeech.errors import UserError
 from mdmspeech.nn.attention import attend
 from mdmspeech.nn.mlp import GeluMLP
 from mdmspeech.nn.rope import apply_rope, rope_frequencies, rope_table
+from mdmspeech.speech_format import DIGITS, FRAME_RATE, TOKEN_RATE
 
-FRAME_RATE = 100  # log-mel frames a second
-FRAMES_PER_TOKEN = 4
+FRAMES_PER_TOKEN = FRAME_RATE // TOKEN_RATE
 _ROPE_THETA = 10_000.0
 _ATTN_EPS, _MLP_EPS = 1e-6, 1e-5  # they do differ in the published model
 
@@ -114,7 +114,7 @@ class S3Network(nn.Module):
         rope = rope_table(jnp.arange(length)[None, :], rope_frequencies(c.dim // c.num_heads, _ROPE_THETA))
         for index in range(c.num_layers):
             x_BLD = Layer(c, name=f"layer_{index}")(x_BLD, real_BL, rope)
-        return nn.Dense(fsq.DIGITS, name="latent")(x_BLD)  # no norm before it
+        return nn.Dense(DIGITS, name="latent")(x_BLD)  # no norm before it
 
 
 def token_ids(config: S3Config, params: dict, mel_BTM: jax.Array, frames_B: jax.Array) -> jax.Array:

@@ -13,6 +13,7 @@ import numpy as np
 from mdmspeech.codec import fsq
 from mdmspeech.codec.cosyvoice2.flow_batch import Prompt
 from mdmspeech.codec.cosyvoice2.flow_encoder import RATE
+from mdmspeech.speech_format import DIGITS
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class VoiceConfig:
 def voice_shapes(config: VoiceConfig) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes of a voice's parameters."""
     shapes = {
-        "codes": (config.tokens, fsq.DIGITS),
+        "codes": (config.tokens, DIGITS),
         "mel": (RATE * config.tokens, config.num_mels),
         "speaker": (config.speaker_dim,),
     }

@@ -8,8 +8,7 @@ import grain
 import numpy as np
 
 from mdmspeech.data.packing.sharding import HostShare, Shard
-
-DURATION_FRAME = 0.025  # seconds per unit of a record's `frames`
+from mdmspeech.speech_format import DURATION_SECONDS, OUTPUT_RATE
 
 
 def codec_crops(
@@ -52,7 +51,7 @@ def crop(record: dict, rng: np.random.Generator | None, tokens: int, token_sampl
         "id": str(record["id"]),
         "audio": wave,
         "valid": np.arange(tokens) < -(-len(part) // token_samples),
-        "phone": _phones(record, first, tokens, token_samples / 24_000, phones),
+        "phone": _phones(record, first, tokens, token_samples / OUTPUT_RATE, phones),
         "f0": f0,
         "voiced": voiced,
     }
@@ -66,7 +65,7 @@ def _phones(record: dict, first: int, tokens: int, token_seconds: float, phones:
     """The symbol spoken in the middle of each half token, -1 where unknown or past the end."""
     if not len(record.get("symbols", ())):
         return np.full(2 * tokens, -1, np.int32)
-    ends = np.cumsum(np.asarray(record["frames"], np.float64)) * DURATION_FRAME
+    ends = np.cumsum(np.asarray(record["frames"], np.float64)) * DURATION_SECONDS
     times = (first * 2 + np.arange(2 * tokens) + 0.5) * token_seconds / 2
     index = np.searchsorted(ends, times, side="right")
     symbols = np.append(np.asarray(record["symbols"], np.int32), -1)

@@ -1,15 +1,18 @@
 """Records out of thin air, with the lengths of real ones: for a first try of an experiment without a corpus, for tests, and for measuring input pipelines.
 
-They are the same kinds of records as the corpus has: `RandomSpeech` gives what `tokens.TokenStore` gives, `RandomQuestions` what `sources.questions` gives.
+They are the same kinds of records as the corpus has: `RandomSpeech` gives what `token_store.TokenStore` gives (for the Talker), `RandomQuestions` what
+`sources.questions` gives (for the Thinker), `RandomRecordings` what `sources.speech` gives (for the codec), `RandomStates` what `state_store.StateStore` gives
+(for the adaptors).
 Everything follows from (seed, number of the record). Lengths: a text has a log-normal number of words; words, sounds and their durations make the rest.
 """
 
 import functools
+from typing import Any
 
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from mdmspeech.audio.features import WHISPER_RATE
+from mdmspeech.speech_format import CODES, DURATION_SECONDS, F0_RATE, INPUT_RATE, OUTPUT_RATE, TOKEN_SECONDS
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 _WORDS = (
@@ -20,8 +23,6 @@ _WORDS = (
     "white who why wind window winter with wonderful word world write year yesterday you young your"
 )
 WORDS = tuple(_WORDS.split(" "))
-CODES = 6561
-_BASE = 0.025  # seconds per unit of `frames`
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
     "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
@@ -45,7 +46,7 @@ class RandomSpeech:
     words: median number of a text's words; symbols: ids are below it, 0 is the boundary; token_seconds: of the codec that might have made the tokens.
     """
 
-    def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, symbols: int = 180, token_seconds: float = 0.04):
+    def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, symbols: int = 180, token_seconds: float = TOKEN_SECONDS):
         self._count, self._seed, self._words, self._symbols, self._token_seconds = count, seed, words, symbols, token_seconds
 
     def __len__(self) -> int:
@@ -57,7 +58,7 @@ class RandomSpeech:
         letters = np.frombuffer(text.encode(), np.uint8).astype(np.int32) % (self._symbols - 1) + 1
         symbols = np.concatenate([[0], letters, [0]]).astype(np.int32)
         frames = np.concatenate([[10], 1 + rng.poisson(1.6, len(letters)), [8]]).astype(np.int32)
-        tokens = int(np.ceil(frames.sum() * _BASE / self._token_seconds))
+        tokens = int(np.ceil(frames.sum() * DURATION_SECONDS / self._token_seconds))
         return {
             "id": f"random-{i}",
             "tokens": rng.integers(0, CODES, tokens).astype(np.int32),
@@ -88,7 +89,7 @@ class RandomQuestions:
     def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, answer_words: float = 6.5):
         self._count, self._seed, self._words, self._answer_words = count, seed, words, answer_words
         rng = np.random.default_rng((seed, 1))
-        times = np.arange(30 * WHISPER_RATE) / WHISPER_RATE
+        times = np.arange(30 * INPUT_RATE) / INPUT_RATE
         syllables = np.clip(np.sin(2 * np.pi * 4.0 * times), 0.02, None)  # four a second
         self._noise = (3000 * syllables * rng.standard_normal(len(times))).astype(np.int16)
 
@@ -105,8 +106,48 @@ class RandomQuestions:
         rng = np.random.default_rng((self._seed, int(i), 2))
         text, answer = random_text(rng, self._words) + "?", random_text(rng, self._answer_words) + "."
         seconds = min(0.45 + len(text) * rng.uniform(0.055, 0.075), 30.0)
-        samples = int(seconds * WHISPER_RATE)
-        return {"id": f"random-{i}", "text": text, "answer": answer, "rate": WHISPER_RATE, "samples": samples}
+        samples = int(seconds * INPUT_RATE)
+        return {"id": f"random-{i}", "text": text, "answer": answer, "rate": INPUT_RATE, "samples": samples}
+
+
+class RandomRecordings:
+    """`source[i]` -> {id, audio int16 at 24 kHz, symbols, frames, f0 float32 at 100 Hz}: each symbol a hum of its own loudness, with its true durations."""
+
+    def __init__(self, count: int = 64, seed: int = 0, *, symbols: int = 128):
+        self._speech, self._seed = RandomSpeech(count, seed, symbols=symbols), seed
+
+    def __len__(self) -> int:
+        return len(self._speech)
+
+    def __getitem__(self, i: int) -> dict:
+        record, rng = self._speech[i], np.random.default_rng((self._seed, int(i), 4))
+        frames = record["frames"]
+        loudness = np.repeat(rng.uniform(0.0, 0.3, len(frames)), frames * int(DURATION_SECONDS * OUTPUT_RATE))
+        f0 = rng.uniform(90.0, 220.0)
+        hum = np.sin(2 * np.pi * f0 * np.arange(len(loudness)) / OUTPUT_RATE)
+        audio = np.round(32767 * loudness * hum).astype(np.int16)
+        pitch = np.full(-(-len(audio) * F0_RATE // OUTPUT_RATE), f0, np.float32)
+        return {"id": record["id"], "audio": audio, "symbols": record["symbols"], "frames": frames, "f0": pitch}
+
+
+class RandomStates:
+    """As `state_store.StateStore`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and `records` without the states."""
+
+    def __init__(self, width: int, count: int = 64, seed: int = 0):
+        self._width, self._seed = width, seed
+        rng = np.random.default_rng((seed, 5))
+        texts = [random_text(rng, 5.0) for _ in range(count)]
+        self.records: list[dict[str, Any]] = [
+            {"id": f"random-{i}", "text": text, "answer": "", "states": 25 + 3 * len(text)} for i, text in enumerate(texts)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> dict:
+        record = self.records[i]
+        states = np.random.default_rng((self._seed, int(i), 6)).standard_normal((record["states"], self._width))
+        return {**record, "states": states.astype(np.float16)}
 
 
 def random_text(rng: np.random.Generator, words: float) -> str:

@@ -2,19 +2,22 @@
 
 A sequence is several utterances one after another, as the sentences of a longer answer are: symbols, durations and tokens are simply joined.
 Half of the sequences are cut at the full length; the others keep whole utterances and end in EOS up to the end of their block, so that the end of
-speech is learnt. What does not fit is left out and comes again in another epoch in other company; `joined_statistics` tells how much that is.
+speech is learnt. What does not fit is left out and comes again in another epoch in other company; `joined_statistics` tells how much that is,
+and a run says so at its start.
 (`talker_packed` keeps utterances apart and leaves nothing out.)
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import grain
 import numpy as np
 
 from mdmspeech.data.packing.sharding import HostShare, Shard
+from mdmspeech.speech_format import DURATION_SECONDS
 
-DURATION_FRAME = 0.025  # seconds
+_LOOKED_AT = 1000  # sequences, to tell a user how full they are
 
 
 def talker_batches(
@@ -30,16 +33,45 @@ def talker_batches(
     seed: int,
     group: int = 5,
     shard: Shard = (0, 1),
-):
-    """Endless Grain iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols int32 [B, M], symbols_valid bool [B, M], durations
-    float32 [B, M] in speech tokens. `source[i]` is a record of `tokens.TokenStore`; `group` shuffled utterances fill one sequence.
+) -> "JoinedBatches":
+    """Endless iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols int32 [B, M], symbols_valid bool [B, M], durations
+    float32 [B, M] in speech tokens. `source[i]` is a record of `token_store.TokenStore`; `group` shuffled utterances fill one sequence.
 
     batch: rows of all hosts together, of which `shard` (number, count) gets its part.
     """
     share = HostShare(_groups(source, seed, group), batch, shard)
     data = grain.MapDataset.source(share).map(lambda item: join(item[0], item[1], length, symbols, block, eos, pad, token_seconds))
     data = data.batch(share.rows, drop_remainder=True)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+    batches = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+    sequences = min(_LOOKED_AT, max(1, len(source) // group))
+    return JoinedBatches(
+        batches, lambda: joined_statistics(source, length=length, symbols=symbols, block=block, seed=seed, group=group, sequences=sequences)
+    )
+
+
+class JoinedBatches:
+    """A Grain iterator that knows how much of its batches is padding and how much speech they leave out."""
+
+    def __init__(self, batches: grain.DatasetIterator, statistics: Callable[[], "JoinedStatistics"]):
+        self._batches, self._statistics = batches, statistics
+
+    def __iter__(self) -> "JoinedBatches":
+        return self
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return next(self._batches)
+
+    def about(self) -> list[str]:
+        """A line for the user."""
+        return [f"joined rows: {self._statistics()}"]
+
+    def get_state(self) -> Any:
+        """The position after the last batch handed out, for JSON; the same on every host."""
+        return self._batches.get_state()
+
+    def set_state(self, state: Any) -> None:
+        """Continues there."""
+        self._batches.set_state(state)
 
 
 def _groups(source, seed: int, group: int) -> grain.MapDataset:
@@ -77,9 +109,16 @@ def join(
 
 def durations(utterance: dict, token_seconds: float) -> np.ndarray:
     """Speech tokens each symbol lasts, float32 [M]. A recording lasts whole tokens: its last silence takes the rest."""
-    lasting = np.asarray(utterance["frames"]) * (DURATION_FRAME / token_seconds)
+    lasting = np.asarray(utterance["frames"]) * (DURATION_SECONDS / token_seconds)
     lasting[-1] += len(utterance["tokens"]) - lasting.sum()
     return lasting.astype(np.float32)
+
+
+def counts_of(source, field: str) -> np.ndarray:
+    """Length of `field` in each record, int64 [N]: from `source.counts`, or by reading everything."""
+    if hasattr(source, "counts"):
+        return source.counts(field)
+    return np.array([len(source[i][field]) for i in range(len(source))], np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,7 +163,7 @@ def joined_statistics(source, *, length: int, symbols: int, block: int, seed: in
         read, cut = read + tokens, cut + whole - tokens
         left_out += sum(len(utterance["tokens"]) for utterance in utterances) - whole
         filled += min(-(-tokens // block) * block, length)
-    too_many = sum(len(source[i]["symbols"]) > symbols for i in range(len(source)))
+    too_many = int((counts_of(source, "symbols") > symbols).sum())
     return JoinedStatistics(sequences * length, filled, read, cut, left_out, too_many)
 
 

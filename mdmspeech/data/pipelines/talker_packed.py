@@ -11,16 +11,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mdmspeech.data.packing.batches import Batch, PackedBatches
-from mdmspeech.data.packing.plan import Draw, PackPlan
+from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
-from mdmspeech.data.pipelines.talker_joined import durations
+from mdmspeech.data.pipelines.talker_joined import counts_of, durations
 from mdmspeech.errors import UserError
-
-NO_ANCHOR, NULL_ANCHOR = -1, -2  # besides text positions, in `anchor`
-ANCHORS = 4  # a block
-START = -1  # besides text ids, in the `text` of a prefix
+from mdmspeech.speech_format import ANCHORS_PER_BLOCK, NO_ANCHOR, NULL_ANCHOR, START
 
 
 class _Anchors(Protocol):
@@ -84,7 +80,7 @@ class PacedText:
 class FixedText:
     """text, text_segment, text_position int32 [B, N] and anchor int32 [B, L]. `anchors` of a block's positions, the first ones, hold an anchor."""
 
-    def __init__(self, text: int, chat: Conversations, block: int, anchors: int = ANCHORS):
+    def __init__(self, text: int, chat: Conversations, block: int, anchors: int = ANCHORS_PER_BLOCK):
         self.capacities, self._chat, self._block, self._anchors = {"text": text}, chat, block, anchors
 
     def sizes(self, source) -> np.ndarray:
@@ -142,7 +138,7 @@ class PrefixText:
         return ""
 
 
-def anchor_index(num_tokens: int, text_first: int, text_stop: int, block: int, per_block: int = ANCHORS) -> np.ndarray:
+def anchor_index(num_tokens: int, text_first: int, text_stop: int, block: int, per_block: int = ANCHORS_PER_BLOCK) -> np.ndarray:
     """Which text position is the anchor of each speech position of one utterance: int32 [num_tokens].
 
     The text positions [text_first, text_stop) stand in order on the first `per_block` positions of each block; NULL_ANCHOR there after the end
@@ -169,7 +165,7 @@ def packed_talker_batches(
 ) -> PackedBatches:
     """Endless batches: id str [B]; tokens, segment (0 = padding), position int32 [B, L]; and the arrays of `anchors`.
 
-    sources: name -> random access to records {id, tokens, symbols, frames, text, question} (`tokens.TokenStore`, `random_source.RandomSpeech`).
+    sources: name -> random access to records {id, tokens, symbols, frames, text, question} (`token_store.TokenStore`, `random_source.RandomSpeech`).
     batch: rows of all hosts together; each host gets its share. weights: see `mixing.Mixture`.
 
     Raises:
@@ -215,13 +211,6 @@ def packed_talker_batches(
 def whole_blocks(tokens: int | np.ndarray, block: int) -> int | np.ndarray:
     """Positions an utterance takes: its tokens, at least one EOS, and EOS to the end of the block."""
     return (tokens // block + 1) * block
-
-
-def counts_of(source, field: str) -> np.ndarray:
-    """Length of `field` in each record, int64 [N]: from `source.counts`, or by reading everything."""
-    if hasattr(source, "counts"):
-        return source.counts(field)
-    return np.array([len(source[i][field]) for i in range(len(source))], np.int64)
 
 
 def _texts(source, i: int) -> tuple[str, str]:

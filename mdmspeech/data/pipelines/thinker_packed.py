@@ -12,16 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from mdmspeech.audio.features import WHISPER_RATE
-from mdmspeech.data.packing.batches import Batch, PackedBatches
-from mdmspeech.data.packing.plan import Draw, PackPlan
+from mdmspeech.audio.host_features import log_mel, num_frames
+from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
-from mdmspeech.data.pipelines.log_mel import FRAMES_PER_SECOND, log_mel, num_frames
 from mdmspeech.data.synthesis.augment import augment
 from mdmspeech.errors import UserError
+from mdmspeech.speech_format import FRAME_RATE, FRAMES_PER_VECTOR, INPUT_RATE
 
-FRAMES_PER_VECTOR = 10  # 100 frames -> 50 states -> 10 vectors a second
 GAP = 2  # pad frames after each utterance at least: the encoder's convolutions reach that far
 TAIL = 1.0  # seconds of silence after each wave, as `models.speech_encoder.encode_waves` hears it
 TYPED = -1  # in `speech`: this position holds an id
@@ -62,7 +60,7 @@ def lm_batches(
         raise UserError(
             f"rows of {frames} frames do not consist of whole vectors of {FRAMES_PER_VECTOR}; make data.frames a multiple of it"
         )
-    most = int(max_seconds * FRAMES_PER_SECOND)
+    most = int(max_seconds * FRAME_RATE)
     sizes, heard_whole = {}, {}
     for name, source in sources.items():
         sizes[name], heard_whole[name] = _sizes(name, source, chat, tail, most)
@@ -74,8 +72,8 @@ def lm_batches(
     def heard(record: dict, position: int) -> np.ndarray:
         wave, rng = np.asarray(record["audio"]), np.random.default_rng((seed, position, 2))
         if rng.random() < augmented:
-            wave = augment(wave.astype(np.float32) / 32768, WHISPER_RATE, rng)
-        return log_mel(wave, num_mels, min(tail, max_seconds - len(wave) / WHISPER_RATE))[:most]
+            wave = augment(wave.astype(np.float32) / 32768, INPUT_RATE, rng)
+        return log_mel(wave, num_mels, min(tail, max_seconds - len(wave) / INPUT_RATE))[:most]
 
     def make(rows: list[list[Draw]]) -> Batch:
         out = _empty(len(rows), frames, length, num_mels)
@@ -113,9 +111,9 @@ def _sizes(name: str, source, chat: Conversations, tail: float, most: int) -> tu
         fields = source.fields(i) if hasattr(source, "fields") else source[i]
         if not fields.get("answer"):
             raise UserError(f"{name}: record {fields.get('id', i)!r} has no answer; stage 1 learns to give one")
-        if fields.get("rate", WHISPER_RATE) != WHISPER_RATE:
+        if fields.get("rate", INPUT_RATE) != INPUT_RATE:
             raise UserError(
-                f"{name}: record {fields['id']!r} has {fields['rate']} Hz, the speech encoder hears {WHISPER_RATE}; import it again"
+                f"{name}: record {fields['id']!r} has {fields['rate']} Hz, the speech encoder hears {INPUT_RATE}; import it again"
             )
         samples = fields["samples"] if "samples" in fields else len(fields["audio"])
         heard_N[i] = num_frames(samples, 0.0) <= most

@@ -12,7 +12,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-UNIT = 0.025  # seconds
 SPREAD = 0.45  # standard deviation of a phone's log-duration around what is expected of it
 PAUSE_SPREAD = 1.2  # of a pause's: people pause as they like
 LONGEST = 40  # units a phone can last (1 s); a pause may fill the recording

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 import numpy as np
 
 from mdmspeech.data.storage import record_store
+from mdmspeech.data.storage.splits import words_of
 from mdmspeech.data.synthesis import voices
 from mdmspeech.data.synthesis.render import to_int16
 from mdmspeech.data.synthesis.voices.base import Job
-from mdmspeech.data.texts.open_sentences import words_of
 from mdmspeech.errors import UserError
+from mdmspeech.speech_format import INPUT_RATE
 from mdmspeech.text.normalise import normalise, sentence
 
-RATE = 16_000
 SOUNDS = pathlib.Path("/usr/share/asterisk/sounds/en_US_f_Allison")
 TRANSCRIPTS = pathlib.Path("/usr/share/doc/asterisk-core-sounds-en/core-sounds-en.txt.gz")
 SPHINX = pathlib.Path("/usr/share/pocketsphinx/test/data")
@@ -36,7 +36,7 @@ def import_human(folder: pathlib.Path, repeats: int = 100) -> int:
     clips = [*asterisk_clips(), *sphinx_clips()]
     recordings = [_record(name, text, text, "human", voice, audio) for name, text, voice, audio in clips]
     prefixes = [_prefix(*who) for who in PREFIX_VOICES]
-    pause = np.zeros(int(PAUSE * RATE), np.float32)
+    pause = np.zeros(int(PAUSE * INPUT_RATE), np.float32)
     for n, (name, text, voice, audio) in enumerate(clips[:: max(1, len(clips) // repeats)][:repeats]):
         prefix = prefixes[n % len(prefixes)]
         level = np.sqrt(np.mean(audio**2) / np.mean(prefix**2))  # the two speakers equally loud
@@ -60,7 +60,7 @@ def asterisk_clips() -> Iterator[tuple[str, str, str, np.ndarray]]:
         if len(words_of(text)) not in WORDS or not re.fullmatch(r"[A-Za-z ,.;'?!-]+", text) or "/" in name or not path.exists():
             continue
         audio = _decode(path)
-        if SECONDS[0] <= len(audio) / RATE <= SECONDS[1]:
+        if SECONDS[0] <= len(audio) / INPUT_RATE <= SECONDS[1]:
             yield name, text, "allison", audio
 
 
@@ -71,25 +71,25 @@ def sphinx_clips() -> Iterator[tuple[str, str, str, np.ndarray]]:
             raise UserError(f"the human test clips are missing: {CURE}")
         for text, name in re.findall(r"<s>(.*?)</s>\s*\((.*?)\)", listed.read_text(encoding="utf-8")):
             audio = _decode(listed.parent / f"{name}.wav")
-            if len(words_of(text)) in WORDS and SECONDS[0] <= len(audio) / RATE <= SECONDS[1]:
+            if len(words_of(text)) in WORDS and SECONDS[0] <= len(audio) / INPUT_RATE <= SECONDS[1]:
                 yield f"{voice}-{name}", sentence(text), voice, audio
 
 
 def _record(name: str, text: str, answer: str, family: str, voice: str, audio: np.ndarray) -> tuple[record_store.Record, np.ndarray]:
     fields = {"id": f"human-{name}", "text": text, "answer": answer, "family": family, "phrasing": f"{family}/clip", "voice": voice}
-    return {**fields, "engine": "human", "rate": RATE, "split": "test"}, to_int16(audio)
+    return {**fields, "engine": "human", "rate": INPUT_RATE, "split": "test"}, to_int16(audio)
 
 
 def _prefix(engine: str, voice: str) -> np.ndarray:
     import soxr
 
     spoken = voices.load(engine).speak(Job("prefix", PREFIX, engine, voice))
-    return soxr.resample(spoken.audio, spoken.rate, RATE)
+    return soxr.resample(spoken.audio, spoken.rate, INPUT_RATE)
 
 
 def _decode(path: pathlib.Path) -> np.ndarray:
     """Any audio file -> float32 mono at 16 kHz, through ffmpeg (libsndfile knows no G.722)."""
-    command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "f32le", "-ac", "1", "-ar", str(RATE), "-"]
+    command = ["ffmpeg", "-v", "error", "-i", str(path), "-f", "f32le", "-ac", "1", "-ar", str(INPUT_RATE), "-"]
     try:
         run = subprocess.run(command, capture_output=True, check=True, timeout=60)
     except FileNotFoundError as error:

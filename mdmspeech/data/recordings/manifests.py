@@ -15,8 +15,9 @@ import numpy as np
 from mdmspeech.audio.wave import load_wave, to_int16
 from mdmspeech.data.storage.json_lines import BadRecord, check_text, parse, read_objects
 from mdmspeech.errors import UserError
+from mdmspeech.speech_format import WHISPER_SECONDS
 
-LONGEST = 30.0  # seconds, Whisper's window
+LONGEST = float(WHISPER_SECONDS)  # seconds
 _MOST_LETTERS = 3000  # of a text: nobody says a third of it in `LONGEST`
 _LONGEST_ID = 1000
 _SHOWN = 100  # letters of a name, in messages

@@ -22,19 +22,17 @@ import tqdm
 
 from mdmspeech.audio.pitch import f0_curve
 from mdmspeech.audio.wave import resample
-from mdmspeech.data.recordings.align import UNIT, Alignment
+from mdmspeech.data.recordings.align import Alignment
 from mdmspeech.data.recordings.manifests import LONGEST, UserRecordings, read_manifest
-from mdmspeech.data.storage import record_store, staging
+from mdmspeech.data.storage import record_store
 from mdmspeech.data.storage.json_lines import BadRecord
 from mdmspeech.data.storage.splits import SPLITS
 from mdmspeech.errors import UserError
 from mdmspeech.files import as_user_error, check_writable, write_text
+from mdmspeech.speech_format import DURATION_SECONDS, INPUT_RATE, OUTPUT_RATE, TOKEN_SECONDS
 from mdmspeech.text.normalise import normalise
 from mdmspeech.text.pronounce import Spoken
 
-RATE = 24_000  # Hz, of the store
-TOKEN = 0.04  # seconds
-HEARD_RATE = 16_000  # Hz, of what the aligner hears
 HELD_OUT = 0.05  # of the lines that do not say their split
 LEAST_HELD_OUT = 2
 MATCHES = -2.5  # alignment scores below are of texts that were not said, see `align.Alignment`
@@ -97,10 +95,11 @@ def import_own(
       UserError: no manifest, an empty one, or none of its recordings can be used; another import has that name; a disk that is full.
     """
     folder = pathlib.Path(folder)
-    lines = read_manifest(manifest, RATE, max_seconds=max_seconds)
+    lines = read_manifest(manifest, OUTPUT_RATE, max_seconds=max_seconds)
     rows = _rows(lines)
     check_writable(folder, _CURE, folder=True)
-    staging.recover(folder)
+    staged = record_store.StagedPart(folder)
+    staged.recover()
     before = _check_same(rows, lines, folder)
     chunks = [rows[i : i + SHARD] for i in range(0, len(rows), SHARD)]
     shards = {f"{n:05d}-{_digest(chunk, lines, aligned_by)}": chunk for n, chunk in enumerate(chunks)}
@@ -108,10 +107,10 @@ def import_own(
         return dataclasses.replace(_summary(folder), before=before)
     align: Any = None
     speak: Any = None
-    if not set(shards) <= staging.known(folder):
+    if not set(shards) <= staged.known():
         align, speak = aligner(), speaker and speaker()  # what they lack is told before anything is written
     try:
-        new = staging.begin(folder, list(shards))
+        new = staged.begin(list(shards))
         done = set(record_store.shard_names(new))
         with tqdm.tqdm(total=len(rows), initial=sum(len(shards[n]) for n in done), desc=folder.name, unit="utt", mininterval=2.0) as bar:
             for name, chunk in shards.items():
@@ -122,9 +121,9 @@ def import_own(
         try:
             made = _summary(new)
         except UserError:
-            staging.give_up(folder)
+            staged.give_up()
             raise
-        staging.finish(folder)
+        staged.finish()
     except OSError as error:
         raise as_user_error(error, folder, f"{_CURE}; what is done is kept, so run it again") from error
     return dataclasses.replace(made, before=before)
@@ -185,7 +184,7 @@ def _make(lines: UserRecordings, rows: Sequence[Row], align: Aligner, pronounce)
     found: list[tuple[record_store.Record, np.ndarray]] = []
     waves, symbols, waiting = [], [], []
     for row in rows:
-        record = {"id": row["id"], "line": row["line"], "engine": "own", "voice": "own", "family": "own", "rate": RATE}
+        record = {"id": row["id"], "line": row["line"], "engine": "own", "voice": "own", "family": "own", "rate": OUTPUT_RATE}
         try:
             if "error" in row:
                 raise BadRecord(row["error"])
@@ -208,7 +207,7 @@ def _make(lines: UserRecordings, rows: Sequence[Row], align: Aligner, pronounce)
                 else f"its text cannot be read ({type(error).__name__}: {str(error)[:80]})"
             )
             found.append(({**record, "error": " ".join(told.removeprefix(f"{row['id']}: ").split())}, np.zeros(0, np.int16)))
-    heard = align([resample(wave, RATE, HEARD_RATE) for wave in waves], symbols) if waves else []
+    heard = align([resample(wave, OUTPUT_RATE, INPUT_RATE) for wave in waves], symbols) if waves else []
     for at, wave, alignment in zip(waiting, waves, heard, strict=True):
         found[at] = _finish(found[at][0], wave, alignment)
     return found
@@ -220,7 +219,7 @@ def _spoken(
     """The same with each good record's tokens."""
     good = [record for record, _ in recordings if "error" not in record]
     if speak and good:
-        durations = [np.array(record["frames"]) * (UNIT / TOKEN) for record in good]
+        durations = [np.array(record["frames"]) * (DURATION_SECONDS / TOKEN_SECONDS) for record in good]
         for row in durations:
             row[-1] += np.ceil(row.sum() - 1e-6) - row.sum()  # whole tokens: the last silence takes the rest
         for record, tokens in zip(good, speak([np.array(record["symbols"]) for record in good], durations), strict=True):
@@ -231,20 +230,20 @@ def _spoken(
 def _finish(record: record_store.Record, wave_N: np.ndarray, alignment: Alignment | None) -> tuple[record_store.Record, np.ndarray]:
     nothing = np.zeros(0, np.int16)
     if alignment is None:
-        seconds = len(wave_N) / RATE
+        seconds = len(wave_N) / OUTPUT_RATE
         return {**record, "error": f"its text cannot be said in {seconds:.1f} s; is it the text of this recording?"}, nothing
     record["score"] = round(alignment.score, 3)
     if alignment.score < MATCHES:
         what = "the text does not match what is said"
         return {**record, "error": f"{what} (score {alignment.score:.2f}, at least {MATCHES:g} is needed)"}, nothing
     wave, frames = _trimmed(wave_N, alignment)
-    f0 = np.rint(f0_curve(wave, RATE, _BRIDGE)).astype(int)
+    f0 = np.rint(f0_curve(wave, OUTPUT_RATE, _BRIDGE)).astype(int)
     return {**record, "frames": frames.tolist(), "f0": f0.tolist()}, np.rint(wave * 32767).astype(np.int16)
 
 
 def _trimmed(wave_N: np.ndarray, alignment: Alignment) -> tuple[np.ndarray, np.ndarray]:
     """Wave and durations without the silence at both ends, but for a little; the wave is exactly as long as the durations."""
-    frames, unit = alignment.frames.copy(), round(RATE * UNIT)
+    frames, unit = alignment.frames.copy(), round(OUTPUT_RATE * DURATION_SECONDS)
     begin, end = max(0, alignment.begin - _LEAD), max(0, int(frames.sum()) - alignment.end - _TAIL)
     _shorten(frames, range(len(frames)), begin)
     _shorten(frames, range(len(frames) - 1, -1, -1), end)
@@ -265,7 +264,7 @@ def _shorten(frames_M: np.ndarray, order: Iterable[int], units: int) -> None:
 
 def _levelled(wave_N: np.ndarray) -> np.ndarray:
     """The wave with its speech at `_LEVEL`, or less where its peak would clip."""
-    hop = RATE // 50
+    hop = OUTPUT_RATE // 50
     power = np.mean(np.square(wave_N[: max(len(wave_N) // hop, 1) * hop].reshape(-1, min(hop, len(wave_N)))), axis=1)
     speech = power[power > 0.01 * np.percentile(power, 95)]
     level = np.sqrt(speech.mean()) if len(speech) else 1.0

@@ -15,14 +15,13 @@ import tqdm
 from mdmspeech.audio.wave import resample
 from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.data.synthesis.augment import augment
-from mdmspeech.data.synthesis.parts import pseudo_speakers
+from mdmspeech.data.synthesis.jobs import pseudo_speakers
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.data.texts.open_sentences import open_sentences
 from mdmspeech.errors import UserError
 from mdmspeech.files import written_whole
+from mdmspeech.speech_format import INPUT_RATE, STATE_SECONDS
 
-RATE = 16_000
-STATE = 0.02  # seconds
 STRETCH = 50  # states of an example
 _TEST_VOICES, _TEST_EVERY, _VALIDATION_EVERY = 40, 10, 20
 _SPEEDS = (0.8, 1.25)
@@ -52,8 +51,8 @@ def write_phones(
             speaker = crowd[int(rng.integers(0, _TEST_VOICES) if test else rng.integers(_TEST_VOICES, len(crowd)))]
             job = Job(texts[n]["id"], texts[n]["text"], "hibari", speaker.name, speed=float(rng.uniform(*_SPEEDS)), seed=n)
             audio, rate, symbols, ends = voice.speak_timed(job)
-            wave = resample(audio, rate, RATE)
-            waves.append(augment(wave, RATE, rng) if rng.random() < _NOISY else wave)
+            wave = resample(audio, rate, INPUT_RATE)
+            waves.append(augment(wave, INPUT_RATE, rng) if rng.random() < _NOISY else wave)
             labels.append(label(symbols, ends, len(waves[-1])))
             splits.append("test" if test else "train")
         for states, ids, split in zip(encode(waves), labels, splits, strict=True):
@@ -68,7 +67,7 @@ def write_phones(
 
 def label(symbols_M: np.ndarray, ends_M: np.ndarray, samples: int) -> np.ndarray:
     """The symbol in the middle of each state of a wave of so many samples at 16 kHz, int16 [T]. ends_M: seconds."""
-    times = (np.arange(-(-samples // round(RATE * STATE))) + 0.5) * STATE
+    times = (np.arange(-(-samples // round(INPUT_RATE * STATE_SECONDS))) + 0.5) * STATE_SECONDS
     return symbols_M[np.minimum(np.searchsorted(ends_M, times, side="right"), len(symbols_M) - 1)].astype(np.int16)
 
 

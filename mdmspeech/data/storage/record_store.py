@@ -5,18 +5,22 @@
 
 Both are written under temporary names; the JSONL is renamed last, so a shard exists exactly when its index does. The hex part of the name is a digest
 of the jobs and of how our voices say them, so a changed text or reading makes a new shard and an unchanged one is never made twice.
+
+`StagedPart` replaces a whole part by a new one.
 """
 
+import contextlib
 import json
 import os
 import pathlib
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from mdmspeech.errors import UserError
-from mdmspeech.files import check_writable, written_whole
+from mdmspeech.files import check_writable, replace_folder, written_whole
 
 Record = dict[str, Any]
 _AGAIN = "run mdmspeech data again, as you did to make them"
@@ -123,3 +127,54 @@ class RecordStore:
     def hours(self) -> float:
         """Hours of audio in the store."""
         return sum(r["samples"] / r["rate"] for r in self.fields) / 3600
+
+
+class StagedPart:
+    """A part of the raw store that replaces an older one, in `folder`, only when it is complete.
+
+    It grows in `.NAME.new` beside the part's folder, with the shards of the older part that stay the same (hard links: no second copy), and survives a
+    kill. At the end the two change places; a kill between the two renames is mended by the next run (`recover`).
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.folder = folder
+        self.new, self.old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+
+    def recover(self) -> None:
+        """Gives an older part its name back that a kill caught between the renames."""
+        if self.old.is_dir():
+            if self.folder.exists():
+                shutil.rmtree(self.old)
+            else:
+                os.replace(self.old, self.folder)
+
+    def known(self) -> set[str]:
+        """The shards that the older part and an earlier try have."""
+        return {*shard_names(self.folder), *shard_names(self.new)}
+
+    def begin(self, shards: Sequence[str]) -> pathlib.Path:
+        """The folder to write into, with those of the shards that there are already; what else an earlier try left in it goes."""
+        self.new.mkdir(parents=True, exist_ok=True)
+        for path in self.new.iterdir():
+            if path.stem not in shards or path.suffix not in (".pcm", ".jsonl"):
+                path.unlink()
+        for name in set(shard_names(self.folder)) & set(shards) - set(shard_names(self.new)):
+            for suffix in (".pcm", ".jsonl"):  # the index last: with it the shard exists
+                target = self.new / (name + suffix)
+                target.unlink(missing_ok=True)
+                try:
+                    os.link(self.folder / target.name, target)
+                except OSError:  # a file system without hard links
+                    shutil.copy2(self.folder / target.name, target)
+        return self.new
+
+    def finish(self) -> None:
+        """The new part takes the name."""
+        replace_folder(self.new, self.folder, self.old)
+
+    def give_up(self) -> None:
+        """Nothing of the new part is left, nor folders that were made for it."""
+        shutil.rmtree(self.new, ignore_errors=True)
+        for made in self.folder.parents[:2]:
+            with contextlib.suppress(OSError):
+                made.rmdir()  # fails, and should, if anything is in it

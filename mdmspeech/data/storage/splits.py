@@ -34,6 +34,16 @@ def assign(texts: Sequence[str], splits: Sequence[str]) -> list[str]:
 
 
 def digest(text: str) -> int:
-    """Below 2**32, the same for a text in any case and punctuation."""
-    words = re.findall(r"[a-z0-9']+", text.lower()) or [text]
+    """What decides a text's split: below 2**32, the same for a text in any case and punctuation."""
+    words = words_of(text) or (text,)
     return int.from_bytes(hashlib.sha256(" ".join(words).encode("utf-8", "surrogatepass")).digest()[:4], "big")
+
+
+def text_id(text: str) -> str:
+    """What a text of the corpus is known by, in ids and lists of what is held out: 12 hex digits of it as it is written."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def words_of(text: str) -> tuple[str, ...]:
+    """Lower-case words without punctuation, for counting and comparing."""
+    return tuple(re.findall(r"[a-z0-9']+", text.lower()))

@@ -5,23 +5,16 @@ Training maps the file into memory and reads whole buckets of similar lengths.
 """
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import grain
 import numpy as np
 import tqdm
 
-from mdmspeech.data.packing.sharding import Shard, host_rows
-from mdmspeech.data.pipelines.bucketed import BatchPlan
 from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.files import written_whole
-from mdmspeech.text import pieces
-
-_BUCKET = 50  # states (1 s of speech): what a batch is padded to
-_RATE = 16_000
+from mdmspeech.speech_format import INPUT_RATE
 
 
 def encode_states(records, encode: Callable, path: Path, *, augment: Callable | None = None, batch: int = 8) -> int:
@@ -45,7 +38,7 @@ def encode_states(records, encode: Callable, path: Path, *, augment: Callable | 
                 waves = [augment(wave, start + k) for k, wave in enumerate(waves)]
             samples = np.zeros(batch, np.int32)
             samples[: len(waves)] = [len(wave) for wave in waves]
-            padded = np.zeros((batch, -(-int(samples.max()) // _RATE) * _RATE), np.float32)
+            padded = np.zeros((batch, -(-int(samples.max()) // INPUT_RATE) * INPUT_RATE), np.float32)
             for row, wave in zip(padded, waves, strict=False):
                 row[: len(wave)] = wave
             states, valid = map(np.asarray, encode(padded, samples))
@@ -78,58 +71,3 @@ class StateStore:
 
     def __getitem__(self, i: int) -> dict:
         return {**self.records[i], "states": self._states[self.ends[i] - self.records[i]["states"] : self.ends[i]]}
-
-
-def pieces_then(end: int) -> Callable[[str], list[int]]:
-    """A function from a text to the ids of its pieces (`text.pieces`) and `end`."""
-    known = pieces.shipped()
-    return lambda text: [*known.encode(text), end]
-
-
-def state_batches(
-    source,
-    *,
-    batch: int,
-    seed: int,
-    encode_text: Callable,
-    ids_per_second: int = 24,
-    ids_more: int = 0,
-    shard: Shard = (0, 1),
-    threads: int = 1,
-):
-    """Endless Grain iterator of batches padded to whole seconds: id, states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N],
-    text_valid bool [B, N]. `encode_text(text) -> ids`; texts beyond N = `ids_per_second` x seconds + `ids_more` are cut, which is said once a record.
-
-    batch: rows of all hosts together, of which `shard` (number, count) gets its part.
-    """
-    lengths, mine = np.array([record["states"] for record in source.records]), host_rows(batch, shard)
-    told: set[str] = set()
-
-    def assemble(item) -> dict:
-        _, numbers = item
-        rows = [source[int(i)] for i in numbers[mine]]
-        length = -(-int(lengths[numbers].max()) // _BUCKET) * _BUCKET
-        most = length * ids_per_second // _BUCKET + ids_more
-        out = {
-            "id": np.array([row["id"] for row in rows]),
-            "states": np.zeros((len(rows), length, rows[0]["states"].shape[1]), np.float16),
-            "states_valid": np.zeros((len(rows), length), bool),
-            "text": np.zeros((len(rows), most), np.int32),
-            "text_valid": np.zeros((len(rows), most), bool),
-        }
-        for b, row in enumerate(rows):
-            ids = encode_text(row["text"])
-            if len(ids) > most and row["id"] not in told:
-                told.add(row["id"])
-                print(f"{row['id']}: its text has {len(ids)} ids, the batch has room for {most}: the rest is not learnt", file=sys.stderr)
-            ids = ids[:most]
-            out["states"][b, : len(row["states"])] = row["states"]
-            out["states_valid"][b, : len(row["states"])] = True
-            out["text"][b, : len(ids)] = ids
-            out["text_valid"][b, : len(ids)] = True
-        return out
-
-    if len(lengths) < batch:
-        raise UserError(f"{len(lengths)} questions are fewer than one batch of {batch}: lower data.batch")
-    data = grain.MapDataset.source(BatchPlan(lengths, batch, _BUCKET, seed)).map(assemble)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)))

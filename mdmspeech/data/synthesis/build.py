@@ -10,13 +10,13 @@ from typing import Any
 
 from mdmspeech.data.recordings import human
 from mdmspeech.data.storage import record_store
-from mdmspeech.data.synthesis import parts as casting
-from mdmspeech.data.synthesis import render
+from mdmspeech.data.synthesis import jobs, render
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.data.texts import questions as texts
 from mdmspeech.data.texts.family import Question
 from mdmspeech.errors import UserError
 from mdmspeech.files import write_text
+from mdmspeech.speech_format import INPUT_RATE, OUTPUT_RATE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +31,12 @@ class CorpusPart:
 
 
 PARTS = (
-    CorpusPart("open", "speech", casting.ANSWER_RATE, lambda found, hours: casting.open_jobs(hours), 13.0),
-    CorpusPart("answers", "speech", casting.ANSWER_RATE, casting.answer_jobs, 14.6),
-    CorpusPart("questions", "questions", casting.QUESTION_RATE, casting.question_jobs, 16.7),
-    CorpusPart("kokoro", "questions", casting.QUESTION_RATE, casting.kokoro_jobs, 0.25),
-    CorpusPart("questions_test", "questions", casting.QUESTION_RATE, lambda found, hours: casting.held_out_jobs(found), 0.3),
-    CorpusPart("human", "questions", human.RATE, None, 0.3),
+    CorpusPart("open", "speech", OUTPUT_RATE, lambda found, hours: jobs.open_jobs(hours), 13.0),
+    CorpusPart("answers", "speech", OUTPUT_RATE, jobs.answer_jobs, 14.6),
+    CorpusPart("questions", "questions", INPUT_RATE, jobs.question_jobs, 16.7),
+    CorpusPart("kokoro", "questions", INPUT_RATE, jobs.kokoro_jobs, 0.25),
+    CorpusPart("questions_test", "questions", INPUT_RATE, lambda found, hours: jobs.held_out_jobs(found), 0.3),
+    CorpusPart("human", "questions", INPUT_RATE, None, 0.3),
 )
 PART_NAMES = tuple(part.name for part in PARTS)
 DATASETS = "datasets"

@@ -32,9 +32,7 @@ class Outcome:
     failures: list[str] = dataclasses.field(default_factory=list)
 
 
-def synthesise(
-    jobs: Sequence[Job], folder: str | os.PathLike, *, rate: int, workers: int = 2, title: str = "speech", niceness: int = 0
-) -> Outcome:
+def synthesise(jobs: Sequence[Job], folder: str | os.PathLike, *, rate: int, workers: int = 2, title: str = "speech") -> Outcome:
     """Speaks every job at `rate` Hz into `folder`; shards that are already there are kept, shards of texts no longer asked for are removed.
 
     Raises `UserError` when an engine is not installed; a single text that fails is recorded, named in the outcome and skipped.
@@ -50,7 +48,7 @@ def synthesise(
     kept = len(jobs) - sum(map(len, missing.values()))
     with tqdm.tqdm(total=len(jobs), initial=kept, desc=title, unit="utt", smoothing=0.05, mininterval=2.0) as bar:
         seconds = 0.0
-        for spoken_seconds, utterances in _run(missing, folder, rate, workers, niceness):
+        for spoken_seconds, utterances in _run(missing, folder, rate, workers):
             seconds += spoken_seconds
             bar.set_postfix_str(f"{seconds / 3600:.2f} h new", refresh=False)
             bar.update(utterances)
@@ -59,14 +57,14 @@ def synthesise(
     return Outcome(len(recordings), recordings.hours(), failures)
 
 
-def _run(shards: dict[str, Sequence[Job]], folder: pathlib.Path, rate: int, workers: int, niceness: int):
+def _run(shards: dict[str, Sequence[Job]], folder: pathlib.Path, rate: int, workers: int):
     """Yields (seconds, utterances) as shards finish. One worker means this process, which is easier to debug."""
     tasks = [(folder, name, chunk, rate) for name, chunk in shards.items()]
     if workers <= 1 or len(tasks) <= 1:
         yield from (_speak_shard(*task) for task in tasks)
         return
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(niceness,)) as pool:
+    with concurrent.futures.ProcessPoolExecutor(workers, mp_context=context) as pool:
         futures = [pool.submit(_speak_shard, *task) for task in tasks]
         try:
             for future in concurrent.futures.as_completed(futures):
@@ -74,10 +72,6 @@ def _run(shards: dict[str, Sequence[Job]], folder: pathlib.Path, rate: int, work
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-
-
-def _start_worker(niceness: int) -> None:
-    os.nice(niceness)
 
 
 def _speak_shard(folder: pathlib.Path, name: str, jobs: Sequence[Job], rate: int) -> tuple[float, int]:

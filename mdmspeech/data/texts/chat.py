@@ -4,8 +4,9 @@ import pathlib
 import random
 import re
 
+from mdmspeech.data.storage.splits import words_of
 from mdmspeech.data.texts.family import Family, Question
-from mdmspeech.data.texts.open_sentences import MARKED, open_sentences, words_of
+from mdmspeech.data.texts.open_sentences import MARKED, open_sentences
 from mdmspeech.errors import UserError
 from mdmspeech.text.normalise import is_speakable_whole, normalise, sentence
 

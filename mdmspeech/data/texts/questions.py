@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from mdmspeech.data.storage.json_lines import BadRecord, read_objects
-from mdmspeech.data.texts import calendar, chat, elements, geography, numbers, units, words
+from mdmspeech.data.storage.splits import words_of
+from mdmspeech.data.texts import calendar, chat, geography, numbers, science, words
 from mdmspeech.data.texts.family import Family, Question
-from mdmspeech.data.texts.open_sentences import words_of
 from mdmspeech.errors import UserError
 
-TEMPLATED = (geography, elements, numbers, calendar, units, words)
+TEMPLATED = (geography.families, science.elements, numbers.families, calendar.families, science.units, words.families)
 EXTRA_FAMILY = "extra"
 _MOST_LETTERS = 1000  # of a question or an answer: both are spoken in 30 s
 _SHOWN = 5  # of the lines that were left out
@@ -20,7 +20,7 @@ _SHOWN = 5  # of the lines that were left out
 
 def families() -> list[Family]:
     """Every templated family, one entry a set of templates."""
-    return [family for module in TEMPLATED for family in module.families()] + [chat.repeat_family()]
+    return [family for made in TEMPLATED for family in made()] + [chat.repeat_family()]
 
 
 def questions(extra: str | os.PathLike | None = None) -> list[Question]:

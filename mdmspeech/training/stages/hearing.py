@@ -141,8 +141,9 @@ class Seq2SeqTask(_StatesTask):
 
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     """See `Stage.from_config`."""
-    from mdmspeech.data.pipelines.random_inputs import RandomStates
-    from mdmspeech.data.storage.state_store import StateStore, pieces_then, state_batches
+    from mdmspeech.data.pipelines.bucketed_states import pieces_then, state_batches
+    from mdmspeech.data.pipelines.random_source import RandomStates
+    from mdmspeech.data.storage.state_store import StateStore
 
     def batches(split: str, seed: int, **texts):
         random = tuple(config.data.get("parts", ())) == (RANDOM,)

@@ -7,12 +7,13 @@ import pytest
 from golden import COSYVOICE2 as GOLDEN
 from golden import estimator_config, flow_config, sizes
 from measured import close
+from official_noise import OFFICIAL_FRAMES, official_noise
 
 from mdmspeech.codec.cosyvoice2.flow import Conditions, conditions, estimator_of, generate, solve, time_grid
 from mdmspeech.codec.cosyvoice2.flow_batch import FlowConfig, Prompt, batch_of
 from mdmspeech.codec.cosyvoice2.flow_estimator import FlowEstimator
 from mdmspeech.codec.cosyvoice2.flow_layers import Chunks, chunk_mask
-from mdmspeech.codec.cosyvoice2.flow_noise import OFFICIAL_FRAMES, frame_noise, official_noise
+from mdmspeech.codec.cosyvoice2.flow_noise import frame_noise
 from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2_flow import estimator_rules, flow_params
 from mdmspeech.interop.rules import import_params

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hift_crossfade import Carried, call
 from measured import close, same
 
-from mdmspeech.codec.cosyvoice2 import hift, hift_crossfade, hift_stream
+from mdmspeech.codec.cosyvoice2 import hift, hift_stream
 from mdmspeech.codec.cosyvoice2.hift_config import HiFTConfig
 from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2_hift import hift_params
@@ -199,7 +200,7 @@ def test_delay_and_state_of_the_published_model():
 def test_reference_pieces(golden, golden_params):
     """CosyVoice2's own streaming, with its noise: same samples at every call, joints included."""
     mels = np.split(golden["stream.out.hift_input_mel"][0].T, np.cumsum(golden["stream.out.hift_input_frames"])[:-1])
-    carried, waves, f0 = hift_crossfade.Carried.none(GOLDEN), [], []
+    carried, waves, f0 = Carried.none(GOLDEN), [], []
     model = hift.HiFT(GOLDEN)
     predict = jax.jit(functools.partial(model.apply, {"params": golden_params}, method="predict_f0"))
     for i, mel_TM in enumerate(mels):
@@ -207,31 +208,15 @@ def test_reference_pieces(golden, golden_params):
         np.testing.assert_array_equal(mel_TM[:known], carried.mel_TM)
         noise = np.resize(golden["in.source_noise"][0], (len(mel_TM) * FRAME, GOLDEN.harmonics))
         f0.append(predict(mel_TM[None], hift.whole(mel_TM[None])).x_BTC[0, :, 0])
-        carried, wave = hift_crossfade.call(GOLDEN, golden_params, carried, mel_TM[known:], noise, last=i == len(mels) - 1)
+        carried, wave = call(GOLDEN, golden_params, carried, mel_TM[known:], noise, last=i == len(mels) - 1)
         waves.append(wave)
     same("token2wav_stream stream.out.chunk_samples", [len(wave) for wave in waves], golden["stream.out.chunk_samples"])
     close("token2wav_stream stream.out.f0", np.concatenate(f0), golden["stream.out.f0"][0], atol=2e-2)
     close("token2wav_stream stream.out.wave", np.concatenate(waves), golden["stream.out.wave"][0], atol=1e-2)
 
 
-def test_crossfaded_stream(steady, mel):
-    """As many samples as frames; before the first joint they are those of one-shot vocoding, but for the last, which saw less."""
-    frames = 70
-    stream = hift_crossfade.CrossFadeStream(CONFIG, steady, KEY)
-    out = [stream.push(part) for part in (mel[:3], mel[3:8], mel[8:8], mel[8:40], mel[40:frames])]
-    assert [len(part) // FRAME for part in out] == [0, 0, 0, 32, 30]
-    out.append(stream.finish())
-    assert len(out[-1]) == hift_crossfade.OVERLAP * FRAME
-    assert len(stream.finish()) == 0
-    wave, whole = np.concatenate(out), one_shot(steady, mel[:frames])
-    assert wave.shape == whole.shape
-    alike = min(32 * FRAME, 40 * FRAME - LATE)
-    np.testing.assert_allclose(wave[:alike], whole[:alike], atol=2e-5)
-
-
 def test_wrong_frames_are_refused(params):
-    for stream in (hift_stream.WaveStream(CONFIG, params, KEY), hift_crossfade.CrossFadeStream(CONFIG, params, KEY)):
-        with pytest.raises(UserError, match=r"\[3, 100\] do not fit the vocoder; give \[frames, 12\]"):
-            stream.push(np.zeros((3, 100), np.float32))
+    with pytest.raises(UserError, match=r"\[3, 100\] do not fit the vocoder; give \[frames, 12\]"):
+        hift_stream.WaveStream(CONFIG, params, KEY).push(np.zeros((3, 100), np.float32))
     with pytest.raises(UserError, match="block of 0"):
         hift_stream.WaveStream(CONFIG, params, KEY, 0)

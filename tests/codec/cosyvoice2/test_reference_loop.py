@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from golden import COSYVOICE2, flow_config, hift_config, sizes
+from hift_crossfade import Carried, call
 from measured import close, same
 
-from mdmspeech.codec.cosyvoice2 import hift, hift_crossfade
+from mdmspeech.codec.cosyvoice2 import hift
 from mdmspeech.codec.cosyvoice2.flow import generate
 from mdmspeech.codec.cosyvoice2.flow_batch import Prompt, batch_of
 from mdmspeech.codec.cosyvoice2.flow_layers import Chunks
@@ -75,13 +76,13 @@ def _noise(golden, frames):
 @pytest.mark.parity
 def test_streaming(golden, mel_of, vocoder, f0_of):
     tokens = golden["in.token"][0]
-    carried, used, mels, waves = hift_crossfade.Carried.none(HIFT), 0, [], []
+    carried, used, mels, waves = Carried.none(HIFT), 0, [], []
     ends = _hops(len(tokens), golden["in.prompt_token"].shape[1])
     for end in ends:
         last = end == len(tokens)
         new = mel_of(tokens if last else tokens[: end + LOOKAHEAD], last)[used:]
         mels.append(np.concatenate([carried.mel_TM, new]))
-        carried, wave = hift_crossfade.call(HIFT, vocoder, carried, new, _noise(golden, len(mels[-1])), last)
+        carried, wave = call(HIFT, vocoder, carried, new, _noise(golden, len(mels[-1])), last)
         waves.append(wave)
         used = RATE * end
     same("token2wav_stream stream.out.hift_input_frames", [len(mel) for mel in mels], golden["stream.out.hift_input_frames"])

@@ -18,6 +18,7 @@ from mdmspeech.codec.cosyvoice2.s3_speech import S3Tokenizer, join, windows
 from mdmspeech.codec.cosyvoice2.s3_tokenizer import S3Config, S3Network, token_count, token_ids
 from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2_tokenizer import load_s3_tokenizer, s3_config, s3_params, s3_rules, s3_shapes
+from mdmspeech.speech_format import CODES
 
 FIXTURES = Path(__file__).parents[2] / "fixtures"
 COSYVOICE2, GOLDEN = FIXTURES / "cosyvoice2", FIXTURES / "golden"
@@ -157,7 +158,7 @@ def test_waves(waveform, tokenizer):
     waves = [waveform, waveform[:9_999], waveform[:201], np.tile(waveform, 11)]
     together = tokenizer.encode(waves)
     assert [len(ids) for ids in together] == [75, 16, 1, 825]
-    assert all(ids.dtype == np.int32 and ids.min() >= 0 and ids.max() < fsq.VOCAB for ids in together)
+    assert all(ids.dtype == np.int32 and ids.min() >= 0 and ids.max() < CODES for ids in together)
     _assert_same("ragged rows equal single rows: S3 tokens of waves", together, [tokenizer.encode([wave])[0] for wave in waves])
 
 
@@ -185,7 +186,7 @@ def test_full_size_manifest():
     stand_ins = {name: jax.ShapeDtypeStruct(tensor["shape"], np.float32) for name, tensor in manifest["tensors"].items()}
     assert s3_config(stand_ins, "manifest") == config
     published = manifest["config"]
-    assert (config.num_mels, config.dim, config.num_heads, config.num_layers, fsq.VOCAB) == tuple(
+    assert (config.num_mels, config.dim, config.num_heads, config.num_layers, CODES) == tuple(
         published[key] for key in ("n_mels", "n_audio_state", "n_audio_head", "n_audio_layer", "n_codebook_size")
     )
 

@@ -9,8 +9,8 @@ from mdmspeech.errors import UserError
 # engine name -> module and class; each module says where its engine comes from and under which licence
 ENGINES = {
     "hibari": ("hibari", "Hibari"),
-    "kokoro": ("kokoro", "Kokoro"),
-    "piper": ("piper", "Piper"),
+    "kokoro": ("neural", "Kokoro"),
+    "piper": ("neural", "Piper"),
     "flite": ("commands", "Flite"),
     "festival": ("commands", "Festival"),
     "espeak": ("commands", "Espeak"),

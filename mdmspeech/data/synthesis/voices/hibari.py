@@ -14,13 +14,11 @@ import numpy as np
 
 from mdmspeech.data.synthesis.voices.base import Job, Rendered
 from mdmspeech.errors import UserError
+from mdmspeech.speech_format import DURATION_SECONDS, F0_SECONDS, OUTPUT_RATE
 from mdmspeech.text.pronounce import BOUNDARY, Pronouncer, import_hibari, pronouncer, split_at_boundaries
 
-RATE = 24_000
-DURATION_FRAME = 0.025  # seconds per unit of the duration predictor
-SAMPLES_PER_FRAME = int(RATE * DURATION_FRAME)
+SAMPLES_PER_FRAME = int(OUTPUT_RATE * DURATION_SECONDS)
 F0_FRAME = 0.0125  # seconds per value of the model's F0 curve
-F0_OUT = 0.01  # seconds per value of a record's F0 curve
 UNVOICED_BELOW = 40.0  # Hz, the model's own threshold
 LEAD_FRAMES = 4  # the model starts every sentence with about 0.35 s of silence; an answer should not: 0.1 s is kept
 
@@ -70,11 +68,11 @@ class Hibari:
         for symbols in split_at_boundaries(spoken):
             spectra, f0, frames = self._run(symbols, job.speed / speaker.formant)
             parts.append(self._synth(*spectra, _shift_f0(f0, speaker), rng))
-            seconds = frames * (DURATION_FRAME / speaker.formant)
+            seconds = frames * (DURATION_SECONDS / speaker.formant)
             lasting[-1] += seconds[0]  # the end of one sentence and the start of the next share a boundary
             lasting += seconds[1:].tolist()
         audio = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        return _resample(audio, speaker.formant), RATE, spoken.symbols, np.cumsum(lasting)
+        return _resample(audio, speaker.formant), OUTPUT_RATE, spoken.symbols, np.cumsum(lasting)
 
     def _speak_plainly(self, job: Job) -> Rendered:
         spoken, rng = self._pronounce(job.text), np.random.default_rng(job.seed)
@@ -94,9 +92,9 @@ class Hibari:
         fields = {
             "symbols": spoken.symbols.tolist(),
             "frames": [int(n) for n in frames],
-            "f0": resample_f0(np.concatenate(f0_80), len(wave) / RATE).tolist(),
+            "f0": resample_f0(np.concatenate(f0_80), len(wave) / OUTPUT_RATE).tolist(),
         }
-        return Rendered(wave, RATE, fields)
+        return Rendered(wave, OUTPUT_RATE, fields)
 
     def _run(self, symbols: np.ndarray, speed: float):
         """One sentence through the network: spectral parts (five [601, F]), f0 [F] in Hz at 80 Hz, durations int [M + 2] in 25 ms frames."""
@@ -108,7 +106,7 @@ class Hibari:
 
 def resample_f0(f0_80: np.ndarray, seconds: float) -> np.ndarray:
     """F0 at 80 Hz -> int Hz at 100 Hz (frame centres), interpolated between voiced neighbours only; 0 = unvoiced."""
-    centres = (np.arange(round(seconds / F0_OUT)) + 0.5) * F0_OUT / F0_FRAME - 0.5
+    centres = (np.arange(round(seconds / F0_SECONDS)) + 0.5) * F0_SECONDS / F0_FRAME - 0.5
     left = np.clip(np.floor(centres).astype(int), 0, len(f0_80) - 1)
     right = np.clip(left + 1, 0, len(f0_80) - 1)
     nearest = np.clip(np.rint(centres).astype(int), 0, len(f0_80) - 1)
@@ -133,7 +131,7 @@ def _resample(audio: np.ndarray, formant: float) -> np.ndarray:
         return audio
     import soxr
 
-    return soxr.resample(audio, RATE, RATE / formant)
+    return soxr.resample(audio, OUTPUT_RATE, OUTPUT_RATE / formant)
 
 
 @functools.lru_cache(maxsize=1)

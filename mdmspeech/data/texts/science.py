@@ -1,9 +1,9 @@
-"""Conversions that come out even: `pint` (BSD) does the arithmetic."""
+"""Chemical elements: symbols and atomic numbers from `periodictable` (public domain); and conversions of units that come out even: `pint` (BSD) does the arithmetic."""
 
-from mdmspeech.data.texts.family import Family
+from mdmspeech.data.texts.family import Family, spelled
 from mdmspeech.text.normalise import number
 
-SOURCE = "pint (BSD)"
+ELEMENTS_SOURCE, UNITS_SOURCE = "periodictable (public domain)", "pint (BSD)"
 # large unit, small unit, as they are said in the singular; plural by adding s unless given in PLURALS
 EXACT = [
     ("hour", "minute"),
@@ -35,7 +35,60 @@ PLURALS = {"foot": "feet", "inch": "inches", "century": "centuries"}
 AMOUNTS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12, 20)
 
 
-def families() -> list[Family]:
+def elements() -> list[Family]:
+    """Symbols, numbers and names of the 118 elements."""
+    import periodictable
+
+    found = [e for e in periodictable.elements if e.number > 0]
+    facts = [{"name": e.name, "symbol": spelled(e.symbol), "number": number(e.number)} for e in found]
+    return [
+        Family(
+            "elements",
+            "symbol",
+            ELEMENTS_SOURCE,
+            [
+                "What is the chemical symbol for {name}?",
+                "What's the symbol of {name}?",
+                "Tell me the symbol for the element {name}.",
+                "How is {name} written in chemistry?",
+            ],
+            ["Which letters stand for {name} in the periodic table?"],
+            ["The symbol for {name} is {symbol}."],
+            facts,
+            per_fact=3,
+            test_count=8,
+        ),
+        Family(
+            "elements",
+            "number",
+            ELEMENTS_SOURCE,
+            [
+                "What is the atomic number of {name}?",
+                "Which number does {name} have in the periodic table?",
+                "How many protons does {name} have?",
+                "Tell me the atomic number of {name}.",
+            ],
+            ["{name} is an element. What is its atomic number?"],
+            ["The atomic number of {name} is {number}.", "{name} has the atomic number {number}."],
+            facts,
+            per_fact=3,
+            test_count=8,
+        ),
+        Family(
+            "elements",
+            "name",
+            ELEMENTS_SOURCE,
+            ["Which element has the atomic number {number}?", "What is element number {number}?", "Which element has {number} protons?"],
+            ["Name the element with the number {number} in the periodic table."],
+            ["Element number {number} is {name}."],
+            facts,
+            per_fact=2,
+            test_count=6,
+        ),
+    ]
+
+
+def units() -> list[Family]:
     """How many of the small unit make so many of the large one."""
     import pint
 
@@ -58,7 +111,7 @@ def families() -> list[Family]:
         Family(
             "units",
             "even",
-            SOURCE,
+            UNITS_SOURCE,
             [
                 "How many {small} are in {amount}?",
                 "How many {small} are there in {amount}?",

@@ -1,4 +1,4 @@
-"""HiFT in pieces the reference's way (FunAudioLLM/CosyVoice's token2wav): vocode each piece by itself, cross-fade where they meet.
+"""For parity with the reference: HiFT in pieces its way (FunAudioLLM/CosyVoice's token2wav): vocode each piece by itself, cross-fade where they meet.
 
 Each call repeats the last 8 mel frames of the call before, is given their source, withholds its own last 8 frames of samples, and fades from the
 samples withheld before into its first. So it lags 8 frames (0.16 s) behind the mel, where the exact stream (`hift_stream.py`) lags 20. The price: behind
@@ -16,8 +16,6 @@ import numpy as np
 
 from mdmspeech.codec.cosyvoice2.hift import Vocoded, vocode
 from mdmspeech.codec.cosyvoice2.hift_config import HiFTConfig
-from mdmspeech.codec.cosyvoice2.source import draw_noise
-from mdmspeech.errors import UserError
 
 OVERLAP = 8  # mel frames
 _ROUND = 32  # frames of a call are padded to a multiple, so that few shapes are compiled
@@ -70,48 +68,9 @@ def call(
     return Carried(mel[-OVERLAP:], source[-held:], wave[-held:]), wave[:-held]
 
 
-class CrossFadeStream:
-    """One utterance: mel frames in, samples out, OVERLAP frames late. A frame's noise is that of `hift.vocode` with the same key."""
-
-    def __init__(self, config: HiFTConfig, params: Any, key: jax.Array):
-        """`key`: typed, the utterance's noise."""
-        self._config, self._params, self._key = config, params, key
-        self._carried, self._mel_TM = Carried.none(config), np.zeros((0, config.n_mels), np.float32)
-        self._first = 0  # index of the first carried frame
-
-    def push(self, mel_nM: np.ndarray) -> np.ndarray:
-        """The next mel frames -> the samples that are final now, float32 [N] (perhaps none)."""
-        if mel_nM.ndim != 2 or mel_nM.shape[1] != self._config.n_mels:
-            raise UserError(f"mel frames of shape {list(mel_nM.shape)} do not fit the vocoder; give [frames, {self._config.n_mels}]")
-        self._mel_TM = np.concatenate([self._mel_TM, np.asarray(mel_nM, np.float32)])
-        if not len(mel_nM) or len(self._carried.mel_TM) + len(self._mel_TM) <= OVERLAP:
-            return np.zeros(0, np.float32)
-        return self._call(last=False)
-
-    def finish(self) -> np.ndarray:
-        """The samples that are left, once there are no more frames."""
-        if not len(self._carried.mel_TM) + len(self._mel_TM):
-            return np.zeros(0, np.float32)
-        return self._call(last=True)
-
-    def _call(self, last: bool) -> np.ndarray:
-        frames = len(self._carried.mel_TM) + len(self._mel_TM)
-        # Drawn for a padded number of frames too: one shape compiled for many.
-        noise = _noise(self._config)(self._key, self._first, -(-frames // _ROUND) * _ROUND)[: frames * self._config.frame_samples]
-        self._carried, wave = call(self._config, self._params, self._carried, self._mel_TM, np.asarray(noise), last)
-        self._first += frames - OVERLAP
-        self._mel_TM = self._mel_TM[:0]
-        return wave
-
-
 @functools.lru_cache(maxsize=8)
 def _compiled(config: HiFTConfig):
     def run(params, mel_BTM, noise, length_B, known_BK, known_B) -> Vocoded:
         return vocode(config, params, mel_BTM, noise, length_B, known_BK, known_B)
 
     return jax.jit(run)
-
-
-@functools.lru_cache(maxsize=8)
-def _noise(config: HiFTConfig):
-    return jax.jit(lambda key, first, frames: draw_noise(key[None], first, frames, config)[0], static_argnums=2)

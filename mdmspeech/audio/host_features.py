@@ -1,20 +1,22 @@
-"""Whisper's log-mel features on the host, for input pipelines: what `audio.features.whisper_log_mel` computes, in numpy and in any thread."""
+"""Whisper's log-mel features on the host, for input pipelines: what `audio.features.whisper_log_mel` computes, in numpy and in any thread.
+
+Both are needed: the model's is compiled with it and runs where it runs; this one runs in many threads that must not wait for a device, nor compile for each length.
+"""
 
 import functools
 
 import numpy as np
 import scipy.sparse
 
-from mdmspeech.audio.features import WHISPER_FFT, WHISPER_HOP, WHISPER_RATE
 from mdmspeech.audio.mel import mel_filters
+from mdmspeech.audio.stft import hann
 from mdmspeech.errors import UserError
-
-FRAMES_PER_SECOND = WHISPER_RATE // WHISPER_HOP
+from mdmspeech.speech_format import INPUT_RATE, WHISPER_FFT, WHISPER_HOP
 
 
 def num_frames(samples: int | np.ndarray, tail: float) -> int | np.ndarray:
     """Frames of a wave of so many samples (integers of any shape) and `tail` seconds of silence after it."""
-    return -(-(samples + int(tail * WHISPER_RATE)) // WHISPER_HOP)
+    return -(-(samples + int(tail * INPUT_RATE)) // WHISPER_HOP)
 
 
 def log_mel(wave: np.ndarray, num_mels: int = 80, tail: float = 0.0) -> np.ndarray:
@@ -31,18 +33,13 @@ def log_mel(wave: np.ndarray, num_mels: int = 80, tail: float = 0.0) -> np.ndarr
     padded[half : half + len(wave)] = np.asarray(wave, np.float32) * np.float32(scale)
     padded[:half] = padded[2 * half : half : -1]
     frames_TN = np.lib.stride_tricks.sliding_window_view(padded, WHISPER_FFT)[: count * WHISPER_HOP : WHISPER_HOP]
-    spectrum_TK = np.fft.rfft(frames_TN * _window(), axis=-1)
+    spectrum_TK = np.fft.rfft(frames_TN * hann(WHISPER_FFT), axis=-1)
     power_TK = np.square(spectrum_TK.real) + np.square(spectrum_TK.imag)
     mel_TM = np.log10(np.maximum(power_TK.astype(np.float32, copy=False) @ _filters(num_mels), np.float32(1e-10)))
     return (np.maximum(mel_TM, mel_TM.max() - 8.0) + 4.0) / 4.0
 
 
 @functools.cache
-def _window() -> np.ndarray:
-    return (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(WHISPER_FFT) / WHISPER_FFT)).astype(np.float32)
-
-
-@functools.cache
 def _filters(num_mels: int) -> scipy.sparse.csc_array:
     """Slaney-normalised triangular filters [FFT / 2 + 1, num_mels]. Sparse: 50 times less work, and no BLAS, whose threads would fight with Grain's."""
-    return scipy.sparse.csc_array(mel_filters(WHISPER_RATE, WHISPER_FFT, num_mels))
+    return scipy.sparse.csc_array(mel_filters(INPUT_RATE, WHISPER_FFT, num_mels))

@@ -1,21 +1,20 @@
 """The spoken parts of the corpus as lists of jobs: who says what, at which pace. `mdmspeech.data.synthesis.build` has them spoken.
 
-Test voices (`TEST_VOICES`, and the human clips) never occur in a training part; `voice_leaks` and a test hold that.
+Test voices (`TEST_VOICES`, and the human clips) never occur in a training part; a test holds that.
 """
 
 import collections
-import hashlib
 import random
 from collections.abc import Sequence
 from typing import Any
 
+from mdmspeech.data.storage.splits import text_id
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.data.synthesis.voices.hibari import HibariVoice
 from mdmspeech.data.texts.family import Question
 from mdmspeech.data.texts.open_sentences import SECONDS_EACH as OPEN_SECONDS
 from mdmspeech.data.texts.open_sentences import open_sentences
 
-ANSWER_RATE, QUESTION_RATE = 24_000, 16_000  # Hz
 OPEN_SENTENCES = 18_000
 QUESTIONS = 22_016  # spoken training questions beside Kokoro's; the other texts are only answered
 ANSWER_SECONDS, QUESTION_SECONDS = 2.7, 2.7  # measured means, for "how many make an hour"
@@ -74,7 +73,7 @@ def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> li
     chosen = _some(list(first.values()), hours, ANSWER_SECONDS)
     return [
         Job(
-            f"answer-{_digest(q.answer)}",
+            f"answer-{text_id(q.answer)}",
             q.answer,
             engine,
             voice,
@@ -128,15 +127,10 @@ def pseudo_speakers(seed: int = 0) -> list[HibariVoice]:
     return crowd
 
 
-def voice_leaks(train: Sequence[Job], test: Sequence[Job]) -> list[str]:
-    """Voices heard both in training and in testing (there must be none)."""
-    return sorted({f"{j.engine}/{j.voice}" for j in train} & {f"{j.engine}/{j.voice}" for j in test})
-
-
 def _question_job(question: Question, engine: str, voice: str, rng: random.Random, speed: tuple[float, float]) -> Job:
     record = {"answer": question.answer, "family": question.family, "phrasing": question.phrasing, "split": question.split}
     return Job(
-        f"question-{_digest(question.text)}",
+        f"question-{text_id(question.text)}",
         question.text,
         engine,
         voice,
@@ -148,11 +142,7 @@ def _question_job(question: Question, engine: str, voice: str, rng: random.Rando
 
 def _shuffled(questions: Sequence[Question], test: bool) -> list[Question]:
     """The test or the other questions in an order that depends on each text alone, so that a new question does not move the others."""
-    return sorted((q for q in questions if (q.split == "test") == test), key=lambda q: _digest(q.text))
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return sorted((q for q in questions if (q.split == "test") == test), key=lambda q: text_id(q.text))
 
 
 def _some(everything: Sequence[Any], hours: float | None, seconds_each: float) -> Sequence[Any]:
