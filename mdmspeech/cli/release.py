@@ -87,7 +87,8 @@ def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
 
 def part_of_run(workdir: str, name: str):
     """The newest parameters of a training run, with the sizes in its config.json, as an `interop.release.Part`."""
-    from mdmspeech.interop.release import KINDS, Part
+    from mdmspeech.interop.parts import KINDS
+    from mdmspeech.interop.release import Part
     from mdmspeech.interop.tensors import read_json
     from mdmspeech.training.warm_start import load_params
 
@@ -95,25 +96,36 @@ def part_of_run(workdir: str, name: str):
     if not folder.is_dir():
         raise UserError(f"no training run at {workdir}")
     config = read_json(folder / "config.json")
-    section = "talker" if name.startswith("talker") else name
-    if (name, config.get("stage")) == ("adaptor", "thinker"):
-        return _with_prompt(_stack_adaptor(config, load_params(folder)["adaptor"]), config, folder)
-    if section in config and not isinstance(config[section], dict):
-        raise UserError(f"{folder / 'config.json'} has no sizes in {section!r}; give the folder of a run of `mdmspeech train`")
-    if section not in config:
-        raise UserError(f"{workdir} trained {config.get('stage', 'something else')}, not the {name}; give another workdir")
-    kinds = {"codec": "compact_codec", "talker": "talker_mdm", "talker_ntp": "talker_ntp", "aligner": "phone_reader"}
-    is_ntp = config.get("mode") == "ntp"
-    if section == "talker" and is_ntp != (name == "talker_ntp"):
-        raise UserError(f"{workdir} trained a Talker of mode {config.get('mode')!r}; give it as --{'talker-ntp' if is_ntp else 'talker'}")
-    adaptors = {"attention": "attention_adaptor", "ctc": "spelling_adaptor"}
-    kind = adaptors[config.get("mode", "ctc")] if name == "adaptor" else kinds[name]
-    sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in config[section].items()}
+    exported = _exported(config, name, workdir)
+    sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in exported.sizes.items()}
     try:
-        part = Part(kind, KINDS[kind][0](**sizes), load_params(folder))
+        part = Part(exported.kind, KINDS[exported.kind].config(**sizes), exported.params(load_params(folder)))
         return _with_prompt(_mixed(part, config) if config.get("start_share") else part, config, folder)
     except TypeError as error:
-        raise UserError(f"{folder / 'config.json'} has sizes that no {kind} has ({error})") from error
+        raise UserError(f"{folder / 'config.json'} has sizes that no {exported.kind} has ({error})") from error
+
+
+def _exported(config: dict[str, Any], name: str, workdir: str):
+    """What the run's stage says of it (`Stage.exports`). UserError: it trained something else, or its config.json is damaged."""
+    from mdmspeech.training.stages.build import SHIPPED, stage_of
+
+    stage = config.get("stage")
+    exports = stage_of(stage).exports if isinstance(stage, str) and stage in SHIPPED else {}
+    if name not in exports:
+        raise UserError(f"{workdir} trained {stage or 'something else'}, not the {name}; give another workdir")
+    try:
+        exported = exports[name](config)
+    except UserError as error:
+        raise UserError(f"{workdir} {error}") from error
+    except (KeyError, TypeError) as error:
+        raise UserError(
+            f"{Path(workdir) / 'config.json'} lacks sizes of the {name} ({error}); give the folder of a run of `mdmspeech train`"
+        ) from error
+    if not isinstance(exported.sizes, dict):
+        raise UserError(
+            f"{Path(workdir) / 'config.json'} has no sizes in {exported.section!r}; give the folder of a run of `mdmspeech train`"
+        )
+    return exported
 
 
 def _with_prompt(part, config, folder: Path):
@@ -130,14 +142,6 @@ def _with_prompt(part, config, folder: Path):
             f"{folder / 'config.json'} does not say after which prompt the run trained; give the folder of a run of `mdmspeech train`"
         )
     return dataclasses.replace(part, prompt=Prompt.of(config["prompt"], f"{folder / 'config.json'}"))
-
-
-def _stack_adaptor(config, params):
-    """What stage 1 of the paper trained (its update of the Thinker is `assemble`'s business)."""
-    from mdmspeech.interop.release import Part, StackConfig
-
-    sizes = StackConfig(states=config["encoder"]["dim"], out_dim=config["thinker"]["dim"], hidden_dim=config["hidden"])
-    return Part("stack_adaptor", sizes, params)
 
 
 def _mixed(part, config):

@@ -25,9 +25,11 @@ from mdmspeech.interop.tensors import read_json
 from mdmspeech.models import ctc_adaptor, seq2seq_adaptor, talker
 from mdmspeech.padding import stack
 from mdmspeech.text.pieces import shipped
+from mdmspeech.training.stages.build import stage_of
 from mdmspeech.training.warm_start import load_params
 
 Show = Callable[[Any, int, Path], dict[str, float]]
+Write = Callable[[Any, np.ndarray, np.ndarray], list[str]]  # (params, states, valid) -> texts
 
 SENTENCES = (
     "The capital of France is Paris.",
@@ -40,17 +42,15 @@ _UTTERANCES, _TRANSCRIPTS = 3, 16
 
 
 def show(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | None:
-    """The function (params, step, outdir) -> scores of an experiment's stage; None where there is nothing to show, as of random data."""
+    """The function (params, step, outdir) -> scores of an experiment's stage: its own (`Stage.show`), or that of `_SHOWS`; None where there is nothing to
+    show, as of random data."""
     if tuple(config.get("data", {}).get("parts", ())) == ("random",):
         return None
-    if config.stage == "codec":
-        return _codec(config, root)
-    if config.stage == "talker":
-        return _talker(config, workdir) if config.talker.get("anchors", "paced") == "paced" else None
-    return _hearing(config, root) if config.stage == "hearing" else None
+    make = stage_of(config.stage).show or _SHOWS.get(config.stage)
+    return make(config, workdir, root) if make else None
 
 
-def _codec(config: ConfigDict, root: str | Path | None) -> Show:
+def _codec(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show:
     """Validation recordings and what is left of them: WAV files and spectrograms."""
     source = speech(root, tuple(config.data.parts), "val")
     records = [source[i] for i in spread(len(source), _UTTERANCES)]
@@ -68,7 +68,7 @@ def _codec(config: ConfigDict, root: str | Path | None) -> Show:
     return run
 
 
-def _talker(config: ConfigDict, workdir: Path) -> Show | None:
+def _talker(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | None:
     """The sentences above, spoken: WAV files and pictures. Needs a trained codec beside the run."""
     folder = next((workdir.parent / name for name in _CODEC_RUNS if (workdir.parent / name / "checkpoints").is_dir()), None)
     if folder is None or config.talker.get("anchors", "paced") != "paced":
@@ -93,13 +93,13 @@ def _talker(config: ConfigDict, workdir: Path) -> Show | None:
     return run
 
 
-def _hearing(config: ConfigDict, root: str | Path | None) -> Show:
+def _hearing(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show:
     """Validation questions as they were read and as they are written down: a text file, and the share of right words."""
     store = StateStore(root, "questions_val")
     rows = [store[i] for i in spread(len(store), _TRANSCRIPTS)]
     length = max(len(row["states"]) for row in rows)
     states, valid = stack([row["states"] for row in rows], length, len(rows), np.float32)
-    write = _writer(config)
+    write = _WRITERS[config.mode](config)
 
     def run(params, step: int, outdir: Path) -> dict[str, float]:
         written = write(params, states, valid)
@@ -110,11 +110,18 @@ def _hearing(config: ConfigDict, root: str | Path | None) -> Show:
     return run
 
 
-def _writer(config: ConfigDict) -> Callable[[Any, np.ndarray, np.ndarray], list[str]]:
-    if config.mode == "ctc":
-        module = ctc_adaptor.CTCAdaptor(ctc_adaptor.CTCConfig(**config.adaptor))
-        logits = jax.jit(lambda params, states, valid: module.apply({"params": params}, states, valid))
-        return lambda params, states, valid: ctc_adaptor.ctc_greedy_decode(logits(params, states, valid), valid)
+def _ctc_writer(config: ConfigDict) -> Write:
+    module = ctc_adaptor.CTCAdaptor(ctc_adaptor.CTCConfig(**config.adaptor))
+    logits = jax.jit(lambda params, states, valid: module.apply({"params": params}, states, valid))
+    return lambda params, states, valid: ctc_adaptor.ctc_greedy_decode(logits(params, states, valid), valid)
+
+
+def _attention_writer(config: ConfigDict) -> Write:
     sizes, pieces = seq2seq_adaptor.Seq2SeqConfig(**config.adaptor), shipped()
     write = jax.jit(lambda params, states, valid: seq2seq_adaptor.greedy_decode(sizes, params, states, valid).ids_BN)
     return lambda params, states, valid: [pieces.decode(ids) for ids in np.asarray(write(params, states, valid))]
+
+
+_WRITERS = {"ctc": _ctc_writer, "attention": _attention_writer}  # by config.mode
+# What the stages of this package show, by name: it needs voices and recognisers, which `training` may not import.
+_SHOWS: dict[str, Callable[[ConfigDict, Path, str | Path | None], Show | None]] = {"codec": _codec, "talker": _talker, "hearing": _hearing}

@@ -5,7 +5,7 @@ Reading files is `interop`'s business, which this room does not import: the call
 
 from collections.abc import Callable
 from functools import cache, partial
-from typing import Any
+from typing import Any, NoReturn
 
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
@@ -45,32 +45,45 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
 def open_codec(release: Any) -> Codec:
     """The codec of a release, with its voice if it needs one."""
     part = release.part("codec")
-    if part.kind == "compact_codec":
-        return CompactCodec(part.config, part.params)
-    if part.kind == "cosyvoice2_codec":
-        if "voice" not in release.parts:
-            raise UserError(
-                f"release {release.name!r} has no voice to speak in: make one with `mdmspeech voice recording.wav`, and give it"
-            )
-        return CosyVoice2Codec(part.config, part.params, voice_prompt(release.part("voice").params))
-    raise UserError(f"release {release.name!r} has a codec of kind {part.kind!r}, which this program cannot open; update mdmspeech")
+    return _opener(release, "codec", part.kind)(release, part)
+
+
+def _opener(release: Any, role: str, kind: str) -> Any:
+    if (role, kind) not in _OPENERS:
+        article = "an" if role == "adaptor" else "a"
+        raise UserError(f"release {release.name!r} has {article} {role} of kind {kind!r}, which this program cannot open; update mdmspeech")
+    return _OPENERS[role, kind]
+
+
+def _cosyvoice2(release: Any, part: Any) -> Codec:
+    if "voice" not in release.parts:
+        raise UserError(f"release {release.name!r} has no voice to speak in: make one with `mdmspeech voice recording.wav`, and give it")
+    return CosyVoice2Codec(part.config, part.params, voice_prompt(release.part("voice").params))
 
 
 def _voice(
     release: Any, name: str, codec: Callable[[], Codec], thinker: Callable[[], ThinkerRunner]
 ) -> PacedSynthesizer | FixedAnchorSynthesizer:
     part = release.part(name)
-    mode = part.kind.removeprefix("talker_")
-    if part.config.anchors == "prefix":
-        raise UserError(f"{name} reads whole texts in front of its speech and cannot follow an answer being written; see inference.prefix")
-    if part.config.anchors == "fixed":
-        return FixedAnchorSynthesizer(part.config, part.params, codec(), thinker(), mode=mode, silence=release.silence)
+    settings = dict(mode=_opener(release, "talker", part.kind), silence=release.silence)
+    return _SYNTHESIZERS[part.config.anchors](name, part, codec, thinker, settings)
+
+
+def _paced(name: str, part: Any, codec: Callable, thinker: Callable, settings: dict[str, Any]) -> PacedSynthesizer:
     known = pronouncer().vocabulary_size
     if part.config.symbols < known:
         raise UserError(
             f"{name} knows {part.config.symbols} symbols, the pronouncer has {known}: install the hibari-tts it was trained with"
         )
-    return PacedSynthesizer(part.config, part.params, codec(), mode=mode, silence=release.silence)
+    return PacedSynthesizer(part.config, part.params, codec(), **settings)
+
+
+def _fixed(name: str, part: Any, codec: Callable, thinker: Callable, settings: dict[str, Any]) -> FixedAnchorSynthesizer:
+    return FixedAnchorSynthesizer(part.config, part.params, codec(), thinker(), **settings)
+
+
+def _prefix(name: str, *_: Any) -> NoReturn:
+    raise UserError(f"{name} reads whole texts in front of its speech and cannot follow an answer being written; see inference.prefix")
 
 
 def _ear(release: Any, load_encoder: Callable) -> SpeechFrontend:
@@ -79,11 +92,21 @@ def _ear(release: Any, load_encoder: Callable) -> SpeechFrontend:
         raise UserError(
             f"the adaptor reads states of width {part.config.states}, {release.encoder} makes {encoder.config.dim}: use its encoder"
         )
-    if part.kind == "attention_adaptor":
-        return seq2seq_frontend(encoder.config, encoder.params, part.config, part.params)
-    if part.kind == "spelling_adaptor":
-        return ctc_frontend(encoder.config, encoder.params, part.config, part.params)
-    if part.kind == "stack_adaptor":
-        module = StackAdaptor(part.config.out_dim, part.config.stack, part.config.hidden_dim)
-        return stack_frontend(encoder.config, encoder.params, module, part.params)
-    raise UserError(f"release {release.name!r} has an adaptor of kind {part.kind!r}, which this program cannot open; update mdmspeech")
+    return _opener(release, "adaptor", part.kind)(encoder.config, encoder.params, part.config, part.params)
+
+
+def _stacked(encoder_config: Any, encoder: Any, config: Any, params: Any) -> SpeechFrontend:
+    return stack_frontend(encoder_config, encoder, StackAdaptor(config.out_dim, config.stack, config.hidden_dim), params)
+
+
+_SYNTHESIZERS: dict[str, Callable] = {"paced": _paced, "fixed": _fixed, "prefix": _prefix}  # by a Talker's anchors
+# (role in a release, kind of part) -> codec: (release, part) -> it; talker: its mode of decoding; adaptor: (sizes and parameters of encoder and adaptor) -> frontend
+_OPENERS: dict[tuple[str, str], Any] = {
+    ("codec", "compact_codec"): lambda release, part: CompactCodec(part.config, part.params),
+    ("codec", "cosyvoice2_codec"): _cosyvoice2,
+    ("talker", "talker_mdm"): "mdm",
+    ("talker", "talker_ntp"): "ntp",
+    ("adaptor", "attention_adaptor"): seq2seq_frontend,
+    ("adaptor", "spelling_adaptor"): ctc_frontend,
+    ("adaptor", "stack_adaptor"): _stacked,
+}

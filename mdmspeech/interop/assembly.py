@@ -19,7 +19,8 @@ import numpy as np
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
 from mdmspeech.interop.export import How, complete_or_absent, write_opened
-from mdmspeech.interop.release import Part, Release, StackConfig, save_release
+from mdmspeech.interop.parts import StackConfig
+from mdmspeech.interop.release import Part, Release, save_release
 from mdmspeech.models import talker
 from mdmspeech.models.stack_adaptor import StackAdaptor
 

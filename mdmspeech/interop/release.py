@@ -11,34 +11,22 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from mdmspeech.codec.compact.codec import CompactCodecModel
-from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
-from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
-from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
+from mdmspeech.interop.parts import KINDS, Config, reads_prompt
 from mdmspeech.interop.rules import TensorRule, import_params
 from mdmspeech.interop.sources import SMOLLM2, WHISPER_BASE
 from mdmspeech.interop.tensors import check_sha256, read_json, read_tensors, write_tensors
-from mdmspeech.interop.whisper_decoder import seq2seq_shapes
-from mdmspeech.models import talker
-from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
-from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
-from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
-from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text import prompts
 
 FORMAT, VERSION = "mdmspeech-release", 3
@@ -48,28 +36,6 @@ _LATER = {"label_shift", "kv_heads", "qkv_bias", "qk_norm", "norm_eps", "output_
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 INT8, EXACT = "int8", "float32"
-
-
-@dataclasses.dataclass(frozen=True)
-class StackConfig:
-    """Sizes of the paper's adaptor; `states` is the speech encoder's width, `out_dim` the Thinker's."""
-
-    states: int = 512
-    out_dim: int = 576
-    stack: int = 5
-    hidden_dim: int = 2048
-
-
-Config = (
-    CompactCodecConfig
-    | CosyVoice2Config
-    | VoiceConfig
-    | talker.TalkerConfig
-    | Seq2SeqConfig
-    | CTCConfig
-    | StackConfig
-    | PhoneClassifierConfig
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,51 +102,9 @@ class About:
     trained_after: dict[str, prompts.Prompt]
 
 
-def reads_prompt(kind: str, sizes: Any) -> bool:
-    """Whether a part of that kind and these sizes works with a Thinker's states, which are what they are after one prompt: the adaptor of stage 1, a Talker
-    with fixed anchors. (One that writes down what it hears, or reads symbols, does not.)"""
-    return kind == "stack_adaptor" or (kind.startswith("talker_") and sizes.anchors == "fixed")
-
-
 def _require(name: str, parts: Collection[str], release: str) -> None:
     if name not in parts:
         raise UserError(f"release {release!r} has no {name}; it has {', '.join(parts) or 'nothing'}")
-
-
-def _codec_shapes(config: CompactCodecConfig):
-    return jax.eval_shape(CompactCodecModel(config).init, jax.random.key(0))
-
-
-def _talker_shapes(config: talker.TalkerConfig):
-    return jax.eval_shape(lambda key: talker.init(config, key), jax.random.key(0))
-
-
-def _spelling_shapes(config: CTCConfig):
-    states = jnp.zeros((1, 2 * config.stack, config.states))
-    return jax.eval_shape(CTCAdaptor(config).init, jax.random.key(0), states, jnp.ones(states.shape[:2], bool))["params"]
-
-
-def _stack_shapes(config: StackConfig):
-    module = StackAdaptor(config.out_dim, config.stack, config.hidden_dim)
-    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.states)))["params"]
-
-
-def _reader_shapes(config: PhoneClassifierConfig):
-    return jax.eval_shape(PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.states)))["params"]
-
-
-# kind -> (its sizes, the abstract parameter tree of given sizes)
-KINDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
-    "compact_codec": (CompactCodecConfig, _codec_shapes),
-    "cosyvoice2_codec": (CosyVoice2Config, cosyvoice2_shapes),
-    "cosyvoice2_voice": (VoiceConfig, voice_shapes),
-    "talker_mdm": (talker.TalkerConfig, _talker_shapes),
-    "talker_ntp": (talker.TalkerConfig, _talker_shapes),
-    "attention_adaptor": (Seq2SeqConfig, seq2seq_shapes),
-    "spelling_adaptor": (CTCConfig, _spelling_shapes),
-    "stack_adaptor": (StackConfig, _stack_shapes),
-    "phone_reader": (PhoneClassifierConfig, _reader_shapes),
-}
 
 
 def save_release(
@@ -355,7 +279,7 @@ def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:
     """A part's sizes from a JSON object; a UserError lists what is missing or unknown."""
     if kind not in KINDS:
         raise UserError(f"{where} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    return _sizes(KINDS[kind][0], sizes, where)
+    return _sizes(KINDS[kind].config, sizes, where)
 
 
 def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
@@ -383,7 +307,7 @@ def _read_part(about: About, name: str) -> Part:
 def _fit(tensors: Mapping[str, np.ndarray], kind: str, config: Config, source: str) -> dict[str, Any]:
     """The parameter tree, or one UserError with every disagreement between tensors and sizes."""
     try:
-        shapes = KINDS[kind][1](config)
+        shapes = KINDS[kind].shapes(config)
     except (ValueError, TypeError, ZeroDivisionError) as error:
         raise UserError(f"{source}: no {kind} can be built from its sizes ({' '.join(str(error).split())[:160]})") from error
     rules = [TensorRule(path, path) for path in flatten_dict(shapes, sep="/")]

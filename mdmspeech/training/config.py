@@ -64,7 +64,8 @@ def base() -> ConfigDict:
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What differs between two configs (nested dicts) as lines "a.b: 1 -> 2": (those that matter, those in `VOLATILE`)."""
-    old, new = _flat(saved), _flat(now)
+    unset = {"init_from": ""}  # the same as not there: earlier versions wrote it into every run
+    old, new = unset | _flat(saved), unset | _flat(now)
     hard: list[str] = []
     soft: list[str] = []
     for key in sorted(old.keys() | new.keys()):

@@ -13,7 +13,8 @@ import mdmspeech
 from mdmspeech.cli import main
 from mdmspeech.cli.experiment import load_config, make_task, override, use_system
 from mdmspeech.codec.compact.codec import CompactCodecModel
-from mdmspeech.interop.release import KINDS, Part, Release, StackConfig, load_release, read_about, save_release
+from mdmspeech.interop.parts import KINDS, StackConfig
+from mdmspeech.interop.release import Part, Release, load_release, read_about, save_release
 from mdmspeech.models import talker
 from mdmspeech.text.prompts import PLAIN, SHIPPED, Prompt
 from mdmspeech.training import warm_start
@@ -26,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 
 
 def part(kind, config, prompt=None):
-    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), KINDS[kind][1](config))
+    zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), KINDS[kind].shapes(config))
     return Part(kind, config, zeros, prompt)
 
 
@@ -112,8 +113,8 @@ def test_the_thinkers_states_are_those_of_training(spoken, tmp_path):
     thinker = mdmspeech.load(folder).thinker
     _, task = task_of("talker_06b", folder, tmp_path / "2", length=256, text=1536, batch=1)
     batch = next(iter(task.batches("train", 0)))
-    thinker = task.load_frozen(jax.eval_shape(task.init_frozen, jax.random.key(0)))["thinker"]
-    read = np.asarray(jax.jit(task._read)(thinker, {name: batch[name] for name in ("text", "text_segment", "text_position")}))[0]
+    params = task.load_frozen(jax.eval_shape(task.init_frozen, jax.random.key(0)))["thinker"]
+    read = np.asarray(jax.jit(task._read)(params, {name: batch[name] for name in ("text", "text_segment", "text_position")}))[0]
     ids = batch["text"][0][batch["text_segment"][0] == 1]
     first = batch["anchor"][0][(batch["segment"][0] == 1) & (batch["anchor"][0] >= 0)].min()
     assert ids[: len(thinker.before)].tolist() == list(thinker.before)

@@ -12,7 +12,8 @@ from small_speech import CODEC, TALKER
 
 from mdmspeech.cli import main
 from mdmspeech.cli.experiment import load_config, override
-from mdmspeech.interop.release import KINDS, Part, Release, load_release, save_release
+from mdmspeech.interop.parts import KINDS
+from mdmspeech.interop.release import Part, Release, load_release, save_release
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 RUN = ["data.parts=random,", "train.steps=5"]
@@ -22,7 +23,7 @@ RUN = ["data.parts=random,", "train.steps=5"]
 def parts():
     kinds = {"codec": ("compact_codec", CODEC), "talker": ("talker_mdm", TALKER)}
     params = {
-        name: jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, np.float32), KINDS[kind][1](sizes))
+        name: jax.tree.map(lambda leaf: np.full(leaf.shape, 0.01, np.float32), KINDS[kind].shapes(sizes))
         for name, (kind, sizes) in kinds.items()
     }
     return {name: Part(kind, sizes, params[name]) for name, (kind, sizes) in kinds.items()}

@@ -13,8 +13,8 @@ from safetensors.numpy import load_file, save_file
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
-from mdmspeech.interop import release as releases
-from mdmspeech.interop.release import Part, Release, StackConfig, check_destination, load_part, load_release, save_release
+from mdmspeech.interop.parts import KINDS, StackConfig
+from mdmspeech.interop.release import Part, Release, check_destination, load_part, load_release, save_release
 from mdmspeech.models import talker
 
 CODEC = CompactCodecConfig(
@@ -257,6 +257,6 @@ def test_a_part_that_is_not_there(release):
 
 def test_both_adaptors_have_shapes():
     for kind in ("spelling_adaptor", "stack_adaptor"):
-        cls, shapes = releases.KINDS[kind]
+        cls, shapes, _ = KINDS[kind]
         assert all(leaf.size for leaf in jax.tree.leaves(shapes(cls())))
     assert shapes(StackConfig())["fc2"]["kernel"].shape == (2048, 576)

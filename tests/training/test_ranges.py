@@ -93,11 +93,11 @@ def test_a_batch_that_does_not_divide_is_told(batch, accum, configs):
 
 @pytest.mark.parametrize("stem", [path.stem for path in FILES])
 def test_a_stage_needs_the_sections_of_its_experiments_and_no_other_stage_does_with_them(stem, configs, tmp_path):
-    from mdmspeech.training.stages.build import _NEEDS, make_task
+    from mdmspeech.training.stages.build import SHIPPED, make_task, stage_of
 
     own = configs[stem].stage
-    assert all(name in configs[stem] for name in _NEEDS[own])
-    for stage in _NEEDS.keys() - {own}:
+    assert all(name in configs[stem] for name in stage_of(own).needs)
+    for stage in SHIPPED.keys() - {own}:
         config = configs[stem].copy_and_resolve_references()
         config.stage = stage
         with pytest.raises(UserError, match=f"config.stage is '{stage}', but the experiment has no"):

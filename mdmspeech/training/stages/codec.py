@@ -5,18 +5,24 @@ the encoder (so that the tokens no longer change) and trains decoder and spectra
 """
 
 from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from ml_collections import ConfigDict
 
 from mdmspeech.audio import stft
 from mdmspeech.codec import fsq
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
+from mdmspeech.training import distributed
 from mdmspeech.training.optim import ParamRule
+from mdmspeech.training.stages.stage import Exported, Loaders, Stage, start_of
+from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Task
 from mdmspeech.training.warm_start import overwrite
 
@@ -138,3 +144,49 @@ def stft_losses(wave_BN: jax.Array, target_BN: jax.Array) -> dict[str, tuple[jax
         convergence += rows * jnp.sqrt(jnp.sum(jnp.square(a - b)) / (jnp.sum(jnp.square(b)) + 1e-6))
     count = jnp.asarray(float(rows * len(_RESOLUTIONS)))
     return {"stft": (distance, count), "convergence": (convergence, count)}
+
+
+def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
+    """See `Stage.from_config`."""
+    from mdmspeech.data.pipelines import codec_crops
+    from mdmspeech.data.pipelines.random_source import RandomRecordings
+    from mdmspeech.data.storage.sources import speech
+
+    model = CompactCodecConfig(**config.codec)
+    if config.train.dtype != "float32":
+        raise UserError(f"train.dtype is {config.train.dtype!r}: the codec's spectra need float32")
+
+    def batches(split: str, seed: int):
+        random, train = config.data.parts == (RANDOM,), split == "train"
+        source: Any = RandomRecordings(seed=seed, symbols=model.phones) if random else speech(root, tuple(config.data.parts), split)
+        return codec_crops.codec_crops(
+            source,
+            batch=config.data.batch if train else min(config.data.batch, len(source)),
+            tokens=config.data.tokens,
+            token_samples=model.token_samples,
+            seed=seed,
+            train=train,
+            phones=model.phones,
+            shard=distributed.share(),
+        )
+
+    return CodecTask(
+        model, config.phase, batches, sizes=dict(batch=config.data.batch, tokens=config.data.tokens), **start_of(config, workdir, loaders)
+    )
+
+
+def tiny(config: ConfigDict) -> None:
+    """See `Stage.tiny`."""
+    config.codec = dict(
+        encoder_width=64, encoder_layers=1, decoder_width=64, decoder_layers=2, decoder_lookahead=(1,), frame_width=32, head_dim=32
+    )
+    config.data.tokens = 32
+
+
+STAGE = Stage(
+    "codec",
+    ("codec", "phase", "data"),
+    from_config,
+    tiny,
+    exports={"codec": lambda run: Exported("compact_codec", run["codec"], "codec")},
+)

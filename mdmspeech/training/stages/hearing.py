@@ -5,16 +5,23 @@ learns to write from nothing. In both the Thinker takes no part, so a minute of 
 states were computed once. The paper's own stage 1, through the Thinker, is `stages.thinker`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from ml_collections import ConfigDict
 
+from mdmspeech.errors import UserError
 from mdmspeech.models.ctc_adaptor import BLANK, CTCAdaptor, CTCConfig
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.nn import losses
+from mdmspeech.training import distributed
+from mdmspeech.training.stages.stage import Exported, Loaders, Stage
+from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Task
 from mdmspeech.training.warm_start import overwrite
 
@@ -130,3 +137,58 @@ class Seq2SeqTask(_StatesTask):
             "text": losses.weighted_cross_entropy(logits, text, weight),
             "accuracy": losses.accuracy(logits, text, weight),
         }
+
+
+def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
+    """See `Stage.from_config`."""
+    from mdmspeech.data.pipelines.bucketed_states import pieces_then, state_batches
+    from mdmspeech.data.pipelines.random_source import RandomStates
+    from mdmspeech.data.storage.state_store import StateStore
+
+    def batches(split: str, seed: int, **texts):
+        random = tuple(config.data.get("parts", ())) == (RANDOM,)
+        source: Any = RandomStates(config.adaptor.states, seed=seed) if random else StateStore(root, f"questions_{split}")
+        return state_batches(source, batch=config.data.batch, seed=seed, shard=distributed.share(), **texts)
+
+    if config.mode == "ctc":
+        from mdmspeech.models.ctc_adaptor import CTCConfig, text_to_ids
+
+        texts: dict[str, Any] = dict(ids_per_second=24, ids_more=0)
+        pipeline = partial(batches, encode_text=text_to_ids, **texts)
+        return CTCTask(CTCConfig(**config.adaptor), pipeline, sizes=dict(batch=config.data.batch, **texts))
+    if config.mode != "attention":
+        raise UserError(f"config.mode is {config.mode!r}: a hearing stage is 'attention' or 'ctc'")
+    if "start_layers" not in config:
+        raise UserError(
+            "config.mode is 'attention', but the experiment has no 'start_layers': take one of that mode, experiments/compact_hearing.py"
+        )
+
+    model = Seq2SeqConfig(**config.adaptor)
+    start = None
+    if config.start_layers:
+        if loaders.whisper_decoder is None:
+            raise UserError("config.start_layers names layers of Whisper's decoder, but this caller gave no function that loads them")
+        start = partial(loaders.whisper_decoder, model, tuple(config.start_layers))
+
+    texts = dict(ids_per_second=5, ids_more=10)
+    pipeline = partial(batches, encode_text=pieces_then(model.end), **texts)
+    return Seq2SeqTask(model, pipeline, sizes=dict(batch=config.data.batch, **texts), start=start, **config.training)
+
+
+def tiny(config: ConfigDict) -> None:
+    """See `Stage.tiny`."""
+    if config.mode == "ctc":
+        config.adaptor = dict(states=64, width=64, layers=1, stack=2, head_dim=32)
+        return
+    config.adaptor.update(states=64, width=64, layers=1, heads=2, ffn=128)
+    config.start_layers = ()
+
+
+_KINDS = {"attention": "attention_adaptor", "ctc": "spelling_adaptor"}
+
+
+def _export(run: Mapping[str, Any]) -> Exported:
+    return Exported(_KINDS[run.get("mode", "ctc")], run["adaptor"], "adaptor")
+
+
+STAGE = Stage("hearing", ("adaptor", "mode", "data"), from_config, tiny, exports={"adaptor": _export})

@@ -1,11 +1,16 @@
 """Training the phone reader, which aligns recordings with their text: cross-entropy on the symbol spoken in each state of the speech encoder."""
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from mdmspeech.data.storage.phone_states import STRETCH
 from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
 from mdmspeech.nn import losses
+from mdmspeech.training.stages.stage import Exported, Loaders, Stage
+from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Task
 
 
@@ -48,3 +53,30 @@ class PhonesTask(Task):
             "symbol": losses.weighted_cross_entropy(logits, batch["symbols"], weight),
             "accuracy": losses.accuracy(logits, batch["symbols"], weight),
         }
+
+
+def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
+    """See `Stage.from_config`."""
+    from mdmspeech.data.storage.phone_states import RandomStretches, Stretches, phone_batches
+
+    model, data = PhoneClassifierConfig(**config.aligner), config.data
+
+    def batches(split: str, seed: int):
+        source = RandomStretches(model.states, model.symbols) if RANDOM in data.parts else Stretches(root, split)
+        return phone_batches(source, split, data.batch, seed)
+
+    return PhonesTask(model, batches, data.batch)
+
+
+def tiny(config: ConfigDict) -> None:
+    """See `Stage.tiny`."""
+    config.aligner.update(states=64, width=32)
+
+
+STAGE = Stage(
+    "phones",
+    ("aligner", "data"),
+    from_config,
+    tiny,
+    exports={"aligner": lambda run: Exported("phone_reader", run["aligner"], "aligner")},
+)

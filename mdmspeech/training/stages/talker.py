@@ -8,10 +8,13 @@ B batch, L speech positions, M symbols, N text tokens of the Thinker, D model wi
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from mdmspeech.diffusion import distill, masking, objective
 from mdmspeech.diffusion.layout import duplicate_streams, mask_mod, one_stream, shift_right, two_stream, with_text_prefix
@@ -20,6 +23,19 @@ from mdmspeech.models import talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import masks
 from mdmspeech.nn.losses import accuracy, weighted_cross_entropy, weighted_sum
+from mdmspeech.training import distributed
+from mdmspeech.training.stages.stage import (
+    Exported,
+    Loaders,
+    Stage,
+    chat_of,
+    load_named,
+    mixture_weights,
+    start_of,
+    tiny_thinker,
+    tokenizer_of,
+)
+from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
 from mdmspeech.training.warm_start import overwrite
 
@@ -115,19 +131,20 @@ class TalkerTask(Task):
         return self._pipeline(split, seed)
 
     def count(self, batch):
-        return int((batch["segment"] > 0).sum() if "segment" in batch else batch["valid"].sum())
+        return int(_valid(batch).sum())
 
     def batch_spec(self):
         s = self._sizes
+        joined = s.get("layout") == "joined"
         of = lambda width, dtype: jax.ShapeDtypeStruct((s["batch"], width), dtype)
         spec = {"tokens": of(s["length"], jnp.int32)}
-        if s.get("layout") == "joined":
+        if joined:
             spec |= {"valid": of(s["length"], jnp.bool_), "symbols_valid": of(s["symbols"], jnp.bool_)}
         else:
             spec |= {name: of(s["length"], jnp.int32) for name in ("segment", "position")}
         if self.config.anchors == "paced":
             spec |= {"symbols": of(s["symbols"], jnp.int32), "durations": of(s["symbols"], jnp.float32)}
-            return spec | ({} if s.get("layout") == "joined" else {"symbols_segment": of(s["symbols"], jnp.int32)})
+            return spec | ({} if joined else {"symbols_segment": of(s["symbols"], jnp.int32)})
         spec |= {name: of(s["text"], jnp.int32) for name in ("text", "text_segment", "text_position")}
         return spec | ({"anchor": of(s["length"], jnp.int32)} if self.config.anchors == "fixed" else {})
 
@@ -140,9 +157,8 @@ class TalkerTask(Task):
         rows = _Rows.of(batch)
         losses = self._ntp(params, cond, rows) if self.mode == "ntp" else self._diffusion(params, frozen, cond, text, batch, rows, rng)
         if log_durations is not None:
-            valid = batch["symbols_segment"] > 0 if "symbols_segment" in batch else batch["symbols_valid"]
             error = jnp.abs(log_durations - jnp.log(jnp.maximum(batch["durations"], 0.05)))
-            losses["duration"] = weighted_sum(error, valid.astype(jnp.float32))
+            losses["duration"] = weighted_sum(error, _valid(batch, "symbols_").astype(jnp.float32))
         return losses
 
     def _read(self, thinker, batch):
@@ -161,7 +177,7 @@ class TalkerTask(Task):
         if self.config.anchors == "prefix":
             return apply("prefix", batch["text"]), None
         symbols, durations = batch["symbols"], batch["durations"]
-        if "symbols_segment" in batch:
+        if _is_packed(batch):
             return apply("condition_packed", symbols, batch["symbols_segment"], durations, batch["segment"], batch["position"])
         return apply("condition_paced", symbols, batch["symbols_valid"], durations, batch["tokens"].shape[1])
 
@@ -243,6 +259,16 @@ class TalkerTask(Task):
         }
 
 
+def _is_packed(batch) -> bool:
+    """Whether utterances stand side by side in a row, each with a segment number, as `batch_spec` has them; or are joined to one, with a mask."""
+    return "segment" in batch
+
+
+def _valid(batch, of: str = ""):
+    """bool [B, L] or, `of` "symbols_", [B, M]: where there is no padding."""
+    return batch[f"{of}segment"] > 0 if _is_packed(batch) else batch[f"{of}valid"]
+
+
 class _Rows(NamedTuple):
     """Speech tokens of a batch. `segment`: the utterance of each position, 0 = padding; a row of joined utterances is one segment. `text_segment` and
     `text_position`, [B, N], of a text that stands before it (prefix anchors)."""
@@ -257,11 +283,11 @@ class _Rows(NamedTuple):
     @classmethod
     def of(cls, batch):
         tokens = batch["tokens"]
-        if "segment" in batch:
+        if _is_packed(batch):
             text = (batch.get("text_segment"), batch.get("text_position"))
-            return cls(tokens, batch["segment"] > 0, batch["position"], batch["segment"], *text)
+            return cls(tokens, _valid(batch), batch["position"], batch["segment"], *text)
         position = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        return cls(tokens, batch["valid"], position, batch["valid"].astype(jnp.int32))
+        return cls(tokens, _valid(batch), position, _valid(batch).astype(jnp.int32))
 
     def with_text(self, segment_BT):
         """Segments of the text, then of the speech."""
@@ -289,3 +315,93 @@ class _Picked(NamedTuple):
     def left_out(self, mask_BL):
         lost = 0 if self.index_GN is None else objective.overflow(mask_BL, self.index_GN)
         return jnp.asarray(lost, jnp.float32), jnp.sum(mask_BL).astype(jnp.float32)
+
+
+def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
+    """See `Stage.from_config`."""
+    model = talker.TalkerConfig(**config.talker)
+    if config.mode == "isd" and not config.get("init_from"):
+        raise UserError("self-distillation starts from a trained Talker: set init_from to its run (or 'random', to try things out)")
+    thinker = ThinkerConfig(**config.thinker) if model.anchors == "fixed" else None
+    schedule = masking.get(config.masking.name, **{k: v for k, v in config.masking.items() if k != "name"})
+    sizes = {name: config.data[name] for name in ("batch", "length", "layout", "symbols", "text") if name in config.data}
+    return TalkerTask(
+        model,
+        config.mode,
+        partial(_talker_batches, config, model, root, loaders),
+        schedule,
+        sizes=sizes,
+        distillation=dict(config.distillation),
+        **start_of(config, workdir, loaders),
+        thinker=thinker,
+        load_thinker=load_named(config, "thinker", loaders.thinker, thinker) if thinker else None,
+        **{name: config[name] for name in ("capacity", "streams", "new_mask", "label_smoothing", "z_loss") if name in config},
+    )
+
+
+def _talker_batches(config: ConfigDict, model, root, loaders: Loaders, split: str, seed: int):
+    from mdmspeech.data.pipelines import random_source, talker_packed
+    from mdmspeech.data.pipelines.talker_joined import talker_batches
+    from mdmspeech.data.storage.token_store import TokenStore
+
+    data = config.data
+    paced = model.anchors == "paced"
+    shared = dict(
+        batch=data.batch, length=data.length, block=model.block, eos=talker.EOS, pad=talker.PAD, seed=seed, shard=distributed.share()
+    )
+    if data.layout == "joined":
+        random = tuple(data.parts) == (RANDOM,)
+        joined: Any = random_source.RandomSpeech(seed=seed, symbols=model.symbols) if random else TokenStore(root, tuple(data.parts), split)
+        if (least := int(talker_packed.counts_of(joined, "symbols").min())) > data.symbols:
+            raise UserError(f"data.symbols={data.symbols} is too small: no utterance has fewer than {least} symbols")
+        return talker_batches(joined, symbols=data.symbols, token_seconds=data.token_seconds, **shared)
+    if data.layout != "packed":
+        raise UserError(f"data.layout is {data.layout!r}: use 'packed' (utterances side by side) or 'joined' (one after another, cut)")
+
+    def source(part: str):
+        if part == RANDOM:
+            return random_source.RandomSpeech(seed=seed, symbols=model.symbols, token_seconds=data.token_seconds)
+        return TokenStore(root, (part,), split, needs_text=not paced)
+
+    texts: dict[str, Callable[[], Any]] = {
+        "paced": lambda: talker_packed.PacedText(data.symbols, data.token_seconds),
+        "prefix": lambda: talker_packed.PrefixText(data.text, tokenizer_of(config, loaders).encode),
+        "fixed": lambda: talker_packed.FixedText(data.text, chat_of(config, loaders), model.block, model.anchors_per_block),
+    }
+    text = texts[model.anchors]()
+    return talker_packed.packed_talker_batches(
+        {p: source(p) for p in data.parts}, text, weights=mixture_weights(data), threads=data.threads, **shared
+    )
+
+
+def tiny(config: ConfigDict) -> None:
+    """See `Stage.tiny`."""
+    anchors = config.talker.anchors
+    if anchors == "paced":
+        config.talker.update(width=64, layers=1, heads=2, ffn=128, symbol_lookahead=(2,))
+        config.data.update(length=128, symbols=128)
+        return
+    config.data.update(length=256, text=512, threads=1)
+    config.talker.update(width=64, layers=2, heads=4, ffn=128)
+    if anchors == "prefix":
+        config.talker.update(kv_heads=2, text_rows=512)
+        config.weights.tokenizer = RANDOM
+    else:
+        tiny_thinker(config)
+        config.talker.text_width = 2 * config.thinker.dim
+
+
+def _export(part: str, run: Mapping[str, Any]) -> Exported:
+    """The Talker of a run; it writes one token after another, or fills masks, and these are two parts."""
+    if (right := "talker_ntp" if run.get("mode") == "ntp" else "talker") != part:
+        raise UserError(f"trained a Talker of mode {run.get('mode')!r}; give it as --{right.replace('_', '-')}")
+    return Exported("talker_ntp" if part == "talker_ntp" else "talker_mdm", run["talker"], "talker")
+
+
+STAGE = Stage(
+    "talker",
+    ("talker", "mode", "masking", "distillation", "data"),
+    from_config,
+    tiny,
+    exports={part: partial(_export, part) for part in ("talker", "talker_ntp")},
+)

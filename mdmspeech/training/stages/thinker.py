@@ -10,11 +10,14 @@ never held whole.
 B batch, F mel frames (100 a second), U = F/10 speech vectors, L positions of the Thinker, D its width, V its vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
 from mdmspeech.models import lora
@@ -23,6 +26,9 @@ from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import losses, masks
 from mdmspeech.nn.partition import constrain
+from mdmspeech.training import distributed
+from mdmspeech.training.stages.stage import Exported, Loaders, Stage, chat_of, load_named, mixture_weights, tiny_thinker
+from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
 
 STACK = 5  # encoder states a speech vector: 10 vectors a second
@@ -129,3 +135,55 @@ class SpeechToTextTask(Task):
         # A last group of a conversation is completed with zeros, as `StackAdaptor` does at the end of a row.
         states = jnp.where((segment[:, ::2] > 0)[..., None], jax.lax.stop_gradient(states), 0)
         return self.adaptor.apply({"params": adaptor}, states)
+
+
+def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
+    """See `Stage.from_config`."""
+    encoder, thinker = SpeechEncoderConfig(**config.encoder), ThinkerConfig(**config.thinker)
+    load = {
+        "encoder": load_named(config, "encoder", loaders.encoder, encoder),
+        "thinker": load_named(config, "thinker", loaders.thinker, thinker),
+    }
+    sizes = {name: config.data[name] for name in ("batch", "length", "frames")}
+    settings = {name: config[name] for name in ("hidden", "chunk", "label_smoothing", "z_loss") if name in config}
+    return SpeechToTextTask(encoder, thinker, partial(_conversations, config, root, loaders), sizes, load=load, **settings)
+
+
+def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
+    from mdmspeech.data.pipelines import random_source, thinker_packed
+    from mdmspeech.data.storage import sources
+
+    data = config.data
+
+    def source(part: str):
+        return random_source.RandomQuestions(seed=seed) if part == RANDOM else sources.questions(root, split, parts=(part,))
+
+    return thinker_packed.lm_batches(
+        {part: source(part) for part in data.parts},
+        chat_of(config, loaders),
+        batch=data.batch,
+        frames=data.frames,
+        length=data.length,
+        num_mels=config.encoder.num_mels,
+        seed=seed,
+        weights=mixture_weights(data),
+        shard=distributed.share(),
+        threads=data.threads,
+    )
+
+
+def tiny(config: ConfigDict) -> None:
+    """See `Stage.tiny`."""
+    tiny_thinker(config)
+    config.encoder.update(dim=64, num_layers=2, num_heads=4, ffn_dim=128)
+    config.hidden = 64
+    config.data.update(length=512, frames=1000, threads=1)
+
+
+def _export(run: Mapping[str, Any]) -> Exported:
+    """The adaptor; the update of the Thinker is `assemble`'s business."""
+    sizes = dict(states=run["encoder"]["dim"], out_dim=run["thinker"]["dim"], stack=STACK, hidden_dim=run["hidden"])
+    return Exported("stack_adaptor", sizes, "encoder", lambda params: params["adaptor"])
+
+
+STAGE = Stage("thinker", ("encoder", "thinker", "weights", "prompt", "data"), from_config, tiny, exports={"adaptor": _export})

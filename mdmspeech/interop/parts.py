@@ -1,0 +1,101 @@
+"""What a part of a release may be: one entry a kind. Files keep the kinds' names; how a part is opened to be used is `inference.factory`'s table."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
+from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
+from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
+from mdmspeech.interop.whisper_decoder import seq2seq_shapes
+from mdmspeech.models import talker
+from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
+from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
+from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
+from mdmspeech.models.stack_adaptor import StackAdaptor
+
+
+@dataclasses.dataclass(frozen=True)
+class StackConfig:
+    """Sizes of the paper's adaptor; `states` is the speech encoder's width, `out_dim` the Thinker's."""
+
+    states: int = 512
+    out_dim: int = 576
+    stack: int = 5
+    hidden_dim: int = 2048
+
+
+Config = (
+    CompactCodecConfig
+    | CosyVoice2Config
+    | VoiceConfig
+    | talker.TalkerConfig
+    | Seq2SeqConfig
+    | CTCConfig
+    | StackConfig
+    | PhoneClassifierConfig
+)
+
+
+class PartKind(NamedTuple):
+    """One kind of part.
+
+    Attributes:
+      config: its sizes, a dataclass. shapes: (its sizes) -> the abstract tree of its parameters.
+      reads_prompt: (its sizes) -> whether it works with a Thinker's states, which are what they are after one prompt.
+    """
+
+    config: type
+    shapes: Callable[[Any], Any]
+    reads_prompt: Callable[[Any], bool] = lambda sizes: False
+
+
+def reads_prompt(kind: str, sizes: Any) -> bool:
+    """Whether a part of that kind and these sizes was trained after a prompt: the adaptor of stage 1, a Talker with fixed anchors. (One that writes down what
+    it hears, or reads symbols, was not.)"""
+    return KINDS[kind].reads_prompt(sizes)
+
+
+def _codec_shapes(config: CompactCodecConfig):
+    return jax.eval_shape(CompactCodecModel(config).init, jax.random.key(0))
+
+
+def _talker_shapes(config: talker.TalkerConfig):
+    return jax.eval_shape(lambda key: talker.init(config, key), jax.random.key(0))
+
+
+def _spelling_shapes(config: CTCConfig):
+    states = jnp.zeros((1, 2 * config.stack, config.states))
+    return jax.eval_shape(CTCAdaptor(config).init, jax.random.key(0), states, jnp.ones(states.shape[:2], bool))["params"]
+
+
+def _stack_shapes(config: StackConfig):
+    module = StackAdaptor(config.out_dim, config.stack, config.hidden_dim)
+    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.states)))["params"]
+
+
+def _reader_shapes(config: PhoneClassifierConfig):
+    return jax.eval_shape(PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.states)))["params"]
+
+
+def _has_fixed_anchors(config: talker.TalkerConfig) -> bool:
+    return config.anchors == "fixed"
+
+
+_TALKER = PartKind(talker.TalkerConfig, _talker_shapes, _has_fixed_anchors)
+KINDS: dict[str, PartKind] = {
+    "compact_codec": PartKind(CompactCodecConfig, _codec_shapes),
+    "cosyvoice2_codec": PartKind(CosyVoice2Config, cosyvoice2_shapes),
+    "cosyvoice2_voice": PartKind(VoiceConfig, voice_shapes),
+    "talker_mdm": _TALKER,
+    "talker_ntp": _TALKER,
+    "attention_adaptor": PartKind(Seq2SeqConfig, seq2seq_shapes),
+    "spelling_adaptor": PartKind(CTCConfig, _spelling_shapes),
+    "stack_adaptor": PartKind(StackConfig, _stack_shapes, lambda sizes: True),
+    "phone_reader": PartKind(PhoneClassifierConfig, _reader_shapes),
+}
