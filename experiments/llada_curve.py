@@ -69,7 +69,7 @@ def run(name: str, args: argparse.Namespace) -> None:
             return {"masked": scores["held_out/token"], "masked_accuracy": scores["held_out/accuracy"]}
 
         task.show = show
-    loop.run(config, task, args.workdir / name)
+    loop.train(config, task, args.workdir / name)
 
 
 def start_score(name: str, args: argparse.Namespace) -> dict[str, float]:

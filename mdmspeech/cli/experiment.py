@@ -51,38 +51,27 @@ def load_experiment(path: str):
 
 def override(config, assignment: str) -> None:
     """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas. UserError: no such setting, or out of its range."""
+    from flax.traverse_util import flatten_dict
+
     from mdmspeech.training.ranges import check_setting
 
     key, _, text = assignment.partition("=")
-    *path, last = key.split(".")
-    node = config
-    for name in path:
-        node = node.get(name) if hasattr(node, "items") and name in node else None
-        if node is None:
-            break
-    if node is None or not hasattr(node, "items") or last not in node:
-        near = difflib.get_close_matches(key, _keys(config), 3, 0.5)
+    settings = flatten_dict(config.to_dict(), sep=".")
+    # Looked up here because `update_from_flattened_dict` adds a misspelt setting, and knows neither its type nor what was meant.
+    if key not in settings:
+        if group := [name for name in settings if name.startswith(f"{key}.")]:
+            raise UserError(f"--set {key}: this is a group of settings; give one of them, such as {group[0]}")
+        near = difflib.get_close_matches(key, settings, 3, 0.5)
         raise UserError(f"--set {key}: the experiment has no such setting" + (f"; did you mean {' or '.join(near)}?" if near else ""))
-    old = node[last]
-    if hasattr(old, "items"):
-        raise UserError(
-            f"--set {key}: this is a group of settings; give one of them, such as {_keys(old, f'{key}.')[0] if len(old) else key}"
-        )
+    old = settings[key]
     try:
         value = _like(old, text)
-    except (KeyError, ValueError, OverflowError) as error:
-        raise UserError(f"--set {key}={text[:60]}: expected a {type(old).__name__}") from error
-    try:
         check_setting(key, value)
     except UserError as error:
         raise UserError(f"--set {key}={text[:60]}: {error}") from error
-    node[last] = value
-
-
-def _keys(config, before: str = "") -> list[str]:
-    """All settings by their dotted names."""
-    inner = [[name] if not hasattr(value, "items") else _keys(value, f"{name}.") for name, value in config.items()]
-    return [before + name for names in inner for name in names]
+    except (KeyError, ValueError, OverflowError) as error:
+        raise UserError(f"--set {key}={text[:60]}: expected a {type(old).__name__}") from error
+    config.update_from_flattened_dict({key: value})
 
 
 def _like(old, text: str):

@@ -58,6 +58,6 @@ def run(args: argparse.Namespace) -> None:
         task = make_task(config, workdir, args.data)
         task.show = samples.show(config, workdir, args.data)
         try:
-            loop.run(config, task, workdir)
+            loop.train(config, task, workdir)
         except loop.NonFiniteError as error:
             raise UserError(f"{error}; try a smaller optim.lr, or look at the records") from error

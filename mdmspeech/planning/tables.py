@@ -19,7 +19,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.files import write_text
 from mdmspeech.planning import report
 from mdmspeech.planning.plan import Plan, versions
-from mdmspeech.training.progress import clock
+from mdmspeech.training.progress import format_duration
 
 _ROOMS = ("nn", "models", "codec", "diffusion", "training", "planning")  # what a plan depends on
 
@@ -139,7 +139,7 @@ def run(
         made += 1
         left = tell()
         verdict = plan if isinstance(plan, str) else report.table([plan]).splitlines()[1]
-        say(f"{made}/{missing}  {label}: {verdict}  left {clock((time.monotonic() - began) / made * left)}")
+        say(f"{made}/{missing}  {label}: {verdict}  left {format_duration((time.monotonic() - began) / made * left)}")
 
 
 def made_at(out: Path) -> str:

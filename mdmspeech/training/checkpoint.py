@@ -11,7 +11,7 @@ import base64
 import functools
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,13 @@ import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from etils import epath
 from jax.sharding import NamedSharding, PartitionSpec
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    LatestN,
+    PolicyCheckpointInfo,
+    PreservationContext,
+    PreservationPolicy,
+)
 
 from mdmspeech.errors import UserError
 from mdmspeech.training import distributed
@@ -93,11 +100,11 @@ class Checkpoints:
         about = {
             "step": step,
             "seconds": seconds,
-            "data": _join_positions(distributed.gather(_encode(data_state))),
+            "data": _merge_positions(distributed.gather(_encode(data_state))),
             "log": log or [],
             "scores": kept,
             "config": self._config,
-            "sums": _sums(arrays),
+            "sums": _checksums(arrays),
         }
         self._note(step, kept)
         items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
@@ -110,11 +117,11 @@ class Checkpoints:
         now, before = scores[self._score], self._scores.values()
         return all(now < b if self._mode == "min" else now > b for b in before)
 
-    def restore(self, like: TrainState) -> Saved | None:
+    def restore(self, target: TrainState) -> Saved | None:
         """The newest readable checkpoint; None if the run is new.
 
         Args:
-          like: a state, abstract or real, with the shapes and shardings to restore to. Neither the mesh nor the number of processes
+          target: a state, abstract or real, with the shapes and shardings to restore to. Neither the mesh nor the number of processes
             need be those it was saved with.
 
         Raises:
@@ -130,14 +137,14 @@ class Checkpoints:
                 about = _read_about(self.directory, step)
                 self._check_config(step, about["config"])
                 # By the item's handler: the manager's restore waits for all processes, which one of them may never reach.
-                target = ocp.args.StandardRestore(_to_abstract(like))
-                arrays = ocp.StandardCheckpointHandler().restore(self.directory / str(step) / "state", args=target)
+                args = ocp.args.StandardRestore(_to_abstract(target))
+                arrays = ocp.StandardCheckpointHandler().restore(self.directory / str(step) / "state", args=args)
             except UserError:
                 raise
             except Exception as error:  # Orbax and TensorStore raise a dozen types for damaged files
                 problem = _first_line(error)
             problem = next((p for p in distributed.gather(problem) if p), "")
-            if not problem and about and _sums(arrays) != about["sums"]:
+            if not problem and about and _checksums(arrays) != about["sums"]:
                 problem = "the arrays on disk are not those that were saved: checksums differ"
             if problem or not about:
                 failed.append((step, problem))
@@ -163,7 +170,7 @@ class Checkpoints:
 
     def _open(self) -> ocp.CheckpointManager:
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=_NewestAndBest(self._keep, lambda: self._best),
+            preservation_policy=AnyPreservationPolicy([LatestN(self._keep), _Best(self._best)]),
             create=True,
             cleanup_tmp_directories=True,  # of saves that a kill cut short
             enable_async_checkpointing=True,
@@ -178,12 +185,11 @@ class Checkpoints:
         if self._score in scores:
             self._scores[step] = scores[self._score]
 
-    @property
     def _best(self) -> int | None:
         return _best_step(self._scores, self._mode)
 
     def _check_config(self, step: int, saved: dict[str, Any]) -> None:
-        soft = _compared(self.directory, step, saved, self._config)
+        soft = _compare_configs(self.directory, step, saved, self._config)
         if soft:
             self._say(f"resuming with other settings: {'; '.join(soft)}")
 
@@ -195,25 +201,25 @@ class Checkpoints:
         if distributed.is_lead():
             self._corrupt.mkdir(parents=True, exist_ok=True)
             for step, problem in failed:
-                target = self._corrupt / str(step)
-                while target.exists():
-                    target = target.with_name(target.name + "_")
-                (self.directory / str(step)).rename(target)
-                self._say(f"checkpoint {step} cannot be read ({problem}): moved to {target}, using the one before")
+                place = self._corrupt / str(step)
+                while place.exists():
+                    place = place.with_name(place.name + "_")
+                (self.directory / str(step)).rename(place)
+                self._say(f"checkpoint {step} cannot be read ({problem}): moved to {place}, using the one before")
         distributed.barrier(f"set aside {failed}")
         self._manager = self._open()
 
 
-class _NewestAndBest:
-    """What Orbax may not delete: the newest few, and the best."""
+class _Best(PreservationPolicy):
+    """Keeps the best by our scores. Not Orbax's `BestN`: of equal ones it keeps the last, and what it reads is a file that no checkpoint of ours has."""
 
-    def __init__(self, keep: int, best: Callable[[], int | None]):
-        self._keep, self._best = keep, best
+    def __init__(self, best: Callable[[], int | None]):
+        self._best = best
 
-    def should_preserve(self, checkpoints: Any, *, context: Any) -> list[bool]:
+    def should_preserve(self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: PreservationContext) -> list[bool]:
         """One answer for each checkpoint, the oldest first."""
-        best, old = self._best(), len(checkpoints) - self._keep
-        return [index >= old or checkpoint.step == best for index, checkpoint in enumerate(checkpoints)]
+        best = self._best()
+        return [checkpoint.step == best for checkpoint in checkpoints]
 
 
 def check_config(workdir: str | Path | epath.Path, config: dict[str, Any]) -> bool:
@@ -225,7 +231,7 @@ def check_config(workdir: str | Path | epath.Path, config: dict[str, Any]) -> bo
             saved = _read_about(directory, step)["config"]
         except (OSError, ValueError, KeyError):  # damaged: `Checkpoints.restore` deals with it
             continue
-        _compared(directory, step, saved, _plain(config))
+        _compare_configs(directory, step, saved, _plain(config))
         break
     return bool(steps)
 
@@ -234,7 +240,7 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(config, default=str))
 
 
-def _compared(directory: epath.Path, step: int, saved: dict[str, Any], config: dict[str, Any]) -> list[str]:
+def _compare_configs(directory: epath.Path, step: int, saved: dict[str, Any], config: dict[str, Any]) -> list[str]:
     """What differs and may; UserError for what may not."""
     hard, soft = differences(saved, config)
     if hard:
@@ -283,7 +289,7 @@ def _read_about(directory: epath.Path, step: int) -> dict[str, Any]:
     return json.loads((directory / str(step) / "about" / "metadata").read_text())
 
 
-def _join_positions(positions: list[dict[str, Any]]) -> dict[str, Any]:
+def _merge_positions(positions: list[dict[str, Any]]) -> dict[str, Any]:
     """One data position if all processes have the same, as they do if it is the position in the global stream."""
     return positions[0] if all(p == positions[0] for p in positions) else {"each": positions}
 
@@ -309,34 +315,34 @@ def _to_arrays(state: TrainState) -> Any:
     return state.replace(rng=jax.random.key_data(state.rng))
 
 
-def _to_abstract(like: TrainState) -> Any:
+def _to_abstract(target: TrainState) -> Any:
     def shape(x: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding)
 
     bits = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0)))
-    bits = jax.ShapeDtypeStruct(bits.shape, bits.dtype, sharding=like.step.sharding)
-    return jax.tree.map(shape, like.replace(rng=bits))
+    bits = jax.ShapeDtypeStruct(bits.shape, bits.dtype, sharding=target.step.sharding)
+    return jax.tree.map(shape, target.replace(rng=bits))
 
 
 def _from_arrays(arrays: Any) -> TrainState:
     return arrays.replace(rng=jax.random.wrap_key_data(arrays.rng))
 
 
-def _word_sums(arrays: list[jax.Array]) -> jax.Array:
+def _checksums_of(arrays: list[jax.Array]) -> jax.Array:
     words = [jax.lax.bitcast_convert_type(x, f"uint{8 * x.dtype.itemsize}") for x in arrays]
     return jnp.stack([w.astype(jnp.uint32).sum(dtype=jnp.uint32) for w in words])
 
 
-def _sums(arrays: Any) -> list[int]:
+def _checksums(arrays: Any) -> list[int]:
     """Checksum of each array, computed where it lies: TensorStore notices a missing piece, but not every flipped bit."""
     leaves = jax.tree.leaves(arrays)
     everywhere = NamedSharding(leaves[0].sharding.mesh, PartitionSpec())  # all processes compare
-    return [int(s) for s in jax.device_get(_jitted_sums(everywhere)(leaves))]
+    return [int(s) for s in jax.device_get(_jitted_checksums(everywhere)(leaves))]
 
 
 @functools.cache
-def _jitted_sums(sharding: NamedSharding) -> Callable[[list[jax.Array]], jax.Array]:
-    return jax.jit(_word_sums, out_shardings=sharding)
+def _jitted_checksums(sharding: NamedSharding) -> Callable[[list[jax.Array]], jax.Array]:
+    return jax.jit(_checksums_of, out_shardings=sharding)
 
 
 def _encode(data_state: Any) -> dict[str, Any]:

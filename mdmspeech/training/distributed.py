@@ -30,7 +30,7 @@ from mdmspeech.nn.partition import spec
 JOIN_S = 300.0  # to wait at the start until all processes are there
 HEARTBEAT_S = 60.0  # without a sign of life from a process before the others end
 TRY_AGAIN = 75  # exit code after a lost process (EX_TEMPFAIL of sysexits.h); JAX's own check ends a process with SIGABRT instead
-_PATIENCE_S = 24 * 3600  # at a barrier whose other side may be drawing pictures; a dead process is noticed long before
+_BARRIER_TIMEOUT_S = 24 * 3600  # at a barrier whose other side may be drawing pictures; a dead process is noticed long before
 
 
 @contextlib.contextmanager
@@ -55,17 +55,17 @@ def session(
     Raises:
       UserError: incomplete arguments; a coordinator that does not answer in time.
     """
-    where = _where(coordinator, processes, process)
-    if where is None:
+    arguments = _initialize_arguments(coordinator, processes, process)
+    if arguments is None:
         yield
         return
-    words = _LastWords()
+    exit_message = _ExitMessage()
     try:
-        _join(where, words, join_s, heartbeat_s)
+        _initialize(arguments, exit_message, join_s, heartbeat_s)
         if jax.process_count() == 1:
             yield
             return
-        words.are(
+        exit_message.set(
             f"{_who()}: ended from outside or by JAX's own check, most likely because another process or its host was lost (the lines "
             "above say which). Start the same command again on every host: the run resumes from its newest checkpoint."
         )
@@ -73,12 +73,12 @@ def session(
             yield
         except BaseException as error:
             if not (isinstance(error, SystemExit) and not error.code):
-                _end_at_once(error, words)
+                _end_at_once(error, exit_message)
             jax.distributed.shutdown()  # waits for the others, who have agreed to end here
             raise
         jax.distributed.shutdown()
     finally:
-        words.are("")
+        exit_message.set("")
 
 
 def is_lead() -> bool:
@@ -99,7 +99,7 @@ def gather(value: Any) -> list[Any]:
 def barrier(name: str) -> None:
     """Waits for all processes. Not a collective on the devices, so it may take as long as it takes. `name` may be used once."""
     if jax.process_count() > 1:
-        ocp.multihost.sync_global_processes(f"mdmspeech:{name}", timeout=_PATIENCE_S, processes=set(range(jax.process_count())))
+        ocp.multihost.sync_global_processes(f"mdmspeech:{name}", timeout=_BARRIER_TIMEOUT_S, processes=set(range(jax.process_count())))
 
 
 def to_lead(tree: Any) -> Any:
@@ -128,11 +128,11 @@ def share() -> tuple[int, int]:
         return 0, 1
     mesh = jax.sharding.get_mesh()
     sharding = NamedSharding(mesh, spec("batch"))
-    parts: dict[int, set[int]] = {process: set() for process in range(jax.process_count())}
+    rows_of: dict[int, set[int]] = {process: set() for process in range(jax.process_count())}
     owners: dict[Any, Any] = dict(sharding.devices_indices_map((mesh.size,)))
     for device, (rows, *_) in owners.items():
-        parts[device.process_index].update(range(*rows.indices(mesh.size)))
-    return _share(parts, jax.process_index(), dict(mesh.shape))
+        rows_of[device.process_index].update(range(*rows.indices(mesh.size)))
+    return _share(rows_of, jax.process_index(), dict(mesh.shape))
 
 
 class StopConsensus:
@@ -148,12 +148,12 @@ class StopConsensus:
         self._largest = jax.jit(lambda votes: votes.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
         self._pending: Any = None
 
-    def cast(self, wish: Callable[[], int]) -> None:
+    def cast(self, reason: Callable[[], int]) -> None:
         """Gives this process's number."""
         if jax.process_count() == 1:
-            self._pending = wish
+            self._pending = reason
         else:
-            mine = np.full((self._local,), wish(), np.int32)
+            mine = np.full((self._local,), reason(), np.int32)
             self._pending = self._largest(jax.make_array_from_process_local_data(self._sharding, mine))
 
     def result(self) -> int:
@@ -161,20 +161,20 @@ class StopConsensus:
         return int(self._pending() if callable(self._pending) else self._pending)
 
 
-def _share(parts: dict[int, set[int]], process: int, mesh: dict[str, int]) -> tuple[int, int]:
+def _share(rows_of: dict[int, set[int]], process: int, mesh: dict[str, int]) -> tuple[int, int]:
     """`share`, given the rows of each process."""
-    distinct = sorted({tuple(sorted(part)) for part in parts.values()})
+    distinct = sorted({tuple(sorted(rows)) for rows in rows_of.values()})
     size = len(distinct[0])
     if not size:
-        raise UserError(f"mesh {mesh} leaves some of the {len(parts)} processes without a device: let it take all (mesh.data=-1)")
+        raise UserError(f"mesh {mesh} leaves some of the {len(rows_of)} processes without a device: let it take all (mesh.data=-1)")
     if distinct != [tuple(range(i * size, (i + 1) * size)) for i in range(len(distinct))]:
         raise UserError(
-            f"mesh {mesh} gives the {len(parts)} processes overlapping parts of a batch: let mesh.data or mesh.fsdp cover whole hosts"
+            f"mesh {mesh} gives the {len(rows_of)} processes overlapping parts of a batch: let mesh.data or mesh.fsdp cover whole hosts"
         )
-    return distinct.index(tuple(sorted(parts[process]))), len(distinct)
+    return distinct.index(tuple(sorted(rows_of[process]))), len(distinct)
 
 
-class _LastWords:
+class _ExitMessage:
     """A shell that prints one line if this process ends without taking it back: neither `kill -9` nor JAX's abort leave us the time."""
 
     _SHELL = 'last=; while IFS= read -r line; do last=$line; done; [ -z "$last" ] || printf "%s\\n" "$last" >&2'
@@ -183,7 +183,7 @@ class _LastWords:
         # A session of its own: a signal to our whole group (Ctrl-C, Slurm) must not end it.
         self._shell = subprocess.Popen(["/bin/sh", "-c", self._SHELL], stdin=subprocess.PIPE, start_new_session=True)
 
-    def are(self, line: str) -> None:
+    def set(self, line: str) -> None:
         """Replaces the line; "" for none."""
         assert self._shell.stdin is not None
         with contextlib.suppress(OSError):
@@ -191,7 +191,7 @@ class _LastWords:
             self._shell.stdin.flush()
 
 
-def _where(coordinator: str, processes: int, process: int) -> dict[str, Any] | None:
+def _initialize_arguments(coordinator: str, processes: int, process: int) -> dict[str, Any] | None:
     """Arguments for `jax.distributed.initialize`, or None for a run of one process."""
     env = os.environ
     coordinator = coordinator or env.get("JAX_COORDINATOR_ADDRESS", "")
@@ -228,13 +228,13 @@ def _on_tpu_hosts() -> bool:
     return workers is None or "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
 
 
-def _join(where: dict[str, Any], words: _LastWords, join_s: float, heartbeat_s: float) -> None:
+def _initialize(arguments: dict[str, Any], exit_message: _ExitMessage, join_s: float, heartbeat_s: float) -> None:
     began = time.monotonic()
-    address, number = where.get("coordinator_address"), where.get("process_id")
+    address, number = arguments.get("coordinator_address"), arguments.get("process_id")
     if address and number:
         _wait_for(address, join_s)
-    name = f"process {number} of {where['num_processes']}" if where.get("num_processes") and number is not None else "this process"
-    words.are(
+    name = f"process {number} of {arguments['num_processes']}" if arguments.get("num_processes") and number is not None else "this process"
+    exit_message.set(
         f"{name}: not all processes came together at {address or 'the coordinator'} within {join_s:.0f} s. Check that the same command runs "
         "on every host, each with its own number, and that process 0 can be reached from all."
     )
@@ -242,17 +242,17 @@ def _join(where: dict[str, Any], words: _LastWords, join_s: float, heartbeat_s: 
     left = max(join_s - (time.monotonic() - began), 1.0)
     try:
         jax.distributed.initialize(
-            **where,
+            **arguments,
             initialization_timeout=round(left),
             heartbeat_timeout_seconds=round(heartbeat_s),
             shutdown_timeout_seconds=round(join_s),
         )
     except (ValueError, RuntimeError, OSError) as error:
-        words.are("")
+        exit_message.set("")
         raise UserError(
             f"cannot join the other processes: {error}; name them by --coordinator HOST:PORT --processes N --process 0..N-1"
         ) from error
-    words.are("")
+    exit_message.set("")
 
 
 def _wait_for(address: str, seconds: float) -> None:
@@ -276,7 +276,7 @@ def _who() -> str:
     return f"process {jax.process_index()} of {jax.process_count()} on {socket.gethostname()}"
 
 
-def _end_at_once(error: BaseException, words: _LastWords) -> None:
+def _end_at_once(error: BaseException, exit_message: _ExitMessage) -> None:
     """Says what happened and ends this process. Never returns."""
     text = str(error)
     code = 1
@@ -295,7 +295,7 @@ def _end_at_once(error: BaseException, words: _LastWords) -> None:
     prefix = _who()
     sys.stdout.flush()
     print("\n".join(f"{prefix}: {line}" for line in lines.splitlines()), file=sys.stderr, flush=True)
-    words.are("")
+    exit_message.set("")
     if code != TRY_AGAIN:
         # If all found the same fault, all get to say so before the coordinator goes; if not, the others notice by our missing heartbeat.
         with contextlib.suppress(Exception):

@@ -1,6 +1,6 @@
 """Where the wall time of a training run went, over all its starts: `<workdir>/ledger.json`.
 
-Every second since `loop.run` was called belongs to exactly one part, so that the parts add up to the wall time by construction:
+Every second since `loop.train` was called belongs to exactly one part, so that the parts add up to the wall time by construction:
 
   init      opening checkpoints and data, making or restoring the state      compile  the step, for each new shape of a batch
   data      waiting for a batch while the devices stand still                step     the devices compute steps that count
@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from etils import epath
+
+from mdmspeech.training.workdir import write_whole
 
 PARTS = ("step", "redone", "init", "compile", "data", "other", "eval", "save")
 TRAINING = ("step", "data", "other")  # what a step costs once everything is compiled
@@ -70,20 +72,20 @@ class GoodputTracker:
         finally:
             self._switch(outer)
 
-    def mark(self) -> dict[str, float]:
+    def snapshot(self) -> dict[str, float]:
         """Seconds of each part in this start, until now."""
         self._switch(self._part)
         return dict(self._seconds)
 
-    def claim(self, mark: dict[str, float]) -> None:
-        """The devices were computing ever since `mark`: what was noted as waiting since then was hidden behind a step."""
-        now = self.mark()
+    def count_as_step(self, since: dict[str, float]) -> None:
+        """The devices were computing ever since that `snapshot`: what was noted as waiting since then was hidden behind a step."""
+        now = self.snapshot()
         for part in ("data", "other"):
-            hidden = now[part] - mark[part]
+            hidden = now[part] - since[part]
             self._seconds[part] -= hidden
             self._seconds["step"] += hidden
             # What a window has already told of it stays told: the next one must not come out negative.
-            told = max(self._window[part] - mark[part], 0.0)
+            told = max(self._window[part] - since[part], 0.0)
             self._window[part] -= told
             self._window["step"] += told
 
@@ -98,7 +100,7 @@ class GoodputTracker:
 
     def window(self) -> dict[str, float]:
         """Seconds of each part since the last call."""
-        now = self.mark()
+        now = self.snapshot()
         since = {part: now[part] - self._window[part] for part in PARTS}
         self._window = now
         return since
@@ -115,10 +117,7 @@ class GoodputTracker:
         """Writes the file; with `now=False` only if the last time is a while ago."""
         if self._path is None or (not now and self._clock() - self._written < _WRITE_EVERY_S):
             return
-        # Written beside it and moved: a kill in the middle leaves the old one whole.
-        new = self._path.parent / (self._path.name + ".new")
-        new.write_text(json.dumps({"starts": self._starts(), "saved": self._saved}, indent=1))
-        new.replace(self._path)
+        write_whole(self._path, json.dumps({"starts": self._starts(), "saved": self._saved}, indent=1))
         self._written = self._clock()
 
     def table(self) -> str:
@@ -126,7 +125,7 @@ class GoodputTracker:
         return table(self._starts())
 
     def _starts(self) -> list[dict[str, Any]]:
-        row = {"began": self._began, "ended": time.time(), "first": self._first, "last": self._step, "seconds": self.mark()}
+        row = {"began": self._began, "ended": time.time(), "first": self._first, "last": self._step, "seconds": self.snapshot()}
         return [*self._before, row]
 
     def _switch(self, part: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import tensorboardX
 from etils import epath
 
+from mdmspeech.training.workdir import is_remote, upload, write_whole
+
 _UPLOAD_EVERY_S = 60.0
 
 
@@ -27,9 +29,7 @@ class MetricsWriter:
         self._local = epath.Path(tempfile.mkdtemp(prefix="metrics-")) if is_remote(workdir) else self._workdir
         kept = [row for row in read_metrics(self._workdir / "metrics.jsonl") if row["step"] <= first_step]
         path = self._local / "metrics.jsonl"
-        fresh = self._local / "metrics.jsonl.new"
-        fresh.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        fresh.replace(path)  # at once: a kill in between must not cost the lines
+        write_whole(path, "".join(json.dumps(row) + "\n" for row in kept))  # at once: a kill in between must not cost the lines
         self._file = path.open("a")
         self._board = tensorboardX.SummaryWriter(str(self._local / "tensorboard"), purge_step=first_step + 1, write_to_disk=True)
         self._uploaded = time.monotonic()
@@ -57,22 +57,6 @@ class MetricsWriter:
         self._file.close()
         self._board.close()
         self.upload()
-
-
-def is_remote(path: Any) -> bool:
-    """Whether a path is on object storage ("gs://bucket/run")."""
-    return "://" in str(path)
-
-
-def upload(source: Any, target: Any) -> None:
-    """Copies every file below `source` to the same place below `target`."""
-    source, target = epath.Path(source), epath.Path(target)
-    target.mkdir(parents=True, exist_ok=True)
-    for item in source.iterdir():
-        if item.is_dir():
-            upload(item, target / item.name)
-        else:
-            (target / item.name).write_bytes(item.read_bytes())
 
 
 def read_metrics(path: Any) -> list[dict[str, float]]:

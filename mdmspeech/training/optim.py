@@ -1,4 +1,4 @@
-"""AdamW with a schedule, clipping, and rules that must claim every parameter (an idea of big_vision's)."""
+"""AdamW with a schedule, clipping, and rules of which one must match every parameter (an idea of big_vision's)."""
 
 import dataclasses
 import re
@@ -60,7 +60,7 @@ def match_rules(params: Any, rules: Sequence[ParamRule]) -> Any:
         for rule in rules:
             if re.fullmatch(rule.pattern, name):
                 return rule
-        raise UserError(f"no optimizer rule claims parameter {name!r}: add a Rule for it (frozen=True to leave it as it is)")
+        raise UserError(f"no optimizer rule matches parameter {name!r}: add a ParamRule for it (frozen=True to leave it as it is)")
 
     return jax.tree_util.tree_map_with_path(first_match, params)
 
@@ -94,7 +94,7 @@ def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[ParamRul
       optim: config with lr, schedule, warmup, final, b1, b2, eps, weight_decay, clip (global norm; 0 = off).
       params: arrays or `ShapeDtypeStruct`s; only paths and shapes are read.
     """
-    claimed = match_rules(params, rules)
+    rules_of = match_rules(params, rules)
     schedule = make_schedule(optim, steps)
 
     def decay_of(path: Sequence[Any], leaf: Any, rule: ParamRule) -> float:
@@ -103,33 +103,27 @@ def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[ParamRul
         return 0.0 if leaf.ndim < 2 or _UNDECAYED_NAME.search(param_path(path)) else optim.weight_decay
 
     is_rule = lambda x: isinstance(x, ParamRule)
-    decays = jax.tree_util.tree_map_with_path(decay_of, params, claimed)
-    factors = jax.tree.map(lambda r: r.lr, claimed, is_leaf=is_rule)
-    trained = jax.tree.map(lambda r: not r.frozen, claimed, is_leaf=is_rule)
+    trained = jax.tree.map(lambda rule: not rule.frozen, rules_of, is_leaf=is_rule)
+    # Like what `optax.partition` hands to the transformation of the trained ones: nothing where a parameter is frozen.
+    masked = lambda values: jax.tree.map(lambda value, t: value if t else optax.MaskedNode(), values, trained)
+    decays = masked(jax.tree_util.tree_map_with_path(decay_of, params, rules_of))
+    factors = masked(jax.tree.map(lambda rule: rule.lr, rules_of, is_leaf=is_rule))
     adamw = optax.chain(
         optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity(),
         optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps),
-        _per_leaf(decays, lambda u, p, decay: u + decay * p if decay else u),
-        _per_leaf(factors, lambda u, p, factor: u * factor),
+        # Not masks of `add_decayed_weights` and `scale`: one for each number that a rule gives would change the state's tree on disk.
+        optax.stateless(lambda updates, params: jax.tree.map(lambda u, p, d: u + d * p if d else u, updates, params, decays)),
+        optax.stateless(lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors)),
         optax.scale_by_learning_rate(schedule),
     )
     labels = jax.tree.map(lambda t: "trained" if t else "frozen", trained)
     return Optimizer(optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels), schedule, trained)
 
 
-def _per_leaf(values: Any, apply: Callable[[jax.Array, jax.Array, float], jax.Array]) -> optax.GradientTransformation:
-    """`apply(update, param, value)` leaf by leaf; `values` is a pytree of Python numbers like the parameters."""
-    by_path = {param_path(p): v for p, v in jax.tree_util.tree_leaves_with_path(values)}
-
-    def update(updates: Any, state: optax.EmptyState, params: Any = None) -> tuple[Any, optax.EmptyState]:
-        # Inside `partition` the frozen leaves are missing from `updates`, hence the look-up by path.
-        new = jax.tree_util.tree_map_with_path(lambda p, u, w: apply(u, w, by_path[param_path(p)]), updates, params)
-        return new, state
-
-    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
-
-
 def ema_update(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
-    """Moving average of parameters; the decay ramps up as (1 + step) / (10 + step), so that a short run is averaged too."""
+    """Moving average of parameters; the decay ramps up as (1 + step) / (10 + step), so that a short run is averaged too.
+
+    Not `optax.incremental_update`: its r * p + (1 - r) * e moves an average that equals its parameter.
+    """
     rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda e, p: e + (1.0 - rate).astype(e.dtype) * (p - e), ema, params)

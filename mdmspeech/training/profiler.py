@@ -13,7 +13,7 @@ import jax
 from etils import epath
 
 from mdmspeech.errors import UserError
-from mdmspeech.training.metrics import is_remote, upload
+from mdmspeech.training.workdir import is_remote, upload
 
 
 class ProfileWindow:

@@ -49,7 +49,9 @@ class Progress:
         else:
             left = (self._total - step) * s_per_step
             left = min(left, max(self._limit_s - elapsed_s, 0.0)) if self._limit_s else left
-            self.say(f"step {step}/{self._total}  {parts}  {rate:,.0f} {self._unit}/s  {s_per_step:.3g} s/step  left {clock(left)}")
+            self.say(
+                f"step {step}/{self._total}  {parts}  {rate:,.0f} {self._unit}/s  {s_per_step:.3g} s/step  left {format_duration(left)}"
+            )
         return {f"{self._unit}_per_s": rate, "s_per_step": s_per_step}
 
     def say(self, line: str) -> None:
@@ -70,7 +72,7 @@ def _show(name: str, value: float) -> str:
     return f"{share} {100 * value:.3g} %" if share else f"{name} {value:.4g}"
 
 
-def clock(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """ "1:02:03" or "2:03"."""
     minutes, secs = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -46,16 +46,16 @@ def make_train_step(
 
     def step(state: TrainState, frozen: Any, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(state.rng, state.step)
-        micro = jax.tree.map(lambda x: _cut(x, accum), batch)
+        micro_batches = jax.tree.map(lambda x: _to_micro_batches(x, accum), batch)
 
         def losses_of(params: Any, index: Any) -> Losses:
-            part = jax.tree.map(lambda x: x[index], micro)
+            part = jax.tree.map(lambda x: x[index], micro_batches)
             return loss(params, frozen, part, jax.random.fold_in(rng, index), state.step)
 
         def objective(params: Any, index: Any, totals: Mapping[str, jax.Array] | None) -> tuple[jax.Array, Losses]:
             losses = losses_of(params, index)
             totals = totals or {name: den for name, (_, den) in losses.items()}
-            return _weighted(losses, totals, task.weights, state.step), losses
+            return _weighted_sum(losses, totals, task.weights, state.step), losses
 
         gradient = jax.grad(objective, has_aux=True)
         if accum == 1:
@@ -75,7 +75,7 @@ def make_train_step(
         params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), state.params, updates)
         ema = None if state.ema is None else ema_update(state.ema, params, state.step, ema_decay)
         totals = {name: den for name, (_, den) in losses.items()}
-        metrics = {"loss": _weighted(losses, totals, task.weights, state.step)}
+        metrics = {"loss": _weighted_sum(losses, totals, task.weights, state.step)}
         metrics |= {name: _ratio(num, den) for name, (num, den) in losses.items() if name != "loss"}
         metrics |= {"grad_norm": optimizer.grad_norm(grads), "lr": jnp.asarray(optimizer.schedule(state.step))}
         metrics |= padding(batch)
@@ -95,7 +95,7 @@ def padding(batch: Mapping[str, jax.Array]) -> Metrics:
     return shares
 
 
-def _cut(x: jax.Array, accum: int) -> jax.Array:
+def _to_micro_batches(x: jax.Array, accum: int) -> jax.Array:
     """[B, ...] -> [accum, B / accum, ...]; micro-batch m has the rows m::accum, so that no row changes its device."""
     if x.shape[0] % accum:
         raise UserError(f"a batch of {x.shape[0]} does not divide into train.accum={accum} micro-batches; make it a multiple of that")
@@ -108,7 +108,7 @@ def _ratio(num: jax.Array, den: jax.Array) -> jax.Array:
     return jnp.where(den > 0, num / jnp.where(den > 0, den, 1.0), 0.0)
 
 
-def _weighted(losses: Losses, totals: Mapping[str, jax.Array], weights: Mapping[str, Weight], step: jax.Array) -> jax.Array:
+def _weighted_sum(losses: Losses, totals: Mapping[str, jax.Array], weights: Mapping[str, Weight], step: jax.Array) -> jax.Array:
     missing = set(weights) - set(losses)
     if missing:
         raise ValueError(f"the task gives a weight to {sorted(missing)} but its loss returns only {sorted(losses)}")

@@ -1,6 +1,6 @@
 """What a training stage must provide: the one interface between the loop and the science.
 
-A stage (codec, speech-to-text, Talker, distillation, ...) subclasses `Task`; `loop.run` does everything else. Trained parameters
+A stage (codec, speech-to-text, Talker, distillation, ...) subclasses `Task`; `loop.train` does everything else. Trained parameters
 and frozen ones never share a tree: `init` makes the first, `init_frozen` the second, and the optimiser sees only the first.
 
 An adversarial game fits the same interface with one optimiser: put generator and discriminator in one tree, `stop_gradient` the

@@ -1,13 +1,19 @@
-"""Losses on records that training never sees: the same few batches and the same random numbers at every evaluation."""
+"""Scores of a state: losses on records that training never sees, by the same few batches and random numbers every time; and what its task shows."""
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from etils import epath
 
+from mdmspeech.training import distributed
+from mdmspeech.training import mesh as meshes
 from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.step import loss_function
 from mdmspeech.training.task import Params, Task
+from mdmspeech.training.workdir import is_remote, upload
 
 BATCHES = 4
 _SEED = 7
@@ -40,3 +46,34 @@ class ValidationLoss:
                 total[0] += float(numerator)
                 total[1] += float(denominator)
         return {f"held_out/{name}": above / below for name, (above, below) in sums.items() if below}
+
+
+class Evaluator:
+    """All scores of a state: `ValidationLoss`, computed by all processes, and `Task.evaluate`, by the lead alone. Raises as `ValidationLoss`."""
+
+    def __init__(self, task: Task, frozen: Params, put: Any, workdir: epath.Path, dtype: str = "float32"):
+        self._task, self._workdir = task, workdir
+        self._validation_loss = ValidationLoss(task, frozen, put, dtype=dtype)
+
+    def __call__(self, params: Params, step: int) -> dict[str, float]:
+        """The scores, the same on all processes; all must call. step: updates done; what the task writes lands in eval/<step>."""
+        scores = self._validation_loss(params)
+        if jax.process_count() == 1:
+            scores |= self._task_scores(params, step)
+        elif self._task.show or type(self._task).evaluate is not Task.evaluate:
+            params = distributed.to_lead(params)
+            if distributed.is_lead():
+                with jax.set_mesh(meshes.make_mesh(devices=jax.local_devices()[:1])):
+                    scores |= self._task_scores(params, step)
+            distributed.barrier(f"evaluated at step {step}")  # it may take long; a collective must not wait for it
+        return distributed.gather(scores)[0]
+
+    def _task_scores(self, params: Params, step: int) -> dict[str, float]:
+        outdir = self._workdir / "eval" / f"{step:07d}"
+        if not is_remote(self._workdir):
+            outdir.mkdir(parents=True, exist_ok=True)
+            return dict(self._task.evaluate(params, step, Path(outdir)))
+        with tempfile.TemporaryDirectory() as local:
+            scores = dict(self._task.evaluate(params, step, Path(local)))
+            upload(local, outdir)
+        return scores

@@ -230,7 +230,7 @@ def home(tmp_path_factory):
 @pytest.mark.parametrize("command", of_way("train"))
 def test_training_reaches_its_first_step(command, home, tmp_path, monkeypatch):
     reached = []
-    monkeypatch.setattr(loop, "run", lambda config, task, workdir: reached.append((config, task)))
+    monkeypatch.setattr(loop, "train", lambda config, task, workdir: reached.append((config, task)))
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("MDMSPEECH_HOME", str(tmp_path if "runlocal" in command else home))  # random data are all that a first try needs
     monkeypatch.chdir(tmp_path)

@@ -8,8 +8,8 @@ import pytest
 from tiny import TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
-from mdmspeech.training.checkpoint import Checkpoints, _join_positions, _own_position
-from mdmspeech.training.loop import run
+from mdmspeech.training.checkpoint import Checkpoints, _merge_positions, _own_position
+from mdmspeech.training.loop import train
 from mdmspeech.training.mesh import make_mesh
 from mdmspeech.training.optim import make_optimizer
 from mdmspeech.training.state import abstract_state, create_state
@@ -95,17 +95,17 @@ def test_a_wrong_mode_is_named(tmp_path):
 
 def test_a_position_of_each_process_needs_as_many_processes():
     same, own = [{"json": 8}, {"json": 8}], [{"json": 8}, {"json": 4}]
-    assert _own_position(_join_positions(same)) == {"json": 8}
+    assert _own_position(_merge_positions(same)) == {"json": 8}
     with pytest.raises(UserError, match=r"saved by 2 processes.*start it with 2"):
-        _own_position(_join_positions(own))
+        _own_position(_merge_positions(own))
 
 
 def test_another_config_is_refused_by_name(tmp_path):
-    run(tiny_config(steps=2), TinyTask(), tmp_path)
+    train(tiny_config(steps=2), TinyTask(), tmp_path)
     other = tiny_config(steps=4)
     other.optim.lr = 0.5
     with pytest.raises(UserError, match=r"of another config \(optim.lr: 0.01 -> 0.5\)"):
-        run(other, TinyTask(), tmp_path)
+        train(other, TinyTask(), tmp_path)
     assert (tmp_path / "checkpoints" / "2").exists()
 
 

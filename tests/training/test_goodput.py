@@ -1,4 +1,4 @@
-"""The ledger: every second belongs to one part, crashes turn steps into work done again, and real runs fill it."""
+"""The tracker: every second belongs to one part, crashes turn steps into work done again, and real runs fill it."""
 
 import contextlib
 import json
@@ -14,7 +14,7 @@ import pytest
 from tiny import TinyTask, tiny_config
 
 from mdmspeech.training.goodput import PARTS, GoodputTracker, goodput, plot_goodput, read_goodput, table, totals
-from mdmspeech.training.loop import run
+from mdmspeech.training.loop import train
 from mdmspeech.training.metrics import read_metrics
 
 
@@ -31,86 +31,86 @@ class Clock:
         self.now += seconds
 
 
-def spend(ledger, clock, **seconds):
+def spend(tracker, clock, **seconds):
     for part, value in seconds.items():
-        with ledger.time(part):
+        with tracker.time(part):
             clock.pass_(value)
 
 
 def test_the_parts_add_up_and_a_part_inside_another_is_its_own():
     clock = Clock()
-    ledger = GoodputTracker(clock=clock)
+    tracker = GoodputTracker(clock=clock)
     clock.pass_(3)
-    ledger.begin(0)
-    with ledger.time("eval"):
+    tracker.begin(0)
+    with tracker.time("eval"):
         clock.pass_(1)
-        spend(ledger, clock, save=2)
+        spend(tracker, clock, save=2)
         clock.pass_(4)
-    spend(ledger, clock, step=10, data=0.5)
+    spend(tracker, clock, step=10, data=0.5)
     clock.pass_(0.25)
-    seconds = ledger.totals()
+    seconds = tracker.totals()
     assert seconds == dict.fromkeys(PARTS, 0.0) | dict(init=3, eval=5, save=2, step=10, data=0.5, other=0.25)
     assert sum(seconds.values()) == clock.now - 100
-    assert ledger.goodput() == 10 / 20.75
+    assert tracker.goodput() == 10 / 20.75
 
 
 def test_an_error_inside_a_part_ends_it():
     clock = Clock()
-    ledger = GoodputTracker(clock=clock)
-    ledger.begin(0)
-    with contextlib.suppress(StopIteration), ledger.time("data"):
+    tracker = GoodputTracker(clock=clock)
+    tracker.begin(0)
+    with contextlib.suppress(StopIteration), tracker.time("data"):
         clock.pass_(1)
         next(iter(()))
     clock.pass_(2)
-    assert ledger.totals()["data"] == 1 and ledger.totals()["other"] == 2
+    assert tracker.totals()["data"] == 1 and tracker.totals()["other"] == 2
 
 
 def test_waiting_behind_a_step_is_step():
     clock = Clock()
-    ledger = GoodputTracker(clock=clock)
-    ledger.begin(0)
-    spend(ledger, clock, data=1)
-    mark = ledger.mark()
-    spend(ledger, clock, data=2, eval=4)
+    tracker = GoodputTracker(clock=clock)
+    tracker.begin(0)
+    spend(tracker, clock, data=1)
+    since = tracker.snapshot()
+    spend(tracker, clock, data=2, eval=4)
     clock.pass_(8)
-    ledger.claim(mark)
-    assert {k: v for k, v in ledger.totals().items() if v} == dict(data=1, step=10, eval=4)
+    tracker.count_as_step(since)
+    assert {k: v for k, v in tracker.totals().items() if v} == dict(data=1, step=10, eval=4)
 
 
 def test_windows():
     clock = Clock()
-    ledger = GoodputTracker(clock=clock)
-    ledger.begin(0)
-    spend(ledger, clock, step=1)
-    assert ledger.window()["step"] == 1
-    spend(ledger, clock, step=2, data=3)
-    assert ledger.window() == dict.fromkeys(PARTS, 0.0) | dict(step=2, data=3)
+    tracker = GoodputTracker(clock=clock)
+    tracker.begin(0)
+    spend(tracker, clock, step=1)
+    assert tracker.window()["step"] == 1
+    spend(tracker, clock, step=2, data=3)
+    assert tracker.window() == dict.fromkeys(PARTS, 0.0) | dict(step=2, data=3)
 
 
 def test_what_a_window_has_told_is_not_taken_back_from_the_next():
     clock = Clock()
-    ledger = GoodputTracker(clock=clock)
-    ledger.begin(0)
-    mark = ledger.mark()
+    tracker = GoodputTracker(clock=clock)
+    tracker.begin(0)
+    since = tracker.snapshot()
     clock.pass_(4)
-    assert ledger.window()["other"] == 4
-    spend(ledger, clock, data=2, step=1)
-    ledger.claim(mark)
-    assert ledger.window() == dict.fromkeys(PARTS, 0.0) | dict(step=3)
-    assert ledger.totals()["step"] == 7
+    assert tracker.window()["other"] == 4
+    spend(tracker, clock, data=2, step=1)
+    tracker.count_as_step(since)
+    assert tracker.window() == dict.fromkeys(PARTS, 0.0) | dict(step=3)
+    assert tracker.totals()["step"] == 7
 
 
 def crash_after(path, clock, begin, saves, lost):
     """A start from step `begin` that saves at `saves`, a second a step, and dies `lost` steps after the last of them."""
-    ledger = GoodputTracker(path, clock)
+    tracker = GoodputTracker(path, clock)
     clock.pass_(0.5)
-    ledger.begin(begin)
+    tracker.begin(begin)
     for save in saves:
-        spend(ledger, clock, step=save - begin)
+        spend(tracker, clock, step=save - begin)
         begin = save
-        ledger.saved(save)
-    spend(ledger, clock, step=lost)
-    ledger.write()
+        tracker.saved(save)
+    spend(tracker, clock, step=lost)
+    tracker.write()
 
 
 def test_steps_lost_in_a_crash_are_done_again(tmp_path):
@@ -156,8 +156,8 @@ def test_the_table_and_the_picture(tmp_path):
 
 
 def test_a_real_run_accounts_for_its_wall_time(tmp_path, capsys):
-    run(tiny_config(), TinyTask(), tmp_path)
-    run(tiny_config(steps=12), TinyTask(), tmp_path)
+    train(tiny_config(), TinyTask(), tmp_path)
+    train(tiny_config(steps=12), TinyTask(), tmp_path)
     starts = read_goodput(tmp_path / "ledger.json")["starts"]
     assert [(row["first"], row["last"]) for row in starts] == [(0, 8), (8, 12)]
     for row in starts:
@@ -179,8 +179,8 @@ _CHILD = """
 import sys
 sys.path.insert(0, {here!r})
 from tiny import TinyTask, tiny_config
-from mdmspeech.training.loop import run
-run(tiny_config(steps=1000000, save_every=1000000, eval_every=0, log_every=1), TinyTask(), {workdir!r})
+from mdmspeech.training.loop import train
+train(tiny_config(steps=1000000, save_every=1000000, eval_every=0, log_every=1), TinyTask(), {workdir!r})
 """
 
 
@@ -197,7 +197,7 @@ def test_a_killed_run_leaves_badput(tmp_path, monkeypatch):
         time.sleep(0.05)
     child.send_signal(signal.SIGKILL)
     child.communicate()
-    state = run(tiny_config(steps=3), TinyTask(), tmp_path)
+    state = train(tiny_config(steps=3), TinyTask(), tmp_path)
     assert int(jax.device_get(state.step)) == 3
     first, second = read_goodput(tmp_path / "ledger.json")["starts"]
     assert first["seconds"]["step"] == 0 < first["seconds"]["redone"]

@@ -1,5 +1,6 @@
 """The loop end to end on a tiny real task, on eight fake devices."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,10 +14,12 @@ import pytest
 from tiny import Numbers, TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
+from mdmspeech.training import loop
 from mdmspeech.training.checkpoint import best_step
-from mdmspeech.training.loop import NonFiniteError, run
+from mdmspeech.training.loop import NonFiniteError, train
 from mdmspeech.training.metrics import read_metrics
 from mdmspeech.training.optim import ParamRule
+from mdmspeech.training.stopping import why_stopped
 from mdmspeech.training.warm_start import load_params
 
 
@@ -44,7 +47,7 @@ def ends_after(batches):
 
 def test_it_learns_and_leaves_its_files(tmp_path):
     task = TinyTask(size=32)
-    state = run(tiny_config(steps=120, log_every=10, eval_every=50, save_every=60), task, tmp_path)
+    state = train(tiny_config(steps=120, log_every=10, eval_every=50, save_every=60), task, tmp_path)
     curve = losses(tmp_path)
     assert curve[-1] < 0.3 * curve[0]
     assert int(state.step) == 120
@@ -55,11 +58,11 @@ def test_it_learns_and_leaves_its_files(tmp_path):
 
 
 def test_resumed_equals_uninterrupted(tmp_path):
-    whole = run(tiny_config(), TinyTask(), tmp_path / "whole")
+    whole = train(tiny_config(), TinyTask(), tmp_path / "whole")
 
-    first = run(tiny_config(), ends_after(5), tmp_path / "parts")
+    first = train(tiny_config(), ends_after(5), tmp_path / "parts")
     assert int(first.step) == 5
-    second = run(tiny_config(), TinyTask(), tmp_path / "parts")
+    second = train(tiny_config(), TinyTask(), tmp_path / "parts")
     assert int(second.step) == 8
     for a, b in zip(leaves(whole), leaves(second), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -70,7 +73,7 @@ def test_one_and_eight_devices_agree(tmp_path):
     one, eight, fsdp = tiny_config(), tiny_config(), tiny_config()
     one.mesh.data, eight.mesh.data, fsdp.mesh.fsdp = 1, 8, 4
     for name, config in dict(one=one, eight=eight, fsdp=fsdp).items():
-        run(config, TinyTask(), tmp_path / name)
+        train(config, TinyTask(), tmp_path / name)
     np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "eight"), rtol=1e-5)
     np.testing.assert_allclose(losses(tmp_path / "one"), losses(tmp_path / "fsdp"), rtol=1e-5)
 
@@ -78,16 +81,16 @@ def test_one_and_eight_devices_agree(tmp_path):
 def test_a_checkpoint_moves_between_meshes(tmp_path):
     first = tiny_config()
     first.mesh.data = 1
-    run(first, TinyTask(), tmp_path)
+    train(first, TinyTask(), tmp_path)
     second = tiny_config(steps=10)
-    assert int(run(second, TinyTask(), tmp_path).step) == 10
+    assert int(train(second, TinyTask(), tmp_path).step) == 10
 
 
 def test_non_finite_names_step_and_record_and_keeps_the_last_checkpoint(tmp_path):
     with pytest.raises(NonFiniteError, match=r"at step 6 .*record-44.*last checkpoint is good"):
-        run(tiny_config(), TinyTask(bad=44), tmp_path)  # 8 records a step: record 44 is in the 6th
+        train(tiny_config(), TinyTask(bad=44), tmp_path)  # 8 records a step: record 44 is in the 6th
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
-    assert int(run(tiny_config(), TinyTask(), tmp_path).step) == 8
+    assert int(train(tiny_config(), TinyTask(), tmp_path).step) == 8
 
 
 def test_the_best_state_is_saved_when_it_is_found(tmp_path):
@@ -95,19 +98,94 @@ def test_the_best_state_is_saved_when_it_is_found(tmp_path):
         def evaluate(self, params, step, outdir):
             return {"score": {3: 3.0, 6: 1.0, 8: 2.0}[step]}
 
-    run(tiny_config(steps=8, eval_every=3, save_every=8, keep=1, keep_best="score"), Judged(), tmp_path)
+    train(tiny_config(steps=8, eval_every=3, save_every=8, keep=1, keep_best="score"), Judged(), tmp_path)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["6", "8"]
     best, latest = load_params(tmp_path, "best"), load_params(tmp_path)
     assert not np.array_equal(best["in"]["kernel"], latest["in"]["kernel"])
     assert best_step(tmp_path) == 6
 
 
+class Order:
+    """A task, and what the loop does with each state, in its order."""
+
+    def __init__(self, monkeypatch, batches=10**6, terminated_in=0):
+        events = self.events = []
+        self.task = ends_after(batches)
+
+        class Step(loop.CompiledStep):
+            def __call__(self, state, frozen, batch):
+                events.append(("update", int(state.step) + 1))
+                if int(state.step) + 1 == terminated_in:
+                    signal.raise_signal(signal.SIGTERM)
+                return super().__call__(state, frozen, batch)
+
+        class Evaluator(loop.Evaluator):
+            def __call__(self, params, step):
+                events.append(("evaluate", step))
+                return super().__call__(params, step)
+
+        class Checkpoints(loop.Checkpoints):
+            def save(self, state, *args):
+                events.append(("save", int(state.step)))
+                super().save(state, *args)
+
+        for replaced in (Step, Evaluator, Checkpoints):
+            monkeypatch.setattr(loop, replaced.__mro__[1].__name__, replaced)
+
+
+def updates(*steps):
+    return [("update", step) for step in steps]
+
+
+def test_a_state_is_evaluated_then_saved_then_left(tmp_path, monkeypatch):
+    order = Order(monkeypatch)
+    train(tiny_config(steps=5, eval_every=2, save_every=4), order.task, tmp_path)
+    assert order.events == [
+        *updates(1, 2),
+        ("evaluate", 2),
+        *updates(3, 4),
+        ("evaluate", 4),
+        ("save", 4),
+        *updates(5),  # the last state is evaluated and saved whatever `eval_every` and `save_every` say
+        ("evaluate", 5),
+        ("save", 5),
+    ]
+
+
+@pytest.mark.parametrize("batches", [1, 3, 4])
+def test_where_the_data_end_the_state_is_evaluated_once_and_saved(batches, tmp_path, monkeypatch, capsys):
+    order = Order(monkeypatch, batches)
+    assert int(train(tiny_config(steps=8, eval_every=4, save_every=100), order.task, tmp_path).step) == batches
+    assert order.events == [*updates(*range(1, batches + 1)), ("evaluate", batches), ("save", batches)]
+    assert f"tiny: the data ended at step {batches}/8 after" in capsys.readouterr().err
+    order.events.clear()
+    train(tiny_config(steps=8, eval_every=4, save_every=100), order.task, tmp_path)  # at once: none are left
+    assert order.events == []
+
+
+def test_a_signal_saves_and_does_not_evaluate(tmp_path, monkeypatch, capsys):
+    order, before = Order(monkeypatch, terminated_in=3), signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as left:
+        train(tiny_config(steps=8, eval_every=2, save_every=100), order.task, tmp_path)
+    assert left.value.code == 0 and signal.getsignal(signal.SIGTERM) is before
+    assert order.events == [*updates(1, 2), ("evaluate", 2), *updates(3), ("save", 3)]
+    assert "tiny: SIGTERM: saved, start again to go on, at step 3/8" in capsys.readouterr().err
+    saved = json.loads((tmp_path / "checkpoints" / "3" / "about" / "metadata").read_text())
+    assert saved["data"] == {"json": {"position": 3 * order.task.size}}  # the fourth batch was made, and is not lost
+
+
+def test_of_several_reasons_to_stop_the_largest_is_told():
+    told = [why_stopped(max(reasons), "SIGINT", 0.5) for reasons in ([0], [0, 1], [2, 1], [2, 3], [3, 1, 0])]
+    assert [words.split(":")[0] for words in told] == ["done", "the data ended", "train.minutes=0.5 used up", "SIGINT", "SIGINT"]
+    assert why_stopped(3, "", 0.0).startswith("a signal to another process: saved")
+
+
 def test_a_restart_adds_no_line_and_keeps_the_means(tmp_path):
     """Saved between two lines of the log: the numbers since the last one go along."""
     config = tiny_config(log_every=5, eval_every=0)
-    run(config, TinyTask(), tmp_path / "whole")
-    assert int(run(config, ends_after(4), tmp_path / "parts").step) == 4
-    run(config, TinyTask(), tmp_path / "parts")
+    train(config, TinyTask(), tmp_path / "whole")
+    assert int(train(config, ends_after(4), tmp_path / "parts").step) == 4
+    train(config, TinyTask(), tmp_path / "parts")
     lines = {n: [r for r in read_metrics(tmp_path / n / "metrics.jsonl") if "train/loss" in r] for n in ("whole", "parts")}
     assert [[(r["step"], r["train/loss"], r["train/mse"]) for r in rows] for rows in lines.values()] == [
         [(r["step"], r["train/loss"], r["train/mse"]) for r in lines["whole"]]
@@ -116,7 +194,7 @@ def test_a_restart_adds_no_line_and_keeps_the_means(tmp_path):
 
 
 def test_minutes_stop_the_run(tmp_path):
-    state = run(tiny_config(steps=10**6, minutes=0.02, save_every=10**6, eval_every=0), TinyTask(), tmp_path)
+    state = train(tiny_config(steps=10**6, minutes=0.02, save_every=10**6, eval_every=0), TinyTask(), tmp_path)
     assert 0 < int(state.step) < 10**6
     assert (tmp_path / "checkpoints" / str(int(state.step))).exists()
 
@@ -128,7 +206,7 @@ def test_warm_start_gives_the_first_parameters(tmp_path):
         def warm_start(self, params):
             return jax.tree.map(lambda x: np.full(x.shape, 0.25, np.float32), params)
 
-    state = run(tiny_config(steps=2), Warm(), tmp_path)
+    state = train(tiny_config(steps=2), Warm(), tmp_path)
     assert all((np.asarray(x) == 0.25).all() for x in jax.tree.leaves((state.params, state.ema)))
 
 
@@ -145,14 +223,14 @@ def test_wrong_tasks_are_named(tmp_path, change, message):
     for name, value in change.items():
         setattr(task, name, value)
     with pytest.raises(UserError, match=message):
-        run(tiny_config(), task, tmp_path)
+        train(tiny_config(), task, tmp_path)
 
 
 _CHILD = """
 import sys, time
 sys.path.insert(0, {here!r})
 from tiny import TinyTask, Numbers, tiny_config
-from mdmspeech.training.loop import run
+from mdmspeech.training.loop import train
 
 class Slow(Numbers):
     def __next__(self):
@@ -163,7 +241,7 @@ class SlowTask(TinyTask):
     def batches(self, split, seed):
         return Slow(seed, self.size)
 
-run(tiny_config(steps=100000, save_every=100000, eval_every=0), SlowTask(), {workdir!r})
+train(tiny_config(steps=100000, save_every=100000, eval_every=0), SlowTask(), {workdir!r})
 """
 
 
@@ -210,11 +288,11 @@ def test_a_run_that_is_refused_has_written_nothing(tmp_path):
     ]
     for config, task, told in wrong:
         with pytest.raises(UserError, match=told):
-            run(config, task, tmp_path / "run")
+            train(config, task, tmp_path / "run")
         assert not list(tmp_path.iterdir())
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="is a file, not a folder"):
-        run(tiny_config(), TinyTask(), tmp_path / "file" / "run")
+        train(tiny_config(), TinyTask(), tmp_path / "file" / "run")
 
 
 def test_parameters_that_are_no_numbers_are_never_saved(tmp_path):
@@ -224,16 +302,16 @@ def test_parameters_that_are_no_numbers_are_never_saved(tmp_path):
         optimizer = (ParamRule("in/.*"), ParamRule("out/kernel", lr=float("nan")), ParamRule("out/bias"))
 
     with pytest.raises(NonFiniteError, match=r"not finite at step 1 \(parameters after the update.*nothing was saved"):
-        run(tiny_config(steps=1), Broken(), tmp_path)
+        train(tiny_config(steps=1), Broken(), tmp_path)
     assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] and not (tmp_path / "eval").exists()
-    run(tiny_config(steps=1), TinyTask(), tmp_path)
+    train(tiny_config(steps=1), TinyTask(), tmp_path)
     before = files_of(tmp_path)
     other = tiny_config(steps=1)
     other.optim.b1 = 0.5
     with pytest.raises(UserError, match="is of another config"):
-        run(other, TinyTask(), tmp_path)
+        train(other, TinyTask(), tmp_path)
     with pytest.raises(UserError, match="must divide by the 8"):
-        run(tiny_config(steps=2), TinyTask(size=12), tmp_path)
+        train(tiny_config(steps=2), TinyTask(size=12), tmp_path)
     assert files_of(tmp_path) == before
 
 
@@ -258,7 +336,7 @@ class _Misshapen(TinyTask):
 )
 def test_sizes_that_make_no_model_are_told_before_anything_is_written(error, tmp_path):
     with pytest.raises(UserError, match="sizes"):
-        run(tiny_config(), _Misshapen(error), tmp_path / "run")
+        train(tiny_config(), _Misshapen(error), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
@@ -269,10 +347,10 @@ def test_a_malformed_profile_is_told_before_anything_is_written(window, tmp_path
         del config.train["profile"]
         config.train.profile = window
     with pytest.raises(UserError, match=r"train\.profile"):
-        run(config, TinyTask(), tmp_path / "run")
+        train(config, TinyTask(), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
 def test_a_place_that_takes_no_folder_is_told():
     with pytest.raises(UserError, match="name another --workdir"):
-        run(tiny_config(), TinyTask(), "/proc/no-such-place/run")
+        train(tiny_config(), TinyTask(), "/proc/no-such-place/run")

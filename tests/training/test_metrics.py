@@ -9,10 +9,14 @@ import pytest
 from etils import epath
 from etils.epath import backend
 from fsspec.implementations.memory import MemoryFileSystem
+from ml_collections import ConfigDict
+from tiny import TinyTask
 
 from mdmspeech.training.goodput import GoodputTracker, read_goodput
 from mdmspeech.training.metrics import MetricsWriter, plot_curves, read_metrics
-from mdmspeech.training.progress import Progress, clock
+from mdmspeech.training.progress import Progress, format_duration
+from mdmspeech.training.validation import Evaluator
+from mdmspeech.training.workdir import make_workdir
 
 
 def test_lines_after_the_restored_step_are_dropped(tmp_path):
@@ -85,10 +89,24 @@ def test_a_workdir_on_object_storage(bucket):
     assert [row["step"] for row in read_metrics(files / "metrics.jsonl")] == [1, 2, 3]
     assert len(list((files / "tensorboard").iterdir())) >= 1
     assert plot_curves(workdir).read_bytes()[:4] == b"\x89PNG"
-    ledger = GoodputTracker(workdir + "/ledger.json")
-    ledger.begin(0)
-    ledger.saved(3)
+    tracker = GoodputTracker(workdir + "/ledger.json")
+    tracker.begin(0)
+    tracker.saved(3)
     assert read_goodput(workdir + "/ledger.json")["saved"].keys() == {"3"}
+
+
+def test_what_an_evaluation_writes_goes_to_object_storage(bucket):
+    class Shown(TinyTask):
+        def evaluate(self, params, step, outdir):
+            (outdir / "plots").mkdir()
+            (outdir / "plots" / "one.txt").write_text(f"step {step}")
+            return {"score": 2.0}
+
+    workdir = epath.Path("gs://bucket/run")
+    make_workdir(workdir, ConfigDict({"a": 1}))
+    assert json.loads((workdir / "config.json").read_text()) == {"a": 1}
+    assert Evaluator(Shown(), {}, None, workdir)({}, 7) == {"score": 2.0}
+    assert (workdir / "eval" / "0000007" / "plots" / "one.txt").read_text() == "step 7"
 
 
 def test_plain_lines_in_a_log():
@@ -125,4 +143,4 @@ def test_a_terminal_gets_a_bar():
 
 
 def test_clock():
-    assert [clock(s) for s in (0, 61, 3661)] == ["0:00", "1:01", "1:01:01"]
+    assert [format_duration(s) for s in (0, 61, 3661)] == ["0:00", "1:01", "1:01:01"]

@@ -13,7 +13,7 @@ from tiny import TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
 from mdmspeech.training import distributed
-from mdmspeech.training.loop import run
+from mdmspeech.training.loop import train
 from mdmspeech.training.mesh import make_mesh
 
 STEPS, HEARTBEAT_S = 16, 10
@@ -24,7 +24,7 @@ COUNTS = [2, pytest.param(4, marks=pytest.mark.full)]
 def one_process(workdir, steps=STEPS, **mesh):
     config = tiny_config(steps=steps, eval_every=0)
     config.mesh.update(mesh)
-    return run(config, TinyTask(), workdir)
+    return train(config, TinyTask(), workdir)
 
 
 def losses(workdir):
@@ -80,7 +80,7 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
 
             return Ends(seed, self.size)
 
-    run(tiny_config(steps=STEPS, eval_every=0), Short(), parts)
+    train(tiny_config(steps=STEPS, eval_every=0), Short(), parts)
     assert steps_saved(parts)[-1] == 4
     seconds = losing_one(parts, count, victim=count - 1)
     print(f"{count} processes, the last one killed: the others ended after {seconds:.1f} s (heartbeat {HEARTBEAT_S} s)")
@@ -182,8 +182,8 @@ def test_one_process_needs_nothing():
         distributed.barrier("nobody to wait for")
 
 
-def test_last_words_are_said_only_if_not_taken_back(tmp_path):
-    code = "import os, signal; from mdmspeech.training.distributed import _LastWords as W; w = W(); w.are('one'); w.are({!r}); "
+def test_an_exit_message_is_printed_only_if_not_taken_back(tmp_path):
+    code = "import os, signal; from mdmspeech.training.distributed import _ExitMessage as M; m = M(); m.set('one'); m.set({!r}); "
     for line, end, said in [
         ("two", "os.kill(os.getpid(), signal.SIGKILL)", "two\n"),
         ("two", "os.abort()", "two\n"),

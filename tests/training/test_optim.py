@@ -61,6 +61,20 @@ def test_rules_change_rate_and_decay_and_the_first_match_wins():
     assert got["layer"]["kernel"] == pytest.approx(-0.05)
 
 
+def test_each_parameter_has_the_numbers_of_its_own_rule():
+    rules = (
+        ParamRule("embed/.*", weight_decay=0.2, lr=2.0),
+        ParamRule("head/.*", frozen=True),
+        ParamRule("layer/bias", weight_decay=1.0),
+        ParamRule("layer/kernel", lr=0.5),
+        ParamRule("norm/.*", lr=0.0),
+    )
+    got, _, _ = updates(rules)
+    wanted = {"embed": {"embedding": -0.04}, "head": {"kernel": 0.0}, "layer": {"bias": -0.1, "kernel": -0.025}, "norm": {"scale": 0.0}}
+    for path, value in jax.tree_util.tree_leaves_with_path(wanted):
+        assert got[path[0].key][path[1].key] == pytest.approx(value), path
+
+
 def test_frozen_parameters_stay_and_cost_nothing():
     got, optimizer, grads = updates((ParamRule("head/.*", frozen=True), ParamRule(".*")), gradient=1.0)
     assert got["head"]["kernel"] == 0.0 and got["layer"]["kernel"] < 0.0

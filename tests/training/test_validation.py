@@ -54,7 +54,7 @@ def test_a_task_without_a_split_has_none():
 
 
 def test_the_loop_writes_them(tmp_path):
-    loop.run(tiny_config(), Seen(), tmp_path)
+    loop.train(tiny_config(), Seen(), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rows = [line for line in lines if any("held_out/mse" in key for key in line)]
     assert len(rows) == 2 and all(np.isfinite(next(v for k, v in row.items() if "held_out/mse" in k)) for row in rows)
@@ -73,7 +73,7 @@ def test_a_split_without_data_is_an_error_before_the_first_step(tmp_path):
             return super().batches(split, seed)
 
     with pytest.raises(UserError, match="no val recordings"):
-        loop.run(tiny_config(eval_every=0), Empty(), tmp_path)
+        loop.train(tiny_config(eval_every=0), Empty(), tmp_path)
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").iterdir())
 
 

@@ -7,7 +7,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from tiny import TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
-from mdmspeech.training.loop import run
+from mdmspeech.training.loop import train
 from mdmspeech.training.warm_start import load_params, overwrite
 
 
@@ -15,7 +15,7 @@ from mdmspeech.training.warm_start import load_params, overwrite
 def test_the_newest_parameters_come_back_averaged_if_there_is_an_average(tmp_path, ema):
     config = tiny_config(steps=4)
     config.optim.ema = ema
-    state = run(config, TinyTask(), tmp_path)
+    state = train(config, TinyTask(), tmp_path)
     loaded = load_params(tmp_path)
     expected = state.ema if ema else state.params
     assert jax.tree.structure(loaded) == jax.tree.structure(expected)

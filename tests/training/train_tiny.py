@@ -34,7 +34,7 @@ def main() -> None:
     from tiny import Numbers, TinyTask, tiny_config
 
     from mdmspeech.training import distributed
-    from mdmspeech.training.loop import run
+    from mdmspeech.training.loop import train
 
     class Paced(Numbers):
         def __next__(self):
@@ -58,7 +58,7 @@ def main() -> None:
     config = tiny_config(steps=args.steps, save_every=args.save_every, eval_every=args.eval_every, log_every=args.log_every)
     config.mesh.fsdp = args.fsdp
     with distributed.session(args.coordinator, args.processes, args.process, join_s=args.join_s, heartbeat_s=args.heartbeat_s):
-        run(config, Wide(), args.workdir)
+        train(config, Wide(), args.workdir)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ import pytest
 from tiny import TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
-from mdmspeech.training import loop, stepper
+from mdmspeech.training import compiled_step, loop
+from mdmspeech.training.compiled_step import CompiledStep
 from mdmspeech.training.goodput import GoodputTracker
 from mdmspeech.training.profiler import ProfileWindow
-from mdmspeech.training.stepper import Stepper
 
 
 class Clock:
@@ -22,16 +22,16 @@ class Clock:
         return self.now
 
 
-def make(clock=None, **kwargs):
+def make():
     said = []
     step = jax.jit(lambda state, frozen, batch: (state + batch["x"].sum(), {"loss": state * 1.0}))
-    ledger = GoodputTracker(clock=clock or Clock())
-    ledger.begin(0)
-    return Stepper(step, ledger, lambda state, frozen, batch: 10 * batch["x"].size, said.append, **kwargs), ledger, said
+    tracker = GoodputTracker(clock=Clock())
+    tracker.begin(0)
+    return CompiledStep(step, tracker, lambda state, frozen, batch: 10 * batch["x"].size, said.append), tracker, said
 
 
 def test_each_shape_is_compiled_once_and_told():
-    step, ledger, said = make()
+    step, tracker, said = make()
     state = jnp.float32(0)
     for size in (4, 4, 6, 4, 6):
         state, metrics = step(state, {}, {"x": jnp.ones((size, 2))})
@@ -39,19 +39,8 @@ def test_each_shape_is_compiled_once_and_told():
     assert float(state) == 2 * (4 + 4 + 6 + 4 + 6)
     assert [line.split(" ")[0] for line in said] == ["compiling", "compiled", "compiling", "compiled"]
     assert "x [4, 2]" in said[1] and "x [6, 2]" in said[3] and "80" in said[1] and "compiled again in" in said[3]
-    assert ledger.totals()["compile"] > 0
-
-
-def test_mfu_of_what_was_seen():
-    step, _, _ = make(devices=2, peak_flops=20.0)
-    state, first = step(jnp.float32(0), {}, {"x": jnp.ones((4, 2))})
-    state, second = step(state, {}, {"x": jnp.ones((4, 2))})
-    step.wait(first)
-    seconds, shown = step.window()
-    assert shown["mfu"] == pytest.approx(80 / seconds / 40)
-    step.wait(second)
-    assert step.window()[1]["mfu"] > 0 == step.window()[1]["mfu"]
-    assert "mfu" not in make()[0].window()[1]
+    assert tracker.totals()["compile"] > 0
+    assert [step.flops({"x": jnp.ones((size, 2))}) for size in (4, 6)] == [80, 120]
 
 
 def test_numbers_come_in_order():
@@ -64,14 +53,14 @@ def test_numbers_come_in_order():
 
 @pytest.mark.parametrize(("ready", "waited"), [(True, 1.0), (False, 0.0)])
 def test_a_wait_behind_a_running_step_is_no_wait(monkeypatch, ready, waited):
-    monkeypatch.setattr(stepper, "_ready", lambda metrics: ready)
-    step, ledger, _ = make()
+    monkeypatch.setattr(compiled_step, "_ready", lambda metrics: ready)
+    step, tracker, _ = make()
     state, _ = step(jnp.float32(0), {}, {"x": jnp.ones((4, 2))})
-    before = ledger.totals()
-    with ledger.time("data"):
+    before = tracker.totals()
+    with tracker.time("data"):
         pass
     step(state, {}, {"x": jnp.ones((4, 2))})
-    after = ledger.totals()
+    after = tracker.totals()
     assert after["data"] - before["data"] == waited
     assert sum(after.values()) > sum(before.values())
 
@@ -79,7 +68,7 @@ def test_a_wait_behind_a_running_step_is_no_wait(monkeypatch, ready, waited):
 def test_numbers_are_looked_at_one_step_late(tmp_path, monkeypatch):
     events = []
 
-    class Watched(Stepper):
+    class Watched(CompiledStep):
         def __call__(self, state, frozen, batch):
             events.append("start")
             return super().__call__(state, frozen, batch)
@@ -88,13 +77,13 @@ def test_numbers_are_looked_at_one_step_late(tmp_path, monkeypatch):
             events.append("numbers")
             return super().wait(metrics)
 
-    monkeypatch.setattr(loop, "Stepper", Watched)
-    loop.run(tiny_config(steps=5, eval_every=0, save_every=100), TinyTask(), tmp_path)
+    monkeypatch.setattr(loop, "CompiledStep", Watched)
+    loop.train(tiny_config(steps=5, eval_every=0, save_every=100), TinyTask(), tmp_path)
     assert events == ["start", "start", "numbers", "start", "numbers", "start", "numbers", "start", "numbers", "numbers"]
 
 
 def test_a_profile_of_the_updates_asked_for(tmp_path, capsys):
-    loop.run(tiny_config(steps=4, eval_every=0, profile=(2, 2)), TinyTask(), tmp_path)
+    loop.train(tiny_config(steps=4, eval_every=0, profile=(2, 2)), TinyTask(), tmp_path)
     assert "profile of updates 2 to 3 is in" in capsys.readouterr().err
     names = [p.name for p in (tmp_path / "profile").rglob("*") if p.is_file()]
     assert any(name.endswith(".xplane.pb") for name in names) and any(name.endswith(".trace.json.gz") for name in names)
