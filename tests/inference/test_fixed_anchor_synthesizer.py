@@ -1,5 +1,6 @@
 """The voice with fixed anchors: what it reads is what training read, streamed = whole, batched = alone, no end before the text is used up."""
 
+import dataclasses
 import functools
 import sys
 
@@ -111,6 +112,22 @@ def test_no_block_waits_for_more_than_its_text_and_none_ends_before_the_last(sta
             before.append(count)
     assert before[: len(states) // 4] == [4 * (b + 1) for b in range(len(states) // 4)]
     assert len(stream.result().tokens) >= state_voice.earliest_end(len(states))
+
+
+def test_a_stream_does_not_end_before_its_text(codec, thoughts):
+    """The Talker would write the end at once, everywhere it may."""
+    eager = dataclasses.replace(FIXED, layers=1, output_bias=True)
+    init = jax.jit(talker.init, static_argnums=0)(eager, jax.random.key(0))
+    init["output_bias"] = init["output_bias"].at[EOS].set(100.0)
+    voice = FixedAnchorSynthesizer(eager, init, codec, thoughts)
+    (states,) = thoughts.hidden_states_of([TEXTS[2]])
+    stream = voice.stream(steps=1)
+    for piece in pieces_of(states, 1):
+        stream.push_delta(piece)
+        while stream.ready():
+            stream.step()
+    speech = stream.result()
+    assert speech.stop_reason == "eos" and len(speech.tokens) == voice.earliest_end(len(states))
 
 
 def test_an_assistant_speaks_what_its_thinker_writes(codec):
