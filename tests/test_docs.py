@@ -183,9 +183,9 @@ def arrows(page: str) -> dict[str, set[str]]:
 
 
 def new_names(page: str) -> list[tuple[str, str, str]]:
-    """(row, module, name or "") of each new name of the README's table: modules are dotted, names follow theirs, `.x` is a method of any in the row."""
+    """(row, module, name or "") of each new name of the table of docs/upgrading.md: modules are dotted, names follow theirs, `.x` is a method of any in the row."""
     found = []
-    for _, now in rows_under(page, "### Names that changed"):
+    for _, now in rows_under(page, "## Names that changed"):
         module = "inference.assistant"
         for said in re.findall(r"`([\w.()]+)`", now):
             if re.fullmatch(r"[a-z_0-9]+(\.[a-z_0-9]+)+", said):
@@ -255,7 +255,7 @@ def test_the_tables_of_rooms_and_letters_have_every_room():
 
 
 def test_the_names_that_changed_have_the_new_ones():
-    names = new_names(PAGES["README.md"])
+    names = new_names(PAGES["docs/upgrading.md"])
     assert len(names) > 40
     assert not lacking(names)
 
@@ -370,7 +370,7 @@ def test_paths_seen(said, wrong):
 def test_tables_are_read():
     page = "## 2. Import arrows\n\n| room | may import |\n|---|---|\n| `a` | nothing of ours |\n| (package root) | `a`, `b` |\n\n## 3. X\n\n| `c` | `d` |\n"
     assert arrows(page) == {"a": set(), "": {"a", "b"}}
-    row = "### Names that changed\n\n| before | now |\n|---|---|\n| `x` | {} |\n"
+    row = "## Names that changed\n\n| before | now |\n|---|---|\n| `x` | {} |\n"
     good = "`diffusion.layout`: `mask_mod`, `MaskCoords`; `inference.paced_stream`; `.push_delta()`"
     assert not lacking(new_names(row.format(good) + "| `y` | `Assistant.frontend` |\n"))
     for wrong in ("`diffusion.places`", "`diffusion.layout`: `allow`", "`inference.paced_stream`; `.follow()`", "`Assistant.ear`"):
