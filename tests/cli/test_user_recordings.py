@@ -69,6 +69,7 @@ def test_from_a_folder_to_tokens(manifest, codec, quick_aligner, tmp_path, capsy
     assert capsys.readouterr().out == told
 
 
+@pytest.mark.full  # the shipped codec is compiled
 def test_without_a_codec_the_shipped_talker_says_the_texts(manifest, quick_aligner, tmp_path, capsys):
     assert main(["data", "--manifest", manifest, "--name", "mine", "--root", str(tmp_path / "root")]) == 0
     assert "mine: 6 recordings" in capsys.readouterr().out

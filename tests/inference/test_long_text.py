@@ -75,6 +75,7 @@ def test_a_part_is_made_when_it_is_asked_for(voice, one_by_one, monkeypatch):
     assert len(spoken) == 1 and 0 < len(first.audio) <= len(first.tokens) * voice.codec.token_samples
 
 
+@pytest.mark.full
 def test_a_stream_keeps_only_the_segment_that_it_is_at(voice):
     stream = voice.stream(steps=1)
     stream.end(TEXT)
