@@ -48,7 +48,7 @@ killtest: $(VENV)/.ready-dev ## kill a training run with -9 at 30 random moments
 multihost-test: $(VENV)/.ready-dev ## runs of 2 and 4 processes: equal to one process; killed, stopped and resumed; how soon the others notice
 	$(BIN)/python -m pytest -q -s -m "full or not full" tests/training/test_multihost.py
 
-mutants: $(VENV)/.ready-dev ## plant the faults listed in tests/mutants one by one: each must be noticed by a test (ONLY=text: those with it in name, room or file)
+mutants: $(VENV)/.ready-dev ## plant the faults listed in tests/mutants one by one (15 minutes of CPU): each must be noticed by a test (ONLY=text: those with it in name, room or file)
 	@$(BIN)/python tests/mutants/planted.py $(if $(ONLY),--only "$(ONLY)")
 
 parity: $(PARITY_VENV)/.ready ## all comparisons with reference implementations, a line each -> experiments/results/parity.*; fetches PyTorch
