@@ -1,4 +1,4 @@
-"""The phone reader that aligns people's recordings with their text (`mdmspeech data --manifest`): Whisper-base states -> symbols of the pronouncer.
+"""The phone classifier that aligns people's recordings with their text (`mdmspeech data --manifest`): Whisper-base states -> symbols of the pronouncer.
 
 Command:  mdmspeech data --phones 700
           mdmspeech train --config experiments/aligner.py --workdir ~/.cache/mdmspeech/runs/aligner

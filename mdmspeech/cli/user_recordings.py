@@ -6,7 +6,7 @@ from typing import Any
 
 from mdmspeech.errors import UserError
 
-ALIGNER, BASE = "aligner", "compact"  # releases: the phone reader; the Talker that tells how long sounds last, and says the texts
+ALIGNER, BASE = "aligner", "compact"  # releases: the phone classifier; the Talker that tells how long sounds last, and says the texts
 FEW_MINUTES = 5.0  # with less, a voice is hardly learnt
 _SHOWN = 10  # of the recordings that were left out
 
@@ -75,7 +75,7 @@ def make_speaker():
 
 
 def write_phones(root: str | None, sentences: int) -> int:
-    """What the phone reader learns from, see `data.storage.phone_states`."""
+    """What the phone classifier learns from, see `data.storage.phone_states`."""
     from mdmspeech.data.storage import phone_states
     from mdmspeech.data.synthesis.voices.hibari import Hibari
     from mdmspeech.interop.sources import load_speech_encoder

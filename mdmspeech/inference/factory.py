@@ -35,11 +35,11 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
 
     @cache
     def thinker() -> ThinkerRunner:
-        thinker = load_thinker(release.thinker)
-        return ThinkerRunner(thinker.config, thinker.params, thinker.tokenizer, release.prompt)
+        loaded = load_thinker(release.thinker)
+        return ThinkerRunner(loaded.config, loaded.params, loaded.tokenizer, release.prompt)
 
-    voices = {name: partial(_voice, release, part, codec, thinker) for name, part in _TALKERS.items() if part in release.parts}
-    return Assistant(release.name, voices, partial(_ear, release, load_encoder), thinker)
+    voices = {name: partial(_synthesizer, release, part, codec, thinker) for name, part in _TALKERS.items() if part in release.parts}
+    return Assistant(release.name, voices, partial(_frontend, release, load_encoder), thinker)
 
 
 def open_codec(release: Any) -> Codec:
@@ -61,7 +61,7 @@ def _cosyvoice2(release: Any, part: Any) -> Codec:
     return CosyVoice2Codec(part.config, part.params, voice_prompt(release.part("voice").params))
 
 
-def _voice(
+def _synthesizer(
     release: Any, name: str, codec: Callable[[], Codec], thinker: Callable[[], ThinkerRunner]
 ) -> PacedSynthesizer | FixedAnchorSynthesizer:
     part = release.part(name)
@@ -86,7 +86,7 @@ def _prefix(name: str, *_: Any) -> NoReturn:
     raise UserError(f"{name} reads whole texts in front of its speech and cannot follow an answer being written; see inference.prefix")
 
 
-def _ear(release: Any, load_encoder: Callable) -> SpeechFrontend:
+def _frontend(release: Any, load_encoder: Callable) -> SpeechFrontend:
     encoder, part = load_encoder(release.encoder), release.part("adaptor")
     if part.config.states != encoder.config.dim:
         raise UserError(

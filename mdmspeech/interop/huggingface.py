@@ -248,7 +248,7 @@ def encoder_rules(config: SpeechEncoderConfig, prefix: str = _ENCODER_PREFIX) ->
 
 
 def whisper_decoder_rules(layers: Sequence[int], prefix: str = "") -> list[TensorRule]:
-    """Where each parameter of an attention adaptor with these of Whisper's decoder layers comes from."""
+    """Where each parameter of a seq2seq adaptor with these of Whisper's decoder layers comes from."""
     rules = [TensorRule("embedding", f"{prefix}embed_tokens.weight"), TensorRule("positions", f"{prefix}embed_positions.weight")]
     rules += _norm("norm", f"{prefix}layer_norm")
     for index, layer in enumerate(layers):

@@ -1,4 +1,4 @@
-"""Where an attention adaptor starts from: some layers of Whisper's decoder, and of its vocabulary the commonest English pieces."""
+"""Where a seq2seq adaptor starts from: some layers of Whisper's decoder, and of its vocabulary the commonest English pieces."""
 
 import json
 import os
@@ -25,7 +25,7 @@ _END, _START, _ENGLISH, _TRANSCRIBE, _NO_TIMESTAMPS = 50257, 50258, 50259, 50359
 
 
 def load_whisper_decoder(config: Seq2SeqConfig, layers: Sequence[int], source: str | os.PathLike = sources.WHISPER_BASE) -> dict[str, Any]:
-    """Parameters of an attention adaptor out of a Whisper decoder.
+    """Parameters of a seq2seq adaptor out of a Whisper decoder.
 
     Args:
       config: the adaptor's sizes. layers: which of the decoder's layers become the adaptor's, `config.layers` of them.
@@ -49,7 +49,7 @@ def load_whisper_decoder(config: Seq2SeqConfig, layers: Sequence[int], source: s
 
 
 def seq2seq_shapes(config: Seq2SeqConfig) -> Any:
-    """Abstract parameter tree of an attention adaptor."""
+    """Abstract parameter tree of a seq2seq adaptor."""
     states = jnp.zeros((1, 4, config.states))
     ids = jnp.zeros((1, 2), jnp.int32)
     return jax.eval_shape(Seq2SeqAdaptor(config).init, jax.random.key(0), states, jnp.ones((1, 4), bool), ids)["params"]

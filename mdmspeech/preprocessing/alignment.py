@@ -1,4 +1,4 @@
-"""Aligning recordings with what they say, by three trained parts: the speech encoder and the phone reader hear, the Talker's duration head expects."""
+"""Aligning recordings with what they say, by three trained parts: the speech encoder and the phone classifier hear, the Talker's duration head expects."""
 
 from collections.abc import Callable, Sequence
 

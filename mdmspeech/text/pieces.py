@@ -1,4 +1,4 @@
-"""Text pieces of the attention adaptor: the English beginning of Whisper's byte-level vocabulary, shipped as one small JSON list.
+"""Text pieces of the seq2seq adaptor: the English beginning of Whisper's byte-level vocabulary, shipped as one small JSON list.
 
 A byte-level BPE is determined by the order of its pieces: a piece was made by the one merge that the earlier pieces leave open. So the list is enough, and no
 merges are stored. (One registry copy of Whisper's tokenizer lost its first merge, " t"; from the order it comes back.)

@@ -1,4 +1,4 @@
-"""The phone reader by hand: each state is read with its neighbours, in order, and with nothing beyond the ends."""
+"""The phone classifier by hand: each state is read with its neighbours, in order, and with nothing beyond the ends."""
 
 import jax
 import jax.numpy as jnp

@@ -225,4 +225,4 @@ def test_a_kind_is_opened_in_its_own_role_and_no_other(kind):
     if "adaptor" not in roles:
         encoder = ConfigDict({"config": {"dim": 4}, "params": {}})
         with pytest.raises(UserError, match=f"has an adaptor of kind '{kind}'"):
-            factory._ear(release, lambda name: encoder)
+            factory._frontend(release, lambda name: encoder)

@@ -16,7 +16,7 @@ import optax
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
-from mdmspeech.models.ctc_adaptor import BLANK, CTCAdaptor, CTCConfig
+from mdmspeech.models.ctc_adaptor import BLANK, CTCAdaptor, CTCConfig, text_to_ids
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.nn import losses
 from mdmspeech.training import distributed
@@ -100,7 +100,7 @@ def hide_spans(rng: jax.Array, shape: tuple[int, int], span: int, spans: int) ->
 
 
 class Seq2SeqTask(_StatesTask):
-    """Next-piece cross-entropy of the attention adaptor. Batches: states, states_valid as above; text int32 [B, N] (pieces, then the end), text_valid.
+    """Next-piece cross-entropy of the seq2seq adaptor. Batches: states, states_valid as above; text int32 [B, N] (pieces, then the end), text_valid.
 
     start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`; None starts from nothing.
     """
@@ -151,8 +151,6 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         return state_batches(source, batch=config.data.batch, seed=seed, shard=distributed.share(), **texts)
 
     if config.mode == "ctc":
-        from mdmspeech.models.ctc_adaptor import CTCConfig, text_to_ids
-
         texts: dict[str, Any] = dict(ids_per_second=24, ids_more=0)
         pipeline = partial(batches, encode_text=text_to_ids, **texts)
         return CTCTask(CTCConfig(**config.adaptor), pipeline, sizes=dict(batch=config.data.batch, **texts))

@@ -1,4 +1,4 @@
-"""Training the phone reader, which aligns recordings with their text: cross-entropy on the symbol spoken in each state of the speech encoder."""
+"""Training the phone classifier, which aligns recordings with their text: cross-entropy on the symbol spoken in each state of the speech encoder."""
 
 from pathlib import Path
 

@@ -17,7 +17,7 @@ class Loaders:
     """What loads weights of other people's making; this room does not know their formats, so the caller brings them (`interop`).
 
     Attributes:
-      whisper_decoder: (AttentionConfig, layers) -> parameters of an attention adaptor.
+      whisper_decoder: (Seq2SeqConfig, layers) -> parameters of a seq2seq adaptor.
       encoder: (path, SpeechEncoderConfig, abstract parameters) -> parameters of a speech encoder, in the type and at the places that the abstract ones have.
       thinker: (path, ThinkerConfig, abstract parameters) -> parameters of a Thinker, likewise.
       tokenizer: (path) -> the Thinker's `text.tokenizer.Tokenizer`.
