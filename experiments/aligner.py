@@ -1,11 +1,16 @@
-"""The phone classifier that aligns people's recordings with their text (`mdmspeech data --manifest`): Whisper-base states -> symbols of the pronouncer.
+"""The phone classifier that aligns people's recordings with their text (`mdmspeech data
+--manifest`): Whisper-base states -> symbols of the pronouncer.
 
 Command:  mdmspeech data --phones 700
           mdmspeech train --config experiments/aligner.py --workdir ~/.cache/mdmspeech/runs/aligner
-          mdmspeech release -o mdmspeech/assets/aligner --aligner ~/.cache/mdmspeech/runs/aligner --card experiments/aligner_card.md
-Plan:     0.22 M parameters, 800 states and 0.74 GFLOP a step, 0.04 s alone on 2 cores; 2,500 steps see 11 h, 20 passes over half an hour.
-Cost:     14 min on 2 CPU cores (AMD EPYC, AVX-512) that other jobs held most of the time, 2 min of processor time; the states took 32 min so, 3 min of it.
-Seen:     held out (voices and sentences): the right symbol in 79 % of the states, 0.71 nats; boundaries: `tests/data/test_align.py`.
+          mdmspeech release -o mdmspeech/assets/aligner \
+              --aligner ~/.cache/mdmspeech/runs/aligner --card experiments/aligner_card.md
+Plan:     0.22 M parameters, 800 states and 0.74 GFLOP a step, 0.04 s alone on 2 cores; 2,500 steps
+          see 11 h, 20 passes over half an hour.
+Cost:     14 min on 2 CPU cores (AMD EPYC, AVX-512) that other jobs held most of the time, 2 min of
+          processor time; the states took 32 min so, 3 min of it.
+Seen:     held out (voices and sentences): the right symbol in 79 % of the states, 0.71 nats;
+          boundaries: `tests/data/test_align.py`.
 """
 
 from experiments import local

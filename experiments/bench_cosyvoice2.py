@@ -1,9 +1,12 @@
-"""CosyVoice2's incremental vocoder along a minute: milliseconds a block of 16 tokens (0.64 s), by Euler steps and guidance, and how far few steps end from ten.
+"""CosyVoice2's incremental vocoder along a minute: milliseconds a block of 16 tokens (0.64 s), by
+Euler steps and guidance, and how far few steps end from ten.
 
 Command: make bench-vocoder (SECONDS=20 is shorter). Not an experiment with a config, and no test.
 
-Sizes are the published ones, weights are random: time and memory are those of the real model, quality is not. The distance between the mels of few and of
-ten steps is what such weights give; a trained flow has straighter paths or bent ones, so measure it again with the published weights (CODEC=their folder).
+Sizes are the published ones, weights are random: time and memory are those of the real model,
+  quality is not. The distance between the mels of few and of
+ten steps is what such weights give; a trained flow has straighter paths or bent ones, so measure it
+again with the published weights (CODEC=their folder).
 """
 
 import argparse
@@ -47,11 +50,18 @@ def row(*cells):
 
 
 def run(config, params, plan, prompt, tokens):
-    """(seconds [blocks, (flow, HiFT)], mel) of an utterance, block by block; neither compiling nor reading the prompt is in it."""
+    """(seconds [blocks, (flow, HiFT)], mel) of an utterance, block by block; neither compiling nor
+    reading the prompt is in it.
+    """
     first = 2 * (BLOCK - config.flow.encoder.lookahead)
-    behind_prompt = MelStream(config.flow, plan, params["flow"], prompt, jax.random.split(jax.random.key(0), 1))
+    behind_prompt = MelStream(
+        config.flow, plan, params["flow"], prompt, jax.random.split(jax.random.key(0), 1)
+    )
     for blocks in (2, len(tokens) // BLOCK):  # the first time, it compiles
-        mel, wave = behind_prompt.copy(), WaveStream(config.hift, params["hift"], jax.random.key(1), 2 * BLOCK, first)
+        mel, wave = (
+            behind_prompt.copy(),
+            WaveStream(config.hift, params["hift"], jax.random.key(1), 2 * BLOCK, first),
+        )
         seconds, frames = [], []
         for ids in tokens[: blocks * BLOCK].reshape(blocks, BLOCK):
             began = time.perf_counter()
@@ -65,17 +75,27 @@ def run(config, params, plan, prompt, tokens):
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("--seconds", type=int, default=60, help="of speech")
-    parser.add_argument("--codec", default="", help="folder of the published weights; without: random ones")
+    parser.add_argument(
+        "--codec", default="", help="folder of the published weights; without: random ones"
+    )
     args = parser.parse_args()
     config, params = load_cosyvoice2(args.codec) if args.codec else (CosyVoice2Config(), None)
-    params = jax.device_put(random_params(config) if params is None else {name: params[name] for name in ("flow", "hift")})
+    params = jax.device_put(
+        random_params(config)
+        if params is None
+        else {name: params[name] for name in ("flow", "hift")}
+    )
     rng = np.random.default_rng(1)
     tokens = rng.integers(0, config.flow.vocab_size, args.seconds * TOKEN_RATE // BLOCK * BLOCK)
     prompt = Prompt(
-        rng.integers(0, config.flow.vocab_size, PROMPT), rng.normal(-6, 2, (2 * PROMPT, 80)).astype(np.float32), rng.normal(size=192)
+        rng.integers(0, config.flow.vocab_size, PROMPT),
+        rng.normal(-6, 2, (2 * PROMPT, 80)).astype(np.float32),
+        rng.normal(size=192),
     )
     print(
-        f"{jax.devices()[0].device_kind}, {'published' if args.codec else 'random'} weights, {args.seconds} s of speech, a prompt of 5 s\n"
+        f"{jax.devices()[0].device_kind}, "
+        f"{'published' if args.codec else 'random'} weights, {args.seconds} s "
+        "of speech, a prompt of 5 s\n"
     )
     starts = range(0, max(len(tokens) // BLOCK - STRETCH // 2, 1), STRETCH)
     row(

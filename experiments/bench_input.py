@@ -1,9 +1,13 @@
-"""Input pipelines alone: how many tokens a second each makes on this machine, and how much of its batches is padding.
+"""Input pipelines alone: how many tokens a second each makes on this machine, and how much of its
+batches is padding.
 
-Command: make bench-input (two minutes on 2 cores without other load). Not an experiment with a config, and no test.
+Command: make bench-input (two minutes on 2 cores without other load). Not an experiment with a
+  config, and no test.
 
-Lengths and texts are those of the corpus on disk ($MDMSPEECH_HOME or ~/.cache/mdmspeech), if there is one, else of the random source. Where no codec
-has made tokens yet, the Talker's records are zeros of the length its recordings will have. A rate is the median of five stretches of three seconds.
+Lengths and texts are those of the corpus on disk ($MDMSPEECH_HOME or ~/.cache/mdmspeech), if there
+is one, else of the random source. Where no codec has made tokens yet, the Talker's records are
+zeros of the length its recordings will have. A rate is the median of five stretches of three
+seconds.
 """
 
 import itertools
@@ -17,7 +21,12 @@ from mdmspeech.data.pipelines import random_source, thinker_packed
 from mdmspeech.data.pipelines.bucketed_states import BatchPlan
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_joined import joined_statistics, talker_batches
-from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, packed_talker_batches, whole_blocks
+from mdmspeech.data.pipelines.talker_packed import (
+    FixedText,
+    PacedText,
+    packed_talker_batches,
+    whole_blocks,
+)
 from mdmspeech.data.storage import sources
 from mdmspeech.data.storage.record_store import RecordStore, data_root
 from mdmspeech.data.storage.token_store import TokenStore
@@ -27,7 +36,8 @@ from mdmspeech.speech_format import EOS, PAD, TOKEN_SECONDS
 from mdmspeech.text.prompts import PLAIN
 
 PARTS, BLOCK, SEED = ("open", "answers"), 16, 0
-ROWS, LENGTH, SYMBOLS, TEXT = 16, 256, 160, 256  # of the compact Talker; symbols and text of packed rows
+# of the compact Talker; symbols and text of packed rows
+ROWS, LENGTH, SYMBOLS, TEXT = 16, 256, 160, 256
 JOINED_SYMBOLS = 224
 STAGE_ONE = dict(batch=4, frames=3260, length=768, num_mels=80)  # of experiments/thinker_compact.py
 STRETCHES, SECONDS = 5, 3.0
@@ -55,7 +65,10 @@ class Recordings:
 
 def speech():
     """(what it is, the Talker's records)."""
-    for name, make in (("tokens on disk", lambda: TokenStore(None, PARTS, "train")), ("recordings on disk", Recordings)):
+    for name, make in (
+        ("tokens on disk", lambda: TokenStore(None, PARTS, "train")),
+        ("recordings on disk", Recordings),
+    ):
         try:
             return name, make()
         except UserError:
@@ -74,7 +87,9 @@ def questions():
 def chat():
     """(name, conversations) by SmolLM2's tokenizer where it is installed, else by bytes."""
     try:
-        return "SmolLM2's tokenizer", Conversations(loaders.load_tokenizer("smollm2-135m-instruct"), PLAIN)
+        return "SmolLM2's tokenizer", Conversations(
+            loaders.load_tokenizer("smollm2-135m-instruct"), PLAIN
+        )
     except UserError:
         return "one id a byte", Conversations(random_source.byte_tokenizer(), PLAIN)
 
@@ -83,7 +98,9 @@ def shares(lengths, rows):
     """(bucketed, naive) padding of batches of so many records, padded to their longest."""
 
     def share(batches):
-        return 1 - sum(lengths[b].sum() for b in batches) / sum(lengths[b].max() * len(b) for b in batches)
+        return 1 - sum(lengths[b].sum() for b in batches) / sum(
+            lengths[b].max() * len(b) for b in batches
+        )
 
     plan = BatchPlan(lengths, rows, BLOCK, SEED)
     order = np.random.default_rng(SEED).permutation(len(lengths))
@@ -92,7 +109,9 @@ def shares(lengths, rows):
 
 
 def rate(batches, count):
-    """(medians of what `count` finds in the batches made in a second, and in a second of one core's work)."""
+    """(medians of what `count` finds in the batches made in a second, and in a second of one core's
+    work).
+    """
     for batch in itertools.islice(batches, 4):
         count(batch)
     rates = []
@@ -123,28 +142,59 @@ def main():
     records = [spoken[i] for i in range(len(spoken))]
     tokens = np.array([len(record["tokens"]) for record in records])
     paced = packed_talker_batches({"speech": spoken}, PacedText(SYMBOLS, TOKEN_SECONDS), **shared)
-    fixed = packed_talker_batches({"speech": spoken}, FixedText(TEXT, conversations, BLOCK), **shared)
-    joined = joined_statistics(records, length=LENGTH, symbols=JOINED_SYMBOLS, block=BLOCK, seed=SEED)
+    fixed = packed_talker_batches(
+        {"speech": spoken}, FixedText(TEXT, conversations, BLOCK), **shared
+    )
+    joined = joined_statistics(
+        records, length=LENGTH, symbols=JOINED_SYMBOLS, block=BLOCK, seed=SEED
+    )
     heard = thinker_packed.lm_batches({"questions": asked}, conversations, seed=SEED, **STAGE_ONE)
     blocks = np.asarray(whole_blocks(tokens, BLOCK))
     bucketed, naive = shares(blocks, ROWS)
-    print(f"The Talker: {len(spoken)} utterances ({what}), rows of {LENGTH} tokens, {ROWS} a batch; fixed anchors with {tokenizer}\n")
+    print(
+        f"The Talker: {len(spoken)} utterances ({what}), rows of {LENGTH} tokens, "
+        f"{ROWS} a batch; fixed anchors with {tokenizer}\n"
+    )
     row("layout", "padding of the tokens", "left out or cut", "tokens/s", "tokens/s of a core")
     row(*["---"] * 5)
-    row("packed, paced anchors", f"{paced.statistics().padding['tokens']:.1%}", "none", *made(paced))
-    row("packed, fixed anchors", f"{fixed.statistics().padding['tokens']:.1%}", "none", *made(fixed))
+    row(
+        "packed, paced anchors", f"{paced.statistics().padding['tokens']:.1%}", "none", *made(paced)
+    )
+    row(
+        "packed, fixed anchors", f"{fixed.statistics().padding['tokens']:.1%}", "none", *made(fixed)
+    )
     batches = talker_batches(spoken, symbols=JOINED_SYMBOLS, token_seconds=TOKEN_SECONDS, **shared)
-    row("joined, cut", f"{joined.padding:.1%}", f"{joined.unread:.1%}", *made(batches, lambda batch: int(batch["valid"].sum())))
+    row(
+        "joined, cut",
+        f"{joined.padding:.1%}",
+        f"{joined.unread:.1%}",
+        *made(batches, lambda batch: int(batch["valid"].sum())),
+    )
     row("a row each, bucketed", f"{bucketed:.1%}", "none", "", "")
     row("a row each, random batches (naive)", f"{naive:.1%}", "none", "", "")
-    print(f"\nOf what fills a packed row, {1 - tokens.sum() / blocks.sum():.1%} is EOS up to the end of a block.")
-    print(f"Packed with paced anchors: {paced.statistics()}\nPacked with fixed anchors: {fixed.statistics()}")
+    print(
+        f"\nOf what fills a packed row, {1 - tokens.sum() / blocks.sum():.1%} is "
+        "EOS up to the end of a block."
+    )
+    print(
+        f"Packed with paced anchors: {paced.statistics()}\nPacked with fixed "
+        f"anchors: {fixed.statistics()}"
+    )
     frames = np.array(
-        [int(thinker_packed.frames_taken(int(thinker_packed.num_frames(asked.fields(i)["samples"], 1.0)))) for i in range(len(asked))]
+        [
+            int(
+                thinker_packed.frames_taken(
+                    int(thinker_packed.num_frames(asked.fields(i)["samples"], 1.0))
+                )
+            )
+            for i in range(len(asked))
+        ]
     )
     bucketed, naive = shares(frames, STAGE_ONE["batch"])
     print(
-        f"\nStage 1: {len(asked)} questions ({asked_what}), rows of {STAGE_ONE['frames']} frames and {STAGE_ONE['length']} ids, {tokenizer}\n"
+        f"\nStage 1: {len(asked)} questions ({asked_what}), rows of "
+        f"{STAGE_ONE['frames']} frames and {STAGE_ONE['length']} ids, "
+        f"{tokenizer}\n"
     )
     row(
         "layout",
@@ -158,7 +208,14 @@ def main():
     packed = heard.statistics()
     here, core = rate(heard, real)
     speech_s = core * packed.used["frames"] / packed.used["ids"] / 100
-    row("packed", f"{packed.padding['frames']:.1%}", f"{packed.padding['ids']:.1%}", f"{here:,.0f}", f"{core:,.0f}", f"{speech_s:,.0f}")
+    row(
+        "packed",
+        f"{packed.padding['frames']:.1%}",
+        f"{packed.padding['ids']:.1%}",
+        f"{here:,.0f}",
+        f"{core:,.0f}",
+        f"{speech_s:,.0f}",
+    )
     row("a row each, bucketed", f"{bucketed:.1%}", "", "", "", "")
     row("a row each, random batches (naive)", f"{naive:.1%}", "", "", "", "")
 

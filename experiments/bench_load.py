@@ -1,10 +1,14 @@
-"""Loading a checkpoint of 2 GB: memory and time of the streamed load (mdmspeech/interop/rules.py), whole and split over eight devices.
+"""Loading a checkpoint of 2 GB: memory and time of the streamed load (mdmspeech/interop/rules.py),
+whole and split over eight devices.
 
-Command: make bench-load (two minutes, 7 GB of memory, 2 GB in the temporary folder). Not an experiment with a config, and no test.
+Command: make bench-load (two minutes, 7 GB of memory, 2 GB in the temporary folder). Not an
+  experiment with a config, and no test.
 
-The checkpoint is made first: random weights of a Qwen3 with 1.0 B parameters, in bfloat16, as a Hugging Face folder of five safetensors files. Each load runs in a
-process of its own. "besides" is what the process held at its peak over what it held before and the parameters themselves; a group is one parameter with
-its layers stacked, the least that must be put together at once.
+The checkpoint is made first: random weights of a Qwen3 with 1.0 B parameters, in bfloat16, as a
+  Hugging Face folder of five safetensors files. Each load runs in a
+process of its own. "besides" is what the process held at its peak over what it held before and the
+parameters themselves; a group is one parameter with its layers stacked, the least that must be put
+together at once.
 """
 
 import argparse
@@ -26,7 +30,15 @@ CASES = [(dtype, devices) for dtype in ("bfloat16", "float32") for devices in (1
 def config():
     from mdmspeech.models.thinker import ThinkerConfig
 
-    sizes = dict(vocab_size=98304, dim=2048, num_layers=16, num_heads=16, num_kv_heads=8, head_dim=128, ffn_dim=6144)
+    sizes = dict(
+        vocab_size=98304,
+        dim=2048,
+        num_layers=16,
+        num_heads=16,
+        num_kv_heads=8,
+        head_dim=128,
+        ffn_dim=6144,
+    )
     return ThinkerConfig(**sizes, qk_norm=True, scan_layers=True)
 
 
@@ -40,7 +52,11 @@ class Random:
 
     def __getitem__(self, rows):
         start, stop, _ = rows.indices(self.shape[0])
-        return np.random.default_rng(start).random((stop - start, *self.shape[1:]), np.float32).astype(self.dtype)
+        return (
+            np.random.default_rng(start)
+            .random((stop - start, *self.shape[1:]), np.float32)
+            .astype(self.dtype)
+        )
 
     def __array__(self, dtype=None, copy=None):
         return self[slice(None)]
@@ -51,12 +67,19 @@ def make(folder: Path) -> None:
     from flax.traverse_util import flatten_dict
 
     from mdmspeech.interop.export import How, write_opened
-    from mdmspeech.interop.huggingface import thinker_rules, thinker_shapes
+    from mdmspeech.interop.huggingface import thinker_shapes
+    from mdmspeech.interop.huggingface_rules import thinker_rules
     from mdmspeech.interop.sources import OpenedThinker
 
     shapes = flatten_dict(thinker_shapes(config()), sep="/")
-    tensors = {rule.name: Random(rule.theirs(shapes[rule.path].shape)) for rule in thinker_rules(config())}
-    write_opened(folder, OpenedThinker(config(), tensors, lambda: None, "random weights"), How(shard_bytes=SHARD_BYTES))
+    tensors = {
+        rule.name: Random(rule.theirs(shapes[rule.path].shape)) for rule in thinker_rules(config())
+    }
+    write_opened(
+        folder,
+        OpenedThinker(config(), tensors, lambda: None, "random weights"),
+        How(shard_bytes=SHARD_BYTES),
+    )
 
 
 def load(folder: Path, dtype: str, devices: int) -> None:
@@ -75,7 +98,11 @@ def load(folder: Path, dtype: str, devices: int) -> None:
     seconds, busy = time.perf_counter() - start, time.process_time() - busy
     item = np.dtype(dtype).itemsize
     sizes = [leaf.size * item / 1e6 for leaf in jax.tree.leaves(shapes)]
-    result = sum(leaf.nbytes for leaf in jax.tree.leaves(params)) if places is None else sum(map(_held, jax.tree.leaves(params)))
+    result = (
+        sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+        if places is None
+        else sum(map(_held, jax.tree.leaves(params)))
+    )
     peak = _megabytes("VmHWM") - before
     besides = peak - result / 1e6
     row(
@@ -96,7 +123,11 @@ def _held(array) -> int:
 
 
 def _megabytes(entry: str) -> float:
-    return int(re.search(rf"^{entry}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)[1]) * 1024 / 1e6
+    return (
+        int(re.search(rf"^{entry}:\s+(\d+) kB", Path("/proc/self/status").read_text(), re.M)[1])
+        * 1024
+        / 1e6
+    )
 
 
 def row(*cells):
@@ -106,7 +137,12 @@ def row(*cells):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--case", nargs=3, metavar=("FOLDER", "DTYPE", "DEVICES"), help="only this load, in this process")
+    parser.add_argument(
+        "--case",
+        nargs=3,
+        metavar=("FOLDER", "DTYPE", "DEVICES"),
+        help="only this load, in this process",
+    )
     args = parser.parse_args()
     if args.case:
         load(Path(args.case[0]), args.case[1], int(args.case[2]))
@@ -116,7 +152,10 @@ def main() -> None:
         make(folder)
         files = sorted(folder.glob("*.safetensors"))
         size = sum(file.stat().st_size for file in files)
-        print(f"wrote {size / 1e9:.2f} GB in {len(files)} files in {time.perf_counter() - start:.0f} s\n")
+        print(
+            f"wrote {size / 1e9:.2f} GB in {len(files)} files in "
+            f"{time.perf_counter() - start:.0f} s\n"
+        )
         row(
             "read as",
             "devices",
@@ -130,8 +169,19 @@ def main() -> None:
         )
         row(*["---"] * 9)
         for dtype, devices in CASES:
-            flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
-            command = [sys.executable, "-m", "experiments.bench_load", "--case", str(folder), dtype, str(devices)]
+            flags = (
+                f"{os.environ.get('XLA_FLAGS', '')} "
+                f"--xla_force_host_platform_device_count={devices}"
+            )
+            command = [
+                sys.executable,
+                "-m",
+                "experiments.bench_load",
+                "--case",
+                str(folder),
+                dtype,
+                str(devices),
+            ]
             subprocess.run(command, env={**os.environ, "XLA_FLAGS": flags}, check=True)
 
 

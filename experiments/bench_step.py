@@ -1,9 +1,12 @@
-"""How much of this machine's matrix-product rate a training step reaches: stage 2 (and the others) of a Talker of some width, on random tokens.
+"""How much of this machine's matrix-product rate a training step reaches: stage 2 (and the others)
+of a Talker of some width, on random tokens.
 
 Command:  python -m experiments.bench_step [--width 512] [--dtype bfloat16] [--mode mdm]
-Seen:     2 cores of an Intel Xeon, 2026-11-21, nothing else running: ratio 0.59 (width 512, 34 M parameters; 168 of 286 GFLOP/s), 0.70 (--width 1024
-          --layers 4 --batch 8, 94 M; 200 of 285 GFLOP/s).
-Prints:   FLOPs of the step (see `training.mfu`), seconds (median), the rate, the rate of a plain matrix product in the same process, and their ratio.
+Seen:     2 cores of an Intel Xeon, 2026-11-21, nothing else running: ratio 0.59 (width 512, 34 M
+          parameters; 168 of 286 GFLOP/s), 0.70 (--width 1024 --layers 4 --batch 8, 94 M; 200 of 285
+          GFLOP/s).
+Prints:   FLOPs of the step (see `training.mfu`), seconds (median), the rate, the rate of a plain
+          matrix product in the same process, and their ratio.
 """
 
 import argparse
@@ -28,7 +31,9 @@ def config_of(width: int, layers: int, batch: int, length: int, mode: str, dtype
     config = compact_talker.get_config()
     config.mode = mode
     config.init_from = "random" if mode == "isd" else ""
-    config.talker.update(width=width, layers=layers, heads=max(width // 64, 1), ffn=-(-width * 8 // 3 // 64) * 64)
+    config.talker.update(
+        width=width, layers=layers, heads=max(width // 64, 1), ffn=-(-width * 8 // 3 // 64) * 64
+    )
     config.data.update(parts=("random",), batch=batch, length=length, symbols=length)
     config.train.dtype = dtype
     if mode == "isd":
@@ -51,7 +56,9 @@ def matmul_rate(dtype: str, sizes=(1024, 2048, 4096)) -> float:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--batch", type=int, default=16)
@@ -63,8 +70,13 @@ def main() -> None:
 
     config = config_of(args.width, args.layers, args.batch, args.length, args.mode, args.dtype)
     task, mesh, rng = make_task(config, "unused"), meshes.make_mesh(data=1), jax.random.key(0)
-    optimizer = make_optimizer(config.optim, args.steps, jax.eval_shape(task.init, rng), task.optimizer)
-    state, frozen = create_state(task.init, optimizer, rng, False, mesh), create_frozen(task, mesh, args.dtype)
+    optimizer = make_optimizer(
+        config.optim, args.steps, jax.eval_shape(task.init, rng), task.optimizer
+    )
+    state, frozen = (
+        create_state(task.init, optimizer, rng, False, mesh),
+        create_frozen(task, mesh, args.dtype),
+    )
     batch = meshes.put_batch(mesh, numbers_of(dict(next(iter(task.batches("train", 0))))))
     flops = model_flops(task, optimizer, state.params, frozen, batch)
     step = jax.jit(make_train_step(task, optimizer, dtype=args.dtype), donate_argnums=0)
@@ -72,7 +84,8 @@ def main() -> None:
     jax.block_until_ready(metrics)
     seconds, rates = [], []
     for _ in range(args.steps):
-        rates.append(matmul_rate(args.dtype))  # beside every step: other jobs on the machine slow both
+        # beside every step: other jobs on the machine slow both
+        rates.append(matmul_rate(args.dtype))
         began = time.perf_counter()
         state, metrics = step(state, frozen, batch)
         jax.block_until_ready((state, metrics))
@@ -80,9 +93,13 @@ def main() -> None:
     took, rate = statistics.median(seconds), statistics.median(rates)
     count = sum(x.size for x in jax.tree.leaves(state.params))
     print(
-        f"{jax.devices()[0].device_kind}, {args.mode}, width {args.width}, {args.layers} layers, {count / 1e6:.1f} M parameters, {args.dtype}"
+        f"{jax.devices()[0].device_kind}, {args.mode}, width {args.width}, "
+        f"{args.layers} layers, {count / 1e6:.1f} M parameters, {args.dtype}"
     )
-    print(f"{flops / 1e9:.1f} GFLOP a step, {took:.3f} s: {flops / took / 1e9:.1f} GFLOP/s; plain product {rate / 1e9:.1f} GFLOP/s")
+    print(
+        f"{flops / 1e9:.1f} GFLOP a step, {took:.3f} s: {flops / took / 1e9:.1f} "
+        f"GFLOP/s; plain product {rate / 1e9:.1f} GFLOP/s"
+    )
     print(f"ratio {flops / took / rate:.2f} (median of {args.steps} pairs)")
 
 

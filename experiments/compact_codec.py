@@ -2,9 +2,12 @@
 
 Command:  mdmspeech train --config experiments/compact_codec.py --workdir ~/.cache/mdmspeech/runs/compact_codec
           In small, random data and weights: --config experiments/compact_codec.py:runlocal
-Plan:     12.1 M parameters x 1,536 tokens x 6 = 0.11 TFLOP a step, 0.95 s alone on 2 cores; 1,100 steps see 19 h of speech.
-Cost:     31 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time, 2026-11-21.
-Seen:     loss 0.499, normalised mel L1 + L2/2 0.173, 74 % of the half-token phones right; still falling.
+Plan:     12.1 M parameters x 1,536 tokens x 6 = 0.11 TFLOP a step, 0.95 s alone on 2 cores; 1,100
+          steps see 19 h of speech.
+Cost:     31 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time,
+          2026-11-21.
+Seen:     loss 0.499, normalised mel L1 + L2/2 0.173, 74 % of the half-token phones right; still
+          falling.
 """
 
 from experiments import local

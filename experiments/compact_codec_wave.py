@@ -1,9 +1,13 @@
-"""Compact codec, phase 2: the wave (decoder and spectral head; the encoder, and so the tokens, stay as they are).
+"""Compact codec, phase 2: the wave (decoder and spectral head; the encoder, and so the tokens, stay
+as they are).
 
-Command:  mdmspeech train --config experiments/compact_codec_wave.py --workdir ~/.cache/mdmspeech/runs/compact_codec_wave
+Command:  mdmspeech train --config experiments/compact_codec_wave.py \
+              --workdir ~/.cache/mdmspeech/runs/compact_codec_wave
           In small, random data and weights: --config experiments/compact_codec_wave.py:runlocal
-Plan:     as phase 1 without the encoder's gradient, and three STFT resolutions of 0.96 s a crop: 1 s a step alone; 1,000 steps see 11 h.
-Cost:     59 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time, 2026-11-21.
+Plan:     as phase 1 without the encoder's gradient, and three STFT resolutions of 0.96 s a crop: 1
+          s a step alone; 1,000 steps see 11 h.
+Cost:     59 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time,
+          2026-11-21.
 Seen:     log-STFT distance 0.57, mel 0.160; still falling.
 """
 

@@ -1,14 +1,19 @@
-"""Compact adaptor: Whisper-base states -> text pieces, by Whisper's own decoder, taught to read short states and to write as we type.
+"""Compact adaptor: Whisper-base states -> text pieces, by Whisper's own decoder, taught to read
+short states and to write as we type.
 
 Command:  mdmspeech data --states --hours 6
           mdmspeech train --config experiments/compact_hearing.py --workdir ~/.cache/mdmspeech/runs/compact_hearing
-Plan:     37.5 M parameters; 107 s of speech and about 20 pieces a row in a step: 0.25 TFLOP, 1.2 s alone; 300 steps are one pass over 6 h.
-Cost:     14 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time, 2026-11-21; the encoder states took 12 min.
-Seen:     0.59 nats a piece before the first step, 0.18 after 60, 0.12 in the end; WER in `experiments/results/compact.md`. What matters: the second of
-          silence after each wave (`speech_encoder.TAIL`), and no dropout: Whisper was trained without, and most of a short training with it only repairs
-          what it breaks. `start_share` was looked at on a quarter (96) of the test questions, so their score is slightly optimistic (make it anew on the
-          validation ones). `hearing_ctc.py` begins
-          from nothing instead, and learns its voices by heart.
+Plan:     37.5 M parameters; 107 s of speech and about 20 pieces a row in a step: 0.25 TFLOP, 1.2 s
+          alone; 300 steps are one pass over 6 h.
+Cost:     14 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time,
+          2026-11-21; the encoder states took 12 min.
+Seen:     0.59 nats a piece before the first step, 0.18 after 60, 0.12 in the end; WER in
+          `experiments/results/compact.md`. What matters: the second of silence after each wave
+          (`speech_encoder.TAIL`), and no dropout: Whisper was trained without, and most of a short
+          training with it only repairs what it breaks. `start_share` was looked at on a quarter
+          (96) of the test questions, so their score is slightly optimistic (make it anew on the
+          validation ones). `hearing_ctc.py` begins from nothing instead, and learns its voices by
+          heart.
 """
 
 from experiments import local
@@ -19,9 +24,12 @@ def get_config(argument: str = ""):
     config = base()
     config.stage = "hearing"
     config.mode = "attention"
-    config.adaptor = dict(states=512, width=512, layers=6, heads=8, ffn=2048, pieces=23793, positions=200)
+    config.adaptor = dict(
+        states=512, width=512, layers=6, heads=8, ffn=2048, pieces=23793, positions=200
+    )
     config.start_layers = (0, 1, 2, 3, 4, 5)  # of Whisper's decoder
-    config.start_share = 0.25  # the release has so much of Whisper's own weights, see `mdmspeech release`
+    # the release has so much of Whisper's own weights, see `mdmspeech release`
+    config.start_share = 0.25
     config.training = dict(span=8, spans=1)
     config.data = dict(batch=32)
     config.train.steps = 300

@@ -2,9 +2,12 @@
 
 Command:  mdmspeech train --config experiments/compact_talker.py --workdir ~/.cache/mdmspeech/runs/compact_talker
           In small, random data and weights: --config experiments/compact_talker.py:runlocal
-Plan:     10.1 M parameters, 4,096 positions a step: 0.2 TFLOP, 1.4 s alone; 750 steps see 2.9 M tokens, 1.2 passes over 27 h.
-Cost:     46 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time, 2026-11-21.
-Seen:     token loss 3.6 after 80 steps, 2.8 after 200, 1.91 at the end (45 % right); durations within 13 %; still falling.
+Plan:     10.1 M parameters, 4,096 positions a step: 0.2 TFLOP, 1.4 s alone; 750 steps see 2.9 M
+          tokens, 1.2 passes over 27 h.
+Cost:     46 min on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time,
+          2026-11-21.
+Seen:     token loss 3.6 after 80 steps, 2.8 after 200, 1.91 at the end (45 % right); durations
+          within 13 %; still falling.
 """
 
 from experiments import local
@@ -17,11 +20,27 @@ def get_config(argument: str = ""):
     config.mode = "mdm"
     config.init_from = ""
     config.init_fresh = config.init_ignored = ()  # parameters that may differ from it
-    config.talker = dict(width=256, layers=6, heads=4, ffn=704, block=16, anchors="paced", symbols=180, symbol_lookahead=(8, 4))
+    config.talker = dict(
+        width=256,
+        layers=6,
+        heads=4,
+        ffn=704,
+        block=16,
+        anchors="paced",
+        symbols=180,
+        symbol_lookahead=(8, 4),
+    )
     config.masking = dict(name="bernoulli", low=0.3, high=1.0)
     config.distillation = {}
     config.capacity = 0.75
-    config.data = dict(parts=("open", "answers"), layout="joined", batch=16, length=256, symbols=224, token_seconds=0.04)
+    config.data = dict(
+        parts=("open", "answers"),
+        layout="joined",
+        batch=16,
+        length=256,
+        symbols=224,
+        token_seconds=0.04,
+    )
     config.train.steps = 750
     config.train.log_every = 20
     config.train.eval_every = 250

@@ -1,9 +1,12 @@
-"""Compact next-token Talker: the autoregressive baseline on the same trunk, started from the masked-diffusion Talker.
+"""Compact next-token Talker: the autoregressive baseline on the same trunk, started from the
+masked-diffusion Talker.
 
-Command:  mdmspeech train --config experiments/compact_talker_ntp.py --workdir ~/.cache/mdmspeech/runs/compact_talker_ntp
+Command:  mdmspeech train --config experiments/compact_talker_ntp.py \
+              --workdir ~/.cache/mdmspeech/runs/compact_talker_ntp
           In small, random data and weights: --config experiments/compact_talker_ntp.py:runlocal
 Plan:     as compact_talker, with the output layer on every position: 1.5 s a step alone.
-Cost:     7 min for 100 steps on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole time, 2026-11-21.
+Cost:     7 min for 100 steps on 2 CPU cores (AMD EPYC, AVX-512), shared with other jobs the whole
+          time, 2026-11-21.
 Seen:     token loss 2.5 at the start, 2.2 after 60 steps.
 """
 
@@ -13,7 +16,8 @@ from experiments import compact_talker, local
 def get_config(argument: str = ""):
     config = compact_talker.get_config()
     config.mode = "ntp"
-    config.init_from = "compact_talker"  # its anchors and code tables; what is learnt anew is to attend causally
+    # its anchors and code tables; what is learnt anew is to attend causally
+    config.init_from = "compact_talker"
     config.train.steps = 100
     config.optim.lr = 1e-3
     return local.switch(config, argument)

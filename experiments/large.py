@@ -9,17 +9,22 @@ from mdmspeech.training.config import base
 
 
 def thinker_stage(thinker: ThinkerConfig, encoder: SpeechEncoderConfig):
-    """Stage 1 (VocalNet): adaptor and LoRA (rank 8, alpha 16) on speech -> text, 1 epoch, lr 2e-4, cosine, 3 % warm-up."""
+    """Stage 1 (VocalNet): adaptor and LoRA (rank 8, alpha 16) on speech -> text, 1 epoch, lr 2e-4,
+    cosine, 3 % warm-up.
+    """
     config = base()
     config.stage = "thinker"
     config.encoder = dataclasses.asdict(encoder)
     config.thinker = dataclasses.asdict(dataclasses.replace(thinker, lora_rank=8, lora_alpha=16.0))
     config.weights = dict(encoder="", thinker="", tokenizer="")  # paths of published checkpoints
-    config.prompt = dataclasses.asdict(prompts.PLAIN)  # `--system` brings the folder's; what is trained is used after it
+    # `--system` brings the folder's; what is trained is used after it
+    config.prompt = dataclasses.asdict(prompts.PLAIN)
     config.hidden = 2048  # of the adaptor
     config.chunk = 128  # positions whose logits are held at a time
     # Packed rows: a minute of speech and 1,536 ids, some ten conversations.
-    config.data = dict(parts=("questions",), weights=(), batch=64, length=1536, frames=6000, threads=8)
+    config.data = dict(
+        parts=("questions",), weights=(), batch=64, length=1536, frames=6000, threads=8
+    )
     config.train.dtype = "bfloat16"
     config.train.remat = "full"
     config.train.steps = 1000
@@ -32,7 +37,9 @@ def thinker_stage(thinker: ThinkerConfig, encoder: SpeechEncoderConfig):
 
 
 def talker_stage(thinker: ThinkerConfig, talker: dict):
-    """Stage 2: global Bernoulli masking (0.3 .. 0.8), 8 epochs; fixed anchors that read the frozen Thinker."""
+    """Stage 2: global Bernoulli masking (0.3 .. 0.8), 8 epochs; fixed anchors that read the frozen
+    Thinker.
+    """
     config = base()
     config.stage = "talker"
     config.mode = "mdm"
@@ -40,13 +47,25 @@ def talker_stage(thinker: ThinkerConfig, talker: dict):
     config.init_fresh = config.init_ignored = ()  # parameters that may differ from it
     config.thinker = dataclasses.asdict(thinker)
     config.weights = dict(thinker="", tokenizer="")
-    config.prompt = dataclasses.asdict(prompts.PLAIN)  # `--system` brings the folder's; what is trained is used after it
-    config.talker = dict(anchors="fixed", text_width=2 * thinker.dim, structured_codes=False, **talker)
+    # `--system` brings the folder's; what is trained is used after it
+    config.prompt = dataclasses.asdict(prompts.PLAIN)
+    config.talker = dict(
+        anchors="fixed", text_width=2 * thinker.dim, structured_codes=False, **talker
+    )
     config.masking = dict(name="bernoulli", low=0.3, high=0.8)
     config.distillation = {}
     config.capacity = 1.0  # logits of every position: nothing is moved between devices
     config.streams = 1
-    config.data = dict(parts=("answers",), weights=(), batch=64, length=1024, text=1024, layout="packed", token_seconds=0.04, threads=4)
+    config.data = dict(
+        parts=("answers",),
+        weights=(),
+        batch=64,
+        length=1024,
+        text=1024,
+        layout="packed",
+        token_seconds=0.04,
+        threads=4,
+    )
     config.train.dtype = "bfloat16"
     config.train.remat = "dots"
     config.train.steps = 20_000
@@ -59,7 +78,9 @@ def talker_stage(thinker: ThinkerConfig, talker: dict):
 
 
 def distillation_stage(thinker: ThinkerConfig, talker: dict, init_from: str):
-    """Stage 3: hierarchical block-wise masking with iterative self-distillation (K = 4, a = 0.7, temperature 2, reverse KL), 4 epochs."""
+    """Stage 3: hierarchical block-wise masking with iterative self-distillation (K = 4, a = 0.7,
+    temperature 2, reverse KL), 4 epochs.
+    """
     config = talker_stage(thinker, talker)
     config.mode = "isd"
     config.init_from = init_from

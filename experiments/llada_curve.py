@@ -1,11 +1,16 @@
-"""What autoregressive weights are worth to masked diffusion: learning curves of a small Talker from scratch and from a next-token Talker's weights.
+"""What autoregressive weights are worth to masked diffusion: learning curves of a small Talker from
+scratch and from a next-token Talker's weights.
 
 Command:  mdmspeech data --hours 6 --parts open; mdmspeech data --tokens --parts open; python -m experiments.llada_curve
-Writes:   experiments/results/llada.json, llada.md and llada.png. It resumes by itself; --workdir keeps the runs.
+Writes:   experiments/results/llada.json, llada.md and llada.png. It resumes by itself; --workdir
+          keeps the runs.
 
-Runs of one size, schedule and data: next-token from scratch; then masked diffusion with 1/t weights, with the label shift from scratch, with the label
-shift from the next-token weights (only the mask's embedding is new), the same with a smaller learning rate, and without the shift from the same weights.
-Every few steps each diffusion run is scored on held-out speech under one fixed set of masks: nats per hidden token, hidden at rates of 0.3 to 1.
+Runs of one size, schedule and data: next-token from scratch; then masked diffusion with 1/t
+  weights, with the label shift from scratch, with the label
+shift from the next-token weights (only the mask's embedding is new), the same with a smaller
+learning rate, and without the shift from the same weights. Every few steps each diffusion run is
+scored on held-out speech under one fixed set of masks: nats per hidden token, hidden at rates of
+0.3 to 1.
 """
 
 import argparse
@@ -46,9 +51,20 @@ def config_of(name: str, args: argparse.Namespace):
     config.init_from = start
     config.new_mask = bool(start)
     ffn = -(-args.width * 8 // 3 // 64) * 64
-    config.talker.update(width=args.width, layers=args.layers, heads=args.width // 64, ffn=ffn, symbol_lookahead=(8, 4), label_shift=shift)
-    config.data.update(parts=("open",), batch=args.batch, length=args.length, symbols=args.length * 7 // 8)
-    config.train.update(steps=args.steps, log_every=args.every, eval_every=args.every, save_every=args.steps, keep=1)
+    config.talker.update(
+        width=args.width,
+        layers=args.layers,
+        heads=args.width // 64,
+        ffn=ffn,
+        symbol_lookahead=(8, 4),
+        label_shift=shift,
+    )
+    config.data.update(
+        parts=("open",), batch=args.batch, length=args.length, symbols=args.length * 7 // 8
+    )
+    config.train.update(
+        steps=args.steps, log_every=args.every, eval_every=args.every, save_every=args.steps, keep=1
+    )
     config.optim.update(lr=lr, warmup=40)
     return config
 
@@ -66,7 +82,10 @@ def run(name: str, args: argparse.Namespace) -> None:
 
         def show(params, step, outdir):
             scores = held_out(params)
-            return {"masked": scores["held_out/token"], "masked_accuracy": scores["held_out/accuracy"]}
+            return {
+                "masked": scores["held_out/token"],
+                "masked_accuracy": scores["held_out/accuracy"],
+            }
 
         task.show = show
     loop.train(config, task, args.workdir / name)
@@ -121,15 +140,22 @@ def report(result: dict) -> str:
         "",
         "Made by `python -m experiments.llada_curve`. Do not edit.",
         "",
-        f"Talkers of width {result['width']} and {result['layers']} layers, {steps} steps of {result['batch']} x {result['length']} tokens each, on the same batches. "
-        f"Loss: nats per hidden token of held-out speech, one fixed set of masks, every {result['every']} steps. The next-token Talker, which had as many steps "
-        f"(not counted below), ended at {result['ntp_final']:.3f} nats per token of its own loss. Learning rate {result['rates']['converted']:g} after a warm-up of 40 "
-        f"steps, {result['rates']['gentle']:g} in the gentle run; one seed, the same for all runs.",
+        f"Talkers of width {result['width']} and {result['layers']} layers, {steps} steps of "
+        f"{result['batch']} x {result['length']} tokens each, on the same batches. Loss: nats per "
+        f"hidden token of held-out speech, one fixed set of masks, every {result['every']} steps. "
+        "The next-token Talker, which had as many steps (not counted below), ended at "
+        f"{result['ntp_final']:.3f} nats per token of its own loss. Learning rate "
+        f"{result['rates']['converted']:g} after a warm-up of 40 steps, "
+        f"{result['rates']['gentle']:g} in the gentle run; one seed, the same for all runs.",
         "",
-        f"With the label shift the converted weights end at {curves['converted'][-1][1]:.3f}, without it at {curves['unshifted'][-1][1]:.3f}: one seed cannot tell this "
+        f"With the label shift the converted weights end at {curves['converted'][-1][1]:.3f}, "
+        f"without it at {curves['unshifted'][-1][1]:.3f}: one seed cannot tell this "
         "difference from none.",
         "",
-        f"| run | start | {' | '.join(str(step) for step in _shown(curves['scratch']))} | steps to {goal:.3f} |",
+        (
+            f"| run | start | {' | '.join(str(step) for step in _shown(curves['scratch']))} | "
+            f"steps to {goal:.3f} |"
+        ),
         "| --- |" + " --- |" * (len(_shown(curves["scratch"])) + 2),
     ]
     for name, curve in curves.items():
@@ -156,31 +182,52 @@ def draw(result: dict, path: Path) -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axis = figure.subplots()
     for name, curve in result["curves"].items():
-        axis.plot([row[0] for row in curve], [row[1] for row in curve], marker=".", label=TITLES[name])
+        axis.plot(
+            [row[0] for row in curve], [row[1] for row in curve], marker=".", label=TITLES[name]
+        )
     axis.axhline(result["curves"]["scratch"][-1][1], color="grey", linestyle="--", linewidth=1)
-    axis.set(xlabel="updates", ylabel="held-out loss, nats per hidden token", title="Masked diffusion from autoregressive weights")
+    axis.set(
+        xlabel="updates",
+        ylabel="held-out loss, nats per hidden token",
+        title="Masked diffusion from autoregressive weights",
+    )
     axis.grid(alpha=0.3)
     axis.legend()
     figure.savefig(path, dpi=110)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--steps", type=int, default=300, help="updates of each run")
     parser.add_argument("--every", type=int, default=20, help="updates between two scores")
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--length", type=int, default=128)
-    parser.add_argument("--workdir", type=Path, default=Path("~/.cache/mdmspeech/runs/llada").expanduser())
-    parser.add_argument("--data", metavar="DIR", help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)")
+    parser.add_argument(
+        "--workdir", type=Path, default=Path("~/.cache/mdmspeech/runs/llada").expanduser()
+    )
+    parser.add_argument(
+        "--data",
+        metavar="DIR",
+        help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)",
+    )
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     for name in RUNS:
         run(name, args)
     result = collect(args)
-    sizes = {"runs": len(RUNS), "steps a run": args.steps, "rows a step": args.batch, "tokens a row": args.length}
-    result["made"] = provenance(sizes=sizes, seeds={"weights and batches": int(config_of("ntp", args).train.seed)})
+    sizes = {
+        "runs": len(RUNS),
+        "steps a run": args.steps,
+        "rows a step": args.batch,
+        "tokens a row": args.length,
+    }
+    result["made"] = provenance(
+        sizes=sizes, seeds={"weights and batches": int(config_of("ntp", args).train.seed)}
+    )
     args.output.mkdir(parents=True, exist_ok=True)
     (args.output / "llada.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     (args.output / "llada.md").write_text(report(result), encoding="utf-8")

@@ -1,4 +1,6 @@
-"""`runlocal`: any experiment in small, on random data and random weights, a minute on a laptop. It shows that the whole path works, and teaches nothing."""
+"""`runlocal`: any experiment in small, on random data and random weights, a minute on a laptop. It
+shows that the whole path works, and teaches nothing.
+"""
 
 from ml_collections import ConfigDict
 
@@ -7,7 +9,9 @@ from mdmspeech.training.stages.build import stage_of
 
 
 def switch(config: ConfigDict, argument: str) -> ConfigDict:
-    """What `get_config(argument)` returns: for "" the config as it is, for "runlocal" the same stage in small (`Stage.tiny`)."""
+    """What `get_config(argument)` returns: for "" the config as it is, for "runlocal" the same stage
+    in small (`Stage.tiny`).
+    """
     if argument not in ("", "runlocal"):
         raise UserError(f"{argument!r}: the only argument an experiment takes is 'runlocal'")
     if not argument:

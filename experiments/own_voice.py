@@ -1,4 +1,5 @@
-"""The compact Talker in your own voice, starting from the shipped one: its tokens, its pauses, its pace.
+"""The compact Talker in your own voice, starting from the shipped one: its tokens, its pauses, its
+pace.
 
 Command:  make train-own NAME=mine          after: mdmspeech data --manifest my/manifest.jsonl --name mine
 Expected: README, "Your own voice", by `mdmspeech eval --own mine`.

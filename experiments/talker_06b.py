@@ -1,11 +1,13 @@
-"""Stage 2 at Qwen3-0.6B: the Talker learns masked diffusion with global Bernoulli masks; the Thinker, frozen, is read through fixed anchors.
+"""Stage 2 at Qwen3-0.6B: the Talker learns masked diffusion with global Bernoulli masks; the
+Thinker, frozen, is read through fixed anchors.
 
 Command:  mdmspeech train --config experiments/talker_06b.py --workdir RUNS/talker_06b --data DATA
               --set weights.thinker=QWEN3_0_6B --set weights.tokenizer=QWEN3_0_6B
           The same in small, random weights and data: --config experiments/talker_06b.py:runlocal
-Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of the time for each TPU slice.
-Expected: the paper's scores at 8B are in docs/method.md, "Reported numbers"; stage 2 alone has WER 39 % at S=1
-          there, stage 3 mends that.
+Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of
+  the time for each TPU slice.
+Expected: the paper's scores at 8B are in docs/method.md, "Reported numbers"; stage 2 alone has WER
+          39 % at S=1 there, stage 3 mends that.
 """
 
 from experiments import large, local

@@ -1,11 +1,13 @@
-"""Stage 2 at Llama-3.2-1B-Instruct: the Talker learns masked diffusion with global Bernoulli masks; the Thinker, frozen, is read through fixed anchors.
+"""Stage 2 at Llama-3.2-1B-Instruct: the Talker learns masked diffusion with global Bernoulli masks;
+the Thinker, frozen, is read through fixed anchors.
 
 Command:  mdmspeech train --config experiments/talker_1b.py --workdir RUNS/talker_1b --data DATA
               --set weights.thinker=LLAMA_3_2_1B_INSTRUCT --set weights.tokenizer=LLAMA_3_2_1B_INSTRUCT
           The same in small, random weights and data: --config experiments/talker_1b.py:runlocal
-Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of the time for each TPU slice.
-Expected: the paper's scores at 8B are in docs/method.md, "Reported numbers"; stage 2 alone has WER 39 % at S=1
-          there, stage 3 mends that.
+Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of
+  the time for each TPU slice.
+Expected: the paper's scores at 8B are in docs/method.md, "Reported numbers"; stage 2 alone has WER
+          39 % at S=1 there, stage 3 mends that.
 """
 
 from experiments import large, local

@@ -1,11 +1,13 @@
-"""Stage 3 at Llama-3.2-1B-Instruct: hierarchical block-wise masks with iterative self-distillation, from the Talker of stage 2, which is the teacher.
+"""Stage 3 at Llama-3.2-1B-Instruct: hierarchical block-wise masks with iterative self-distillation,
+from the Talker of stage 2, which is the teacher.
 
 Command:  mdmspeech train --config experiments/talker_isd_1b.py --workdir RUNS/talker_isd_1b --data DATA
               --set weights.thinker=LLAMA_3_2_1B_INSTRUCT --set weights.tokenizer=LLAMA_3_2_1B_INSTRUCT
           The same in small, random weights and data: --config experiments/talker_isd_1b.py:runlocal
-Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of the time for each TPU slice.
-Expected: the paper's ablation at 8B is in docs/method.md, "Iterative self-distillation": WER 5.34 % at S=4 and
-          6.23 % at S=1.
+Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of
+  the time for each TPU slice.
+Expected: the paper's ablation at 8B is in docs/method.md, "Iterative self-distillation": WER 5.34 %
+          at S=4 and 6.23 % at S=1.
 """
 
 from experiments import large, local

@@ -1,11 +1,13 @@
-"""Stage 3 at Qwen3-8B: hierarchical block-wise masks with iterative self-distillation, from the Talker of stage 2, which is the teacher.
+"""Stage 3 at Qwen3-8B: hierarchical block-wise masks with iterative self-distillation, from the
+Talker of stage 2, which is the teacher.
 
 Command:  mdmspeech train --config experiments/talker_isd_8b.py --workdir RUNS/talker_isd_8b --data DATA
               --set weights.thinker=QWEN3_8B --set weights.tokenizer=QWEN3_8B
           The same in small, random weights and data: --config experiments/talker_isd_8b.py:runlocal
-Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of the time for each TPU slice.
-Expected: the paper's ablation at 8B is in docs/method.md, "Iterative self-distillation": WER 5.34 % at S=4 and
-          6.23 % at S=1.
+Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of
+  the time for each TPU slice.
+Expected: the paper's ablation at 8B is in docs/method.md, "Iterative self-distillation": WER 5.34 %
+          at S=4 and 6.23 % at S=1.
 """
 
 from experiments import large, local

@@ -1,10 +1,13 @@
-"""Stage 1 at Qwen3-0.6B: the adaptor and a LoRA of the Thinker learn to answer speech; Whisper-large-v3 and the Thinker's own weights are frozen.
+"""Stage 1 at Qwen3-0.6B: the adaptor and a LoRA of the Thinker learn to answer speech;
+Whisper-large-v3 and the Thinker's own weights are frozen.
 
 Command:  mdmspeech train --config experiments/thinker_06b.py --workdir RUNS/thinker_06b --data DATA
               --set weights.encoder=WHISPER_LARGE_V3 --set weights.thinker=QWEN3_0_6B --set weights.tokenizer=QWEN3_0_6B
           The same in small, random weights and data: --config experiments/thinker_06b.py:runlocal
-Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of the time for each TPU slice.
-Expected: VocalNet reports no loss; the held-out loss should fall within the first hundred steps, when the adaptor is found.
+Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of
+  the time for each TPU slice.
+Expected: VocalNet reports no loss; the held-out loss should fall within the first hundred steps,
+  when the adaptor is found.
 """
 
 from experiments import large, local

@@ -1,10 +1,14 @@
-"""Stage 1 at Llama-3.2-1B-Instruct: the adaptor and a LoRA of the Thinker learn to answer speech; Whisper-large-v3 and the Thinker's own weights are frozen.
+"""Stage 1 at Llama-3.2-1B-Instruct: the adaptor and a LoRA of the Thinker learn to answer speech;
+Whisper-large-v3 and the Thinker's own weights are frozen.
 
 Command:  mdmspeech train --config experiments/thinker_1b.py --workdir RUNS/thinker_1b --data DATA
-              --set weights.encoder=WHISPER_LARGE_V3 --set weights.thinker=LLAMA_3_2_1B_INSTRUCT --set weights.tokenizer=LLAMA_3_2_1B_INSTRUCT
+              --set weights.encoder=WHISPER_LARGE_V3 \
+              --set weights.thinker=LLAMA_3_2_1B_INSTRUCT --set weights.tokenizer=LLAMA_3_2_1B_INSTRUCT
           The same in small, random weights and data: --config experiments/thinker_1b.py:runlocal
-Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of the time for each TPU slice.
-Expected: VocalNet reports no loss; the held-out loss should fall within the first hundred steps, when the adaptor is found.
+Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of
+  the time for each TPU slice.
+Expected: VocalNet reports no loss; the held-out loss should fall within the first hundred steps,
+  when the adaptor is found.
 """
 
 from experiments import large, local

@@ -1,10 +1,15 @@
-"""Which paces and temperatures the shipped voice is still understood at: word error rates of an independent recogniser (mdmspeech/evaluation/recogniser.py).
+"""Which paces and temperatures the shipped voice is still understood at: word error rates of an
+independent recogniser (mdmspeech/evaluation/recogniser.py).
 
-Command: python -m experiments.voice_ranges (eight minutes of CPU; --recount applies the rules to the kept rates). Not an experiment with a config, and no test.
-It writes experiments/results/voice_ranges.json and .md; the ranges in mdmspeech/inference/generation_config.py are what it finds, and a test compares them.
+Command: python -m experiments.voice_ranges (eight minutes of CPU; --recount applies the rules to the kept
+  rates). Not an experiment with a config, and no test.
+It writes experiments/results/voice_ranges.json and .md; the ranges in
+mdmspeech/inference/generation_config.py are what it finds, and a test compares them.
 
-Two rules, each from the default to the last value on the way. Clear: a word error rate of at most twice the default's plus one word in a hundred; made before the
-measurement. Usable, beyond which a request is refused: at most one word in eight; made after it, so that what is hard but possible to follow stays possible.
+Two rules, each from the default to the last value on the way. Clear: a word error rate of at most
+twice the default's plus one word in a hundred; made before the measurement. Usable, beyond which a
+request is refused: at most one word in eight; made after it, so that what is hard but possible to
+follow stays possible.
 """
 
 import json
@@ -42,7 +47,9 @@ RESULTS = Path(__file__).parent / "results" / "voice_ranges.json"
 
 
 def clear(rates: dict[float, float], default: float) -> tuple[float, float]:
-    """Lowest and highest value of an option that is about as well understood as the default. rates: word error rate in percent of each value."""
+    """Lowest and highest value of an option that is about as well understood as the default. rates:
+    word error rate in percent of each value.
+    """
     return _within(rates, default, 2 * rates[default] + 1)
 
 
@@ -53,8 +60,15 @@ def usable(rates: dict[float, float], default: float) -> tuple[float, float]:
 
 def _within(rates: dict[float, float], default: float, most: float) -> tuple[float, float]:
     ends = []
-    for way in (sorted((v for v in rates if v <= default), reverse=True), sorted(v for v in rates if v >= default)):
-        good = [value for n, value in enumerate(way) if all(rates[before] <= most for before in way[: n + 1])]
+    for way in (
+        sorted((v for v in rates if v <= default), reverse=True),
+        sorted(v for v in rates if v >= default),
+    ):
+        good = [
+            value
+            for n, value in enumerate(way)
+            if all(rates[before] <= most for before in way[: n + 1])
+        ]
         ends.append(good[-1])
     return ends[0], ends[1]
 
@@ -75,7 +89,13 @@ def measure() -> dict[str, dict[float, float]]:
 
     def rate(**option: float) -> float:
         said = voice.say_many(SENTENCES, steps=STEPS, seed=SEED, **option)
-        return round(100 * recogniser.spoken_errors([one.audio for one in said], SENTENCES, voice.codec.sample_rate).wer, 1)
+        return round(
+            100
+            * recogniser.spoken_errors(
+                [one.audio for one in said], SENTENCES, voice.codec.sample_rate
+            ).wer,
+            1,
+        )
 
     default = rate()
     jobs = [("pace", value) for value in PACES] + [("temperature", value) for value in TEMPERATURES]
@@ -91,7 +111,11 @@ def page(result: dict) -> str:
 
     lines = ["# Ranges of pace and temperature", "", *__doc__.strip().split("\n\n")[2:], ""]
     for name, rates in result["wer"].items():
-        ranges = [f"{rule} from {low:g} to {high:g}" for rule in ("clear", "usable") for low, high in [result[rule][name]]]
+        ranges = [
+            f"{rule} from {low:g} to {high:g}"
+            for rule in ("clear", "usable")
+            for low, high in [result[rule][name]]
+        ]
         lines += [f"| {name} | " + " | ".join(rates) + " |", "|---" * (len(rates) + 1) + "|"]
         lines += [
             "| word errors, % | " + " | ".join(f"{rate:.1f}" for rate in rates.values()) + " |",
@@ -107,18 +131,33 @@ def main() -> None:
 
     if sys.argv[1:] == ["--recount"]:
         kept = json.loads(RESULTS.read_text(encoding="utf-8"))
-        write({name: {float(value): rate for value, rate in rates.items()} for name, rates in kept["wer"].items()}, kept["made"])
+        write(
+            {
+                name: {float(value): rate for value, rate in rates.items()}
+                for name, rates in kept["wer"].items()
+            },
+            kept["made"],
+        )
         return
     found = measure()
     words = sum(len(sentence.split()) for sentence in SENTENCES)
-    write(found, provenance(sizes={"sentences": len(SENTENCES), "words": words}, seeds={"speech": SEED}))
+    write(
+        found,
+        provenance(sizes={"sentences": len(SENTENCES), "words": words}, seeds={"speech": SEED}),
+    )
 
 
 def write(found: dict[str, dict[float, float]], made: dict) -> None:
     """Applies the rules and writes both files."""
     result = {
-        "wer": {name: {f"{value:g}": rate for value, rate in rates.items()} for name, rates in found.items()},
-        **{rule.__name__: {name: rule(rates, DEFAULTS[name]) for name, rates in found.items()} for rule in (clear, usable)},
+        "wer": {
+            name: {f"{value:g}": rate for value, rate in rates.items()}
+            for name, rates in found.items()
+        },
+        **{
+            rule.__name__: {name: rule(rates, DEFAULTS[name]) for name, rates in found.items()}
+            for rule in (clear, usable)
+        },
         "made": made,
     }
     RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,9 @@
-"""Train on TPU slices of any GKE cluster with a JobSet: build an image, render the manifest, apply it, follow its log.
+"""Train on TPU slices of any GKE cluster with a JobSet: build an image, render the manifest, apply
+it, follow its log.
 
-One job for each slice, one pod for each of its machines. A pod that is lost restarts the whole set, up to --restarts times, and training
-resumes by itself. The cluster needs node pools of the slice's kind and shape, and the JobSet controller:
+One job for each slice, one pod for each of its machines. A pod that is lost restarts the whole set,
+up to --restarts times, and training resumes by itself. The cluster needs node pools of the slice's
+kind and shape, and the JobSet controller:
 kubectl apply --server-side -f https://github.com/kubernetes-sigs/jobset/releases/download/VERSION/manifests.yaml
 """
 
@@ -18,7 +20,8 @@ def manifest(args: Any) -> dict[str, Any]:
     """The JobSet (API jobset.x-k8s.io/v1alpha2) as nested dicts.
 
     Args:
-      args: with name, image, tpu (a Slice), slices, restarts, spot, service_account, queue, and what the training command needs.
+      args: with name, image, tpu (a Slice), slices, restarts, spot, service_account, queue, and
+        what the training command needs.
     """
     tpu = args.tpu
     selector = {
@@ -28,14 +31,25 @@ def manifest(args: Any) -> dict[str, Any]:
     tolerations = [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}]
     if args.spot:
         selector["cloud.google.com/gke-spot"] = "true"
-        tolerations.append({"key": "cloud.google.com/gke-spot", "operator": "Equal", "value": "true", "effect": "NoSchedule"})
+        tolerations.append(
+            {
+                "key": "cloud.google.com/gke-spot",
+                "operator": "Equal",
+                "value": "true",
+                "effect": "NoSchedule",
+            }
+        )
     container = {
         "name": "train",
         "image": args.image,
         "command": ["bash", "-c", common.in_pod(args)],
-        "ports": [{"containerPort": 8471}, {"containerPort": 8080}],  # between the workers of a slice
+        # between the workers of a slice
+        "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
         "securityContext": {"privileged": True},  # the TPU driver
-        "resources": {"requests": {"google.com/tpu": tpu.chips_per_pod}, "limits": {"google.com/tpu": tpu.chips_per_pod}},
+        "resources": {
+            "requests": {"google.com/tpu": tpu.chips_per_pod},
+            "limits": {"google.com/tpu": tpu.chips_per_pod},
+        },
     }
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
@@ -48,11 +62,18 @@ def manifest(args: Any) -> dict[str, Any]:
     }
     if args.service_account:
         pod["serviceAccountName"] = args.service_account
-    job = {"parallelism": tpu.pods, "completions": tpu.pods, "backoffLimit": 0, "template": {"spec": pod}}
+    job = {
+        "parallelism": tpu.pods,
+        "completions": tpu.pods,
+        "backoffLimit": 0,
+        "template": {"spec": pod},
+    }
     metadata: dict[str, Any] = {
         "name": args.name,
         # One job on one node pool, which is one slice.
-        "annotations": {"alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"},
+        "annotations": {
+            "alpha.jobset.sigs.k8s.io/exclusive-topology": "cloud.google.com/gke-nodepool"
+        },
     }
     if args.queue:
         metadata["labels"] = {"kueue.x-k8s.io/queue-name": args.queue}
@@ -62,28 +83,46 @@ def manifest(args: Any) -> dict[str, Any]:
         "metadata": metadata,
         "spec": {
             "failurePolicy": {"maxRestarts": args.restarts},
-            "replicatedJobs": [{"name": "slice", "replicas": args.slices, "template": {"spec": job}}],
+            "replicatedJobs": [
+                {"name": "slice", "replicas": args.slices, "template": {"spec": job}}
+            ],
         },
     }
 
 
 def to_yaml(value: Any, indent: str = "") -> str:
-    """YAML of nested dicts and lists. Texts are quoted as JSON, which YAML contains, unless they can be nothing but a text."""
+    """YAML of nested dicts and lists. Texts are quoted as JSON, which YAML contains, unless they can
+    be nothing but a text.
+    """
     if isinstance(value, dict) and value:
         return "".join(f"{indent}{_scalar(k)}:{_below(v, indent + '  ')}" for k, v in value.items())
     if isinstance(value, list) and value:
-        items = (to_yaml(v, indent + "  ") if isinstance(v, (dict, list)) and v else f"{indent}  {_scalar(v)}\n" for v in value)
+        items = (
+            to_yaml(v, indent + "  ")
+            if isinstance(v, (dict, list)) and v
+            else f"{indent}  {_scalar(v)}\n"
+            for v in value
+        )
         return "".join(f"{indent}- {item[len(indent) + 2 :]}" for item in items)
     return f"{indent}{_scalar(value)}\n"
 
 
 def _below(value: Any, indent: str) -> str:
-    return "\n" + to_yaml(value, indent) if isinstance(value, (dict, list)) and value else f" {_scalar(value)}\n"
+    return (
+        "\n" + to_yaml(value, indent)
+        if isinstance(value, (dict, list)) and value
+        else f" {_scalar(value)}\n"
+    )
 
 
 def _scalar(value: Any) -> str:
     plain = isinstance(value, str) and re.fullmatch(r"[A-Za-z][\w./-]*", value)
-    return value if plain and value.lower() not in {"true", "false", "yes", "no", "on", "off", "null", "y", "n"} else json.dumps(value)
+    return (
+        value
+        if plain
+        and value.lower() not in {"true", "false", "yes", "no", "on", "off", "null", "y", "n"}
+        else json.dumps(value)
+    )
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -91,26 +130,50 @@ def main(argv: list[str] | None = None) -> int:
     parser = common.parser(__doc__, cloud=True)
     common.add_image(parser)
     parser.add_argument("--cluster", required=True, help="of GKE, in the zone's region")
-    parser.add_argument("--tpu", required=True, type=parse_slice, metavar="KIND:SHAPE", help="for example v5e:4x4, as in `mdmspeech plan`")
-    parser.add_argument("--slices", type=int, default=1, help="how many; the data axis of the mesh goes over them")
+    parser.add_argument(
+        "--tpu",
+        required=True,
+        type=parse_slice,
+        metavar="KIND:SHAPE",
+        help="for example v5e:4x4, as in `mdmspeech plan`",
+    )
+    parser.add_argument(
+        "--slices", type=int, default=1, help="how many; the data axis of the mesh goes over them"
+    )
     parser.add_argument("--restarts", type=int, default=50, help="how often it may be restarted")
     parser.add_argument("--spot", action="store_true", help="on spot nodes")
     parser.add_argument("--queue", default="", help="Kueue's local queue, if the cluster has one")
-    parser.add_argument("--service-account", default="", help="of Kubernetes, that may read and write the bucket (Workload Identity)")
+    parser.add_argument(
+        "--service-account",
+        default="",
+        help="of Kubernetes, that may read and write the bucket (Workload Identity)",
+    )
     args = common.parse(parser, argv, bucket=True)
     if args.slices < 1 or args.restarts < 0:
         parser.error("--slices must be 1 or more, and --restarts 0 or more")
 
-    script = common.Script(f"{args.name}: {args.config} on {args.slices} x {args.tpu.accelerator_type} by a JobSet")
+    script = common.Script(
+        f"{args.name}: {args.config} on {args.slices} x {args.tpu.accelerator_type} by a JobSet"
+    )
     common.image(script, args, "tpu,cloud,data", args.build)
     file = f"{common.stage(args.name)}/jobset.yaml"
     script.note("The manifest, and go.")
     script.file(file, to_yaml(manifest(args)))
     region = re.sub(r"-[a-z]$", "", args.zone)
-    script.run("gcloud", "container", "clusters", "get-credentials", args.cluster, f"--project={args.project}", f"--location={region}")
+    script.run(
+        "gcloud",
+        "container",
+        "clusters",
+        "get-credentials",
+        args.cluster,
+        f"--project={args.project}",
+        f"--location={region}",
+    )
     script.run("kubectl", "apply", "--server-side", f"--filename={file}")
     script.note(f"Follow the logs. To stop: kubectl delete jobset {args.name}")
-    common.pod_logs(script, f"jobset.sigs.k8s.io/jobset-name={args.name}", args.tpu.pods * args.slices)
+    common.pod_logs(
+        script, f"jobset.sigs.k8s.io/jobset-name={args.name}", args.tpu.pods * args.slices
+    )
     return common.finish(script, args)
 
 

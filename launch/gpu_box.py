@@ -1,6 +1,8 @@
-"""Train on one machine with GPUs, this one or one that ssh reaches: copy the code, install, start, follow the log.
+"""Train on one machine with GPUs, this one or one that ssh reaches: copy the code, install, start,
+follow the log.
 
-Training outlives the connection: interrupting the launcher stops only the following, and starting it again follows on.
+Training outlives the connection: interrupting the launcher stops only the following, and starting
+  it again follows on.
 """
 
 import re
@@ -13,9 +15,17 @@ import common
 def main(argv: list[str] | None = None) -> int:
     """Writes the script; runs it with --go."""
     parser = common.parser(__doc__, cloud=False)
-    parser.add_argument("--host", default="", help="USER@HOST or a name of your ssh config; default: this machine")
-    parser.add_argument("--folder", default=common.HOME, help="for the code, below the home folder there")
-    parser.add_argument("--extras", default="gpu,data", help="what to install: gpu,data[,cloud for a workdir in a bucket]")
+    parser.add_argument(
+        "--host", default="", help="USER@HOST or a name of your ssh config; default: this machine"
+    )
+    parser.add_argument(
+        "--folder", default=common.HOME, help="for the code, below the home folder there"
+    )
+    parser.add_argument(
+        "--extras",
+        default="gpu,data",
+        help="what to install: gpu,data[,cloud for a workdir in a bucket]",
+    )
     args = common.parse(parser, argv, bucket=False)
     if args.host.startswith("-") or re.search(r"\s", args.host):
         parser.error(f"--host {args.host!r}: give USER@HOST")
@@ -29,7 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     folder = shlex.quote(args.folder)
 
     def there(command: str) -> str:
-        return shlex.join(["ssh", args.host, command] if args.host else ["bash", "-c", f'cd "$HOME" && {command}'])
+        return shlex.join(
+            ["ssh", args.host, command] if args.host else ["bash", "-c", f'cd "$HOME" && {command}']
+        )
 
     target = f"{args.host}:{args.folder}/" if args.host else None
     script.raw(there(f"mkdir -p {folder}"))
@@ -38,8 +50,14 @@ def main(argv: list[str] | None = None) -> int:
     script.run("mkdir", "-p", common.stage(args.name))
     local = f"{common.stage(args.name)}/worker.sh"
     script.file(local, common.worker(args, args.extras, unpack=False))
-    script.raw(f"rsync --archive {shlex.quote(local)} " + (shlex.quote(target + "worker.sh") if target else f'"$HOME"/{folder}/worker.sh'))
-    script.note("Install and start; follow the log until training ends. To stop it (it saves first): kill -- -$(cat run.pid) there.")
+    script.raw(
+        f"rsync --archive {shlex.quote(local)} "
+        + (shlex.quote(target + "worker.sh") if target else f'"$HOME"/{folder}/worker.sh')
+    )
+    script.note(
+        "Install and start; follow the log until training ends. To stop it (it "
+        "saves first): kill -- -$(cat run.pid) there."
+    )
     script.raw(there(f"cd {folder} && bash worker.sh"))
     script.raw(there(f"cd {folder} && {common.follow()}"))
     return common.finish(script, args)

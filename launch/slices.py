@@ -1,6 +1,8 @@
-"""TPU slices by the name that `mdmspeech plan --topology` uses ("v5e:4x4"), and what Google Cloud calls them.
+"""TPU slices by the name that `mdmspeech plan --topology` uses ("v5e:4x4"), and what Google Cloud
+calls them.
 
-Sources: docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e (shapes and names), /tpu/docs/runtimes (software versions),
+Sources: docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e (shapes and names), /tpu/docs/runtimes
+  (software versions),
 /kubernetes-engine/docs/concepts/plan-tpus (node selectors, machine types).
 """
 
@@ -28,14 +30,27 @@ _KINDS = {
 # The shape that an accelerator type of so many chips has; others must be asked for by shape.
 _SHAPES = {
     2: ["1x1", "2x2", "2x4", "4x4", "4x8", "8x8", "8x16", "16x16"],
-    3: ["2x2x1", "2x2x2", "2x2x4", "2x4x4", "4x4x4", "4x4x8", "4x8x8", "8x8x8", "8x8x16", "8x16x16", "16x16x16"],
+    3: [
+        "2x2x1",
+        "2x2x2",
+        "2x2x4",
+        "2x4x4",
+        "4x4x4",
+        "4x4x8",
+        "4x8x8",
+        "8x8x8",
+        "8x8x16",
+        "8x16x16",
+        "16x16x16",
+    ],
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Slice:
-    """Attributes: topology "4x4"; chips in it; accelerator_type "v5litepod-16"; runtime: software version of its VMs; gke_accelerator: its node
-    label; chips_per_pod: TPU chips of one Kubernetes node; pods: nodes in the slice; usual: whether the accelerator type alone names the shape."""
+    """Attributes: topology "4x4"; chips in it; accelerator_type "v5litepod-16"; runtime: software
+    version of its VMs; gke_accelerator: its node label; chips_per_pod: TPU chips of one Kubernetes
+    node; pods: nodes in the slice; usual: whether the accelerator type alone names the shape."""
 
     kind: str
     topology: str
@@ -81,11 +96,17 @@ def parse_slice(text: str) -> Slice:
     """ "v5e:4x4" -> Slice; for `type=` of an argparse option."""
     kind, _, topology = text.partition(":")
     if kind not in _KINDS:
-        raise argparse.ArgumentTypeError(f"{text!r} begins with none of {', '.join(_KINDS)}: write for example v5e:4x4")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} begins with none of {', '.join(_KINDS)}: write for example v5e:4x4"
+        )
     dims = _KINDS[kind].dims
     if not re.fullmatch(r"[1-9]\d*(x[1-9]\d*)" + f"{{{dims - 1}}}", topology):
-        raise argparse.ArgumentTypeError(f"{text!r}: a {kind} slice has {dims} sides, for example {kind}:{_SHAPES[dims][3]}")
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: a {kind} slice has {dims} sides, for example {kind}:{_SHAPES[dims][3]}"
+        )
     found = Slice(kind, topology)
     if found.chips > 4 and found.chips % 4:
-        raise argparse.ArgumentTypeError(f"{text!r} has {found.chips} chips: they come four to a machine")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} has {found.chips} chips: they come four to a machine"
+        )
     return found

@@ -1,7 +1,9 @@
-"""Train on GPU nodes of a Slurm cluster: copy the code to the shared file system, install it there, submit, follow the log.
+"""Train on GPU nodes of a Slurm cluster: copy the code to the shared file system, install it there,
+submit, follow the log.
 
-One process a GPU, as JAX expects it under Slurm; they find each other by Slurm's variables. Before its time is up, or when it is
-preempted, the job saves and queues itself again, and goes on from there; so it does when a node was lost.
+One process a GPU, as JAX expects it under Slurm; they find each other by Slurm's variables. Before
+its time is up, or when it is preempted, the job saves and queues itself again, and goes on from
+there; so it does when a node was lost.
 """
 
 import re
@@ -16,7 +18,8 @@ def batch(args: Any) -> str:
     """The sbatch script.
 
     Args:
-      args: with name, nodes, gpus, time, partition, account, constraint, grace, and what the training command needs.
+      args: with name, nodes, gpus, time, partition, account, constraint, grace, and what the
+        training command needs.
     """
     options = [
         f"--job-name={args.name}",
@@ -30,14 +33,21 @@ def batch(args: Any) -> str:
         "--open-mode=append",
         f"--output={args.name}.log",
     ]
-    options += [f"--{name}={value}" for name in ("partition", "account", "constraint") if (value := getattr(args, name))]
+    options += [
+        f"--{name}={value}"
+        for name in ("partition", "account", "constraint")
+        if (value := getattr(args, name))
+    ]
     return (
         "\n".join(
             [
                 "#!/usr/bin/env bash",
                 *(f"#SBATCH {option}" for option in options),
                 "set -uo pipefail",
-                common.supervised(f"srun --kill-on-bad-exit=1 {common.train(args, 'venv/bin/mdmspeech')}", forward=True),
+                common.supervised(
+                    f"srun --kill-on-bad-exit=1 {common.train(args, 'venv/bin/mdmspeech')}",
+                    forward=True,
+                ),
                 "code=$?",
                 "# Its time was up, it was preempted, or a node was lost: once more.",
                 f'case "$code" in {common.TRY_AGAIN}) scontrol requeue "$SLURM_JOB_ID" ;; esac',
@@ -52,12 +62,18 @@ def main(argv: list[str] | None = None) -> int:
     """Writes the script; runs it with --go."""
     parser = common.parser(__doc__, cloud=False)
     parser.add_argument("--host", default="", help="login node, USER@HOST; default: this machine")
-    parser.add_argument("--folder", required=True, help="for the code: an absolute path on the shared file system")
+    parser.add_argument(
+        "--folder", required=True, help="for the code: an absolute path on the shared file system"
+    )
     parser.add_argument("--nodes", type=int, default=1)
     parser.add_argument("--gpus", type=int, default=8, help="in a node")
     parser.add_argument("--cpus", type=int, default=8, help="for each GPU")
-    parser.add_argument("--time", default="24:00:00", help="after which the job saves and queues itself again")
-    parser.add_argument("--grace", type=int, default=300, metavar="SECONDS", help="to save before the time is up")
+    parser.add_argument(
+        "--time", default="24:00:00", help="after which the job saves and queues itself again"
+    )
+    parser.add_argument(
+        "--grace", type=int, default=300, metavar="SECONDS", help="to save before the time is up"
+    )
     parser.add_argument("--partition", default="")
     parser.add_argument("--account", default="")
     parser.add_argument("--constraint", default="")
@@ -74,23 +90,36 @@ def main(argv: list[str] | None = None) -> int:
         if re.search(r"\s", getattr(args, name)):
             parser.error(f"--{name} {getattr(args, name)!r}: no spaces")
 
-    script = common.Script(f"{args.name}: {args.config} on {args.nodes} x {args.gpus} GPUs by Slurm")
+    script = common.Script(
+        f"{args.name}: {args.config} on {args.nodes} x {args.gpus} GPUs by Slurm"
+    )
     script.note("The tracked files as they lie here, changes that are not committed included.")
-    there = lambda command: script.run(*(["ssh", args.host, command] if args.host else ["bash", "-c", command]))
+    there = lambda command: script.run(
+        *(["ssh", args.host, command] if args.host else ["bash", "-c", command])
+    )
     target = f"{args.host}:{args.folder}" if args.host else args.folder
     folder = shlex.quote(args.folder)
     there(f"mkdir -p {folder}")
-    script.raw(f"git ls-files -z | rsync --archive --from0 --files-from=- ./ {shlex.quote(target + '/')}")
+    script.raw(
+        f"git ls-files -z | rsync --archive --from0 --files-from=- ./ {shlex.quote(target + '/')}"
+    )
     script.run("mkdir", "-p", common.stage(args.name))
     local = f"{common.stage(args.name)}/{args.name}.sbatch"
     script.file(local, batch(args))
     script.run("rsync", "--archive", local, f"{target}/{args.name}.sbatch")
     script.note(
-        "Install once for all nodes, submit, follow. To stop: scancel --signal=TERM --batch (it saves and queues itself again), or scancel."
+        "Install once for all nodes, submit, follow. To stop: scancel "
+        "--signal=TERM --batch (it saves and queues itself again), or scancel."
     )
     extras = "gpu,data,cloud" if args.workdir.startswith("gs://") else "gpu,data"
-    there(f"set -e; cd {folder}\n{common.install(extras)}\nsbatch {shlex.quote(args.name + '.sbatch')}")
-    there(f"cd {folder} && touch {shlex.quote(args.name + '.log')} && tail -n +1 -F {shlex.quote(args.name + '.log')}")
+    there(
+        f"set -e; cd {folder}\n{common.install(extras)}\nsbatch "
+        f"{shlex.quote(args.name + '.sbatch')}"
+    )
+    there(
+        f"cd {folder} && touch {shlex.quote(args.name + '.log')} && tail -n +1 -F "
+        f"{shlex.quote(args.name + '.log')}"
+    )
     return common.finish(script, args)
 
 

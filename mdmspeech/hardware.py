@@ -1,8 +1,11 @@
-"""Public figures of accelerators, the one table that MFU and planning read: chips, how TPUs are wired, and how their slices are named.
+"""Public figures of accelerators, the one table that MFU and planning read: chips, how TPUs are
+wired, and how their slices are named.
 
-Sources: each chip's own page; for the wiring the system architecture pages of Google Cloud (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e:
-"bidirectional ICI bandwidth per chip", ports, DCN bandwidth per pod or chip), the TPU v4 paper (arXiv 2304.01433, table 4: six links of 50 GB/s each
-way), and for the wiring of small slices "How to Scale Your Model" (jax-ml.github.io/scaling-book/tpus).
+Sources: each chip's own page; for the wiring the system architecture pages of Google Cloud
+  (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e:
+"bidirectional ICI bandwidth per chip", ports, DCN bandwidth per pod or chip), the TPU v4 paper
+(arXiv 2304.01433, table 4: six links of 50 GB/s each way), and for the wiring of small slices "How
+to Scale Your Model" (jax-ml.github.io/scaling-book/tpus).
 """
 
 import dataclasses
@@ -10,7 +13,9 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Attributes: bf16_flops: peak FLOP/s, dense (GPUs: without sparsity); memory: bytes; bandwidth of it in bytes/s; source of the figures."""
+    """Attributes: bf16_flops: peak FLOP/s, dense (GPUs: without sparsity); memory: bytes; bandwidth of
+    it in bytes/s; source of the figures.
+    """
 
     bf16_flops: float
     memory: float
@@ -44,11 +49,14 @@ _KINDS = {
 
 
 def find_chip(device_kind: str) -> Chip | None:
-    """The chip of a `jax.Device.device_kind` ("TPU v5 lite", "NVIDIA H100 80GB HBM3"); None if the table lacks it."""
+    """The chip of a `jax.Device.device_kind` ("TPU v5 lite", "NVIDIA H100 80GB HBM3"); None if the
+    table lacks it.
+    """
     if device_kind in _KINDS:
         return CHIPS[_KINDS[device_kind]]
     words = device_kind.replace("-", " ").split()
-    if "NVIDIA" not in words or {"PCIe", "NVL"} & set(words):  # those H100 are slower than the SXM figures above
+    # those H100 are slower than the SXM figures above
+    if "NVIDIA" not in words or {"PCIe", "NVL"} & set(words):
         return None
     return next((CHIPS[word] for word in words if word in CHIPS), None)
 
@@ -60,7 +68,8 @@ class Tpu:
     chip: peak, memory and its bandwidth.
     dims: of the torus. link: bytes/s of one ICI link, one way.
     ring: a torus axis is closed to a ring if its length is a multiple of this (else it is a line).
-    cores: TensorCores a chip, which the number in a slice name counts. host: chips a host. dcn: bytes/s of one host's network.
+    cores: TensorCores a chip, which the number in a slice name counts. host: chips a host. dcn:
+      bytes/s of one host's network.
     megacore: the compiler must be told that a chip's cores act as one device.
     """
 
@@ -79,10 +88,32 @@ class Tpu:
 TPUS: dict[str, Tpu] = {
     tpu.name: tpu
     for tpu in (
-        # 300 GB/s each way over 6 links (paper). DCN: no figure on its page; the 200 Gbit/s a host that v5p (the same host layout) has.
-        Tpu("v4", ("v4",), CHIPS["v4"], dims=3, link=50e9, ring=4, cores=2, host=4, dcn=25e9, megacore=True),
+        # 300 GB/s each way over 6 links (paper). DCN: no figure on its page; the 200 Gbit/s a host
+        # that v5p (the same host layout) has.
+        Tpu(
+            "v4",
+            ("v4",),
+            CHIPS["v4"],
+            dims=3,
+            link=50e9,
+            ring=4,
+            cores=2,
+            host=4,
+            dcn=25e9,
+            megacore=True,
+        ),
         # 400 GB/s both ways over 4 ports; 2 x 100 Gbit/s cards a host.
-        Tpu("v5e", ("v5e", "v5litepod"), CHIPS["v5e"], dims=2, link=50e9, ring=16, cores=1, host=8, dcn=25e9),
+        Tpu(
+            "v5e",
+            ("v5e", "v5litepod"),
+            CHIPS["v5e"],
+            dims=2,
+            link=50e9,
+            ring=16,
+            cores=1,
+            host=8,
+            dcn=25e9,
+        ),
         # 1200 GB/s both ways over 6 ports; 50 Gbit/s a chip, 4 chips a host.
         Tpu("v5p", ("v5p",), CHIPS["v5p"], dims=3, link=100e9, ring=4, cores=2, host=4, dcn=25e9),
         # 800 GB/s both ways over 4 ports; 25.6 Tbit/s a pod of 256 chips, 8 chips a host.
@@ -92,9 +123,11 @@ TPUS: dict[str, Tpu] = {
 
 # Slice sizes in chips -> shape, as the cloud offers them.
 SHAPES: dict[int, dict[int, tuple[int, ...]]] = {
-    2: {1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16), 256: (16, 16)},
+    2: {1: (1, 1), 4: (2, 2), 8: (2, 4), 16: (4, 4), 32: (4, 8), 64: (8, 8), 128: (8, 16),
+        256: (16, 16)},
     3: {
-        4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8), 256: (4, 8, 8), 512: (8, 8, 8),
+        4: (2, 2, 1), 8: (2, 2, 2), 16: (2, 2, 4), 32: (2, 4, 4), 64: (4, 4, 4), 128: (4, 4, 8),
+        256: (4, 8, 8), 512: (8, 8, 8),
         1024: (8, 8, 16), 2048: (8, 16, 16), 4096: (16, 16, 16),
     },
 }  # fmt: skip

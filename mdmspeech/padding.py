@@ -12,8 +12,12 @@ def bucket(size: int, sizes: Sequence[int]) -> int:
     return next((s for s in sizes if s >= size), sizes[-1])
 
 
-def batches(lengths: Sequence[int], sizes: Sequence[int], rows: Sequence[int] = ROWS) -> Iterator[tuple[list[int], int, int]]:
-    """Batches of rows of similar lengths: (row numbers, padded length, padded number of rows). No length may exceed the largest of `sizes`."""
+def batches(
+    lengths: Sequence[int], sizes: Sequence[int], rows: Sequence[int] = ROWS
+) -> Iterator[tuple[list[int], int, int]]:
+    """Batches of rows of similar lengths: (row numbers, padded length, padded number of rows). No
+    length may exceed the largest of `sizes`.
+    """
     order = sorted(range(len(lengths)), key=lambda i: lengths[i])
     while order:
         width = bucket(lengths[order[0]], sizes)
@@ -22,8 +26,12 @@ def batches(lengths: Sequence[int], sizes: Sequence[int], rows: Sequence[int] = 
         order = order[len(same) :]
 
 
-def stack(rows: Sequence[np.ndarray], width: int, count: int, dtype=None) -> tuple[np.ndarray, np.ndarray]:
-    """Arrays [n, ...] padded with zeros to [count, width, ...], and bool [count, width], True where they are."""
+def stack(
+    rows: Sequence[np.ndarray], width: int, count: int, dtype=None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Arrays [n, ...] padded with zeros to [count, width, ...], and bool [count, width], True where
+    they are.
+    """
     first = np.asarray(rows[0])
     out = np.zeros((count, width, *first.shape[1:]), dtype or first.dtype)
     valid = np.zeros((count, width), bool)

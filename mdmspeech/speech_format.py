@@ -1,10 +1,12 @@
-"""What speech looks like everywhere in the house: token ids, rates, times, and the sentinels of the anchors. Numbers only; every room may import it.
+"""What speech looks like everywhere in the house: token ids, rates, times, and the sentinels of the
+anchors. Numbers only; every room may import it.
 
-16 kHz wave heard -> 100 log-mel frames a second -> 50 encoder states a second -> 10 speech vectors a second for the Thinker
-text -> 25 speech tokens a second -> 24 kHz wave spoken
+16 kHz wave heard -> 100 log-mel frames a second -> 50 encoder states a second -> 10 speech vectors
+a second for the Thinker text -> 25 speech tokens a second -> 24 kHz wave spoken
 """
 
-# Speech tokens: the codes of finite scalar quantisation (`codec.fsq`; the vocabulary of S3-v2), then five ids with a meaning of their own.
+# Speech tokens: the codes of finite scalar quantisation (`codec.fsq`; the vocabulary of S3-v2),
+# then five ids with a meaning of their own.
 LEVELS, DIGITS = 3, 8
 CODES = LEVELS**DIGITS  # 6561
 BOS, SOS, EOS, PAD, MASK = (
@@ -35,7 +37,8 @@ DURATION_SECONDS = 0.025  # of the unit in which a record's `frames` tell how lo
 F0_RATE = 100  # values a second of a record's `f0`
 F0_SECONDS = 1 / F0_RATE
 
-# Besides text positions, in an anchor index: a position without anchor, and an anchor after the end of the text.
+# Besides text positions, in an anchor index: a position without anchor, and an anchor after the end
+# of the text.
 NO_ANCHOR, NULL_ANCHOR = -1, -2
 ANCHORS_PER_BLOCK = 4
 START = -1  # besides text ids, in a prefix: what stands before the text

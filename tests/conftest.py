@@ -1,4 +1,6 @@
-"""Before JAX is imported anywhere: eight CPU devices, and a rank promotion is an error. And what tests of parity measure (tests/parity)."""
+"""Before JAX is imported anywhere: eight CPU devices, and a rank promotion is an error. And what
+tests of parity measure (tests/parity).
+"""
 
 import atexit
 import gc
@@ -11,10 +13,13 @@ from pathlib import Path
 import pytest
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = (os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8").strip()
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+).strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
-# What one test has compiled no other compiles again, nor a verb in a process of its own: in a folder that ends with the run (all
-# processes of a run have this one's environment), not in the user's home.
+# What one test has compiled no other compiles again, nor a verb in a process of its own: in a
+# folder that ends with the run (all processes of a run have this one's environment), not in the
+# user's home.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mdmspeech-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
@@ -31,10 +36,16 @@ _MUCH = 3 * 2**30  # bytes
 
 @pytest.fixture(scope="module", autouse=True)
 def small_memory():
-    """Lets go of compiled programs after a file of tests if this process holds much: two of them must fit beside each other on a laptop."""
+    """Lets go of compiled programs after a file of tests if this process holds much: two of them must
+    fit beside each other on a laptop.
+    """
     yield
     held = Path("/proc/self/statm")
-    if "jax" in sys.modules and held.exists() and int(held.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > _MUCH:
+    if (
+        "jax" in sys.modules
+        and held.exists()
+        and int(held.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > _MUCH
+    ):
         sys.modules["jax"].clear_caches()
         gc.collect()
 
@@ -50,7 +61,9 @@ def _compile_quickly():
 
 @pytest.fixture(scope="module")
 def quick_compilation():
-    """For tests that compile much and compute little: `pytestmark = pytest.mark.usefixtures("quick_compilation")`."""
+    """For tests that compile much and compute little: `pytestmark =
+    pytest.mark.usefixtures("quick_compilation")`.
+    """
     yield from _compile_quickly()
 
 

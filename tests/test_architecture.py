@@ -26,7 +26,8 @@ _BELOW_THE_TOP = {
     "inference",
     "interop",
 }
-_GROUND_FLOOR = {"errors", "files", "hardware", "padding", "speech_format"}  # modules that every room may import
+# modules that every room may import
+_GROUND_FLOOR = {"errors", "files", "hardware", "padding", "speech_format"}
 # Room -> rooms it may import besides itself and the ground floor.
 MAY_IMPORT: dict[str, set[str]] = {
     "audio": set(),
@@ -71,7 +72,10 @@ def imported(path: Path) -> list[tuple[int, str]]:
             base = ".".join(package[: len(package) + 1 - node.level]) if node.level else ""
             stem = ".".join(p for p in (base, node.module) if p)
             # `from mdmspeech import codec` names the room only in the alias.
-            found += [(node.lineno, f"{stem}.{alias.name}" if stem == "mdmspeech" else stem) for alias in node.names]
+            found += [
+                (node.lineno, f"{stem}.{alias.name}" if stem == "mdmspeech" else stem)
+                for alias in node.names
+            ]
     return found
 
 
@@ -80,7 +84,8 @@ def violations(room: str, names: list[tuple[int, str]]) -> list[str]:
     wrong = []
     for line, name in names:
         parts = name.split(".")
-        if room in {"cli", "evaluation"} and name in {"mdmspeech", "mdmspeech.load"}:  # the front door, for those who stand above it
+        # the front door, for those who stand above it
+        if room in {"cli", "evaluation"} and name in {"mdmspeech", "mdmspeech.load"}:
             continue
         if parts[0] == "mdmspeech" and (len(parts) == 1 or parts[1] not in allowed):
             wrong.append(f"line {line}: {room or 'the package root'} may not import {name}")
@@ -112,24 +117,42 @@ def test_the_check_itself_sees_a_wrong_import(tmp_path, monkeypatch):
     (tmp_path / "audio").mkdir()
     file = tmp_path / "audio" / "wave.py"
     file.write_text(
-        "def f():\n    from mdmspeech.codec import fsq\n    from ..models import talker\n    from mdmspeech import nn, errors\n"
+        "def f():\n    from mdmspeech.codec import fsq\n    from ..models "
+        "import talker\n    from mdmspeech import nn, errors\n"
     )
-    assert [v.split(": ")[0] for v in violations("audio", imported(file))] == ["line 2", "line 3", "line 4"]
+    assert [v.split(": ")[0] for v in violations("audio", imported(file))] == [
+        "line 2",
+        "line 3",
+        "line 4",
+    ]
 
 
 def rotten(init: Path) -> list[str]:
-    """What is wrong with a room's docstring: there is none, or it names in backticks what is neither in the room nor a room."""
+    """What is wrong with a room's docstring: there is none, or it names in backticks what is neither
+    in the room nor a room.
+    """
     tree = ast.parse(init.read_text())
     said = ast.get_docstring(tree) or ""
-    there = {path.stem for path in init.parent.iterdir()} | {path.name for path in PACKAGE.iterdir()}
-    there |= {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
-    there |= {"mdmspeech", *(node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef)))}
+    there = {path.stem for path in init.parent.iterdir()} | {
+        path.name for path in PACKAGE.iterdir()
+    }
+    there |= {
+        alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names
+    }
+    there |= {
+        "mdmspeech",
+        *(node.name for node in tree.body if isinstance(node, (ast.FunctionDef, ast.ClassDef))),
+    }
     named = {name.split(".")[0] for name in re.findall(r"`([a-z0-9_]+(?:\.[a-z0-9_]+)*)`", said)}
     return [name for name in sorted(named) if name not in there] if said else ["no docstring"]
 
 
 def test_every_room_says_what_is_in_it():
-    assert not {str(init.parent.relative_to(ROOT)): wrong for init in PACKAGE.rglob("__init__.py") if (wrong := rotten(init))}
+    assert not {
+        str(init.parent.relative_to(ROOT)): wrong
+        for init in PACKAGE.rglob("__init__.py")
+        if (wrong := rotten(init))
+    }
 
 
 @pytest.mark.parametrize(
@@ -157,33 +180,64 @@ _OTHER_NUMBERS = {
     ("interop/whisper_decoder.py", "_START"): "Whisper's token",
     ("codec/cosyvoice2/prompt.py", "_FRAME"): "energies of a recording are looked at every 25 ms",
     ("evaluation/silence.py", "_FRAME_SECONDS"): "and of a judged clip every 20 ms",
-    ("training/stages/thinker.py", "FRAMES_PER_VECTOR"): "follows from STACK, which is the adaptor's own",
+    (
+        "training/stages/thinker.py",
+        "FRAMES_PER_VECTOR",
+    ): "follows from STACK, which is the adaptor's own",
 }
 _UNMISTAKABLE = {6561, 6562, 6563, 6564, 6565, 6566, 16_000, 24_000}
-_LIKE_THE_FORMATS = ("RATE", "SECONDS", "UNIT", "TOKEN", "STATE", "FRAME", "HOP", "CODES", "VOCAB", "ANCHOR", "BASE")
+_LIKE_THE_FORMATS = (
+    "RATE",
+    "SECONDS",
+    "UNIT",
+    "TOKEN",
+    "STATE",
+    "FRAME",
+    "HOP",
+    "CODES",
+    "VOCAB",
+    "ANCHOR",
+    "BASE",
+)
 
 
 def second_definitions(path: Path) -> list[str]:
-    """Names of the module-level numbers of a file that `speech_format` holds already: the same name, a number nothing else has, or a like name and number."""
+    """Names of the module-level numbers of a file that `speech_format` holds already: the same name, a
+    number nothing else has, or a like name and number.
+    """
     formats = _numbers(_SPEECH_FORMAT)
     found = []
     for name, value in _numbers(path).items():
         plain = name.strip("_")
         telling = value != round(value) or not 0 <= value <= 10  # many things are 3 or 10
-        alike = telling and value in formats.values() and any(part in plain for part in _LIKE_THE_FORMATS)
+        alike = (
+            telling
+            and value in formats.values()
+            and any(part in plain for part in _LIKE_THE_FORMATS)
+        )
         if plain in formats or value in _UNMISTAKABLE or alike:
             found.append(name)
     return found
 
 
 def _numbers(path: Path) -> dict[str, float]:
-    """Module-level names that are given numbers (sums, products and quotients of constants and of such names too)."""
+    """Module-level names that are given numbers (sums, products and quotients of constants and of such
+    names too).
+    """
     known: dict[str, float] = {}
     for node in ast.parse(path.read_text()).body:
-        targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+        targets = (
+            node.targets
+            if isinstance(node, ast.Assign)
+            else [node.target]
+            if isinstance(node, ast.AnnAssign)
+            else []
+        )
         for target in targets:
             both = isinstance(target, ast.Tuple) and isinstance(node.value, ast.Tuple)
-            for name, value in zip(target.elts, node.value.elts, strict=True) if both else [(target, node.value)]:
+            for name, value in (
+                zip(target.elts, node.value.elts, strict=True) if both else [(target, node.value)]
+            ):
                 if isinstance(name, ast.Name) and (number := _number(value, known)) is not None:
                     known[name.id] = number
     return known
@@ -191,7 +245,11 @@ def _numbers(path: Path) -> dict[str, float]:
 
 def _number(node: ast.expr | None, known: dict[str, float]) -> float | None:
     if isinstance(node, ast.Constant):
-        return node.value if isinstance(node.value, (int, float)) and not isinstance(node.value, bool) else None
+        return (
+            node.value
+            if isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
+            else None
+        )
     if isinstance(node, ast.Name):
         return known.get(node.id)
     if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
@@ -211,7 +269,12 @@ def _number(node: ast.expr | None, known: dict[str, float]) -> float | None:
 
 
 def test_the_speech_format_is_defined_once():
-    again = {(str(path.relative_to(PACKAGE)), name) for path in modules() if path != _SPEECH_FORMAT for name in second_definitions(path)}
+    again = {
+        (str(path.relative_to(PACKAGE)), name)
+        for path in modules()
+        if path != _SPEECH_FORMAT
+        for name in second_definitions(path)
+    }
     assert again == set(_OTHER_NUMBERS)
 
 
@@ -242,7 +305,9 @@ def test_a_second_definition_is_seen(text, found, tmp_path):
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Module -> the modules of ours that it imports anywhere: at its top, inside functions, for type checking only."""
+    """Module -> the modules of ours that it imports anywhere: at its top, inside functions, for type
+    checking only.
+    """
     names = {_dotted(path): path for path in modules()}
     graph = {}
     for name, path in names.items():
@@ -252,9 +317,16 @@ def import_graph() -> dict[str, set[str]]:
             if isinstance(node, ast.Import):
                 found |= {alias.name for alias in node.names}
             elif isinstance(node, ast.ImportFrom):
-                base = ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level]) if node.level else ""
+                base = (
+                    ".".join(package.split(".")[: len(package.split(".")) + 1 - node.level])
+                    if node.level
+                    else ""
+                )
                 stem = ".".join(part for part in (base, node.module) if part)
-                found |= {whole if (whole := f"{stem}.{alias.name}") in names else stem for alias in node.names}
+                found |= {
+                    whole if (whole := f"{stem}.{alias.name}") in names else stem
+                    for alias in node.names
+                }
         graph[name] = (found & set(names)) - {name}
     return graph
 
@@ -282,9 +354,18 @@ def test_no_module_imports_itself_through_others():
     [
         ("from mdmspeech.room.two import g\n", "", False),
         ("from mdmspeech.room.two import g\n", "import mdmspeech.room.one\n", True),
-        ("from mdmspeech.room import two\n", "def g():\n    from mdmspeech.room.one import f\n", True),
-        ("def f():\n    from . import two\n", "class G:\n    def g(self):\n        from .one import f\n", True),
-        ("import mdmspeech.room.three\n", "from mdmspeech.room import one\n", True),  # three -> two -> one
+        (
+            "from mdmspeech.room import two\n",
+            "def g():\n    from mdmspeech.room.one import f\n",
+            True,
+        ),
+        (
+            "def f():\n    from . import two\n",
+            "class G:\n    def g(self):\n        from .one import f\n",
+            True,
+        ),
+        # three -> two -> one
+        ("import mdmspeech.room.three\n", "from mdmspeech.room import one\n", True),
         ("if TYPE_CHECKING:\n    from .two import g\n", "from .one import f\n", True),
         ("from mdmspeech.room.one import f\n", "", False),  # names itself only
     ],
@@ -292,13 +373,20 @@ def test_no_module_imports_itself_through_others():
 def test_a_circle_is_seen_lazy_relative_or_long(first, second, circle, tmp_path, monkeypatch):
     monkeypatch.setitem(globals(), "PACKAGE", tmp_path)
     (tmp_path / "room").mkdir()
-    for name, text in {"__init__": "", "one": first, "two": second, "three": "from .two import g\n"}.items():
+    for name, text in {
+        "__init__": "",
+        "one": first,
+        "two": second,
+        "three": "from .two import g\n",
+    }.items():
         (tmp_path / "room" / f"{name}.py").write_text(text)
     assert bool(import_circle(import_graph())) == circle
 
 
 @pytest.mark.parametrize(
-    "path", [path for room in ("diffusion", "decoding") for path in sorted((PACKAGE / room).glob("*.py"))], ids=lambda p: p.name
+    "path",
+    [path for room in ("diffusion", "decoding") for path in sorted((PACKAGE / room).glob("*.py"))],
+    ids=lambda p: p.name,
 )
 def test_diffusion_and_decoding_know_only_arrays(path):
     import sys
@@ -310,16 +398,28 @@ def test_diffusion_and_decoding_know_only_arrays(path):
 
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
 def test_no_file_is_too_long_and_none_runs_data(path):
-    """At most 500 lines; no pickle, no eval or exec of text: files that come from others are data, never code."""
+    """At most 500 lines; no pickle, no eval or exec of text: files that come from others are data,
+    never code.
+    """
     source = path.read_text()
     assert source.count("\n") <= LONGEST
-    assert not {name.split(".")[0] for _, name in imported(path)} & {"pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
+    assert not {name.split(".")[0] for _, name in imported(path)} & {
+        "pickle",
+        "cPickle",
+        "dill",
+        "cloudpickle",
+        "shelve",
+        "marshal",
+    }
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call):
             called = node.func.id if isinstance(node.func, ast.Name) else ""
             assert called not in {"eval", "exec"}, f"line {node.lineno}"
             unpickles = [
-                k for k in node.keywords if k.arg == "allow_pickle" and not (isinstance(k.value, ast.Constant) and k.value.value is False)
+                k
+                for k in node.keywords
+                if k.arg == "allow_pickle"
+                and not (isinstance(k.value, ast.Constant) and k.value.value is False)
             ]
             assert not unpickles, f"line {node.lineno}"
 

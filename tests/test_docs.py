@@ -1,6 +1,8 @@
-"""What the pages say of the repository is so: citations, links, names of files, the table of import arrows, the list of names that changed.
+"""What the pages say of the repository is so: citations, links, names of files, the table of import
+arrows, the list of names that changed.
 
-Each check is a function of texts that returns what is wrong, so that it can be given wrong texts, too.
+Each check is a function of texts that returns what is wrong, so that it can be given wrong texts,
+too.
 """
 
 import io
@@ -31,24 +33,39 @@ _SKIPPED = {"__pycache__", "build", "dist"}
 def repository(*endings: str) -> dict[str, Path]:
     """Files by their path from the root, of these endings (of any, without)."""
     inside = (path for folder in _FOLDERS for path in (ROOT / folder).rglob("*"))
-    files = (path for path in (*ROOT.iterdir(), *inside) if path.is_file() and not _SKIPPED & set(path.parts))
-    return {str(path.relative_to(ROOT)): path for path in files if not endings or path.suffix in endings}
+    files = (
+        path
+        for path in (*ROOT.iterdir(), *inside)
+        if path.is_file() and not _SKIPPED & set(path.parts)
+    )
+    return {
+        str(path.relative_to(ROOT)): path for path in files if not endings or path.suffix in endings
+    }
 
 
 FILES = frozenset(repository())
 _WRONG_ON_PURPOSE = {"tests/test_docs.py", "tests/mutants/docs.toml"}
-TEXTS = {n: p.read_text(encoding="utf-8") for n, p in repository(".py", ".md", ".toml").items() if n not in _WRONG_ON_PURPOSE}
+TEXTS = {
+    n: p.read_text(encoding="utf-8")
+    for n, p in repository(".py", ".md", ".toml").items()
+    if n not in _WRONG_ON_PURPOSE
+}
 PAGES = {name: text for name, text in TEXTS.items() if name.endswith(".md")}
 SAID = {name: text for name, text in TEXTS.items() if not name.startswith("tests/")}
 
 
-# ---- Headings and citations --------------------------------------------------------------------------------------------------
+# ---- Headings and citations ---------------------------------------------------------------------
 
 
 def headings(page: str) -> dict[str, str]:
     """Title -> number ("" without) of a page's headings; what stands in code blocks is none."""
     text = re.sub(r"^```.*?^```", "", page, flags=re.M | re.S)
-    return {title: number.rstrip(".") for number, title in re.findall(r"^#{1,6} +((?:\d+\.)*\d*\.?)[ \t]*(.+?)[ \t]*$", text, re.M)}
+    return {
+        title: number.rstrip(".")
+        for number, title in re.findall(
+            r"^#{1,6} +((?:\d+\.)*\d*\.?)[ \t]*(.+?)[ \t]*$", text, re.M
+        )
+    }
 
 
 def flowing(text: str) -> str:
@@ -56,11 +73,15 @@ def flowing(text: str) -> str:
     return re.sub(r"[ \t]*\n[ \t]*(?:#[ \t]*)?", " ", text)
 
 
-_CITED = re.compile(r"docs/(\w+\.md)((?:,? (?:and )?\\?\"[^\"]+\")+|,? (?:sections? |§ ?)(?:[\d., and]*\d))?")
+_CITED = re.compile(
+    r"docs/(\w+\.md)((?:,? (?:and )?\\?\"[^\"]+\")+|,? (?:sections? |§ ?)(?:[\d., and]*\d))?"
+)
 
 
 def broken_citations(texts: Mapping[str, str], pages: Mapping[str, str]) -> list[str]:
-    """Citations `docs/PAGE.md, "Heading" and "Heading"` or `docs/PAGE.md section 4.1` whose page or heading there is not."""
+    """Citations `docs/PAGE.md, "Heading" and "Heading"` or `docs/PAGE.md section 4.1` whose page or
+    heading there is not.
+    """
     wrong = []
     for name, text in texts.items():
         for page, places in _CITED.findall(flowing(text)):
@@ -72,14 +93,26 @@ def broken_citations(texts: Mapping[str, str], pages: Mapping[str, str]) -> list
             known = headings(pages[f"docs/{page}"])
             quoted = re.findall(r"\"([^\"]+?)\\?\"", places)
             numbers = re.findall(r"\d+(?:\.\d+)*", "" if quoted else places)
-            wrong += [f'{name}: docs/{page} has no heading "{title}"' for title in quoted if title not in known]
-            wrong += [f"{name}: docs/{page} has no section {number}" for number in numbers if number not in known.values()]
+            wrong += [
+                f'{name}: docs/{page} has no heading "{title}"'
+                for title in quoted
+                if title not in known
+            ]
+            wrong += [
+                f"{name}: docs/{page} has no section {number}"
+                for number in numbers
+                if number not in known.values()
+            ]
     return wrong
 
 
 def without_page(texts: Mapping[str, str]) -> list[str]:
     """Sections of a page that is not named by its path: a reader cannot open it."""
-    found = [(name, match[0]) for name, text in texts.items() for match in re.finditer(r"\b\w+\.md,? (?:sections? )?\d\w*", flowing(text))]
+    found = [
+        (name, match[0])
+        for name, text in texts.items()
+        for match in re.finditer(r"\b\w+\.md,? (?:sections? )?\d\w*", flowing(text))
+    ]
     return [
         f"{name}: {what!r}: say docs/PAGE.md and a heading"
         for name, what in found
@@ -96,7 +129,7 @@ def old_citations(texts: Mapping[str, str]) -> list[str]:
     ]
 
 
-# ---- Files that are named ----------------------------------------------------------------------------------------------------
+# ---- Files that are named -----------------------------------------------------------------------
 
 
 def remarks(source: str) -> str:
@@ -112,13 +145,20 @@ def remarks(source: str) -> str:
 
 
 def unknown_pages(texts: Mapping[str, str], files: frozenset[str]) -> list[str]:
-    """Names of Markdown files that are not in the repository: as a path from the root or from the naming file, or as a bare name."""
+    """Names of Markdown files that are not in the repository: as a path from the root or from the
+    naming file, or as a bare name.
+    """
     names = {Path(file).name for file in files}
     wrong = []
     for name, text in texts.items():
         for said in re.findall(r"[\w./-]*\w\.md\b", text):
             near = str((Path(name).parent / said).as_posix())
-            if said not in ELSEWHERE and said not in files and near not in files and ("/" in said or said not in names):
+            if (
+                said not in ELSEWHERE
+                and said not in files
+                and near not in files
+                and ("/" in said or said not in names)
+            ):
                 wrong.append(f"{name}: there is no {said}")
     return wrong
 
@@ -127,13 +167,17 @@ _PLACES = ("", "mdmspeech/", "mdmspeech/codec/", "docs/")
 
 
 def unknown_paths(pages: Mapping[str, str], files: frozenset[str]) -> list[str]:
-    """Code spans of pages that name a file or a folder which there is not. CAPITALS stand for something of the reader's."""
+    """Code spans of pages that name a file or a folder which there is not. CAPITALS stand for
+    something of the reader's.
+    """
     folders = {f"{parent}/" for file in files for parent in Path(file).parents}
     names = {Path(file).name for file in files}
     wrong = []
     for name, text in pages.items():
         for said in re.findall(r"`([\w./*-]+(?:\.(?:py|md|toml|json)|/))`", text):
-            pattern = re.compile("(?:" + "|".join(_PLACES) + ")" + re.escape(said).replace(r"\*", "[^/]*"))
+            pattern = re.compile(
+                "(?:" + "|".join(_PLACES) + ")" + re.escape(said).replace(r"\*", "[^/]*")
+            )
             known = said in names or any(pattern.fullmatch(one) for one in (*files, *folders))
             if not known and not re.search(r"\b[A-Z]{2,}\b", said.removesuffix("README.md")):
                 wrong.append(f"{name}: there is no {said}")
@@ -145,8 +189,12 @@ def slug(title: str) -> str:
     return re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")
 
 
-def broken_links(pages: Mapping[str, str], files: frozenset[str], sources: Mapping[str, str]) -> list[str]:
-    """Relative links of Markdown whose file or heading there is not. sources: texts of the pages that are linked to."""
+def broken_links(
+    pages: Mapping[str, str], files: frozenset[str], sources: Mapping[str, str]
+) -> list[str]:
+    """Relative links of Markdown whose file or heading there is not. sources: texts of the pages that
+    are linked to.
+    """
     wrong = []
     for name, text in pages.items():
         for target in re.findall(r"\]\(([^)\s]+)\)", re.sub(r"`[^`\n]*`", "", text)):
@@ -158,7 +206,8 @@ def broken_links(pages: Mapping[str, str], files: frozenset[str], sources: Mappi
                 parts = parts[:-1] if part == ".." else [*parts, part]
             file = "/".join(parts)
             titles = {
-                slug(f"{number}{'.' * (number.isdigit())} {title}".strip()) for title, number in headings(sources.get(file, "")).items()
+                slug(f"{number}{'.' * (number.isdigit())} {title}".strip())
+                for title, number in headings(sources.get(file, "")).items()
             }
             if file not in files:
                 wrong.append(f"{name}: {target} leads nowhere")
@@ -167,7 +216,7 @@ def broken_links(pages: Mapping[str, str], files: frozenset[str], sources: Mappi
     return wrong
 
 
-# ---- Tables ------------------------------------------------------------------------------------------------------------------
+# ---- Tables -------------------------------------------------------------------------------------
 
 
 def rows_under(page: str, title: str) -> list[list[str]]:
@@ -179,11 +228,16 @@ def rows_under(page: str, title: str) -> list[list[str]]:
 
 def arrows(page: str) -> dict[str, set[str]]:
     """Room -> rooms it may import, as the architecture's table has it."""
-    return {"".join(re.findall(r"`(.+?)`", room)): set(re.findall(r"`(.+?)`", rooms)) for room, rooms in rows_under(page, "Import arrows")}
+    return {
+        "".join(re.findall(r"`(.+?)`", room)): set(re.findall(r"`(.+?)`", rooms))
+        for room, rooms in rows_under(page, "Import arrows")
+    }
 
 
 def new_names(page: str) -> list[tuple[str, str, str]]:
-    """(row, module, name or "") of each new name of the table of docs/upgrading.md: modules are dotted, names follow theirs, `.x` is a method of any in the row."""
+    """(row, module, name or "") of each new name of the table of docs/upgrading.md: modules are
+    dotted, names follow theirs, `.x` is a method of any in the row.
+    """
     found = []
     for _, now in rows_under(page, "## Names that changed"):
         module = "inference.assistant"
@@ -205,26 +259,41 @@ def lacking(names: list[tuple[str, str, str]]) -> list[str]:
         sources = [p.read_text(encoding="utf-8") for p in rows if p.is_file()]
         if not path.is_file():
             wrong.append(f"there is no mdmspeech.{module}")
-        elif name and not any(re.search(rf"\b(?:def|class) {name}\b|^{name} =", source, re.M) for source in sources):
+        elif name and not any(
+            re.search(rf"\b(?:def|class) {name}\b|^{name} =", source, re.M) for source in sources
+        ):
             wrong.append(f"mdmspeech.{module} has no {name}")
     return wrong
 
 
-# ---- The repository ----------------------------------------------------------------------------------------------------------
+# ---- The repository -----------------------------------------------------------------------------
 
 
 def test_every_citation_names_a_heading_that_exists():
     assert not broken_citations(TEXTS, PAGES)
     assert not without_page(SAID)
-    assert sum(len(_CITED.findall(flowing(text))) for name, text in SAID.items() if name.endswith(".py")) > 25
+    assert (
+        sum(
+            len(_CITED.findall(flowing(text)))
+            for name, text in SAID.items()
+            if name.endswith(".py")
+        )
+        > 25
+    )
 
 
 def test_no_citation_of_a_list_of_work_is_left():
-    assert not old_citations({name: text for name, text in SAID.items() if not name.endswith(".json")})
+    assert not old_citations(
+        {name: text for name, text in SAID.items() if not name.endswith(".json")}
+    )
 
 
 def test_every_page_that_is_named_exists():
-    in_tests = {name: remarks(text) for name, text in TEXTS.items() if name.startswith("tests/") and name.endswith(".py")}
+    in_tests = {
+        name: remarks(text)
+        for name, text in TEXTS.items()
+        if name.startswith("tests/") and name.endswith(".py")
+    }
     assert not unknown_pages(SAID | in_tests, FILES)
 
 
@@ -233,12 +302,21 @@ def test_every_relative_link_leads_somewhere():
 
 
 def test_the_files_that_the_pages_speak_of_exist():
-    assert not unknown_paths({name: PAGES[name] for name in ("docs/method.md", "docs/architecture.md", "docs/glossary.md")}, FILES)
+    assert not unknown_paths(
+        {
+            name: PAGES[name]
+            for name in ("docs/method.md", "docs/architecture.md", "docs/glossary.md")
+        },
+        FILES,
+    )
 
 
 def test_the_table_of_arrows_is_what_the_tests_hold():
     cell = lambda names: ", ".join(f"`{name}`" for name in sorted(names)) or "nothing of ours"
-    rows = "\n".join(f"| {cell([room]) if room else '(package root)'} | {cell(rooms)} |" for room, rooms in MAY_IMPORT.items())
+    rows = "\n".join(
+        f"| {cell([room]) if room else '(package root)'} | {cell(rooms)} |"
+        for room, rooms in MAY_IMPORT.items()
+    )
     assert arrows(PAGES["docs/architecture.md"]) == MAY_IMPORT, f"the rows are\n{rows}"
 
 
@@ -246,11 +324,18 @@ def test_the_tables_of_rooms_and_letters_have_every_room():
     rooms = {path.name for path in PACKAGE.iterdir() if path.is_dir() and any(path.rglob("*.py"))}
     told = {cells[0].strip("`") for cells in rows_under(PAGES["docs/architecture.md"], "Rooms")}
     assert rooms <= told == set(MAY_IMPORT) - {""}
-    assert {cells[0].strip("`") for cells in rows_under(PAGES["docs/architecture.md"], "Ground floor")} == _GROUND_FLOOR
-    lettered = {cells[0].strip("`").split("/")[0] for cells in rows_under(PAGES["docs/glossary.md"], "Letters by room")}
+    assert {
+        cells[0].strip("`") for cells in rows_under(PAGES["docs/architecture.md"], "Ground floor")
+    } == _GROUND_FLOOR
+    lettered = {
+        cells[0].strip("`").split("/")[0]
+        for cells in rows_under(PAGES["docs/glossary.md"], "Letters by room")
+    }
     assert lettered <= rooms
     assert {
-        name.split("/")[1] for name, text in SAID.items() if re.search(r"\b[a-z]+_B[A-Z]+\b", text) and name.startswith("mdmspeech/")
+        name.split("/")[1]
+        for name, text in SAID.items()
+        if re.search(r"\b[a-z]+_B[A-Z]+\b", text) and name.startswith("mdmspeech/")
     } <= lettered
 
 
@@ -260,9 +345,12 @@ def test_the_names_that_changed_have_the_new_ones():
     assert not lacking(names)
 
 
-# ---- The checks themselves see what is wrong ---------------------------------------------------------------------------------
+# ---- The checks themselves see what is wrong ----------------------------------------------------
 
-PAGE = "# The page\n\n## 3. Two words\n\n### 3.1 Three more words\n\n```\n# no heading\n```\n\n[up](#3-two-words)\n"
+PAGE = (
+    "# The page\n\n## 3. Two words\n\n### 3.1 Three more words\n\n```\n# no "
+    "heading\n```\n\n[up](#3-two-words)\n"
+)
 
 
 @pytest.mark.parametrize(
@@ -322,11 +410,21 @@ def test_pages_without_a_path_and_lists_of_work_seen(text, wrong):
     ],
 )
 def test_pages_that_do_not_exist_seen(said, wrong):
-    assert len(unknown_pages({"x/y.py": f"# {said}"}, frozenset({"docs/page.md", "README.md", "x/y.py"}))) == wrong
+    assert (
+        len(
+            unknown_pages(
+                {"x/y.py": f"# {said}"}, frozenset({"docs/page.md", "README.md", "x/y.py"})
+            )
+        )
+        == wrong
+    )
 
 
 def test_remarks_are_comments_and_docstrings():
-    source = '"""first.md"""\nx = "second.md"  # third.md\n\n\ndef f():\n    # fourth.md\n    """fifth.md"""\n    return g("sixth.md")\n'
+    source = (
+        '"""first.md"""\nx = "second.md"  # third.md\n\n\ndef f():\n    # fourth.md\n '
+        '   """fifth.md"""\n    return g("sixth.md")\n'
+    )
     assert re.findall(r"\w+(?=\.md)", remarks(source)) == ["first", "third", "fourth", "fifth"]
 
 
@@ -345,7 +443,10 @@ def test_remarks_are_comments_and_docstrings():
     ],
 )
 def test_links_seen(link, wrong):
-    files, pages = frozenset({"docs/page.md", "docs/this.md", "README.md"}), {"docs/page.md": PAGE, "docs/this.md": link}
+    files, pages = (
+        frozenset({"docs/page.md", "docs/this.md", "README.md"}),
+        {"docs/page.md": PAGE, "docs/this.md": link},
+    )
     assert len(broken_links({"docs/this.md": link}, files, pages)) == wrong
 
 
@@ -364,14 +465,29 @@ def test_links_seen(link, wrong):
     ],
 )
 def test_paths_seen(said, wrong):
-    assert len(unknown_paths({"docs/page.md": said}, frozenset({"mdmspeech/diffusion/layout.py", "docs/page.md"}))) == wrong
+    assert (
+        len(
+            unknown_paths(
+                {"docs/page.md": said}, frozenset({"mdmspeech/diffusion/layout.py", "docs/page.md"})
+            )
+        )
+        == wrong
+    )
 
 
 def test_tables_are_read():
-    page = "## 2. Import arrows\n\n| room | may import |\n|---|---|\n| `a` | nothing of ours |\n| (package root) | `a`, `b` |\n\n## 3. X\n\n| `c` | `d` |\n"
+    page = (
+        "## 2. Import arrows\n\n| room | may import |\n|---|---|\n| `a` | nothing "
+        "of ours |\n| (package root) | `a`, `b` |\n\n## 3. X\n\n| `c` | `d` |\n"
+    )
     assert arrows(page) == {"a": set(), "": {"a", "b"}}
     row = "## Names that changed\n\n| before | now |\n|---|---|\n| `x` | {} |\n"
     good = "`diffusion.layout`: `mask_mod`, `MaskCoords`; `inference.paced_stream`; `.push_delta()`"
     assert not lacking(new_names(row.format(good) + "| `y` | `Assistant.frontend` |\n"))
-    for wrong in ("`diffusion.places`", "`diffusion.layout`: `allow`", "`inference.paced_stream`; `.follow()`", "`Assistant.ear`"):
+    for wrong in (
+        "`diffusion.places`",
+        "`diffusion.layout`: `allow`",
+        "`inference.paced_stream`; `.follow()`",
+        "`Assistant.ear`",
+    ):
         assert len(lacking(new_names(row.format(wrong)))) == 1, wrong

@@ -21,16 +21,30 @@ CONFIG = configparser.ConfigParser()
 CONFIG.read(ROOT / "setup.cfg")
 
 # `make test` runs these tests, and a make inside a make announces its folders.
-OUTSIDE = {name: value for name, value in os.environ.items() if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}}
+OUTSIDE = {
+    name: value
+    for name, value in os.environ.items()
+    if name not in {"MAKEFLAGS", "MAKELEVEL", "MFLAGS"}
+}
 
 # Imports whose distribution has another name.
-DISTRIBUTION = {"orbax": "orbax-checkpoint", "yaml": "pyyaml", "hibari": "hibari-tts", "tensorflow_datasets": "tensorflow-datasets"}
-# Found by the Makefile outside of setup.cfg: GPL-3 runner of a test voice, only ever imported when its user installed it.
+DISTRIBUTION = {
+    "orbax": "orbax-checkpoint",
+    "yaml": "pyyaml",
+    "hibari": "hibari-tts",
+    "tensorflow_datasets": "tensorflow-datasets",
+}
+# Found by the Makefile outside of setup.cfg: GPL-3 runner of a test voice, only ever imported when
+# its user installed it.
 NOT_DECLARED = {"piper"}
 
 
 def requirements(text: str) -> list[Requirement]:
-    return [Requirement(line) for line in text.splitlines() if line.strip() and not line.strip().startswith("#")]
+    return [
+        Requirement(line)
+        for line in text.splitlines()
+        if line.strip() and not line.strip().startswith("#")
+    ]
 
 
 def declared() -> dict[str, list[Requirement]]:
@@ -39,7 +53,11 @@ def declared() -> dict[str, list[Requirement]]:
 
 
 def constraints() -> dict[str, Version]:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if line and not line.startswith("#")
+    ]
     pairs = [line.split("==") for line in lines]
     return {canonicalize_name(name): Version(version) for name, version in pairs}
 
@@ -57,14 +75,21 @@ def third_party(folder: Path) -> set[str]:
 
 def tracked() -> list[Path]:
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     return [ROOT / line for line in listed.stdout.splitlines() if (ROOT / line).is_file()]
 
 
 def test_every_import_is_declared():
     names = {canonicalize_name(r.name) for rs in declared().values() for r in rs}
-    used = {canonicalize_name(DISTRIBUTION.get(name, name)) for name in third_party(ROOT / "mdmspeech") - NOT_DECLARED}
+    used = {
+        canonicalize_name(DISTRIBUTION.get(name, name))
+        for name in third_party(ROOT / "mdmspeech") - NOT_DECLARED
+    }
     assert used <= names
 
 
@@ -76,8 +101,13 @@ def test_no_torch_and_no_tensorflow():
             assert not banned & third_party(room), room.name
     # Scoring may use PyTorch where its user installed it, but imports without.
     code = "import sys, pkgutil, importlib, mdmspeech.evaluation as e\n"
-    code += "[importlib.import_module(m.name) for m in pkgutil.walk_packages(e.__path__, e.__name__ + '.')]; print('torch' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code += (
+        "[importlib.import_module(m.name) for m in pkgutil.walk_packages(e.__path__, e.__name__ + "
+        "'.')]; print('torch' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "False"
 
 
@@ -108,12 +138,20 @@ def test_data_files_are_shipped():
     for path in tracked():
         if path.is_relative_to(ROOT / "mdmspeech") and path.suffix != ".py":
             name = path.relative_to(ROOT / "mdmspeech").as_posix()
-            assert any(fnmatch.fnmatch(name, p) or fnmatch.fnmatch(name, p.replace("**/", "")) for p in patterns), name
+            assert any(
+                fnmatch.fnmatch(name, p) or fnmatch.fnmatch(name, p.replace("**/", ""))
+                for p in patterns
+            ), name
 
 
 def test_importing_the_package_is_cheap():
-    code = "import sys, mdmspeech; assert mdmspeech.__version__; assert callable(mdmspeech.load); print('jax' in sys.modules)"
-    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    code = (
+        "import sys, mdmspeech; assert mdmspeech.__version__; assert "
+        "callable(mdmspeech.load); print('jax' in sys.modules)"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
     assert run.stdout.strip() == "False"
 
 
@@ -126,7 +164,9 @@ def test_the_installed_version_and_script_are_ours():
 
 
 def test_make_alone_lists_every_job():
-    shown = subprocess.run(["make"], env=OUTSIDE, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = subprocess.run(
+        ["make"], env=OUTSIDE, cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
     phony = re.search(r"^\.PHONY: (.*)$", (ROOT / "Makefile").read_text(), re.M)[1].split()
     assert [line.split()[1] for line in shown.splitlines()] == phony
 
@@ -138,7 +178,11 @@ def test_make_trains_every_compact_experiment():
 
 def test_a_missing_python_is_said_clearly(tmp_path):
     run = subprocess.run(
-        ["make", "demo", f"VENV={tmp_path}/venv", "PYTHON=python9.9"], env=OUTSIDE, cwd=ROOT, capture_output=True, text=True
+        ["make", "demo", f"VENV={tmp_path}/venv", "PYTHON=python9.9"],
+        env=OUTSIDE,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert run.returncode != 0
     assert "python9.9 is not installed: install Python 3.11" in run.stderr
@@ -151,12 +195,26 @@ def test_ci_runs_the_tests():
 
 
 # Spelt in pieces, so that this file passes its own test.
-PRIVATE = ["/" + "root/", "/" + "work/", "/" + "opt/pypi", "/" + "tmp/" + "brief", "files.python" + "hosted"]
+PRIVATE = [
+    "/" + "root/",
+    "/" + "work/",
+    "/" + "opt/pypi",
+    "/" + "tmp/" + "brief",
+    "files.python" + "hosted",
+]
 
 
 def test_no_machine_paths_and_no_loose_ends():
     for path in tracked():
-        if path.suffix in {".py", ".cfg", ".toml", ".txt", ".md", ".json", ".yaml"} or path.name in {"Makefile", "run"}:
+        if path.suffix in {
+            ".py",
+            ".cfg",
+            ".toml",
+            ".txt",
+            ".md",
+            ".json",
+            ".yaml",
+        } or path.name in {"Makefile", "run"}:
             text = path.read_text()
             for word in [*PRIVATE, "TO" + "DO", "FIX" + "ME"]:
                 assert word not in text, f"{path.relative_to(ROOT)} has {word}"

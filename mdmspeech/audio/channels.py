@@ -15,8 +15,10 @@ _PART, _PARTS, _FEWEST = 0.005, 8, 8  # seconds, parts of a frame, frames needed
 def to_mono(samples_NC: np.ndarray, rate: float) -> np.ndarray:
     """One channel float32 [N] of float samples [N, C] at `rate` Hz.
 
-    Dead channels do not count, nor clipped ones beside others that are not, nor, if they spoil the mean, those whose sound stands out clearly less from
-    its own background than another's (noise, hum). Of the rest the mean, or the loudest where some are of opposite phase: their mean would cancel.
+    Dead channels do not count, nor clipped ones beside others that are not, nor, if they spoil the
+    mean, those whose sound stands out clearly less from its own background than another's (noise,
+    hum). Of the rest the mean, or the loudest where some are of opposite phase: their mean would
+    cancel.
     """
     samples_NC = np.asarray(samples_NC, np.float32)
     if samples_NC.shape[1] == 1:
@@ -30,9 +32,13 @@ def to_mono(samples_NC: np.ndarray, rate: float) -> np.ndarray:
     standing_C = np.array([_standing_out(clear_NC[:, c], rate) for c in kept])
     enough = min(standing_C.max() - _BETTER, _PLAIN)
     if _standing_out(clear_NC[:, kept].mean(axis=1), rate) < enough:
-        kept = kept[standing_C >= enough]  # who talks in turn, each on a channel, stands out in all of them
+        # who talks in turn, each on a channel, stands out in all of them
+        kept = kept[standing_C >= enough]
     first = kept[np.argmax(np.square(clear_NC[:, kept]).sum(axis=0))]
-    if len(kept) > 1 and min(np.corrcoef(clear_NC[:, first], clear_NC[:, c])[0, 1] for c in kept) < _OPPOSED:
+    if (
+        len(kept) > 1
+        and min(np.corrcoef(clear_NC[:, first], clear_NC[:, c])[0, 1] for c in kept) < _OPPOSED
+    ):
         return samples_NC[:, first]
     return samples_NC[:, kept].mean(axis=1)
 

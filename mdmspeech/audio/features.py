@@ -1,7 +1,9 @@
-"""Log-mel features as pure JAX functions of static shape, so that they run inside jit on any device.
+"""Log-mel features as pure JAX functions of static shape, so that they run inside jit on any
+device.
 
 Two families: Whisper's (16 kHz, log10 of the power) for the speech encoder and for speech
-tokenizers of the S3 kind, and the natural-log mel of vocoders (`log_mel`), by default CosyVoice2's at 24 kHz.
+tokenizers of the S3 kind, and the natural-log mel of vocoders (`log_mel`), by default CosyVoice2's
+at 24 kHz.
 """
 
 import dataclasses
@@ -21,7 +23,8 @@ class MelConfig:
     """Parameters of `log_mel`; the defaults are CosyVoice2's (50 frames a second at 24 kHz).
 
     Attributes:
-      rate: Hz. n_fft, hop: samples; the window is a periodic Hann of n_fft. fmin, fmax: edges of the filters in Hz.
+      rate: Hz. n_fft, hop: samples; the window is a periodic Hann of n_fft. fmin, fmax: edges of
+        the filters in Hz.
       floor: smallest mel magnitude before the logarithm.
     """
 
@@ -35,13 +38,15 @@ class MelConfig:
 
 
 def log_mel(wave_BN: jax.Array, config: MelConfig = MelConfig()) -> jax.Array:
-    """Natural log of mel magnitudes [B, floor(N / hop), num_mels], with reflected edges (HiFi-GAN's convention).
+    """Natural log of mel magnitudes [B, floor(N / hop), num_mels], with reflected edges (HiFi-GAN's
+    convention).
 
     Raises:
       UserError: the wave is too short to be reflected.
     """
     spectrum = stft(_reflect(wave_BN, (config.n_fft - config.hop) // 2), config.n_fft, config.hop)
-    magnitude = jnp.sqrt(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + 1e-9)  # smooth at 0: has a gradient
+    # smooth at 0: has a gradient
+    magnitude = jnp.sqrt(jnp.square(spectrum.real) + jnp.square(spectrum.imag) + 1e-9)
     filters_FM = mel_filters(config.rate, config.n_fft, config.num_mels, config.fmin, config.fmax)
     return jnp.log(jnp.maximum(magnitude @ filters_FM, config.floor))
 
@@ -53,9 +58,9 @@ def whisper_log_mel(wave_BN: jax.Array, num_mels: int = 80, *, end: str = "silen
 
     Args:
       num_mels: 80 (Whisper up to large-v2) or 128 (large-v3, S3).
-      end: what follows the wave: "silence" (a wave padded with zeros to any length, or not padded, has the same first frames:
-        what Whisper sees when it pads to 30 s, and what makes bucketed batches equal to single rows) or "reflect"
-        (Whisper's un-padded features; also S3's).
+      end: what follows the wave: "silence" (a wave padded with zeros to any length, or not padded,
+        has the same first frames: what Whisper sees when it pads to 30 s, and what makes bucketed
+        batches equal to single rows) or "reflect" (Whisper's un-padded features; also S3's).
 
     Raises:
       UserError: the wave is too short, or an unknown `end`.
@@ -64,7 +69,9 @@ def whisper_log_mel(wave_BN: jax.Array, num_mels: int = 80, *, end: str = "silen
     if end == "reflect":
         padded_BN = _reflect(wave_BN, half)
     elif end == "silence":
-        padded_BN = jnp.pad(_reflect(wave_BN, half)[:, : half + wave_BN.shape[1]], ((0, 0), (0, half)))
+        padded_BN = jnp.pad(
+            _reflect(wave_BN, half)[:, : half + wave_BN.shape[1]], ((0, 0), (0, half))
+        )
     else:
         raise UserError(f"end must be 'silence' or 'reflect', got {end!r}")
     mel_BTM = _log10_mel(padded_BN, wave_BN.shape[1] // WHISPER_HOP, num_mels)
@@ -72,13 +79,16 @@ def whisper_log_mel(wave_BN: jax.Array, num_mels: int = 80, *, end: str = "silen
 
 
 def s3_log_mel(wave_BN: jax.Array, samples_B: jax.Array, num_mels: int = 128) -> jax.Array:
-    """Features of the S3 speech tokenizer [B, floor(N / 160), num_mels] of 16 kHz waves: Whisper's with `end="reflect"`, for ragged rows.
+    """Features of the S3 speech tokenizer [B, floor(N / 160), num_mels] of 16 kHz waves: Whisper's
+    with `end="reflect"`, for ragged rows.
 
-    Each row has the features it has alone (its own end is reflected, its own maximum clips), and zeros behind.
+    Each row has the features it has alone (its own end is reflected, its own maximum clips), and
+    zeros behind.
 
     Args:
       wave_BN: what stands behind the end of a row is not looked at.
-      samples_B: int, length of each row: more than 200 samples (it is traced, so the caller checks it).
+      samples_B: int, length of each row: more than 200 samples (it is traced, so the caller checks
+        it).
     """
     half, count = WHISPER_FFT // 2, wave_BN.shape[1] // WHISPER_HOP
     last_B1 = samples_B[:, None] - 1
@@ -99,22 +109,32 @@ def pad_waves(waves: list[np.ndarray], length: int) -> np.ndarray:
     out = np.zeros((len(waves), length), np.float32)
     for row, wave_N in enumerate(waves):
         if len(wave_N) > length:
-            raise UserError(f"wave {row} has {len(wave_N)} samples, the bucket only {length}; choose a longer bucket")
+            raise UserError(
+                f"wave {row} has {len(wave_N)} samples, the bucket only {length}; "
+                "choose a longer bucket"
+            )
         out[row, : len(wave_N)] = wave_N
     return out
 
 
 def _reflect(wave_BN: jax.Array, pad: int) -> jax.Array:
     if wave_BN.shape[1] <= pad:
-        raise UserError(f"a wave of {wave_BN.shape[1]} samples is too short for features; more than {pad} are needed")
+        raise UserError(
+            f"a wave of {wave_BN.shape[1]} samples is too short for features; more "
+            f"than {pad} are needed"
+        )
     return jnp.pad(wave_BN, ((0, 0), (pad, pad)), mode="reflect")
 
 
 def _log10_mel(padded_BN: jax.Array, count: int, num_mels: int) -> jax.Array:
-    """log10 of the first `count` frames' mel power [B, count, num_mels], of waves that are already padded for centred frames."""
+    """log10 of the first `count` frames' mel power [B, count, num_mels], of waves that are already
+    padded for centred frames.
+    """
     spectrum = stft(padded_BN, WHISPER_FFT, WHISPER_HOP)[:, :count]  # the last frame is dropped
     power = jnp.square(spectrum.real) + jnp.square(spectrum.imag)
-    return jnp.log10(jnp.maximum(power @ mel_filters(INPUT_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10))
+    return jnp.log10(
+        jnp.maximum(power @ mel_filters(INPUT_RATE, WHISPER_FFT, num_mels, 0.0, None), 1e-10)
+    )
 
 
 def _compress(mel_BTM: jax.Array, loudest_B11: jax.Array) -> jax.Array:

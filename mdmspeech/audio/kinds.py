@@ -1,4 +1,6 @@
-"""What a file is, told from its first bytes: its name may lie, and what cannot be read should at least be called by its name."""
+"""What a file is, told from its first bytes: its name may lie, and what cannot be read should at
+least be called by its name.
+"""
 
 from typing import NamedTuple
 
@@ -6,9 +8,11 @@ HEAD = 4096  # bytes that are looked at
 
 
 class Kind(NamedTuple):
-    """words: for messages, "an MP4 or M4A file". demuxer: FFmpeg's name of the container, None for what is no sound at all.
+    """words: for messages, "an MP4 or M4A file". demuxer: FFmpeg's name of the container, None for
+    what is no sound at all.
 
-    native: libsndfile reads most of it, so that FFmpeg is only a second try. cure: what to do about a file that is no sound.
+    native: libsndfile reads most of it, so that FFmpeg is only a second try. cure: what to do about
+      a file that is no sound.
     """
 
     words: str
@@ -28,7 +32,10 @@ _AT: list[tuple[int, bytes, Kind]] = [  # (offset, bytes there, kind)
     (0, b"FORM", Kind("an AIFF file", "aiff", native=True)),
     (0, b".snd", Kind("an AU file", "au", native=True)),
     (0, b"caff", Kind("a CAF file", "caf", native=True)),
-    *((4, box, Kind("an MP4, M4A, MOV or 3GP file", "mp4")) for box in (b"ftyp", b"moov", b"mdat", b"wide")),
+    *(
+        (4, box, Kind("an MP4, M4A, MOV or 3GP file", "mp4"))
+        for box in (b"ftyp", b"moov", b"mdat", b"wide")
+    ),
     (0, b"\x1a\x45\xdf\xa3", Kind("a WebM or Matroska file", "matroska")),
     (0, b"#!AMR", Kind("an AMR file", "amr")),
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", Kind("a Windows Media file", "asf")),
@@ -43,7 +50,11 @@ _AT: list[tuple[int, bytes, Kind]] = [  # (offset, bytes there, kind)
     (0, b"7z\xbc\xaf\x27\x1c", Kind("a 7z archive", None, cure=_EXTRACT)),
     (0, b"Rar!", Kind("a rar archive", None, cure=_EXTRACT)),
     (257, b"ustar", Kind("a tar archive", None, cure=_EXTRACT)),
-    (0, b"\x93NUMPY", Kind("a NumPy file", None, cure="pass numpy.load of it, and the rate of its samples")),
+    (
+        0,
+        b"\x93NUMPY",
+        Kind("a NumPy file", None, cure="pass numpy.load of it, and the rate of its samples"),
+    ),
     (0, b"%PDF", Kind("a PDF document", None)),
     (0, b"\x89PNG", Kind("a picture", None)),
     (0, b"\xff\xd8\xff", Kind("a picture", None)),
@@ -52,9 +63,16 @@ _AT: list[tuple[int, bytes, Kind]] = [  # (offset, bytes there, kind)
     (0, b"\x7fELF", Kind("a program", None)),
     (0, b"SQLite format 3", Kind("a database", None)),
 ]
-_RIFF = {b"WAVE": Kind("a WAV file", "wav", native=True), b"AVI ": Kind("an AVI video", "avi"), b"WEBP": Kind("a picture", None)}
+_RIFF = {
+    b"WAVE": Kind("a WAV file", "wav", native=True),
+    b"AVI ": Kind("an AVI video", "avi"),
+    b"WEBP": Kind("a picture", None),
+}
 _WORDS: list[tuple[bytes, Kind]] = [  # beginnings of texts, in small letters
-    (b"version https://git-lfs", Kind("a Git LFS pointer, not the recording itself", None, cure="run git lfs pull")),
+    (
+        b"version https://git-lfs",
+        Kind("a Git LFS pointer, not the recording itself", None, cure="run git lfs pull"),
+    ),
     (b"#extm3u", Kind("a playlist", None, cure="give one of the recordings in it")),
     (b"<!doctype html", Kind("a web page", None, cure="download the recording itself")),
     (b"<html", Kind("a web page", None, cure="download the recording itself")),
@@ -72,8 +90,13 @@ def kind_of(head: bytes) -> Kind | None:
             return kind
     if (text := _text(head)) is not None:
         return text
-    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:  # MPEG's sync word; layer 0 is AAC's
-        return Kind("an AAC file", "aac") if head[1] & 0xF6 == 0xF0 else Kind("an MP3 file", "mp3", native=True)
+    # MPEG's sync word; layer 0 is AAC's
+    if len(head) > 1 and head[0] == 0xFF and head[1] & 0xE0 == 0xE0:
+        return (
+            Kind("an AAC file", "aac")
+            if head[1] & 0xF6 == 0xF0
+            else Kind("an MP3 file", "mp3", native=True)
+        )
     if len(head) > 188 and head[0] == head[188] == 0x47:
         return Kind("an MPEG transport stream", "mpegts")
     return None
@@ -91,5 +114,9 @@ def _text(head: bytes) -> Kind | None:
             text = head[: len(head) - cut].decode(coding)
         except UnicodeDecodeError:
             continue
-        return Kind("a text", None) if text and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text) else None
+        return (
+            Kind("a text", None)
+            if text and all(c.isprintable() or c in "\t\r\n\f\ufeff" for c in text)
+            else None
+        )
     return None

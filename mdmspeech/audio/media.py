@@ -1,6 +1,8 @@
-"""What browsers and phones record (m4a, aac, webm, mp4, 3gp, amr, ...), decoded by FFmpeg's libraries, which PyAV brings: the extra `media`.
+"""What browsers and phones record (m4a, aac, webm, mp4, 3gp, amr, ...), decoded by FFmpeg's
+libraries, which PyAV brings: the extra `media`.
 
-The container is named by us, never guessed by FFmpeg: some that it would guess are playlists, which open other files and addresses.
+The container is named by us, never guessed by FFmpeg: some that it would guess are playlists, which
+  open other files and addresses.
 """
 
 from collections.abc import Callable
@@ -14,13 +16,17 @@ from mdmspeech.errors import UserError
 CURE = "pip install av"
 
 
-def read_media(file: BinaryIO, kind: Kind, name: str, check: Callable[[float], None]) -> tuple[np.ndarray, int, float]:
-    """Samples float32 [N, channels], their rate, and the seconds that the container promises and does not have.
+def read_media(
+    file: BinaryIO, kind: Kind, name: str, check: Callable[[float], None]
+) -> tuple[np.ndarray, int, float]:
+    """Samples float32 [N, channels], their rate, and the seconds that the container promises and does
+    not have.
 
     Args:
       file: seekable, at its beginning.
       kind: has a demuxer. name: for messages.
-      check: called with the length in seconds, first by the container's word, then while decoding; it may raise.
+      check: called with the length in seconds, first by the container's word, then while decoding;
+        it may raise.
 
     Raises:
       UserError: PyAV is not installed; not decodable; no sound in it; or by `check`.
@@ -29,24 +35,33 @@ def read_media(file: BinaryIO, kind: Kind, name: str, check: Callable[[float], N
         import av
     except ImportError as error:
         raise UserError(
-            f"{name} is {kind.words}; reading it needs PyAV, which is not installed: {CURE} (or convert it to wav, flac, ogg or mp3)"
+            f"{name} is {kind.words}; reading it needs PyAV, which is not "
+            f"installed: {CURE} (or convert it to wav, flac, ogg or mp3)"
         ) from error
     try:
         with av.open(file, format=kind.demuxer) as container:
             stream = container.streams.best("audio")
             if stream is None:
-                raise UserError(f"{name} is not readable audio: {kind.words} without sound in it, or damaged; give a recording")
+                raise UserError(
+                    f"{name} is not readable audio: {kind.words} without sound in "
+                    "it, or damaged; give a recording"
+                )
             promised = _seconds(container, stream)
             check(promised)
             samples, rate = _decode(container, stream, check)
     except av.error.FFmpegError as error:
         raise UserError(
-            f"{name} is not readable audio: {kind.words} that is damaged or was cut off ({error.strerror}); record or export it again"
+            f"{name} is not readable audio: {kind.words} that is damaged or was "
+            f"cut off ({error.strerror}); record or export it again"
         ) from error
     if samples is None:
-        raise UserError(f"{name} is not readable audio: {kind.words} with nothing in it; record or export it again")
+        raise UserError(
+            f"{name} is not readable audio: {kind.words} with nothing in it; record "
+            "or export it again"
+        )
     missing = promised - len(samples) / rate
-    return samples, rate, missing if missing > max(0.25, 0.05 * promised) else 0.0  # codecs' delays are no loss
+    # codecs' delays are no loss
+    return samples, rate, missing if missing > max(0.25, 0.05 * promised) else 0.0
 
 
 def _seconds(container, stream) -> float:

@@ -1,7 +1,9 @@
-"""F0 of a recording, for the codec's source signal: autocorrelation, and a Viterbi search for the smoothest likely curve.
+"""F0 of a recording, for the codec's source signal: autocorrelation, and a Viterbi search for the
+smoothest likely curve.
 
-The window-corrected autocorrelation is Boersma's (1993), the search over candidates with costs for octave jumps and for turning the voice on and off is
-Praat's and RAPT's (Talkin 1995). Times are frames of 10 ms, as in the corpus.
+The window-corrected autocorrelation is Boersma's (1993), the search over candidates with costs for
+octave jumps and for turning the voice on and off is Praat's and RAPT's (Talkin 1995). Times are
+frames of 10 ms, as in the corpus.
 """
 
 import itertools
@@ -22,9 +24,11 @@ _LOW_PENALTY = 0.1  # a lag of two periods correlates as well as one of one: pre
 
 
 def f0_curve(wave_N: np.ndarray, rate: int, bridge: int = 0) -> np.ndarray:
-    """Mono wave -> F0 in Hz at 100 frames a second, float32 [round(seconds * 100)], 0 = unvoiced; frame t is centred on (t + 1/2) * 10 ms.
+    """Mono wave -> F0 in Hz at 100 frames a second, float32 [round(seconds * 100)], 0 = unvoiced;
+    frame t is centred on (t + 1/2) * 10 ms.
 
-    bridge: unvoiced gaps of up to so many frames between voiced ones get a straight line (of log-F0), as our synthesiser's curves have.
+    bridge: unvoiced gaps of up to so many frames between voiced ones get a straight line (of
+      log-F0), as our synthesiser's curves have.
     """
     frames = round(len(wave_N) / rate * RATE / HOP)
     if not frames:
@@ -71,7 +75,10 @@ def _smoothest(strength_TK: np.ndarray, lag_K: np.ndarray, energy_T: np.ndarray)
         stop = best_K[last] - _SWITCH
         back_TK[t] = np.where(stay_K >= start, pick_K, -1)
         back_none_T[t] = last if stop > none else -1
-        best_K, none = np.maximum(stay_K, start) + gain_TK[t], max(none, float(stop)) + gain_none_T[t]
+        best_K, none = (
+            np.maximum(stay_K, start) + gain_TK[t],
+            max(none, float(stop)) + gain_none_T[t],
+        )
     path = np.full(frames, -1)
     path[-1] = int(np.argmax(best_K)) if best_K.max() > none else -1
     for t in range(frames - 1, 0, -1):

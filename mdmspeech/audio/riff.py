@@ -1,17 +1,24 @@
-"""What headers promise. WAV headers whose sizes are not true: written to a pipe, before the length was known (0, or as large as can be), or of a file that was cut off."""
+"""What headers promise. WAV headers whose sizes are not true: written to a pipe, before the length
+was known (0, or as large as can be), or of a file that was cut off.
+"""
 
 import io
 import struct
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-_UNKNOWN = 0x7FFF_0000  # sizes from here on mean "until the end": 0x7FFF.... (sox, arecord, espeak-ng), 0xFFFF.... (ffmpeg, browsers)
-_AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # of a sample, by AU's number of a coding
+# sizes from here on mean "until the end": 0x7FFF.... (sox, arecord, espeak-ng), 0xFFFF.... (ffmpeg,
+# browsers)
+_UNKNOWN = 0x7FFF_0000
+# of a sample, by AU's number of a coding
+_AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
 _TOO_FAR = 1 << 20  # bytes of chunks before the samples that are kept
 
 
 class Data(NamedTuple):
-    """Where the samples are. start: byte; promised: bytes by the header; per_second, align: bytes of a second and of a frame."""
+    """Where the samples are. start: byte; promised: bytes by the header; per_second, align: bytes of a
+    second and of a frame.
+    """
 
     start: int
     promised: int
@@ -28,8 +35,8 @@ def true_sizes(file: BinaryIO, size: int, check: Callable[[float], None]) -> tup
       check: called with the length in seconds before anything is copied; it may raise.
 
     Returns:
-      The file itself at its beginning, or a copy in memory with true sizes in the header; and the seconds that the header promised and the
-      file does not have (0 if nothing is missing).
+      The file itself at its beginning, or a copy in memory with true sizes in the header; and the
+      seconds that the header promised and the file does not have (0 if nothing is missing).
     """
     data = _find_data(file, size)
     file.seek(0)
@@ -39,7 +46,11 @@ def true_sizes(file: BinaryIO, size: int, check: Callable[[float], None]) -> tup
     streamed = data.promised == 0 or data.promised >= _UNKNOWN
     if data.promised <= left and not streamed:
         return file, 0.0
-    true = 0 if data.promised == 0 and _only_chunks(file, data.start, size, data.little) else left - left % data.align
+    true = (
+        0
+        if data.promised == 0 and _only_chunks(file, data.start, size, data.little)
+        else left - left % data.align
+    )
     check(true / data.per_second)
     order = "<I" if data.little else ">I"
     file.seek(0)
@@ -51,7 +62,9 @@ def true_sizes(file: BinaryIO, size: int, check: Callable[[float], None]) -> tup
 
 
 def _find_data(file: BinaryIO, size: int) -> Data | None:
-    """The samples' place; None for a header that makes no sense (libsndfile says why) or has 64-bit sizes (which are not written to pipes)."""
+    """The samples' place; None for a header that makes no sense (libsndfile says why) or has 64-bit
+    sizes (which are not written to pipes).
+    """
     head = file.read(12)
     if head[:4] not in (b"RIFF", b"RIFX") or head[8:] != b"WAVE":
         return None
@@ -75,7 +88,9 @@ def _find_data(file: BinaryIO, size: int) -> Data | None:
 
 
 def _only_chunks(file: BinaryIO, at: int, size: int, little: bool) -> bool:
-    """Whether what follows samples of length 0 is other chunks and not the samples: then there really are none."""
+    """Whether what follows samples of length 0 is other chunks and not the samples: then there really
+    are none.
+    """
     while at + 8 <= size:
         file.seek(at)
         name, length = struct.unpack("<4sI" if little else ">4sI", file.read(8))
@@ -86,7 +101,9 @@ def _only_chunks(file: BinaryIO, at: int, size: int, little: bool) -> bool:
 
 
 def promised_frames(head: bytes) -> int | None:
-    """Frames that the header of an AIFF, AU or RF64 file promises (libsndfile says how many there are); None for other files, or if it does not know."""
+    """Frames that the header of an AIFF, AU or RF64 file promises (libsndfile says how many there
+    are); None for other files, or if it does not know.
+    """
     if head[:4] == b"FORM" and (at := head.find(b"COMM")) > 0:
         return int.from_bytes(head[at + 10 : at + 14], "big") or None
     if head[:4] == b"RF64" and (at := head.find(b"ds64")) > 0:

@@ -1,8 +1,10 @@
-"""The short-time Fourier transform inside compiled models: `stft` of a wave as it is, and `spectrum` / `inverse` with frames that tile the signal.
+"""The short-time Fourier transform inside compiled models: `stft` of a wave as it is, and
+`spectrum` / `inverse` with frames that tile the signal.
 
-Framing and overlap-add are reshapes and shifted concatenations, never gathers: exact, cheap on every backend, and a frame depends on nothing but its
-own samples, which is what makes streamed synthesis equal to one-shot synthesis. (`host_features` has its own in numpy, for input pipelines; HiFT's
-in `codec.cosyvoice2.hift_stft` has the edges of torch.istft, and streams.)
+Framing and overlap-add are reshapes and shifted concatenations, never gathers: exact, cheap on
+every backend, and a frame depends on nothing but its own samples, which is what makes streamed
+synthesis equal to one-shot synthesis. (`host_features` has its own in numpy, for input pipelines;
+HiFT's in `codec.cosyvoice2.hift_stft` has the edges of torch.istft, and streams.)
 """
 
 import functools
@@ -22,7 +24,8 @@ def hann(size: int) -> np.ndarray:
 def frames(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
     """Overlapping frames [B, 1 + (N - size) // hop, size]; the first begins with the first sample.
 
-    Built from strided slices of gcd(size, hop) samples instead of a gather, whose gradient is a slow scatter.
+    Built from strided slices of gcd(size, hop) samples instead of a gather, whose gradient is a
+    slow scatter.
     """
     unit = math.gcd(size, hop)
     count = 1 + (wave_BN.shape[1] - size) // hop
@@ -33,11 +36,12 @@ def frames(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
 
 
 def tiled_frames(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
-    """[B, T*hop] -> [B, T, size]: frame t is centred on samples [t*hop, (t+1)*hop), zeros outside of the signal. Needs size % hop == 0 and an even
-    size - hop."""
+    """[B, T*hop] -> [B, T, size]: frame t is centred on samples [t*hop, (t+1)*hop), zeros outside of
+    the signal. Needs size % hop == 0 and an even size - hop."""
     if size % hop or (size - hop) % 2 or wave_BN.shape[1] % hop:
         raise ValueError(
-            f"frames: window {size}, hop {hop}, {wave_BN.shape[1]} samples: the hop must divide both, and window - hop must be even"
+            f"frames: window {size}, hop {hop}, {wave_BN.shape[1]} samples: the "
+            "hop must divide both, and window - hop must be even"
         )
     pad = (size - hop) // 2
     return frames(jnp.pad(wave_BN, ((0, 0), (pad, pad))), size, hop)
@@ -56,7 +60,9 @@ def overlap_add(frames_BTW: jax.Array, hop: int) -> jax.Array:
 
 
 def stft(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
-    """Complex spectrum [B, T, size/2+1] of un-centred frames under a periodic Hann window; pad before if you want centring."""
+    """Complex spectrum [B, T, size/2+1] of un-centred frames under a periodic Hann window; pad before
+    if you want centring.
+    """
     return _windowed(frames(wave_BN, size, hop))
 
 
@@ -70,7 +76,9 @@ def _windowed(frames_BTW: jax.Array) -> jax.Array:
 
 
 def inverse(spectrum_BTK: jax.Array, size: int, hop: int) -> jax.Array:
-    """Windowed overlap-add inverse of `spectrum`, exact inside the signal when size / hop >= 4; fades at its two ends."""
+    """Windowed overlap-add inverse of `spectrum`, exact inside the signal when size / hop >= 4; fades
+    at its two ends.
+    """
     window = jnp.asarray(hann(size))[None, None]
     frames = jnp.fft.irfft(spectrum_BTK, n=size, axis=-1) * window
     return overlap_add(frames, hop) / (np.sum(hann(size) ** 2) / hop)

@@ -1,8 +1,11 @@
-"""Waves out: a mono wave is written as it is made, and a file has its name only when it is complete.
+"""Waves out: a mono wave is written as it is made, and a file has its name only when it is
+complete.
 
-A file grows as `NAME.part.wav` (or .flac) beside the one that it takes the place of at the end; until then the older file of that name is as it was.
-Whoever is interrupted, by a kill even, has a .part.wav that can be played. What is no plain file (a pipe, a device, standard output) gets a wav as it is
-made; its header says 0xFFFFFFFF for the length, as other programs' do, where it cannot be corrected at the end.
+A file grows as `NAME.part.wav` (or .flac) beside the one that it takes the place of at the end;
+until then the older file of that name is as it was. Whoever is interrupted, by a kill even, has a
+.part.wav that can be played. What is no plain file (a pipe, a device, standard output) gets a wav
+as it is made; its header says 0xFFFFFFFF for the length, as other programs' do, where it cannot be
+corrected at the end.
 """
 
 import contextlib
@@ -20,13 +23,16 @@ from mdmspeech.audio.wave import to_int16
 from mdmspeech.errors import UserError
 
 SUFFIXES = (".wav", ".flac")
-_ERRORS = (soundfile.LibsndfileError, OSError, struct.error, AssertionError)  # soundfile asserts that all samples went out
+# soundfile asserts that all samples went out
+_ERRORS = (soundfile.LibsndfileError, OSError, struct.error, AssertionError)
 _UNKNOWN = 0xFFFFFFFF  # bytes
 _HEADER = 44  # bytes before the samples of a wav
 
 
 def save_wave(path: str | os.PathLike, wave_N: np.ndarray, rate: int) -> None:
-    """Writes a mono wave (floats are clipped to -1..1) as 16-bit PCM, .wav or .flac. UserError: another suffix, or it cannot be written."""
+    """Writes a mono wave (floats are clipped to -1..1) as 16-bit PCM, .wav or .flac. UserError:
+    another suffix, or it cannot be written.
+    """
     with WaveWriter(path, rate) as out:
         out.write(np.asarray(wave_N, np.float32))
 
@@ -38,10 +44,12 @@ class WaveWriter:
       path: .wav or .flac, or a device or pipe, or a binary file open for writing. rate: Hz.
 
     Attributes:
-      samples: written so far. kept: where they are after an exception; None if there are none, or if `path` itself has them.
+      samples: written so far. kept: where they are after an exception; None if there are none, or
+        if `path` itself has them.
 
     Raises:
-      UserError: another suffix, or what cannot be written. BrokenPipeError: nobody reads the pipe any more.
+      UserError: another suffix, or what cannot be written. BrokenPipeError: nobody reads the pipe
+        any more.
     """
 
     def __init__(self, path: str | os.PathLike | BinaryIO, rate: int):
@@ -92,11 +100,15 @@ class WaveWriter:
         except _ERRORS as error:
             self.samples = 0  # a disk that is full has no use for half a file
             said = " ".join(str(error).split()).rstrip(".")
-            raise UserError(f"cannot write {self._name}: {said}; use a folder that is writable and has room") from error
+            raise UserError(
+                f"cannot write {self._name}: {said}; use a folder that is writable and has room"
+            ) from error
 
 
 class _Sink(Protocol):
-    """Where int16 samples go. After `finish` (all is written), `stop` (keep what is) or `drop` (nothing of it) it is closed."""
+    """Where int16 samples go. After `finish` (all is written), `stop` (keep what is) or `drop`
+    (nothing of it) it is closed.
+    """
 
     def write(self, samples_N: np.ndarray) -> None: ...
     def finish(self) -> None: ...
@@ -133,7 +145,8 @@ class _File:
         if self._flac:
             self._file.write(samples_N)
         else:
-            self._file.writeframes(samples_N.astype("<i2").tobytes())  # which corrects the header, too
+            # which corrects the header, too
+            self._file.writeframes(samples_N.astype("<i2").tobytes())
             self._raw.flush()
 
     def finish(self) -> None:
@@ -160,7 +173,9 @@ class _Stream:
 
     def __init__(self, file: BinaryIO, rate: int, *, close: bool = False):
         self._file, self._closes, self._bytes = file, close, 0
-        form = struct.pack("<4sI4s4sIHHIIHH", b"RIFF", _UNKNOWN, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16)
+        form = struct.pack(
+            "<4sI4s4sIHHIIHH", b"RIFF", _UNKNOWN, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16
+        )
         self._file.write(form + struct.pack("<4sI", b"data", _UNKNOWN))
         self._file.flush()
 
@@ -189,7 +204,9 @@ class _Stream:
 
 
 def _can_go_back(file: BinaryIO) -> bool:
-    """Whether bytes written can be overwritten: standard output may be a plain file, but one that is only appended to is not."""
+    """Whether bytes written can be overwritten: standard output may be a plain file, but one that is
+    only appended to is not.
+    """
     if not file.seekable():
         return False
     try:

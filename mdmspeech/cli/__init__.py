@@ -1,4 +1,6 @@
-"""The one console script, `mdmspeech`: a verb a job. Every verb is a module with `add(subparsers)`; heavy imports wait until it runs."""
+"""The one console script, `mdmspeech`: a verb a job. Every verb is a module with `add(subparsers)`;
+heavy imports wait until it runs.
+"""
 
 import argparse
 import os
@@ -21,15 +23,20 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C, 141 when nobody takes the audio from standard output.
+    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C, 141
+    when nobody takes the audio from standard output.
 
     What is printed may be lost (`| head -0`), the work goes on.
     """
     given = sys.stdout, sys.stderr
     if sys.stderr is None:  # closed: what is printed for it may not go to standard output instead
         sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - for as long as the program runs
-    patient = [Patient(stream) for stream in (sys.stdout, sys.stderr) if stream]  # one that is closed is None
-    sys.stdout, sys.stderr = (next((p for p in patient if p.stream is stream), stream) for stream in (sys.stdout, sys.stderr))
+    # one that is closed is None
+    patient = [Patient(stream) for stream in (sys.stdout, sys.stderr) if stream]
+    sys.stdout, sys.stderr = (
+        next((p for p in patient if p.stream is stream), stream)
+        for stream in (sys.stdout, sys.stderr)
+    )
     try:
         code = _run(argv)
         for stream in patient:
@@ -43,7 +50,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str] | None) -> int:
-    from mdmspeech.cli import assemble, chat, convert, data, evaluate, plan, release, say, train, voice_file
+    from mdmspeech.cli import (
+        assemble,
+        chat,
+        convert,
+        data,
+        evaluate,
+        plan,
+        release,
+        say,
+        train,
+        voice_file,
+    )
 
     parser = argparse.ArgumentParser(
         prog="mdmspeech",
@@ -66,7 +84,8 @@ def _run(argv: list[str] | None) -> int:
     except BrokenPipeError:
         return 141
     except (UserError, OSError) as error:
-        told = as_user_error(error) if isinstance(error, OSError) else error  # a disk that fills up may be met anywhere
+        # a disk that fills up may be met anywhere
+        told = as_user_error(error) if isinstance(error, OSError) else error
         if not isinstance(told, UserError):
             raise
         print(f"mdmspeech {args.verb}: {' '.join(str(told).split())}", file=sys.stderr)
@@ -76,6 +95,13 @@ def _run(argv: list[str] | None) -> int:
         return 130
 
 
-def _show_warning(message: Warning | str, category: type[Warning], filename: str, lineno: int, file=None, line=None) -> None:
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file=None,
+    line=None,
+) -> None:
     """In one line, as errors are."""
     print(f"mdmspeech: {' '.join(str(message).split())}", file=sys.stderr)

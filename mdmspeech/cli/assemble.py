@@ -1,4 +1,6 @@
-"""`mdmspeech assemble`: published checkpoints and our own parts put together into one system folder, which `chat`, `train`, `eval` and `plan` take."""
+"""`mdmspeech assemble`: published checkpoints and our own parts put together into one system
+folder, which `chat`, `train`, `eval` and `plan` take.
+"""
 
 import argparse
 from collections.abc import Mapping
@@ -15,10 +17,20 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "assemble",
         help="put published checkpoints and trained parts together into one system folder",
-        description="Everything is checked before anything is written. A system with random parts is one to train, not yet one to talk to.",
+        description=(
+            "Everything is checked before anything is written. A system with random "
+            "parts is one to train, not yet one to talk to."
+        ),
     )
-    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="the system folder; must not exist yet")
-    parser.add_argument("--encoder", default="whisper-base", metavar="WHAT", help="a Whisper folder, or a name (default: %(default)s)")
+    parser.add_argument(
+        "-o", "--output", required=True, metavar="DIR", help="the system folder; must not exist yet"
+    )
+    parser.add_argument(
+        "--encoder",
+        default="whisper-base",
+        metavar="WHAT",
+        help="a Whisper folder, or a name (default: %(default)s)",
+    )
     parser.add_argument(
         "--thinker",
         default="smollm2-135m-instruct",
@@ -26,15 +38,30 @@ def add(verbs) -> None:
         help="a Llama, Qwen2 or Qwen3 folder, a .gguf file, or a name (default: %(default)s)",
     )
     parser.add_argument(
-        "--codec", default="compact", metavar="WHAT", help="a CosyVoice2 folder, a release or a training run (default: %(default)s)"
+        "--codec",
+        default="compact",
+        metavar="WHAT",
+        help="a CosyVoice2 folder, a release or a training run (default: %(default)s)",
     )
-    parser.add_argument("--voice", metavar="FILE", help="the voice of a CosyVoice2 codec, written by `mdmspeech voice`")
-    parser.add_argument("--talker", default=RANDOM, metavar="WHAT", help="random, a training run, or a release (default: %(default)s)")
+    parser.add_argument(
+        "--voice",
+        metavar="FILE",
+        help="the voice of a CosyVoice2 codec, written by `mdmspeech voice`",
+    )
+    parser.add_argument(
+        "--talker",
+        default=RANDOM,
+        metavar="WHAT",
+        help="random, a training run, or a release (default: %(default)s)",
+    )
     parser.add_argument(
         "--adaptor",
         default=RANDOM,
         metavar="WHAT",
-        help="random, a release, or a training run; a stage-1 run also brings its update of the Thinker, which is merged (default: %(default)s)",
+        help=(
+            "random, a release, or a training run; a stage-1 run also brings its "
+            "update of the Thinker, which is merged (default: %(default)s)"
+        ),
     )
     parser.add_argument(
         "--talker-sizes",
@@ -44,12 +71,20 @@ def add(verbs) -> None:
     )
     parser.add_argument("--name", metavar="NAME", help="name of the system (default: the folder's)")
     parser.add_argument(
-        "--system", metavar="TEXT", help="system message of every conversation (default: that of the trained parts, else the shipped one)"
+        "--system",
+        metavar="TEXT",
+        help=(
+            "system message of every conversation (default: that of the trained "
+            "parts, else the shipped one)"
+        ),
     )
     parser.add_argument(
         "--examples",
         choices=("none", "shipped"),
-        help="example turns behind it: none, or those of the compact model, which help a small Thinker (default: those of the trained parts, else none)",
+        help=(
+            "example turns behind it: none, or those of the compact model, which "
+            "help a small Thinker (default: those of the trained parts, else none)"
+        ),
     )
     parser.add_argument(
         "--dtype",
@@ -76,7 +111,11 @@ def run(args: argparse.Namespace) -> None:
     thinker, encoder = sources.open_thinker(args.thinker), sources.open_speech_encoder(args.encoder)
     tokenizer = thinker.tokenizer()  # a folder without one is an error before anything is written
     dims = thinker.config.dim, encoder.config.dim
-    parts, merged, untrained = _codec(args.codec, args.voice), None, {"talker": args.talker == RANDOM, "adaptor": args.adaptor == RANDOM}
+    parts, merged, untrained = (
+        _codec(args.codec, args.voice),
+        None,
+        {"talker": args.talker == RANDOM, "adaptor": args.adaptor == RANDOM},
+    )
     if untrained["talker"]:
         parts["talker"] = assembly.random_talker(dims[0], _sizes(args.talker_sizes), args.seed)
     else:
@@ -88,7 +127,8 @@ def run(args: argparse.Namespace) -> None:
         merged = _merged(args.adaptor, args.thinker, args.dtype)
     assembly.check_parts(parts, *dims)
     prompt = _prompt(args, parts)
-    prompts.around_question(tokenizer, prompt)  # a chat template that takes no such conversation likewise
+    # a chat template that takes no such conversation likewise
+    prompts.around_question(tokenizer, prompt)
     release = Release(
         args.name or Path(args.output).absolute().name,
         parts,
@@ -99,9 +139,14 @@ def run(args: argparse.Namespace) -> None:
         silence=silence_codes(parts["codec"]) if parts["codec"].kind == "compact_codec" else (),
         untrained=tuple(name for name, is_so in untrained.items() if is_so),
     )
-    copied = merged or (None if args.thinker == sources.SMOLLM2 else thinker), None if args.encoder == sources.WHISPER_BASE else encoder
+    copied = (
+        merged or (None if args.thinker == sources.SMOLLM2 else thinker),
+        None if args.encoder == sources.WHISPER_BASE else encoder,
+    )
     with tqdm(desc="writing", unit="B", unit_scale=True, leave=False, disable=None) as bar:
-        size = assembly.assemble(args.output, release, _card(args, parts), *copied, How(args.dtype, progress=bar.update))
+        size = assembly.assemble(
+            args.output, release, _card(args, parts), *copied, How(args.dtype, progress=bar.update)
+        )
     print(f"{args.output}: thinker, encoder, {', '.join(parts)}, {size / 1e6:,.1f} MB")
     if release.untrained:
         print(untrained_words(release.untrained, args.output))
@@ -120,22 +165,30 @@ def _codec(source: str, voice: str | None) -> dict[str, Any]:
         parts = codec_parts(source)
     else:
         raise UserError(
-            f"no codec at {source}: give a CosyVoice2 folder (with flow.pt, hift.pt, speech_tokenizer_v2.onnx), a release or a run"
+            f"no codec at {source}: give a CosyVoice2 folder (with flow.pt, "
+            "hift.pt, speech_tokenizer_v2.onnx), a release or a run"
         )
     return with_voice(Release(source, parts), voice).parts if voice else parts
 
 
 def _prompt(args: argparse.Namespace, parts: Mapping[str, Any]) -> Any:
-    """The prompt asked for, or that of the trained parts, or the default. UserError where they disagree."""
+    """The prompt asked for, or that of the trained parts, or the default. UserError where they
+    disagree.
+    """
     from mdmspeech.interop.release import agreed_prompt
     from mdmspeech.text import prompts
 
-    trained = {f"the {name} of {getattr(args, name)}": part.prompt for name, part in parts.items() if part.prompt is not None}
+    trained = {
+        f"the {name} of {getattr(args, name)}": part.prompt
+        for name, part in parts.items()
+        if part.prompt is not None
+    }
     found = agreed_prompt(trained) or prompts.PLAIN
     examples = {"none": (), "shipped": prompts.EXAMPLES, None: found.examples}[args.examples]
     asked = prompts.Prompt(found.system if args.system is None else args.system, examples)
     cure = (
-        "leave --system and --examples out, which takes the part's, or train it again on a system with yours (mdmspeech train --system DIR)"
+        "leave --system and --examples out, which takes the part's, or train it "
+        "again on a system with yours (mdmspeech train --system DIR)"
     )
     agreed_prompt(trained, asked, "the system you ask for", cure)
     return asked
@@ -170,7 +223,10 @@ def _merged(source: str, thinker: str, dtype: str) -> Any:
 def _sizes(text: str) -> dict[str, int]:
     pairs = [part.partition("=") for part in text.split(",") if part]
     if wrong := [name for name, _, value in pairs if not value.isdecimal() or int(value) < 1]:
-        raise UserError(f"--talker-sizes {text}: give whole numbers like width=1024,layers=6; {wrong[0]!r} has none")
+        raise UserError(
+            f"--talker-sizes {text}: give whole numbers like width=1024,layers=6; "
+            f"{wrong[0]!r} has none"
+        )
     return {name: int(value) for name, _, value in pairs}
 
 
@@ -179,16 +235,38 @@ def _card(args: argparse.Namespace, parts: Mapping[str, Any]) -> str:
     import jax
 
     rows = [("thinker", args.thinker, None), ("encoder", args.encoder, None)]
-    sources = {"codec": args.codec, "voice": args.voice, "talker": args.talker, "adaptor": args.adaptor}
+    sources = {
+        "codec": args.codec,
+        "voice": args.voice,
+        "talker": args.talker,
+        "adaptor": args.adaptor,
+    }
     rows += [(name, sources[name], part) for name, part in parts.items()]
     lines = ["| part | kind | million parameters | from |", "|---|---|---|---|"]
     for name, source, part in rows:
-        count = "" if part is None else f"{sum(leaf.size for leaf in jax.tree.leaves(part.params)) / 1e6:.1f}"
-        lines.append(f"| {name} | {'' if part is None else part.kind} | {count} | {Path(str(source)).name} |")
-    licence = "Each part keeps the licence of what it was made from; read those before you pass this folder on."
+        count = (
+            ""
+            if part is None
+            else f"{sum(leaf.size for leaf in jax.tree.leaves(part.params)) / 1e6:.1f}"
+        )
+        lines.append(
+            f"| {name} | {'' if part is None else part.kind} | {count} | {Path(str(source)).name} |"
+        )
+    licence = (
+        "Each part keeps the licence of what it was made from; read those before "
+        "you pass this folder on."
+    )
     return (
         "\n".join(
-            [f"# {args.name or Path(args.output).absolute().name}", "", "Put together by `mdmspeech assemble`.", "", *lines, "", licence]
+            [
+                f"# {args.name or Path(args.output).absolute().name}",
+                "",
+                "Put together by `mdmspeech assemble`.",
+                "",
+                *lines,
+                "",
+                licence,
+            ]
         )
         + "\n"
     )

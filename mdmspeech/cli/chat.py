@@ -9,7 +9,10 @@ from mdmspeech.cli.streams import STDIN, input_bytes
 from mdmspeech.cli.voice_options import add_voice_options, generation, warn_of_untrained
 from mdmspeech.speech_format import INPUT_RATE
 
-FORMATS = "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, webm, mp4, 3gp, amr, wma"
+FORMATS = (
+    "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, "
+    "webm, mp4, 3gp, amr, wma"
+)
 
 
 def add(verbs) -> None:
@@ -17,11 +20,22 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "chat",
         help="answer a spoken question aloud",
-        description="Hears a recorded question and answers it aloud. The text is printed as it is written, then a timeline of what took how long.",
+        description=(
+            "Hears a recorded question and answers it aloud. The text is printed as "
+            "it is written, then a timeline of what took how long."
+        ),
     )
-    parser.add_argument("question", metavar="QUESTION", help=f"a recording of 0.1 to 30 s: {FORMATS}; - reads it from standard input")
+    parser.add_argument(
+        "question",
+        metavar="QUESTION",
+        help=f"a recording of 0.1 to 30 s: {FORMATS}; - reads it from standard input",
+    )
     add_voice_options(parser, "answer.wav")
-    parser.add_argument("--cold", action="store_true", help="do not compile before the clock starts: the timeline then includes it")
+    parser.add_argument(
+        "--cold",
+        action="store_true",
+        help="do not compile before the clock starts: the timeline then includes it",
+    )
     parser.set_defaults(run=run)
 
 
@@ -42,7 +56,8 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
 
     model = mdmspeech.load(args.model, voice=args.voice)
     voice = model.voice(args.talker)
-    voice.stream(**{key: value for key, value in how.items() if key != "talker"})  # what it refuses is refused now
+    # what it refuses is refused now
+    voice.stream(**{key: value for key, value in how.items() if key != "talker"})
     if not args.cold:
         if not args.quiet:
             print("opening and compiling the model ...", file=sys.stderr, flush=True)

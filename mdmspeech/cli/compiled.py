@@ -1,4 +1,6 @@
-"""What is kept on disk between starts, so that the second answer of a model comes without compiling; and where nothing can be kept."""
+"""What is kept on disk between starts, so that the second answer of a model comes without
+compiling; and where nothing can be kept.
+"""
 
 import atexit
 import hashlib
@@ -15,15 +17,18 @@ from mdmspeech.files import why_not
 
 MOST = 2**30  # bytes kept; a folder beyond is emptied
 _ROOM = 2**26  # bytes free, at least: on a full disk JAX would complain of every program
-# Of libraries that some verbs use (scoring, plots): they fail or complain without a folder to write to.
+# Of libraries that some verbs use (scoring, plots): they fail or complain without a folder to write
+# to.
 _CACHES = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
 
 
 def keep_compiled(root: str | None = None) -> Path | None:
     """Has JAX keep its programs in a folder of this machine's kind and JAX's version; returns it.
 
-    None, and nothing done: JAX has been imported already (its settings are read then), the user has chosen ($JAX_COMPILATION_CACHE_DIR, or
-    JAX_ENABLE_COMPILATION_CACHE=false), or there is no home, it cannot be written, or its disk is full.
+    None, and nothing done: JAX has been imported already (its settings are read then), the user has
+      chosen ($JAX_COMPILATION_CACHE_DIR, or
+    JAX_ENABLE_COMPILATION_CACHE=false), or there is no home, it cannot be written, or its disk is
+    full.
 
     Args:
       root: as `data.storage.record_store.data_root` takes it.
@@ -50,7 +55,9 @@ def keep_compiled(root: str | None = None) -> Path | None:
 
 
 def lend_caches() -> Path | None:
-    """Gives libraries that insist on a folder of their own a private one until this process ends, where the home cannot be written; returns it."""
+    """Gives libraries that insist on a folder of their own a private one until this process ends,
+    where the home cannot be written; returns it.
+    """
     try:
         if not why_not(Path.home() / ".cache", folder=True):
             return None
@@ -60,7 +67,8 @@ def lend_caches() -> Path | None:
     if not wanted:
         return None
     try:
-        folder = Path(tempfile.mkdtemp(prefix="mdmspeech-"))  # nobody else's: numba runs what it finds there
+        # nobody else's: numba runs what it finds there
+        folder = Path(tempfile.mkdtemp(prefix="mdmspeech-"))
     except OSError:
         return None
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -71,13 +79,20 @@ def lend_caches() -> Path | None:
 
 
 def _free(folder: Path) -> int:
-    return shutil.disk_usage(next(there for there in (folder, *folder.absolute().parents) if there.is_dir())).free
+    return shutil.disk_usage(
+        next(there for there in (folder, *folder.absolute().parents) if there.is_dir())
+    ).free
 
 
 def _kind() -> str:
-    """Another processor may lack the instructions that a program was compiled for: a shared home must not mix them."""
+    """Another processor may lack the instructions that a program was compiled for: a shared home must
+    not mix them.
+    """
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]
-    features = sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))}) or lines[:1]
+    features = (
+        sorted({line for line in lines if line.startswith(("flags", "Features", "model name"))})
+        or lines[:1]
+    )
     digest = hashlib.sha256("\n".join([platform.machine(), *features]).encode()).hexdigest()[:12]
     return f"jaxlib-{importlib.metadata.version('jaxlib')}-{digest}"

@@ -1,4 +1,6 @@
-"""`mdmspeech data`: make the corpus, or take your own recordings into it; and what frozen parts compute from it once."""
+"""`mdmspeech data`: make the corpus, or take your own recordings into it; and what frozen parts
+compute from it once.
+"""
 
 import argparse
 
@@ -10,23 +12,66 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "data",
         help="make the training corpus",
-        description="Writes texts, speaks them with the installed voices, and stores everything under one folder. Run it again and it goes on "
-        "where it stopped. With --tokens or --states it computes from a finished corpus what training reads. With --manifest it takes your own "
-        "recordings instead: it checks them, finds out when each sound is spoken, and makes their speech tokens, ready for training.",
+        description="Writes texts, speaks them with the installed voices, and stores everything "
+        "under one folder. Run it again and it goes on where it stopped. With --tokens or "
+        "--states it computes from a finished corpus what training reads. With --manifest it "
+        "takes your own recordings instead: it checks them, finds out when each sound is spoken, "
+        "and makes their speech tokens, ready for training.",
     )
-    parser.add_argument("--root", metavar="DIR", help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)")
-    parser.add_argument("--hours", type=float, metavar="H", help="make a small corpus of about so many hours (default: all, about 48)")
-    parser.add_argument("--parts", metavar="A,B", help="only these parts, for example open,answers (default: all)")
-    parser.add_argument("--workers", type=int, default=2, metavar="N", help="processes that speak at once (default: %(default)s)")
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)",
+    )
+    parser.add_argument(
+        "--hours",
+        type=float,
+        metavar="H",
+        help="make a small corpus of about so many hours (default: all, about 48)",
+    )
+    parser.add_argument(
+        "--parts", metavar="A,B", help="only these parts, for example open,answers (default: all)"
+    )
+    parser.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        metavar="N",
+        help="processes that speak at once (default: %(default)s)",
+    )
     parser.add_argument("--extra", metavar="FILE", help="JSONL with more question and answer pairs")
     parser.add_argument(
-        "--manifest", metavar="FILE", help='instead: your own recordings, JSONL with {"audio": "a.wav", "text": "..."} a line'
+        "--manifest",
+        metavar="FILE",
+        help='instead: your own recordings, JSONL with {"audio": "a.wav", "text": "..."} a line',
     )
-    parser.add_argument("--name", default="own", metavar="NAME", help="the part that --manifest becomes (default: %(default)s)")
-    parser.add_argument("--tokens", action="store_true", help="instead: the speech tokens of the answer voice, by the codec of --codec")
-    parser.add_argument("--codec", metavar="WORKDIR|RELEASE", help="workdir of a codec run, or a release that has one (default: compact)")
-    parser.add_argument("--states", action="store_true", help="instead: the speech encoder's states of the questions")
-    parser.add_argument("--phones", type=int, metavar="N", help="instead: what the aligner learns from, N sentences in invented voices")
+    parser.add_argument(
+        "--name",
+        default="own",
+        metavar="NAME",
+        help="the part that --manifest becomes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--tokens",
+        action="store_true",
+        help="instead: the speech tokens of the answer voice, by the codec of --codec",
+    )
+    parser.add_argument(
+        "--codec",
+        metavar="WORKDIR|RELEASE",
+        help="workdir of a codec run, or a release that has one (default: compact)",
+    )
+    parser.add_argument(
+        "--states",
+        action="store_true",
+        help="instead: the speech encoder's states of the questions",
+    )
+    parser.add_argument(
+        "--phones",
+        type=int,
+        metavar="N",
+        help="instead: what the aligner learns from, N sentences in invented voices",
+    )
     parser.set_defaults(run=run)
 
 
@@ -49,7 +94,10 @@ def parts(args: argparse.Namespace, every: tuple[str, ...] = ()) -> tuple[str, .
         return every
     names = tuple(dict.fromkeys(name.strip() for name in args.parts.split(",") if name.strip()))
     if not names:
-        raise UserError(f"--parts {args.parts!r} names none: give names with commas between them, for example open,answers")
+        raise UserError(
+            f"--parts {args.parts!r} names none: give names with commas between "
+            "them, for example open,answers"
+        )
     return names
 
 
@@ -80,11 +128,15 @@ def run(args: argparse.Namespace) -> None:
         from mdmspeech.cli.release import open_codec
 
         names = parts(args, ("open", "answers"))
-        for name, count in precompute.speech_tokens(args.root, *open_codec(args.codec or "compact"), names).items():
+        for name, count in precompute.speech_tokens(
+            args.root, *open_codec(args.codec or "compact"), names
+        ).items():
             print(f"{name}: {count} tokens")
     if args.states:
         from mdmspeech.interop.sources import load_speech_encoder
 
         encoder = load_speech_encoder()
-        for name, count in precompute.question_states(args.root, encoder.config, encoder.params, args.hours).items():
+        for name, count in precompute.question_states(
+            args.root, encoder.config, encoder.params, args.hours
+        ).items():
             print(f"{name}: {count} states")

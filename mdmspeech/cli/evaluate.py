@@ -11,21 +11,54 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "eval",
         help="score a release: hearing, speaking, codec, speed",
-        description="Runs a release on the held-out test sets and writes results, tables and plots. Parts that are done are kept, so it can be "
-        "stopped and started again; --parts with --force makes some of them anew, and the tables show the old figures beside the new.",
+        description="Runs a release on the held-out test sets and writes results, tables "
+        "and plots. Parts that are done are kept, so it can be "
+        "stopped and started again; --parts with --force makes some of them "
+        "anew, and the tables show the old figures beside the new.",
     )
     parser.add_argument(
-        "--model", default="compact", metavar="NAME|DIR", help="a shipped release or a release folder (default: %(default)s)"
+        "--model",
+        default="compact",
+        metavar="NAME|DIR",
+        help="a shipped release or a release folder (default: %(default)s)",
     )
-    parser.add_argument("--data", metavar="DIR", help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)")
-    parser.add_argument("-o", "--output", default="experiments/results", metavar="DIR", help="where results go (default: %(default)s)")
     parser.add_argument(
-        "--parts", metavar="A,B", help="only these of codec, hearing, speaking, latency, ... (default: all); the others keep their figures"
+        "--data",
+        metavar="DIR",
+        help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)",
     )
-    parser.add_argument("--count", type=int, metavar="N", help="utterances a part (default: the number that the published figures use)")
-    parser.add_argument("--own", metavar="NAME", help="a voice made from own recordings NAME: score only that, on their held-out part")
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="experiments/results",
+        metavar="DIR",
+        help="where results go (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--parts",
+        metavar="A,B",
+        help=(
+            "only these of codec, hearing, speaking, latency, ... (default: all); "
+            "the others keep their figures"
+        ),
+    )
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help="utterances a part (default: the number that the published figures use)",
+    )
+    parser.add_argument(
+        "--own",
+        metavar="NAME",
+        help="a voice made from own recordings NAME: score only that, on their held-out part",
+    )
     parser.add_argument("--force", action="store_true", help="make parts again that are done")
-    parser.add_argument("--rejudge", action="store_true", help="judge the kept answers again, without the model, and write the tables anew")
+    parser.add_argument(
+        "--rejudge",
+        action="store_true",
+        help="judge the kept answers again, without the model, and write the tables anew",
+    )
     parser.set_defaults(run=run)
 
 
@@ -51,7 +84,10 @@ def _own(args: argparse.Namespace) -> None:
     from mdmspeech.evaluation.user_voice import report, score_own
 
     if args.model == "compact":
-        raise UserError("--own needs the release made from your recordings: --model ~/.cache/mdmspeech/runs/NAME")
+        raise UserError(
+            "--own needs the release made from your recordings: --model "
+            "~/.cache/mdmspeech/runs/NAME"
+        )
     samples = data_root(args.data) / "evaluation" / args.own
     print(report(score_own(args.model, args.own, args.data, count=args.count, samples=samples)))
     print(f"to listen to: {samples}")

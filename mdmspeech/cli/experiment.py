@@ -1,4 +1,6 @@
-"""Experiment files: reading one, changing a setting, and making its task with everything that can be loaded."""
+"""Experiment files: reading one, changing a setting, and making its task with everything that can
+be loaded.
+"""
 
 import difflib
 import importlib.util
@@ -12,7 +14,8 @@ from mdmspeech.errors import UserError
 
 
 def load_config(path: str):
-    """The ConfigDict of an experiment file's `get_config()`; of "FILE:ARG" that of `get_config(ARG)`, for example "experiments/talker_8b.py:runlocal".
+    """The ConfigDict of an experiment file's `get_config()`; of "FILE:ARG" that of `get_config(ARG)`,
+    for example "experiments/talker_8b.py:runlocal".
 
     Raises:
       UserError: no such file, no `get_config`, or an argument it does not take.
@@ -21,12 +24,15 @@ def load_config(path: str):
     file = Path(name + ".py" if argument else path)
     if not file.is_file():
         raise UserError(f"no experiment file {file}; the repository's are in experiments/")
-    root = str(file.resolve().parent.parent)  # experiments build on one another: `from experiments import ...`
+    # experiments build on one another: `from experiments import ...`
+    root = str(file.resolve().parent.parent)
     if root not in sys.path:
         sys.path.insert(0, root)
     spec = importlib.util.spec_from_file_location(file.stem, file)
     if spec is None or spec.loader is None:
-        raise UserError(f"{path} is no Python file; name an experiment such as experiments/compact_codec.py")
+        raise UserError(
+            f"{path} is no Python file; name an experiment such as experiments/compact_codec.py"
+        )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
@@ -42,27 +48,38 @@ def load_experiment(path: str):
     """As `load_config`; a UserError as well if what it gives is no config of an experiment."""
     config = load_config(path)
     given = hasattr(config, "items")
-    if missing := [name for name in ("stage", "train", "optim", "mesh") if not given or name not in config]:
+    if missing := [
+        name for name in ("stage", "train", "optim", "mesh") if not given or name not in config
+    ]:
         raise UserError(
-            f"{path}: its get_config() gives a {type(config).__name__} without {missing[0]!r}; return a config such as that of experiments/compact_talker.py"
+            f"{path}: its get_config() gives a {type(config).__name__} without {missing[0]!r}; "
+            "return a config such as that of experiments/compact_talker.py"
         )
     return config
 
 
 def override(config, assignment: str) -> None:
-    """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas. UserError: no such setting, or out of its range."""
+    """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas.
+    UserError: no such setting, or out of its range.
+    """
     from flax.traverse_util import flatten_dict
 
     from mdmspeech.training.ranges import check_setting
 
     key, _, text = assignment.partition("=")
     settings = flatten_dict(config.to_dict(), sep=".")
-    # Looked up here because `update_from_flattened_dict` adds a misspelt setting, and knows neither its type nor what was meant.
+    # Looked up here because `update_from_flattened_dict` adds a misspelt setting, and knows neither
+    # its type nor what was meant.
     if key not in settings:
         if group := [name for name in settings if name.startswith(f"{key}.")]:
-            raise UserError(f"--set {key}: this is a group of settings; give one of them, such as {group[0]}")
+            raise UserError(
+                f"--set {key}: this is a group of settings; give one of them, such as {group[0]}"
+            )
         near = difflib.get_close_matches(key, settings, 3, 0.5)
-        raise UserError(f"--set {key}: the experiment has no such setting" + (f"; did you mean {' or '.join(near)}?" if near else ""))
+        raise UserError(
+            f"--set {key}: the experiment has no such setting"
+            + (f"; did you mean {' or '.join(near)}?" if near else "")
+        )
     old = settings[key]
     try:
         value = _like(old, text)
@@ -78,7 +95,9 @@ def _like(old, text: str):
     if isinstance(old, bool):
         return {"true": True, "false": False}[text.lower()]
     if old is None:
-        raise UserError("it is unset in the experiment, so its type is not known; set it in the file")
+        raise UserError(
+            "it is unset in the experiment, so its type is not known; set it in the file"
+        )
     if isinstance(old, tuple):
         if any(isinstance(item, (tuple, list)) for item in old):
             raise UserError("it is a table; set it in the file")
@@ -88,8 +107,8 @@ def _like(old, text: str):
 
 
 def use_system(config, folder: str) -> None:
-    """Makes an experiment one of a system folder (`mdmspeech assemble`): its sizes, its weights, its Talker to start from. What the experiment says of
-    training stays.
+    """Makes an experiment one of a system folder (`mdmspeech assemble`): its sizes, its
+    weights, its Talker to start from. What the experiment says of training stays.
 
     Raises:
       UserError: no such folder, or a stage that has nothing to do with it.
@@ -103,17 +122,27 @@ def use_system(config, folder: str) -> None:
     if not {"thinker", "encoder", "talker"} & set(config):
         raise UserError(f"--system {folder}: stage {config.stage!r} trains no part of it")
     paths = {"thinker": about.thinker, "tokenizer": about.thinker, "encoder": about.encoder}
-    openers: dict[str, Callable[[str], Any]] = {"thinker": sources.open_thinker, "encoder": sources.open_speech_encoder}
+    openers: dict[str, Callable[[str], Any]] = {
+        "thinker": sources.open_thinker,
+        "encoder": sources.open_speech_encoder,
+    }
     for name, opener in openers.items():
         if name in config:
-            kept = {key: config[name][key] for key in ("scan_layers", "lora_rank", "lora_alpha") if key in config[name]}
+            kept = {
+                key: config[name][key]
+                for key in ("scan_layers", "lora_rank", "lora_alpha")
+                if key in config[name]
+            }
             config[name] = {**asdict(opener(paths[name]).config), **kept}
     if "talker" in config:
         if "talker" not in about.parts:
             raise UserError(f"--system {folder}: it has no Talker to train")
         sizes: Any = about.parts["talker"][1]
         if (mine := config.talker.get("anchors", "paced")) != sizes.anchors:
-            raise UserError(f"--system {folder}: its Talker has {sizes.anchors} anchors, this experiment trains one with {mine} anchors")
+            raise UserError(
+                f"--system {folder}: its Talker has {sizes.anchors} anchors, this "
+                f"experiment trains one with {mine} anchors"
+            )
         config.talker = asdict(sizes)
         config.init_from = str(about.folder)
         if "init_part" in config:
@@ -131,15 +160,23 @@ def make_task(config, workdir: Path, data: str | None = None):
     from mdmspeech.training.stages import build
 
     of_parts = loaders.load_part, loaders.describe_part
-    known = build.Loaders(load_whisper_decoder, loaders.load_encoder, loaders.load_thinker, loaders.load_tokenizer, *of_parts)
+    known = build.Loaders(
+        load_whisper_decoder,
+        loaders.load_encoder,
+        loaders.load_thinker,
+        loaders.load_tokenizer,
+        *of_parts,
+    )
     return build.make_task(config, workdir, data, known)
 
 
 def check_start(config, workdir, system: str | None = None) -> None:
-    """Looks, before anything is loaded or written, at what an experiment starts from, and at its prompt; tells what is unusual.
+    """Looks, before anything is loaded or written, at what an experiment starts from, and at its
+    prompt; tells what is unusual.
 
     Raises:
-      UserError: as `stages.start.check_start`; another prompt than that of the system folder it was given (`use_system`).
+      UserError: as `stages.start.check_start`; another prompt than that of the system folder it was
+        given (`use_system`).
     """
     from mdmspeech.interop import loaders
     from mdmspeech.interop.release import read_about
@@ -149,11 +186,15 @@ def check_start(config, workdir, system: str | None = None) -> None:
     known = build.Loaders(release=loaders.load_part, describe=loaders.describe_part)
     told = start.check_start(config, workdir, known)
     if system and "prompt" in config:
-        prompt, wanted = Prompt.of(config.prompt.to_dict(), "config.prompt"), read_about(system).prompt
+        prompt, wanted = (
+            Prompt.of(config.prompt.to_dict(), "config.prompt"),
+            read_about(system).prompt,
+        )
         if prompt != wanted:
             raise UserError(
-                f"--set prompt: {prompt} is not that of --system {system}, {wanted} ({prompt.unlike(wanted)}): a system has one; leave it out, or assemble "
-                "another system with it (mdmspeech assemble --system TEXT)"
+                f"--set prompt: {prompt} is not that of --system {system}, {wanted} "
+                f"({prompt.unlike(wanted)}): a system has one; leave it out, or assemble another "
+                "system with it (mdmspeech assemble --system TEXT)"
             )
     if told:
         print(told, file=sys.stderr)

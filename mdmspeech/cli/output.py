@@ -1,4 +1,6 @@
-"""Where the speech of `chat` and `say` goes: a file or standard output as it is made, a player, a picture. Nothing printed is worth more than the file."""
+"""Where the speech of `chat` and `say` goes: a file or standard output as it is made, a player, a
+picture. Nothing printed is worth more than the file.
+"""
 
 import argparse
 import contextlib
@@ -16,7 +18,13 @@ from mdmspeech.files import check_writable
 
 SUFFIXES = (".wav", ".flac")
 PICTURES = (".png", ".svg", ".pdf")
-_PLAYERS = (("pw-play",), ("paplay",), ("aplay", "-q"), ("afplay",), ("ffplay", "-nodisp", "-autoexit", "-loglevel", "quiet"))
+_PLAYERS = (
+    ("pw-play",),
+    ("paplay",),
+    ("aplay", "-q"),
+    ("afplay",),
+    ("ffplay", "-nodisp", "-autoexit", "-loglevel", "quiet"),
+)
 
 
 def check_outputs(args: argparse.Namespace) -> None:
@@ -29,7 +37,10 @@ def check_outputs(args: argparse.Namespace) -> None:
         _check_file(args.picture, PICTURES)
     if args.play:
         if not _is_file(args.output):
-            raise UserError(f"--play plays the file that -o writes, and {args.output} is none; name one, or leave --play out")
+            raise UserError(
+                f"--play plays the file that -o writes, and {args.output} is none; "
+                "name one, or leave --play out"
+            )
         find_player()
 
 
@@ -40,7 +51,9 @@ def _check_file(name: str, suffixes: tuple[str, ...]) -> None:
     if name and path.exists() and not path.is_file():
         return  # a device or a pipe
     if path.suffix.lower() not in suffixes:
-        raise UserError(f"cannot write {name}: name it {', '.join(suffixes[:-1])} or {suffixes[-1]}")
+        raise UserError(
+            f"cannot write {name}: name it {', '.join(suffixes[:-1])} or {suffixes[-1]}"
+        )
     folder = path.absolute().parent
     if not folder.is_dir():
         raise UserError(f"cannot write {name}: the folder {folder} does not exist; make it first")
@@ -53,7 +66,9 @@ def _is_file(output: str) -> bool:
 
 @contextlib.contextmanager
 def messages_aside(args: argparse.Namespace) -> Iterator[Any]:
-    """Yields where the audio goes (see `WaveWriter`). If that is standard output, everything else that is printed meanwhile goes to standard error."""
+    """Yields where the audio goes (see `WaveWriter`). If that is standard output, everything else that
+    is printed meanwhile goes to standard error.
+    """
     if args.output in STDOUT:
         target = output_bytes()
         with contextlib.redirect_stdout(sys.stderr):
@@ -73,7 +88,10 @@ def writing(target: Any, rate: int) -> Iterator[Any]:
             yield out
     finally:
         if out.kept:
-            print(f"what was said so far, {out.samples / rate:.1f} s, is in {out.kept}", file=sys.stderr)
+            print(
+                f"what was said so far, {out.samples / rate:.1f} s, is in {out.kept}",
+                file=sys.stderr,
+            )
 
 
 def finish(args: argparse.Namespace, speech: Any) -> None:
@@ -83,7 +101,9 @@ def finish(args: argparse.Namespace, speech: Any) -> None:
 
         save_plot(args.picture, speech)
     if not args.quiet:
-        saved = " and ".join(filter(None, (args.output if args.output not in STDOUT else None, args.picture)))
+        saved = " and ".join(
+            filter(None, (args.output if args.output not in STDOUT else None, args.picture))
+        )
         if saved:
             print(f"saved {saved}")
     if args.play:
@@ -95,7 +115,10 @@ def find_player() -> tuple[str, ...]:
     for player in _PLAYERS:
         if shutil.which(player[0]):
             return player
-    raise UserError(f"--play needs one of {', '.join(p[0] for p in _PLAYERS)}; install one, or open the file that -o writes")
+    raise UserError(
+        f"--play needs one of {', '.join(p[0] for p in _PLAYERS)}; install one, or "
+        "open the file that -o writes"
+    )
 
 
 def play(path: str) -> None:
@@ -114,5 +137,6 @@ def play(path: str) -> None:
         done = subprocess.run([*find_player(), plain], capture_output=True, text=True, check=False)
     if done.returncode:
         raise UserError(
-            f"{find_player()[0]} could not play the speech ({' '.join(done.stderr.split())[:120]}); open the file that -o writes"
+            f"{find_player()[0]} could not play the speech "
+            f"({' '.join(done.stderr.split())[:120]}); open the file that -o writes"
         )

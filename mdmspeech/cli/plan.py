@@ -1,4 +1,6 @@
-"""`mdmspeech plan`: what a configuration needs on a TPU slice, and how fast it could be, without the slice."""
+"""`mdmspeech plan`: what a configuration needs on a TPU slice, and how fast it could be, without
+the slice.
+"""
 
 import argparse
 import json
@@ -14,14 +16,30 @@ def add(verbs) -> None:
     """Declares the verb and its options."""
     parser = verbs.add_parser(
         "plan",
-        help="compile an experiment for a TPU slice that is not there: memory, FLOPs, collectives, step time",
-        description="Compiles the real training step (or a block of decoding) for a TPU slice, which need not be there, and tells what a chip holds, what it "
-        "computes and sends, and between which bounds a step would take. Nothing runs; a plan takes a minute or two of this machine.",
+        help=(
+            "compile an experiment for a TPU slice that is not there: memory, "
+            "FLOPs, collectives, step time"
+        ),
+        description="Compiles the real training step (or a block of decoding) for a TPU "
+        "slice, which need not be there, and tells what a chip holds, what it "
+        "computes and sends, and between which bounds a step would take. "
+        "Nothing runs; a plan takes a minute or two of this machine.",
     )
-    parser.add_argument("--config", metavar="FILE", help="experiment, for example experiments/compact_talker.py")
-    parser.add_argument("--topology", metavar="NAME", help="slice: v5p:4x4x4 (chips along each axis), or v5p-128, v5e-16, v6e-256, v4-32")
     parser.add_argument(
-        "--mesh", metavar="SIZES", help="devices per axis, for example data=2,fsdp=8 (default: the experiment's; data takes what is left)"
+        "--config", metavar="FILE", help="experiment, for example experiments/compact_talker.py"
+    )
+    parser.add_argument(
+        "--topology",
+        metavar="NAME",
+        help="slice: v5p:4x4x4 (chips along each axis), or v5p-128, v5e-16, v6e-256, v4-32",
+    )
+    parser.add_argument(
+        "--mesh",
+        metavar="SIZES",
+        help=(
+            "devices per axis, for example data=2,fsdp=8 (default: the "
+            "experiment's; data takes what is left)"
+        ),
     )
     parser.add_argument(
         "--rows",
@@ -30,41 +48,83 @@ def add(verbs) -> None:
         metavar="N",
         help="rows of the global batch, or utterances decoded together (default: the experiment's)",
     )
-    parser.add_argument("--what", default="train", metavar="WHAT", help="train (one step; default) or decode (one block of the Talker)")
-    parser.add_argument("--sweep", action="store_true", help="try meshes and name the best that fits with 10%% to spare")
     parser.add_argument(
-        "--quick", action="store_true", help="compile with little effort: a third of the time, memory and HBM traffic are upper bounds"
+        "--what",
+        default="train",
+        metavar="WHAT",
+        help="train (one step; default) or decode (one block of the Talker)",
     )
-    parser.add_argument("--tries", type=int, default=6, metavar="N", help="meshes to compile in a sweep (default 6)")
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, for example train.remat=full"
+        "--sweep",
+        action="store_true",
+        help="try meshes and name the best that fits with 10%% to spare",
     )
-    parser.add_argument("--system", metavar="DIR", help="a system folder (see `assemble`) whose sizes replace the experiment's")
-    parser.add_argument("--json", metavar="FILE", help="write the plan, or all of a sweep, there as well")
-    parser.add_argument("--list", metavar="FILE", help="plan a whole list instead, for example experiments/plan_list.py; resumes by itself")
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help=(
+            "compile with little effort: a third of the time, memory and HBM "
+            "traffic are upper bounds"
+        ),
+    )
+    parser.add_argument(
+        "--tries", type=int, default=6, metavar="N", help="meshes to compile in a sweep (default 6)"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting, for example train.remat=full",
+    )
+    parser.add_argument(
+        "--system",
+        metavar="DIR",
+        help="a system folder (see `assemble`) whose sizes replace the experiment's",
+    )
+    parser.add_argument(
+        "--json", metavar="FILE", help="write the plan, or all of a sweep, there as well"
+    )
+    parser.add_argument(
+        "--list",
+        metavar="FILE",
+        help="plan a whole list instead, for example experiments/plan_list.py; resumes by itself",
+    )
     parser.add_argument(
         "--out",
         default="experiments/results/plan",
         metavar="STEM",
-        help="with --list: finished plans are kept in STEM.jsonl, tables and a picture are STEM.md and STEM.png",
+        help=(
+            "with --list: finished plans are kept in STEM.jsonl, tables and a "
+            "picture are STEM.md and STEM.png"
+        ),
     )
     parser.add_argument(
-        "--fresh", action="store_true", help="with --list: make those plans again that other versions of the code have made"
+        "--fresh",
+        action="store_true",
+        help="with --list: make those plans again that other versions of the code have made",
     )
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Does it; exit code 1 if nothing fits."""
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")  # compiling needs no device, and must not take one from a training run
+    # compiling needs no device, and must not take one from a training run
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
     for option, least in (("rows", 0), ("tries", 1)):
         if getattr(args, option) < least:
             raise UserError(f"--{option} {getattr(args, option)}: give {least} or more")
-    for path in (args.out + ".jsonl", args.out + ".md", args.out + ".png") if args.list else filter(None, (args.json,)):
+    for path in (
+        (args.out + ".jsonl", args.out + ".md", args.out + ".png")
+        if args.list
+        else filter(None, (args.json,))
+    ):
         check_writable(path, "name another --out" if args.list else "name another --json")
     if args.list:
         if args.quick:
-            raise UserError("--quick is for plans of your own; the tables of a list are made with full effort")
+            raise UserError(
+                "--quick is for plans of your own; the tables of a list are made with full effort"
+            )
         return _list(args)
     if not args.config or not args.topology:
         raise UserError("give --config FILE and --topology NAME (or --list FILE)")
@@ -72,22 +132,45 @@ def run(args: argparse.Namespace) -> int:
     from mdmspeech.planning import sweep as sweeps
     from mdmspeech.planning.topology import parse
 
-    topology, planned = parse(args.topology), _planned(args.config, args.set, args.what, args.system)
+    topology, planned = (
+        parse(args.topology),
+        _planned(args.config, args.set, args.what, args.system),
+    )
     if args.sweep:
-        made, left_out = planned.try_meshes(topology, lambda sizes: args.rows or planned.rows(), args.tries, args.quick)
+        made, left_out = planned.try_meshes(
+            topology, lambda sizes: args.rows or planned.rows(), args.tries, args.quick
+        )
         for sizes, why in left_out:
-            print(f"left out data={sizes['data']} fsdp={sizes['fsdp']} tensor={sizes['tensor']}: {why}", file=sys.stderr)
+            print(
+                (
+                    f"left out data={sizes['data']} fsdp={sizes['fsdp']} "
+                    f"tensor={sizes['tensor']}: {why}"
+                ),
+                file=sys.stderr,
+            )
         plans = []
         for plan in made:
             plans.append(plan)
-            print(f"compiled {len(plans)}: {report.table([plan]).splitlines()[1]}", file=sys.stderr, flush=True)
+            print(
+                f"compiled {len(plans)}: {report.table([plan]).splitlines()[1]}",
+                file=sys.stderr,
+                flush=True,
+            )
         if not plans:
-            raise UserError(f"no mesh of {topology.chips} chips suits {args.rows or planned.rows()} rows: give --rows, or a smaller slice")
+            raise UserError(
+                f"no mesh of {topology.chips} chips suits {args.rows or planned.rows()} rows: give "
+                "--rows, or a smaller slice"
+            )
         best = sweeps.best(plans)
         print(report.table(plans, best), end="\n\n")
         shown = best or min(plans, key=lambda plan: plan.needed)
     else:
-        shown = planned.plan(topology, configs.mesh_sizes(planned.config, topology.chips, args.mesh or ""), args.rows, args.quick)
+        shown = planned.plan(
+            topology,
+            configs.mesh_sizes(planned.config, topology.chips, args.mesh or ""),
+            args.rows,
+            args.quick,
+        )
         plans = [shown]
     print(report.text(shown))
     if args.json:
@@ -109,10 +192,20 @@ def _list(args: argparse.Namespace) -> int:
             key = tables.key_of(planned.digest, entry.what, entry.rows, topology.name)
             make = lambda planned=planned, topology=topology: planned.plan(topology)
             jobs.append((rank, (key, f"{planned.name} on {topology.slice_name}", make)))
-    # The first slice of every configuration, then the second of every, ...: what is stopped early has something of everything.
+    # The first slice of every configuration, then the second of every, ...: what is stopped early
+    # has something of everything.
     in_turn = [job for _, job in sorted(jobs, key=lambda item: item[0])]
-    done = lambda plans, refused, missing, older: tables.write(plans, refused, missing, older, Path(args.out))
-    tables.run(in_turn, cache, code, args.fresh, done=done, made_by=lambda: provenance(sizes={"plans": 1}, seeds={}))
+    done = lambda plans, refused, missing, older: tables.write(
+        plans, refused, missing, older, Path(args.out)
+    )
+    tables.run(
+        in_turn,
+        cache,
+        code,
+        args.fresh,
+        done=done,
+        made_by=lambda: provenance(sizes={"plans": 1}, seeds={}),
+    )
     print(f"wrote {args.out}.jsonl, .md and .png")
     return 0
 
@@ -126,15 +219,23 @@ class _Lazy:
 
     def plan(self, topology):
         """The first of the promising meshes that fits, else the last that was tried."""
-        self._planned = self._planned or _planned(self.entry.config, self.entry.settings, self.entry.what)
+        self._planned = self._planned or _planned(
+            self.entry.config, self.entry.settings, self.entry.what
+        )
         entry, plan = self.entry, None
-        rows_of = (lambda sizes: entry.rows * sizes["data"] * sizes["fsdp"]) if entry.what == "train" else (lambda sizes: entry.rows)
+        rows_of = (
+            (lambda sizes: entry.rows * sizes["data"] * sizes["fsdp"])
+            if entry.what == "train"
+            else (lambda sizes: entry.rows)
+        )
         made, left_out = self._planned.try_meshes(topology, rows_of, tries=3)
         for plan in made:
             if plan.fits:
                 break
         if plan is None:
-            raise UserError("; ".join(f"{sizes}: {why}" for sizes, why in left_out[:2]) or "no mesh divides")
+            raise UserError(
+                "; ".join(f"{sizes}: {why}" for sizes, why in left_out[:2]) or "no mesh divides"
+            )
         return plan
 
 
@@ -142,7 +243,12 @@ def _planned(path: str, settings, what: str, system: str | None = None):
     from mdmspeech.cli.experiment import make_task
     from mdmspeech.planning.configs import Planned
 
-    return Planned(_name(path), _config(path, settings, system), what, lambda config: make_task(config, Path("unused")))
+    return Planned(
+        _name(path),
+        _config(path, settings, system),
+        what,
+        lambda config: make_task(config, Path("unused")),
+    )
 
 
 def _name(path: str) -> str:

@@ -14,22 +14,47 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "release",
         help="make a release folder from trained parts",
-        description="Takes the newest checkpoint of each given training run and writes one folder of safetensors, config.json and a card. "
+        description="Takes the newest checkpoint of each given training run and writes one "
+        "folder of safetensors, config.json and a card. "
         "Parts that are not given are taken from --base, if there is one.",
     )
     parser.add_argument(
-        "-o", "--output", required=True, metavar="DIR", help="the release folder; the shipped one is mdmspeech/assets/compact"
+        "-o",
+        "--output",
+        required=True,
+        metavar="DIR",
+        help="the release folder; the shipped one is mdmspeech/assets/compact",
     )
     for name in _PARTS:
-        parser.add_argument(f"--{name.replace('_', '-')}", metavar="WORKDIR", help=f"run that trained the {name}")
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", metavar="WORKDIR", help=f"run that trained the {name}"
+        )
     parser.add_argument("--base", metavar="NAME|DIR", help="a release to take all other parts from")
-    parser.add_argument("--name", metavar="NAME", help="name of the release (default: the folder's)")
     parser.add_argument(
-        "--system", metavar="TEXT", help="system message of every conversation (default: that of the trained parts or of --base)"
+        "--name", metavar="NAME", help="name of the release (default: the folder's)"
     )
-    parser.add_argument("--card", metavar="FILE", help="the model card, Markdown (default: a short one with the sizes)")
-    parser.add_argument("--dtype", default="float16", choices=("float16", "bfloat16"), help="how tensors are stored (default: %(default)s)")
-    parser.add_argument("--int8", default="", metavar="PARTS", help="parts stored in 8 bits instead, for example adaptor,talker")
+    parser.add_argument(
+        "--system",
+        metavar="TEXT",
+        help="system message of every conversation (default: that of the trained parts or of --base)",
+    )
+    parser.add_argument(
+        "--card",
+        metavar="FILE",
+        help="the model card, Markdown (default: a short one with the sizes)",
+    )
+    parser.add_argument(
+        "--dtype",
+        default="float16",
+        choices=("float16", "bfloat16"),
+        help="how tensors are stored (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--int8",
+        default="",
+        metavar="PARTS",
+        help="parts stored in 8 bits instead, for example adaptor,talker",
+    )
     parser.set_defaults(run=run)
 
 
@@ -45,7 +70,10 @@ def run(args: argparse.Namespace) -> None:
         if workdir:
             parts[name] = part_of_run(workdir, name)
     if not parts:
-        raise UserError("no part is given: name at least one of " + ", ".join(f"--{name.replace('_', '-')}" for name in _PARTS))
+        raise UserError(
+            "no part is given: name at least one of "
+            + ", ".join(f"--{name.replace('_', '-')}" for name in _PARTS)
+        )
     ordered = {name: parts[name] for name in _PARTS if name in parts}
     card = _read(args.card) if args.card else ""
     small = [name for name in args.int8.split(",") if name]
@@ -54,7 +82,9 @@ def run(args: argparse.Namespace) -> None:
     silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
     prompt = _prompt(args, ordered, base)
     pretrained: dict[str, Any] = {"thinker": base.thinker, "encoder": base.encoder} if base else {}
-    untrained = tuple(name for name in (base.untrained if base else ()) if not getattr(args, name, None))
+    untrained = tuple(
+        name for name in (base.untrained if base else ()) if not getattr(args, name, None)
+    )
     release = Release(
         args.name or Path(args.output).absolute().name,
         ordered,
@@ -69,24 +99,35 @@ def run(args: argparse.Namespace) -> None:
 
 
 def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
-    """The prompt of the release: as asked for, that of --base, that of the trained parts, or the compact model's. UserError where they disagree."""
+    """The prompt of the release: as asked for, that of --base, that of the trained parts, or the
+    compact model's. UserError where they disagree.
+    """
     import dataclasses
 
     from mdmspeech.interop.release import agreed_prompt
     from mdmspeech.text import prompts
 
     trained = {
-        f"the {name} of {getattr(args, name, None) or args.base}": part.prompt for name, part in parts.items() if part.prompt is not None
+        f"the {name} of {getattr(args, name, None) or args.base}": part.prompt
+        for name, part in parts.items()
+        if part.prompt is not None
     }
     again = "or train it again on a system with the other (mdmspeech train --system DIR)"
-    found = agreed_prompt(trained, base and base.prompt, f"--base {args.base}", f"take another --base, {again}") or prompts.SHIPPED
+    found = (
+        agreed_prompt(
+            trained, base and base.prompt, f"--base {args.base}", f"take another --base, {again}"
+        )
+        or prompts.SHIPPED
+    )
     asked = found if args.system is None else dataclasses.replace(found, system=args.system)
     agreed_prompt(trained, asked, "the release you ask for", f"leave --system out, {again}")
     return asked
 
 
 def part_of_run(workdir: str, name: str):
-    """The newest parameters of a training run, with the sizes in its config.json, as an `interop.release.Part`."""
+    """The newest parameters of a training run, with the sizes in its config.json, as an
+    `interop.release.Part`.
+    """
     from mdmspeech.interop.parts import KINDS
     from mdmspeech.interop.release import Part
     from mdmspeech.interop.tensors import read_json
@@ -97,33 +138,50 @@ def part_of_run(workdir: str, name: str):
         raise UserError(f"no training run at {workdir}")
     config = read_json(folder / "config.json")
     exported = _exported(config, name, workdir)
-    sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in exported.sizes.items()}
+    sizes = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in exported.sizes.items()
+    }
     try:
-        part = Part(exported.kind, KINDS[exported.kind].config(**sizes), exported.params(load_params(folder)))
-        return _with_prompt(_mixed(part, config) if config.get("start_share") else part, config, folder)
+        part = Part(
+            exported.kind,
+            KINDS[exported.kind].config(**sizes),
+            exported.params(load_params(folder)),
+        )
+        return _with_prompt(
+            _mixed(part, config) if config.get("start_share") else part, config, folder
+        )
     except TypeError as error:
-        raise UserError(f"{folder / 'config.json'} has sizes that no {exported.kind} has ({error})") from error
+        raise UserError(
+            f"{folder / 'config.json'} has sizes that no {exported.kind} has ({error})"
+        ) from error
 
 
 def _exported(config: dict[str, Any], name: str, workdir: str):
-    """What the run's stage says of it (`Stage.exports`). UserError: it trained something else, or its config.json is damaged."""
+    """What the run's stage says of it (`Stage.exports`). UserError: it trained something else, or its
+    config.json is damaged.
+    """
     from mdmspeech.training.stages.build import SHIPPED, stage_of
 
     stage = config.get("stage")
     exports = stage_of(stage).exports if isinstance(stage, str) and stage in SHIPPED else {}
     if name not in exports:
-        raise UserError(f"{workdir} trained {stage or 'something else'}, not the {name}; give another workdir")
+        raise UserError(
+            f"{workdir} trained {stage or 'something else'}, not the {name}; give another workdir"
+        )
     try:
         exported = exports[name](config)
     except UserError as error:
         raise UserError(f"{workdir} {error}") from error
     except (KeyError, TypeError) as error:
         raise UserError(
-            f"{Path(workdir) / 'config.json'} lacks sizes of the {name} ({error}); give the folder of a run of `mdmspeech train`"
+            f"{Path(workdir) / 'config.json'} lacks sizes of the {name} "
+            f"({error}); give the folder of a run of `mdmspeech train`"
         ) from error
     if not isinstance(exported.sizes, dict):
         raise UserError(
-            f"{Path(workdir) / 'config.json'} has no sizes in {exported.section!r}; give the folder of a run of `mdmspeech train`"
+            f"{Path(workdir) / 'config.json'} has no sizes in {exported.section!r}; give the "
+            "folder of a run of `mdmspeech train`"
         )
     return exported
 
@@ -139,13 +197,18 @@ def _with_prompt(part, config, folder: Path):
         return part
     if not isinstance(config.get("prompt"), dict):
         raise UserError(
-            f"{folder / 'config.json'} does not say after which prompt the run trained; give the folder of a run of `mdmspeech train`"
+            f"{folder / 'config.json'} does not say after which prompt the run "
+            "trained; give the folder of a run of `mdmspeech train`"
         )
-    return dataclasses.replace(part, prompt=Prompt.of(config["prompt"], f"{folder / 'config.json'}"))
+    return dataclasses.replace(
+        part, prompt=Prompt.of(config["prompt"], f"{folder / 'config.json'}")
+    )
 
 
 def _mixed(part, config):
-    """The part with `start_share` of what it started from (Wortsman et al. 2022, arXiv 2109.01903): it keeps more of what its corpus does not have."""
+    """The part with `start_share` of what it started from (Wortsman et al. 2022, arXiv 2109.01903): it
+    keeps more of what its corpus does not have.
+    """
     import dataclasses
 
     import jax
@@ -154,7 +217,10 @@ def _mixed(part, config):
 
     share = float(config["start_share"])
     start = load_whisper_decoder(part.config, tuple(config["start_layers"]))
-    return dataclasses.replace(part, params=jax.tree.map(lambda now, then: (1 - share) * now + share * then, part.params, start))
+    return dataclasses.replace(
+        part,
+        params=jax.tree.map(lambda now, then: (1 - share) * now + share * then, part.params, start),
+    )
 
 
 def codec_part(source: str):
@@ -173,7 +239,9 @@ def codec_parts(source: str) -> dict[str, Any]:
 
 
 def open_codec(source: str) -> tuple[Any, str]:
-    """The codec of a run, of a release or of a system folder, ready to be used, and what its tokens are known by."""
+    """The codec of a run, of a release or of a system folder, ready to be used, and what its tokens
+    are known by.
+    """
     from mdmspeech.data.storage.token_store import fingerprint
     from mdmspeech.inference import factory
     from mdmspeech.interop.release import Release
@@ -205,7 +273,10 @@ def default_card(release) -> str:
     lines = [
         f"# {release.name}",
         "",
-        f"Speaks with {release.thinker} as Thinker and hears through {release.encoder} (neither is inside).",
+        (
+            f"Speaks with {release.thinker} as Thinker and hears through "
+            f"{release.encoder} (neither is inside)."
+        ),
         "",
     ]
     for name, part in release.parts.items():

@@ -16,10 +16,14 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "say",
         help="read a text aloud",
-        description="Speaks a text of any length: words, numbers and signs. The file has its name once it is complete; after Ctrl-C, what was "
-        "said so far is in FILE.part.wav beside it.",
+        description="Speaks a text of any length: words, numbers and signs. The file has its name "
+        "once it is complete; after Ctrl-C, what was said so far is in FILE.part.wav beside it.",
     )
-    parser.add_argument("text", metavar="TEXT", help="what to say, in quotes; - reads it from standard input, to the end")
+    parser.add_argument(
+        "text",
+        metavar="TEXT",
+        help="what to say, in quotes; - reads it from standard input, to the end",
+    )
     add_voice_options(parser, "speech.wav")
     parser.set_defaults(run=run)
 
@@ -44,7 +48,10 @@ def run(args: argparse.Namespace) -> None:
                 kept += [part] if args.picture else []
         if not args.quiet:
             timeline = finish_timeline(spent, out.samples, out.rate, spent["total_s"])
-            print(render(timeline) + "\n(compiling included; see `chat`, which compiles first, for the true speed)\n")
+            print(
+                render(timeline)
+                + "\n(compiling included; see `chat`, which compiles first, for the true speed)\n"
+            )
         finish(args, join(kept) if kept else None)
 
 
@@ -55,8 +62,12 @@ def _text(given: str) -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise UserError(f"the text is no valid UTF-8 (character {error.start + 1}); write it anew or give it through iconv") from error
-    with warnings.catch_warnings(action="ignore"):  # what is left out is told once, when it is spoken
+        raise UserError(
+            f"the text is no valid UTF-8 (character {error.start + 1}); write it "
+            "anew or give it through iconv"
+        ) from error
+    # what is left out is told once, when it is spoken
+    with warnings.catch_warnings(action="ignore"):
         check_speakable(text)
     return text
 
@@ -65,7 +76,12 @@ def _with_progress(parts: Any, quiet: bool) -> Iterator[Any]:
     """The parts; for a long text a bar tells on a terminal how many words have been said."""
     from tqdm import tqdm
 
-    with tqdm(total=parts.words, unit="word", leave=False, disable=True if quiet or len(parts) < 2 else None) as bar:
+    with tqdm(
+        total=parts.words,
+        unit="word",
+        leave=False,
+        disable=True if quiet or len(parts) < 2 else None,
+    ) as bar:
         for part in parts:
             yield part
             bar.update(len(part.words) or len(part.text.split()))

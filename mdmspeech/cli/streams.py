@@ -14,7 +14,8 @@ MOST = 2**28  # bytes of a recording or text that are taken from a pipe
 
 
 class Patient:
-    """A text stream on which work does not depend: when nobody reads it any more (`| head -0`) or it is full, what is written is lost, no more.
+    """A text stream on which work does not depend: when nobody reads it any more (`| head -0`) or it
+    is full, what is written is lost, no more.
 
     error: why the last write failed, unless it was for want of a reader.
     """
@@ -39,7 +40,8 @@ class Patient:
         except OSError as error:
             if error.errno != errno.EPIPE:
                 self.error = error
-            # What is left in the buffer, too, goes where it does not fail again when the program ends.
+            # What is left in the buffer, too, goes where it does not fail again when the program
+            # ends.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)
@@ -49,10 +51,14 @@ def input_bytes() -> bytes:
     """All of standard input. UserError: it is closed, or endless."""
     if sys.stdin is None:
         raise UserError("standard input is closed: give a file, or send something through a pipe")
-    file = sys.stdin.buffer if hasattr(sys.stdin, "buffer") else io.BytesIO(sys.stdin.read().encode())
+    file = (
+        sys.stdin.buffer if hasattr(sys.stdin, "buffer") else io.BytesIO(sys.stdin.read().encode())
+    )
     data = file.read(MOST + 1)
     if len(data) > MOST:
-        raise UserError(f"standard input holds more than {MOST >> 20} MB; send one recording or text")
+        raise UserError(
+            f"standard input holds more than {MOST >> 20} MB; send one recording or text"
+        )
     return data
 
 
@@ -63,7 +69,8 @@ def input_text() -> str:
         return data.decode("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"standard input is no UTF-8 text (byte {error.start + 1}): convert it, for example with iconv -f WINDOWS-1252 -t UTF-8"
+            f"standard input is no UTF-8 text (byte {error.start + 1}): convert "
+            "it, for example with iconv -f WINDOWS-1252 -t UTF-8"
         ) from error
 
 
@@ -72,5 +79,8 @@ def output_bytes() -> BinaryIO:
     if sys.stdout is None:
         raise UserError("standard output is closed: name a file with -o")
     if sys.stdout.isatty():
-        raise UserError("-o - sends a wav file to standard output, which is a terminal here: redirect it, or name a file")
+        raise UserError(
+            "-o - sends a wav file to standard output, which is a terminal here: "
+            "redirect it, or name a file"
+        )
     return sys.stdout.buffer

@@ -1,4 +1,6 @@
-"""`mdmspeech train`: run (or resume) one training stage, on one machine or, by the same command on each, on many."""
+"""`mdmspeech train`: run (or resume) one training stage, on one machine or, by the same command on
+each, on many.
+"""
 
 import argparse
 
@@ -7,28 +9,61 @@ from mdmspeech.errors import UserError
 
 def add(verbs) -> None:
     """Declares the verb and its options."""
-    parser = verbs.add_parser("train", help="train one stage from an experiment file; resumes by itself")
+    parser = verbs.add_parser(
+        "train", help="train one stage from an experiment file; resumes by itself"
+    )
     parser.add_argument(
         "--config",
         required=True,
         metavar="FILE",
-        help="experiment, for example experiments/compact_codec.py, or experiments/talker_8b.py:runlocal",
+        help=(
+            "experiment, for example experiments/compact_codec.py, or "
+            "experiments/talker_8b.py:runlocal"
+        ),
     )
     parser.add_argument(
-        "--workdir", required=True, metavar="DIR", help="checkpoints, metrics, plots and samples go here; may be gs://BUCKET/..."
+        "--workdir",
+        required=True,
+        metavar="DIR",
+        help="checkpoints, metrics, plots and samples go here; may be gs://BUCKET/...",
     )
-    parser.add_argument("--data", metavar="DIR", help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)")
     parser.add_argument(
-        "--system", metavar="DIR", help="train parts of this system folder (see `assemble`): its sizes and weights replace the experiment's"
+        "--data",
+        metavar="DIR",
+        help="corpus folder (default: $MDMSPEECH_HOME or ~/.cache/mdmspeech)",
     )
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="override one setting, for example train.steps=200")
+    parser.add_argument(
+        "--system",
+        metavar="DIR",
+        help=(
+            "train parts of this system folder (see `assemble`): its sizes and "
+            "weights replace the experiment's"
+        ),
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="override one setting, for example train.steps=200",
+    )
     hosts = parser.add_argument_group(
         "several processes",
-        "not needed on TPU pods, in Slurm and under Open MPI, where they find each other; also JAX_COORDINATOR_ADDRESS, ...",
+        (
+            "not needed on TPU pods, in Slurm and under Open MPI, where they find "
+            "each other; also JAX_COORDINATOR_ADDRESS, ..."
+        ),
     )
-    hosts.add_argument("--coordinator", default="", metavar="HOST:PORT", help="address of process 0, reachable from all")
+    hosts.add_argument(
+        "--coordinator",
+        default="",
+        metavar="HOST:PORT",
+        help="address of process 0, reachable from all",
+    )
     hosts.add_argument("--processes", type=int, default=0, metavar="N", help="how many there are")
-    hosts.add_argument("--process", type=int, default=-1, metavar="I", help="number of this one, from 0")
+    hosts.add_argument(
+        "--process", type=int, default=-1, metavar="I", help="number of this one, from 0"
+    )
     parser.set_defaults(run=run)
 
 
@@ -36,7 +71,13 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from etils import epath
 
-    from mdmspeech.cli.experiment import check_start, load_experiment, make_task, override, use_system
+    from mdmspeech.cli.experiment import (
+        check_start,
+        load_experiment,
+        make_task,
+        override,
+        use_system,
+    )
     from mdmspeech.training import distributed
     from mdmspeech.training.ranges import check_ranges
 

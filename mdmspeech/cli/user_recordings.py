@@ -1,4 +1,6 @@
-"""What `mdmspeech data --manifest` does: own recordings -> records -> speech tokens, and a report of both."""
+"""What `mdmspeech data --manifest` does: own recordings -> records -> speech tokens, and a report
+of both.
+"""
 
 import hashlib
 from pathlib import Path
@@ -6,13 +8,16 @@ from typing import Any
 
 from mdmspeech.errors import UserError
 
-ALIGNER, BASE = "aligner", "compact"  # releases: the phone classifier; the Talker that tells how long sounds last, and says the texts
+# releases: the phone classifier; the Talker that tells how long sounds last, and says the texts
+ALIGNER, BASE = "aligner", "compact"
 FEW_MINUTES = 5.0  # with less, a voice is hardly learnt
 _SHOWN = 10  # of the recordings that were left out
 
 
 def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> None:
-    """Does it, and prints what came of it. codec: whose tokens; None: those with which the shipped Talker says the texts, see `data.recordings.user`."""
+    """Does it, and prints what came of it. codec: whose tokens; None: those with which the shipped
+    Talker says the texts, see `data.recordings.user`.
+    """
     from mdmspeech.data.recordings.user import import_own
     from mdmspeech.data.storage.record_store import writable_root
     from mdmspeech.data.synthesis.build import DATASETS, PART_NAMES
@@ -22,18 +27,37 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
 
     taken = (*PART_NAMES, DATASETS, RANDOM)  # data.parts=random is no recordings at all
     if not name.replace("-", "_").isidentifier() or name in taken:
-        raise UserError(f"--name {name}: use letters, digits, - and _, and none of the corpus's own names ({', '.join(taken)})")
+        raise UserError(
+            f"--name {name}: use letters, digits, - and _, and none of the corpus's "
+            f"own names ({', '.join(taken)})"
+        )
     from mdmspeech.cli.release import open_codec
 
     folder = writable_root(root) / "raw" / name
-    opened = open_codec(codec or BASE)  # a codec that is not there is told before anything is written
-    version = hashlib.sha256(b"".join((find_release(r) / CONFIG).read_bytes() for r in (ALIGNER, BASE))).hexdigest()[:12]
+    # a codec that is not there is told before anything is written
+    opened = open_codec(codec or BASE)
+    version = hashlib.sha256(
+        b"".join((find_release(r) / CONFIG).read_bytes() for r in (ALIGNER, BASE))
+    ).hexdigest()[:12]
     speaker = None if codec else make_speaker
-    done = import_own(manifest, folder, make_aligner, pronounce_text, speaker=speaker, aligned_by=f"{version} {codec or ''}")
+    done = import_own(
+        manifest,
+        folder,
+        make_aligner,
+        pronounce_text,
+        speaker=speaker,
+        aligned_by=f"{version} {codec or ''}",
+    )
     tokens = _tokens(name, root, *opened)
-    print(f"{name}: {done.recordings} recordings, {done.minutes:.1f} minutes, {done.held_out} of them held out; {tokens} speech tokens")
+    print(
+        f"{name}: {done.recordings} recordings, {done.minutes:.1f} minutes, "
+        f"{done.held_out} of them held out; {tokens} speech tokens"
+    )
     if done.recordings < done.before:
-        print(f"{name} had {done.before} recordings before, and has {done.recordings} now: it is what the manifest lists, and no more")
+        print(
+            f"{name} had {done.before} recordings before, and has {done.recordings} "
+            "now: it is what the manifest lists, and no more"
+        )
     if done.left_out:
         print(f"{len(done.left_out)} left out (all of them: {folder / 'left_out.txt'}):")
         print("\n".join(f"  {line}" for line in done.left_out[:_SHOWN]))
@@ -41,10 +65,16 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
         print(
             "none are left to train on"
             if done.held_out
-            else 'none are held out, by which training is judged; add recordings, or "split": "test" to a line'
+            else (
+                "none are held out, by which training is judged; add recordings, or "
+                '"split": "test" to a line'
+            )
         )
     if done.minutes < FEW_MINUTES:
-        print(f"{done.minutes:.1f} minutes are little to learn a voice from; {FEW_MINUTES:g} or more are better")
+        print(
+            f"{done.minutes:.1f} minutes are little to learn a voice from; "
+            f"{FEW_MINUTES:g} or more are better"
+        )
 
 
 def make_aligner():
@@ -59,7 +89,12 @@ def make_aligner():
     reader: Any = load_part(ALIGNER, "aligner")
     talker: Any = load_part(BASE, "talker")
     pauses = pause_symbols(pronouncer().symbols)
-    return alignment.make_aligner((encoder.config, encoder.params), (reader.config, reader.params), (talker.config, talker.params), pauses)
+    return alignment.make_aligner(
+        (encoder.config, encoder.params),
+        (reader.config, reader.params),
+        (talker.config, talker.params),
+        pauses,
+    )
 
 
 def make_speaker():
@@ -71,7 +106,12 @@ def make_speaker():
     release = load_release(BASE, only=("codec", "talker"))
     codec: Any = release.part("codec")
     talker: Any = release.part("talker")
-    return PacedSynthesizer(talker.config, talker.params, CompactCodec(codec.config, codec.params), silence=release.silence).tokens_at
+    return PacedSynthesizer(
+        talker.config,
+        talker.params,
+        CompactCodec(codec.config, codec.params),
+        silence=release.silence,
+    ).tokens_at
 
 
 def write_phones(root: str | None, sentences: int) -> int:
@@ -82,7 +122,9 @@ def write_phones(root: str | None, sentences: int) -> int:
     from mdmspeech.preprocessing import alignment
 
     encoder = load_speech_encoder()
-    return phone_states.write_phones(root, alignment.make_encoder(encoder.config, encoder.params), Hibari(), sentences)
+    return phone_states.write_phones(
+        root, alignment.make_encoder(encoder.config, encoder.params), Hibari(), sentences
+    )
 
 
 def _tokens(name: str, root: str | None, opened: Any, known_as: str) -> int:

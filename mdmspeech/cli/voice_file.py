@@ -1,4 +1,6 @@
-"""`mdmspeech voice`: a recording of somebody in, a small voice file out, in whose voice a model with CosyVoice2's codec speaks."""
+"""`mdmspeech voice`: a recording of somebody in, a small voice file out, in whose voice a model
+with CosyVoice2's codec speaks.
+"""
 
 import argparse
 from pathlib import Path
@@ -12,18 +14,34 @@ def add(verbs) -> None:
     parser = verbs.add_parser(
         "voice",
         help="make a voice from a recording, for CosyVoice2's codec",
-        description="Trims a recording of one speaker (3 to 30 s of speech), brings it to a level, and writes what CosyVoice2's codec needs to go on "
-        "in that voice: speech tokens, mel and speaker vector. Only use voices whose speakers agree to it.",
+        description="Trims a recording of one speaker (3 to 30 s of speech), brings it to a "
+        "level, and writes what CosyVoice2's codec needs to go on in that voice: speech tokens, "
+        "mel and speaker vector. Only use voices whose speakers agree to it.",
     )
-    parser.add_argument("recording", metavar="RECORDING", help="clean speech of one speaker: wav, flac, ogg or mp3")
-    parser.add_argument("-o", "--output", default="voice.safetensors", metavar="FILE", help="the voice file (default: %(default)s)")
+    parser.add_argument(
+        "recording", metavar="RECORDING", help="clean speech of one speaker: wav, flac, ogg or mp3"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        default="voice.safetensors",
+        metavar="FILE",
+        help="the voice file (default: %(default)s)",
+    )
     parser.add_argument(
         "--codec",
         required=True,
         metavar="DIR",
-        help="whose tokens: CosyVoice2-0.5B as published (it has speech_tokenizer_v2.onnx), or a model folder with that codec",
+        help=(
+            "whose tokens: CosyVoice2-0.5B as published (it has "
+            "speech_tokenizer_v2.onnx), or a model folder with that codec"
+        ),
     )
-    parser.add_argument("--campplus", metavar="FILE", help="the speaker encoder campplus.onnx (default: the one in the folder of --codec)")
+    parser.add_argument(
+        "--campplus",
+        metavar="FILE",
+        help="the speaker encoder campplus.onnx (default: the one in the folder of --codec)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -36,7 +54,8 @@ def run(args: argparse.Namespace) -> None:
     campplus = Path(args.campplus) if args.campplus else Path(args.codec) / "campplus.onnx"
     if not campplus.is_file():
         raise UserError(
-            f"{campplus} does not exist; give --campplus FILE: campplus.onnx of CosyVoice2-0.5B, which makes the speaker vector"
+            f"{campplus} does not exist; give --campplus FILE: campplus.onnx of "
+            "CosyVoice2-0.5B, which makes the speaker vector"
         )
     if not Path(args.recording).is_file():
         raise UserError(f"{args.recording} does not exist; give a recording")
@@ -55,7 +74,10 @@ def run(args: argparse.Namespace) -> None:
         "speaker_encoder_sha256": hashlib.sha256(campplus.read_bytes()).hexdigest(),
     }
     size = save_voice(output, prompt, about)
-    print(f"{output}: {len(prompt.ids) / tokenizer.token_rate:.1f} s, {len(prompt.ids)} tokens, {size / 1e3:.0f} kB")
+    print(
+        f"{output}: {len(prompt.ids) / tokenizer.token_rate:.1f} s, "
+        f"{len(prompt.ids)} tokens, {size / 1e3:.0f} kB"
+    )
 
 
 def _tokenizer(source: str):
@@ -68,10 +90,14 @@ def _tokenizer(source: str):
     if path := find_file(source, "tokenizer"):
         return load_s3_tokenizer(path)
     if not (Path(source) / CONFIG).is_file():
-        raise UserError(f"{source} has no {FILES['tokenizer'][0]} and is no model folder; give the folder of {PUBLISHED}")
+        raise UserError(
+            f"{source} has no {FILES['tokenizer'][0]} and is no model folder; give "
+            f"the folder of {PUBLISHED}"
+        )
     part = load_part(source, "codec")
     if not isinstance(part.config, CosyVoice2Config):
         raise UserError(
-            f"the model {source} has a codec of kind {part.kind}, which has one voice of its own; give one with CosyVoice2's codec"
+            f"the model {source} has a codec of kind {part.kind}, which has one "
+            "voice of its own; give one with CosyVoice2's codec"
         )
     return part.config.tokenizer, part.params["tokenizer"]

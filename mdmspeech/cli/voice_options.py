@@ -13,19 +13,34 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
         "--output",
         default=output,
         metavar="FILE",
-        help="where the speech goes, .wav or .flac; - is standard output, as wav (default: %(default)s)",
+        help=(
+            "where the speech goes, .wav or .flac; - is standard output, as wav "
+            "(default: %(default)s)"
+        ),
     )
     parser.add_argument(
-        "--model", default="compact", metavar="NAME|DIR", help="a shipped release or a release folder (default: %(default)s)"
+        "--model",
+        default="compact",
+        metavar="NAME|DIR",
+        help="a shipped release or a release folder (default: %(default)s)",
     )
     parser.add_argument(
-        "--voice", metavar="FILE", help="speak in the voice that `mdmspeech voice` made (for models with CosyVoice2's codec)"
+        "--voice",
+        metavar="FILE",
+        help="speak in the voice that `mdmspeech voice` made (for models with CosyVoice2's codec)",
     )
     parser.add_argument(
-        "--talker", default="mdm", choices=("mdm", "ntp"), help="masked diffusion, or the next-token baseline (default: %(default)s)"
+        "--talker",
+        default="mdm",
+        choices=("mdm", "ntp"),
+        help="masked diffusion, or the next-token baseline (default: %(default)s)",
     )
     parser.add_argument(
-        "--steps", type=int, default=4, metavar="S", help="diffusion steps a block: 1 is fastest, 16 the most (default: %(default)s)"
+        "--steps",
+        type=int,
+        default=4,
+        metavar="S",
+        help="diffusion steps a block: 1 is fastest, 16 the most (default: %(default)s)",
     )
     parser.add_argument(
         "--temperature",
@@ -34,16 +49,36 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
         metavar="T",
         help="0 always takes the best speech token; up to 1.5 it varies, clear to 0.75 (default: 0)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the variation, when --temperature is above 0 (default: 0)")
     parser.add_argument(
-        "--pace", type=float, default=1.0, metavar="X", help="0.5 to 1.25: 0.8 speaks a fifth slower; clear from 0.6 to 1 (default: 1)"
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the variation, when --temperature is above 0 (default: 0)",
     )
     parser.add_argument(
-        "--vocoder-steps", type=int, metavar="S", help="Euler steps of CosyVoice2's codec: 2 is fast, 10 its own (default: 10)"
+        "--pace",
+        type=float,
+        default=1.0,
+        metavar="X",
+        help="0.5 to 1.25: 0.8 speaks a fifth slower; clear from 0.6 to 1 (default: 1)",
     )
-    parser.add_argument("--vocoder-guidance", type=float, metavar="G", help="of CosyVoice2's codec; 0 halves the work (default: 0.7)")
     parser.add_argument(
-        "--picture", metavar="FILE", help="also draw the wave, its words and blocks, and when each token was revealed (.png)"
+        "--vocoder-steps",
+        type=int,
+        metavar="S",
+        help="Euler steps of CosyVoice2's codec: 2 is fast, 10 its own (default: 10)",
+    )
+    parser.add_argument(
+        "--vocoder-guidance",
+        type=float,
+        metavar="G",
+        help="of CosyVoice2's codec; 0 halves the work (default: 0.7)",
+    )
+    parser.add_argument(
+        "--picture",
+        metavar="FILE",
+        help="also draw the wave, its words and blocks, and when each token was revealed (.png)",
     )
     parser.add_argument("--play", action="store_true", help="play the speech, too")
     parser.add_argument("--quiet", action="store_true", help="print only the text, and no progress")
@@ -55,13 +90,17 @@ def generation(args: argparse.Namespace) -> dict[str, Any]:
 
     vocoder = {key: getattr(args, f"vocoder_{key}") for key in ("steps", "guidance")}
     given = {key: value for key, value in vocoder.items() if value is not None}
-    how = {key: getattr(args, key) for key in ("steps", "seed", "temperature", "pace")} | ({"vocoder": given} if given else {})
+    how = {key: getattr(args, key) for key in ("steps", "seed", "temperature", "pace")} | (
+        {"vocoder": given} if given else {}
+    )
     GenerationConfig.of(how)
     return {**how, "talker": args.talker}
 
 
 def warn_of_untrained(args: argparse.Namespace) -> None:
-    """Says on stderr which parts of the model are random, if any are. UserError as `interop.release.read_about`."""
+    """Says on stderr which parts of the model are random, if any are. UserError as
+    `interop.release.read_about`.
+    """
     from mdmspeech.interop.release import read_about
 
     if (untrained := read_about(args.model).untrained) and not args.quiet:
@@ -70,4 +109,7 @@ def warn_of_untrained(args: argparse.Namespace) -> None:
 
 def untrained_words(parts: Sequence[str], folder: str) -> str:
     """What to know of a model with random parts, and what to do."""
-    return f"{' and '.join(parts)}: untrained, so what this system says means nothing yet: mdmspeech train --config experiments/... --system {folder}"
+    return (
+        f"{' and '.join(parts)}: untrained, so what this system says means nothing "
+        f"yet: mdmspeech train --config experiments/... --system {folder}"
+    )

@@ -1,4 +1,6 @@
-"""What the rest of the house knows of a codec: speech tokens <-> waveform, with its parameters inside."""
+"""What the rest of the house knows of a codec: speech tokens <-> waveform, with its parameters
+inside.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,7 +19,9 @@ class CodecStream(Protocol):
 
 
 class Codec(Protocol):
-    """A codec family with its parameters. Batches are lists, one array a row; a row gives the same alone and in any batch."""
+    """A codec family with its parameters. Batches are lists, one array a row; a row gives the same
+    alone and in any batch.
+    """
 
     sample_rate: int  # Hz
     token_samples: int  # samples a token; sample_rate / token_samples tokens a second
@@ -36,4 +40,6 @@ class Codec(Protocol):
         """Compiles `decode` of up to `tokens` tokens and the stream, so that the first call is fast."""
 
     def with_settings(self, **changes) -> "Codec":
-        """This codec for a request with other settings; it shares parameters and compiled programs. UserError: settings that the family does not have."""
+        """This codec for a request with other settings; it shares parameters and compiled programs.
+        UserError: settings that the family does not have.
+        """

@@ -1,9 +1,11 @@
-"""Finite scalar quantisation: 8 digits of 3 levels, 3^8 = 6561 codes (Mentzer et al. 2023), the vocabulary of S3-v2 too.
+"""Finite scalar quantisation: 8 digits of 3 levels, 3^8 = 6561 codes (Mentzer et al. 2023), the
+vocabulary of S3-v2 too.
 
 Source: docs/method.md, "The codecs".
 
-A latent of 8 numbers is bounded by tanh, rounded to {-1, 0, 1}, and read as a base-3 number whose digit 0 is the least significant. The
-rounding is straight-through: its gradient is that of the identity.
+A latent of 8 numbers is bounded by tanh, rounded to {-1, 0, 1}, and read as a base-3 number whose
+digit 0 is the least significant. The rounding is straight-through: its gradient is that of the
+identity.
 """
 
 import jax
@@ -38,9 +40,11 @@ def _powers(ndim: int) -> jax.Array:
 
 
 def usage_penalty(codes: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How far the codes are from using all 6561 values evenly: means 0, variances 2/3, no correlation between digits.
+    """How far the codes are from using all 6561 values evenly: means 0, variances 2/3, no correlation
+    between digits.
 
-    codes [..., 8], weight [...] (0 where padded). Returns (sum, weight) so that it can be accumulated like the other losses.
+    codes [..., 8], weight [...] (0 where padded). Returns (sum, weight) so that it can be
+    accumulated like the other losses.
     """
     weight = weight[..., None]
     total = jnp.maximum(jnp.sum(weight), 1.0)

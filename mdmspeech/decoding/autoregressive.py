@@ -1,14 +1,18 @@
-"""Autoregressive decoding: the loop that writes one token after another, and the next-token Talker on top of it.
+"""Autoregressive decoding: the loop that writes one token after another, and the next-token Talker
+on top of it.
 
 Source of the latter: docs/method.md, "Autoregressive baselines".
 
-`generate` is the loop of everything here that writes token by token: a Thinker's answer (models/generation.py), a transcription
-(models/seq2seq_adaptor.py), speech of the NTP baseline (`decode_block`). Each brings a function that draws the next token. (VocalNet's talker has a loop
-of its own, models/vocalnet_decoding.py: it draws several tokens a cycle, each by another stage, from rows that stand at different places.)
+`generate` is the loop of everything here that writes token by token: a Thinker's answer
+(models/generation.py), a transcription (models/seq2seq_adaptor.py), speech of the NTP baseline
+(`decode_block`). Each brings a function that draws the next token. (VocalNet's talker has a loop of
+its own, models/vocalnet_decoding.py: it draws several tokens a cycle, each by another stage, from
+rows that stand at different places.)
 
-`decode_block` and `decode` have the block decoder's interface, stop rules and result, so that a streaming session drives either decoder alike. The token at
-position p comes from a forward of one token, the one before it (bos at position 0), with the condition of p and a causal mask; slot = position here, no
-scratch block is needed. `steps_B` and the rules of unmasking play no part.
+`decode_block` and `decode` have the block decoder's interface, stop rules and result, so that a
+streaming session drives either decoder alike. The token at position p comes from a forward of one
+token, the one before it (bos at position 0), with the condition of p and a causal mask; slot =
+position here, no scratch block is needed. `steps_B` and the rules of unmasking play no part.
 
 B batch (rows), N tokens at most, K block size, L length.
 """
@@ -25,20 +29,33 @@ import jax.numpy as jnp
 
 from mdmspeech.decoding.block_diffusion import run_blocks
 from mdmspeech.decoding.sampling import allowed_ids, sample, step_keys
-from mdmspeech.decoding.state import DecodedTokens, DecodingConfig, DecodingResult, DecodingState, ModelFn, known_end
+from mdmspeech.decoding.state import (
+    DecodedTokens,
+    DecodingConfig,
+    DecodingResult,
+    DecodingState,
+    ModelFn,
+    known_end,
+)
 from mdmspeech.decoding.stopping import close_block, may_end
 
 
 class NextTokenFn(Protocol):
-    """A model, as the autoregressive loop sees it: it draws one token of every row, params closed over. A pure function."""
+    """A model, as the autoregressive loop sees it: it draws one token of every row, params closed
+    over. A pure function.
+    """
 
-    def __call__(self, model_state: Any, index: jax.Array, running_B: jax.Array, /) -> tuple[jax.Array, Any, Any]:
+    def __call__(
+        self, model_state: Any, index: jax.Array, running_B: jax.Array, /
+    ) -> tuple[jax.Array, Any, Any]:
         """Draws token number `index` (int32 scalar, from 0) of every row.
 
-        Rows where `running_B` is False have ended: what comes back for them is dropped, and they may not disturb the others.
+        Rows where `running_B` is False have ended: what comes back for them is dropped, and they
+        may not disturb the others.
 
         Returns:
-          (ids int32 [B]; what is to be kept beside them, a pytree of [B, ...]; the new model state).
+          (ids int32 [B]; what is to be kept beside them, a pytree of [B, ...]; the new model
+          state).
         """
 
 
@@ -108,17 +125,22 @@ def generate(
     return jax.lax.while_loop(unfinished, one_token, (nothing_B | done_B | (limit_B <= 0), out))[1]
 
 
-def decode_block(step: ModelFn, state: DecodingState, cond_BKD: jax.Array, options: DecodingConfig) -> tuple[DecodingState, DecodedTokens]:
-    """Decodes the next K tokens of every running row, one forward a token; stops early when no row can need another one.
+def decode_block(
+    step: ModelFn, state: DecodingState, cond_BKD: jax.Array, options: DecodingConfig
+) -> tuple[DecodingState, DecodedTokens]:
+    """Decodes the next K tokens of every running row, one forward a token; stops early when no row can
+    need another one.
 
-    `step_BL` of the result is the offset in the block: one token a step. The random key of a token is
-    fold_in(fold_in(request key, block), offset).
+    `step_BL` of the result is the offset in the block: one token a step. The random key of a token
+    is fold_in(fold_in(request key, block), offset).
     """
     block = options.block
     block_B = jnp.minimum(state.block_B, state.max_blocks - 1)
     start_B = block_B * block
     limit_B = jnp.minimum(known_end(state.request), state.budget_B)
-    limit_B = jnp.where(state.request.max_len_B >= 0, jnp.minimum(limit_B, state.request.max_len_B), limit_B)
+    limit_B = jnp.where(
+        state.request.max_len_B >= 0, jnp.minimum(limit_B, state.request.max_len_B), limit_B
+    )
     slot_S = jnp.arange(state.slots(block))
 
     def next_code(model_state, offset, _):
@@ -126,13 +148,28 @@ def decode_block(step: ModelFn, state: DecodingState, cond_BKD: jax.Array, optio
         position_B1 = (start_B + offset)[:, None]
         cond_B1D = jax.lax.dynamic_slice_in_dim(cond_BKD, offset, 1, axis=1)
         mask_B1S = slot_S[None, None, :] <= position_B1[:, :, None]
-        logits_B1V, cache = step(cache, previous_B[:, None], cond_B1D, position_B1, mask_B1S, position_B1[:, 0], 1)
+        logits_B1V, cache = step(
+            cache, previous_B[:, None], cond_B1D, position_B1, mask_B1S, position_B1[:, 0], 1
+        )
         logits_B1V = logits_B1V.astype(jnp.float32)
-        allowed_B1V = allowed_ids(logits_B1V.shape[-1], options.codes, options.eos, may_end(state, position_B1))
+        allowed_B1V = allowed_ids(
+            logits_B1V.shape[-1], options.codes, options.eos, may_end(state, position_B1)
+        )
         key_B = step_keys(state.request.key_B, block_B, offset)
-        id_B1 = sample(logits_B1V, key_B, state.request.temperature_B, options.top_k, options.top_p, allowed_B1V)
+        id_B1 = sample(
+            logits_B1V,
+            key_B,
+            state.request.temperature_B,
+            options.top_k,
+            options.top_p,
+            allowed_B1V,
+        )
         probability_B1V = jax.nn.softmax(logits_B1V, axis=-1)
-        return id_B1[:, 0], jnp.take_along_axis(probability_B1V, id_B1[:, :, None], axis=-1)[:, 0, 0], (cache, id_B1[:, 0])
+        return (
+            id_B1[:, 0],
+            jnp.take_along_axis(probability_B1V, id_B1[:, :, None], axis=-1)[:, 0, 0],
+            (cache, id_B1[:, 0]),
+        )
 
     out = generate(
         next_code,
@@ -154,13 +191,21 @@ def decode_block(step: ModelFn, state: DecodingState, cond_BKD: jax.Array, optio
     return close_block(state, out.ids_BN, offset_BK, out.kept, options)
 
 
-def decode(step: ModelFn, state: DecodingState, cond_BLD: jax.Array, options: DecodingConfig) -> DecodingResult:
-    """Decodes whole utterances, as `block_diffusion.decode` does: L a multiple of the block size, all rows until they are done."""
+def decode(
+    step: ModelFn, state: DecodingState, cond_BLD: jax.Array, options: DecodingConfig
+) -> DecodingResult:
+    """Decodes whole utterances, as `block_diffusion.decode` does: L a multiple of the block size, all
+    rows until they are done.
+    """
     return run_blocks(functools.partial(decode_block, step), state, cond_BLD, options)
 
 
-def _put(whole_BN: jax.Array, value_B: jax.Array, index: jax.Array, where_B: jax.Array) -> jax.Array:
+def _put(
+    whole_BN: jax.Array, value_B: jax.Array, index: jax.Array, where_B: jax.Array
+) -> jax.Array:
     """Writes column `index` of the rows `where_B`; the others keep theirs."""
     old_B = jax.lax.dynamic_index_in_dim(whole_BN, index, axis=1, keepdims=False)
     where = where_B.reshape(-1, *[1] * (old_B.ndim - 1))
-    return jax.lax.dynamic_update_index_in_dim(whole_BN, jnp.where(where, value_B, old_B).astype(whole_BN.dtype), index, axis=1)
+    return jax.lax.dynamic_update_index_in_dim(
+        whole_BN, jnp.where(where, value_B, old_B).astype(whole_BN.dtype), index, axis=1
+    )

@@ -1,7 +1,7 @@
 """The one place where a token is drawn: greedy or sampled, from the ids that may be produced.
 
-How sure the model is of a token is another matter (diffusion/unmasking.py). B batch, T positions, V vocabulary. Every row has its own key, so that a
-row draws the same tokens alone and in any batch.
+How sure the model is of a token is another matter (diffusion/unmasking.py). B batch, T positions, V
+vocabulary. Every row has its own key, so that a row draws the same tokens alone and in any batch.
 """
 
 from __future__ import annotations
@@ -17,12 +17,16 @@ from mdmspeech.errors import UserError
 def check_filters(top_k: int, top_p: float) -> None:
     """UserError unless top_k >= 0 and 0 < top_p <= 1."""
     if top_k < 0 or not 0.0 < top_p <= 1.0:
-        raise UserError(f"top_k={top_k}, top_p={top_p} is out of range: give top_k >= 0 (0 = all ids) and 0 < top_p <= 1 (1 = all ids)")
+        raise UserError(
+            f"top_k={top_k}, top_p={top_p} is out of range: give top_k >= 0 (0 = "
+            "all ids) and 0 < top_p <= 1 (1 = all ids)"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How to draw the tokens of a text or of speech where all rows of a batch draw alike. Static: it shapes the compiled program.
+    """How to draw the tokens of a text or of speech where all rows of a batch draw alike. Static: it
+    shapes the compiled program.
 
     Attributes:
       temperature: 0 = greedy.
@@ -38,7 +42,9 @@ class SamplingConfig:
 
     def __post_init__(self) -> None:
         if self.temperature < 0:
-            raise UserError(f"temperature={self.temperature} is out of range: give 0 (greedy) or more")
+            raise UserError(
+                f"temperature={self.temperature} is out of range: give 0 (greedy) or more"
+            )
         check_filters(self.top_k, self.top_p)
 
 
@@ -46,7 +52,8 @@ GREEDY = SamplingConfig()
 
 
 def allowed_ids(vocabulary: int, codes: int, eos: int, may_end_BT: jax.Array) -> jax.Array:
-    """bool [B, T, V]: ids that may be produced. Speech codes 0..codes-1; `eos` only where `may_end_BT`.
+    """bool [B, T, V]: ids that may be produced. Speech codes 0..codes-1; `eos` only where
+    `may_end_BT`.
 
     All other ids (bos, sos, pad, mask, rows that only fill the table up) are never produced.
     """
@@ -55,9 +62,11 @@ def allowed_ids(vocabulary: int, codes: int, eos: int, may_end_BT: jax.Array) ->
 
 
 def step_keys(key_B: jax.Array, *counters: jax.Array | int) -> jax.Array:
-    """Typed keys [B]: each request's key with one counter after the other folded in, each [B] or one for all rows.
+    """Typed keys [B]: each request's key with one counter after the other folded in, each [B] or one
+    for all rows.
 
-    The order of calls and the other rows have no part in it. A text token folds in its position, a speech token its block and its step in there.
+    The order of calls and the other rows have no part in it. A text token folds in its position, a
+    speech token its block and its step in there.
     """
     for counter in counters:
         key_B = jax.vmap(jax.random.fold_in)(key_B, jnp.broadcast_to(counter, key_B.shape))
@@ -77,10 +86,11 @@ def sample(
     Args:
       logits: float [B, V] or [B, T, V]. Noise is drawn in their type.
       key_B: typed keys, one a row; not needed where `temperature` is the number 0.
-      temperature: a number (static), or one for each row, [B]. 0 takes the best id, the lowest of equals; above it
-        softmax(logits / temperature) is sampled.
+      temperature: a number (static), or one for each row, [B]. 0 takes the best id, the lowest of
+        equals; above it softmax(logits / temperature) is sampled.
       top_k: of that only the k best ids (0 = all; ids as good as the last of them stay).
-      top_p: of these only the smallest set of the best whose probability reaches top_p (1 = all; the best always stays).
+      top_p: of these only the smallest set of the best whose probability reaches top_p (1 = all;
+        the best always stays).
       allowed: bool, as the logits: ids that may be drawn at all.
 
     Returns:
@@ -100,7 +110,9 @@ def sample(
     sampled = temperature > 0
     # The noise costs more than the argmax: a batch of greedy rows does not pay for it.
     return jax.lax.cond(
-        jnp.any(sampled), lambda: jnp.where(sampled[..., 0], draw(jnp.where(sampled, temperature, 1.0)), greedy), lambda: greedy
+        jnp.any(sampled),
+        lambda: jnp.where(sampled[..., 0], draw(jnp.where(sampled, temperature, 1.0)), greedy),
+        lambda: greedy,
     )
 
 
@@ -116,6 +128,7 @@ def _top_p(logits: jax.Array, p: float) -> jax.Array:
         return logits
     falling = -jnp.sort(-logits, axis=-1)
     probability = jax.nn.softmax(falling, axis=-1)
-    kept = jnp.cumsum(probability, axis=-1) - probability < p  # the mass before an id is still short of p: the best id always stays
+    # the mass before an id is still short of p: the best id always stays
+    kept = jnp.cumsum(probability, axis=-1) - probability < p
     least = jnp.min(jnp.where(kept, falling, jnp.inf), axis=-1, keepdims=True)
     return jnp.where(logits >= least, logits, -jnp.inf)

@@ -1,8 +1,10 @@
-"""What the decoders (block_diffusion.py, autoregressive.py) take and give: options, requests, the state between blocks, the model as a function.
+"""What the decoders (block_diffusion.py, autoregressive.py) take and give: options, requests, the
+state between blocks, the model as a function.
 
-Static things (they shape the compiled program) are in `DecodingConfig`; everything that differs from row to row is in `SamplingParams`, an
-array a field, so that one compiled program serves any mix of steps, temperatures, lengths and seeds. B batch (rows), T tokens of
-one forward, K block size, D condition width, S cache slots, V vocabulary, L length.
+Static things (they shape the compiled program) are in `DecodingConfig`; everything that differs
+from row to row is in `SamplingParams`, an array a field, so that one compiled program serves any
+mix of steps, temperatures, lengths and seeds. B batch (rows), T tokens of one forward, K block
+size, D condition width, S cache slots, V vocabulary, L length.
 """
 
 from __future__ import annotations
@@ -24,7 +26,9 @@ COUNTS = ("quota", "threshold", "entropy_bound")
 
 
 class ModelFn(Protocol):
-    """The model, as the decoders see it: one forward over a K/V cache, params closed over. A pure function."""
+    """The model, as the decoders see it: one forward over a K/V cache, params closed over. A pure
+    function.
+    """
 
     def __call__(
         self,
@@ -38,18 +42,20 @@ class ModelFn(Protocol):
     ) -> tuple[jax.Array, Any]:
         """Returns (logits [B, num_logits, V] of the LAST `num_logits` tokens, new cache).
 
-        The model embeds `ids_BT`, adds `cond_BTD`, rotates by `positions_BT` (position in the utterance, not slot), writes the
-        T tokens' K/V into slots `write_at_B[b] .. write_at_B[b] + T - 1` of row b, then attends over all S slots where
-        `mask_BTS`. Slots are `layout.cache_slots(max_len, block)`; what they hold at the start does not matter, but must be
-        finite. `num_logits` is static, and may be 0 (a pass that only writes the cache). With `next token` decoding ids are the
-        *previous* tokens and the logits are those of the token at `positions_BT`.
+        The model embeds `ids_BT`, adds `cond_BTD`, rotates by `positions_BT` (position in the
+        utterance, not slot), writes the T tokens' K/V into slots `write_at_B[b] .. write_at_B[b] +
+        T - 1` of row b, then attends over all S slots where `mask_BTS`. Slots are
+        `layout.cache_slots(max_len, block)`; what they hold at the start does not matter, but must
+        be finite. `num_logits` is static, and may be 0 (a pass that only writes the cache). With
+        `next token` decoding ids are the *previous* tokens and the logits are those of the token at
+        `positions_BT`.
         """
 
 
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
-    """Static decoding options. Ids are those of docs/method.md, "The Talker"; only codes 0..codes-1 and, where allowed, eos are
-    produced."""
+    """Static decoding options. Ids are those of docs/method.md, "The Talker"; only codes 0..codes-1
+    and, where allowed, eos are produced."""
 
     block: int = 16  # tokens a block (K)
     codes: int = 6561  # speech codes: ids 0 .. codes - 1
@@ -58,15 +64,18 @@ class DecodingConfig:
     pad: int = 6564
     mask: int = 6565
     score: str = "max_probability"  # unmasking.SCORES: which positions first
-    count: str = "quota"  # how many: the even share, or more where the model is sure (never fewer, so S steps always do)
+    # how many: the even share, or more where the model is sure (never fewer, so S steps always do)
+    count: str = "quota"
     threshold: float = 0.9  # count="threshold": reveal all of probability (or margin) >= this
     entropy_bound: float = 0.5  # count="entropy_bound": nats of joint error allowed in one step
     top_k: int = 0  # 0 = all; values of sampled tokens only, never the confidence
     top_p: float = 1.0
     silence_ids: tuple[int, ...] = ()
     max_silence: int = 0  # 0 = off; a run of this many silence ids ends a row whose text is used up
-    fused: bool = True  # commit block b in the first forward of block b + 1; False = a forward of its own
-    label_shift: bool = False  # the model is shown the token before each place, see layout.shift_right
+    # commit block b in the first forward of block b + 1; False = a forward of its own
+    fused: bool = True
+    # the model is shown the token before each place, see layout.shift_right
+    label_shift: bool = False
 
     def __post_init__(self):
         score_rule(self.score)
@@ -74,8 +83,13 @@ class DecodingConfig:
             raise UserError(f"block={self.block}: a block holds at least one token")
         if self.count not in COUNTS:
             raise UserError(f"count={self.count!r} is unknown; choose one of {', '.join(COUNTS)}")
-        if self.count == "threshold" and (self.score == "entropy" or not 0.0 < self.threshold <= 1.0):
-            raise UserError("count='threshold' needs a probability score (max_probability or margin) and 0 < threshold <= 1")
+        if self.count == "threshold" and (
+            self.score == "entropy" or not 0.0 < self.threshold <= 1.0
+        ):
+            raise UserError(
+                "count='threshold' needs a probability score (max_probability or "
+                "margin) and 0 < threshold <= 1"
+            )
         check_filters(self.top_k, self.top_p)
         if self.max_silence and not self.silence_ids:
             raise UserError("max_silence needs silence_ids: the codes that sound like silence")
@@ -95,19 +109,25 @@ class FinishReason(enum.IntEnum):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class SamplingParams:
-    """What each row asks for; all [B]. Build with `SamplingParams.create`; between blocks, replace fields as the text comes in
-    (`dataclasses.replace`): while text is still to come keep `min_len_B` at `NO_END`."""
+    """What each row asks for; all [B]. Build with `SamplingParams.create`; between blocks, replace
+    fields as the text comes in (`dataclasses.replace`): while text is still to come keep
+    `min_len_B` at `NO_END`."""
 
     key_B: jax.Array  # typed PRNG keys
     steps_B: jax.Array  # int32: S, forwards a block, 1..K
     temperature_B: jax.Array  # f32: 0 = greedy
     target_len_B: jax.Array  # int32: exact length in tokens if known, -1 = until EOS
-    min_len_B: jax.Array  # int32: first position where EOS may stand (or the guard act): the text is used up there
+    # int32: first position where EOS may stand (or the guard act): the text is used up there
+    min_len_B: jax.Array
     max_len_B: jax.Array  # int32: allowance of tokens for this text (reason TEXT), -1 = none
 
     @classmethod
-    def create(cls, batch: int, *, seed=0, steps=4, temperature=0.0, target_len=-1, min_len=0, max_len=-1) -> SamplingParams:
-        """Each argument is one value for all rows or `batch` values (int, list, array). UserError names a value out of range."""
+    def create(
+        cls, batch: int, *, seed=0, steps=4, temperature=0.0, target_len=-1, min_len=0, max_len=-1
+    ) -> SamplingParams:
+        """Each argument is one value for all rows or `batch` values (int, list, array). UserError
+        names a value out of range.
+        """
         _check("steps", steps, lambda x: x >= 1, "at least 1")
         _check("temperature", temperature, lambda x: x >= 0, "0 (greedy) or more")
 
@@ -127,14 +147,18 @@ class SamplingParams:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodingState:
-    """Everything that passes from block to block. Rows may stand at different blocks, so rows can join and leave a batch."""
+    """Everything that passes from block to block. Rows may stand at different blocks, so rows can join
+    and leave a batch.
+    """
 
     cache: Any
     request: SamplingParams
     block_B: jax.Array  # int32: the block each row decodes next
-    pending_ids_BK: jax.Array  # the last block's tokens: the block decoder has yet to commit their clean K/V
+    # the last block's tokens: the block decoder has yet to commit their clean K/V
+    pending_ids_BK: jax.Array
     pending_cond_BKD: jax.Array
-    before_B: jax.Array  # int32: the token before the pending ones, which a label shift shows the model with them
+    # int32: the token before the pending ones, which a label shift shows the model with them
+    before_B: jax.Array
     done_B: jax.Array  # bool
     reason_B: jax.Array  # int32, a FinishReason
     length_B: jax.Array  # int32: tokens so far; the utterance's length once done
@@ -149,9 +173,16 @@ class DecodingState:
 
 
 def initial_state(
-    cache: Any, request: SamplingParams, options: DecodingConfig, max_len: int, cond_dim: int, cond_dtype=jnp.float32
+    cache: Any,
+    request: SamplingParams,
+    options: DecodingConfig,
+    max_len: int,
+    cond_dim: int,
+    cond_dtype=jnp.float32,
 ) -> DecodingState:
-    """State before the first token. `cache`: the model's, of `layout.cache_slots(max_len, options.block)` slots, finite content."""
+    """State before the first token. `cache`: the model's, of `layout.cache_slots(max_len,
+    options.block)` slots, finite content.
+    """
     if max_len < 1:
         raise UserError(f"max_len={max_len}: leave room for at least one token")
     batch, block = request.steps_B.shape[0], options.block
@@ -176,11 +207,14 @@ def initial_state(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodedTokens:
-    """What a block, or a whole utterance, brought: L = K from `decode_block`, the conditions' length from `decode`."""
+    """What a block, or a whole utterance, brought: L = K from `decode_block`, the conditions' length
+    from `decode`.
+    """
 
     ids_BL: jax.Array  # int32: tokens, pad from the row's end on
     count_B: jax.Array  # int32: tokens before the end, this call
-    step_BL: jax.Array  # int32: 0-based step of its block in which a token was revealed, -1 after the end
+    # int32: 0-based step of its block in which a token was revealed, -1 after the end
+    step_BL: jax.Array
     confidence_BL: jax.Array  # f32: probability of the best id there at that step, 0 after the end
 
 
@@ -199,7 +233,8 @@ def known_end(request: SamplingParams) -> jax.Array:
 
 
 def _check(name: str, value: Any, holds, range_text: str) -> None:
-    if isinstance(value, jax.core.Tracer):  # inside jit the value is not known: the caller has checked it outside
+    # inside jit the value is not known: the caller has checked it outside
+    if isinstance(value, jax.core.Tracer):
         return
     values = np.asarray(value)
     if not np.all(holds(values)):

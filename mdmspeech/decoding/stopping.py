@@ -2,8 +2,9 @@
 
 Source: docs/method.md, "Stop rules".
 
-A rule cuts inside the current block or not at all, never in an earlier one: what a streaming session has played stays true. EOS and
-the silence guard may only end a row whose text is used up (`min_len_B`); with a known length neither may.
+A rule cuts inside the current block or not at all, never in an earlier one: what a streaming
+session has played stays true. EOS and the silence guard may only end a row whose text is used up
+(`min_len_B`); with a known length neither may.
 """
 
 from __future__ import annotations
@@ -13,7 +14,13 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.decoding.state import DecodedTokens, DecodingConfig, DecodingState, FinishReason, known_end
+from mdmspeech.decoding.state import (
+    DecodedTokens,
+    DecodingConfig,
+    DecodingState,
+    FinishReason,
+    known_end,
+)
 
 _NOT_HERE = 2**30
 
@@ -25,13 +32,19 @@ def may_end(state: DecodingState, positions_BT: jax.Array) -> jax.Array:
 
 
 def close_block(
-    state: DecodingState, ids_BK: jax.Array, step_BK: jax.Array, confidence_BK: jax.Array, options: DecodingConfig
+    state: DecodingState,
+    ids_BK: jax.Array,
+    step_BK: jax.Array,
+    confidence_BK: jax.Array,
+    options: DecodingConfig,
 ) -> tuple[DecodingState, DecodedTokens]:
-    """Applies the stop rules to one decoded block; advances the rows that were running. Rows that were done stay as they are.
+    """Applies the stop rules to one decoded block; advances the rows that were running. Rows that were
+    done stay as they are.
 
-    `ids_BK`: the block's tokens, none masked. The rules and where each cuts (offset in the block, tokens kept before it):
-    LENGTH at the known length; EOS before the first end token; SILENCE after the token that completes the run; TEXT at the
-    text's allowance; BUDGET at the hard limit. The earliest cut wins, then the order of `FinishReason`.
+    `ids_BK`: the block's tokens, none masked. The rules and where each cuts (offset in the block,
+    tokens kept before it): LENGTH at the known length; EOS before the first end token; SILENCE
+    after the token that completes the run; TEXT at the text's allowance; BUDGET at the hard limit.
+    The earliest cut wins, then the order of `FinishReason`.
     """
     block = options.block
     offset_K = jnp.arange(block, dtype=jnp.int32)
@@ -43,13 +56,20 @@ def close_block(
         FinishReason.LENGTH: _limit(known_end(state.request) - start_B, block),
         FinishReason.EOS: _first((ids_BK == options.eos) & may_end_BK),
         FinishReason.SILENCE: _silence_cut(run_BK, may_end_BK, options),
-        FinishReason.TEXT: _limit(jnp.where(state.request.max_len_B >= 0, state.request.max_len_B - start_B, _NOT_HERE), block),
+        FinishReason.TEXT: _limit(
+            jnp.where(state.request.max_len_B >= 0, state.request.max_len_B - start_B, _NOT_HERE),
+            block,
+        ),
         FinishReason.BUDGET: _limit(state.budget_B - start_B, block),
     }
-    cut_RB = jnp.stack([cuts[reason] for reason in FinishReason if reason is not FinishReason.RUNNING])
+    cut_RB = jnp.stack(
+        [cuts[reason] for reason in FinishReason if reason is not FinishReason.RUNNING]
+    )
     cut_B = jnp.min(cut_RB, axis=0)
     ends_B = cut_B < _NOT_HERE
-    reason_B = jnp.where(ends_B, jnp.argmin(cut_RB, axis=0).astype(jnp.int32) + 1, FinishReason.RUNNING)
+    reason_B = jnp.where(
+        ends_B, jnp.argmin(cut_RB, axis=0).astype(jnp.int32) + 1, FinishReason.RUNNING
+    )
 
     running_B = ~state.done_B
     count_B = jnp.where(running_B, jnp.minimum(cut_B, block), 0)
@@ -78,7 +98,9 @@ def _is_silence(ids_BK: jax.Array, options: DecodingConfig) -> jax.Array:
 
 
 def _runs(silent_BK: jax.Array, carried_B: jax.Array) -> jax.Array:
-    """int32 [B, K]: length of the run of silence that ends at each token, with `carried_B` silent tokens before the block."""
+    """int32 [B, K]: length of the run of silence that ends at each token, with `carried_B` silent
+    tokens before the block.
+    """
     offset_1K = jnp.arange(silent_BK.shape[1], dtype=jnp.int32)[None, :]
     last_sound_BK = jax.lax.cummax(jnp.where(silent_BK, -1, offset_1K), axis=1)
     return offset_1K - last_sound_BK + jnp.where(last_sound_BK < 0, carried_B[:, None], 0)
@@ -92,9 +114,13 @@ def _silence_cut(run_BK: jax.Array, may_end_BK: jax.Array, options: DecodingConf
 
 def _first(hit_BK: jax.Array) -> jax.Array:
     """int32 [B]: offset of the first hit, _NOT_HERE without one."""
-    return jnp.where(jnp.any(hit_BK, axis=1), jnp.argmax(hit_BK, axis=1), _NOT_HERE).astype(jnp.int32)
+    return jnp.where(jnp.any(hit_BK, axis=1), jnp.argmax(hit_BK, axis=1), _NOT_HERE).astype(
+        jnp.int32
+    )
 
 
 def _limit(left_B: jax.Array, block: int) -> jax.Array:
-    """int32 [B]: cut of a limit with `left_B` tokens left: inside this block or at its very end, else _NOT_HERE."""
+    """int32 [B]: cut of a limit with `left_B` tokens left: inside this block or at its very end, else
+    _NOT_HERE.
+    """
     return jnp.where(left_B <= block, jnp.maximum(left_B, 0), _NOT_HERE).astype(jnp.int32)

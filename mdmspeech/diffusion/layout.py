@@ -1,11 +1,14 @@
-"""Who may attend to whom: block-causal, causal, two-stream and cached masks, all from two integers a token (stream, block).
+"""Who may attend to whom: block-causal, causal, two-stream and cached masks, all from two integers
+a token (stream, block).
 
-Block-causal attention is full inside a block of `block` tokens and causal across blocks, the same in training and in
-decoding (docs/method.md, "Attention layouts"). The two-stream layout [noisy ; clean] conditions a noisy block on the *clean*
-copies of the earlier blocks, which is exactly what decoding sees (BD3-LM, arXiv 2503.09573).
+Block-causal attention is full inside a block of `block` tokens and causal across blocks, the same
+in training and in decoding (docs/method.md, "Attention layouts"). The two-stream layout [noisy ;
+clean] conditions a noisy block on the *clean* copies of the earlier blocks, which is exactly what
+decoding sees (BD3-LM, arXiv 2503.09573).
 
-Every mask is bool and True means "may attend". Padding attends to nothing and is attended by nothing: a fully masked row must
-give zeros, not NaN, in the attention that uses it. B batch, L length, P blocks, K block size, T queries, S cache slots.
+Every mask is bool and True means "may attend". Padding attends to nothing and is attended by
+nothing: a fully masked row must give zeros, not NaN, in the attention that uses it. B batch, L
+length, P blocks, K block size, T queries, S cache slots.
 """
 
 from __future__ import annotations
@@ -24,23 +27,29 @@ NO_END = 2**30  # "this row has no known end": larger than any position
 
 
 class MaskCoords(NamedTuple):
-    """What `mask_mod` compares, a vector a field: int32 [T] each, numpy, so that kernels can read off their tiles before anything runs."""
+    """What `mask_mod` compares, a vector a field: int32 [T] each, numpy, so that kernels can read off
+    their tiles before anything runs.
+    """
 
     stream_T: np.ndarray
     block_T: np.ndarray
 
 
 def block_index(positions, block: int):
-    """Block that each position belongs to: `positions // block`, any shape, numpy or jax. The block size must be positive."""
+    """Block that each position belongs to: `positions // block`, any shape, numpy or jax. The block
+    size must be positive.
+    """
     if block < 1:
         raise UserError(f"block size {block}: a block holds at least one token")
     return positions // block
 
 
 def mask_mod(stream_q, block_q, stream_k, block_k):
-    """The two-stream rule, elementwise over broadcastable integer arrays (numpy or jax; also usable inside an attention kernel).
+    """The two-stream rule, elementwise over broadcastable integer arrays (numpy or jax; also usable
+    inside an attention kernel).
 
-    q may see k when: same stream and same block | q noisy, k clean, block_k < block_q | both clean, block_k <= block_q.
+    q may see k when: same stream and same block | q noisy, k clean, block_k < block_q | both clean,
+      block_k <= block_q.
     With every token clean this is plain block-causality, so one rule serves all backends.
     """
     same = (stream_q == stream_k) & (block_q == block_k)
@@ -56,7 +65,9 @@ def _with_padding(mask_LL: jax.Array, valid_BL: jax.Array | None) -> jax.Array:
 
 
 def block_causal_mask(length: int, block: int, valid_BL: jax.Array | None = None) -> jax.Array:
-    """bool [B or 1, L, L]: full inside a block, causal across blocks; B when `valid_BL` (bool [B, L]) is given, else 1."""
+    """bool [B or 1, L, L]: full inside a block, causal across blocks; B when `valid_BL` (bool [B, L])
+    is given, else 1.
+    """
     block_L = block_index(jnp.arange(length), block)
     return _with_padding(block_L[None, :] <= block_L[:, None], valid_BL)
 
@@ -69,51 +80,72 @@ def causal_mask(length: int, valid_BL: jax.Array | None = None) -> jax.Array:
 def two_stream(length: int, block: int) -> MaskCoords:
     """Places of the layout [noisy ; clean] of the same L positions, T = 2L.
 
-    In packed rows these are the row's own blocks: exact where every segment starts at a multiple of the block, because then the
-    blocks of one segment keep their order and no two segments share one.
+    In packed rows these are the row's own blocks: exact where every segment starts at a multiple of
+    the block, because then the blocks of one segment keep their order and no two segments share
+    one.
     """
     block_L = block_index(np.arange(length, dtype=np.int32), block)
-    return MaskCoords(np.repeat(np.array([NOISY, CLEAN], np.int32), length), np.concatenate([block_L, block_L]))
+    return MaskCoords(
+        np.repeat(np.array([NOISY, CLEAN], np.int32), length), np.concatenate([block_L, block_L])
+    )
 
 
 def one_stream(length: int, block: int) -> MaskCoords:
     """Places of L clean positions: with `mask_mod`, plain block-causality."""
-    return MaskCoords(np.full(length, CLEAN, np.int32), np.asarray(block_index(np.arange(length, dtype=np.int32), block)))
+    return MaskCoords(
+        np.full(length, CLEAN, np.int32),
+        np.asarray(block_index(np.arange(length, dtype=np.int32), block)),
+    )
 
 
 def with_text_prefix(places: MaskCoords, length: int) -> MaskCoords:
-    """The same positions behind `length` others, a text: causal among themselves, as the language models that read it are, and seen by all behind them."""
+    """The same positions behind `length` others, a text: causal among themselves, as the language
+    models that read it are, and seen by all behind them.
+    """
     text = MaskCoords(np.full(length, CLEAN, np.int32), np.arange(-length, 0, dtype=np.int32))
     return MaskCoords(*(np.concatenate(pair) for pair in zip(text, places, strict=True)))
 
 
 def two_stream_mask(length: int, block: int, valid_BL: jax.Array | None = None) -> jax.Array:
-    """bool [B or 1, 2L, 2L] for the layout [noisy ; clean] of the same L positions (see `mask_mod`); `valid_BL` holds for both halves."""
+    """bool [B or 1, 2L, 2L] for the layout [noisy ; clean] of the same L positions (see `mask_mod`);
+    `valid_BL` holds for both halves.
+    """
     streams, blocks = (jnp.asarray(vector) for vector in two_stream(length, block))
     mask = mask_mod(streams[:, None], blocks[:, None], streams[None, :], blocks[None, :])
     return _with_padding(mask, None if valid_BL is None else duplicate_streams(valid_BL))
 
 
 def duplicate_streams(x_BL: jax.Array) -> jax.Array:
-    """[B, L, ...] -> [B, 2L, ...]: what both copies of a token share (segment ids, positions, validity, conditions)."""
+    """[B, L, ...] -> [B, 2L, ...]: what both copies of a token share (segment ids, positions,
+    validity, conditions).
+    """
     return jnp.concatenate([x_BL, x_BL], axis=1)
 
 
 def two_stream_positions(length: int) -> jax.Array:
-    """int32 [2L]: positions of the layout [noisy ; clean]; both copies of a token stand at the same position."""
+    """int32 [2L]: positions of the layout [noisy ; clean]; both copies of a token stand at the same
+    position.
+    """
     return jnp.tile(jnp.arange(length, dtype=jnp.int32), 2)
 
 
-def shift_right(ids_BL: jax.Array, clean_BL: jax.Array, position_BL: jax.Array, block: int, bos: int) -> jax.Array:
-    """int32 [B, L]: what stands at each place under the label shift, where the state at a place predicts the token *of* that place from the one before it.
+def shift_right(
+    ids_BL: jax.Array, clean_BL: jax.Array, position_BL: jax.Array, block: int, bos: int
+) -> jax.Array:
+    """int32 [B, L]: what stands at each place under the label shift, where the state at a place
+    predicts the token *of* that place from the one before it.
 
-    An autoregressive model reads so already; a masked one that reads so, too, can go on from its weights (LLaDA-TTS, arXiv 2603.26364;
-    docs/method.md, "Label shift"). The place that predicts token i holds token i-1, and with it the condition and the position of i:
-    text, rotation and cache slots stay where they are without the shift. The first place of a block holds the last token of the
-    block before, which decoding has finished by then: so it is taken from `clean_BL`, whatever `ids_BL` hides of it (no place that
-    predicts it can see it there). `bos` stands before the first token. The last token of a block is first seen in the next one. With blocks of one token nothing hidden is ever seen: that *is* next-token prediction.
+    An autoregressive model reads so already; a masked one that reads so, too, can go on from its
+    weights (LLaDA-TTS, arXiv 2603.26364; docs/method.md, "Label shift"). The place that predicts
+    token i holds token i-1, and with it the condition and the position of i: text, rotation and
+    cache slots stay where they are without the shift. The first place of a block holds the last
+    token of the block before, which decoding has finished by then: so it is taken from `clean_BL`,
+    whatever `ids_BL` hides of it (no place that predicts it can see it there). `bos` stands before
+    the first token. The last token of a block is first seen in the next one. With blocks of one
+    token nothing hidden is ever seen: that *is* next-token prediction.
 
-    `ids_BL`: tokens, some hidden. `clean_BL`: none hidden. `position_BL` [B or 1, L]: index in the utterance, which starts at a multiple of `block`.
+    `ids_BL`: tokens, some hidden. `clean_BL`: none hidden. `position_BL` [B or 1, L]: index in the
+    utterance, which starts at a multiple of `block`.
     """
     before_BL, clean_before_BL = (jnp.pad(x[:, :-1], ((0, 0), (1, 0))) for x in (ids_BL, clean_BL))
     before_BL = jnp.where(position_BL % block == 0, clean_before_BL, before_BL)
@@ -133,21 +165,28 @@ def from_blocks(x_BPK: jax.Array, length: int) -> jax.Array:
     return x_BPK.reshape(x_BPK.shape[0], -1)[:, :length]
 
 
-# --- The cache of the block decoder -------------------------------------------------------------------------------------
-# Slot s holds the K/V of position s - K. The first K slots are scratch: while a row decodes its block 0 there is no earlier
-# block to commit, yet the fused forward always carries one; its K/V lands there and no real token ever sees it.
+# ---- The cache of the block decoder -------------------------------------------------------------
+# Slot s holds the K/V of position s - K. The first K slots are scratch: while a row decodes its
+# block 0 there is no earlier block to commit, yet the fused forward always carries one; its K/V
+# lands there and no real token ever sees it.
 
 
 def cache_slots(max_len: int, block: int) -> int:
-    """Slots a cache needs for utterances of up to `max_len` tokens: whole blocks, and one scratch block in front."""
+    """Slots a cache needs for utterances of up to `max_len` tokens: whole blocks, and one scratch
+    block in front.
+    """
     return (-(-max_len // block) + 1) * block
 
 
-def cached_block_mask(last_block_B: jax.Array, query_blocks: int, block: int, slots: int) -> jax.Array:
-    """bool [B, T, S], T = query_blocks * K: the mask of one forward over the cache whose last query block is `last_block_B`.
+def cached_block_mask(
+    last_block_B: jax.Array, query_blocks: int, block: int, slots: int
+) -> jax.Array:
+    """bool [B, T, S], T = query_blocks * K: the mask of one forward over the cache whose last query
+    block is `last_block_B`.
 
-    Queries see every committed block, the blocks before theirs in this forward, and their own block. Scratch queries (block -1) see only
-    scratch, so that no softmax is empty; real queries never see scratch. Slots after the queries hold old or no content and are never seen.
+    Queries see every committed block, the blocks before theirs in this forward, and their own
+    block. Scratch queries (block -1) see only scratch, so that no softmax is empty; real queries
+    never see scratch. Slots after the queries hold old or no content and are never seen.
     """
     query_T = jnp.arange(query_blocks * block) // block - (query_blocks - 1)
     query_BT = last_block_B[:, None] + query_T[None, :]

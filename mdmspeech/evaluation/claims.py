@@ -1,6 +1,8 @@
-"""What a text claims: its words in order, without what it denies, asks, takes back or only guesses at.
+"""What a text claims: its words in order, without what it denies, asks, takes back or only guesses
+at.
 
-An answer is judged by what it states. "The capital is not Rome", "Rome?", "maybe Rome" and "Rome or Milan" hold the word, and do not state it.
+An answer is judged by what it states. "The capital is not Rome", "Rome?", "maybe Rome" and "Rome or
+Milan" hold the word, and do not state it.
 """
 
 import dataclasses
@@ -17,20 +19,31 @@ JOINS = frozenset({BREAK, "and", "or", "/"})
 
 # Words that name nothing: they may stand beside any answer.
 FUNCTION = frozenset({
-    "the", "a", "an", "is", "are", "was", "were", "be", "been", "being", "am", "of", "in", "on", "at", "to", "and", "or", "it", "its",
-    "that", "this", "these", "those", "they", "them", "there", "here", "will", "would", "means", "mean", "with", "for", "i", "you",
-    "we", "he", "she", "my", "your", "me", "us", "as", "by", "from", "so", "then", "now", "very", "just", "right", "exactly", "simply",
-    "also", "too", "which", "what", "who", "where", "when", "how", "whose", "has", "have", "had", "do", "does", "did", "can", "called",
+    "the", "a", "an", "is", "are", "was", "were", "be", "been", "being", "am", "of", "in", "on",
+    "at", "to", "and", "or", "it", "its",
+    "that", "this", "these", "those", "they", "them", "there", "here", "will", "would", "means",
+    "mean", "with", "for", "i", "you",
+    "we", "he", "she", "my", "your", "me", "us", "as", "by", "from", "so", "then", "now", "very",
+    "just", "right", "exactly", "simply",
+    "also", "too", "which", "what", "who", "where", "when", "how", "whose", "has", "have", "had",
+    "do", "does", "did", "can", "called",
     "named", "known", "yes", "well", "okay", "ok", "sure", "course", "certainly",
 })  # fmt: skip
 PLAIN = FUNCTION | frozenset({
-    "found", "located", "situated", "lies", "lie", "placed", "country", "city", "capital", "continent", "kingdom", "group", "groups",
-    "member", "members", "part", "belong", "belongs", "type", "kind", "thing", "things", "word", "words", "letter", "letters", "number",
-    "numbers", "answer", "correct", "name", "names", "equal", "equals", "gives", "give", "makes", "make", "get", "gets", "comes",
-    "come", "total", "result", "one", "ones", "lot", "people", "person", "language", "languages", "official", "spoken", "speak",
-    "spoke", "used", "use", "uses", "need", "needs", "pay", "money", "currency", "convert", "say", "said", "spelled", "spelt",
-    "written", "write", "stands", "stand", "born", "opposite", "contrary", "symbol", "element", "atomic", "plural", "past", "tense",
-    "form", "day", "days", "month", "months", "year", "years", "week", "larger", "bigger", "smaller", "more", "less", "land", "area",
+    "found", "located", "situated", "lies", "lie", "placed", "country", "city", "capital",
+    "continent", "kingdom", "group", "groups",
+    "member", "members", "part", "belong", "belongs", "type", "kind", "thing", "things", "word",
+    "words", "letter", "letters", "number",
+    "numbers", "answer", "correct", "name", "names", "equal", "equals", "gives", "give", "makes",
+    "make", "get", "gets", "comes",
+    "come", "total", "result", "one", "ones", "lot", "people", "person", "language", "languages",
+    "official", "spoken", "speak",
+    "spoke", "used", "use", "uses", "need", "needs", "pay", "money", "currency", "convert", "say",
+    "said", "spelled", "spelt",
+    "written", "write", "stands", "stand", "born", "opposite", "contrary", "symbol", "element",
+    "atomic", "plural", "past", "tense",
+    "form", "day", "days", "month", "months", "year", "years", "week", "larger", "bigger",
+    "smaller", "more", "less", "land", "area",
 })  # fmt: skip
 _ARTICLES = frozenset({
     "the", "a", "an", "of", "in", "city", "country", "is", "it", "to",
@@ -39,23 +52,30 @@ _COPULAS = frozenset({
     "is", "are", "was", "were", "be", "called", "named", "means", "say",
 })  # fmt: skip
 _NEGATIONS = frozenset({
-    "not", "no", "never", "neither", "nor", "none", "nothing", "nobody", "nowhere", "without", "cannot", "hardly", "barely", "except",
-    "unlike", "isnt", "arent", "dont", "doesnt", "didnt", "wasnt", "wont", "cant", "aint", "instead", "excluding",
+    "not", "no", "never", "neither", "nor", "none", "nothing", "nobody", "nowhere", "without",
+    "cannot", "hardly", "barely", "except",
+    "unlike", "isnt", "arent", "dont", "doesnt", "didnt", "wasnt", "wont", "cant", "aint",
+    "instead", "excluding",
 })  # fmt: skip
 _DENIALS = frozenset({
-    "wrong", "false", "incorrect", "untrue", "mistaken", "myth", "lie", "doubt", "deny", "denies", "joking", "kidding", "opposed",
+    "wrong", "false", "incorrect", "untrue", "mistaken", "myth", "lie", "doubt", "deny", "denies",
+    "joking", "kidding", "opposed",
     "disagree", "nonsense",
 })  # fmt: skip
 _HEDGES = frozenset({
-    "maybe", "perhaps", "possibly", "probably", "presumably", "supposedly", "allegedly", "apparently", "hopefully", "might", "could",
-    "guess", "guessing", "suppose", "assume", "unsure", "uncertain", "either", "think", "believe", "seems", "depends", "idea",
+    "maybe", "perhaps", "possibly", "probably", "presumably", "supposedly", "allegedly",
+    "apparently", "hopefully", "might", "could",
+    "guess", "guessing", "suppose", "assume", "unsure", "uncertain", "either", "think", "believe",
+    "seems", "depends", "idea",
     "whether",
 })  # fmt: skip
 _UNSURE = re.compile(
-    r"\bmay (be|have|well)\b|\bnot (sure|certain|know|tell|say|remember)\b|\bcan be\b|\bif (i|it|you) \w+ (right|correctly|mistaken)\b"
+    r"\bmay (be|have|well)\b|\bnot (sure|certain|know|tell|say|remember)\b"
+    r"|\bcan be\b|\bif (i|it|you) \w+ (right|correctly|mistaken)\b"
 )
 _TAKEN_BACK = frozenset({
-    "no", "nope", "wait", "sorry", "actually", "correction", "rather", "i mean", "scratch that", "or rather", "no wait",
+    "no", "nope", "wait", "sorry", "actually", "correction", "rather", "i mean", "scratch that",
+    "or rather", "no wait",
 })  # fmt: skip
 _SIGNS = (
     ("’", "'"),
@@ -73,14 +93,26 @@ _SIGNS = (
 )
 _SENTENCE_END = re.compile(r"(?<!\bSt\.)(?<!\.[A-Z]\.)(?<=[.!?;])\s+|\n+")
 _PIECE_END = re.compile(
-    r"[,:]+(?=\s|$)|\s(?=(?:but|rather than|instead of|other than|as opposed to|except|unlike|and not|or not)\s)", re.IGNORECASE
+    (
+        r"[,:]+(?=\s|$)|\s(?=(?:but|rather than|instead of|other than|as opposed to"
+        r"|except|unlike|and not|or not)\s)"
+    ),
+    re.IGNORECASE,
 )
-_BUT_NOT = re.compile(r"\b(?:anything|everything|anywhere|anyone|nothing|all|any \w+) (?:but|except|other than|besides)\b", re.IGNORECASE)
+_BUT_NOT = re.compile(
+    (
+        r"\b(?:anything|everything|anywhere|anyone|nothing|all|any \w+) (?:but|except"
+        r"|other than|besides)\b"
+    ),
+    re.IGNORECASE,
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Claims:
-    """What is stated. words: tokens, with BREAK between pieces and STOP between sentences. denied: what is denied. guessed: it hedges or takes all back."""
+    """What is stated. words: tokens, with BREAK between pieces and STOP between sentences. denied:
+    what is denied. guessed: it hedges or takes all back.
+    """
 
     words: Words
     denied: Words
@@ -101,7 +133,9 @@ def claims(text: str, expected: Words, question: Words) -> Claims:
             if " ".join(piece) in _TAKEN_BACK and not {*piece} & {*expected}:
                 stated, kept, below = [], [], False
                 continue
-            negated = bool({*piece} & (_NEGATIONS - {*expected}) - ({"not"} & {*question})) or piece[:2] in (
+            negated = bool(
+                {*piece} & (_NEGATIONS - {*expected}) - ({"not"} & {*question})
+            ) or piece[:2] in (
                 ["rather", "than"],
                 ["other", "than"],
                 ["as", "opposed"],
@@ -126,7 +160,9 @@ def _tokens(text: str) -> tuple[str, ...]:
 
 
 def tokens(text: str) -> Words:
-    """All words of a text with BREAK and STOP between its pieces and sentences; numbers as digits: "six feet, one inch" -> 6 feet , 1 inch."""
+    """All words of a text with BREAK and STOP between its pieces and sentences; numbers as digits:
+    "six feet, one inch" -> 6 feet , 1 inch.
+    """
     return list(_tokens(text))
 
 
@@ -140,7 +176,9 @@ def sentences(text: str) -> list[str]:
     text = re.sub(r"\bo'clock\b", "oclock", text, flags=re.IGNORECASE)
     text = re.sub(r"[\"“”`*]|(?<!\w)['‘]|'(?!\w)", " ", text)
     text = _BUT_NOT.sub(" not ", text)
-    return [sentence for sentence in _SENTENCE_END.split(text.strip()) if re.search(r"\w", sentence)]
+    return [
+        sentence for sentence in _SENTENCE_END.split(text.strip()) if re.search(r"\w", sentence)
+    ]
 
 
 def pieces(sentence: str) -> list[Words]:
@@ -151,8 +189,11 @@ def pieces(sentence: str) -> list[Words]:
 
 def _words(piece: str) -> Words:
     found: Words = []
-    for part in re.split(r"\s(?=and\s|or\s)|(?<=\sand)\s|(?<=\sor)\s", f" {piece.replace('/', ' / ')}"):
-        part = re.sub(r"\b[oO]\b", "letteroh", part)  # the letter, which the normaliser takes for a zero
+    for part in re.split(
+        r"\s(?=and\s|or\s)|(?<=\sand)\s|(?<=\sor)\s", f" {piece.replace('/', ' / ')}"
+    ):
+        # the letter, which the normaliser takes for a zero
+        part = re.sub(r"\b[oO]\b", "letteroh", part)
         for word in normalised(part).split() or [part.strip()] * (part.strip() in JOINS):
             after_number = bool(found) and found[-1][-1:].isdigit()
             if re.fullmatch(r"[+-](\d.*|one)", word) and after_number:
@@ -175,13 +216,22 @@ def content(words: Collection[str]) -> Words:
 def beyond(words: Words, question: Words, shortest: int = 3) -> Words:
     """`words` without what they only repeat of the question: runs of `shortest` words or more."""
     blocks = difflib.SequenceMatcher(None, words, question, autojunk=False).get_matching_blocks()
-    repeated = {i for block in blocks if block.size >= shortest for i in range(block.a, block.a + block.size)}
+    repeated = {
+        i
+        for block in blocks
+        if block.size >= shortest
+        for i in range(block.a, block.a + block.size)
+    }
     return [word for i, word in enumerate(words) if i not in repeated]
 
 
 def places(words: Words, phrase: Words) -> list[int]:
     """Where a phrase begins, word for word."""
-    return [i for i in range(len(words) - len(phrase) + 1) if phrase and words[i : i + len(phrase)] == phrase]
+    return [
+        i
+        for i in range(len(words) - len(phrase) + 1)
+        if phrase and words[i : i + len(phrase)] == phrase
+    ]
 
 
 def masked(words: Words, phrase: Words) -> Words:
@@ -195,7 +245,9 @@ def masked(words: Words, phrase: Words) -> Words:
 
 
 def competes(words: Words, value: Words, known: Collection[str]) -> bool:
-    """Whether something else is named as the answer: in a list with `value`, or by a part of its own. known: words that name nothing else."""
+    """Whether something else is named as the answer: in a list with `value`, or by a part of its own.
+    known: words that name nothing else.
+    """
 
     def strange(word: str) -> bool:
         return word not in known and word not in PLAIN and word not in value and word != "_"
@@ -203,15 +255,21 @@ def competes(words: Words, value: Words, known: Collection[str]) -> bool:
     for sentence in _split(words, {STOP}):
         parts = _split(sentence, JOINS)
         beside = [word for word in sentence if word in JOINS]  # the k-th stands after parts[k]
-        items = sum(0 < len(part) <= 3 and all(map(strange, content(part) or ["the"])) for part in parts)
+        items = sum(
+            0 < len(part) <= 3 and all(map(strange, content(part) or ["the"])) for part in parts
+        )
         for k in (k for k, part in enumerate(parts) if places(part, value)):
             before, after = beside[k - 1] if k else "", beside[k] if k < len(beside) else ""
             if "or" in (before, after) or items > 1:
                 return True
             left, right = _bare(parts[k - 1]) if k else [], _bare(parts[k + 1]) if after else []
-            if (before in ("and", "/") and left and strange(left[-1])) or (after in ("and", "/") and right and strange(right[0])):
+            if (before in ("and", "/") and left and strange(left[-1])) or (
+                after in ("and", "/") and right and strange(right[0])
+            ):
                 return True
-        if any(_rival(part, strange) for part in _split(sentence, {BREAK}) if not places(part, value)):
+        if any(
+            _rival(part, strange) for part in _split(sentence, {BREAK}) if not places(part, value)
+        ):
             return True
         alone = [word for word in sentence if word not in _ARTICLES]
         if 0 < len(alone) <= 2 and all(map(strange, alone)):

@@ -33,7 +33,8 @@ from mdmspeech.evaluation.silence import timing
 from mdmspeech.evaluation.testset import held_out, wave_of
 from mdmspeech.speech_format import CODES
 
-_FRAMES = 128  # lengths in frames are rounded up to this for the mel, so that few shapes are compiled
+# lengths in frames are rounded up to this for the mel, so that few shapes are compiled
+_FRAMES = 128
 _SAMPLES = 3  # recordings kept as WAV files
 _TIMED = 5  # recordings whose decoding is timed one by one
 
@@ -47,13 +48,16 @@ def score_codec(
     mos_count: int = 50,
     recogniser: Recogniser | None = None,
 ) -> dict:
-    """Scores of the original, of the resynthesis and of Griffin-Lim from the true mel, on `count` held-out open sentences.
+    """Scores of the original, of the resynthesis and of Griffin-Lim from the true mel, on `count`
+    held-out open sentences.
 
-    The original's and Griffin-Lim's scores do not depend on the parameters: they are kept under the data root and made once.
+    The original's and Griffin-Lim's scores do not depend on the parameters: they are kept under the
+    data root and made once.
 
     Args:
       root: the corpus folder (see `data.storage.record_store.data_root`).
-      outdir: gets codec.json, codec.png and a few WAV files. mos_count: how many of the recordings DNSMOS judges (about a second each).
+      outdir: gets codec.json, codec.png and a few WAV files. mos_count: how many of the recordings
+        DNSMOS judges (about a second each).
       recogniser: default `Recogniser("base")`.
 
     Returns: what codec.json holds.
@@ -68,13 +72,22 @@ def score_codec(
     originals = [wave_of(record) for record in records]
     model, rate = _analysis(codec), codec.sample_rate
     tokens = codec.encode(originals)
-    waves = [wave[: len(original)] for wave, original in zip(codec.decode(tokens), originals, strict=True)]
+    waves = [
+        wave[: len(original)]
+        for wave, original in zip(codec.decode(tokens), originals, strict=True)
+    ]
 
-    result: dict[str, Any] = {"count": len(records), "seconds": round(sum(map(len, originals)) / rate, 1), "recogniser": recogniser.name}
+    result: dict[str, Any] = {
+        "count": len(records),
+        "seconds": round(sum(map(len, originals)) / rate, 1),
+        "recogniser": recogniser.name,
+    }
     result["codes"] = code_usage(tokens)
     result["decode"] = decode_speed(codec, tokens)
     result["streamed_difference"] = streamed_difference(codec, tokens[:_SAMPLES], waves[:_SAMPLES])
-    result["level_db"] = round(float(np.mean([_level(a) - _level(b) for a, b in zip(waves, originals, strict=True)])), 2)
+    result["level_db"] = round(
+        float(np.mean([_level(a) - _level(b) for a, b in zip(waves, originals, strict=True)])), 2
+    )
     pairs = zip(_mels(model, waves), _mels(model, originals), strict=True)
     result["mel_l1"] = round(float(np.mean([np.abs(a - b).mean() for a, b in pairs])), 4)
     result["timing"] = timing(waves, originals, rate)
@@ -82,26 +95,42 @@ def score_codec(
     result |= _reference_scores(model, root, recogniser, records, originals, mos_count)
     result["bar"] = {
         "wer_over_original": round(result["resynthesis"]["wer"] - result["original"]["wer"], 2),
-        "dnsmos_under_original": round(result["original"]["mos"]["ovrl"] - result["resynthesis"]["mos"]["ovrl"], 3),
+        "dnsmos_under_original": round(
+            result["original"]["mos"]["ovrl"] - result["resynthesis"]["mos"]["ovrl"], 3
+        ),
     }
     for record, original, wave in list(zip(records, originals, waves, strict=True))[:_SAMPLES]:
         save_wave(_made(outdir) / f"{record['id']}-original.wav", original, rate)
         save_wave(outdir / f"{record['id']}-resynthesis.wav", wave, rate)
-    plots.spectrograms(_made(outdir) / "codec.png", {"original": originals[0], "resynthesis": waves[0]}, rate, texts[0])
+    plots.spectrograms(
+        _made(outdir) / "codec.png",
+        {"original": originals[0], "resynthesis": waves[0]},
+        rate,
+        texts[0],
+    )
     write_json(outdir / "codec.json", result)
     return result
 
 
 def code_usage(tokens: Sequence[np.ndarray]) -> dict[str, float | int]:
-    """Codes that occur, entropy of their distribution in bits, and its perplexity. A few thousand tokens can only show a part of 6561 codes."""
+    """Codes that occur, entropy of their distribution in bits, and its perplexity. A few thousand
+    tokens can only show a part of 6561 codes.
+    """
     counts = np.bincount(np.concatenate(tokens), minlength=CODES)
     share = counts[counts > 0] / counts.sum()
     entropy = float(-(share * np.log2(share)).sum())
-    return {"tokens": int(counts.sum()), "used": len(share), "entropy_bits": round(entropy, 3), "perplexity": round(2**entropy, 1)}
+    return {
+        "tokens": int(counts.sum()),
+        "used": len(share),
+        "entropy_bits": round(entropy, 3),
+        "perplexity": round(2**entropy, 1),
+    }
 
 
 def decode_speed(codec: Codec, tokens: Sequence[np.ndarray]) -> dict[str, float]:
-    """Median real-time factor (seconds of work per second of speech) of decoding one utterance at a time, compiled before."""
+    """Median real-time factor (seconds of work per second of speech) of decoding one utterance at a
+    time, compiled before.
+    """
     factors = []
     for ids in tokens[:_TIMED]:
         codec.decode([ids])
@@ -111,8 +140,12 @@ def decode_speed(codec: Codec, tokens: Sequence[np.ndarray]) -> dict[str, float]
     return {"real_time_factor": round(float(np.median(factors)), 4), "timed": len(factors)}
 
 
-def streamed_difference(codec: Codec, tokens: Sequence[np.ndarray], waves: Sequence[np.ndarray]) -> float:
-    """Largest difference of a sample between decoding `tokens` block by block and `waves`, decoded in one go."""
+def streamed_difference(
+    codec: Codec, tokens: Sequence[np.ndarray], waves: Sequence[np.ndarray]
+) -> float:
+    """Largest difference of a sample between decoding `tokens` block by block and `waves`, decoded in
+    one go.
+    """
     worst = 0.0
     for ids, wave in zip(tokens, waves, strict=True):
         stream = codec.stream()
@@ -124,16 +157,26 @@ def streamed_difference(codec: Codec, tokens: Sequence[np.ndarray], waves: Seque
 
 
 def _analysis(codec: Codec) -> CompactCodecModel:
-    """Whose mel both waves are compared by: the compact codec's own, for other families that of the shipped sizes."""
-    return codec.model if isinstance(codec, CompactCodec) else CompactCodecModel(CompactCodecConfig())
+    """Whose mel both waves are compared by: the compact codec's own, for other families that of the
+    shipped sizes.
+    """
+    return (
+        codec.model if isinstance(codec, CompactCodec) else CompactCodecModel(CompactCodecConfig())
+    )
 
 
 def _reference_scores(model, root, recogniser, records, originals, mos_count) -> dict:
-    """Scores of the originals and of Griffin-Lim, from the cache when the same recordings were scored in the same way before."""
+    """Scores of the originals and of Griffin-Lim, from the cache when the same recordings were scored
+    in the same way before.
+    """
     config = model.config
     ids = "|".join(f"{record['id']} {record['text']}" for record in records)
     way = f"{recogniser.name}|{mos_count}|{config.window}|{config.hop}|{config.n_mels}|{ids}"
-    file = data_root(root) / "evaluation" / f"codec-reference-{hashlib.sha256(way.encode()).hexdigest()[:12]}.json"
+    file = (
+        data_root(root)
+        / "evaluation"
+        / f"codec-reference-{hashlib.sha256(way.encode()).hexdigest()[:12]}.json"
+    )
     if not file.is_file():
         basis = mel_filters(config.sample_rate, config.window, config.n_mels)
         copies = [
@@ -151,7 +194,9 @@ def _reference_scores(model, root, recogniser, records, originals, mos_count) ->
 
 def _scores(recogniser: Recogniser, waves, texts, rate: int, mos_count: int, label: str) -> dict:
     errors = recogniser.spoken_errors(waves, texts, rate, label=f"{label}: words")
-    return errors.report() | {"mos": mean_opinion(waves[:mos_count], rate, label=f"{label}: DNSMOS")}
+    return errors.report() | {
+        "mos": mean_opinion(waves[:mos_count], rate, label=f"{label}: DNSMOS")
+    }
 
 
 def _mels(model: CompactCodecModel, waves: Sequence[np.ndarray]) -> list[np.ndarray]:

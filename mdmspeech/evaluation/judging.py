@@ -1,8 +1,11 @@
-"""Is an answer right? What it claims against the expected answer, by what the family of the question asks for.
+"""Is an answer right? What it claims against the expected answer, by what the family of the
+question asks for.
 
-The judge sees typed and spoken questions' answers alike. It wants the answer stated (see `claims`): an echo of the question, the name that was asked for, a
-list of everything that it could be, a denial and a guess are no answers. It does not want the expected sentence: "Tunis." will do, and so will other words
-around the right one. Definitions are the exception: whether another wording means the same it cannot tell, and counts as wrong what shares no words.
+The judge sees typed and spoken questions' answers alike. It wants the answer stated (see `claims`):
+an echo of the question, the name that was asked for, a list of everything that it could be, a
+denial and a guess are no answers. It does not want the expected sentence: "Tunis." will do, and so
+will other words around the right one. Definitions are the exception: whether another wording means
+the same it cannot tell, and counts as wrong what shares no words.
 """
 
 import difflib
@@ -10,7 +13,7 @@ import functools
 import re
 from collections.abc import Callable
 
-from mdmspeech.evaluation import said_items
+from mdmspeech.evaluation import said_items, said_times
 from mdmspeech.evaluation.claims import (
     BREAK,
     FUNCTION,
@@ -39,7 +42,10 @@ _RELATIONS = {
     "capitals": ("the capital of (.+) is (.+)", "(.+) is the capital of (.+)"),
     "cities": ("(.+) is a city in (.+)", "(.+) is in (.+)"),
     "continents": ("(.+) is in (.+)",),
-    "currencies": ("the currency of (.+) is (?:the )?(.+)", "in (.+) people pay with (?:the )?(.+)"),
+    "currencies": (
+        "the currency of (.+) is (?:the )?(.+)",
+        "in (.+) people pay with (?:the )?(.+)",
+    ),
     "languages": ("people in (.+) speak (.+)", "in (.+) they speak (.+)"),
     "people": ("a person from (.+) is (.+)",),
     "neighbours": ("(.+) shares a border with (.+)", "(.+) borders (.+)"),
@@ -52,7 +58,18 @@ _PLACES = frozenset({
     "capitals", "cities", "continents", "currencies", "languages", "people", "neighbours", "areas",
 })  # fmt: skip
 _PLURALS = frozenset({"currencies", "kinds"})  # "dollars" for dollar
-_CONTINENTS = ("north america", "south america", "africa", "asia", "europe", "oceania", "australia", "antarctica", "america", "americas")
+_CONTINENTS = (
+    "north america",
+    "south america",
+    "africa",
+    "asia",
+    "europe",
+    "oceania",
+    "australia",
+    "antarctica",
+    "america",
+    "americas",
+)
 _KINDS = {  # how a kind may be named
     "an animal": ("animal", "animals"),
     "a plant": ("plant", "plants"),
@@ -69,15 +86,17 @@ _KINDS = {  # how a kind may be named
     "a person": ("person", "persons", "people", "human", "humans"),
 }
 
-Rule = Callable[[Claims, Words, Words, str], bool]  # claims, expected words, question's words, family
+# claims, expected words, question's words, family
+Rule = Callable[[Claims, Words, Words, str], bool]
 
 
 def is_right(answer: str, expected: str, family: str, question: str = "") -> bool:
     """True when `answer` says what `expected` says.
 
     Args:
-      answer: what was answered. expected: the record's answer. family: the record's family, which decides what counts; an unknown one is
-        judged by the words of `expected` that the question does not hold.
+      answer: what was answered. expected: the record's answer. family: the record's family, which
+        decides what counts; an unknown one is judged by the words of `expected` that the question
+        does not hold.
       question: the question's text; without it more of `expected` has to be said.
     """
     if not re.search(r"\w", answer):
@@ -97,7 +116,9 @@ def is_right(answer: str, expected: str, family: str, question: str = "") -> boo
 def _echoes(answer: str, question: str, wanted: Words) -> bool:
     """Nothing but the question's own words, in its order, four or more of them."""
     said, asked = canonical(answer).split(), canonical(question).split()
-    return len(said) > 3 and bool(places(asked, said)) and said != canonical(" ".join(wanted)).split()
+    return (
+        len(said) > 3 and bool(places(asked, said)) and said != canonical(" ".join(wanted)).split()
+    )
 
 
 def _flat(words: Words) -> Words:
@@ -115,7 +136,9 @@ def _related(wanted: Words, question: Words, family: str) -> tuple[Words, Words]
         found = re.fullmatch(pattern, text)
         if found:
             one, other = found[1].split(), found[2].split()
-            one, other = [part[1:] if part[0] == "the" and len(part) > 1 else part for part in (one, other)]
+            one, other = [
+                part[1:] if part[0] == "the" and len(part) > 1 else part for part in (one, other)
+            ]
             if _phrase_in(other, question) and not _phrase_in(one, question):
                 return other, one
             return one, other
@@ -123,7 +146,9 @@ def _related(wanted: Words, question: Words, family: str) -> tuple[Words, Words]
 
 
 def _open(said: Claims, wanted: Words, question: Words, family: str) -> bool:
-    """A name, or some words: those that the expected answer adds to the question, and none beside them."""
+    """A name, or some words: those that the expected answer adds to the question, and none beside
+    them.
+    """
     related = _related(wanted, question, family)
     if related is None or not question:
         return _new_words(said, wanted, question)
@@ -133,20 +158,29 @@ def _open(said: Claims, wanted: Words, question: Words, family: str) -> bool:
         words = masked(words, subject) if not places(value, subject) else words
     values = list(" ".join(value).split(" and ") if family == "languages" else [" ".join(value)])
     forms = (
-        {" ".join(value), *(f"{' '.join(value)}{ending}" for ending in ("s", "es") if family in _PLURALS)} if len(values) == 1 else values
+        {
+            " ".join(value),
+            *(f"{' '.join(value)}{ending}" for ending in ("s", "es") if family in _PLURALS),
+        }
+        if len(values) == 1
+        else values
     )
     parts = [form.split() for form in forms]
     found = [part for part in parts if places(words, part)]
     if not found or (len(values) > 1 and len(found) < len(values)):
         return False
-    if value != subject and any(places(said.denied, part) or _circular(words, part) for part in found):
+    if value != subject and any(
+        places(said.denied, part) or _circular(words, part) for part in found
+    ):
         return False
     known = {*question, *subject, *(word for part in parts for word in part)}
     if family == "continents" and _others(words, _CONTINENTS, value):
         return False
     if family in ("cities", "capitals") and _other_countries(words, wanted):
         return False
-    return _about(said, subject, known, family, found[0]) and not any(competes(words, part, known) for part in found)
+    return _about(said, subject, known, family, found[0]) and not any(
+        competes(words, part, known) for part in found
+    )
 
 
 def _circular(words: Words, value: Words) -> bool:
@@ -162,10 +196,12 @@ def _others(words: Words, names, value: Words) -> bool:
 
 
 def _about(said: Claims, subject: Words, known, family: str, value: Words) -> bool:
-    """False when the answer names another thing than the one asked about ("Angola is in Africa" where Zimbabwe was asked for).
+    """False when the answer names another thing than the one asked about ("Angola is in Africa" where
+    Zimbabwe was asked for).
 
-    It may leave the thing out; names of places and elements may be misspelt: the Thinker spells what it heard. value: what it says of the thing; a word
-    right before it may say whose it is ("the Danish krone"), and what comes after it is not looked at, countries aside.
+    It may leave the thing out; names of places and elements may be misspelt: the Thinker spells
+    what it heard. value: what it says of the thing; a word right before it may say whose it is
+    ("the Danish krone"), and what comes after it is not looked at, countries aside.
     """
     words = _flat(said.words)
     if not subject or places(words, subject):
@@ -174,7 +210,9 @@ def _about(said: Claims, subject: Words, known, family: str, value: Words) -> bo
     after = words[at + len(value) :]
     ahead, rest = words[:at] + (after if after[:1] in (["is"], ["has"]) else []), words[:at] + after
     strange = [word for word in content(ahead) if word not in known]
-    others = [name for name in country_names().values() if name != subject and not {*name} <= {*known}]
+    others = [
+        name for name in country_names().values() if name != subject and not {*name} <= {*known}
+    ]
     if any(places(rest, name) for name in others):
         return False
     if not strange and not {*content(subject)} & {*rest}:
@@ -193,14 +231,24 @@ def _ratio(one: str, other: str) -> float:
 
 
 def _new_words(said: Claims, wanted: Words, question: Words, family: str = "") -> bool:
-    """Every word (plain ones aside) that the expected answer adds to the question, no number from elsewhere, and nothing beside them."""
+    """Every word (plain ones aside) that the expected answer adds to the question, no number from
+    elsewhere, and nothing beside them.
+    """
     new = [word for word in content(wanted) if word not in question]
-    strange = {*said_items.plain_numbers(said.words)} - {*said_items.plain_numbers(wanted)} - {*said_items.plain_numbers(question)}
+    strange = (
+        {*said_items.plain_numbers(said.words)}
+        - {*said_items.plain_numbers(wanted)}
+        - {*said_items.plain_numbers(question)}
+    )
     if not new or strange or not {*new} <= {*said.words} or {*new} & {*said.denied}:
         return False
     known = {*question, *wanted}
     subject = [word for word in content(wanted) if word in question]
-    unsaid = not {*subject} & {*said.words} and subject and any(word not in known for word in content(said.words))
+    unsaid = (
+        not {*subject} & {*said.words}
+        and subject
+        and any(word not in known for word in content(said.words))
+    )
     return not unsaid and not any(competes(said.words, [word], known) for word in new)
 
 
@@ -210,7 +258,10 @@ def country_names() -> dict[str, Words]:
     try:
         from mdmspeech.data.texts.geography import countries
 
-        return {country.code: [word for word in tokens(country.name) if word != "the"] for country in countries()}
+        return {
+            country.code: [word for word in tokens(country.name) if word != "the"]
+            for country in countries()
+        }
     except ImportError:
         return {}
 
@@ -242,19 +293,43 @@ def _neighbour(said: Claims, wanted: Words, question: Words, family: str) -> boo
 
 
 def _subject(said: Claims, wanted: Words, question: Words, family: str) -> bool:
-    """Comparisons: the one of the two that the expected answer begins with, alone or ahead of the other with the same comparative."""
-    flat, found = _flat(wanted), re.fullmatch(r"(?:the )?(.+) is (larger|smaller) than (?:the )?(.+)", " ".join(_flat(wanted)))
+    """Comparisons: the one of the two that the expected answer begins with, alone or ahead of the
+    other with the same comparative.
+    """
+    flat, found = (
+        _flat(wanted),
+        re.fullmatch(
+            r"(?:the )?(.+) is (larger|smaller) than (?:the )?(.+)", " ".join(_flat(wanted))
+        ),
+    )
     if not found:
         return _new_words(said, wanted, question)
     winner, sense, loser = found[1].split(), found[2], found[3].split()
     words = beyond(said.words, question, 4)
-    more = {"larger", "bigger", "higher", "more", "greater", "largest", "biggest", "highest", "most", "greatest"}
+    more = {
+        "larger",
+        "bigger",
+        "higher",
+        "more",
+        "greater",
+        "largest",
+        "biggest",
+        "highest",
+        "most",
+        "greatest",
+    }
     less = {"smaller", "lower", "less", "smallest", "lowest", "least", "fewer"}
     right, wrong = (more, less) if sense == "larger" else (less, more)
     known = {*question, *flat, *more, *less, "number", "than", "land"}
-    if not places(words, winner) or {"or", "both"} & {*said.words} or competes(words, winner, known):
+    if (
+        not places(words, winner)
+        or {"or", "both"} & {*said.words}
+        or competes(words, winner, known)
+    ):
         return False
-    if {*said_items.plain_numbers(words)} - {*said_items.plain_numbers(flat)} or (family == "areas" and _strangers(said, flat, question)):
+    if {*said_items.plain_numbers(words)} - {*said_items.plain_numbers(flat)} or (
+        family == "areas" and _strangers(said, flat, question)
+    ):
         return False
     if not places(words, loser):
         return not {*words} & wrong
@@ -276,19 +351,39 @@ def _yes_or_no(said: Claims, wanted: Words, question: Words, family: str) -> boo
     answers = set()
     for sentence in map(tokens, sentences(said.text)):
         no, yes = bool({*sentence} & {"not", "no", "never"}), "yes" in sentence
-        if no or yes or "leap" in beyond(sentence, question, 4) or sentence in (["it", "is"], ["it", "was"]):
+        if (
+            no
+            or yes
+            or "leap" in beyond(sentence, question, 4)
+            or sentence in (["it", "is"], ["it", "was"])
+        ):
             answers |= {"both"} if no and (yes or sentence.count("leap") > 1) else {no}
-    return answers == {"not" in wanted} and "or" not in every and years <= {*said_items.plain_numbers(wanted)}
+    return (
+        answers == {"not" in wanted}
+        and "or" not in every
+        and years <= {*said_items.plain_numbers(wanted)}
+    )
 
 
 def _half_of_it(said: Claims, wanted: Words, question: Words, family: str) -> bool:
-    """Half of the words that the expected answer adds, in at most thrice as many: definitions can be worded in more than one way."""
+    """Half of the words that the expected answer adds, in at most thrice as many: definitions can be
+    worded in more than one way.
+    """
     new = {word for word in content(wanted) if word not in question}
     added = [word for word in content(said.words) if word not in question]
     meant = re.search(r"(\w+) means", " ".join(_flat(said.words)))
     other = meant is not None and meant[1] not in ("it", "that", "this", "which", *question)
-    other = other or ("or" in said.words and "or" not in wanted) or said.words.count("not") != wanted.count("not")
-    return bool(new) and not other and len(new & {*added}) >= _HALF * len(new) and len(added) <= _LONGEST * max(len(new), 2)
+    other = (
+        other
+        or ("or" in said.words and "or" not in wanted)
+        or said.words.count("not") != wanted.count("not")
+    )
+    return (
+        bool(new)
+        and not other
+        and len(new & {*added}) >= _HALF * len(new)
+        and len(added) <= _LONGEST * max(len(new), 2)
+    )
 
 
 def _like_it(said: Claims, wanted: Words, question: Words, family: str) -> bool:
@@ -305,14 +400,23 @@ def _kind(said: Claims, wanted: Words, question: Words, family: str) -> bool:
         return _open(said, wanted, question, family)
     words = _flat(said.words)
     named, rest = set(), words
-    for form, name in sorted(((form, name) for name, forms in _KINDS.items() for form in forms), key=lambda pair: -len(pair[0])):
+    for form, name in sorted(
+        ((form, name) for name, forms in _KINDS.items() for form in forms),
+        key=lambda pair: -len(pair[0]),
+    ):
         named |= {name} if places(rest, form.split()) else set()
         rest = masked(rest, form.split())
     subject = [word for word in text.removesuffix(f" is {kind}").split() if word not in ("a", "an")]
     return (
         named == {kind}
         and "or" not in words
-        and _about(said, subject, {*question, *" ".join(_KINDS[kind]).split(), "member", "members"}, family, [])
+        and _about(
+            said,
+            subject,
+            {*question, *" ".join(_KINDS[kind]).split(), "member", "members"},
+            family,
+            [],
+        )
     )
 
 
@@ -324,21 +428,32 @@ def _element(said: Claims, wanted: Words, question: Words, family: str) -> bool:
 
 
 def _rhymes(said: Claims, wanted: Words, question: Words, family: str) -> bool:
-    """Another word that rhymes with the one asked for (the word the question ends with), and none beside it that does not."""
+    """Another word that rhymes with the one asked for (the word the question ends with), and none
+    beside it that does not.
+    """
     from mdmspeech.data.texts.words import rhyme_of, sound_of
 
     flat = _flat(wanted)
-    asked = next((word for word in reversed(question) if word in flat and word not in JOINS), flat[-1])
+    asked = next(
+        (word for word in reversed(question) if word in flat and word not in JOINS), flat[-1]
+    )
     if "rhymes" in said.words and said.words[-1] != asked and asked not in said.words:
         return False  # "duck rhymes with truck" where another word was asked for
     ending, own = rhyme_of(asked), sound_of(asked)
-    others = [word for word in _flat(said.words) if word not in {*FUNCTION, *question, "and", "or", "rhymes", "rhyme", "rhyming", "word"}]
+    others = [
+        word
+        for word in _flat(said.words)
+        if word not in {*FUNCTION, *question, "and", "or", "rhymes", "rhyme", "rhyming", "word"}
+    ]
     if not ending:
         return {*content(wanted)} <= {*said.words}
     good = [word for word in others if rhyme_of(word) == ending and sound_of(word) != own]
     return (
         bool(good)
-        and not any(competes(said.words, [word], {*question, *good, "rhymes", "rhyme", "good"}) for word in good)
+        and not any(
+            competes(said.words, [word], {*question, *good, "rhymes", "rhyme", "good"})
+            for word in good
+        )
         and len(others) <= len(good) + 2
     )
 
@@ -364,7 +479,7 @@ _RULES: dict[str, Rule] = {
     "arithmetic": said_items.number,
     "number order": said_items.number,
     "units": said_items.number,
-    "clock": said_items.time,
+    "clock": said_times.time,
     "counting": said_items.sequence,
     "spelling": said_items.spelling,
     "letters": said_items.letter_or_count,

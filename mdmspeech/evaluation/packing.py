@@ -1,4 +1,5 @@
-"""Several clips in one window: Whisper always computes 30 s, so a window full of short clips costs as much as one of them.
+"""Several clips in one window: Whisper always computes 30 s, so a window full of short clips costs
+as much as one of them.
 
 All clips are of one speaker: with mixed speakers Whisper skips some.
 """
@@ -11,7 +12,8 @@ WINDOW_SECONDS, GAP_SECONDS = 28.0, 0.8
 
 
 def pack(seconds: Sequence[float]) -> list[list[int]]:
-    """Groups clips of these lengths, in order, into windows of at most 28 s with a gap after each clip; a longer clip gets a window of its own.
+    """Groups clips of these lengths, in order, into windows of at most 28 s with a gap after each
+    clip; a longer clip gets a window of its own.
 
     Returns: the indices of each window's clips; every clip is in exactly one.
     """

@@ -13,7 +13,15 @@ def spectrograms(path: Path, waves: Mapping[str, np.ndarray], rate: int, title: 
     """Log spectrograms of waves [N], one above the other on a common time axis."""
     figure, axes = _figure(len(waves), height=2.4)
     for axis, (name, wave_N) in zip(axes, waves.items(), strict=True):
-        axis.specgram(np.asarray(wave_N) + 1e-6, NFFT=1024, Fs=rate, noverlap=768, vmin=-120, vmax=-30, cmap="magma")
+        axis.specgram(
+            np.asarray(wave_N) + 1e-6,
+            NFFT=1024,
+            Fs=rate,
+            noverlap=768,
+            vmin=-120,
+            vmax=-30,
+            cmap="magma",
+        )
         axis.set(ylabel=f"{name}\nHz")
     axes[0].set_title(title, fontsize=9)
     axes[-1].set_xlabel("seconds")
@@ -33,20 +41,38 @@ def _save(figure, path: Path) -> None:
 
 
 def steps(path: Path, part: Mapping[str, Any]) -> None:
-    """Word error rate over the number of steps a block, a line for each set of texts; the next-token Talker as a dashed level."""
+    """Word error rate over the number of steps a block, a line for each set of texts; the next-token
+    Talker as a dashed level.
+    """
     figure, (axis,) = _figure()
     for colour, name in zip(_COLOURS, sorted({row["set"] for row in part["rows"]}), strict=False):
-        rows = sorted((row for row in part["rows"] if row["set"] == name and row["talker"] == "mdm"), key=lambda row: row["steps"])
+        rows = sorted(
+            (row for row in part["rows"] if row["set"] == name and row["talker"] == "mdm"),
+            key=lambda row: row["steps"],
+        )
         counts, rates = [row["steps"] for row in rows], np.array([row["wer"] for row in rows])
         spans = np.array([row["wer_95"] for row in rows]).reshape(-1, 2).T
-        axis.errorbar(counts, rates, yerr=np.abs(spans - rates), marker="o", capsize=3, color=colour, label=f"{name}, masked diffusion")
+        axis.errorbar(
+            counts,
+            rates,
+            yerr=np.abs(spans - rates),
+            marker="o",
+            capsize=3,
+            color=colour,
+            label=f"{name}, masked diffusion",
+        )
         for row in part["rows"]:
             if row["set"] == name and row["talker"] == "ntp":
                 axis.axhline(row["wer"], linestyle="--", color=colour, label=f"{name}, next token")
     axis.set_xscale("log", base=2)
     ticks = sorted({row["steps"] for row in part["rows"]})
     axis.set_xticks(ticks, [str(tick) for tick in ticks])
-    axis.set(xlabel="steps a block of 16 tokens", ylabel="word errors, %", ylim=(0, None), title="Is the speech understood?")
+    axis.set(
+        xlabel="steps a block of 16 tokens",
+        ylabel="word errors, %",
+        ylim=(0, None),
+        title="Is the speech understood?",
+    )
     axis.grid(alpha=0.3)
     axis.legend()
     _save(figure, path)
@@ -73,7 +99,14 @@ def latency(path: Path, part: Mapping[str, Any]) -> None:
     for row, figures in enumerate(part["steps"].values()):
         left = 0.0
         for colour, (stage, ms) in zip(_COLOURS, figures["stages_ms"].items(), strict=False):
-            axis.barh(row, ms, 0.6, left=left, color=colour, label=stage.replace("_", " ") if row == 0 else None)
+            axis.barh(
+                row,
+                ms,
+                0.6,
+                left=left,
+                color=colour,
+                label=stage.replace("_", " ") if row == 0 else None,
+            )
             left += ms
         axis.text(left, row, f" {figures['first_audio_ms']} ms", va="center")
     axis.set_yticks(range(len(part["steps"])), [f"S={step}" for step in part["steps"]])

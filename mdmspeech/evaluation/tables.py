@@ -17,9 +17,17 @@ FIRST_AUDIO_BAR = 900  # ms, at S=1
 
 
 def write_tables(result: dict[str, Any], output: Path) -> Path:
-    """Writes <output>/<name>.md and the plots of the parts that `result` has; returns the path of the Markdown."""
+    """Writes <output>/<name>.md and the plots of the parts that `result` has; returns the path of the
+    Markdown.
+    """
     name, folder = result["name"], Path(output) / result["name"]
-    writers = {"speaking": _speaking, "reading": _reading, "hearing": _hearing, "latency": _latency, "codec": _codec}
+    writers = {
+        "speaking": _speaking,
+        "reading": _reading,
+        "hearing": _hearing,
+        "latency": _latency,
+        "codec": _codec,
+    }
     drawers = {"speaking": plots.steps, "hearing": plots.families, "latency": plots.latency}
     sections = [f"# Scores of {name}\n\nMade by `mdmspeech eval --model {name}`. Do not edit."]
     for part, write in writers.items():
@@ -42,17 +50,24 @@ def write_tables(result: dict[str, Any], output: Path) -> Path:
 def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     """A Markdown table; None is shown as a dash."""
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join("-" if cell is None else str(cell) for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join("-" if cell is None else str(cell) for cell in line) + " |"
+        for line in lines
+    )
 
 
 def _reading(part: dict) -> str:
     rows = [
-        (kind, figures["words"], figures["wer"], _between(figures["wer_95"])) for kind, figures in [*part["kinds"].items(), ("all", part)]
+        (kind, figures["words"], figures["wer"], _between(figures["wer_95"]))
+        for kind, figures in [*part["kinds"].items(), ("all", part)]
     ]
     return (
-        "## Reading\n\nWritten texts, spoken, heard by the recogniser and counted against words by hand.\n\n"
+        (
+            "## Reading\n\nWritten texts, spoken, heard by the recogniser and "
+            "counted against words by hand.\n\n"
+        )
         + table(("kind", "words", "WER", "95%"), rows)
-        + f"\n\nRead as by hand, before any sound: {part['read_right']} of {part['count']} texts."
+        + (f"\n\nRead as by hand, before any sound: {part['read_right']} of {part['count']} texts.")
     )
 
 
@@ -79,7 +94,9 @@ def _speaking(part: dict) -> str:
     rows = []
     for row in sorted(part["rows"], key=lambda r: (r["set"], r["talker"], r["steps"])):
         speed, lengths = row["speed"], row.get("timing", {})
-        batch = next((value for key, value in speed.items() if key.startswith("tokens_per_s_batch")), None)
+        batch = next(
+            (value for key, value in speed.items() if key.startswith("tokens_per_s_batch")), None
+        )
         low, high = row["wer_95"]
         steps = row["steps"] if row["talker"] == "mdm" else "-"
         bar = WER_BARS.get((row["set"], row["steps"])) if row["talker"] == "mdm" else None
@@ -101,8 +118,11 @@ def _speaking(part: dict) -> str:
             ]
         )
     return (
-        "## Speaking\n\nWord errors (percent) of what an independent recogniser hears against the text that was to be spoken; `answers` are the "
-        "model's own, `open` are unseen sentences. Length: against the answer voice's own recordings. DNSMOS judges the first clips of each row only, and the "
+        "## Speaking\n\nWord errors (percent) of what an independent recogniser "
+        "hears against the text that was to be spoken; `answers` are the "
+        "model's own, `open` are unseen sentences. Length: against the answer "
+        "voice's own recordings. DNSMOS judges the first clips of each row "
+        "only, and the "
         "speed of one text at a time is the median of a few.\n\n"
         + table(header, rows)
         + ("\n\n" + _NO_ENDS if any(not _chosen(row) for row in part["rows"]) else "")
@@ -111,18 +131,25 @@ def _speaking(part: dict) -> str:
 
 
 _NO_ENDS = (
-    "Paced anchors fix the length before a token is spoken: no end can be missed, *by construction*, and that none was is no finding. A release with fixed "
-    "anchors has to find each end itself, and its rows count the ends it missed; no trained one is shipped, so this is not measured yet."
+    "Paced anchors fix the length before a token is spoken: no end can be missed, *by "
+    "construction*, and that none was is no finding. A release with fixed anchors has to find each "
+    "end itself, and its rows count the ends it missed; no trained one is shipped, so this is not "
+    "measured yet."
 )
 _NTP = (
-    "The next-token Talker is the baseline: of the shipped one it began from the 750 steps of masked diffusion, and had 100 steps of its own loss. The shipped "
-    "Talker had 90 steps of self-distillation after the same 750; what these did for few steps is not known without the ablation."
+    "The next-token Talker is the baseline: of the shipped one it began from the 750 steps of "
+    "masked diffusion, and had 100 steps of its own loss. The shipped Talker had 90 steps of "
+    "self-distillation after the same 750; what these did for few steps is not known without the "
+    "ablation."
 )
 
 
 def _chosen(row: dict) -> int:
     """How many ends the Talker had to find (results of before this was counted hold the reasons)."""
-    return row.get("ends_chosen", sum(count for reason, count in row.get("stop_reasons", {}).items() if reason != "length"))
+    return row.get(
+        "ends_chosen",
+        sum(count for reason, count in row.get("stop_reasons", {}).items() if reason != "length"),
+    )
 
 
 def _ends(row: dict) -> str:
@@ -138,10 +165,16 @@ def _all(counts) -> str:
 def _hearing(part: dict) -> str:
     header = ["family", "questions", "typed right", "spoken right", "both", "both / typed (95%)"]
     groups = {"**all**": part["all"], "**facts**": part["facts"], **part["families"]}
-    rows = [[name, g["questions"], g["typed_right"], g["spoken_right"], g["both_right"], _share(g)] for name, g in groups.items()]
+    rows = [
+        [name, g["questions"], g["typed_right"], g["spoken_right"], g["both_right"], _share(g)]
+        for name, g in groups.items()
+    ]
     text = (
-        "## Hearing\n\nThe same questions typed and spoken, in voices and wordings never trained on. The last column: of the questions answered rightly when "
-        f"typed, the share answered rightly when spoken, with Wilson's interval. Bar: facts {RATIO_BAR}.\n\n"
+        "## Hearing\n\nThe same questions typed and spoken, in voices and "
+        "wordings never trained on. The last column: of the questions answered "
+        "rightly when "
+        "typed, the share answered rightly when spoken, with Wilson's "
+        f"interval. Bar: facts {RATIO_BAR}.\n\n"
     )
     text += table(header, rows)
     if "rejudged" in part:
@@ -162,7 +195,11 @@ def _hearing(part: dict) -> str:
         for name, who in (("transcript", "test voices"), ("human_transcript", "real people"))
         if name in part
     ]
-    return text + "\n\n" + table(["word errors, percent", "clips", "spoken", "typed", "bar"], errors) if errors else text
+    return (
+        text + "\n\n" + table(["word errors, percent", "clips", "spoken", "typed", "bar"], errors)
+        if errors
+        else text
+    )
 
 
 def _share(group: dict) -> str | None:
@@ -175,7 +212,14 @@ def _share(group: dict) -> str | None:
 def _rejudged(before: dict, facts: dict) -> str:
     """The old counts beside the new."""
     rows = [
-        [way.split("_")[0], old["before"], old["before"] - old["stand"], old["stand"], old["found"], facts[way]]
+        [
+            way.split("_")[0],
+            old["before"],
+            old["before"] - old["stand"],
+            old["stand"],
+            old["found"],
+            facts[way],
+        ]
         for way, old in ((way, before["facts"][way]) for way in ("typed_right", "spoken_right"))
     ]
     header = [
@@ -187,8 +231,12 @@ def _rejudged(before: dict, facts: dict) -> str:
         "now",
     ]
     told = (
-        "The same answers, judged again. The judge of before took letters joined into words for a spelling, an echo of the question for its answer, and "
-        "one country's name inside another's; and it wanted words of the expected sentence where others say the same (\"the language is Spanish\")."
+        "The same answers, judged again. The judge of before took letters "
+        "joined into words for a spelling, an echo of the question for its "
+        "answer, and "
+        "one country's name inside another's; and it wanted words of the "
+        'expected sentence where others say the same ("the language is '
+        'Spanish").'
     )
     return f"{told}\n\n{table(header, rows)}\n\nJudged again: {line(before['by'])}"
 
@@ -204,23 +252,50 @@ def _before(part: dict) -> str:
             for key, value in old.get("figures", {}).items()
             if new.get(key) != value
         ]
-    return "What changed:\n\n" + table(["figure", "before", "now", "made before at"], pairs) if pairs else ""
+    return (
+        "What changed:\n\n" + table(["figure", "before", "now", "made before at"], pairs)
+        if pairs
+        else ""
+    )
 
 
 def _latency(part: dict) -> str:
     header = ["", *(f"S={step}" for step in part["steps"])]
     columns = list(part["steps"].values())
-    rows: list[list[Any]] = [[f"first audio, ms (bar at S=1: {FIRST_AUDIO_BAR})", *(c["first_audio_ms"] for c in columns)]]
-    rows.append(["least..most, ms", *("..".join(map(str, c["first_audio_ms_range"])) for c in columns)])
+    rows: list[list[Any]] = [
+        [
+            f"first audio, ms (bar at S=1: {FIRST_AUDIO_BAR})",
+            *(c["first_audio_ms"] for c in columns),
+        ]
+    ]
+    rows.append(
+        ["least..most, ms", *("..".join(map(str, c["first_audio_ms_range"])) for c in columns)]
+    )
     for stage in columns[0]["stages_ms"]:
-        rows.append([f"until then: {stage.replace('_', ' ')}, ms", *(c["stages_ms"][stage] for c in columns)])
+        rows.append(
+            [
+                f"until then: {stage.replace('_', ' ')}, ms",
+                *(c["stages_ms"][stage] for c in columns),
+            ]
+        )
     for stage in columns[0]["total_stages_ms"]:
-        rows.append([f"whole answer: {stage.replace('_', ' ')}, ms", *(c["total_stages_ms"][stage] for c in columns)])
+        rows.append(
+            [
+                f"whole answer: {stage.replace('_', ' ')}, ms",
+                *(c["total_stages_ms"][stage] for c in columns),
+            ]
+        )
     rows.append(["answer, s", *(c["answer_s"] for c in columns)])
-    rows.append(["real-time factor (bar: below 1 at S=4)", *(c["real_time_factor"] for c in columns)])
-    rows.append(["answers with an underrun", *(f"{c['underruns']} of {part['questions']}" for c in columns)])
+    rows.append(
+        ["real-time factor (bar: below 1 at S=4)", *(c["real_time_factor"] for c in columns)]
+    )
+    rows.append(
+        ["answers with an underrun", *(f"{c['underruns']} of {part['questions']}" for c in columns)]
+    )
     rows.append(["longest stall, ms", *(c["stalled_ms"] for c in columns)])
-    return "## Latency\n\nMedians, warm, from the end of a question of 2.5 to 3 s.\n\n" + table(header, rows)
+    return "## Latency\n\nMedians, warm, from the end of a question of 2.5 to 3 s.\n\n" + table(
+        header, rows
+    )
 
 
 def _codec(part: dict) -> str:
@@ -230,15 +305,25 @@ def _codec(part: dict) -> str:
         score, mos = part[name], part[name]["mos"]
         low, high = score["wer_95"]
         rows.append(
-            [name.replace("_", "-"), f"{score['wer']} ({low}..{high})", score["cer"], *(mos.get(k) for k in ("ovrl", "sig", "bak", "p808"))]
+            [
+                name.replace("_", "-"),
+                f"{score['wer']} ({low}..{high})",
+                score["cer"],
+                *(mos.get(k) for k in ("ovrl", "sig", "bak", "p808")),
+            ]
         )
     codes, bar = part["codes"], part["bar"]
     return (
-        f"## Codec\n\n{part['count']} held-out sentences ({part['seconds']:.0f} s) of the answer voice through tokens and back. Bars: WER at most 3 over "
-        f"the original's (here {bar['wer_over_original']:+}), DNSMOS at most 0.3 under (here {bar['dnsmos_under_original']:+}).\n\n"
+        f"## Codec\n\n{part['count']} held-out sentences ({part['seconds']:.0f} "
+        "s) of the answer voice through tokens and back. Bars: WER at most 3 "
+        "over "
+        f"the original's (here {bar['wer_over_original']:+}), DNSMOS at most "
+        f"0.3 under (here {bar['dnsmos_under_original']:+}).\n\n"
         + table(header, rows)
-        + f"\n\n{codes['used']} codes in {codes['tokens']} tokens, entropy {codes['entropy_bits']} bits, perplexity {codes['perplexity']}; decoding "
-        f"takes {part['decode']['real_time_factor']} of real time; streamed and one-shot samples differ by at most {part['streamed_difference']:.1e}."
+        + f"\n\n{codes['used']} codes in {codes['tokens']} tokens, entropy "
+        f"{codes['entropy_bits']} bits, perplexity {codes['perplexity']}; decoding takes "
+        f"{part['decode']['real_time_factor']} of real time; streamed and one-shot samples differ "
+        f"by at most {part['streamed_difference']:.1e}."
     )
 
 
@@ -248,4 +333,6 @@ def _made(part: dict) -> str:
     made, made_from = source.get("made"), source.get("made_from", {})
     if not made:
         return ""
-    return line(made, also=f", recogniser {made_from['recogniser']}" if "recogniser" in made_from else "")
+    return line(
+        made, also=f", recogniser {made_from['recogniser']}" if "recogniser" in made_from else ""
+    )

@@ -1,4 +1,6 @@
-"""What a release is tested on: spoken questions of unseen voices and wordings, human recordings, sentences that no training saw."""
+"""What a release is tested on: spoken questions of unseen voices and wordings, human recordings,
+sentences that no training saw.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,13 +20,17 @@ HUMAN_REPEAT = "human repeat"  # human clips after a spoken "Now repeat what I s
 
 
 def question_set(root: str | Path | None, count: int | None = None) -> list[dict]:
-    """Question records (with `audio`, int16 at `rate`) in test voices and test phrasings; `count` of them, spread over all."""
+    """Question records (with `audio`, int16 at `rate`) in test voices and test phrasings; `count` of
+    them, spread over all.
+    """
     store = RecordStore(data_root(root) / "raw" / QUESTIONS)
     return [store[i] for i in spread(len(store), count)]
 
 
 def human_clips(root: str | Path | None, family: str, count: int | None = None) -> list[dict]:
-    """Real recordings, of family "human" (the clip alone) or "human repeat"; empty where the part was not made (it needs Debian packages)."""
+    """Real recordings, of family "human" (the clip alone) or "human repeat"; empty where the part was
+    not made (it needs Debian packages).
+    """
     try:
         store = RecordStore(data_root(root) / "raw" / HUMAN)
     except UserError:
@@ -45,7 +51,9 @@ def wave_of(record: dict) -> np.ndarray:
 
 
 def in_answer_voice(texts: Sequence[str], rate: int) -> list[np.ndarray] | None:
-    """The texts spoken by the voice that the Talker learned from, to compare lengths with; None where its synthesiser is not installed."""
+    """The texts spoken by the voice that the Talker learned from, to compare lengths with; None where
+    its synthesiser is not installed.
+    """
     engine, voice = ANSWER_VOICE
     try:
         speaker = voices.load(engine)
@@ -56,7 +64,9 @@ def in_answer_voice(texts: Sequence[str], rate: int) -> list[np.ndarray] | None:
 
 
 def spread(available: int, count: int | None) -> list[int]:
-    """`count` numbers below `available`, evenly spread; all of them when there are no more, or for None."""
+    """`count` numbers below `available`, evenly spread; all of them when there are no more, or for
+    None.
+    """
     if count is None or count >= available:
         return list(range(available))
     return [int(i) for i in np.unique(np.linspace(0, available - 1, count).round())]

@@ -1,4 +1,5 @@
-"""What a user holds: an assistant that hears, answers and speaks. Everything streams; the whole-answer calls collect a stream.
+"""What a user holds: an assistant that hears, answers and speaks. Everything streams; the
+whole-answer calls collect a stream.
 
 Parts are opened when they are first needed: `say` needs no Thinker, `hear` no voice.
 """
@@ -42,12 +43,13 @@ class Reply:
     """A whole answer.
 
     Attributes:
-      text; audio: float32 [N] at `sample_rate` Hz; tokens: speech tokens int32 [L]; stop_reason: why the speech ended ("length", "eos", ...).
+      text; audio: float32 [N] at `sample_rate` Hz; tokens: speech tokens int32 [L]; stop_reason:
+      why the speech ended ("length", "eos", ...).
       heard: what was understood, if the frontend writes it down (else None).
       words: when each word is spoken. trace: how the tokens were revealed.
-      timeline: seconds of encoder, adaptor, thinker_prefill, thinker_decode, talker and codec; first_audio_s and total_s from the call on;
-        until_first_audio: what the last three had taken by then;
-        audio_s; real_time_factor.
+      timeline: seconds of encoder, adaptor, thinker_prefill, thinker_decode, talker and codec;
+        first_audio_s and total_s from the call on; until_first_audio: what the last three had taken
+        by then; audio_s; real_time_factor.
     """
 
     text: str
@@ -80,7 +82,8 @@ class Assistant:
 
     Args:
       name: of the release.
-      voices, frontend, thinker: functions that open the parts, called once, when a part is first needed; voices by talker name ("mdm", "ntp").
+      voices, frontend, thinker: functions that open the parts, called once, when a part is first
+        needed; voices by talker name ("mdm", "ntp").
     """
 
     def __init__(
@@ -116,17 +119,26 @@ class Assistant:
     def voice(self, talker: str = "mdm") -> PacedSynthesizer | FixedAnchorSynthesizer:
         """The voice of one Talker."""
         if talker not in self.talkers:
-            raise UserError(f"release {self.name!r} has no talker {talker!r}; it has {', '.join(self.talkers) or 'none'}")
+            raise UserError(
+                f"release {self.name!r} has no talker {talker!r}; it has "
+                f"{', '.join(self.talkers) or 'none'}"
+            )
         return self._part(f"voice {talker}")
 
     def chat(self, question: Source, **generation: Any) -> Reply:
-        """Hears a spoken question (path, array or (array, rate)) and answers it aloud. `generation`: see `stream`."""
+        """Hears a spoken question (path, array or (array, rate)) and answers it aloud. `generation`:
+        see `stream`.
+        """
         return _last(self.stream(question, **generation))
 
     def answer(self, question: str, **generation: Any) -> Reply:
-        """Answers a typed question aloud. `generation`: see `stream`. UserError: no question in it, or more than the Thinker reads at once."""
+        """Answers a typed question aloud. `generation`: see `stream`. UserError: no question in it, or
+        more than the Thinker reads at once.
+        """
         check_question(question)
-        return _last(self._events(lambda: (EncodedSpeech(None, question, 0.0, 0.0), None), **generation))
+        return _last(
+            self._events(lambda: (EncodedSpeech(None, question, 0.0, 0.0), None), **generation)
+        )
 
     def stream(
         self,
@@ -142,14 +154,18 @@ class Assistant:
         """Yields `TextEvent`s and `AudioEvent`s of the answer as they are ready, then one `EndEvent`.
 
         Args:
-          question: path, open file or stream, array [N] at 16 kHz, or (array, rate); 0.1 to 30 s. See `audio.wave.load_wave`.
+          question: path, open file or stream, array [N] at 16 kHz, or (array, rate); 0.1 to 30 s.
+            See `audio.wave.load_wave`.
           steps: forwards a block of speech: 1 is fastest, 4 the default, 16 the most.
           talker: "mdm" (masked diffusion) or "ntp" (next token), if the release has it.
-          temperature, seed: of the speech tokens; 0 takes the best everywhere. pace: 1.25 speaks a quarter faster.
-          vocoder: settings of the codec: CosyVoice2's takes {"steps": 4}, 10 being the most that pays, and "guidance".
+          temperature, seed: of the speech tokens; 0 takes the best everywhere. pace: 1.25 speaks a
+            quarter faster.
+          vocoder: settings of the codec: CosyVoice2's takes {"steps": 4}, 10 being the most that
+            pays, and "guidance".
 
         Raises:
-          UserError: a question that cannot be read (at once, before any part is opened), no speech in it, or an option out of range.
+          UserError: a question that cannot be read (at once, before any part is opened), no speech
+            in it, or an option out of range.
         """
         (wave,), name = load_waves([question]), name_of(question)
 
@@ -159,7 +175,15 @@ class Assistant:
                 raise UserError(_nothing_in(name))
             return heard, heard.transcript
 
-        return self._events(encode, steps=steps, seed=seed, talker=talker, temperature=temperature, pace=pace, vocoder=vocoder)
+        return self._events(
+            encode,
+            steps=steps,
+            seed=seed,
+            talker=talker,
+            temperature=temperature,
+            pace=pace,
+            vocoder=vocoder,
+        )
 
     def say(self, text: str, *, talker: str = "mdm", **generation: Any) -> Speech:
         """Speaks a text of any length, see `PacedSynthesizer.say`."""
@@ -169,7 +193,9 @@ class Assistant:
         """Speaks a long text part by part, see `PacedSynthesizer.say_parts`."""
         return self.voice(talker).say_parts(text, **generation)
 
-    def say_many(self, texts: Sequence[str], *, talker: str = "mdm", **generation: Any) -> list[Speech]:
+    def say_many(
+        self, texts: Sequence[str], *, talker: str = "mdm", **generation: Any
+    ) -> list[Speech]:
         """Speaks many texts in batches, see `PacedSynthesizer.say_many`."""
         return self.voice(talker).say_many(texts, **generation)
 
@@ -181,24 +207,39 @@ class Assistant:
         """The answers to spoken questions, as text, in batches.
 
         Args:
-          unheard: what stands for the answer where no speech is heard (default: a UserError that names the recording).
+          unheard: what stands for the answer where no speech is heard (default: a UserError that
+            names the recording).
         """
         heard = self._heard(questions, unheard)
         spoken = [number for number, one in enumerate(heard) if one.transcript != ""]
-        answers = dict(zip(spoken, self.thinker.answer_many([self._question(heard[number]) for number in spoken]), strict=True))
+        answers = dict(
+            zip(
+                spoken,
+                self.thinker.answer_many([self._question(heard[number]) for number in spoken]),
+                strict=True,
+            )
+        )
         return [answers.get(number, unheard or "") for number in range(len(heard))]
 
     def answer_many(self, questions: Sequence[str]) -> list[str]:
-        """The answers to typed questions, as text, in batches. UserError: as `answer`, with the number of the question."""
+        """The answers to typed questions, as text, in batches. UserError: as `answer`, with the number
+        of the question.
+        """
         if isinstance(questions, (str, bytes)):
-            raise UserError("many questions are asked for, this is one; give a list, or use answer() for one")
+            raise UserError(
+                "many questions are asked for, this is one; give a list, or use answer() for one"
+            )
         questions, read = list(questions), []
         for number, question in enumerate(questions, 1):
             try:
                 check_question(question)
                 read.append(self.thinker.question(question))
             except UserError as error:
-                raise UserError(f"question {number} of {len(questions)}: {error}" if len(questions) > 1 else str(error)) from error
+                raise UserError(
+                    f"question {number} of {len(questions)}: {error}"
+                    if len(questions) > 1
+                    else str(error)
+                ) from error
         return self.thinker.answer_many(read)
 
     def transcript(self, question: Source) -> str:
@@ -210,11 +251,16 @@ class Assistant:
         heard = self._heard(questions, unheard)
         texts = [one.transcript or unheard or "" for one in heard if one.transcript is not None]
         if len(texts) < len(heard):
-            raise UserError(f"the adaptor of release {self.name!r} makes vectors, not text; use hear() for an answer")
+            raise UserError(
+                f"the adaptor of release {self.name!r} makes vectors, not text; use "
+                "hear() for an answer"
+            )
         return texts
 
     def warm_up(self, talker: str = "mdm") -> None:
-        """Opens and compiles what a short spoken question needs, so that the first answer is as fast as the others."""
+        """Opens and compiles what a short spoken question needs, so that the first answer is as fast
+        as the others.
+        """
         self.voice(talker).warm_up()
         self.thinker.warm_up()
         self.frontend.warm_up()
@@ -225,18 +271,29 @@ class Assistant:
         return self._parts[key]
 
     def _heard(self, questions: Sequence[Source], unheard: str | None) -> list[EncodedSpeech]:
-        """What was heard of each; a UserError for the first without speech unless something stands for it."""
+        """What was heard of each; a UserError for the first without speech unless something stands for
+        it.
+        """
         waves = load_waves(questions)  # a bad one is an error before any part is opened
         heard = self.frontend.encode_many(waves)
         for number, (one, question) in enumerate(zip(heard, questions, strict=True), 1):
             if one.transcript == "" and unheard is None:
-                raise UserError((f"recording {number} of {len(heard)}: " if len(heard) > 1 else "") + _nothing_in(name_of(question)))
+                raise UserError(
+                    (f"recording {number} of {len(heard)}: " if len(heard) > 1 else "")
+                    + _nothing_in(name_of(question))
+                )
         return heard
 
     def _question(self, heard: EncodedSpeech) -> np.ndarray:
         return self.thinker.question(heard.transcript, heard.vectors)
 
-    def _events(self, encode: Callable[[], tuple[EncodedSpeech, str | None]], *, talker: str = "mdm", **generation: Any) -> Iterator[Event]:
+    def _events(
+        self,
+        encode: Callable[[], tuple[EncodedSpeech, str | None]],
+        *,
+        talker: str = "mdm",
+        **generation: Any,
+    ) -> Iterator[Event]:
         voice, thinker = self.voice(talker), self.thinker  # opened before the clock starts
         stream = voice.stream(**generation)
         began = time.perf_counter()
@@ -244,7 +301,8 @@ class Assistant:
         asked = time.perf_counter()
         state = thinker.read([self._question(heard)])
         timeline: dict[str, Any] = {
-            "encoder": heard.encoder_s, "adaptor": heard.adaptor_s, "thinker_prefill": time.perf_counter() - asked, "thinker_decode": 0.0,
+            "encoder": heard.encoder_s, "adaptor": heard.adaptor_s,
+            "thinker_prefill": time.perf_counter() - asked, "thinker_decode": 0.0,
         }  # fmt: skip
         text, first = "", None
 
@@ -255,7 +313,10 @@ class Assistant:
                 if len(audio):
                     if first is None:
                         first = time.perf_counter() - began
-                        timeline["until_first_audio"] = {"thinker_decode": timeline["thinker_decode"], **stream.seconds}
+                        timeline["until_first_audio"] = {
+                            "thinker_decode": timeline["thinker_decode"],
+                            **stream.seconds,
+                        }
                     yield AudioEvent(audio, voice.codec.sample_rate)
 
         pieces = thinker.answer(state, states=voice.reads_states)
@@ -273,13 +334,27 @@ class Assistant:
         stream.end()
         yield from speak(True)
         speech = stream.result()
-        timeline |= {"talker": stream.seconds["talker"], "codec": stream.seconds["codec"], "first_audio_s": first}
+        timeline |= {
+            "talker": stream.seconds["talker"],
+            "codec": stream.seconds["codec"],
+            "first_audio_s": first,
+        }
         total = time.perf_counter() - began
         timeline = finish_timeline(timeline, len(speech.audio), speech.sample_rate, total)
-        trace = dataclasses.replace(speech.trace, ready_P=speech.trace.ready_P - np.float32(began - stream.began))
+        trace = dataclasses.replace(
+            speech.trace, ready_P=speech.trace.ready_P - np.float32(began - stream.began)
+        )
         yield EndEvent(
             Reply(
-                text.strip(), speech.audio, speech.sample_rate, speech.tokens, speech.stop_reason, understood, speech.words, trace, timeline
+                text.strip(),
+                speech.audio,
+                speech.sample_rate,
+                speech.tokens,
+                speech.stop_reason,
+                understood,
+                speech.words,
+                trace,
+                timeline,
             )
         )
 
@@ -287,15 +362,27 @@ class Assistant:
 def check_question(question: str) -> None:
     """A UserError for a typed question that is none."""
     if not isinstance(question, str):
-        raise UserError(f"a typed question is a str, this is {type(question).__name__}; chat() and hear() take recordings")
+        raise UserError(
+            f"a typed question is a str, this is {type(question).__name__}; chat() "
+            "and hear() take recordings"
+        )
     if not any(character.isalnum() for character in question):
-        raise UserError(f"there is no question in {question[:40]!r}: give words, for example 'What is the capital of France?'")
+        raise UserError(
+            f"there is no question in {question[:40]!r}: give words, for example "
+            "'What is the capital of France?'"
+        )
     if any("\ud800" <= character <= "\udfff" for character in question):
-        raise UserError(f"the question {question[:40]!r} has half a character in it (a lone surrogate); decode its bytes as UTF-8")
+        raise UserError(
+            f"the question {question[:40]!r} has half a character in it (a lone "
+            "surrogate); decode its bytes as UTF-8"
+        )
 
 
 def _nothing_in(name: str) -> str:
-    return f"no speech heard in {name}; speak closer to the microphone, or check that this is the right recording"
+    return (
+        f"no speech heard in {name}; speak closer to the microphone, or check that "
+        "this is the right recording"
+    )
 
 
 def _last(events: Iterator[Event]) -> Reply:

@@ -1,6 +1,7 @@
 """From a release (trained parts and the names of the pretrained ones) to an `Assistant`.
 
-Reading files is `interop`'s business, which this room does not import: the caller hands over an `interop.release.Release` and the two loaders.
+Reading files is `interop`'s business, which this room does not import: the caller hands over an
+`interop.release.Release` and the two loaders.
 """
 
 from collections.abc import Callable
@@ -15,7 +16,12 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
-from mdmspeech.inference.speech_frontend import SpeechFrontend, ctc_frontend, seq2seq_frontend, stack_frontend
+from mdmspeech.inference.speech_frontend import (
+    SpeechFrontend,
+    ctc_frontend,
+    seq2seq_frontend,
+    stack_frontend,
+)
 from mdmspeech.inference.thinker_runner import ThinkerRunner
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text.pronounce import pronouncer
@@ -28,8 +34,8 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
 
     Args:
       release: an `interop.release.Release`.
-      load_thinker, load_encoder: `interop.sources.load_thinker` and `load_speech_encoder`, or functions like them; called with the release's
-        `thinker` and `encoder`.
+      load_thinker, load_encoder: `interop.sources.load_thinker` and `load_speech_encoder`, or
+        functions like them; called with the release's `thinker` and `encoder`.
     """
     codec = cache(partial(open_codec, release))
 
@@ -38,7 +44,11 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
         loaded = load_thinker(release.thinker)
         return ThinkerRunner(loaded.config, loaded.params, loaded.tokenizer, release.prompt)
 
-    voices = {name: partial(_synthesizer, release, part, codec, thinker) for name, part in _TALKERS.items() if part in release.parts}
+    voices = {
+        name: partial(_synthesizer, release, part, codec, thinker)
+        for name, part in _TALKERS.items()
+        if part in release.parts
+    }
     return Assistant(release.name, voices, partial(_frontend, release, load_encoder), thinker)
 
 
@@ -51,13 +61,19 @@ def open_codec(release: Any) -> Codec:
 def _opener(release: Any, role: str, kind: str) -> Any:
     if (role, kind) not in _OPENERS:
         article = "an" if role == "adaptor" else "a"
-        raise UserError(f"release {release.name!r} has {article} {role} of kind {kind!r}, which this program cannot open; update mdmspeech")
+        raise UserError(
+            f"release {release.name!r} has {article} {role} of kind {kind!r}, which "
+            "this program cannot open; update mdmspeech"
+        )
     return _OPENERS[role, kind]
 
 
 def _cosyvoice2(release: Any, part: Any) -> Codec:
     if "voice" not in release.parts:
-        raise UserError(f"release {release.name!r} has no voice to speak in: make one with `mdmspeech voice recording.wav`, and give it")
+        raise UserError(
+            f"release {release.name!r} has no voice to speak in: make one with "
+            "`mdmspeech voice recording.wav`, and give it"
+        )
     return CosyVoice2Codec(part.config, part.params, voice_prompt(release.part("voice").params))
 
 
@@ -69,38 +85,56 @@ def _synthesizer(
     return _SYNTHESIZERS[part.config.anchors](name, part, codec, thinker, settings)
 
 
-def _paced(name: str, part: Any, codec: Callable, thinker: Callable, settings: dict[str, Any]) -> PacedSynthesizer:
+def _paced(
+    name: str, part: Any, codec: Callable, thinker: Callable, settings: dict[str, Any]
+) -> PacedSynthesizer:
     known = pronouncer().vocabulary_size
     if part.config.symbols < known:
         raise UserError(
-            f"{name} knows {part.config.symbols} symbols, the pronouncer has {known}: install the hibari-tts it was trained with"
+            f"{name} knows {part.config.symbols} symbols, the pronouncer has "
+            f"{known}: install the hibari-tts it was trained with"
         )
     return PacedSynthesizer(part.config, part.params, codec(), **settings)
 
 
-def _fixed(name: str, part: Any, codec: Callable, thinker: Callable, settings: dict[str, Any]) -> FixedAnchorSynthesizer:
+def _fixed(
+    name: str, part: Any, codec: Callable, thinker: Callable, settings: dict[str, Any]
+) -> FixedAnchorSynthesizer:
     return FixedAnchorSynthesizer(part.config, part.params, codec(), thinker(), **settings)
 
 
 def _prefix(name: str, *_: Any) -> NoReturn:
-    raise UserError(f"{name} reads whole texts in front of its speech and cannot follow an answer being written; see inference.prefix")
+    raise UserError(
+        f"{name} reads whole texts in front of its speech and cannot follow an "
+        "answer being written; see inference.prefix"
+    )
 
 
 def _frontend(release: Any, load_encoder: Callable) -> SpeechFrontend:
     encoder, part = load_encoder(release.encoder), release.part("adaptor")
     if part.config.states != encoder.config.dim:
         raise UserError(
-            f"the adaptor reads states of width {part.config.states}, {release.encoder} makes {encoder.config.dim}: use its encoder"
+            f"the adaptor reads states of width {part.config.states}, "
+            f"{release.encoder} makes {encoder.config.dim}: use its encoder"
         )
-    return _opener(release, "adaptor", part.kind)(encoder.config, encoder.params, part.config, part.params)
+    return _opener(release, "adaptor", part.kind)(
+        encoder.config, encoder.params, part.config, part.params
+    )
 
 
 def _stacked(encoder_config: Any, encoder: Any, config: Any, params: Any) -> SpeechFrontend:
-    return stack_frontend(encoder_config, encoder, StackAdaptor(config.out_dim, config.stack, config.hidden_dim), params)
+    return stack_frontend(
+        encoder_config,
+        encoder,
+        StackAdaptor(config.out_dim, config.stack, config.hidden_dim),
+        params,
+    )
 
 
-_SYNTHESIZERS: dict[str, Callable] = {"paced": _paced, "fixed": _fixed, "prefix": _prefix}  # by a Talker's anchors
-# (role in a release, kind of part) -> codec: (release, part) -> it; talker: its mode of decoding; adaptor: (sizes and parameters of encoder and adaptor) -> frontend
+# by a Talker's anchors
+_SYNTHESIZERS: dict[str, Callable] = {"paced": _paced, "fixed": _fixed, "prefix": _prefix}
+# (role in a release, kind of part) -> codec: (release, part) -> it; talker: its mode of decoding;
+# adaptor: (sizes and parameters of encoder and adaptor) -> frontend
 _OPENERS: dict[tuple[str, str], Any] = {
     ("codec", "compact_codec"): lambda release, part: CompactCodec(part.config, part.params),
     ("codec", "cosyvoice2_codec"): _cosyvoice2,

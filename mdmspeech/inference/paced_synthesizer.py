@@ -1,7 +1,9 @@
 """A voice: text -> symbols -> durations and conditions -> speech tokens, block by block -> samples.
 
-`say` and `say_many` speak whole texts, in batches; `stream` (paced_stream.py) speaks a text that is still being written. `PacedSynthesizer` has paced anchors
-and reads the text itself; fixed_anchor_synthesizer.py has the one with the paper's fixed anchors, which reads the Thinker's states.
+`say` and `say_many` speak whole texts, in batches; `stream` (paced_stream.py) speaks a text that is
+still being written. `PacedSynthesizer` has paced anchors and reads the text itself;
+fixed_anchor_synthesizer.py has the one with the paper's fixed anchors, which reads the Thinker's
+states.
 """
 
 from collections.abc import Callable, Sequence
@@ -55,7 +57,8 @@ class PacedSynthesizer(Synthesizer):
     ):
         if config.anchors != "paced":
             raise UserError(
-                f"a Talker with {config.anchors!r} anchors reads Thinker states and cannot speak text by itself; use a FixedAnchorSynthesizer"
+                f"a Talker with {config.anchors!r} anchors reads Thinker states "
+                "and cannot speak text by itself; use a FixedAnchorSynthesizer"
             )
         super().__init__(config, params, codec, mode, silence_ids=tuple(silence))
         self.pronounce = pronounce
@@ -65,13 +68,22 @@ class PacedSynthesizer(Synthesizer):
         read = read_text(self.pronounce, text)
         if not read.words:
             raise UserError(f"there is nothing to say in {text[:40]!r}; give words")
-        texts = [" ".join(read.words[word] for word in sorted({*segment.owner} - {-1})) for segment in read.segments]
+        texts = [
+            " ".join(read.words[word] for word in sorted({*segment.owner} - {-1}))
+            for segment in read.segments
+        ]
         return SynthesisPlan(read.segments, texts, read.words)
 
-    def tokens_at(self, symbols: Sequence[np.ndarray], durations: Sequence[np.ndarray], steps: int = 4) -> list[np.ndarray]:
-        """Speech tokens int32 [L] of symbols [M] spoken at given durations (speech tokens, float [M]) instead of the Talker's own; L is their sum, rounded up."""
+    def tokens_at(
+        self, symbols: Sequence[np.ndarray], durations: Sequence[np.ndarray], steps: int = 4
+    ) -> list[np.ndarray]:
+        """Speech tokens int32 [L] of symbols [M] spoken at given durations (speech tokens, float [M])
+        instead of the Talker's own; L is their sum, rounded up.
+        """
         segments = [Segment(row.tolist(), [-1] * len(row), True) for row in symbols]
-        spoken = self._speak(segments, [0] * len(segments), self.check(GenerationConfig(steps)), durations)
+        spoken = self._speak(
+            segments, [0] * len(segments), self.check(GenerationConfig(steps)), durations
+        )
         return [np.asarray(one.tokens, np.int32) for one in spoken]
 
     def stream(self, **generation: Any) -> PacedStream:
@@ -79,7 +91,9 @@ class PacedSynthesizer(Synthesizer):
         return PacedStream(self, self.pronounce, self.check(GenerationConfig.of(generation)))
 
     def warm_up(self, *, batch: bool = False) -> None:
-        """Compiles what a first sentence needs, streamed and whole (`batch`: batches, too), so that calls are fast from the first on."""
+        """Compiles what a first sentence needs, streamed and whole (`batch`: batches, too), so that
+        calls are fast from the first on.
+        """
         text = "This is a sentence."
         stream = self.stream()
         stream.end(text)
@@ -89,17 +103,27 @@ class PacedSynthesizer(Synthesizer):
             self.say_many([text] * count)
 
     def _speak(
-        self, segments: Sequence[Segment], numbers: Sequence[int], generation: GenerationConfig, given: Sequence[np.ndarray] | None = None
+        self,
+        segments: Sequence[Segment],
+        numbers: Sequence[int],
+        generation: GenerationConfig,
+        given: Sequence[np.ndarray] | None = None,
     ) -> list[SpokenSegment]:
         features: list[np.ndarray] = [np.zeros(0)] * len(segments)
         durations: list[np.ndarray] = [np.zeros(0)] * len(segments)
         for rows, width, size in batches([len(s.symbols) for s in segments], SYMBOLS):
-            symbols, valid = stack([np.array(segments[i].symbols, np.int32) for i in rows], width, size)
+            symbols, valid = stack(
+                [np.array(segments[i].symbols, np.int32) for i in rows], width, size
+            )
             out, lengths = self.engine.read(symbols, valid)
             for b, i in enumerate(rows):
                 count = len(segments[i].symbols)
                 features[i] = out[b, :count]
-                durations[i] = paced(lengths[b, :count], generation) if given is None else np.asarray(given[i], np.float32)
+                durations[i] = (
+                    paced(lengths[b, :count], generation)
+                    if given is None
+                    else np.asarray(given[i], np.float32)
+                )
         totals = [known_length(row) for row in durations]
         rooms = [self.room(total) for total in totals]
         spoken: dict[int, SpokenSegment] = {}
@@ -109,20 +133,30 @@ class PacedSynthesizer(Synthesizer):
             lasting, _ = stack([durations[i] for i in rows], width, size)
             spare = size - len(rows)  # rows that only fill the batch have length 0
             lengths = np.array([totals[i] for i in rows] + [0] * spare)
-            request = self.request(generation, [numbers[i] for i in rows] + [0] * spare, target_len=lengths)
+            request = self.request(
+                generation, [numbers[i] for i in rows] + [0] * spare, target_len=lengths
+            )
             result = self.engine.decode(PacedInputs(placed, lasting, valid), request, blocks)
             for b, i in enumerate(rows):
                 spoken[i] = SpokenSegment.of(result, b, durations[i])
         return [spoken[i] for i in range(len(segments))]
 
     def words(
-        self, words: Sequence[str], segments: Sequence[Segment], spoken: Sequence[SpokenSegment], begin: float = 0.0
+        self,
+        words: Sequence[str],
+        segments: Sequence[Segment],
+        spoken: Sequence[SpokenSegment],
+        begin: float = 0.0,
     ) -> tuple[Word, ...]:
         """When each word of consecutive segments is spoken: from the first to the last of its symbols."""
         first: dict[int, float] = {}
         last: dict[int, float] = {}
         for segment, said in zip(segments, spoken, strict=False):
-            times = np.concatenate([[0.0], np.cumsum(said.durations, dtype=np.float64)]) * self.token_seconds + begin
+            times = (
+                np.concatenate([[0.0], np.cumsum(said.durations, dtype=np.float64)])
+                * self.token_seconds
+                + begin
+            )
             for m, word in enumerate(segment.owner[: len(said.durations)]):
                 if word >= 0:
                     first.setdefault(word, float(times[m]))

@@ -1,4 +1,6 @@
-"""A picture of an answer: the wave with its words, the blocks, and the step in which each token was revealed."""
+"""A picture of an answer: the wave with its words, the blocks, and the step in which each token was
+revealed.
+"""
 
 import os
 
@@ -8,11 +10,14 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Reply
 from mdmspeech.inference.speech import Speech
 
-_WIDEST = 220.0  # inches, 100 s of speech: longer pictures get denser, as no picture may have 2**16 pixels
+# inches, 100 s of speech: longer pictures get denser, as no picture may have 2**16 pixels
+_WIDEST = 220.0
 
 
 def save_plot(path: str | os.PathLike, reply: Reply | Speech, title: str | None = None) -> None:
-    """Draws `reply` into an image file (format by suffix). UserError: nothing was spoken, or the file cannot be written."""
+    """Draws `reply` into an image file (format by suffix). UserError: nothing was spoken, or the file
+    cannot be written.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -31,14 +36,31 @@ def save_plot(path: str | os.PathLike, reply: Reply | Speech, title: str | None 
     top = 1.15 * max(float(np.abs(reply.audio).max(initial=0.0)), 1e-3)
     wave.set(ylim=(-top, 1.35 * top), ylabel="wave")
     for word in reply.words:
-        wave.text(word.start, 1.2 * top, word.text, fontsize=8, rotation=20, va="center", clip_on=True)
+        wave.text(
+            word.start, 1.2 * top, word.text, fontsize=8, rotation=20, va="center", clip_on=True
+        )
         wave.axvline(word.start, color="0.85", linewidth=0.6, zorder=0)
     wave.set_title(title if title is not None else reply.text, fontsize=10, loc="left", wrap=True)
 
     extent = (0.0, len(reply.tokens) * token_s, 0.0, 1.0)
-    shown = steps.imshow(trace.step_L[None], aspect="auto", extent=extent, cmap="viridis", interpolation="nearest", vmin=0)
+    shown = steps.imshow(
+        trace.step_L[None],
+        aspect="auto",
+        extent=extent,
+        cmap="viridis",
+        interpolation="nearest",
+        vmin=0,
+    )
     figure.colorbar(shown, ax=steps, label="step", ticks=sorted({0, int(trace.step_L.max())}))
-    shown = sure.imshow(trace.confidence_L[None], aspect="auto", extent=extent, cmap="magma", interpolation="nearest", vmin=0, vmax=1)
+    shown = sure.imshow(
+        trace.confidence_L[None],
+        aspect="auto",
+        extent=extent,
+        cmap="magma",
+        interpolation="nearest",
+        vmin=0,
+        vmax=1,
+    )
     figure.colorbar(shown, ax=sure, label="confidence")
     steps.set(ylabel="revealed in", yticks=[])
     sure.set(ylabel="sure", yticks=[], xlabel="seconds", xlim=(0, length))
@@ -49,7 +71,8 @@ def save_plot(path: str | os.PathLike, reply: Reply | Speech, title: str | None 
         figure.savefig(path, dpi=110)
     except (OSError, ValueError) as error:
         raise UserError(
-            f"cannot write {path}: {' '.join(str(error).split())[:160]}; use a writable folder and a .png, .svg or .pdf name"
+            f"cannot write {path}: {' '.join(str(error).split())[:160]}; use a "
+            "writable folder and a .png, .svg or .pdf name"
         ) from error
 
 

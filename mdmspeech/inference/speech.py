@@ -14,8 +14,10 @@ from mdmspeech.audio.writer import save_wave
 class Trace:
     """How the tokens came about, for pictures and tests. L tokens, P blocks.
 
-    starts_P: number of the first token of each block. step_L: the step of its block that revealed a token (0 first). confidence_L: the
-    probability of the best token at that moment. ready_P: seconds since the start at which a block's tokens were decoded (zeros if all at once).
+    starts_P: number of the first token of each block. step_L: the step of its block that revealed a
+      token (0 first). confidence_L: the
+    probability of the best token at that moment. ready_P: seconds since the start at which a
+      block's tokens were decoded (zeros if all at once).
     """
 
     starts_P: np.ndarray
@@ -35,9 +37,11 @@ class Word:
 
 @dataclasses.dataclass(frozen=True)
 class Speech:
-    """Spoken text: audio float32 [N] at `sample_rate` Hz, tokens int32 [L], why it ended, when each word is said, how it was made.
+    """Spoken text: audio float32 [N] at `sample_rate` Hz, tokens int32 [L], why it ended, when each
+    word is said, how it was made.
 
-    timeline: seconds by stage ("talker", "codec"; those of a whole batch when it was spoken in one), audio_s, total_s, real_time_factor.
+    timeline: seconds by stage ("talker", "codec"; those of a whole batch when it was spoken in
+      one), audio_s, total_s, real_time_factor.
     """
 
     text: str
@@ -55,9 +59,11 @@ class Speech:
 
 
 class Parts:
-    """A text being spoken: iterate once for its parts, each a `Speech` with the words and samples that are final by then; `len()` parts in all.
+    """A text being spoken: iterate once for its parts, each a `Speech` with the words and samples that
+    are final by then; `len()` parts in all.
 
-    Times of words count from the beginning of the whole. A codec that hands out samples late puts them into the next part.
+    Times of words count from the beginning of the whole. A codec that hands out samples late puts
+    them into the next part.
 
     Attributes:
       words: how many words the text has. sample_rate: of the audio, Hz.
@@ -80,7 +86,10 @@ def join(parts: Iterable[Speech]) -> Speech:
     for part in parts:
         starts.append(part.trace.starts_P + at)
         at += len(part.tokens)
-    traces = [np.concatenate([getattr(part.trace, name) for part in parts]) for name in ("step_L", "confidence_L", "ready_P")]
+    traces = [
+        np.concatenate([getattr(part.trace, name) for part in parts])
+        for name in ("step_L", "confidence_L", "ready_P")
+    ]
     audio, last = np.concatenate([part.audio for part in parts]), parts[-1]
     spent = {name: sum(part.timeline[name] for part in parts) for name in ("talker", "codec")}
     return Speech(
@@ -91,11 +100,20 @@ def join(parts: Iterable[Speech]) -> Speech:
         stop_reason=last.stop_reason,
         words=tuple(word for part in parts for word in part.words),
         trace=Trace(np.concatenate(starts), *traces),
-        timeline=finish_timeline(spent, len(audio), last.sample_rate, sum(part.timeline["total_s"] for part in parts)),
+        timeline=finish_timeline(
+            spent, len(audio), last.sample_rate, sum(part.timeline["total_s"] for part in parts)
+        ),
     )
 
 
-def finish_timeline(timeline: dict[str, Any], samples: int, sample_rate: int, total: float) -> dict[str, Any]:
+def finish_timeline(
+    timeline: dict[str, Any], samples: int, sample_rate: int, total: float
+) -> dict[str, Any]:
     """Adds audio_s, total_s and real_time_factor (None without audio)."""
     seconds = samples / sample_rate
-    return {**timeline, "audio_s": seconds, "total_s": total, "real_time_factor": total / seconds if seconds else None}
+    return {
+        **timeline,
+        "audio_s": seconds,
+        "total_s": total,
+        "real_time_factor": total / seconds if seconds else None,
+    }

@@ -1,6 +1,8 @@
-"""The speech front end: a wave -> speech encoder states -> what the Thinker reads in the place of typed words.
+"""The speech front end: a wave -> speech encoder states -> what the Thinker reads in the place of
+typed words.
 
-Adaptors behind one interface: the stack adaptor's vectors go straight into the Thinker (the paper's way); the others write down what they hear, by
+Adaptors behind one interface: the stack adaptor's vectors go straight into the Thinker (the paper's
+  way); the others write down what they hear, by
 attention or by CTC, and the Thinker's own tokenizer and embedding table make vectors of it.
 """
 
@@ -30,7 +32,8 @@ SECONDS = (2, 3, 4, 6, 8, 12, 16, 24, 30)  # padded lengths of a question
 class EncodedSpeech(NamedTuple):
     """What was heard. Exactly one of the first two is there.
 
-    vectors: float32 [N, D], input vectors of the Thinker. transcript: text, "" if no speech was heard. encoder_s, adaptor_s: seconds it took (a batch's, if in a batch).
+    vectors: float32 [N, D], input vectors of the Thinker. transcript: text, "" if no speech was
+      heard. encoder_s, adaptor_s: seconds it took (a batch's, if in a batch).
     """
 
     vectors: np.ndarray | None
@@ -45,14 +48,22 @@ def load_waves(sources: Sequence[Source], limit: float = SECONDS[-1]) -> list[np
     Raises:
       UserError: not a sequence of recordings, or one of them cannot be heard: which one, and why.
     """
-    if isinstance(sources, (str, bytes, os.PathLike)) or hasattr(sources, "read") or not isinstance(sources, Iterable):
-        raise UserError(f"many recordings are asked for, {type(sources).__name__} is one; give a list")
+    if (
+        isinstance(sources, (str, bytes, os.PathLike))
+        or hasattr(sources, "read")
+        or not isinstance(sources, Iterable)
+    ):
+        raise UserError(
+            f"many recordings are asked for, {type(sources).__name__} is one; give a list"
+        )
     sources, waves = list(sources), []
     for number, source in enumerate(sources, 1):
         try:
             waves.append(load_wave(source, INPUT_RATE, max_seconds=limit))
         except UserError as error:
-            raise UserError(f"recording {number} of {len(sources)}: {error}" if len(sources) > 1 else str(error)) from error
+            raise UserError(
+                f"recording {number} of {len(sources)}: {error}" if len(sources) > 1 else str(error)
+            ) from error
     return waves
 
 
@@ -65,7 +76,14 @@ class SpeechFrontend:
       finish: (those in NumPy, valid_BT, row) -> (vectors, transcript).
     """
 
-    def __init__(self, encoder: SpeechEncoderConfig, encoder_params: dict, adaptor: Callable, adaptor_params: dict, finish: Callable):
+    def __init__(
+        self,
+        encoder: SpeechEncoderConfig,
+        encoder_params: dict,
+        adaptor: Callable,
+        adaptor_params: dict,
+        finish: Callable,
+    ):
         self.limit = encoder.max_positions / 50
         self._module = SpeechEncoder(encoder)
         self._params = jax.tree.map(jnp.asarray, (encoder_params, adaptor_params))
@@ -83,14 +101,20 @@ class SpeechFrontend:
     def encode_many(self, sources: Sequence[Source]) -> list[EncodedSpeech]:
         """Hears many, in batches of similar lengths; each as it would be heard alone."""
         waves = load_waves(sources, self.limit)
-        sizes = [second * INPUT_RATE for second in SECONDS if second < self.limit] + [int(self.limit * INPUT_RATE)]
+        sizes = [second * INPUT_RATE for second in SECONDS if second < self.limit] + [
+            int(self.limit * INPUT_RATE)
+        ]
         heard: dict[int, EncodedSpeech] = {}
         for rows, width, size in batches([len(wave) for wave in waves], sizes):
             began = time.perf_counter()
             padded, valid = stack([waves[i] for i in rows], width, size, np.float32)
-            states, valid_BT = jax.block_until_ready(self._encode(self._params[0], padded, valid.sum(axis=1).astype(np.int32)))
+            states, valid_BT = jax.block_until_ready(
+                self._encode(self._params[0], padded, valid.sum(axis=1).astype(np.int32))
+            )
             encoded = time.perf_counter()
-            out, valid_BT = jax.device_get((self._adapt(self._params[1], states, valid_BT), valid_BT))
+            out, valid_BT = jax.device_get(
+                (self._adapt(self._params[1], states, valid_BT), valid_BT)
+            )
             results = [self._finish(out, valid_BT, b) for b in range(len(rows))]
             adapted = time.perf_counter()
             for i, (vectors, transcript) in zip(rows, results, strict=True):
@@ -107,11 +131,18 @@ class SpeechFrontend:
         return encode_waves(self._module, params, waves_BN, samples_B)
 
 
-def seq2seq_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, config: Seq2SeqConfig, params: dict) -> SpeechFrontend:
-    """A front end whose adaptor writes text pieces: its `EncodedSpeech` has a transcript, of what was spoken only (see `no_speech`)."""
+def seq2seq_frontend(
+    encoder: SpeechEncoderConfig, encoder_params: dict, config: Seq2SeqConfig, params: dict
+) -> SpeechFrontend:
+    """A front end whose adaptor writes text pieces: its `EncodedSpeech` has a transcript, of what was
+    spoken only (see `no_speech`).
+    """
     pieces, silent_V = shipped(), no_words(shipped_names())
     if len(pieces) != config.pieces:
-        raise UserError(f"the adaptor writes {config.pieces} pieces, this program knows {len(pieces)}: use the version it was made with")
+        raise UserError(
+            f"the adaptor writes {config.pieces} pieces, this program knows "
+            f"{len(pieces)}: use the version it was made with"
+        )
 
     def adapt(params, states, valid):
         written = greedy_decode(config, params, states, valid)
@@ -124,7 +155,9 @@ def seq2seq_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, config:
     return SpeechFrontend(encoder, encoder_params, adapt, params, finish)
 
 
-def ctc_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, config: CTCConfig, params: dict) -> SpeechFrontend:
+def ctc_frontend(
+    encoder: SpeechEncoderConfig, encoder_params: dict, config: CTCConfig, params: dict
+) -> SpeechFrontend:
     """A front end whose adaptor writes letters by CTC: its `EncodedSpeech` has a transcript."""
     module = CTCAdaptor(config)
 
@@ -136,16 +169,25 @@ def ctc_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, config: CTC
         encoder_params,
         adapt,
         params,
-        lambda logits, valid, row: (None, ctc_greedy_decode(logits[row : row + 1], valid[row : row + 1])[0]),
+        lambda logits, valid, row: (
+            None,
+            ctc_greedy_decode(logits[row : row + 1], valid[row : row + 1])[0],
+        ),
     )
 
 
-def stack_frontend(encoder: SpeechEncoderConfig, encoder_params: dict, module: StackAdaptor, params: dict) -> SpeechFrontend:
+def stack_frontend(
+    encoder: SpeechEncoderConfig, encoder_params: dict, module: StackAdaptor, params: dict
+) -> SpeechFrontend:
     """The paper's front end: its `EncodedSpeech` has vectors."""
 
     def adapt(params, states, valid):
         return module.apply({"params": params}, states * valid[..., None])
 
     return SpeechFrontend(
-        encoder, encoder_params, adapt, params, lambda out, valid, row: (out[row, : module.num_vectors(int(valid[row].sum()))], None)
+        encoder,
+        encoder_params,
+        adapt,
+        params,
+        lambda out, valid, row: (out[row, : module.num_vectors(int(valid[row].sum()))], None),
     )

@@ -1,4 +1,6 @@
-"""What streams of both kinds of voices share: blocks of tokens go to the codec as they come, and somebody keeps the books."""
+"""What streams of both kinds of voices share: blocks of tokens go to the codec as they come, and
+somebody keeps the books.
+"""
 
 import time
 from collections.abc import Sequence
@@ -11,7 +13,8 @@ from mdmspeech.inference.synthesizer import SpokenSegment, Synthesizer
 
 
 class SpeechStream:
-    """While `ready()`, `step()` returns samples, until `done`. A voice's own stream says when a block can be decoded (`ready`) and does it (`_next`).
+    """While `ready()`, `step()` returns samples, until `done`. A voice's own stream says when a block
+    can be decoded (`ready`) and does it (`_next`).
 
     Attributes:
       began: when it was made. seconds: spent so far, "talker" and "codec". done: all is said.
@@ -35,7 +38,9 @@ class SpeechStream:
         raise NotImplementedError
 
     def step(self) -> np.ndarray:
-        """Decodes the next block and returns the samples that are final now (at the end: all that are left)."""
+        """Decodes the next block and returns the samples that are final now (at the end: all that are
+        left).
+        """
         if not self.ready():
             raise RuntimeError("step() without ready()")
         began = time.perf_counter()
@@ -55,4 +60,6 @@ class SpeechStream:
         """All that was said so far."""
         wave = np.concatenate([np.zeros(0, np.float32), *self._waves])
         total = time.perf_counter() - self.began
-        return self._speaker.joined("".join(self._pieces), words, spoken, wave, dict(self.seconds), total, self._ready_at)
+        return self._speaker.joined(
+            "".join(self._pieces), words, spoken, wave, dict(self.seconds), total, self._ready_at
+        )

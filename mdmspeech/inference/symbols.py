@@ -1,8 +1,11 @@
-"""Text -> the symbol segments that a paced Talker speaks, all at once or while the text is still being written, at a cost linear in the text.
+"""Text -> the symbol segments that a paced Talker speaks, all at once or while the text is still
+being written, at a cost linear in the text.
 
-The text is read in pieces: a sentence or a few, and parts of a long one. What is said of a piece depends on it alone, so it is settled once the piece is
-over. Where a piece or a segment ends depends on the text before only, so a stream cuts like a whole text. A segment is one utterance for the Talker: whole
-pieces, started anew before they grow longer than what it was trained on.
+The text is read in pieces: a sentence or a few, and parts of a long one. What is said of a piece
+  depends on it alone, so it is settled once the piece is
+over. Where a piece or a segment ends depends on the text before only, so a stream cuts like a whole
+text. A segment is one utterance for the Talker: whole pieces, started anew before they grow longer
+than what it was trained on.
 """
 
 import dataclasses
@@ -13,24 +16,31 @@ import numpy as np
 
 from mdmspeech.text.pronounce import BOUNDARY, Spoken
 
-SEGMENT = 80  # symbols (about 5 s): the next sentence starts a new segment once one is as long as this
+# symbols (about 5 s): the next sentence starts a new segment once one is as long as this
+SEGMENT = 80
 LONGEST = 320  # symbols of a segment, at most
 SYMBOLS = (96, 192, 512)  # padded lengths of a segment
-CLAUSE, PIECE = 180, 280  # characters: a longer sentence is cut after a clause, or else at the last space that is in time
+# characters: a longer sentence is cut after a clause, or else at the last space that is in time
+CLAUSE, PIECE = 180, 280
 _SHORT = 3  # letters: a word up to this long is said as its successor asks ("a", "to", "the")
 
-# Only ends that are certain, which no abbreviation, initial, number or wrapped line makes: a piece of two sentences only takes longer.
+# Only ends that are certain, which no abbreviation, initial, number or wrapped line makes: a piece
+# of two sentences only takes longer.
 _END = re.compile(
-    r"""(?:\b(?:[a-z]{2,}|[A-Za-z]{5,})\.|[!?…])["”’')\]]*\s+(?=["“‘(\[]?[A-Z])|\n\s*\n|(?<![,\s])[ \t\r]*\n\s*(?=[^a-zß-ÿ\s])"""
+    r"""(?:\b(?:[a-z]{2,}|[A-Za-z]{5,})\.|[!?…])["”’')\]]*\s+(?=["“‘(\[]?[A-Z])"""
+    r"""|\n\s*\n|(?<![,\s])[ \t\r]*\n\s*(?=[^a-zß-ÿ\s])"""
 )
 _CLAUSE_END = re.compile(r"(?<=[^\W\d][,;:—])\s+(?=[^\W\d])")
 _TAG_BEGINS = re.compile(r"<[A-Za-z/!?][^>]*$")
-_SPACES = re.compile(r"(?<![\d\s])\s+(?=[^\d\s])"), re.compile(r"\s+(?=\S)")  # not between numbers, if that can be
+# not between numbers, if that can be
+_SPACES = re.compile(r"(?<![\d\s])\s+(?=[^\d\s])"), re.compile(r"\s+(?=\S)")
 
 
 @dataclasses.dataclass
 class Segment:
-    """symbols, owner: ids and the word (number in the whole text, -1 at boundaries) of each. closed: nothing more will be added."""
+    """symbols, owner: ids and the word (number in the whole text, -1 at boundaries) of each. closed:
+    nothing more will be added.
+    """
 
     symbols: list[int]
     owner: list[int]
@@ -43,11 +53,13 @@ class Segment:
 
 
 class SymbolStream:
-    """Symbols of a growing text. `feed` pieces of any size, then `end`; `segments` and `words` grow meanwhile and never change.
+    """Symbols of a growing text. `feed` pieces of any size, then `end`; `segments` and `words` grow
+    meanwhile and never change.
 
-    How a word is said depends on the one after it ("the apple"), and through a short one on the next but one ("used to a"), so it waits for them;
-    a digit waits for the end of its number, a tag for its bracket. (Of 130 answers and open sentences fed word by word none came out otherwise than whole; 4 did when
-    every word waited for its successor only.)
+    How a word is said depends on the one after it ("the apple"), and through a short one on the
+    next but one ("used to a"), so it waits for them; a digit waits for the end of its number, a tag
+    for its bracket. (Of 130 answers and open sentences fed word by word none came out otherwise
+    than whole; 4 did when every word waited for its successor only.)
     """
 
     def __init__(self, pronounce: Callable[[str], Spoken], limit: int = SEGMENT):
@@ -85,7 +97,10 @@ class SymbolStream:
     def _say(self, text: str, *, over: bool) -> None:
         """Gives out what is settled of a piece and has not been given out yet."""
         spoken = self._pronounce(text)
-        given, count = len(self.words) - self._before, len(spoken.words) if over else _settled(spoken.words)
+        given, count = (
+            len(self.words) - self._before,
+            len(spoken.words) if over else _settled(spoken.words),
+        )
         if count > given:
             owner = spoken.word_of_symbol
             # A piece's first boundary is the last one of the piece before.
@@ -102,9 +117,14 @@ class SymbolStream:
     def _add(self, symbol: int, word: int) -> None:
         segment = self.segments[-1] if self.segments else None
         if segment is not None and symbol != BOUNDARY and len(segment.symbols) == LONGEST - 1:
-            word = -1 if segment.owner[-1] == word else word  # a word without an end is where it begins
+            # a word without an end is where it begins
+            word = -1 if segment.owner[-1] == word else word
             segment.add(BOUNDARY, -1)
-        if segment is None or (symbol != BOUNDARY and segment.symbols[-1] == BOUNDARY and len(segment.symbols) > self._limit):
+        if segment is None or (
+            symbol != BOUNDARY
+            and segment.symbols[-1] == BOUNDARY
+            and len(segment.symbols) > self._limit
+        ):
             if segment is not None:
                 segment.closed = True
             segment = Segment([BOUNDARY], [-1])
@@ -115,7 +135,9 @@ class SymbolStream:
 
 
 def cut(text: str) -> tuple[list[str], str]:
-    """The pieces of a growing text that are over, and the beginning of the next one (of a whole text: the last one, perhaps "")."""
+    """The pieces of a growing text that are over, and the beginning of the next one (of a whole text:
+    the last one, perhaps "").
+    """
     over, at = [], 0
     while True:
         while text[at : at + 1].isspace():
@@ -127,14 +149,18 @@ def cut(text: str) -> tuple[list[str], str]:
 
 
 def _piece(window: str) -> int:
-    """Length of the first piece of a text of which the first `PIECE` + 2 characters are given; 0: it is not known yet, or it ends with the text."""
+    """Length of the first piece of a text of which the first `PIECE` + 2 characters are given; 0: it
+    is not known yet, or it ends with the text.
+    """
     end = _END.search(window)
     clause = _CLAUSE_END.search(window, CLAUSE)
     ends = [found.end() for found in (end, clause) if found and found.end() <= PIECE]
     if ends or len(window) < PIECE + 2:
         return min(ends, default=0)
     for space in _SPACES:
-        if ends := [found.end() for found in space.finditer(window, PIECE // 2) if found.end() <= PIECE]:
+        if ends := [
+            found.end() for found in space.finditer(window, PIECE // 2) if found.end() <= PIECE
+        ]:
             return ends[-1]
     return PIECE
 
@@ -146,7 +172,9 @@ def _complete(text: str) -> str:
 
 def _open(complete: str) -> bool:
     """Whether the words so far may become others: a number goes on, or a tag has no end yet."""
-    return bool(_TAG_BEGINS.search(complete)) or any(c.isdigit() for word in complete.split()[-2:] for c in word)
+    return bool(_TAG_BEGINS.search(complete)) or any(
+        c.isdigit() for word in complete.split()[-2:] for c in word
+    )
 
 
 def _settled(words: list[str]) -> int:

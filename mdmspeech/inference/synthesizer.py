@@ -1,4 +1,6 @@
-"""What voices of both kinds of anchors share: how a `GenerationConfig` becomes a request, and how texts of any length are spoken."""
+"""What voices of both kinds of anchors share: how a `GenerationConfig` becomes a request, and how
+texts of any length are spoken.
+"""
 
 import dataclasses
 import time
@@ -23,7 +25,9 @@ _PART = 4  # segments of one text that are spoken at a time
 
 
 class SynthesisPlan(NamedTuple):
-    """A text as utterances for the Talker. segments: whatever the voice speaks. texts: the words of each. words: all of them, where they are timed."""
+    """A text as utterances for the Talker. segments: whatever the voice speaks. texts: the words of
+    each. words: all of them, where they are timed.
+    """
 
     segments: Sequence[Any]
     texts: Sequence[str]
@@ -32,7 +36,9 @@ class SynthesisPlan(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SpokenSegment:
-    """Decoded tokens of one segment [L], the step and confidence of each, its symbols' durations [M] in tokens, a `FinishReason`."""
+    """Decoded tokens of one segment [L], the step and confidence of each, its symbols' durations [M]
+    in tokens, a `FinishReason`.
+    """
 
     tokens: np.ndarray
     steps: np.ndarray
@@ -44,30 +50,49 @@ class SpokenSegment:
     def of(cls, result: DecodingResult, row: int, durations: np.ndarray) -> "SpokenSegment":
         """One row of what the decoder gave."""
         kept = (row, slice(0, int(result.count_B[row])))
-        tokens, steps, confidence = (np.asarray(x[kept]) for x in (result.ids_BL, result.step_BL, result.confidence_BL))
+        tokens, steps, confidence = (
+            np.asarray(x[kept]) for x in (result.ids_BL, result.step_BL, result.confidence_BL)
+        )
         return cls(tokens, steps, confidence, durations, int(result.reason_B[row]))
 
 
 class Synthesizer:
-    """A Talker and a codec that speak. A voice's own class says what it makes of a text (`plan`), how it speaks that (`_speak`), and when its words are said (`words`).
+    """A Talker and a codec that speak. A voice's own class says what it makes of a text (`plan`), how
+    it speaks that (`_speak`), and when its words are said (`words`).
 
     Args:
-      config, params, mode, options: the Talker, see `TalkerEngine`. codec: a `codec.base.Codec` whose tokens it speaks.
+      config, params, mode, options: the Talker, see `TalkerEngine`. codec: a `codec.base.Codec`
+        whose tokens it speaks.
     """
 
     def __init__(self, config: TalkerConfig, params: dict, codec: Codec, mode: str, **options):
-        self.engine, self.codec, self.mode, self.block = TalkerEngine(config, params, mode, **options), codec, mode, config.block
+        self.engine, self.codec, self.mode, self.block = (
+            TalkerEngine(config, params, mode, **options),
+            codec,
+            mode,
+            config.block,
+        )
 
     def plan(self, text: str) -> SynthesisPlan:
         """What is spoken of a text of any length that has something to say."""
         raise NotImplementedError
 
-    def _speak(self, segments: Sequence[Any], numbers: Sequence[int], generation: GenerationConfig) -> list[SpokenSegment]:
+    def _speak(
+        self, segments: Sequence[Any], numbers: Sequence[int], generation: GenerationConfig
+    ) -> list[SpokenSegment]:
         """Speaks segments in batches, each as it is spoken alone. numbers: of each in its text."""
         raise NotImplementedError
 
-    def words(self, words: Sequence[str], segments: Sequence[Any], spoken: Sequence[SpokenSegment], begin: float = 0.0) -> tuple[Word, ...]:
-        """When the words of consecutive segments are spoken, the first segment from `begin` seconds on."""
+    def words(
+        self,
+        words: Sequence[str],
+        segments: Sequence[Any],
+        spoken: Sequence[SpokenSegment],
+        begin: float = 0.0,
+    ) -> tuple[Word, ...]:
+        """When the words of consecutive segments are spoken, the first segment from `begin` seconds
+        on.
+        """
         raise NotImplementedError
 
     def say(self, text: str, **generation: Any) -> Speech:
@@ -82,7 +107,9 @@ class Synthesizer:
         return self.say_many([text], **generation)[0]
 
     def say_many(self, texts: Sequence[str], **generation: Any) -> list[Speech]:
-        """Speaks many texts in batches; each comes out as it does alone. Arguments and errors as of `say`: a text that cannot be said is named first."""
+        """Speaks many texts in batches; each comes out as it does alone. Arguments and errors as of
+        `say`: a text that cannot be said is named first.
+        """
         began = time.perf_counter()
         how = self.check(GenerationConfig.of(generation))
         _check(texts)
@@ -95,21 +122,29 @@ class Synthesizer:
         talker = time.perf_counter() - began
         rest = iter(said)
         groups = [[next(rest) for _ in plan.segments] for plan in plans]
-        waves = self.codec_for(how).decode([np.concatenate([one.tokens for one in group]) for group in groups])
+        waves = self.codec_for(how).decode(
+            [np.concatenate([one.tokens for one in group]) for group in groups]
+        )
         total = time.perf_counter() - began
         timeline = {"talker": talker, "codec": total - talker}
         return [
-            self.joined(text, self.words(plan.words, plan.segments, group), group, wave, timeline, total)
+            self.joined(
+                text, self.words(plan.words, plan.segments, group), group, wave, timeline, total
+            )
             for text, plan, group, wave in zip(texts, plans, groups, waves, strict=True)
         ]
 
     def say_parts(self, text: str, **generation: Any) -> Parts:
-        """Speaks one text part by part, in memory that does not grow with it: `Parts`, which joined are what `say` gives. Arguments and errors as of `say`."""
+        """Speaks one text part by part, in memory that does not grow with it: `Parts`, which joined
+        are what `say` gives. Arguments and errors as of `say`.
+        """
         how = self.check(GenerationConfig.of(generation))
         _check([text])
         plan = self.plan(text)
         words = len(plan.words) or len(text.split())
-        return Parts(-(-len(plan.segments) // _PART), words, self.codec.sample_rate, self._parts(plan, how))
+        return Parts(
+            -(-len(plan.segments) // _PART), words, self.codec.sample_rate, self._parts(plan, how)
+        )
 
     def _parts(self, plan: SynthesisPlan, generation: GenerationConfig) -> Iterator[Speech]:
         codec, begin = self.codec_for(generation).stream(), 0.0
@@ -123,8 +158,13 @@ class Synthesizer:
             if numbers.stop == len(plan.segments):
                 wave = np.concatenate([wave, codec.finish()])
             total = time.perf_counter() - began
-            words, timeline = self.words(plan.words, segments, spoken, begin), {"talker": talked - began, "codec": began + total - talked}
-            yield self.joined(" ".join(plan.texts[first : numbers.stop]), words, spoken, wave, timeline, total)
+            words, timeline = (
+                self.words(plan.words, segments, spoken, begin),
+                {"talker": talked - began, "codec": began + total - talked},
+            )
+            yield self.joined(
+                " ".join(plan.texts[first : numbers.stop]), words, spoken, wave, timeline, total
+            )
             begin += sum(len(one.tokens) for one in spoken) * self.token_seconds
 
     @property
@@ -135,7 +175,10 @@ class Synthesizer:
     def check(self, generation: GenerationConfig) -> GenerationConfig:
         """The same config, or a UserError."""
         if self.mode == "mdm" and generation.steps > self.block:
-            raise UserError(f"steps={generation.steps}: a block has {self.block} tokens, so {self.block} steps are the most")
+            raise UserError(
+                f"steps={generation.steps}: a block has {self.block} tokens, so "
+                f"{self.block} steps are the most"
+            )
         self.codec_for(generation)
         return generation
 
@@ -149,15 +192,24 @@ class Synthesizer:
         if blocks > BLOCKS[-1]:
             limit = BLOCKS[-1] * self.block * self.token_seconds
             raise UserError(
-                f"one sentence would last {length * self.token_seconds:.0f} s, the limit is {limit:.0f} s; write shorter sentences"
+                f"one sentence would last {length * self.token_seconds:.0f} s, "
+                f"the limit is {limit:.0f} s; write shorter sentences"
             )
         return bucket(max(blocks, 1), BLOCKS)
 
-    def request(self, generation: GenerationConfig, numbers: Sequence[int], **lengths) -> SamplingParams:
-        """What the decoder is asked for; segment n of a text draws with its own seed. lengths: see `SamplingParams.create`."""
+    def request(
+        self, generation: GenerationConfig, numbers: Sequence[int], **lengths
+    ) -> SamplingParams:
+        """What the decoder is asked for; segment n of a text draws with its own seed. lengths: see
+        `SamplingParams.create`.
+        """
         seeds = [(generation.seed * 1_000_003 + n) % 2**32 for n in numbers]
         return SamplingParams.create(
-            len(numbers), seed=np.array(seeds, np.uint32), steps=generation.steps, temperature=generation.temperature, **lengths
+            len(numbers),
+            seed=np.array(seeds, np.uint32),
+            steps=generation.steps,
+            temperature=generation.temperature,
+            **lengths,
         )
 
     def joined(
@@ -178,16 +230,24 @@ class Synthesizer:
             at += len(segment.tokens)
         ready_P = np.array(ready if len(ready) else [0.0] * len(starts), np.float32)
         steps, confidence = (
-            np.concatenate([getattr(s, name) for s in spoken]) if spoken else np.zeros(0) for name in ("steps", "confidence")
+            np.concatenate([getattr(s, name) for s in spoken]) if spoken else np.zeros(0)
+            for name in ("steps", "confidence")
         )
         return Speech(
             text=text,
             audio=wave,
             sample_rate=self.codec.sample_rate,
             tokens=tokens.astype(np.int32),
-            stop_reason=FinishReason(spoken[-1].reason).name.lower() if spoken else "nothing to say",
+            stop_reason=FinishReason(spoken[-1].reason).name.lower()
+            if spoken
+            else "nothing to say",
             words=words,
-            trace=Trace(np.array(starts, np.int32), steps.astype(np.int32), confidence.astype(np.float32), ready_P),
+            trace=Trace(
+                np.array(starts, np.int32),
+                steps.astype(np.int32),
+                confidence.astype(np.float32),
+                ready_P,
+            ),
             timeline=finish_timeline(timeline, len(wave), self.codec.sample_rate, total),
         )
 
@@ -198,7 +258,9 @@ def _check(texts: Sequence[str]) -> None:
         raise UserError("say_many takes a list of texts; say takes one")
     for number, text in enumerate(texts, 1):
         if not isinstance(text, str):
-            raise UserError(f"text {number} of {len(texts)} is of type {type(text).__name__}: give a string")
+            raise UserError(
+                f"text {number} of {len(texts)} is of type {type(text).__name__}: give a string"
+            )
         try:
             check_speakable(text)
         except UserError as error:

@@ -1,4 +1,6 @@
-"""The Thinker at work: one fixed chat prefix, read once; questions as text or vectors; answers token by token, or many in a batch."""
+"""The Thinker at work: one fixed chat prefix, read once; questions as text or vectors; answers
+token by token, or many in a batch.
+"""
 
 import dataclasses
 import functools
@@ -20,17 +22,21 @@ from mdmspeech.text.tokenizer import ChatTokenizer, StreamDecoder, end_of_turn
 
 PROMPTS = (32, 64, 128, 256, 512)  # padded lengths of a question with the end of its turn
 MAX_NEW = 96  # tokens of an answer
-MAX_THOUGHT = 256  # tokens that a Thinker may write between <think> and </think>, besides; then it is made to answer
+# tokens that a Thinker may write between <think> and </think>, besides; then it is made to answer
+MAX_THOUGHT = 256
 _LONG_PERIOD = 6  # tokens, see `is_repetition`
 
 
 @dataclasses.dataclass(frozen=True)
 class TextDelta:
-    """One step of an answer: the text it completes (perhaps ""), whether it ended the answer, the answer's tokens so far; last: no other follows.
+    """One step of an answer: the text it completes (perhaps ""), whether it ended the answer, the
+    answer's tokens so far; last: no other follows.
 
-    states: [Emb(y); h] of the tokens that this piece adds, float32 [n, 2D], if they were asked for: one; none in a thought; several where text has waited
-    that might have become a tag; at the end what is left and the end token, which is an anchor too (docs/method.md, "Fixed anchors").
-    h is the state of the position that has consumed y, as in training. thought: tokens of thoughts so far, which are neither text nor states.
+    states: [Emb(y); h] of the tokens that this piece adds, float32 [n, 2D], if they were asked for:
+      one; none in a thought; several where text has waited
+    that might have become a tag; at the end what is left and the end token, which is an anchor too
+    (docs/method.md, "Fixed anchors"). h is the state of the position that has consumed y, as in
+    training. thought: tokens of thoughts so far, which are neither text nor states.
     """
 
     text: str
@@ -42,14 +48,17 @@ class TextDelta:
 
 
 class ThinkerRunner:
-    """Answers with one Thinker after one fixed beginning of the conversation; pure of state between calls.
+    """Answers with one Thinker after one fixed beginning of the conversation; pure of state between
+    calls.
 
     Attributes:
       before: ids of that beginning.
 
     Args:
-      config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new: longest answer in tokens.
-      stop_repetition: end an answer that repeats itself, see `is_repetition`. max_thought: the most tokens of thoughts, which are no part of the answer.
+      config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new:
+        longest answer in tokens.
+      stop_repetition: end an answer that repeats itself, see `is_repetition`. max_thought: the most
+        tokens of thoughts, which are no part of the answer.
 
     Raises:
       UserError: a tokenizer that names no end of an answer.
@@ -66,22 +75,36 @@ class ThinkerRunner:
         max_thought: int = MAX_THOUGHT,
     ):
         if not tokenizer.stop_ids:
-            raise UserError("this Thinker's tokenizer names no end of an answer: set eos_token_id in its generation_config.json")
+            raise UserError(
+                "this Thinker's tokenizer names no end of an answer: set "
+                "eos_token_id in its generation_config.json"
+            )
         self.tokenizer, self.max_new, self.max_thought = tokenizer, max_new, max_thought
         self._ended = is_repetition if stop_repetition else lambda ids: False
         self._thinker = Thinker(config)
         self._params = jax.tree.map(jnp.asarray, params)
-        self._dtype = jax.tree.leaves(self._params)[0].dtype  # that of the weights is that of the computation and of the cache
+        # that of the weights is that of the computation and of the cache
+        self._dtype = jax.tree.leaves(self._params)[0].dtype
         before, after = prompts.around_question(tokenizer, prompt)
         self.before, self._after = tuple(before), np.array(after, np.int32)
-        self._opened, self._closing = tokenizer.opens_thought(after), np.array(tokenizer.closing(after), np.int32)
+        self._opened, self._closing = (
+            tokenizer.opens_thought(after),
+            np.array(tokenizer.closing(after), np.int32),
+        )
         self._thought_end = tokenizer.thought_end()
         self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
         self._advance = jax.jit(self._read_token, donate_argnames="state")
         self._best = jax.jit(sample)
-        self._generate = jax.jit(partial(generation.generate, self._thinker), static_argnames=("stop_ids", "max_new", "sampling"))
-        self._fit = jax.jit(partial(generation.fit_state, self._thinker), static_argnames=("batch", "cache_length"))
-        self._embed = jax.jit(lambda params, ids: self._thinker.apply({"params": params}, ids, method=Thinker.embed))
+        self._generate = jax.jit(
+            partial(generation.generate, self._thinker),
+            static_argnames=("stop_ids", "max_new", "sampling"),
+        )
+        self._fit = jax.jit(
+            partial(generation.fit_state, self._thinker), static_argnames=("batch", "cache_length")
+        )
+        self._embed = jax.jit(
+            lambda params, ids: self._thinker.apply({"params": params}, ids, method=Thinker.embed)
+        )
         self._prefix, self._prefix_length = self._read_prefix(before), len(before)
 
     @property
@@ -93,35 +116,54 @@ class ThinkerRunner:
     def _end(self) -> int:
         return end_of_turn(self.tokenizer)
 
-    def question(self, text: str | None = None, vectors: np.ndarray | None = None, answered: bool = False) -> np.ndarray:
-        """What stands between the fixed prefix and the answer: the question's vectors (of typed or heard text, or given) and the end of its turn.
+    def question(
+        self, text: str | None = None, vectors: np.ndarray | None = None, answered: bool = False
+    ) -> np.ndarray:
+        """What stands between the fixed prefix and the answer: the question's vectors (of typed or
+        heard text, or given) and the end of its turn.
 
-        answered: the answer is given and follows at once, without a thought even if the chat template opens one.
+        answered: the answer is given and follows at once, without a thought even if the chat
+          template opens one.
         """
-        ids = np.zeros(0, np.int32) if text is None else np.array(self.tokenizer.encode(text), np.int32)
+        ids = (
+            np.zeros(0, np.int32)
+            if text is None
+            else np.array(self.tokenizer.encode(text), np.int32)
+        )
         parts = [] if vectors is None else [np.asarray(vectors, np.float32)]
         after = np.concatenate([self._after, self._closing]) if answered else self._after
         embedded = self._embedded(np.concatenate([ids, after]))
         whole = np.concatenate([*parts, embedded])
         if len(whole) > PROMPTS[-1]:
-            raise UserError(f"the question has {len(whole)} tokens, the limit is {PROMPTS[-1]}; ask something shorter")
+            raise UserError(
+                f"the question has {len(whole)} tokens, the limit is {PROMPTS[-1]}; "
+                "ask something shorter"
+            )
         return whole
 
     def read(self, questions: Sequence[np.ndarray]) -> generation.ThinkerState:
-        """Questions [N, D], one a row -> the state before their answers (rows padded to one of a few batch sizes)."""
+        """Questions [N, D], one a row -> the state before their answers (rows padded to one of a few
+        batch sizes).
+        """
         width, count = bucket(max(len(q) for q in questions), PROMPTS), bucket(len(questions), ROWS)
         # Rows that only fill the batch repeat the last question, so that they end when it does.
-        vectors, valid = stack([*questions, *[questions[-1]] * (count - len(questions))], width, count)
+        vectors, valid = stack(
+            [*questions, *[questions[-1]] * (count - len(questions))], width, count
+        )
         state = self._fit(self._prefix, batch=count, cache_length=self._room(width))
         x_BTD = vectors.astype(self._dtype)
-        _, state = self._extend(params=self._params, state=state, x_BTD=x_BTD, new_B=valid.sum(axis=1).astype(np.int32))
+        _, state = self._extend(
+            params=self._params, state=state, x_BTD=x_BTD, new_B=valid.sum(axis=1).astype(np.int32)
+        )
         return jax.block_until_ready(state)
 
     def answer(self, state: generation.ThinkerState, states: bool = False) -> Iterator[TextDelta]:
-        """The answer of a one-row state, greedily, token by token. The state is used up. states: with what fixed anchors read of each token.
+        """The answer of a one-row state, greedily, token by token. The state is used up. states: with
+        what fixed anchors read of each token.
 
-        A thought (`<think>` to `</think>`) comes as pieces without text and states and is no part of the answer's `max_new` tokens; after `max_thought` tokens
-        it is closed, and the answer follows.
+        A thought (`<think>` to `</think>`) comes as pieces without text and states and is no part
+        of the answer's `max_new` tokens; after `max_thought` tokens it is closed, and the answer
+        follows.
         """
         stream, thoughts = self.tokenizer.stream(), ThoughtFilter(self._opened)
         answer: list[int] = []  # indices of `ids` that are the answer's, the others are thoughts
@@ -133,7 +175,11 @@ class ThinkerRunner:
         while len(answer) < self.max_new and len(ids) < room:
             if thoughts.inside and room == self.max_new:
                 room += self.max_thought + len(self._thought_end)
-                state = self._fit(state, batch=1, cache_length=_whole(generation.columns(state) + room - self.max_new))
+                state = self._fit(
+                    state,
+                    batch=1,
+                    cache_length=_whole(generation.columns(state) + room - self.max_new),
+                )
             if thoughts.inside and not forced and len(ids) - len(answer) >= self.max_thought:
                 forced = list(self._thought_end)
             token_B = np.array([forced.pop(0)], np.int32) if forced else self._best(state.logits_BV)
@@ -142,59 +188,86 @@ class ThinkerRunner:
             ids.append(int(token_B[0]))
             text, new = thoughts.push(self._said(stream, ids[-1]), len(ids) - 1)
             answer += new
-            read_BE, state = self._advance(params=self._params, state=state, token_B=token_B)  # runs on while the caller has the text
+            # runs on while the caller has the text
+            read_BE, state = self._advance(params=self._params, state=state, token_B=token_B)
             if states:
                 reads.append(np.asarray(read_BE))
             if stopped := bool(new) and self._ended([ids[i] for i in answer]):
                 break
-            yield TextDelta(text, False, len(answer), self._rows(reads, new), thought=len(ids) - len(answer))
+            yield TextDelta(
+                text, False, len(answer), self._rows(reads, new), thought=len(ids) - len(answer)
+            )
             text, new = "", []
         tail, left = thoughts.finish(stream.flush())
         if states:
-            reads.append(np.asarray(self._advance(params=self._params, state=state, token_B=np.array([self._end], np.int32))[0]))
+            reads.append(
+                np.asarray(
+                    self._advance(
+                        params=self._params, state=state, token_B=np.array([self._end], np.int32)
+                    )[0]
+                )
+            )
         answer += left
         read = self._rows(reads, [*new, *left, -1])
-        yield TextDelta(text + tail, stopped, len(answer), read, last=True, thought=len(ids) - len(answer))
+        yield TextDelta(
+            text + tail, stopped, len(answer), read, last=True, thought=len(ids) - len(answer)
+        )
 
     def hidden_states_of(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """[Emb(y); h] of the tokens of answers that are given, the end token included, float32 [N, 2D] each: as in training on texts that answer no question.
+        """[Emb(y); h] of the tokens of answers that are given, the end token included, float32 [N, 2D]
+        each: as in training on texts that answer no question.
 
         Raises:
           UserError: a text that is too long to be read in one go.
         """
         ids = [np.array([*self.tokenizer.encode(text), self._end], np.int32) for text in texts]
         fixed = len(self._after) + len(self._closing)
-        longest, most = max(map(len, ids)), (PROMPTS[-1] - fixed) // 2 - 16  # a text stands in the request and in the answer
+        # a text stands in the request and in the answer
+        longest, most = max(map(len, ids)), (PROMPTS[-1] - fixed) // 2 - 16
         if longest > most:
-            raise UserError(f"a text of {longest} tokens cannot be said in one go, {most} are the most; give it in parts")
+            raise UserError(
+                f"a text of {longest} tokens cannot be said in one go, {most} are "
+                "the most; give it in parts"
+            )
         embedded = [self._embedded(row) for row in ids]
         asked = [self.question(prompts.REPEAT.format(text), answered=True) for text in texts]
         wholes = [np.concatenate(pair) for pair in zip(asked, embedded, strict=True)]
         found: list[np.ndarray] = [np.zeros(0)] * len(texts)
         for rows, width, size in batches([len(whole) for whole in wholes], PROMPTS):
-            vectors, valid = stack([*(wholes[i] for i in rows), *[wholes[rows[-1]]] * (size - len(rows))], width, size)
+            vectors, valid = stack(
+                [*(wholes[i] for i in rows), *[wholes[rows[-1]]] * (size - len(rows))], width, size
+            )
             state = self._fit(self._prefix, batch=size, cache_length=self._room(width))
             x_BTD, new_B = vectors.astype(self._dtype), valid.sum(axis=1).astype(np.int32)
             hidden_BTD, _ = self._extend(params=self._params, state=state, x_BTD=x_BTD, new_B=new_B)
             hidden_BTD = np.asarray(hidden_BTD, np.float32)
             for b, i in enumerate(rows):
-                found[i] = np.concatenate([embedded[i], hidden_BTD[b, len(asked[i]) : len(wholes[i])]], axis=1)
+                found[i] = np.concatenate(
+                    [embedded[i], hidden_BTD[b, len(asked[i]) : len(wholes[i])]], axis=1
+                )
         return found
 
     def answer_many(self, questions: Sequence[np.ndarray]) -> list[str]:
-        """Whole greedy answers, in batches; those with thoughts one by one, as `answer` tells them apart."""
+        """Whole greedy answers, in batches; those with thoughts one by one, as `answer` tells them
+        apart.
+        """
         answers = [""] * len(questions)
         for rows, _, _ in batches([len(q) for q in questions], PROMPTS):
             state = self.read([questions[i] for i in rows])
             keys = jax.vmap(jax.random.key)(jnp.zeros(len(state.lengths_B), jnp.uint32))
             out = self._generate(
-                self._params, state, keys, stop_ids=self.tokenizer.stop_ids, max_new=self.max_new, sampling=GREEDY
+                self._params, state, keys, stop_ids=self.tokenizer.stop_ids, max_new=self.max_new,
+                sampling=GREEDY
             )  # fmt: skip
-            tokens, lengths, stopped = (np.asarray(x) for x in (out.tokens_BN, out.lengths_B, out.stopped_B))
+            tokens, lengths, stopped = (
+                np.asarray(x) for x in (out.tokens_BN, out.lengths_B, out.stopped_B)
+            )
             for b, i in enumerate(rows):
                 ids = tokens[b, : lengths[b] - int(stopped[b])].tolist()
                 if self._opened or self._has_thought(ids):
-                    answers[i] = "".join(piece.text for piece in self.answer(self.read([questions[i]]))).strip()
+                    answers[i] = "".join(
+                        piece.text for piece in self.answer(self.read([questions[i]]))
+                    ).strip()
                     continue
                 end = next((n for n in range(1, len(ids) + 1) if self._ended(ids[:n])), len(ids))
                 answers[i] = self.tokenizer.decode(ids[:end]).strip()
@@ -205,13 +278,17 @@ class ThinkerRunner:
         next(self.answer(self.read([self.question("What is it?")])))
 
     def _said(self, stream: StreamDecoder, token_id: int) -> str:
-        """The text that a token completes; tags of thoughts also where they are special tokens, which are no text otherwise."""
+        """The text that a token completes; tags of thoughts also where they are special tokens, which
+        are no text otherwise.
+        """
         text, tag = stream.push(token_id), self.tokenizer.thought_tags.get(token_id, "")
         return text if tag in text else text + tag
 
     def _has_thought(self, ids: Sequence[int]) -> bool:
         text = self.tokenizer.decode(ids)
-        return any(tag in text for tag in (OPEN, CLOSE)) or any(i in self.tokenizer.thought_tags for i in ids)
+        return any(tag in text for tag in (OPEN, CLOSE)) or any(
+            i in self.tokenizer.thought_tags for i in ids
+        )
 
     def _rows(self, reads: Sequence[np.ndarray], indices: Sequence[int]) -> np.ndarray | None:
         """What was read of some tokens, [n, 2D]; None if nothing is to be handed on."""
@@ -230,7 +307,9 @@ class ThinkerRunner:
 
         def read(params, x_BTD):
             state = generation.empty_state(self._thinker, 1, len(ids), self._dtype)
-            return generation.extend(self._thinker, params, state, x_BTD, jnp.full(1, len(ids), jnp.int32))[1]
+            return generation.extend(
+                self._thinker, params, state, x_BTD, jnp.full(1, len(ids), jnp.int32)
+            )[1]
 
         return jax.jit(read)(self._params, embedded)
 
@@ -245,8 +324,9 @@ def _whole(columns: int) -> int:
 
 
 def is_repetition(ids: Sequence[int]) -> bool:
-    """Whether a text ends in its own repetition: two equal stretches of 6 tokens or more, or four equal shorter ones. A small Thinker that has begun
-    to repeat itself does not stop; everybody else has noticed by then.
+    """Whether a text ends in its own repetition: two equal stretches of 6 tokens or more, or four
+    equal shorter ones. A small Thinker that has begun to repeat itself does not stop; everybody
+    else has noticed by then.
     """
     for period in range(1, len(ids) // 2 + 1):
         copies = 2 if period >= _LONG_PERIOD else 4

@@ -21,12 +21,22 @@ def render(timeline: Mapping[str, Any]) -> str:
     """
     stages = [(title, float(timeline[key])) for key, title in STAGES.items() if key in timeline]
     longest = max((seconds for _, seconds in stages), default=0.0) or 1.0
-    lines = [f"{title:<17}{1000 * seconds:8.0f} ms  {'#' * round(_BAR * seconds / longest)}".rstrip() for title, seconds in stages]
+    lines = [
+        f"{title:<17}{1000 * seconds:8.0f} ms  {'#' * round(_BAR * seconds / longest)}".rstrip()
+        for title, seconds in stages
+    ]
     if timeline.get("first_audio_s") is not None:
-        lines.append(f"{'first audio':<17}{1000 * timeline['first_audio_s']:8.0f} ms after the end of the question")
-    lines.append(f"{'whole answer':<17}{1000 * timeline['total_s']:8.0f} ms for {timeline['audio_s']:.2f} s of speech")
+        lines.append(
+            f"{'first audio':<17}{1000 * timeline['first_audio_s']:8.0f} ms after "
+            "the end of the question"
+        )
+    lines.append(
+        f"{'whole answer':<17}{1000 * timeline['total_s']:8.0f} ms for "
+        f"{timeline['audio_s']:.2f} s of speech"
+    )
     if timeline["real_time_factor"] is not None:
         lines.append(
-            f"{'real-time factor':<17}{timeline['real_time_factor']:8.3f}  ({1 / timeline['real_time_factor']:.1f} times faster than speech)"
+            f"{'real-time factor':<17}{timeline['real_time_factor']:8.3f}  "
+            f"({1 / timeline['real_time_factor']:.1f} times faster than speech)"
         )
     return "\n".join(lines)

@@ -1,7 +1,9 @@
-"""A system folder from published checkpoints and our own parts (`mdmspeech assemble`): everything is checked before anything is written.
+"""A system folder from published checkpoints and our own parts (`mdmspeech assemble`): everything
+is checked before anything is written.
 
 DIR/config.json, README.md     as of any release, see `release`
-DIR/thinker/, DIR/encoder/     Hugging Face folders, see `export`; left out where a name stands for what this package brings
+DIR/thinker/, DIR/encoder/     Hugging Face folders, see `export`; left out where a name
+                               stands for what this package brings
 DIR/codec.safetensors, talker.safetensors, adaptor.safetensors, ...
 """
 
@@ -25,11 +27,13 @@ from mdmspeech.models import talker
 from mdmspeech.models.stack_adaptor import StackAdaptor
 
 THINKER, ENCODER = "thinker", "encoder"  # sub-folders, and fields of a release
-_ENDS = 1 << 20  # bytes at each end of a weights file that its digest reads: a whole 16 GB would take a minute
+# bytes at each end of a weights file that its digest reads: a whole 16 GB would take a minute
+_ENDS = 1 << 20
 
 
 def random_talker(thinker_dim: int, sizes: Mapping[str, int], seed: int = 0) -> Part:
-    """A fresh Talker with fixed anchors on a Thinker of that width: as in the paper, 4 layers of the Thinker's width, unless `sizes` says otherwise.
+    """A fresh Talker with fixed anchors on a Thinker of that width: as in the paper, 4 layers of the
+    Thinker's width, unless `sizes` says otherwise.
 
     Raises:
       UserError: a size that no Talker has, or a width that its heads do not divide.
@@ -38,10 +42,20 @@ def random_talker(thinker_dim: int, sizes: Mapping[str, int], seed: int = 0) -> 
     if unknown := sorted(set(sizes) - known):
         raise UserError(f"a Talker has no size {unknown[0]!r}; it has {', '.join(sorted(known))}")
     width = sizes.get("width", thinker_dim)
-    default: dict[str, Any] = {"width": width, "layers": 4, "heads": max(width // 128, 1), "ffn": 4 * width}
-    config = talker.TalkerConfig(**default | dict(sizes), anchors="fixed", text_width=2 * thinker_dim, structured_codes=False)
+    default: dict[str, Any] = {
+        "width": width,
+        "layers": 4,
+        "heads": max(width // 128, 1),
+        "ffn": 4 * width,
+    }
+    config = talker.TalkerConfig(
+        **default | dict(sizes), anchors="fixed", text_width=2 * thinker_dim, structured_codes=False
+    )
     if config.width % config.heads or config.head_dim % 2:
-        raise UserError(f"a Talker of width {config.width} cannot have {config.heads} heads: give heads that divide it into even parts")
+        raise UserError(
+            f"a Talker of width {config.width} cannot have {config.heads} heads: "
+            "give heads that divide it into even parts"
+        )
     params = jax.jit(lambda key: talker.init(config, key))(jax.random.key(seed))
     return Part("talker_mdm", config, jax.tree.map(np.asarray, params))
 
@@ -50,7 +64,9 @@ def random_adaptor(encoder_dim: int, thinker_dim: int, seed: int = 0) -> Part:
     """A fresh adaptor of the paper's kind."""
     config = StackConfig(states=encoder_dim, out_dim=thinker_dim)
     module = StackAdaptor(config.out_dim, config.stack, config.hidden_dim)
-    params = jax.jit(module.init)(jax.random.key(seed), jnp.zeros((1, config.stack, config.states)))["params"]
+    params = jax.jit(module.init)(
+        jax.random.key(seed), jnp.zeros((1, config.stack, config.states))
+    )["params"]
     return Part("stack_adaptor", config, jax.tree.map(np.asarray, params))
 
 
@@ -58,12 +74,25 @@ def check_parts(parts: Mapping[str, Part], thinker_dim: int, encoder_dim: int) -
     """UserError if a Talker or an adaptor was made for a Thinker or an encoder of other sizes."""
     for name, part in parts.items():
         sizes: Any = part.config
-        if name.startswith("talker") and sizes.anchors == "fixed" and sizes.text_width != 2 * thinker_dim:
-            raise UserError(f"{name} reads [Emb(y); h] of width {sizes.text_width}; this Thinker makes {2 * thinker_dim}")
+        if (
+            name.startswith("talker")
+            and sizes.anchors == "fixed"
+            and sizes.text_width != 2 * thinker_dim
+        ):
+            raise UserError(
+                f"{name} reads [Emb(y); h] of width {sizes.text_width}; this "
+                f"Thinker makes {2 * thinker_dim}"
+            )
         if name == "adaptor" and sizes.states != encoder_dim:
-            raise UserError(f"the adaptor reads states of width {sizes.states}; this encoder makes {encoder_dim}")
+            raise UserError(
+                f"the adaptor reads states of width {sizes.states}; this encoder "
+                f"makes {encoder_dim}"
+            )
         if name == "adaptor" and getattr(sizes, "out_dim", thinker_dim) != thinker_dim:
-            raise UserError(f"the adaptor makes vectors of width {sizes.out_dim}; this Thinker reads {thinker_dim}")
+            raise UserError(
+                f"the adaptor makes vectors of width {sizes.out_dim}; this Thinker "
+                f"reads {thinker_dim}"
+            )
 
 
 def assemble(
@@ -77,20 +106,33 @@ def assemble(
     """Writes the system folder and returns its size in bytes.
 
     Args:
-      release: everything but Thinker and encoder. thinker, encoder: what is copied in; None: the release names what this package brings.
+      release: everything but Thinker and encoder. thinker, encoder: what is copied in; None: the
+        release names what this package brings.
       how: dtype and progress of the two.
 
     Raises:
       UserError: the folder exists; whatever `export` refuses.
     """
-    opened = {name: source for name, source in ((THINKER, thinker), (ENCODER, encoder)) if source is not None}
+    opened = {
+        name: source
+        for name, source in ((THINKER, thinker), (ENCODER, encoder))
+        if source is not None
+    }
     inside: dict[str, Any] = {name: name for name in opened}
     with complete_or_absent(folder) as part:
         for name, source in opened.items():
             write_opened(part / name, source, how)
         digests = {name: digest(part / name) for name in opened}
-        imported = [name for name in release.parts if name in ("codec", "voice")]  # equal to the reference, and to stay so
-        save_release(part, dataclasses.replace(release, **inside), card, "bfloat16", exact=imported, digests=digests)
+        # equal to the reference, and to stay so
+        imported = [name for name in release.parts if name in ("codec", "voice")]
+        save_release(
+            part,
+            dataclasses.replace(release, **inside),
+            card,
+            "bfloat16",
+            exact=imported,
+            digests=digests,
+        )
     return sum(file.stat().st_size for file in Path(folder).rglob("*") if file.is_file())
 
 

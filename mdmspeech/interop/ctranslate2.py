@@ -1,6 +1,8 @@
-"""CTranslate2 Whisper models (binary version 6) read with numpy: encoder and decoder tensors under their Hugging Face names.
+"""CTranslate2 Whisper models (binary version 6) read with numpy: encoder and decoder tensors under
+their Hugging Face names.
 
-Stored in float32, float16, bfloat16, or in 8 or 16 bits with scales ("weight_scale": w = stored / scale, one a row or one for all).
+Stored in float32, float16, bfloat16, or in 8 or 16 bits with scales ("weight_scale": w = stored /
+scale, one a row or one for all).
 """
 
 import mmap
@@ -38,7 +40,9 @@ def read_variables(data: bytes | mmap.mmap, name: str) -> dict[str, np.ndarray]:
     try:
         return _read(memoryview(data))
     except (struct.error, ValueError, LookupError, TypeError) as error:
-        raise UserError(f"{name} is corrupt or no CTranslate2 Whisper ({error}); fetch it again") from error
+        raise UserError(
+            f"{name} is corrupt or no CTranslate2 Whisper ({error}); fetch it again"
+        ) from error
 
 
 def _read(data: memoryview) -> dict[str, np.ndarray]:
@@ -67,7 +71,8 @@ def _read(data: memoryview) -> dict[str, np.ndarray]:
         dtype, size = np.dtype(_DTYPES[take("B")]), take("I")
         variables[name] = np.frombuffer(data, dtype, size // dtype.itemsize, at).reshape(shape)
         at += size
-    for _ in range(take("I")):  # variables that are others' under a second name: a tied embedding, an output layer
+    # variables that are others' under a second name: a tied embedding, an output layer
+    for _ in range(take("I")):
         name, other = string(), string()
         variables[name] = variables[other]
     return variables
@@ -83,8 +88,11 @@ def _weight(variables: dict[str, np.ndarray], name: str) -> np.ndarray:
     return value.astype(np.float32) / scale.astype(np.float32).reshape(-1, *[1] * (value.ndim - 1))
 
 
-def encoder_tensors(variables: dict[str, np.ndarray]) -> tuple[SpeechEncoderConfig, dict[str, np.ndarray]]:
-    """Variables -> (config, encoder tensors as in a Hugging Face Whisper). The fused QKV is split; K's bias is zero there.
+def encoder_tensors(
+    variables: dict[str, np.ndarray],
+) -> tuple[SpeechEncoderConfig, dict[str, np.ndarray]]:
+    """Variables -> (config, encoder tensors as in a Hugging Face Whisper). The fused QKV is split; K's
+    bias is zero there.
 
     Raises:
       UserError: variables that are missing or do not fit together.
@@ -92,12 +100,21 @@ def encoder_tensors(variables: dict[str, np.ndarray]) -> tuple[SpeechEncoderConf
     try:
         return _encoder(variables)
     except (LookupError, ValueError, TypeError) as error:
-        raise UserError(f"this CTranslate2 Whisper is incomplete ({type(error).__name__}: {error}); fetch it again") from error
+        raise UserError(
+            f"this CTranslate2 Whisper is incomplete ({type(error).__name__}: "
+            f"{error}); fetch it again"
+        ) from error
 
 
 def _encoder(variables: dict[str, np.ndarray]) -> tuple[SpeechEncoderConfig, dict[str, np.ndarray]]:
     dim, num_mels, _ = variables["encoder/conv1/weight"].shape
-    num_layers = len({name.split("/")[1] for name in variables if name.startswith("encoder/layer_") and name.count("/") > 2})
+    num_layers = len(
+        {
+            name.split("/")[1]
+            for name in variables
+            if name.startswith("encoder/layer_") and name.count("/") > 2
+        }
+    )
     sizes = {"num_mel_bins": num_mels, "d_model": dim, "encoder_layers": num_layers}
     sizes["encoder_attention_heads"] = int(variables["encoder/num_heads"])
     sizes["encoder_ffn_dim"] = variables["encoder/layer_0/ffn/linear_0/weight"].shape[0]
@@ -113,26 +130,44 @@ def _encoder(variables: dict[str, np.ndarray]) -> tuple[SpeechEncoderConfig, dic
             fused = _weight(variables, f"{theirs}/self_attention/linear_0/{kind}")
             for part, name in zip(np.split(fused, 3), ("q_proj", "k_proj", "v_proj"), strict=True):
                 out[f"{ours}.self_attn.{name}.{kind}"] = part
-            out[f"{ours}.self_attn.out_proj.{kind}"] = _weight(variables, f"{theirs}/self_attention/linear_1/{kind}")
+            out[f"{ours}.self_attn.out_proj.{kind}"] = _weight(
+                variables, f"{theirs}/self_attention/linear_1/{kind}"
+            )
             out[f"{ours}.fc1.{kind}"] = _weight(variables, f"{theirs}/ffn/linear_0/{kind}")
             out[f"{ours}.fc2.{kind}"] = _weight(variables, f"{theirs}/ffn/linear_1/{kind}")
         if np.any(out.pop(f"{ours}.self_attn.k_proj.bias")):
-            raise UserError("this Whisper model has a bias on its keys, which Whisper has not; use an official conversion")
-        out.update(_norm(f"{ours}.self_attn_layer_norm", variables, f"{theirs}/self_attention/layer_norm"))
+            raise UserError(
+                "this Whisper model has a bias on its keys, which Whisper has not; "
+                "use an official conversion"
+            )
+        out.update(
+            _norm(f"{ours}.self_attn_layer_norm", variables, f"{theirs}/self_attention/layer_norm")
+        )
         out.update(_norm(f"{ours}.final_layer_norm", variables, f"{theirs}/ffn/layer_norm"))
     return encoder_config(sizes), out
 
 
 def decoder_tensors(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Variables -> decoder tensors as in a Hugging Face Whisper. Fused projections are split; K's bias is zero there and left out."""
+    """Variables -> decoder tensors as in a Hugging Face Whisper. Fused projections are split; K's bias
+    is zero there and left out.
+    """
     out = {
         "embed_tokens.weight": _weight(variables, "decoder/embeddings/weight"),
         "embed_positions.weight": variables["decoder/position_encodings/encodings"],
         **_norm("layer_norm", variables, "decoder/layer_norm"),
     }
     fused = {"self_attn": ("self_attention", (("q_proj", "k_proj", "v_proj"), ("out_proj",))),
-             "encoder_attn": ("attention", (("q_proj",), ("k_proj", "v_proj"), ("out_proj",)))}  # fmt: skip
-    for index in range(len({name.split("/")[1] for name in variables if name.startswith("decoder/layer_") and name.count("/") > 2})):
+             "encoder_attn": ("attention",
+                 (("q_proj",), ("k_proj", "v_proj"), ("out_proj",)))}  # fmt: skip
+    for index in range(
+        len(
+            {
+                name.split("/")[1]
+                for name in variables
+                if name.startswith("decoder/layer_") and name.count("/") > 2
+            }
+        )
+    ):
         theirs, ours = f"decoder/layer_{index}", f"layers.{index}"
         for mine, (name, groups) in fused.items():
             for i, group in enumerate(groups):
@@ -144,10 +179,15 @@ def decoder_tensors(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             out.update(_norm(f"{ours}.{mine}_layer_norm", variables, f"{theirs}/{name}/layer_norm"))
         for i in (0, 1):
             for kind in ("weight", "bias"):
-                out[f"{ours}.fc{i + 1}.{kind}"] = _weight(variables, f"{theirs}/ffn/linear_{i}/{kind}")
+                out[f"{ours}.fc{i + 1}.{kind}"] = _weight(
+                    variables, f"{theirs}/ffn/linear_{i}/{kind}"
+                )
         out.update(_norm(f"{ours}.final_layer_norm", variables, f"{theirs}/ffn/layer_norm"))
     return out
 
 
 def _norm(ours: str, variables: dict[str, np.ndarray], theirs: str) -> dict[str, np.ndarray]:
-    return {f"{ours}.weight": variables[f"{theirs}/gamma"], f"{ours}.bias": variables[f"{theirs}/beta"]}
+    return {
+        f"{ours}.weight": variables[f"{theirs}/gamma"],
+        f"{ours}.bias": variables[f"{theirs}/beta"],
+    }

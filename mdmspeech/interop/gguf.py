@@ -1,7 +1,9 @@
-"""GGUF files (llama.cpp's format, version 2 and 3) read with numpy: metadata, and tensors dequantised to float32 when they are asked for.
+"""GGUF files (llama.cpp's format, version 2 and 3) read with numpy: metadata, and tensors
+dequantised to float32 when they are asked for.
 
-The header and the simple quantisations are read by this module rather than by the `gguf` package, which needs 4 s for a 135 M model where this needs under
-1 s; the package dequantises all others (Q4_K, Q6_K, ...). Format: ggml's docs/gguf.md; block layouts: ggml-quants.
+The header and the simple quantisations are read by this module rather than by the `gguf` package,
+which needs 4 s for a 135 M model where this needs under 1 s; the package dequantises all others
+(Q4_K, Q6_K, ...). Format: ggml's docs/gguf.md; block layouts: ggml-quants.
 """
 
 import math
@@ -15,8 +17,16 @@ import numpy as np
 
 from mdmspeech.errors import UserError
 
-READ = "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S, Q3_K_M, Q2_K, Q5_0, Q4_0, IQ4_XS, ..."  # as the files' names say it
-_SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?"))) | {10: "<u8", 11: "<i8", 12: "<f8"}
+# as the files' names say it
+READ = (
+    "F32, F16, BF16, Q8_0, Q6_K, Q5_K_M, Q5_K_S, Q4_K_M, Q4_K_S, Q3_K_M, Q2_K, "
+    "Q5_0, Q4_0, IQ4_XS, ..."
+)
+_SCALARS = dict(enumerate(("<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "?"))) | {
+    10: "<u8",
+    11: "<i8",
+    12: "<f8",
+}
 _STRING, _ARRAY = 8, 9
 _MOST_AXES = 8
 
@@ -33,8 +43,18 @@ class GGUF:
             self._read_header()
         except FileNotFoundError as error:
             raise UserError(f"{self.path} does not exist; check the path") from error
-        except (struct.error, ValueError, TypeError, LookupError, ArithmeticError, RecursionError, OSError) as error:
-            raise UserError(f"{self.path} is truncated or no GGUF file ({error}); fetch it again") from error
+        except (
+            struct.error,
+            ValueError,
+            TypeError,
+            LookupError,
+            ArithmeticError,
+            RecursionError,
+            OSError,
+        ) as error:
+            raise UserError(
+                f"{self.path} is truncated or no GGUF file ({error}); fetch it again"
+            ) from error
 
     def _read_header(self) -> None:
         magic, version = bytes(self.data[:4]), struct.unpack_from("<I", self.data, 4)[0]
@@ -42,7 +62,9 @@ class GGUF:
             raise ValueError(f"it begins with {magic!r} version {version}")
         self._at = 8
         num_tensors, num_fields = self._take("<u8"), self._take("<u8")
-        self.metadata: dict[str, Any] = {self._string(): self._value(self._take("<u4")) for _ in range(num_fields)}
+        self.metadata: dict[str, Any] = {
+            self._string(): self._value(self._take("<u4")) for _ in range(num_fields)
+        }
         entries = {}
         for _ in range(num_tensors):
             name = self._string()
@@ -53,7 +75,10 @@ class GGUF:
             entries[name] = (shape, self._take("<u4"), self._take("<u8"))
         alignment = self.metadata.get("general.alignment", 32)
         base = -(-self._at // alignment) * alignment
-        self.tensors = {name: Quantised(self, name, shape, kind, base + offset) for name, (shape, kind, offset) in entries.items()}
+        self.tensors = {
+            name: Quantised(self, name, shape, kind, base + offset)
+            for name, (shape, kind, offset) in entries.items()
+        }
 
     def _take(self, dtype: str) -> Any:
         value = np.frombuffer(self.data, dtype, 1, self._at)[0].item()
@@ -85,18 +110,24 @@ class Quantised:
     """One tensor, rows first ([out, in] for a linear layer), float32 when it is read.
 
     Raises:
-      UserError: unknown quantisation, sizes that it does not allow, or a file that ends inside the tensor; nothing is allocated before.
+      UserError: unknown quantisation, sizes that it does not allow, or a file that ends inside the
+        tensor; nothing is allocated before.
     """
 
     dtype = np.dtype(np.float32)
 
-    def __init__(self, file: GGUF, name: str, shape: tuple[int, ...], kind: int, start: int) -> None:
+    def __init__(
+        self, file: GGUF, name: str, shape: tuple[int, ...], kind: int, start: int
+    ) -> None:
         self.shape, self._data, self._start = shape, file.data, start
-        self._per_block, self._block_bytes, self._dequantise = _quantisation(kind, f"{file.path}: {name}")
+        self._per_block, self._block_bytes, self._dequantise = _quantisation(
+            kind, f"{file.path}: {name}"
+        )
         count = math.prod(shape)
         if shape and shape[-1] % self._per_block:
             raise UserError(
-                f"{file.path}: rows of {name} have {shape[-1]} values, which are not whole blocks of {self._per_block}; fetch it again"
+                f"{file.path}: rows of {name} have {shape[-1]} values, which "
+                f"are not whole blocks of {self._per_block}; fetch it again"
             )
         if start + count // self._per_block * self._block_bytes > len(file.data):
             raise UserError(f"{file.path} is truncated inside {name}; fetch it again")
@@ -111,7 +142,9 @@ class Quantised:
 
     def _read(self, row: int, first: int, last: int) -> np.ndarray:
         row_bytes = row // self._per_block * self._block_bytes
-        blocks = np.frombuffer(self._data, np.uint8, (last - first) * row_bytes, self._start + first * row_bytes)
+        blocks = np.frombuffer(
+            self._data, np.uint8, (last - first) * row_bytes, self._start + first * row_bytes
+        )
         return self._dequantise(blocks.reshape(-1, self._block_bytes))
 
 
@@ -167,7 +200,8 @@ def _quantisation(kind: int, name: str) -> tuple[int, int, Callable[[np.ndarray]
     except (ValueError, KeyError, NotImplementedError) as error:
         known_as = next((f" ({t.name})" for t in gguf.GGMLQuantizationType if t.value == kind), "")
         raise UserError(
-            f"{name} has quantisation {kind}{known_as}, which is not read here; take another file of the same model ({READ}), the model's Hugging Face "
-            "folder, or make one with llama.cpp: llama-quantize --allow-requantize FILE.gguf NEW.gguf Q8_0"
+            f"{name} has quantisation {kind}{known_as}, which is not read here; take another file "
+            f"of the same model ({READ}), the model's Hugging Face folder, or make one with "
+            "llama.cpp: llama-quantize --allow-requantize FILE.gguf NEW.gguf Q8_0"
         ) from error
     return per_block, block_bytes, lambda blocks: gguf.quants.dequantize(blocks, known)

@@ -1,6 +1,8 @@
-"""Llama, Qwen2 and Qwen3 in GGUF files: config from the metadata, tensors under their Hugging Face names, tokenizer files.
+"""Llama, Qwen2 and Qwen3 in GGUF files: config from the metadata, tensors under their Hugging Face
+names, tokenizer files.
 
-llama.cpp stores the Q and K rows of Llama (not of Qwen) for rotary pairs that lie side by side, and Llama 3's rope scaling as a tensor of divisors.
+llama.cpp stores the Q and K rows of Llama (not of Qwen) for rotary pairs that lie side by side, and
+Llama 3's rope scaling as a tensor of divisors.
 """
 
 import json
@@ -17,7 +19,12 @@ from mdmspeech.nn.rope import rope_frequencies
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 _DIVISORS = "rope_freqs.weight"
-_LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 8192}
+_LLAMA3 = {
+    "rope_type": "llama3",
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 8192,
+}
 _NAMES = {
     "attn_q.weight": "self_attn.q_proj.weight",
     "attn_k.weight": "self_attn.k_proj.weight",
@@ -42,13 +49,20 @@ _OUTER = {
 
 
 def gguf_thinker_config(file: GGUF) -> ThinkerConfig:
-    """Metadata -> config. Raises UserError for architectures other than llama, qwen2, qwen3, and as `huggingface.thinker_config`."""
+    """Metadata -> config. Raises UserError for architectures other than llama, qwen2, qwen3, and as
+    `huggingface.thinker_config`.
+    """
     meta, kind = file.metadata, file.metadata.get("general.architecture")
     if kind not in ("llama", "qwen2", "qwen3"):
-        raise UserError(f"{file.path} is a {kind!r} model, which cannot be the Thinker; use llama, qwen2 or qwen3")
+        raise UserError(
+            f"{file.path} is a {kind!r} model, which cannot be the Thinker; use "
+            "llama, qwen2 or qwen3"
+        )
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or not embedding.shape:
-        raise UserError(f"{file.path} has no token embedding (token_embd.weight); give the whole model")
+        raise UserError(
+            f"{file.path} has no token embedding (token_embd.weight); give the whole model"
+        )
     eps = meta.get(f"{kind}.attention.layer_norm_rms_epsilon")
     hf = {
         "model_type": kind,
@@ -64,44 +78,68 @@ def gguf_thinker_config(file: GGUF) -> ThinkerConfig:
         "tie_word_embeddings": "output.weight" not in file.tensors,
     }
     scaling = {"rope_type": meta.get(f"{kind}.rope.scaling.type", "none")}
-    for name, theirs in (("factor", "factor"), ("original_max_position_embeddings", "original_context_length")):
+    for name, theirs in (
+        ("factor", "factor"),
+        ("original_max_position_embeddings", "original_context_length"),
+    ):
         scaling[name] = _short(meta.get(f"{kind}.rope.scaling.{theirs}"))
     if scaling["rope_type"] == "yarn":
         hf["max_position_embeddings"] = meta.get(f"{kind}.context_length")
-    config = thinker_config({**hf, "rope_scaling": None if scaling["rope_type"] == "none" else scaling})
+    config = thinker_config(
+        {**hf, "rope_scaling": None if scaling["rope_type"] == "none" else scaling}
+    )
     if _DIVISORS in file.tensors:
         config = thinker_config({**hf, "rope_scaling": _llama3(file, config)})
     return config
 
 
 def gguf_thinker_tensors(file: GGUF, config: ThinkerConfig) -> dict[str, Stored]:
-    """All tensors under their Hugging Face names, not read yet; Llama's Q and K rows in the half-split rotary layout."""
+    """All tensors under their Hugging Face names, not read yet; Llama's Q and K rows in the half-split
+    rotary layout.
+    """
     tensors: dict[str, Stored] = {}
     for name, tensor in file.tensors.items():
         if name == _DIVISORS:
             continue
-        turned = file.metadata["general.architecture"] == "llama" and name.endswith(("attn_q.weight", "attn_k.weight"))
+        turned = file.metadata["general.architecture"] == "llama" and name.endswith(
+            ("attn_q.weight", "attn_k.weight")
+        )
         fits = len(tensor.shape) == 2 and tensor.shape[0] % config.head_dim == 0
-        tensors[_foreign_name(name)] = _Unpermuted(tensor, config.head_dim) if turned and fits else tensor
+        tensors[_foreign_name(name)] = (
+            _Unpermuted(tensor, config.head_dim) if turned and fits else tensor
+        )
     return tensors
 
 
 def unpermute(weight: np.ndarray, head_dim: int) -> np.ndarray:
-    """Rows of a Q or K projection [H * head_dim, in]: interleaved rotary pairs -> first halves, then second halves."""
+    """Rows of a Q or K projection [H * head_dim, in]: interleaved rotary pairs -> first halves, then
+    second halves.
+    """
     rows = weight.reshape(-1, head_dim // 2, 2, weight.shape[1])
     return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(weight.shape)
 
 
 def tokenizer_files(file: GGUF) -> dict[str, str]:
-    """The tokenizer and chat template in the metadata as the files of a Hugging Face folder: name -> text."""
+    """The tokenizer and chat template in the metadata as the files of a Hugging Face folder: name ->
+    text.
+    """
     chat = ChatTokenizer.from_gguf(file.metadata)
     tokens, meta = file.metadata["tokenizer.ggml.tokens"], file.metadata
-    special = {f"{n}_token": tokens[meta[f"tokenizer.ggml.{n}_token_id"]] for n in ("bos", "eos") if f"tokenizer.ggml.{n}_token_id" in meta}
-    about = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": meta["tokenizer.chat_template"], **special}
+    special = {
+        f"{n}_token": tokens[meta[f"tokenizer.ggml.{n}_token_id"]]
+        for n in ("bos", "eos")
+        if f"tokenizer.ggml.{n}_token_id" in meta
+    }
+    about = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "chat_template": meta["tokenizer.chat_template"],
+        **special,
+    }
     return {
         "tokenizer.json": chat.tokenizer.to_str(),
         "tokenizer_config.json": json.dumps(about, ensure_ascii=False, indent=2) + "\n",
-        "generation_config.json": json.dumps({"eos_token_id": list(chat.stop_ids)}, indent=2) + "\n",
+        "generation_config.json": json.dumps({"eos_token_id": list(chat.stop_ids)}, indent=2)
+        + "\n",
     }
 
 
@@ -115,7 +153,10 @@ class _Unpermuted:
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         first, last, _ = rows.indices(self.shape[0])
-        begin, end = first // self._head_dim * self._head_dim, -(-last // self._head_dim) * self._head_dim
+        begin, end = (
+            first // self._head_dim * self._head_dim,
+            -(-last // self._head_dim) * self._head_dim,
+        )
         return unpermute(self._tensor[begin:end], self._head_dim)[first - begin : last - begin]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
@@ -124,15 +165,30 @@ class _Unpermuted:
 
 
 def _llama3(file: GGUF, config: ThinkerConfig) -> dict[str, Any]:
-    """The rope scaling whose divisors the file has: Llama 3.1's rule, with the factor of the slowest frequency."""
+    """The rope scaling whose divisors the file has: Llama 3.1's rule, with the factor of the slowest
+    frequency.
+    """
     divisors = np.asarray(file.tensors[_DIVISORS])
     plain = rope_frequencies(config.head_dim, config.rope_theta)
     said = file.metadata.get("llama.rope.scaling.original_context_length")
-    if divisors.shape == plain.shape and (divisors > 0).all() and (said is None or type(said) is int):
-        scaling = {**_LLAMA3, "factor": float(_short(divisors.max()))} | ({"original_max_position_embeddings": said} if said else {})
-        if np.allclose(rope_frequencies(config.head_dim, config.rope_theta, scaling), plain / divisors, rtol=1e-4):
+    if (
+        divisors.shape == plain.shape
+        and (divisors > 0).all()
+        and (said is None or type(said) is int)
+    ):
+        scaling = {**_LLAMA3, "factor": float(_short(divisors.max()))} | (
+            {"original_max_position_embeddings": said} if said else {}
+        )
+        if np.allclose(
+            rope_frequencies(config.head_dim, config.rope_theta, scaling),
+            plain / divisors,
+            rtol=1e-4,
+        ):
             return scaling
-    raise UserError(f"{file.path} scales its rotary frequencies by another rule than Llama 3.1's; use the model's Hugging Face folder")
+    raise UserError(
+        f"{file.path} scales its rotary frequencies by another rule than Llama "
+        "3.1's; use the model's Hugging Face folder"
+    )
 
 
 def _short(number: Any) -> Any:

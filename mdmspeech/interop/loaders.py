@@ -1,4 +1,6 @@
-"""What training loads of other people's making, by path: checkpoints whose sizes must be those of the experiment's config."""
+"""What training loads of other people's making, by path: checkpoints whose sizes must be those of
+the experiment's config.
+"""
 
 import dataclasses
 from pathlib import Path
@@ -20,24 +22,30 @@ def load_thinker(path: str, config: ThinkerConfig, like: Any = None) -> dict[str
     """Parameters of the Thinker at `path` (see `sources.open_thinker`).
 
     Args:
-      like: abstract parameters (`jax.ShapeDtypeStruct` with shardings) whose type and places the result has: each process reads its own share, one parameter
-        at a time. None: float32 numpy arrays.
+      like: abstract parameters (`jax.ShapeDtypeStruct` with shardings) whose type and places the
+        result has: each process reads its own share, one parameter at a time. None: float32 numpy
+        arrays.
 
     Raises:
-      UserError: names each size in which it is another model than `config`, before any weight is read.
+      UserError: names each size in which it is another model than `config`, before any weight is
+        read.
     """
     return open_thinker(path, config).params(**_places(like))
 
 
 def open_thinker(path: str, config: ThinkerConfig) -> sources.OpenedThinker:
-    """The Thinker at `path` in the layout of `config`, its weights not read yet. UserError as `load_thinker`."""
+    """The Thinker at `path` in the layout of `config`, its weights not read yet. UserError as
+    `load_thinker`.
+    """
     opened = sources.open_thinker(path, scan_layers=config.scan_layers)
     _same(path, config, opened.config)
     return opened
 
 
 def load_encoder(path: str, config: SpeechEncoderConfig, like: Any = None) -> dict[str, Any]:
-    """Parameters of the speech encoder at `path` (see `sources.open_speech_encoder`). Arguments and errors as `load_thinker`."""
+    """Parameters of the speech encoder at `path` (see `sources.open_speech_encoder`). Arguments and
+    errors as `load_thinker`.
+    """
     opened = sources.open_speech_encoder(path, scan_layers=config.scan_layers)
     _same(path, config, opened.config)
     return opened.params(**_places(like))
@@ -45,7 +53,11 @@ def load_encoder(path: str, config: SpeechEncoderConfig, like: Any = None) -> di
 
 def load_tokenizer(path: str) -> ChatTokenizer:
     """The tokenizer beside a Thinker's weights."""
-    return ChatTokenizer.from_folder(path) if Path(path).is_dir() else sources.open_thinker(path).tokenizer()
+    return (
+        ChatTokenizer.from_folder(path)
+        if Path(path).is_dir()
+        else sources.open_thinker(path).tokenizer()
+    )
 
 
 def load_part(release: str, part: str) -> dict[str, Any]:
@@ -54,10 +66,14 @@ def load_part(release: str, part: str) -> dict[str, Any]:
 
 
 def describe_part(release: str, part: str) -> tuple[str, bool, Any]:
-    """(its kind, whether it is trained, the prompt it was trained after or None), without reading weights. UserError: no such release, or no such part."""
+    """(its kind, whether it is trained, the prompt it was trained after or None), without reading
+    weights. UserError: no such release, or no such part.
+    """
     about = releases.read_about(release)
     if part not in about.parts:
-        raise UserError(f"release {release!r} has no {part}; it has {', '.join(about.parts) or 'nothing'}")
+        raise UserError(
+            f"release {release!r} has no {part}; it has {', '.join(about.parts) or 'nothing'}"
+        )
     return about.parts[part][0], part not in about.untrained, about.trained_after.get(part)
 
 
@@ -66,12 +82,27 @@ def _places(like: Any) -> dict[str, Any]:
     if not leaves:
         return {}
     placed = all(leaf.sharding is not None for leaf in leaves)
-    return {"dtype": leaves[0].dtype, "shardings": jax.tree.map(lambda leaf: leaf.sharding, like) if placed else None}
+    return {
+        "dtype": leaves[0].dtype,
+        "shardings": jax.tree.map(lambda leaf: leaf.sharding, like) if placed else None,
+    }
 
 
 def _same(path: str, wanted: Any, found: Any) -> None:
-    pairs = ((field.name, getattr(wanted, field.name), getattr(found, field.name)) for field in dataclasses.fields(wanted))
-    alike = lambda name, here, there: here == there or (name == "rope_scaling" and dict(here or ()) == dict(there or ()))
-    differ = [f"{name} {here!r}, there {there!r}" for name, here, there in pairs if name not in _OURS and not alike(name, here, there)]
+    pairs = (
+        (field.name, getattr(wanted, field.name), getattr(found, field.name))
+        for field in dataclasses.fields(wanted)
+    )
+    alike = lambda name, here, there: (
+        here == there or (name == "rope_scaling" and dict(here or ()) == dict(there or ()))
+    )
+    differ = [
+        f"{name} {here!r}, there {there!r}"
+        for name, here, there in pairs
+        if name not in _OURS and not alike(name, here, there)
+    ]
     if differ:
-        raise UserError(f"{path} is another model than the experiment's: {'; '.join(differ)}; give its own checkpoint or change the config")
+        raise UserError(
+            f"{path} is another model than the experiment's: {'; '.join(differ)}; "
+            "give its own checkpoint or change the config"
+        )

@@ -1,9 +1,12 @@
-"""The weights inside an ONNX file, and the nodes they feed, read as data: nothing of the graph is ever run.
+"""The weights inside an ONNX file, and the nodes they feed, read as data: nothing of the graph is
+ever run.
 
-Written here rather than taken from the `onnx` package, which is no dependency of speaking and listening. An exporter names its
-constants anonymously ("onnx::MatMul_2228"), so what a weight is can only be told from the node that uses it. Format: onnx.proto
-(ModelProto, GraphProto, NodeProto, TensorProto) in protobuf's wire encoding. The reader trusts no length: every field must end inside
-its message, a tensor must hold exactly the bytes its shape asks for, and weights in other files are refused.
+Written here rather than taken from the `onnx` package, which is no dependency of speaking and
+listening. An exporter names its constants anonymously ("onnx::MatMul_2228"), so what a weight is
+can only be told from the node that uses it. Format: onnx.proto (ModelProto, GraphProto, NodeProto,
+TensorProto) in protobuf's wire encoding. The reader trusts no length: every field must end inside
+its message, a tensor must hold exactly the bytes its shape asks for, and weights in other files are
+refused.
 """
 
 import dataclasses
@@ -17,15 +20,19 @@ import numpy as np
 
 from mdmspeech.errors import UserError
 
-_DTYPES = {1: "<f4", 10: "<f2", 11: "<f8", 16: ml_dtypes.bfloat16}  # TensorProto.DataType -> numpy; others are no weights
-_MOST = 200_000  # nodes, or weights, of a file: far beyond any model, near enough that a hostile file ends soon
+# TensorProto.DataType -> numpy; others are no weights
+_DTYPES = {1: "<f4", 10: "<f2", 11: "<f8", 16: ml_dtypes.bfloat16}
+# nodes, or weights, of a file: far beyond any model, near enough that a hostile file ends soon
+_MOST = 200_000
 _MOST_AXES = 16
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclasses.dataclass(frozen=True)
 class Node:
-    """One operation of the graph: its name, its kind ("MatMul"), and the names of what goes in and comes out."""
+    """One operation of the graph: its name, its kind ("MatMul"), and the names of what goes in and
+    comes out.
+    """
 
     name: str
     kind: str
@@ -34,7 +41,9 @@ class Node:
 
 
 class OnnxWeights:
-    """An opened ONNX file: `nodes` in the order of the graph, `names` of its weights, and `tensor(name)`."""
+    """An opened ONNX file: `nodes` in the order of the graph, `names` of its weights, and
+    `tensor(name)`.
+    """
 
     def __init__(self, path: str | os.PathLike) -> None:
         """Raises UserError: not there, cut short, or no ONNX file."""
@@ -47,7 +56,9 @@ class OnnxWeights:
         except FileNotFoundError as error:
             raise UserError(f"{self.path} does not exist; check the path") from error
         except (OSError, ValueError) as error:  # a bad UTF-8 name is a ValueError too
-            raise UserError(f"{self.path} is corrupt, cut short or no ONNX file ({error}); fetch it again") from error
+            raise UserError(
+                f"{self.path} is corrupt, cut short or no ONNX file ({error}); fetch it again"
+            ) from error
 
     @property
     def names(self) -> list[str]:
@@ -60,15 +71,23 @@ class OnnxWeights:
         """A copy of one weight, in its own type.
 
         Raises:
-          UserError: its values are in another file, of an unknown type, or not as many as its shape asks for.
+          UserError: its values are in another file, of an unknown type, or not as many as its shape
+            asks for.
         """
         try:
             return _tensor(self._weights[name])
         except ValueError as error:
-            raise UserError(f"{self.path}: weight {name[:80]!r} cannot be read ({error}); fetch the official file again") from error
+            raise UserError(
+                f"{self.path}: weight {name[:80]!r} cannot be read ({error}); fetch "
+                "the official file again"
+            ) from error
 
     def _read(self, model: memoryview) -> None:
-        graphs = [value for number, value in _fields(model) if number == 7 and isinstance(value, memoryview)]
+        graphs = [
+            value
+            for number, value in _fields(model)
+            if number == 7 and isinstance(value, memoryview)
+        ]
         if len(graphs) != 1:
             raise ValueError(f"it holds {len(graphs)} graphs")
         for number, value in _fields(graphs[0]):
@@ -103,13 +122,18 @@ def _tensor(message: memoryview) -> np.ndarray:
                 raise ValueError(f"more than {_MOST_AXES} axes")
         elif number == 2:
             kind = value
-        elif number in (4, 9, 10):  # float_data, raw_data, double_data: all are little-endian values in a row
+        # float_data, raw_data, double_data: all are little-endian values in a row
+        elif number in (4, 9, 10):
             raw.append(_message(value))
         elif number == 13 or (number == 14 and value != 0):
-            raise ValueError("its values are in another file, and only files that hold all their weights are read")
+            raise ValueError(
+                "its values are in another file, and only files that hold all their "
+                "weights are read"
+            )
     if not isinstance(kind, int) or kind not in _DTYPES:
         raise ValueError(f"data type {kind!r}; known are float, double, float16 and bfloat16")
-    dtype, count = np.dtype(_DTYPES[kind]), math.prod(shape)  # exact: Python's integers do not overflow
+    # exact: Python's integers do not overflow
+    dtype, count = np.dtype(_DTYPES[kind]), math.prod(shape)
     held = sum(map(len, raw))
     if not count or held != count * dtype.itemsize:
         raise ValueError(f"shape {shape} needs {count * dtype.itemsize} bytes, it has {held}")
@@ -117,7 +141,9 @@ def _tensor(message: memoryview) -> np.ndarray:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, value) of a message: an int of varints, the bytes of anything else. ValueError if it does not end where it should."""
+    """(field number, value) of a message: an int of varints, the bytes of anything else. ValueError if
+    it does not end where it should.
+    """
     at, end = 0, len(message)
     while at < end:
         key, at = _varint(message, at)

@@ -1,4 +1,6 @@
-"""What a part of a release may be: one entry a kind. Files keep the kinds' names; how a part is opened to be used is `inference.factory`'s table."""
+"""What a part of a release may be: one entry a kind. Files keep the kinds' names; how a part is
+opened to be used is `inference.factory`'s table.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -47,7 +49,8 @@ class PartKind(NamedTuple):
 
     Attributes:
       config: its sizes, a dataclass. shapes: (its sizes) -> the abstract tree of its parameters.
-      reads_prompt: (its sizes) -> whether it works with a Thinker's states, which are what they are after one prompt.
+      reads_prompt: (its sizes) -> whether it works with a Thinker's states, which are what they are
+        after one prompt.
     """
 
     config: type
@@ -56,8 +59,8 @@ class PartKind(NamedTuple):
 
 
 def reads_prompt(kind: str, sizes: Any) -> bool:
-    """Whether a part of that kind and these sizes was trained after a prompt: the adaptor of stage 1, a Talker with fixed anchors. (One that writes down what
-    it hears, or reads symbols, was not.)"""
+    """Whether a part of that kind and these sizes was trained after a prompt: the adaptor of stage 1,
+    a Talker with fixed anchors. (One that writes down what it hears, or reads symbols, was not.)"""
     return KINDS[kind].reads_prompt(sizes)
 
 
@@ -71,16 +74,22 @@ def _talker_shapes(config: talker.TalkerConfig):
 
 def _spelling_shapes(config: CTCConfig):
     states = jnp.zeros((1, 2 * config.stack, config.states))
-    return jax.eval_shape(CTCAdaptor(config).init, jax.random.key(0), states, jnp.ones(states.shape[:2], bool))["params"]
+    return jax.eval_shape(
+        CTCAdaptor(config).init, jax.random.key(0), states, jnp.ones(states.shape[:2], bool)
+    )["params"]
 
 
 def _stack_shapes(config: StackConfig):
     module = StackAdaptor(config.out_dim, config.stack, config.hidden_dim)
-    return jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.states)))["params"]
+    return jax.eval_shape(
+        module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.states))
+    )["params"]
 
 
 def _reader_shapes(config: PhoneClassifierConfig):
-    return jax.eval_shape(PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.states)))["params"]
+    return jax.eval_shape(
+        PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.states))
+    )["params"]
 
 
 def _has_fixed_anchors(config: talker.TalkerConfig) -> bool:

@@ -1,10 +1,14 @@
 """The pickle inside a PyTorch checkpoint, followed without Python's unpickler.
 
-A pickle is a program for a small stack machine that may import and call any function there is, which is why such files are dangerous. Here that program
-is not given to Python: `pickletools` only splits it into instructions, and `_Machine` follows those that a state dict needs, on plain values. A global
-is never imported; it is a name, looked up in the tables below, and whatever is not there ends the reading. So nothing is executed that is not in this file.
+A pickle is a program for a small stack machine that may import and call any function there is,
+which is why such files are dangerous. Here that program
+is not given to Python: `pickletools` only splits it into instructions, and `_Machine` follows those
+  that a state dict needs, on plain values. A global
+is never imported; it is a name, looked up in the tables below, and whatever is not there ends the
+reading. So nothing is executed that is not in this file.
 
-Instructions: CPython's pickletools.py. What torch.save writes: torch/serialization.py, torch/_utils.py.
+Instructions: CPython's pickletools.py. What torch.save writes: torch/serialization.py,
+  torch/_utils.py.
 """
 
 import dataclasses
@@ -34,9 +38,15 @@ _STORAGES = {
     "torch.UntypedStorage": None,
     "torch.storage.UntypedStorage": None,
 }
-_PLAIN = "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool complex64 complex128"
+_PLAIN = (
+    "float64 float32 float16 int64 int32 int16 int8 uint64 uint32 uint16 uint8 bool "
+    "complex64 complex128"
+)
 _DTYPES = {f"torch.{name}": np.dtype(name) for name in _PLAIN.split()}
-_DTYPES |= {f"torch.{name}": np.dtype(getattr(ml_dtypes, name)) for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")}
+_DTYPES |= {
+    f"torch.{name}": np.dtype(getattr(ml_dtypes, name))
+    for name in ("bfloat16", "float8_e4m3fn", "float8_e5m2")
+}
 
 
 class RefusedError(Exception):
@@ -53,13 +63,18 @@ class Storage:
 
 
 class MakeTensor(Protocol):
-    """Makes the array of a tensor, or raises RefusedError. Nothing is known about the last three but that they come from the file."""
+    """Makes the array of a tensor, or raises RefusedError. Nothing is known about the last three but
+    that they come from the file.
+    """
 
-    def __call__(self, storage: Storage, dtype: np.dtype, offset: Any, size: Any, stride: Any) -> np.ndarray: ...
+    def __call__(
+        self, storage: Storage, dtype: np.dtype, offset: Any, size: Any, stride: Any
+    ) -> np.ndarray: ...
 
 
 def follow(program: bytes, make_tensor: MakeTensor) -> Any:
-    """The object that a pickle describes: dicts with texts and small integers as keys, lists, tuples, numbers, texts, bytes, arrays.
+    """The object that a pickle describes: dicts with texts and small integers as keys, lists, tuples,
+    numbers, texts, bytes, arrays.
 
     Raises:
       RefusedError: an instruction, a global or a call that weights do not need.
@@ -76,7 +91,9 @@ def follow(program: bytes, make_tensor: MakeTensor) -> Any:
             _STEPS[opcode.name](machine, argument)
         elif opcode.name not in _IGNORED:
             what = f" ({argument!r:.80})" if isinstance(argument, str) else ""
-            raise RefusedError(f"has the pickle instruction {opcode.name}{what}, which no weights need; {_CURE}")
+            raise RefusedError(
+                f"has the pickle instruction {opcode.name}{what}, which no weights need; {_CURE}"
+            )
     raise ValueError("the pickle does not end")
 
 
@@ -126,21 +143,34 @@ class _Machine:
     def persistent(self) -> None:
         """A storage: ("storage", its class, key, device, number of elements)."""
         ((kind, storage_class, key, _, count),) = self.pop(1)
-        if kind != "storage" or not isinstance(storage_class, _Global) or not isinstance(key, str) or type(count) is not int or count < 0:
+        if (
+            kind != "storage"
+            or not isinstance(storage_class, _Global)
+            or not isinstance(key, str)
+            or type(count) is not int
+            or count < 0
+        ):
             raise ValueError("a persistent id that is no storage")
         number = _STORAGES[storage_class.name]
         self.stack.append(Storage(key, None if number is None else np.dtype(number), count))
 
     def call(self) -> None:
         function, arguments = self.pop(2)
-        if not isinstance(function, _Global) or function.name not in _CALLS or not isinstance(arguments, tuple):
+        if (
+            not isinstance(function, _Global)
+            or function.name not in _CALLS
+            or not isinstance(arguments, tuple)
+        ):
             raise RefusedError(f"calls what no weights call; {_CURE}")
         self.stack.append(_CALLS[function.name](self.make_tensor, *arguments))
 
     def put(self, items: list[Any]) -> None:
         """Keys and values in turn, into the mapping below them."""
         mapping, keys = self.stack[-1], items[::2]
-        usable = all(isinstance(key, str) or (isinstance(key, int) and abs(key) < _LARGEST_INT_KEY) for key in keys)
+        usable = all(
+            isinstance(key, str) or (isinstance(key, int) and abs(key) < _LARGEST_INT_KEY)
+            for key in keys
+        )
         if not isinstance(mapping, dict) or not usable:
             raise ValueError("a mapping with unusable keys")
         mapping.update(zip(keys, items[1::2], strict=True))
@@ -202,14 +232,24 @@ def _size(make_tensor: MakeTensor, numbers: Any) -> tuple:
     return tuple(numbers)
 
 
-def _tensor(make_tensor: MakeTensor, storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> np.ndarray:
+def _tensor(
+    make_tensor: MakeTensor, storage: Any, offset: Any, size: Any, stride: Any, *_: Any
+) -> np.ndarray:
     if not isinstance(storage, Storage) or storage.dtype is None:
         raise ValueError("a tensor without a storage")
     return make_tensor(storage, storage.dtype, offset, size, stride)
 
 
 def _tensor_v3(
-    make_tensor: MakeTensor, storage: Any, offset: Any, size: Any, stride: Any, _: Any, hooks: Any, dtype: Any, *rest: Any
+    make_tensor: MakeTensor,
+    storage: Any,
+    offset: Any,
+    size: Any,
+    stride: Any,
+    _: Any,
+    hooks: Any,
+    dtype: Any,
+    *rest: Any,
 ) -> np.ndarray:
     """Of an untyped storage."""
     if not isinstance(storage, Storage) or not isinstance(dtype, _Global):

@@ -1,9 +1,12 @@
-"""The release format: a folder with config.json, one safetensors file a part and a card. JSON and safetensors only: nothing in it is run.
+"""The release format: a folder with config.json, one safetensors file a part and a card. JSON and
+safetensors only: nothing in it is run.
 
-Tensors are stored in 16 bits, or in 8 where asked, and are float32 in memory. config.json holds every part's sizes and the SHA-256 of every file; a folder is opened only
-if each file is the one that was written and each tensor is the one that the sizes ask for.
+Tensors are stored in 16 bits, or in 8 where asked, and are float32 in memory. config.json holds
+every part's sizes and the SHA-256 of every file; a folder is opened only if each file is the one
+that was written and each tensor is the one that the sizes ask for.
 
-A *system folder* (`mdmspeech assemble`) is a release that also holds its Thinker and its speech encoder, as Hugging Face folders `thinker/` and `encoder/`.
+A *system folder* (`mdmspeech assemble`) is a release that also holds its Thinker and its speech
+encoder, as Hugging Face folders `thinker/` and `encoder/`.
 """
 
 import contextlib
@@ -40,7 +43,8 @@ INT8, EXACT = "int8", "float32"
 
 @dataclasses.dataclass(frozen=True)
 class Part:
-    """One trained part: what it is (a key of `KINDS`), its sizes, its parameters (nested dicts of float32 arrays).
+    """One trained part: what it is (a key of `KINDS`), its sizes, its parameters (nested dicts of
+    float32 arrays).
 
     prompt: after which it was trained, if it `reads_prompt`; None: random, or it is of no matter.
     """
@@ -53,13 +57,17 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """Everything this project trained, by name ("codec", "talker", "talker_ntp", "adaptor"), and which pretrained parts it was trained with.
+    """Everything this project trained, by name ("codec", "talker", "talker_ntp", "adaptor"), and which
+    pretrained parts it was trained with.
 
     Attributes:
-      thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for: a name, or the path of a folder.
-      system, examples: the system message and the example turns (user, assistant) that begin every conversation, see `text.prompts`: those after which
-        the parts that read the Thinker's states were trained.
-      silence: codes that sound like silence (for the stop rules of Talkers that do not know their length).
+      thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for:
+        a name, or the path of a folder.
+      system, examples: the system message and the example turns (user, assistant) that begin every
+        conversation, see `text.prompts`: those after which the parts that read the Thinker's states
+        were trained.
+      silence: codes that sound like silence (for the stop rules of Talkers that do not know their
+        length).
       untrained: parts with random weights, as `assemble` puts them where training is still to come.
     """
 
@@ -88,7 +96,8 @@ class About:
     """What config.json says, without the weights.
 
     Attributes:
-      folder: of the release. raw: the whole object. parts: name -> (kind, sizes). thinker, encoder, untrained: as in `Release`. prompt: of its conversations.
+      folder: of the release. raw: the whole object. parts: name -> (kind, sizes). thinker, encoder,
+        untrained: as in `Release`. prompt: of its conversations.
       trained_after: name -> the prompt of each trained part that reads one.
     """
 
@@ -104,7 +113,9 @@ class About:
 
 def _require(name: str, parts: Collection[str], release: str) -> None:
     if name not in parts:
-        raise UserError(f"release {release!r} has no {name}; it has {', '.join(parts) or 'nothing'}")
+        raise UserError(
+            f"release {release!r} has no {name}; it has {', '.join(parts) or 'nothing'}"
+        )
 
 
 def save_release(
@@ -119,36 +130,50 @@ def save_release(
     """Writes the folder (created if missing) and returns its size in bytes.
 
     Args:
-      card: the model card, Markdown. dtype: "float16" or "bfloat16" of the stored tensors. int8: names of the parts whose large matrices are
-        stored in 8 bits instead, see `interop.int8`. exact: names of those stored as they are, in float32. digests: of a Thinker and encoder that are inside, by which evaluations know them.
+      card: the model card, Markdown. dtype: "float16" or "bfloat16" of the stored tensors. int8:
+        names of the parts whose large matrices are stored in 8 bits instead, see `interop.int8`.
+        exact: names of those stored as they are, in float32. digests: of a Thinker and encoder that
+        are inside, by which evaluations know them.
 
     Raises:
-      UserError: parameters that do not fit their sizes, a value that `dtype` cannot hold, a folder of something else, or a disk that is full; an older release stays as it was.
+      UserError: parameters that do not fit their sizes, a value that `dtype` cannot hold, a folder
+        of something else, or a disk that is full; an older release stays as it was.
     """
     if dtype not in DTYPES:
         raise UserError(f"a release stores {' or '.join(DTYPES)}, not {dtype}")
     folder = check_destination(folder)
     about: dict[str, Any] = {
-        "format": FORMAT, "version": VERSION, "name": release.name, "thinker": release.thinker, "encoder": release.encoder,
-        "system": release.system, "examples": release.examples, "silence": list(release.silence), "digests": dict(digests or {}), "untrained": list(release.untrained), "parts": {},
+        "format": FORMAT, "version": VERSION, "name": release.name, "thinker": release.thinker,
+        "encoder": release.encoder,
+        "system": release.system, "examples": release.examples, "silence": list(release.silence),
+        "digests": dict(digests or {}), "untrained": list(release.untrained), "parts": {},
     }  # fmt: skip
     names = (CONFIG, CARD, *(f"{name}.safetensors" for name in release.parts))
-    with contextlib.ExitStack() as files:  # they take their names when all are written, config.json as the last
+    # they take their names when all are written, config.json as the last
+    with contextlib.ExitStack() as files:
         new = {name: files.enter_context(written_whole(folder / name)) for name in names}
         for name, part in release.parts.items():
-            tensors = {path: np.asarray(leaf, np.float32) for path, leaf in flatten_dict(part.params, sep="/").items()}
+            tensors = {
+                path: np.asarray(leaf, np.float32)
+                for path, leaf in flatten_dict(part.params, sep="/").items()
+            }
             _fit(tensors, part.kind, part.config, name)
             wide = to_int8(tensors) if name in int8 else tensors
             stored = {
-                path: value if name in exact or value.dtype == np.int8 or path.endswith(SCALE) else _narrow(value, dtype, f"{name}: {path}")
+                path: value
+                if name in exact or value.dtype == np.int8 or path.endswith(SCALE)
+                else _narrow(value, dtype, f"{name}: {path}")
                 for path, value in wide.items()
             }
             file = f"{name}.safetensors"
             write_tensors(new[file], stored, {"kind": part.kind})
-            new[file].chmod(0o644)  # the safetensors library makes files that only their owner reads
+            # the safetensors library makes files that only their owner reads
+            new[file].chmod(0o644)
             about["parts"][name] = {
-                "kind": part.kind, "file": file, "sha256": hashlib.sha256(new[file].read_bytes()).hexdigest(),
-                "dtype": INT8 if name in int8 else EXACT if name in exact else dtype, "config": dataclasses.asdict(part.config),
+                "kind": part.kind, "file": file,
+                "sha256": hashlib.sha256(new[file].read_bytes()).hexdigest(),
+                "dtype": INT8 if name in int8 else EXACT if name in exact else dtype,
+                "config": dataclasses.asdict(part.config),
             }  # fmt: skip
             if part.prompt is not None:
                 about["parts"][name]["prompt"] = dataclasses.asdict(part.prompt)
@@ -158,12 +183,19 @@ def save_release(
 
 
 def check_destination(folder: str | os.PathLike) -> Path:
-    """The folder that a release is to be written to; a UserError if files of something else are in it, of which it would replace README.md and config.json."""
+    """The folder that a release is to be written to; a UserError if files of something else are in it,
+    of which it would replace README.md and config.json.
+    """
     folder = Path(folder)
     check_writable(folder, "give another -o", folder=True)
     names = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
-    if names - {"thinker", "encoder"} and (CONFIG not in names or read_json(folder / CONFIG).get("format") != FORMAT):
-        raise UserError(f"{folder} holds something else than a release, such as {min(names)}: give another -o, or an empty folder")
+    if names - {"thinker", "encoder"} and (
+        CONFIG not in names or read_json(folder / CONFIG).get("format") != FORMAT
+    ):
+        raise UserError(
+            f"{folder} holds something else than a release, such as {min(names)}: "
+            "give another -o, or an empty folder"
+        )
     return folder
 
 
@@ -174,7 +206,8 @@ def load_release(name_or_path: str | os.PathLike, only: Collection[str] = ()) ->
       only: names of the parts to read, those of them that it has; () reads all.
 
     Raises:
-      UserError: no such release; another format or version; a file that is missing, truncated or altered; tensors that do not fit the config.
+      UserError: no such release; another format or version; a file that is missing, truncated or
+        altered; tensors that do not fit the config.
     """
     about = read_about(name_or_path)
     raw = about.raw
@@ -183,12 +216,21 @@ def load_release(name_or_path: str | os.PathLike, only: Collection[str] = ()) ->
         parts = {name: _read_part(about, name) for name in wanted}
         silence = tuple(int(i) for i in raw["silence"])
         return Release(
-            str(raw["name"]), parts, about.thinker, about.encoder, about.prompt.system, about.prompt.examples, silence, about.untrained
+            str(raw["name"]),
+            parts,
+            about.thinker,
+            about.encoder,
+            about.prompt.system,
+            about.prompt.examples,
+            silence,
+            about.untrained,
         )
 
 
 def load_part(name_or_path: str | os.PathLike, name: str) -> Part:
-    """One part; the others are not read. Raises UserError as `load_release`, or naming the parts there are."""
+    """One part; the others are not read. Raises UserError as `load_release`, or naming the parts there
+    are.
+    """
     about = read_about(name_or_path)
     _require(name, about.parts, str(about.raw.get("name")))
     with _complete(about.folder):
@@ -201,46 +243,73 @@ def read_about(name_or_path: str | os.PathLike) -> About:
     raw = read_json(folder / CONFIG)
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
         raise UserError(
-            f"{folder / CONFIG} is the config of another model, not of an mdmspeech release; give the folder that `mdmspeech release` or "
-            "`mdmspeech assemble` wrote"
+            f"{folder / CONFIG} is the config of another model, not of an mdmspeech release; give "
+            "the folder that `mdmspeech release` or `mdmspeech assemble` wrote"
         )
     if raw.get("version") not in _READS:
         raise UserError(
-            f"{folder} has release format {raw.get('version')}, this program reads {VERSION}; update mdmspeech or fetch that release again"
+            f"{folder} has release format {raw.get('version')}, this program "
+            f"reads {VERSION}; update mdmspeech or fetch that release again"
         )
     with _complete(folder):
         parts = {
-            name: (entry["kind"], config_from(entry["kind"], entry["config"], f"{folder}: {name}")) for name, entry in raw["parts"].items()
+            name: (entry["kind"], config_from(entry["kind"], entry["config"], f"{folder}: {name}"))
+            for name, entry in raw["parts"].items()
         }
         thinker, encoder = (_inside(folder, str(raw[key])) for key in ("thinker", "encoder"))
         untrained = tuple(str(name) for name in raw.get("untrained", ()))
-        prompt = prompts.Prompt.of({"system": raw["system"], "examples": raw["examples"]}, str(folder / CONFIG))
-        # Releases of before this was stored say of no part what it was trained after: it is taken for what they speak after.
-        stored = {name: entry.get("prompt", dataclasses.asdict(prompt)) for name, entry in raw["parts"].items()}
-        reading = [name for name, part in parts.items() if reads_prompt(*part) and name not in untrained]
-        trained_after = {name: prompts.Prompt.of(stored[name], f"{folder / CONFIG}: {name}") for name in reading}
-        cure = f"write that of the {next(iter(trained_after), 'part')} back into {CONFIG}, or train again on a system with the other"
-        agreed_prompt({f"the {name} of {folder}": found for name, found in trained_after.items()}, prompt, str(folder / CONFIG), cure)
+        prompt = prompts.Prompt.of(
+            {"system": raw["system"], "examples": raw["examples"]}, str(folder / CONFIG)
+        )
+        # Releases of before this was stored say of no part what it was trained after: it is taken
+        # for what they speak after.
+        stored = {
+            name: entry.get("prompt", dataclasses.asdict(prompt))
+            for name, entry in raw["parts"].items()
+        }
+        reading = [
+            name for name, part in parts.items() if reads_prompt(*part) and name not in untrained
+        ]
+        trained_after = {
+            name: prompts.Prompt.of(stored[name], f"{folder / CONFIG}: {name}") for name in reading
+        }
+        cure = (
+            f"write that of the {next(iter(trained_after), 'part')} back into "
+            f"{CONFIG}, or train again on a system with the other"
+        )
+        agreed_prompt(
+            {f"the {name} of {folder}": found for name, found in trained_after.items()},
+            prompt,
+            str(folder / CONFIG),
+            cure,
+        )
         return About(folder, raw, parts, thinker, encoder, untrained, prompt, trained_after)
 
 
 def agreed_prompt(
-    trained_after: Mapping[str, prompts.Prompt], wanted: prompts.Prompt | None = None, where: str = "", cure: str = ""
+    trained_after: Mapping[str, prompts.Prompt],
+    wanted: prompts.Prompt | None = None,
+    where: str = "",
+    cure: str = "",
 ) -> prompts.Prompt | None:
-    """The one prompt of parts (named for people) that were trained after one, and of a system that is to begin its conversations with `wanted`, if it is to.
+    """The one prompt of parts (named for people) that were trained after one, and of a system that is
+    to begin its conversations with `wanted`, if it is to.
 
     Raises:
-      UserError: names two that differ, and what to do: `cure` where a part differs from `wanted`, which `where` says.
+      UserError: names two that differ, and what to do: `cure` where a part differs from `wanted`,
+        which `where` says.
     """
     agreed, told = wanted, f"{where} has"
     for name, prompt in trained_after.items():
         if agreed is not None and prompt != agreed:
             raise UserError(
-                f"{name} was trained after the prompt {prompt}; {told} {agreed} ({prompt.unlike(agreed)}). A part works after its own prompt only: {cure}"
+                f"{name} was trained after the prompt {prompt}; {told} {agreed} "
+                f"({prompt.unlike(agreed)}). A part works after its own prompt only: {cure}"
             )
         agreed, told = prompt, f"{name} after"
         cure = (
-            "train one of them again on a system that has the other's (mdmspeech assemble --system TEXT, then mdmspeech train --system DIR)"
+            "train one of them again on a system that has the other's (mdmspeech assemble --system "
+            "TEXT, then mdmspeech train --system DIR)"
         )
     return agreed
 
@@ -258,7 +327,10 @@ def _complete(folder: Path) -> Iterator[None]:
     except UserError:
         raise
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{folder / CONFIG} is incomplete ({type(error).__name__}: {error}); fetch the release again") from error
+        raise UserError(
+            f"{folder / CONFIG} is incomplete ({type(error).__name__}: {error}); "
+            "fetch the release again"
+        ) from error
 
 
 def find_release(name_or_path: str | os.PathLike) -> Path:
@@ -271,7 +343,8 @@ def find_release(name_or_path: str | os.PathLike) -> Path:
             return folder
     names = sorted(config.parent.name for config in shipped.glob(f"*/{CONFIG}"))
     raise UserError(
-        f"no release {text!r} ({CONFIG} not found); shipped: {', '.join(names) or 'none yet'}; or give the path of a release folder"
+        f"no release {text!r} ({CONFIG} not found); shipped: {', '.join(names) or 'none yet'}; or "
+        "give the path of a release folder"
     )
 
 
@@ -287,11 +360,27 @@ def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
     fields = {field.name: field.type for field in dataclasses.fields(cls)}
     missing, unknown = sorted(fields.keys() - sizes - _LATER), sorted(sizes.keys() - fields)
     if missing or unknown:
-        told = [f"{what} {', '.join(names)}" for what, names in (("missing", missing), ("unknown", unknown)) if names]
-        raise UserError(f"{where}: its sizes are those of another model ({'; '.join(told)}); fetch the release again")
-    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()}
-    parts = {key: kind for key, kind in fields.items() if isinstance(kind, type) and dataclasses.is_dataclass(kind)}
-    return cls(**values | {key: _sizes(kind, values[key], f"{where}: {key}") for key, kind in parts.items()})
+        told = [
+            f"{what} {', '.join(names)}"
+            for what, names in (("missing", missing), ("unknown", unknown))
+            if names
+        ]
+        raise UserError(
+            f"{where}: its sizes are those of another model ({'; '.join(told)}); "
+            "fetch the release again"
+        )
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()
+    }
+    parts = {
+        key: kind
+        for key, kind in fields.items()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    }
+    return cls(
+        **values
+        | {key: _sizes(kind, values[key], f"{where}: {key}") for key, kind in parts.items()}
+    )
 
 
 def _read_part(about: About, name: str) -> Part:
@@ -300,16 +389,24 @@ def _read_part(about: About, name: str) -> Part:
     if path.parent != folder or not path.is_file():
         raise UserError(f"{path} is missing; fetch the release again")
     check_sha256(memoryview(path.read_bytes()), entry["sha256"], str(path))
-    tensors = {path: np.asarray(value, np.float32) for path, value in from_int8(read_tensors(path), str(path)).items()}
+    tensors = {
+        path: np.asarray(value, np.float32)
+        for path, value in from_int8(read_tensors(path), str(path)).items()
+    }
     return Part(kind, config, _fit(tensors, kind, config, str(path)), about.trained_after.get(name))
 
 
-def _fit(tensors: Mapping[str, np.ndarray], kind: str, config: Config, source: str) -> dict[str, Any]:
+def _fit(
+    tensors: Mapping[str, np.ndarray], kind: str, config: Config, source: str
+) -> dict[str, Any]:
     """The parameter tree, or one UserError with every disagreement between tensors and sizes."""
     try:
         shapes = KINDS[kind].shapes(config)
     except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(f"{source}: no {kind} can be built from its sizes ({' '.join(str(error).split())[:160]})") from error
+        raise UserError(
+            f"{source}: no {kind} can be built from its sizes "
+            f"({' '.join(str(error).split())[:160]})"
+        ) from error
     rules = [TensorRule(path, path) for path in flatten_dict(shapes, sep="/")]
     return import_params(tensors, rules, shapes, source)
 
@@ -318,5 +415,8 @@ def _narrow(value: np.ndarray, dtype: str, name: str) -> np.ndarray:
     with np.errstate(over="ignore"):
         stored = value.astype(DTYPES[dtype])
     if not np.isfinite(stored.astype(np.float32)).all():
-        raise UserError(f"{name} has values that are not finite in {dtype}; repair the training run, or store bfloat16")
+        raise UserError(
+            f"{name} has values that are not finite in {dtype}; repair the training "
+            "run, or store bfloat16"
+        )
     return stored

@@ -1,8 +1,10 @@
-"""Renaming a foreign checkpoint into our parameter tree, with every disagreement listed in one error, and back.
+"""Renaming a foreign checkpoint into our parameter tree, with every disagreement listed in one
+error, and back.
 
-A `TensorRule` says which foreign tensor becomes which parameter, and how its axes are permuted. Every rule is invertible, so the
-same list exports. Tensors are read a piece at a time straight into the parameter they belong to, or into each device's share of it: nothing larger than
-one parameter (with stacked layers: one of all layers) is ever held besides the result.
+A `TensorRule` says which foreign tensor becomes which parameter, and how its axes are permuted.
+Every rule is invertible, so the same list exports. Tensors are read a piece at a time straight into
+the parameter they belong to, or into each device's share of it: nothing larger than one parameter
+(with stacked layers: one of all layers) is ever held besides the result.
 """
 
 import dataclasses
@@ -28,9 +30,11 @@ Progress = Callable[[int], object] | None
 
 @dataclasses.dataclass(frozen=True)
 class TensorRule:
-    """parameter `path` ("layers/0/attn/q/kernel") = foreign tensor `name` with its axes permuted by `axes` (None: as it is).
+    """parameter `path` ("layers/0/attn/q/kernel") = foreign tensor `name` with its axes permuted by
+    `axes` (None: as it is).
 
-    With `layer`, it is the part at that index of a parameter that stacks the layers ("layers/all/attn/q/kernel").
+    With `layer`, it is the part at that index of a parameter that stacks the layers
+    ("layers/all/attn/q/kernel").
     """
 
     path: str
@@ -41,7 +45,11 @@ class TensorRule:
     def theirs(self, shape: Sequence[int]) -> tuple[int, ...]:
         """Shape of the foreign tensor, given the parameter's."""
         ours = shape if self.layer is None else shape[1:]
-        return tuple(ours) if self.axes is None else tuple(ours[self.axes.index(axis)] for axis in range(len(ours)))
+        return (
+            tuple(ours)
+            if self.axes is None
+            else tuple(ours[self.axes.index(axis)] for axis in range(len(ours)))
+        )
 
 
 def import_params(
@@ -56,15 +64,17 @@ def import_params(
     """Foreign tensors -> parameter tree in `dtype`.
 
     Args:
-      tensors: by name; those still on disk (`tensors.open_tensors`) are read once, a piece at a time, and not before all names and shapes are checked.
+      tensors: by name; those still on disk (`tensors.open_tensors`) are read once, a piece at a
+        time, and not before all names and shapes are checked.
       shapes: the abstract parameter tree (from `jax.eval_shape`) that the result must match.
       source: what to call the checkpoint in errors.
-      shardings: a tree of `jax.sharding.NamedSharding` like `shapes`: the result is jax arrays born with them, of which this process reads its own share.
-        None: numpy arrays.
+      shardings: a tree of `jax.sharding.NamedSharding` like `shapes`: the result is jax arrays born
+        with them, of which this process reads its own share. None: numpy arrays.
       progress: told of every number of bytes read.
 
     Raises:
-      UserError: missing, unknown and misshapen tensors, and those that are no floats, all of them counted and the first few named, in one line.
+      UserError: missing, unknown and misshapen tensors, and those that are no floats, all of them
+        counted and the first few named, in one line.
     """
     wanted = {path: tuple(leaf.shape) for path, leaf in flatten_dict(shapes, sep="/").items()}
     check_tensors(tensors, rules, wanted, source)
@@ -72,12 +82,22 @@ def import_params(
     groups: dict[str, list[TensorRule]] = {path: [] for path in wanted}
     for rule in rules:
         groups[rule.path].append(rule)
-    flat = {path: _assemble(tensors, groups[path], shape, np.dtype(dtype), places.get(path), progress) for path, shape in wanted.items()}
+    flat = {
+        path: _assemble(tensors, groups[path], shape, np.dtype(dtype), places.get(path), progress)
+        for path, shape in wanted.items()
+    }
     return unflatten_dict(flat, sep="/")
 
 
-def check_tensors(tensors: Mapping[str, Stored], rules: Sequence[TensorRule], wanted: Mapping[str, tuple[int, ...]], source: str) -> None:
-    """Compares names and shapes, reads nothing. `wanted`: path of a parameter -> its shape. UserError as `import_params`."""
+def check_tensors(
+    tensors: Mapping[str, Stored],
+    rules: Sequence[TensorRule],
+    wanted: Mapping[str, tuple[int, ...]],
+    source: str,
+) -> None:
+    """Compares names and shapes, reads nothing. `wanted`: path of a parameter -> its shape. UserError
+    as `import_params`.
+    """
     assert {rule.path for rule in rules} == wanted.keys(), "every parameter needs a rule"
     missing = [rule.name for rule in rules if rule.name not in tensors]
     unknown = sorted(set(tensors) - {rule.name for rule in rules})
@@ -85,19 +105,28 @@ def check_tensors(tensors: Mapping[str, Stored], rules: Sequence[TensorRule], wa
     for rule in rules:
         expected = rule.theirs(wanted[rule.path])
         if rule.name in tensors and tuple(tensors[rule.name].shape) != expected:
-            misshapen.append(f"{rule.name} {list(tensors[rule.name].shape)} instead of {list(expected)}")
+            misshapen.append(
+                f"{rule.name} {list(tensors[rule.name].shape)} instead of {list(expected)}"
+            )
         if rule.name in tensors and not _is_weight(tensors[rule.name].dtype):
             unscaled.append(f"{rule.name}: {np.dtype(tensors[rule.name].dtype).name}")
-    problems = [_listed("missing", missing), _listed("unknown", unknown), _listed("misshapen", misshapen)]
+    problems = [
+        _listed("missing", missing),
+        _listed("unknown", unknown),
+        _listed("misshapen", misshapen),
+    ]
     problems.append(_listed("no floating-point weights", unscaled))
     if any(problems):
         raise UserError(
-            f"{source} does not fit its config: {'; '.join(filter(None, problems))}. Give the weights that belong to the config"
+            f"{source} does not fit its config: {'; '.join(filter(None, problems))}. Give the "
+            "weights that belong to the config"
         )
 
 
 def export_params(params: Any, rules: Sequence[TensorRule]) -> dict[str, Stored]:
-    """The inverse of `import_params`: parameter tree -> foreign names and axis orders. Parameters on devices are fetched when they are read."""
+    """The inverse of `import_params`: parameter tree -> foreign names and axis orders. Parameters on
+    devices are fetched when they are read.
+    """
     flat = flatten_dict(params, sep="/")
     return {rule.name: _Exported(flat[rule.path], rule) for rule in rules}
 
@@ -138,17 +167,28 @@ def _assemble(
     for device, index in sharding.addressable_devices_indices_map(shape).items():
         region = tuple(part.indices(n)[:2] for part, n in zip(index, shape, strict=True))
         devices.setdefault(region, []).append(device)
-    shares = {region: np.empty([stop - start for start, stop in region], dtype) for region in devices}
+    shares = {
+        region: np.empty([stop - start for start, stop in region], dtype) for region in devices
+    }
     _fill(shares, tensors, rules, progress)
     arrays = []
     while shares:  # each is let go as soon as its devices have it
         region, share = shares.popitem()
-        arrays += jax.block_until_ready([jax.device_put(share, device) for device in devices[region]])
+        arrays += jax.block_until_ready(
+            [jax.device_put(share, device) for device in devices[region]]
+        )
     return jax.make_array_from_single_device_arrays(shape, sharding, arrays)
 
 
-def _fill(shares: Mapping[Region, np.ndarray], tensors: Mapping[str, Stored], rules: Sequence[TensorRule], progress: Progress) -> None:
-    """Reads each tensor of a parameter once, and of it only the rows that some share has, into the shares: region of the parameter -> array."""
+def _fill(
+    shares: Mapping[Region, np.ndarray],
+    tensors: Mapping[str, Stored],
+    rules: Sequence[TensorRule],
+    progress: Progress,
+) -> None:
+    """Reads each tensor of a parameter once, and of it only the rows that some share has, into the
+    shares: region of the parameter -> array.
+    """
     for rule in rules:
         tensor = tensors[rule.name]
         targets = []  # region and array of each share, in the tensor's order of axes
@@ -165,19 +205,26 @@ def _fill(shares: Mapping[Region, np.ndarray], tensors: Mapping[str, Stored], ru
         if not tensor.shape:
             targets[0][1][...] = np.asarray(tensor)
             continue
-        begin, end = min(region[0][0] for region, _ in targets), max(region[0][1] for region, _ in targets)
+        begin, end = (
+            min(region[0][0] for region, _ in targets),
+            max(region[0][1] for region, _ in targets),
+        )
         for at, rows in pieces(tensor, begin, end):
             for region, array in targets:
                 (first, last), rest = region[0], tuple(slice(*pair) for pair in region[1:])
                 low, high = max(first, at), min(last, at + len(rows))
                 if low < high:
-                    _copy(array[low - first : high - first], rows[(slice(low - at, high - at), *rest)])
+                    _copy(
+                        array[low - first : high - first], rows[(slice(low - at, high - at), *rest)]
+                    )
             if progress:
                 progress(rows.nbytes)
 
 
 def _copy(target: np.ndarray, source: np.ndarray) -> None:
-    """target[...] = source, in tiles where one of them is transposed: five times faster than row by row, which misses the cache at every element."""
+    """target[...] = source, in tiles where one of them is transposed: five times faster than row by
+    row, which misses the cache at every element.
+    """
     if target.ndim != 2 or target.flags.c_contiguous:
         target[...] = source
         return

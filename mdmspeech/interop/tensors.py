@@ -1,7 +1,8 @@
-"""Tensors on disk as safetensors files: opened by their headers alone, read and written a piece at a time. No pickle anywhere.
+"""Tensors on disk as safetensors files: opened by their headers alone, read and written a piece at
+a time. No pickle anywhere.
 
-The safetensors library checks each header against its file (sizes, offsets, overlaps) before a tensor is handed out, so that no shape in a file can make us
-allocate more than the file holds.
+The safetensors library checks each header against its file (sizes, offsets, overlaps) before a
+tensor is handed out, so that no shape in a file can make us allocate more than the file holds.
 """
 
 import hashlib
@@ -28,7 +29,8 @@ _PIECE = 16 * 2**20  # bytes read at a time
 _DTYPES: dict[str, Any] = {
     "F64": np.float64, "F32": np.float32, "F16": np.float16, "BF16": ml_dtypes.bfloat16,
     "F8_E4M3": ml_dtypes.float8_e4m3fn, "F8_E5M2": ml_dtypes.float8_e5m2, "BOOL": np.bool_,
-    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U64": np.uint64, "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
+    "I64": np.int64, "I32": np.int32, "I16": np.int16, "I8": np.int8, "U64": np.uint64,
+    "U32": np.uint32, "U16": np.uint16, "U8": np.uint8,
 }  # fmt: skip
 _NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
 
@@ -50,7 +52,9 @@ class Stored(Protocol):
 
 
 class OnDisk:
-    """One tensor of a safetensors file; every access opens the file anew, so that what was read before is not kept mapped."""
+    """One tensor of a safetensors file; every access opens the file anew, so that what was read before
+    is not kept mapped.
+    """
 
     def __init__(self, file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
         self.file, self.name, self.shape, self.dtype = file, name, shape, dtype
@@ -66,9 +70,13 @@ class OnDisk:
 
 
 class _Fp8OnDisk(OnDisk):
-    """A tensor of 8-bit floats, which the safetensors library checks like any other but does not hand to numpy. start: of its bytes in the file."""
+    """A tensor of 8-bit floats, which the safetensors library checks like any other but does not hand
+    to numpy. start: of its bytes in the file.
+    """
 
-    def __init__(self, file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, start: int) -> None:
+    def __init__(
+        self, file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, start: int
+    ) -> None:
         super().__init__(file, name, shape, dtype)
         self._start = start
 
@@ -85,7 +93,9 @@ class _Fp8OnDisk(OnDisk):
         return np.fromfile(self.file, np.uint8, count, offset=self._start + first).view(self.dtype)
 
 
-def pieces(tensor: Stored, start: int = 0, stop: int | None = None, size: int = _PIECE) -> Iterator[tuple[int, np.ndarray]]:
+def pieces(
+    tensor: Stored, start: int = 0, stop: int | None = None, size: int = _PIECE
+) -> Iterator[tuple[int, np.ndarray]]:
     """Rows start..stop of a tensor, about `size` bytes at a time: (index of the first row, rows)."""
     stop = tensor.shape[0] if stop is None else stop
     step = max(size // max(math.prod(tensor.shape[1:]) * np.dtype(tensor.dtype).itemsize, 1), 1)
@@ -96,12 +106,12 @@ def pieces(tensor: Stored, start: int = 0, stop: int | None = None, size: int = 
 def open_tensors(path: str | os.PathLike) -> dict[str, Stored]:
     """All tensors of one safetensors file, or of a folder, not read yet.
 
-    A folder is sharded with an index, has one model.safetensors, or else every *.safetensors in it counts. Without any, a pytorch_model.bin is read, by
-    `interop.pytorch`, which executes nothing.
+    A folder is sharded with an index, has one model.safetensors, or else every *.safetensors in it
+    counts. Without any, a pytorch_model.bin is read, by `interop.pytorch`, which executes nothing.
 
     Raises:
-      UserError: nothing there; a file that is missing, truncated or no safetensors; an index that names files outside the folder or disagrees with them; a
-        tensor in two files.
+      UserError: nothing there; a file that is missing, truncated or no safetensors; an index that
+        names files outside the folder or disagrees with them; a tensor in two files.
     """
     path = Path(path)
     files, expected = _files(path)
@@ -111,12 +121,20 @@ def open_tensors(path: str | os.PathLike) -> dict[str, Stored]:
     for file in files:
         for name, tensor in _headers(file).items():
             if name in tensors:
-                raise UserError(f"{path}: {name} is in {file.name} and in another file; remove the files that are not of this model")
+                raise UserError(
+                    f"{path}: {name} is in {file.name} and in another file; remove "
+                    "the files that are not of this model"
+                )
             tensors[name] = tensor
-    wrong = [n for n in {**expected, **tensors} if n not in tensors or (expected and expected.get(n) != _file_of(tensors[n]))]
+    wrong = [
+        n
+        for n in {**expected, **tensors}
+        if n not in tensors or (expected and expected.get(n) != _file_of(tensors[n]))
+    ]
     if expected and wrong:
         raise UserError(
-            f"{path / INDEX} and its files disagree about {len(wrong)} tensors ({', '.join(wrong[:4])}); fetch the folder again"
+            f"{path / INDEX} and its files disagree about {len(wrong)} tensors "
+            f"({', '.join(wrong[:4])}); fetch the folder again"
         )
     return tensors
 
@@ -139,16 +157,22 @@ def write_tensors(
     dtype: Any = None,
     progress: Callable[[int], object] | None = None,
 ) -> None:
-    """Writes one safetensors file, a piece of a tensor at a time, replacing an older one only when it is complete.
+    """Writes one safetensors file, a piece of a tensor at a time, replacing an older one only when it
+    is complete.
 
     Args:
-      dtype: of the stored tensors; default: each tensor's own. progress: told of every number of bytes written.
+      dtype: of the stored tensors; default: each tensor's own. progress: told of every number of
+        bytes written.
     """
     path, at, head = Path(path), 0, {}
     for name, tensor in tensors.items():
         kind = np.dtype(tensor.dtype if dtype is None else dtype)
         size = math.prod(tensor.shape) * kind.itemsize
-        head[name] = {"dtype": _NAMES[kind], "shape": list(tensor.shape), "data_offsets": [at, at + size]}
+        head[name] = {
+            "dtype": _NAMES[kind],
+            "shape": list(tensor.shape),
+            "data_offsets": [at, at + size],
+        }
         at += size
     text = json.dumps({**({"__metadata__": dict(metadata)} if metadata else {}), **head}).encode()
     text += b" " * (-len(text) % 8)
@@ -175,7 +199,10 @@ def check_sha256(data: bytes | memoryview, expected: str, name: str) -> None:
     """Raises UserError unless the SHA-256 of `data` is `expected` (hex)."""
     found = hashlib.sha256(data).hexdigest()
     if found != expected:
-        raise UserError(f"{name} has SHA-256 {found[:12]}..., expected {expected[:12]}...; reinstall or fetch it again")
+        raise UserError(
+            f"{name} has SHA-256 {found[:12]}..., expected {expected[:12]}...; "
+            "reinstall or fetch it again"
+        )
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
@@ -183,14 +210,20 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
     path = Path(path)
     try:
         if path.stat().st_size > _LARGEST_JSON:
-            raise UserError(f"{path} has {path.stat().st_size:,} bytes, more than any such file needs; fetch it from its official place")
+            raise UserError(
+                f"{path} has {path.stat().st_size:,} bytes, more than any such file "
+                "needs; fetch it from its official place"
+            )
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UserError(f"{path} does not exist; give a complete model folder") from error
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not readable JSON ({error}); fetch or copy it again") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds a JSON {type(value).__name__} instead of an object; fetch it from its official place")
+        raise UserError(
+            f"{path} holds a JSON {type(value).__name__} instead of an object; "
+            "fetch it from its official place"
+        )
     return value
 
 
@@ -198,7 +231,9 @@ def _opened(file: Path) -> Any:
     try:
         return safe_open(file, "numpy")
     except (SafetensorError, OSError) as error:
-        raise UserError(f"{file} is corrupt or no safetensors file ({error}); fetch or copy it again") from error
+        raise UserError(
+            f"{file} is corrupt or no safetensors file ({error}); fetch or copy it again"
+        ) from error
 
 
 def _headers(file: Path) -> dict[str, OnDisk]:
@@ -206,11 +241,19 @@ def _headers(file: Path) -> dict[str, OnDisk]:
         slices = {name: handle.get_slice(name) for name in handle.keys()}  # noqa: SIM118, a safetensors handle is no dict
         kinds = {name: part.get_dtype() for name, part in slices.items()}
         if unknown := sorted(set(kinds.values()) - _DTYPES.keys()):
-            raise UserError(f"{file} has tensors of type {', '.join(unknown)}, which is not known here; give it in float32 or bfloat16")
-        shapes = {name: (tuple(part.get_shape()), np.dtype(_DTYPES[kinds[name]])) for name, part in slices.items()}
+            raise UserError(
+                f"{file} has tensors of type {', '.join(unknown)}, which is not "
+                "known here; give it in float32 or bfloat16"
+            )
+        shapes = {
+            name: (tuple(part.get_shape()), np.dtype(_DTYPES[kinds[name]]))
+            for name, part in slices.items()
+        }
     starts = _starts(file) if any(kind.startswith("F8") for kind in kinds.values()) else {}
     return {
-        name: _Fp8OnDisk(file, name, *shapes[name], starts[name]) if kinds[name].startswith("F8") else OnDisk(file, name, *shapes[name])
+        name: _Fp8OnDisk(file, name, *shapes[name], starts[name])
+        if kinds[name].startswith("F8")
+        else OnDisk(file, name, *shapes[name])
         for name in kinds
     }
 
@@ -220,7 +263,11 @@ def _starts(file: Path) -> dict[str, int]:
     with open(file, "rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         head = json.loads(opened.read(length))
-    return {name: 8 + length + about["data_offsets"][0] for name, about in head.items() if name != "__metadata__"}
+    return {
+        name: 8 + length + about["data_offsets"][0]
+        for name, about in head.items()
+        if name != "__metadata__"
+    }
 
 
 def _file_of(tensor: Stored) -> str:
@@ -233,16 +280,31 @@ def _files(path: Path) -> tuple[list[Path], dict[str, str]]:
         return [path], {}
     if (path / INDEX).exists():
         where = read_json(path / INDEX).get("weight_map")
-        if not isinstance(where, dict) or not where or not all(isinstance(name, str) for name in where.values()):
-            raise UserError(f"{path / INDEX} has no weight_map from tensors to files; fetch it again")
-        names = sorted(set(where.values()))
-        # An index comes with the download. A name that leads elsewhere would read any file of this machine.
-        if outside := [name for name in names if Path(name).name != name or "\\" in name or not name.endswith(".safetensors")]:
+        if (
+            not isinstance(where, dict)
+            or not where
+            or not all(isinstance(name, str) for name in where.values())
+        ):
             raise UserError(
-                f"{path / INDEX} names {outside[0]!r:.80}, which is no .safetensors file beside it; get it from its official place"
+                f"{path / INDEX} has no weight_map from tensors to files; fetch it again"
+            )
+        names = sorted(set(where.values()))
+        # An index comes with the download. A name that leads elsewhere would read any file of this
+        # machine.
+        if outside := [
+            name
+            for name in names
+            if Path(name).name != name or "\\" in name or not name.endswith(".safetensors")
+        ]:
+            raise UserError(
+                f"{path / INDEX} names {outside[0]!r:.80}, which is no "
+                ".safetensors file beside it; get it from its official place"
             )
         if missing := [name for name in names if not (path / name).is_file()]:
-            raise UserError(f"{path} lacks {len(missing)} of its {len(names)} files ({', '.join(missing[:4])}); fetch them")
+            raise UserError(
+                f"{path} lacks {len(missing)} of its {len(names)} files "
+                f"({', '.join(missing[:4])}); fetch them"
+            )
         return [path / name for name in names], where
     # A folder with both is no accident: some have the same weights once more, in another precision.
     if (path / WHOLE).exists():
@@ -250,6 +312,10 @@ def _files(path: Path) -> tuple[list[Path], dict[str, str]]:
     files = sorted(path.glob("*.safetensors"))
     if not files and not (path / _PYTORCH).is_file():
         pickles = sorted(file.name for file in path.glob("*.bin*"))
-        told = f"; it has {pickles[0]}: save it again with safe_serialization=True" if pickles else ""
-        raise UserError(f"{path} has no .safetensors file; give a model folder with safetensors weights{told}")
+        told = (
+            f"; it has {pickles[0]}: save it again with safe_serialization=True" if pickles else ""
+        )
+        raise UserError(
+            f"{path} has no .safetensors file; give a model folder with safetensors weights{told}"
+        )
     return files, {}

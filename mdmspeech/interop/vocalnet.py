@@ -1,6 +1,8 @@
-"""VocalNet's published checkpoints (SJTU-OmniAgent/VocalNet): config and tensor names of the speech generator <-> ours.
+"""VocalNet's published checkpoints (SJTU-OmniAgent/VocalNet): config and tensor names of the speech
+generator <-> ours.
 
-The names are those of its SpeechGeneratorARMTP; in a whole model's safetensors they stand behind "speech_generator.", in the same config.json as the LLM's.
+The names are those of its SpeechGeneratorARMTP; in a whole model's safetensors they stand behind
+"speech_generator.", in the same config.json as the LLM's.
 """
 
 import os
@@ -12,7 +14,8 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.errors import UserError
-from mdmspeech.interop.huggingface import llama_layer, whole_number
+from mdmspeech.interop.huggingface import whole_number
+from mdmspeech.interop.huggingface_rules import llama_layer
 from mdmspeech.interop.rules import LINEAR, TensorRule, import_params
 from mdmspeech.interop.tensors import Stored, open_tensors, read_json
 from mdmspeech.models.vocalnet import VocalNet, VocalNetConfig
@@ -23,14 +26,18 @@ _MOST_LAYERS = 100
 
 
 def vocalnet_config(published: Mapping[str, Any]) -> VocalNetConfig:
-    """The generator's items of a `config.json` (or of VocalNet's ar_config yaml) -> ours. Lengths and dropout in it shape no parameter.
+    """The generator's items of a `config.json` (or of VocalNet's ar_config yaml) -> ours. Lengths and
+    dropout in it shape no parameter.
 
     Raises:
       UserError: another kind of generator; an item that is missing, or no size or id.
     """
     kind = str(published.get("speech_generator_type", _TYPE))
     if _TYPE not in kind:
-        raise UserError(f"speech_generator_type {kind!r:.40} is not known; use a VocalNet checkpoint with {_TYPE!r}")
+        raise UserError(
+            f"speech_generator_type {kind!r:.40} is not known; use a VocalNet "
+            f"checkpoint with {_TYPE!r}"
+        )
     size = lambda name, most=2**16: whole_number(published, name, most)
     config = VocalNetConfig(
         width=size("llm_hidden_size"),
@@ -49,10 +56,14 @@ def vocalnet_config(published: Mapping[str, Any]) -> VocalNetConfig:
     )
     if config.width % (2 * config.heads):
         raise UserError(
-            f"llm_hidden_size {config.width} does not split into {config.heads} heads of an even size; take the model's own files"
+            f"llm_hidden_size {config.width} does not split into {config.heads} "
+            "heads of an even size; take the model's own files"
         )
     if max(config.bos, config.sos, config.eos, config.pad) >= config.vocab_size:
-        raise UserError(f"a speech token id of the config is not below its {config.vocab_size} ids; take the model's own files")
+        raise UserError(
+            f"a speech token id of the config is not below its {config.vocab_size} "
+            "ids; take the model's own files"
+        )
     return config
 
 
@@ -79,15 +90,23 @@ def _ends(ours: str, norm: str, output: str) -> list[TensorRule]:
     ]
 
 
-def vocalnet_params(config: VocalNetConfig, tensors: Mapping[str, Stored], source: str, **how: Any) -> dict[str, Any]:
-    """Tensors of the generator, or of the whole model it is part of -> parameters of `VocalNet`. `how`: see `rules.import_params`."""
+def vocalnet_params(
+    config: VocalNetConfig, tensors: Mapping[str, Stored], source: str, **how: Any
+) -> dict[str, Any]:
+    """Tensors of the generator, or of the whole model it is part of -> parameters of `VocalNet`.
+    `how`: see `rules.import_params`.
+    """
     inside = {n: t for n, t in tensors.items() if n.startswith(_PREFIX)}
     rules = vocalnet_rules(config, _PREFIX if inside else "")
     return import_params(inside or tensors, rules, vocalnet_shapes(config), source, **how)
 
 
-def read_vocalnet_folder(folder: str | os.PathLike, **how: Any) -> tuple[VocalNetConfig, dict[str, Any]]:
-    """A downloaded VocalNet folder -> (config, parameters of its speech generator); of the rest nothing is read. `how`: see `rules.import_params`."""
+def read_vocalnet_folder(
+    folder: str | os.PathLike, **how: Any
+) -> tuple[VocalNetConfig, dict[str, Any]]:
+    """A downloaded VocalNet folder -> (config, parameters of its speech generator); of the rest
+    nothing is read. `how`: see `rules.import_params`.
+    """
     config = vocalnet_config(read_json(Path(folder) / "config.json"))
     return config, vocalnet_params(config, open_tensors(folder), str(folder), **how)
 

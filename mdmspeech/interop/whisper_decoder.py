@@ -1,4 +1,6 @@
-"""Where a seq2seq adaptor starts from: some layers of Whisper's decoder, and of its vocabulary the commonest English pieces."""
+"""Where a seq2seq adaptor starts from: some layers of Whisper's decoder, and of its vocabulary the
+commonest English pieces.
+"""
 
 import json
 import os
@@ -13,29 +15,36 @@ import numpy as np
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
 from mdmspeech.interop.ctranslate2 import decoder_tensors
-from mdmspeech.interop.huggingface import whisper_decoder_rules
+from mdmspeech.interop.huggingface_rules import whisper_decoder_rules
 from mdmspeech.interop.rules import import_params
 from mdmspeech.interop.tensors import open_tensors, read_json
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.text import pieces
 
 _PREFIX = "model.decoder."
-_BASE_VOCABULARY = 51865  # of the multilingual Whispers up to large-v2; large-v3 has one language more, before the task tokens
+# of the multilingual Whispers up to large-v2; large-v3 has one language more, before the task
+# tokens
+_BASE_VOCABULARY = 51865
 _END, _START, _ENGLISH, _TRANSCRIBE, _NO_TIMESTAMPS = 50257, 50258, 50259, 50359, 50363
 
 
-def load_whisper_decoder(config: Seq2SeqConfig, layers: Sequence[int], source: str | os.PathLike = sources.WHISPER_BASE) -> dict[str, Any]:
+def load_whisper_decoder(
+    config: Seq2SeqConfig, layers: Sequence[int], source: str | os.PathLike = sources.WHISPER_BASE
+) -> dict[str, Any]:
     """Parameters of a seq2seq adaptor out of a Whisper decoder.
 
     Args:
-      config: the adaptor's sizes. layers: which of the decoder's layers become the adaptor's, `config.layers` of them.
+      config: the adaptor's sizes. layers: which of the decoder's layers become the adaptor's,
+        `config.layers` of them.
       source: a Hugging Face Whisper folder, or "whisper-base": the registry packages.
 
     Raises:
       UserError: not found (with the command that fetches it), or sizes that do not fit.
     """
     if len(layers) != config.layers:
-        raise UserError(f"{config.layers} layers are to start from decoder layers {list(layers)}: name as many")
+        raise UserError(
+            f"{config.layers} layers are to start from decoder layers {list(layers)}: name as many"
+        )
     tensors, vocabulary, name = _read(source)
     ids = _kept(vocabulary, tensors["embed_tokens.weight"].shape[0], config)
     tensors["embed_tokens.weight"] = tensors["embed_tokens.weight"][ids]
@@ -52,15 +61,21 @@ def seq2seq_shapes(config: Seq2SeqConfig) -> Any:
     """Abstract parameter tree of a seq2seq adaptor."""
     states = jnp.zeros((1, 4, config.states))
     ids = jnp.zeros((1, 2), jnp.int32)
-    return jax.eval_shape(Seq2SeqAdaptor(config).init, jax.random.key(0), states, jnp.ones((1, 4), bool), ids)["params"]
+    return jax.eval_shape(
+        Seq2SeqAdaptor(config).init, jax.random.key(0), states, jnp.ones((1, 4), bool), ids
+    )["params"]
 
 
 def save_pieces(path: str | os.PathLike, source: str | os.PathLike = sources.WHISPER_BASE) -> int:
-    """Writes the kept pieces of a Whisper vocabulary as the JSON list `text.pieces` reads; returns how many."""
+    """Writes the kept pieces of a Whisper vocabulary as the JSON list `text.pieces` reads; returns how
+    many.
+    """
     vocabulary = _read(source)[1]
     names = sorted(vocabulary, key=vocabulary.__getitem__)
     kept = [names[i] for i in pieces.english(names)]
-    Path(path).write_text(json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8")
+    Path(path).write_text(
+        json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8"
+    )
     return len(kept)
 
 
@@ -68,10 +83,14 @@ def _kept(vocabulary: dict[str, int], rows: int, config: Seq2SeqConfig) -> np.nd
     names = pieces.shipped_names()
     if len(names) != config.pieces:
         raise UserError(
-            f"the adaptor is to write {config.pieces} pieces, the shipped list has {len(names)}: set adaptor.pieces={len(names)}"
+            f"the adaptor is to write {config.pieces} pieces, the shipped list "
+            f"has {len(names)}: set adaptor.pieces={len(names)}"
         )
     if unknown := [name for name in names if name not in vocabulary]:
-        raise UserError(f"this Whisper's vocabulary lacks {len(unknown)} of the pieces, first {unknown[0]!r}; take a multilingual one")
+        raise UserError(
+            f"this Whisper's vocabulary lacks {len(unknown)} of the pieces, first "
+            f"{unknown[0]!r}; take a multilingual one"
+        )
     return np.array([vocabulary[name] for name in names] + _special(rows))
 
 
@@ -86,10 +105,20 @@ def _read(source: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, i
     folder = Path(source)
     if str(source) == sources.WHISPER_BASE:
         variables, tokenizer = sources.whisper_package()
-        return decoder_tensors(variables), _vocabulary(json.loads(tokenizer), sources.WHISPER_BASE), sources.WHISPER_BASE
+        return (
+            decoder_tensors(variables),
+            _vocabulary(json.loads(tokenizer), sources.WHISPER_BASE),
+            sources.WHISPER_BASE,
+        )
     if not folder.is_dir():
-        raise UserError(f"no Whisper at {source}: give a Whisper folder or the name {sources.WHISPER_BASE!r}")
-    tensors = {n.removeprefix(_PREFIX): np.asarray(t) for n, t in open_tensors(folder).items() if n.startswith(_PREFIX)}
+        raise UserError(
+            f"no Whisper at {source}: give a Whisper folder or the name {sources.WHISPER_BASE!r}"
+        )
+    tensors = {
+        n.removeprefix(_PREFIX): np.asarray(t)
+        for n, t in open_tensors(folder).items()
+        if n.startswith(_PREFIX)
+    }
     return tensors, _vocabulary(read_json(folder / "tokenizer.json"), str(folder)), str(folder)
 
 
@@ -97,4 +126,7 @@ def _vocabulary(tokenizer: Any, name: str) -> dict[str, int]:
     try:
         return dict(tokenizer["model"]["vocab"])
     except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"the tokenizer.json of {name} has no vocabulary ({error}); take the model's original files") from error
+        raise UserError(
+            f"the tokenizer.json of {name} has no vocabulary ({error}); take the "
+            "model's original files"
+        ) from error

@@ -2,13 +2,18 @@
 
 Source: docs/method.md, "Fixed anchors", "Paced anchors" and "Text prefix".
 
-Two schedules behind one result, `cond_BLD`, which the Talker adds to its token embeddings (and `TextPrefix`, which needs none):
+Two schedules behind one result, `cond_BLD`, which the Talker adds to its token embeddings (and
+`TextPrefix`, which needs none):
 
-- `FixedAnchors`, the paper's: Q = 4 anchors a block, each a fusion of [Emb(y); h] of one text token, on the block's first Q positions.
-- `PacedAnchors`, ours: a small encoder reads the symbols (phonemes, or letters) of the text with a bounded look-ahead, a duration head says how long
-  each lasts, and every speech position gets the features of the symbols spoken there and how far into them it is. New words are read, not
-  memorised; and the length of the speech is known before it is spoken, so that a stop cannot be missed.
-- `TextPrefix`, of autoregressive speech LMs: the text's own embeddings stand before the speech, and attention finds the place.
+- `FixedAnchors`, the paper's: Q = 4 anchors a block, each a fusion of [Emb(y); h] of one text
+  token, on the block's first Q positions.
+- `PacedAnchors`, ours: a small encoder reads the symbols (phonemes, or letters) of the text with a
+  bounded look-ahead, a duration head says how long each lasts, and every speech position gets the
+  features of the symbols spoken there and how far into them it is. New words are read, not
+  memorised; and the length of the speech is known before it is spoken, so that a stop cannot be
+  missed.
+- `TextPrefix`, of autoregressive speech LMs: the text's own embeddings stand before the speech, and
+  attention finds the place.
 
 B batch, N text tokens, M symbols, L speech positions, Q anchors a block, D model width.
 """
@@ -27,25 +32,34 @@ from mdmspeech.nn.transformer import LlamaBlock
 from mdmspeech.speech_format import NO_ANCHOR, NULL_ANCHOR
 
 MIN_DURATION = 0.05  # speech tokens: no symbol is skipped altogether
-_SAMPLES = (1 / 6, 1 / 2, 5 / 6)  # where inside a speech token (40 ms, which may span two phonemes) the text is looked up
+# where inside a speech token (40 ms, which may span two phonemes) the text is looked up
+_SAMPLES = (1 / 6, 1 / 2, 5 / 6)
 
 
-def anchor_index(count_B: jax.Array, positions_BL: jax.Array, block: int = 16, anchors: int = 4) -> jax.Array:
-    """The paper's schedule: which of `count_B` text tokens stands at each speech position, int32 [B, L].
+def anchor_index(
+    count_B: jax.Array, positions_BL: jax.Array, block: int = 16, anchors: int = 4
+) -> jax.Array:
+    """The paper's schedule: which of `count_B` text tokens stands at each speech position, int32 [B,
+    L].
 
-    Anchor n stands at position (n // Q) * block + n % Q: block b sees text up to Q(b+1) and never later text. `NO_ANCHOR` at the other positions,
-    `NULL_ANCHOR` at anchor positions after the end of the text.
+    Anchor n stands at position (n // Q) * block + n % Q: block b sees text up to Q(b+1) and never
+    later text. `NO_ANCHOR` at the other positions, `NULL_ANCHOR` at anchor positions after the end
+    of the text.
     """
     inside = positions_BL % block
     index = (positions_BL // block) * anchors + inside
-    return jnp.where(inside < anchors, jnp.where(count_B[:, None] > index, index, NULL_ANCHOR), NO_ANCHOR)
+    return jnp.where(
+        inside < anchors, jnp.where(count_B[:, None] > index, index, NULL_ANCHOR), NO_ANCHOR
+    )
 
 
 class FixedAnchors(nn.Module):
-    """The paper's anchors: a fusion of [Emb(y); h] of one text token each, placed where `index` says (see `anchor_index`).
+    """The paper's anchors: a fusion of [Emb(y); h] of one text token each, placed where `index` says
+    (see `anchor_index`).
 
-    Text features [B, N, E] (token embedding and Thinker state, concatenated by the caller) -> cond [B, L, D]. Positions without an anchor get zeros,
-    those after the end of the text a learned null vector.
+    Text features [B, N, E] (token embedding and Thinker state, concatenated by the caller) -> cond
+    [B, L, D]. Positions without an anchor get zeros, those after the end of the text a learned null
+    vector.
     """
 
     width: int
@@ -70,10 +84,12 @@ class FixedAnchors(nn.Module):
 
 
 class PacedAnchors(nn.Module):
-    """Our schedule: `encode` the symbols, predict `durations`, `place` the features on speech positions.
+    """Our schedule: `encode` the symbols, predict `durations`, `place` the features on speech
+    positions.
 
     Attributes:
-      lookahead: symbols to the right that each layer may see; their sum is the look-ahead of the whole.
+      lookahead: symbols to the right that each layer may see; their sum is the look-ahead of the
+        whole.
       reach: symbols to the left that each layer may see.
     """
 
@@ -88,7 +104,9 @@ class PacedAnchors(nn.Module):
         ffn = -(-self.width * 8 // 3 // 64) * 64
         heads = self.width // self.head_dim
         if not heads:
-            raise UserError(f"a Talker with paced anchors is {self.head_dim} wide or more, not {self.width}")
+            raise UserError(
+                f"a Talker with paced anchors is {self.head_dim} wide or more, not {self.width}"
+            )
         self.layers = [LlamaBlock(heads, heads, self.head_dim, ffn) for _ in self.lookahead]
         self.norm = RMSNorm(1e-6)
         self.duration_in = Linear(self.width)
@@ -96,29 +114,45 @@ class PacedAnchors(nn.Module):
         self.inside = Linear(self.width)
         self.join = Linear(self.width)
 
-    def __call__(self, symbols_BM: jax.Array, valid_BM: jax.Array, durations_BM: jax.Array, length: int) -> tuple[jax.Array, jax.Array]:
+    def __call__(
+        self, symbols_BM: jax.Array, valid_BM: jax.Array, durations_BM: jax.Array, length: int
+    ) -> tuple[jax.Array, jax.Array]:
         """(cond [B, L, D] placed by the given durations, predicted log-durations [B, M])."""
         features = self.encode(symbols_BM, valid_BM)
-        return self.place(features, valid_BM, durations_BM, jnp.arange(length)[None, :]), self.log_durations(features)
+        return self.place(
+            features, valid_BM, durations_BM, jnp.arange(length)[None, :]
+        ), self.log_durations(features)
 
-    def packed(self, symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL) -> tuple[jax.Array, jax.Array]:
-        """As `__call__` for rows packed with several utterances, numbered 1, 2, ... in order (0 = padding): each gets what it would get alone.
+    def packed(
+        self, symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL
+    ) -> tuple[jax.Array, jax.Array]:
+        """As `__call__` for rows packed with several utterances, numbered 1, 2, ... in order (0 =
+        padding): each gets what it would get alone.
 
-        segment_BL, position_BL: the utterance a speech position belongs to, and its index in it. Positions of padding get some finite vector.
+        segment_BL, position_BL: the utterance a speech position belongs to, and its index in it.
+          Positions of padding get some finite vector.
         """
         valid_BM = symbols_segment_BM > 0
         features = self.encode(symbols_BM, valid_BM, symbols_segment_BM)
-        # On a common time axis utterance s + 1 starts where s ends by its symbols; positions are shifted there.
+        # On a common time axis utterance s + 1 starts where s ends by its symbols; positions are
+        # shifted there.
         lengths_BM = jnp.where(valid_BM, jnp.maximum(durations_BM, MIN_DURATION), 0.0)
         before_BL = (symbols_segment_BM[:, None, :] < segment_BL[:, :, None]) & valid_BM[:, None, :]
         until_BL = (symbols_segment_BM[:, None, :] <= segment_BL[:, :, None]) & valid_BM[:, None, :]
         start_BL = jnp.sum(jnp.where(before_BL, lengths_BM[:, None, :], 0.0), axis=-1)
-        first_BL, last_BL = jnp.sum(before_BL, axis=-1), jnp.maximum(jnp.sum(until_BL, axis=-1) - 1, 0)
+        first_BL, last_BL = (
+            jnp.sum(before_BL, axis=-1),
+            jnp.maximum(jnp.sum(until_BL, axis=-1) - 1, 0),
+        )
         cond = self._place(features, lengths_BM, position_BL + start_BL, first_BL, last_BL)
         return cond, self.log_durations(features)
 
-    def encode(self, symbols_BM: jax.Array, valid_BM: jax.Array, segment_BM: jax.Array | None = None) -> jax.Array:
-        """Symbols int32 [B, M] -> features [B, M, D]; feature m depends on no symbol beyond m + sum(lookahead), and on none of another segment."""
+    def encode(
+        self, symbols_BM: jax.Array, valid_BM: jax.Array, segment_BM: jax.Array | None = None
+    ) -> jax.Array:
+        """Symbols int32 [B, M] -> features [B, M, D]; feature m depends on no symbol beyond m +
+        sum(lookahead), and on none of another segment.
+        """
         count = symbols_BM.shape[1]
         known = valid_BM[:, None, :] & valid_BM[:, :, None]
         if segment_BM is not None:
@@ -135,10 +169,17 @@ class PacedAnchors(nn.Module):
         """Natural log of each symbol's duration in speech tokens, [B, M]."""
         return self.duration_out(nn.silu(self.duration_in(features_BMD)))[..., 0]
 
-    def place(self, features_BMD: jax.Array, valid_BM: jax.Array, durations_BM: jax.Array, positions_BL: jax.Array) -> jax.Array:
+    def place(
+        self,
+        features_BMD: jax.Array,
+        valid_BM: jax.Array,
+        durations_BM: jax.Array,
+        positions_BL: jax.Array,
+    ) -> jax.Array:
         """Condition of the speech positions [B or 1, L] (absolute, in tokens) -> [B, L, D].
 
-        durations_BM: speech tokens per symbol, float; padding is ignored. A position after the end keeps the last symbol, and is told so.
+        durations_BM: speech tokens per symbol, float; padding is ignored. A position after the end
+          keeps the last symbol, and is told so.
         """
         lengths_BM = jnp.where(valid_BM, jnp.maximum(durations_BM, MIN_DURATION), 0.0)
         last_B1 = jnp.maximum(jnp.sum(valid_BM, axis=1) - 1, 0)[:, None]
@@ -150,21 +191,34 @@ class PacedAnchors(nn.Module):
         parts = []
         for offset in _SAMPLES:
             time = time_BL + offset
-            index = jnp.clip(jnp.sum(ends[:, None, :] <= time[..., None], axis=-1), first_BL, last_BL)
-            end, span = (jnp.take_along_axis(x, index, axis=1) for x in (ends, jnp.maximum(lengths_BM, MIN_DURATION)))
+            index = jnp.clip(
+                jnp.sum(ends[:, None, :] <= time[..., None], axis=-1), first_BL, last_BL
+            )
+            end, span = (
+                jnp.take_along_axis(x, index, axis=1)
+                for x in (ends, jnp.maximum(lengths_BM, MIN_DURATION))
+            )
             fraction = (time - (end - span)) / span
-            inside = jnp.stack([jnp.clip(fraction, 0.0, 1.0), jnp.log(span), (fraction > 1.0).astype(span.dtype)], axis=-1)
+            inside = jnp.stack(
+                [jnp.clip(fraction, 0.0, 1.0), jnp.log(span), (fraction > 1.0).astype(span.dtype)],
+                axis=-1,
+            )
             features = jnp.take_along_axis(features_BMD, index[..., None], axis=1)
             parts.append(features + self.inside(inside.astype(features.dtype)))
         return self.join(jnp.concatenate(parts, axis=-1))
 
 
 class TextPrefix(nn.Module):
-    """The text as CosyVoice2's LM reads it: embeddings of its ids, in front of the speech. int32 [B, N] -> [B, N, D]; negative ids give some row."""
+    """The text as CosyVoice2's LM reads it: embeddings of its ids, in front of the speech. int32 [B,
+    N] -> [B, N, D]; negative ids give some row.
+    """
 
     width: int
     rows: int
 
     @nn.compact
     def __call__(self, text_BN: jax.Array) -> jax.Array:
-        return lookup(self.param("embedding", nn.initializers.normal(0.02), (self.rows, self.width)), jnp.maximum(text_BN, 0))
+        return lookup(
+            self.param("embedding", nn.initializers.normal(0.02), (self.rows, self.width)),
+            jnp.maximum(text_BN, 0),
+        )

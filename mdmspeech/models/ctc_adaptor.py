@@ -1,9 +1,12 @@
-"""An adaptor that spells: speech states -> letters, which the Thinker reads through its own token embeddings.
+"""An adaptor that spells: speech states -> letters, which the Thinker reads through its own token
+embeddings.
 
-The paper's adaptor (stack_adaptor.py) learns to imitate token embeddings by back-propagating through the whole Thinker, for millions of utterances.
-A laptop cannot; but it can learn to spell with CTC (Graves et al. 2006) in minutes, because Whisper's states already hold the words. The spelling is
-tokenised and embedded like typed text, so the Thinker, frozen, hears about as well as it reads. Letters and not BPE pieces: a word that was never
-in the training data can be spelled, but not looked up.
+The paper's adaptor (stack_adaptor.py) learns to imitate token embeddings by back-propagating
+through the whole Thinker, for millions of utterances. A laptop cannot; but it can learn to spell
+with CTC (Graves et al. 2006) in minutes, because Whisper's states already hold the words. The
+spelling is tokenised and embedded like typed text, so the Thinker, frozen, hears about as well as
+it reads. Letters and not BPE pieces: a word that was never in the training data can be spelled, but
+not looked up.
 
 B batch, T encoder states (50 a second), C characters (0 is CTC's blank).
 """
@@ -27,7 +30,9 @@ _ID = {character: i + 1 for i, character in enumerate(CHARACTERS)}
 
 @dataclasses.dataclass(frozen=True)
 class CTCConfig:
-    """Sizes; `states` is the width of the speech encoder, `stack` how many states one position of the trunk holds."""
+    """Sizes; `states` is the width of the speech encoder, `stack` how many states one position of the
+    trunk holds.
+    """
 
     states: int = 512
     width: int = 320
@@ -37,7 +42,9 @@ class CTCConfig:
 
 
 class CTCAdaptor(nn.Module):
-    """States float [B, T, D] and their mask bool [B, T] -> character logits [B, T', C], T' = T rounded up to whole stacks."""
+    """States float [B, T, D] and their mask bool [B, T] -> character logits [B, T', C], T' = T rounded
+    up to whole stacks.
+    """
 
     config: CTCConfig
 
@@ -61,13 +68,17 @@ class CTCAdaptor(nn.Module):
 
 
 def text_to_ids(text: str) -> np.ndarray:
-    """Text -> character ids int32, 1-based; characters outside the table are dropped, runs of spaces made one."""
+    """Text -> character ids int32, 1-based; characters outside the table are dropped, runs of spaces
+    made one.
+    """
     kept = "".join(character for character in text if character in _ID)
     return np.array([_ID[character] for character in " ".join(kept.split())], np.int32)
 
 
 def ctc_greedy_decode(logits_BTC, valid_BT) -> list[str]:
-    """Greedy CTC: best class a state, repeats merged, blanks dropped. Numpy or JAX arrays; one string a row."""
+    """Greedy CTC: best class a state, repeats merged, blanks dropped. Numpy or JAX arrays; one string
+    a row.
+    """
     best_BT = np.asarray(jnp.argmax(logits_BTC, axis=-1))
     valid_BT = np.asarray(valid_BT)
     texts = []

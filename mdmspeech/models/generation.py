@@ -1,7 +1,9 @@
-"""A Thinker that writes: one `extend` for prompts, cached prefixes and single tokens, and what `decoding.autoregressive` needs of it.
+"""A Thinker that writes: one `extend` for prompts, cached prefixes and single tokens, and what
+`decoding.autoregressive` needs of it.
 
-Convention (docs/method.md, "The Thinker"): the state h_i handed on with token y_i is the post-norm state of the position that has
-*consumed* y_i, the end token included. All functions are pure; a row gives the same result alone and in any batch.
+Convention (docs/method.md, "The Thinker"): the state h_i handed on with token y_i is the post-norm
+state of the position that has *consumed* y_i, the end token included. All functions are pure; a row
+gives the same result alone and in any batch.
 """
 
 from collections.abc import Sequence
@@ -20,7 +22,9 @@ from mdmspeech.models.thinker import Thinker, init_cache
 
 @struct.dataclass
 class ThinkerState:
-    """What has been read so far: cache of S columns, how many columns of each row are filled, logits of the next token."""
+    """What has been read so far: cache of S columns, how many columns of each row are filled, logits
+    of the next token.
+    """
 
     cache: Any
     lengths_B: jax.Array
@@ -29,7 +33,9 @@ class ThinkerState:
 
 @struct.dataclass
 class Generation:
-    """tokens_BN (0 after a row's end), hidden_BND (zeros after it), lengths_B (the stop token counts), stopped_B, final state."""
+    """tokens_BN (0 after a row's end), hidden_BND (zeros after it), lengths_B (the stop token counts),
+    stopped_B, final state.
+    """
 
     tokens_BN: jax.Array
     hidden_BND: jax.Array
@@ -38,23 +44,32 @@ class Generation:
     state: ThinkerState
 
 
-def empty_state(thinker: Thinker, batch: int, cache_length: int, dtype: Any = jnp.float32) -> ThinkerState:
+def empty_state(
+    thinker: Thinker, batch: int, cache_length: int, dtype: Any = jnp.float32
+) -> ThinkerState:
     """A state that has read nothing and has room for `cache_length` positions."""
     config = thinker.config
     cache = init_cache(config, batch, cache_length, dtype)
-    return ThinkerState(cache, jnp.zeros(batch, jnp.int32), jnp.zeros((batch, config.vocab_size), jnp.float32))
+    return ThinkerState(
+        cache, jnp.zeros(batch, jnp.int32), jnp.zeros((batch, config.vocab_size), jnp.float32)
+    )
 
 
 def fit_state(thinker: Thinker, state: ThinkerState, batch: int, cache_length: int) -> ThinkerState:
-    """A one-row prefix state (a system prompt, read once) repeated for `batch` rows, with room for `cache_length` positions.
+    """A one-row prefix state (a system prompt, read once) repeated for `batch` rows, with room for
+    `cache_length` positions.
 
     Raises:
       UserError: the state has more rows than one, or the new room is smaller.
     """
     rows, have = state.lengths_B.shape[0], columns(state)
     if rows != 1 or cache_length < have:
-        raise UserError(f"cannot fit a state of {rows} rows and {have} positions to {batch} rows and {cache_length} positions")
-    axis = 1 if thinker.config.scan_layers else 0  # the batch axis of a cache leaf; its columns follow
+        raise UserError(
+            f"cannot fit a state of {rows} rows and {have} positions to {batch} "
+            f"rows and {cache_length} positions"
+        )
+    # the batch axis of a cache leaf; its columns follow
+    axis = 1 if thinker.config.scan_layers else 0
 
     def fit(leaf: jax.Array) -> jax.Array:
         widths = [(0, 0)] * leaf.ndim
@@ -62,14 +77,19 @@ def fit_state(thinker: Thinker, state: ThinkerState, batch: int, cache_length: i
         return jnp.repeat(jnp.pad(leaf, widths), batch, axis=axis)
 
     repeat = partial(jnp.repeat, repeats=batch, axis=0)
-    return ThinkerState(jax.tree.map(fit, state.cache), repeat(state.lengths_B), repeat(state.logits_BV))
+    return ThinkerState(
+        jax.tree.map(fit, state.cache), repeat(state.lengths_B), repeat(state.logits_BV)
+    )
 
 
-def extend(thinker: Thinker, params: Any, state: ThinkerState, x_BTD: jax.Array, new_B: jax.Array) -> tuple[jax.Array, ThinkerState]:
+def extend(
+    thinker: Thinker, params: Any, state: ThinkerState, x_BTD: jax.Array, new_B: jax.Array
+) -> tuple[jax.Array, ThinkerState]:
     """Reads the first `new_B` of the T input embeddings of each row after what the state has read.
 
     Args:
-      x_BTD: input embeddings, right-padded. new_B: int32, real positions a row (0 leaves the row's state as it was).
+      x_BTD: input embeddings, right-padded. new_B: int32, real positions a row (0 leaves the row's
+        state as it was).
 
     Returns:
       (post-norm hidden states [B, T, D], meaningless at padded positions; the new state).
@@ -78,26 +98,47 @@ def extend(thinker: Thinker, params: Any, state: ThinkerState, x_BTD: jax.Array,
     start_B = state.lengths_B
     positions_BT = start_B[:, None] + jnp.arange(length)[None, :]
     columns_S = jnp.arange(room)
-    mask_BTS = columns_S[None, None, :] <= positions_BT[:, :, None]  # padded queries come last, so nobody real sees their keys
-    hidden_BTD, cache = thinker.apply({"params": params}, x_BTD, positions_BT, mask_BTS, state.cache, start_B, method=Thinker.states)
+    # padded queries come last, so nobody real sees their keys
+    mask_BTS = columns_S[None, None, :] <= positions_BT[:, :, None]
+    hidden_BTD, cache = thinker.apply(
+        {"params": params},
+        x_BTD,
+        positions_BT,
+        mask_BTS,
+        state.cache,
+        start_B,
+        method=Thinker.states,
+    )
     last_B1D = jnp.take_along_axis(hidden_BTD, jnp.maximum(new_B - 1, 0)[:, None, None], axis=1)
     logits_BV = thinker.apply({"params": params}, last_B1D, method=Thinker.logits)[:, 0]
     logits_BV = jnp.where((new_B > 0)[:, None], logits_BV, state.logits_BV)
     return hidden_BTD, ThinkerState(cache, start_B + new_B, logits_BV)
 
 
-def draw(state: ThinkerState, request_keys_B: jax.Array, sampling: SamplingConfig = GREEDY) -> jax.Array:
-    """The next token of every row, int32 [B], from the logits of the state. The keys play no part in greedy drawing."""
+def draw(
+    state: ThinkerState, request_keys_B: jax.Array, sampling: SamplingConfig = GREEDY
+) -> jax.Array:
+    """The next token of every row, int32 [B], from the logits of the state. The keys play no part in
+    greedy drawing.
+    """
     key_B = step_keys(request_keys_B, state.lengths_B)
     return sample(state.logits_BV, key_B, sampling.temperature, sampling.top_k, sampling.top_p)
 
 
 def read_token(
-    thinker: Thinker, params: Any, state: ThinkerState, token_B: jax.Array, running_B: jax.Array | bool = True
+    thinker: Thinker,
+    params: Any,
+    state: ThinkerState,
+    token_B: jax.Array,
+    running_B: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array, ThinkerState]:
-    """Reads one token of every row where `running_B`: (its embedding [B, D], its post-norm state [B, D], the new state)."""
+    """Reads one token of every row where `running_B`: (its embedding [B, D], its post-norm state [B,
+    D], the new state).
+    """
     x_B1D = thinker.apply({"params": params}, token_B[:, None], method=Thinker.embed)
-    hidden_B1D, state = extend(thinker, params, state, x_B1D, jnp.broadcast_to(running_B, token_B.shape).astype(jnp.int32))
+    hidden_B1D, state = extend(
+        thinker, params, state, x_B1D, jnp.broadcast_to(running_B, token_B.shape).astype(jnp.int32)
+    )
     return x_B1D[:, 0], hidden_B1D[:, 0], state
 
 
@@ -111,9 +152,13 @@ def generate(
     max_new: int,
     sampling: SamplingConfig = GREEDY,
 ) -> Generation:
-    """Decodes until every row has drawn one of `stop_ids`, has `max_new` tokens or has filled its cache."""
+    """Decodes until every row has drawn one of `stop_ids`, has `max_new` tokens or has filled its
+    cache.
+    """
 
-    def next_token(state: ThinkerState, _: jax.Array, running_B: jax.Array) -> tuple[jax.Array, jax.Array, ThinkerState]:
+    def next_token(
+        state: ThinkerState, _: jax.Array, running_B: jax.Array
+    ) -> tuple[jax.Array, jax.Array, ThinkerState]:
         token_B = draw(state, request_keys_B, sampling)
         _, hidden_BD, state = read_token(thinker, params, state, token_B, running_B)
         return token_B, hidden_BD, state
@@ -124,7 +169,9 @@ def generate(
         max_new=max_new,
         stop_ids=stop_ids,
         limit_B=columns(state) - state.lengths_B,
-        keep=jnp.zeros((len(state.lengths_B), max_new, thinker.config.dim), jax.tree.leaves(params)[0].dtype),
+        keep=jnp.zeros(
+            (len(state.lengths_B), max_new, thinker.config.dim), jax.tree.leaves(params)[0].dtype
+        ),
     )
     return Generation(out.ids_BN, out.kept, out.count_B, out.stopped_B, out.model_state)
 

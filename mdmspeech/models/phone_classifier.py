@@ -1,6 +1,8 @@
-"""Which symbol of the pronouncer is heard when: a small classifier over the speech encoder's states, for aligning a known text (`data.recordings.align`).
+"""Which symbol of the pronouncer is heard when: a small classifier over the speech encoder's
+states, for aligning a known text (`data.recordings.align`).
 
-Whisper's states know sounds in any voice, so that what one synthesiser's invented voices teach holds for people.
+Whisper's states know sounds in any voice, so that what one synthesiser's invented voices teach
+holds for people.
 """
 
 import dataclasses
@@ -12,7 +14,9 @@ import jax.numpy as jnp
 
 @dataclasses.dataclass(frozen=True)
 class PhoneClassifierConfig:
-    """`states` is the encoder's width, `near` the states seen on either side, `symbols` the classes (boundary and punctuation included)."""
+    """`states` is the encoder's width, `near` the states seen on either side, `symbols` the classes
+    (boundary and punctuation included).
+    """
 
     states: int = 512
     near: int = 1

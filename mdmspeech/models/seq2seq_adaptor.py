@@ -1,11 +1,15 @@
-"""An adaptor that writes: speech states -> text pieces, by an attention decoder that begins as Whisper's own.
+"""An adaptor that writes: speech states -> text pieces, by an attention decoder that begins as
+Whisper's own.
 
-CTC letters (ctc_adaptor.py) must learn every voice from our own corpus. Whisper's decoder has learned from 680,000 hours how its encoder's states are
-read, so some or all of its layers, its English pieces and a short training (stages/hearing.py: short states, our way of writing) hear people no corpus of ours
-contains. What it writes is tokenised like typed text; the frozen Thinker reads it.
+CTC letters (ctc_adaptor.py) must learn every voice from our own corpus. Whisper's decoder has
+learned from 680,000 hours how its encoder's states are read, so some or all of its layers, its
+English pieces and a short training (stages/hearing.py: short states, our way of writing) hear
+people no corpus of ours contains. What it writes is tokenised like typed text; the frozen Thinker
+reads it.
 
-The layer is Whisper's (Radford et al. 2022, arXiv 2212.04356): pre-norm causal attention, attention over the states, GELU MLP; learned positions; the
-embedding is also the output layer. B batch, T states (50 a second), N pieces, V = pieces + 5 ids: the pieces, then end, then the four that prompt.
+The layer is Whisper's (Radford et al. 2022, arXiv 2212.04356): pre-norm causal attention, attention
+over the states, GELU MLP; learned positions; the embedding is also the output layer. B batch, T
+states (50 a second), N pieces, V = pieces + 5 ids: the pieces, then end, then the four that prompt.
 """
 
 import dataclasses
@@ -20,14 +24,17 @@ from mdmspeech.decoding.sampling import sample
 from mdmspeech.nn.attention import Attention, CrossAttention, KVCache
 from mdmspeech.nn.mlp import GeluMLP
 
-PROMPT = 4  # Whisper's start, language, task and no-timestamps: the first four positions of every text
+# Whisper's start, language, task and no-timestamps: the first four positions of every text
+PROMPT = 4
 _PIECES_A_SECOND, _LEAST = 6, 12  # limits of what is written: nobody speaks faster
 _NORM_EPS = 1e-5
 
 
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqConfig:
-    """Sizes. states: the speech encoder's width; pieces: text pieces it can write (the ids below `end`); positions: longest text, prompt included."""
+    """Sizes. states: the speech encoder's width; pieces: text pieces it can write (the ids below
+    `end`); positions: longest text, prompt included.
+    """
 
     states: int = 512
     width: int = 512
@@ -61,8 +68,12 @@ class DecoderLayer(nn.Module):
     def setup(self):
         c = self.config
         head_dim = c.width // c.heads
-        self.attn_norm, self.cross_norm, self.mlp_norm = (nn.LayerNorm(epsilon=_NORM_EPS) for _ in range(3))
-        self.attn = Attention(c.heads, c.heads, head_dim, qkv_bias=True, k_bias=False, out_bias=True)
+        self.attn_norm, self.cross_norm, self.mlp_norm = (
+            nn.LayerNorm(epsilon=_NORM_EPS) for _ in range(3)
+        )
+        self.attn = Attention(
+            c.heads, c.heads, head_dim, qkv_bias=True, k_bias=False, out_bias=True
+        )
         self.cross = CrossAttention(c.heads, head_dim, c.width)
         self.mlp = GeluMLP(c.ffn)
 
@@ -70,7 +81,15 @@ class DecoderLayer(nn.Module):
         """States -> keys and values, once for a whole text."""
         return self.cross.encode_memory(states_BTD)
 
-    def __call__(self, x_BND, mask_BNM, memory: KVCache, valid_BT, cache: KVCache | None = None, write_at_B=None):
+    def __call__(
+        self,
+        x_BND,
+        mask_BNM,
+        memory: KVCache,
+        valid_BT,
+        cache: KVCache | None = None,
+        write_at_B=None,
+    ):
         attended_BND, cache = self.attn(self.attn_norm(x_BND), mask_BNM, None, cache, write_at_B)
         x_BND = x_BND + attended_BND
         x_BND = x_BND + self.cross(self.cross_norm(x_BND), memory, valid_BT[:, None, :])
@@ -84,13 +103,19 @@ class Seq2SeqAdaptor(nn.Module):
 
     def setup(self):
         c = self.config
-        self.embedding = self.param("embedding", nn.initializers.normal(0.02), (c.vocabulary, c.width))
-        self.positions = self.param("positions", nn.initializers.normal(0.02), (c.positions, c.width))
+        self.embedding = self.param(
+            "embedding", nn.initializers.normal(0.02), (c.vocabulary, c.width)
+        )
+        self.positions = self.param(
+            "positions", nn.initializers.normal(0.02), (c.positions, c.width)
+        )
         self.layers = [DecoderLayer(c, name=f"layer_{i}") for i in range(c.layers)]
         self.norm = nn.LayerNorm(epsilon=_NORM_EPS)
 
     def __call__(self, states_BTD: jax.Array, valid_BT: jax.Array, ids_BN: jax.Array) -> jax.Array:
-        """Logits [B, N, V]: position n foresees id n + 1 from ids 0..n. A whole text at once, for training."""
+        """Logits [B, N, V]: position n foresees id n + 1 from ids 0..n. A whole text at once, for
+        training.
+        """
         length = ids_BN.shape[1]
         x_BND = self.embedding[ids_BN] + self.positions[None, :length]
         causal_1NM = jnp.tril(jnp.ones((1, length, length), bool))
@@ -103,7 +128,9 @@ class Seq2SeqAdaptor(nn.Module):
         return tuple(layer.encode_memory(states_BTD) for layer in self.layers)
 
     def step(self, ids_BN, at, memory: tuple[KVCache, ...], valid_BT, caches: tuple[KVCache, ...]):
-        """Ids that stand at positions at .. at+N-1 -> (logits [B, V] after the last of them, the caches with them in it)."""
+        """Ids that stand at positions at .. at+N-1 -> (logits [B, V] after the last of them, the
+        caches with them in it).
+        """
         batch, length = ids_BN.shape
         places_N = at + jnp.arange(length)
         x_BND = self.embedding[ids_BN] + self.positions[places_N][None]
@@ -119,23 +146,31 @@ class Seq2SeqAdaptor(nn.Module):
 
 
 class Transcription(NamedTuple):
-    """ids_BN: int32 [B, N], `config.end` from where a text ends. first_BV: float32 [B, end + 1], log-probabilities of the first id."""
+    """ids_BN: int32 [B, N], `config.end` from where a text ends. first_BV: float32 [B, end + 1],
+    log-probabilities of the first id.
+    """
 
     ids_BN: jax.Array
     first_BV: jax.Array
 
 
-def greedy_decode(config: Seq2SeqConfig, params, states_BTD: jax.Array, valid_BT: jax.Array) -> Transcription:
+def greedy_decode(
+    config: Seq2SeqConfig, params, states_BTD: jax.Array, valid_BT: jax.Array
+) -> Transcription:
     """Greedy decoding, each row as if it were alone.
 
-    At most 6 pieces a second of speech (+ 12) are written, so that nothing, be it noise or music, is written about for ever.
+    At most 6 pieces a second of speech (+ 12) are written, so that nothing, be it noise or music,
+    is written about for ever.
     """
     module = Seq2SeqAdaptor(config)
     batch, length = valid_BT.shape
     most = min(config.positions - PROMPT, length * _PIECES_A_SECOND // 50 + _LEAST)
     most_B = jnp.sum(valid_BT, axis=1) * _PIECES_A_SECOND // 50 + _LEAST
     memory = module.apply({"params": params}, states_BTD, method="encode_memory")
-    caches = tuple(KVCache.zeros(batch, PROMPT + most, config.heads, config.width // config.heads) for _ in range(config.layers))
+    caches = tuple(
+        KVCache.zeros(batch, PROMPT + most, config.heads, config.width // config.heads)
+        for _ in range(config.layers)
+    )
 
     def read(ids_BN, at, caches):
         return module.apply({"params": params}, ids_BN, at, memory, valid_BT, caches, method="step")
@@ -146,5 +181,14 @@ def greedy_decode(config: Seq2SeqConfig, params, states_BTD: jax.Array, valid_BT
         return id_B, (), read(id_B[:, None], PROMPT + index, caches)
 
     logits_BV, caches = read(jnp.broadcast_to(jnp.array(config.prompt), (batch, PROMPT)), 0, caches)
-    ids_BN = generate(next_piece, (logits_BV, caches), max_new=most, stop_ids=(config.end,), limit_B=most_B, fill=config.end).ids_BN
-    return Transcription(ids_BN, jax.nn.log_softmax(logits_BV[:, : config.end + 1].astype(jnp.float32)))
+    ids_BN = generate(
+        next_piece,
+        (logits_BV, caches),
+        max_new=most,
+        stop_ids=(config.end,),
+        limit_B=most_B,
+        fill=config.end,
+    ).ids_BN
+    return Transcription(
+        ids_BN, jax.nn.log_softmax(logits_BV[:, : config.end + 1].astype(jnp.float32))
+    )

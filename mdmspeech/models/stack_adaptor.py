@@ -1,4 +1,5 @@
-"""The adaptor between speech encoder and Thinker (VocalNet's): stack neighbouring states, two linear layers.
+"""The adaptor between speech encoder and Thinker (VocalNet's): stack neighbouring states, two
+linear layers.
 
 Source: docs/method.md, "Speech input".
 
@@ -11,7 +12,9 @@ from flax import linen as nn
 
 
 class StackAdaptor(nn.Module):
-    """Concatenates `stack` neighbouring states, then Linear -> ReLU -> Linear into the Thinker's width."""
+    """Concatenates `stack` neighbouring states, then Linear -> ReLU -> Linear into the Thinker's
+    width.
+    """
 
     out_dim: int
     stack: int = 5
@@ -19,7 +22,9 @@ class StackAdaptor(nn.Module):
 
     @nn.compact
     def __call__(self, states_BTD: jax.Array) -> jax.Array:
-        """[B, T, D] -> [B, ceil(T/stack), out_dim]; the last group is completed with zeros, so no speech is cut off."""
+        """[B, T, D] -> [B, ceil(T/stack), out_dim]; the last group is completed with zeros, so no
+        speech is cut off.
+        """
         batch, length, dim = states_BTD.shape
         groups = -(-length // self.stack)
         padded_BTD = jnp.pad(states_BTD, ((0, 0), (0, groups * self.stack - length), (0, 0)))

@@ -2,10 +2,12 @@
 
 Source: docs/method.md, "The Talker".
 
-One module serves every way of talking: masked diffusion passes a block-causal mask and the tokens with masks in them; the next-token baseline
+One module serves every way of talking: masked diffusion passes a block-causal mask and the tokens
+  with masks in them; the next-token baseline
 passes a causal mask and the tokens shifted by one. What differs is the mask, never the parameters.
 
-B batch, L positions, T positions of one forward, S cache slots, D width, V = 6566 rows: 6561 codes, then bos, sos, eos, pad, mask.
+B batch, L positions, T positions of one forward, S cache slots, D width, V = 6566 rows: 6561 codes,
+then bos, sos, eos, pad, mask.
 """
 
 import dataclasses
@@ -33,11 +35,14 @@ from mdmspeech.speech_format import PAD as PAD
 
 @dataclasses.dataclass(frozen=True)
 class TalkerConfig:
-    """Sizes of a Talker, and how it is read. `anchors` "paced" reads symbols, "fixed" reads [Emb(y); h] of text tokens, "prefix" text before the speech.
+    """Sizes of a Talker, and how it is read. `anchors` "paced" reads symbols, "fixed" reads [Emb(y);
+    h] of text tokens, "prefix" text before the speech.
 
     Attributes:
-      label_shift: of masked diffusion: the state that reads token i-1 predicts token i, as in an autoregressive model (see `diffusion.layout.shift_right`).
-      kv_heads (0 = `heads`), qkv_bias, qk_norm, norm_eps: of the trunk, for weights of other people's making (Qwen2 has biases and no norm on q and k);
+      label_shift: of masked diffusion: the state that reads token i-1 predicts token i, as in an
+        autoregressive model (see `diffusion.layout.shift_right`).
+      kv_heads (0 = `heads`), qkv_bias, qk_norm, norm_eps: of the trunk, for weights of other
+      people's making (Qwen2 has biases and no norm on q and k);
         output_bias likewise of the output layer.
       text_rows: prefix: size of the text's vocabulary.
     """
@@ -72,9 +77,11 @@ class TalkerConfig:
 
 
 class CodeTable(nn.Module):
-    """Rows [V, D] of the speech vocabulary: a free table plus, for FSQ codes, a linear map of the code's digits and their products.
+    """Rows [V, D] of the speech vocabulary: a free table plus, for FSQ codes, a linear map of the
+    code's digits and their products.
 
-    The digits tell a rare code what its common neighbours have learnt. The sum is one matrix, so it costs a (small) product once a forward.
+    The digits tell a rare code what its common neighbours have learnt. The sum is one matrix, so it
+    costs a (small) product once a forward.
     """
 
     width: int
@@ -87,13 +94,17 @@ class CodeTable(nn.Module):
         if not self.structured:
             return table
         features = jnp.asarray(code_features(), table.dtype)
-        mix = self.param("digits", nn.initializers.normal(self.scale), (features.shape[1], self.width))
+        mix = self.param(
+            "digits", nn.initializers.normal(self.scale), (features.shape[1], self.width)
+        )
         return table + jnp.pad(features @ mix, ((0, VOCAB - CODES), (0, 0)))
 
 
 def code_features() -> np.ndarray:
     """[6561, 44]: the 8 digits in {-1, 0, 1} of every code, their squares, and all products of two."""
-    digits = (np.arange(CODES)[:, None] // LEVELS ** np.arange(DIGITS) % LEVELS - 1).astype(np.float32)
+    digits = (np.arange(CODES)[:, None] // LEVELS ** np.arange(DIGITS) % LEVELS - 1).astype(
+        np.float32
+    )
     i, j = np.triu_indices(DIGITS, 1)
     return np.concatenate([digits, digits**2 - 2 / 3, digits[:, i] * digits[:, j]], axis=1)
 
@@ -109,7 +120,10 @@ class Talker(nn.Module):
         self.outputs = CodeTable(c.width, c.structured_codes, 0.01)
         layer_class = rematted(LlamaBlock)
         trunk = dict(qkv_bias=c.qkv_bias, qk_norm=c.qk_norm, norm_eps=c.norm_eps)
-        self.layers = [layer_class(c.heads, c.num_kv_heads, c.head_dim, c.ffn, **trunk) for _ in range(c.layers)]
+        self.layers = [
+            layer_class(c.heads, c.num_kv_heads, c.head_dim, c.ffn, **trunk)
+            for _ in range(c.layers)
+        ]
         self.norm = RMSNorm(c.norm_eps)
         if c.anchors == "paced":
             self.anchors: Any = PacedAnchors(c.width, c.symbols, c.symbol_lookahead)
@@ -123,13 +137,22 @@ class Talker(nn.Module):
             self.output_bias = self.param("output_bias", nn.initializers.zeros_init(), (VOCAB,))
 
     def __call__(
-        self, ids_BT, cond_BTD, mask_BTS, positions_BT, caches: tuple[KVCache, ...] | None = None, write_at_B=None, before_BND=None
+        self,
+        ids_BT,
+        cond_BTD,
+        mask_BTS,
+        positions_BT,
+        caches: tuple[KVCache, ...] | None = None,
+        write_at_B=None,
+        before_BND=None,
     ):
         """Trunk: token ids and conditions (None: none) of T positions -> (hidden [B, T, D], caches).
 
-        before_BND: N embeddings in front of them, from `prefix`; mask, positions and the result have N + T positions then. T may be 0.
+        before_BND: N embeddings in front of them, from `prefix`; mask, positions and the result
+          have N + T positions then. T may be 0.
 
-        mask_BTS: bool, True = may attend; S = T without caches (or an `nn.masks.AttentionMask`), else the cache length.
+        mask_BTS: bool, True = may attend; S = T without caches (or an `nn.masks.AttentionMask`),
+          else the cache length.
         positions_BT: int32 [B or 1, T]. Caches: one a layer.
         """
         c = self.config
@@ -148,8 +171,14 @@ class Talker(nn.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden states [..., D] -> logits [..., V], float32."""
-        out = jnp.matmul(hidden, constrain(self.outputs(), "vocab", "none").T, preferred_element_type=jnp.float32)
-        return out + self.output_bias.reshape((1,) * (out.ndim - 1) + (VOCAB,)).astype(out.dtype) if self.config.output_bias else out
+        out = jnp.matmul(
+            hidden, constrain(self.outputs(), "vocab", "none").T, preferred_element_type=jnp.float32
+        )
+        return (
+            out + self.output_bias.reshape((1,) * (out.ndim - 1) + (VOCAB,)).astype(out.dtype)
+            if self.config.output_bias
+            else out
+        )
 
     def condition_paced(self, symbols_BM, valid_BM, durations_BM, length: int):
         """Paced anchors by given durations: (cond [B, L, D], predicted log-durations [B, M])."""
@@ -164,9 +193,13 @@ class Talker(nn.Module):
         """Paced anchors: condition of the given speech positions."""
         return self.anchors.place(features_BMD, valid_BM, durations_BM, positions_BL)
 
-    def condition_packed(self, symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL):
+    def condition_packed(
+        self, symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL
+    ):
         """Paced anchors of rows packed with several utterances: as `condition_paced`."""
-        return self.anchors.packed(symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL)
+        return self.anchors.packed(
+            symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL
+        )
 
     def condition_fixed(self, text_BNE, index_BL):
         """Fixed anchors: cond [B, L, D]; see `anchors.anchor_index`."""
@@ -181,7 +214,9 @@ class Talker(nn.Module):
         return self.anchors.place(fused_BND, index_BL)
 
     def prefix(self, text_BN):
-        """Prefix anchors: embeddings [B, N, D] of text ids int32 [B, N]; -1 stands before the first, see `START`."""
+        """Prefix anchors: embeddings [B, N, D] of text ids int32 [B, N]; -1 stands before the first,
+        see `START`.
+        """
         start_D = self.inputs()[SOS]
         return jnp.where((text_BN == START)[..., None], start_D[None, None], self.anchors(text_BN))
 
@@ -191,12 +226,21 @@ class Talker(nn.Module):
         valid = jnp.ones((1, 4), bool)
         cond = None
         if c.anchors == "paced":
-            cond, _ = self.condition_paced(jnp.zeros((1, 4), jnp.int32), valid, jnp.ones((1, 4)), length)
+            cond, _ = self.condition_paced(
+                jnp.zeros((1, 4), jnp.int32), valid, jnp.ones((1, 4)), length
+            )
         elif c.anchors == "prefix":
             self.prefix(jnp.zeros((1, 4), jnp.int32))
         else:
-            cond = self.condition_fixed(jnp.zeros((1, 4, c.text_width)), jnp.zeros((1, length), jnp.int32))
-        hidden, _ = self(jnp.zeros((1, length), jnp.int32), cond, jnp.ones((1, length, length), bool), jnp.arange(length)[None])
+            cond = self.condition_fixed(
+                jnp.zeros((1, 4, c.text_width)), jnp.zeros((1, length), jnp.int32)
+            )
+        hidden, _ = self(
+            jnp.zeros((1, length), jnp.int32),
+            cond,
+            jnp.ones((1, length, length), bool),
+            jnp.arange(length)[None],
+        )
         return self.logits(hidden)
 
 
@@ -207,14 +251,19 @@ def init(config: TalkerConfig, rng: jax.Array):
 
 def empty_caches(config: TalkerConfig, batch: int, slots: int) -> tuple[KVCache, ...]:
     """One empty K/V cache a layer."""
-    return tuple(KVCache.zeros(batch, slots, config.num_kv_heads, config.head_dim) for _ in range(config.layers))
+    return tuple(
+        KVCache.zeros(batch, slots, config.num_kv_heads, config.head_dim)
+        for _ in range(config.layers)
+    )
 
 
 def with_new_mask(config: TalkerConfig, params: dict) -> dict:
-    """`params` of a Talker that never saw a mask, a next-token one, with a start for the mask's embedding: the mean of all codes' embeddings.
+    """`params` of a Talker that never saw a mask, a next-token one, with a start for the mask's
+    embedding: the mean of all codes' embeddings.
 
-    It is what the trunk would see on average if it were shown every code there, the least that a place can say to weights that know codes alone; a
-    random row would look like some code. Nothing else is new.
+    It is what the trunk would see on average if it were shown every code there, the least that a
+    place can say to weights that know codes alone; a random row would look like some code. Nothing
+    else is new.
     """
     inputs = params["inputs"]
     rows_VD = CodeTable(config.width, config.structured_codes, 1.0).apply({"params": inputs})

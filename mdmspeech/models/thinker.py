@@ -1,7 +1,8 @@
-"""The Thinker: a causal text LLM of the Llama / Qwen2 / Qwen3 family, as a pure function of parameters and cache.
+"""The Thinker: a causal text LLM of the Llama / Qwen2 / Qwen3 family, as a pure function of
+parameters and cache.
 
-It reads embeddings, not only token ids, because speech vectors stand in the prompt where a placeholder was. Decoding is in
-`models.generation`; importers of real checkpoints are in `interop`.
+It reads embeddings, not only token ids, because speech vectors stand in the prompt where a
+placeholder was. Decoding is in `models.generation`; importers of real checkpoints are in `interop`.
 """
 
 import dataclasses
@@ -27,10 +28,12 @@ class ThinkerConfig:
 
     Attributes:
       qkv_bias: True for Qwen2. qk_norm: True for Qwen3.
-      rope_scaling: None, or the items of a Hugging Face `rope_scaling` entry (a tuple of pairs, so that configs can be hashed).
+      rope_scaling: None, or the items of a Hugging Face `rope_scaling` entry (a tuple of pairs, so
+        that configs can be hashed).
       tie_embeddings: the output layer is the transposed embedding.
       scan_layers: see `nn.stack`.
-      lora_rank, lora_alpha: low-rank updates of all projections of the layers, see `models.lora`; rank 0 has none.
+      lora_rank, lora_alpha: low-rank updates of all projections of the layers, see `models.lora`;
+        rank 0 has none.
     """
 
     vocab_size: int = 49152
@@ -100,7 +103,9 @@ QWEN3_8B = ThinkerConfig(
 
 
 class Thinker(nn.Module):
-    """Embedding, layers, final norm and output layer as separate methods, so that only the needed logits are computed."""
+    """Embedding, layers, final norm and output layer as separate methods, so that only the needed
+    logits are computed.
+    """
 
     config: ThinkerConfig
 
@@ -124,7 +129,9 @@ class Thinker(nn.Module):
             self.output = nn.Dense(config.vocab_size, use_bias=False)
 
     def __call__(self, ids_BT: jax.Array) -> jax.Array:
-        """Token ids [B, T] -> logits [B, T, V], causal, positions 0..T-1 (training on text, parity, initialisation)."""
+        """Token ids [B, T] -> logits [B, T, V], causal, positions 0..T-1 (training on text, parity,
+        initialisation).
+        """
         hidden_BTD, _ = self.states(self.embed(ids_BT))
         return self.logits(hidden_BTD)
 
@@ -140,11 +147,13 @@ class Thinker(nn.Module):
         cache: Any = None,
         write_at_B: jax.Array | None = None,
     ) -> tuple[jax.Array, Any]:
-        """Input embeddings -> final hidden states after the last norm [B, T, D], and the new cache (None without one).
+        """Input embeddings -> final hidden states after the last norm [B, T, D], and the new cache
+        (None without one).
 
         Args:
           positions_BT: default 0..T-1 for every row.
-          mask_BTS: bool, True = may attend, or described; default causal over x. With a cache, S is its length and a dense mask must be given.
+          mask_BTS: bool, True = may attend, or described; default causal over x. With a cache, S is
+            its length and a dense mask must be given.
           cache, write_at_B: from `init_cache`, and the first column to write in each row.
         """
         length = x_BTD.shape[1]
@@ -159,14 +168,24 @@ class Thinker(nn.Module):
         return self.norm(x_BTD), cache
 
     def output_matrix(self) -> jax.Array:
-        """[D, V]: `logits(h)` is h times this. For loops over parts of a sequence: over several devices the matrix is gathered once, before the loop."""
+        """[D, V]: `logits(h)` is h times this. For loops over parts of a sequence: over several
+        devices the matrix is gathered once, before the loop.
+        """
         config = self.config
-        matrix = self.embedding.embedding.T if config.tie_embeddings else self.output.variables["params"]["kernel"]
+        matrix = (
+            self.embedding.embedding.T
+            if config.tie_embeddings
+            else self.output.variables["params"]["kernel"]
+        )
         return constrain(matrix, "none", "vocab")
 
     def logits(self, hidden_BTD: jax.Array) -> jax.Array:
         """Final hidden states -> next-token logits [B, T, V], float32."""
-        out = hidden_BTD @ constrain(self.embedding.embedding, "vocab", "none").T if self.config.tie_embeddings else self.output(hidden_BTD)
+        out = (
+            hidden_BTD @ constrain(self.embedding.embedding, "vocab", "none").T
+            if self.config.tie_embeddings
+            else self.output(hidden_BTD)
+        )
         return constrain(out, "batch", "length", "vocab").astype(jnp.float32)
 
 

@@ -1,11 +1,14 @@
-"""VocalNet's speech generator (arXiv 2504.04060): the autoregressive Talker, next-token (NTP) or multi-token (MTP), that masked diffusion is compared with.
+"""VocalNet's speech generator (arXiv 2504.04060): the autoregressive Talker, next-token (NTP) or
+multi-token (MTP), that masked diffusion is compared with.
 
-A projector (causal Llama layers) reads the Thinker's states; a causal Llama decoder runs over [bos, text, sos, speech]; MTP modules, one layer with its own
-norm and output each, read the un-normed states of the stage before, no embedding, and predict one token further each
-(docs/method.md, "Autoregressive baselines"). The published architecture, weight for weight (`interop.vocalnet`);
+A projector (causal Llama layers) reads the Thinker's states; a causal Llama decoder runs over [bos,
+text, sos, speech]; MTP modules, one layer with its own norm and output each, read the un-normed
+states of the stage before, no embedding, and predict one token further each (docs/method.md,
+"Autoregressive baselines"). The published architecture, weight for weight (`interop.vocalnet`);
 decoding is in `models.vocalnet_decoding`, the loss in `training.multi_token_loss`.
 
-B batch, N text states, E = D width, L speech positions (sos included), T = 1 + N + L positions of the whole sequence, V vocabulary.
+B batch, N text states, E = D width, L speech positions (sos included), T = 1 + N + L positions of
+the whole sequence, V vocabulary.
 """
 
 import dataclasses
@@ -28,9 +31,12 @@ class VocalNetConfig:
     """Sizes; the defaults are VocalNet-1B's. Codes are ids 0 .. codes-1.
 
     Attributes:
-      width: of the Thinker's states and of every layer here; heads: of attention, as many for keys and values.
-      projector_layers, layers, modules: of the projector, of the decoder, and how many MTP modules follow it (0 is plain NTP).
-      text_group, speech_group: streaming brings text in groups of so many states, and each group brings so many speech tokens.
+      width: of the Thinker's states and of every layer here; heads: of attention, as many for keys
+        and values.
+      projector_layers, layers, modules: of the projector, of the decoder, and how many MTP modules
+        follow it (0 is plain NTP).
+      text_group, speech_group: streaming brings text in groups of so many states, and each group
+        brings so many speech tokens.
     """
 
     width: int = 2048
@@ -55,7 +61,9 @@ class VocalNetConfig:
 
 
 class DecoderStage(nn.Module):
-    """Llama layers with a norm and an output of their own: the decoder is stage 0, MTP module k is stage k."""
+    """Llama layers with a norm and an output of their own: the decoder is stage 0, MTP module k is
+    stage k.
+    """
 
     config: VocalNetConfig
     num_layers: int
@@ -66,7 +74,9 @@ class DecoderStage(nn.Module):
         self.output = nn.Dense(self.config.vocab_size)
 
     def __call__(self, x_BTD, mask_BTS, rope, caches=None, write_at_B=None):
-        """As `nn.stack.LayerStack`: (states [B, T, D] before the norm, which the next stage reads; the new caches or None)."""
+        """As `nn.stack.LayerStack`: (states [B, T, D] before the norm, which the next stage reads; the
+        new caches or None).
+        """
         return self.layers(x_BTD, mask_BTS, rope, caches, write_at_B)
 
     def logits(self, x_BTD: jax.Array) -> jax.Array:
@@ -75,7 +85,9 @@ class DecoderStage(nn.Module):
 
 
 class VocalNet(nn.Module):
-    """The whole generator. `__call__` is the teacher-forced forward; decoding uses `embed`, `project`, `stage` and `logits`."""
+    """The whole generator. `__call__` is the teacher-forced forward; decoding uses `embed`, `project`,
+    `stage` and `logits`.
+    """
 
     config: VocalNetConfig
 
@@ -94,25 +106,38 @@ class VocalNet(nn.Module):
         streaming_B: jax.Array,
         padded_positions: bool | jax.Array = False,
     ) -> tuple[jax.Array, ...]:
-        """The training forward: 1 + modules logits [B, L, V]; row p of entry k predicts speech token p + k.
+        """The training forward: 1 + modules logits [B, L, V]; row p of entry k predicts speech token p
+        + k.
 
         Args:
-          text_BNE: the Thinker's states, right-padded. speech_BL: the speech tokens behind their sos, right-padded (the last one need not be read).
-          text_lens_B, speech_lens_B: real states, and real positions of `speech_BL`, a row. Rows p of entry k with p + k >= speech_lens are meaningless.
+          text_BNE: the Thinker's states, right-padded. speech_BL: the speech tokens behind their
+            sos, right-padded (the last one need not be read).
+          text_lens_B, speech_lens_B: real states, and real positions of `speech_BL`, a row. Rows p
+            of entry k with p + k >= speech_lens are meaningless.
           streaming_B: bool; see `masks`. The reference tosses a coin a row in training.
-          padded_positions: count rotary positions over the padded layout, so that a row depends on its batch's longest text, as the reference trains;
-            False: speech follows the row's own text, as in decoding.
+          padded_positions: count rotary positions over the padded layout, so that a row depends on
+            its batch's longest text, as the reference trains; False: speech follows the row's own
+            text, as in decoding.
         """
         length = text_BNE.shape[1]
-        projected_BND, _ = self.project(text_BNE, jnp.arange(length)[None, :], jnp.tril(jnp.ones((1, length, length), bool)))
+        projected_BND, _ = self.project(
+            text_BNE, jnp.arange(length)[None, :], jnp.tril(jnp.ones((1, length, length), bool))
+        )
         bos_B1 = jnp.full((text_BNE.shape[0], 1), self.config.bos, jnp.int32)
         x_BTD = jnp.concatenate([self.embed(bos_B1), projected_BND, self.embed(speech_BL)], axis=1)
-        text_at, speech_at = jnp.arange(length + 1)[None, :], jnp.arange(speech_BL.shape[1])[None, :]
+        text_at, speech_at = (
+            jnp.arange(length + 1)[None, :],
+            jnp.arange(speech_BL.shape[1])[None, :],
+        )
         start_B1 = jnp.where(padded_positions, length, text_lens_B)[:, None] + 1
-        positions_BT = jnp.concatenate([jnp.broadcast_to(text_at, (len(text_BNE), length + 1)), start_B1 + speech_at], axis=1)
+        positions_BT = jnp.concatenate(
+            [jnp.broadcast_to(text_at, (len(text_BNE), length + 1)), start_B1 + speech_at], axis=1
+        )
         found = []
         for k in range(1 + self.config.modules):
-            mask_BTT = masks(self.config, k, length, speech_BL.shape[1], text_lens_B, speech_lens_B, streaming_B)
+            mask_BTT = masks(
+                self.config, k, length, speech_BL.shape[1], text_lens_B, speech_lens_B, streaming_B
+            )
             x_BTD, _ = self.stage(k, x_BTD, positions_BT, mask_BTT)
             found.append(self.logits(k, x_BTD[:, length + 1 :]))
         return tuple(found)
@@ -121,12 +146,18 @@ class VocalNet(nn.Module):
         """Token ids -> [B, T, D]."""
         return lookup(self.embedding.embedding, ids_BT)
 
-    def project(self, text_BTE, positions_BT, mask_BTS, caches=None, write_at_B=None) -> tuple[jax.Array, Any]:
+    def project(
+        self, text_BTE, positions_BT, mask_BTS, caches=None, write_at_B=None
+    ) -> tuple[jax.Array, Any]:
         """The Thinker's states -> the decoder's text [B, T, D], and the new caches."""
         return self.projector(text_BTE, mask_BTS, self._rope(positions_BT), caches, write_at_B)
 
-    def stage(self, k: int, x_BTD, positions_BT, mask_BTS, caches=None, write_at_B=None) -> tuple[jax.Array, Any]:
-        """What stage k makes of the states of stage k - 1 (of embeddings, for 0): (states [B, T, D], the new caches)."""
+    def stage(
+        self, k: int, x_BTD, positions_BT, mask_BTS, caches=None, write_at_B=None
+    ) -> tuple[jax.Array, Any]:
+        """What stage k makes of the states of stage k - 1 (of embeddings, for 0): (states [B, T, D],
+        the new caches).
+        """
         return self.stages[k](x_BTD, mask_BTS, self._rope(positions_BT), caches, write_at_B)
 
     def logits(self, k: int, x_BTD: jax.Array) -> jax.Array:
@@ -134,26 +165,44 @@ class VocalNet(nn.Module):
         return self.stages[k].logits(x_BTD)
 
     def _rope(self, positions_BT):
-        return rope_table(positions_BT, rope_frequencies(self.config.head_dim, self.config.rope_theta))
+        return rope_table(
+            positions_BT, rope_frequencies(self.config.head_dim, self.config.rope_theta)
+        )
 
 
 def _stack(c: VocalNetConfig, num_layers: int) -> LayerStack:
-    kwargs = FrozenDict(num_heads=c.heads, num_kv_heads=c.heads, head_dim=c.head_dim, ffn_dim=c.ffn, norm_eps=c.norm_eps)
+    kwargs = FrozenDict(
+        num_heads=c.heads,
+        num_kv_heads=c.heads,
+        head_dim=c.head_dim,
+        ffn_dim=c.ffn,
+        norm_eps=c.norm_eps,
+    )
     return LayerStack(LlamaBlock, kwargs, num_layers)
 
 
 def masks(
-    config: VocalNetConfig, k: int, text: int, speech: int, text_lens_B: jax.Array, speech_lens_B: jax.Array, streaming_B: jax.Array
+    config: VocalNetConfig,
+    k: int,
+    text: int,
+    speech: int,
+    text_lens_B: jax.Array,
+    speech_lens_B: jax.Array,
+    streaming_B: jax.Array,
 ) -> jax.Array:
     """Who attends to whom in stage k of the training forward: bool [B, T, T], T = 1 + text + speech.
 
-    Text never sees speech, speech is causal. Not streaming: text sees all text in both directions, and so does speech. Streaming: text is causal, and
-    speech sees what has come in by then: group n (tokens 1 + n * speech_group .. (n + 1) * speech_group; sos belongs to group 0) the first
-    (n + 1) * text_group entries, bos included. A position of stage k sees the text of the position k ahead, whose token's successor it predicts.
+    Text never sees speech, speech is causal. Not streaming: text sees all text in both directions,
+      and so does speech. Streaming: text is causal, and
+    speech sees what has come in by then: group n (tokens 1 + n * speech_group .. (n + 1) *
+      speech_group; sos belongs to group 0) the first
+    (n + 1) * text_group entries, bos included. A position of stage k sees the text of the position
+    k ahead, whose token's successor it predicts.
     """
     text_at, speech_at = jnp.arange(text + 1), jnp.arange(speech)
     group = (jnp.maximum(speech_at + k, 1) - 1) // config.speech_group
-    until = jnp.concatenate([text_at, (group + 1) * config.text_group - 1])  # the last text entry each position sees, streaming
+    # the last text entry each position sees, streaming
+    until = jnp.concatenate([text_at, (group + 1) * config.text_group - 1])
     until_BT = jnp.where(streaming_B[:, None], until[None, :], text)
     real_text_BI = text_at[None, :] <= text_lens_B[:, None]
     real_speech_BL = speech_at[None, :] < speech_lens_B[:, None] - k

@@ -1,4 +1,5 @@
-"""Multi-head attention with grouped K/V heads, an optional K/V cache and any mask, dense or described (`nn.masks`).
+"""Multi-head attention with grouped K/V heads, an optional K/V cache and any mask, dense or
+described (`nn.masks`).
 
 What computes it on which machine is `nn.backends`' business.
 """
@@ -26,12 +27,16 @@ class KVCache:
     v_BSKD: jax.Array
 
     @classmethod
-    def zeros(cls, batch: int, length: int, num_kv_heads: int, head_dim: int, dtype=jnp.float32) -> "KVCache":
+    def zeros(
+        cls, batch: int, length: int, num_kv_heads: int, head_dim: int, dtype=jnp.float32
+    ) -> "KVCache":
         shape = (batch, length, num_kv_heads, head_dim)
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
     def write(self, k_BTKD: jax.Array, v_BTKD: jax.Array, write_at_B: jax.Array) -> "KVCache":
-        """New cache with k, v stored at columns write_at .. write_at+T-1 of each row; columns past the end are dropped."""
+        """New cache with k, v stored at columns write_at .. write_at+T-1 of each row; columns past the
+        end are dropped.
+        """
         batch, length = k_BTKD.shape[:2]
         rows_B1 = jnp.arange(batch)[:, None]
         columns_BT = write_at_B[:, None] + jnp.arange(length)[None, :]
@@ -45,7 +50,8 @@ class Attention(nn.Module):
     """Projections + rotary embedding + `attend`.
 
     Attributes:
-      qkv_bias: biases on q, k and v (Qwen2); `k_bias` overrides it for k (Whisper has none there); `out_bias` is the output's.
+      qkv_bias: biases on q, k and v (Qwen2); `k_bias` overrides it for k (Whisper has none there);
+        `out_bias` is the output's.
       qk_norm: RMSNorm over head_dim on q and k before the rotation (Qwen3).
       lora_rank, lora_alpha: low-rank updates of all four projections, see `nn.linear`.
     """
@@ -70,10 +76,12 @@ class Attention(nn.Module):
         cache: KVCache | None = None,
         write_at_B: jax.Array | None = None,
     ) -> tuple[jax.Array, KVCache | None]:
-        """Attends within x (S = T) or, given a cache, over the whole cache after writing x's keys and values into it.
+        """Attends within x (S = T) or, given a cache, over the whole cache after writing x's keys and
+        values into it.
 
         Args:
-          mask_BTS: bool [B or 1, T, S], True = may attend; with a cache S is the cache length. Without one, an `AttentionMask` as well.
+          mask_BTS: bool [B or 1, T, S], True = may attend; with a cache S is the cache length.
+            Without one, an `AttentionMask` as well.
           rope: (cos, sin) [B or 1, T, head_dim/2] of x's positions, or None for no rotation.
           write_at_B: int32 [B], first cache column of each row; needed with a cache.
 
@@ -96,15 +104,26 @@ class Attention(nn.Module):
         out_BTHD = attend(q_BTHD, k_BTKD, v_BTKD, mask_BTS)
         out_BTE = out_BTHD.reshape(*out_BTHD.shape[:2], self.num_heads * self.head_dim)
         out_BTE = constrain(out_BTE, "batch", "length", "heads")
-        return Linear(x_BTD.shape[-1], self.out_bias, self.lora_rank, self.lora_alpha, name="o")(out_BTE), cache
+        return Linear(x_BTD.shape[-1], self.out_bias, self.lora_rank, self.lora_alpha, name="o")(
+            out_BTE
+        ), cache
 
     def _project(self, x_BTD: jax.Array, heads: int, bias: bool, name: str) -> jax.Array:
-        y_BTE = Linear(heads * self.head_dim, bias, self.lora_rank, self.lora_alpha, name=name)(x_BTD)
-        return constrain(y_BTE.reshape(*x_BTD.shape[:2], heads, self.head_dim), "batch", "length", "heads", "none")
+        y_BTE = Linear(heads * self.head_dim, bias, self.lora_rank, self.lora_alpha, name=name)(
+            x_BTD
+        )
+        return constrain(
+            y_BTE.reshape(*x_BTD.shape[:2], heads, self.head_dim),
+            "batch",
+            "length",
+            "heads",
+            "none",
+        )
 
 
 class CrossAttention(nn.Module):
-    """Attention from a text to states that stay the same while it is written: their keys and values are made once, by `encode_memory`.
+    """Attention from a text to states that stay the same while it is written: their keys and values
+    are made once, by `encode_memory`.
 
     Whisper's biases: none on k.
     """
@@ -128,4 +147,6 @@ class CrossAttention(nn.Module):
         batch, length = x_BTD.shape[:2]
         q_BTHD = self.q(x_BTD).reshape(batch, length, self.num_heads, self.head_dim)
         mask_BTS = jnp.broadcast_to(mask_BTS, (mask_BTS.shape[0], length, mask_BTS.shape[2]))
-        return self.o(attend(q_BTHD, memory.k_BSKD, memory.v_BSKD, mask_BTS).reshape(batch, length, -1))
+        return self.o(
+            attend(q_BTHD, memory.k_BSKD, memory.v_BSKD, mask_BTS).reshape(batch, length, -1)
+        )

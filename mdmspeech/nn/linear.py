@@ -1,4 +1,6 @@
-"""The linear layer of all Transformers here: `flax.linen.Dense` with an optional low-rank update (LoRA, Hu et al. 2021, arXiv 2106.09685)."""
+"""The linear layer of all Transformers here: `flax.linen.Dense` with an optional low-rank update
+(LoRA, Hu et al. 2021, arXiv 2106.09685).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +10,11 @@ from mdmspeech.nn.partition import on_one_device
 
 
 class Linear(nn.Module):
-    """y = x W + b, plus (alpha / rank) (x A) B if `rank` > 0. Parameters: kernel, bias; lora_a [in, rank], lora_b [rank, out].
+    """y = x W + b, plus (alpha / rank) (x A) B if `rank` > 0. Parameters: kernel, bias; lora_a [in,
+    rank], lora_b [rank, out].
 
-    B starts at zero, so that a fresh update changes nothing. See `models.lora` for parting and merging the two sets of parameters.
+    B starts at zero, so that a fresh update changes nothing. See `models.lora` for parting and
+    merging the two sets of parameters.
     """
 
     features: int
@@ -24,8 +28,9 @@ class Linear(nn.Module):
         dtype = jnp.promote_types(x.dtype, kernel.dtype)
         lead, x = x.shape[:-1], x.astype(dtype)
         if on_one_device():
-            # XLA's CPU compiler is 1.8 times slower on the gradient of a gated MLP whose products contract over two axes (batch, length)
-            # than over one. Over several devices the axes stay apart, because the batch is what is split.
+            # XLA's CPU compiler is 1.8 times slower on the gradient of a gated MLP whose products
+            # contract over two axes (batch, length) than over one. Over several devices the axes
+            # stay apart, because the batch is what is split.
             x = x.reshape(-1, x.shape[-1])
         y = x @ kernel.astype(dtype)
         if self.use_bias:

@@ -1,9 +1,11 @@
-"""Attention masks that are described, not written out: a rule over a few integers a position, and segments of packed rows.
+"""Attention masks that are described, not written out: a rule over a few integers a position, and
+segments of packed rows.
 
-A dense bool [B, T, T] mask of 8 x 1024 tokens is 64 MB a row. Here the static part is a `Pattern`, integer vectors [T] (position, block,
-stream) and a rule that compares those of a query with those of a key: the backends read off it which tiles of the matrix are empty, full or
-mixed, before anything runs. The dynamic part is the segment ids of packed rows. `mdmspeech.nn.backends.attend` takes an `AttentionMask`
-wherever it takes a dense mask. B batch, T positions.
+A dense bool [B, T, T] mask of 8 x 1024 tokens is 64 MB a row. Here the static part is a `Pattern`,
+integer vectors [T] (position, block, stream) and a rule that compares those of a query with those
+of a key: the backends read off it which tiles of the matrix are empty, full or mixed, before
+anything runs. The dynamic part is the segment ids of packed rows. `mdmspeech.nn.backends.attend`
+takes an `AttentionMask` wherever it takes a dense mask. B batch, T positions.
 """
 
 import dataclasses
@@ -18,14 +20,17 @@ from flax import struct
 
 from mdmspeech.errors import UserError
 
-# rule(*vectors of the queries, *vectors of the keys) -> bool, elementwise over broadcastable integer arrays, numpy or jax.
-# Equality decides what compiles again: give a module-level function or a hashable callable, not a lambda made anew each time.
+# rule(*vectors of the queries, *vectors of the keys) -> bool, elementwise over broadcastable
+# integer arrays, numpy or jax. Equality decides what compiles again: give a module-level function
+# or a hashable callable, not a lambda made anew each time.
 MaskMod = Callable[..., Any]
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pattern:
-    """Who may attend to whom, whatever the batch: equal, and of equal hash, by content. Every position sees itself (else ValueError)."""
+    """Who may attend to whom, whatever the batch: equal, and of equal hash, by content. Every position
+    sees itself (else ValueError).
+    """
 
     mask_mod: MaskMod
     vectors: tuple[np.ndarray, ...]  # int32 [T] each
@@ -33,12 +38,17 @@ class Pattern:
     def __post_init__(self):
         vectors = tuple(np.array(v, np.int32) for v in self.vectors)
         if len({v.shape for v in vectors}) != 1 or vectors[0].ndim != 1:
-            raise ValueError(f"a pattern needs vectors of one length, got shapes {[v.shape for v in vectors]}")
+            raise ValueError(
+                f"a pattern needs vectors of one length, got shapes {[v.shape for v in vectors]}"
+            )
         for vector in vectors:
             vector.flags.writeable = False
         object.__setattr__(self, "vectors", vectors)
         if not np.all(self.mask_mod(*vectors, *vectors)):
-            raise ValueError("a position that may not attend to itself: its softmax could be empty, which fused kernels cannot express")
+            raise ValueError(
+                "a position that may not attend to itself: its softmax could be "
+                "empty, which fused kernels cannot express"
+            )
 
     @property
     def length(self) -> int:
@@ -53,7 +63,9 @@ class Pattern:
 
     def compare(self, rows: slice, columns: slice) -> jax.Array:
         """The same as operations in the program: no constant of that size."""
-        queries, keys = ([jnp.asarray(vector[part]) for vector in self.vectors] for part in (rows, columns))
+        queries, keys = (
+            [jnp.asarray(vector[part]) for vector in self.vectors] for part in (rows, columns)
+        )
         piece = self.mask_mod(*(q[:, None] for q in queries), *(k[None, :] for k in keys))
         return jnp.broadcast_to(piece, (len(queries[0]), len(keys[0])))
 
@@ -66,7 +78,11 @@ class Pattern:
         return hash(self._content)
 
     def __eq__(self, other: object) -> bool:
-        return self is other or (isinstance(other, Pattern) and self._hash == other._hash and self._content == other._content)
+        return self is other or (
+            isinstance(other, Pattern)
+            and self._hash == other._hash
+            and self._content == other._content
+        )
 
     def __hash__(self) -> int:
         return self._hash
@@ -77,8 +93,9 @@ class Pattern:
 
 @struct.dataclass
 class AttentionMask:
-    """A pattern and, for packed or padded rows, segment ids: a token attends only within its segment; segment 0 is padding, which
-    attends to nothing, is attended by nothing and gives zeros. `segment_BT`: int32 [B, T], or None = one segment, no padding."""
+    """A pattern and, for packed or padded rows, segment ids: a token attends only within its segment;
+    segment 0 is padding, which attends to nothing, is attended by nothing and gives zeros.
+    `segment_BT`: int32 [B, T], or None = one segment, no padding."""
 
     pattern: Pattern = struct.field(pytree_node=False)
     segment_BT: jax.Array | None = None
@@ -101,7 +118,9 @@ class AttentionMask:
         return self.part(slice(None), slice(None))
 
 
-Mask = jax.Array | AttentionMask  # what attention layers take: bool [B or 1, T, S], True = may attend; or its description, where S = T
+# what attention layers take: bool [B or 1, T, S], True = may attend; or its description, where S =
+# T
+Mask = jax.Array | AttentionMask
 
 
 def _not_later(query, key):
@@ -125,7 +144,8 @@ def _full(length: int) -> Pattern:
 def causal(length: int, block: int = 1, segment_BT: jax.Array | None = None) -> AttentionMask:
     """Causal across blocks of `block` positions and full inside a block; 1 is plain causality.
 
-    In packed rows the blocks are the row's own: segments must start at multiples of `block`. UserError for a block below 1.
+    In packed rows the blocks are the row's own: segments must start at multiples of `block`.
+    UserError for a block below 1.
     """
     if block < 1:
         raise UserError(f"block size {block}: a block holds at least one token")
@@ -137,6 +157,10 @@ def full(length: int, segment_BT: jax.Array | None = None) -> AttentionMask:
     return AttentionMask(_full(length), segment_BT)
 
 
-def from_mask_mod(mask_mod: MaskMod, vectors: Sequence[np.ndarray], segment_BT: jax.Array | None = None) -> AttentionMask:
-    """Any rule: `from_mask_mod(layout.allow, layout.two_stream(length, block), layout.twice(segment_BL))` is the two-stream mask."""
+def from_mask_mod(
+    mask_mod: MaskMod, vectors: Sequence[np.ndarray], segment_BT: jax.Array | None = None
+) -> AttentionMask:
+    """Any rule: `from_mask_mod(layout.allow, layout.two_stream(length, block),
+    layout.twice(segment_BL))` is the two-stream mask.
+    """
     return AttentionMask(Pattern(mask_mod, tuple(vectors)), segment_BT)

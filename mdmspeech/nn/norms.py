@@ -8,7 +8,8 @@ from flax import linen as nn
 class RMSNorm(nn.Module):
     """Root-mean-square norm (Zhang & Sennrich, 2019): x / rms(x) * scale over the last axis.
 
-    The statistics are taken in float32 whatever the input, and the result has the input's dtype, as in Llama and Qwen.
+    The statistics are taken in float32 whatever the input, and the result has the input's dtype, as
+    in Llama and Qwen.
     """
 
     eps: float = 1e-6

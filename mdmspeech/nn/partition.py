@@ -1,7 +1,9 @@
-"""How arrays lie on the mesh (data, fsdp, tensor): ONE table from logical axes to mesh axes, and `constrain` for activations.
+"""How arrays lie on the mesh (data, fsdp, tensor): ONE table from logical axes to mesh axes, and
+`constrain` for activations.
 
-The layers name the axes of what they compute; this table alone says what is split over what. Without a mesh in context (inference on one device, tests of
-a layer) nothing happens. An axis whose size the devices do not divide stays whole.
+The layers name the axes of what they compute; this table alone says what is split over what.
+Without a mesh in context (inference on one device, tests of a layer) nothing happens. An axis whose
+size the devices do not divide stays whole.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,26 +14,34 @@ from jax.sharding import PartitionSpec
 RULES: dict[str, tuple[str, ...]] = {
     "batch": ("data", "fsdp"),  # records: every data-parallel and every FSDP device has its own
     "length": (),  # positions of a sequence: whole
-    "width": (),  # the residual stream between layers: whole, so that parameters travel and activations do not
+    # the residual stream between layers: whole, so that parameters travel and activations do not
+    "width": (),
     "heads": ("tensor",),  # attention heads, of parameters and activations
     "mlp": ("tensor",),  # hidden units of feed-forward layers, likewise
     "vocab": ("tensor",),  # rows of embedding tables, columns of logits
-    "embed": ("fsdp",),  # the model-width axis of parameters: memory split, gathered where it is used
+    # the model-width axis of parameters: memory split, gathered where it is used
+    "embed": ("fsdp",),
     "none": (),  # whole
 }
 
 
-def spec(*logical: str, shape: Sequence[int] | None = None, sizes: Mapping[str, int] | None = None) -> PartitionSpec:
+def spec(
+    *logical: str, shape: Sequence[int] | None = None, sizes: Mapping[str, int] | None = None
+) -> PartitionSpec:
     """PartitionSpec of logical axis names.
 
-    With `shape` and `sizes` (devices per mesh axis), a dimension whose size does not divide by its devices stays whole.
+    With `shape` and `sizes` (devices per mesh axis), a dimension whose size does not divide by its
+    devices stays whole.
 
     Raises:
       ValueError: two dimensions would land on one mesh axis.
     """
     mapped = [RULES[name] for name in logical]
     if shape is not None and sizes is not None:
-        mapped = [axes if n % _product(sizes, axes) == 0 else () for n, axes in zip(shape, mapped, strict=True)]
+        mapped = [
+            axes if n % _product(sizes, axes) == 0 else ()
+            for n, axes in zip(shape, mapped, strict=True)
+        ]
     used = [axis for axes in mapped for axis in axes]
     if len(used) != len(set(used)):
         raise ValueError(f"logical axes {logical} use a mesh axis twice: {used}")
@@ -45,9 +55,11 @@ def on_one_device() -> bool:
 
 
 def constrain(x: jax.Array, *logical: str) -> jax.Array:
-    """`x`, told to the compiler to lie as its logical axes say on the mesh in context (`jax.set_mesh`); unchanged without one.
+    """`x`, told to the compiler to lie as its logical axes say on the mesh in context
+    (`jax.set_mesh`); unchanged without one.
 
-    Without such marks the compiler may split activations along the axis their parameters are split on, and move activations instead of parameters.
+    Without such marks the compiler may split activations along the axis their parameters are split
+    on, and move activations instead of parameters.
     """
     if on_one_device():
         return x
@@ -56,8 +68,9 @@ def constrain(x: jax.Array, *logical: str) -> jax.Array:
 
 
 def lookup(table_VD: jax.Array, ids: jax.Array) -> jax.Array:
-    """Rows of a table [V, D] for int ids [B, T] -> [B, T, D]. The table is made whole along D first: else the rows come out split along D, where the
-    layers want them split by batch, and the compiler moves all of them."""
+    """Rows of a table [V, D] for int ids [B, T] -> [B, T, D]. The table is made whole along D first:
+    else the rows come out split along D, where the layers want them split by batch, and the
+    compiler moves all of them."""
     return constrain(constrain(table_VD, "vocab", "none")[ids], "batch", "length", "width")
 
 

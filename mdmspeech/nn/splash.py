@@ -1,7 +1,9 @@
-"""TPU splash attention for described masks: memory linear in the length, and no work for empty tiles of the matrix.
+"""TPU splash attention for described masks: memory linear in the length, and no work for empty
+tiles of the matrix.
 
-The kernel is JAX's own (jax.experimental.pallas.ops.tpu.splash_attention), forward and backward. Here are the pieces around it: the mask as
-tiles, made one by one from the pattern so that the whole matrix never exists; lengths padded to whole tiles; and segment ids.
+The kernel is JAX's own (jax.experimental.pallas.ops.tpu.splash_attention), forward and backward.
+Here are the pieces around it: the mask as tiles, made one by one from the pattern so that the whole
+matrix never exists; lengths padded to whole tiles; and segment ids.
 """
 
 import functools
@@ -17,12 +19,15 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 
 from mdmspeech.nn.masks import AttentionMask, Pattern
 
-SAVED = "attention"  # checkpoint name of the output and log-sum-exp, for rematerialisation policies that keep them
+# checkpoint name of the output and log-sum-exp, for rematerialisation policies that keep them
+SAVED = "attention"
 _TILES = (512, 384, 256, 128)  # multiples of the width of a TPU's vector registers
 
 
 def tile_size(length: int) -> tuple[int, int]:
-    """(tile, padded length) for `length` positions: the largest tile that adds at most a sixteenth, else one register's width."""
+    """(tile, padded length) for `length` positions: the largest tile that adds at most a sixteenth,
+    else one register's width.
+    """
     for tile in _TILES:
         padded = -(-length // tile) * tile
         if padded - length <= length // 16:
@@ -30,10 +35,19 @@ def tile_size(length: int) -> tuple[int, int]:
     return tile, padded
 
 
-def splash_attention(q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, mask: AttentionMask, *, interpret: bool = False) -> jax.Array:
-    """softmax(q k' / sqrt(D)) v -> [B, T, H, D] in q's dtype, accumulated in float32; padding (segment 0) gives zeros.
+def splash_attention(
+    q_BTHD: jax.Array,
+    k_BTKD: jax.Array,
+    v_BTKD: jax.Array,
+    mask: AttentionMask,
+    *,
+    interpret: bool = False,
+) -> jax.Array:
+    """softmax(q k' / sqrt(D)) v -> [B, T, H, D] in q's dtype, accumulated in float32; padding (segment
+    0) gives zeros.
 
-    For one device: under a mesh it belongs into a `shard_map` (`nn.backends.over_mesh`), since the partitioner cannot split a kernel.
+    For one device: under a mesh it belongs into a `shard_map` (`nn.backends.over_mesh`), since the
+      partitioner cannot split a kernel.
     `interpret` runs the kernel's program on any device, slowly, for tests.
     """
     length, dim = q_BTHD.shape[1], q_BTHD.shape[3]
@@ -51,16 +65,26 @@ def splash_attention(q_BTHD: jax.Array, k_BTKD: jax.Array, v_BTKD: jax.Array, ma
     out_BTHD = out_BHTD.swapaxes(1, 2)[:, :length]
     if mask.segment_BT is None:
         return out_BTHD
-    return jnp.where((mask.segment_BT != 0)[:, :, None, None], out_BTHD, 0)  # in the kernel padding attends to padding
+    # in the kernel padding attends to padding
+    return jnp.where((mask.segment_BT != 0)[:, :, None, None], out_BTHD, 0)
 
 
 @functools.lru_cache(maxsize=64)
 def _kernel(pattern: Pattern, tile: int, padded: int, interpret: bool) -> Callable[..., Any]:
-    """The kernel with its list of tiles, as numpy arrays (made inside a trace, yet no tracers, so that all layers share it)."""
+    """The kernel with its list of tiles, as numpy arrays (made inside a trace, yet no tracers, so that
+    all layers share it).
+    """
     mask = tiles.MultiHeadMask([_Tiles(pattern, padded)])  # one for all heads
     by_query, _ = infos.process_mask(mask, (tile, tile))
     by_key, _ = infos.process_mask_dkv(mask, (tile, tile))
-    sizes = kernels.BlockSizes(block_q=tile, block_kv=tile, block_q_dkv=tile, block_kv_dkv=tile, block_q_dq=tile, block_kv_dq=tile)
+    sizes = kernels.BlockSizes(
+        block_q=tile,
+        block_kv=tile,
+        block_q_dkv=tile,
+        block_kv_dkv=tile,
+        block_q_dq=tile,
+        block_kv_dq=tile,
+    )
     return kernels.SplashAttentionKernel(
         by_query,  # the forward pass
         by_query,  # the gradient of q
@@ -77,9 +101,11 @@ def _kernel(pattern: Pattern, tile: int, padded: int, interpret: bool) -> Callab
 
 
 class _Tiles(tiles.Mask):
-    """A pattern as splash attention's mask; the positions after its end are padding, which sees only padding.
+    """A pattern as splash attention's mask; the positions after its end are padding, which sees only
+    padding.
 
-    The kernel's set-up asks for every tile several times: the few that differ are kept, full and empty ones as broadcast scalars.
+    The kernel's set-up asks for every tile several times: the few that differ are kept, full and
+    empty ones as broadcast scalars.
     """
 
     def __init__(self, pattern: Pattern, padded: int):

@@ -1,7 +1,9 @@
-"""A stack of equal layers, either unrolled or scanned, the conversion between the two parameter layouts, and what is kept of a layer for its gradient.
+"""A stack of equal layers, either unrolled or scanned, the conversion between the two parameter
+layouts, and what is kept of a layer for its gradient.
 
-Unrolled ("0", "1", ... as sub-modules) decodes faster on a CPU, where slicing a layer out of stacked weights is a copy;
-scanned (one sub-module "all" whose parameters have a leading layer axis) compiles in constant time and suits large models.
+Unrolled ("0", "1", ... as sub-modules) decodes faster on a CPU, where slicing a layer out of
+stacked weights is a copy; scanned (one sub-module "all" whose parameters have a leading layer axis)
+compiles in constant time and suits large models.
 """
 
 import contextlib
@@ -17,18 +19,23 @@ from mdmspeech.errors import UserError
 # What the forward pass of a layer keeps for the backward pass; the rest is computed again.
 _POLICIES = {
     "none": None,  # everything is kept
-    # Outputs of products with weights, and of splash attention (which names them); the rest, other attention included, is computed again.
+    # Outputs of products with weights, and of splash attention (which names them); the rest, other
+    # attention included, is computed again.
     "dots": jax.checkpoint_policies.save_from_both_policies(
-        jax.checkpoint_policies.dots_with_no_batch_dims_saveable, jax.checkpoint_policies.save_only_these_names("attention")
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names("attention"),
     ),
-    "full": jax.checkpoint_policies.nothing_saveable,  # only the input of each layer: one more forward pass, least memory
+    # only the input of each layer: one more forward pass, least memory
+    "full": jax.checkpoint_policies.nothing_saveable,
 }
 _remat: contextvars.ContextVar[str] = contextvars.ContextVar("mdmspeech_remat", default="none")
 
 
 @contextlib.contextmanager
 def remat_policy(name: str) -> Iterator[None]:
-    """Traces layers with rematerialisation "none", "dots" or "full". It changes memory and time, no result, so it is no part of a model's config."""
+    """Traces layers with rematerialisation "none", "dots" or "full". It changes memory and time, no
+    result, so it is no part of a model's config.
+    """
     if name not in _POLICIES:
         raise UserError(f"remat policy {name!r} is unknown; use one of {', '.join(_POLICIES)}")
     token = _remat.set(name)
@@ -47,9 +54,11 @@ def rematted(layer_class: type[nn.Module], scanned: bool = False) -> type[nn.Mod
 
 
 class LayerStack(nn.Module):
-    """Applies `num_layers` layers of `layer_class(**layer_kwargs)`, each called as (x, mask, rope, cache, write_at).
+    """Applies `num_layers` layers of `layer_class(**layer_kwargs)`, each called as (x, mask, rope,
+    cache, write_at).
 
-    The cache is a tuple of per-layer caches when unrolled, and one cache with a leading layer axis when scanned; None in, None out.
+    The cache is a tuple of per-layer caches when unrolled, and one cache with a leading layer axis
+    when scanned; None in, None out.
     """
 
     layer_class: type[nn.Module]
@@ -68,10 +77,14 @@ class LayerStack(nn.Module):
                 in_axes=(broadcast, broadcast, 0, broadcast),
                 length=self.num_layers,
             )
-            return scanned(**self.layer_kwargs, name="all")(x_BTD, mask_BTS, rope, cache, write_at_B)
+            return scanned(**self.layer_kwargs, name="all")(
+                x_BTD, mask_BTS, rope, cache, write_at_B
+            )
         caches = []
         for index in range(self.num_layers):
             layer = rematted(self.layer_class)(**self.layer_kwargs, name=str(index))
-            x_BTD, layer_cache = layer(x_BTD, mask_BTS, rope, None if cache is None else cache[index], write_at_B)
+            x_BTD, layer_cache = layer(
+                x_BTD, mask_BTS, rope, None if cache is None else cache[index], write_at_B
+            )
             caches.append(layer_cache)
         return x_BTD, None if cache is None else tuple(caches)

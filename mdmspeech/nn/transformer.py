@@ -11,7 +11,9 @@ from mdmspeech.nn.partition import constrain
 
 
 class LlamaBlock(nn.Module):
-    """x + attention(norm(x)), then x + SwiGLU(norm(x)); the mask decides whether it is causal, block-causal or full."""
+    """x + attention(norm(x)), then x + SwiGLU(norm(x)); the mask decides whether it is causal,
+    block-causal or full.
+    """
 
     num_heads: int
     num_kv_heads: int
@@ -45,7 +47,11 @@ class LlamaBlock(nn.Module):
             name="attn",
         )
         x_BTD = constrain(x_BTD, "batch", "length", "width")
-        attended_BTD, cache = attention(RMSNorm(self.norm_eps, name="attn_norm")(x_BTD), mask_BTS, rope, cache, write_at_B)
+        attended_BTD, cache = attention(
+            RMSNorm(self.norm_eps, name="attn_norm")(x_BTD), mask_BTS, rope, cache, write_at_B
+        )
         x_BTD = constrain(x_BTD + attended_BTD, "batch", "length", "width")
         mlp = SwiGLU(self.ffn_dim, self.lora_rank, self.lora_alpha, name="mlp")
-        return constrain(x_BTD + mlp(RMSNorm(self.norm_eps, name="mlp_norm")(x_BTD)), "batch", "length", "width"), cache
+        return constrain(
+            x_BTD + mlp(RMSNorm(self.norm_eps, name="mlp_norm")(x_BTD)), "batch", "length", "width"
+        ), cache

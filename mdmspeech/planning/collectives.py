@@ -1,4 +1,6 @@
-"""What the devices of a compiled program send each other: how often, how much, along which mesh axis, and how long the links need for it."""
+"""What the devices of a compiled program send each other: how often, how much, along which mesh
+axis, and how long the links need for it.
+"""
 
 import dataclasses
 import math
@@ -20,7 +22,8 @@ class Collective:
     Attributes:
       axes: the mesh axes it spans, "data+fsdp"; "" if it could not be told.
       group: devices that take part in one instance.
-      bytes: of the whole array each device has in the end (all-gather), or in the beginning (the others).
+      bytes: of the whole array each device has in the end (all-gather), or in the beginning (the
+        others).
       count: runs in one call of the program.
       seconds: all of them, one after another, by the formulas of `Links`.
     """
@@ -36,9 +39,11 @@ class Collective:
 class Links:
     """How long a collective takes on a slice.
 
-    A group of n devices that spans some axes of the torus uses their links in both directions: W = link x sum over axes (2 on a ring, 1 on a line).
-    Of an array of V bytes an all-gather or reduce-scatter moves V (n-1)/n at W, an all-reduce twice that; an all-to-all is limited by the links in
-    the middle of its longest axis; permutes by the link that most bytes cross, routed axis by axis. Latency (about 1 us a hop) is left out.
+    A group of n devices that spans some axes of the torus uses their links in both directions: W =
+    link x sum over axes (2 on a ring, 1 on a line). Of an array of V bytes an all-gather or
+    reduce-scatter moves V (n-1)/n at W, an all-reduce twice that; an all-to-all is limited by the
+    links in the middle of its longest axis; permutes by the link that most bytes cross, routed axis
+    by axis. Latency (about 1 us a hop) is left out.
     """
 
     def __init__(self, topology: Topology, coordinates: np.ndarray):
@@ -46,23 +51,33 @@ class Links:
         self._topology, self._at = topology, coordinates
 
     def seconds(self, kind: str, group: Sequence[int], size: int) -> float:
-        """One run of anything but permutes. group: partitions of one instance; size: bytes, see `Collective.bytes`."""
+        """One run of anything but permutes. group: partitions of one instance; size: bytes, see
+        `Collective.bytes`.
+        """
         link, n = self._topology.tpu.link, len(group)
         spans = [len(set(self._at[list(group), axis])) for axis in range(self._at.shape[1])]
         ways = [
             2 if ring and span == length else 1
-            for ring, span, length in zip(self._topology.rings, spans, self._topology.shape, strict=True)
+            for ring, span, length in zip(
+                self._topology.rings, spans, self._topology.shape, strict=True
+            )
         ]
         used = [way for way, span in zip(ways, spans, strict=True) if span > 1]
         if n < 2 or not used:
             return 0.0
         if kind == "all-to-all":
-            return max(size * span / (4 * way * link) for span, way in zip(spans, ways, strict=True) if span > 1)
+            return max(
+                size * span / (4 * way * link)
+                for span, way in zip(spans, ways, strict=True)
+                if span > 1
+            )
         passes = 2 if kind == "all-reduce" else 1
         return passes * size * (n - 1) / n / (link * sum(used))
 
     def permute_seconds(self, permutes: Sequence[tuple[Sequence[tuple[int, int]], int]]) -> float:
-        """One run each of (source-target pairs, bytes), all at the same time: XLA sends halves both ways round a ring."""
+        """One run each of (source-target pairs, bytes), all at the same time: XLA sends halves both
+        ways round a ring.
+        """
         load: dict[tuple[tuple[int, ...], int, int], int] = {}
         for pairs, size in permutes:
             for source, target in pairs:
@@ -73,7 +88,9 @@ class Links:
     def _route(self, source: int, target: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
         """(chip, axis, direction) of every link on the way."""
         at = [int(n) for n in self._at[source]]
-        for axis, (length, ring) in enumerate(zip(self._topology.shape, self._topology.rings, strict=True)):
+        for axis, (length, ring) in enumerate(
+            zip(self._topology.shape, self._topology.rings, strict=True)
+        ):
             way = int(self._at[target][axis]) - at[axis]
             if ring and abs(way) > length / 2:
                 way -= length if way > 0 else -length
@@ -83,7 +100,9 @@ class Links:
                 at[axis] = (at[axis] + sign) % length
 
 
-def find(module: Module, sizes: dict[str, int], links: Links | None = None, unknown_trips: int = 1) -> list[Collective]:
+def find(
+    module: Module, sizes: dict[str, int], links: Links | None = None, unknown_trips: int = 1
+) -> list[Collective]:
     """Every collective of the program.
 
     Args:
@@ -104,17 +123,36 @@ def find(module: Module, sizes: dict[str, int], links: Links | None = None, unkn
             if pairs:
                 permutes.append((pairs, size))
             elif kind != "collective-permute":  # one without pairs sends nothing
-                add(kind, _axes([group], sizes), len(group), size, times, links.seconds(kind, group, size) if links else 0.0)
+                add(
+                    kind,
+                    _axes([group], sizes),
+                    len(group),
+                    size,
+                    times,
+                    links.seconds(kind, group, size) if links else 0.0,
+                )
         together = links.permute_seconds(permutes) if links else 0.0
         whole = sum(size for _, size in permutes)
         for pairs, size in permutes:
-            add("collective-permute", _axes(pairs, sizes, along=True), _cycle(pairs), size, times, together * size / max(whole, 1))
-    found = [Collective(kind, axes, group, size, count, seconds) for (kind, axes, group, size), (count, seconds) in total.items()]
+            add(
+                "collective-permute",
+                _axes(pairs, sizes, along=True),
+                _cycle(pairs),
+                size,
+                times,
+                together * size / max(whole, 1),
+            )
+    found = [
+        Collective(kind, axes, group, size, count, seconds)
+        for (kind, axes, group, size), (count, seconds) in total.items()
+    ]
     return sorted(found, key=lambda c: (-c.seconds, -c.bytes * c.count))
 
 
 def _in(module: Module, name: str) -> list[tuple[Instruction, str, int]]:
-    """(instruction, kind, bytes) in a computation and its fusions. XLA spreads one asynchronous collective over several fusions: counted once."""
+    """(instruction, kind, bytes) in a computation and its fusions. XLA spreads one asynchronous
+    collective over several fusions: counted once.
+    """
     found: list[tuple[Instruction, str, int]] = []
     seen: set[str] = set()
 
@@ -136,7 +174,9 @@ def _in(module: Module, name: str) -> list[tuple[Instruction, str, int]]:
     return found
 
 
-def _kind_and_bytes(instruction: Instruction, kind: str, body: list[Instruction]) -> tuple[str, int]:
+def _kind_and_bytes(
+    instruction: Instruction, kind: str, body: list[Instruction]
+) -> tuple[str, int]:
     named = {i.name: i for i in body}
     operands = [named[o] for o in instruction.operands if o in named]
     given = sum(a.bytes for o in operands for a in o.arrays)
@@ -146,8 +186,13 @@ def _kind_and_bytes(instruction: Instruction, kind: str, body: list[Instruction]
         return kind, sum(a.bytes for a in instruction.arrays)
     if kind == "all-reduce":
         users = [i for i in body if instruction.name in i.operands]
-        if len(users) == 1 and users[0].opcode == "dynamic-slice" and users[0].is_root:  # how TPUs write a reduce-scatter
-            while len(operands) == 1 and operands[0].opcode in ("pad", "bitcast", "copy") and operands[0].operands[0] in named:
+        # how TPUs write a reduce-scatter
+        if len(users) == 1 and users[0].opcode == "dynamic-slice" and users[0].is_root:
+            while (
+                len(operands) == 1
+                and operands[0].opcode in ("pad", "bitcast", "copy")
+                and operands[0].operands[0] in named
+            ):
                 operands = [named[operands[0].operands[0]]]
             return "reduce-scatter", sum(a.bytes for o in operands for a in o.arrays)
     return kind, given
@@ -166,14 +211,23 @@ def _group(instruction: Instruction) -> tuple[list[int], list[tuple[int, int]]]:
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     if iota:
         return _iota(iota[3], iota[4]).reshape(int(iota[1]), int(iota[2]))[0].tolist(), []
-    # mesh['a'=2,'b'=8], device_ids=([2,8]T(1,0)) {'b'}: a mesh of its own, and the axes a group spans
-    meshed = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}", text)
+    # mesh['a'=2,'b'=8], device_ids=([2,8]T(1,0)) {'b'}: a mesh of its own, and the axes a group
+    # spans
+    meshed = re.search(
+        (
+            r"replica_groups=mesh\[([^\]]*)\](?:, "
+            r"device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))? \{([^}]*)\}"
+        ),
+        text,
+    )
     if meshed:
         axes = {name: int(n) for name, n in re.findall(r"'([^']+)'=(\d+)", meshed[1])}
         shape = list(axes.values())
         devices = _iota(meshed[2], meshed[3]) if meshed[2] else np.arange(math.prod(shape))
         spanned = re.findall(r"'([^']+)'", meshed[4])
-        return devices.reshape(shape)[tuple(slice(None) if name in spanned else 0 for name in axes)].reshape(-1).tolist(), []
+        return devices.reshape(shape)[
+            tuple(slice(None) if name in spanned else 0 for name in axes)
+        ].reshape(-1).tolist(), []
     return [], []
 
 
@@ -184,10 +238,16 @@ def _iota(dims: str, order: str | None) -> np.ndarray:
 
 
 def _axes(groups: Sequence[Sequence[int]], sizes: dict[str, int], along: bool = False) -> str:
-    """Mesh axes along which the partitions of a group differ. Pairs (`along`): those along which most pairs step, since a ring's end steps elsewhere."""
+    """Mesh axes along which the partitions of a group differ. Pairs (`along`): those along which most
+    pairs step, since a ring's end steps elsewhere.
+    """
     varying: dict[str, int] = dict.fromkeys(sizes, 0)
     for group in groups:
-        at = np.array(np.unravel_index(list(group), tuple(sizes.values()))) if group else np.zeros((len(sizes), 1))
+        at = (
+            np.array(np.unravel_index(list(group), tuple(sizes.values())))
+            if group
+            else np.zeros((len(sizes), 1))
+        )
         for axis, row in zip(sizes, at, strict=True):
             varying[axis] += len(set(row.tolist())) > 1
     if along:

@@ -1,7 +1,8 @@
 """Reading an optimised HLO module: its instructions, and how often each computation runs.
 
-XLA's own cost analysis counts the body of a loop once; a model whose layers are scanned is then mostly missing. The trip count of a loop stands in
-`known_trip_count` where the backend writes it, else in the loop's condition (i < N).
+XLA's own cost analysis counts the body of a loop once; a model whose layers are scanned is then
+mostly missing. The trip count of a loop stands in `known_trip_count` where the backend writes it,
+else in the loop's condition (i < N).
 """
 
 import dataclasses
@@ -10,19 +11,23 @@ from collections.abc import Iterator
 
 # Bytes an element; sub-byte and token types are rounded to what they occupy.
 _BYTES = {
-    "pred": 1, "s8": 1, "u8": 1, "s4": 1, "u4": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2,
+    "pred": 1, "s8": 1, "u8": 1, "s4": 1, "u4": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2,
+    "f16": 2, "bf16": 2,
     "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8, "c64": 8, "token": 0, "opaque": 0,
 }  # fmt: skip
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,<=]*)\](?:\{([^}]*)\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{\s*$")
 _CALLED = re.compile(
-    r"\b(calls|body|condition|to_apply|branch_computations|true_computation|false_computation|called_computations)=(\{[^}]*\}|%[\w.\-]+)"
+    r"\b(calls|body|condition|to_apply|branch_computations|true_computation"
+    r"|false_computation|called_computations)=(\{[^}]*\}|%[\w.\-]+)"
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """One array of a shape: bytes, and whether it lives in HBM (not in on-chip memory, which TPU layouts mark S(n))."""
+    """One array of a shape: bytes, and whether it lives in HBM (not in on-chip memory, which TPU
+    layouts mark S(n)).
+    """
 
     bytes: int
     dims: tuple[int, ...]
@@ -31,7 +36,9 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """One line of a computation. `literal`: what stands in its parentheses, of use in constants and parameters."""
+    """One line of a computation. `literal`: what stands in its parentheses, of use in constants and
+    parameters.
+    """
 
     name: str
     opcode: str
@@ -48,7 +55,10 @@ class Instruction:
 
     def called(self) -> dict[str, list[str]]:
         """Attribute ("calls", "body", ...) -> names of computations."""
-        return {key: re.findall(r"%([\w.\-]+)", value) for key, value in _CALLED.findall(self.attributes)}
+        return {
+            key: re.findall(r"%([\w.\-]+)", value)
+            for key, value in _CALLED.findall(self.attributes)
+        }
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,9 +69,11 @@ class Module:
     entry: str
 
     def executed(self, unknown_trips: int = 1) -> Iterator[tuple[str, float]]:
-        """(computation, how often it runs) of the entry and of everything that loops, calls and conditionals run, fusions left out.
+        """(computation, how often it runs) of the entry and of everything that loops, calls and
+        conditionals run, fusions left out.
 
-        A branch of a conditional counts as if always taken. Loops without a known trip count run `unknown_trips` times.
+        A branch of a conditional counts as if always taken. Loops without a known trip count run
+        `unknown_trips` times.
         """
         stack: list[tuple[str, float]] = [(self.entry, 1.0)]
         while stack:
@@ -71,7 +83,9 @@ class Module:
                 called = instruction.called()
                 if instruction.opcode == "while":
                     trips = trip_count(self, name, instruction)
-                    stack.append((called["body"][0], times * (unknown_trips if trips is None else trips)))
+                    stack.append(
+                        (called["body"][0], times * (unknown_trips if trips is None else trips))
+                    )
                 elif instruction.opcode in ("call", "conditional"):
                     stack += [(inner, times) for names in called.values() for inner in names]
 
@@ -86,7 +100,8 @@ def parse(text: str) -> Module:
             if header:
                 current = computations.setdefault(header[2], [])
                 entry = header[2] if header[1] else entry
-        elif line.rstrip() == "}":  # attributes of kernels run over several lines: "}}, metadata=..." closes one of them
+        # attributes of kernels run over several lines: "}}, metadata=..." closes one of them
+        elif line.rstrip() == "}":
             current = None
         else:
             instruction = _instruction(line)
@@ -105,7 +120,9 @@ def arrays(shape: str) -> list[Array]:
         count = 1
         for size in sizes:
             count *= size
-        found.append(Array(count * _BYTES.get(kind, 4), sizes, not re.search(r"S\([1-9]\)", layout)))
+        found.append(
+            Array(count * _BYTES.get(kind, 4), sizes, not re.search(r"S\([1-9]\)", layout))
+        )
     return found
 
 
@@ -122,16 +139,29 @@ def trip_count(module: Module, where: str, loop: Instruction) -> int | None:
         compare = next(i for i in inner if i.is_root)
         parameters = {i.name: int(i.literal) for i in inner if i.opcode == "parameter"}
         sides = [
-            condition.get(root.operands[parameters[o]]) if o in parameters else next(i for i in inner if i.name == o)
+            condition.get(root.operands[parameters[o]])
+            if o in parameters
+            else next(i for i in inner if i.name == o)
             for o in compare.operands
         ]
     else:
         compare, sides = root, [condition.get(o) for o in root.operands]
     direction = re.search(r"direction=(\w+)", compare.attributes)
-    if compare.opcode != "compare" or not direction or direction[1] not in ("LT", "GT", "LE", "GE") or len(sides) != 2 or None in sides:
+    if (
+        compare.opcode != "compare"
+        or not direction
+        or direction[1] not in ("LT", "GT", "LE", "GE")
+        or len(sides) != 2
+        or None in sides
+    ):
         return None
     counter, limit = sides if sides[1].opcode == "constant" else sides[::-1]  # type: ignore[union-attr]
-    if limit is None or counter is None or limit.opcode != "constant" or counter.opcode != "get-tuple-element":
+    if (
+        limit is None
+        or counter is None
+        or limit.opcode != "constant"
+        or counter.opcode != "get-tuple-element"
+    ):
         return None
     index = int(re.search(r"index=(\d+)", counter.attributes)[1])  # type: ignore[index]
     first = _initial(module.computations[where], loop, index)
@@ -144,10 +174,16 @@ def _initial(instructions: list[Instruction], loop: Instruction, index: int) -> 
     """Start value of element `index` of a loop's state; 0 if it is no plain constant."""
     named = {i.name: i for i in instructions}
     state = named.get(loop.operands[0])
-    value = named.get(state.operands[index]) if state is not None and state.opcode == "tuple" else None
+    value = (
+        named.get(state.operands[index]) if state is not None and state.opcode == "tuple" else None
+    )
     while value is not None and value.opcode in ("copy", "bitcast", "copy-done", "copy-start"):
         value = named.get(value.operands[0])
-    return int(value.literal) if value is not None and value.opcode == "constant" and value.literal.lstrip("-").isdigit() else 0
+    return (
+        int(value.literal)
+        if value is not None and value.opcode == "constant" and value.literal.lstrip("-").isdigit()
+        else 0
+    )
 
 
 def _step(body: list[Instruction], index: int) -> int:
@@ -159,7 +195,9 @@ def _step(body: list[Instruction], index: int) -> int:
         value = named.get(value.operands[0])
     if value is not None and value.opcode == "add":
         steps = [
-            int(named[o].literal) for o in value.operands if o in named and named[o].opcode == "constant" and named[o].literal.isdigit()
+            int(named[o].literal)
+            for o in value.operands
+            if o in named and named[o].opcode == "constant" and named[o].literal.isdigit()
         ]
         if len(steps) == 1 and steps[0] > 0:
             return steps[0]
@@ -176,7 +214,15 @@ def _instruction(line: str) -> Instruction | None:
     opcode, _, rest = rest.partition("(")
     end = _closing("(" + rest, 0) - 1
     inside, attributes = rest[:end], rest[end + 1 :]
-    return Instruction(match[2], opcode, shape, tuple(re.findall(r"%([\w.\-]+)", inside)), attributes, bool(match[1]), inside)
+    return Instruction(
+        match[2],
+        opcode,
+        shape,
+        tuple(re.findall(r"%([\w.\-]+)", inside)),
+        attributes,
+        bool(match[1]),
+        inside,
+    )
 
 
 def _closing(text: str, start: int) -> int:

@@ -1,4 +1,6 @@
-"""Memory of one chip, by kind: the arguments split by what they are, from shardings; the rest from the compiler."""
+"""Memory of one chip, by kind: the arguments split by what they are, from shardings; the rest from
+the compiler.
+"""
 
 import math
 from typing import Any
@@ -15,14 +17,16 @@ def part_bytes(tree: Any) -> int:
 def _bytes(leaf: Any) -> int:
     if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
         words = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct((), leaf.dtype))
-        return math.prod(leaf.shape) * words.size * words.dtype.itemsize  # keys are small and whole everywhere
+        # keys are small and whole everywhere
+        return math.prod(leaf.shape) * words.size * words.dtype.itemsize
     shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding is not None else leaf.shape
     return math.prod(shape) * np.dtype(leaf.dtype).itemsize
 
 
 def split(compiled: Any, parts: dict[str, Any]) -> dict[str, int]:
-    """Bytes on one chip: each part of the arguments, "padding" (what TPU tiles add to them, or unused ones take away), "outputs" (those that do
-    not take the place of a donated argument), "temporaries", "code". Their sum is what the program needs."""
+    """Bytes on one chip: each part of the arguments, "padding" (what TPU tiles add to them, or unused
+    ones take away), "outputs" (those that do not take the place of a donated argument),
+    "temporaries", "code". Their sum is what the program needs."""
     stats = compiled.memory_analysis()
     sizes = {name: part_bytes(part) for name, part in parts.items()}
     return sizes | {

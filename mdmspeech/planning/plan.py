@@ -1,4 +1,6 @@
-"""One plan: compile a program for a slice that is not there, and read off memory, FLOPs, bytes and collectives."""
+"""One plan: compile a program for a slice that is not there, and read off memory, FLOPs, bytes and
+collectives.
+"""
 
 import dataclasses
 import importlib.metadata
@@ -21,8 +23,11 @@ from mdmspeech.planning.roofline import Roofline, estimate
 from mdmspeech.planning.topology import Topology
 from mdmspeech.training.mesh import make_mesh
 
-HEADROOM = 0.10  # of HBM, kept free: for what the compiler does not see (prefetched batches, the runtime, fragmentation)
-# What nearly all of a compilation goes into is the code of every fusion and what it keeps on the chip, which a plan needs little of.
+# of HBM, kept free: for what the compiler does not see (prefetched batches, the runtime,
+# fragmentation)
+HEADROOM = 0.10
+# What nearly all of a compilation goes into is the code of every fusion and what it keeps on the
+# chip, which a plan needs little of.
 _QUICK: dict[str, str | bool] = {"xla_optimization_level": "EFFORT_O1"}
 _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -31,8 +36,10 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 class Plan:
     """Attributes:
     name, what: of the configuration; "train" or "decode".
-    topology, slice_name, chips: of the whole slice. mesh: devices per axis. rows: of the global batch (or decoded together).
-    memory: bytes on one chip by kind, see `memory.split`; without what the compiler did not get to say if it ran out of memory.
+    topology, slice_name, chips: of the whole slice. mesh: devices per axis. rows: of the global
+      batch (or decoded together).
+    memory: bytes on one chip by kind, see `memory.split`; without what the compiler did not get to
+      say if it ran out of memory.
     needed, available: bytes of one chip; `needed` is at least so much if memory ran out.
     compiled: False if the compiler ran out of memory. fits: compiled, with HEADROOM to spare.
     model_flops, flops: of one call over all devices; hbm_bytes of one device.
@@ -105,22 +112,30 @@ def make_plan(
       sizes: devices per mesh axis (data, fsdp, tensor); may be fewer than the slice has.
       program_of: the program on a mesh.
       settings: what `advice` may talk about: remat, dtype, accum, ema.
-      quick: compile with little effort, in a third of the time: the same FLOPs and collectives; memory somewhat higher, and HBM traffic up to
-        twice, because nothing is fetched ahead and kept on the chip.
+      quick: compile with little effort, in a third of the time: the same FLOPs and collectives;
+        memory somewhat higher, and HBM traffic up to twice, because nothing is fetched ahead and
+        kept on the chip.
 
     Raises:
-      UserError: see `slice_mesh`, `train_program`; or the compiler refuses for another reason than memory.
+      UserError: see `slice_mesh`, `train_program`; or the compiler refuses for another reason than
+        memory.
     """
     mesh = slice_mesh(topology, sizes)
     began = time.perf_counter()
-    program = program_of(mesh)  # before the mesh is in context: no array, not even a key, can be made on its devices
+    # before the mesh is in context: no array, not even a key, can be made on its devices
+    program = program_of(mesh)
     plan = Plan(
-        name=name, what=what, topology=topology.name, slice_name=topology.slice_name, chips=topology.chips, mesh=dict(mesh.shape),
-        rows=program.rows, unit=program.unit, units=program.units, memory={}, needed=0, available=int(topology.tpu.chip.memory), compiled=False,
-        fits=False, model_flops=program.model_flops, flops=program.flops, versions=versions(), quick=quick,
+        name=name, what=what, topology=topology.name, slice_name=topology.slice_name,
+        chips=topology.chips, mesh=dict(mesh.shape),
+        rows=program.rows, unit=program.unit, units=program.units, memory={}, needed=0,
+        available=int(topology.tpu.chip.memory), compiled=False,
+        fits=False, model_flops=program.model_flops, flops=program.flops, versions=versions(),
+        quick=quick,
     )  # fmt: skip
     with jax.set_mesh(mesh), attention_backend("tpu"):
-        lowered = jax.jit(program.function, donate_argnums=program.donated, out_shardings=program.out_shardings).lower(*program.arguments)
+        lowered = jax.jit(
+            program.function, donate_argnums=program.donated, out_shardings=program.out_shardings
+        ).lower(*program.arguments)
     traced = time.perf_counter()
     try:
         compiled = lowered.compile(_QUICK if quick else None)
@@ -128,8 +143,12 @@ def make_plan(
         plan = _refused(plan, program, error)
     else:
         plan = _read(plan, program, topology, mesh, compiled)
-    plan = dataclasses.replace(plan, seconds={"trace": traced - began, "compile": time.perf_counter() - traced})
-    return plan if plan.fits else dataclasses.replace(plan, advice=tuple(advise(plan, settings or {})))
+    plan = dataclasses.replace(
+        plan, seconds={"trace": traced - began, "compile": time.perf_counter() - traced}
+    )
+    return (
+        plan if plan.fits else dataclasses.replace(plan, advice=tuple(advise(plan, settings or {})))
+    )
 
 
 def _read(plan: Plan, program: Program, topology: Topology, mesh: Mesh, compiled: Any) -> Plan:
@@ -148,7 +167,9 @@ def _read(plan: Plan, program: Program, topology: Topology, mesh: Mesh, compiled
         fits=needed <= (1 - HEADROOM) * plan.available,
         hbm_bytes=moved,
         collectives=tuple(found),
-        roofline=estimate(topology, mesh.size, program.flops, program.model_flops, moved, found, program.units),
+        roofline=estimate(
+            topology, mesh.size, program.flops, program.model_flops, moved, found, program.units
+        ),
     )
 
 
@@ -156,7 +177,8 @@ def _refused(plan: Plan, program: Program, error: Exception) -> Plan:
     text = str(error)
     if "RESOURCE_EXHAUSTED" not in text or "hbm" not in text.lower():
         raise UserError(
-            f"{plan.name} on {plan.topology}, mesh {describe(plan.mesh)}: the TPU compiler refuses: {' '.join(text.split())[:400]}"
+            f"{plan.name} on {plan.topology}, mesh {describe(plan.mesh)}: the "
+            f"TPU compiler refuses: {' '.join(text.split())[:400]}"
         ) from error
     sizes = {name: memory.part_bytes(part) for name, part in program.parts.items()}
     # "... HLO temporaries (30.94G) exceeds available HBM (15.75G)" or "Used 30.94G of 15.75G hbm"

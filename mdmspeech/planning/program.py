@@ -1,6 +1,8 @@
-"""The programs that are planned, as functions of abstract arguments: the training step as `training.loop` compiles it, and one block of decoding.
+"""The programs that are planned, as functions of abstract arguments: the training step as
+`training.loop` compiles it, and one block of decoding.
 
-Nothing here holds a weight or a record: parameters, optimiser state and batches are shapes with shardings.
+Nothing here holds a weight or a record: parameters, optimiser state and batches are shapes with
+  shardings.
 """
 
 import dataclasses
@@ -36,7 +38,8 @@ class Program:
     parts: part of the arguments ("parameters", "optimizer", ...) -> its arrays.
     units, unit: what one call works through: positions of a batch, or tokens of a block.
     rows: of one call.
-    model_flops: of loss and gradient, recomputation left out. flops: of what is really run. Both over all devices.
+    model_flops: of loss and gradient, recomputation left out. flops: of what is really run. Both
+      over all devices.
     unknown_trips: iterations of loops whose length depends on data.
     """
 
@@ -67,7 +70,13 @@ def train_program(config: ConfigDict, task: Task, mesh: Mesh, rows: int = 0) -> 
     batch = _batch(task, mesh, rows, train.accum)
     step = make_train_step(task, optimizer, train.accum, config.optim.ema, train.dtype, train.remat)
     shardings = jax.tree.map(lambda s: s.sharding, state)
-    parts = {"parameters": state.params, "optimizer": state.opt_state, "average": state.ema, "frozen": frozen, "batch": batch}
+    parts = {
+        "parameters": state.params,
+        "optimizer": state.opt_state,
+        "average": state.ema,
+        "frozen": frozen,
+        "batch": batch,
+    }
     positions = next((batch[name] for name in ("tokens", "ids") if name in batch), None)
     rows = next(iter(batch.values())).shape[0]
     return Program(
@@ -91,7 +100,9 @@ def train_state(config: ConfigDict, task: Task, mesh: Mesh) -> Any:
 
 def _train_state(config: ConfigDict, task: Task, mesh: Mesh) -> tuple[Any, Any, Any]:
     rng = jax.random.key(config.train.seed)
-    optimizer = make_optimizer(config.optim, config.train.steps, jax.eval_shape(task.init, rng), task.optimizer)
+    optimizer = make_optimizer(
+        config.optim, config.train.steps, jax.eval_shape(task.init, rng), task.optimizer
+    )
     state = abstract_state(task.init, optimizer, rng, config.optim.ema > 0, mesh)
     return state, frozen_shapes(task, mesh, config.train.dtype), optimizer
 
@@ -101,20 +112,31 @@ def _batch(task: Task, mesh: Mesh, rows: int, accum: int) -> dict[str, jax.Shape
     rows = rows or next(iter(spec.values())).shape[0]
     if rows % (data_shards(mesh) * accum):
         raise UserError(
-            f"a batch of {rows} rows does not divide into {data_shards(mesh)} data-parallel devices x train.accum={accum}; "
-            f"use a multiple of {data_shards(mesh) * accum} (--rows), fewer data and fsdp, or more tensor"
+            f"a batch of {rows} rows does not divide into {data_shards(mesh)} data-parallel "
+            f"devices x train.accum={accum}; use a multiple of {data_shards(mesh) * accum} "
+            "(--rows), fewer data and fsdp, or more tensor"
         )
     sharding = batch_sharding(mesh)
-    return {name: jax.ShapeDtypeStruct((rows, *s.shape[1:]), s.dtype, sharding=sharding) for name, s in spec.items()}
+    return {
+        name: jax.ShapeDtypeStruct((rows, *s.shape[1:]), s.dtype, sharding=sharding)
+        for name, s in spec.items()
+    }
 
 
 def decode_program(
-    config: talker.TalkerConfig, mesh: Mesh, rows: int = 1, steps: int = 4, seconds: float = 30.0, dtype: str = "bfloat16"
+    config: talker.TalkerConfig,
+    mesh: Mesh,
+    rows: int = 1,
+    steps: int = 4,
+    seconds: float = 30.0,
+    dtype: str = "bfloat16",
 ) -> Program:
-    """One block of masked-diffusion decoding of a Talker whose conditions are given: what a streaming voice waits for.
+    """One block of masked-diffusion decoding of a Talker whose conditions are given: what a streaming
+    voice waits for.
 
-    As `inference.engine` runs it: code tables folded, state donated, K/V cache in float32. On a mesh of one chip it is one replica; with a
-    tensor axis the heads and hidden units of one replica are split.
+    As `inference.engine` runs it: code tables folded, state donated, K/V cache in float32. On a
+    mesh of one chip it is one replica; with a tensor axis the heads and hidden units of one replica
+    are split.
 
     Args:
       rows: utterances decoded together. steps: forwards a block.
@@ -132,20 +154,35 @@ def decode_program(
         return apply(hidden[:, hidden.shape[1] - num_logits :], method="logits"), cache
 
     def block(params, cond_BKD, state):
-        return block_diffusion.decode_block(functools.partial(forward, params), state, cond_BKD, options)
+        return block_diffusion.decode_block(
+            functools.partial(forward, params), state, cond_BKD, options
+        )
 
     def begin():
         request = SamplingParams.create(rows, steps=steps, target_len=length)
-        return initial_state(talker.empty_caches(config, rows, cache_slots(length, config.block)), request, options, length, config.width)
+        return initial_state(
+            talker.empty_caches(config, rows, cache_slots(length, config.block)),
+            request,
+            options,
+            length,
+            config.width,
+        )
 
     params = decode_state(config, mesh, dtype)
-    heads = PartitionSpec(None, None, "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None)
-    place = lambda s: s.update(sharding=NamedSharding(mesh, heads if s.ndim == 4 else PartitionSpec()))
+    heads = PartitionSpec(
+        None, None, "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
+    )
+    place = lambda s: s.update(
+        sharding=NamedSharding(mesh, heads if s.ndim == 4 else PartitionSpec())
+    )
     state = jax.tree.map(place, jax.eval_shape(begin))
-    cond = jax.ShapeDtypeStruct((rows, config.block, config.width), dtype, sharding=NamedSharding(mesh, PartitionSpec()))
+    cond = jax.ShapeDtypeStruct(
+        (rows, config.block, config.width), dtype, sharding=NamedSharding(mesh, PartitionSpec())
+    )
     shardings = (jax.tree.map(lambda s: s.sharding, state), NamedSharding(mesh, PartitionSpec()))
     plain = _plain((params, cond, state))
-    # The first forward commits the last block beside revealing this one: twice the tokens of each of the others, whose loop counts once.
+    # The first forward commits the last block beside revealing this one: twice the tokens of each
+    # of the others, whose loop counts once.
     flops = count_flops(block, *plain) * (2 + steps - 1) / 3
     return Program(
         function=block,

@@ -7,9 +7,25 @@ from mdmspeech.planning.plan import Plan, describe
 from mdmspeech.planning.roofline import ASSUMPTIONS
 from mdmspeech.planning.units import amount, duration, size
 
-COLUMNS = ("configuration", "slice", "chips", "mesh", "batch", "memory/chip", "of", "fits", "step", "limit", "MFU bound", "units/s")
+COLUMNS = (
+    "configuration",
+    "slice",
+    "chips",
+    "mesh",
+    "batch",
+    "memory/chip",
+    "of",
+    "fits",
+    "step",
+    "limit",
+    "MFU bound",
+    "units/s",
+)
 
-QUICK = "compiled with little effort: memory somewhat above, HBM traffic up to twice that of the program as it would run"
+QUICK = (
+    "compiled with little effort: memory somewhat above, HBM traffic up to twice "
+    "that of the program as it would run"
+)
 
 
 def text(plan: Plan) -> str:
@@ -22,14 +38,24 @@ def text(plan: Plan) -> str:
         else "DOES NOT FIT"
     )
     lines = [
-        f"{plan.name} ({plan.what}) on {plan.topology} = {plan.slice_name}, {plan.chips} chips, mesh {describe(plan.mesh)}: {verdict}",
-        f"one call: {plan.rows} rows, {plan.units:,} {plan.unit}; traced in {plan.seconds['trace']:.0f} s, compiled in {plan.seconds['compile']:.0f} s",
+        (
+            f"{plan.name} ({plan.what}) on {plan.topology} = {plan.slice_name}, "
+            f"{plan.chips} chips, mesh {describe(plan.mesh)}: {verdict}"
+        ),
+        (
+            f"one call: {plan.rows} rows, {plan.units:,} {plan.unit}; traced in "
+            f"{plan.seconds['trace']:.0f} s, compiled in {plan.seconds['compile']:.0f} s"
+        ),
         *([QUICK] if plan.quick else []),
         "",
-        f"memory of a chip   {size(plan.needed)} of {size(plan.available)}" + ("" if plan.compiled else " at least"),
+        f"memory of a chip   {size(plan.needed)} of {size(plan.available)}"
+        + ("" if plan.compiled else " at least"),
         *(f"  {name:16} {size(number):>10}" for name, number in plan.memory.items() if number),
         "",
-        f"FLOPs              {amount(plan.flops)}FLOP, of them {amount(plan.model_flops)}FLOP model, the rest computed again",
+        (
+            f"FLOPs              {amount(plan.flops)}FLOP, of them "
+            f"{amount(plan.model_flops)}FLOP model, the rest computed again"
+        ),
     ]
     if plan.roofline:
         r = plan.roofline
@@ -37,14 +63,25 @@ def text(plan: Plan) -> str:
             f"HBM traffic        {size(plan.hbm_bytes)} a chip",
             "collectives        " + ("none" if not plan.collectives else "count x size, a chip"),
             *(
-                f"  {c.kind:18} {c.axes:10} of {c.group:<4} {c.count:6g} x {size(c.bytes):>9}  {duration(c.seconds):>8}"
+                (
+                    f"  {c.kind:18} {c.axes:10} of {c.group:<4} {c.count:6g} x "
+                    f"{size(c.bytes):>9}  {duration(c.seconds):>8}"
+                )
                 for c in plan.collectives[:12]
             ),
-            *([f"  and {len(plan.collectives) - 12} smaller"] if len(plan.collectives) > 12 else []),
+            *(
+                [f"  and {len(plan.collectives) - 12} smaller"]
+                if len(plan.collectives) > 12
+                else []
+            ),
             "",
             "estimate, not a measurement:",
-            f"  alone: compute {duration(r.compute)}, HBM {duration(r.hbm)}, links {duration(r.ici)}; limit: {r.limit}",
-            f"  step {duration(r.seconds_low)} to {duration(r.seconds_high)}, MFU at most {r.mfu:.0%} (without overlap {r.mfu_low:.0%}), "
+            (
+                f"  alone: compute {duration(r.compute)}, HBM {duration(r.hbm)}, "
+                f"links {duration(r.ici)}; limit: {r.limit}"
+            ),
+            f"  step {duration(r.seconds_low)} to {duration(r.seconds_high)}, "
+            f"MFU at most {r.mfu:.0%} (without overlap {r.mfu_low:.0%}), "
             f"{amount(r.rate_low)}{plan.unit}/s to {amount(r.rate)}{plan.unit}/s",
             *(f"  - {line}" for line in ASSUMPTIONS),
         ]
@@ -74,19 +111,29 @@ def row(plan: Plan) -> tuple[str, ...]:
 
 def table(plans: Iterable[Plan], best: Plan | None = None) -> str:
     """Aligned columns for a terminal; `best` is starred."""
-    rows = [COLUMNS] + [(*row(plan)[:-1], row(plan)[-1] + ("  <- best" if plan is best else "")) for plan in plans]
+    rows = [COLUMNS] + [
+        (*row(plan)[:-1], row(plan)[-1] + ("  <- best" if plan is best else "")) for plan in plans
+    ]
     widths = [max(len(r[i]) for r in rows) for i in range(len(COLUMNS))]
-    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(r, widths, strict=True)).rstrip() for r in rows)
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(r, widths, strict=True)).rstrip()
+        for r in rows
+    )
 
 
 def markdown(plans: Iterable[Plan]) -> str:
     """The same as a Markdown table."""
-    lines = ["| " + " | ".join(cells) + " |" for cells in (COLUMNS, ("---",) * len(COLUMNS), *(row(plan) for plan in plans))]
+    lines = [
+        "| " + " | ".join(cells) + " |"
+        for cells in (COLUMNS, ("---",) * len(COLUMNS), *(row(plan) for plan in plans))
+    ]
     return "\n".join(lines)
 
 
 def plot_weak_scaling(path: Path, plans: Sequence[Plan]) -> None:
-    """Units/s (with ideal scaling dotted) and MFU bound against chips, a colour a configuration, a panel a chip; bands between the two estimates."""
+    """Units/s (with ideal scaling dotted) and MFU bound against chips, a colour a configuration, a
+    panel a chip; bands between the two estimates.
+    """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -101,17 +148,30 @@ def plot_weak_scaling(path: Path, plans: Sequence[Plan]) -> None:
     for column, kind in enumerate(kinds):
         for index, name in enumerate(names):
             shown = sorted(
-                (p for p in plans if p.name == name and p.topology.startswith(kind + ":") and p.roofline and p.fits), key=lambda p: p.chips
+                (
+                    p
+                    for p in plans
+                    if p.name == name
+                    and p.topology.startswith(kind + ":")
+                    and p.roofline
+                    and p.fits
+                ),
+                key=lambda p: p.chips,
             )
             if not shown:
                 continue
             chips, colour = [p.chips for p in shown], tab20(index % 20)
-            for axis, low, high in ((grid[0][column], "rate_low", "rate"), (grid[1][column], "mfu_low", "mfu")):
+            for axis, low, high in (
+                (grid[0][column], "rate_low", "rate"),
+                (grid[1][column], "mfu_low", "mfu"),
+            ):
                 lows, highs = ([getattr(p.roofline, field) for p in shown] for field in (low, high))
                 axis.fill_between(chips, lows, highs, color=colour, alpha=0.15)
                 axis.plot(chips, highs, color=colour, marker=".", linewidth=1, label=name)
             ideal = shown[0].roofline.rate / chips[0]  # type: ignore[union-attr]
-            grid[0][column].plot(chips, [ideal * n for n in chips], color=colour, linestyle=":", linewidth=0.8)
+            grid[0][column].plot(
+                chips, [ideal * n for n in chips], color=colour, linestyle=":", linewidth=0.8
+            )
         grid[0][column].set(title=kind, xscale="log", yscale="log", ylabel="tokens/s (bound)")
         grid[1][column].set(xlabel="chips", ylabel="MFU bound", ylim=(0, 1))
         grid[1][column].set_xscale("log", base=2)
@@ -121,7 +181,8 @@ def plot_weak_scaling(path: Path, plans: Sequence[Plan]) -> None:
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
     figure.suptitle(
-        "Weak scaling, estimated from the compiled program (fixed batch a chip; dotted: ideal; band: no overlap .. perfect overlap)"
+        "Weak scaling, estimated from the compiled program (fixed batch a chip; "
+        "dotted: ideal; band: no overlap .. perfect overlap)"
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)

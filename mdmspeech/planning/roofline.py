@@ -1,8 +1,11 @@
-"""From counts to time: how long a step takes at least, and what keeps it from being faster. An estimate, never a measurement.
+"""From counts to time: how long a step takes at least, and what keeps it from being faster. An
+estimate, never a measurement.
 
-Assumed: matrix units at their bfloat16 peak; HBM and every link at their published rate; nothing waits for data or for the host. Between
-`seconds_low` (the three overlap perfectly) and `seconds_high` (they follow one another) lies what a good run can hope for; real steps are slower than
-`seconds_low` always, and often near `seconds_high`.
+Assumed: matrix units at their bfloat16 peak; HBM and every link at their published rate; nothing
+  waits for data or for the host. Between
+`seconds_low` (the three overlap perfectly) and `seconds_high` (they follow one another) lies what a
+good run can hope for; real steps are slower than `seconds_low` always, and often near
+`seconds_high`.
 """
 
 import dataclasses
@@ -12,10 +15,22 @@ from mdmspeech.planning.topology import Topology
 
 ASSUMPTIONS = (
     "matrix units run at the bfloat16 peak (float32 products are several times slower)",
-    "HBM and links run at their published rates, without latency; collectives of one chip follow one another, and use all links of their mesh axis",
-    "FLOPs are those of matrix products and convolutions, counted before compilation; attention counts the tiles a mask leaves",
-    "HBM bytes: every instruction of the compiled program reads and writes HBM once, except what the compiler keeps on the chip",
-    "step time lies between the largest of the three times (perfect overlap) and their sum (none); no waiting for data or host",
+    (
+        "HBM and links run at their published rates, without latency; collectives "
+        "of one chip follow one another, and use all links of their mesh axis"
+    ),
+    (
+        "FLOPs are those of matrix products and convolutions, counted before "
+        "compilation; attention counts the tiles a mask leaves"
+    ),
+    (
+        "HBM bytes: every instruction of the compiled program reads and writes HBM "
+        "once, except what the compiler keeps on the chip"
+    ),
+    (
+        "step time lies between the largest of the three times (perfect overlap) "
+        "and their sum (none); no waiting for data or host"
+    ),
 )
 
 
@@ -41,11 +56,23 @@ class Roofline:
 
 
 def estimate(
-    topology: Topology, chips: int, flops: float, model_flops: float, hbm_bytes: float, collectives: list[Collective], units: int
+    topology: Topology,
+    chips: int,
+    flops: float,
+    model_flops: float,
+    hbm_bytes: float,
+    collectives: list[Collective],
+    units: int,
 ) -> Roofline:
-    """Times of one call. flops, model_flops and units: over all chips; hbm_bytes and collectives: of one. chips: those in the mesh."""
+    """Times of one call. flops, model_flops and units: over all chips; hbm_bytes and collectives: of
+    one. chips: those in the mesh.
+    """
     chip = topology.tpu.chip
-    times = {"compute": flops / (chips * chip.bf16_flops), "hbm": hbm_bytes / chip.bandwidth, "ici": sum(c.seconds for c in collectives)}
+    times = {
+        "compute": flops / (chips * chip.bf16_flops),
+        "hbm": hbm_bytes / chip.bandwidth,
+        "ici": sum(c.seconds for c in collectives),
+    }
     low, high = max(times.values()), sum(times.values())
     peak = chips * chip.bf16_flops
     return Roofline(

@@ -1,4 +1,6 @@
-"""The best mesh for a slice: every shape (data, fsdp, tensor) that divides, thinned by what arithmetic can tell, the rest compiled."""
+"""The best mesh for a slice: every shape (data, fsdp, tensor) that divides, thinned by what
+arithmetic can tell, the rest compiled.
+"""
 
 import math
 from collections.abc import Callable, Iterator
@@ -16,7 +18,9 @@ MOST_TENSOR = 8  # ways to split a layer: beyond, two all-reduces a layer cost m
 
 
 def shapes(chips: int, rows: int, accum: int = 1) -> list[dict[str, int]]:
-    """Mesh sizes whose product is `chips` and whose data-parallel devices divide the micro-batches of `rows` rows (0: so many that they do)."""
+    """Mesh sizes whose product is `chips` and whose data-parallel devices divide the micro-batches of
+    `rows` rows (0: so many that they do).
+    """
     found = []
     for tensor in (n for n in _divisors(chips) if n <= MOST_TENSOR):
         for fsdp in _divisors(chips // tensor):
@@ -31,7 +35,8 @@ def candidates(
 ) -> tuple[list[dict[str, int]], list[tuple[dict[str, int], str]]]:
     """(meshes worth compiling, the most promising first; those left out, with the reason).
 
-    Left out: a mesh the torus does not hold, and one whose state alone does not fit. Promising: layers not split; then the state split no
+    Left out: a mesh the torus does not hold, and one whose state alone does not fit. Promising:
+      layers not split; then the state split no
     further than it must be to leave half of the memory, since gathering it costs time.
 
     Args:
@@ -48,20 +53,28 @@ def candidates(
             continue
         held = part_bytes(state_of(mesh))
         if held > limit:
-            left_out.append((sizes, f"parameters and optimiser alone take {held / 2**30:.1f} GiB a chip"))
+            left_out.append(
+                (sizes, f"parameters and optimiser alone take {held / 2**30:.1f} GiB a chip")
+            )
         else:
             kept.append(((sizes["tensor"], int(held > limit / 2), sizes["fsdp"]), sizes))
     return [sizes for _, sizes in sorted(kept, key=lambda row: row[0])], left_out
 
 
-def sweep(meshes: list[dict[str, int]], plan_of: Callable[[dict[str, int]], Plan], tries: int = 6) -> Iterator[Plan]:
-    """Plans of the first `tries` meshes, spread over fsdp: after one that does not fit, those with less of it and no more tensor are skipped."""
+def sweep(
+    meshes: list[dict[str, int]], plan_of: Callable[[dict[str, int]], Plan], tries: int = 6
+) -> Iterator[Plan]:
+    """Plans of the first `tries` meshes, spread over fsdp: after one that does not fit, those with
+    less of it and no more tensor are skipped.
+    """
     tried = 0
     too_big: list[dict[str, int]] = []
     for sizes in meshes:
         if tried >= tries:
             return
-        if any(sizes["fsdp"] <= big["fsdp"] and sizes["tensor"] <= big["tensor"] for big in too_big):
+        if any(
+            sizes["fsdp"] <= big["fsdp"] and sizes["tensor"] <= big["tensor"] for big in too_big
+        ):
             continue
         plan = plan_of(sizes)
         tried += 1
@@ -72,8 +85,9 @@ def sweep(meshes: list[dict[str, int]], plan_of: Callable[[dict[str, int]], Plan
 
 def best(plans: list[Plan]) -> Plan | None:
     """The fastest that fits: by the middle of its range of times. None if none fits."""
-    fitting = [p for p in plans if p.fits and p.roofline]
-    return min(fitting, key=lambda p: math.sqrt(p.roofline.seconds_low * p.roofline.seconds_high), default=None)  # type: ignore[union-attr]
+    timed = [(p, p.roofline) for p in plans if p.fits and p.roofline]
+    middle = lambda row: math.sqrt(row[1].seconds_low * row[1].seconds_high)
+    return min(timed, key=middle, default=(None, None))[0]
 
 
 def _divisors(n: int) -> list[int]:

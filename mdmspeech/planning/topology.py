@@ -1,4 +1,6 @@
-"""TPU slices by name, and their devices for the compiler, without a TPU: libtpu describes any slice on any machine."""
+"""TPU slices by name, and their devices for the compiler, without a TPU: libtpu describes any slice
+on any machine.
+"""
 
 import dataclasses
 import importlib.util
@@ -11,13 +13,15 @@ from mdmspeech.errors import UserError
 from mdmspeech.hardware import SHAPES, TPUS, Tpu
 
 _NAMES = {name: tpu for tpu in TPUS.values() for name in tpu.names}
-# libtpu otherwise asks the cloud's metadata server who it is, and locks out every other process that only wants to compile.
+# libtpu otherwise asks the cloud's metadata server who it is, and locks out every other process
+# that only wants to compile.
 _ENVIRONMENT = {
     "TPU_SKIP_MDS_QUERY": "1",
     "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_WORKER_ID": "0",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-4",  # of this machine, not of what is planned; it only silences a warning
+    # of this machine, not of what is planned; it only silences a warning
+    "TPU_ACCELERATOR_TYPE": "v5litepod-4",
 }
 
 
@@ -51,40 +55,54 @@ class Topology:
     def devices(self) -> list[Any]:
         """One device a chip, for compiling only. UserError: no libtpu, or a shape it does not know."""
         if importlib.util.find_spec("libtpu") is None:
-            raise UserError("planning needs the TPU compiler: pip install 'mdmspeech[plan]' (the package libtpu, Linux on x86-64)")
+            raise UserError(
+                "planning needs the TPU compiler: pip install 'mdmspeech[plan]' "
+                "(the package libtpu, Linux on x86-64)"
+            )
         from jax.experimental import topologies
 
         host = [min(2, n) for n in self.shape[:2]] + [1]
-        options: dict[str, Any] = {"chips_per_host_bounds": host} | ({"chip_config_name": "megacore"} if self.tpu.megacore else {})
-        for key, value in _ENVIRONMENT.items():  # read when libtpu is loaded, by the first call; what the user has set stays
+        options: dict[str, Any] = {"chips_per_host_bounds": host} | (
+            {"chip_config_name": "megacore"} if self.tpu.megacore else {}
+        )
+        # read when libtpu is loaded, by the first call; what the user has set stays
+        for key, value in _ENVIRONMENT.items():
             os.environ.setdefault(key, value)
         try:
-            described = topologies.get_topology_desc(platform="tpu", topology_name=self.name, **options)
+            described = topologies.get_topology_desc(
+                platform="tpu", topology_name=self.name, **options
+            )
         except Exception as error:  # a bare RuntimeError with libtpu's words
-            raise UserError(f"libtpu does not take the topology {self.name}: {str(error).splitlines()[0]}") from error
+            raise UserError(
+                f"libtpu does not take the topology {self.name}: {str(error).splitlines()[0]}"
+            ) from error
         return list(described.devices)
 
 
 def parse(name: str) -> Topology:
-    """ "v5p:4x4x4" (chips along each axis), or a slice name as the cloud uses it: "v5p-128", "v5litepod-16", "v6e-256" (its number counts
-    TensorCores, two a chip, for v4 and v5p, and chips for v5e and v6e). UserError says what is known."""
+    """ "v5p:4x4x4" (chips along each axis), or a slice name as the cloud uses it: "v5p-128",
+    "v5litepod-16", "v6e-256" (its number counts TensorCores, two a chip, for v4 and v5p, and chips
+    for v5e and v6e). UserError says what is known."""
     match = re.fullmatch(r"(\w+?)(?::(\d+(?:x\d+)+)|-(\d+))", name.strip().lower())
     if not match or match[1] not in _NAMES:
         raise UserError(
-            f"unknown topology {name!r}: give {', '.join(TPUS)} with a shape (v5e:4x4, v5p:4x4x4) or a slice size (v5e-16, v5p-128)"
+            f"unknown topology {name!r}: give {', '.join(TPUS)} with a shape "
+            "(v5e:4x4, v5p:4x4x4) or a slice size (v5e-16, v5p-128)"
         )
     tpu = _NAMES[match[1]]
     if match[2]:
         shape = tuple(int(n) for n in match[2].split("x"))
         if len(shape) != tpu.dims or 0 in shape:
             raise UserError(
-                f"topology {name!r}: {tpu.name} is wired in {tpu.dims} dimensions; give a shape like {tpu.name}:{'x'.join('4' * tpu.dims)}"
+                f"topology {name!r}: {tpu.name} is wired in {tpu.dims} dimensions; give a shape "
+                f"like {tpu.name}:{'x'.join('4' * tpu.dims)}"
             )
         return Topology(tpu, shape)
     shapes, number = SHAPES[tpu.dims], int(match[3])
     if number % tpu.cores or number // tpu.cores not in shapes:
         known = ", ".join(f"{tpu.name}-{chips * tpu.cores}" for chips in shapes)
         raise UserError(
-            f"there is no slice {name!r}: known are {known}; any other shape by its axes, as in {tpu.name}:{'x'.join('4' * tpu.dims)}"
+            f"there is no slice {name!r}: known are {known}; any other shape by "
+            f"its axes, as in {tpu.name}:{'x'.join('4' * tpu.dims)}"
         )
     return Topology(tpu, shapes[number // tpu.cores])

@@ -1,7 +1,8 @@
 """Bytes that a compiled program moves between HBM and the cores, loops included.
 
-Every instruction outside fusions reads its operands and writes its results once; what a fusion only slices, or writes into a larger array in place,
-counts with the size of the slice. Arrays the compiler keeps on the chip (TPU memory space 1) cost nothing.
+Every instruction outside fusions reads its operands and writes its results once; what a fusion only
+slices, or writes into a larger array in place, counts with the size of the slice. Arrays the
+compiler keeps on the chip (TPU memory space 1) cost nothing.
 """
 
 import re
@@ -9,7 +10,8 @@ import re
 from mdmspeech.planning.hlo import Array, Instruction, Module
 
 _FREE = {
-    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "after-all", "partition-id", "replica-id",
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
+    "call", "after-all", "partition-id", "replica-id",
     "optimization-barrier", "domain", "add-dependency",
 }  # fmt: skip
 _FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
@@ -30,7 +32,9 @@ def _computation(module: Module, name: str) -> int:
 def _instruction(module: Module, i: Instruction, named: dict[str, Instruction]) -> int:
     if i.opcode in _FREE or i.opcode.endswith("-done"):
         return 0
-    if i.opcode == "custom-call" and any(f'custom_call_target="{name}"' in i.attributes for name in _FREE_CALLS):
+    if i.opcode == "custom-call" and any(
+        f'custom_call_target="{name}"' in i.attributes for name in _FREE_CALLS
+    ):
         return 0
     operands = [named[o].arrays if o in named else [] for o in i.operands]
     if i.opcode in ("fusion", "async-start") and i.called().get("calls"):
@@ -54,18 +58,33 @@ def _fusion(module: Module, i: Instruction, operands: list[list[Array]]) -> int:
     root = next(x for x in body if x.is_root)
     results = [named.get(o) for o in root.operands] if root.opcode == "tuple" else [root]
     aliased = {
-        (int(out) if out else 0): int(given) for out, given in re.findall(r"\{(\d*)\}: \((\d+), \{\}", i.attributes.partition("kind=")[2])
+        (int(out) if out else 0): int(given)
+        for out, given in re.findall(
+            r"\{(\d*)\}: \((\d+), \{\}", i.attributes.partition("kind=")[2]
+        )
     }
     total = 0
     for index, array in enumerate(i.arrays):
-        made = _through(results[index], named) if index < len(results) and results[index] is not None else None
+        made = (
+            _through(results[index], named)
+            if index < len(results) and results[index] is not None
+            else None
+        )
         if made is not None and made.opcode == "dynamic-update-slice":
             update = named.get(made.operands[1])
-            total += min(array.bytes, sum(a.bytes for a in update.arrays)) if update and array.in_hbm else 0
+            total += (
+                min(array.bytes, sum(a.bytes for a in update.arrays))
+                if update and array.in_hbm
+                else 0
+            )
         elif index not in aliased:
             total += array.bytes if array.in_hbm else 0
     for x in body:
-        if x.opcode == "parameter" and int(x.literal) not in aliased.values() and int(x.literal) < len(operands):
+        if (
+            x.opcode == "parameter"
+            and int(x.literal) not in aliased.values()
+            and int(x.literal) < len(operands)
+        ):
             given = _hbm(operands[int(x.literal)])
             total += min(given, _read(module, body, x, given))
     return total
@@ -83,14 +102,20 @@ def _read(module: Module, body: list[Instruction], parameter: Instruction, whole
             total += sum(a.bytes for a in user.arrays)
         elif user.opcode == "fusion":
             inner = module.computations[user.called()["calls"][0]]
-            total += sum(_read(module, inner, x, whole) for x in inner if x.opcode == "parameter" and int(x.literal) in at)
+            total += sum(
+                _read(module, inner, x, whole)
+                for x in inner
+                if x.opcode == "parameter" and int(x.literal) in at
+            )
         elif not (user.opcode == "dynamic-update-slice" and at == [0]):
             return whole
     return total
 
 
 def _names(module: Module, name: str, body: list[Instruction]) -> set[str]:
-    """An array and what is the same array under another name: bitcasts, and fusions that hold nothing else."""
+    """An array and what is the same array under another name: bitcasts, and fusions that hold nothing
+    else.
+    """
     names = {name}
     for i in body:
         if i.opcode == "bitcast" and i.operands[0] in names:

@@ -1,4 +1,6 @@
-"""What frozen parts compute once for training: speech tokens of the answer voice, encoder states of the questions."""
+"""What frozen parts compute once for training: speech tokens of the answer voice, encoder states of
+the questions.
+"""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,22 +20,36 @@ from mdmspeech.speech_format import INPUT_RATE
 
 AUGMENTED = 0.5  # share of the training questions that get noise, reverberation and another level
 BETWEEN, _LONGEST_PAIR = (0.2, 0.8), 12.0  # seconds: the pause between the two of a pair, a pair
-JOINED = 0.15  # of these many pairs, relative to the recordings, both are heard in a row: a pause is no end
-LATE, PAUSE = 0.5, 0.8  # share that begins late and ends early, seconds of silence at most on each side: people do not speak on the button
+# of these many pairs, relative to the recordings, both are heard in a row: a pause is no end
+JOINED = 0.15
+# share that begins late and ends early, seconds of silence at most on each side: people do not
+# speak on the button
+LATE, PAUSE = 0.5, 0.8
 
 
-def speech_tokens(root: str | Path | None, codec: Codec, known_as: str, parts: Sequence[str] = ("open", "answers")) -> dict[str, int]:
-    """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part. known_as: the codec's `data.storage.token_store.fingerprint`."""
+def speech_tokens(
+    root: str | Path | None, codec: Codec, known_as: str, parts: Sequence[str] = ("open", "answers")
+) -> dict[str, int]:
+    """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part. known_as: the
+    codec's `data.storage.token_store.fingerprint`.
+    """
     counts = {}
-    sources = {part: {split: speech(root, (part,), split, may_be_empty=True) for split in SPLITS} for part in parts}
+    sources = {
+        part: {split: speech(root, (part,), split, may_be_empty=True) for split in SPLITS}
+        for part in parts
+    }
     for part, splits in sources.items():  # none is written before all are there
         path = data_root(root) / "tokens" / f"{part}.safetensors"
         counts[part] = tokenise(splits, codec.encode, known_as, path)
     return counts
 
 
-def question_states(root: str | Path | None, config: SpeechEncoderConfig, params, hours: float | None = None) -> dict[str, int]:
-    """Writes `<root>/states/questions_<split>` for val and train (joined and augmented, see below); returns the number of states of each."""
+def question_states(
+    root: str | Path | None, config: SpeechEncoderConfig, params, hours: float | None = None
+) -> dict[str, int]:
+    """Writes `<root>/states/questions_<split>` for val and train (joined and augmented, see below);
+    returns the number of states of each.
+    """
     encoder = SpeechEncoder(config)
 
     @jax.jit
@@ -41,18 +57,25 @@ def question_states(root: str | Path | None, config: SpeechEncoderConfig, params
         return encode_waves(encoder, params, waves_BN, samples_B)
 
     counts: dict[str, int] = {}
-    sources = {split: questions(root, split, hours if split == "train" else None) for split in ("val", "train")}
+    sources = {
+        split: questions(root, split, hours if split == "train" else None)
+        for split in ("val", "train")
+    }
     for split, records in sources.items():
         path = data_root(root) / "states" / f"questions_{split}"
         if split == "train":
-            counts[split] = encode_states(WithPairs(records, JOINED), encode, path, augment=augment_some)
+            counts[split] = encode_states(
+                WithPairs(records, JOINED), encode, path, augment=augment_some
+            )
         else:
             counts[split] = encode_states(records, encode, path)
     return counts
 
 
 def augment_some(wave: np.ndarray, index: int) -> np.ndarray:
-    """Augments the share `AUGMENTED` of all recordings and puts silence around the share `LATE`, chosen and seeded by their number."""
+    """Augments the share `AUGMENTED` of all recordings and puts silence around the share `LATE`,
+    chosen and seeded by their number.
+    """
     rng = np.random.default_rng((7, index))
     if rng.random() < LATE:
         before, after = rng.uniform(0, PAUSE, size=2) * INPUT_RATE
@@ -61,14 +84,20 @@ def augment_some(wave: np.ndarray, index: int) -> np.ndarray:
 
 
 class WithPairs:
-    """Random access like `data.storage.sources.Records`: all of the recordings, then `share` times as many pairs of them. Pairs that would be too long are left out."""
+    """Random access like `data.storage.sources.Records`: all of the recordings, then `share` times as
+    many pairs of them. Pairs that would be too long are left out.
+    """
 
     def __init__(self, records, share: float, seed: int = 0):
         self._records = records
         rng = np.random.default_rng(seed)
         drawn = rng.integers(0, len(records), size=(int(share * len(records)), 2))
         pauses = rng.uniform(*BETWEEN, size=len(drawn))
-        self._pairs = [(int(a), int(b), pause) for (a, b), pause in zip(drawn, pauses, strict=True) if self._seconds(a, b) < _LONGEST_PAIR]
+        self._pairs = [
+            (int(a), int(b), pause)
+            for (a, b), pause in zip(drawn, pauses, strict=True)
+            if self._seconds(a, b) < _LONGEST_PAIR
+        ]
 
     def __len__(self) -> int:
         return len(self._records) + len(self._pairs)
@@ -97,4 +126,7 @@ class WithPairs:
         }
 
     def _seconds(self, a: int, b: int) -> float:
-        return sum(f["samples"] / f["rate"] for f in (self._records.fields(int(a)), self._records.fields(int(b))))
+        return sum(
+            f["samples"] / f["rate"]
+            for f in (self._records.fields(int(a)), self._records.fields(int(b)))
+        )

@@ -1,32 +1,50 @@
-"""Web and e-mail addresses and paths of files, spelled: "www.example.com/docs?id=42", "jo.doe@mail.co.uk", "/usr/bin", "notes.txt"."""
+"""Web and e-mail addresses and paths of files, spelled: "www.example.com/docs?id=42",
+"jo.doe@mail.co.uk", "/usr/bin", "notes.txt".
+"""
 
 import re
 
 from mdmspeech.text.numerals import code
 
-_TLDS = "com|org|net|edu|gov|mil|int|info|biz|io|dev|app|ai|co|uk|us|ca|au|de|fr|es|jp|cn|ru|br|eu|ch|nl|se|nz|tv|ly|xyz|online|tech|me"
+_TLDS = (
+    "com|org|net|edu|gov|mil|int|info|biz|io|dev|app|ai|co|uk|us|ca|au|de|fr|es|jp|cn|ru|br|eu|"
+    "ch|nl|se|nz|tv|ly|xyz|online|tech|me"
+)
 _FILES = (
-    "txt|pdf|docx?|xlsx?|pptx?|csv|tsv|json|jsonl|xml|ya?ml|toml|ini|cfg|md|rst|html?|css|jsx?|tsx?|py|ipynb|java|cpp|hpp|cc|rs|go|rb|php|sh|bat|exe|dll|so"
-    "|png|jpe?g|gif|svg|bmp|webp|mp3|mp4|wav|flac|ogg|m4a|avi|mov|mkv|zip|tar|gz|bz2|xz|7z|rar|log|sql|db|bin|iso|bak|tmp|safetensors|gguf"
+    "txt|pdf|docx?|xlsx?|pptx?|csv|tsv|json|jsonl|xml|ya?ml|toml|ini|cfg|md|rst|html?|css|jsx?|"
+    "tsx?|py|ipynb|java|cpp|hpp|cc|rs|go|rb|php|sh|bat|exe|dll|so|png|jpe?g|gif|svg|bmp|webp|"
+    "mp3|mp4|wav|flac|ogg|m4a|avi|mov|mkv|zip|tar|gz|bz2|xz|7z|rar|log|sql|db|bin|iso|bak|tmp|"
+    "safetensors|gguf"
 )
 _REST = r"[^\s<>\"']*[^\s<>\"'.,;:!?)\]}*_~`]"
 _WEB = re.compile(
-    rf"(?<![\w@])(?P<scheme>(?:https?|ftp|file|wss?|ssh)://|mailto:)?(?P<rest>(?<=://){_REST}|(?<=mailto:){_REST}|www\.[\w-]{_REST})",
+    (
+        r"(?<![\w@])(?P<scheme>(?:https?|ftp|file|wss?|ssh)://"
+        rf"|mailto:)?(?P<rest>(?<=://){_REST}|(?<=mailto:){_REST}"
+        rf"|www\.[\w-]{_REST})"
+    ),
     re.IGNORECASE,
 )
 _EMAIL = re.compile(r"(?<![\w.+@%-])[\w.+%-]*\w@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}(?!\w)")
 _DOMAIN = re.compile(
-    rf"(?<![\w@./-])(?:[A-Za-z0-9][\w-]*\.)+(?:{_TLDS})(?::\d+)?(?:/(?:{_REST})?)?(?![\w@-]|\.\w)|(?<![\w.])localhost:\d+(?:/(?:{_REST})?)?"
+    rf"(?<![\w@./-])(?:[A-Za-z0-9][\w-]*\.)+(?:{_TLDS})(?::\d+)?(?:/(?:{_REST})?)?(?![\w@-]"
+    rf"|\.\w)|(?<![\w.])localhost:\d+(?:/(?:{_REST})?)?"
 )
 _FILE = re.compile(rf"(?<![\w./\\@-])(?:[\w-]+\.)+(?:{_FILES})(?![\w-]|\.\w)")
 _PATH = re.compile(
-    rf"(?<![\w/\\.<])(?:(?:~|\.{{1,2}})?/(?=[\w.@])(?:[\w.@+-]+/)*[\w@+-](?:[\w.@+-]*[\w@+-])?/?|(?<![@+-])(?:[\w.@+-]+/)+[\w-]+(?:\.[\w-]+)*\.(?:{_FILES})|[A-Za-z]:\\(?:[^\s\"'<>|?*]*[^\s\"'<>|?*.,;:!)])?)(?![\w/])"
+    r"(?<![\w/\\.<])(?:(?:~"
+    r"|\.{1,2})?/(?=[\w.@])(?:[\w.@+-]+/)*[\w@+-](?:[\w.@+-]*[\w@+-])?/?"
+    rf"|(?<![@+-])(?:[\w.@+-]+/)+[\w-]+(?:\.[\w-]+)*\.(?:{_FILES})"
+    r"|[A-Za-z]:\\(?:[^\s\"'<>|?*]*[^\s\"'<>|?*.,;:!)])?)(?![\w/])"
 )
 _HANDLE = re.compile(r"(?<![\w@.])@(?=[A-Za-z_])([\w]+)")
 _SIGNS = {
-    ".": "dot", "/": "slash", "\\": "backslash", ":": "colon", "-": "dash", "_": "underscore", "?": "question mark", "=": "equals", "&": "and",
-    "#": "hash", "@": "at", "~": "tilde", "%": "percent", "+": "plus", ",": "comma", ";": "semicolon", "!": "exclamation mark", "*": "star",
-    "$": "dollar", "(": "open parenthesis", ")": "close parenthesis", "[": "open bracket", "]": "close bracket", "{": "open brace", "}": "close brace",
+    ".": "dot", "/": "slash", "\\": "backslash", ":": "colon", "-": "dash", "_": "underscore",
+    "?": "question mark", "=": "equals", "&": "and",
+    "#": "hash", "@": "at", "~": "tilde", "%": "percent", "+": "plus", ",": "comma",
+    ";": "semicolon", "!": "exclamation mark", "*": "star",
+    "$": "dollar", "(": "open parenthesis", ")": "close parenthesis", "[": "open bracket",
+    "]": "close bracket", "{": "open brace", "}": "close brace",
     "^": "caret", "|": "pipe", "'": "apostrophe", "`": "backtick",
 }  # fmt: skip
 _TOKEN = re.compile(r"\d+|[^\W\d_]+|[^\w\s]|_")
@@ -41,7 +59,9 @@ def read_addresses(text: str) -> str:
 
 
 def spell(address: str) -> str:
-    """An address in words, every sign of it: "a.com/x?id=4" -> "A dot com slash X question mark id equals four"."""
+    """An address in words, every sign of it: "a.com/x?id=4" -> "A dot com slash X question mark id
+    equals four".
+    """
     tokens, said = _TOKEN.findall(address), []
     for n, token in enumerate(tokens):
         if token.isdecimal():

@@ -1,4 +1,6 @@
-"""Marked-up text -> plain text: HTML and SSML tags, character entities, Markdown; a line, a heading and an item of a list end with a pause."""
+"""Marked-up text -> plain text: HTML and SSML tags, character entities, Markdown; a line, a heading
+and an item of a list end with a pause.
+"""
 
 import html
 import re
@@ -6,42 +8,79 @@ import re
 from mdmspeech.text.money import SIGNS
 from mdmspeech.text.numerals import word_set
 
-_TAGS = word_set("a abbr acronym address amp-img article aside audio b bdi bdo big blockquote body br button canvas caption center cite code col colgroup data dd del details dfn dialog div dl dt em embed "
-    "fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i iframe img input ins kbd label legend li link main map mark meta meter nav noscript object ol optgroup "
-    "option output p param picture pre progress q rp rt ruby s samp script section select small source span strike strong style sub summary sup svg table tbody td template textarea tfoot th "
-    "thead time title tr track tt u ul var video wbr speak voice prosody emphasis break say-as phoneme lexicon lexeme w token sentence paragraph bookmark lang desc metadata"
-)  # fmt: skip
-_BLOCKS = word_set("address article aside blockquote body br caption dd details div dl dt figcaption figure footer form h1 h2 h3 h4 h5 h6 head header hr html legend li main nav ol option p pre section summary "
-    "table tbody td tfoot th thead title tr ul break sentence paragraph speak textarea")  # fmt: skip
-_WITHOUT_VALUE = (
-    "allowfullscreen|async|autofocus|autoplay|checked|contenteditable|controls|crossorigin|default|defer|disabled|download|draggable|formnovalidate|hidden|inert|ismap|itemscope|"
-    "loop|multiple|muted|nomodule|nowrap|noshade|novalidate|open|playsinline|popover|readonly|required|reversed|selected|spellcheck|translate|(?:data|aria|ng|v|x)-[\\w-]+"
+_TAGS = word_set(
+    "a abbr acronym address amp-img article aside audio b bdi bdo big blockquote body br button "
+    "canvas caption center cite code col colgroup data dd del details dfn dialog div dl dt em "
+    "embed fieldset figcaption figure font footer form h1 h2 h3 h4 h5 h6 head header hr html i "
+    "iframe img input ins kbd label legend li link main map mark meta meter nav noscript object ol "
+    "optgroup option output p param picture pre progress q rp rt ruby s samp script section select "
+    "small source span strike strong style sub summary sup svg table tbody td template textarea "
+    "tfoot th thead time title tr track tt u ul var video wbr speak voice prosody emphasis break "
+    "say-as phoneme lexicon lexeme w token sentence paragraph bookmark lang desc metadata"
 )
-# Bare words are attributes only if HTML knows them as such or another one has a quoted value: "a<b and c>d" is no tag.
-_ATTRIBUTES = rf"(?:\s+(?:[\w:@.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+)|(?:{_WITHOUT_VALUE})(?=[\s/>])|(?=[^<>\"']{{0,400}}=\s*[\"'])[\w:@.-]+(?!\s*=)))*"
+_BLOCKS = word_set(
+    "address article aside blockquote body br caption dd details div dl dt figcaption figure "
+    "footer form h1 h2 h3 h4 h5 h6 head header hr html legend li main nav ol option p pre section "
+    "summary table tbody td tfoot th thead title tr ul break sentence paragraph speak textarea"
+)
+_WITHOUT_VALUE = (
+    "allowfullscreen|async|autofocus|autoplay|checked|contenteditable|controls|crossorigin|"
+    "default|defer|disabled|download|draggable|formnovalidate|hidden|inert|ismap|itemscope|"
+    "loop|multiple|muted|nomodule|nowrap|noshade|novalidate|open|playsinline|popover|readonly|"
+    r"required|reversed|selected|spellcheck|translate|(?:data|aria|ng|v|x)-[\w-]+"
+)
+# Bare words are attributes only if HTML knows them as such or another one has a quoted value: "a<b
+# and c>d" is no tag.
+_ATTRIBUTES = (
+    r"(?:\s+(?:[\w:@.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+)"
+    rf"|(?:{_WITHOUT_VALUE})(?=[\s/>])"
+    r"|(?=[^<>\"']{0,400}=\s*[\"'])[\w:@.-]+(?!\s*=)))*"
+)
 _NAMED_ATTRIBUTES = r"(?:\s+[\w:@.-]+\s*=\s*(?:\"[^\"]*\"|'[^']*'|[^\s\"'<>]+))"
 _TAG = re.compile(
-    rf"<(?P<close>/?)(?P<name>(?:{'|'.join(sorted(map(re.escape, _TAGS), key=len, reverse=True))})(?![\w-])|[a-z]+:[\w-]+|[A-Za-z][\w-]*(?={_NAMED_ATTRIBUTES}|\s*/>))(?P<attributes>{_ATTRIBUTES})\s*/?>|</[A-Za-z][\w:-]*\s*>",
+    (
+        rf"<(?P<close>/?)(?P<name>(?:{'|'.join(sorted(map(re.escape, _TAGS), key=len, reverse=True))})(?![\w-])"
+        rf"|[a-z]+:[\w-]+|[A-Za-z][\w-]*(?={_NAMED_ATTRIBUTES}"
+        rf"|\s*/>))(?P<attributes>{_ATTRIBUTES})\s*/?>|</[A-Za-z][\w:-]*\s*>"
+    ),
     re.IGNORECASE,
 )
-# What a reader of the page does not see begins so; where it ends is looked for by `_without_hidden`.
+# What a reader of the page does not see begins so; where it ends is looked for by
+# `_without_hidden`.
 _HIDDEN = re.compile(
-    r"(?P<open><(?P<name>script|style|svg|metadata|template)\b[^<>]*>)|(?P<comment><!--)|(?P<process><\?)|<![A-Za-z][^<>]*>|<!\[CDATA\[|\]\]>",
+    (
+        r"(?P<open><(?P<name>script|style|svg|metadata|template)\b[^<>]*>)"
+        r"|(?P<comment><!--)|(?P<process><\?)|<![A-Za-z][^<>]*>|<!\[CDATA\[|\]\]>"
+    ),
     re.IGNORECASE,
 )
 _SAID_FOR = re.compile(
-    r"<sub\s[^<>]*?\balias\s*=\s*(?:\"([^\"<>]*)\"|'([^'<>]*)')[^<>]*>(?:(?!<sub\b).)*?</sub\s*>", re.IGNORECASE | re.DOTALL
+    (
+        r"<sub\s[^<>]*?\balias\s*=\s*(?:\"([^\"<>]*)\""
+        r"|'([^'<>]*)')[^<>]*>(?:(?!<sub\b).)*?</sub\s*>"
+    ),
+    re.IGNORECASE | re.DOTALL,
 )
-_PICTURE = re.compile(r"<img\s[^<>]*?\balt\s*=\s*(?:\"([^\"<]*)\"|'([^'<]*)')[^<>]*>", re.IGNORECASE)
+_PICTURE = re.compile(
+    r"<img\s[^<>]*?\balt\s*=\s*(?:\"([^\"<]*)\"|'([^'<]*)')[^<>]*>", re.IGNORECASE
+)
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
 _FENCE = re.compile(r"^[ \t]*(?:```+|~~~+)[ \t]*[\w+#.-]*[ \t]*$", re.MULTILINE)
-_LINK = re.compile(r"!?\[(?P<text>[^\[\]]*)\](?:\((?:[^()\s]|\([^()]*\))*(?:\s+(?:\"[^\"]*\"|'[^']*'))?\)|\[[^\[\]]*\])")
-_DEFINITION = re.compile(r"^[ \t]*\[\^?[^\]\n]+\]:[ \t]*(?=\S+(?:[ \t]+[\"'(].*)?$)\S*://\S+.*$", re.MULTILINE)
+_LINK = re.compile(
+    r"!?\[(?P<text>[^\[\]]*)\](?:\((?:[^()\s]|\([^()]*\))*(?:\s+(?:\"[^\"]*\""
+    r"|'[^']*'))?\)|\[[^\[\]]*\])"
+)
+_DEFINITION = re.compile(
+    r"^[ \t]*\[\^?[^\]\n]+\]:[ \t]*(?=\S+(?:[ \t]+[\"'(].*)?$)\S*://\S+.*$", re.MULTILINE
+)
 _FOOTNOTE = re.compile(r"\[\^[^\[\]\n]+\]:?")
 _AUTOLINK = re.compile(r"<((?:https?|ftp|mailto):[^\s<>]+|[\w.+-]+@[\w.-]+)>")
-_RULE_LINE = re.compile(r"^[ \t]*([=\-*_~#+.])(?:[ \t]*\1){2,}[ \t]*$|^(?=[^-]*(?:-[^-]+)*--)[ \t:|=-]+$")
+_RULE_LINE = re.compile(
+    r"^[ \t]*([=\-*_~#+.])(?:[ \t]*\1){2,}[ \t]*$|^(?=[^-]*(?:-[^-]+)*--)[ \t:|=-]+$"
+)
 _HEADING = re.compile(r"^[ \t]{0,3}#{1,6}[ \t]+(?P<text>.*?)[ \t]*#*[ \t]*$")
-_QUANTITY = rf"(?:US|CA|AU|NZ|HK|C|A)?(?:[{''.join(SIGNS)}.+−-]|[±~≈√]\s?)*[\d½¼¾⅓⅔⅛π∞]"  # after ">", which is "greater than" then
+# after ">", which is "greater than" then
+_QUANTITY = rf"(?:US|CA|AU|NZ|HK|C|A)?(?:[{''.join(SIGNS)}.+−-]|[±~≈√]\s?)*[\d½¼¾⅓⅔⅛π∞]"
 _QUOTE = re.compile(rf"^[ \t]*(?:>[ \t]?)+(?=(?!{_QUANTITY})[^\s=]|\s*$|\d+\.\s)")
 _ITEM = re.compile(r"^[ \t]*(?:[-*+•‣◦▪·○●■□]|–|—)[ \t]+(?=\S)(?:\[[ xX]\][ \t]+)?")
 _NUMBERED = re.compile(r"^[ \t]*(?:(?P<n>\d{1,3})[.)]|(?P<letter>[a-z])\))[ \t]+(?=\S)")
@@ -52,12 +91,15 @@ _STRONG = [
     (re.compile(r"(?<!\w)~~(?=\S)([^~\n]*?\S)~~(?!\w)"), r"\1"),
     (re.compile(r"(`+)(?=\S)([^`\n]*?)\1"), r"\2"),
 ]  # fmt: skip
-_WRAPPED = 60  # characters: a line this long without an end mark goes on in the next one that starts small
+# characters: a line this long without an end mark goes on in the next one that starts small
+_WRAPPED = 60
 _ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+.!|>~-])(?=\S)(?<![A-Za-z]:\\.)")
 
 
 def strip_tags(text: str) -> str:
-    """`text` without HTML and SSML tags, comments and scripts, entities as their characters. Tags that make a block become line ends."""
+    """`text` without HTML and SSML tags, comments and scripts, entities as their characters. Tags that
+    make a block become line ends.
+    """
     if "<" in text:
         text = _AUTOLINK.sub(r"\1", text)
         text = _without_hidden(text)
@@ -68,7 +110,9 @@ def strip_tags(text: str) -> str:
 
 
 def strip_links(text: str) -> str:
-    """`text` with the words of its Markdown links and pictures instead of their addresses, and without fences of code."""
+    """`text` with the words of its Markdown links and pictures instead of their addresses, and without
+    fences of code.
+    """
     text = _FENCE.sub("", text)
     if "[" in text:
         text = _DEFINITION.sub("", text)
@@ -78,7 +122,9 @@ def strip_links(text: str) -> str:
 
 
 def join_lines(text: str) -> str:
-    """`text` in one line: without the marks of headings, lists, quotations, tables, rules and emphasis, and with a pause after every line."""
+    """`text` in one line: without the marks of headings, lists, quotations, tables, rules and
+    emphasis, and with a pause after every line.
+    """
     lines = []
     for line in text.split("\n"):
         if _RULE_LINE.match(line) and line.strip() != "...":
@@ -88,7 +134,12 @@ def join_lines(text: str) -> str:
     parts: list[str] = []
     for n, (line, marked) in enumerate(lines):
         before = lines[n - 1][0] if n else ""
-        goes_on = line and not marked and len(before) >= _WRAPPED and not before.endswith((".", "!", "?", ":"))
+        goes_on = (
+            line
+            and not marked
+            and len(before) >= _WRAPPED
+            and not before.endswith((".", "!", "?", ":"))
+        )
         if parts and not (goes_on and (line[0].islower() or before.endswith(","))):
             parts[-1] = _closed(parts[-1])
         if line:
@@ -124,13 +175,23 @@ def _closed(text: str) -> str:
 
 
 def _without_hidden(text: str) -> str:
-    """`text` with a space for its comments, scripts and instructions. An end that was looked for once in vain is not looked for again, which keeps it linear."""
+    """`text` with a space for its comments, scripts and instructions. An end that was looked for once
+    in vain is not looked for again, which keeps it linear.
+    """
     kept, done, endless = [], 0, set()
     for match in _HIDDEN.finditer(text):
         if match.start() < done:
             continue
-        end = rf"</{match['name'].lower()}\s*>" if match["name"] else {"comment": "-->", "process": r"\?>"}.get(match.lastgroup or "")
-        closed = None if end is None or end in endless else re.compile(end, re.IGNORECASE).search(text, match.end())
+        end = (
+            rf"</{match['name'].lower()}\s*>"
+            if match["name"]
+            else {"comment": "-->", "process": r"\?>"}.get(match.lastgroup or "")
+        )
+        closed = (
+            None
+            if end is None or end in endless
+            else re.compile(end, re.IGNORECASE).search(text, match.end())
+        )
         if end is not None and closed is None:
             endless.add(end)
             continue

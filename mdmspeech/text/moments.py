@@ -2,9 +2,31 @@
 
 import re
 
-from mdmspeech.text.numerals import FIRST_YEAR, LAST_YEAR, after, before, decade, number, word_set, year
+from mdmspeech.text.numerals import (
+    FIRST_YEAR,
+    LAST_YEAR,
+    after,
+    before,
+    decade,
+    number,
+    word_set,
+    year,
+)
 
-MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November", "December")
+MONTHS = (
+    "January",
+    "February",
+    "March",
+    "April",
+    "May",
+    "June",
+    "July",
+    "August",
+    "September",
+    "October",
+    "November",
+    "December",
+)
 _MONTH = "January|February|March|April|May|June|July|August|September|October|November|December"
 _SHORT = r"Jan|Feb|Mar|Apr|Jun|Jul|Aug|Sept|Sep|Oct|Nov|Dec"
 _DAY = r"(?:0?[1-9]|[12]\d|3[01])"
@@ -12,20 +34,34 @@ _YEAR = r"(?:1\d{3}|20\d\d)"
 _ZONE = r"(?P<zone>\s?(?:Z|UTC|GMT)(?![\w]))?"
 _CLOCK = r"(?:[01]?\d|2[0-4])"
 _HALF = r"(?:\s?(?P<half>[AaPp])\.?\s?[Mm](?P<dot>\.)?(?![A-Za-z]))"
-_ISO = re.compile(rf"(?<![\w/.-])(?P<y>{_YEAR})(?P<s>[-/.])(?P<m>0?[1-9]|1[0-2])(?P=s)(?P<d>{_DAY})(?:T(?=\d\d:)|(?![\w/-]|\.\d))")
-_DATE = re.compile(rf"(?<![\w/.-])(?P<a>{_DAY})(?P<s>[-/.])(?P<b>{_DAY})(?P=s)(?P<y>{_YEAR}|'?\d\d)(?![\w/-]|\.\d)")
-_NAMED = re.compile(rf"(?<![\w/.-])(?P<d>{_DAY})-(?P<m>{_MONTH}|{_SHORT})-(?P<y>{_YEAR}|\d\d)(?![\w-])")
+_ISO = re.compile(
+    rf"(?<![\w/.-])(?P<y>{_YEAR})(?P<s>[-/.])(?P<m>0?[1-9]"
+    rf"|1[0-2])(?P=s)(?P<d>{_DAY})(?:T(?=\d\d:)|(?![\w/-]|\.\d))"
+)
+_DATE = re.compile(
+    rf"(?<![\w/.-])(?P<a>{_DAY})(?P<s>[-/.])(?P<b>{_DAY})(?P=s)(?P<y>{_YEAR}"
+    r"|'?\d\d)(?![\w/-]|\.\d)"
+)
+_NAMED = re.compile(
+    rf"(?<![\w/.-])(?P<d>{_DAY})-(?P<m>{_MONTH}|{_SHORT})-(?P<y>{_YEAR}|\d\d)(?![\w-])"
+)
 _MONTH_DAY = re.compile(
-    rf"\b(?P<m>{_MONTH}|{_SHORT})\.? (?:the )?(?P<d>{_DAY})(?:st|nd|rd|th)?\b(?![:%$€£]|[.,]\d|/\d| ?(?:am|pm|a\.m|p\.m|percent|%))"
+    rf"\b(?P<m>{_MONTH}|{_SHORT})\.? (?:the )?(?P<d>{_DAY})(?:st|nd|rd"
+    r"|th)?\b(?![:%$€£]|[.,]\d|/\d| ?(?:am|pm|a\.m|p\.m|percent|%))"
     rf"(?:\s?[-–]\s?(?P<to>{_DAY})(?:st|nd|rd|th)?\b(?![:%]))?(?P<y>,? {_YEAR}\b(?![:%]))?"
 )
 _DAY_MONTH = re.compile(
-    rf"(?<![\w.,:/$£€-])(?P<the>[Tt]he )?(?:(?P<from>{_DAY})(?:st|nd|rd|th)?\s?[-–]\s?)?(?P<d>{_DAY})(?:st|nd|rd|th)? (?:of )?(?P<m>{_MONTH}|{_SHORT})\b\.?(?P<y>,? {_YEAR}\b(?![:%]))?"
+    rf"(?<![\w.,:/$£€-])(?P<the>[Tt]he )?(?:(?P<from>{_DAY})(?:st|nd|rd"
+    rf"|th)?\s?[-–]\s?)?(?P<d>{_DAY})(?:st|nd|rd|th)? (?:of "
+    rf")?(?P<m>{_MONTH}|{_SHORT})\b\.?(?P<y>,? {_YEAR}\b(?![:%]))?"
 )
 _MONTH_YEAR = re.compile(rf"\b(?P<m>{_MONTH}|{_SHORT})\.?(?P<rest>,? {_YEAR}\b)")
-_TIME = re.compile(rf"(?<![\w.:])(?P<h>{_CLOCK}):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:\.\d+)?)?{_HALF}?{_ZONE}(?![:\d])")
+_TIME = re.compile(
+    rf"(?<![\w.:])(?P<h>{_CLOCK}):(?P<m>[0-5]\d)(?::(?P<s>[0-5]\d)(?:\.\d+)?)?{_HALF}?{_ZONE}(?![:\d])"
+)
 _DOTTED_TIME = re.compile(
-    rf"(?<![\w.:])(?P<h>1[0-2]|0?[1-9])\.(?P<m>[0-5]\d)(?P<s>)(?={_HALF.replace('?P<half>', '?:').replace('?P<dot>', '?:')}){_HALF}(?P<zone>)"
+    r"(?<![\w.:])(?P<h>1[0-2]"
+    rf"|0?[1-9])\.(?P<m>[0-5]\d)(?P<s>)(?={_HALF.replace('?P<half>', '?:').replace('?P<dot>', '?:')}){_HALF}(?P<zone>)"
 )
 _HOUR = re.compile(rf"(?<![\w.:,])(?P<h>1[0-2]|0?[1-9]){_HALF}")
 _HOURS = re.compile(
@@ -34,12 +70,23 @@ _HOURS = re.compile(
 _RATIO = re.compile(r"(?<![\w.:,])(\d{1,4}):(\d{1,4})(?![\d:])")
 _DECADE = re.compile(r"(?<![\w.,$£€])(?P<mark>')?(?P<tens>1[0-9]\d0|20\d0|[2-9]0)['’]?s\b(?!\.\d)")
 _SHORT_YEAR = re.compile(r"(?<!\w)'(\d\d)(?![\w'\"])")
-_AGE = r"\b(?i:in|since|by|until|till|of|from|before|after|around|early|late|mid|circa|ca|c|year|years|during|to|and|between|through|spring|summer|autumn|fall|winter)[ ,.-]*$|\b(?:January|February|March|April|May|June|July|August|September|October|November|December)[ ,.]*$"
-_PLAIN_YEAR = re.compile(
-    r"(?<![\w.,:/$£€¥#+'])(?<![^A-Za-z]-)(?P<y>\d{4})(?![\w%°]|[.,:/]\d)(?P<era> ?(?:AD|BC|CE|BCE|B\.C\.|A\.D\.)(?!\w))?(?= (?P<noun>[a-z]+))?"
+_AGE = (
+    r"\b(?i:in|since|by|until|till|of|from|before|after|around|early|late|mid|circa"
+    r"|ca|c|year|years|during|to|and|between|through|spring|summer|autumn|fall"
+    r"|winter)[ ,.-]*$|\b(?:January|February|March|April|May|June|July|August"
+    r"|September|October|November|December)[ ,.]*$"
 )
-_TWO_YEARS = re.compile(rf"(?<![\w.,:/$£€-])(?P<a>{_YEAR})\s?[-–/]\s?(?P<b>{_YEAR}|\d\d)(?![\w/-]|[.,:]\d)")
-_NOT_COUNTED = word_set("is was as has does this us its his thus yes across less unless besides perhaps always")
+_PLAIN_YEAR = re.compile(
+    r"(?<![\w.,:/$£€¥#+'])(?<![^A-Za-z]-)(?P<y>\d{4})(?![\w%°]"
+    r"|[.,:/]\d)(?P<era> ?(?:AD|BC|CE|BCE|B\.C\.|A\.D\.)(?!\w))?(?= "
+    r"(?P<noun>[a-z]+))?"
+)
+_TWO_YEARS = re.compile(
+    rf"(?<![\w.,:/$£€-])(?P<a>{_YEAR})\s?[-–/]\s?(?P<b>{_YEAR}|\d\d)(?![\w/-]|[.,:]\d)"
+)
+_NOT_COUNTED = word_set(
+    "is was as has does this us its his thus yes across less unless besides perhaps always"
+)
 
 
 def read_dates(text: str) -> str:
@@ -74,7 +121,10 @@ def _full_year(written: str) -> int:
 
 
 def _date(month: str, day: str, written_year: str, more: bool = False) -> str:
-    return f"{MONTHS[int(month) - 1]} {number(int(day), ordinal=True)}, {year(_full_year(written_year))}" + (", " if more else "")
+    return (
+        f"{MONTHS[int(month) - 1]} {number(int(day), ordinal=True)}, "
+        f"{year(_full_year(written_year))}"
+    ) + (", " if more else "")
 
 
 def _numbers_date(match: re.Match) -> str:
@@ -105,20 +155,32 @@ def _time(match: re.Match) -> str:
     half, hour = parts["half"], int(parts["h"])
     said = number(hour)
     if parts["m"] and int(parts["m"]):
-        said += f" oh {number(int(parts['m']))}" if parts["m"][0] == "0" else f" {number(int(parts['m']))}"
+        said += (
+            f" oh {number(int(parts['m']))}"
+            if parts["m"][0] == "0"
+            else f" {number(int(parts['m']))}"
+        )
     elif parts["m"] and not half and not parts["s"]:
         said += " o'clock" if 1 <= hour <= 12 else " hundred"
     if parts["s"]:
         said += f" and {number(int(parts['s']))} {'second' if int(parts['s']) == 1 else 'seconds'}"
     if half:
         said += f" {half.upper()}M" + _end_of(match)
-    return said + (f" {'UTC' if parts['zone'].strip() == 'Z' else parts['zone'].strip()}" if parts["zone"] else "")
+    return said + (
+        f" {'UTC' if parts['zone'].strip() == 'Z' else parts['zone'].strip()}"
+        if parts["zone"]
+        else ""
+    )
 
 
 def _end_of(match: re.Match) -> str:
     """The full stop that "p.m." shares with its sentence: at the end, or before a capital letter."""
     following = after(match)
-    return "." if match["dot"] and (not following.strip(" \n\"')") or re.match(r"\s+[A-Z]", following)) else ""
+    return (
+        "."
+        if match["dot"] and (not following.strip(" \n\"')") or re.match(r"\s+[A-Z]", following))
+        else ""
+    )
 
 
 def _two_digits(written: str) -> str:
@@ -128,7 +190,10 @@ def _two_digits(written: str) -> str:
 def _two_years(match: re.Match) -> str:
     if len(match["b"]) == 4 and int(match["b"]) <= int(match["a"]):
         return match[0]
-    return f"{year(int(match['a']))} to {year(int(match['b'])) if len(match['b']) == 4 else _two_digits(match['b'])}"
+    return (
+        f"{year(int(match['a']))} to "
+        f"{year(int(match['b'])) if len(match['b']) == 4 else _two_digits(match['b'])}"
+    )
 
 
 def _plain_year(match: re.Match) -> str:
@@ -141,7 +206,15 @@ def _plain_year(match: re.Match) -> str:
         return match[0]
     if match["noun"] is not None and not era:
         noun = match["noun"]
-        counted = (noun.endswith("s") and noun not in _NOT_COUNTED) or noun in ("people", "men", "women", "children", "feet", "or", "of")
+        counted = (noun.endswith("s") and noun not in _NOT_COUNTED) or noun in (
+            "people",
+            "men",
+            "women",
+            "children",
+            "feet",
+            "or",
+            "of",
+        )
         if counted and (noun not in ("or", "of")) and not re.search(_AGE, before(match)):
             return match[0]
     return (year(value) if value >= FIRST_YEAR else number(value)) + era

@@ -1,8 +1,12 @@
-"""Written English -> the words that are said: "It costs $3.50 at 7:30." -> "It costs three dollars and fifty cents at seven thirty.".
+"""Written English -> the words that are said: "It costs $3.50 at 7:30." -> "It costs three dollars
+and fifty cents at seven thirty.".
 
-What comes out is words, apostrophes, hyphens inside of words, and the marks of a pause (. , ; : ! ?); it is its own normal form. The steps, each in a module of
-its own: characters (one form of each), markup, addresses, abbreviations, dates, money, codes, measures, numbers, and the signs that are left.
-The corpus stores texts in this form, so that what the Thinker writes, what the voice says and what a recogniser hears are the same words.
+What comes out is words, apostrophes, hyphens inside of words, and the marks of a pause (. , ; : !
+?); it is its own normal form. The steps, each in a module of
+its own: characters (one form of each), markup, addresses, abbreviations, dates, money, codes,
+  measures, numbers, and the signs that are left.
+The corpus stores texts in this form, so that what the Thinker writes, what the voice says and what
+a recogniser hears are the same words.
 """
 
 import re
@@ -18,7 +22,9 @@ from mdmspeech.text.numerals import after, digits, number, quantity, year
 __all__ = ["check_speakable", "normalise", "number", "sentence", "year"]
 
 _NUMBER = re.compile(
-    r"(?<![\w.])(?P<number>\d{1,3}(?:,\d{2,3}){0,12},\d{3}|\d+)?(?P<decimals>(?<=\d)\.\d+|(?<!\d)\.\d+)?(?P<ordinal>(?<=\d)(?:st|nd|rd|th)(?![A-Za-z]))?"
+    r"(?<![\w.])(?P<number>\d{1,3}(?:,\d{2,3}){0,12},\d{3}"
+    r"|\d+)?(?P<decimals>(?<=\d)\.\d+|(?<!\d)\.\d+)?(?P<ordinal>(?<=\d)(?:st|nd"
+    r"|rd|th)(?![A-Za-z]))?"
 )
 _ENDLESS = re.compile(r"(?<!\d)\d{40,}")
 _ROUNDS = 4
@@ -26,9 +32,12 @@ _SHOWN = 40
 
 
 def normalise(text: str) -> str:
-    """`text` as spoken words. What no English voice can say (other scripts, emoji) is left out: `check_speakable` names it."""
+    """`text` as spoken words. What no English voice can say (other scripts, emoji) is left out:
+    `check_speakable` names it.
+    """
     said = _read(text)
-    for _ in range(_ROUNDS):  # words can meet to make an abbreviation or an address: read until nothing changes
+    # words can meet to make an abbreviation or an address: read until nothing changes
+    for _ in range(_ROUNDS):
         again = _read(said)
         if again == said:
             break
@@ -44,8 +53,9 @@ def is_speakable_whole(text: str) -> bool:
 def check_speakable(text: str) -> str:
     """The words of `text`, as `normalise` gives them; to be called before any work on it.
 
-    Raises `UserError` when there is nothing to say ("", "...", "—") or only what this voice cannot say (Cyrillic, Greek, Chinese, emoji); a text that holds some
-    of that among words is spoken without it, and a warning (`UserWarning`) names what is left out.
+    Raises `UserError` when there is nothing to say ("", "...", "—") or only what this voice cannot
+    say (Cyrillic, Greek, Chinese, emoji); a text that holds some of that among words is spoken
+    without it, and a warning (`UserWarning`) names what is left out.
     """
     said = normalise(text)
     left = _left_out(text)
@@ -53,11 +63,18 @@ def check_speakable(text: str) -> str:
     if not any(character.isalnum() for character in said):
         if left:
             what = " and ".join(f"{kind} ({these})" for kind, these in left)
-            raise UserError(f"there is nothing to say in {shown!r}: it is only {what}, and this voice speaks English; write English words")
+            raise UserError(
+                f"there is nothing to say in {shown!r}: it is only {what}, and this "
+                "voice speaks English; write English words"
+            )
         raise UserError(f"there is nothing to say in {shown!r}; give words")
     if left:
         what = "; ".join(f"{kind} {these!r}" for kind, these in left)
-        warnings.warn(f"left out of {shown!r}, because this voice speaks English: {what}", UserWarning, stacklevel=2)
+        warnings.warn(
+            f"left out of {shown!r}, because this voice speaks English: {what}",
+            UserWarning,
+            stacklevel=2,
+        )
     return said
 
 

@@ -1,4 +1,6 @@
-"""Numbers in words: cardinals and ordinals by `num2words`, and what it does not know: years, decades, digits one by one, codes, Roman numerals."""
+"""Numbers in words: cardinals and ordinals by `num2words`, and what it does not know: years,
+decades, digits one by one, codes, Roman numerals.
+"""
 
 import re
 
@@ -11,7 +13,9 @@ _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000
 
 
 def number(value: int | float, ordinal: bool = False) -> str:
-    """A number in words, without the "and" and commas that num2words writes: 1250 -> "one thousand two hundred fifty"."""
+    """A number in words, without the "and" and commas that num2words writes: 1250 -> "one thousand two
+    hundred fifty".
+    """
     words = num2words(abs(value), to="ordinal" if ordinal else "cardinal")
     if "point" not in words:
         words = words.replace(" and ", " ")
@@ -29,7 +33,9 @@ def digits(written: str) -> str:
 
 
 def quantity(written: str) -> str:
-    """A number as written, with its grouping commas, decimals or leading zeros: "1,234.50" -> "one thousand two hundred thirty-four point five zero"."""
+    """A number as written, with its grouping commas, decimals or leading zeros: "1,234.50" -> "one
+    thousand two hundred thirty-four point five zero".
+    """
     whole, point, decimals = written.replace(",", "").partition(".")
     grouped = "," in written and whole[:1] != "0"
     if len(whole) > (33 if grouped else LONGEST) or (len(whole) > 1 and whole[0] == "0"):
@@ -40,7 +46,9 @@ def quantity(written: str) -> str:
 
 
 def code(written: str) -> str:
-    """Digits of a name or address, as they are said: 4 -> "four", 747 -> "seven forty-seven", 505 -> "five oh five", 4090 -> "forty ninety"."""
+    """Digits of a name or address, as they are said: 4 -> "four", 747 -> "seven forty-seven", 505 ->
+    "five oh five", 4090 -> "forty ninety".
+    """
     if len(written) > 4 or (len(written) > 1 and written[0] == "0"):
         return digits(written)
     head, tail = written[:-2], written[-2:]
@@ -48,7 +56,10 @@ def code(written: str) -> str:
         return number(int(written))
     if int(head) % 10 == 0 and tail == "00":
         return number(int(written))
-    return f"{number(int(head))} {'hundred' if tail == '00' else 'oh ' + number(int(tail)) if tail[0] == '0' else number(int(tail))}"
+    return (
+        f"{number(int(head))} "
+        f"{'hundred' if tail == '00' else 'oh ' + number(int(tail)) if tail[0] == '0' else number(int(tail))}"
+    )
 
 
 def before(match: re.Match, size: int = 60) -> str:
@@ -74,11 +85,15 @@ def plural(words: str) -> str:
 
 
 def decade(written: str) -> str:
-    """ "1990" -> "nineteen nineties", "80" -> "eighties", "2000" -> "two thousands", "1900" -> "nineteen hundreds"."""
+    """ "1990" -> "nineteen nineties", "80" -> "eighties", "2000" -> "two thousands", "1900" ->
+    "nineteen hundreds".
+    """
     return plural(year(int(written)) if len(written) == 4 else number(int(written)))
 
 
 def roman(numeral: str) -> int:
     """The value of a Roman numeral in capitals: "XIV" -> 14."""
     values = [_ROMAN_VALUES[letter] for letter in numeral]
-    return sum(-v if any(v < later for later in values[i + 1 : i + 2]) else v for i, v in enumerate(values))
+    return sum(
+        -v if any(v < later for later in values[i + 1 : i + 2]) else v for i, v in enumerate(values)
+    )

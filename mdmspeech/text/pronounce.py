@@ -1,10 +1,13 @@
-"""Text -> phoneme symbols, word by word, with the table-based English G2P of the `hibari-tts` library (misaki's alphabet: one character, one symbol).
+"""Text -> phoneme symbols, word by word, with the table-based English G2P of the `hibari-tts`
+library (misaki's alphabet: one character, one symbol).
 
-The Talker's paced anchors (docs/method.md, "Paced anchors") read these symbols instead of BPE pieces: a word seen never before is
-still spelled out in sounds.
+The Talker's paced anchors (docs/method.md, "Paced anchors") read these symbols instead of BPE
+pieces: a word seen never before is still spelled out in sounds.
 
-Ids are dense and stable: 0 is the boundary (start, end, and between two sentences); 1, 2, ... are the characters of hibari's `vocab.json` in the order of
-that file's own (sparse) ids. `Pronouncer.symbols[id]` is the character, `Pronouncer.native_ids[id]` is hibari's id.
+Ids are dense and stable: 0 is the boundary (start, end, and between two sentences); 1, 2, ... are
+  the characters of hibari's `vocab.json` in the order of
+that file's own (sparse) ids. `Pronouncer.symbols[id]` is the character, `Pronouncer.native_ids[id]`
+is hibari's id.
 """
 
 import dataclasses
@@ -20,7 +23,8 @@ import numpy as np
 from mdmspeech.errors import UserError
 
 BOUNDARY = 0
-MAX_SENTENCE = 400  # symbols; the acoustic model was not trained on longer sentences, so they are cut after a clause
+# symbols; the acoustic model was not trained on longer sentences, so they are cut after a clause
+MAX_SENTENCE = 400
 CLAUSE_ENDS = tuple(",;:—")
 _VOWELS = frozenset("aeiouyAEIOUY")
 
@@ -30,7 +34,8 @@ class Spoken(NamedTuple):
 
     symbols: int32 [M], first and last are `BOUNDARY`; one more stands between two sentences.
     words: the W words of the text, punctuation attached.
-    word_of_symbol: int32 [M], the word each symbol belongs to; the space and punctuation after a word are its own; -1 at boundaries.
+    word_of_symbol: int32 [M], the word each symbol belongs to; the space and punctuation after a
+      word are its own; -1 at boundaries.
     """
 
     symbols: np.ndarray
@@ -45,7 +50,9 @@ class _Word:
 
 
 class _Speller:
-    """Callable unknown word -> phonemes: hibari's network, loaded at the first unknown word. It reads `maxlen` letters, so longer words come in pieces."""
+    """Callable unknown word -> phonemes: hibari's network, loaded at the first unknown word. It reads
+    `maxlen` letters, so longer words come in pieces.
+    """
 
     @functools.cached_property
     def _network(self):
@@ -55,14 +62,20 @@ class _Speller:
         read, longest = self._network, self._network.maxlen
         said = ""
         while len(word) > longest:
-            syllables = [i for i in range(longest // 2, longest + 1) if word[i - 1] in _VOWELS and word[i] not in _VOWELS]
+            syllables = [
+                i
+                for i in range(longest // 2, longest + 1)
+                if word[i - 1] in _VOWELS and word[i] not in _VOWELS
+            ]
             cut = syllables[-1] if syllables else longest
             said, word = said + (read(word[:cut]) or ""), word[cut:]
         return said + (read(word) or "") or None
 
 
 class Pronouncer:
-    """Callable text -> `Spoken`. Construction loads the lexicon (about a second); a call takes well under a millisecond a word."""
+    """Callable text -> `Spoken`. Construction loads the lexicon (about a second); a call takes well
+    under a millisecond a word.
+    """
 
     def __init__(self):
         self._split_sentences = import_hibari("hibari").Hibari.split_sentences
@@ -78,7 +91,9 @@ class Pronouncer:
         return len(self.symbols)
 
     def __call__(self, text: str) -> Spoken:
-        """Pronounces `text`, which is words already (`normalise.normalise`): no word is replaced here. Nothing to say gives two boundaries and no words."""
+        """Pronounces `text`, which is words already (`normalise.normalise`): no word is replaced here.
+        Nothing to say gives two boundaries and no words.
+        """
         symbols, words, owner = [BOUNDARY], [], [-1]
         for sentence in self._sentences(text):
             for word in sentence:
@@ -103,7 +118,9 @@ class Pronouncer:
         return [words for words in map(_strip, sentences) if any(w.phonemes for w in words)]
 
     def _words(self, sentence: str) -> list[_Word]:
-        """Whitespace-separated words; each keeps the phonemes of its tokens and the space that follows it."""
+        """Whitespace-separated words; each keeps the phonemes of its tokens and the space that follows
+        it.
+        """
         tokens = self._g2p.phonemize_tokens(self._g2p.tokenize(sentence))
         words, inside = [], False
         for token in tokens:
@@ -128,11 +145,15 @@ def split_at_boundaries(spoken: Spoken) -> list[np.ndarray]:
 
 
 def import_hibari(module: str):
-    """A module of the `hibari-tts` package; a `UserError` that names the cure when it is not installed."""
+    """A module of the `hibari-tts` package; a `UserError` that names the cure when it is not
+    installed.
+    """
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UserError(f"the pronunciation tables are missing ({error}): pip install hibari-tts") from error
+        raise UserError(
+            f"the pronunciation tables are missing ({error}): pip install hibari-tts"
+        ) from error
 
 
 def _native_vocabulary() -> dict[str, int]:
@@ -156,7 +177,9 @@ def _strip(words: list[_Word]) -> list[_Word]:
 
 
 def _cut_long(words: list[_Word]) -> list[list[_Word]]:
-    """One sentence, or several if it is longer than the acoustic model takes: cut after a clause, or after any word when no clause ends in time."""
+    """One sentence, or several if it is longer than the acoustic model takes: cut after a clause, or
+    after any word when no clause ends in time.
+    """
     if sum(len(w.phonemes) for w in words) <= MAX_SENTENCE:
         return [words]
     parts, current, length, clause_end = [], [], 0, 0

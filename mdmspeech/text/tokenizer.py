@@ -1,4 +1,6 @@
-"""The Thinker's tokenizer: ids, chat prompts with one place for speech, and text that streams without broken characters."""
+"""The Thinker's tokenizer: ids, chat prompts with one place for speech, and text that streams
+without broken characters.
+"""
 
 import json
 import os
@@ -12,14 +14,26 @@ from mdmspeech.errors import UserError
 from mdmspeech.text import thinking
 from mdmspeech.text.chat_template import ChatTemplate, find_template
 
-SPEECH = "<|speech-goes-here|>"  # stands for the speech vectors in a message; never reaches the model
+# stands for the speech vectors in a message; never reaches the model
+SPEECH = "<|speech-goes-here|>"
 _ENDS = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|end_of_text|>", "</s>")
-_GGUF_CONTROL, _GGUF_USER = 3, 4  # token types in GGUF metadata: special tokens, and those that are never cut
-_WORDS = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-_GGUF_CUTS = {  # name of a way to cut a text before BPE -> how: llama.cpp's names, the models' own tokenizer.json
-    "smollm": [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)],
+# token types in GGUF metadata: special tokens, and those that are never cut
+_GGUF_CONTROL, _GGUF_USER = 3, 4
+_WORDS = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}%s| "
+    r"?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# name of a way to cut a text before BPE -> how: llama.cpp's names, the models' own tokenizer.json
+_GGUF_CUTS = {
+    "smollm": [
+        pre_tokenizers.Digits(individual_digits=True),
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+    ],
     **{
-        name: [pre_tokenizers.Split(Regex(_WORDS % digits), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+        name: [
+            pre_tokenizers.Split(Regex(_WORDS % digits), "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
         for name, digits in (("llama-bpe", "{1,3}"), ("qwen2", ""))
     },
 }
@@ -27,29 +41,42 @@ _BROKEN = "\ufffd"
 _NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # of special tokens that templates use
 _SLOW = ("tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model")
 
-Message = Mapping[str, Any]  # {"role": "system" | "user" | "assistant", "content": text, or what `ChatTemplate.render` takes}
+# {"role": "system" | "user" | "assistant", "content": text, or what `ChatTemplate.render` takes}
+Message = Mapping[str, Any]
 
 
 class ChatTokenizer:
     """A `tokenizers` tokenizer with its model's chat template.
 
     Attributes:
-      tokenizer: the underlying `tokenizers.Tokenizer`. stop_ids: ids that end an answer. vocab_size: number of ids.
+      tokenizer: the underlying `tokenizers.Tokenizer`. stop_ids: ids that end an answer.
+        vocab_size: number of ids.
       thought_tags: ids of `<think>` and `</think>`, where these are tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer, chat_template: str, stop_ids: Sequence[int], special: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        chat_template: str,
+        stop_ids: Sequence[int],
+        special: Mapping[str, str] | None = None,
+    ) -> None:
         self.tokenizer = tokenizer
         self.stop_ids = tuple(sorted(set(stop_ids)))
         self.vocab_size = tokenizer.get_vocab_size()
-        self._special = sorted((t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special), key=len, reverse=True)
+        self._special = sorted(
+            (t.content for t in tokenizer.get_added_tokens_decoder().values() if t.special),
+            key=len,
+            reverse=True,
+        )
         self._template = ChatTemplate(chat_template, special or {})
         ids = {tokenizer.token_to_id(tag): tag for tag in (thinking.OPEN, thinking.CLOSE)}
         self.thought_tags = {i: tag for i, tag in ids.items() if i is not None}
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> "ChatTokenizer":
-        """From a Hugging Face folder: tokenizer.json, tokenizer_config.json, generation_config.json (or config.json); for the template see `find_template`.
+        """From a Hugging Face folder: tokenizer.json, tokenizer_config.json, generation_config.json
+        (or config.json); for the template see `find_template`.
 
         Raises:
           UserError: files that are missing, broken, or hold something else than they should.
@@ -60,33 +87,52 @@ class ChatTokenizer:
         try:
             tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
         except Exception as error:  # the library raises bare Exception
-            raise UserError(f"{folder / 'tokenizer.json'} is broken ({error}); give a complete model folder") from error
+            raise UserError(
+                f"{folder / 'tokenizer.json'} is broken ({error}); give a complete model folder"
+            ) from error
         config = _json(folder / "tokenizer_config.json")
         found = {f"{name}_token": _content(config, f"{name}_token", folder) for name in _NAMES}
         special = {name: token for name, token in found.items() if token is not None}
-        ends = [*_stop_ids(folder), tokenizer.token_to_id(special.get("eos_token", "")), *_end_ids(tokenizer)]
-        return cls(tokenizer, find_template(folder, config), [i for i in ends if i is not None], special)
+        ends = [
+            *_stop_ids(folder),
+            tokenizer.token_to_id(special.get("eos_token", "")),
+            *_end_ids(tokenizer),
+        ]
+        return cls(
+            tokenizer, find_template(folder, config), [i for i in ends if i is not None], special
+        )
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "ChatTokenizer":
-        """From the metadata of a GGUF file with byte-level BPE whose text is cut as SmolLM2's, Llama 3's or Qwen's ("smollm", "llama-bpe", "qwen2").
+        """From the metadata of a GGUF file with byte-level BPE whose text is cut as SmolLM2's, Llama
+        3's or Qwen's ("smollm", "llama-bpe", "qwen2").
 
         Raises:
           UserError: another kind of tokenizer, or no chat template.
         """
         kind = (metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre"))
         if kind[0] != "gpt2" or not isinstance(kind[1], str) or kind[1] not in _GGUF_CUTS:
-            raise UserError(f"a GGUF tokenizer of kind {kind} is not known; use the model's Hugging Face folder instead")
+            raise UserError(
+                f"a GGUF tokenizer of kind {kind} is not known; use the model's "
+                "Hugging Face folder instead"
+            )
         template = metadata.get("tokenizer.chat_template")
         if not isinstance(template, str):
-            raise UserError("this GGUF file has no chat template; take an instruction-tuned (chat) model")
+            raise UserError(
+                "this GGUF file has no chat template; take an instruction-tuned (chat) model"
+            )
         try:
             tokens, types = metadata["tokenizer.ggml.tokens"], metadata["tokenizer.ggml.token_type"]
-            tokenizer = _gguf_tokenizer(kind[1], list(zip(tokens, types, strict=True)), metadata["tokenizer.ggml.merges"])
+            tokenizer = _gguf_tokenizer(
+                kind[1], list(zip(tokens, types, strict=True)), metadata["tokenizer.ggml.merges"]
+            )
             ids = {name: metadata.get(f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
             special = {f"{name}_token": tokens[i] for name, i in ids.items() if i is not None}
         except Exception as error:  # the library raises bare Exception
-            raise UserError(f"the tokenizer in this GGUF file is broken ({type(error).__name__}: {error}); fetch it again") from error
+            raise UserError(
+                "the tokenizer in this GGUF file is broken "
+                f"({type(error).__name__}: {error}); fetch it again"
+            ) from error
         ends = [] if ids["eos"] is None else [ids["eos"]]
         return cls(tokenizer, template, ends + _end_ids(tokenizer), special)
 
@@ -103,18 +149,23 @@ class ChatTokenizer:
         return self._ids(self._render(messages))
 
     def speech_prompt(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-        """Ids before and after the speech vectors of a conversation in which `SPEECH` occurs exactly once.
+        """Ids before and after the speech vectors of a conversation in which `SPEECH` occurs exactly
+        once.
 
         Raises:
           UserError: the placeholder is missing or occurs more than once.
         """
-        parts, given = self._render(messages).split(SPEECH), sum(_texts(m["content"]).count(SPEECH) for m in messages)
+        parts, given = (
+            self._render(messages).split(SPEECH),
+            sum(_texts(m["content"]).count(SPEECH) for m in messages),
+        )
         if given != 1:
             raise UserError(f"the messages hold {given} speech placeholders, exactly one is needed")
         if len(parts) != 2:
             raise UserError(
-                f"the chat template of this Thinker writes what the user says {len(parts) - 1} times, once is needed: put the template that belongs to "
-                "its weights into its folder (chat_template.jinja), or take another Thinker"
+                f"the chat template of this Thinker writes what the user says {len(parts) - 1} "
+                "times, once is needed: put the template that belongs to its weights into its "
+                "folder (chat_template.jinja), or take another Thinker"
             )
         return self._ids(parts[0]), self._ids(parts[1])
 
@@ -124,10 +175,14 @@ class ChatTokenizer:
 
     def opens_thought(self, ids: Sequence[int]) -> bool:
         """Whether an answer begins inside a thought after this end of a prompt."""
-        return thinking.opens_thought(self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=False))
+        return thinking.opens_thought(
+            self.tokenizer.decode([int(i) for i in ids], skip_special_tokens=False)
+        )
 
     def closing(self, ids: Sequence[int]) -> list[int]:
-        """What closes the thought that this end of a prompt has opened, so that an answer follows at once; [] if it has opened none."""
+        """What closes the thought that this end of a prompt has opened, so that an answer follows at
+        once; [] if it has opened none.
+        """
         return self.thought_end() if self.opens_thought(ids) else []
 
     def thought_end(self) -> list[int]:
@@ -135,7 +190,9 @@ class ChatTokenizer:
         return self._ids(thinking.CLOSED_AT_ONCE)
 
     def _render(self, messages: Sequence[Message]) -> str:
-        return self._template.render([{"role": m["role"], "content": self._plain_content(m["content"])} for m in messages])
+        return self._template.render(
+            [{"role": m["role"], "content": self._plain_content(m["content"])} for m in messages]
+        )
 
     def _ids(self, rendered: str) -> list[int]:
         return self.tokenizer.encode(rendered, add_special_tokens=False).ids
@@ -146,7 +203,10 @@ class ChatTokenizer:
         if not isinstance(content, Sequence) or not all(
             isinstance(part, Mapping) and isinstance(part.get("text"), str) for part in content
         ):
-            raise UserError(f"a message's content is {content!r:.60}; give a text, or a list of {{'type': 'text', 'text': ...}}")
+            raise UserError(
+                f"a message's content is {content!r:.60}; give a text, or a list of "
+                "{'type': 'text', 'text': ...}"
+            )
         return [{"type": "text", "text": self._plain(part["text"])} for part in content]
 
     def _plain(self, text: str) -> str:
@@ -161,16 +221,27 @@ def _texts(content: Any) -> str:
     return content if isinstance(content, str) else "".join(part["text"] for part in content or ())
 
 
-def _gguf_tokenizer(cut: str, tokens: Sequence[tuple[str, int]], merges: Sequence[str]) -> Tokenizer:
+def _gguf_tokenizer(
+    cut: str, tokens: Sequence[tuple[str, int]], merges: Sequence[str]
+) -> Tokenizer:
     """Byte-level BPE of (token, type) pairs, one an id."""
-    vocabulary, pairs = {token: i for i, (token, _) in enumerate(tokens)}, [_pair(merge) for merge in merges]
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=cut == "llama-bpe"))
+    vocabulary, pairs = (
+        {token: i for i, (token, _) in enumerate(tokens)},
+        [_pair(merge) for merge in merges],
+    )
+    tokenizer = Tokenizer(
+        models.BPE(vocab=vocabulary, merges=pairs, ignore_merges=cut == "llama-bpe")
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(_GGUF_CUTS[cut])
     if cut == "qwen2":
         tokenizer.normalizer = normalizers.NFC()
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens([AddedToken(t, special=True) for t, kind in tokens if kind == _GGUF_CONTROL])
-    tokenizer.add_tokens([AddedToken(t, normalized=False) for t, kind in tokens if kind == _GGUF_USER])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True) for t, kind in tokens if kind == _GGUF_CONTROL]
+    )
+    tokenizer.add_tokens(
+        [AddedToken(t, normalized=False) for t, kind in tokens if kind == _GGUF_USER]
+    )
     return tokenizer
 
 
@@ -180,27 +251,36 @@ def _pair(merge: str) -> tuple[str, str]:
 
 
 def end_of_turn(tokenizer: Any) -> int:
-    """The id with which the chat template of a `ChatTokenizer` (or something like it) ends an assistant's turn.
+    """The id with which the chat template of a `ChatTokenizer` (or something like it) ends an
+    assistant's turn.
 
     Raises:
       UserError: the template writes something else there.
     """
-    exchange = [{"role": "user", "content": "Hi."}, {"role": "assistant", "content": SPEECH}, {"role": "user", "content": "Bye."}]
+    exchange = [
+        {"role": "user", "content": "Hi."},
+        {"role": "assistant", "content": SPEECH},
+        {"role": "user", "content": "Bye."},
+    ]
     _, after = tokenizer.speech_prompt(exchange)
     if not after or after[0] not in tokenizer.stop_ids:
         raise UserError(
-            f"this chat template does not end an answer with one of the model's stop ids {tokenizer.stop_ids}; take another model"
+            "this chat template does not end an answer with one of the model's "
+            f"stop ids {tokenizer.stop_ids}; take another model"
         )
     return int(after[0])
 
 
 class StreamDecoder:
-    """Text of a growing list of ids, in pieces: their concatenation is the decoded whole, and no piece holds half a character."""
+    """Text of a growing list of ids, in pieces: their concatenation is the decoded whole, and no piece
+    holds half a character.
+    """
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
         self._ids: list[int] = []
-        self._shown_from = 0  # first id of the window that is decoded; some decoders treat the first token specially,
+        # first id of the window that is decoded; some decoders treat the first token specially,
+        self._shown_from = 0
         self._shown_to = 0  # so the window keeps the last piece shown as context
 
     def push(self, token_id: int) -> str:
@@ -229,28 +309,40 @@ def _json(path: Path) -> dict:
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} is not valid JSON ({error}); fetch it again") from error
     if not isinstance(value, dict):
-        raise UserError(f"{path} holds a JSON {type(value).__name__} instead of an object; fetch it again")
+        raise UserError(
+            f"{path} holds a JSON {type(value).__name__} instead of an object; fetch it again"
+        )
     return value
 
 
 def _content(config: Mapping[str, Any], name: str, folder: Path) -> str | None:
-    """The text of a special token, which may be an object with its text inside; None if the model has none."""
+    """The text of a special token, which may be an object with its text inside; None if the model has
+    none.
+    """
     token = config.get(name)
     token = token.get("content") if isinstance(token, Mapping) else token
     if token is None or isinstance(token, str):
         return token
-    raise UserError(f"{folder / 'tokenizer_config.json'} says {token!r:.40} for {name}; a text is needed: fetch it again")
+    raise UserError(
+        f"{folder / 'tokenizer_config.json'} says {token!r:.40} for {name}; a text "
+        "is needed: fetch it again"
+    )
 
 
 def _stop_ids(folder: Path) -> list[int]:
-    """eos_token_id of generation_config.json, or else of config.json: a number, a list of them, or null."""
+    """eos_token_id of generation_config.json, or else of config.json: a number, a list of them, or
+    null.
+    """
     for path in (folder / "generation_config.json", folder / "config.json"):
         ends = _json(path).get("eos_token_id")
         if ends is None or ends == []:
             continue
         ids = ends if isinstance(ends, list) else [ends]
         if not all(type(i) is int and 0 <= i < 2**31 for i in ids):
-            raise UserError(f"{path} says {ends!r:.60} for eos_token_id; a token's number or a list of them is needed: fetch it again")
+            raise UserError(
+                f"{path} says {ends!r:.60} for eos_token_id; a token's number or a "
+                "list of them is needed: fetch it again"
+            )
         return ids
     return []
 

@@ -1,10 +1,14 @@
-"""Everything needed to go on, in one Orbax checkpoint per step: state, random key, data position, clock, config.
+"""Everything needed to go on, in one Orbax checkpoint per step: state, random key, data position,
+clock, config.
 
-Layout: `<workdir>/checkpoints/<step>/state` (arrays) and `.../about` (JSON). Saving is asynchronous; a failed save is raised at the
-next call. A checkpoint that cannot be read is moved to `<workdir>/corrupt/`, named, and the one before is used.
+Layout: `<workdir>/checkpoints/<step>/state` (arrays) and `.../about` (JSON). Saving is
+  asynchronous; a failed save is raised at the
+next call. A checkpoint that cannot be read is moved to `<workdir>/corrupt/`, named, and the one
+before is used.
 
-With several processes every one calls every method, each writes and reads its own pieces of the arrays, and the lead writes the rest;
-`workdir` is a folder that all of them see. `<workdir>` may be object storage (gs://...).
+With several processes every one calls every method, each writes and reads its own pieces of the
+arrays, and the lead writes the rest; `workdir` is a folder that all of them see. `<workdir>` may be
+object storage (gs://...).
 """
 
 import base64
@@ -38,7 +42,9 @@ for _name in ("absl", "orbax"):  # Orbax reports every save in a dozen lines
 
 
 class Saved(NamedTuple):
-    """Attributes: state; data, the position of the batches; seconds of training; log, numbers not yet in a line of the log."""
+    """Attributes: state; data, the position of the batches; seconds of training; log, numbers not yet
+    in a line of the log.
+    """
 
     state: TrainState
     data: Any
@@ -53,7 +59,8 @@ class Checkpoints:
       workdir: of the run.
       config: the run's config as nested dicts; stored, and compared when resuming.
       keep: how many of the newest are kept.
-      best: ("min" or "max", name of a score): the checkpoint that is best by it is kept besides. ("", "") for none.
+      best: ("min" or "max", name of a score): the checkpoint that is best by it is kept besides.
+        ("", "") for none.
       say: where messages go.
     """
 
@@ -81,7 +88,8 @@ class Checkpoints:
         log: list[dict[str, float]] | None = None,
         scores: Mapping[str, float] | None = None,
     ) -> None:
-        """Starts saving `state`; a no-op if its step is already saved. Raises what an earlier save ran into.
+        """Starts saving `state`; a no-op if its step is already saved. Raises what an earlier save ran
+        into.
 
         Args:
           data_state: position of the batches: bytes, or anything JSON can hold.
@@ -94,7 +102,8 @@ class Checkpoints:
             return
         arrays = _to_arrays(state)
         if jax.default_backend() == "cpu":
-            # On CPU the host copy Orbax takes may be the device buffer itself, which the next (donating) step overwrites.
+            # On CPU the host copy Orbax takes may be the device buffer itself, which the next
+            # (donating) step overwrites.
             arrays = jax.tree.map(jnp.copy, arrays)
         kept = dict(scores or {})
         about = {
@@ -107,11 +116,15 @@ class Checkpoints:
             "sums": _checksums(arrays),
         }
         self._note(step, kept)
-        items = ocp.args.Composite(state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about))
+        items = ocp.args.Composite(
+            state=ocp.args.StandardSave(arrays), about=ocp.args.JsonSave(about)
+        )
         self._manager.save(step, args=items)
 
     def is_best(self, scores: Mapping[str, float]) -> bool:
-        """Whether a state with these scores is better than every checkpoint so far, by the score that `best` names."""
+        """Whether a state with these scores is better than every checkpoint so far, by the score that
+        `best` names.
+        """
         if self._score not in scores:
             return False
         now, before = scores[self._score], self._scores.values()
@@ -121,27 +134,37 @@ class Checkpoints:
         """The newest readable checkpoint; None if the run is new.
 
         Args:
-          target: a state, abstract or real, with the shapes and shardings to restore to. Neither the mesh nor the number of processes
-            need be those it was saved with.
+          target: a state, abstract or real, with the shapes and shardings to restore to. Neither
+            the mesh nor the number of processes need be those it was saved with.
 
         Raises:
           UserError: the checkpoint is of another config, or none can be read.
         """
-        steps = [sorted(s, reverse=True) for s in distributed.gather([int(s) for s in self._manager.all_steps()])]
+        steps = [
+            sorted(s, reverse=True)
+            for s in distributed.gather([int(s) for s in self._manager.all_steps()])
+        ]
         if steps.count(steps[0]) < len(steps):
-            raise UserError(f"{self.directory} does not hold the same on all hosts: give a --workdir that all of them share")
+            raise UserError(
+                f"{self.directory} does not hold the same on all hosts: give a "
+                "--workdir that all of them share"
+            )
         failed: list[tuple[int, str]] = []
         for step in steps[0]:
             about, arrays, problem = None, None, ""
             try:
                 about = _read_about(self.directory, step)
                 self._check_config(step, about["config"])
-                # By the item's handler: the manager's restore waits for all processes, which one of them may never reach.
+                # By the item's handler: the manager's restore waits for all processes, which one of
+                # them may never reach.
                 args = ocp.args.StandardRestore(_to_abstract(target))
-                arrays = ocp.StandardCheckpointHandler().restore(self.directory / str(step) / "state", args=args)
+                arrays = ocp.StandardCheckpointHandler().restore(
+                    self.directory / str(step) / "state", args=args
+                )
             except UserError:
                 raise
-            except Exception as error:  # Orbax and TensorStore raise a dozen types for damaged files
+            # Orbax and TensorStore raise a dozen types for damaged files
+            except Exception as error:
                 problem = _first_line(error)
             problem = next((p for p in distributed.gather(problem) if p), "")
             if not problem and about and _checksums(arrays) != about["sums"]:
@@ -150,9 +173,17 @@ class Checkpoints:
                 failed.append((step, problem))
                 continue
             self._set_aside(failed)
-            return Saved(_from_arrays(arrays), _decode(_own_position(about["data"])), float(about["seconds"]), about.get("log", []))
+            return Saved(
+                _from_arrays(arrays),
+                _decode(_own_position(about["data"])),
+                float(about["seconds"]),
+                about.get("log", []),
+            )
         if failed:
-            raise UserError(f"no checkpoint in {self.directory} can be read ({failed[0][0]}: {failed[0][1]}): start in another workdir")
+            raise UserError(
+                f"no checkpoint in {self.directory} can be read ({failed[0][0]}: "
+                f"{failed[0][1]}): start in another workdir"
+            )
         return None
 
     def newest(self) -> int | None:
@@ -175,9 +206,13 @@ class Checkpoints:
             cleanup_tmp_directories=True,  # of saves that a kill cut short
             enable_async_checkpointing=True,
         )
-        manager = ocp.CheckpointManager(self.directory, options=options, item_names=("state", "about"))
+        manager = ocp.CheckpointManager(
+            self.directory, options=options, item_names=("state", "about")
+        )
         self._scores: dict[int, float] = {}
-        for step, scores in distributed.gather(_stored_scores(self.directory) if self._score else [])[0]:
+        for step, scores in distributed.gather(
+            _stored_scores(self.directory) if self._score else []
+        )[0]:
             self._note(step, scores)
         return manager
 
@@ -194,7 +229,9 @@ class Checkpoints:
             self._say(f"resuming with other settings: {'; '.join(soft)}")
 
     def _set_aside(self, failed: list[tuple[int, str]]) -> None:
-        """Moves damaged checkpoints away, once an older one proved readable (else the fault may be elsewhere)."""
+        """Moves damaged checkpoints away, once an older one proved readable (else the fault may be
+        elsewhere).
+        """
         if not failed:
             return
         self._manager.close()
@@ -205,27 +242,42 @@ class Checkpoints:
                 while place.exists():
                     place = place.with_name(place.name + "_")
                 (self.directory / str(step)).rename(place)
-                self._say(f"checkpoint {step} cannot be read ({problem}): moved to {place}, using the one before")
+                self._say(
+                    f"checkpoint {step} cannot be read ({problem}): moved to "
+                    f"{place}, using the one before"
+                )
         distributed.barrier(f"set aside {failed}")
         self._manager = self._open()
 
 
 class _Best(PreservationPolicy):
-    """Keeps the best by our scores. Not Orbax's `BestN`: of equal ones it keeps the last, and what it reads is a file that no checkpoint of ours has."""
+    """Keeps the best by our scores. Not Orbax's `BestN`: of equal ones it keeps the last, and what it
+    reads is a file that no checkpoint of ours has.
+    """
 
     def __init__(self, best: Callable[[], int | None]):
         self._best = best
 
-    def should_preserve(self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: PreservationContext) -> list[bool]:
+    def should_preserve(
+        self, checkpoints: Sequence[PolicyCheckpointInfo], *, context: PreservationContext
+    ) -> list[bool]:
         """One answer for each checkpoint, the oldest first."""
         best = self._best()
         return [checkpoint.step == best for checkpoint in checkpoints]
 
 
 def check_config(workdir: str | Path | epath.Path, config: dict[str, Any]) -> bool:
-    """Whether a run has checkpoints; UserError if the newest is of another config. Nothing is changed on disk."""
+    """Whether a run has checkpoints; UserError if the newest is of another config. Nothing is changed
+    on disk.
+    """
     directory = absolute(workdir) / "checkpoints"
-    steps = sorted((int(path.name) for path in directory.iterdir() if path.name.isdigit()), reverse=True) if directory.is_dir() else []
+    steps = (
+        sorted(
+            (int(path.name) for path in directory.iterdir() if path.name.isdigit()), reverse=True
+        )
+        if directory.is_dir()
+        else []
+    )
     for step in steps:
         try:
             saved = _read_about(directory, step)["config"]
@@ -240,12 +292,15 @@ def _plain(config: dict[str, Any]) -> dict[str, Any]:
     return json.loads(json.dumps(config, default=str))
 
 
-def _compare_configs(directory: epath.Path, step: int, saved: dict[str, Any], config: dict[str, Any]) -> list[str]:
+def _compare_configs(
+    directory: epath.Path, step: int, saved: dict[str, Any], config: dict[str, Any]
+) -> list[str]:
     """What differs and may; UserError for what may not."""
     hard, soft = differences(saved, config)
     if hard:
         raise UserError(
-            f"checkpoint {step} in {directory} is of another config ({'; '.join(hard[:5])}): use that config, or another workdir"
+            f"checkpoint {step} in {directory} is of another config "
+            f"({'; '.join(hard[:5])}): use that config, or another workdir"
         )
     return soft
 
@@ -256,15 +311,20 @@ def absolute(path: str | Path | epath.Path) -> epath.Path:
 
 
 def best_step(workdir: str | Path | epath.Path) -> int | None:
-    """Step of the checkpoint that is best by its config's train.keep_best; None if none has that score."""
+    """Step of the checkpoint that is best by its config's train.keep_best; None if none has that
+    score.
+    """
     directory = absolute(workdir) / "checkpoints"
-    steps = [int(p.name) for p in directory.iterdir() if p.name.isdigit()] if directory.exists() else []
+    steps = (
+        [int(p.name) for p in directory.iterdir() if p.name.isdigit()] if directory.exists() else []
+    )
     if not steps:
         return None
     train = _read_about(directory, max(steps))["config"]["train"]
     name = train.get("keep_best", "")
     return _best_step(
-        {step: scores[name] for step, scores in _stored_scores(directory) if name in scores}, train.get("keep_best_mode", "min")
+        {step: scores[name] for step, scores in _stored_scores(directory) if name in scores},
+        train.get("keep_best_mode", "min"),
     )
 
 
@@ -279,8 +339,11 @@ def _stored_scores(directory: epath.Path) -> list[tuple[int, dict[str, float]]]:
     for path in directory.iterdir():
         if path.name.isdigit():
             try:
-                found.append((int(path.name), _read_about(directory, int(path.name)).get("scores", {})))
-            except (OSError, ValueError):  # damaged, or half deleted when a run was killed: `restore` deals with it
+                found.append(
+                    (int(path.name), _read_about(directory, int(path.name)).get("scores", {}))
+                )
+            # damaged, or half deleted when a run was killed: `restore` deals with it
+            except (OSError, ValueError):
                 continue
     return found
 
@@ -290,7 +353,9 @@ def _read_about(directory: epath.Path, step: int) -> dict[str, Any]:
 
 
 def _merge_positions(positions: list[dict[str, Any]]) -> dict[str, Any]:
-    """One data position if all processes have the same, as they do if it is the position in the global stream."""
+    """One data position if all processes have the same, as they do if it is the position in the global
+    stream.
+    """
     return positions[0] if all(p == positions[0] for p in positions) else {"each": positions}
 
 
@@ -300,8 +365,8 @@ def _own_position(stored: dict[str, Any]) -> dict[str, Any]:
     each = stored["each"]
     if len(each) != jax.process_count():
         raise UserError(
-            f"the checkpoint was saved by {len(each)} processes, each with a data position of its own; here are {jax.process_count()}: "
-            f"start it with {len(each)}"
+            f"the checkpoint was saved by {len(each)} processes, each with a data position of its "
+            f"own; here are {jax.process_count()}: start it with {len(each)}"
         )
     return each[jax.process_index()]
 
@@ -334,7 +399,9 @@ def _checksums_of(arrays: list[jax.Array]) -> jax.Array:
 
 
 def _checksums(arrays: Any) -> list[int]:
-    """Checksum of each array, computed where it lies: TensorStore notices a missing piece, but not every flipped bit."""
+    """Checksum of each array, computed where it lies: TensorStore notices a missing piece, but not
+    every flipped bit.
+    """
     leaves = jax.tree.leaves(arrays)
     everywhere = NamedSharding(leaves[0].sharding.mesh, PartitionSpec())  # all processes compare
     return [int(s) for s in jax.device_get(_jitted_checksums(everywhere)(leaves))]

@@ -1,4 +1,6 @@
-"""The train step ahead of time: one program for each shape of a batch, and what it asks of the devices."""
+"""The train step ahead of time: one program for each shape of a batch, and what it asks of the
+devices.
+"""
 
 import math
 import time
@@ -15,23 +17,33 @@ from mdmspeech.training.progress import format_duration
 class CompiledStep:
     """Call it as the step; then `wait` for the metrics of each update, in order.
 
-    The devices work while the host goes on, so a wait for data counts as waiting only if the devices had run out of work by its end.
+    The devices work while the host goes on, so a wait for data counts as waiting only if the
+    devices had run out of work by its end.
 
     Args:
       step: `jax.jit` of (state, frozen, batch) -> (state, metrics).
       goodput: where the time goes.
-      model_flops: (state, frozen, batch) -> model FLOPs of that step, see `mfu.model_flops`; called once per shape.
+      model_flops: (state, frozen, batch) -> model FLOPs of that step, see `mfu.model_flops`; called
+        once per shape.
       say: where messages go.
     """
 
-    def __init__(self, step: Any, goodput: GoodputTracker, model_flops: Callable[[Any, Any, Any], int], say: Callable[[str], None] = print):
+    def __init__(
+        self,
+        step: Any,
+        goodput: GoodputTracker,
+        model_flops: Callable[[Any, Any, Any], int],
+        say: Callable[[str], None] = print,
+    ):
         self._step, self._goodput, self._model_flops, self._say = step, goodput, model_flops, say
         self._compiled: dict[Any, tuple[Any, int]] = {}  # shapes of a batch -> (program, FLOPs)
         self._in_flight: deque[Any] = deque()  # metrics of the updates that nobody has waited for
         self._dispatched = goodput.snapshot()  # when the last update was started
 
     def __call__(self, state: Any, frozen: Any, batch: dict[str, jax.Array]) -> tuple[Any, Any]:
-        """Starts one update and returns at once, with the new state and its metrics still being computed."""
+        """Starts one update and returns at once, with the new state and its metrics still being
+        computed.
+        """
         program, _ = self._program(state, frozen, batch)
         if self._in_flight and not _ready(self._in_flight[-1]):
             self._goodput.count_as_step(self._dispatched)
@@ -63,7 +75,10 @@ class CompiledStep:
             shapes = ", ".join(f"{name} {list(shape)}" for name, shape, _ in key)
             again = "again " if len(self._compiled) > 1 else ""
             took = format_duration(math.ceil(time.monotonic() - began))
-            self._say(f"compiled {again}in {took}, {self._compiled[key][1]:.3g} FLOPs a step, for batches of {shapes}")
+            self._say(
+                f"compiled {again}in {took}, {self._compiled[key][1]:.3g} FLOPs a "
+                f"step, for batches of {shapes}"
+            )
         return self._compiled[key]
 
 

@@ -1,10 +1,13 @@
-"""The settings every training run has. An experiment starts from `base()` and adds its own sections (model, data, ...)."""
+"""The settings every training run has. An experiment starts from `base()` and adds its own sections
+(model, data, ...).
+"""
 
 from typing import Any
 
 from ml_collections import ConfigDict
 
-# May differ between a checkpoint and the run that resumes it: they change where and how long it runs, not what is computed.
+# May differ between a checkpoint and the run that resumes it: they change where and how long it
+# runs, not what is computed.
 VOLATILE = (
     "train.steps",  # reported when it differs: the learning rate schedule follows it
     "train.minutes",
@@ -28,19 +31,24 @@ def base() -> ConfigDict:
     config.train = ConfigDict(
         dict(
             steps=1000,  # end of the run and of the learning rate schedule
-            minutes=0.0,  # also stop after this much training time, over all resumptions; 0 = no limit
+            # also stop after this much training time, over all resumptions; 0 = no limit
+            minutes=0.0,
             seed=0,  # initialisation, dropout and masks, order of the data
             accum=1,  # micro-batches per update
-            dtype="float32",  # of the computation, or "bfloat16"; parameters and their updates are float32
-            remat="none",  # what layers compute again for their gradient: none | dots | full, see nn.stack
+            # of the computation, or "bfloat16"; parameters and their updates are float32
+            dtype="float32",
+            # what layers compute again for their gradient: none | dots | full, see nn.stack
+            remat="none",
             log_every=20,
             eval_every=500,  # 0 = only at the end
             save_every=500,
             keep=2,  # newest checkpoints to keep
-            keep_best="",  # and the best by this score of the evaluations, such as "held_out/token"; "" = none
+            # and the best by this score of the evaluations, such as "held_out/token"; "" = none
+            keep_best="",
             keep_best_mode="min",  # the best score is the smallest (min) or the largest (max)
             prefetch=2,  # batches made ahead by a thread
-            profile=(0, 0),  # trace these updates: (first, how many), see training.profiler; (0, 0) = none
+            # trace these updates: (first, how many), see training.profiler; (0, 0) = none
+            profile=(0, 0),
             peak_flops=0.0,  # of one device, for the MFU; 0 = from `hardware`, or measured on a CPU
         )
     )
@@ -63,7 +71,9 @@ def base() -> ConfigDict:
 
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
-    """What differs between two configs (nested dicts) as lines "a.b: 1 -> 2": (those that matter, those in `VOLATILE`)."""
+    """What differs between two configs (nested dicts) as lines "a.b: 1 -> 2": (those that matter,
+    those in `VOLATILE`).
+    """
     unset = {"init_from": ""}  # the same as not there: earlier versions wrote it into every run
     old, new = unset | _flat(saved), unset | _flat(now)
     hard: list[str] = []
@@ -71,12 +81,18 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
     for key in sorted(old.keys() | new.keys()):
         if old.get(key, "absent") != new.get(key, "absent"):
             volatile = any(key == v or key.startswith(v + ".") for v in VOLATILE)
-            (soft if volatile else hard).append(f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}")
+            (soft if volatile else hard).append(
+                f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
+            )
     return hard, soft
 
 
 def _flat(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for key, value in tree.items():
-        flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + str(key): value}
+        flat |= (
+            _flat(value, f"{prefix}{key}.")
+            if isinstance(value, dict)
+            else {prefix + str(key): value}
+        )
     return flat

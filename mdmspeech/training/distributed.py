@@ -1,9 +1,11 @@
-"""Several processes, one run: every host of a pod starts the same command, and the processes find each other, agree and end together.
+"""Several processes, one run: every host of a pod starts the same command, and the processes find
+each other, agree and end together.
 
-`session` wraps the whole program. Inside it `jax.devices()` are those of all processes, arrays may be larger than a process, and every
-process calls the same jitted functions in the same order. One process, the lead (number 0), also writes files and prints; JAX's
-coordinator runs in it. A process that dies is noticed by its missing heartbeat; then all others end, and a restart of the same command
-resumes. With one process everything here does nothing.
+`session` wraps the whole program. Inside it `jax.devices()` are those of all processes, arrays may
+be larger than a process, and every process calls the same jitted functions in the same order. One
+process, the lead (number 0), also writes files and prints; JAX's coordinator runs in it. A process
+that dies is noticed by its missing heartbeat; then all others end, and a restart of the same
+command resumes. With one process everything here does nothing.
 """
 
 import contextlib
@@ -29,21 +31,31 @@ from mdmspeech.nn.partition import spec
 
 JOIN_S = 300.0  # to wait at the start until all processes are there
 HEARTBEAT_S = 60.0  # without a sign of life from a process before the others end
-TRY_AGAIN = 75  # exit code after a lost process (EX_TEMPFAIL of sysexits.h); JAX's own check ends a process with SIGABRT instead
-_BARRIER_TIMEOUT_S = 24 * 3600  # at a barrier whose other side may be drawing pictures; a dead process is noticed long before
+# exit code after a lost process (EX_TEMPFAIL of sysexits.h); JAX's own check ends a process with
+# SIGABRT instead
+TRY_AGAIN = 75
+# at a barrier whose other side may be drawing pictures; a dead process is noticed long before
+_BARRIER_TIMEOUT_S = 24 * 3600
 
 
 @contextlib.contextmanager
 def session(
-    coordinator: str = "", processes: int = 0, process: int = -1, *, join_s: float = JOIN_S, heartbeat_s: float = HEARTBEAT_S
+    coordinator: str = "",
+    processes: int = 0,
+    process: int = -1,
+    *,
+    join_s: float = JOIN_S,
+    heartbeat_s: float = HEARTBEAT_S,
 ) -> Iterator[None]:
     """Joins the other processes for the `with` block; must come before anything touches a device.
 
-    Who they are: the arguments; else JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID; else what JAX finds by itself on a
+    Who they are: the arguments; else JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID;
+      else what JAX finds by itself on a
     TPU pod, in Slurm and under Open MPI. Without any of these, a run of one process.
 
-    With several processes an exception ends this one at once (exit code 2 after a `UserError`, `TRY_AGAIN` after the loss of another
-    process, else 1): a usual exit would wait for the others, who wait for us.
+    With several processes an exception ends this one at once (exit code 2 after a `UserError`,
+    `TRY_AGAIN` after the loss of another process, else 1): a usual exit would wait for the others,
+    who wait for us.
 
     Args:
       coordinator: "host:port" of process 0, reachable from all.
@@ -66,8 +78,9 @@ def session(
             yield
             return
         exit_message.set(
-            f"{_who()}: ended from outside or by JAX's own check, most likely because another process or its host was lost (the lines "
-            "above say which). Start the same command again on every host: the run resumes from its newest checkpoint."
+            f"{_who()}: ended from outside or by JAX's own check, most likely because another "
+            "process or its host was lost (the lines above say which). Start the same command "
+            "again on every host: the run resumes from its newest checkpoint."
         )
         try:
             yield
@@ -97,13 +110,21 @@ def gather(value: Any) -> list[Any]:
 
 
 def barrier(name: str) -> None:
-    """Waits for all processes. Not a collective on the devices, so it may take as long as it takes. `name` may be used once."""
+    """Waits for all processes. Not a collective on the devices, so it may take as long as it takes.
+    `name` may be used once.
+    """
     if jax.process_count() > 1:
-        ocp.multihost.sync_global_processes(f"mdmspeech:{name}", timeout=_BARRIER_TIMEOUT_S, processes=set(range(jax.process_count())))
+        ocp.multihost.sync_global_processes(
+            f"mdmspeech:{name}",
+            timeout=_BARRIER_TIMEOUT_S,
+            processes=set(range(jax.process_count())),
+        )
 
 
 def to_lead(tree: Any) -> Any:
-    """Global arrays as numpy arrays on the lead, None elsewhere; leaf by leaf, so that one whole leaf must fit on a device. All must call."""
+    """Global arrays as numpy arrays on the lead, None elsewhere; leaf by leaf, so that one whole leaf
+    must fit on a device. All must call.
+    """
 
     def one(leaf: jax.Array) -> np.ndarray | None:
         if not leaf.is_fully_replicated:
@@ -117,12 +138,14 @@ def to_lead(tree: Any) -> Any:
 
 
 def share() -> tuple[int, int]:
-    """(index, count) of this process's part of every global batch, by the mesh in context: `index * B / count` and on, B / count rows.
+    """(index, count) of this process's part of every global batch, by the mesh in context: `index * B
+    / count` and on, B / count rows.
 
     Processes whose devices hold the same rows (a tensor axis across hosts) have the same index.
 
     Raises:
-      UserError: the rows of a process are not one piece, or overlap with another's: the mesh shape does not suit the hosts.
+      UserError: the rows of a process are not one piece, or overlap with another's: the mesh shape
+        does not suit the hosts.
     """
     if jax.process_count() == 1:
         return 0, 1
@@ -138,14 +161,17 @@ def share() -> tuple[int, int]:
 class StopConsensus:
     """The largest of the numbers that the processes give for a step, known to all of them.
 
-    `cast` before a step is sent to the devices, `result` after: the vote is a tiny computation in front of the step, so that reading it
-    waits for the step before, whose numbers the loop reads anyway. With one process `result` asks again, and nothing runs on a device.
+    `cast` before a step is sent to the devices, `result` after: the vote is a tiny computation in
+    front of the step, so that reading it waits for the step before, whose numbers the loop reads
+    anyway. With one process `result` asks again, and nothing runs on a device.
     """
 
     def __init__(self, mesh: Mesh):
         self._sharding = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
         self._local = len(self._sharding.addressable_devices)
-        self._largest = jax.jit(lambda votes: votes.max(), out_shardings=NamedSharding(mesh, PartitionSpec()))
+        self._largest = jax.jit(
+            lambda votes: votes.max(), out_shardings=NamedSharding(mesh, PartitionSpec())
+        )
         self._pending: Any = None
 
     def cast(self, reason: Callable[[], int]) -> None:
@@ -154,7 +180,9 @@ class StopConsensus:
             self._pending = reason
         else:
             mine = np.full((self._local,), reason(), np.int32)
-            self._pending = self._largest(jax.make_array_from_process_local_data(self._sharding, mine))
+            self._pending = self._largest(
+                jax.make_array_from_process_local_data(self._sharding, mine)
+            )
 
     def result(self) -> int:
         """The largest number of the last `cast`."""
@@ -166,22 +194,33 @@ def _share(rows_of: dict[int, set[int]], process: int, mesh: dict[str, int]) -> 
     distinct = sorted({tuple(sorted(rows)) for rows in rows_of.values()})
     size = len(distinct[0])
     if not size:
-        raise UserError(f"mesh {mesh} leaves some of the {len(rows_of)} processes without a device: let it take all (mesh.data=-1)")
+        raise UserError(
+            f"mesh {mesh} leaves some of the {len(rows_of)} processes without a "
+            "device: let it take all (mesh.data=-1)"
+        )
     if distinct != [tuple(range(i * size, (i + 1) * size)) for i in range(len(distinct))]:
         raise UserError(
-            f"mesh {mesh} gives the {len(rows_of)} processes overlapping parts of a batch: let mesh.data or mesh.fsdp cover whole hosts"
+            f"mesh {mesh} gives the {len(rows_of)} processes overlapping parts "
+            "of a batch: let mesh.data or mesh.fsdp cover whole hosts"
         )
     return distinct.index(tuple(sorted(rows_of[process]))), len(distinct)
 
 
 class _ExitMessage:
-    """A shell that prints one line if this process ends without taking it back: neither `kill -9` nor JAX's abort leave us the time."""
+    """A shell that prints one line if this process ends without taking it back: neither `kill -9` nor
+    JAX's abort leave us the time.
+    """
 
-    _SHELL = 'last=; while IFS= read -r line; do last=$line; done; [ -z "$last" ] || printf "%s\\n" "$last" >&2'
+    _SHELL = (
+        'last=; while IFS= read -r line; do last=$line; done; [ -z "$last" ] || '
+        'printf "%s\\n" "$last" >&2'
+    )
 
     def __init__(self) -> None:
         # A session of its own: a signal to our whole group (Ctrl-C, Slurm) must not end it.
-        self._shell = subprocess.Popen(["/bin/sh", "-c", self._SHELL], stdin=subprocess.PIPE, start_new_session=True)
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", self._SHELL], stdin=subprocess.PIPE, start_new_session=True
+        )
 
     def set(self, line: str) -> None:
         """Replaces the line; "" for none."""
@@ -201,14 +240,21 @@ def _initialize_arguments(coordinator: str, processes: int, process: int) -> dic
         managed = "SLURM_STEP_NODELIST" in env or "OMPI_MCA_orte_hnp_uri" in env
         if not managed and not (coordinator and count and number >= 0):
             raise UserError(
-                f"coordinator {coordinator or '?'}, processes {count or '?'}, process {number if number >= 0 else '?'}: a run of several "
-                "processes needs all three (--coordinator HOST:PORT --processes N --process 0..N-1)"
+                f"coordinator {coordinator or '?'}, processes {count or '?'}, process "
+                f"{number if number >= 0 else '?'}: a run of several processes needs all three "
+                "(--coordinator HOST:PORT --processes N --process 0..N-1)"
             )
         if coordinator and not coordinator.rpartition(":")[2].isdigit():
-            raise UserError(f"coordinator {coordinator!r}: give the address of process 0 as HOST:PORT")
+            raise UserError(
+                f"coordinator {coordinator!r}: give the address of process 0 as HOST:PORT"
+            )
         if count and number >= count:
             raise UserError(f"process {number} of {count}: processes are numbered from 0")
-        return dict(coordinator_address=coordinator or None, num_processes=count or None, process_id=number if number >= 0 else None)
+        return dict(
+            coordinator_address=coordinator or None,
+            num_processes=count or None,
+            process_id=number if number >= 0 else None,
+        )
     if "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
         return {}
     if int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
@@ -217,7 +263,9 @@ def _initialize_arguments(coordinator: str, processes: int, process: int) -> dic
 
 
 def _on_tpu_hosts() -> bool:
-    """Whether this is a TPU VM that may be one of several. JAX sets TPU_SKIP_MDS_QUERY where it finds no chip."""
+    """Whether this is a TPU VM that may be one of several. JAX sets TPU_SKIP_MDS_QUERY where it finds
+    no chip.
+    """
     if (
         getattr(jax.config, "jax_platforms", None) == "cpu"
         or "TPU_SKIP_MDS_QUERY" in os.environ
@@ -228,17 +276,25 @@ def _on_tpu_hosts() -> bool:
     return workers is None or "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
 
 
-def _initialize(arguments: dict[str, Any], exit_message: _ExitMessage, join_s: float, heartbeat_s: float) -> None:
+def _initialize(
+    arguments: dict[str, Any], exit_message: _ExitMessage, join_s: float, heartbeat_s: float
+) -> None:
     began = time.monotonic()
     address, number = arguments.get("coordinator_address"), arguments.get("process_id")
     if address and number:
         _wait_for(address, join_s)
-    name = f"process {number} of {arguments['num_processes']}" if arguments.get("num_processes") and number is not None else "this process"
-    exit_message.set(
-        f"{name}: not all processes came together at {address or 'the coordinator'} within {join_s:.0f} s. Check that the same command runs "
-        "on every host, each with its own number, and that process 0 can be reached from all."
+    name = (
+        f"process {number} of {arguments['num_processes']}"
+        if arguments.get("num_processes") and number is not None
+        else "this process"
     )
-    jax.config.update("jax_enable_preemption_service", False)  # the loop has its own handler of SIGTERM, and its own vote
+    exit_message.set(
+        f"{name}: not all processes came together at {address or 'the coordinator'} within "
+        f"{join_s:.0f} s. Check that the same command runs on every host, each with its own "
+        "number, and that process 0 can be reached from all."
+    )
+    # the loop has its own handler of SIGTERM, and its own vote
+    jax.config.update("jax_enable_preemption_service", False)
     left = max(join_s - (time.monotonic() - began), 1.0)
     try:
         jax.distributed.initialize(
@@ -250,13 +306,16 @@ def _initialize(arguments: dict[str, Any], exit_message: _ExitMessage, join_s: f
     except (ValueError, RuntimeError, OSError) as error:
         exit_message.set("")
         raise UserError(
-            f"cannot join the other processes: {error}; name them by --coordinator HOST:PORT --processes N --process 0..N-1"
+            f"cannot join the other processes: {error}; name them by "
+            "--coordinator HOST:PORT --processes N --process 0..N-1"
         ) from error
     exit_message.set("")
 
 
 def _wait_for(address: str, seconds: float) -> None:
-    """Returns when something listens at `address`. JAX would abort the process where this can say what is wrong."""
+    """Returns when something listens at `address`. JAX would abort the process where this can say what
+    is wrong.
+    """
     host, _, port = address.rpartition(":")
     end, problem = time.monotonic() + seconds, "no answer"
     while time.monotonic() < end:
@@ -267,8 +326,8 @@ def _wait_for(address: str, seconds: float) -> None:
             problem = str(error)
         time.sleep(0.2)
     raise UserError(
-        f"no coordinator at {address} after {seconds:.0f} s ({problem}): start process 0 there, or correct --coordinator; "
-        "a firewall may close the port"
+        f"no coordinator at {address} after {seconds:.0f} s ({problem}): start process 0 there, or "
+        "correct --coordinator; a firewall may close the port"
     )
 
 
@@ -282,22 +341,29 @@ def _end_at_once(error: BaseException, exit_message: _ExitMessage) -> None:
     code = 1
     if isinstance(error, UserError):
         code, lines = 2, " ".join(text.split())
-    elif isinstance(error, jax.errors.JaxRuntimeError) and any(mark in text.lower() for mark in ("gloo", "coordination", "unavailable")):
+    elif isinstance(error, jax.errors.JaxRuntimeError) and any(
+        mark in text.lower() for mark in ("gloo", "coordination", "unavailable")
+    ):
         code, lines = (
             TRY_AGAIN,
             (
-                f"lost another process ({text.splitlines()[0][:200]}). Start the same command again on every host: the run resumes from its "
-                "newest checkpoint."
+                f"lost another process ({text.splitlines()[0][:200]}). Start the same command "
+                "again on every host: the run resumes from its newest checkpoint."
             ),
         )
     else:
         lines = "".join(traceback.format_exception(error))
     prefix = _who()
     sys.stdout.flush()
-    print("\n".join(f"{prefix}: {line}" for line in lines.splitlines()), file=sys.stderr, flush=True)
+    print(
+        "\n".join(f"{prefix}: {line}" for line in lines.splitlines()), file=sys.stderr, flush=True
+    )
     exit_message.set("")
     if code != TRY_AGAIN:
-        # If all found the same fault, all get to say so before the coordinator goes; if not, the others notice by our missing heartbeat.
+        # If all found the same fault, all get to say so before the coordinator goes; if not, the
+        # others notice by our missing heartbeat.
         with contextlib.suppress(Exception):
-            ocp.multihost.sync_global_processes("mdmspeech:failed", timeout=3, processes=set(range(jax.process_count())))
+            ocp.multihost.sync_global_processes(
+                "mdmspeech:failed", timeout=3, processes=set(range(jax.process_count()))
+            )
     os._exit(code)

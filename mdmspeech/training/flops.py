@@ -1,4 +1,6 @@
-"""FLOPs of a function, counted in its jaxpr: exact for matrix products and convolutions, before any compiler has touched them."""
+"""FLOPs of a function, counted in its jaxpr: exact for matrix products and convolutions, before any
+compiler has touched them.
+"""
 
 import math
 from typing import Any
@@ -9,11 +11,13 @@ from jax.interpreters import partial_eval
 
 
 def count_flops(fn: Any, *abstract_args: Any) -> int:
-    """Multiplications and additions of all matrix products and convolutions in `fn(*abstract_args)`, over all devices.
+    """Multiplications and additions of all matrix products and convolutions in `fn(*abstract_args)`,
+    over all devices.
 
-    A product of [M, K] and [K, N] counts 2 M N K. Bodies of scans count as often as they run, a `while` once, a `cond` as its dearest
-    branch, a Pallas kernel once per grid point. Results that nobody uses cost nothing, as in the compiled program. Everything else
-    (norms, softmax, the optimiser) is small beside it and not counted.
+    A product of [M, K] and [K, N] counts 2 M N K. Bodies of scans count as often as they run, a
+    `while` once, a `cond` as its dearest branch, a Pallas kernel once per grid point. Results that
+    nobody uses cost nothing, as in the compiled program. Everything else (norms, softmax, the
+    optimiser) is small beside it and not counted.
 
     Args:
       abstract_args: `jax.ShapeDtypeStruct`s or arrays; nothing is computed.

@@ -1,15 +1,20 @@
 """Where the wall time of a training run went, over all its starts: `<workdir>/ledger.json`.
 
-Every second since `loop.train` was called belongs to exactly one part, so that the parts add up to the wall time by construction:
+Every second since `loop.train` was called belongs to exactly one part, so that the parts add up to
+the wall time by construction:
 
-  init      opening checkpoints and data, making or restoring the state      compile  the step, for each new shape of a batch
-  data      waiting for a batch while the devices stand still                step     the devices compute steps that count
-  redone    steps that a crash threw away: done again from the last          eval     evaluations
-            checkpoint                                                       save     the part of saving that blocks
+  init      opening checkpoints and data, making or restoring the state
+  compile   the step, for each new shape of a batch
+  data      waiting for a batch while the devices stand still
+  step      the devices compute steps that count
+  redone    steps that a crash threw away: done again from the last checkpoint
+  eval      evaluations
+  save      the part of saving that blocks
   other     everything else the host does while the devices stand still
 
-Goodput is step / all of them; the rest is badput. Time between a crash and the next start is not in it, and told beside it. The ledger is a
-file of its own, not part of the checkpoints, because it must know what happened *after* the last checkpoint.
+Goodput is step / all of them; the rest is badput. Time between a crash and the next start is not in
+it, and told beside it. The ledger is a file of its own, not part of the checkpoints, because it
+must know what happened *after* the last checkpoint.
 """
 
 import itertools
@@ -50,7 +55,9 @@ class GoodputTracker:
         self._written, self._window = -math.inf, dict(self._seconds)
 
     def begin(self, step: int) -> None:
-        """Initialisation is over and the run goes on from `step`. Time that earlier starts spent on steps after it becomes "redone"."""
+        """Initialisation is over and the run goes on from `step`. Time that earlier starts spent on
+        steps after it becomes "redone".
+        """
         self._switch("other")
         self._first = self._step = step
         if self._before and (kept := 0.0 if step == 0 else self._saved.get(str(step))) is not None:
@@ -78,13 +85,16 @@ class GoodputTracker:
         return dict(self._seconds)
 
     def count_as_step(self, since: dict[str, float]) -> None:
-        """The devices were computing ever since that `snapshot`: what was noted as waiting since then was hidden behind a step."""
+        """The devices were computing ever since that `snapshot`: what was noted as waiting since then
+        was hidden behind a step.
+        """
         now = self.snapshot()
         for part in ("data", "other"):
             hidden = now[part] - since[part]
             self._seconds[part] -= hidden
             self._seconds["step"] += hidden
-            # What a window has already told of it stays told: the next one must not come out negative.
+            # What a window has already told of it stays told: the next one must not come out
+            # negative.
             told = max(self._window[part] - since[part], 0.0)
             self._window[part] -= told
             self._window["step"] += told
@@ -117,7 +127,9 @@ class GoodputTracker:
         """Writes the file; with `now=False` only if the last time is a while ago."""
         if self._path is None or (not now and self._clock() - self._written < _WRITE_EVERY_S):
             return
-        write_whole(self._path, json.dumps({"starts": self._starts(), "saved": self._saved}, indent=1))
+        write_whole(
+            self._path, json.dumps({"starts": self._starts(), "saved": self._saved}, indent=1)
+        )
         self._written = self._clock()
 
     def table(self) -> str:
@@ -125,7 +137,13 @@ class GoodputTracker:
         return table(self._starts())
 
     def _starts(self) -> list[dict[str, Any]]:
-        row = {"began": self._began, "ended": time.time(), "first": self._first, "last": self._step, "seconds": self.snapshot()}
+        row = {
+            "began": self._began,
+            "ended": time.time(),
+            "first": self._first,
+            "last": self._step,
+            "seconds": self.snapshot(),
+        }
         return [*self._before, row]
 
     def _switch(self, part: str) -> str:
@@ -136,14 +154,18 @@ class GoodputTracker:
 
 
 def read_goodput(path: Any) -> dict[str, Any]:
-    """{"starts": [{began, ended (Unix seconds), first, last (steps), seconds: {part: s}}], "saved": {step: step seconds until it}}; empty if
-    there is no such file or it is no ledger."""
+    """{"starts": [{began, ended (Unix seconds), first, last (steps), seconds: {part: s}}], "saved":
+    {step: step seconds until it}}; empty if there is no such file or it is no ledger."""
     path = epath.Path(path)
     try:
         stored = json.loads(path.read_text()) if path.exists() else {}
-        rows = [row | {"seconds": dict.fromkeys(PARTS, 0.0) | row["seconds"]} for row in stored.get("starts", [])]
+        rows = [
+            row | {"seconds": dict.fromkeys(PARTS, 0.0) | row["seconds"]}
+            for row in stored.get("starts", [])
+        ]
         return {"starts": rows, "saved": dict(stored.get("saved", {}))}
-    except (ValueError, KeyError, TypeError, AttributeError):  # a damaged ledger must not stop a training run
+    # a damaged ledger must not stop a training run
+    except (ValueError, KeyError, TypeError, AttributeError):
         return {}
 
 
@@ -163,15 +185,24 @@ def table(starts: list[dict[str, Any]]) -> str:
     seconds = totals(starts)
     whole = sum(seconds.values())
     down = sum(max(b["began"] - a["ended"], 0.0) for a, b in itertools.pairwise(starts))
-    lines = [f"wall time {whole:.1f} s in {len(starts)} start{'s' * (len(starts) > 1)}, goodput {100 * goodput(seconds):.1f} %"]
+    lines = [
+        (
+            f"wall time {whole:.1f} s in {len(starts)} start{'s' * (len(starts) > 1)}, "
+            f"goodput {100 * goodput(seconds):.1f} %"
+        )
+    ]
     for part, value in sorted(seconds.items(), key=lambda item: -item[1]):
         if value:
             lines.append(f"  {part:<8}{value:>11.1f} s {100 * value / whole:>5.1f} %")
-    return "\n".join([*lines, f"  not running between the starts: {down:.1f} s"] if len(starts) > 1 else lines)
+    return "\n".join(
+        [*lines, f"  not running between the starts: {down:.1f} s"] if len(starts) > 1 else lines
+    )
 
 
 def plot_goodput(workdir: Any) -> Any:
-    """Draws `ledger.json` as `ledger.png`: a stacked bar for each start and one for all. Returns its path; None if there is no ledger."""
+    """Draws `ledger.json` as `ledger.png`: a stacked bar for each start and one for all. Returns its
+    path; None if there is no ledger.
+    """
     starts = read_goodput(epath.Path(workdir) / "ledger.json").get("starts", [])
     if not starts:
         return None
@@ -181,7 +212,10 @@ def plot_goodput(workdir: Any) -> Any:
     all_seconds = totals(starts)
     bars = [("all", all_seconds)]
     if len(starts) > 1:
-        bars += [(datetime.fromtimestamp(row["began"], UTC).strftime("%m-%d %H:%M:%S"), row["seconds"]) for row in starts]
+        bars += [
+            (datetime.fromtimestamp(row["began"], UTC).strftime("%m-%d %H:%M:%S"), row["seconds"])
+            for row in starts
+        ]
     figure = Figure(figsize=(9, 1.2 + 0.35 * len(bars)), layout="constrained")
     FigureCanvasAgg(figure)
     axis = figure.add_subplot()
@@ -189,11 +223,19 @@ def plot_goodput(workdir: Any) -> Any:
     for index, part in enumerate(PARTS):
         width = [seconds[part] for _, seconds in bars]
         share = all_seconds[part] / max(sum(all_seconds.values()), 1e-9)
-        axis.barh([name for name, _ in bars], width, left=left, color=f"C{index}", label=f"{part} {100 * share:.1f} %")
+        axis.barh(
+            [name for name, _ in bars],
+            width,
+            left=left,
+            color=f"C{index}",
+            label=f"{part} {100 * share:.1f} %",
+        )
         left = [a + b for a, b in zip(left, width, strict=True)]
     axis.invert_yaxis()
     axis.set_xlabel(f"seconds; goodput {100 * goodput(all_seconds):.1f} %")
-    axis.legend(fontsize=7, ncols=len(PARTS), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
+    axis.legend(
+        fontsize=7, ncols=len(PARTS), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False
+    )
     target = epath.Path(workdir) / "ledger.png"
     with target.open("wb") as file:
         figure.savefig(file, dpi=80, format="png")

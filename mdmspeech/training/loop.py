@@ -1,7 +1,9 @@
-"""Training of every stage. `train` reads from top to bottom; the order is always: update -> evaluate the state -> save it -> next batch.
+"""Training of every stage. `train` reads from top to bottom; the order is always: update ->
+evaluate the state -> save it -> next batch.
 
-Saved are the states at every `train.save_every`, at a new best score (`train.keep_best`), at the end, and when a signal asks to stop, as
-it comes before a preemption. With several processes (see `distributed`) all run this loop in step.
+Saved are the states at every `train.save_every`, at a new best score (`train.keep_best`), at the
+end, and when a signal asks to stop, as it comes before a preemption. With several processes (see
+`distributed`) all run this loop in step.
 """
 
 import contextlib
@@ -26,7 +28,14 @@ from mdmspeech.training.optim import make_optimizer
 from mdmspeech.training.prefetch import DeviceBatch, Prefetcher
 from mdmspeech.training.profiler import check_window
 from mdmspeech.training.ranges import check_ranges
-from mdmspeech.training.state import TrainState, abstract_state, all_finite, create_frozen, create_state, with_params
+from mdmspeech.training.state import (
+    TrainState,
+    abstract_state,
+    all_finite,
+    create_frozen,
+    create_state,
+    with_params,
+)
 from mdmspeech.training.step import make_train_step
 from mdmspeech.training.stopping import StopReason, StopSignal, why_stopped
 from mdmspeech.training.task import Task
@@ -35,7 +44,9 @@ from mdmspeech.training.workdir import check_workdir, make_workdir
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or the gradient norm is no number. The message names the step and the records; the last checkpoint is good."""
+    """The loss or the gradient norm is no number. The message names the step and the records; the last
+    checkpoint is good.
+    """
 
 
 class _Update(NamedTuple):
@@ -47,25 +58,28 @@ class _Update(NamedTuple):
 
 
 def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> TrainState:
-    """Trains `task` until `train.steps` or `train.minutes`, resuming from `workdir` if it holds checkpoints.
+    """Trains `task` until `train.steps` or `train.minutes`, resuming from `workdir` if it holds
+    checkpoints.
 
-    SIGTERM or Ctrl-C (to any one of several processes) saves and leaves with exit code 0; a second Ctrl-C stops at once.
+    SIGTERM or Ctrl-C (to any one of several processes) saves and leaves with exit code 0; a second
+    Ctrl-C stops at once.
 
     Args:
       config: `config.base()` plus anything else; the whole of it is stored with the checkpoints.
       task: the stage.
-      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, curves.png, ledger.json, ledger.png, config.json, eval/<step>/, profile/.
+      workdir: gets checkpoints/, metrics.jsonl, tensorboard/, curves.png, ledger.json, ledger.png,
+        config.json, eval/<step>/, profile/.
 
     Returns:
       The final state, on the devices.
 
     Raises:
-      UserError: a setting out of its range, parameter without a rule, another config's checkpoint, batch that does not divide, ...; nothing is
-        written then, and what is there stays as it is.
+      UserError: a setting out of its range, parameter without a rule, another config's checkpoint,
+        batch that does not divide, ...; nothing is written then, and what is there stays as it is.
       NonFiniteError: see there.
       SystemExit: code 0, after a signal.
     """
-    # ---- Settings and devices -------------------------------------------------------------------------------------------
+    # ---- Settings and devices -------------------------------------------------------------------
     check_ranges(config)
     check_window(config.train.profile)
     settings, workdir = config.train, absolute(workdir)
@@ -77,23 +91,30 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         check_workdir(workdir)
         resumes = any(distributed.gather(check_config(workdir, config.to_dict())))
 
-        # ---- Parameters and optimizer, as shapes ------------------------------------------------------------------------
+        # ---- Parameters and optimizer, as shapes ------------------------------------------------
         rng = jax.random.key(settings.seed)
         shapes = _abstract_params(task, rng)
         optimizer = make_optimizer(config.optim, settings.steps, shapes, task.optimizer)
         with_ema = config.optim.ema > 0
         abstract = abstract_state(task.init, optimizer, rng, with_ema, mesh)
 
-        # ---- Data -------------------------------------------------------------------------------------------------------
+        # ---- Data -------------------------------------------------------------------------------
         data = task.batches("train", settings.seed)
         if not hasattr(data, "get_state") or not hasattr(data, "set_state"):
-            raise UserError(f"{task.name}: batches() gives a {type(data).__name__} without get_state/set_state: it could not be resumed")
+            raise UserError(
+                f"{task.name}: batches() gives a {type(data).__name__} without "
+                "get_state/set_state: it could not be resumed"
+            )
         put = lambda batch: meshes.put_batch(mesh, batch)
 
-        # ---- State: of the newest checkpoint, or a fresh one ------------------------------------------------------------
+        # ---- State: of the newest checkpoint, or a fresh one ------------------------------------
         def open_checkpoints() -> Checkpoints:
             best = (settings.keep_best_mode, settings.keep_best)
-            return cleanup.enter_context(contextlib.closing(Checkpoints(workdir, config.to_dict(), settings.keep, best, observer.say)))
+            return cleanup.enter_context(
+                contextlib.closing(
+                    Checkpoints(workdir, config.to_dict(), settings.keep, best, observer.say)
+                )
+            )
 
         frozen = create_frozen(task, mesh, settings.dtype)
         checkpoints = open_checkpoints() if resumes else None
@@ -110,13 +131,21 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         del restored  # its arrays are donated to the first update
         first = step = int(state.step)
 
-        # ---- Step and evaluation ----------------------------------------------------------------------------------------
-        # Shardings are pinned: under Auto axes the compiler may otherwise return the state with others, and compile again.
+        # ---- Step and evaluation ----------------------------------------------------------------
+        # Shardings are pinned: under Auto axes the compiler may otherwise return the state with
+        # others, and compile again.
         shardings = jax.tree.map(lambda s: s.sharding, abstract)
         replicated = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
         train_step = CompiledStep(
             jax.jit(
-                make_train_step(task, optimizer, settings.accum, config.optim.ema, settings.dtype, settings.remat),
+                make_train_step(
+                    task,
+                    optimizer,
+                    settings.accum,
+                    config.optim.ema,
+                    settings.dtype,
+                    settings.remat,
+                ),
                 donate_argnums=0,
                 out_shardings=(shardings, replicated),
             ),
@@ -127,8 +156,9 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         evaluator = Evaluator(task, frozen, put, workdir, settings.dtype)
         scores: dict[int, dict[str, float]] = {}  # of the states that were evaluated, by step
 
-        # ---- The first batch; then all is known to fit, and the first file is written -----------------------------------
-        parts = distributed.share()[1]  # the rate is that of all processes, whose parts are much alike
+        # ---- The first batch; then all is known to fit, and the first file is written -----------
+        # the rate is that of all processes, whose parts are much alike
+        parts = distributed.share()[1]
         batches = Prefetcher(data, put, lambda batch: task.count(batch) * parts, settings.prefetch)
         cleanup.callback(batches.close)
 
@@ -142,16 +172,20 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         checkpoints = checkpoints or open_checkpoints()
         observer.start(step, seconds, window)
         count = sum(x.size for x in jax.tree.leaves(shapes))
-        observer.say(f"{task.name}: {count:,} parameters, {meshes.describe(mesh)}, {origin}, in {workdir}")
+        observer.say(
+            f"{task.name}: {count:,} parameters, {meshes.describe(mesh)}, {origin}, in {workdir}"
+        )
         if distributed.is_lead() and hasattr(data, "about"):
             for line in data.about():
                 observer.say(line)
 
-        # ---- What the loop does with a state ----------------------------------------------------------------------------
+        # ---- What the loop does with a state ----------------------------------------------------
         pending: _Update | None = None
 
         def settle() -> None:
-            """Waits for the metrics of the pending update. A state whose metrics were not seen is never evaluated, nor saved."""
+            """Waits for the metrics of the pending update. A state whose metrics were not seen is
+            never evaluated, nor saved.
+            """
             nonlocal pending
             if pending is None:
                 return
@@ -159,14 +193,25 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
             values = train_step.wait(update.metrics)
             if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
                 ids = update.batch.ids[:32]
-                records = f"records {', '.join(ids)}" if ids else 'records unknown (give batches an "id")'
-                raise _not_finite(task, checkpoints, update.step, f"({', '.join(f'{k} {v:g}' for k, v in values.items())}); {records}")
-            observer.step(update.step, values, update.batch.units, train_step.flops(update.batch.arrays))
+                records = (
+                    f"records {', '.join(ids)}" if ids else 'records unknown (give batches an "id")'
+                )
+                raise _not_finite(
+                    task,
+                    checkpoints,
+                    update.step,
+                    f"({', '.join(f'{k} {v:g}' for k, v in values.items())}); {records}",
+                )
+            observer.step(
+                update.step, values, update.batch.units, train_step.flops(update.batch.arrays)
+            )
 
         def check_params() -> None:
             """An update can end in parameters that are no numbers though its loss and gradient were."""
             if not all_finite(state.params):
-                raise _not_finite(task, checkpoints, step, "(parameters after the update; its loss was finite)")
+                raise _not_finite(
+                    task, checkpoints, step, "(parameters after the update; its loss was finite)"
+                )
 
         def evaluate() -> bool:
             """Whether this state is the best so far, by `train.keep_best`."""
@@ -176,13 +221,18 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
             scores[step] = found
             if settings.keep_best and settings.keep_best not in found:
                 names = ", ".join(found) or "none"
-                observer.say(f"train.keep_best is {settings.keep_best!r}, which is not among the scores ({names}): no best is kept")
+                observer.say(
+                    f"train.keep_best is {settings.keep_best!r}, which is not among "
+                    f"the scores ({names}): no best is kept"
+                )
             return checkpoints.is_best(found)
 
         def save() -> None:
             with observer.saving(step):
                 check_params()
-                checkpoints.save(state, data_state, observer.seconds(), list(observer.window), scores.get(step))
+                checkpoints.save(
+                    state, data_state, observer.seconds(), list(observer.window), scores.get(step)
+                )
 
         def reason_to_stop(data_ended: bool) -> int:
             if stop.name:
@@ -191,13 +241,15 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
                 return StopReason.TIME_LIMIT
             return StopReason.DATA_ENDED if data_ended else StopReason.NONE
 
-        # ---- The loop ---------------------------------------------------------------------------------------------------
+        # ---- The loop ---------------------------------------------------------------------------
         consensus = distributed.StopConsensus(mesh)
         consensus.cast(partial(reason_to_stop, step < settings.steps and batch is None))
         reason = consensus.result()
         while step < settings.steps and not reason:
-            # ---- Update; then look at the metrics of the update before, so that the devices never wait for Python -------
-            # A step is computed by all processes or by none: so whether each has a batch for the next is known before this one starts.
+            # ---- Update; then look at the metrics of the update before, so that the devices never
+            # wait for Python -------
+            # A step is computed by all processes or by none: so whether each has a batch for the
+            # next is known before this one starts.
             following = next_batch() if step + 1 < settings.steps else None
             consensus.cast(partial(reason_to_stop, step + 1 < settings.steps and following is None))
             assert batch is not None
@@ -207,7 +259,7 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
             settle()
             pending, batch = _Update(step, metrics, batch), following
 
-            # ---- Evaluate -> save -> next batch -------------------------------------------------------------------------
+            # ---- Evaluate -> save -> next batch -------------------------------------------------
             best = False
             if step == settings.steps or (settings.eval_every and step % settings.eval_every == 0):
                 settle()
@@ -217,9 +269,13 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
                 save()
             reason = consensus.result()
 
-        # ---- The end: same order ----------------------------------------------------------------------------------------
+        # ---- The end: same order ----------------------------------------------------------------
         settle()
-        if reason in (StopReason.DATA_ENDED, StopReason.TIME_LIMIT) and step > first and step not in scores:
+        if (
+            reason in (StopReason.DATA_ENDED, StopReason.TIME_LIMIT)
+            and step > first
+            and step not in scores
+        ):
             evaluate()
         if step > first:
             save()
@@ -233,7 +289,9 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
 
 
 def _abstract_params(task: Task, rng: jax.Array) -> Any:
-    """Shapes of the parameters; a UserError if the model cannot be built from the sizes that the experiment gives it."""
+    """Shapes of the parameters; a UserError if the model cannot be built from the sizes that the
+    experiment gives it.
+    """
     try:
         return jax.eval_shape(task.init, rng)
     except UserError:
@@ -241,7 +299,8 @@ def _abstract_params(task: Task, rng: jax.Array) -> Any:
     except (ValueError, TypeError, ArithmeticError, AssertionError, FlaxError) as error:
         why = " ".join(str(error).split())[:200]
         raise UserError(
-            f"{task.name}: no model can be built from the experiment's sizes ({why}); change them back (width, heads, ...)"
+            f"{task.name}: no model can be built from the experiment's sizes "
+            f"({why}); change them back (width, heads, ...)"
         ) from error
 
 

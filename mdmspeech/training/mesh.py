@@ -1,6 +1,8 @@
-"""One device mesh for every run: axes (data, fsdp, tensor). A mesh of one device is the single-device path.
+"""One device mesh for every run: axes (data, fsdp, tensor). A mesh of one device is the
+single-device path.
 
-`nn.partition.RULES` says which logical axis goes to which mesh axis; here stand the logical axes of every parameter, by the end of its path.
+`nn.partition.RULES` says which logical axis goes to which mesh axis; here stand the logical axes of
+every parameter, by the end of its path.
 """
 
 import re
@@ -18,7 +20,8 @@ from mdmspeech.training.optim import param_path
 
 AXES = ("data", "fsdp", "tensor")
 
-# End of the path -> logical axes. A scanned stack has one more axis in front, the layers, which stays whole.
+# End of the path -> logical axes. A scanned stack has one more axis in front, the layers, which
+# stays whole.
 _PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"[qkv]/kernel", ("embed", "heads")),
     (r"o/kernel", ("heads", "embed")),
@@ -34,25 +37,36 @@ _PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"o/lora_a", ("heads", "none")),
     (r"down/lora_a", ("mlp", "none")),
 )
-# Others: smaller than this they are cheaper to replicate than to gather; larger ones are split over fsdp along their largest axis that divides.
+# Others: smaller than this they are cheaper to replicate than to gather; larger ones are split over
+# fsdp along their largest axis that divides.
 _SHARD_FROM = 2**16
 
 
-def make_mesh(data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None) -> Mesh:
-    """Mesh of `data * fsdp * tensor` devices (default: those of this run); `data=-1` takes all that are there. UserError if they do not fit."""
+def make_mesh(
+    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
+) -> Mesh:
+    """Mesh of `data * fsdp * tensor` devices (default: those of this run); `data=-1` takes all that
+    are there. UserError if they do not fit.
+    """
     devices = list(jax.devices() if devices is None else devices)
     if data == -1:
         data = max(len(devices) // (fsdp * tensor), 1)
     needed = data * fsdp * tensor
     if needed > len(devices):
-        raise UserError(f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {needed} devices; {len(devices)} found")
+        raise UserError(
+            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {needed} "
+            f"devices; {len(devices)} found"
+        )
     # Auto axes: under Explicit ones Linen's initialisers fail.
     # An axis may take part of a side of a TPU's torus, where the shape asks for it.
     try:
-        laid_out = mesh_utils.create_device_mesh((data, fsdp, tensor), devices[:needed], allow_split_physical_axes=True)
+        laid_out = mesh_utils.create_device_mesh(
+            (data, fsdp, tensor), devices[:needed], allow_split_physical_axes=True
+        )
     except (AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} cannot be laid on a torus of {len(devices)} devices: use all of them"
+            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} cannot be laid "
+            f"on a torus of {len(devices)} devices: use all of them"
         ) from error
     return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * 3)
 
@@ -63,10 +77,15 @@ def data_shards(mesh: Mesh) -> int:
 
 
 def param_shardings(mesh: Mesh, tree: Any) -> Any:
-    """Sharding of each array of a tree of parameters, gradients or optimiser moments: by its path (see the table above)."""
+    """Sharding of each array of a tree of parameters, gradients or optimiser moments: by its path (see
+    the table above).
+    """
 
     def one(path: Sequence[Any], leaf: Any) -> NamedSharding:
-        return NamedSharding(mesh, spec(*_axes(param_path(path), leaf.shape, mesh), shape=leaf.shape, sizes=mesh.shape))
+        return NamedSharding(
+            mesh,
+            spec(*_axes(param_path(path), leaf.shape, mesh), shape=leaf.shape, sizes=mesh.shape),
+        )
 
     return jax.tree_util.tree_map_with_path(one, tree)
 
@@ -88,13 +107,21 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Host arrays [B, ...] to the devices, split over the batch axis; on several hosts each gives its own share. UserError if B does not divide."""
+    """Host arrays [B, ...] to the devices, split over the batch axis; on several hosts each gives its
+    own share. UserError if B does not divide.
+    """
     shards = data_shards(mesh)
     for name, value in batch.items():
         if not value.shape or value.shape[0] * jax.process_count() % shards:
-            raise UserError(f"batch array {name!r} of shape {value.shape}: first axis must divide by the {shards} data-parallel devices")
+            raise UserError(
+                f"batch array {name!r} of shape {value.shape}: first axis must "
+                f"divide by the {shards} data-parallel devices"
+            )
     sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, value) for name, value in batch.items()}
+    return {
+        name: jax.make_array_from_process_local_data(sharding, value)
+        for name, value in batch.items()
+    }
 
 
 def put_whole(value: Any, sharding: NamedSharding) -> jax.Array:

@@ -1,4 +1,6 @@
-"""How well the devices are used: model FLOPs utilisation, its numerator (counted) and its denominator (a table, or measured on a CPU)."""
+"""How well the devices are used: model FLOPs utilisation, its numerator (counted) and its
+denominator (a table, or measured on a CPU).
+"""
 
 import functools
 import time
@@ -17,24 +19,32 @@ _SIZE, _REPEATS = 1024, 5
 
 
 def mfu(flops: float, seconds: float, devices: int, peak_flops: float) -> float:
-    """Model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): `flops / seconds / (devices * peak_flops)`.
+    """Model FLOPs utilisation (PaLM, arXiv 2204.02311, appendix B): `flops / seconds / (devices *
+    peak_flops)`.
 
     Args:
-      flops: what the loss and its gradient ask of the matrix units for the updates done, see `model_flops`.
-      seconds: training time they took, waiting for data and for the host included; compiling, evaluating and saving not.
+      flops: what the loss and its gradient ask of the matrix units for the updates done, see
+        `model_flops`.
+      seconds: training time they took, waiting for data and for the host included; compiling,
+        evaluating and saving not.
       devices: chips in the mesh.
-      peak_flops: of one of them, dense bfloat16 whatever type the run computes in. 0 (unknown) gives 0.
+      peak_flops: of one of them, dense bfloat16 whatever type the run computes in. 0 (unknown)
+        gives 0.
     """
     return flops / seconds / (devices * peak_flops) if seconds > 0 and peak_flops > 0 else 0.0
 
 
 def model_flops(task: Task, optimizer: Optimizer, params: Any, frozen: Any, batch: Any) -> int:
-    """FLOPs of matrix products and convolutions in the loss of one whole batch and its gradient with respect to the trained parameters.
+    """FLOPs of matrix products and convolutions in the loss of one whole batch and its gradient with
+    respect to the trained parameters.
 
-    It is a property of the model and the batch (padding included), not of how the step is run: recomputation under `jax.checkpoint`
-    does not count, nor does it matter how many micro-batches or devices there are. Only shapes of the arguments are read.
+    It is a property of the model and the batch (padding included), not of how the step is run:
+    recomputation under `jax.checkpoint` does not count, nor does it matter how many micro-batches
+    or devices there are. Only shapes of the arguments are read.
     """
-    abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, frozen, batch))
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), (params, frozen, batch)
+    )
     keys = jax.eval_shape(lambda: (jax.random.key(0), jnp.int32(0)))
 
     def loss(params: Any, frozen: Any, batch: Any, rng: Any, step: Any) -> Any:
@@ -52,8 +62,9 @@ def model_flops(task: Task, optimizer: Optimizer, params: Any, frozen: Any, batc
 
 
 def peak_flops(device: jax.Device, override: float = 0.0) -> float:
-    """Peak FLOP/s of a device: `override` if it is given, else the table's, else, for a CPU, what a float32 matrix product reaches on
-    this machine, divided by the fake devices that share it. 0 if it is not known."""
+    """Peak FLOP/s of a device: `override` if it is given, else the table's, else, for a CPU, what a
+    float32 matrix product reaches on this machine, divided by the fake devices that share it. 0 if
+    it is not known."""
     if override:
         return override
     if device.platform == "cpu":
@@ -78,7 +89,9 @@ def measured_matmul(dtype: str = "float32", size: int = _SIZE) -> float:
 
 
 def _without_remat(function: Any, *args: Any) -> Any:
-    """`function` with every `jax.checkpoint` inside it made to keep everything, so that its gradient recomputes nothing."""
+    """`function` with every `jax.checkpoint` inside it made to keep everything, so that its gradient
+    recomputes nothing.
+    """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     kept = core.jaxpr_as_fun(core.ClosedJaxpr(_keep_all(closed.jaxpr), closed.consts))
     return lambda *args: jax.tree.unflatten(jax.tree.structure(shape), kept(*jax.tree.leaves(args)))
@@ -90,7 +103,8 @@ def _keep_all(jaxpr: Any) -> Any:
             return core.ClosedJaxpr(_keep_all(value.jaxpr), value.consts)
         if isinstance(value, core.Jaxpr):
             return _keep_all(value)
-        return tuple(change(v) for v in value) if type(value) is tuple else value  # named tuples hold no jaxprs
+        # named tuples hold no jaxprs
+        return tuple(change(v) for v in value) if type(value) is tuple else value
 
     eqns = []
     for eqn in jaxpr.eqns:

@@ -1,4 +1,5 @@
-"""Multi-token prediction, the loss of the autoregressive baselines (VocalNet, arXiv 2504.04060): CE_0 + sum over k of 0.8^k CE_k.
+"""Multi-token prediction, the loss of the autoregressive baselines (VocalNet, arXiv 2504.04060):
+CE_0 + sum over k of 0.8^k CE_k.
 
 Source: docs/method.md, "Autoregressive baselines".
 
@@ -18,7 +19,9 @@ DECAY = 0.8
 
 
 def next_tokens(tokens_BL: jax.Array, lens_B: jax.Array, eos: int) -> tuple[jax.Array, jax.Array]:
-    """What position p of [sos, tokens] predicts: (targets [B, L + 1], the tokens and then eos; weight [B, L + 1], 1 up to and with eos, 0 behind)."""
+    """What position p of [sos, tokens] predicts: (targets [B, L + 1], the tokens and then eos; weight
+    [B, L + 1], 1 up to and with eos, 0 behind).
+    """
     at_L = jnp.arange(tokens_BL.shape[1] + 1)[None, :]
     targets = jnp.where(at_L == lens_B[:, None], eos, jnp.pad(tokens_BL, ((0, 0), (0, 1))))
     return targets, (at_L <= lens_B[:, None]).astype(jnp.float32)
@@ -29,11 +32,21 @@ def ahead(x_BL: jax.Array, k: int) -> jax.Array:
     return jnp.pad(x_BL[:, k:], ((0, 0), (0, min(k, x_BL.shape[1]))))
 
 
-def cross_entropies(logits: Sequence[jax.Array], targets_BL: jax.Array, weight_BL: jax.Array) -> list[tuple[jax.Array, jax.Array]]:
-    """(loss sum in nats, weight sum) of every head: `logits[k]` [B, L, V] of head k, targets and weight of head 0."""
-    return [weighted_cross_entropy(one, ahead(targets_BL, k), ahead(weight_BL, k)) for k, one in enumerate(logits)]
+def cross_entropies(
+    logits: Sequence[jax.Array], targets_BL: jax.Array, weight_BL: jax.Array
+) -> list[tuple[jax.Array, jax.Array]]:
+    """(loss sum in nats, weight sum) of every head: `logits[k]` [B, L, V] of head k, targets and
+    weight of head 0.
+    """
+    return [
+        weighted_cross_entropy(one, ahead(targets_BL, k), ahead(weight_BL, k))
+        for k, one in enumerate(logits)
+    ]
 
 
 def total(parts: Sequence[tuple[jax.Array, jax.Array]], decay: float = DECAY) -> jax.Array:
     """The heads' mean losses, head k weighed by decay^k; a head without a target adds 0."""
-    return sum((decay**k * loss / jnp.maximum(weight, 1.0) for k, (loss, weight) in enumerate(parts)), jnp.zeros(()))
+    return sum(
+        (decay**k * loss / jnp.maximum(weight, 1.0) for k, (loss, weight) in enumerate(parts)),
+        jnp.zeros(()),
+    )

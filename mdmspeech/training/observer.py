@@ -1,6 +1,8 @@
-"""What people see of a run and what is measured of it, behind one object: the log line, metrics.jsonl, TensorBoard, curves, goodput, MFU, traces.
+"""What people see of a run and what is measured of it, behind one object: the log line,
+metrics.jsonl, TensorBoard, curves, goodput, MFU, traces.
 
-Nothing here decides anything: a run with another observer computes the same. Only the lead process (see `distributed`) writes and prints;
+Nothing here decides anything: a run with another observer computes the same. Only the lead process
+  (see `distributed`) writes and prints;
 all others measure for themselves.
 """
 
@@ -23,7 +25,8 @@ from mdmspeech.training.progress import Progress, format_duration
 
 
 class RunObserver:
-    """Made when the run begins; `start` when nothing is left that could be refused: until then nothing is written.
+    """Made when the run begins; `start` when nothing is left that could be refused: until then nothing
+    is written.
 
     Args:
       workdir: gets metrics.jsonl, tensorboard/, curves.png, ledger.json, ledger.png and profile/.
@@ -34,12 +37,20 @@ class RunObserver:
 
     Attributes:
       goodput: where the wall time goes.
-      window: metrics of the updates since the last line of the log, which shows their means. Part of a checkpoint, so that a resumed run
-        writes the same lines.
+      window: metrics of the updates since the last line of the log, which shows their means. Part
+        of a checkpoint, so that a resumed run writes the same lines.
     """
 
-    def __init__(self, workdir: epath.Path, settings: Any, title: str, unit: str, mesh: jax.sharding.Mesh):
-        self._workdir, self._settings, self._title, self._unit, self._mesh = workdir, settings, title, unit, mesh
+    def __init__(
+        self, workdir: epath.Path, settings: Any, title: str, unit: str, mesh: jax.sharding.Mesh
+    ):
+        self._workdir, self._settings, self._title, self._unit, self._mesh = (
+            workdir,
+            settings,
+            title,
+            unit,
+            mesh,
+        )
         self._lead = distributed.is_lead()
         self.goodput = GoodputTracker(workdir / "ledger.json" if self._lead else None)
         self.window: list[dict[str, float]] = []
@@ -47,12 +58,18 @@ class RunObserver:
         self._progress: Progress | None = None
         self._writer: MetricsWriter | None = None
 
-    def start(self, step: int, seconds: float = 0.0, window: list[dict[str, float]] | None = None) -> None:
-        """The run goes on from `step`, after `seconds` of training, with the `window` of its checkpoint."""
+    def start(
+        self, step: int, seconds: float = 0.0, window: list[dict[str, float]] | None = None
+    ) -> None:
+        """The run goes on from `step`, after `seconds` of training, with the `window` of its
+        checkpoint.
+        """
         self._first, self.window = step, list(window or [])
         self._peak = peak_flops(self._mesh.devices.flat[0], self._settings.peak_flops)
         limit_s = self._settings.minutes * 60
-        self._progress = Progress(self._settings.steps, step, self._unit, limit_s, None if self._lead else _Silence())
+        self._progress = Progress(
+            self._settings.steps, step, self._unit, limit_s, None if self._lead else _Silence()
+        )
         self._profile = ProfileWindow(self._settings.profile, self._workdir, self.say)
         self._writer = MetricsWriter(self._workdir, step) if self._lead else None
         self.goodput.begin(step)
@@ -86,12 +103,18 @@ class RunObserver:
         self._progress.advance(units)
         self._flops += flops
         self.window.append(values)
-        # The first line after a restart is shown, but not written: the files are those of a run without one.
+        # The first line after a restart is shown, but not written: the files are those of a run
+        # without one.
         written = step % self._settings.log_every == 0 or step == 1
         if written or step == self._first + 1:
             means = _means(self.window) | {"lr": values["lr"]}
             since_s, shares = self._shares()
-            rates = self._progress.report(step, {k: v for k, v in means.items() if k != "lr"} | shares, since_s, self.seconds())
+            rates = self._progress.report(
+                step,
+                {k: v for k, v in means.items() if k != "lr"} | shares,
+                since_s,
+                self.seconds(),
+            )
             if written and self._writer:
                 self._writer.write(step, means | rates | shares)
             self.goodput.write(now=False)
@@ -100,14 +123,18 @@ class RunObserver:
 
     @contextlib.contextmanager
     def evaluation(self, step: int) -> Iterator[dict[str, float]]:
-        """Put the evaluation of the state after `step` updates inside, and its scores into the dict that this gives."""
+        """Put the evaluation of the state after `step` updates inside, and its scores into the dict
+        that this gives.
+        """
         began, scores = time.monotonic(), dict[str, float]()
         with self.goodput.time("eval"):
             yield scores
             if scores and self._writer:
                 self._writer.write(step, scores, "eval")
                 parts = "  ".join(f"{k} {v:.4g}" for k, v in scores.items())
-                self.say(f"eval at step {step}: {parts}  ({format_duration(time.monotonic() - began)})")
+                self.say(
+                    f"eval at step {step}: {parts}  ({format_duration(time.monotonic() - began)})"
+                )
             if self._lead:
                 plot_curves(self._workdir, self._title)
                 plot_goodput(self._workdir)
@@ -141,11 +168,15 @@ class RunObserver:
         self.goodput.write()
 
     def _shares(self) -> tuple[float, dict[str, float]]:
-        """Training seconds (compiling, evaluating, saving left out) since the last call, and what to show of them: "data_wait" and "host",
-        shares of it in which the devices stood still for data or for the host; "mfu" (if the peak is known); "goodput" of the whole run."""
+        """Training seconds (compiling, evaluating, saving left out) since the last call, and what to
+        show of them: "data_wait" and "host", shares of it in which the devices stood still for data
+        or for the host; "mfu" (if the peak is known); "goodput" of the whole run."""
         seconds = self.goodput.window()
         whole = sum(seconds[part] for part in TRAINING)
-        shown = {"data_wait": seconds["data"] / max(whole, 1e-9), "host": seconds["other"] / max(whole, 1e-9)}
+        shown = {
+            "data_wait": seconds["data"] / max(whole, 1e-9),
+            "host": seconds["other"] / max(whole, 1e-9),
+        }
         if self._peak:
             shown["mfu"] = mfu(self._flops, whole, self._mesh.size, self._peak)
         self._flops = 0

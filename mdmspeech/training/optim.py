@@ -1,4 +1,6 @@
-"""AdamW with a schedule, clipping, and rules of which one must match every parameter (an idea of big_vision's)."""
+"""AdamW with a schedule, clipping, and rules of which one must match every parameter (an idea of
+big_vision's).
+"""
 
 import dataclasses
 import re
@@ -11,8 +13,9 @@ import optax
 
 from mdmspeech.errors import UserError
 
-# Vectors (biases, norm scales) and lookup tables are not decayed unless a rule says so. `table` and `digits` are those of speech codes
-# (models.talker.CodeTable, a table and what is added to it), which are rows of a vocabulary too.
+# Vectors (biases, norm scales) and lookup tables are not decayed unless a rule says so. `table` and
+# `digits` are those of speech codes (models.talker.CodeTable, a table and what is added to it),
+# which are rows of a vocabulary too.
 _UNDECAYED_NAME = re.compile(r"(^|[/_])(bias|scale|embed\w*|\w*norm\w*|pos\w*|table|digits)$")
 
 
@@ -43,7 +46,11 @@ class Optimizer:
 
     def grad_norm(self, grads: Any) -> jax.Array:
         """Global L2 norm of the gradients of the trained parameters, before clipping."""
-        kept = [g for g, t in zip(jax.tree.leaves(grads), jax.tree.leaves(self.trained), strict=True) if t]
+        kept = [
+            g
+            for g, t in zip(jax.tree.leaves(grads), jax.tree.leaves(self.trained), strict=True)
+            if t
+        ]
         return optax.tree.norm(kept)
 
 
@@ -53,23 +60,30 @@ def param_path(path: Sequence[Any]) -> str:
 
 
 def match_rules(params: Any, rules: Sequence[ParamRule]) -> Any:
-    """Pytree of the first `ParamRule` that matches each parameter. UserError names a parameter that none matches."""
+    """Pytree of the first `ParamRule` that matches each parameter. UserError names a parameter that
+    none matches.
+    """
 
     def first_match(path: Sequence[Any], _: Any) -> ParamRule:
         name = param_path(path)
         for rule in rules:
             if re.fullmatch(rule.pattern, name):
                 return rule
-        raise UserError(f"no optimizer rule matches parameter {name!r}: add a ParamRule for it (frozen=True to leave it as it is)")
+        raise UserError(
+            f"no optimizer rule matches parameter {name!r}: add a ParamRule for it "
+            "(frozen=True to leave it as it is)"
+        )
 
     return jax.tree_util.tree_map_with_path(first_match, params)
 
 
 def make_schedule(optim: Any, steps: int) -> Callable[[Any], Any]:
-    """Learning rate over steps: linear warm-up from 0, then constant, linear or cosine down to `optim.final` x lr at `steps`.
+    """Learning rate over steps: linear warm-up from 0, then constant, linear or cosine down to
+    `optim.final` x lr at `steps`.
 
     Args:
-      optim: config with lr, schedule ("cosine" | "linear" | "constant"), warmup (steps), final (fraction of lr).
+      optim: config with lr, schedule ("cosine" | "linear" | "constant"), warmup (steps), final
+        (fraction of lr).
       steps: length of the run in updates.
     """
     rest = max(steps - optim.warmup, 1)
@@ -91,7 +105,8 @@ def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[ParamRul
     """AdamW over the parameters the rules do not freeze.
 
     Args:
-      optim: config with lr, schedule, warmup, final, b1, b2, eps, weight_decay, clip (global norm; 0 = off).
+      optim: config with lr, schedule, warmup, final, b1, b2, eps, weight_decay, clip (global norm;
+        0 = off).
       params: arrays or `ShapeDtypeStruct`s; only paths and shapes are read.
     """
     rules_of = match_rules(params, rules)
@@ -100,30 +115,48 @@ def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[ParamRul
     def decay_of(path: Sequence[Any], leaf: Any, rule: ParamRule) -> float:
         if rule.weight_decay is not None:
             return rule.weight_decay
-        return 0.0 if leaf.ndim < 2 or _UNDECAYED_NAME.search(param_path(path)) else optim.weight_decay
+        return (
+            0.0 if leaf.ndim < 2 or _UNDECAYED_NAME.search(param_path(path)) else optim.weight_decay
+        )
 
     is_rule = lambda x: isinstance(x, ParamRule)
     trained = jax.tree.map(lambda rule: not rule.frozen, rules_of, is_leaf=is_rule)
-    # Like what `optax.partition` hands to the transformation of the trained ones: nothing where a parameter is frozen.
-    masked = lambda values: jax.tree.map(lambda value, t: value if t else optax.MaskedNode(), values, trained)
+    # Like what `optax.partition` hands to the transformation of the trained ones: nothing where a
+    # parameter is frozen.
+    masked = lambda values: jax.tree.map(
+        lambda value, t: value if t else optax.MaskedNode(), values, trained
+    )
     decays = masked(jax.tree_util.tree_map_with_path(decay_of, params, rules_of))
     factors = masked(jax.tree.map(lambda rule: rule.lr, rules_of, is_leaf=is_rule))
     adamw = optax.chain(
         optax.clip_by_global_norm(optim.clip) if optim.clip else optax.identity(),
         optax.scale_by_adam(b1=optim.b1, b2=optim.b2, eps=optim.eps),
-        # Not masks of `add_decayed_weights` and `scale`: one for each number that a rule gives would change the state's tree on disk.
-        optax.stateless(lambda updates, params: jax.tree.map(lambda u, p, d: u + d * p if d else u, updates, params, decays)),
-        optax.stateless(lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors)),
+        # Not masks of `add_decayed_weights` and `scale`: one for each number that a rule gives
+        # would change the state's tree on disk.
+        optax.stateless(
+            lambda updates, params: jax.tree.map(
+                lambda u, p, d: u + d * p if d else u, updates, params, decays
+            )
+        ),
+        optax.stateless(
+            lambda updates, _: jax.tree.map(lambda u, factor: u * factor, updates, factors)
+        ),
         optax.scale_by_learning_rate(schedule),
     )
     labels = jax.tree.map(lambda t: "trained" if t else "frozen", trained)
-    return Optimizer(optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels), schedule, trained)
+    return Optimizer(
+        optax.partition({"trained": adamw, "frozen": optax.set_to_zero()}, labels),
+        schedule,
+        trained,
+    )
 
 
 def ema_update(ema: Any, params: Any, step: jax.Array, decay: float) -> Any:
-    """Moving average of parameters; the decay ramps up as (1 + step) / (10 + step), so that a short run is averaged too.
+    """Moving average of parameters; the decay ramps up as (1 + step) / (10 + step), so that a short
+    run is averaged too.
 
-    Not `optax.incremental_update`: its r * p + (1 - r) * e moves an average that equals its parameter.
+    Not `optax.incremental_update`: its r * p + (1 - r) * e moves an average that equals its
+    parameter.
     """
     rate = jnp.minimum(decay, (1.0 + step) / (10.0 + step))
     return jax.tree.map(lambda e, p: e + (1.0 - rate).astype(e.dtype) * (p - e), ema, params)

@@ -1,4 +1,6 @@
-"""A thread that makes batches ahead of the step and puts them on the devices, and knows the data position of each."""
+"""A thread that makes batches ahead of the step and puts them on the devices, and knows the data
+position of each.
+"""
 
 import queue
 import threading
@@ -14,7 +16,9 @@ from mdmspeech.training.task import BatchIterator
 
 @dataclass(frozen=True)
 class DeviceBatch:
-    """Attributes: arrays on the devices; ids of the records, for messages; units in the batch; data position after it."""
+    """Attributes: arrays on the devices; ids of the records, for messages; units in the batch; data
+    position after it.
+    """
 
     arrays: dict[str, jax.Array]
     ids: list[str]
@@ -23,7 +27,8 @@ class DeviceBatch:
 
 
 class Prefetcher:
-    """Iterates over `DeviceBatch` batches. The position saved with a checkpoint is that of the last batch *trained on*, not of the last one
+    """Iterates over `DeviceBatch` batches. The position saved with a checkpoint is that of the last
+    batch *trained on*, not of the last one
     made ahead: each batch carries its own.
 
     Args:
@@ -33,10 +38,18 @@ class Prefetcher:
       ahead: how many batches may wait.
     """
 
-    def __init__(self, batches: BatchIterator, put: Callable[..., dict[str, jax.Array]], count: Callable[..., int], ahead: int = 2):
+    def __init__(
+        self,
+        batches: BatchIterator,
+        put: Callable[..., dict[str, jax.Array]],
+        count: Callable[..., int],
+        ahead: int = 2,
+    ):
         self._queue: queue.Queue[DeviceBatch | BaseException] = queue.Queue(maxsize=max(ahead, 1))
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._work, args=(batches, put, count), name="feed", daemon=True)
+        self._thread = threading.Thread(
+            target=self._work, args=(batches, put, count), name="feed", daemon=True
+        )
         self._thread.start()
 
     def __iter__(self) -> Iterator[DeviceBatch]:
@@ -59,17 +72,26 @@ class Prefetcher:
                 pass
         self._thread.join()
 
-    def _work(self, batches: BatchIterator, put: Callable[..., Any], count: Callable[..., int]) -> None:
+    def _work(
+        self, batches: BatchIterator, put: Callable[..., Any], count: Callable[..., int]
+    ) -> None:
         try:
             while not self._stop.is_set():
                 batch = dict(next(batches))
                 units = count(batch)
                 ids = [str(i) for i in np.atleast_1d(batch.pop("id", []))]
-                self._queue.put(DeviceBatch(put(numbers_of(batch)), ids, units, batches.get_state()))
-        except BaseException as error:  # raised again where the batch is asked for, StopIteration included
+                self._queue.put(
+                    DeviceBatch(put(numbers_of(batch)), ids, units, batches.get_state())
+                )
+        # raised again where the batch is asked for, StopIteration included
+        except BaseException as error:
             self._queue.put(error)
 
 
 def numbers_of(batch: dict[str, Any]) -> dict[str, Any]:
     """The arrays of a batch that can go to a device: numbers and booleans."""
-    return {k: v for k, v in batch.items() if np.issubdtype(np.asarray(v).dtype, np.number) or np.asarray(v).dtype == np.bool_}
+    return {
+        k: v
+        for k, v in batch.items()
+        if np.issubdtype(np.asarray(v).dtype, np.number) or np.asarray(v).dtype == np.bool_
+    }

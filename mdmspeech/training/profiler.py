@@ -1,7 +1,9 @@
-"""A trace of a few updates, by config: `train.profile = (first update, how many)` writes `<workdir>/profile`.
+"""A trace of a few updates, by config: `train.profile = (first update, how many)` writes
+`<workdir>/profile`.
 
-Open it with TensorBoard's profile plugin or XProf (`xprof --logdir <workdir>/profile`), or put the `.trace.json.gz` in it into ui.perfetto.dev.
-Every host of a pod writes its own part into the same folder.
+Open it with TensorBoard's profile plugin or XProf (`xprof --logdir <workdir>/profile`), or put the
+`.trace.json.gz` in it into ui.perfetto.dev. Every host of a pod writes its own part into the same
+folder.
 """
 
 import contextlib
@@ -20,7 +22,8 @@ class ProfileWindow:
     """Starts and stops the trace around the updates that were asked for.
 
     Args:
-      window: (first update, counted from 1 over all resumptions; number of updates). A number of 0 is off.
+      window: (first update, counted from 1 over all resumptions; number of updates). A number of 0
+        is off.
       workdir: of the run.
       say: where messages go.
     """
@@ -30,11 +33,17 @@ class ProfileWindow:
         self._first, self._last = first, first + number - 1
         self.folder = epath.Path(workdir) / "profile"
         # The tracer is C++ and knows no object storage.
-        self._local = epath.Path(tempfile.mkdtemp(prefix="profile-")) if number and is_remote(workdir) else self.folder
+        self._local = (
+            epath.Path(tempfile.mkdtemp(prefix="profile-"))
+            if number and is_remote(workdir)
+            else self.folder
+        )
         self._on, self._say = False, say
 
     def step(self, update: int) -> contextlib.AbstractContextManager[Any]:
-        """Put `update` (from 1) inside this: a run that resumes in the middle of the window traces the rest of it."""
+        """Put `update` (from 1) inside this: a run that resumes in the middle of the window traces the
+        rest of it.
+        """
         if not self._first <= update <= self._last:
             return contextlib.nullcontext()
         if not self._on:
@@ -65,5 +74,7 @@ def check_window(window: Any) -> tuple[int, int]:
         if number < 0 or (number and first < 1):
             raise ValueError
     except (TypeError, ValueError):
-        raise UserError(f"train.profile is {window!r}: give (first update, number of updates), (0, 0) for none") from None
+        raise UserError(
+            f"train.profile is {window!r}: give (first update, number of updates), (0, 0) for none"
+        ) from None
     return first, number

@@ -5,7 +5,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-# Shares, shown in percent and with a name people understand; all else of a report is a plain number.
+# Shares, shown in percent and with a name people understand; all else of a report is a plain
+# number.
 _SHARES = {"mfu": "MFU", "data_wait": "data wait", "host": "host", "goodput": "goodput"}
 
 
@@ -16,14 +17,21 @@ class Progress:
       total: last step of the run.
       start: step it starts from.
       unit: what the rate counts ("tokens").
-      limit_s: training seconds after which the run ends anyway; 0 = none. The time left is the smaller of the two.
+      limit_s: training seconds after which the run ends anyway; 0 = none. The time left is the
+        smaller of the two.
       stream: where to print.
     """
 
-    def __init__(self, total: int, start: int, unit: str, limit_s: float = 0.0, stream: TextIO | None = None):
+    def __init__(
+        self, total: int, start: int, unit: str, limit_s: float = 0.0, stream: TextIO | None = None
+    ):
         self._total, self._unit, self._limit_s = total, unit, limit_s
         self._stream = stream or sys.stderr
-        self._bar = tqdm(total=total, initial=start, file=self._stream, unit="step", dynamic_ncols=True) if self._stream.isatty() else None
+        self._bar = (
+            tqdm(total=total, initial=start, file=self._stream, unit="step", dynamic_ncols=True)
+            if self._stream.isatty()
+            else None
+        )
         self._units = self._steps = 0  # since the last report
 
     def advance(self, units: int) -> None:
@@ -33,11 +41,15 @@ class Progress:
         if self._bar is not None:
             self._bar.update(1)
 
-    def report(self, step: int, values: dict[str, float], since_s: float, elapsed_s: float) -> dict[str, float]:
-        """Shows the values of `step`; returns the rates since the last report: {unit}_per_s and s_per_step.
+    def report(
+        self, step: int, values: dict[str, float], since_s: float, elapsed_s: float
+    ) -> dict[str, float]:
+        """Shows the values of `step`; returns the rates since the last report: {unit}_per_s and
+        s_per_step.
 
         Args:
-          since_s: training seconds since the last report; compiling, evaluating and saving are not training.
+          since_s: training seconds since the last report; compiling, evaluating and saving are not
+            training.
           elapsed_s: training seconds of the whole run.
         """
         since_s = max(since_s, 1e-9)
@@ -50,7 +62,8 @@ class Progress:
             left = (self._total - step) * s_per_step
             left = min(left, max(self._limit_s - elapsed_s, 0.0)) if self._limit_s else left
             self.say(
-                f"step {step}/{self._total}  {parts}  {rate:,.0f} {self._unit}/s  {s_per_step:.3g} s/step  left {format_duration(left)}"
+                f"step {step}/{self._total}  {parts}  {rate:,.0f} {self._unit}/s  {s_per_step:.3g} "
+                f"s/step  left {format_duration(left)}"
             )
         return {f"{self._unit}_per_s": rate, "s_per_step": s_per_step}
 

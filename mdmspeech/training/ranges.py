@@ -1,6 +1,8 @@
-"""What numbers the settings of an experiment may have: one table, by the key's name. Looked at before anything is loaded or written.
+"""What numbers the settings of an experiment may have: one table, by the key's name. Looked at
+before anything is loaded or written.
 
-A key that no line names falls under a default: a whole number is 0 or more, any other number finite. What only a model knows (that its width divides by its
+A key that no line names falls under a default: a whole number is 0 or more, any other number
+  finite. What only a model knows (that its width divides by its
 heads) is told by the model.
 """
 
@@ -16,10 +18,12 @@ _MOST = 2**31 - 1
 _TINY = 1e-30  # "above 0"
 _BELOW_ONE = 1 - 1e-9
 
-# Sizes of a model: without them it would have no parameters. (Others may be 0, which says "none" or "as wide as".)
+# Sizes of a model: without them it would have no parameters. (Others may be 0, which says "none" or
+# "as wide as".)
 _SIZES = (
-    "width|dim|ffn_dim|ffn|heads|num_heads|num_kv_heads|layers|num_layers|block|states|symbols|stack|vocab_size|num_mels|max_positions|"
-    "encoder_width|encoder_layers|decoder_width|decoder_layers|frame_width|head_dim|n_mels|pieces|positions|anchors_per_block"
+    "width|dim|ffn_dim|ffn|heads|num_heads|num_kv_heads|layers|num_layers|block|states|symbols|"
+    "stack|vocab_size|num_mels|max_positions|encoder_width|encoder_layers|decoder_width|"
+    "decoder_layers|frame_width|head_dim|n_mels|pieces|positions|anchors_per_block"
 )
 
 # pattern of the whole key, least, most; the first that matches counts
@@ -69,27 +73,38 @@ CHOICES: dict[str, tuple[str, ...]] = {
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
-    """A UserError for the first setting that is no number where it should be one, not finite, out of its range, or none of its choices; and for a batch
-    that does not divide into its micro-batches."""
+    """A UserError for the first setting that is no number where it should be one, not finite, out of
+    its range, or none of its choices; and for a batch that does not divide into its micro-batches.
+    """
     for key, value in settings(config):
         check_setting(key, value)
     found = dict(settings(config))
     batch, accum = found.get("data.batch", 0), found.get("train.accum", 1)
     if isinstance(batch, int) and isinstance(accum, int) and batch % accum:
-        raise UserError(f"data.batch is {batch} and train.accum {accum}: make data.batch a multiple of train.accum")
+        raise UserError(
+            f"data.batch is {batch} and train.accum {accum}: make data.batch a "
+            "multiple of train.accum"
+        )
 
 
 def check_setting(key: str, value: Any) -> None:
     """The same for one setting by its dotted name; the items of a tuple are looked at one by one."""
     if key in CHOICES and value not in CHOICES[key]:
         near = difflib.get_close_matches(str(value), CHOICES[key], 1)
-        raise UserError(f"{key} is {value!r}: use one of {', '.join(CHOICES[key])}" + (f"; did you mean {near[0]}?" if near else ""))
+        raise UserError(
+            f"{key} is {value!r}: use one of {', '.join(CHOICES[key])}"
+            + (f"; did you mean {near[0]}?" if near else "")
+        )
     for number in _numbers(value):
         least, most = range_of(key, number)
         if not math.isfinite(number):
-            raise UserError(f"{key} is {number}: give a finite number from {_shown(least)} to {_shown(most)}")
+            raise UserError(
+                f"{key} is {number}: give a finite number from {_shown(least)} to {_shown(most)}"
+            )
         if not least <= number <= most or (key == "mesh.data" and number == 0):
-            raise UserError(f"{key} is {_shown(number)}: give a number from {_shown(least)} to {_shown(most)}")
+            raise UserError(
+                f"{key} is {_shown(number)}: give a number from {_shown(least)} to {_shown(most)}"
+            )
 
 
 def range_of(key: str, number: float) -> tuple[float, float]:

@@ -15,15 +15,21 @@ from mdmspeech.training.task import Losses, Task, Weight
 Metrics = dict[str, jax.Array]
 
 
-def loss_function(task: Task, dtype: str = "float32", remat: str = "none", held_out: bool = False) -> Callable[..., Losses]:
-    """`task.loss`, or `task.held_out_loss`, computed in `dtype` ("float32" or "bfloat16") from float32 parameters, with a rematerialisation policy of `nn.stack`.
+def loss_function(
+    task: Task, dtype: str = "float32", remat: str = "none", held_out: bool = False
+) -> Callable[..., Losses]:
+    """`task.loss`, or `task.held_out_loss`, computed in `dtype` ("float32" or "bfloat16") from float32
+    parameters, with a rematerialisation policy of `nn.stack`.
 
-    Softmax, norms' statistics and losses are float32 in any case; gradients come back in float32, through the cast.
+    Softmax, norms' statistics and losses are float32 in any case; gradients come back in float32,
+    through the cast.
     """
 
     of = task.held_out_loss if held_out else task.loss
 
-    def loss(params: Any, frozen: Any, batch: dict[str, jax.Array], rng: jax.Array, step: jax.Array) -> Losses:
+    def loss(
+        params: Any, frozen: Any, batch: dict[str, jax.Array], rng: jax.Array, step: jax.Array
+    ) -> Losses:
         with remat_policy(remat):
             return of(cast(params, dtype), cast(frozen, dtype), batch, rng, step)
 
@@ -31,20 +37,30 @@ def loss_function(task: Task, dtype: str = "float32", remat: str = "none", held_
 
 
 def make_train_step(
-    task: Task, optimizer: Optimizer, accum: int = 1, ema_decay: float = 0.0, dtype: str = "float32", remat: str = "none"
+    task: Task,
+    optimizer: Optimizer,
+    accum: int = 1,
+    ema_decay: float = 0.0,
+    dtype: str = "float32",
+    remat: str = "none",
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns `step(state, frozen, batch) -> (state, metrics)`, not yet compiled.
 
-    Metrics are float32 scalars: "loss" (the weighted sum), each loss part (numerator / denominator over the whole batch),
+    Metrics are float32 scalars: "loss" (the weighted sum), each loss part (numerator / denominator
+      over the whole batch),
     "grad_norm" (before clipping), "lr", and what share of the batch is padding (see `padding`).
 
-    With `accum` > 1 the batch is cut into micro-batches. The gradient is that of sum_k w_k (sum_m num_km) / (sum_m den_km), as if the
-    batch had been one: denominators are summed first, in a pass from which the compiler removes the model.
+    With `accum` > 1 the batch is cut into micro-batches. The gradient is that of sum_k w_k (sum_m
+    num_km) / (sum_m den_km), as if the
+    batch had been one: denominators are summed first, in a pass from which the compiler removes the
+      model.
     """
 
     loss = loss_function(task, dtype, remat)
 
-    def step(state: TrainState, frozen: Any, batch: dict[str, jax.Array]) -> tuple[TrainState, Metrics]:
+    def step(
+        state: TrainState, frozen: Any, batch: dict[str, jax.Array]
+    ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(state.rng, state.step)
         micro_batches = jax.tree.map(lambda x: _to_micro_batches(x, accum), batch)
 
@@ -52,7 +68,9 @@ def make_train_step(
             part = jax.tree.map(lambda x: x[index], micro_batches)
             return loss(params, frozen, part, jax.random.fold_in(rng, index), state.step)
 
-        def objective(params: Any, index: Any, totals: Mapping[str, jax.Array] | None) -> tuple[jax.Array, Losses]:
+        def objective(
+            params: Any, index: Any, totals: Mapping[str, jax.Array] | None
+        ) -> tuple[jax.Array, Losses]:
             losses = losses_of(params, index)
             totals = totals or {name: den for name, (_, den) in losses.items()}
             return _weighted_sum(losses, totals, task.weights, state.step), losses
@@ -62,13 +80,18 @@ def make_train_step(
             grads, losses = gradient(state.params, 0, None)
         else:
             order = jnp.arange(accum)
-            dens = jax.lax.map(lambda i: {k: den for k, (_, den) in losses_of(state.params, i).items()}, order)
+            dens = jax.lax.map(
+                lambda i: {k: den for k, (_, den) in losses_of(state.params, i).items()}, order
+            )
             totals = jax.tree.map(lambda x: x.sum(), dens)
 
             def add(carry: Any, index: jax.Array) -> tuple[Any, None]:
                 return jax.tree.map(jnp.add, carry, gradient(state.params, index, totals)), None
 
-            zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(gradient, state.params, 0, totals))
+            zeros = jax.tree.map(
+                lambda s: jnp.zeros(s.shape, s.dtype),
+                jax.eval_shape(gradient, state.params, 0, totals),
+            )
             (grads, losses), _ = jax.lax.scan(add, zeros, order)
 
         updates, opt_state = optimizer.tx.update(grads, state.opt_state, state.params)
@@ -77,28 +100,41 @@ def make_train_step(
         totals = {name: den for name, (_, den) in losses.items()}
         metrics = {"loss": _weighted_sum(losses, totals, task.weights, state.step)}
         metrics |= {name: _ratio(num, den) for name, (num, den) in losses.items() if name != "loss"}
-        metrics |= {"grad_norm": optimizer.grad_norm(grads), "lr": jnp.asarray(optimizer.schedule(state.step))}
+        metrics |= {
+            "grad_norm": optimizer.grad_norm(grads),
+            "lr": jnp.asarray(optimizer.schedule(state.step)),
+        }
         metrics |= padding(batch)
-        return state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema), metrics
+        return state.replace(
+            step=state.step + 1, params=params, opt_state=opt_state, ema=ema
+        ), metrics
 
     return step
 
 
 def padding(batch: Mapping[str, jax.Array]) -> Metrics:
-    """Shares of the global batch's positions that nothing fills, by the arrays that say so: "padding" from `segment` or `valid`, "padding_mel" from
-    `mel_segment`, "padding_text" from `text_valid`, ...; 0 means padding in all of them."""
+    """Shares of the global batch's positions that nothing fills, by the arrays that say so: "padding"
+    from `segment` or `valid`, "padding_mel" from `mel_segment`, "padding_text" from `text_valid`,
+    ...; 0 means padding in all of them."""
     shares = {}
     for name, array in batch.items():
         field, _, kind = name.rpartition("_")
         if kind in ("segment", "valid"):
-            shares[f"padding_{field}" if field else "padding"] = 1 - jnp.mean(array != 0, dtype=jnp.float32)
+            shares[f"padding_{field}" if field else "padding"] = 1 - jnp.mean(
+                array != 0, dtype=jnp.float32
+            )
     return shares
 
 
 def _to_micro_batches(x: jax.Array, accum: int) -> jax.Array:
-    """[B, ...] -> [accum, B / accum, ...]; micro-batch m has the rows m::accum, so that no row changes its device."""
+    """[B, ...] -> [accum, B / accum, ...]; micro-batch m has the rows m::accum, so that no row changes
+    its device.
+    """
     if x.shape[0] % accum:
-        raise UserError(f"a batch of {x.shape[0]} does not divide into train.accum={accum} micro-batches; make it a multiple of that")
+        raise UserError(
+            f"a batch of {x.shape[0]} does not divide into train.accum={accum} "
+            "micro-batches; make it a multiple of that"
+        )
     return x.reshape(x.shape[0] // accum, accum, *x.shape[1:]).swapaxes(0, 1)
 
 
@@ -108,9 +144,17 @@ def _ratio(num: jax.Array, den: jax.Array) -> jax.Array:
     return jnp.where(den > 0, num / jnp.where(den > 0, den, 1.0), 0.0)
 
 
-def _weighted_sum(losses: Losses, totals: Mapping[str, jax.Array], weights: Mapping[str, Weight], step: jax.Array) -> jax.Array:
+def _weighted_sum(
+    losses: Losses, totals: Mapping[str, jax.Array], weights: Mapping[str, Weight], step: jax.Array
+) -> jax.Array:
     missing = set(weights) - set(losses)
     if missing:
-        raise ValueError(f"the task gives a weight to {sorted(missing)} but its loss returns only {sorted(losses)}")
+        raise ValueError(
+            f"the task gives a weight to {sorted(missing)} but its loss returns "
+            f"only {sorted(losses)}"
+        )
     value = lambda w: w(step) if callable(w) else w
-    return sum((value(w) * _ratio(losses[name][0], totals[name]) for name, w in weights.items()), jnp.zeros(()))
+    return sum(
+        (value(w) * _ratio(losses[name][0], totals[name]) for name, w in weights.items()),
+        jnp.zeros(()),
+    )

@@ -1,5 +1,7 @@
-"""Why a run stops before its last step. What one process decides by itself (a signal, its clock, the end of its data) is put to the vote
-among all (`distributed.StopConsensus`), so that all stop after the same update."""
+"""Why a run stops before its last step. What one process decides by itself (a signal, its clock,
+the end of its data) is put to the vote among all (`distributed.StopConsensus`), so that all stop
+after the same update.
+"""
 
 import enum
 import signal
@@ -17,7 +19,9 @@ class StopReason(enum.IntEnum):
 
 
 class StopSignal:
-    """Context that turns SIGTERM and SIGINT into `.name`; the second SIGINT acts as usual. Inactive outside the main thread."""
+    """Context that turns SIGTERM and SIGINT into `.name`; the second SIGINT acts as usual. Inactive
+    outside the main thread.
+    """
 
     def __init__(self) -> None:
         self.name = ""

@@ -1,4 +1,6 @@
-"""Scores of a state: losses on records that training never sees, by the same few batches and random numbers every time; and what its task shows."""
+"""Scores of a state: losses on records that training never sees, by the same few batches and random
+numbers every time; and what its task shows.
+"""
 
 import tempfile
 from pathlib import Path
@@ -20,27 +22,40 @@ _SEED = 7
 
 
 class ValidationLoss:
-    """Computes a task's loss parts (`Task.held_out_loss`) on its `held_out` split. put: host batch -> device arrays (see `mesh.put_batch`).
+    """Computes a task's loss parts (`Task.held_out_loss`) on its `held_out` split. put: host batch ->
+    device arrays (see `mesh.put_batch`).
 
     Raises:
-      UserError: the task has such a split and there is no data for it. Here, not when half of a run is done.
+      UserError: the task has such a split and there is no data for it. Here, not when half of a run
+        is done.
     """
 
-    def __init__(self, task: Task, frozen: Params, put: Any, batches: int = BATCHES, dtype: str = "float32"):
+    def __init__(
+        self, task: Task, frozen: Params, put: Any, batches: int = BATCHES, dtype: str = "float32"
+    ):
         self._task, self._frozen, self._put, self._count = task, frozen, put, batches
         loss = loss_function(task, dtype, held_out=True)
         if task.held_out:
             task.batches(task.held_out, _SEED)
-        self._loss = jax.jit(lambda params, frozen, batch, rng: loss(params, frozen, batch, rng, jnp.int32(0)))
+        self._loss = jax.jit(
+            lambda params, frozen, batch, rng: loss(params, frozen, batch, rng, jnp.int32(0))
+        )
 
     def __call__(self, params: Params) -> dict[str, float]:
-        """{"held_out/<part>": sum of numerators / sum of denominators}; empty if the task has no such split."""
+        """{"held_out/<part>": sum of numerators / sum of denominators}; empty if the task has no such
+        split.
+        """
         if not self._task.held_out:
             return {}
         data = self._task.batches(self._task.held_out, _SEED)
         sums: dict[str, list[float]] = {}
         for index, batch in zip(range(self._count), data, strict=False):  # a small split has fewer
-            losses = self._loss(params, self._frozen, self._put(numbers_of(batch)), jax.random.fold_in(jax.random.key(_SEED), index))
+            losses = self._loss(
+                params,
+                self._frozen,
+                self._put(numbers_of(batch)),
+                jax.random.fold_in(jax.random.key(_SEED), index),
+            )
             for name, (numerator, denominator) in jax.device_get(losses).items():
                 total = sums.setdefault(name, [0.0, 0.0])
                 total[0] += float(numerator)
@@ -49,14 +64,20 @@ class ValidationLoss:
 
 
 class Evaluator:
-    """All scores of a state: `ValidationLoss`, computed by all processes, and `Task.evaluate`, by the lead alone. Raises as `ValidationLoss`."""
+    """All scores of a state: `ValidationLoss`, computed by all processes, and `Task.evaluate`, by the
+    lead alone. Raises as `ValidationLoss`.
+    """
 
-    def __init__(self, task: Task, frozen: Params, put: Any, workdir: epath.Path, dtype: str = "float32"):
+    def __init__(
+        self, task: Task, frozen: Params, put: Any, workdir: epath.Path, dtype: str = "float32"
+    ):
         self._task, self._workdir = task, workdir
         self._validation_loss = ValidationLoss(task, frozen, put, dtype=dtype)
 
     def __call__(self, params: Params, step: int) -> dict[str, float]:
-        """The scores, the same on all processes; all must call. step: updates done; what the task writes lands in eval/<step>."""
+        """The scores, the same on all processes; all must call. step: updates done; what the task
+        writes lands in eval/<step>.
+        """
         scores = self._validation_loss(params)
         if jax.process_count() == 1:
             scores |= self._task_scores(params, step)
@@ -65,7 +86,8 @@ class Evaluator:
             if distributed.is_lead():
                 with jax.set_mesh(meshes.make_mesh(devices=jax.local_devices()[:1])):
                     scores |= self._task_scores(params, step)
-            distributed.barrier(f"evaluated at step {step}")  # it may take long; a collective must not wait for it
+            # it may take long; a collective must not wait for it
+            distributed.barrier(f"evaluated at step {step}")
         return distributed.gather(scores)[0]
 
     def _task_scores(self, params: Params, step: int) -> dict[str, float]:

@@ -1,4 +1,6 @@
-"""The folder of a run, on a disk or on object storage ("gs://bucket/run"): making it, and writing files there."""
+"""The folder of a run, on a disk or on object storage ("gs://bucket/run"): making it, and writing
+files there.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -33,16 +35,26 @@ def make_workdir(workdir: epath.Path, config: ConfigDict) -> None:
             workdir.mkdir(parents=True, exist_ok=True)
             write_whole(workdir / "config.json", config.to_json_best_effort(indent=1))
     except ImportError as error:
-        raise UserError(f"{workdir}: {error}; pip install mdmspeech[cloud] brings what object storage needs") from error
+        raise UserError(
+            f"{workdir}: {error}; pip install mdmspeech[cloud] brings what object storage needs"
+        ) from error
     except OSError as error:  # places there are (/proc) that say they can be written to
-        raise UserError(f"cannot write {workdir}: {(error.strerror or str(error)).lower()}; name another --workdir") from error
+        raise UserError(
+            f"cannot write {workdir}: {(error.strerror or str(error)).lower()}; "
+            "name another --workdir"
+        ) from error
     distributed.barrier("config.json is written")
     if not (workdir / "config.json").exists():
-        raise UserError(f"{workdir} on this host is not the folder that process 0 writes to: give a --workdir that all hosts share")
+        raise UserError(
+            f"{workdir} on this host is not the folder that process 0 writes to: "
+            "give a --workdir that all hosts share"
+        )
 
 
 def write_whole(path: epath.Path, text: str) -> None:
-    """Writes a text beside its place and moves it there: a kill or a full disk leaves the old one whole. On object storage too, unlike `files.write_text`."""
+    """Writes a text beside its place and moves it there: a kill or a full disk leaves the old one
+    whole. On object storage too, unlike `files.write_text`.
+    """
     new = path.parent / (path.name + ".new")
     new.write_text(text)
     new.replace(path)

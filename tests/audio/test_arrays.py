@@ -63,9 +63,33 @@ class Gradient(Tensor):
         TONE[::-1][::-1],
     ],
     ids=[
-        *("int16 in int32", "int16 in int64", "big-endian int16", "list of ints", "list and rate", "array.array"),
-        *("24 bits in int32", "32 bits in int64", "list of floats", "float16", "longdouble", "8 bits in int16"),
-        *("jax", "bfloat16", "array protocol", "masked", "Fortran order", "list of channels", "one column", "one row", "strided"),
+        *(
+            "int16 in int32",
+            "int16 in int64",
+            "big-endian int16",
+            "list of ints",
+            "list and rate",
+            "array.array",
+        ),
+        *(
+            "24 bits in int32",
+            "32 bits in int64",
+            "list of floats",
+            "float16",
+            "longdouble",
+            "8 bits in int16",
+        ),
+        *(
+            "jax",
+            "bfloat16",
+            "array protocol",
+            "masked",
+            "Fortran order",
+            "list of channels",
+            "one column",
+            "one row",
+            "strided",
+        ),
     ],
 )
 def test_the_same_wave_in_many_types(source):
@@ -73,10 +97,19 @@ def test_the_same_wave_in_many_types(source):
 
 
 def test_the_scale_of_integers_is_the_narrowest_that_holds_them():
-    for largest, scale in ((20_000, 2**15), (-32_768, 2**15), (32_768, 2**23), (2**23 - 1, 2**23), (2**23, 2**31), (2**62, 2**63)):
+    for largest, scale in (
+        (20_000, 2**15),
+        (-32_768, 2**15),
+        (32_768, 2**23),
+        (2**23 - 1, 2**23),
+        (2**23, 2**31),
+        (2**62, 2**63),
+    ):
         values = np.where(np.arange(RATE) % 2 == 0, largest, 0)
         assert np.abs(load_wave(values)).max() == pytest.approx(abs(largest) / scale)
-    assert np.abs(load_wave(np.where(np.arange(RATE) % 2, 100, 0).astype(np.int8))).max() == pytest.approx(100 / 128)
+    assert np.abs(
+        load_wave(np.where(np.arange(RATE) % 2, 100, 0).astype(np.int8))
+    ).max() == pytest.approx(100 / 128)
 
 
 @pytest.mark.parametrize(

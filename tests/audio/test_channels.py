@@ -43,8 +43,14 @@ CASES = {  # name: (channels, least agreement with the speech)
     "one a constant": ([SPEECH, NOTHING + 0.3], 0.9999),
     "one rumble below hearing": ([SPEECH, 0.5 * np.sin(2 * np.pi * 20 * TIME)], 0.9999),
     "one clipped": ([CLIPPED, SPEECH], 0.9999),
-    "one with clicks": ([SPEECH + ROOM[0], np.where(RNG.random(len(TIME)) < 1e-3, 0.9, 0) + NOISE / 5], 0.99),
-    "5.1 with speech in the middle": ([NOTHING, NOTHING, SPEECH, NOTHING, NOTHING, NOTHING], 0.9999),
+    "one with clicks": (
+        [SPEECH + ROOM[0], np.where(RNG.random(len(TIME)) < 1e-3, 0.9, 0) + NOISE / 5],
+        0.99,
+    ),
+    "5.1 with speech in the middle": (
+        [NOTHING, NOTHING, SPEECH, NOTHING, NOTHING, NOTHING],
+        0.9999,
+    ),
     "5.1, noise around": ([NOISE, 0.5 * NOISE[::-1], SPEECH, HUM, NOISE[::-1], NOISE * 0.3], 0.999),
     "quadro, one of opposite phase": ([SPEECH, SPEECH, -SPEECH, SPEECH], 0.999),
 }
@@ -77,7 +83,17 @@ def test_a_dead_channel_does_not_halve_the_other():
         [NOISE, NOISE[::-1]],
         [SPEECH[:1600], SPEECH[:1600]],
     ],
-    ids=["equal", "one softer", "in a room", "half a millisecond apart", "six microphones", "two people", "both clipped", "noise", "0.1 s"],
+    ids=[
+        "equal",
+        "one softer",
+        "in a room",
+        "half a millisecond apart",
+        "six microphones",
+        "two people",
+        "both clipped",
+        "noise",
+        "0.1 s",
+    ],
 )
 def test_channels_that_agree_keep_their_mean(channels):
     both = np.stack(channels, axis=1).astype(np.float32)

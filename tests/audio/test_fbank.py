@@ -1,4 +1,6 @@
-"""Kaldi's filterbank against Kaldi's own code (kaldi-native-fbank 1.23.0, without dither, on the wave of the golden fixtures; every 8th frame is kept)."""
+"""Kaldi's filterbank against Kaldi's own code (kaldi-native-fbank 1.23.0, without dither, on the
+wave of the golden fixtures; every 8th frame is kept).
+"""
 
 from pathlib import Path
 
@@ -13,7 +15,10 @@ GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 
 @pytest.mark.parity
 def test_equals_kaldi():
-    wave, golden = np.load(GOLDEN / "waveform.npz")["in.wav_16k"], np.load(GOLDEN / "kaldi_fbank.npz")
+    wave, golden = (
+        np.load(GOLDEN / "waveform.npz")["in.wav_16k"],
+        np.load(GOLDEN / "kaldi_fbank.npz"),
+    )
     ours = kaldi_fbank(wave)
     assert ours.dtype == np.float32
     same("kaldi_fbank out.frames", len(ours), golden["out.frames"])
@@ -21,5 +26,14 @@ def test_equals_kaldi():
 
 
 def test_frames_lie_inside_the_wave():
-    assert [len(kaldi_fbank(np.ones(n, np.float32))) for n in (0, 399, 400, 559, 560)] == [0, 0, 1, 1, 2]
-    np.testing.assert_allclose(kaldi_fbank(np.ones(400)), np.log(np.finfo(np.float32).eps), atol=1e-6)  # a constant is silence
+    assert [len(kaldi_fbank(np.ones(n, np.float32))) for n in (0, 399, 400, 559, 560)] == [
+        0,
+        0,
+        1,
+        1,
+        2,
+    ]
+    # a constant is silence
+    np.testing.assert_allclose(
+        kaldi_fbank(np.ones(400)), np.log(np.finfo(np.float32).eps), atol=1e-6
+    )

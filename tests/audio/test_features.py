@@ -1,4 +1,6 @@
-"""Log-mels against the golden arrays of the reference implementations, and what makes them safe in batches."""
+"""Log-mels against the golden arrays of the reference implementations, and what makes them safe in
+batches.
+"""
 
 from pathlib import Path
 
@@ -28,19 +30,39 @@ def test_whisper_features(waves, num_mels):
     wave = waves["in.wav_16k"]
     padded = _whisper(pad_waves([wave], 480_000), num_mels)[0].T
     theirs = f"whisper_logmel mel{num_mels}.out."
-    close(f"{theirs}padded30s_first320", padded[:, :320], golden[f"mel{num_mels}.out.padded30s_first320"], atol=1e-4)
-    close(f"{theirs}padded30s_tail_value", padded[:, 320:], golden[f"mel{num_mels}.out.padded30s_tail_value"], atol=1e-6)
+    close(
+        f"{theirs}padded30s_first320",
+        padded[:, :320],
+        golden[f"mel{num_mels}.out.padded30s_first320"],
+        atol=1e-4,
+    )
+    close(
+        f"{theirs}padded30s_tail_value",
+        padded[:, 320:],
+        golden[f"mel{num_mels}.out.padded30s_tail_value"],
+        atol=1e-6,
+    )
     plain = _whisper(wave[None], num_mels, end="reflect")[0].T
     same(f"{theirs}unpadded_frames", plain.shape[1], golden[f"mel{num_mels}.out.unpadded_frames"])
-    close(f"{theirs}unpadded_last12", plain[:, -12:], golden[f"mel{num_mels}.out.unpadded_last12"], atol=1e-4)
-    np.testing.assert_allclose(_whisper(wave[None], num_mels)[0].T, padded[:, : len(wave) // 160], atol=1e-6)
+    close(
+        f"{theirs}unpadded_last12",
+        plain[:, -12:],
+        golden[f"mel{num_mels}.out.unpadded_last12"],
+        atol=1e-4,
+    )
+    np.testing.assert_allclose(
+        _whisper(wave[None], num_mels)[0].T, padded[:, : len(wave) // 160], atol=1e-6
+    )
 
 
 @pytest.mark.parity
 def test_s3_features(waves):
     golden = np.load(GOLDEN / "s3_logmel.npz")
     mel = _whisper(waves["in.wav_16k"][None], 128, end="reflect")[0].T
-    note("waveform", f"{len(waves['in.wav_16k']) / 16_000:g} s of speech, the input of the other log-mels")
+    note(
+        "waveform",
+        f"{len(waves['in.wav_16k']) / 16_000:g} s of speech, the input of the other log-mels",
+    )
     close("s3_logmel mel128.out.mel", mel, golden["mel128.out.mel"], atol=1e-4)
 
 
@@ -50,13 +72,21 @@ def test_mel_24k(waves):
     wave = waves["in.wav_24k"][None]
     close("cosyvoice_mel24k out.mel", log_mel(wave)[0].T, golden["out.mel"][0], atol=1e-4)
     wide = log_mel(wave, MelConfig(fmax=None))[0].T
-    close("cosyvoice_mel24k fmax_none.out.mel_first20", wide[:, :20], golden["fmax_none.out.mel_first20"][0], atol=1e-4)
+    close(
+        "cosyvoice_mel24k fmax_none.out.mel_first20",
+        wide[:, :20],
+        golden["fmax_none.out.mel_first20"][0],
+        atol=1e-4,
+    )
 
 
 def test_rows_do_not_depend_on_their_bucket():
     """A short loud row and a long quiet one: each has the features it has alone."""
     rng = np.random.default_rng(0)
-    short, long = rng.normal(size=4000).astype(np.float32), 0.01 * rng.normal(size=9000).astype(np.float32)
+    short, long = (
+        rng.normal(size=4000).astype(np.float32),
+        0.01 * rng.normal(size=9000).astype(np.float32),
+    )
     batch = _whisper(pad_waves([short, long], 9600), 80)
     np.testing.assert_allclose(batch[0, :25], _whisper(short[None], 80)[0], atol=1e-5)
     np.testing.assert_allclose(batch[1, :56], _whisper(long[None], 80)[0], atol=1e-5)

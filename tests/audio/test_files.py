@@ -1,4 +1,6 @@
-"""Files and streams: sizes that are not true, files that were cut off, streams, and what is no audio at all."""
+"""Files and streams: sizes that are not true, files that were cut off, streams, and what is no
+audio at all.
+"""
 
 import io
 import os
@@ -30,7 +32,13 @@ def content(form="WAV", subtype=None, wave=TONE, rate=RATE, endian=None):
 def with_sizes(wav, riff, data):
     """The same file with other sizes in its header."""
     at = wav.index(b"data") + 4
-    return wav[:4] + struct.pack("<I", riff & 0xFFFFFFFF) + wav[8:at] + struct.pack("<I", data & 0xFFFFFFFF) + wav[at + 4 :]
+    return (
+        wav[:4]
+        + struct.pack("<I", riff & 0xFFFFFFFF)
+        + wav[8:at]
+        + struct.pack("<I", data & 0xFFFFFFFF)
+        + wav[at + 4 :]
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -43,8 +51,26 @@ def no_other_warnings():
 
 @pytest.mark.parametrize(
     "sizes",
-    [(0, 0), (-1, -1), (36, 0), (0x7FFFF024, 0x7FFFF000), (-1, 0x80000000), (0, -36), (0x7FFF0024, 0x7FFF0000), (36, 0xFFFFFF00)],
-    ids=["zeros", "ffmpeg", "riff only", "sox", "arecord", "minus a header", "GStreamer", "browser"],
+    [
+        (0, 0),
+        (-1, -1),
+        (36, 0),
+        (0x7FFFF024, 0x7FFFF000),
+        (-1, 0x80000000),
+        (0, -36),
+        (0x7FFF0024, 0x7FFF0000),
+        (36, 0xFFFFFF00),
+    ],
+    ids=[
+        "zeros",
+        "ffmpeg",
+        "riff only",
+        "sox",
+        "arecord",
+        "minus a header",
+        "GStreamer",
+        "browser",
+    ],
 )
 @pytest.mark.parametrize("subtype", ["PCM_16", "FLOAT", "ULAW"])
 def test_wavs_that_were_piped_are_read_to_their_end(sizes, subtype):
@@ -52,7 +78,10 @@ def test_wavs_that_were_piped_are_read_to_their_end(sizes, subtype):
     if subtype != "PCM_16":  # drop the chunk behind the samples, as a pipe has none
         at = whole.index(b"data")
         whole = whole[: at + 8 + struct.unpack("<I", whole[at + 4 : at + 8])[0]]
-    np.testing.assert_array_equal(load_wave(io.BytesIO(with_sizes(whole, *sizes))), load_wave(io.BytesIO(content(subtype=subtype))))
+    np.testing.assert_array_equal(
+        load_wave(io.BytesIO(with_sizes(whole, *sizes))),
+        load_wave(io.BytesIO(content(subtype=subtype))),
+    )
 
 
 def test_a_piped_wav_on_disk_and_with_chunks_before_the_samples(tmp_path):
@@ -64,7 +93,9 @@ def test_a_piped_wav_on_disk_and_with_chunks_before_the_samples(tmp_path):
 
 def test_half_a_last_sample_is_dropped():
     for odd in (1, 3):
-        np.testing.assert_array_equal(load_wave(with_sizes(content()[:-odd], 0, 0)), load_wave(content())[: -(odd + 1) // 2])
+        np.testing.assert_array_equal(
+            load_wave(with_sizes(content()[:-odd], 0, 0)), load_wave(content())[: -(odd + 1) // 2]
+        )
     stereo = content(wave=np.stack([TONE, TONE], axis=1))[:-1]
     assert len(load_wave(with_sizes(stereo, 0, 0))) == RATE - 1
 
@@ -80,8 +111,26 @@ def test_a_wav_without_samples_is_empty_not_read_over_its_other_chunks():
 @pytest.mark.parametrize(
     ("form", "subtype"),
     [
-        *(("WAV", kind) for kind in ("PCM_16", "PCM_24", "PCM_U8", "DOUBLE", "ALAW", "ULAW", "IMA_ADPCM", "GSM610")),
-        *(("WAVEX", "PCM_16"), ("RF64", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("FLAC", "PCM_16")),
+        *(
+            ("WAV", kind)
+            for kind in (
+                "PCM_16",
+                "PCM_24",
+                "PCM_U8",
+                "DOUBLE",
+                "ALAW",
+                "ULAW",
+                "IMA_ADPCM",
+                "GSM610",
+            )
+        ),
+        *(
+            ("WAVEX", "PCM_16"),
+            ("RF64", "PCM_16"),
+            ("AIFF", "PCM_16"),
+            ("AU", "PCM_16"),
+            ("FLAC", "PCM_16"),
+        ),
     ],
 )
 def test_a_file_that_was_cut_off_is_used_and_what_is_missing_is_said(form, subtype):
@@ -91,7 +140,9 @@ def test_a_file_that_was_cut_off_is_used_and_what_is_missing_is_said(form, subty
     with warnings.catch_warnings():
         warnings.simplefilter("error", AudioWarning)
         np.testing.assert_allclose(len(load_wave(whole)), 2 * RATE, rtol=0.1)
-    with pytest.warns(AudioWarning, match=r"was cut off: (0\.9|1\.[012])\d s of (1\.9|2\.0)\d s are missing") as told:
+    with pytest.warns(
+        AudioWarning, match=r"was cut off: (0\.9|1\.[012])\d s of (1\.9|2\.0)\d s are missing"
+    ) as told:
         cut = load_wave(whole[: len(whole) // 2])
     assert 0.7 * RATE < len(cut) < 1.05 * RATE
     assert f"only the first {len(cut) / RATE:.2f} s are used" in str(told[0].message)
@@ -100,8 +151,27 @@ def test_a_file_that_was_cut_off_is_used_and_what_is_missing_is_said(form, subty
 @pytest.mark.parametrize(
     ("form", "subtype"),
     [
-        *(("WAV", kind) for kind in ("PCM_24", "PCM_32", "PCM_U8", "FLOAT", "DOUBLE", "ALAW", "ULAW", "MS_ADPCM", "G721_32")),
-        *(("WAVEX", "PCM_24"), ("RF64", "FLOAT"), ("W64", "PCM_16"), ("AIFF", "PCM_24"), ("CAF", "ALAC_16")),
+        *(
+            ("WAV", kind)
+            for kind in (
+                "PCM_24",
+                "PCM_32",
+                "PCM_U8",
+                "FLOAT",
+                "DOUBLE",
+                "ALAW",
+                "ULAW",
+                "MS_ADPCM",
+                "G721_32",
+            )
+        ),
+        *(
+            ("WAVEX", "PCM_24"),
+            ("RF64", "FLOAT"),
+            ("W64", "PCM_16"),
+            ("AIFF", "PCM_24"),
+            ("CAF", "ALAC_16"),
+        ),
         *(("OGG", "OPUS"), ("OGG", "VORBIS"), ("MP3", "MPEG_LAYER_III"), ("FLAC", "PCM_24")),
     ],
 )
@@ -145,23 +215,48 @@ def test_streams_of_every_sort(tmp_path):
     after = io.BytesIO(b"a letter before it" + wav)
     after.seek(18)
     text = io.TextIOWrapper(io.BytesIO(wav))
-    with open(path, "rb") as file, open(path, "rb", buffering=0) as raw, zipfile.ZipFile(tmp_path / "q.zip", "w") as archive:
+    with (
+        open(path, "rb") as file,
+        open(path, "rb", buffering=0) as raw,
+        zipfile.ZipFile(tmp_path / "q.zip", "w") as archive,
+    ):
         archive.writestr("q.wav", wav)
         with archive.open("q.wav") as member:
-            for source in (file, raw, member, Pipe(wav), Whole(wav), after, text, wav, bytearray(wav), memoryview(wav)):
+            for source in (
+                file,
+                raw,
+                member,
+                Pipe(wav),
+                Whole(wav),
+                after,
+                text,
+                wav,
+                bytearray(wav),
+                memoryview(wav),
+            ):
                 np.testing.assert_array_equal(load_wave(source), load_wave(path))
             assert file.read(0) == b"" and not file.closed and not raw.closed
 
 
 def test_a_named_pipe_and_standard_input(tmp_path):
     os.mkfifo(tmp_path / "q.wav")
-    writer = threading.Thread(target=(tmp_path / "q.wav").write_bytes, args=(with_sizes(content(), -1, -1),))
+    writer = threading.Thread(
+        target=(tmp_path / "q.wav").write_bytes, args=(with_sizes(content(), -1, -1),)
+    )
     writer.start()
     assert len(load_wave(tmp_path / "q.wav")) == RATE
     writer.join()
-    code = "import sys; from mdmspeech.audio.wave import load_wave; print(len(load_wave(sys.argv[1] if sys.argv[1:] else sys.stdin)))"
+    code = (
+        "import sys; from mdmspeech.audio.wave import load_wave; "
+        "print(len(load_wave(sys.argv[1] if sys.argv[1:] else sys.stdin)))"
+    )
     for argument in ([], ["/dev/stdin"]):
-        done = subprocess.run([sys.executable, "-c", code, *argument], input=content(), capture_output=True, check=True)
+        done = subprocess.run(
+            [sys.executable, "-c", code, *argument],
+            input=content(),
+            capture_output=True,
+            check=True,
+        )
         assert int(done.stdout) == RATE
 
 
@@ -200,8 +295,14 @@ class Coroutine:
         (lambda: io.StringIO("a letter"), r"open\(path, 'rb'\)"),
         (lambda: io.BytesIO(), "is empty"),
         (lambda: Whole(b""), "is empty"),
-        (lambda: type("Lines", (), {"read": lambda self, size: "text"})(), "gives str where bytes are needed"),
-        (lambda: type("Waits", (), {"read": lambda self, size: None})(), "gives NoneType where bytes"),
+        (
+            lambda: type("Lines", (), {"read": lambda self, size: "text"})(),
+            "gives str where bytes are needed",
+        ),
+        (
+            lambda: type("Waits", (), {"read": lambda self, size: None})(),
+            "gives NoneType where bytes",
+        ),
         (lambda: b"", "is empty"),
     ],
 )
@@ -252,7 +353,8 @@ def numpy_file():
         (content("OGG", "VORBIS")[:80], "is not readable audio"),
         (with_sizes(content()[:20] + bytes(4) + content()[24:], 0, 0), "is not readable audio"),
     ],
-    ids=lambda value: None if isinstance(value, str) else value[:8].hex(),  # some of them hold random numbers
+    # some of them hold random numbers
+    ids=lambda value: None if isinstance(value, str) else value[:8].hex(),
 )
 def test_files_that_are_no_audio_are_called_by_their_name(tmp_path, data, message):
     path = tmp_path / "q.wav"
@@ -295,7 +397,13 @@ def test_paths_of_every_type(tmp_path, monkeypatch):
         def __fspath__(self):
             return str(tmp_path / "frage ü.wav")
 
-    for path in ("~/frage ü.wav", Path("~/frage ü.wav"), "frage ü.wav", Entry(), tmp_path / "frage ü.wav"):
+    for path in (
+        "~/frage ü.wav",
+        Path("~/frage ü.wav"),
+        "frage ü.wav",
+        Entry(),
+        tmp_path / "frage ü.wav",
+    ):
         assert len(load_wave(path)) == RATE
 
 

@@ -28,7 +28,9 @@ def recording(container, codec, channels=1, seconds=SECONDS, rate=RATE, video=Fa
         if pictures:
             pictures.width = pictures.height = 32
             for _ in range(int(seconds * 5)):
-                out.mux(pictures.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8))))
+                out.mux(
+                    pictures.encode(av.VideoFrame.from_ndarray(np.zeros((32, 32, 3), np.uint8)))
+                )
             out.mux(pictures.encode())
         stream.bit_rate = 96_000
         time = np.arange(int(seconds * rate)) / rate
@@ -102,14 +104,27 @@ def test_streams_that_cannot_seek():
 
 @pytest.mark.parametrize(
     ("container", "codec", "options"),
-    [("mp4", "aac", {}), ("webm", "libopus", {}), ("webm", "libopus", {"live": "1"}), ("adts", "aac", {})],
-    ids=["told by the container", "told by webm", "a live webm that does not tell", "an aac that does not tell"],
+    [
+        ("mp4", "aac", {}),
+        ("webm", "libopus", {}),
+        ("webm", "libopus", {"live": "1"}),
+        ("adts", "aac", {}),
+    ],
+    ids=[
+        "told by the container",
+        "told by webm",
+        "a live webm that does not tell",
+        "an aac that does not tell",
+    ],
 )
 def test_too_long_is_noticed_before_all_is_decoded(container, codec, options, monkeypatch):
     data = recording(container, codec, seconds=20.0, rate=RATE, **options)
     decoded = []
     true = np.concatenate
-    monkeypatch.setattr("mdmspeech.audio.media.np.concatenate", lambda *args, **kw: decoded.append(1) or true(*args, **kw))
+    monkeypatch.setattr(
+        "mdmspeech.audio.media.np.concatenate",
+        lambda *args, **kw: decoded.append(1) or true(*args, **kw),
+    )
     with pytest.raises(UserError, match="too long"):
         load_wave(io.BytesIO(data), max_seconds=3.0)
     assert not decoded
@@ -134,9 +149,15 @@ def without_sound():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: recording("mp4", "aac")[:-2000], "MP4, M4A, MOV or 3GP file that is damaged or was cut off"),
+        (
+            lambda: recording("mp4", "aac")[:-2000],
+            "MP4, M4A, MOV or 3GP file that is damaged or was cut off",
+        ),
         (lambda: b"\0\0\0\x20ftypM4A " + bytes(3000), "is not readable audio: an MP4"),
-        (lambda: b"\x1a\x45\xdf\xa3" + bytes(3000), "is not readable audio: a WebM or Matroska file"),
+        (
+            lambda: b"\x1a\x45\xdf\xa3" + bytes(3000),
+            "is not readable audio: a WebM or Matroska file",
+        ),
         (lambda: b"\xff\xf1" + bytes(3000), "is not readable audio: an AAC file"),
         (lambda: b"#!AMR\n" + b"\xff" * 300, "is not readable audio: an AMR file"),
         (lambda: recording("webm", "libopus")[:600], "is not readable audio: a WebM"),
@@ -161,18 +182,28 @@ def test_damaged_media_is_one_clear_error(make, message):
 def test_without_pyav_the_kind_and_the_cure_are_named(head, words, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     assert kind_of(head).words == words
-    with pytest.raises(UserError, match=f"is {words}; reading it needs PyAV, which is not installed: pip install av"):
+    with pytest.raises(
+        UserError,
+        match=f"is {words}; reading it needs PyAV, which is not installed: pip install av",
+    ):
         load_wave(io.BytesIO(head + bytes(100)))
 
 
 def test_the_help_says_what_is_read_with_and_without():
-    assert CURE in FORMATS and all(name in FORMATS for name in ("wav", "flac", "ogg", "mp3", "m4a", "aac", "webm", "mp4", "3gp"))
+    assert CURE in FORMATS and all(
+        name in FORMATS
+        for name in ("wav", "flac", "ogg", "mp3", "m4a", "aac", "webm", "mp4", "3gp")
+    )
 
 
 def test_playlists_open_nothing(tmp_path):
     """FFmpeg would follow them, to files and addresses: none of its demuxers is ever guessed."""
     secret = tmp_path / "secret.wav"
     secret.write_bytes(recording("wav", "pcm_s16le"))
-    for text in (f"#EXTM3U\n#EXTINF:1,\n{secret}\n", f"ffconcat version 1.0\nfile {secret}\n", f"file '{secret}'\n"):
+    for text in (
+        f"#EXTM3U\n#EXTINF:1,\n{secret}\n",
+        f"ffconcat version 1.0\nfile {secret}\n",
+        f"file '{secret}'\n",
+    ):
         with pytest.raises(UserError, match="is not readable audio: it is a"):
             load_wave(text.encode())

@@ -1,4 +1,6 @@
-"""F0 of waves whose F0 is known: pulse trains that glide, noise, silence, and gaps between voiced stretches."""
+"""F0 of waves whose F0 is known: pulse trains that glide, noise, silence, and gaps between voiced
+stretches.
+"""
 
 import numpy as np
 import pytest
@@ -37,10 +39,21 @@ def test_noise_and_silence_have_no_f0():
 
 
 def test_short_gaps_are_bridged_when_asked():
-    wave = np.concatenate([voice(np.full(RATE // 2, 120.0)), np.zeros(RATE // 10), voice(np.full(RATE // 2, 160.0)), np.zeros(RATE // 2)])
+    wave = np.concatenate(
+        [
+            voice(np.full(RATE // 2, 120.0)),
+            np.zeros(RATE // 10),
+            voice(np.full(RATE // 2, 160.0)),
+            np.zeros(RATE // 2),
+        ]
+    )
     wave = wave.astype(np.float32)
     plain, bridged = f0_curve(wave, RATE), f0_curve(wave, RATE, bridge=20)
     assert not plain[53:57].any()
-    assert (bridged[53:57] > 118).all() and (bridged[53:57] < 162).all() and (np.diff(bridged[53:57]) > 0).all()
+    assert (
+        (bridged[53:57] > 118).all()
+        and (bridged[53:57] < 162).all()
+        and (np.diff(bridged[53:57]) > 0).all()
+    )
     assert not bridged[-40:].any()  # the end of the voice is no gap
     assert f0_curve(wave, RATE, bridge=3)[53:57].sum() == 0

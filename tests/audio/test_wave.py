@@ -14,7 +14,9 @@ RATE = 16_000
 
 
 def _tone(rate=RATE, seconds=0.5, hertz=440.0):
-    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype(np.float32)
+    return (0.3 * np.sin(2 * np.pi * hertz * np.arange(int(rate * seconds)) / rate)).astype(
+        np.float32
+    )
 
 
 @pytest.mark.parametrize(

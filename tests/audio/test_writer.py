@@ -1,4 +1,6 @@
-"""Waves written as they are made: a file has its name when it is complete, an interruption leaves what can be played, pipes get a header that is true or open."""
+"""Waves written as they are made: a file has its name when it is complete, an interruption leaves
+what can be played, pipes get a header that is true or open.
+"""
 
 import io
 import os
@@ -66,7 +68,8 @@ def test_a_full_disk_is_one_error_and_no_half_file(tmp_path, name):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
     try:
-        with pytest.raises(UserError, match=f"cannot write .*{name}"), WaveWriter(tmp_path / name, RATE) as out:  # noqa: PT012
+        refused = pytest.raises(UserError, match=f"cannot write .*{name}")
+        with refused, WaveWriter(tmp_path / name, RATE) as out:
             for seed in range(20):
                 out.write(np.random.default_rng(seed).uniform(-1, 1, 10_000))
     finally:
@@ -78,7 +81,9 @@ def test_a_link_leads_to_its_file(tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "a.wav").symlink_to(tmp_path / "there" / "b.wav")
     save_wave(tmp_path / "a.wav", TONE, RATE)
-    assert (tmp_path / "a.wav").is_symlink() and len(read(tmp_path / "there" / "b.wav")) == len(TONE)
+    assert (tmp_path / "a.wav").is_symlink() and len(read(tmp_path / "there" / "b.wav")) == len(
+        TONE
+    )
 
 
 class Pipe(io.BytesIO):
@@ -96,7 +101,9 @@ def test_a_stream_gets_a_wav(kind):
     data = file.getvalue()[6:]
     np.testing.assert_array_equal(read(io.BytesIO(data)), to_int16(TONE))
     size = int.from_bytes(data[40:44], "little")
-    assert size == (0xFFFFFFFF if kind is Pipe else 2 * len(TONE)) and len(data) == 44 + 2 * len(TONE)
+    assert size == (0xFFFFFFFF if kind is Pipe else 2 * len(TONE)) and len(data) == 44 + 2 * len(
+        TONE
+    )
     assert not file.closed
 
 

@@ -7,7 +7,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import small_published`
 sys.path.insert(0, str(Path(__file__).parents[1] / "inference"))  # for `import small_speech`
-sys.path.insert(0, str(Path(__file__).parents[1] / "codec" / "cosyvoice2"))  # for `import small_cosyvoice2`
+# for `import small_cosyvoice2`
+sys.path.insert(0, str(Path(__file__).parents[1] / "codec" / "cosyvoice2"))
 
 import small_published
 import small_speech

@@ -1,4 +1,6 @@
-"""`python fast_voice.py VERB ...` is the console script with a voice of numpy, which hums a quarter of a second a word, so that real processes are quick."""
+"""`python fast_voice.py VERB ...` is the console script with a voice of numpy, which hums a quarter
+of a second a word, so that real processes are quick.
+"""
 
 import os
 import sys
@@ -29,7 +31,9 @@ class Hum:
             wave = 0.1 * np.sin(np.arange(SAMPLES, dtype=np.float32))
             said = (Word(word, n / 4, (n + 1) / 4),)
             timeline = finish_timeline({"talker": 0.1, "codec": 0.1}, len(wave), RATE, 0.2)
-            yield Speech(word, wave, RATE, empty, "length", said, Trace(empty, empty, empty, empty), timeline)
+            yield Speech(
+                word, wave, RATE, empty, "length", said, Trace(empty, empty, empty, empty), timeline
+            )
 
 
 mdmspeech.load = lambda name, voice=None: Hum()

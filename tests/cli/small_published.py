@@ -1,4 +1,6 @@
-"""Published checkpoints in small: folders as they would be downloaded, and systems assembled of them. Session-wide, so that all tests share them."""
+"""Published checkpoints in small: folders as they would be downloaded, and systems assembled of
+them. Session-wide, so that all tests share them.
+"""
 
 import dataclasses
 import json
@@ -16,8 +18,19 @@ from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.text.pronounce import pronouncer
 
-THINKER = ThinkerConfig(vocab_size=259, dim=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, ffn_dim=64, qk_norm=True)
-ENCODER = SpeechEncoderConfig(num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=32, max_positions=1500)
+THINKER = ThinkerConfig(
+    vocab_size=259,
+    dim=32,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=16,
+    ffn_dim=64,
+    qk_norm=True,
+)
+ENCODER = SpeechEncoderConfig(
+    num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=32, max_positions=1500
+)
 SIZES = ["--talker-sizes", "width=64,layers=1,heads=2,ffn=64", "--dtype", "float32"]
 
 
@@ -29,17 +42,42 @@ def publish(root):
         "tokenizer_config.json": json.dumps({"chat_template": CHAT_TEMPLATE}),
         "generation_config.json": json.dumps({"eos_token_id": list(chat.stop_ids)}),
     }
-    thinker = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
+    thinker = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))[
+        "params"
+    ]
     export_thinker(root / "thinker", THINKER, jax.tree.map(np.asarray, thinker), How(files=files))
-    encoder = jax.jit(SpeechEncoder(ENCODER).init)(jax.random.key(2), jnp.zeros((1, 8, 80)))["params"]
+    encoder = jax.jit(SpeechEncoder(ENCODER).init)(jax.random.key(2), jnp.zeros((1, 8, 80)))[
+        "params"
+    ]
     export_encoder(root / "whisper", ENCODER, jax.tree.map(np.asarray, encoder))
     codec = Part("compact_codec", CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)))
-    save_release(root / "release", Release("tiny", {"codec": codec, "talker": Part("talker_mdm", TALKER, talker_params())}), "card")
+    save_release(
+        root / "release",
+        Release("tiny", {"codec": codec, "talker": Part("talker_mdm", TALKER, talker_params())}),
+        "card",
+    )
     speaks = dataclasses.replace(TALKER, symbols=pronouncer().vocabulary_size)
-    save_release(root / "speaks", Release("speaks", {"codec": codec, "talker": Part("talker_mdm", speaks, talker_params(speaks))}), "card")
+    save_release(
+        root / "speaks",
+        Release(
+            "speaks", {"codec": codec, "talker": Part("talker_mdm", speaks, talker_params(speaks))}
+        ),
+        "card",
+    )
     return root
 
 
 def arguments(published, folder, **changes):
-    given = {"thinker": published / "thinker", "encoder": published / "whisper", "codec": published / "release", **changes}
-    return ["assemble", "-o", str(folder), *SIZES, *(text for name, value in given.items() for text in (f"--{name}", str(value)))]
+    given = {
+        "thinker": published / "thinker",
+        "encoder": published / "whisper",
+        "codec": published / "release",
+        **changes,
+    }
+    return [
+        "assemble",
+        "-o",
+        str(folder),
+        *SIZES,
+        *(text for name, value in given.items() for text in (f"--{name}", str(value))),
+    ]

@@ -1,4 +1,6 @@
-"""`mdmspeech chat`: text, timeline, wave and picture come out; bad recordings are one line and exit code 2, odd ones are handled."""
+"""`mdmspeech chat`: text, timeline, wave and picture come out; bad recordings are one line and exit
+code 2, odd ones are handled.
+"""
 
 import numpy as np
 import pytest
@@ -24,7 +26,21 @@ def refused(capsys, *argv):
 
 def test_answers_a_recording(small_model, tmp_path, capsys):
     wave = write(tmp_path / "q.wav", question())
-    assert main(["chat", wave, "-o", str(tmp_path / "a.wav"), "--picture", str(tmp_path / "a.png"), "--steps", "2"]) == 0
+    assert (
+        main(
+            [
+                "chat",
+                wave,
+                "-o",
+                str(tmp_path / "a.wav"),
+                "--picture",
+                str(tmp_path / "a.png"),
+                "--steps",
+                "2",
+            ]
+        )
+        == 0
+    )
     out = capsys.readouterr().out
     reply = small_model.chat(question(), steps=2)
     assert out.startswith(small_model.hear(wave))
@@ -72,7 +88,9 @@ def test_recordings_that_cannot_be_heard(no_model, tmp_path, capsys, wave, told)
     assert told in refused(capsys, "chat", path, "-o", str(tmp_path / "a.wav"))
 
 
-@pytest.mark.parametrize(("content", "told"), [(b"This is a letter.", "not readable audio"), (b"", "empty file")])
+@pytest.mark.parametrize(
+    ("content", "told"), [(b"This is a letter.", "not readable audio"), (b"", "empty file")]
+)
 def test_files_that_are_no_audio(no_model, tmp_path, capsys, content, told):
     path = tmp_path / "q.wav"
     path.write_bytes(content)
@@ -80,7 +98,9 @@ def test_files_that_are_no_audio(no_model, tmp_path, capsys, content, told):
 
 
 def test_a_file_that_is_not_there(no_model, tmp_path, capsys):
-    assert "does not exist" in refused(capsys, "chat", str(tmp_path / "no.wav"), "-o", str(tmp_path / "a.wav"))
+    assert "does not exist" in refused(
+        capsys, "chat", str(tmp_path / "no.wav"), "-o", str(tmp_path / "a.wav")
+    )
 
 
 @pytest.mark.parametrize(
@@ -91,19 +111,25 @@ def test_a_file_that_is_not_there(no_model, tmp_path, capsys):
         (["--picture", "no/folder/a.png"], "does not exist"),
     ],
 )
-def test_outputs_are_checked_before_anything_runs(no_model, tmp_path, capsys, monkeypatch, options, told):
+def test_outputs_are_checked_before_anything_runs(
+    no_model, tmp_path, capsys, monkeypatch, options, told
+):
     monkeypatch.chdir(tmp_path)
     assert told in refused(capsys, "chat", write(tmp_path / "q.wav", question()), *options)
 
 
 def test_steps_out_of_range(small_model, tmp_path, capsys):
     wave = write(tmp_path / "q.wav", question())
-    assert "16 steps are the most" in refused(capsys, "chat", wave, "-o", str(tmp_path / "a.wav"), "--steps", "40", "--cold")
+    assert "16 steps are the most" in refused(
+        capsys, "chat", wave, "-o", str(tmp_path / "a.wav"), "--steps", "40", "--cold"
+    )
 
 
 def test_play_without_a_player(no_model, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert "--play needs one of" in refused(capsys, "chat", "q.wav", "--play", "-o", str(tmp_path / "a.wav"))
+    assert "--play needs one of" in refused(
+        capsys, "chat", "q.wav", "--play", "-o", str(tmp_path / "a.wav")
+    )
 
 
 def test_play_runs_the_player(small_model, tmp_path, capsys, monkeypatch):
@@ -116,11 +142,18 @@ def test_play_runs_the_player(small_model, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "played.wav").read_bytes() == (tmp_path / "a.wav").read_bytes()
 
 
-def test_a_recording_that_was_cut_off_is_answered_with_one_line_of_warning(small_model, tmp_path, capsys):
+def test_a_recording_that_was_cut_off_is_answered_with_one_line_of_warning(
+    small_model, tmp_path, capsys
+):
     path = tmp_path / "q.wav"
     write(path, question(2.0))
     path.write_bytes(path.read_bytes()[:40_000])
-    assert main(["chat", str(path), "-o", str(tmp_path / "a.wav"), "--quiet", "--steps", "1", "--cold"]) == 0
+    assert (
+        main(
+            ["chat", str(path), "-o", str(tmp_path / "a.wav"), "--quiet", "--steps", "1", "--cold"]
+        )
+        == 0
+    )
     out = capsys.readouterr()
     assert out.out.strip() and out.err.count("\n") == 1
     assert out.err.startswith(f"mdmspeech chat: {path} was cut off: 0.75 s of 2.00 s are missing")
@@ -130,7 +163,9 @@ def test_no_speech_is_one_line_and_exit_code_2(small_model, tmp_path, capsys, mo
     silent = lambda source: EncodedSpeech(None, "", 0.0, 0.0)
     monkeypatch.setattr(small_model.frontend, "encode", silent)
     wave = write(tmp_path / "noise.wav", question())
-    assert "no speech heard" in refused(capsys, "chat", wave, "-o", str(tmp_path / "a.wav"), "--cold", "--quiet")
+    assert "no speech heard" in refused(
+        capsys, "chat", wave, "-o", str(tmp_path / "a.wav"), "--cold", "--quiet"
+    )
     assert not (tmp_path / "a.wav").exists()
 
 

@@ -25,7 +25,10 @@ def test_a_folder_of_this_kind_of_machine(fresh):
     assert os.environ["JAX_COMPILATION_CACHE_DIR"] == str(folder)
 
 
-@pytest.mark.parametrize(("name", "value"), [("JAX_COMPILATION_CACHE_DIR", "/else"), ("JAX_ENABLE_COMPILATION_CACHE", "false")])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("JAX_COMPILATION_CACHE_DIR", "/else"), ("JAX_ENABLE_COMPILATION_CACHE", "false")],
+)
 def test_who_has_chosen_keeps_his_choice(fresh, name, value):
     os.environ[name] = value
     assert compiled.keep_compiled() is None
@@ -52,14 +55,19 @@ def test_a_folder_that_has_grown_is_emptied(fresh, monkeypatch):
 
 def test_a_second_process_compiles_nothing(fresh):
     code = (
-        "from mdmspeech.cli.compiled import keep_compiled; keep_compiled(); import jax, jax.numpy as jnp; "
-        "jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); heard = []; "
+        "from mdmspeech.cli.compiled import keep_compiled; keep_compiled(); import jax, jax.numpy "
+        "as jnp; jax.config.update('jax_persistent_cache_min_compile_time_secs', 0); heard = []; "
         "jax.monitoring.register_event_listener(lambda event, **_: heard.append(event)); "
         "jax.jit(lambda x: jnp.fft.rfft(x @ x).real.sum())(jnp.ones((8, 8))); "
-        "print(sum(e.endswith('cache_hits') for e in heard), sum(e.endswith('cache_misses') for e in heard))"
+        "print(sum(e.endswith('cache_hits') for e in heard), sum(e.endswith('cache_misses') for e "
+        "in heard))"
     )
     run = lambda: subprocess.run(
-        [sys.executable, "-c", code], env=dict(os.environ), capture_output=True, text=True, check=True
+        [sys.executable, "-c", code],
+        env=dict(os.environ),
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.split()
     (hits, misses), (again, missed) = run(), run()
     assert int(misses) > 0 == int(hits)

@@ -25,7 +25,15 @@ from mdmspeech.training.state import TrainState, create_frozen
 
 EXPERIMENT = Path(__file__).parents[2] / "experiments" / "thinker_1b.py"
 SMALL = ThinkerConfig(
-    vocab_size=96, dim=16, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=4, ffn_dim=24, qk_norm=True, scan_layers=True
+    vocab_size=96,
+    dim=16,
+    num_layers=2,
+    num_heads=4,
+    num_kv_heads=2,
+    head_dim=4,
+    ffn_dim=24,
+    qk_norm=True,
+    scan_layers=True,
 )
 
 
@@ -36,7 +44,9 @@ def _thinker(folder, config=SMALL, scale=0.1, force=False):
 
 def _random(shapes, scale=0.1):
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: (scale * rng.normal(size=leaf.shape)).astype(np.float32), shapes)
+    return jax.tree.map(
+        lambda leaf: (scale * rng.normal(size=leaf.shape)).astype(np.float32), shapes
+    )
 
 
 def _convert(*args):
@@ -45,12 +55,21 @@ def _convert(*args):
 
 def test_a_folder_in_another_precision_and_back(tmp_path, capsys):
     base = _thinker(tmp_path / "base")
-    assert _convert(base, tmp_path / "half", "--dtype", "bfloat16", "--check", "--shard-gb", "0.00001") == 0
+    assert (
+        _convert(base, tmp_path / "half", "--dtype", "bfloat16", "--check", "--shard-gb", "0.00001")
+        == 0
+    )
     assert "check: outputs differ by at most" in capsys.readouterr().out
     assert _convert(tmp_path / "half", tmp_path / "back", "--check") == 0
     assert "differ by at most 0 where" in capsys.readouterr().out
-    wanted = jax.tree.map(lambda leaf: leaf.astype(ml_dtypes.bfloat16), read_thinker_folder(base)[1])
-    jax.tree.map(np.testing.assert_array_equal, read_thinker_folder(tmp_path / "back", dtype=ml_dtypes.bfloat16)[1], wanted)
+    wanted = jax.tree.map(
+        lambda leaf: leaf.astype(ml_dtypes.bfloat16), read_thinker_folder(base)[1]
+    )
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        read_thinker_folder(tmp_path / "back", dtype=ml_dtypes.bfloat16)[1],
+        wanted,
+    )
 
 
 def test_destinations(tmp_path, capsys):
@@ -66,9 +85,19 @@ def test_destinations(tmp_path, capsys):
 
 
 def test_tokenizers_are_compared_where_there_is_one(tmp_path, capsys):
-    """A chat model's is; that of a base model, which has no chat template, cannot be opened and goes along unseen."""
+    """A chat model's is; that of a base model, which has no chat template, cannot be opened and goes
+    along unseen.
+    """
     base = _thinker(tmp_path / "base")
-    tokenizer = Tokenizer(models.BPE({letter: i for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet())[:96])}, []))
+    tokenizer = Tokenizer(
+        models.BPE(
+            {
+                letter: i
+                for i, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet())[:96])
+            },
+            [],
+        )
+    )
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.save(str(base / "tokenizer.json"))
     assert _convert(base, tmp_path / "a", "--check") == 0
@@ -78,9 +107,13 @@ def test_tokenizers_are_compared_where_there_is_one(tmp_path, capsys):
     (base / "additional_chat_templates" / "rag.jinja").write_text("{{ documents }}")
     (base / "additional_chat_templates" / "weights.bin").write_text("none of its business")
     assert _convert(base, tmp_path / "b", "--check") == 0
-    assert [path.name for path in (tmp_path / "b" / "additional_chat_templates").iterdir()] == ["rag.jinja"]
+    assert [path.name for path in (tmp_path / "b" / "additional_chat_templates").iterdir()] == [
+        "rag.jinja"
+    ]
     assert "not compared" not in capsys.readouterr().out
-    assert (tmp_path / "b" / "tokenizer.json").read_bytes() == (base / "tokenizer.json").read_bytes()
+    assert (tmp_path / "b" / "tokenizer.json").read_bytes() == (
+        base / "tokenizer.json"
+    ).read_bytes()
     (base / "chat_template.jinja").write_text("{{ broken")
     assert _convert(tmp_path / "b", tmp_path / "c", "--check", "--tokenizer", base) == 2
     assert "template is broken" in capsys.readouterr().err and not (tmp_path / "c").exists()
@@ -101,9 +134,13 @@ def test_what_is_too_large_or_too_far_off_leaves_nothing(tmp_path, capsys, monke
 
 
 def test_an_encoder(tmp_path, capsys):
-    config = SpeechEncoderConfig(num_mels=8, dim=16, num_layers=2, num_heads=2, ffn_dim=24, max_positions=50)
+    config = SpeechEncoderConfig(
+        num_mels=8, dim=16, num_layers=2, num_heads=2, ffn_dim=24, max_positions=50
+    )
     params = _random(encoder_shapes(config))
-    sources.save_encoder(tmp_path / "e.safetensors", sources.LoadedEncoder(config, params, "test"), np.float32)
+    sources.save_encoder(
+        tmp_path / "e.safetensors", sources.LoadedEncoder(config, params, "test"), np.float32
+    )
     export_encoder(tmp_path / "a", config, params)
     for source, name in ((tmp_path / "e.safetensors", "b"), (tmp_path / "a", "c")):
         assert _convert(source, tmp_path / name, "--check") == 0
@@ -112,7 +149,9 @@ def test_an_encoder(tmp_path, capsys):
 
 
 def test_what_stage_one_trained_is_merged(tmp_path, capsys):
-    """A base folder is streamed to eight devices; a run's LoRA, merged into it, gives the logits of both beside each other."""
+    """A base folder is streamed to eight devices; a run's LoRA, merged into it, gives the logits of
+    both beside each other.
+    """
     config = load_config(f"{EXPERIMENT}:runlocal")
     thinker = ThinkerConfig(**{**config.thinker, "lora_rank": 0})
     base = _thinker(tmp_path / "base", thinker)
@@ -123,7 +162,11 @@ def test_what_stage_one_trained_is_merged(tmp_path, capsys):
     task = make_task(config, workdir)
     frozen = create_frozen(task, mesh, jnp.bfloat16)["thinker"]
     plain = read_thinker_folder(base, scan_layers=thinker.scan_layers)[1]
-    jax.tree.map(lambda got, stored: np.testing.assert_array_equal(got, stored.astype(ml_dtypes.bfloat16)), frozen, plain)
+    jax.tree.map(
+        lambda got, stored: np.testing.assert_array_equal(got, stored.astype(ml_dtypes.bfloat16)),
+        frozen,
+        plain,
+    )
     assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(frozen))
 
     params = _random(jax.eval_shape(task.init, jax.random.key(0)))
@@ -137,11 +180,20 @@ def test_what_stage_one_trained_is_merged(tmp_path, capsys):
     assert "check: outputs differ by at most" in capsys.readouterr().out
     assert _convert(base, tmp_path / "again", "--lora", workdir) == 0
     wanted = lora.fuse(plain, params["lora"], config.thinker.lora_alpha)
-    assert np.abs(wanted["layers"]["all"]["attn"]["q"]["kernel"] - plain["layers"]["all"]["attn"]["q"]["kernel"]).max() > 0.01
+    assert (
+        np.abs(
+            wanted["layers"]["all"]["attn"]["q"]["kernel"]
+            - plain["layers"]["all"]["attn"]["q"]["kernel"]
+        ).max()
+        > 0.01
+    )
     for name in ("merged", "again"):
         read = read_thinker_folder(tmp_path / name, scan_layers=thinker.scan_layers)[1]
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), read, wanted)
     other = _thinker(tmp_path / "other")
     assert _convert(other, tmp_path / "new", "--lora", workdir) == 2
     assert "is another model than the experiment's" in capsys.readouterr().err
-    assert json.loads((tmp_path / "merged" / "config.json").read_text())["mdmspeech"]["origin"] == "folder base with the LoRA of run run"
+    assert (
+        json.loads((tmp_path / "merged" / "config.json").read_text())["mdmspeech"]["origin"]
+        == "folder base with the LoRA of run run"
+    )

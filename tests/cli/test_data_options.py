@@ -47,5 +47,11 @@ def test_commas_alone_name_no_part(given):
 
 @pytest.mark.parametrize("part", ["nope", "mine", "open", "digits", "my-voice"])
 def test_the_cure_for_missing_tokens_names_the_part(part, tmp_path):
-    with pytest.raises(UserError, match=rf"data --tokens --parts {part} \(own recordings: mdmspeech data --manifest FILE --name {part}\)"):
+    with pytest.raises(
+        UserError,
+        match=(
+            rf"data --tokens --parts {part} \(own recordings: mdmspeech data --manifest "
+            rf"FILE --name {part}\)"
+        ),
+    ):
         TokenStore(tmp_path, (part,), "train")

@@ -1,4 +1,6 @@
-"""Where a container's user has no home, or one that cannot be written: models are opened and speak, only what must be stored asks for a place."""
+"""Where a container's user has no home, or one that cannot be written: models are opened and speak,
+only what must be stored asks for a place.
+"""
 
 import os
 import shutil
@@ -42,7 +44,9 @@ import matplotlib.figure
 
 
 def as_nobody(code, tmp_path, home, *args):
-    """Runs code as a user who may read everything and write only `out` and the folder for temporary files: uid 65534 if we are root, else ourselves."""
+    """Runs code as a user who may read everything and write only `out` and the folder for temporary
+    files: uid 65534 if we are root, else ourselves.
+    """
     out = tmp_path / "out"
     out.mkdir(exist_ok=True)
     closed = tmp_path / "home"
@@ -57,7 +61,12 @@ def as_nobody(code, tmp_path, home, *args):
         "XDG_CACHE_HOME",
     )
     env = {name: value for name, value in os.environ.items() if name not in skipped}
-    env |= {"PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(out), "PYTHONPATH": str(Path(mdmspeech.__file__).parents[1]), "XLA_FLAGS": ""}
+    env |= {
+        "PYTHONDONTWRITEBYTECODE": "1",
+        "TMPDIR": str(out),
+        "PYTHONPATH": str(Path(mdmspeech.__file__).parents[1]),
+        "XLA_FLAGS": "",
+    }
     env |= {} if home is None else {"HOME": str(closed) if home == "read-only" else home}
     command = [sys.executable, "-W", "error::UserWarning", "-c", code, *args]
     if os.getuid() == 0:
@@ -84,13 +93,18 @@ def test_speaking_needs_no_home_and_no_librosa(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["kept: None", "heavy: []"] and not done.stderr
     assert (tmp_path / "out" / "a.wav").stat().st_size > 1000
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.wav"]  # what was lent is gone
+    # what was lent is gone
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.wav"]
 
 
 def test_scoring_finds_a_folder_for_its_caches(tmp_path):
     done = as_nobody(SCORE, tmp_path, "read-only")
     assert done.returncode == 0, done.stderr
-    assert "lent: /" in done.stdout and "Traceback" not in done.stderr and "temporary cache" not in done.stderr
+    assert (
+        "lent: /" in done.stdout
+        and "Traceback" not in done.stderr
+        and "temporary cache" not in done.stderr
+    )
     assert not list((tmp_path / "out").iterdir()) and not list((tmp_path / "home").iterdir())
 
 
@@ -103,7 +117,10 @@ def test_what_must_be_stored_asks_for_a_place(home, tmp_path):
         ["--phones", "3"],
         ["--manifest", "a.jsonl"],
     ]
-    code = f"from mdmspeech.cli import main; import sys\nfor verb in {verbs!r}: assert main(['data', *verb]) == 2\nassert 'jax' not in sys.modules"
+    code = (
+        f"from mdmspeech.cli import main; import sys\nfor verb in {verbs!r}: assert "
+        "main(['data', *verb]) == 2\nassert 'jax' not in sys.modules"
+    )
     done = as_nobody(code, tmp_path, home)
     assert done.returncode == 0, done.stderr
     told = done.stderr.splitlines()
@@ -113,7 +130,11 @@ def test_what_must_be_stored_asks_for_a_place(home, tmp_path):
 def test_nobody_without_an_entry(monkeypatch):
     monkeypatch.delenv("HOME", raising=False)
     monkeypatch.delenv("MDMSPEECH_HOME", raising=False)
-    monkeypatch.setattr(Path, "expanduser", lambda self: (_ for _ in ()).throw(RuntimeError("Could not determine home directory.")))
+    monkeypatch.setattr(
+        Path,
+        "expanduser",
+        lambda self: (_ for _ in ()).throw(RuntimeError("Could not determine home directory.")),
+    )
     with pytest.raises(UserError, match=r"no home folder; set \$MDMSPEECH_HOME"):
         data_root()
     monkeypatch.delitem(sys.modules, "jax", raising=False)

@@ -1,4 +1,6 @@
-"""`--set KEY=VALUE`: one setting, with the type it has; whatever else is typed is named and changes nothing."""
+"""`--set KEY=VALUE`: one setting, with the type it has; whatever else is typed is named and changes
+nothing.
+"""
 
 import pytest
 from ml_collections import ConfigDict
@@ -54,7 +56,8 @@ def test_a_setting_keeps_its_type_and_no_other_changes(assignment, value):
         ("train.stepss=20", "no such setting; did you mean train.steps"),
         ("tran.steps=20", "no such setting; did you mean train.steps"),
         ("steps=20", "no such setting"),
-        ("data.parts[0]=mine", "no such setting; did you mean data.parts"),  # the library's own index syntax: a part would be replaced
+        # the library's own index syntax: a part would be replaced
+        ("data.parts[0]=mine", "no such setting; did you mean data.parts"),
         ("train.new=1", "no such setting"),  # the library would add it
         ("train.steps.more=1", "no such setting"),
         ("train..steps=1", "no such setting"),

@@ -1,4 +1,6 @@
-"""Real processes with real pipes: what is printed may be lost, the speech is not; audio goes in and out through standard input and output."""
+"""Real processes with real pipes: what is printed may be lost, the speech is not; audio goes in and
+out through standard input and output.
+"""
 
 import io
 import os
@@ -25,8 +27,17 @@ FULL = pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no /dev/full 
 def shell(command, cwd, **environment):
     """Runs a line of bash; SAY is the command, $? of the whole line is that of its first part."""
     line = "set -o pipefail\n" + command.replace("SAY", SAY)
-    done = subprocess.run(["bash", "-c", line], cwd=cwd, capture_output=True, check=False, timeout=120, env={**os.environ, **environment})
-    assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr, done.stderr.decode()
+    done = subprocess.run(
+        ["bash", "-c", line],
+        cwd=cwd,
+        capture_output=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, **environment},
+    )
+    assert b"Traceback" not in done.stderr and b"Exception ignored" not in done.stderr, (
+        done.stderr.decode()
+    )
     return done
 
 
@@ -87,7 +98,14 @@ def test_what_cannot_be_is_one_line(tmp_path, command, told):
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_said_before_an_interruption_is_kept(tmp_path, kill):
     (tmp_path / "a.wav").write_bytes(b"an older one")
-    command = [sys.executable, str(Path(__file__).parent / "fast_voice.py"), "say", "one " * 500, "-o", "a.wav"]
+    command = [
+        sys.executable,
+        str(Path(__file__).parent / "fast_voice.py"),
+        "say",
+        "one " * 500,
+        "-o",
+        "a.wav",
+    ]
     with subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -125,7 +143,9 @@ def test_what_was_said_before_an_interruption_is_kept(tmp_path, kill):
     ],
 )
 @pytest.mark.parametrize("verb", ["say", "chat"])
-def test_options_are_checked_before_the_model_is_opened(no_model, verb, options, told, tmp_path, monkeypatch, capsys):
+def test_options_are_checked_before_the_model_is_opened(
+    no_model, verb, options, told, tmp_path, monkeypatch, capsys
+):
     monkeypatch.chdir(tmp_path)
     assert main([verb, "hello", *options]) == 2
     err = capsys.readouterr().err
@@ -142,7 +162,21 @@ def test_a_question_comes_through_a_pipe(small_model, tmp_path, capsys, monkeypa
     with open(there, "rb") as pipe:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(pipe))
         argument = f"/dev/fd/{there}" if argument == "pipe" else argument
-        assert main(["chat", argument, "-o", str(tmp_path / "a.wav"), "--quiet", "--cold", "--steps", "1"]) == 0
+        assert (
+            main(
+                [
+                    "chat",
+                    argument,
+                    "-o",
+                    str(tmp_path / "a.wav"),
+                    "--quiet",
+                    "--cold",
+                    "--steps",
+                    "1",
+                ]
+            )
+            == 0
+        )
     assert capsys.readouterr().out.strip() == small_model.hear(question()).strip()
     assert frames(tmp_path / "a.wav") == len(small_model.chat(question(), steps=1).audio)
 
@@ -158,23 +192,56 @@ def test_an_endless_input_is_refused(monkeypatch):
 def test_a_long_text_shows_its_progress_on_a_terminal_only(tmp_path):
     line = f"stty cols 80 rows 20; {SAY} 'one two three' -o a.wav"
     script = f"import pty; pty.spawn(['bash', '-c', {line!r}])"
-    shown = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, check=False, stdin=subprocess.DEVNULL).stdout
+    shown = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        capture_output=True,
+        check=False,
+        stdin=subprocess.DEVNULL,
+    ).stdout
     assert b"/3 [" in shown and b"word" in shown
     assert b"/3 [" not in shell("SAY 'one two three' -o a.wav", tmp_path).stderr
 
 
 def test_the_parts_are_written_as_they_are_made(small_model, tmp_path, capsys):
     text = "it is good and it is red. " * 12
-    assert main(["say", text, "-o", str(tmp_path / "a.wav"), "--picture", str(tmp_path / "a.png"), "--steps", "1"]) == 0
+    assert (
+        main(
+            [
+                "say",
+                text,
+                "-o",
+                str(tmp_path / "a.wav"),
+                "--picture",
+                str(tmp_path / "a.png"),
+                "--steps",
+                "1",
+            ]
+        )
+        == 0
+    )
     written, _ = soundfile.read(tmp_path / "a.wav")
-    np.testing.assert_allclose(written, join(list(small_model.say_parts(text, steps=1))).audio, atol=1e-3)
+    np.testing.assert_allclose(
+        written, join(list(small_model.say_parts(text, steps=1))).audio, atol=1e-3
+    )
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
 def test_libtpu_without_a_tpu_is_quiet_in_python(tmp_path):
-    """With libtpu installed, JAX complains at the first computation unless it is told not to look for a TPU."""
-    environment = {name: value for name, value in os.environ.items() if name not in ("JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR")}
-    code = "import mdmspeech; print(mdmspeech.load('compact').voice().engine.params['norm']['scale'].device)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment)
+    """With libtpu installed, JAX complains at the first computation unless it is told not to look for
+    a TPU.
+    """
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name not in ("JAX_PLATFORMS", "JAX_COMPILATION_CACHE_DIR")
+    }
+    code = (
+        "import mdmspeech; "
+        "print(mdmspeech.load('compact').voice().engine.params['norm']['scale'].device)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, env=environment
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr
     assert "cpu" in done.stdout.lower()

@@ -16,7 +16,9 @@ def test_share_of_the_start(monkeypatch):
         return {"norm": {"scale": np.full(4, 8.0, np.float32)}}
 
     monkeypatch.setattr(whisper_decoder, "load_whisper_decoder", start)
-    part = Part("attention_adaptor", Seq2SeqConfig(layers=2), {"norm": {"scale": np.zeros(4, np.float32)}})
+    part = Part(
+        "attention_adaptor", Seq2SeqConfig(layers=2), {"norm": {"scale": np.zeros(4, np.float32)}}
+    )
     mixed = _mixed(part, {"start_share": 0.25, "start_layers": [0, 5]})
     np.testing.assert_array_equal(mixed.params["norm"]["scale"], np.full(4, 2.0, np.float32))
     assert asked == [(part.config, (0, 5))]

@@ -1,4 +1,6 @@
-"""`mdmspeech data --manifest`: from a folder of recordings to records and speech tokens, told in a few lines, and nothing is done twice."""
+"""`mdmspeech data --manifest`: from a folder of recordings to records and speech tokens, told in a
+few lines, and nothing is done twice.
+"""
 
 import json
 
@@ -30,7 +32,8 @@ def manifest(tmp_path):
     for n in range(6):
         wave = 0.2 * np.sin(2 * np.pi * 140 * np.arange(int((1.5 + n / 10) * 16_000)) / 16_000)
         soundfile.write(tmp_path / f"{n}.wav", wave, 16_000)
-    lines = [{"audio": f"{n}.wav", "text": f"Number {n}."} for n in range(7)]  # the last has no file
+    # the last has no file
+    lines = [{"audio": f"{n}.wav", "text": f"Number {n}."} for n in range(7)]
     path = tmp_path / "manifest.jsonl"
     path.write_text("\n".join(map(json.dumps, lines)) + "\n")
     return str(path)
@@ -45,21 +48,40 @@ def quick_aligner(monkeypatch):
         return Alignment(np.diff(cuts).astype(np.int32), -0.5, int(cuts[1]), int(cuts[-2]))
 
     monkeypatch.setattr(
-        user_recordings, "make_aligner", lambda: lambda waves, symbols: [one(*row) for row in zip(waves, symbols, strict=True)]
+        user_recordings,
+        "make_aligner",
+        lambda: lambda waves, symbols: [one(*row) for row in zip(waves, symbols, strict=True)],
     )
 
 
 def test_from_a_folder_to_tokens(manifest, codec, quick_aligner, tmp_path, capsys, monkeypatch):
-    command = ["data", "--manifest", manifest, "--name", "mine", "--root", str(tmp_path / "root"), "--codec", codec]
+    command = [
+        "data",
+        "--manifest",
+        manifest,
+        "--name",
+        "mine",
+        "--root",
+        str(tmp_path / "root"),
+        "--codec",
+        codec,
+    ]
     assert main(command) == 0
     told = capsys.readouterr().out
     assert "mine: 6 recordings, 0.2 minutes, 2 of them held out" in told
-    assert "1 left out" in told and "manifest.jsonl, line 7: " in told and "6.wav does not exist" in told
+    assert (
+        "1 left out" in told
+        and "manifest.jsonl, line 7: " in told
+        and "6.wav does not exist" in told
+    )
     assert "little to learn a voice from" in told
-    train, val, test = (TokenStore(tmp_path / "root", ("mine",), split) for split in ("train", "val", "test"))
+    train, val, test = (
+        TokenStore(tmp_path / "root", ("mine",), split) for split in ("train", "val", "test")
+    )
     assert (len(train), len(val), len(test)) == (3, 1, 2)
     for row in (train[0], val[0], test[0]):
-        assert row["frames"].sum() * 0.625 == pytest.approx(len(row["tokens"]), abs=1)  # 25 ms units, 40 ms tokens
+        # 25 ms units, 40 ms tokens
+        assert row["frames"].sum() * 0.625 == pytest.approx(len(row["tokens"]), abs=1)
 
     def again(*args):
         raise AssertionError("the tokens are there already")
@@ -70,8 +92,13 @@ def test_from_a_folder_to_tokens(manifest, codec, quick_aligner, tmp_path, capsy
 
 
 @pytest.mark.full  # the shipped codec is compiled
-def test_without_a_codec_the_shipped_talker_says_the_texts(manifest, quick_aligner, tmp_path, capsys):
-    assert main(["data", "--manifest", manifest, "--name", "mine", "--root", str(tmp_path / "root")]) == 0
+def test_without_a_codec_the_shipped_talker_says_the_texts(
+    manifest, quick_aligner, tmp_path, capsys
+):
+    assert (
+        main(["data", "--manifest", manifest, "--name", "mine", "--root", str(tmp_path / "root")])
+        == 0
+    )
     assert "mine: 6 recordings" in capsys.readouterr().out
     store = TokenStore(tmp_path / "root", ("mine",), "train")
     for record in RecordStore(tmp_path / "root" / "raw" / "mine"):
@@ -81,11 +108,27 @@ def test_without_a_codec_the_shipped_talker_says_the_texts(manifest, quick_align
 
 @pytest.mark.parametrize("name", ["open", "my voice", "../raw", "", "random", "datasets"])
 def test_names_that_cannot_be(manifest, name, tmp_path, capsys):
-    assert main(["data", "--manifest", manifest, "--name", name, "--root", str(tmp_path / "root")]) == 2
+    assert (
+        main(["data", "--manifest", manifest, "--name", name, "--root", str(tmp_path / "root")])
+        == 2
+    )
     assert "--name" in capsys.readouterr().err
     assert not (tmp_path / "root").exists()
 
 
 def test_a_manifest_that_is_not_there(tmp_path, capsys):
-    assert main(["data", "--manifest", str(tmp_path / "no.jsonl"), "--name", "mine", "--root", str(tmp_path / "root")]) == 2
+    assert (
+        main(
+            [
+                "data",
+                "--manifest",
+                str(tmp_path / "no.jsonl"),
+                "--name",
+                "mine",
+                "--root",
+                str(tmp_path / "root"),
+            ]
+        )
+        == 2
+    )
     assert "no.jsonl cannot be read" in capsys.readouterr().err

@@ -1,4 +1,6 @@
-"""The other verbs: help is instant and complete, `say` speaks, damaged releases are one line, `release` and `data` pass on what they are told."""
+"""The other verbs: help is instant and complete, `say` speaks, damaged releases are one line,
+`release` and `data` pass on what they are told.
+"""
 
 import io
 import json
@@ -23,7 +25,11 @@ VERBS = ("chat", "say", "voice", "data", "train", "plan", "eval", "release", "as
 def release_folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")
     codec = Part("compact_codec", CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)))
-    save_release(folder, Release("tiny", {"codec": codec, "talker": Part("talker_mdm", TALKER, talker_params())}), "card")
+    save_release(
+        folder,
+        Release("tiny", {"codec": codec, "talker": Part("talker_mdm", TALKER, talker_params())}),
+        "card",
+    )
     return folder
 
 
@@ -44,8 +50,10 @@ def refused(capsys, *argv):
 def test_help_explains_and_loads_nothing_heavy(verb):
     code = (
         "import sys\nfrom mdmspeech.cli import main\n"
-        f"try:\n    main({[verb] if verb else []} + ['--help'])\nexcept SystemExit as end:\n    assert end.code == 0\n"
-        "assert not {'jax', 'numpy', 'librosa', 'matplotlib', 'flax'} & set(sys.modules), 'heavy imports'\n"
+        f"try:\n    main({[verb] if verb else []} + ['--help'])\nexcept "
+        "SystemExit as end:\n    assert end.code == 0\n"
+        "assert not {'jax', 'numpy', 'librosa', 'matplotlib', 'flax'} & "
+        "set(sys.modules), 'heavy imports'\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -55,9 +63,16 @@ def test_help_explains_and_loads_nothing_heavy(verb):
 
 @pytest.mark.parametrize(
     ("packages", "device", "chosen"),
-    [({"libtpu"}, None, "cpu"), ({"libtpu"}, "accel0", None), ({"libtpu", "jax_cuda12_plugin"}, None, None), (set(), None, None)],
+    [
+        ({"libtpu"}, None, "cpu"),
+        ({"libtpu"}, "accel0", None),
+        ({"libtpu", "jax_cuda12_plugin"}, None, None),
+        (set(), None, None),
+    ],
 )
-def test_a_tpu_is_looked_for_where_there_may_be_one(packages, device, chosen, tmp_path, monkeypatch):
+def test_a_tpu_is_looked_for_where_there_may_be_one(
+    packages, device, chosen, tmp_path, monkeypatch
+):
     for name in ("JAX_PLATFORMS", "TPU_NAME", "TPU_WORKER_ID"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in packages else None)
@@ -92,7 +107,9 @@ def test_say_nothing(no_model, tmp_path, capsys):
 
 
 def test_no_such_model(tmp_path, capsys):
-    assert "no release 'no_such_model'" in refused(capsys, "say", "hello", "--model", "no_such_model", "-o", str(tmp_path / "a.wav"))
+    assert "no release 'no_such_model'" in refused(
+        capsys, "say", "hello", "--model", "no_such_model", "-o", str(tmp_path / "a.wav")
+    )
 
 
 @pytest.mark.parametrize("damage", ["truncated", "corrupt", "another model"])
@@ -108,7 +125,9 @@ def test_damaged_releases(release_folder, tmp_path, capsys, damage):
     else:
         (folder / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": 64}))
     told = refused(capsys, "say", "hello", "--model", str(folder), "-o", str(tmp_path / "a.wav"))
-    assert ("config of another model" if damage == "another model" else "talker.safetensors has SHA-256") in told
+    assert (
+        "config of another model" if damage == "another model" else "talker.safetensors has SHA-256"
+    ) in told
 
 
 def test_release_puts_runs_together(release_folder, tmp_path, capsys, monkeypatch):
@@ -116,14 +135,45 @@ def test_release_puts_runs_together(release_folder, tmp_path, capsys, monkeypatc
 
     run = tmp_path / "run"
     run.mkdir()
-    sizes = {"width": 64, "layers": 2, "heads": 2, "ffn": 64, "symbols": 40, "symbol_lookahead": [2, 1]}
-    (run / "config.json").write_text(json.dumps({"stage": "talker", "mode": "mdm", "talker": sizes}))
-    monkeypatch.setattr(warm_start, "load_params", lambda workdir: jax.tree.map(lambda x: np.asarray(x) * 0.5, talker_params()))
+    sizes = {
+        "width": 64,
+        "layers": 2,
+        "heads": 2,
+        "ffn": 64,
+        "symbols": 40,
+        "symbol_lookahead": [2, 1],
+    }
+    (run / "config.json").write_text(
+        json.dumps({"stage": "talker", "mode": "mdm", "talker": sizes})
+    )
+    monkeypatch.setattr(
+        warm_start,
+        "load_params",
+        lambda workdir: jax.tree.map(lambda x: np.asarray(x) * 0.5, talker_params()),
+    )
     out = tmp_path / "out"
-    assert main(["release", "-o", str(out), "--base", str(release_folder), "--talker", str(run), "--name", "new"]) == 0
+    assert (
+        main(
+            [
+                "release",
+                "-o",
+                str(out),
+                "--base",
+                str(release_folder),
+                "--talker",
+                str(run),
+                "--name",
+                "new",
+            ]
+        )
+        == 0
+    )
     made, base = load_release(out), load_release(release_folder)
     assert made.name == "new" and list(made.parts) == ["codec", "talker"] and made.silence
-    np.testing.assert_allclose(made.part("talker").params["norm"]["scale"], 0.5 * base.part("talker").params["norm"]["scale"])
+    np.testing.assert_allclose(
+        made.part("talker").params["norm"]["scale"],
+        0.5 * base.part("talker").params["norm"]["scale"],
+    )
     assert "talker_mdm" in (out / "README.md").read_text()
     assert "MB" in capsys.readouterr().out
 
@@ -133,12 +183,17 @@ def test_release_puts_runs_together(release_folder, tmp_path, capsys, monkeypatc
     [
         ({"stage": "codec", "codec": {}}, "trained codec, not the talker"),
         ({"stage": "talker", "mode": "ntp", "talker": {}}, "--talker-ntp"),
-        ({"stage": "talker", "mode": "mdm", "talker": {"experts": 3}}, "sizes that no talker_mdm has"),
+        (
+            {"stage": "talker", "mode": "mdm", "talker": {"experts": 3}},
+            "sizes that no talker_mdm has",
+        ),
     ],
 )
 def test_release_refuses_the_wrong_run(tmp_path, capsys, config, told):
     (tmp_path / "config.json").write_text(json.dumps(config))
-    assert told in refused(capsys, "release", "-o", str(tmp_path / "out"), "--talker", str(tmp_path))
+    assert told in refused(
+        capsys, "release", "-o", str(tmp_path / "out"), "--talker", str(tmp_path)
+    )
 
 
 def test_release_of_nothing(tmp_path, capsys):
@@ -167,9 +222,22 @@ def test_data_tokens_takes_the_codec_of_a_release(release_folder, monkeypatch, c
 
 
 def test_a_setting_misspelt_is_told_its_neighbours(tmp_path, capsys):
-    told = refused(capsys, "train", "--config", "experiments/talker_06b.py", "--workdir", str(tmp_path), "--set", "optim.warmpu=3")
-    assert "--set optim.warmpu: the experiment has no such setting; did you mean optim.warmup" in told
+    told = refused(
+        capsys,
+        "train",
+        "--config",
+        "experiments/talker_06b.py",
+        "--workdir",
+        str(tmp_path),
+        "--set",
+        "optim.warmpu=3",
+    )
+    assert (
+        "--set optim.warmpu: the experiment has no such setting; did you mean optim.warmup" in told
+    )
 
 
 def test_train_names_a_missing_experiment(tmp_path, capsys):
-    assert "no experiment file" in refused(capsys, "train", "--config", str(tmp_path / "no.py"), "--workdir", str(tmp_path))
+    assert "no experiment file" in refused(
+        capsys, "train", "--config", str(tmp_path / "no.py"), "--workdir", str(tmp_path)
+    )

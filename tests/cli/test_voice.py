@@ -24,7 +24,10 @@ GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
 def model(tmp_path_factory):
     """A folder with a model, and beside it what a user has."""
     folder = tmp_path_factory.mktemp("model")
-    parts = {"codec": Part("cosyvoice2_codec", CONFIG, small_params()), "voice": voice_part(small_voice())}
+    parts = {
+        "codec": Part("cosyvoice2_codec", CONFIG, small_params()),
+        "voice": voice_part(small_voice()),
+    }
     save_release(folder, Release("speaks", parts), "card")
     write_campplus(folder / "campplus.onnx")
     speech = np.tile(np.load(GOLDEN / "waveform.npz")["in.wav_24k"], 2)
@@ -45,7 +48,10 @@ def test_from_a_recording_to_speech(model, tmp_path, capsys):
     assert main(["voice", str(model / "me.wav"), "-o", str(path), "--codec", str(model)]) == 0
     prompt, about = load_voice(path)
     assert f"{len(prompt.ids)} tokens" in capsys.readouterr().out
-    assert about["recording"] == "me.wav" and len(about["recording_sha256"]) == len(about["speaker_encoder_sha256"]) == 64
+    assert (
+        about["recording"] == "me.wav"
+        and len(about["recording_sha256"]) == len(about["speaker_encoder_sha256"]) == 64
+    )
     codec = open_codec(with_voice(load_release(model), path))
     np.testing.assert_array_equal(codec.voice.ids, prompt.ids)
 
@@ -55,7 +61,13 @@ def test_what_is_refused(model, tmp_path, capsys):
     assert "name a .safetensors file" in refused(capsys, recording, "-o", "v.wav", "--codec", model)
     assert "give --campplus FILE" in refused(capsys, recording, *out, "--codec", tmp_path)
     campplus = ("--campplus", model / "campplus.onnx")
-    assert "nobody.wav does not exist" in refused(capsys, model / "nobody.wav", *out, "--codec", model)
-    assert "has no speech_tokenizer_v2.onnx and is no model folder" in refused(capsys, recording, *out, "--codec", tmp_path, *campplus)
-    assert "s of speech; a voice needs 3 to 30 s" in refused(capsys, model / "short.wav", *out, "--codec", model)
+    assert "nobody.wav does not exist" in refused(
+        capsys, model / "nobody.wav", *out, "--codec", model
+    )
+    assert "has no speech_tokenizer_v2.onnx and is no model folder" in refused(
+        capsys, recording, *out, "--codec", tmp_path, *campplus
+    )
+    assert "s of speech; a voice needs 3 to 30 s" in refused(
+        capsys, model / "short.wav", *out, "--codec", model
+    )
     assert not (tmp_path / "v.safetensors").exists()

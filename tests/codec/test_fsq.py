@@ -1,4 +1,6 @@
-"""Finite scalar quantisation: ids and codes are one to one, the gradient passes, the penalty knows even use from collapse."""
+"""Finite scalar quantisation: ids and codes are one to one, the gradient passes, the penalty knows
+even use from collapse.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +19,18 @@ def test_all_ids_round_trip():
 
 
 def test_digit_0_is_the_least_significant():
-    np.testing.assert_array_equal(fsq.ids_to_codes(jnp.array([1])), [[0, -1, -1, -1, -1, -1, -1, -1]])
-    np.testing.assert_array_equal(fsq.ids_to_codes(jnp.array([2 * 3**7])), [[-1, -1, -1, -1, -1, -1, -1, 1]])
+    np.testing.assert_array_equal(
+        fsq.ids_to_codes(jnp.array([1])), [[0, -1, -1, -1, -1, -1, -1, -1]]
+    )
+    np.testing.assert_array_equal(
+        fsq.ids_to_codes(jnp.array([2 * 3**7])), [[-1, -1, -1, -1, -1, -1, -1, 1]]
+    )
 
 
 def test_ids_outside_the_table_are_clipped():
-    np.testing.assert_array_equal(fsq.ids_to_codes(jnp.array([-5, 9000])), fsq.ids_to_codes(jnp.array([0, 6560])))
+    np.testing.assert_array_equal(
+        fsq.ids_to_codes(jnp.array([-5, 9000])), fsq.ids_to_codes(jnp.array([0, 6560]))
+    )
 
 
 def test_quantised_latents_are_levels_and_the_gradient_is_straight_through():
@@ -47,4 +55,6 @@ def test_penalty_ignores_padding():
     codes = fsq.ids_to_codes(jnp.arange(100))[None]
     padded = jnp.concatenate([codes, jnp.ones((1, 50, 8))], axis=1)
     weight = jnp.concatenate([jnp.ones((1, 100)), jnp.zeros((1, 50))], axis=1)
-    np.testing.assert_allclose(fsq.usage_penalty(codes, jnp.ones((1, 100))), fsq.usage_penalty(padded, weight), rtol=1e-4)
+    np.testing.assert_allclose(
+        fsq.usage_penalty(codes, jnp.ones((1, 100))), fsq.usage_penalty(padded, weight), rtol=1e-4
+    )

@@ -1,4 +1,6 @@
-"""Streaming: any partition of the tokens gives the samples of one-shot decoding; a padded row gives those of the row alone."""
+"""Streaming: any partition of the tokens gives the samples of one-shot decoding; a padded row gives
+those of the row alone.
+"""
 
 import functools
 
@@ -81,7 +83,9 @@ def test_a_token_reaches_no_further_than_the_config_says(params):
     ids = tokens(length)
     changed = ids.copy()
     changed[at] = (changed[at] + 3280) % 6561
-    difference = np.abs(one_shot(params, ids) - one_shot(params, changed)).reshape(length, -1).max(axis=1)
+    difference = (
+        np.abs(one_shot(params, ids) - one_shot(params, changed)).reshape(length, -1).max(axis=1)
+    )
     assert difference[: at - CONFIG.right_context].max() == 0
     assert difference[at] > 1e-3
 
@@ -91,8 +95,11 @@ def test_a_padded_row_equals_the_row_alone(params):
     ids, valid = np.zeros((2, 30), np.int32), np.ones((2, 30), bool)
     ids[0, :17], ids[1], valid[0, 17:] = short, long, False
     both = np.asarray(decode(params, ids, valid))
-    # Another batch size is another order of sums on some processors; the source's phase adds up what that does to F0 (1.7e-4 after 30 tokens).
-    np.testing.assert_allclose(both[0, : 17 * CONFIG.token_samples], one_shot(params, short), atol=5e-4)
+    # Another batch size is another order of sums on some processors; the source's phase adds up
+    # what that does to F0 (1.7e-4 after 30 tokens).
+    np.testing.assert_allclose(
+        both[0, : 17 * CONFIG.token_samples], one_shot(params, short), atol=5e-4
+    )
     np.testing.assert_allclose(both[1], one_shot(params, long), atol=5e-4)
     assert np.abs(both[0, 17 * CONFIG.token_samples :]).max() == 0
 
@@ -104,7 +111,12 @@ def test_the_bound_codec_streams_what_it_decodes(params):
     assert [len(wave) for wave in waves] == [len(row) * CONFIG.token_samples for row in rows]
     for row, wave in zip(rows, waves, strict=True):
         stream = codec.stream()
-        parts = [stream.push(row[:3]), stream.push(row[3:20]), stream.push(row[20:]), stream.finish()]
+        parts = [
+            stream.push(row[:3]),
+            stream.push(row[3:20]),
+            stream.push(row[20:]),
+            stream.finish(),
+        ]
         np.testing.assert_allclose(np.concatenate(parts), wave, atol=1e-4)
 
 
@@ -145,5 +157,9 @@ def test_gradients_reach_every_part_and_are_finite(params):
 
     gradients = jax.jit(jax.grad(loss))(params)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(gradients))
-    for part in (gradients["spectral"]["out"], gradients["decoder"]["acoustics"], gradients["decoder"]["embed"]):
+    for part in (
+        gradients["spectral"]["out"],
+        gradients["decoder"]["acoustics"],
+        gradients["decoder"]["embed"],
+    ):
         assert float(jnp.abs(part["kernel"]).max()) > 0

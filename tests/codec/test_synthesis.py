@@ -1,4 +1,6 @@
-"""STFT and source: inversion inside the signal, phases that continue and restart, pulses at the pitch asked for, noise keyed by the frame."""
+"""STFT and source: inversion inside the signal, phases that continue and restart, pulses at the
+pitch asked for, noise keyed by the frame.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -19,7 +21,10 @@ def test_inverse_of_the_spectrum_is_the_signal_inside():
 
 def test_overlap_add_is_the_adjoint_of_framing():
     keys = jax.random.split(jax.random.key(1))
-    wave, frames = jax.random.normal(keys[0], (1, 10 * HOP)), jax.random.normal(keys[1], (1, 10, 960))
+    wave, frames = (
+        jax.random.normal(keys[0], (1, 10 * HOP)),
+        jax.random.normal(keys[1], (1, 10, 960)),
+    )
     left = jnp.vdot(stft.tiled_frames(wave, 960, HOP), frames)
     np.testing.assert_allclose(left, jnp.vdot(wave, stft.overlap_add(frames, HOP)), rtol=1e-4)
 
@@ -47,7 +52,10 @@ def test_locking_takes_noise_out_of_the_phase():
     f0 = glide(4000)
     noisy = f0 * (1 + 3e-7 * jax.random.normal(jax.random.key(5), f0.shape[:2])[..., None])
     never = jnp.zeros((1, 1000), bool)
-    ends = [synthesis.group_phases(synthesis.lock(x, 4, RATE)[1], never, jnp.zeros(1)) for x in (f0, noisy)]
+    ends = [
+        synthesis.group_phases(synthesis.lock(x, 4, RATE)[1], never, jnp.zeros(1))
+        for x in (f0, noisy)
+    ]
     np.testing.assert_array_equal(*ends)
 
 
@@ -86,7 +94,10 @@ def test_pulses_have_the_pitch_and_the_power_asked_for():
         phases = synthesis.frame_phases(f0, groups[:, :-1], RATE)
         wave = np.asarray(synthesis.pulse_train(f0, phases, jnp.ones((1, frames, HOP)), RATE))[0]
         power = np.abs(np.fft.rfft(wave * np.hanning(len(wave)))) ** 2
-        assert abs(np.argmax(power[: int(1.5 * hertz * len(wave) / RATE)]) * RATE / len(wave) - hertz) < 3
+        assert (
+            abs(np.argmax(power[: int(1.5 * hertz * len(wave) / RATE)]) * RATE / len(wave) - hertz)
+            < 3
+        )
         assert 0.3 < np.mean(wave**2) < 0.7
 
 

@@ -1,4 +1,6 @@
-"""Alignment: the search is exact (against all segmentations of small cases), and our synthesiser's true durations are found again from its audio."""
+"""Alignment: the search is exact (against all segmentations of small cases), and our synthesiser's
+true durations are found again from its audio.
+"""
 
 import itertools
 
@@ -22,11 +24,15 @@ def log_softmax(x):
 
 
 def cost(frames, logp_TV, symbols, expected, pauses):
-    """Log-probability of one segmentation, written down anew: emissions and log-normal durations over whole units."""
+    """Log-probability of one segmentation, written down anew: emissions and log-normal durations over
+    whole units.
+    """
     total, at = 0.0, 0
     for symbol, mean, count in zip(symbols, expected, frames, strict=True):
         spread = aligning.PAUSE_SPREAD if symbol in pauses else aligning.SPREAD
-        lengths = np.arange(1, (len(logp_TV) if symbol in pauses else min(aligning.LONGEST, len(logp_TV))) + 1)
+        lengths = np.arange(
+            1, (len(logp_TV) if symbol in pauses else min(aligning.LONGEST, len(logp_TV))) + 1
+        )
         prior = log_softmax(-0.5 * ((np.log(lengths) - np.log(mean)) / spread) ** 2)
         total += logp_TV[at : at + count, symbol].sum() + prior[count - 1]
         at += count
@@ -37,7 +43,11 @@ def test_the_best_of_all_segmentations_is_found(monkeypatch):
     monkeypatch.setattr(aligning, "_PASSES", 1)
     rng = np.random.default_rng(0)
     for _ in range(5):
-        logp, symbols, expected = log_softmax(rng.normal(size=(11, 5)) * 2), rng.integers(0, 5, 4), rng.uniform(1, 5, 4)
+        logp, symbols, expected = (
+            log_softmax(rng.normal(size=(11, 5)) * 2),
+            rng.integers(0, 5, 4),
+            rng.uniform(1, 5, 4),
+        )
         cuts = itertools.combinations(range(1, 11), 3)
         every = [np.diff([0, *cut, 11]) for cut in cuts]
         best = max(every, key=lambda frames: cost(frames, logp, symbols, expected, (0,)))
@@ -63,13 +73,17 @@ def test_pauses_are_the_signs_that_are_not_sounds():
 
 @pytest.fixture(scope="module")
 def spoken():
-    """The synthesiser's recordings, and all of them aligned, each with its own text and with the next one's."""
+    """The synthesiser's recordings, and all of them aligned, each with its own text and with the next
+    one's.
+    """
     from mdmspeech.cli.user_recordings import make_aligner
     from mdmspeech.data.synthesis.voices.base import Job
     from mdmspeech.data.synthesis.voices.hibari import Hibari
 
     voice = Hibari()
-    found = [voice.speak(Job(str(n), text, "hibari", "heart", seed=n)) for n, text in enumerate(TEXTS)]
+    found = [
+        voice.speak(Job(str(n), text, "hibari", "heart", seed=n)) for n, text in enumerate(TEXTS)
+    ]
     waves = [resample(one.audio, one.rate, 16_000) for one in found]
     symbols = [np.array(one.fields["symbols"]) for one in found]
     aligned = make_aligner()([*waves, *waves], [*symbols, *symbols[1:], symbols[0]])
@@ -78,7 +92,10 @@ def spoken():
 
 def test_the_true_durations_are_found(spoken):
     found, own, _ = spoken
-    errors = [np.abs(np.cumsum(a.frames) - np.cumsum(one.fields["frames"]))[:-1] for one, a in zip(found, own, strict=True)]
+    errors = [
+        np.abs(np.cumsum(a.frames) - np.cumsum(one.fields["frames"]))[:-1]
+        for one, a in zip(found, own, strict=True)
+    ]
     for one, a in zip(found, own, strict=True):
         assert a.frames.min() >= 1 and a.frames.sum() == -(-len(one.audio) // 600)
     assert 25 * np.concatenate(errors).mean() < 30  # ms, of symbols of 60 ms

@@ -40,7 +40,8 @@ def test_room_decays_by_sixty_decibels_in_rt60():
     response = a.room_response(RATE, 0.5, 5.0, np.random.default_rng(0))
     tail = response[-int(0.5 * RATE) :]
     early, late = (np.mean(tail[part] ** 2) for part in (slice(0, 800), slice(-800, None)))
-    assert 10 * np.log10(early / late) == pytest.approx(54, abs=3)  # 60 dB less the two windows' widths
+    # 60 dB less the two windows' widths
+    assert 10 * np.log10(early / late) == pytest.approx(54, abs=3)
     assert 10 * np.log10(1 / np.sum(tail**2)) == pytest.approx(5.0, abs=1e-3)
 
 
@@ -48,7 +49,11 @@ def test_reverberation_keeps_the_direct_sound_in_place():
     click = np.zeros(1000, np.float32)
     click[100] = 1
     out = a.reverberate(click, a.room_response(RATE, 0.3, 5.0, np.random.default_rng(0)))
-    assert len(out) == 1000 and not np.abs(out[:100]).max() > 1e-6 and out[100] == pytest.approx(1, abs=1e-5)
+    assert (
+        len(out) == 1000
+        and not np.abs(out[:100]).max() > 1e-6
+        and out[100] == pytest.approx(1, abs=1e-5)
+    )
 
 
 def test_silence_stays_silence():

@@ -1,4 +1,6 @@
-"""Bucketed batches of states: deterministic, of similar lengths, padded, their position saved and restored."""
+"""Bucketed batches of states: deterministic, of similar lengths, padded, their position saved and
+restored.
+"""
 
 import collections
 
@@ -49,7 +51,10 @@ def test_an_epoch_has_every_record_and_fills_its_last_batch_with_some_again():
 
 def test_batches_hold_similar_lengths():
     plan = BatchPlan(LENGTHS, 4, 16, 0)
-    spread = [np.ptp(-(-LENGTHS[numbers] // 16)) for _, numbers in (plan[i] for i in range(plan.per_epoch))]
+    spread = [
+        np.ptp(-(-LENGTHS[numbers] // 16))
+        for _, numbers in (plan[i] for i in range(plan.per_epoch))
+    ]
     assert np.mean(np.array(spread) == 0) > 0.5 and max(spread) <= 2
 
 
@@ -58,10 +63,19 @@ def test_padding_is_zero_and_masks_are_true():
     for row, name in enumerate(batch["id"]):
         record = SOURCE[int(name.rpartition("-")[2])]
         count, ids = len(record["states"]), letters(record["text"])
-        assert (batch["states"][row, :count] == record["states"]).all() and not batch["states"][row, count:].any()
-        assert batch["states_valid"][row].sum() == count and batch["states_valid"][row, :count].all()
-        assert batch["text"][row, : len(ids)].tolist() == ids and batch["text_valid"][row].sum() == len(ids)
-    assert batch["states"].shape[1] % 50 == 0 and batch["states"].shape[1] - batch["states_valid"].sum(axis=1).max() < 50
+        assert (batch["states"][row, :count] == record["states"]).all() and not batch["states"][
+            row, count:
+        ].any()
+        assert (
+            batch["states_valid"][row].sum() == count and batch["states_valid"][row, :count].all()
+        )
+        assert batch["text"][row, : len(ids)].tolist() == ids and batch["text_valid"][
+            row
+        ].sum() == len(ids)
+    assert (
+        batch["states"].shape[1] % 50 == 0
+        and batch["states"].shape[1] - batch["states_valid"].sum(axis=1).max() < 50
+    )
 
 
 @pytest.mark.parametrize(("ids_per_second", "ids_more"), [(3, 0), (3, 2), (2, 5)])
@@ -69,7 +83,9 @@ def test_a_text_beyond_the_room_is_cut_and_told_of_once(ids_per_second, ids_more
     epoch = batches(ids_per_second=ids_per_second, ids_more=ids_more, batch=21)
     first, _ = next(epoch), next(epoch)
     assert first["text"].shape[1] == first["states"].shape[1] // 50 * ids_per_second + ids_more
-    cut = [record["id"] for record in SOURCE.records if len(record["text"]) > first["text"].shape[1]]
+    cut = [
+        record["id"] for record in SOURCE.records if len(record["text"]) > first["text"].shape[1]
+    ]
     told = capsys.readouterr().err.splitlines()
     assert cut and sorted(line.partition(":")[0] for line in told) == sorted(cut)
 

@@ -1,4 +1,6 @@
-"""`build`: every part, the datasets and the summary from one call; missing voices are named at the end and stop nothing else."""
+"""`build`: every part, the datasets and the summary from one call; missing voices are named at the
+end and stop nothing else.
+"""
 
 import json
 
@@ -15,13 +17,20 @@ from mdmspeech.data.texts import questions as texts
 from mdmspeech.data.texts.family import Question
 from mdmspeech.errors import UserError
 
-TRAIN = [Question(f"What is thing {w}?", f"It is {w}.", "things", "things/train0", w, "train") for w in "abcdefgh"]
+TRAIN = [
+    Question(f"What is thing {w}?", f"It is {w}.", "things", "things/train0", w, "train")
+    for w in "abcdefgh"
+]
 TEST = [Question("Tell me about thing a.", "It is a.", "things", "things/test0", "a", "test")]
 
 
 class Voice:
     def speak(self, job):
-        fields = {"symbols": [0, 1, 0], "frames": [2, 2, 2], "f0": [100] * 15} if job.voice == "heart" else {}
+        fields = (
+            {"symbols": [0, 1, 0], "frames": [2, 2, 2], "f0": [100] * 15}
+            if job.voice == "heart"
+            else {}
+        )
         return Rendered(np.full(2400, 0.1, np.float32), 16_000, fields)
 
 
@@ -30,7 +39,11 @@ def small_world(monkeypatch):
     monkeypatch.setattr(voices, "load", lambda engine: Voice())
     monkeypatch.setattr(texts, "questions", lambda extra=None: TRAIN + TEST)
     monkeypatch.setattr(texts, "sources", lambda: {"things": "made up"})
-    monkeypatch.setattr(jobs, "open_sentences", lambda: [{"id": f"open-{n}", "text": f"Sentence {n}.", "split": "train"} for n in range(9)])
+    monkeypatch.setattr(
+        jobs,
+        "open_sentences",
+        lambda: [{"id": f"open-{n}", "text": f"Sentence {n}.", "split": "train"} for n in range(9)],
+    )
     monkeypatch.setattr(jobs, "KOKORO_TRAIN", 2)
     fields = {
         "id": "human-1",
@@ -44,20 +57,38 @@ def small_world(monkeypatch):
         "split": "test",
     }
     monkeypatch.setattr(
-        human, "import_human", lambda folder: record_store.write_shard(folder, "00000-human", [(fields, np.ones(1600, np.int16))])
+        human,
+        "import_human",
+        lambda folder: record_store.write_shard(
+            folder, "00000-human", [(fields, np.ones(1600, np.int16))]
+        ),
     )
 
 
 def test_everything_is_made_counted_and_readable(tmp_path, capsys):
     summary = building.build(tmp_path, workers=1)
     counts = {name: part["utterances"] for name, part in summary["parts"].items()}
-    assert counts == {"open": 9, "answers": 8, "questions": 6, "kokoro": 2, "questions_test": 1, "human": 1}
+    assert counts == {
+        "open": 9,
+        "answers": 8,
+        "questions": 6,
+        "kokoro": 2,
+        "questions_test": 1,
+        "human": 1,
+    }
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert summary["parts"]["questions_test"]["splits"].keys() == {"test"}
-    assert all(engine["licence"] for part in summary["parts"].values() for engine in part["engines"].values())
+    assert all(
+        engine["licence"]
+        for part in summary["parts"].values()
+        for engine in part["engines"].values()
+    )
     assert "questions_test" in capsys.readouterr().out
     assert len(open_dataset("speech", tmp_path / "datasets" / "speech", "train")) == 17
-    assert {len(open_dataset("questions", tmp_path / "datasets" / "questions", split)) for split in ("train", "test")} == {8, 2}
+    assert {
+        len(open_dataset("questions", tmp_path / "datasets" / "questions", split))
+        for split in ("train", "test")
+    } == {8, 2}
 
 
 def test_a_missing_voice_is_named_and_the_rest_is_made(tmp_path, monkeypatch):
@@ -75,14 +106,26 @@ def test_a_missing_voice_is_named_and_the_rest_is_made(tmp_path, monkeypatch):
 
 def test_hours_make_a_small_corpus(tmp_path):
     share = building.PARTS[0].full_hours / sum(p.full_hours for p in building.PARTS)
-    summary = building.build(tmp_path, hours=3 * jobs.OPEN_SECONDS / 3600 / share, parts=("open",), workers=1)
+    summary = building.build(
+        tmp_path, hours=3 * jobs.OPEN_SECONDS / 3600 / share, parts=("open",), workers=1
+    )
     assert summary["parts"]["open"]["utterances"] == 3
-    assert [r["id"] for r in record_store.RecordStore(tmp_path / "raw" / "open").fields] == ["open-0", "open-4", "open-8"]
+    assert [r["id"] for r in record_store.RecordStore(tmp_path / "raw" / "open").fields] == [
+        "open-0",
+        "open-4",
+        "open-8",
+    ]
 
 
 def test_a_leak_stops_the_build(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        texts, "questions", lambda extra=None: [*TRAIN, *TEST, Question("Tell me, about thing A", "x", "f", "p", "z", "train")]
+        texts,
+        "questions",
+        lambda extra=None: [
+            *TRAIN,
+            *TEST,
+            Question("Tell me, about thing A", "x", "f", "p", "z", "train"),
+        ],
     )
     with pytest.raises(UserError, match="leak"):
         building.build(tmp_path, workers=1)

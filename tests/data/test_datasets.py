@@ -15,7 +15,9 @@ from mdmspeech.errors import UserError
 
 
 def tone(seconds=0.5, rate=16_000):
-    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(int(seconds * rate)) / rate)).astype(np.float32)
+    return (0.3 * np.sin(2 * np.pi * 300 * np.arange(int(seconds * rate)) / rate)).astype(
+        np.float32
+    )
 
 
 def raw_part(folder):
@@ -46,7 +48,11 @@ def test_raw_store_to_array_record_and_back(tmp_path):
     record = open_dataset("speech", tmp_path / "tfds", "test")[0]
     assert record["id"] == "r2" and record["text"] == "Word 2." and record["rate"] == 24_000
     np.testing.assert_array_equal(record["audio"], np.full(102, 2, np.int16))
-    assert record["audio"].dtype == np.int16 and record["symbols"].tolist() == [0, 3, 0] and record["f0"].tolist() == [0, 120]
+    assert (
+        record["audio"].dtype == np.int16
+        and record["symbols"].tolist() == [0, 3, 0]
+        and record["f0"].tolist() == [0, 120]
+    )
     assert list((tmp_path / "tfds").rglob("*.array_record*"))
 
 
@@ -70,7 +76,8 @@ def manifest(tmp_path):
     (tmp_path / "empty.wav").write_bytes(b"")
     (tmp_path / "noise.wav").write_bytes(b"not audio at all")
     lines = [
-        json.dumps({"audio": f"{name}.wav", "text": "Hi.", "answer": "Hello."}) for name in ("good", "missing", "empty", "noise", "long")
+        json.dumps({"audio": f"{name}.wav", "text": "Hi.", "answer": "Hello."})
+        for name in ("good", "missing", "empty", "noise", "long")
     ]
     path = tmp_path / "manifest.jsonl"
     path.write_text("\n".join([*lines, '{"audio": "good.wav"}', "{broken", ""]))
@@ -78,10 +85,18 @@ def manifest(tmp_path):
 
 
 def test_bad_records_are_named_skipped_and_counted(manifest, tmp_path):
-    prepared = prepare("questions", read_manifest(manifest, 16_000, needs_answer=True, max_seconds=2.0), tmp_path / "tfds")
+    prepared = prepare(
+        "questions",
+        read_manifest(manifest, 16_000, needs_answer=True, max_seconds=2.0),
+        tmp_path / "tfds",
+    )
     assert dict(prepared.examples) == {"train": 1}
     assert len(prepared.problems) == 6
-    for problem, word in zip(prepared.problems, ["missing.wav", "empty.wav", "noise.wav", "long.wav", "line 6", "line 7"], strict=True):
+    for problem, word in zip(
+        prepared.problems,
+        ["missing.wav", "empty.wav", "noise.wav", "long.wav", "line 6", "line 7"],
+        strict=True,
+    ):
         assert word in problem
     record = open_dataset("questions", tmp_path / "tfds", "train")[0]
     assert record["answer"] == "Hello." and abs(len(record["audio"]) - 8000) <= 1
@@ -89,7 +104,12 @@ def test_bad_records_are_named_skipped_and_counted(manifest, tmp_path):
 
 def test_strict_stops_at_the_first_bad_record(manifest, tmp_path):
     with pytest.raises(UserError, match=r"missing\.wav"):
-        prepare("questions", read_manifest(manifest, 16_000, needs_answer=True), tmp_path / "tfds", strict=True)
+        prepare(
+            "questions",
+            read_manifest(manifest, 16_000, needs_answer=True),
+            tmp_path / "tfds",
+            strict=True,
+        )
 
 
 def test_nothing_usable_is_an_error(tmp_path):
@@ -119,13 +139,25 @@ def test_vocalnet_layout(tmp_path):
     prepared = prepare("questions", read_vocalnet(folder / "set.json", 16_000), tmp_path / "tfds")
     assert dict(prepared.examples) == {"train": 1} and "entry 2" in prepared.problems[0]
     record = open_dataset("questions", tmp_path / "tfds", "train")[0]
-    assert record["id"] == "7" and record["answer"] == "Yes." and record["text"] == "" and record["units"].tolist() == [5, 6, 7]
+    assert (
+        record["id"] == "7"
+        and record["answer"] == "Yes."
+        and record["text"] == ""
+        and record["units"].tolist() == [5, 6, 7]
+    )
 
 
 def test_vocalnet_pickled_units_are_refused(tmp_path):
     soundfile.write(tmp_path / "a.wav", tone(), 16_000)
     np.save(tmp_path / "a.npy", np.array([{"x": 1}], dtype=object), allow_pickle=True)
     talk = [{"from": "human", "value": "<speech>"}, {"from": "gpt", "value": "Yes."}]
-    (tmp_path / "s.json").write_text(json.dumps([{"id": "1", "speech": "a.wav", "conversations": talk, "units": "a.npy"}]))
+    (tmp_path / "s.json").write_text(
+        json.dumps([{"id": "1", "speech": "a.wav", "conversations": talk, "units": "a.npy"}])
+    )
     with pytest.raises(UserError, match="1:"):
-        prepare("questions", read_vocalnet(tmp_path / "s.json", 16_000, folder=tmp_path), tmp_path / "tfds", strict=True)
+        prepare(
+            "questions",
+            read_vocalnet(tmp_path / "s.json", 16_000, folder=tmp_path),
+            tmp_path / "tfds",
+            strict=True,
+        )

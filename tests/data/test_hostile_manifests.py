@@ -1,4 +1,6 @@
-"""What strangers' manifests hold: a bad line costs that line and is named by its number in the file; an earlier import outlives a wrong one."""
+"""What strangers' manifests hold: a bad line costs that line and is named by its number in the
+file; an earlier import outlives a wrong one.
+"""
 
 import codecs
 import errno
@@ -42,16 +44,27 @@ def folder(waves, tmp_path):
 
 
 def lines_of(*rows):
-    return [row if isinstance(row, bytes) else (row if isinstance(row, str) else json.dumps(row)).encode() for row in rows]
+    return [
+        row
+        if isinstance(row, bytes)
+        else (row if isinstance(row, str) else json.dumps(row)).encode()
+        for row in rows
+    ]
 
 
 def take_in(folder, data, aligner=None):
     (folder / "m.jsonl").write_bytes(data)
-    return user.import_own(folder / "m.jsonl", folder / "root" / "raw" / "own", aligner or Even(), pronounce_text)
+    return user.import_own(
+        folder / "m.jsonl", folder / "root" / "raw" / "own", aligner or Even(), pronounce_text
+    )
 
 
 def content(folder):
-    return {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()} if folder.is_dir() else None
+    return (
+        {p.name: (p.read_bytes(), p.stat().st_mtime_ns) for p in folder.iterdir()}
+        if folder.is_dir()
+        else None
+    )
 
 
 BAD = [
@@ -60,17 +73,22 @@ BAD = [
     ('{"audio": "0.wav", "text": "Good.", "note": {"\\ud83d": 1}}', "half a character"),
     ('{"audio": "0\\u0000.wav", "text": "Good."}', "signs that no file name has"),
     ('{"audio": "0.wav", "text": "Good.", "id": ' + "7" * 5000 + "}", "thousands of digits"),
-    ('{"audio": "0.wav", "text": "Good.", "id": ' + "7" * 2000 + "}", "id is empty, longer than any name"),
-    ('{"audio": "0.wav", "text": "Good.", "x": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deeply"),
+    ('{"audio": "0.wav", "text": "Good.", "id": ' + "7" * 2000 + "}",
+        "id is empty, longer than any name"),
+    ('{"audio": "0.wav", "text": "Good.", "x": ' + "[" * 100_000 + "]" * 100_000 + "}",
+        "nested too deeply"),
     ("[" * 100_000, "nested too deeply"),
     ('{"audio": "0.wav", "text": "Good.", "symbols": {"a": 1}}', "symbols is a dict"),
     ('{"audio": "0.wav", "text": "Good.", "symbols": [1, "b"]}', "symbols has a str"),
     ('{"audio": "0.wav", "text": "Good.", "symbols": [1.5], "frames": [1]}', "symbols has a float"),
-    ('{"audio": "0.wav", "text": "Good.", "symbols": [1e99], "frames": [1]}', "symbols has a float"),
-    ('{"audio": "0.wav", "text": "Good.", "symbols": [99999999999999999999], "frames": [1]}', "from 0 to"),
+    ('{"audio": "0.wav", "text": "Good.", "symbols": [1e99], "frames": [1]}',
+        "symbols has a float"),
+    ('{"audio": "0.wav", "text": "Good.", "symbols": [99999999999999999999], "frames": [1]}',
+        "from 0 to"),
     ('{"audio": "0.wav", "text": "Good.", "symbols": [1], "frames": [-3]}', "frames has -3"),
     ('{"audio": "0.wav", "text": "Good.", "symbols": [1], "frames": [NaN]}', "frames has nan"),
-    ('{"audio": "0.wav", "text": "Good.", "symbols": [1, 2], "frames": [1]}', "1 frames for 2 symbols"),
+    ('{"audio": "0.wav", "text": "Good.", "symbols": [1, 2], "frames": [1]}',
+        "1 frames for 2 symbols"),
     ('{"audio": "0.wav", "text": "Good.", "frames": [1, 2]}', "2 frames for 0 symbols"),
     ('{"audio": "0.wav", "text": "Good.", "f0": [1e999]}', "f0 has inf"),
     ('{"audio": "0.wav", "text": "Good.", "f0": "high"}', "f0 is a str"),
@@ -109,7 +127,9 @@ BAD = [
 def test_every_bad_line_is_named_by_its_number_and_no_good_one_is_lost(folder):
     bad = [line for line, _ in BAD]
     u2028 = '{"audio": "3.wav", "text": "One line\u2028and \x85 another.", "id": "id3"}'
-    rows = lines_of(GOOD[0], "", GOOD[1], *bad, "  \t", codecs.BOM_UTF8 + json.dumps(GOOD[2]).encode(), u2028)
+    rows = lines_of(
+        GOOD[0], "", GOOD[1], *bad, "  \t", codecs.BOM_UTF8 + json.dumps(GOOD[2]).encode(), u2028
+    )
     done = take_in(folder, codecs.BOM_UTF8 + b"\r\n".join(rows) + b"\r\n")
     raw = folder / "root" / "raw" / "own"
     kept = record_store.RecordStore(raw)
@@ -117,7 +137,9 @@ def test_every_bad_line_is_named_by_its_number_and_no_good_one_is_lost(folder):
     assert len(kept[3]["audio"]) > 1000  # U+2028 in a record does not end its line in the store
     assert len(done.left_out) == len(BAD)
     for number, ((_, reason), told) in enumerate(zip(BAD, done.left_out, strict=True), 4):
-        assert told.startswith(f"m.jsonl, line {number}: ") and reason in told and len(told) < 400, told
+        assert (
+            told.startswith(f"m.jsonl, line {number}: ") and reason in told and len(told) < 400
+        ), told
     assert (raw / "left_out.txt").read_text().split("\n")[:-1] == done.left_out
 
 
@@ -158,14 +180,22 @@ def test_the_cures_work(folder):
     ):
         with pytest.raises(UserError) as refused:
             take_in(folder, data)
-        command = next(part for part in ("iconv" + str(refused.value).partition("iconv")[2], "python -c" + str(refused.value).partition("python -c")[2]) if "<" in part or "-f" in part)  # fmt: skip
-        subprocess.run(command.replace("python", sys.executable, 1), shell=True, cwd=folder, check=True)
+        command = next(part for part in ("iconv" + str(refused.value).partition("iconv")[2],
+            "python -c" + str(refused.value).partition("python -c")[2]) if "<" in part or "-f" in part)  # fmt: skip
+        subprocess.run(
+            command.replace("python", sys.executable, 1), shell=True, cwd=folder, check=True
+        )
         made = folder / command.split("> ")[-1]
         assert read_manifest(made, 24_000).entries[0]["audio"] == "0.wav"
 
 
 @pytest.mark.parametrize(
-    "write", [lambda rows: json.dumps(rows), lambda rows: json.dumps(rows, indent=2), lambda rows: "\n\r\n" + json.dumps(rows) + "\n"]
+    "write",
+    [
+        lambda rows: json.dumps(rows),
+        lambda rows: json.dumps(rows, indent=2),
+        lambda rows: "\n\r\n" + json.dumps(rows) + "\n",
+    ],
 )
 def test_a_json_list_is_read_as_well(write, folder):
     (folder / "m.jsonl").write_text(write([GOOD[0], {"audio": 1}, GOOD[1]]))
@@ -178,7 +208,9 @@ def test_old_line_ends_and_a_first_line_that_is_a_list(folder):
     (folder / "m.jsonl").write_bytes(b"\r".join(lines_of(*GOOD)))
     assert len(read_manifest(folder / "m.jsonl", 24_000).entries) == 4
     (folder / "m.jsonl").write_bytes(b"\n".join(lines_of("[1]", *GOOD)))
-    assert [isinstance(entry, BadRecord) for entry in read_manifest(folder / "m.jsonl", 24_000).entries] == [True, *[False] * 4]
+    assert [
+        isinstance(entry, BadRecord) for entry in read_manifest(folder / "m.jsonl", 24_000).entries
+    ] == [True, *[False] * 4]
 
 
 def test_a_path_that_is_no_manifest(folder):
@@ -223,22 +255,62 @@ def mutate(rng, line):
     if how == 2:
         return line[:at] + junk + line[at + len(junk) :]
     if how == 3:
-        value = rng.choice([b"null", b"[]", b"{}", b"1e999", b"NaN", b"true", b'""', b"-1", b"[[1]]", b'"\\u0000"', b"8" * 4400])
-        return b'{"audio": ' + (value if rng.random() < 0.5 else b'"0.wav"') + b', "text": ' + value + b', "id": ' + value + b"}"
-    field = rng.choice([b"id", b"split", b"voice", b"symbols", b"frames", b"f0", b"units", b"rate", b"audio", b"text"])
+        value = rng.choice(
+            [
+                b"null",
+                b"[]",
+                b"{}",
+                b"1e999",
+                b"NaN",
+                b"true",
+                b'""',
+                b"-1",
+                b"[[1]]",
+                b'"\\u0000"',
+                b"8" * 4400,
+            ]
+        )
+        return (
+            b'{"audio": '
+            + (value if rng.random() < 0.5 else b'"0.wav"')
+            + b', "text": '
+            + value
+            + b', "id": '
+            + value
+            + b"}"
+        )
+    field = rng.choice(
+        [
+            b"id",
+            b"split",
+            b"voice",
+            b"symbols",
+            b"frames",
+            b"f0",
+            b"units",
+            b"rate",
+            b"audio",
+            b"text",
+        ]
+    )
     return (
         line[:-1]
         + b', "'
         + field
         + b'": '
-        + rng.choice([b"{}", b"[[]]", b"NaN", b"-Infinity", b'"\\udc00"', b"false", b"1e400", b"[1, null]"])
+        + rng.choice(
+            [b"{}", b"[[]]", b"NaN", b"-Infinity", b'"\\udc00"', b"false", b"1e400", b"[1, null]"]
+        )
         + b"}"
     )
 
 
 def test_no_mutation_ends_an_import_or_costs_a_good_line(folder):
     """Only UserError, only the mutated lines, and each under its number."""
-    rng, good = random.Random(11), lines_of(*({**row, "id": f"good{n}"} for n, row in enumerate(GOOD)))
+    rng, good = (
+        random.Random(11),
+        lines_of(*({**row, "id": f"good{n}"} for n, row in enumerate(GOOD))),
+    )
     seen = set()
     for _ in range(400):
         rows = [*good]
@@ -250,7 +322,11 @@ def test_no_mutation_ends_an_import_or_costs_a_good_line(folder):
         rows_of = user._rows(read)
         kept = {row["id"] for row in rows_of if "error" not in row}
         assert {f"good{n}" for n in range(4)} <= kept
-        numbers = {int(row["line"].rpartition(" ")[2]) for row in rows_of if row["id"].startswith("good") and "error" not in row}
+        numbers = {
+            int(row["line"].rpartition(" ")[2])
+            for row in rows_of
+            if row["id"].startswith("good") and "error" not in row
+        }
         assert numbers == {n for n, row in enumerate(rows, 1) if row in good}
         for row in rows_of:
             if "number" in row:
@@ -275,7 +351,7 @@ def test_one_clip_is_kept(folder, capsys):
         speech(root, ("own",), "test")
 
 
-# ---- An earlier import outlives what goes wrong ------------------------------------------------------------------------
+# ---- An earlier import outlives what goes wrong -------------------------------------------------
 
 
 def earlier(folder):
@@ -284,25 +360,35 @@ def earlier(folder):
 
 
 def mismatched(folder):
-    return take_in(folder, b"\n".join(lines_of(*({**row, "text": "Something else."} for row in GOOD))), Even(score=user.MATCHES - 1))
+    return take_in(
+        folder,
+        b"\n".join(lines_of(*({**row, "text": "Something else."} for row in GOOD))),
+        Even(score=user.MATCHES - 1),
+    )
 
 
 WRONG = {
-    "of other recordings": lambda folder: take_in(folder, b"\n".join(lines_of(*({**row, "id": f"other{n}"} for n, row in enumerate(GOOD))))),
+    "of other recordings": lambda folder: take_in(folder,
+        b"\n".join(lines_of(*({**row, "id": f"other{n}"} for n, row in enumerate(GOOD))))),
     "no good line": lambda folder: take_in(folder, b'{"audio": 1}\n{}\n'),
-    "no file of it is there": lambda folder: take_in(folder, b"\n".join(lines_of(*({**row, "audio": "x" + row["audio"]} for row in GOOD)))),
+    "no file of it is there": lambda folder: take_in(folder,
+        b"\n".join(lines_of(*({**row, "audio": "x" + row["audio"]} for row in GOOD)))),
     "texts that were not said": mismatched,
     "an empty file": lambda folder: take_in(folder, b""),
     "a table": lambda folder: take_in(folder, b"a,b\n"),
-    "no manifest": lambda folder: user.import_own(folder / "no.jsonl", folder / "root" / "raw" / "own", Even(), pronounce_text),
+    "no manifest": lambda folder: user.import_own(folder / "no.jsonl",
+        folder / "root" / "raw" / "own", Even(), pronounce_text),
     "an aligner that is not installed": lambda folder: user.import_own(
-        _changed(folder), folder / "root" / "raw" / "own", lambda: (_ for _ in ()).throw(UserError("not installed")), pronounce_text
+        _changed(folder), folder / "root" / "raw" / "own",
+        lambda: (_ for _ in ()).throw(UserError("not installed")), pronounce_text
     ),
 }  # fmt: skip
 
 
 def _changed(folder):
-    (folder / "m.jsonl").write_bytes(b"\n".join(lines_of(*({**row, "text": "Another text."} for row in GOOD))))
+    (folder / "m.jsonl").write_bytes(
+        b"\n".join(lines_of(*({**row, "text": "Another text."} for row in GOOD)))
+    )
     return folder / "m.jsonl"
 
 
@@ -328,7 +414,9 @@ def test_a_full_disk_is_said_and_leaves_no_cut_file(folder, monkeypatch):
 
     monkeypatch.setattr(pathlib.Path, "write_text", full)
     rows = lines_of(*({**row, "text": "This is a changed text."} for row in GOOD))
-    with pytest.raises(UserError, match=r"no space left on device; make room, or set \$MDMSPEECH_HOME"):
+    with pytest.raises(
+        UserError, match=r"no space left on device; make room, or set \$MDMSPEECH_HOME"
+    ):
         take_in(folder, b"\n".join(rows))
     assert content(raw) == before
     assert not [path for path in (folder / "root").rglob("*") if "part" in path.name]
@@ -347,10 +435,14 @@ def test_a_root_below_a_file(folder):
 def test_a_new_import_that_shares_lines_takes_them_over(folder):
     raw = earlier(folder)
     take_in(folder, b"\n".join(lines_of(*GOOD[:3])))
-    assert len(record_store.RecordStore(raw)) == 3 and [path.name for path in raw.parent.iterdir()] == ["own"]
+    assert len(record_store.RecordStore(raw)) == 3 and [
+        path.name for path in raw.parent.iterdir()
+    ] == ["own"]
 
 
-@pytest.mark.parametrize("moment", ["before the new one takes the name", "before the old one is removed"])
+@pytest.mark.parametrize(
+    "moment", ["before the new one takes the name", "before the old one is removed"]
+)
 def test_a_kill_between_the_renames_is_mended(moment, folder):
     raw = earlier(folder)
     before = {name: data for name, (data, _) in content(raw).items()}
@@ -359,33 +451,48 @@ def test_a_kill_between_the_renames_is_mended(moment, folder):
     else:
         (raw.parent / ".own.old").mkdir()
     record_store.StagedPart(raw).recover()
-    assert {name: data for name, (data, _) in content(raw).items()} == before and not (raw.parent / ".own.old").exists()
+    assert {name: data for name, (data, _) in content(raw).items()} == before and not (
+        raw.parent / ".own.old"
+    ).exists()
 
 
-# ---- Further question and answer pairs ---------------------------------------------------------------------------------
+# ---- Further question and answer pairs ----------------------------------------------------------
 
 PAIR = {"text": "Why is the sky blue?", "answer": "Air scatters blue light most."}
 BAD_PAIRS = [
-    "{", "[]", '{"text": "no answer"}', '{"text": 3, "answer": "a"}', '{"text": "?!", "answer": "a"}', '{"text": "\\ud800", "answer": "a"}',
-    '{"text": "a", "answer": "b", "split": "dev"}', '{"text": "a", "answer": "b", "split": ["test"]}', '{"text": "a", "answer": "b", "family": {}}',
-    '{"text": "a", "answer": "' + "b" * 2000 + '"}', '{"text": ' + "1" * 5000 + ', "answer": "b"}', "[" * 50_000, b"\xff",
+    "{", "[]", '{"text": "no answer"}', '{"text": 3, "answer": "a"}',
+    '{"text": "?!", "answer": "a"}', '{"text": "\\ud800", "answer": "a"}',
+    '{"text": "a", "answer": "b", "split": "dev"}',
+    '{"text": "a", "answer": "b", "split": ["test"]}', '{"text": "a", "answer": "b", "family": {}}',
+    '{"text": "a", "answer": "' + "b" * 2000 + '"}', '{"text": ' + "1" * 5000 + ', "answer": "b"}',
+    "[" * 50_000, b"\xff",
 ]  # fmt: skip
 
 
 def test_extra_pairs_are_fenced_line_by_line(tmp_path, capsys):
     path = tmp_path / "extra.jsonl"
     last = {**PAIR, "text": "Why\u2028not?"}
-    path.write_bytes(codecs.BOM_UTF8 + b"\r\n".join(lines_of(PAIR, *BAD_PAIRS, "", json.dumps(last, ensure_ascii=False))))
+    path.write_bytes(
+        codecs.BOM_UTF8
+        + b"\r\n".join(lines_of(PAIR, *BAD_PAIRS, "", json.dumps(last, ensure_ascii=False)))
+    )
     found = questions._read_extra(path)
     assert [(q.text, q.split, q.phrasing) for q in found] == [
         (PAIR["text"], "train", "extra/1"),
         (last["text"], "train", f"extra/{len(BAD_PAIRS) + 3}"),
     ]
     told = capsys.readouterr().err
-    assert f"{len(BAD_PAIRS)} lines of" in told and "extra.jsonl, line 2: " in told and "line 6: " in told
+    assert (
+        f"{len(BAD_PAIRS)} lines of" in told
+        and "extra.jsonl, line 2: " in told
+        and "line 6: " in told
+    )
 
 
-@pytest.mark.parametrize("data", [b"", b"text,answer\n", b'{"text": "no answer"}\n', json.dumps(PAIR).encode("utf-16"), None])
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"text,answer\n", b'{"text": "no answer"}\n', json.dumps(PAIR).encode("utf-16"), None],
+)
 def test_extra_files_without_a_pair_are_refused(data, tmp_path):
     path = tmp_path / "extra.jsonl"
     if data is not None:
@@ -395,6 +502,14 @@ def test_extra_files_without_a_pair_are_refused(data, tmp_path):
 
 
 def test_what_is_stored_is_read_back(tmp_path):
-    records = [{"id": "a\u2028b", "text": "x\x85y\x0bz", "rate": 8000}, {"id": "b", "text": "\r\n", "rate": 8000}]
-    record_store.write_shard(tmp_path / "raw", "00000-x", [(record, np.arange(3, dtype=np.int16)) for record in records])
-    assert [record["text"] for record in record_store.RecordStore(tmp_path / "raw")] == ["x\x85y\x0bz", "\r\n"]
+    records = [
+        {"id": "a\u2028b", "text": "x\x85y\x0bz", "rate": 8000},
+        {"id": "b", "text": "\r\n", "rate": 8000},
+    ]
+    record_store.write_shard(
+        tmp_path / "raw", "00000-x", [(record, np.arange(3, dtype=np.int16)) for record in records]
+    )
+    assert [record["text"] for record in record_store.RecordStore(tmp_path / "raw")] == [
+        "x\x85y\x0bz",
+        "\r\n",
+    ]

@@ -1,4 +1,6 @@
-"""Mixtures: exact proportions at every moment, each source whole in each of its passes, any place at once, clear refusals."""
+"""Mixtures: exact proportions at every moment, each source whole in each of its passes, any place
+at once, clear refusals.
+"""
 
 import numpy as np
 import pytest
@@ -33,7 +35,10 @@ def test_every_pass_has_every_record_once_in_its_own_order():
 def test_any_place_at_once():
     mixture = Mixture(SIZES, WEIGHTS, seed=1)
     whole = np.stack(mixture.draw(0, 900))
-    pieces = np.concatenate([np.stack(Mixture(SIZES, WEIGHTS, seed=1).draw(a, a + 100)) for a in range(0, 900, 100)], axis=1)
+    pieces = np.concatenate(
+        [np.stack(Mixture(SIZES, WEIGHTS, seed=1).draw(a, a + 100)) for a in range(0, 900, 100)],
+        axis=1,
+    )
     assert (whole == pieces).all()
 
 
@@ -41,7 +46,9 @@ def test_without_weights_all_sources_end_together():
     mixture = Mixture({"a": 30, "b": 70})
     assert mixture.period == 10 and mixture.passes(200) == {"a": 2.0, "b": 2.0}
     source, record = mixture.draw(0, 100)
-    assert sorted(zip(source.tolist(), record.tolist(), strict=True)) == [(0, i) for i in range(30)] + [(1, i) for i in range(70)]
+    assert sorted(zip(source.tolist(), record.tolist(), strict=True)) == [
+        (0, i) for i in range(30)
+    ] + [(1, i) for i in range(70)]
 
 
 def test_one_more_source_leaves_the_order_of_the_others():

@@ -1,4 +1,6 @@
-"""Packing: nothing lost, no capacity exceeded, hardly any padding, the same batches whatever the hosts and the interruptions."""
+"""Packing: nothing lost, no capacity exceeded, hardly any padding, the same batches whatever the
+hosts and the interruptions.
+"""
 
 import collections
 
@@ -19,14 +21,19 @@ CAPACITIES = {"tokens": 100, "symbols": 160}
 
 def plan(sizes=SIZES, **changes):
     sizes = sizes if isinstance(sizes, dict) else {"only": sizes}
-    return PackPlan(sizes, **{"capacities": CAPACITIES, "batch": 4, "seed": 3, "say": lambda line: None, **changes})
+    return PackPlan(
+        sizes,
+        **{"capacities": CAPACITIES, "batch": 4, "seed": 3, "say": lambda line: None, **changes},
+    )
 
 
 def rows_of(plan, batches):
     return [row for k in range(batches) for row in plan[k]]
 
 
-@pytest.mark.parametrize(("capacities", "within"), [((100, 160), 1.02), ((59, 1000), 1.1), ((2000, 89), 1.1)])
+@pytest.mark.parametrize(
+    ("capacities", "within"), [((100, 160), 1.02), ((59, 1000), 1.1), ((2000, 89), 1.1)]
+)
 def test_pack_loses_nothing_and_keeps_every_capacity(capacities, within):
     rows = pack(SIZES, capacities)
     assert sorted(i for row in rows for i in row) == list(range(500))
@@ -44,14 +51,23 @@ def test_a_window_of_rows_is_the_source_so_many_times():
     rows = [packed.row(number) for number in range(statistics.rows)]
     seen = collections.Counter(draw.record for row in rows for draw in row)
     assert seen == dict.fromkeys(range(500), 5)
-    assert statistics.records == 2500 and statistics.repeats == 2000 and statistics.passes == {"only": 5.0}
+    assert (
+        statistics.records == 2500
+        and statistics.repeats == 2000
+        and statistics.passes == {"only": 5.0}
+    )
     assert sorted(draw.position for row in rows for draw in row) == list(range(2500))
     assert statistics.used == {"tokens": 5 * SIZES[:, 0].sum(), "symbols": 5 * SIZES[:, 1].sum()}
 
 
 def test_no_row_is_too_full():
     for row in rows_of(plan(), 200):
-        assert row and (SIZES[[draw.record for draw in row]].sum(axis=0) <= list(CAPACITIES.values())).all()
+        assert (
+            row
+            and (
+                SIZES[[draw.record for draw in row]].sum(axis=0) <= list(CAPACITIES.values())
+            ).all()
+        )
 
 
 def test_the_same_seed_the_same_rows_and_another_others():
@@ -89,7 +105,10 @@ def test_records_that_are_too_long_are_counted_and_told():
     packed = plan(sizes, say=lines.append)
     assert packed.too_long == {"only": 2} and packed.statistics().too_long == {"only": 2}
     assert lines == [
-        "only: 2 of 500 records are too long for a row: 2 beyond 100 tokens (the longest has 101); they are left out, longer rows would take them"
+        (
+            "only: 2 of 500 records are too long for a row: 2 beyond 100 tokens "
+            "(the longest has 101); they are left out, longer rows would take them"
+        )
     ]
     assert not {5, 9} & {draw.record for row in rows_of(packed, 100) for draw in row}
     with pytest.raises(UserError, match="make the rows longer"):
@@ -105,13 +124,19 @@ def test_what_the_caller_refused_counts_and_is_not_told_twice():
 
 def test_sources_are_mixed_by_weight():
     packed = plan({"a": SIZES[:100], "b": SIZES[100:]}, weights={"a": 0.5, "b": 0.5}, window=2000)
-    seen = collections.Counter(draw.source for number in range(packed.statistics(1).rows) for draw in packed.row(number))
+    seen = collections.Counter(
+        draw.source for number in range(packed.statistics(1).rows) for draw in packed.row(number)
+    )
     assert seen == {"a": 1000, "b": 1000}
     assert packed.statistics(1).passes == {"a": 10.0, "b": 2.5}
 
 
 def make(rows):
-    return {"record": np.array([sum((draw.position + 1) * (draw.record + 1) for draw in row) for row in rows])}
+    return {
+        "record": np.array(
+            [sum((draw.position + 1) * (draw.record + 1) for draw in row) for row in rows]
+        )
+    }
 
 
 def test_a_resumed_stream_is_the_uninterrupted_one_on_any_number_of_hosts():
@@ -127,7 +152,9 @@ def test_a_resumed_stream_is_the_uninterrupted_one_on_any_number_of_hosts():
     hosts = [PackedBatches(plan(window=300, shard=(h, 2)), make) for h in range(2)]
     for host in hosts:
         host.set_state(state)
-    assert [np.concatenate([next(host)["record"] for host in hosts]).tolist() for _ in range(60)] == expected
+    assert [
+        np.concatenate([next(host)["record"] for host in hosts]).tolist() for _ in range(60)
+    ] == expected
     assert hosts[0].get_state() == hosts[1].get_state() == again.get_state()
 
 
@@ -151,9 +178,18 @@ def test_other_data_than_those_of_the_position_are_refused():
 
 
 def test_host_rows_and_shares():
-    assert [host_rows(8, (h, 4)) for h in range(4)] == [slice(0, 2), slice(2, 4), slice(4, 6), slice(6, 8)]
+    assert [host_rows(8, (h, 4)) for h in range(4)] == [
+        slice(0, 2),
+        slice(2, 4),
+        slice(4, 6),
+        slice(6, 8),
+    ]
     shares = [HostShare(range(20), 6, (h, 3)) for h in range(3)]
-    assert [list(share) for share in shares] == [[0, 1, 6, 7, 12, 13], [2, 3, 8, 9, 14, 15], [4, 5, 10, 11, 16, 17]]
+    assert [list(share) for share in shares] == [
+        [0, 1, 6, 7, 12, 13],
+        [2, 3, 8, 9, 14, 15],
+        [4, 5, 10, 11, 16, 17],
+    ]
     with pytest.raises(UserError, match="does not divide among 3 hosts"):
         host_rows(8, (0, 3))
     with pytest.raises(UserError, match="counted from 0"):
@@ -162,14 +198,24 @@ def test_host_rows_and_shares():
 
 def test_a_run_is_told_of_padding_and_of_better_rows():
     tight = plan(SIZES, capacities={"tokens": 400, "symbols": 600}).about()
-    assert len(tight) == 1 and tight[0].startswith("packed rows: 400 tokens and 600 symbols; padding 0.")
+    assert len(tight) == 1 and tight[0].startswith(
+        "packed rows: 400 tokens and 600 symbols; padding 0."
+    )
     wasteful = plan(SIZES, capacities={"tokens": 400, "symbols": 1000})
     lines = wasteful.about()
     assert "symbols; padding" in lines[0] and lines[1].startswith("rows of ")
     better, shares = better_capacities(SIZES, wasteful.capacities)
     packed = plan(SIZES, capacities=better)
-    assert max(packed.statistics().padding.values()) < 0.05 < 0.3 < wasteful.statistics().padding["symbols"]
-    assert shares.keys() == better.keys() and sum(better[f] != wasteful.capacities[f] for f in better) == 1
+    assert (
+        max(packed.statistics().padding.values())
+        < 0.05
+        < 0.3
+        < wasteful.statistics().padding["symbols"]
+    )
+    assert (
+        shares.keys() == better.keys()
+        and sum(better[f] != wasteful.capacities[f] for f in better) == 1
+    )
 
 
 def test_better_rows_keep_divisors_and_take_every_record():

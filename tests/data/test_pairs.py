@@ -10,7 +10,13 @@ class Few:
         return 6
 
     def fields(self, i):
-        return {"id": f"r{i}", "text": f"text {i}.", "rate": 100, "samples": 150 + 500 * (i == 5), "answer": f"a{i}"}
+        return {
+            "id": f"r{i}",
+            "text": f"text {i}.",
+            "rate": 100,
+            "samples": 150 + 500 * (i == 5),
+            "answer": f"a{i}",
+        }
 
     def __getitem__(self, i):
         return {**self.fields(i), "audio": np.full(self.fields(i)["samples"], i + 1, np.int16)}
@@ -27,8 +33,14 @@ def test_pairs():
     for i in range(6, len(joined)):
         record, fields = joined[i], joined.fields(i)
         assert len(record["audio"]) == record["samples"] == fields["samples"] < 1300
-        heard = [int(v) - 1 for v in record["audio"][np.flatnonzero(np.diff(record["audio"], prepend=0))] if v]
-        assert record["text"] == " ".join(f"text {n}." for n in heard) or record["text"] == " ".join(f"text {heard[0]}." for _ in range(2))
+        heard = [
+            int(v) - 1
+            for v in record["audio"][np.flatnonzero(np.diff(record["audio"], prepend=0))]
+            if v
+        ]
+        assert record["text"] == " ".join(f"text {n}." for n in heard) or record[
+            "text"
+        ] == " ".join(f"text {heard[0]}." for _ in range(2))
         silent = int((record["audio"] == 0).sum())
         assert BETWEEN[0] * 100 - 1 <= silent <= BETWEEN[1] * 100
 

@@ -1,4 +1,6 @@
-"""The validation split: from the texts alone, the same in recordings, tokens and old token files, and never a test record."""
+"""The validation split: from the texts alone, the same in recordings, tokens and old token files,
+and never a test record.
+"""
 
 import numpy as np
 import pytest
@@ -19,7 +21,9 @@ def test_its_share_is_small_and_right():
     assert len(validation(TEXTS)) / len(TEXTS) == pytest.approx(SHARE, rel=0.25)
 
 
-@pytest.mark.parametrize(("texts", "held_out"), [(0, 0), (1, 0), (2, 1), (3, 1), (4, 1), (5, 2), (9, 2), (40, 2)])
+@pytest.mark.parametrize(
+    ("texts", "held_out"), [(0, 0), (1, 0), (2, 1), (3, 1), (4, 1), (5, 2), (9, 2), (40, 2)]
+)
 def test_a_small_part_has_some_too(texts, held_out):
     rare = [text for text in TEXTS if digest(text) >= SHARE * 2**32][:texts]
     assert len(validation(rare)) == held_out
@@ -31,7 +35,12 @@ def test_a_record_that_is_added_moves_no_other():
 
 
 @pytest.mark.parametrize(
-    "said_again", ["sentence number 7, is said once", "SENTENCE NUMBER 7 IS SAID ONCE!", "Sentence  number 7 is said once."]
+    "said_again",
+    [
+        "sentence number 7, is said once",
+        "SENTENCE NUMBER 7 IS SAID ONCE!",
+        "Sentence  number 7 is said once.",
+    ],
 )
 def test_a_text_is_on_one_side_however_it_is_written(said_again):
     assert digest(said_again) == digest(TEXTS[7])
@@ -47,14 +56,23 @@ def test_texts_without_words(text):
 def test_test_records_stay_what_they_are():
     splits = ["test" if n % 3 == 0 else "train" for n in range(len(TEXTS))]
     found = assign(TEXTS, splits)
-    assert [one == "test" for one in found] == [one == "test" for one in splits] and {"train", "val"} < set(found)
+    assert [one == "test" for one in found] == [one == "test" for one in splits] and {
+        "train",
+        "val",
+    } < set(found)
 
 
 def test_the_shipped_models_test_sentences_are_no_validation_sentences():
     sentences = open_sentences()[:3000]
     found = assign([s["text"] for s in sentences], [s["split"] for s in sentences])
-    by_split = {split: {s["id"] for s, one in zip(sentences, found, strict=True) if one == split} for split in ("train", "val", "test")}
-    assert by_split["test"] == {s["id"] for s in sentences if s["split"] == "test"} and len(by_split["test"]) == 400
+    by_split = {
+        split: {s["id"] for s, one in zip(sentences, found, strict=True) if one == split}
+        for split in ("train", "val", "test")
+    }
+    assert (
+        by_split["test"] == {s["id"] for s in sentences if s["split"] == "test"}
+        and len(by_split["test"]) == 400
+    )
     assert {s["id"] for s in sentences if s["split"] == "val"} < by_split["val"]
 
 
@@ -90,7 +108,11 @@ def test_recordings_and_tokens_are_split_alike(root):
     precompute.speech_tokens(root, _Codec(), "x" * 12)
     for part in ("open", "answers"):
         for split in ("train", "val", "test"):
-            assert ids(sources.speech(root, (part,), split)) == ids(TokenStore(root, (part,), split)) != set()
+            assert (
+                ids(sources.speech(root, (part,), split))
+                == ids(TokenStore(root, (part,), split))
+                != set()
+            )
         held_out = [ids(TokenStore(root, (part,), split)) for split in ("train", "val")]
         assert not held_out[0] & held_out[1]
 
@@ -102,8 +124,14 @@ def test_token_files_of_before_are_carved_alike(root):
     arrays = safetensors.numpy.load_file(path)
     arrays.pop("val")
     safetensors.numpy.save_file(arrays, path, metadata={"codec": "x" * 12})
-    assert {split: ids(TokenStore(root, ("open",), split)) for split in ("train", "val", "test")} == wanted
-    bare = {name: array for name, array in arrays.items() if not name.startswith(("text", "question", "id"))}
+    assert {
+        split: ids(TokenStore(root, ("open",), split)) for split in ("train", "val", "test")
+    } == wanted
+    bare = {
+        name: array
+        for name, array in arrays.items()
+        if not name.startswith(("text", "question", "id"))
+    }
     safetensors.numpy.save_file(bare, path, metadata={"codec": "x" * 12})
     sizes = {split: len(TokenStore(root, ("open",), split)) for split in ("train", "val", "test")}
     assert sizes["test"] == 8 and sizes["val"] >= 2 and sum(sizes.values()) == 40
@@ -112,11 +140,16 @@ def test_token_files_of_before_are_carved_alike(root):
 def test_questions_have_theirs_and_those_of_other_people_get_some(root):
     for part, splits in (("questions", ["train"] * 20 + ["val"] * 5), ("mine", ["train"] * 25)):
         rows = [
-            ({"id": f"{part}-{n}", "text": TEXTS[n], "rate": 16_000, "split": split}, np.zeros(160, np.int16))
+            (
+                {"id": f"{part}-{n}", "text": TEXTS[n], "rate": 16_000, "split": split},
+                np.zeros(160, np.int16),
+            )
             for n, split in enumerate(splits)
         ]
         write_shard(root / "raw" / part, "00000-0", rows)
-    assert ids(sources.questions(root, "val", parts=("questions",))) == {f"questions-{n}" for n in range(20, 25)}
+    assert ids(sources.questions(root, "val", parts=("questions",))) == {
+        f"questions-{n}" for n in range(20, 25)
+    }
     mine = [ids(sources.questions(root, split, parts=("mine",))) for split in ("train", "val")]
     assert len(mine[1]) == 2 and len(mine[0]) == 23 and not mine[0] & mine[1]
 
@@ -127,14 +160,21 @@ def test_the_aligners_come_from_the_end_of_its_training_states(tmp_path):
         path = phone_states.path_of(tmp_path, split)
         path.parent.mkdir(parents=True, exist_ok=True)
         symbols = np.repeat(np.arange(stretches) + offset, phone_states.STRETCH).astype(np.int16)
-        safetensors.numpy.save_file({"states": np.zeros((len(symbols), 2), np.float16), "symbols": symbols}, path)
+        safetensors.numpy.save_file(
+            {"states": np.zeros((len(symbols), 2), np.float16), "symbols": symbols}, path
+        )
     seen = {}
     for split in ("train", "val", "test"):
         source = phone_states.Stretches(tmp_path, split)
         seen[split] = [int(source[i]["symbols"][0]) for i in range(len(source))]
-    assert seen == {"train": list(range(95)), "val": list(range(95, 100)), "test": list(range(1000, 1100))}
+    assert seen == {
+        "train": list(range(95)),
+        "val": list(range(95, 100)),
+        "test": list(range(1000, 1100)),
+    }
     safetensors.numpy.save_file(
-        {"states": np.zeros((60, 2), np.float16), "symbols": np.zeros(60, np.int16)}, phone_states.path_of(tmp_path, "train")
+        {"states": np.zeros((60, 2), np.float16), "symbols": np.zeros(60, np.int16)},
+        phone_states.path_of(tmp_path, "train"),
     )
     with pytest.raises(UserError, match="too little to have a val split"):
         phone_states.Stretches(tmp_path, "val")

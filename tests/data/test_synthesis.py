@@ -1,4 +1,6 @@
-"""The raw store and the synthesis driver: resumable, safe against a kill, one bad text does not stop the run."""
+"""The raw store and the synthesis driver: resumable, safe against a kill, one bad text does not
+stop the run.
+"""
 
 import dataclasses
 
@@ -31,7 +33,9 @@ def beeper(monkeypatch):
 
 
 def jobs(texts):
-    return [Job(f"j{n}", text, "beeper", "b", record={"split": "train"}) for n, text in enumerate(texts)]
+    return [
+        Job(f"j{n}", text, "beeper", "b", record={"split": "train"}) for n, text in enumerate(texts)
+    ]
 
 
 def speak(made, folder, **options):
@@ -43,7 +47,11 @@ def test_records_come_back_as_spoken(tmp_path):
     records = record_store.RecordStore(tmp_path)
     assert outcome.utterances == len(records) == 10 and outcome.failures == []
     assert [len(r["audio"]) for r in records] == [200, 400] * 5
-    assert records[1]["text"] == "abcd" and records[1]["frames"] == [1] and records[1]["split"] == "train"
+    assert (
+        records[1]["text"] == "abcd"
+        and records[1]["frames"] == [1]
+        and records[1]["split"] == "train"
+    )
     assert records[1]["audio"].max() == round(0.5 * 32767)
     assert outcome.hours == pytest.approx(3000 / 16_000 / 3600)
 
@@ -99,7 +107,12 @@ def test_a_run_killed_while_writing_leaves_no_half_shard(tmp_path, monkeypatch):
 
 def test_a_text_that_fails_is_named_and_skipped(tmp_path):
     outcome = speak(jobs(["ab", "", "cd"]), tmp_path)
-    assert outcome.utterances == 2 and len(outcome.failures) == 1 and "j1" in outcome.failures[0] and "empty text" in outcome.failures[0]
+    assert (
+        outcome.utterances == 2
+        and len(outcome.failures) == 1
+        and "j1" in outcome.failures[0]
+        and "empty text" in outcome.failures[0]
+    )
 
 
 def test_a_missing_engine_stops_the_run(tmp_path, monkeypatch):

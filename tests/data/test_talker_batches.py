@@ -1,4 +1,6 @@
-"""Sequences for the Talker: joined utterances, durations that add up to the tokens, an end that is EOS to the end of its block."""
+"""Sequences for the Talker: joined utterances, durations that add up to the tokens, an end that is
+EOS to the end of its block.
+"""
 
 import numpy as np
 import pytest
@@ -15,8 +17,13 @@ EOS, PAD = 6563, 6564
 
 def utterance(tokens: int, seed: int = 0) -> dict:
     rng = np.random.default_rng(seed)
-    frames = np.full(max(tokens // 2, 1), 3)  # 1.875 tokens each: the last symbol takes what is left
-    return {"tokens": rng.integers(0, 6561, tokens), "symbols": rng.integers(1, 100, len(frames)), "frames": frames}
+    # 1.875 tokens each: the last symbol takes what is left
+    frames = np.full(max(tokens // 2, 1), 3)
+    return {
+        "tokens": rng.integers(0, 6561, tokens),
+        "symbols": rng.integers(1, 100, len(frames)),
+        "frames": frames,
+    }
 
 
 def joined(lengths, finish, length=64, symbols=64):
@@ -58,7 +65,9 @@ def test_an_utterance_that_fits_no_sequence_is_passed_over():
 
 def test_iterator_state_continues_the_stream():
     source = [utterance(10 + i % 7, i) for i in range(40)]
-    sizes = dict(batch=2, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3)
+    sizes = dict(
+        batch=2, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3
+    )
     first = talker_batches(source, **sizes)
     next(first)
     state = first.get_state()
@@ -71,8 +80,13 @@ def test_iterator_state_continues_the_stream():
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_make_their_rows_of_the_same_batches(hosts):
     source = [{**utterance(10 + i % 7, i), "id": f"u{i}"} for i in range(40)]
-    sizes = dict(batch=4, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3)
-    whole, shares = talker_batches(source, **sizes), [talker_batches(source, **sizes, shard=(h, hosts)) for h in range(hosts)]
+    sizes = dict(
+        batch=4, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3
+    )
+    whole, shares = (
+        talker_batches(source, **sizes),
+        [talker_batches(source, **sizes, shard=(h, hosts)) for h in range(hosts)],
+    )
     for _ in range(5):
         batch, parts = next(whole), [next(share) for share in shares]
         for name, value in batch.items():
@@ -87,15 +101,28 @@ def test_statistics_tell_what_a_joined_epoch_leaves_out():
     batches = talker_batches(source, batch=10, eos=EOS, pad=PAD, token_seconds=0.04, **settings)
     batch = next(batches)  # 10 sequences of 5: one epoch
     spoken = int(((batch["tokens"] < EOS) & batch["valid"]).sum())
-    assert statistics.positions == 640 and statistics.filled == int(batch["valid"].sum()) and statistics.tokens == spoken
-    assert statistics.tokens + statistics.cut + statistics.left_out == sum(len(u["tokens"]) for u in source)
-    assert statistics.too_many_symbols == 0 and joined_statistics(source, **{**settings, "symbols": 10}).too_many_symbols > 0
-    assert batches.about() == [f"joined rows: {statistics}"] and "cut or left out" in str(statistics)
+    assert (
+        statistics.positions == 640
+        and statistics.filled == int(batch["valid"].sum())
+        and statistics.tokens == spoken
+    )
+    assert statistics.tokens + statistics.cut + statistics.left_out == sum(
+        len(u["tokens"]) for u in source
+    )
+    assert (
+        statistics.too_many_symbols == 0
+        and joined_statistics(source, **{**settings, "symbols": 10}).too_many_symbols > 0
+    )
+    assert batches.about() == [f"joined rows: {statistics}"] and "cut or left out" in str(
+        statistics
+    )
 
 
 @pytest.mark.parametrize("count", [3, 5, 37, 6000])
 def test_a_run_is_told_of_padding_and_cuts_from_some_sequences_at_most(count, monkeypatch):
-    """Of a pass over the records where they are few, of so many sequences where they are not: a start is never long."""
+    """Of a pass over the records where they are few, of so many sequences where they are not: a start
+    is never long.
+    """
 
     class Long:
         def __len__(self):
@@ -109,10 +136,14 @@ def test_a_run_is_told_of_padding_and_cuts_from_some_sequences_at_most(count, mo
             return np.full(count, 20)
 
     read: list[int] = []
-    sizes = dict(batch=1, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3)
+    sizes = dict(
+        batch=1, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3
+    )
     monkeypatch.setattr(talker_joined, "_LOOKED_AT", 40)
     (line,) = talker_batches(Long(), **sizes).about()
-    assert line.startswith("joined rows: padding: tokens ") and len(read) == 5 * min(40, max(1, count // 5))
+    assert line.startswith("joined rows: padding: tokens ") and len(read) == 5 * min(
+        40, max(1, count // 5)
+    )
 
 
 class _Store:
@@ -125,12 +156,22 @@ class _Store:
 
 def test_token_store_gives_back_what_was_encoded(tmp_path):
     rows = [
-        {"id": f"r{n}", "audio": np.full(960 * n, n, np.int16), "symbols": [0, n, 0], "frames": [1, n, 1], "text": f"Café {n}."}
+        {
+            "id": f"r{n}",
+            "audio": np.full(960 * n, n, np.int16),
+            "symbols": [0, n, 0],
+            "frames": [1, n, 1],
+            "text": f"Café {n}.",
+        }
         for n in (3, 5, 4)
     ]
     rows[1]["question"] = "Where?"
     store = _Store(rows)
-    records = {"train": Records([store], [(0, 0), (0, 1)]), "val": Records([store], []), "test": Records([store], [(0, 2)])}
+    records = {
+        "train": Records([store], [(0, 0), (0, 1)]),
+        "val": Records([store], []),
+        "test": Records([store], [(0, 2)]),
+    }
 
     def encode(waves):  # one token a 960 samples: the value it hears
         return [np.rint(wave.reshape(-1, 960)[:, 0] * 32768).astype(int) for wave in waves]
@@ -141,9 +182,14 @@ def test_token_store_gives_back_what_was_encoded(tmp_path):
     train = TokenStore(tmp_path, ("open",), "train", codec)
     assert sorted(train[i]["tokens"].tolist() for i in range(len(train))) == [[3] * 3, [5] * 5]
     assert TokenStore(tmp_path, ("open",), "test")[0]["symbols"].tolist() == [0, 4, 0]
-    assert sorted((r["id"], r["text"], r["question"]) for r in (train[0], train[1])) == [("r3", "Café 3.", ""), ("r5", "Café 5.", "Where?")]
+    assert sorted((r["id"], r["text"], r["question"]) for r in (train[0], train[1])) == [
+        ("r3", "Café 3.", ""),
+        ("r5", "Café 5.", "Where?"),
+    ]
     assert [train.fields(i)["id"] for i in range(2)] == [train[i]["id"] for i in range(2)]
-    assert train.counts("tokens").tolist() == [len(train[i]["tokens"]) for i in range(2)] and train.counts("symbols").tolist() == [3, 3]
+    assert train.counts("tokens").tolist() == [
+        len(train[i]["tokens"]) for i in range(2)
+    ] and train.counts("symbols").tolist() == [3, 3]
     with pytest.raises(UserError, match="made by codec"):
         TokenStore(tmp_path, ("open",), "train", "another")
     with pytest.raises(UserError, match="mdmspeech data --tokens"):
@@ -160,15 +206,33 @@ def test_tokens_from_before_texts_were_kept_serve_paced_anchors(tmp_path):
         "test": np.zeros(2, np.uint8),
     }
     (tmp_path / "tokens").mkdir()
-    safetensors.numpy.save_file(arrays, tmp_path / "tokens" / "open.safetensors", metadata={"codec": "x"})
-    found = [store[0] for store in (TokenStore(tmp_path, ("open",), split) for split in ("train", "val"))]
-    assert sorted((row["id"], row["tokens"].tolist(), row["text"]) for row in found) == [("open/0", [0, 1], ""), ("open/1", [2, 3, 4], "")]
+    safetensors.numpy.save_file(
+        arrays, tmp_path / "tokens" / "open.safetensors", metadata={"codec": "x"}
+    )
+    found = [
+        store[0] for store in (TokenStore(tmp_path, ("open",), split) for split in ("train", "val"))
+    ]
+    assert sorted((row["id"], row["tokens"].tolist(), row["text"]) for row in found) == [
+        ("open/0", [0, 1], ""),
+        ("open/1", [2, 3, 4], ""),
+    ]
     with pytest.raises(UserError, match="holds no texts"):
         TokenStore(tmp_path, ("open",), "train", needs_text=True)
 
 
 def test_half_of_the_joined_rows_are_finished():
     source = [utterance(17 + i % 7, i) for i in range(40)]
-    batches = talker_batches(source, batch=50, length=64, symbols=64, block=16, eos=EOS, pad=PAD, token_seconds=0.04, seed=3)
+    batches = talker_batches(
+        source,
+        batch=50,
+        length=64,
+        symbols=64,
+        block=16,
+        eos=EOS,
+        pad=PAD,
+        token_seconds=0.04,
+        seed=3,
+    )
     ends = np.concatenate([next(batches)["tokens"][:, -1] for _ in range(4)])
-    assert 0.35 < (ends >= EOS).mean() < 0.65  # five utterances are longer than a row: an unfinished one is full of them
+    # five utterances are longer than a row: an unfinished one is full of them
+    assert 0.35 < (ends >= EOS).mean() < 0.65

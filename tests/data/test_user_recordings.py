@@ -1,4 +1,6 @@
-"""Own recordings -> the raw store: every kind of bad line is named, nothing is done twice, and what is stored fits what trains on it."""
+"""Own recordings -> the raw store: every kind of bad line is named, nothing is done twice, and what
+is stored fits what trains on it.
+"""
 
 import json
 
@@ -31,7 +33,9 @@ def write(folder, lines):
 
 
 def take_in(folder, aligner=None, **kwargs):
-    return user.import_own(folder / "manifest.jsonl", folder / "raw", aligner or Even(), pronounce_text, **kwargs)
+    return user.import_own(
+        folder / "manifest.jsonl", folder / "raw", aligner or Even(), pronounce_text, **kwargs
+    )
 
 
 def test_records_have_what_training_reads(folder):
@@ -40,10 +44,13 @@ def test_records_have_what_training_reads(folder):
     assert done.recordings == len(store) == 40 and not done.left_out
     assert done.minutes == pytest.approx(60 * store.hours())
     for record in store:
-        assert record["text"].startswith("This is number") and not any(c.isdigit() for c in record["text"])
+        assert record["text"].startswith("This is number") and not any(
+            c.isdigit() for c in record["text"]
+        )
         assert len(record["symbols"]) == len(record["frames"]) and min(record["frames"]) >= 1
         assert sum(record["frames"]) * 600 == len(record["audio"])  # 24 kHz, units of 25 ms
-        assert record["frames"][0] <= 4 and record["frames"][-1] <= 8  # the silence at the ends is cut
+        # the silence at the ends is cut
+        assert record["frames"][0] <= 4 and record["frames"][-1] <= 8
         assert abs(len(record["f0"]) - len(record["audio"]) / 240) <= 1
         assert np.median(record["f0"]) == pytest.approx(150, abs=2)
         one = crop(record, np.random.default_rng(0), tokens=32, token_samples=960, phones=128)
@@ -55,7 +62,9 @@ def test_speech_is_brought_to_one_level(tmp_path):
         soundfile.write(tmp_path / f"{name}.wav", tone(2, level=level), 22_050)
     write(tmp_path, [{"audio": "loud.wav", "text": "Good."}, {"audio": "low.wav", "text": "Good."}])
     take_in(tmp_path)
-    levels = [10 * np.log10(np.mean(np.square(r["audio"] / 32768))) for r in RecordStore(tmp_path / "raw")]
+    levels = [
+        10 * np.log10(np.mean(np.square(r["audio"] / 32768))) for r in RecordStore(tmp_path / "raw")
+    ]
     assert levels == pytest.approx([-24.5, -24.5], abs=0.5)
 
 
@@ -81,10 +90,16 @@ def test_bad_lines_are_named_with_their_reason(folder):
         ({"audio": "letter.wav", "text": "Good."}, "not readable audio"),
         ({"audio": "silent.wav", "text": "Good."}, "only silence"),
         ({"audio": "long.wav", "text": "Good."}, "too long"),
-        ({"audio": "short.wav", "text": "Half a second is not enough for this."}, "cannot be said in 0.5 s"),
+        (
+            {"audio": "short.wav", "text": "Half a second is not enough for this."},
+            "cannot be said in 0.5 s",
+        ),
         ({"audio": "01.wav", "text": "?!", "id": "signs"}, "nothing can be said"),
         ({"audio": "00.wav", "text": "Good."}, "is listed before, in manifest.jsonl, line 1"),
-        ({"audio": "02.wav", "text": "Good.", "id": "validation", "split": "valid"}, "use train, val or test"),
+        (
+            {"audio": "02.wav", "text": "Good.", "id": "validation", "split": "valid"},
+            "use train, val or test",
+        ),
     ]
     write(folder, [*good, *(line for line, _ in bad)])
     done = take_in(folder)
@@ -95,7 +110,13 @@ def test_bad_lines_are_named_with_their_reason(folder):
 
 
 def test_recordings_that_do_not_match_their_text_are_left_out(folder):
-    with pytest.raises(UserError, match=r"none of the 40 recordings can be used, first: manifest\.jsonl, line 1: the text does not match"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"none of the 40 recordings can be used, first: manifest\.jsonl, line 1: "
+            r"the text does not match"
+        ),
+    ):
         take_in(folder, Even(score=user.MATCHES - 0.1))
 
 
@@ -109,10 +130,18 @@ def test_a_few_percent_are_held_out_always_the_same(folder):
 
 def test_splits_of_the_manifest_are_kept(folder):
     lines = [json.loads(line) for line in (folder / "manifest.jsonl").read_text().splitlines()]
-    write(folder, [{**line, "split": "test" if n < 3 else "val"} if n < 5 else line for n, line in enumerate(lines)])
+    write(
+        folder,
+        [
+            {**line, "split": "test" if n < 3 else "val"} if n < 5 else line
+            for n, line in enumerate(lines)
+        ],
+    )
     assert take_in(folder).held_out == 3
     found = RecordStore(folder / "raw").fields
-    assert {split: [r["id"] for r in found if r["split"] == split] for split in ("test", "val")} == {
+    assert {
+        split: [r["id"] for r in found if r["split"] == split] for split in ("test", "val")
+    } == {
         "test": ["00.wav", "01.wav", "02.wav"],
         "val": ["03.wav", "04.wav"],
     }
@@ -167,7 +196,11 @@ def test_no_manifest(tmp_path):
 def _as_before_files_were_kept(raw):
     for path in raw.glob("*.jsonl"):
         rows = [json.loads(line) for line in path.read_text().splitlines()]
-        path.write_text("".join(json.dumps({k: v for k, v in row.items() if k != "source"}) + "\n" for row in rows))
+        path.write_text(
+            "".join(
+                json.dumps({k: v for k, v in row.items() if k != "source"}) + "\n" for row in rows
+            )
+        )
 
 
 @pytest.mark.parametrize("known", [True, False])
@@ -179,9 +212,16 @@ def test_other_recordings_of_the_same_names_do_not_replace_an_import(known, fold
     before = {path.name: path.read_bytes() for path in raw.iterdir()}
     other = folder / "other"
     other.mkdir()
-    for n in range(3):  # as long as the others, to the byte, and with their texts where these are not needed to tell
+    # as long as the others, to the byte, and with their texts where these are not needed to tell
+    for n in range(3):
         soundfile.write(other / f"{n:02d}.wav", 0.5 * tone(2 + n / 40), 22_050)
-    write(other, [{"audio": f"{n:02d}.wav", "text": f"This is number {n}." if known else f"That was {n}."} for n in range(3)])
+    write(
+        other,
+        [
+            {"audio": f"{n:02d}.wav", "text": f"This is number {n}." if known else f"That was {n}."}
+            for n in range(3)
+        ],
+    )
     with pytest.raises(UserError, match=r"holds 40 other recordings, such as 00\.wav"):
         user.import_own(other / "manifest.jsonl", raw, Even(), pronounce_text)
     assert {path.name: path.read_bytes() for path in raw.iterdir()} == before
@@ -204,8 +244,10 @@ def test_texts_may_all_be_corrected(folder):
 
 
 CUTS = [
-    lambda text: text[:-20], lambda text: text[: len(text) // 2], lambda text: b"", lambda text: b"\xff" + text, lambda text: text + b"[]\n",
-    lambda text: text + b"{}\n", lambda text: text + b"null\n", lambda text: text.replace(b'"samples"', b'"s"'), lambda text: b"[" * 100_000,
+    lambda text: text[:-20], lambda text: text[: len(text) // 2], lambda text: b"",
+    lambda text: b"\xff" + text, lambda text: text + b"[]\n",
+    lambda text: text + b"{}\n", lambda text: text + b"null\n",
+    lambda text: text.replace(b'"samples"', b'"s"'), lambda text: b"[" * 100_000,
     lambda text: text.replace(b'"rate": 24000', b'"rate": "24000"'),
 ]  # fmt: skip
 
@@ -213,11 +255,19 @@ CUTS = [
 @pytest.mark.parametrize("cut", CUTS, ids=range(len(CUTS)))
 def test_a_cut_index_is_told(cut, tmp_path):
     rows = [({"id": f"r{n}", "rate": 24000, "text": "é"}, np.zeros(10, np.int16)) for n in range(3)]
-    write_shard(tmp_path, "00001-abc", [*rows, ({"id": "bad", "error": "no text"}, np.zeros(0, np.int16))])
+    write_shard(
+        tmp_path, "00001-abc", [*rows, ({"id": "bad", "error": "no text"}, np.zeros(0, np.int16))]
+    )
     index = tmp_path / "00001-abc.jsonl"
     assert len(RecordStore(tmp_path)) == 3
     index.write_bytes(cut(index.read_bytes()))
-    with pytest.raises(UserError, match=r"abc\.jsonl is cut or damaged at line \d+; delete it and its \.pcm and run mdmspeech data again"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"abc\.jsonl is cut or damaged at line \d+; delete it and its \.pcm and run "
+            r"mdmspeech data again"
+        ),
+    ):
         RecordStore(tmp_path)
 
 
@@ -236,7 +286,9 @@ def test_missing_audio_is_told_with_a_cure_that_works(folder):
     take_in(folder)
     pcm = min((folder / "raw").glob("*.pcm"))
     pcm.unlink()
-    with pytest.raises(UserError, match=rf"{pcm.name} is missing; delete its \.jsonl and run mdmspeech data again"):
+    with pytest.raises(
+        UserError, match=rf"{pcm.name} is missing; delete its \.jsonl and run mdmspeech data again"
+    ):
         list(RecordStore(folder / "raw"))
     pcm.with_suffix(".jsonl").unlink()
     assert take_in(folder).recordings == len(list(RecordStore(folder / "raw"))) == 40

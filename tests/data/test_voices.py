@@ -11,7 +11,12 @@ from mdmspeech.data.synthesis import voices
 from mdmspeech.data.synthesis.jobs import pseudo_speakers
 from mdmspeech.data.synthesis.voices import commands, neural
 from mdmspeech.data.synthesis.voices.base import Job
-from mdmspeech.data.synthesis.voices.hibari import LEAD_FRAMES, SAMPLES_PER_FRAME, HibariVoice, resample_f0
+from mdmspeech.data.synthesis.voices.hibari import (
+    LEAD_FRAMES,
+    SAMPLES_PER_FRAME,
+    HibariVoice,
+    resample_f0,
+)
 from mdmspeech.errors import UserError
 
 TEXT = "The sun rose. We went home at seven."
@@ -37,12 +42,18 @@ def test_durations_of_all_symbols_add_up_to_the_audio(spoken):
 
 
 def test_durations_lie_where_the_sound_is(spoken):
-    """Between two sentences it is quiet just before the second begins, and loud while their vowels last."""
+    """Between two sentences it is quiet just before the second begins, and loud while their vowels
+    last.
+    """
     symbols, frames = np.array(spoken.fields["symbols"]), np.array(spoken.fields["frames"])
     starts = np.cumsum(frames) * SAMPLES_PER_FRAME - frames * SAMPLES_PER_FRAME
     middle = np.flatnonzero(symbols == 0)[1]
-    pause = spoken.audio[starts[middle] - SAMPLES_PER_FRAME : starts[middle] + 2 * SAMPLES_PER_FRAME]
-    assert np.abs(pause).max() < 0.01 < 0.15 < np.abs(spoken.audio[starts[1] : starts[middle]]).max()
+    pause = spoken.audio[
+        starts[middle] - SAMPLES_PER_FRAME : starts[middle] + 2 * SAMPLES_PER_FRAME
+    ]
+    assert (
+        np.abs(pause).max() < 0.01 < 0.15 < np.abs(spoken.audio[starts[1] : starts[middle]]).max()
+    )
 
 
 def test_f0_covers_the_audio_and_is_a_womans(spoken):
@@ -56,12 +67,16 @@ def test_the_same_seed_gives_the_same_audio(hibari, spoken):
 
 
 def test_speed_shortens(hibari, spoken):
-    assert len(hibari.speak(Job("b", TEXT, "hibari", "heart", speed=1.25)).audio) < 0.9 * len(spoken.audio)
+    assert len(hibari.speak(Job("b", TEXT, "hibari", "heart", speed=1.25)).audio) < 0.9 * len(
+        spoken.audio
+    )
 
 
 def test_pseudo_speakers_have_their_own_pitch(hibari):
     def pitch(f0):
-        audio = hibari.speak(Job("c", "Ah, we are all here.", "hibari", HibariVoice(f0 / 200, f0, 0.3).name)).audio
+        audio = hibari.speak(
+            Job("c", "Ah, we are all here.", "hibari", HibariVoice(f0 / 200, f0, 0.3).name)
+        ).audio
         power = np.abs(np.fft.rfft(audio * np.hanning(len(audio)))) ** 2
         hertz = np.fft.rfftfreq(len(audio), 1 / 24_000)
         low = (hertz > 0.6 * f0) & (hertz < 1.5 * f0)

@@ -31,7 +31,15 @@ LOOPS = {
     "a stop token counts": (4, (1, 20), [9, 9, 9], False, [2, 4, 1], [1, 0, 1], 4),
     "no draw after the last stop": (4, (0, 11, 20), [9, 9, 9], False, [1, 2, 1], [1, 1, 1], 2),
     "a stop token at the limit": (4, (1,), [2, 1, 1], False, [2, 1, 1], [1, 0, 0], 2),
-    "another row's stop token": (3, (10,), [9, 9, 9], [True, False, False], [0, 1, 3], [0, 1, 0], 3),
+    "another row's stop token": (
+        3,
+        (10,),
+        [9, 9, 9],
+        [True, False, False],
+        [0, 1, 3],
+        [0, 1, 0],
+        3,
+    ),
     "all done before": (3, (-1,), [9, 9, 9], True, [0, 0, 0], [0, 0, 0], 0),
     "no token asked for": (0, (-1,), [9, 9, 9], False, [0, 0, 0], [0, 0, 0], 0),
 }
@@ -50,22 +58,38 @@ def test_the_loop_over_tokens(case):
         fill=77,
         keep={"twice": jnp.full((3, max_new, 1), -1.0)},
     )
-    assert out.count_B.tolist() == counts == out.model_state.tolist() and out.stopped_B.tolist() == stopped and out.forwards == forwards
+    assert (
+        out.count_B.tolist() == counts == out.model_state.tolist()
+        and out.stopped_B.tolist() == stopped
+        and out.forwards == forwards
+    )
     for row, count in enumerate(counts):
         ids = [10 * row + n for n in range(count)]
         assert out.ids_BN[row].tolist() == ids + [77] * (max_new - count)
-        assert out.kept["twice"][row, :, 0].tolist() == [2.0 * i for i in ids] + [-1.0] * (max_new - count)
+        assert out.kept["twice"][row, :, 0].tolist() == [2.0 * i for i in ids] + [-1.0] * (
+            max_new - count
+        )
 
 
 def test_equals_greedy_decoding_without_a_cache(tiny, run_tiny, cond, options):
-    result = run_tiny(SamplingParams.create(3, target_len=[12, 7, 4]), cond, options, autoregressive.decode)
-    forward = jax.jit(lambda ids, c: tiny.forward(ids, c, jnp.arange(LENGTH)[None], layout.causal_mask(LENGTH))[0][0])
+    result = run_tiny(
+        SamplingParams.create(3, target_len=[12, 7, 4]), cond, options, autoregressive.decode
+    )
+    forward = jax.jit(
+        lambda ids, c: tiny.forward(ids, c, jnp.arange(LENGTH)[None], layout.causal_mask(LENGTH))[
+            0
+        ][0]
+    )
     for row, target in enumerate([12, 7, 4]):
         inputs, ids = np.full((1, LENGTH), BOS), []
         for at in range(target):
             logits = np.asarray(forward(jnp.asarray(inputs), cond[row : row + 1])[at])
             ids.append(logits[:CODES].argmax())
-            np.testing.assert_allclose(result.confidence_BL[row, at], np.exp(logits - np.logaddexp.reduce(logits))[ids[-1]], rtol=1e-3)
+            np.testing.assert_allclose(
+                result.confidence_BL[row, at],
+                np.exp(logits - np.logaddexp.reduce(logits))[ids[-1]],
+                rtol=1e-3,
+            )
             inputs[0, at + 1 : at + 2] = ids[-1]
         np.testing.assert_array_equal(result.ids_BL[row, :target], ids)
         assert (result.count_B[row], result.reason_B[row]) == (target, FinishReason.LENGTH)
@@ -73,11 +97,20 @@ def test_equals_greedy_decoding_without_a_cache(tiny, run_tiny, cond, options):
 
 
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_row_decodes_identically_alone_and_in_a_ragged_batch(run_tiny, cond, options, temperature):
+def test_a_row_decodes_identically_alone_and_in_a_ragged_batch(
+    run_tiny, cond, options, temperature
+):
     rows = dict(seed=[3, 1, 4], target_len=[10, -1, -1], min_len=[0, 3, 0], max_len=[-1, -1, 6])
-    batch = run_tiny(SamplingParams.create(3, temperature=temperature, **rows), cond, options, autoregressive.decode)
+    batch = run_tiny(
+        SamplingParams.create(3, temperature=temperature, **rows),
+        cond,
+        options,
+        autoregressive.decode,
+    )
     for row in range(3):
-        request = SamplingParams.create(1, temperature=temperature, **{name: values[row] for name, values in rows.items()})
+        request = SamplingParams.create(
+            1, temperature=temperature, **{name: values[row] for name, values in rows.items()}
+        )
         alone = run_tiny(request, cond[row : row + 1], options, autoregressive.decode)
         for field in ("ids_BL", "count_B", "reason_B"):
             np.testing.assert_array_equal(getattr(alone, field)[0], getattr(batch, field)[row])
@@ -100,7 +133,9 @@ def test_no_forward_is_spent_after_the_last_row_has_ended(scripted, options):
     script[0, 6] = EOS
     result = scripted.ids(script).run(autoregressive.decode, SamplingParams.create(1), options)
     assert (result.count_B[0], result.forwards) == (6, 7)
-    result = scripted.ids(script).run(autoregressive.decode, SamplingParams.create(1, target_len=5), options)
+    result = scripted.ids(script).run(
+        autoregressive.decode, SamplingParams.create(1, target_len=5), options
+    )
     assert (result.count_B[0], result.forwards) == (5, 5)
 
 

@@ -1,4 +1,6 @@
-"""Drawing a token: filters at their limits, on distributions small enough to count; static and per-row temperatures draw alike; keys."""
+"""Drawing a token: filters at their limits, on distributions small enough to count; static and
+per-row temperatures draw alike; keys.
+"""
 
 import dataclasses
 
@@ -58,22 +60,41 @@ def test_kept_tokens_keep_their_proportions(shares, filters, kept):
 
 
 def test_ids_that_are_not_allowed_are_never_drawn(shares):
-    np.testing.assert_allclose(shares(allowed=ALL.at[:, :, 0].set(False)), [0, *(P[1:] / 0.6)], atol=0.03)
+    np.testing.assert_allclose(
+        shares(allowed=ALL.at[:, :, 0].set(False)), [0, *(P[1:] / 0.6)], atol=0.03
+    )
 
 
-@pytest.mark.parametrize("config", [SamplingConfig(), SamplingConfig(1.0), SamplingConfig(0.7, top_k=3), SamplingConfig(1.3, top_p=0.8)])
+@pytest.mark.parametrize(
+    "config",
+    [
+        SamplingConfig(),
+        SamplingConfig(1.0),
+        SamplingConfig(0.7, top_k=3),
+        SamplingConfig(1.3, top_p=0.8),
+    ],
+)
 def test_one_temperature_for_all_rows_draws_as_one_for_each_and_a_row_as_it_does_alone(config):
-    """[B, V] of a text, [B, T, V] of a block; a constant temperature and an array of it; two rows and one."""
+    """[B, V] of a text, [B, T, V] of a block; a constant temperature and an array of it; two rows and
+    one.
+    """
     logits = jax.random.normal(jax.random.key(1), (2, 4, 300))
     filters = dict(top_k=config.top_k, top_p=config.top_p)
-    fixed = jax.jit(lambda logits, keys: sampling.sample(logits, keys, *dataclasses.astuple(config)))
+    fixed = jax.jit(
+        lambda logits, keys: sampling.sample(logits, keys, *dataclasses.astuple(config))
+    )
     together = fixed(logits, KEYS)
-    np.testing.assert_array_equal(draw(logits, KEYS, jnp.full(2, config.temperature), **filters), together)
-    np.testing.assert_array_equal(draw(logits[1:], KEYS[1:], jnp.full(1, config.temperature), **filters)[0], together[1])
+    np.testing.assert_array_equal(
+        draw(logits, KEYS, jnp.full(2, config.temperature), **filters), together
+    )
+    np.testing.assert_array_equal(
+        draw(logits[1:], KEYS[1:], jnp.full(1, config.temperature), **filters)[0], together[1]
+    )
     one = logits[:, :1]
     np.testing.assert_array_equal(fixed(one[:, 0], KEYS), fixed(one, KEYS)[:, 0])
     if config.temperature == 0:
-        np.testing.assert_array_equal(sampling.sample(logits), jnp.argmax(logits, axis=-1))  # and needs no key
+        # and needs no key
+        np.testing.assert_array_equal(sampling.sample(logits), jnp.argmax(logits, axis=-1))
 
 
 def test_the_lowest_id_wins_a_tie():
@@ -88,13 +109,19 @@ def test_allowed_ids_are_the_codes_and_eos_where_it_may_stand():
 
 def test_keys_depend_on_the_request_and_its_counters_alone():
     keys = jax.vmap(jax.random.key)(jnp.arange(3, dtype=jnp.uint32))
-    data = lambda *key_and_counters: np.asarray(jax.random.key_data(sampling.step_keys(*key_and_counters)))
+    data = lambda *key_and_counters: np.asarray(
+        jax.random.key_data(sampling.step_keys(*key_and_counters))
+    )
     together = data(keys, jnp.array([0, 5, 2]), jnp.int32(1))
     np.testing.assert_array_equal(together[1], data(keys[1:2], jnp.array([5]), jnp.int32(1))[0])
     by_hand = jax.random.fold_in(jax.random.fold_in(keys[1], 5), 1)
     np.testing.assert_array_equal(together[1], jax.random.key_data(by_hand))
-    np.testing.assert_array_equal(data(keys, jnp.array([4, 9, 4]))[1], jax.random.key_data(jax.random.fold_in(keys[1], 9)))
-    grid = [tuple(data(keys[:1], jnp.array([b]), jnp.int32(s))[0]) for b in range(3) for s in range(3)]
+    np.testing.assert_array_equal(
+        data(keys, jnp.array([4, 9, 4]))[1], jax.random.key_data(jax.random.fold_in(keys[1], 9))
+    )
+    grid = [
+        tuple(data(keys[:1], jnp.array([b]), jnp.int32(s))[0]) for b in range(3) for s in range(3)
+    ]
     assert len(set(grid)) == 9
 
 

@@ -1,4 +1,6 @@
-"""Every stop rule, through both decoders: a script says what the model wants at each position, the rules say where a row ends."""
+"""Every stop rule, through both decoders: a script says what the model wants at each position, the
+rules say where a row ends.
+"""
 
 import dataclasses
 
@@ -10,7 +12,9 @@ from mdmspeech.decoding import autoregressive, block_diffusion, stopping
 from mdmspeech.decoding.state import FinishReason, SamplingParams, initial_state
 
 EOS, LENGTH, SILENT = 22, 16, 0  # four blocks of four; code 0 is silence
-DECODERS = pytest.mark.parametrize("decoder", [block_diffusion.decode, autoregressive.decode], ids=["blocks", "next token"])
+DECODERS = pytest.mark.parametrize(
+    "decoder", [block_diffusion.decode, autoregressive.decode], ids=["blocks", "next token"]
+)
 
 
 def _script(**at):
@@ -21,7 +25,8 @@ def _script(**at):
     return ids
 
 
-# Next-token decoding does not look at the place behind the allowance, so it cannot know that the model would end there.
+# Next-token decoding does not look at the place behind the allowance, so it cannot know that the
+# model would end there.
 UNSEEN = "eos and allowance together"
 # what the model wants, what is asked for, tokens, reason
 CASES = {
@@ -29,18 +34,48 @@ CASES = {
     "eos inside a block": (_script(eos=[5]), {}, 5, FinishReason.EOS),
     "the first of two eos": (_script(eos=[5, 6]), {}, 5, FinishReason.EOS),
     "eos at the start of a block": (_script(eos=[8]), {}, 8, FinishReason.EOS),
-    "eos while there is text is not written": (_script(eos=[2, 6, 9]), {"min_len": 7}, 9, FinishReason.EOS),
+    "eos while there is text is not written": (
+        _script(eos=[2, 6, 9]),
+        {"min_len": 7},
+        9,
+        FinishReason.EOS,
+    ),
     "eos just when the text is used up": (_script(eos=[7]), {"min_len": 7}, 7, FinishReason.EOS),
     "known length inside a block": (_script(), {"target_len": 7}, 7, FinishReason.LENGTH),
     "known length at the end of a block": (_script(), {"target_len": 8}, 8, FinishReason.LENGTH),
     "known length of nothing": (_script(), {"target_len": 0}, 0, FinishReason.LENGTH),
     "known length of all": (_script(), {"target_len": LENGTH}, LENGTH, FinishReason.LENGTH),
-    "known length, eos wanted earlier": (_script(eos=[3]), {"target_len": 9}, 9, FinishReason.LENGTH),
-    "known length, a long pause": (_script(silence=range(1, 9)), {"target_len": 11}, 11, FinishReason.LENGTH),
+    "known length, eos wanted earlier": (
+        _script(eos=[3]),
+        {"target_len": 9},
+        9,
+        FinishReason.LENGTH,
+    ),
+    "known length, a long pause": (
+        _script(silence=range(1, 9)),
+        {"target_len": 11},
+        11,
+        FinishReason.LENGTH,
+    ),
     "silence over a block's edge": (_script(silence=[2, 3, 4, 5, 6]), {}, 5, FinishReason.SILENCE),
-    "silence just too short": (_script(silence=[2, 3, 5, 6, 8, 9]), {}, LENGTH, FinishReason.BUDGET),
-    "silence while there is text": (_script(silence=range(1, 9)), {"min_len": 7}, 8, FinishReason.SILENCE),
-    "silence that is over when the text is": (_script(silence=[1, 2, 3, 4]), {"min_len": 6}, LENGTH, FinishReason.BUDGET),
+    "silence just too short": (
+        _script(silence=[2, 3, 5, 6, 8, 9]),
+        {},
+        LENGTH,
+        FinishReason.BUDGET,
+    ),
+    "silence while there is text": (
+        _script(silence=range(1, 9)),
+        {"min_len": 7},
+        8,
+        FinishReason.SILENCE,
+    ),
+    "silence that is over when the text is": (
+        _script(silence=[1, 2, 3, 4]),
+        {"min_len": 6},
+        LENGTH,
+        FinishReason.BUDGET,
+    ),
     "allowance of the text": (_script(), {"max_len": 6}, 6, FinishReason.TEXT),
     "allowance at the end of a block": (_script(), {"max_len": 12}, 12, FinishReason.TEXT),
     "eos before the allowance": (_script(eos=[4]), {"max_len": 6}, 4, FinishReason.EOS),
@@ -60,7 +95,9 @@ def guarded(options):
 def _request(cases):
     wanted = {name: [case[1].get(name, unset) for case in cases] for name, unset in
               (("target_len", -1), ("min_len", 0), ("max_len", -1))}  # fmt: skip
-    return SamplingParams.create(len(cases), steps=[1 + row % 4 for row in range(len(cases))], **wanted)
+    return SamplingParams.create(
+        len(cases), steps=[1 + row % 4 for row in range(len(cases))], **wanted
+    )
 
 
 @DECODERS
@@ -70,7 +107,10 @@ def test_every_rule(decoder, scripted, guarded):
     for row, (name, (script, _, length, reason)) in enumerate(CASES.items()):
         if decoder is autoregressive.decode and name == UNSEEN:
             reason = FinishReason.TEXT
-        assert (result.count_B[row], FinishReason(result.reason_B[row]).name) == (length, reason.name), name
+        assert (result.count_B[row], FinishReason(result.reason_B[row]).name) == (
+            length,
+            reason.name,
+        ), name
         kept = result.ids_BL[row, :length]
         assert (kept < guarded.codes).all(), name  # what is kept is speech
         spoken = script[:length] < guarded.codes
@@ -82,21 +122,32 @@ def test_every_rule(decoder, scripted, guarded):
 def test_a_row_ends_for_the_same_reason_alone_and_beside_longer_ones(scripted, guarded):
     """Next-token decoding: what the others still need says nothing about a row that has its allowance."""
     names = [UNSEEN, "eos that never comes"]
-    together = scripted.ids([CASES[name][0] for name in names]).run(autoregressive.decode, _request([CASES[n] for n in names]), guarded)
-    alone = scripted.ids([CASES[UNSEEN][0]]).run(autoregressive.decode, _request([CASES[UNSEEN]]), guarded)
-    assert together.reason_B.tolist() == [FinishReason.TEXT, FinishReason.BUDGET] and alone.reason_B[0] == FinishReason.TEXT
+    together = scripted.ids([CASES[name][0] for name in names]).run(
+        autoregressive.decode, _request([CASES[n] for n in names]), guarded
+    )
+    alone = scripted.ids([CASES[UNSEEN][0]]).run(
+        autoregressive.decode, _request([CASES[UNSEEN]]), guarded
+    )
+    assert (
+        together.reason_B.tolist() == [FinishReason.TEXT, FinishReason.BUDGET]
+        and alone.reason_B[0] == FinishReason.TEXT
+    )
 
 
 @DECODERS
 def test_budget_is_the_smaller_of_cache_and_conditions(decoder, scripted, options):
     result = scripted.ids([_script()]).run(decoder, SamplingParams.create(1), options, max_len=10)
     assert (result.count_B[0], result.reason_B[0]) == (10, FinishReason.BUDGET)
-    result = scripted.ids([_script()[:8]]).run(decoder, SamplingParams.create(1, target_len=11), options, max_len=16)
+    result = scripted.ids([_script()[:8]]).run(
+        decoder, SamplingParams.create(1, target_len=11), options, max_len=16
+    )
     assert (result.count_B[0], result.reason_B[0]) == (8, FinishReason.BUDGET)
 
 
 def test_without_a_guard_silence_goes_on(scripted, options):
-    result = scripted.ids([_script(silence=range(16))]).run(block_diffusion.decode, SamplingParams.create(1), options)
+    result = scripted.ids([_script(silence=range(16))]).run(
+        block_diffusion.decode, SamplingParams.create(1), options
+    )
     assert (result.count_B[0], result.reason_B[0]) == (LENGTH, FinishReason.BUDGET)
 
 
@@ -111,7 +162,9 @@ def test_rows_that_are_done_stay_as_they_are(guarded):
         silence_B=jnp.array([1, 1]),
     )
     ids = jnp.array([[0, 0, 0, EOS], [0, 17, 5, 0]])
-    after, tokens = stopping.close_block(state, ids, jnp.zeros((2, 4), int), jnp.ones((2, 4)), guarded)
+    after, tokens = stopping.close_block(
+        state, ids, jnp.zeros((2, 4), int), jnp.ones((2, 4)), guarded
+    )
     assert (tokens.ids_BL[0] == guarded.pad).all() and tokens.count_B[0] == 0
     for field in ("done_B", "reason_B", "length_B", "block_B", "silence_B"):
         assert getattr(after, field)[0] == getattr(state, field)[0], field

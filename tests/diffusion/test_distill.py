@@ -12,7 +12,9 @@ LENGTHS = np.array([14, 9])  # neither is a whole number of blocks
 
 @pytest.fixture(scope="module")
 def case(tiny):
-    """A teacher (the tiny model over [B, L]) and a masked input, blocks with 4, 3, 1 and 0 masks among them."""
+    """A teacher (the tiny model over [B, L]) and a masked input, blocks with 4, 3, 1 and 0 masks among
+    them.
+    """
     cond = jax.random.normal(jax.random.key(1), (BATCH, LENGTH, tiny.dim))
     valid = jnp.arange(LENGTH)[None, :] < jnp.asarray(LENGTHS)[:, None]
     hidden = np.zeros((BATCH, LENGTH), bool)
@@ -44,8 +46,14 @@ def _by_the_book(teacher, z0, hidden, iterations):
         for row in range(BATCH):
             for first in range(0, LENGTH, BLOCK):
                 masked = [at for at in range(first, min(first + BLOCK, LENGTH)) if left[row, at]]
-                for at in sorted(masked, key=lambda at: -chance[row, at])[: -(-len(masked) // (iterations - j))]:
-                    z[row, at], new[row, at], when[row, at] = logits[row, at], logits[row, at, :CODES].argmax(), j
+                for at in sorted(masked, key=lambda at: -chance[row, at])[
+                    : -(-len(masked) // (iterations - j))
+                ]:
+                    z[row, at], new[row, at], when[row, at] = (
+                        logits[row, at],
+                        logits[row, at, :CODES].argmax(),
+                        j,
+                    )
                     left[row, at] = False
         ids = new
     return z, ids, when
@@ -54,7 +62,9 @@ def _by_the_book(teacher, z0, hidden, iterations):
 @pytest.mark.parametrize("iterations", [1, 2, 4])
 def test_logits_are_those_of_the_iteration_of_the_reveal(case, iterations):
     teacher, z0, hidden, valid = case
-    rollout = distill.teacher_rollout(teacher, z0, hidden, valid, BLOCK, iterations, allowed_V=ALLOWED)
+    rollout = distill.teacher_rollout(
+        teacher, z0, hidden, valid, BLOCK, iterations, allowed_V=ALLOWED
+    )
     z, ids, when = _by_the_book(teacher, z0, hidden, iterations)
     np.testing.assert_array_equal(rollout.iteration_BL, when)
     np.testing.assert_array_equal(rollout.ids_BL, ids)
@@ -69,8 +79,17 @@ def test_logits_are_those_of_the_iteration_of_the_reveal(case, iterations):
 
 def test_each_iteration_reveals_its_quota_in_each_block(case):
     teacher, z0, hidden, valid = case
-    when = np.asarray(distill.teacher_rollout(teacher, z0, hidden, valid, BLOCK, 4, allowed_V=ALLOWED).iteration_BL)
-    for row, block, expected in [(0, 0, [1, 1, 1, 1]), (0, 1, [1, 0, 0, 0]), (0, 2, [1, 1, 1, 0]), (1, 1, [1, 1, 1, 0])]:
+    when = np.asarray(
+        distill.teacher_rollout(
+            teacher, z0, hidden, valid, BLOCK, 4, allowed_V=ALLOWED
+        ).iteration_BL
+    )
+    for row, block, expected in [
+        (0, 0, [1, 1, 1, 1]),
+        (0, 1, [1, 0, 0, 0]),
+        (0, 2, [1, 1, 1, 0]),
+        (1, 1, [1, 1, 1, 0]),
+    ]:
         part = when[row, block * BLOCK : (block + 1) * BLOCK]
         np.testing.assert_array_equal(np.bincount(part[part >= 0], minlength=4), expected)
 
@@ -78,26 +97,39 @@ def test_each_iteration_reveals_its_quota_in_each_block(case):
 def test_gathered_positions_give_the_same_targets(case):
     teacher, z0, hidden, valid = case
     dense = distill.teacher_rollout(teacher, z0, hidden, valid, BLOCK, allowed_V=ALLOWED)
-    index, keep = objective.gather_masked(hidden & valid, 20)  # six places of padding, which must disturb nothing
+    # six places of padding, which must disturb nothing
+    index, keep = objective.gather_masked(hidden & valid, 20)
 
     def gathered_teacher(ids_BL, index_N):
         return objective.gather(teacher(ids_BL), index_N)
 
-    lean = distill.teacher_rollout(gathered_teacher, z0, hidden, valid, BLOCK, gathered=(index, keep), allowed_V=ALLOWED)
+    lean = distill.teacher_rollout(
+        gathered_teacher, z0, hidden, valid, BLOCK, gathered=(index, keep), allowed_V=ALLOWED
+    )
     np.testing.assert_array_equal(lean.ids_BL, dense.ids_BL)
     np.testing.assert_array_equal(lean.iteration_BL, dense.iteration_BL)
-    np.testing.assert_allclose(lean.logits[keep], objective.gather(dense.logits, index)[keep], atol=1e-5)
+    np.testing.assert_allclose(
+        lean.logits[keep], objective.gather(dense.logits, index)[keep], atol=1e-5
+    )
     assert (lean.logits[~keep] == 0).all()
 
 
 def test_what_was_not_gathered_stays_hidden_from_the_teacher(case):
-    """A capacity that is too small leaves tokens out of the loss; it must not write something in their places."""
+    """A capacity that is too small leaves tokens out of the loss; it must not write something in their
+    places.
+    """
     teacher, z0, hidden, valid = case
     index, keep = objective.gather_masked(hidden & valid, 9)
     kept = objective.scatter(keep, index, keep, hidden.shape, False)
     assert (hidden & ~kept).any()
     rollout = distill.teacher_rollout(
-        lambda ids, index: objective.gather(teacher(ids), index), z0, hidden, valid, BLOCK, gathered=(index, keep), allowed_V=ALLOWED
+        lambda ids, index: objective.gather(teacher(ids), index),
+        z0,
+        hidden,
+        valid,
+        BLOCK,
+        gathered=(index, keep),
+        allowed_V=ALLOWED,
     )
     z, ids, when = _by_the_book(teacher, z0, hidden & kept, 4)
     np.testing.assert_array_equal(rollout.ids_BL, ids)
@@ -109,10 +141,16 @@ def test_what_was_not_gathered_stays_hidden_from_the_teacher(case):
 def test_padding_is_never_revealed_and_no_gradient_flows_to_the_teacher(case):
     teacher, z0, hidden, valid = case
     everywhere = distill.teacher_rollout(teacher, z0, jnp.ones_like(hidden), valid, BLOCK, 2)
-    assert ((everywhere.iteration_BL >= 0) == valid).all() and (everywhere.ids_BL[~valid] == PAD).all()
+    assert ((everywhere.iteration_BL >= 0) == valid).all() and (
+        everywhere.ids_BL[~valid] == PAD
+    ).all()
 
     def loss(scale):
-        return jnp.sum(distill.teacher_rollout(lambda ids: scale * teacher(ids), z0, hidden, valid, BLOCK, 2).logits)
+        return jnp.sum(
+            distill.teacher_rollout(
+                lambda ids: scale * teacher(ids), z0, hidden, valid, BLOCK, 2
+            ).logits
+        )
 
     assert jax.grad(loss)(1.0) == 0.0
 
@@ -129,7 +167,8 @@ def _kl(p_logits, q_logits, temperature):
 
 
 def test_divergences_against_their_definitions():
-    np.testing.assert_allclose(distill.kl(A, B), _kl(A, B, 2.0), rtol=1e-5)  # reverse: KL(student || teacher)
+    # reverse: KL(student || teacher)
+    np.testing.assert_allclose(distill.kl(A, B), _kl(A, B, 2.0), rtol=1e-5)
     np.testing.assert_allclose(distill.kl(A, B, direction="forward"), _kl(B, A, 2.0), rtol=1e-5)
     np.testing.assert_allclose(distill.kl(A, B, temperature=1.0), _kl(A, B, 1.0), rtol=1e-5)
     assert abs(float(distill.kl(A, B)[0] - distill.kl(A, B, direction="forward")[0])) > 1e-3
@@ -140,16 +179,21 @@ def test_divergences_against_their_definitions():
 @pytest.mark.parametrize("direction", ["reverse", "forward"])
 def test_divergence_is_zero_at_equality_and_pulls_the_student_to_the_teacher(direction):
     np.testing.assert_allclose(distill.kl(A, A + 3.0, direction=direction), 0.0, atol=1e-6)
-    np.testing.assert_allclose(jax.grad(lambda s: distill.kl(s, A, direction=direction)[0])(A), 0.0, atol=1e-6)
+    np.testing.assert_allclose(
+        jax.grad(lambda s: distill.kl(s, A, direction=direction)[0])(A), 0.0, atol=1e-6
+    )
     student, before = A, float(distill.kl(A, B, direction=direction)[0])
     gradient = jax.grad(lambda s: distill.kl(s, B, direction=direction)[0])(student)
-    assert gradient[0, 0] > 0 > gradient[0, 1]  # the student is too sure of id 0, not sure enough of id 1
+    # the student is too sure of id 0, not sure enough of id 1
+    assert gradient[0, 0] > 0 > gradient[0, 1]
     assert before > float(distill.kl(student - 0.5 * gradient, B, direction=direction)[0]) >= 0.0
     assert (jax.grad(lambda t: distill.kl(A, t, direction=direction)[0])(B) == 0).all()
 
 
 def test_forward_covers_modes_and_reverse_picks_one():
-    """A two-mode teacher: forward KL prefers the student that covers both, reverse KL the one that commits to one."""
+    """A two-mode teacher: forward KL prefers the student that covers both, reverse KL the one that
+    commits to one.
+    """
     teacher = jnp.array([[5.0, 5.0, 0.0, 0.0]])
     wide, narrow = jnp.array([[3.5, 3.5, 3.0, 3.0]]), jnp.array([[7.0, -2.0, -2.0, -2.0]])
     forward = [distill.kl(s, teacher, 1.0, "forward")[0] for s in (wide, narrow)]
@@ -164,7 +208,9 @@ def test_isd_loss_mixes_its_parts_on_masked_positions_only():
     loss = distill.isd_loss(student, teacher, targets, weight, a=0.7)
     kept = np.asarray(weight) > 0
     kl = _kl_rows(student, teacher)[kept].sum()
-    ce = -np.take_along_axis(np.asarray(jax.nn.log_softmax(student)), np.asarray(targets)[..., None], -1)[..., 0][kept].sum()
+    ce = -np.take_along_axis(
+        np.asarray(jax.nn.log_softmax(student)), np.asarray(targets)[..., None], -1
+    )[..., 0][kept].sum()
     np.testing.assert_allclose([loss.kl_sum, loss.ce_sum, loss.weight_sum], [kl, ce, 6], rtol=1e-4)
     np.testing.assert_allclose(loss.loss_sum, 0.7 * kl + 0.3 * ce, rtol=1e-4)
     assert distill.isd_loss(student, teacher, targets, weight, a=0.0).loss_sum == loss.ce_sum

@@ -16,10 +16,15 @@ def test_block_causal_mask_against_the_definition():
 
 
 def test_causal_mask_is_lower_triangular():
-    np.testing.assert_array_equal(np.asarray(layout.causal_mask(5)[0]), np.tril(np.ones((5, 5), bool)))
+    np.testing.assert_array_equal(
+        np.asarray(layout.causal_mask(5)[0]), np.tril(np.ones((5, 5), bool))
+    )
 
 
-@pytest.mark.parametrize("build", [lambda v: layout.block_causal_mask(6, 4, v), lambda v: layout.two_stream_mask(6, 4, v)])
+@pytest.mark.parametrize(
+    "build",
+    [lambda v: layout.block_causal_mask(6, 4, v), lambda v: layout.two_stream_mask(6, 4, v)],
+)
 def test_padding_neither_attends_nor_is_attended(build):
     valid = jnp.array([[True] * 6, [True] * 3 + [False] * 3])
     mask = np.asarray(build(valid))
@@ -49,7 +54,9 @@ def test_allow_works_on_numpy_for_kernels():
 
 
 def test_no_leak_from_later_blocks(tiny):
-    """The logits of block b depend on the ids and conditions of blocks <= b, all of b included, and on nothing later."""
+    """The logits of block b depend on the ids and conditions of blocks <= b, all of b included, and on
+    nothing later.
+    """
     length, block = 12, 4
     ids = jax.random.randint(jax.random.key(0), (1, length), 0, 20)
     cond = jax.random.normal(jax.random.key(1), (1, length, tiny.dim))
@@ -73,26 +80,37 @@ def test_no_leak_from_later_blocks(tiny):
 
 
 def test_noisy_half_equals_encoding_the_clean_prefix_then_one_block(tiny):
-    """Two streams in one forward see what decoding sees: this is why training on them has no exposure gap."""
+    """Two streams in one forward see what decoding sees: this is why training on them has no exposure
+    gap.
+    """
     length, block = 12, 4
     clean = jax.random.randint(jax.random.key(2), (1, length), 0, 20)
     noisy = jnp.where(jax.random.bernoulli(jax.random.key(3), 0.5, clean.shape), 24, clean)
     cond = jax.random.normal(jax.random.key(4), (1, length, tiny.dim))
-    both, cond_twice = jnp.concatenate([noisy, clean], axis=1), jnp.concatenate([cond, cond], axis=1)
+    both, cond_twice = (
+        jnp.concatenate([noisy, clean], axis=1),
+        jnp.concatenate([cond, cond], axis=1),
+    )
     positions = layout.two_stream_positions(length)[None]
-    logits = jax.jit(tiny.forward)(both, cond_twice, positions, layout.two_stream_mask(length, block))[0][0, :length]
+    logits = jax.jit(tiny.forward)(
+        both, cond_twice, positions, layout.two_stream_mask(length, block)
+    )[0][0, :length]
 
     @jax.jit
     def single_stream(ids, seen):
-        return tiny.forward(ids, cond, jnp.arange(length)[None], layout.block_causal_mask(length, block, seen[None]))[0][0]
+        return tiny.forward(
+            ids, cond, jnp.arange(length)[None], layout.block_causal_mask(length, block, seen[None])
+        )[0][0]
 
     for b in range(length // block):
         begin, end = b * block, (b + 1) * block
         prefix_then_block = jnp.concatenate([clean[:, :begin], noisy[:, begin:]], axis=1)
-        expected = single_stream(prefix_then_block, jnp.arange(length) < end)  # what lies after the block does not exist
+        # what lies after the block does not exist
+        expected = single_stream(prefix_then_block, jnp.arange(length) < end)
         np.testing.assert_allclose(logits[begin:end], expected[begin:end], atol=2e-5)
     noisy_context = single_stream(noisy, jnp.ones(length, bool))
-    assert np.abs(logits - noisy_context).max() > 0.1  # the single stream conditions on noisy blocks: it is another thing
+    # the single stream conditions on noisy blocks: it is another thing
+    assert np.abs(logits - noisy_context).max() > 0.1
 
 
 def test_cached_mask_against_the_definition():

@@ -11,27 +11,41 @@ from mdmspeech.errors import UserError
 
 BLOCK, ROWS, LENGTH, DRAWS = 16, 128, 128, 8
 FULL = np.ones((ROWS, LENGTH), bool)
-ALL = [masking.get(name) for name in masking.SCHEDULES] + [masking.InverseT(low=0.05, per="sequence")]
+ALL = [masking.get(name) for name in masking.SCHEDULES] + [
+    masking.InverseT(low=0.05, per="sequence")
+]
 
 
 @functools.cache
 def _compiled(schedule):
-    return jax.jit(jax.vmap(lambda key, valid_BL: schedule.sample(key, valid_BL, BLOCK), in_axes=(0, None)))
+    return jax.jit(
+        jax.vmap(lambda key, valid_BL: schedule.sample(key, valid_BL, BLOCK), in_axes=(0, None))
+    )
 
 
 def _draws(schedule, valid_BL=FULL, seed=7):
-    """Masks and weights of DRAWS batches as numpy [DRAWS * B, L]; one compilation a schedule serves all tests."""
-    mask, weight = _compiled(schedule)(jax.random.split(jax.random.key(seed), DRAWS), jnp.asarray(valid_BL))
+    """Masks and weights of DRAWS batches as numpy [DRAWS * B, L]; one compilation a schedule serves
+    all tests.
+    """
+    mask, weight = _compiled(schedule)(
+        jax.random.split(jax.random.key(seed), DRAWS), jnp.asarray(valid_BL)
+    )
     return np.asarray(mask).reshape(-1, LENGTH), np.asarray(weight).reshape(-1, LENGTH)
 
 
 @pytest.mark.parametrize(
     ("schedule", "expected"),
-    [(masking.Bernoulli(), 0.55), (masking.Hierarchical(), 0.4875), (masking.Cosine(), 2 / np.pi), (masking.Spans(), 2 / np.pi)],
+    [
+        (masking.Bernoulli(), 0.55),
+        (masking.Hierarchical(), 0.4875),
+        (masking.Cosine(), 2 / np.pi),
+        (masking.Spans(), 2 / np.pi),
+    ],
     ids=lambda x: type(x).__name__,
 )
 def test_mean_mask_rate(schedule, expected):
-    rates = np.concatenate([_draws(schedule, seed=s)[0].mean(axis=1) for s in range(4)])  # 4,096 rows
+    # 4,096 rows
+    rates = np.concatenate([_draws(schedule, seed=s)[0].mean(axis=1) for s in range(4)])
     error = rates.std() / np.sqrt(len(rates))
     assert error < 0.006
     assert abs(rates.mean() - expected) < 4 * error
@@ -40,13 +54,15 @@ def test_mean_mask_rate(schedule, expected):
 def test_bernoulli_rates_fill_their_range():
     rates = _draws(masking.Bernoulli())[0].mean(axis=1)
     assert 0.15 < rates.min() < 0.3 and 0.8 < rates.max() < 0.95
-    assert abs(rates.std() - np.sqrt(0.5**2 / 12 + 0.24 / LENGTH)) < 0.01  # spread of g, and of 128 tosses
+    # spread of g, and of 128 tosses
+    assert abs(rates.std() - np.sqrt(0.5**2 / 12 + 0.24 / LENGTH)) < 0.01
 
 
 def test_hierarchical_hides_shares_of_blocks_and_of_tokens():
     mask = _draws(masking.Hierarchical())[0].reshape(-1, LENGTH // BLOCK, BLOCK)
     chosen = mask.any(axis=-1)
-    assert set(np.unique(chosen.sum(axis=1))) == {4, 5, 6, 7, 8}  # 8 blocks, share in (0.5, 1), rounded up or down
+    # 8 blocks, share in (0.5, 1), rounded up or down
+    assert set(np.unique(chosen.sum(axis=1))) == {4, 5, 6, 7, 8}
     inside = mask.mean(axis=-1)[chosen]
     assert inside.min() >= 4 / 16 and inside.max() == 1.0
     assert abs(inside.mean() - 0.65) < 0.01
@@ -83,14 +99,17 @@ def test_inverse_t_weights_are_unbiased_and_match_the_rate(per):
     assert abs(weight.mean() - 1.0) < 0.03  # E[hidden / t] = 1 for every token
     assert abs(mask.mean() - 0.525) < 0.01
     rows = weight.reshape(-1, LENGTH // BLOCK, BLOCK)[:100]
-    assert all(len(np.unique(block[block > 0])) <= 1 for row in rows for block in row)  # one t a block
+    # one t a block
+    assert all(len(np.unique(block[block > 0])) <= 1 for row in rows for block in row)
     values = [len(np.unique(row[row > 0])) for row in rows]
     assert (max(values) == 1) if per == "sequence" else (np.mean(values) > 6)
 
 
 @pytest.mark.parametrize("per", ["block", "sequence"])
 def test_the_one_over_t_loss_is_an_unbiased_mean_over_all_tokens(per):
-    """A loss of its own for every token: the weighted sum over the *valid* tokens has the mean of all of them for its mean."""
+    """A loss of its own for every token: the weighted sum over the *valid* tokens has the mean of all
+    of them for its mean.
+    """
     valid = np.arange(LENGTH)[None, :] < np.resize([LENGTH, 40, 17], ROWS)[:, None]
     loss = np.random.default_rng(0).exponential(size=valid.shape) * valid
     schedule = masking.InverseT(low=0.05, per=per)
@@ -107,12 +126,16 @@ def test_the_one_over_t_loss_is_an_unbiased_mean_over_all_tokens(per):
 
 def test_other_losses_are_divided_by_their_weights():
     mask, weight = _draws(masking.Bernoulli())
-    assert masking.loss_weight(masking.Bernoulli(), jnp.asarray(weight[:ROWS]), jnp.asarray(FULL)) == mask[:ROWS].sum()
+    assert (
+        masking.loss_weight(masking.Bernoulli(), jnp.asarray(weight[:ROWS]), jnp.asarray(FULL))
+        == mask[:ROWS].sum()
+    )
 
 
 def test_inverse_t_is_stratified_over_the_blocks_of_a_row():
     weight = _draws(masking.InverseT(low=0.05))[1].reshape(-1, LENGTH // BLOCK, BLOCK)
-    weight = weight[(weight > 0).any(axis=-1).all(axis=-1)]  # rows that show the t of each of their blocks
+    # rows that show the t of each of their blocks
+    weight = weight[(weight > 0).any(axis=-1).all(axis=-1)]
     assert len(weight) > 300
     u = (np.sort(1.0 / weight.max(axis=-1), axis=-1) - 0.05) / 0.95
     edges = np.arange(8)[None, :] / 8
@@ -156,4 +179,5 @@ def test_a_token_that_is_hidden_only_because_its_row_would_have_none_has_weight_
     assert len(weights) == ROWS * DRAWS and weights.min() == 1.0
     forced = (weights == 1.0).mean()
     assert 0.45 < forced < 0.55  # 1 - E[t]
-    assert abs(weights.mean() - (1 + forced)) < 0.35  # E[hidden / t] = 1 for every token, and the forced ones; 1/t of all would be 6.9
+    # E[hidden / t] = 1 for every token, and the forced ones; 1/t of all would be 6.9
+    assert abs(weights.mean() - (1 + forced)) < 0.35

@@ -18,7 +18,9 @@ def _log_softmax(logits):
 def test_loss_is_the_mean_over_hidden_tokens_only():
     logp = _log_softmax(LOGITS)
     total, weight = objective.masked_cross_entropy(LOGITS, TARGETS, MASK.astype(jnp.float32))
-    expected = -np.take_along_axis(logp, np.asarray(TARGETS)[..., None], -1)[..., 0][np.asarray(MASK)]
+    expected = -np.take_along_axis(logp, np.asarray(TARGETS)[..., None], -1)[..., 0][
+        np.asarray(MASK)
+    ]
     np.testing.assert_allclose(total, expected.sum(), rtol=1e-5)
     assert weight == MASK.sum()
 
@@ -27,7 +29,10 @@ def test_shown_tokens_and_padding_have_no_part():
     weight = MASK.astype(jnp.float32)
     spoilt = jnp.where(MASK[..., None], LOGITS, jnp.nan)
     targets = jnp.where(MASK, TARGETS, -100)
-    assert objective.masked_cross_entropy(spoilt, targets, weight)[0] == objective.masked_cross_entropy(LOGITS, TARGETS, weight)[0]
+    assert (
+        objective.masked_cross_entropy(spoilt, targets, weight)[0]
+        == objective.masked_cross_entropy(LOGITS, TARGETS, weight)[0]
+    )
     gradient = jax.grad(lambda x: objective.masked_cross_entropy(x, TARGETS, weight)[0])(LOGITS)
     assert (jnp.any(gradient != 0, axis=-1) == MASK).all()
 
@@ -43,10 +48,14 @@ def test_gathered_positions_give_the_same_loss_and_gradient():
     def gathered(out):
         index, keep = objective.gather_masked(MASK, 20)
         logits = objective.gather(states, index) @ out
-        return objective.masked_cross_entropy(logits, objective.gather(TARGETS, index), objective.gather(weight, index) * keep)
+        return objective.masked_cross_entropy(
+            logits, objective.gather(TARGETS, index), objective.gather(weight, index) * keep
+        )
 
     np.testing.assert_allclose(jax.jit(gathered)(out), dense(out), rtol=1e-5)
-    np.testing.assert_allclose(jax.grad(lambda o: gathered(o)[0])(out), jax.grad(lambda o: dense(o)[0])(out), atol=1e-4)
+    np.testing.assert_allclose(
+        jax.grad(lambda o: gathered(o)[0])(out), jax.grad(lambda o: dense(o)[0])(out), atol=1e-4
+    )
 
 
 def test_gather_lists_hidden_places_in_order_and_reports_overflow():
@@ -60,19 +69,33 @@ def test_gather_lists_hidden_places_in_order_and_reports_overflow():
 
 
 def test_many_rows_are_gathered_in_groups():
-    assert [objective.groups_of(rows) for rows in (1, 16, 24, 32, 40, 48, 17, 512)] == [1, 1, 1, 2, 2, 3, 1, 32]
+    assert [objective.groups_of(rows) for rows in (1, 16, 24, 32, 40, 48, 17, 512)] == [
+        1,
+        1,
+        1,
+        2,
+        2,
+        3,
+        1,
+        32,
+    ]
     mask = jax.random.bernoulli(jax.random.key(5), 0.6, (48, 10))
     values = jnp.arange(480).reshape(48, 10)
     index, keep = objective.gather_masked(mask, 3 * 140)
     assert index.shape == keep.shape == (3, 140) and objective.overflow(mask, index) == 0
     found = objective.gather(values, index)
     np.testing.assert_array_equal(np.sort(found[keep]), np.asarray(values)[np.asarray(mask)])
-    np.testing.assert_array_equal(found[1] // 160, jnp.where(keep[1], 1, found[1, -1] // 160), "a group's own rows")
+    np.testing.assert_array_equal(
+        found[1] // 160, jnp.where(keep[1], 1, found[1, -1] // 160), "a group's own rows"
+    )
     back = objective.scatter(found, index, keep, mask.shape, -1)
     np.testing.assert_array_equal(back, jnp.where(mask, values, -1))
     few, kept = objective.gather_masked(mask, 3 * 80)
     lost = np.maximum(np.asarray(mask).reshape(3, 160).sum(axis=1) - 80, 0)
-    assert objective.overflow(mask, few) == lost.sum() > 0 and kept.sum() == np.asarray(mask).sum() - lost.sum()
+    assert (
+        objective.overflow(mask, few) == lost.sum() > 0
+        and kept.sum() == np.asarray(mask).sum() - lost.sum()
+    )
 
 
 def test_on_many_devices_no_position_leaves_its_own():

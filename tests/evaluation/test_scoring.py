@@ -32,7 +32,8 @@ def test_different_words_stay_different():
 
 def test_errors_are_counted_over_the_corpus_and_not_averaged_over_clips():
     found = score(["one word here and there", "two"], ["one word here and there", "ten"])
-    assert found.wer == pytest.approx(2 / 6)  # "ten" is the digits 1 0 against 2: two errors; the mean of clips would be 1
+    # "ten" is the digits 1 0 against 2: two errors; the mean of clips would be 1
+    assert found.wer == pytest.approx(2 / 6)
     assert score(["a big house"], ["a big red house"]).wer == pytest.approx(1 / 3)
     assert score(["a big house"], [""]).wer == 1.0
     assert found.report()["words"] == 6
@@ -53,7 +54,9 @@ def test_references_without_words_are_left_out():
 
 def test_the_interval_holds_the_rate_and_narrows_with_more_clips():
     few = Score(np.array([1.0, 0, 0, 0]), np.full(4, 5.0), np.zeros(4), np.ones(4))
-    many = Score(np.tile(few.word_errors_U, 50), np.tile(few.words_U, 50), np.zeros(200), np.ones(200))
+    many = Score(
+        np.tile(few.word_errors_U, 50), np.tile(few.words_U, 50), np.zeros(200), np.ones(200)
+    )
     for found in (few, many):
         low, high = found.interval()
         assert low <= found.wer <= high

@@ -7,7 +7,9 @@ from mdmspeech.evaluation.silence import silences, timing
 
 def test_silence_is_found_before_inside_and_after():
     quiet = np.zeros(RATE, np.float32)
-    found = silences(np.concatenate([quiet[: RATE // 2], tone(1), quiet, tone(1), quiet[: RATE // 4]]), RATE)
+    found = silences(
+        np.concatenate([quiet[: RATE // 2], tone(1), quiet, tone(1), quiet[: RATE // 4]]), RATE
+    )
     assert found["lead_s"] == pytest.approx(0.5, abs=0.03)
     assert found["longest_s"] == pytest.approx(1.0, abs=0.05)
     assert found["tail_s"] == pytest.approx(0.25, abs=0.03)

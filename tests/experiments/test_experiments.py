@@ -1,4 +1,6 @@
-"""Every experiment can be built without data or weights; its losses fit its weights; its size is what its docstring's model has."""
+"""Every experiment can be built without data or weights; its losses fit its weights; its size is
+what its docstring's model has.
+"""
 
 from pathlib import Path
 
@@ -15,7 +17,11 @@ from mdmspeech.training.state import create_frozen, create_state
 from mdmspeech.training.step import make_train_step
 
 ROOT = Path(__file__).parents[2] / "experiments"
-EXPERIMENTS = sorted(path.stem for path in ROOT.glob("*.py") if "def get_config" in path.read_text() and path.stem != "plan_list")
+EXPERIMENTS = sorted(
+    path.stem
+    for path in ROOT.glob("*.py")
+    if "def get_config" in path.read_text() and path.stem != "plan_list"
+)
 SHORT = (
     "compact_talker_isd",
     "compact_hearing",
@@ -45,22 +51,36 @@ def test_it_is_whole_without_data_or_weights(name):
     key = jax.random.key(0)
     params, frozen = jax.eval_shape(task.init, key), jax.eval_shape(task.init_frozen, key)
     match_rules(params, task.optimizer)
-    losses = jax.eval_shape(task.loss, params, frozen, task.batch_spec(), key, jax.ShapeDtypeStruct((), jnp.int32))
+    losses = jax.eval_shape(
+        task.loss, params, frozen, task.batch_spec(), key, jax.ShapeDtypeStruct((), jnp.int32)
+    )
     assert set(task.weights) <= set(losses)
     assert all(part.shape == () for pair in losses.values() for part in pair)
 
 
 @pytest.mark.parametrize(
-    ("name", "frozen", "trained"), [("thinker_8b", 8.83e9, 43.3e6), ("talker_8b", 8.19e9, 1.229e9), ("talker_06b", 0.596e9, 86.8e6)]
+    ("name", "frozen", "trained"),
+    [
+        ("thinker_8b", 8.83e9, 43.3e6),
+        ("talker_8b", 8.19e9, 1.229e9),
+        ("talker_06b", 0.596e9, 86.8e6),
+    ],
 )
 def test_sizes(name, frozen, trained):
-    """8.83 B: Qwen3-8B's 8.19 B and the encoder of Whisper-large-v3; a Talker of four layers of width 4,096 has more than a billion."""
+    """8.83 B: Qwen3-8B's 8.19 B and the encoder of Whisper-large-v3; a Talker of four layers of width
+    4,096 has more than a billion.
+    """
     _, task = load(name)
-    assert size(jax.eval_shape(task.init_frozen, jax.random.key(0))) == pytest.approx(frozen, rel=0.01)
+    assert size(jax.eval_shape(task.init_frozen, jax.random.key(0))) == pytest.approx(
+        frozen, rel=0.01
+    )
     assert size(jax.eval_shape(task.init, jax.random.key(0))) == pytest.approx(trained, rel=0.005)
 
 
-@pytest.mark.parametrize("name", [name if name in SHORT else pytest.param(name, marks=pytest.mark.full) for name in EXPERIMENTS])
+@pytest.mark.parametrize(
+    "name",
+    [name if name in SHORT else pytest.param(name, marks=pytest.mark.full) for name in EXPERIMENTS],
+)
 def test_one_step_of_each_runs_locally(name, tmp_path):
     config, task = load(name, "runlocal", tmp_path)
     mesh, rng = make_mesh(data=1), jax.random.key(0)
@@ -68,9 +88,19 @@ def test_one_step_of_each_runs_locally(name, tmp_path):
     state, frozen = create_state(task.init, optimizer, rng, False, mesh), create_frozen(task, mesh)
     batch = numbers_of(dict(next(iter(task.batches("train", 0)))))
     widest = task.batch_spec()
-    assert {name: value.dtype for name, value in batch.items()} == {name: spec.dtype for name, spec in widest.items()}
-    assert all(value.ndim == len(widest[name].shape) and len(value) == config.data.batch for name, value in batch.items())
+    assert {name: value.dtype for name, value in batch.items()} == {
+        name: spec.dtype for name, spec in widest.items()
+    }
+    assert all(
+        value.ndim == len(widest[name].shape) and len(value) == config.data.batch
+        for name, value in batch.items()
+    )
     before = jax.tree.map(np.asarray, state.params)
-    state, metrics = jax.jit(make_train_step(task, optimizer, dtype=config.train.dtype, remat=config.train.remat))(state, frozen, batch)
+    state, metrics = jax.jit(
+        make_train_step(task, optimizer, dtype=config.train.dtype, remat=config.train.remat)
+    )(state, frozen, batch)
     assert np.isfinite(metrics["loss"]) and metrics["grad_norm"] > 0
-    assert not all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(state.params), strict=True))
+    assert not all(
+        np.array_equal(a, b)
+        for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(state.params), strict=True)
+    )

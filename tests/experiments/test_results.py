@@ -16,7 +16,10 @@ RESULTS = Path(__file__).parents[2] / "experiments" / "results"
 def records(path):
     """(where, record of what made it) of each result in a file."""
     if path.suffix == ".jsonl":
-        return [(f"{path.name}, line {n}", json.loads(line).get("made", {})) for n, line in enumerate(path.read_text().splitlines(), 1)]
+        return [
+            (f"{path.name}, line {n}", json.loads(line).get("made", {}))
+            for n, line in enumerate(path.read_text().splitlines(), 1)
+        ]
     found = json.loads(path.read_text(encoding="utf-8"))
     if "made" in found:
         return [(path.name, found["made"])]
@@ -42,7 +45,9 @@ def test_every_page_names_a_commit():
         assert "commit " in page.read_text(encoding="utf-8"), page.name
 
 
-@pytest.mark.parametrize("field", ["commit", "command", "versions", "sizes", "seeds", "date", "cpu", "clean"])
+@pytest.mark.parametrize(
+    "field", ["commit", "command", "versions", "sizes", "seeds", "date", "cpu", "clean"]
+)
 def test_a_result_that_does_not_say_so_is_found(tmp_path, field):
     made = json.loads((RESULTS / "compact" / "latency.json").read_text())["made"]
     del made[field]
@@ -60,9 +65,14 @@ def test_the_texts_quote_the_results():
 def place(tmp_path):
     """A text, a result and a table of what the one quotes of the other."""
     (tmp_path / "r.json").write_text(json.dumps({"wer": 7.25, "n": 200, "rows": [{"ms": 349}]}))
-    (tmp_path / "t.md").write_text("# A\n\nWER 7.3 % of\n200 clips, S=1; 349 ms.\n\n# B\n\n17 here is nobody's business.\n")
+    (tmp_path / "t.md").write_text(
+        "# A\n\nWER 7.3 % of\n200 clips, S=1; 349 ms.\n\n# B\n\n17 here is nobody's business.\n"
+    )
     table = ["[[section]]", 'file = "t.md"', 'start = "# A"', 'end = "# B"']
-    table += ['quotes = ["WER {r:wer:.1f} % of {r:n:d} clips", "{r:rows.0.ms:d} ms"]', 'plain = ["S=1"]']
+    table += [
+        'quotes = ["WER {r:wer:.1f} % of {r:n:d} clips", "{r:rows.0.ms:d} ms"]',
+        'plain = ["S=1"]',
+    ]
     (tmp_path / "quotes.toml").write_text("\n".join(table))
     quote._result.cache_clear()
     return tmp_path

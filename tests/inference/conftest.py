@@ -19,12 +19,20 @@ def codec():
 
 @pytest.fixture(scope="session")
 def voice(codec):
-    return PacedSynthesizer(small_speech.TALKER, small_speech.talker_params(), codec, pronounce=small_speech.spell)
+    return PacedSynthesizer(
+        small_speech.TALKER, small_speech.talker_params(), codec, pronounce=small_speech.spell
+    )
 
 
 @pytest.fixture(scope="session")
 def ntp_voice(codec):
-    return PacedSynthesizer(small_speech.TALKER, small_speech.talker_params(), codec, mode="ntp", pronounce=small_speech.spell)
+    return PacedSynthesizer(
+        small_speech.TALKER,
+        small_speech.talker_params(),
+        codec,
+        mode="ntp",
+        pronounce=small_speech.spell,
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,6 @@
-"""A small random voice, Thinker, encoder and adaptor: real code paths, milliseconds instead of minutes."""
+"""A small random voice, Thinker, encoder and adaptor: real code paths, milliseconds instead of
+minutes.
+"""
 
 import functools
 
@@ -38,7 +40,9 @@ TALKER = TalkerConfig(width=64, layers=2, heads=2, ffn=64, symbols=40, symbol_lo
 
 
 def spell(text: str) -> Spoken:
-    """A toy pronouncer: a letter is a symbol, a space belongs to the word before it, sentences end at full stops."""
+    """A toy pronouncer: a letter is a symbol, a space belongs to the word before it, sentences end at
+    full stops.
+    """
     symbols, words, owner = [0], [], [-1]
     for sentence in [part.strip() for part in text.lower().split(".") if part.strip()]:
         parts = sentence.split()
@@ -55,7 +59,9 @@ def spell(text: str) -> Spoken:
 
 
 def talker_params(config=TALKER, seed=0):
-    """Random parameters: sharper outputs than a fresh network's, and durations of one to three tokens a symbol."""
+    """Random parameters: sharper outputs than a fresh network's, and durations of one to three tokens
+    a symbol.
+    """
     params = jax.jit(talker.init, static_argnums=0)(config, jax.random.key(seed))
     params["outputs"]["table"] = params["outputs"]["table"] * 30
     params["anchors"]["duration_out"]["bias"] = jnp.full(1, 0.5)
@@ -85,10 +91,15 @@ WORDS = [
     "kind",
 ]
 TEMPLATE = (
-    "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% endfor %}{% if add_generation_prompt %}<s> assistant {% endif %}"
+    "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% "
+    "endfor %}{% if add_generation_prompt %}<s> assistant {% endif %}"
 )
-THINKER = ThinkerConfig(vocab_size=24, dim=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, ffn_dim=32)
-ENCODER = SpeechEncoderConfig(num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=32, max_positions=200)
+THINKER = ThinkerConfig(
+    vocab_size=24, dim=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, ffn_dim=32
+)
+ENCODER = SpeechEncoderConfig(
+    num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=32, max_positions=200
+)
 
 
 def chat_tokenizer() -> ChatTokenizer:
@@ -101,10 +112,21 @@ def chat_tokenizer() -> ChatTokenizer:
 
 
 def thinker(stop_repetition: bool = False) -> ThinkerRunner:
-    """A random Thinker that writes known words, the same again and again if it may, and stops after a while."""
-    params = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
+    """A random Thinker that writes known words, the same again and again if it may, and stops after a
+    while.
+    """
+    params = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))[
+        "params"
+    ]
     params["embedding"]["embedding"] = params["embedding"]["embedding"] * 40
-    return ThinkerRunner(THINKER, params, chat_tokenizer(), Prompt("be kind"), max_new=12, stop_repetition=stop_repetition)
+    return ThinkerRunner(
+        THINKER,
+        params,
+        chat_tokenizer(),
+        Prompt("be kind"),
+        max_new=12,
+        stop_repetition=stop_repetition,
+    )
 
 
 def encoder_params():
@@ -114,7 +136,9 @@ def encoder_params():
 def spelling():
     """Config and parameters of a small spelling adaptor."""
     config = CTCConfig(states=32, width=64, layers=1, stack=2)
-    params = jax.jit(CTCAdaptor(config).init)(jax.random.key(3), jnp.zeros((1, 8, 32)), jnp.ones((1, 8), bool))["params"]
+    params = jax.jit(CTCAdaptor(config).init)(
+        jax.random.key(3), jnp.zeros((1, 8, 32)), jnp.ones((1, 8), bool)
+    )["params"]
     params["characters"]["kernel"] = params["characters"]["kernel"] * 20
     return config, params
 
@@ -127,10 +151,15 @@ def assistant(codec: CompactCodec) -> Assistant:
     """Small random parts behind the real interface."""
 
     def voice(mode):
-        return functools.cache(lambda: PacedSynthesizer(TALKER, talker_params(), codec, mode=mode, pronounce=spell))
+        return functools.cache(
+            lambda: PacedSynthesizer(TALKER, talker_params(), codec, mode=mode, pronounce=spell)
+        )
 
     return Assistant(
-        "small", {"mdm": voice("mdm"), "ntp": voice("ntp")}, lambda: ctc_frontend(ENCODER, encoder_params(), *spelling()), thinker
+        "small",
+        {"mdm": voice("mdm"), "ntp": voice("ntp")},
+        lambda: ctc_frontend(ENCODER, encoder_params(), *spelling()),
+        thinker,
     )
 
 
@@ -142,5 +171,7 @@ def question(seconds=1.0, rate=16_000, seed=0):
 
 
 def words_if_long(out, valid_BT, row):
-    """`finish` of a front end that hears words in recordings of more than a second (a second of silence is behind each)."""
+    """`finish` of a front end that hears words in recordings of more than a second (a second of
+    silence is behind each).
+    """
     return None, "what is it ?" if valid_BT[row].sum() > 2.2 * 50 else ""

@@ -1,4 +1,6 @@
-"""The assistant: events in order, the same answer however it is asked for, a timeline and a picture of it, clear errors."""
+"""The assistant: events in order, the same answer however it is asked for, a timeline and a picture
+of it, clear errors.
+"""
 
 import numpy as np
 import pytest
@@ -21,7 +23,9 @@ def test_events_join_to_the_reply(events):
     assert isinstance(events[-1], EndEvent) and sum(isinstance(e, EndEvent) for e in events) == 1
     reply = events[-1].reply
     assert "".join(e.text for e in events if isinstance(e, TextEvent)).strip() == reply.text
-    np.testing.assert_array_equal(np.concatenate([e.audio for e in events if isinstance(e, AudioEvent)]), reply.audio)
+    np.testing.assert_array_equal(
+        np.concatenate([e.audio for e in events if isinstance(e, AudioEvent)]), reply.audio
+    )
     assert reply.text and len(reply.audio) and reply.stop_reason == "length"
 
 
@@ -57,9 +61,15 @@ def test_the_fixed_prefix_changes_nothing():
     from mdmspeech.models.thinker import Thinker
 
     one = thinker()
-    prompt = one.tokenizer.chat_prompt([{"role": "system", "content": "be kind"}, {"role": "user", "content": "what is it ?"}])
-    states, _ = one._thinker.apply({"params": one._params}, one._embed(one._params, np.array([prompt])), method=Thinker.states)
-    expected = one._thinker.apply({"params": one._params}, states[:, -1:], method=Thinker.logits)[0, 0]
+    prompt = one.tokenizer.chat_prompt(
+        [{"role": "system", "content": "be kind"}, {"role": "user", "content": "what is it ?"}]
+    )
+    states, _ = one._thinker.apply(
+        {"params": one._params}, one._embed(one._params, np.array([prompt])), method=Thinker.states
+    )
+    expected = one._thinker.apply({"params": one._params}, states[:, -1:], method=Thinker.logits)[
+        0, 0
+    ]
     for _ in range(2):
         state = one.read([one.question("what is it ?")])
         assert jnp.allclose(state.logits_BV[0], expected, atol=1e-4)
@@ -73,12 +83,21 @@ def test_the_timeline_has_every_stage(events):
     assert 0 < timeline["first_audio_s"] <= timeline["total_s"]
     assert timeline["audio_s"] == pytest.approx(len(events[-1].reply.audio) / 24_000)
     text = render(timeline)
-    for told in ("speech encoder", "Thinker, writing", "Talker", "codec", "first audio", "real-time factor"):
+    for told in (
+        "speech encoder",
+        "Thinker, writing",
+        "Talker",
+        "codec",
+        "first audio",
+        "real-time factor",
+    ):
         assert told in text
 
 
 def test_a_silent_answer_has_a_timeline_without_factor():
-    assert "real-time" not in render({"talker": 0.1, "total_s": 0.2, "audio_s": 0.0, "real_time_factor": None})
+    assert "real-time" not in render(
+        {"talker": 0.1, "total_s": 0.2, "audio_s": 0.0, "real_time_factor": None}
+    )
 
 
 def test_the_picture_is_drawn(events, tmp_path):
@@ -107,7 +126,8 @@ def test_the_stack_adaptor_answers_without_a_transcript(assistant):
     module = StackAdaptor(32, 5, 16)
     params = module.init(jax.random.key(0), jnp.zeros((1, 5, 32)))["params"]
     frontend = stack_frontend(ENCODER, encoder_params(), module, params)
-    assert frontend.encode(question(1.0)).vectors.shape == (20, 32)  # ten a second, and the second of silence after it
+    # ten a second, and the second of silence after it
+    assert frontend.encode(question(1.0)).vectors.shape == (20, 32)
     vectors = Assistant("vectors", {"mdm": assistant.voice}, lambda: frontend, thinker)
     reply = vectors.chat(question(1.0))
     assert reply.heard is None and reply.text
@@ -131,16 +151,26 @@ def test_a_question_that_is_too_long_to_read():
 
 
 def test_what_nobody_said_is_not_answered(assistant):
-    frontend = SpeechFrontend(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long)
-    listener = Assistant("listener", {"mdm": assistant.voice}, lambda: frontend, lambda: assistant.thinker)
+    frontend = SpeechFrontend(
+        ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long
+    )
+    listener = Assistant(
+        "listener", {"mdm": assistant.voice}, lambda: frontend, lambda: assistant.thinker
+    )
     noise, asked = question(0.8), question(2.0)
     with pytest.raises(UserError, match=r"^no speech heard in the recording"):
         listener.chat(noise)
-    assert listener.hear_many([noise, asked, noise], unheard="?") == ["?", assistant.answer_many(["what is it ?"])[0], "?"]
+    assert listener.hear_many([noise, asked, noise], unheard="?") == [
+        "?",
+        assistant.answer_many(["what is it ?"])[0],
+        "?",
+    ]
     assert listener.hear_many([noise], unheard="") == [""] and listener.hear_many([]) == []
 
 
 def test_of_many_typed_questions_the_one_that_is_too_long_is_named(assistant):
-    with pytest.raises(UserError, match=r"^question 2 of 2: the question has .* ask something shorter"):
+    with pytest.raises(
+        UserError, match=r"^question 2 of 2: the question has .* ask something shorter"
+    ):
         assistant.answer_many(["what is it ?", "what " * 600])
     assert assistant.answer_many([]) == []

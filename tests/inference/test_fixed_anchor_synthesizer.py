@@ -1,4 +1,6 @@
-"""The voice with fixed anchors: what it reads is what training read, streamed = whole, batched = alone, no end before the text is used up."""
+"""The voice with fixed anchors: what it reads is what training read, streamed = whole, batched =
+alone, no end before the text is used up.
+"""
 
 import dataclasses
 import functools
@@ -8,7 +10,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_speech import ENCODER, THINKER, chat_tokenizer, encoder_params, question, spelling, thinker
+from small_speech import (
+    ENCODER,
+    THINKER,
+    chat_tokenizer,
+    encoder_params,
+    question,
+    spelling,
+    thinker,
+)
 
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.errors import UserError
@@ -23,8 +33,14 @@ from mdmspeech.models.thinker import Thinker
 from mdmspeech.speech_format import EOS
 from mdmspeech.text.prompts import Prompt
 
-FIXED = TalkerConfig(width=64, layers=2, heads=2, ffn=64, anchors="fixed", text_width=2 * THINKER.dim)
-TEXTS = ["yes it is a red apple .", "no", "what is a very good answer ? it is a red apple and a very good answer ."]
+FIXED = TalkerConfig(
+    width=64, layers=2, heads=2, ffn=64, anchors="fixed", text_width=2 * THINKER.dim
+)
+TEXTS = [
+    "yes it is a red apple .",
+    "no",
+    "what is a very good answer ? it is a red apple and a very good answer .",
+]
 
 
 def params():
@@ -59,7 +75,9 @@ def test_what_is_read_is_what_training_read(thoughts):
         variables = {"params": thoughts._params}
         x = thinker.apply(variables, jnp.asarray(ids)[None], method=Thinker.embed)
         hidden, _ = thinker.apply(variables, x, method=Thinker.states)
-        np.testing.assert_allclose(states, np.concatenate([x, hidden], axis=-1)[0, answer:], atol=2e-4)
+        np.testing.assert_allclose(
+            states, np.concatenate([x, hidden], axis=-1)[0, answer:], atol=2e-4
+        )
 
 
 def test_states_of_a_written_answer_are_those_of_the_text_read(thoughts):
@@ -68,7 +86,9 @@ def test_states_of_a_written_answer_are_those_of_the_text_read(thoughts):
     written = np.concatenate([piece.states for piece in pieces])
     assert pieces[-1].last and not any(piece.last for piece in pieces[:-1])
     plain = list(thoughts.answer(thoughts.read([thoughts.question("what is it ?")])))
-    assert [piece.text for piece in plain] == [piece.text for piece in pieces] and all(piece.states is None for piece in plain)
+    assert [piece.text for piece in plain] == [piece.text for piece in pieces] and all(
+        piece.states is None for piece in plain
+    )
     conversations = Conversations(chat_tokenizer(), Prompt("be kind"))
     ids, answer = conversations.typed("what is it ?", "".join(piece.text for piece in pieces))
     assert len(ids) - answer == len(written)
@@ -81,7 +101,10 @@ def test_states_of_a_written_answer_are_those_of_the_text_read(thoughts):
 def test_batched_is_alone(state_voice):
     for text, together in zip(TEXTS, state_voice.say_many(TEXTS), strict=True):
         np.testing.assert_array_equal(state_voice.say(text).tokens, together.tokens)
-        assert together.stop_reason in ("eos", "text") and len(together.audio) == len(together.tokens) * state_voice.codec.token_samples
+        assert (
+            together.stop_reason in ("eos", "text")
+            and len(together.audio) == len(together.tokens) * state_voice.codec.token_samples
+        )
 
 
 @pytest.mark.parametrize("cut", [1, 2])
@@ -132,18 +155,29 @@ def test_a_stream_does_not_end_before_its_text(codec, thoughts):
 
 def test_an_assistant_speaks_what_its_thinker_writes(codec):
     thoughts = functools.cache(thinker)
-    voices = {"mdm": functools.cache(lambda: FixedAnchorSynthesizer(FIXED, params(), codec, thoughts()))}
-    assistant = Assistant("fixed", voices, lambda: ctc_frontend(ENCODER, encoder_params(), *spelling()), thoughts)
+    voices = {
+        "mdm": functools.cache(lambda: FixedAnchorSynthesizer(FIXED, params(), codec, thoughts()))
+    }
+    assistant = Assistant(
+        "fixed", voices, lambda: ctc_frontend(ENCODER, encoder_params(), *spelling()), thoughts
+    )
     assistant.voice().warm_up()
     events = list(assistant.stream(question(), steps=2))
     reply = events[-1].reply
     assert reply.text and len(reply.audio) and reply.stop_reason in ("eos", "text")
-    np.testing.assert_array_equal(np.concatenate([e.audio for e in events if isinstance(e, AudioEvent)]), reply.audio)
+    np.testing.assert_array_equal(
+        np.concatenate([e.audio for e in events if isinstance(e, AudioEvent)]), reply.audio
+    )
 
 
 def test_bad_requests(state_voice, codec, thoughts):
     with pytest.raises(UserError, match="width 10, this Thinker makes 64"):
-        FixedAnchorSynthesizer(TalkerConfig(width=64, layers=1, heads=2, ffn=64, anchors="fixed", text_width=10), {}, codec, thoughts)
+        FixedAnchorSynthesizer(
+            TalkerConfig(width=64, layers=1, heads=2, ffn=64, anchors="fixed", text_width=10),
+            {},
+            codec,
+            thoughts,
+        )
     with pytest.raises(UserError, match="use a PacedSynthesizer"):
         FixedAnchorSynthesizer(TalkerConfig(), {}, codec, thoughts)
     with pytest.raises(UserError, match="pace"):
@@ -168,8 +202,12 @@ def test_a_long_text_is_said_in_parts(state_voice, monkeypatch):
     text = "yes it is a red apple .\n" + "very good " * 12 + "."
     plan = state_voice.plan(text)
     assert " ".join(" ".join(plan.segments).split()) == " ".join(text.split())
-    assert len(plan.segments) > 2 and all(len(chat_tokenizer().encode(part)) <= 10 for part in plan.segments)
+    assert len(plan.segments) > 2 and all(
+        len(chat_tokenizer().encode(part)) <= 10 for part in plan.segments
+    )
     whole = state_voice.say(text)
     alone = np.concatenate([state_voice.say(part).tokens for part in plan.segments])
     np.testing.assert_array_equal(whole.tokens, alone)  # no draws at temperature 0
-    np.testing.assert_array_equal(np.concatenate([part.tokens for part in state_voice.say_parts(text)]), alone)
+    np.testing.assert_array_equal(
+        np.concatenate([part.tokens for part in state_voice.say_parts(text)]), alone
+    )

@@ -1,4 +1,6 @@
-"""Texts of any length: no limit of the codec, whole = in parts = streamed, memory that does not grow, bad texts named before work, one error for nothing to say."""
+"""Texts of any length: no limit of the codec, whole = in parts = streamed, memory that does not
+grow, bad texts named before work, one error for nothing to say.
+"""
 
 import gc
 
@@ -15,7 +17,22 @@ from mdmspeech.inference.thinker_runner import TextDelta
 
 SENTENCE = "A much longer sentence follows here and it takes two blocks or more."
 TEXT = " ".join([SENTENCE, "And another one.", SENTENCE, SENTENCE])
-NOTHING = ["", " ", "...", "!", "—", "?!", "\n\n", "***", "()", "、。", "\u200b", "Привет", "你好", "🙂"]
+NOTHING = [
+    "",
+    " ",
+    "...",
+    "!",
+    "—",
+    "?!",
+    "\n\n",
+    "***",
+    "()",
+    "、。",
+    "\u200b",
+    "Привет",
+    "你好",
+    "🙂",
+]
 
 
 @pytest.fixture
@@ -42,7 +59,9 @@ def test_in_parts_and_streamed_is_whole(voice, short_codec, one_by_one):
     whole = voice.say(TEXT, steps=2, seed=3)
     assert len(whole.tokens) > 2 * 64
     parts = voice.say_parts(TEXT, steps=2, seed=3)
-    assert len(parts) == len(read_text(spell, TEXT).segments) > 1 and parts.words == len(whole.words)
+    assert len(parts) == len(read_text(spell, TEXT).segments) > 1 and parts.words == len(
+        whole.words
+    )
     joined = join(list(parts))
     stream = voice.stream(steps=2, seed=3)
     stream.end(TEXT)
@@ -55,7 +74,11 @@ def test_in_parts_and_streamed_is_whole(voice, short_codec, one_by_one):
         np.testing.assert_array_equal(other.trace.starts_P, whole.trace.starts_P)
         np.testing.assert_array_equal(other.trace.step_L, whole.trace.step_L)
         assert [word.text for word in other.words] == [word.text for word in whole.words]
-        np.testing.assert_allclose([(w.start, w.end) for w in other.words], [(w.start, w.end) for w in whole.words], atol=1e-6)
+        np.testing.assert_allclose(
+            [(w.start, w.end) for w in other.words],
+            [(w.start, w.end) for w in whole.words],
+            atol=1e-6,
+        )
     assert joined.timeline["audio_s"] == pytest.approx(len(whole.audio) / 24_000)
 
 
@@ -72,7 +95,9 @@ def test_a_part_is_made_when_it_is_asked_for(voice, one_by_one, monkeypatch):
     parts = iter(voice.say_parts(TEXT, steps=1))
     assert not spoken
     first = next(parts)
-    assert len(spoken) == 1 and 0 < len(first.audio) <= len(first.tokens) * voice.codec.token_samples
+    assert (
+        len(spoken) == 1 and 0 < len(first.audio) <= len(first.tokens) * voice.codec.token_samples
+    )
 
 
 @pytest.mark.full
@@ -90,7 +115,12 @@ def test_a_stream_keeps_only_the_segment_that_it_is_at(voice):
 @pytest.mark.parametrize("text", NOTHING)
 def test_nothing_to_say_is_the_same_error_everywhere(voice, no_work, text):
     told = set()
-    for call in (voice.say, voice.say_parts, lambda text: voice.say_many([text]), lambda text: voice.stream().end(text)):
+    for call in (
+        voice.say,
+        voice.say_parts,
+        lambda text: voice.say_many([text]),
+        lambda text: voice.stream().end(text),
+    ):
         with pytest.raises(UserError, match="nothing to say") as error:
             call(text)
         told.add(str(error.value))

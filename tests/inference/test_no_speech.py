@@ -1,4 +1,6 @@
-"""Where nobody spoke, nothing is answered: descriptions of sounds are no words, and an error names the recording."""
+"""Where nobody spoke, nothing is answered: descriptions of sounds are no words, and an error names
+the recording.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +22,14 @@ NAMES = shipped_names()
 @pytest.mark.parametrize(
     "text",
     [
-        "[Pause]", "(humming)", "[Music]", "[MUSIC PLAYING]", "(upbeat music)", "[no speech detected]", "(clippers buzzing)", "[B]", "[ Silence ]",
-        "♪", "♪♪", "♪ ♪ ♪", "♪ la la la ♪", "♪ la la", "♫ tra la", "*coughs*", "**sighs**", "* *", "*laughs", "{noise}", "(tap tap tap tap tap",
-        "[wind howling", "[inaudible] [inaudible]", "(sad music) [Music] ♪", "[a (very) loud noise]", "([nested] and more)", "(chimes).", "[BLANK_AUDIO].",
-        "- [door]", ">> (bell)", ".", "...", "!", "?", "-", "", "  ", "[]", "()", "[Music] . . .", ")", "music]".replace("music", ""),
+        "[Pause]", "(humming)", "[Music]", "[MUSIC PLAYING]", "(upbeat music)",
+        "[no speech detected]", "(clippers buzzing)", "[B]", "[ Silence ]",
+        "♪", "♪♪", "♪ ♪ ♪", "♪ la la la ♪", "♪ la la", "♫ tra la", "*coughs*", "**sighs**", "* *",
+        "*laughs", "{noise}", "(tap tap tap tap tap",
+        "[wind howling", "[inaudible] [inaudible]", "(sad music) [Music] ♪",
+        "[a (very) loud noise]", "([nested] and more)", "(chimes).", "[BLANK_AUDIO].",
+        "- [door]", ">> (bell)", ".", "...", "!", "?", "-", "", "  ", "[]", "()", "[Music] . . .",
+        ")", "music]".replace("music", ""),
     ],
 )  # fmt: skip
 def test_no_words_at_all(text):
@@ -53,7 +59,8 @@ def test_the_words_beside_them_are_kept(text, said):
 
 @pytest.mark.parametrize(
     "text",
-    ["What is 2 * 3 * 4?", "What is 3*4*5?", "Yes.", "No", "I", "7", "...and then?", "- Stop.", "Well -- no.", "It's five o'clock; isn't it?", "Was ist ä?"],
+    ["What is 2 * 3 * 4?", "What is 3*4*5?", "Yes.", "No", "I", "7", "...and then?", "- Stop.",
+        "Well -- no.", "It's five o'clock; isn't it?", "Was ist ä?"],
 )  # fmt: skip
 def test_texts_without_them_stay_as_they_are(text):
     assert spoken_part(text) == text
@@ -62,14 +69,25 @@ def test_texts_without_them_stay_as_they_are(text):
 def test_pieces_that_begin_a_description():
     silent = no_words(NAMES)
     assert silent.shape == (len(NAMES) + 1,) and silent[-1]
-    for name, is_one in {"Ġ[": True, "[": True, "Ġ(": True, "Ġ*": True, "ĠThe": False, "Ġ": False, "Ġyou": False, "]": False}.items():
+    for name, is_one in {
+        "Ġ[": True,
+        "[": True,
+        "Ġ(": True,
+        "Ġ*": True,
+        "ĠThe": False,
+        "Ġ": False,
+        "Ġyou": False,
+        "]": False,
+    }.items():
         assert silent[NAMES.index(name)] == is_one, name
 
 
 @pytest.fixture(scope="module")
 def ear_of():
     """A front end whose pieces have the probabilities one wants, whatever it hears."""
-    sizes = Seq2SeqConfig(states=32, width=8, layers=1, heads=2, ffn=8, pieces=len(NAMES), positions=40)
+    sizes = Seq2SeqConfig(
+        states=32, width=8, layers=1, heads=2, ffn=8, pieces=len(NAMES), positions=40
+    )
     shapes = (jnp.zeros((1, 4, 32)), jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))
     params = jax.jit(Seq2SeqAdaptor(sizes).init)(jax.random.key(0), *shapes)["params"]
     encoder = encoder_params()
@@ -116,13 +134,19 @@ LONG, SHORT = question(2.0), question(0.8)
 @pytest.fixture(scope="module")
 def listener():
     """An assistant that hears words in recordings of more than a second, and which has nothing else."""
-    frontend = SpeechFrontend(ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long)
+    frontend = SpeechFrontend(
+        ENCODER, encoder_params(), lambda params, states, valid: valid, {}, words_if_long
+    )
     return Assistant("small", {"mdm": closed}, lambda: frontend, closed)
 
 
 def test_an_error_names_the_recording(listener, tmp_path):
     save_wave(tmp_path / "noise.wav", SHORT, 16_000)
-    for source, name in ((tmp_path / "noise.wav", r".*noise\.wav"), (SHORT, "the recording"), ((16_000, SHORT), "the recording")):
+    for source, name in (
+        (tmp_path / "noise.wav", r".*noise\.wav"),
+        (SHORT, "the recording"),
+        ((16_000, SHORT), "the recording"),
+    ):
         for ask in (listener.transcript, listener.hear):
             with pytest.raises(UserError, match=f"^no speech heard in {name}; speak closer"):
                 ask(source)

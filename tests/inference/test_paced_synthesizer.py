@@ -1,4 +1,6 @@
-"""The voice: one text, many texts and a stream of words give the same tokens; audio leaves early; wrong wishes are one line."""
+"""The voice: one text, many texts and a stream of words give the same tokens; audio leaves early;
+wrong wishes are one line.
+"""
 
 import dataclasses
 
@@ -10,7 +12,11 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference import engine
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 
-TEXTS = ["Hello there my friend.", "A much longer sentence follows here and it takes two blocks or more. And another one.", "Ok."]
+TEXTS = [
+    "Hello there my friend.",
+    "A much longer sentence follows here and it takes two blocks or more. And another one.",
+    "Ok.",
+]
 
 
 def by_words(voice, text, **generation):
@@ -38,7 +44,9 @@ def test_speech_has_the_length_its_durations_ask_for(voice):
 def test_tokens_at_given_durations(voice):
     symbols = [voice.pronounce(text).symbols for text in TEXTS[:2]]
     _, own = voice.engine.read(symbols[0][None], np.ones((1, len(symbols[0])), bool))
-    np.testing.assert_array_equal(voice.tokens_at(symbols[:1], [own[0]])[0], voice.say(TEXTS[0]).tokens)
+    np.testing.assert_array_equal(
+        voice.tokens_at(symbols[:1], [own[0]])[0], voice.say(TEXTS[0]).tokens
+    )
     slow = voice.tokens_at(symbols, [np.full(len(row), 2.5) for row in symbols])
     assert [len(row) for row in slow] == [-(-5 * len(row) // 2) for row in symbols]
 
@@ -52,7 +60,10 @@ def test_a_row_alone_is_the_row_in_a_batch(voice):
         assert speech.words == alone.words
 
 
-@pytest.mark.parametrize("generation", [{"steps": 1}, {"steps": 4}, {"steps": 3, "temperature": 1.0, "seed": 5}, {"pace": 1.25}])
+@pytest.mark.parametrize(
+    "generation",
+    [{"steps": 1}, {"steps": 4}, {"steps": 3, "temperature": 1.0, "seed": 5}, {"pace": 1.25}],
+)
 @pytest.mark.parametrize("text", TEXTS)
 def test_streamed_by_words_equals_one_shot(voice, text, generation):
     whole = voice.say(text, **generation)
@@ -119,7 +130,12 @@ def test_folded_tables_change_nothing(voice):
 
 @pytest.mark.parametrize(
     ("wish", "told"),
-    [({"steps": 0}, "steps=0"), ({"steps": 17}, "16 tokens"), ({"temperature": -1}, "temperature=-1"), ({"pace": 9}, "pace=9")],
+    [
+        ({"steps": 0}, "steps=0"),
+        ({"steps": 17}, "16 tokens"),
+        ({"temperature": -1}, "temperature=-1"),
+        ({"pace": 9}, "pace=9"),
+    ],
 )
 def test_wrong_wishes(voice, wish, told):
     with pytest.raises(UserError, match=told):

@@ -1,4 +1,6 @@
-"""The shipped release, end to end: it is asked its own question by its own voice. Runs wherever the release is in the package."""
+"""The shipped release, end to end: it is asked its own question by its own voice. Runs wherever the
+release is in the package.
+"""
 
 from importlib import resources
 
@@ -26,7 +28,9 @@ def test_it_hears_answers_and_speaks():
 
 @pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
 def test_it_hears_speech_and_nothing_else():
-    """Sounds that were answered once ("[Pause]", "(humming)"), and the shipped question, soft, in noise and with hum: one batch of at most 3 s."""
+    """Sounds that were answered once ("[Pause]", "(humming)"), and the shipped question, soft, in
+    noise and with hum: one batch of at most 3 s.
+    """
     rng, time = np.random.default_rng(0), np.arange(2 * RATE) / RATE
     asked = load_wave(str(resources.files("mdmspeech") / "assets" / "question.wav"), RATE)
     loud = np.sqrt(np.mean(np.square(asked)))

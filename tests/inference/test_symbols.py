@@ -1,4 +1,6 @@
-"""Symbols of a growing text: the same as of the whole text, never taken back, cut into segments alike."""
+"""Symbols of a growing text: the same as of the whole text, never taken back, cut into segments
+alike.
+"""
 
 import numpy as np
 import pytest
@@ -58,7 +60,9 @@ def test_the_words_after_a_change_of_mind_are_still_said_once():
 
     def fickle(text):
         spoken = spell(text)
-        return spoken._replace(symbols=np.where(spoken.symbols > 0, 1 + (spoken.symbols + len(text)) % 30, 0))
+        return spoken._replace(
+            symbols=np.where(spoken.symbols > 0, 1 + (spoken.symbols + len(text)) % 30, 0)
+        )
 
     stream = SymbolStream(fickle)
     for word in ("one ", "two ", "three ", "four"):
@@ -85,9 +89,14 @@ LONG = {
     "clauses": "it had rained for a week, and the river rose; nobody knew why: " * 20,
     "no space": "a" * 1500,
     "digits": "1 22 333 " * 100,
-    "numbers": "It rose from 3 to 5 million in 1990. In the 4th year of St. John it fell, Dr. No said. " * 8,
+    "numbers": "It rose from 3 to 5 million in 1990. In the 4th year of St. John it fell, Dr. No said. "
+    * 8,
     "lines": "Milk\nEggs\nOrange juice\nBread, sliced\n" * 12,
-    "wrapped": "The old road to the coast was closed for\nthe winter and nobody went there. It was\nquiet.\n\nThen came spring.\n" * 5,
+    "wrapped": (
+        "The old road to the coast was closed for\nthe winter and nobody went "
+        "there. It was\nquiet.\n\nThen came spring.\n"
+    )
+    * 5,
     "marks": "Really?! \u201cYes.\u201d (No.) Well\u2026 Then go! " * 20,
     "tags": "<b>One thing. Two</b> things <break time='1 s'/> and a < b then. " * 10,
     "spaces": ("one" + " " * 500 + "two.\t\n") * 3,

@@ -1,4 +1,6 @@
-"""What the Talker is trained on is what it speaks from: the same anchors, and over them the same distributions, block by block."""
+"""What the Talker is trained on is what it speaks from: the same anchors, and over them the same
+distributions, block by block.
+"""
 
 import dataclasses
 from types import SimpleNamespace
@@ -21,20 +23,32 @@ from mdmspeech.models.anchors import anchor_index
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.speech_format import CODES, EOS, MASK, NULL_ANCHOR, PAD, VOCAB
 from mdmspeech.text.prompts import Prompt
-from mdmspeech.training.stages.talker import TalkerTask, _Rows
+from mdmspeech.training.stages.talker import TalkerTask
+from mdmspeech.training.stages.talker_batches import Rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SIZES = dict(width=64, layers=1, heads=2, ffn=64, block=4, structured_codes=False)
 FIXED = TalkerConfig(**SIZES, anchors="fixed", text_width=2 * THINKER.dim, anchors_per_block=3)
 PACED = TalkerConfig(**SIZES, anchors="paced", symbols=20, symbol_lookahead=(2,))
-# Texts of 1 to 8 ids with the end token: every remainder by the anchors of a block, and more or fewer blocks of speech than the text needs.
-TEXTS = {"no": 9, "yes it": 3, "it is red": 15, "it is a red apple": 6, "yes it is a good apple": 11, "it is a very good red apple": 22}
+# Texts of 1 to 8 ids with the end token: every remainder by the anchors of a block, and more or
+# fewer blocks of speech than the text needs.
+TEXTS = {
+    "no": 9,
+    "yes it": 3,
+    "it is red": 15,
+    "it is a red apple": 6,
+    "yes it is a good apple": 11,
+    "it is a very good red apple": 22,
+}
 
 
 def params_of(config, seed=0):
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda key: talker.init(config, key), jax.random.key(0))
-    return jax.tree.map(lambda x: jnp.asarray(rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape), x.dtype), shapes)
+    return jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(1.0 if x.ndim == 1 else 0.0, 0.2, x.shape), x.dtype),
+        shapes,
+    )
 
 
 @dataclasses.dataclass
@@ -50,22 +64,33 @@ class Utterance:
 
 
 def compared(task, params, frozen, records, anchors, read):
-    """(batch, utterances, (text features, condition, probabilities) of the batch by the task): all noisy tokens hidden, the clean ones as spoken.
+    """(batch, utterances, (text features, condition, probabilities) of the batch by the task): all
+    noisy tokens hidden, the clean ones as spoken.
 
     read: record -> what the engine reads of it.
     """
-    batches = packed_talker_batches({"all": records}, anchors, batch=3, length=48, block=4, eos=EOS, pad=PAD, seed=1)
+    batches = packed_talker_batches(
+        {"all": records}, anchors, batch=3, length=48, block=4, eos=EOS, pad=PAD, seed=1
+    )
     batch = dict(next(iter(batches)))
     names = batch.pop("id")
     engine = TalkerEngine(task.config, params)
     place = jax.jit(engine._place)
     tokens, utterances = np.array(batch["tokens"]), []
-    for row, segment, record in [(row, n + 1, int(name)) for row, line in enumerate(names) for n, name in enumerate(str(line).split(","))]:
+    for row, segment, record in [
+        (row, n + 1, int(name))
+        for row, line in enumerate(names)
+        for n, name in enumerate(str(line).split(","))
+    ]:
         where = np.flatnonzero(batch["segment"][row] == segment)
         heard, size = read(engine, records[record]), len(where)
         result = engine.decode(heard, SamplingParams.create(1, steps=1, target_len=size), 8)
         placed = np.asarray(place(engine.params, heard, jnp.arange(32)[None]))[0, :size]
-        utterances.append(Utterance(row, where, record, placed, result.ids_BL[0, :size], result.confidence_BL[0, :size]))
+        utterances.append(
+            Utterance(
+                row, where, record, placed, result.ids_BL[0, :size], result.confidence_BL[0, :size]
+            )
+        )
         tokens[row, where] = result.ids_BL[0, :size]
     batch["tokens"] = tokens
 
@@ -73,12 +98,16 @@ def compared(task, params, frozen, records, anchors, read):
     def trained(params, frozen, batch):
         text = task._read(frozen["thinker"], batch) if frozen else None
         cond, _ = task.condition(params, batch, text)
-        rows = _Rows.of(batch)
+        rows = Rows.of(batch)
         hidden = task._denoise(params, jnp.full_like(rows.tokens, MASK), cond, rows)
         return text, cond, jax.nn.softmax(task.logits(params, hidden))[:, :, :CODES]
 
     assert len({one.record for one in utterances}) >= 4
-    return batch, utterances, trained(params, frozen, {name: jnp.asarray(value) for name, value in batch.items()})
+    return (
+        batch,
+        utterances,
+        trained(params, frozen, {name: jnp.asarray(value) for name, value in batch.items()}),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +119,10 @@ def thoughts():
 def fixed(thoughts):
     rng = np.random.default_rng(0)
     states = thoughts.hidden_states_of(list(TEXTS))
-    records = [dict(id=str(n), text=text, tokens=rng.integers(0, CODES, count)) for n, (text, count) in enumerate(TEXTS.items())]
+    records = [
+        dict(id=str(n), text=text, tokens=rng.integers(0, CODES, count))
+        for n, (text, count) in enumerate(TEXTS.items())
+    ]
 
     def read(engine, record):
         row = states[int(record["id"])]
@@ -98,8 +130,12 @@ def fixed(thoughts):
         return FixedInputs(engine.fuse(padded[None]), np.array([len(row)], np.int32))
 
     task = TalkerTask(FIXED, "mdm", None, streams=2, thinker=THINKER)
-    text = FixedText(96, Conversations(chat_tokenizer(), Prompt("be kind")), FIXED.block, FIXED.anchors_per_block)
-    return states, *compared(task, params_of(FIXED), {"thinker": thoughts._params}, records, text, read)
+    text = FixedText(
+        96, Conversations(chat_tokenizer(), Prompt("be kind")), FIXED.block, FIXED.anchors_per_block
+    )
+    return states, *compared(
+        task, params_of(FIXED), {"thinker": thoughts._params}, records, text, read
+    )
 
 
 @pytest.fixture(scope="module")
@@ -116,14 +152,29 @@ def paced():
         durations = record["frames"] * (0.025 / 0.04)
         durations[-1] += len(record["tokens"]) - durations.sum()
         valid = np.arange(16)[None] < count
-        features, _ = engine.read(np.pad(record["symbols"], (0, 16 - count), constant_values=3)[None], valid)
-        return PacedInputs(features, np.pad(durations, (0, 16 - count), constant_values=9.0)[None].astype(np.float32), valid)
+        features, _ = engine.read(
+            np.pad(record["symbols"], (0, 16 - count), constant_values=3)[None], valid
+        )
+        return PacedInputs(
+            features,
+            np.pad(durations, (0, 16 - count), constant_values=9.0)[None].astype(np.float32),
+            valid,
+        )
 
-    return compared(TalkerTask(PACED, "mdm", None, streams=2), params_of(PACED), {}, records, PacedText(40, 0.04), read)
+    return compared(
+        TalkerTask(PACED, "mdm", None, streams=2),
+        params_of(PACED),
+        {},
+        records,
+        PacedText(40, 0.04),
+        read,
+    )
 
 
 def test_fixed_anchors_read_the_states_that_the_thinker_hands_on(fixed):
-    """[Emb(y); h] with the h that has consumed y, of every token of the answer and of its end; for every remainder by the anchors of a block."""
+    """[Emb(y); h] with the h that has consumed y, of every token of the answer and of its end; for
+    every remainder by the anchors of a block.
+    """
     states, batch, utterances, (text, cond, _) = fixed
     counts, nulls = set(), set()
     for one in utterances:
@@ -145,7 +196,9 @@ def test_paced_anchors_read_what_the_engine_reads(paced):
 
 @pytest.mark.parametrize("kind", ["fixed", "paced"])
 def test_blocks_that_are_all_hidden_behind_a_clean_past_are_what_decoding_sees(kind, request):
-    """Two streams: with everything hidden in one and what was spoken in the other, every block's distributions are those of the engine's first step."""
+    """Two streams: with everything hidden in one and what was spoken in the other, every block's
+    distributions are those of the engine's first step.
+    """
     *_, utterances, (_, _, chance) = request.getfixturevalue(kind)
     chance = np.asarray(chance)
     for one in utterances:
@@ -154,7 +207,7 @@ def test_blocks_that_are_all_hidden_behind_a_clean_past_are_what_decoding_sees(k
     assert len(np.unique(np.concatenate([one.spoken for one in utterances]))) > 8
 
 
-# ---- The end -----------------------------------------------------------------------------------------------------------------
+# ---- The end ------------------------------------------------------------------------------------
 
 ENDING = dataclasses.replace(FIXED, anchors_per_block=4, output_bias=True)
 
@@ -163,7 +216,9 @@ ENDING = dataclasses.replace(FIXED, anchors_per_block=4, output_bias=True)
 def ending(codec, thoughts):
     """A voice that ends as soon as it may."""
     params = params_of(ENDING)
-    return FixedAnchorSynthesizer(ENDING, {**params, "output_bias": jnp.zeros(VOCAB).at[EOS].set(1e3)}, codec, thoughts)
+    return FixedAnchorSynthesizer(
+        ENDING, {**params, "output_bias": jnp.zeros(VOCAB).at[EOS].set(1e3)}, codec, thoughts
+    )
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 13])
@@ -175,17 +230,27 @@ def test_the_earliest_end_is_the_block_of_the_last_anchor(ending, count):
 
 
 def test_speech_ends_there_and_neither_earlier_nor_later(ending, monkeypatch):
-    """Whole and streamed, for texts whose counts leave every remainder by the anchors of a block; a text without tokens is over at once."""
+    """Whole and streamed, for texts whose counts leave every remainder by the anchors of a block; a
+    text without tokens is over at once.
+    """
     rng = np.random.default_rng(0)
-    states = [rng.normal(size=(count, 2 * THINKER.dim)).astype(np.float32) for count in (1, 2, 3, 4, 5, 6, 7, 8, 9)]
+    states = [
+        rng.normal(size=(count, 2 * THINKER.dim)).astype(np.float32)
+        for count in (1, 2, 3, 4, 5, 6, 7, 8, 9)
+    ]
     expected = [0, 0, 0, 0, 4, 4, 4, 4, 8]
     numbers = range(len(states))
     monkeypatch.setattr(
-        ending, "thinker", SimpleNamespace(hidden_states_of=lambda segments: [states[int(segment)] for segment in segments])
+        ending,
+        "thinker",
+        SimpleNamespace(
+            hidden_states_of=lambda segments: [states[int(segment)] for segment in segments]
+        ),
     )
     whole = ending._speak([str(n) for n in numbers], numbers, GenerationConfig())
     assert [len(one.tokens) for one in whole] == expected
-    long = rng.normal(size=(40, 2 * THINKER.dim)).astype(np.float32)  # nine blocks are more than a stream has room for at first
+    # nine blocks are more than a stream has room for at first
+    long = rng.normal(size=(40, 2 * THINKER.dim)).astype(np.float32)
     for row, length in [*((states[n], expected[n]) for n in (3, 4, 7, 8)), (long, 36)]:
         stream = ending.stream()
         stream.push_delta(TextDelta("w ", True, len(row), row, last=True))

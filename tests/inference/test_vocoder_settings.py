@@ -1,4 +1,6 @@
-"""Settings of the codec that a request names reach the codec, in one go and as a stream, and only for that request."""
+"""Settings of the codec that a request names reach the codec, in one go and as a stream, and only
+for that request.
+"""
 
 import argparse
 import sys
@@ -24,7 +26,10 @@ SETTINGS = {"steps": 2, "guidance": 0.0}
 @pytest.fixture(scope="module")
 def voice():
     return PacedSynthesizer(
-        TALKER, talker_params(), CosyVoice2Codec(CONFIG, small_params(), small_voice(0)), pronounce=spell
+        TALKER,
+        talker_params(),
+        CosyVoice2Codec(CONFIG, small_params(), small_voice(0)),
+        pronounce=spell,
     )  # no prompt to read
 
 

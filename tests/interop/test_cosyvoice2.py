@@ -1,4 +1,6 @@
-"""The published folder of CosyVoice2: sizes by the shapes of its tensors, pickles read as data, everything that is wrong in one error."""
+"""The published folder of CosyVoice2: sizes by the shapes of its tensors, pickles read as data,
+everything that is wrong in one error.
+"""
 
 import json
 import pickle
@@ -13,7 +15,12 @@ from flax.traverse_util import flatten_dict
 
 from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
 from mdmspeech.errors import UserError
-from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes, flow_config, hift_config, load_cosyvoice2
+from mdmspeech.interop.cosyvoice2 import (
+    cosyvoice2_shapes,
+    flow_config,
+    hift_config,
+    load_cosyvoice2,
+)
 from mdmspeech.interop.tensors import read_tensors, write_tensors
 
 FIXTURES = Path(__file__).parents[1] / "fixtures" / "cosyvoice2"
@@ -31,12 +38,19 @@ class Shape:
 @pytest.fixture
 def folder(tmp_path):
     for name, fixture in FILES.items():
-        (tmp_path / f"{name}.safetensors").write_bytes((FIXTURES / f"{fixture}.safetensors").read_bytes())
+        (tmp_path / f"{name}.safetensors").write_bytes(
+            (FIXTURES / f"{fixture}.safetensors").read_bytes()
+        )
     return tmp_path
 
 
 def manifest(name):
-    return {name: tensor["shape"] for name, tensor in json.loads((FIXTURES / "manifests" / f"{name}.json").read_text())["tensors"].items()}
+    return {
+        name: tensor["shape"]
+        for name, tensor in json.loads((FIXTURES / "manifests" / f"{name}.json").read_text())[
+            "tensors"
+        ].items()
+    }
 
 
 def torch_file(path, tensors):
@@ -58,8 +72,23 @@ def torch_file(path, tensors):
     for n, (name, value) in enumerate(tensors.items()):
         value = np.ascontiguousarray(value, np.float32)
         strides = [step // 4 for step in value.strides]
-        storage = b"(" + text("storage") + b"ctorch\nFloatStorage\n" + text(str(n)) + text("cpu") + number(value.size) + b"tQ"
-        arguments = b"(" + storage + number(0) + numbers(value.shape) + numbers(strides) + b"\x89ccollections\nOrderedDict\n)Rt"
+        storage = (
+            b"("
+            + text("storage")
+            + b"ctorch\nFloatStorage\n"
+            + text(str(n))
+            + text("cpu")
+            + number(value.size)
+            + b"tQ"
+        )
+        arguments = (
+            b"("
+            + storage
+            + number(0)
+            + numbers(value.shape)
+            + numbers(strides)
+            + b"\x89ccollections\nOrderedDict\n)Rt"
+        )
         out.append(text(name) + b"ctorch._utils\n_rebuild_tensor_v2\n" + arguments + b"R")
         storages[str(n)] = value.tobytes()
     with zipfile.ZipFile(path, "w") as file:
@@ -69,7 +98,10 @@ def torch_file(path, tensors):
 
 
 def test_the_published_sizes_are_told_by_the_shapes():
-    flow, hift = ({name: Shape(shape) for name, shape in manifest(f"cosyvoice2_{part}").items()} for part in ("flow", "hift"))
+    flow, hift = (
+        {name: Shape(shape) for name, shape in manifest(f"cosyvoice2_{part}").items()}
+        for part in ("flow", "hift")
+    )
     full = CosyVoice2Config()
     assert flow_config(flow) == full.flow
     zeros = {
@@ -81,22 +113,37 @@ def test_the_published_sizes_are_told_by_the_shapes():
 
 
 def test_the_published_codec_has_a_place_for_every_tensor():
-    """Abstractly. (Names and shapes one by one: `test_flow_import.py`, `test_hift_import.py`, `test_s3_tokenizer.py`.)"""
+    """Abstractly. (Names and shapes one by one: `test_flow_import.py`, `test_hift_import.py`,
+    `test_s3_tokenizer.py`.)
+    """
     shapes = cosyvoice2_shapes(CosyVoice2Config())
-    totals = {name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()}
+    totals = {
+        name: sum(leaf.size for leaf in jax.tree.leaves(tree)) for name, tree in shapes.items()
+    }
     assert totals == {"tokenizer": 123_714_568, "flow": 112_549_360, "hift": 20_806_557}
 
 
 def test_small_models_load_the_same_way(folder):
     config, params = load_cosyvoice2(folder, **HEADS)
-    assert (config.flow.vocab_size, config.flow.encoder.dim, config.flow.encoder.num_heads, config.flow.estimator.num_heads) == (
+    assert (
+        config.flow.vocab_size,
+        config.flow.encoder.dim,
+        config.flow.encoder.num_heads,
+        config.flow.estimator.num_heads,
+    ) == (
         300,
         32,
         2,
         3,
     )
-    assert (config.hift.base_channels, config.hift.f0_channels, config.tokenizer.num_layers) == (32, 24, 3)
-    want = {path: leaf.shape for path, leaf in flatten_dict(cosyvoice2_shapes(config), sep="/").items()}
+    assert (config.hift.base_channels, config.hift.f0_channels, config.tokenizer.num_layers) == (
+        32,
+        24,
+        3,
+    )
+    want = {
+        path: leaf.shape for path, leaf in flatten_dict(cosyvoice2_shapes(config), sep="/").items()
+    }
     assert {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()} == want
 
 
@@ -134,14 +181,24 @@ def test_everything_wrong_is_in_one_error(folder):
 def test_files_that_are_not_there(folder):
     for name in ("flow", "speech_tokenizer_v2"):
         (folder / f"{name}.safetensors").unlink()
-    with pytest.raises(UserError, match=r"has no speech_tokenizer_v2\.onnx, flow\.pt; download FunAudioLLM/CosyVoice2-0\.5B"):
+    with pytest.raises(
+        UserError,
+        match=r"has no speech_tokenizer_v2\.onnx, flow\.pt; download FunAudioLLM/CosyVoice2-0\.5B",
+    ):
         load_cosyvoice2(folder)
 
 
 def test_other_models_and_pickles_that_run_something(folder, tmp_path):
-    write_tensors(folder / "flow.safetensors", {"model.embed_tokens.weight": np.ones((4, 4), ml_dtypes.bfloat16)})
+    write_tensors(
+        folder / "flow.safetensors",
+        {"model.embed_tokens.weight": np.ones((4, 4), ml_dtypes.bfloat16)},
+    )
     with pytest.raises(
-        UserError, match=r"flow\.safetensors does not fit its config: 1121 missing .* 1 unknown \(model\.embed_tokens\.weight\)"
+        UserError,
+        match=(
+            r"flow\.safetensors does not fit its config: 1121 missing .* 1 unknown "
+            r"\(model\.embed_tokens\.weight\)"
+        ),
     ):
         load_cosyvoice2(folder, **HEADS)
     marker = tmp_path / "ran"

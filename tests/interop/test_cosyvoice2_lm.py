@@ -1,4 +1,6 @@
-"""CosyVoice2's LM in our Talker: all of it is consumed, nothing is left over, and with blocks of one token it is the same model."""
+"""CosyVoice2's LM in our Talker: all of it is consumed, nothing is left over, and with blocks of
+one token it is the same model.
+"""
 
 import dataclasses
 
@@ -11,7 +13,13 @@ from flax.traverse_util import flatten_dict
 from mdmspeech.decoding.state import SamplingParams
 from mdmspeech.errors import UserError
 from mdmspeech.inference.prefix import PrefixEngine
-from mdmspeech.interop.cosyvoice2_lm import COSYVOICE2_LM, SPEECH_ROWS, lm_params, lm_rules, lm_shapes
+from mdmspeech.interop.cosyvoice2_lm import (
+    COSYVOICE2_LM,
+    SPEECH_ROWS,
+    lm_params,
+    lm_rules,
+    lm_shapes,
+)
 from mdmspeech.interop.huggingface import thinker_params
 from mdmspeech.models import talker
 from mdmspeech.models.talker import Talker
@@ -19,7 +27,9 @@ from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, START
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-SMALL = dataclasses.replace(COSYVOICE2_LM, width=32, layers=2, heads=4, kv_heads=2, ffn=48, text_rows=40)
+SMALL = dataclasses.replace(
+    COSYVOICE2_LM, width=32, layers=2, heads=4, kv_heads=2, ffn=48, text_rows=40
+)
 TEXT = "llm.model.model."
 
 
@@ -37,18 +47,29 @@ def manifest(config):
     for layer in range(config.layers):
         name = f"{TEXT}layers.{layer}."
         for part, rows in {"q": width, "k": kv, "v": kv}.items():
-            tensors[f"{name}self_attn.{part}_proj.weight"], tensors[f"{name}self_attn.{part}_proj.bias"] = (rows, width), (rows,)
+            (
+                tensors[f"{name}self_attn.{part}_proj.weight"],
+                tensors[f"{name}self_attn.{part}_proj.bias"],
+            ) = (rows, width), (rows,)
         tensors[f"{name}self_attn.o_proj.weight"] = (width, width)
-        tensors[f"{name}mlp.gate_proj.weight"] = tensors[f"{name}mlp.up_proj.weight"] = (config.ffn, width)
+        tensors[f"{name}mlp.gate_proj.weight"] = tensors[f"{name}mlp.up_proj.weight"] = (
+            config.ffn,
+            width,
+        )
         tensors[f"{name}mlp.down_proj.weight"] = (width, config.ffn)
-        tensors[f"{name}input_layernorm.weight"] = tensors[f"{name}post_attention_layernorm.weight"] = (width,)
+        tensors[f"{name}input_layernorm.weight"] = tensors[
+            f"{name}post_attention_layernorm.weight"
+        ] = (width,)
     return tensors
 
 
 @pytest.fixture(scope="module")
 def tensors():
     rng = np.random.default_rng(0)
-    drawn = {name: rng.normal(size=shape).astype(np.float32) / np.sqrt(shape[-1]) for name, shape in manifest(SMALL).items()}
+    drawn = {
+        name: rng.normal(size=shape).astype(np.float32) / np.sqrt(shape[-1])
+        for name, shape in manifest(SMALL).items()
+    }
     drawn |= {name: 1 + value for name, value in drawn.items() if "norm.weight" in name}
     drawn["llm_decoder.weight"] *= 8
     return drawn
@@ -64,16 +85,24 @@ def test_every_tensor_of_the_published_file_has_its_place():
     flat = {"/".join(path): leaf.shape for path, leaf in flatten_dict(places).items()}
     rules = lm_rules(COSYVOICE2_LM)
     shapes = {r.name: (flat[r.path], r.axes) for r in rules}
-    assert {n: tuple(s[a.index(i)] for i in range(len(s))) if a else s for n, (s, a) in shapes.items()} == manifest(COSYVOICE2_LM)
+    assert {
+        n: tuple(s[a.index(i)] for i in range(len(s))) if a else s for n, (s, a) in shapes.items()
+    } == manifest(COSYVOICE2_LM)
     assert len(rules) == len(flat) == 6 + 24 * 12
     qwen2 = 494_032_768  # Qwen2-0.5B with its tied embedding
     expected = qwen2 + 6564 * (2 * 896 + 1) + 2 * 896
-    assert sum(leaf.size for leaf in jax.tree.leaves(places)) == sum(np.prod(s) for s in manifest(COSYVOICE2_LM).values()) == expected
+    assert (
+        sum(leaf.size for leaf in jax.tree.leaves(places))
+        == sum(np.prod(s) for s in manifest(COSYVOICE2_LM).values())
+        == expected
+    )
 
 
 def test_every_parameter_of_ours_is_filled(params):
     shapes = jax.eval_shape(lambda key: talker.init(SMALL, key), jax.random.key(0))
-    assert jax.tree.map(lambda leaf: leaf.shape, params) == jax.tree.map(lambda leaf: leaf.shape, shapes)
+    assert jax.tree.map(lambda leaf: leaf.shape, params) == jax.tree.map(
+        lambda leaf: leaf.shape, shapes
+    )
 
 
 def test_the_output_layer_of_the_text_is_let_go(tensors, params):
@@ -84,8 +113,16 @@ def test_the_output_layer_of_the_text_is_let_go(tensors, params):
 
 
 def test_another_file_is_told_by_all_its_differences(tensors):
-    other = {name: value for name, value in tensors.items() if not name.startswith("llm_embedding")} | {"flow.weight": np.zeros(2)}
-    with pytest.raises(UserError, match=r"llm\.pt does not fit.*1 missing \(llm_embedding\.weight\).*1 unknown \(flow\.weight\)"):
+    other = {
+        name: value for name, value in tensors.items() if not name.startswith("llm_embedding")
+    } | {"flow.weight": np.zeros(2)}
+    with pytest.raises(
+        UserError,
+        match=(
+            r"llm\.pt does not fit.*1 missing \(llm_embedding\.weight\).*1 unknown "
+            r"\(flow\.weight\)"
+        ),
+    ):
         lm_params(SMALL, other, "llm.pt")
 
 
@@ -94,14 +131,35 @@ TEXTS, SPEECH = [5, 9, 2, 30], [100, 6000, 3, 77, 41, 6560]
 
 @pytest.fixture(scope="module")
 def reference(tensors):
-    """reference(speech): logits [7, 6564] of theirs by the book, what follows each of [task, speech]: Qwen2, which is our Thinker (tests/models), over
-    [sos, text, task, speech]."""
+    """reference(speech): logits [7, 6564] of theirs by the book, what follows each of [task, speech]:
+    Qwen2, which is our Thinker (tests/models), over [sos, text, task, speech]."""
     qwen = ThinkerConfig(
-        SMALL.text_rows, SMALL.width, SMALL.layers, SMALL.heads, SMALL.kv_heads, SMALL.head_dim, SMALL.ffn, 1e6, None, 1e-6, qkv_bias=True
+        SMALL.text_rows,
+        SMALL.width,
+        SMALL.layers,
+        SMALL.heads,
+        SMALL.kv_heads,
+        SMALL.head_dim,
+        SMALL.ffn,
+        1e6,
+        None,
+        1e-6,
+        qkv_bias=True,
     )
-    weights = thinker_params(qwen, {n.removeprefix("llm.model."): t for n, t in tensors.items() if n.startswith(TEXT)}, "qwen")
-    states = jax.jit(lambda x: Thinker(qwen).apply({"params": weights}, x, method="states")[0][0, 1 + len(TEXTS) :])
-    (sos, task), read = tensors["llm_embedding.weight"], tensors[f"{TEXT}embed_tokens.weight"][TEXTS]
+    weights = thinker_params(
+        qwen,
+        {n.removeprefix("llm.model."): t for n, t in tensors.items() if n.startswith(TEXT)},
+        "qwen",
+    )
+    states = jax.jit(
+        lambda x: Thinker(qwen).apply({"params": weights}, x, method="states")[0][
+            0, 1 + len(TEXTS) :
+        ]
+    )
+    (sos, task), read = (
+        tensors["llm_embedding.weight"],
+        tensors[f"{TEXT}embed_tokens.weight"][TEXTS],
+    )
 
     def run(speech):
         spoken = np.zeros((6, SMALL.width), np.float32)  # what comes later is not seen
@@ -132,11 +190,15 @@ def test_it_is_the_same_model(reference, params):
 
 
 def test_blocks_of_one_token_speak_as_it_does_whatever_the_company(reference, params):
-    """Greedy next-token decoding by the book, by the next-token decoder over a cache, and by masked diffusion with blocks of one; rows of several texts."""
+    """Greedy next-token decoding by the book, by the next-token decoder over a cache, and by masked
+    diffusion with blocks of one; rows of several texts.
+    """
     texts = [TEXTS, [7], [1, 2, 3, 4, 5, 6, 7, 8]]
     request = SamplingParams.create(3, steps=1, target_len=[6, 8, 3])
     one = dataclasses.replace(SMALL, block=1)
-    theirs = PrefixEngine(dataclasses.replace(SMALL, block=8), params, "ntp").decode(texts, request, 1)
+    theirs = PrefixEngine(dataclasses.replace(SMALL, block=8), params, "ntp").decode(
+        texts, request, 1
+    )
     ours = PrefixEngine(one, params, "mdm").decode(texts, request, 8)
     np.testing.assert_array_equal(ours.ids_BL, theirs.ids_BL)
     np.testing.assert_allclose(ours.confidence_BL, theirs.confidence_BL, rtol=1e-3)

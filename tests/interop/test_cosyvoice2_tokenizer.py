@@ -1,4 +1,6 @@
-"""S3 tokenizer files: safetensors and ONNX give the same parameters; corrupt, foreign and hostile ones give one line."""
+"""S3 tokenizer files: safetensors and ONNX give the same parameters; corrupt, foreign and hostile
+ones give one line.
+"""
 
 import re
 from pathlib import Path
@@ -19,11 +21,17 @@ SOURCE = Path(__file__).parents[1] / "fixtures" / "cosyvoice2" / "s3_tokenizer_v
 
 
 def _official_graph(tensors):
-    """An ONNX model with the golden weights laid out as in the official file: named nodes, anonymous weights, MatMul transposed."""
+    """An ONNX model with the golden weights laid out as in the official file: named nodes, anonymous
+    weights, MatMul transposed.
+    """
     nodes, weights, counter = [], [], iter(range(2216, 9999))
 
     def weight(kind, value, name=None):
-        weights.append(numpy_helper.from_array(np.ascontiguousarray(value), name or f"onnx::{kind}_{next(counter)}"))
+        weights.append(
+            numpy_helper.from_array(
+                np.ascontiguousarray(value), name or f"onnx::{kind}_{next(counter)}"
+            )
+        )
         return weights[-1].name
 
     def add(kind, inputs, name=""):
@@ -43,21 +51,46 @@ def _official_graph(tensors):
         theirs = f"encoder.blocks.{block}"
         scope = f"/blocks.{block}"
         for norm, parts in (("attn_ln", ("query", "key", "value", "out")), ("mlp_ln", ("0", "2"))):
-            pair = [weight("LayerNormalization", tensors[f"{theirs}.{norm}.{part}"]) for part in ("weight", "bias")]
+            pair = [
+                weight("LayerNormalization", tensors[f"{theirs}.{norm}.{part}"])
+                for part in ("weight", "bias")
+            ]
             y = add("LayerNormalization", [x, *pair], f"{scope}/{norm}/LayerNormalization")
             for part in parts:
                 inside = f"mlp/mlp.{part}" if norm == "mlp_ln" else f"attn/{part}"
-                y = linear(y, f"{scope}/{inside}", f"{theirs}.{'mlp' if norm == 'mlp_ln' else 'attn'}.{part}")
+                y = linear(
+                    y,
+                    f"{scope}/{inside}",
+                    f"{theirs}.{'mlp' if norm == 'mlp_ln' else 'attn'}.{part}",
+                )
             if norm == "attn_ln":
-                kernel = weight("", tensors[f"{theirs}.attn.fsmn_block.weight"], f"blocks.{block}.attn.fsmn_block.weight")
-                y = add("Add", [y, add("Conv", [y, kernel], f"{scope}/attn/fsmn_block/Conv")], f"{scope}/attn/Add")
+                kernel = weight(
+                    "",
+                    tensors[f"{theirs}.attn.fsmn_block.weight"],
+                    f"blocks.{block}.attn.fsmn_block.weight",
+                )
+                y = add(
+                    "Add",
+                    [y, add("Conv", [y, kernel], f"{scope}/attn/fsmn_block/Conv")],
+                    f"{scope}/attn/Add",
+                )
             x = add("Add", [x, y], f"{scope}/Add")
     codebook = "quantizer._codebook.project_down"
-    product = add("MatMul", [x, weight("MatMul", tensors[f"{codebook}.weight"].T)], "/quantizer/project_in/MatMul")
-    x = add("Add", [weight("", tensors[f"{codebook}.bias"], "quantizer.project_in.bias"), product], "/quantizer/project_in/Add")
+    product = add(
+        "MatMul",
+        [x, weight("MatMul", tensors[f"{codebook}.weight"].T)],
+        "/quantizer/project_in/MatMul",
+    )
+    x = add(
+        "Add",
+        [weight("", tensors[f"{codebook}.bias"], "quantizer.project_in.bias"), product],
+        "/quantizer/project_in/Add",
+    )
     x = add("Mul", [x, weight("", np.array(3, np.int64), "onnx::Mul_9999")], "/quantizer/Mul")
     ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in ("mel", x)]
-    return helper.make_model(helper.make_graph(nodes, "main_graph", ends[:1], ends[1:], weights), producer_name="pytorch")
+    return helper.make_model(
+        helper.make_graph(nodes, "main_graph", ends[:1], ends[1:], weights), producer_name="pytorch"
+    )
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +117,10 @@ def _write(path, value, name="w", **fields):
             getattr(tensor, field).extend(content)
         else:
             setattr(tensor, field, content)
-    path.write_bytes(helper.make_model(helper.make_graph([], "g", [], [], [tensor])).SerializeToString())  # `onnx.save` would object
+    # `onnx.save` would object
+    path.write_bytes(
+        helper.make_model(helper.make_graph([], "g", [], [], [tensor])).SerializeToString()
+    )
     return path
 
 
@@ -101,9 +137,17 @@ def test_onnx_equals_safetensors(graph, path, tensors):
 def test_a_part_of_a_larger_file(tmp_path, tensors):
     """As in Chatterbox's s3gen.safetensors: under a prefix, with buffers, beside other models."""
     inside = {f"tokenizer.{name}": value for name, value in tensors.items()}
-    others = {"tokenizer._mel_filters": np.ones((128, 201)), "tokenizer.window": np.ones(400), "flow.encoder.weight": np.ones(3)}
+    others = {
+        "tokenizer._mel_filters": np.ones((128, 201)),
+        "tokenizer.window": np.ones(400),
+        "flow.encoder.weight": np.ones(3),
+    }
     write_tensors(tmp_path / "s3gen.safetensors", inside | others)
-    jax.tree.map(np.testing.assert_array_equal, load_s3_tokenizer(tmp_path, 32), load_s3_tokenizer(SOURCE, 32))
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        load_s3_tokenizer(tmp_path, 32),
+        load_s3_tokenizer(SOURCE, 32),
+    )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.float64, ml_dtypes.bfloat16])
@@ -131,11 +175,20 @@ def test_every_float_type(path, dtype):
         ({"dims": [1] * 40}, "more than 16 axes"),
         ({"data_type": 8}, "data type 8; known are float"),
         ({"data_location": 1}, "in another file"),
-        ({"external_data": [onnx.StringStringEntryProto(key="location", value="../../etc/passwd")]}, "in another file"),
+        (
+            {
+                "external_data": [
+                    onnx.StringStringEntryProto(key="location", value="../../etc/passwd")
+                ]
+            },
+            "in another file",
+        ),
     ],
 )
 def test_hostile_weights_are_named(path, fields, message):
-    with pytest.raises(UserError, match=rf"speech_tokenizer_v2\.onnx: weight 'w' cannot be read \(.*{message}"):
+    with pytest.raises(
+        UserError, match=rf"speech_tokenizer_v2\.onnx: weight 'w' cannot be read \(.*{message}"
+    ):
         OnnxWeights(_write(path, np.ones((2, 3), np.float32), **fields)).tensor("w")
 
 
@@ -158,13 +211,19 @@ def test_hostile_weights_are_named(path, fields, message):
 def test_bytes_that_are_no_onnx(path, content, message):
     path.write_bytes(content)
     with pytest.raises(
-        UserError, match=rf"speech_tokenizer_v2\.onnx is corrupt, cut short or no ONNX file \(.*{message}.*; fetch it again"
+        UserError,
+        match=(
+            r"speech_tokenizer_v2\.onnx is corrupt, cut short or no ONNX file "
+            rf"\(.*{message}.*; fetch it again"
+        ),
     ):
         OnnxWeights(path)
 
 
 def test_a_damaged_file_loads_or_is_named(path, graph):
-    """Cut anywhere, or with a byte changed in its nodes or at the head of a weight: never another error, and never two lines."""
+    """Cut anywhere, or with a byte changed in its nodes or at the head of a weight: never another
+    error, and never two lines.
+    """
     whole = graph.SerializeToString()
     heads = [match.start() for match in re.finditer(b"onnx::", whole)]
     rng = np.random.default_rng(0)
@@ -191,7 +250,10 @@ def _error(path):
 def test_other_models_are_named(path, graph):
     del graph.graph.node[0]
     onnx.save(graph, path)
-    with pytest.raises(UserError, match=r"holds no S3 tokenizer v2: it has 1 front convolutions.* speech_tokenizer_v2\.onnx"):
+    with pytest.raises(
+        UserError,
+        match=r"holds no S3 tokenizer v2: it has 1 front convolutions.* speech_tokenizer_v2\.onnx",
+    ):
         load_s3_tokenizer(path, head_dim=32)
     with pytest.raises(UserError, match=r"tensors encoder\.blocks\.0\.\* have other shapes"):
         load_s3_tokenizer(SOURCE, head_dim=48)

@@ -1,4 +1,6 @@
-"""CTranslate2's Whisper files: written by its own library in every precision, read back into the same encoder."""
+"""CTranslate2's Whisper files: written by its own library in every precision, read back into the
+same encoder.
+"""
 
 import json
 from pathlib import Path
@@ -57,7 +59,8 @@ def _converted(folder, precision):
 
 
 @pytest.mark.parametrize(
-    ("precision", "error"), [("float32", 0), ("float16", 1e-3), ("int8", 1e-2), ("int8_float16", 1e-2), ("int16", 2e-3)]
+    ("precision", "error"),
+    [("float32", 0), ("float16", 1e-3), ("int8", 1e-2), ("int8_float16", 1e-2), ("int16", 2e-3)],
 )
 def test_every_precision(tmp_path, precision, error):
     config, tensors = _source()

@@ -1,4 +1,6 @@
-"""Hugging Face folders written here: read back bit by bit, complete or absent, and honest about their layout."""
+"""Hugging Face folders written here: read back bit by bit, complete or absent, and honest about
+their layout.
+"""
 
 import dataclasses
 import json
@@ -13,7 +15,14 @@ from encoder_folder import read_encoder_folder
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
-from mdmspeech.interop.export import How, complete_or_absent, export_encoder, export_thinker, refuse_existing, write_opened
+from mdmspeech.interop.export import (
+    How,
+    complete_or_absent,
+    export_encoder,
+    export_thinker,
+    refuse_existing,
+    write_opened,
+)
 from mdmspeech.interop.huggingface import (
     LAYOUT,
     STAMP,
@@ -37,12 +46,18 @@ def _thinker(kind, dtype=np.float32, **overrides):
     name = "hf_llama3" if kind == "llama" else f"hf_{kind}"
     hf = json.loads((GOLDEN / f"{name}.json").read_text())["config"]["hf_config"]
     config = thinker_config({"model_type": kind, **hf}, **overrides)
-    return config, thinker_params(config, read_tensors(GOLDEN / f"{name}.safetensors"), kind, dtype=dtype)
+    return config, thinker_params(
+        config, read_tensors(GOLDEN / f"{name}.safetensors"), kind, dtype=dtype
+    )
 
 
 def _encoder():
-    config = encoder_config(json.loads((GOLDEN / "hf_whisper128.json").read_text())["config"]["hf_config"])
-    return config, encoder_params(config, read_tensors(GOLDEN / "hf_whisper128.safetensors"), "whisper")
+    config = encoder_config(
+        json.loads((GOLDEN / "hf_whisper128.json").read_text())["config"]["hf_config"]
+    )
+    return config, encoder_params(
+        config, read_tensors(GOLDEN / "hf_whisper128.safetensors"), "whisper"
+    )
 
 
 def _equal(a, b):
@@ -58,7 +73,10 @@ def test_a_thinker_comes_back_bit_by_bit(tmp_path, kind, scan):
     config, params = _thinker(kind, ml_dtypes.bfloat16, scan_layers=scan)
     export_thinker(tmp_path / "out", config, params, How(shard_bytes=60_000))
     shards = sorted(file.name for file in (tmp_path / "out").glob("*.safetensors"))
-    assert len(shards) > 2 and shards[-1] == f"model-{len(shards):05d}-of-{len(shards):05d}.safetensors"
+    assert (
+        len(shards) > 2
+        and shards[-1] == f"model-{len(shards):05d}-of-{len(shards):05d}.safetensors"
+    )
     index = json.loads((tmp_path / "out" / INDEX).read_text())
     assert index["metadata"]["total_size"] == sum(leaf.nbytes for leaf in jax.tree.leaves(params))
     back, read = read_thinker_folder(tmp_path / "out", dtype=ml_dtypes.bfloat16, scan_layers=scan)
@@ -73,7 +91,10 @@ def test_an_encoder_comes_back_bit_by_bit(tmp_path):
     back, read = read_encoder_folder(tmp_path / "out")
     assert back == config
     _equal(read, params)
-    assert json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["feature_size"] == 128
+    assert (
+        json.loads((tmp_path / "out" / "preprocessor_config.json").read_text())["feature_size"]
+        == 128
+    )
 
 
 def test_parameters_on_eight_devices_go_out_and_come_in(tmp_path):
@@ -88,7 +109,9 @@ def test_parameters_on_eight_devices_go_out_and_come_in(tmp_path):
 
 @pytest.mark.parametrize("config", [SMOLLM2_135M, QWEN3_06B, QWEN3_8B, LLAMA32_1B])
 def test_config_json_is_the_inverse(config):
-    back = thinker_config(json.loads(json.dumps(thinker_json(config))), scan_layers=config.scan_layers)
+    back = thinker_config(
+        json.loads(json.dumps(thinker_json(config))), scan_layers=config.scan_layers
+    )
     assert dict(back.rope_scaling or ()) == dict(config.rope_scaling or ())
     assert dataclasses.replace(back, rope_scaling=config.rope_scaling) == config
 
@@ -102,15 +125,23 @@ def test_small_files_and_what_our_config_lacks_are_kept(tmp_path):
     config, params = _thinker("qwen3")
     export_thinker(tmp_path / "a", config, params, How(origin="the first"))
     about = json.loads((tmp_path / "a" / "config.json").read_text())
-    (tmp_path / "a" / "config.json").write_text(json.dumps({**about, "max_position_embeddings": 4711, "eos_token_id": [3, 5]}))
+    (tmp_path / "a" / "config.json").write_text(
+        json.dumps({**about, "max_position_embeddings": 4711, "eos_token_id": [3, 5]})
+    )
     for name in ("tokenizer.json", "chat_template.jinja", "stranger.py"):
         (tmp_path / "a" / name).write_text(name)
     write_opened(tmp_path / "b", sources.open_thinker(tmp_path / "a"), How(ml_dtypes.bfloat16))
     written = json.loads((tmp_path / "b" / "config.json").read_text())
     assert (written["max_position_embeddings"], written["eos_token_id"]) == (4711, [3, 5])
-    assert written["torch_dtype"] == "bfloat16" and written[STAMP] == {"layout": LAYOUT, "part": "thinker", "origin": "folder a"}
+    assert written["torch_dtype"] == "bfloat16" and written[STAMP] == {
+        "layout": LAYOUT,
+        "part": "thinker",
+        "origin": "folder a",
+    }
     assert (tmp_path / "b" / "tokenizer.json").read_text() == "tokenizer.json"
-    assert (tmp_path / "b" / "chat_template.jinja").exists() and not (tmp_path / "b" / "stranger.py").exists()
+    assert (tmp_path / "b" / "chat_template.jinja").exists() and not (
+        tmp_path / "b" / "stranger.py"
+    ).exists()
     assert "from: folder a" in (tmp_path / "b" / "README.md").read_text()
 
 
@@ -177,18 +208,38 @@ def test_only_a_model_folder_and_nothing_else_is_replaced(config, others, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "others", [(), ("model.safetensors", "tokenizer.json", "LICENSE", ".gitattributes", "additional_chat_templates/tool.jinja")]
+    "others",
+    [
+        (),
+        (
+            "model.safetensors",
+            "tokenizer.json",
+            "LICENSE",
+            ".gitattributes",
+            "additional_chat_templates/tool.jinja",
+        ),
+    ],
 )
 def test_a_model_folder_is_replaced(others, tmp_path):
     there = _folder(tmp_path / "there", _MODEL, *others)
     assert refuse_existing(there, force=True) == there
     with complete_or_absent(there, force=True) as part:
         (part / "new").write_text("")
-    assert [path.name for path in there.iterdir()] == ["new"] and [path.name for path in tmp_path.iterdir()] == ["there"]
+    assert [path.name for path in there.iterdir()] == ["new"] and [
+        path.name for path in tmp_path.iterdir()
+    ] == ["there"]
 
 
 @pytest.mark.parametrize(
-    "source", ["there", "there/model.gguf", "there/../there", "link", "link/model.gguf", "there/additional_chat_templates"]
+    "source",
+    [
+        "there",
+        "there/model.gguf",
+        "there/../there",
+        "link",
+        "link/model.gguf",
+        "there/additional_chat_templates",
+    ],
 )
 def test_a_destination_never_holds_what_is_read(source, tmp_path):
     there = _folder(tmp_path / "there", _MODEL, "additional_chat_templates/tool.jinja")
@@ -197,7 +248,9 @@ def test_a_destination_never_holds_what_is_read(source, tmp_path):
     with pytest.raises(UserError, match=r"destination is the source|stands inside"):
         refuse_existing(there, True, (None, tmp_path / source))
     assert (there / "config.json").is_file()
-    assert refuse_existing(tmp_path / "other", True, (None, tmp_path / source)) == tmp_path / "other"
+    assert (
+        refuse_existing(tmp_path / "other", True, (None, tmp_path / source)) == tmp_path / "other"
+    )
 
 
 @pytest.mark.parametrize("suffix", [".part", ".old"])
@@ -206,7 +259,9 @@ def test_what_stands_beside_the_destination_stays(suffix, tmp_path):
     beside = _folder(tmp_path / f"out{suffix}", None, "thesis.tex")
     with pytest.raises(UserError, match=f"out{suffix} is in the way"):
         export_thinker(tmp_path / "out", config, params)
-    assert (beside / "thesis.tex").read_text() == "years of work" and not (tmp_path / "out").exists()
+    assert (beside / "thesis.tex").read_text() == "years of work" and not (
+        tmp_path / "out"
+    ).exists()
 
 
 def test_a_tokenizer_that_is_none_is_told_before_anything_is_written(tmp_path):
@@ -242,10 +297,18 @@ def test_other_layouts_are_refused_with_their_cure(tmp_path):
     config, params = _thinker("qwen3")
     export_thinker(tmp_path / "a", config, params)
     about = json.loads((tmp_path / "a" / "config.json").read_text())
-    for layout, message in ((LAYOUT - 1, "mdmspeech convert .*a NEW_FOLDER"), (LAYOUT + 1, "update mdmspeech"), ("x", "never wrote")):
-        (tmp_path / "a" / "config.json").write_text(json.dumps({**about, STAMP: {"layout": layout}}))
+    for layout, message in (
+        (LAYOUT - 1, "mdmspeech convert .*a NEW_FOLDER"),
+        (LAYOUT + 1, "update mdmspeech"),
+        ("x", "never wrote"),
+    ):
+        (tmp_path / "a" / "config.json").write_text(
+            json.dumps({**about, STAMP: {"layout": layout}})
+        )
         with pytest.raises(UserError, match=message):
             read_thinker_folder(tmp_path / "a")
-    (tmp_path / "a" / "config.json").write_text(json.dumps({**about, STAMP: {"layout": LAYOUT - 1}}))
+    (tmp_path / "a" / "config.json").write_text(
+        json.dumps({**about, STAMP: {"layout": LAYOUT - 1}})
+    )
     write_opened(tmp_path / "b", sources.open_any(tmp_path / "a", upgrade=True))
     _equal(read_thinker_folder(tmp_path / "b")[1], params)

@@ -1,4 +1,6 @@
-"""Model folders that are broken or built to harm: one clear error each, nothing executed, nothing large allocated."""
+"""Model folders that are broken or built to harm: one clear error each, nothing executed, nothing
+large allocated.
+"""
 
 import json
 import os
@@ -16,12 +18,23 @@ from encoder_folder import read_encoder_folder
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
-from mdmspeech.interop.huggingface import encoder_config, read_thinker_folder, thinker_config, thinker_params
+from mdmspeech.interop.huggingface import (
+    encoder_config,
+    read_thinker_folder,
+    thinker_config,
+    thinker_params,
+)
 from mdmspeech.interop.tensors import INDEX, WHOLE, open_tensors, read_tensors, write_tensors
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
-HF = {"model_type": "qwen3", **json.loads((GOLDEN / "hf_qwen3.json").read_text())["config"]["hf_config"]}
-WHISPER = {"model_type": "whisper", **json.loads((GOLDEN / "hf_whisper80.json").read_text())["config"]["hf_config"]}
+HF = {
+    "model_type": "qwen3",
+    **json.loads((GOLDEN / "hf_qwen3.json").read_text())["config"]["hf_config"],
+}
+WHISPER = {
+    "model_type": "whisper",
+    **json.loads((GOLDEN / "hf_whisper80.json").read_text())["config"]["hf_config"],
+}
 
 
 @pytest.fixture
@@ -48,7 +61,18 @@ def test_the_good_folder_is_read(folder):
     read_thinker_folder(folder)
 
 
-@pytest.mark.parametrize("name", ["../../etc/passwd", "/etc/passwd", "sub/c.safetensors", "..\\c.safetensors", "c.bin", "", ".."])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "../../etc/passwd",
+        "/etc/passwd",
+        "sub/c.safetensors",
+        "..\\c.safetensors",
+        "c.bin",
+        "",
+        "..",
+    ],
+)
 def test_an_index_cannot_lead_out_of_its_folder(folder, name):
     _index(folder, {**_where(folder), "model.norm.weight": name})
     with pytest.raises(UserError, match=r"which is no \.safetensors file beside it"):
@@ -56,7 +80,16 @@ def test_an_index_cannot_lead_out_of_its_folder(folder, name):
 
 
 @pytest.mark.parametrize(
-    "text", ["[]", "{}", '{"weight_map": []}', '{"weight_map": {}}', '{"weight_map": {"a": 3}}', "{", '{"weight_map":' * 99_999]
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"weight_map": []}',
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": 3}}',
+        "{",
+        '{"weight_map":' * 99_999,
+    ],
 )
 def test_broken_indices(folder, text):
     (folder / INDEX).write_text(text)
@@ -66,8 +99,12 @@ def test_broken_indices(folder, text):
 
 def test_missing_and_doubled_shards(folder):
     tensors = read_tensors(folder / "b.safetensors")
-    write_tensors(folder / "b.safetensors", {**tensors, "model.norm.weight": np.zeros(3, np.float32)})
-    with pytest.raises(UserError, match=r"model\.norm\.weight is in b\.safetensors and in another file"):
+    write_tensors(
+        folder / "b.safetensors", {**tensors, "model.norm.weight": np.zeros(3, np.float32)}
+    )
+    with pytest.raises(
+        UserError, match=r"model\.norm\.weight is in b\.safetensors and in another file"
+    ):
         read_thinker_folder(folder)
     os.remove(folder / "b.safetensors")
     with pytest.raises(UserError, match=r"lacks 1 of its 2 files \(b\.safetensors\)"):
@@ -99,13 +136,21 @@ def _safetensors(header, data=b""):
         struct.pack("<Q", 99_000_000) + b"{}",
         _safetensors(b"{" * 5000),
         _safetensors([]),
-        _safetensors({"w": {"dtype": "F32", "shape": [2**25, 2**25], "data_offsets": [0, 2**52]}}, bytes(64)),  # four petabytes
-        _safetensors({"w": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 64]}}, bytes(64)),
+        # four petabytes
+        _safetensors(
+            {"w": {"dtype": "F32", "shape": [2**25, 2**25], "data_offsets": [0, 2**52]}}, bytes(64)
+        ),
+        _safetensors(
+            {"w": {"dtype": "F32", "shape": [2**62, 2**62], "data_offsets": [0, 64]}}, bytes(64)
+        ),
         _safetensors({"w": {"dtype": "F32", "shape": [16], "data_offsets": [64, 0]}}, bytes(64)),
         _safetensors({"w": {"dtype": "F32", "shape": [-16], "data_offsets": [0, 64]}}, bytes(64)),
         _safetensors({"w": {"dtype": "EXEC", "shape": [16], "data_offsets": [0, 64]}}, bytes(64)),
         _safetensors({"w": {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]}}, bytes(60)),
-        _safetensors({n: {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]} for n in "wv"}, bytes(64)),  # two in one place
+        # two in one place
+        _safetensors(
+            {n: {"dtype": "F32", "shape": [16], "data_offsets": [0, 64]} for n in "wv"}, bytes(64)
+        ),
     ],
     ids=range(13),
 )
@@ -119,20 +164,29 @@ def test_broken_headers(tmp_path, content):
 
 
 def test_everything_wrong_is_found_in_the_headers(folder, monkeypatch):
-    monkeypatch.setattr("mdmspeech.interop.tensors.OnDisk.__getitem__", lambda self, rows: pytest.fail("a weight was read"))
-    (folder / "config.json").write_text(json.dumps({**HF, "num_hidden_layers": 3, "intermediate_size": 99}))
+    monkeypatch.setattr(
+        "mdmspeech.interop.tensors.OnDisk.__getitem__",
+        lambda self, rows: pytest.fail("a weight was read"),
+    )
+    (folder / "config.json").write_text(
+        json.dumps({**HF, "num_hidden_layers": 3, "intermediate_size": 99})
+    )
     with pytest.raises(UserError, match=r"11 missing \(model\.layers\.2.*; 6 misshapen"):
         read_thinker_folder(folder)
 
 
 @pytest.mark.parametrize("value", [0, -4, "4", 4.0, True, None, [4], {}, 2**80])
-@pytest.mark.parametrize("name", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"])
+@pytest.mark.parametrize(
+    "name", ["hidden_size", "num_hidden_layers", "num_attention_heads", "vocab_size"]
+)
 def test_sizes_that_no_model_has(name, value):
     with pytest.raises(UserError, match=f"{name}; a whole number from 1 to"):
         thinker_config({**HF, name: value})
 
 
-@pytest.mark.parametrize("name", ["encoder_layers", "d_model", "num_mel_bins", "max_source_positions"])
+@pytest.mark.parametrize(
+    "name", ["encoder_layers", "d_model", "num_mel_bins", "max_source_positions"]
+)
 def test_sizes_that_no_encoder_has(name):
     for value in (0, -1, "80", 10**9, True, []):
         with pytest.raises(UserError, match=f"{name}; a whole number"):
@@ -163,11 +217,24 @@ def test_settings_that_no_model_has(change, message):
 
 def test_the_largest_sizes_that_are_believed_are_still_refused_by_the_headers(folder):
     """Shapes of exabytes are computed, nothing is allocated."""
-    wide = dict(vocab_size=2**24, hidden_size=2**20, num_attention_heads=16, num_key_value_heads=1, head_dim=4096, intermediate_size=2**20)
+    wide = dict(
+        vocab_size=2**24,
+        hidden_size=2**20,
+        num_attention_heads=16,
+        num_key_value_heads=1,
+        head_dim=4096,
+        intermediate_size=2**20,
+    )
     (folder / "config.json").write_text(json.dumps({**HF, **wide}))
     with pytest.raises(UserError, match="misshapen"):
         read_thinker_folder(folder)
-    wide = dict(d_model=2**20, encoder_layers=1000, encoder_attention_heads=256, encoder_ffn_dim=2**20, max_source_positions=2**20)
+    wide = dict(
+        d_model=2**20,
+        encoder_layers=1000,
+        encoder_attention_heads=256,
+        encoder_ffn_dim=2**20,
+        max_source_positions=2**20,
+    )
     (folder / "config.json").write_text(json.dumps({**WHISPER, **wide}))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     with pytest.raises(UserError, match="missing"):
@@ -217,7 +284,10 @@ def test_weights_repeated_in_another_precision_are_not_mixed_in(tmp_path):
     """Whisper-large-v3's folder has model.safetensors and, under another index, the same in float32."""
     tensors = read_tensors(GOLDEN / "hf_qwen3.safetensors")
     write_tensors(tmp_path / WHOLE, tensors)
-    write_tensors(tmp_path / "model.fp32-00001-of-00001.safetensors", {name: 2 * value for name, value in tensors.items()})
+    write_tensors(
+        tmp_path / "model.fp32-00001-of-00001.safetensors",
+        {name: 2 * value for name, value in tensors.items()},
+    )
     (tmp_path / "config.json").write_text(json.dumps(HF))
     config, params = read_thinker_folder(tmp_path)
     jax.tree.map(np.testing.assert_array_equal, params, thinker_params(config, tensors, ""))

@@ -1,4 +1,6 @@
-"""Weights in 8 bits: bounded error, small tensors untouched, and the scales of one tensor do not leak into another."""
+"""Weights in 8 bits: bounded error, small tensors untouched, and the scales of one tensor do not
+leak into another.
+"""
 
 import numpy as np
 import pytest
@@ -11,7 +13,9 @@ def test_error_is_at_most_half_a_step():
     rng = np.random.default_rng(0)
     tensors = {
         "a/kernel": (rng.normal(size=(64, 96)) * np.geomspace(1e-3, 10, 96)).astype(np.float32),
-        "table": (rng.normal(size=(96, 64)) * np.geomspace(1e-3, 10, 96)[:, None]).astype(np.float32),
+        "table": (rng.normal(size=(96, 64)) * np.geomspace(1e-3, 10, 96)[:, None]).astype(
+            np.float32
+        ),
         "bias": rng.normal(size=96).astype(np.float32),
     }
     stored = to_int8(tensors)

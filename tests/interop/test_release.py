@@ -14,13 +14,29 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 from mdmspeech.interop.parts import KINDS, StackConfig
-from mdmspeech.interop.release import Part, Release, check_destination, load_part, load_release, save_release
+from mdmspeech.interop.release import (
+    Part,
+    Release,
+    check_destination,
+    load_part,
+    load_release,
+    save_release,
+)
 from mdmspeech.models import talker
 
 CODEC = CompactCodecConfig(
-    n_mels=16, encoder_width=16, encoder_layers=1, decoder_width=16, decoder_layers=2, frame_width=16, head_dim=16, phones=4
+    n_mels=16,
+    encoder_width=16,
+    encoder_layers=1,
+    decoder_width=16,
+    decoder_layers=2,
+    frame_width=16,
+    head_dim=16,
+    phones=4,
 )
-TALKER = talker.TalkerConfig(width=64, layers=1, heads=1, ffn=16, symbols=20, symbol_lookahead=(2,), structured_codes=False)
+TALKER = talker.TalkerConfig(
+    width=64, layers=1, heads=1, ffn=16, symbols=20, symbol_lookahead=(2,), structured_codes=False
+)
 
 
 @pytest.fixture(scope="module")
@@ -28,8 +44,14 @@ def release():
     return Release(
         "small",
         {
-            "codec": Part("compact_codec", CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0))),
-            "talker": Part("talker_mdm", TALKER, jax.jit(talker.init, static_argnums=0)(TALKER, jax.random.key(1))),
+            "codec": Part(
+                "compact_codec", CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0))
+            ),
+            "talker": Part(
+                "talker_mdm",
+                TALKER,
+                jax.jit(talker.init, static_argnums=0)(TALKER, jax.random.key(1)),
+            ),
         },
         silence=(3, 5),
     )
@@ -74,12 +96,18 @@ def test_a_folder_of_something_else_stays_as_it_is(files, release, tmp_path):
         (tmp_path / name).write_text(text)
     with pytest.raises(UserError, match="something else than a release"):
         save_release(tmp_path, release, "card")
-    assert {str(path.relative_to(tmp_path)): path.read_text() for path in tmp_path.rglob("*") if path.is_file()} == files
+    assert {
+        str(path.relative_to(tmp_path)): path.read_text()
+        for path in tmp_path.rglob("*")
+        if path.is_file()
+    } == files
 
 
 def test_a_release_takes_the_place_of_a_release(release, folder):
     save_release(folder, release, "another card")
-    assert (folder / "README.md").read_text() == "another card" and check_destination(folder / "new") == folder / "new"
+    assert (folder / "README.md").read_text() == "another card" and check_destination(
+        folder / "new"
+    ) == folder / "new"
 
 
 def test_opens_as_written(release, folder):
@@ -91,7 +119,9 @@ def test_opens_as_written(release, folder):
         assert saved.keys() == loaded.keys()
         for path, value in saved.items():
             assert loaded[path].dtype == np.float32
-            np.testing.assert_array_equal(loaded[path], np.asarray(value).astype(np.float16).astype(np.float32))
+            np.testing.assert_array_equal(
+                loaded[path], np.asarray(value).astype(np.float16).astype(np.float32)
+            )
 
 
 def test_one_part_is_read_and_no_other(release, folder):
@@ -109,8 +139,14 @@ def test_a_part_in_8_bits(release, tmp_path):
     size = save_release(tmp_path / "wide", release, "card")
     assert save_release(tmp_path / "narrow", release, "card", int8=("talker",)) < size
     stored = load_file(tmp_path / "narrow" / "talker.safetensors")
-    assert {a.dtype for a in stored.values()} == {np.dtype(np.int8), np.dtype(np.float16), np.dtype(np.float32)}
-    assert {a.dtype for a in load_file(tmp_path / "narrow" / "codec.safetensors").values()} == {np.dtype(np.float16)}
+    assert {a.dtype for a in stored.values()} == {
+        np.dtype(np.int8),
+        np.dtype(np.float16),
+        np.dtype(np.float32),
+    }
+    assert {a.dtype for a in load_file(tmp_path / "narrow" / "codec.safetensors").values()} == {
+        np.dtype(np.float16)
+    }
     opened = load_release(tmp_path / "narrow").parts["talker"]
     for path, value in flatten_dict(release.parts["talker"].params).items():
         loaded = flatten_dict(opened.params)[path]
@@ -128,14 +164,19 @@ def test_8_bits_without_their_scales(release, tmp_path):
 
 
 def test_stored_in_16_bits(release, folder, tmp_path_factory):
-    assert {a.dtype for a in load_file(folder / "talker.safetensors").values()} == {np.dtype(np.float16)}
+    assert {a.dtype for a in load_file(folder / "talker.safetensors").values()} == {
+        np.dtype(np.float16)
+    }
     other = tmp_path_factory.mktemp("bf16")
     assert (
         save_release(other, release, "card", "bfloat16")
-        < 2.2 * sum(leaf.size for p in release.parts.values() for leaf in jax.tree.leaves(p.params)) + 20_000
+        < 2.2 * sum(leaf.size for p in release.parts.values() for leaf in jax.tree.leaves(p.params))
+        + 20_000
     )
     opened = load_release(other).part("codec").params["spectral"]["in"]["kernel"]
-    np.testing.assert_allclose(opened, release.parts["codec"].params["spectral"]["in"]["kernel"], rtol=1e-2)
+    np.testing.assert_allclose(
+        opened, release.parts["codec"].params["spectral"]["in"]["kernel"], rtol=1e-2
+    )
 
 
 def test_missing_unknown_and_misshapen_tensors_are_all_named(folder):
@@ -148,7 +189,11 @@ def test_missing_unknown_and_misshapen_tensors_are_all_named(folder):
     rewrite(folder, "talker", change)
     with pytest.raises(UserError) as error:
         load_release(folder)
-    for told in ("1 missing (norm/scale)", "1 unknown (norm/extra)", "1 misshapen (layers_0/mlp/up/kernel [3, 3]"):
+    for told in (
+        "1 missing (norm/scale)",
+        "1 unknown (norm/extra)",
+        "1 misshapen (layers_0/mlp/up/kernel [3, 3]",
+    ):
         assert told in str(error.value)
 
 
@@ -168,7 +213,12 @@ def test_a_damaged_file_is_named(folder, damage):
 def test_garbage_with_a_right_checksum_is_still_refused(folder):
     path = folder / "codec.safetensors"
     path.write_bytes(b"not tensors")
-    edit(folder, lambda about: about["parts"]["codec"].update(sha256=hashlib.sha256(b"not tensors").hexdigest()))
+    edit(
+        folder,
+        lambda about: about["parts"]["codec"].update(
+            sha256=hashlib.sha256(b"not tensors").hexdigest()
+        ),
+    )
     with pytest.raises(UserError, match="corrupt or no safetensors"):
         load_release(folder)
 
@@ -186,10 +236,18 @@ def test_a_file_outside_the_folder_is_not_opened(folder):
 
 
 def test_sizes_that_came_later_are_the_defaults_of_older_releases(release, tmp_path):
-    talker_part = dataclasses.replace(release.parts["talker"], config=dataclasses.replace(TALKER, label_shift=True))
+    talker_part = dataclasses.replace(
+        release.parts["talker"], config=dataclasses.replace(TALKER, label_shift=True)
+    )
     save_release(tmp_path, dataclasses.replace(release, parts={"talker": talker_part}), "card")
     assert load_release(tmp_path).part("talker").config.label_shift
-    edit(tmp_path, lambda about: [about["parts"]["talker"]["config"].pop(name) for name in ("label_shift", "kv_heads", "norm_eps")])
+    edit(
+        tmp_path,
+        lambda about: [
+            about["parts"]["talker"]["config"].pop(name)
+            for name in ("label_shift", "kv_heads", "norm_eps")
+        ],
+    )
     assert load_release(tmp_path).part("talker").config == TALKER
 
 
@@ -245,7 +303,9 @@ def test_values_that_16_bits_cannot_hold(release, tmp_path):
     part = release.parts["talker"]
     params = jax.tree.map(np.array, part.params)
     params["norm"]["scale"][0] = 1e6
-    broken = dataclasses.replace(release, parts={"talker": dataclasses.replace(part, params=params)})
+    broken = dataclasses.replace(
+        release, parts={"talker": dataclasses.replace(part, params=params)}
+    )
     with pytest.raises(UserError, match=r"norm/scale has values that are not finite in float16"):
         save_release(tmp_path, broken, "card")
 

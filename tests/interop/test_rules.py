@@ -14,16 +14,19 @@ from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import (
     encoder_config,
     encoder_params,
-    encoder_rules,
     read_thinker_folder,
     thinker_config,
     thinker_params,
 )
+from mdmspeech.interop.huggingface_rules import encoder_rules
 from mdmspeech.interop.rules import export_params
 from mdmspeech.interop.tensors import read_tensors, write_tensors
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden"
-_hf = {name: json.loads((GOLDEN / f"{name}.json").read_text())["config"]["hf_config"] for name in ("hf_qwen3", "hf_llama3", "hf_whisper80")}
+_hf = {
+    name: json.loads((GOLDEN / f"{name}.json").read_text())["config"]["hf_config"]
+    for name in ("hf_qwen3", "hf_llama3", "hf_whisper80")
+}
 LLAMA = {"model_type": "llama", **_hf["hf_llama3"]}
 
 
@@ -36,10 +39,16 @@ def test_everything_wrong_is_listed_at_once():
     tensors["model.layers.9.extra"] = tensors.pop("model.norm.weight")
     tensors["lm_head.weight"] = tensors["lm_head.weight"].T
     with pytest.raises(UserError) as caught:
-        thinker_params(thinker_config({"model_type": "qwen3", **_hf["hf_qwen3"]}), tensors, "my model")
+        thinker_params(
+            thinker_config({"model_type": "qwen3", **_hf["hf_qwen3"]}), tensors, "my model"
+        )
     text = str(caught.value)
     assert "\n" not in text and text.startswith("my model does not fit its config")
-    for part in ("1 missing (model.norm.weight)", "1 unknown (model.layers.9.extra)", "lm_head.weight [56, 151] instead of [151, 56]"):
+    for part in (
+        "1 missing (model.norm.weight)",
+        "1 unknown (model.layers.9.extra)",
+        "lm_head.weight [56, 151] instead of [151, 56]",
+    ):
         assert part in text
 
 
@@ -66,7 +75,9 @@ def test_export_is_the_inverse():
 
 
 def test_folders_sharded_and_bfloat16(tmp_path):
-    tensors = {name: value.astype(ml_dtypes.bfloat16) for name, value in _tensors("hf_llama3").items()}
+    tensors = {
+        name: value.astype(ml_dtypes.bfloat16) for name, value in _tensors("hf_llama3").items()
+    }
     names = sorted(tensors)
     shards = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
     for file, part in shards.items():
@@ -81,16 +92,23 @@ def test_folders_sharded_and_bfloat16(tmp_path):
     assert all(leaf.dtype == np.float32 for leaf in jax.tree.leaves(params))
     scanned, stacked = read_thinker_folder(tmp_path, scan_layers=True)
     assert scanned == dataclasses.replace(config, scan_layers=True)
-    np.testing.assert_array_equal(stacked["layers"]["all"]["mlp"]["up"]["kernel"][1], params["layers"]["1"]["mlp"]["up"]["kernel"])
+    np.testing.assert_array_equal(
+        stacked["layers"]["all"]["mlp"]["up"]["kernel"][1],
+        params["layers"]["1"]["mlp"]["up"]["kernel"],
+    )
 
 
 def test_encoder_out_of_a_whole_whisper(tmp_path):
     tensors = {f"model.encoder.{name}": value for name, value in _tensors("hf_whisper80").items()}
     tensors["model.decoder.layer_norm.weight"] = np.ones(3, np.float32)
     write_tensors(tmp_path / "model.safetensors", tensors)
-    (tmp_path / "config.json").write_text(json.dumps({"model_type": "whisper", **_hf["hf_whisper80"]}))
+    (tmp_path / "config.json").write_text(
+        json.dumps({"model_type": "whisper", **_hf["hf_whisper80"]})
+    )
     _, params = read_encoder_folder(tmp_path)
-    np.testing.assert_array_equal(params["norm"]["scale"], tensors["model.encoder.layer_norm.weight"])
+    np.testing.assert_array_equal(
+        params["norm"]["scale"], tensors["model.encoder.layer_norm.weight"]
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,12 @@ import pytest
 from mdmspeech.errors import UserError
 from mdmspeech.interop.rules import export_params
 from mdmspeech.interop.tensors import read_tensors, write_tensors
-from mdmspeech.interop.vocalnet import read_vocalnet_folder, vocalnet_config, vocalnet_params, vocalnet_rules
+from mdmspeech.interop.vocalnet import (
+    read_vocalnet_folder,
+    vocalnet_config,
+    vocalnet_params,
+    vocalnet_rules,
+)
 from mdmspeech.models.vocalnet import VocalNetConfig
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "vocalnet_talker"
@@ -34,8 +39,14 @@ def test_every_tensor_is_used_and_comes_out_as_it_went_in(tensors):
 
 
 def test_the_generator_inside_a_whole_model(tensors, tmp_path):
-    published = PUBLISHED["config"]["config"] | {"speech_generator_type": "ar_mtp", "model_type": "omni_speech2s_llama"}
-    write_tensors(tmp_path / "model-1.safetensors", {f"speech_generator.{name}": value for name, value in tensors.items()})
+    published = PUBLISHED["config"]["config"] | {
+        "speech_generator_type": "ar_mtp",
+        "model_type": "omni_speech2s_llama",
+    }
+    write_tensors(
+        tmp_path / "model-1.safetensors",
+        {f"speech_generator.{name}": value for name, value in tensors.items()},
+    )
     write_tensors(tmp_path / "model-2.safetensors", {"model.norm.weight": np.zeros(2, np.float32)})
     (tmp_path / "config.json").write_text(json.dumps(published))
     config, params = read_vocalnet_folder(tmp_path)
@@ -49,7 +60,12 @@ def test_what_does_not_fit_is_named(tensors):
         vocalnet_params(dataclasses.replace(config, modules=2), tensors, "golden")
     with pytest.raises(UserError, match="has no mtp_num"):
         vocalnet_config({name: value for name, value in published.items() if name != "mtp_num"})
-    for name, value in {"decoder_num_layers": 10**9, "decoder_num_heads": 7, "speech_eos_token_id": 101, "llm_hidden_size": "40"}.items():
+    for name, value in {
+        "decoder_num_layers": 10**9,
+        "decoder_num_heads": 7,
+        "speech_eos_token_id": 101,
+        "llm_hidden_size": "40",
+    }.items():
         with pytest.raises(UserError, match="take the model's own files"):
             vocalnet_config(published | {name: value})
     with pytest.raises(UserError, match="'ctc' is not known"):
@@ -58,7 +74,19 @@ def test_what_does_not_fit_is_named(tensors):
 
 def test_the_defaults_are_the_published_model():
     """scripts/mtp/ar_config_5.yaml of VocalNet-1B."""
-    sizes = dict(llm_hidden_size=2048, decoder_num_heads=32, decoder_ffn_dim=8192, decoder_num_layers=4, encoder_num_layers=2, mtp_num=5)
-    ids = dict(speech_bos_token_id=6561, speech_sos_token_id=6562, speech_eos_token_id=6563, speech_padding_token_id=6564)
+    sizes = dict(
+        llm_hidden_size=2048,
+        decoder_num_heads=32,
+        decoder_ffn_dim=8192,
+        decoder_num_layers=4,
+        encoder_num_layers=2,
+        mtp_num=5,
+    )
+    ids = dict(
+        speech_bos_token_id=6561,
+        speech_sos_token_id=6562,
+        speech_eos_token_id=6563,
+        speech_padding_token_id=6564,
+    )
     groups = dict(unit_vocab_size=6561, special_tokens=4, txt_token_num=5, speech_token_num=15)
     assert vocalnet_config(sizes | ids | groups) == VocalNetConfig()

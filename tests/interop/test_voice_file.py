@@ -1,4 +1,6 @@
-"""Voice files come back as they were written; anything else is one clear line. And both parts of CosyVoice2 in a release."""
+"""Voice files come back as they were written; anything else is one clear line. And both parts of
+CosyVoice2 in a release.
+"""
 
 import dataclasses
 import json
@@ -29,7 +31,13 @@ def path(tmp_path):
 
 @pytest.fixture(scope="module")
 def release():
-    return Release("speaks", {"codec": Part("cosyvoice2_codec", CONFIG, small_params()), "voice": voice_part(small_voice())})
+    return Release(
+        "speaks",
+        {
+            "codec": Part("cosyvoice2_codec", CONFIG, small_params()),
+            "voice": voice_part(small_voice()),
+        },
+    )
 
 
 def same(one, other):
@@ -49,12 +57,24 @@ def test_out_and_in_again(path):
     ("change", "message"),
     [
         (lambda tensors, about: about.update(format="pt"), "is no voice file"),
-        (lambda tensors, about: about.update(version="2"), "has voice format 2, this program reads 1"),
+        (
+            lambda tensors, about: about.update(version="2"),
+            "has voice format 2, this program reads 1",
+        ),
         (lambda tensors, about: tensors.pop("mel"), "its mel cannot be a voice's"),
         (lambda tensors, about: tensors.update(extra=np.ones(1)), "its extra cannot"),
-        (lambda tensors, about: tensors.update(ids=tensors["ids"].astype(np.float32)), "its ids cannot"),
-        (lambda tensors, about: tensors.update(speaker=tensors["speaker"][None]), "its speaker cannot"),
-        (lambda tensors, about: tensors.update(mel=tensors["mel"] * np.float32(np.nan)), "its mel cannot"),
+        (
+            lambda tensors, about: tensors.update(ids=tensors["ids"].astype(np.float32)),
+            "its ids cannot",
+        ),
+        (
+            lambda tensors, about: tensors.update(speaker=tensors["speaker"][None]),
+            "its speaker cannot",
+        ),
+        (
+            lambda tensors, about: tensors.update(mel=tensors["mel"] * np.float32(np.nan)),
+            "its mel cannot",
+        ),
     ],
 )
 def test_files_that_are_refused(path, change, message):
@@ -85,23 +105,36 @@ def test_a_release_with_codec_and_voice(release, tmp_path):
     np.testing.assert_array_equal(codec.voice.ids, small_voice().ids)
     np.testing.assert_allclose(codec.voice.mel, small_voice().mel, atol=3e-3)
     jax.tree.map(
-        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), opened.part("codec").params, release.part("codec").params
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4),
+        opened.part("codec").params,
+        release.part("codec").params,
     )
 
 
 def test_another_voice_for_a_release(release, path):
     save_voice(path, small_voice(4, seed=5))
     same(open_codec(with_voice(release, path)).voice, small_voice(4, seed=5))
-    save_voice(path, small_voice(4).__class__(small_voice(4).ids, small_voice(4).mel[:-1], small_voice(4).speaker))
-    with pytest.raises(UserError, match=r"voice\.safetensors has a mel of \[7, 80\], its tokens need \[8, 80\]"):
+    save_voice(
+        path,
+        small_voice(4).__class__(
+            small_voice(4).ids, small_voice(4).mel[:-1], small_voice(4).speaker
+        ),
+    )
+    with pytest.raises(
+        UserError, match=r"voice\.safetensors has a mel of \[7, 80\], its tokens need \[8, 80\]"
+    ):
         with_voice(release, path)
     save_voice(path, small_voice(4))
     with pytest.raises(UserError, match="has a codec with one voice of its own"):
-        with_voice(Release("compact", {"codec": Part("compact_codec", CompactCodecConfig(), {})}), path)
+        with_voice(
+            Release("compact", {"codec": Part("compact_codec", CompactCodecConfig(), {})}), path
+        )
 
 
 def test_a_release_without_a_voice_says_how_to_make_one(release):
-    with pytest.raises(UserError, match=r"has no voice to speak in: make one with `mdmspeech voice recording\.wav`"):
+    with pytest.raises(
+        UserError, match=r"has no voice to speak in: make one with `mdmspeech voice recording\.wav`"
+    ):
         open_codec(Release("mute", {"codec": release.part("codec")}))
 
 
@@ -110,5 +143,11 @@ def test_sizes_inside_sizes_are_checked():
     assert config_from("cosyvoice2_codec", sizes, "here") == CONFIG
     del sizes["flow"]["encoder"]["dim"]
     sizes["flow"]["encoder"]["width"] = 3
-    with pytest.raises(UserError, match=r"here: flow: encoder: its sizes are those of another model \(missing dim; unknown width\)"):
+    with pytest.raises(
+        UserError,
+        match=(
+            r"here: flow: encoder: its sizes are those of another model \(missing "
+            r"dim; unknown width\)"
+        ),
+    ):
         config_from("cosyvoice2_codec", sizes, "here")

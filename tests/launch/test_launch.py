@@ -1,4 +1,6 @@
-"""Launchers: what a dry run prints, in which order and quoted how; wrong arguments; the manifest; and how the loop reacts, against a stand-in."""
+"""Launchers: what a dry run prints, in which order and quoted how; wrong arguments; the manifest;
+and how the loop reacts, against a stand-in.
+"""
 
 import argparse
 import contextlib
@@ -27,9 +29,32 @@ CASES = {
     "tpu_vm": [*BUCKET, "--tpu", "v5e:2x4"],
     "queued": [*BUCKET, "--tpu", "v5p:4x4x4", "--spot"],
     "xpk": [*BUCKET, *IMAGE, "--tpu", "v5e:16x16", "--slices", "2"],
-    "gke": [*BUCKET, *IMAGE, "--tpu", "v6e:8x8", "--spot", "--slices", "3", "--queue", "q1", "--service-account", "trainer"],
+    "gke": [
+        *BUCKET,
+        *IMAGE,
+        "--tpu",
+        "v6e:8x8",
+        "--spot",
+        "--slices",
+        "3",
+        "--queue",
+        "q1",
+        "--service-account",
+        "trainer",
+    ],
     "gpu_box": ["--workdir", "my runs/a", "--host", "me@box"],
-    "slurm": ["--workdir", "/shared/my runs", "--host", "me@login", "--folder", "/shared/my code", "--nodes", "4", "--partition", "gpu"],
+    "slurm": [
+        "--workdir",
+        "/shared/my runs",
+        "--host",
+        "me@login",
+        "--folder",
+        "/shared/my code",
+        "--nodes",
+        "4",
+        "--partition",
+        "gpu",
+    ],
 }
 # What every worker must get, whatever shells and files it goes through.
 SETTINGS = ["--set", "train.steps=20", "--set", 'data.note=it\'s $HOME; "x"']
@@ -39,7 +64,11 @@ TRAINED = ["--config", "experiments/compact_talker.py", "--workdir"]
 def launch(name, *options):
     """A dry run, in this process; programs cannot be started in it."""
     out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.MonkeyPatch.context() as patch:
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(err),
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(subprocess, "Popen", None)
         try:
             code = importlib.import_module(name).main(list(options))
@@ -51,19 +80,41 @@ def launch(name, *options):
 @pytest.fixture(scope="module")
 def scripts():
     results = {name: launch(name, *RUN, *options, *SETTINGS) for name, options in CASES.items()}
-    assert all(r.returncode == 0 and "nothing was done" in r.stderr for r in results.values()), results
+    assert all(r.returncode == 0 and "nothing was done" in r.stderr for r in results.values()), (
+        results
+    )
     return {name: result.stdout for name, result in results.items()}
 
 
 def files(script):
     """{path: text} of the files that a script writes."""
-    return {shlex.split(path)[0]: text for path, end, text in re.findall(r"^cat > ([^\n]*) <<'(\w+)'\n(.*?\n)\2$", script, re.M | re.S)}
+    return {
+        shlex.split(path)[0]: text
+        for path, end, text in re.findall(
+            r"^cat > ([^\n]*) <<'(\w+)'\n(.*?\n)\2$", script, re.M | re.S
+        )
+    }
 
 
 def test_as_a_program():
-    command = [sys.executable, str(ROOT / "launch" / "gpu_box.py"), *RUN, *CASES["gpu_box"], *SETTINGS]
-    run = subprocess.run(command, capture_output=True, text=True, env={"PATH": "/nonexistent", "HOME": str(Path.home())}, cwd="/")
-    assert run.returncode == 0 and run.stdout == launch("gpu_box", *RUN, *CASES["gpu_box"], *SETTINGS).stdout
+    command = [
+        sys.executable,
+        str(ROOT / "launch" / "gpu_box.py"),
+        *RUN,
+        *CASES["gpu_box"],
+        *SETTINGS,
+    ]
+    run = subprocess.run(
+        command,
+        capture_output=True,
+        text=True,
+        env={"PATH": "/nonexistent", "HOME": str(Path.home())},
+        cwd="/",
+    )
+    assert (
+        run.returncode == 0
+        and run.stdout == launch("gpu_box", *RUN, *CASES["gpu_box"], *SETTINGS).stdout
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -77,15 +128,20 @@ def test_dry_run_is_the_default_and_a_script_that_bash_understands(scripts, name
 
 
 ORDER = {
-    "tpu_vm": ["git ls-files", "tpu-vm create", "tpu-vm scp", "--worker=all", "bash worker.sh", "--worker=0", "tail -n +1", "tpu-vm delete"],
+    "tpu_vm": ["git ls-files", "tpu-vm create", "tpu-vm scp", "--worker=all", "bash worker.sh",
+        "--worker=0", "tail -n +1", "tpu-vm delete"],
     "queued": [
-        "git ls-files", "gcloud storage cp", "queued-resources describe", "queued-resources create", "bash worker.sh", "--worker=0", "tail -n +1",
+        "git ls-files", "gcloud storage cp", "queued-resources describe", "queued-resources create",
+        "bash worker.sh", "--worker=0", "tail -n +1",
         "SUSPENDED", "queued-resources delete",
     ],
-    "xpk": ["git ls-files", "gcloud builds submit", "xpk workload create", "get-credentials", "kubectl wait", "kubectl logs"],
-    "gke": ["git ls-files", "gcloud builds submit", "kind: JobSet", "get-credentials", "kubectl apply", "kubectl wait", "kubectl logs"],
+    "xpk": ["git ls-files", "gcloud builds submit", "xpk workload create", "get-credentials",
+        "kubectl wait", "kubectl logs"],
+    "gke": ["git ls-files", "gcloud builds submit", "kind: JobSet", "get-credentials",
+        "kubectl apply", "kubectl wait", "kubectl logs"],
     "gpu_box": ["git ls-files", "rsync", "worker.sh", "ssh me@box", "bash worker.sh", "tail -n +1"],
-    "slurm": ["ssh me@login", "git ls-files", "rsync", "#SBATCH", "srun", "pip install", "sbatch run1.sbatch", "tail -n +1"],
+    "slurm": ["ssh me@login", "git ls-files", "rsync", "#SBATCH", "srun", "pip install",
+        "sbatch run1.sbatch", "tail -n +1"],
 }  # fmt: skip
 
 
@@ -97,12 +153,18 @@ def test_the_commands_come_in_order(scripts, name):
 
 
 def training_commands(script):
-    """Every shell text in a script that starts training, after the shells on the way to a worker have unwrapped it."""
+    """Every shell text in a script that starts training, after the shells on the way to a worker have
+    unwrapped it.
+    """
     texts = [script, *files(script).values()]
     found = []
     while texts:
         text = texts.pop()
-        if re.search(r"(^|; )[\w/ =-]*mdmspeech train ", text) and "nohup" not in text and "\n" not in text:
+        if (
+            re.search(r"(^|; )[\w/ =-]*mdmspeech train ", text)
+            and "nohup" not in text
+            and "\n" not in text
+        ):
             found.append(text)
             continue
         for line in text.split("\n"):
@@ -119,14 +181,25 @@ def training_commands(script):
 
 
 def arguments(command, tmp_path):
-    """What the program would be given, by letting bash run the command with a program that writes down its arguments."""
+    """What the program would be given, by letting bash run the command with a program that writes down
+    its arguments.
+    """
     for name in ("mdmspeech", "srun"):
         stand_in = tmp_path / name
         stand_in.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$SEEN"\n')
         stand_in.chmod(0o755)
     seen = tmp_path / "seen"
-    command = command.replace("venv/bin/mdmspeech", "mdmspeech").replace("cd /mdmspeech", ":").replace("> run.exit", "> /dev/null")
-    subprocess.run(["bash", "-c", command], env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SEEN": str(seen)}, cwd=tmp_path, check=True)
+    command = (
+        command.replace("venv/bin/mdmspeech", "mdmspeech")
+        .replace("cd /mdmspeech", ":")
+        .replace("> run.exit", "> /dev/null")
+    )
+    subprocess.run(
+        ["bash", "-c", command],
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "SEEN": str(seen)},
+        cwd=tmp_path,
+        check=True,
+    )
     return seen.read_text().splitlines()
 
 
@@ -145,7 +218,9 @@ def test_what_the_workers_get_has_survived_all_quoting(scripts, name, tmp_path):
 
 
 def container(manifest):
-    return manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"]["containers"][0]
+    return manifest["spec"]["replicatedJobs"][0]["template"]["spec"]["template"]["spec"][
+        "containers"
+    ][0]
 
 
 def jobset(*options):
@@ -167,15 +242,25 @@ def jobset(*options):
 )
 def test_the_jobset_asks_for_the_whole_slice(tpu, accelerator, chips, pods):
     manifest = jobset("--tpu", tpu, "--slices", "2")
-    assert (manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]) == ("jobset.x-k8s.io/v1alpha2", "JobSet", "run1")
+    assert (manifest["apiVersion"], manifest["kind"], manifest["metadata"]["name"]) == (
+        "jobset.x-k8s.io/v1alpha2",
+        "JobSet",
+        "run1",
+    )
     (replicated,) = manifest["spec"]["replicatedJobs"]
     assert replicated["replicas"] == 2
     job = replicated["template"]["spec"]
     assert (job["parallelism"], job["completions"], job["backoffLimit"]) == (pods, pods, 0)
     selector = job["template"]["spec"]["nodeSelector"]
     topology = tpu.split(":")[1]
-    assert selector == {"cloud.google.com/gke-tpu-accelerator": accelerator, "cloud.google.com/gke-tpu-topology": topology}
-    assert container(manifest)["resources"] == {"requests": {"google.com/tpu": chips}, "limits": {"google.com/tpu": chips}}
+    assert selector == {
+        "cloud.google.com/gke-tpu-accelerator": accelerator,
+        "cloud.google.com/gke-tpu-topology": topology,
+    }
+    assert container(manifest)["resources"] == {
+        "requests": {"google.com/tpu": chips},
+        "limits": {"google.com/tpu": chips},
+    }
     assert "labels" not in manifest["metadata"]
 
 
@@ -265,7 +350,15 @@ def test_wrong_arguments_are_named(name, options, said):
 
 
 def test_a_variant_of_an_experiment_is_passed_on():
-    run = launch("gpu_box", "--name", "a", "--config", "experiments/compact_talker.py:runlocal", "--workdir", "w")
+    run = launch(
+        "gpu_box",
+        "--name",
+        "a",
+        "--config",
+        "experiments/compact_talker.py:runlocal",
+        "--workdir",
+        "w",
+    )
     assert "--config experiments/compact_talker.py:runlocal" in run.stdout
 
 
@@ -274,17 +367,23 @@ def test_a_bucket_brings_what_reads_it():
     assert ".[gpu,data,cloud]" in box("gs://bucket/run") and ".[gpu,data]" in box("runs/a")
 
 
-# ---- What the shell does, with stand-ins for the programs ----------------------------------------------------------------------
+# ---- What the shell does, with stand-ins for the programs ---------------------------------------
 
 
 @pytest.mark.parametrize("forward", [True, False])
 def test_told_to_stop_is_not_done(tmp_path, forward):
     # As training does: saves and exits with 0.
     training = tmp_path / "training"
-    training.write_text('#!/bin/bash\ntrap "sleep 0.2; echo saved; exit 0" TERM\necho ready\nfor _ in {1..1200}; do sleep 0.05; done\n')
+    training.write_text(
+        '#!/bin/bash\ntrap "sleep 0.2; echo saved; exit 0" TERM\necho ready\nfor _ '
+        "in {1..1200}; do sleep 0.05; done\n"
+    )
     training.chmod(0o755)
     shell = subprocess.Popen(
-        ["bash", "-c", common.supervised(str(training), forward)], stdout=subprocess.PIPE, text=True, start_new_session=True
+        ["bash", "-c", common.supervised(str(training), forward)],
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     assert shell.stdout.readline() == "ready\n"
     if forward:
@@ -298,23 +397,36 @@ def test_told_to_stop_is_not_done(tmp_path, forward):
 @pytest.mark.parametrize("code", [0, 2, 75])
 @pytest.mark.parametrize("forward", [True, False])
 def test_an_end_of_its_own_keeps_its_exit_code(code, forward):
-    assert subprocess.run(["bash", "-c", common.supervised(f"(exit {code})", forward)]).returncode == code
+    assert (
+        subprocess.run(["bash", "-c", common.supervised(f"(exit {code})", forward)]).returncode
+        == code
+    )
 
 
 def test_a_worker_starts_once_and_tells_how_it_ended(tmp_path):
     args = argparse.Namespace(config="c.py", workdir="w", data=None, set=[])
     program = tmp_path / "venv" / "bin" / "mdmspeech"
     program.parent.mkdir(parents=True)
-    program.write_text('#!/bin/bash\necho "training $@"\nuntil [ -e go ]; do sleep 0.05; done\nexit 3\n')
+    program.write_text(
+        '#!/bin/bash\necho "training $@"\nuntil [ -e go ]; do sleep 0.05; done\nexit 3\n'
+    )
     (program.parent / "python").write_text("#!/bin/bash\necho python >> installed\n")
     for file in program.parent.iterdir():
         file.chmod(0o755)
     (tmp_path / "worker.sh").write_text(common.worker(args, "gpu", unpack=False))
-    start = lambda: subprocess.run(["bash", "worker.sh"], cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    start = lambda: (
+        subprocess.run(
+            ["bash", "worker.sh"], cwd=tmp_path, capture_output=True, text=True, check=True
+        ).stdout
+    )
     assert start() == "" and start() == "already training\n"
     (tmp_path / "go").touch()
-    followed = subprocess.run(["bash", "-c", common.follow()], cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert followed.returncode == 3 and followed.stdout == "training train --config c.py --workdir w\n"
+    followed = subprocess.run(
+        ["bash", "-c", common.follow()], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (
+        followed.returncode == 3 and followed.stdout == "training train --config c.py --workdir w\n"
+    )
     assert (tmp_path / "installed").read_text() == "python\n", "installed once"
     subprocess.run(["bash", "-c", common.stop()], cwd=tmp_path, check=True)
 
@@ -330,7 +442,9 @@ esac
 
 
 def drive(tmp_path, states, codes, *options):
-    """(exit code, calls to gcloud) of the loop of queued.py, against a stand-in that tells these states and exit codes of training."""
+    """(exit code, calls to gcloud) of the loop of queued.py, against a stand-in that tells these
+    states and exit codes of training.
+    """
     run = launch("queued", *RUN, *BUCKET, "--tpu", "v5p:4x4x4", "--spot", "--poll", "1", *options)
     loop = "set -euo pipefail\nsleep() { :; }\n" + run.stdout[run.stdout.index("refused=0") :]
     (tmp_path / "gcloud").write_text(_GCLOUD)
@@ -338,7 +452,9 @@ def drive(tmp_path, states, codes, *options):
     (tmp_path / "states").write_text("\n".join(states) + "\n")
     (tmp_path / "codes").write_text("\n".join(str(c) for c in codes) + "\n")
     env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "LOG": str(tmp_path / "log")}
-    done = subprocess.run(["bash", "-c", loop], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        ["bash", "-c", loop], cwd=tmp_path, env=env, capture_output=True, text=True, timeout=120
+    )
     calls = [line for line in (tmp_path / "log").read_text().splitlines() if "describe" not in line]
     kinds = {
         "create": "resources create",
@@ -347,7 +463,9 @@ def drive(tmp_path, states, codes, *options):
         "start": "bash worker.sh",
         "follow": "worker=0",
     }
-    return done.returncode, [next(kind for kind, words in kinds.items() if words in call) for call in calls]
+    return done.returncode, [
+        next(kind for kind, words in kinds.items() if words in call) for call in calls
+    ]
 
 
 def test_a_slice_is_asked_for_and_deleted_when_training_is_done(tmp_path):

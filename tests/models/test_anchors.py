@@ -1,4 +1,6 @@
-"""Anchors: bounded look-ahead, placement by durations, and the paper's schedule position by position."""
+"""Anchors: bounded look-ahead, placement by durations, and the paper's schedule position by
+position.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +22,9 @@ def paced():
 def test_paced_features_see_only_the_lookahead(paced):
     model, params, symbols, valid = paced
     before = model.apply(params, symbols, valid, method="encode")
-    changed = model.apply(params, symbols.at[:, 12].set((symbols[:, 12] + 1) % 20), valid, method="encode")
+    changed = model.apply(
+        params, symbols.at[:, 12].set((symbols[:, 12] + 1) % 20), valid, method="encode"
+    )
     moved = np.abs(np.asarray(before - changed)).max(axis=(0, 2)) > 1e-6
     assert not moved[: 12 - 4].any(), "a symbol beyond the look-ahead of 3 + 1 changed a feature"
     assert moved[12 - 4] and moved[12], "the look-ahead is not used"
@@ -33,8 +37,15 @@ def test_paced_condition_never_shows_later_text(paced):
     def cond(symbols):
         return model.apply(params, symbols, valid, durations, 48)[0]
 
-    moved = np.abs(np.asarray(cond(symbols) - cond(symbols.at[:, 12].set((symbols[:, 12] + 1) % 20)))).max(axis=(0, 2)) > 1e-6
-    assert np.flatnonzero(moved)[0] == 2 * (12 - 4), "symbol 12 (at positions 24, 25) may reach back by 4 symbols of 2 tokens, no further"
+    moved = (
+        np.abs(
+            np.asarray(cond(symbols) - cond(symbols.at[:, 12].set((symbols[:, 12] + 1) % 20)))
+        ).max(axis=(0, 2))
+        > 1e-6
+    )
+    assert np.flatnonzero(moved)[0] == 2 * (12 - 4), (
+        "symbol 12 (at positions 24, 25) may reach back by 4 symbols of 2 tokens, no further"
+    )
 
 
 def test_place_reads_the_symbol_spoken_at_each_position(paced):
@@ -42,7 +53,9 @@ def test_place_reads_the_symbol_spoken_at_each_position(paced):
     features = jnp.zeros((2, 24, 64)).at[:, 5].set(1.0)
     durations = jnp.ones((2, 24)).at[:, 5].set(3.0)
     cond = model.apply(params, features, valid, durations, jnp.arange(30)[None], method="place")
-    rest = model.apply(params, jnp.zeros((2, 24, 64)), valid, durations, jnp.arange(30)[None], method="place")
+    rest = model.apply(
+        params, jnp.zeros((2, 24, 64)), valid, durations, jnp.arange(30)[None], method="place"
+    )
     touched = np.abs(np.asarray(cond - rest)).max(axis=(0, 2)) > 1e-6
     assert np.flatnonzero(touched).tolist() == [5, 6, 7]
 
@@ -67,7 +80,9 @@ def test_fixed_anchors_stand_on_the_first_positions_of_each_block():
     for n in range(6):
         other = model.apply(params, text.at[:, n].add(1.0), index)
         (moved,) = np.nonzero(np.abs(np.asarray(other - base)).max(axis=(0, 2)) > 1e-6)
-        assert moved.tolist() == [(n // 4) * 16 + n % 4], "block b must see text up to 4(b+1) and no later text"
+        assert moved.tolist() == [(n // 4) * 16 + n % 4], (
+            "block b must see text up to 4(b+1) and no later text"
+        )
 
 
 def test_fixed_anchors_after_the_text_are_null():

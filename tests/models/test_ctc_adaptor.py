@@ -19,7 +19,9 @@ def test_greedy_ctc_merges_repeats_and_drops_blanks():
 
 def test_states_after_the_end_are_not_read():
     h, i = spelling.text_to_ids("hi")
-    assert spelling.ctc_greedy_decode(_logits([h, i, h]), jnp.array([[True, True, False]])) == ["hi"]
+    assert spelling.ctc_greedy_decode(_logits([h, i, h]), jnp.array([[True, True, False]])) == [
+        "hi"
+    ]
 
 
 def test_encode_text_drops_what_it_cannot_spell():

@@ -11,7 +11,16 @@ from mdmspeech.errors import UserError
 from mdmspeech.models import lora
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 
-PLAIN = ThinkerConfig(vocab_size=40, dim=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, ffn_dim=64, qkv_bias=True)
+PLAIN = ThinkerConfig(
+    vocab_size=40,
+    dim=32,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    head_dim=16,
+    ffn_dim=64,
+    qkv_bias=True,
+)
 IDS = jnp.asarray(np.random.default_rng(0).integers(0, 40, (2, 7)))
 
 
@@ -31,10 +40,14 @@ def test_a_fresh_update_changes_nothing_and_a_merged_one_computes_the_same(model
     plain = dataclasses.replace(config, lora_rank=0)
     base, update = lora.split(params)
     np.testing.assert_array_equal(run(config, params), run(plain, base))
-    update = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), update)
+    update = jax.tree.map(
+        lambda x: x + 0.1 * jax.random.normal(jax.random.key(x.size), x.shape), update
+    )
     tuned = run(config, lora.combine(base, update))
     assert np.abs(tuned - run(plain, base)).max() > 0.1
-    np.testing.assert_allclose(run(plain, lora.fuse(base, update, config.lora_alpha)), tuned, atol=2e-5)
+    np.testing.assert_allclose(
+        run(plain, lora.fuse(base, update, config.lora_alpha)), tuned, atol=2e-5
+    )
 
 
 def test_parting_loses_nothing(model):

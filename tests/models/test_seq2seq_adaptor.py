@@ -1,4 +1,6 @@
-"""Attention adaptor: cached = uncached, a row alone = in a batch, padding is inert, it ends, it stays within its limit."""
+"""Attention adaptor: cached = uncached, a row alone = in a batch, padding is inert, it ends, it
+stays within its limit.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,14 +15,21 @@ MODULE = Seq2SeqAdaptor(CONFIG)
 
 @pytest.fixture(scope="module")
 def params():
-    fresh = jax.jit(MODULE.init)(jax.random.key(0), jnp.zeros((1, 4, 24)), jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))["params"]
+    fresh = jax.jit(MODULE.init)(
+        jax.random.key(0),
+        jnp.zeros((1, 4, 24)),
+        jnp.ones((1, 4), bool),
+        jnp.zeros((1, 2), jnp.int32),
+    )["params"]
     keys = iter(jax.random.split(jax.random.key(1), 200))
     # Larger weights than fresh ones, so that what is read and what was written matter.
     return jax.tree.map(lambda leaf: leaf + 0.3 * jax.random.normal(next(keys), leaf.shape), fresh)
 
 
 def speech(rows, length, seed=0):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=(rows, length, 24)).astype(np.float32))
+    return jnp.asarray(
+        np.random.default_rng(seed).normal(size=(rows, length, 24)).astype(np.float32)
+    )
 
 
 def test_ids_do_not_overlap():
@@ -45,14 +54,21 @@ def test_a_row_alone_is_the_row_in_a_padded_batch(params):
     valid = jnp.arange(60)[None] < jnp.array([[60], [25]])
     together = np.asarray(greedy_decode(CONFIG, params, both, valid).ids_BN)
     for row, states in enumerate((long, short)):
-        alone = np.asarray(greedy_decode(CONFIG, params, states, jnp.ones(states.shape[:2], bool)).ids_BN)[0]
+        alone = np.asarray(
+            greedy_decode(CONFIG, params, states, jnp.ones(states.shape[:2], bool)).ids_BN
+        )[0]
         np.testing.assert_array_equal(together[row][: len(alone)], alone)
         assert (together[row][len(alone) :] == CONFIG.end).all()
 
 
 def test_nothing_is_written_for_ever(params):
-    never = {**params, "embedding": params["embedding"].at[CONFIG.end].set(-1e3 * params["norm"]["bias"])}
-    written = np.asarray(greedy_decode(CONFIG, never, speech(1, 50), jnp.ones((1, 50), bool)).ids_BN)
+    never = {
+        **params,
+        "embedding": params["embedding"].at[CONFIG.end].set(-1e3 * params["norm"]["bias"]),
+    }
+    written = np.asarray(
+        greedy_decode(CONFIG, never, speech(1, 50), jnp.ones((1, 50), bool)).ids_BN
+    )
     assert written.shape == (1, 18)  # 6 a second and 12
     short = jnp.arange(50)[None] < 25
     written = np.asarray(greedy_decode(CONFIG, never, speech(1, 50), short).ids_BN)[0]
@@ -61,4 +77,7 @@ def test_nothing_is_written_for_ever(params):
 
 def test_prompt_ids_are_never_written(params):
     loud = {**params, "embedding": params["embedding"].at[41:].mul(50.0)}
-    assert (np.asarray(greedy_decode(CONFIG, loud, speech(3, 40), jnp.ones((3, 40), bool)).ids_BN) <= CONFIG.end).all()
+    assert (
+        np.asarray(greedy_decode(CONFIG, loud, speech(3, 40), jnp.ones((3, 40), bool)).ids_BN)
+        <= CONFIG.end
+    ).all()

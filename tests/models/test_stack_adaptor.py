@@ -14,7 +14,11 @@ def test_formula_and_last_group():
     out = adaptor.apply(params, states)
     assert out.shape == (2, 3, 4) and adaptor.num_vectors(12) == 3 and adaptor.num_vectors(10) == 2
     one, two = params["params"]["fc1"], params["params"]["fc2"]
-    first = np.maximum(np.asarray(states[1, :5]).reshape(-1) @ one["kernel"] + one["bias"], 0) @ two["kernel"] + two["bias"]
+    first = (
+        np.maximum(np.asarray(states[1, :5]).reshape(-1) @ one["kernel"] + one["bias"], 0)
+        @ two["kernel"]
+        + two["bias"]
+    )
     np.testing.assert_allclose(out[1, 0], first, atol=1e-5)
     padded = jnp.pad(states, ((0, 0), (0, 3), (0, 0)))
     np.testing.assert_allclose(adaptor.apply(params, padded), out, atol=1e-6)
@@ -24,5 +28,10 @@ def test_formula_and_last_group():
 
 def test_paper_size():
     """Five states of Whisper-large-v3 into 2048, then into the 4096 of an 8 B Thinker."""
-    shapes = jax.eval_shape(StackAdaptor(4096).init, jax.random.key(0), jnp.zeros((1, 10, 1280)))["params"]
-    assert shapes["fc1"]["kernel"].shape == (6400, 2048) and shapes["fc2"]["kernel"].shape == (2048, 4096)
+    shapes = jax.eval_shape(StackAdaptor(4096).init, jax.random.key(0), jnp.zeros((1, 10, 1280)))[
+        "params"
+    ]
+    assert shapes["fc1"]["kernel"].shape == (6400, 2048) and shapes["fc2"]["kernel"].shape == (
+        2048,
+        4096,
+    )

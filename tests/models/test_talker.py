@@ -1,4 +1,6 @@
-"""Talker: causality of its masks, cache = no cache, code table, fixed anchors behind the same trunk."""
+"""Talker: causality of its masks, cache = no cache, code table, fixed anchors behind the same
+trunk.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +19,9 @@ TINY = TalkerConfig(width=64, layers=2, heads=2, ffn=128, symbols=12, symbol_loo
 
 def _inputs(length=48):
     rng = np.random.default_rng(0)
-    return jnp.asarray(rng.integers(0, 6561, (2, length))), jnp.asarray(rng.normal(size=(2, length, 64)), jnp.float32)
+    return jnp.asarray(rng.integers(0, 6561, (2, length))), jnp.asarray(
+        rng.normal(size=(2, length, 64)), jnp.float32
+    )
 
 
 def test_code_features_agree_with_the_codec():
@@ -34,7 +38,9 @@ def test_no_leak_from_later_blocks():
     def hidden(cond):
         return Talker(TINY).apply({"params": params}, ids, cond, mask, positions)[0]
 
-    moved = np.abs(np.asarray(hidden(cond) - hidden(cond.at[:, 20].add(1.0)))).max(axis=(0, 2)) > 1e-6
+    moved = (
+        np.abs(np.asarray(hidden(cond) - hidden(cond.at[:, 20].add(1.0)))).max(axis=(0, 2)) > 1e-6
+    )
     assert np.flatnonzero(moved).tolist() == list(range(16, 48))
 
 
@@ -42,13 +48,23 @@ def test_cached_equals_uncached():
     params = talker.init(TINY, jax.random.key(0))
     ids, cond = _inputs()
     model = Talker(TINY)
-    whole, _ = model.apply({"params": params}, ids, cond, block_causal_mask(48, 16), jnp.arange(48)[None])
+    whole, _ = model.apply(
+        {"params": params}, ids, cond, block_causal_mask(48, 16), jnp.arange(48)[None]
+    )
     caches = talker.empty_caches(TINY, 2, 48)
     for block in range(3):
         part = slice(16 * block, 16 * block + 16)
         mask = jnp.broadcast_to(jnp.arange(48)[None, None] < 16 * (block + 1), (2, 16, 48))
         positions = jnp.arange(16 * block, 16 * block + 16)[None]
-        out, caches = model.apply({"params": params}, ids[:, part], cond[:, part], mask, positions, caches, jnp.full(2, 16 * block))
+        out, caches = model.apply(
+            {"params": params},
+            ids[:, part],
+            cond[:, part],
+            mask,
+            positions,
+            caches,
+            jnp.full(2, 16 * block),
+        )
         np.testing.assert_allclose(out, whole[:, part], atol=2e-5)
 
 
@@ -57,9 +73,13 @@ def test_structured_table_shares_digits():
     moved = jax.tree.map(jnp.copy, params)
     moved["outputs"]["digits"] = moved["outputs"]["digits"].at[0].add(1.0)  # digit 0
     hidden = jnp.ones((1, 64))
-    before, after = (Talker(TINY).apply({"params": p}, hidden, method="logits") for p in (params, moved))
+    before, after = (
+        Talker(TINY).apply({"params": p}, hidden, method="logits") for p in (params, moved)
+    )
     change = np.asarray(after - before)[0]
-    np.testing.assert_allclose(change[:6561], 64.0 * talker.code_features()[:, 0], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        change[:6561], 64.0 * talker.code_features()[:, 0], rtol=1e-4, atol=1e-3
+    )
     np.testing.assert_allclose(change[6561:], 0.0, atol=1e-3)
 
 
@@ -70,8 +90,15 @@ def test_fixed_anchor_talker_has_every_parameter():
 
 
 @pytest.mark.parametrize(
-    ("settings", "told"), [({"width": 63}, "64 wide or more"), ({"width": 1}, "64 wide or more"), ({"anchors": "pased"}, "choose 'paced'")]
+    ("settings", "told"),
+    [
+        ({"width": 63}, "64 wide or more"),
+        ({"width": 1}, "64 wide or more"),
+        ({"anchors": "pased"}, "choose 'paced'"),
+    ],
 )
 def test_sizes_of_no_talker_are_told(settings, told):
     with pytest.raises(UserError, match=told):
-        jax.eval_shape(lambda key: talker.init(talker.TalkerConfig(**settings), key), jax.random.key(0))
+        jax.eval_shape(
+            lambda key: talker.init(talker.TalkerConfig(**settings), key), jax.random.key(0)
+        )

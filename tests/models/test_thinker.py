@@ -1,4 +1,6 @@
-"""The Thinker against golden Llama 3, Qwen2 and Qwen3 forwards and generations, and what makes its decoding safe in batches."""
+"""The Thinker against golden Llama 3, Qwen2 and Qwen3 forwards and generations, and what makes its
+decoding safe in batches.
+"""
 
 import dataclasses
 import functools
@@ -16,7 +18,14 @@ from mdmspeech.decoding.sampling import SamplingConfig
 from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import thinker_config, thinker_params
 from mdmspeech.interop.tensors import read_tensors
-from mdmspeech.models.generation import draw, empty_state, fit_state, jit_extend, jit_generate, read_token
+from mdmspeech.models.generation import (
+    draw,
+    empty_state,
+    fit_state,
+    jit_extend,
+    jit_generate,
+    read_token,
+)
 from mdmspeech.models.thinker import Thinker
 from mdmspeech.nn.rope import rope_frequencies
 
@@ -26,8 +35,14 @@ NO_STOP = (-1,)
 
 def _load(name):
     hf = json.loads((GOLDEN / f"{name}.json").read_text())["config"]["hf_config"]
-    config = thinker_config({"model_type": name[3:].rstrip("3") if name == "hf_llama3" else name[3:], **hf})
-    return config, thinker_params(config, read_tensors(GOLDEN / f"{name}.safetensors"), name), np.load(GOLDEN / f"{name}.npz")
+    config = thinker_config(
+        {"model_type": name[3:].rstrip("3") if name == "hf_llama3" else name[3:], **hf}
+    )
+    return (
+        config,
+        thinker_params(config, read_tensors(GOLDEN / f"{name}.safetensors"), name),
+        np.load(GOLDEN / f"{name}.npz"),
+    )
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +57,9 @@ def _read(thinker, params, rows, room):
     for row, tokens in enumerate(rows):
         ids[row, : len(tokens)] = tokens
     x = thinker.apply({"params": params}, ids, method=Thinker.embed)
-    return jit_extend(thinker, params, empty_state(thinker, len(rows), room), x, jnp.array([len(r) for r in rows]))
+    return jit_extend(
+        thinker, params, empty_state(thinker, len(rows), room), x, jnp.array([len(r) for r in rows])
+    )
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -67,20 +84,31 @@ def _keys(seeds):
 def test_forward(name, scan):
     config, params, golden = _load(name)
     if scan:
-        config, params = dataclasses.replace(config, scan_layers=True), {**params, "layers": stack_layers(params["layers"])}
+        config, params = (
+            dataclasses.replace(config, scan_layers=True),
+            {**params, "layers": stack_layers(params["layers"])},
+        )
     thinker = Thinker(config)
 
     @jax.jit
     def forward(params, ids):
         apply = functools.partial(thinker.apply, {"params": params})
-        (hidden, _), inside = apply(apply(ids, method="embed"), method="states", capture_intermediates=not scan, mutable="intermediates")
+        (hidden, _), inside = apply(
+            apply(ids, method="embed"),
+            method="states",
+            capture_intermediates=not scan,
+            mutable="intermediates",
+        )
         return hidden, apply(hidden, method="logits"), inside
 
     hidden, logits, inside = forward(params, golden["in.input_ids"])
     found = {"last_hidden_state": hidden, "logits": logits}
     if not scan:
         layer = inside["intermediates"]["layers"]["0"]
-        found |= {"hidden_after_layer0": layer["__call__"][0][0], "layer0_attention": layer["attn"]["__call__"][0][0]}
+        found |= {
+            "hidden_after_layer0": layer["__call__"][0][0],
+            "layer0_attention": layer["attn"]["__call__"][0][0],
+        }
     valid = golden["in.attention_mask"].astype(bool)
     for key, value in found.items():
         close(f"{name} out.{key}", np.asarray(value)[valid], golden[f"out.{key}"][valid], atol=1e-4)
@@ -96,7 +124,9 @@ def test_llama3_frequencies():
 
 @pytest.mark.parity
 def test_greedy_generation_of_ragged_rows(qwen3):
-    """Right-padded here, left-padded in the reference: the same tokens, logits and states as each row alone."""
+    """Right-padded here, left-padded in the reference: the same tokens, logits and states as each row
+    alone.
+    """
     thinker, params, golden = qwen3
     rows = _prompts(golden)
     state = _read(thinker, params, rows, 40)[1]
@@ -107,48 +137,105 @@ def test_greedy_generation_of_ragged_rows(qwen3):
         logits.append(state.logits_BV)
         state = _step(thinker, params, state)[2]
     logits_BNV = np.stack(logits, axis=1)
-    close("hf_qwen3 generate.out.step_logits", logits_BNV, golden["generate.out.step_logits"], atol=1e-4)
+    close(
+        "hf_qwen3 generate.out.step_logits",
+        logits_BNV,
+        golden["generate.out.step_logits"],
+        atol=1e-4,
+    )
     best = np.sort(logits_BNV, axis=-1)
-    close("hf_qwen3 generate.out.top2_margin", best[..., -1] - best[..., -2], golden["generate.out.top2_margin"], atol=2e-4)
+    close(
+        "hf_qwen3 generate.out.top2_margin",
+        best[..., -1] - best[..., -2],
+        golden["generate.out.top2_margin"],
+        atol=2e-4,
+    )
     for row, tokens in enumerate(rows):
-        alone = jit_generate(thinker, params, _read(thinker, params, [tokens], 40)[1], _keys([row]), stop_ids=NO_STOP, max_new=16)
-        same("ragged rows equal single rows: generated tokens", alone.tokens_BN[0], out.tokens_BN[row])
-        close("ragged rows equal single rows: generated states", alone.hidden_BND[0], out.hidden_BND[row], atol=1e-4)
+        alone = jit_generate(
+            thinker,
+            params,
+            _read(thinker, params, [tokens], 40)[1],
+            _keys([row]),
+            stop_ids=NO_STOP,
+            max_new=16,
+        )
+        same(
+            "ragged rows equal single rows: generated tokens",
+            alone.tokens_BN[0],
+            out.tokens_BN[row],
+        )
+        close(
+            "ragged rows equal single rows: generated states",
+            alone.hidden_BND[0],
+            out.hidden_BND[row],
+            atol=1e-4,
+        )
 
 
 def test_states_are_those_of_the_position_that_consumed_the_token(qwen3):
     thinker, params, golden = qwen3
     prompt = _prompts(golden)[0]
-    out = jit_generate(thinker, params, _read(thinker, params, [prompt], 40)[1], _keys([0]), stop_ids=NO_STOP, max_new=16)
+    out = jit_generate(
+        thinker,
+        params,
+        _read(thinker, params, [prompt], 40)[1],
+        _keys([0]),
+        stop_ids=NO_STOP,
+        max_new=16,
+    )
     ids = jnp.array([prompt + out.tokens_BN[0].tolist()])
-    hidden, _ = thinker.apply({"params": params}, thinker.apply({"params": params}, ids, method="embed"), method="states")
+    hidden, _ = thinker.apply(
+        {"params": params}, thinker.apply({"params": params}, ids, method="embed"), method="states"
+    )
     np.testing.assert_allclose(out.hidden_BND[0], hidden[0, len(prompt) :], atol=1e-4)
 
 
 def test_rows_stop_alone(qwen3):
-    """The stop token counts and is consumed; afterwards a row is blank, and its neighbour is not disturbed."""
+    """The stop token counts and is consumed; afterwards a row is blank, and its neighbour is not
+    disturbed.
+    """
     thinker, params, golden = qwen3
     rows, free = _prompts(golden), golden["generate.out.tokens"]
-    stop = next(int(token) for token in free[0, 3:9] if token not in free[1] and token not in free[0, :3])
+    stop = next(
+        int(token) for token in free[0, 3:9] if token not in free[1] and token not in free[0, :3]
+    )
     at = int(np.flatnonzero(free[0] == stop)[0])
-    out = jit_generate(thinker, params, _read(thinker, params, rows, 40)[1], _keys([0, 1]), stop_ids=(stop,), max_new=16)
+    out = jit_generate(
+        thinker,
+        params,
+        _read(thinker, params, rows, 40)[1],
+        _keys([0, 1]),
+        stop_ids=(stop,),
+        max_new=16,
+    )
     assert out.lengths_B.tolist() == [at + 1, 16] and out.stopped_B.tolist() == [True, False]
     np.testing.assert_array_equal(out.tokens_BN[0], np.where(np.arange(16) <= at, free[0], 0))
     np.testing.assert_array_equal(out.tokens_BN[1], free[1])
-    assert bool((out.hidden_BND[0, at + 1 :] == 0).all()) and bool((out.hidden_BND[0, at] != 0).any())
+    assert bool((out.hidden_BND[0, at + 1 :] == 0).all()) and bool(
+        (out.hidden_BND[0, at] != 0).any()
+    )
     assert out.state.lengths_B.tolist() == [len(rows[0]) + at + 1, len(rows[1]) + 16]
 
 
 def test_a_full_cache_ends_the_row(qwen3):
     thinker, params, golden = qwen3
     prompt = _prompts(golden)[0]
-    out = jit_generate(thinker, params, _read(thinker, params, [prompt], len(prompt) + 5)[1], _keys([0]), stop_ids=NO_STOP, max_new=16)
+    out = jit_generate(
+        thinker,
+        params,
+        _read(thinker, params, [prompt], len(prompt) + 5)[1],
+        _keys([0]),
+        stop_ids=NO_STOP,
+        max_new=16,
+    )
     assert out.lengths_B.tolist() == [5] and not bool(out.stopped_B[0])
     np.testing.assert_array_equal(out.tokens_BN[0, :5], golden["generate.out.tokens"][0, :5])
 
 
 def test_prefix_is_read_once_and_steps_equal_the_loop(qwen3):
-    """A cached prefix, repeated and widened, then the rest of each prompt, then single steps: the golden tokens again."""
+    """A cached prefix, repeated and widened, then the rest of each prompt, then single steps: the
+    golden tokens again.
+    """
     thinker, params, golden = qwen3
     rows = _prompts(golden)
     common = rows[0][:3]
@@ -159,7 +246,11 @@ def test_prefix_is_read_once_and_steps_equal_the_loop(qwen3):
         ids[row, : len(tokens)] = tokens
     x = thinker.apply({"params": params}, ids, method=Thinker.embed)
     _, state = jit_extend(thinker, params, state, x, jnp.array([len(r) for r in rest]))
-    np.testing.assert_allclose(state.logits_BV[1], _read(thinker, params, [common + rest[1]], 40)[1].logits_BV[0], atol=1e-4)
+    np.testing.assert_allclose(
+        state.logits_BV[1],
+        _read(thinker, params, [common + rest[1]], 40)[1].logits_BV[0],
+        atol=1e-4,
+    )
     tokens = []
     for _ in range(4):
         token, hidden, state = _step(thinker, params, state)
@@ -190,11 +281,21 @@ def test_sampled_rows_do_not_depend_on_their_batch(qwen3):
     thinker, params, golden = qwen3
     rows, sampling = _prompts(golden), SamplingConfig(temperature=1.5, top_k=40, top_p=0.95)
     state = _read(thinker, params, rows, 40)[1]
-    both = jit_generate(thinker, params, state, _keys([5, 6]), stop_ids=NO_STOP, max_new=8, sampling=sampling)
-    alone = jit_generate(
-        thinker, params, _read(thinker, params, [rows[1]], 40)[1], _keys([6]), stop_ids=NO_STOP, max_new=8, sampling=sampling
+    both = jit_generate(
+        thinker, params, state, _keys([5, 6]), stop_ids=NO_STOP, max_new=8, sampling=sampling
     )
-    other = jit_generate(thinker, params, state, _keys([5, 7]), stop_ids=NO_STOP, max_new=8, sampling=sampling)
+    alone = jit_generate(
+        thinker,
+        params,
+        _read(thinker, params, [rows[1]], 40)[1],
+        _keys([6]),
+        stop_ids=NO_STOP,
+        max_new=8,
+        sampling=sampling,
+    )
+    other = jit_generate(
+        thinker, params, state, _keys([5, 7]), stop_ids=NO_STOP, max_new=8, sampling=sampling
+    )
     np.testing.assert_array_equal(both.tokens_BN[1], alone.tokens_BN[0])
     np.testing.assert_array_equal(both.tokens_BN[0], other.tokens_BN[0])
     assert both.tokens_BN[1].tolist() != other.tokens_BN[1].tolist()
@@ -202,10 +303,16 @@ def test_sampled_rows_do_not_depend_on_their_batch(qwen3):
 
 def test_every_sampled_token_has_noise_of_its_own(qwen3):
     thinker, params, _ = qwen3
-    flat = jax.tree.map(jnp.zeros_like, params)  # all tokens are equally likely, always: the noise alone decides
+    # all tokens are equally likely, always: the noise alone decides
+    flat = jax.tree.map(jnp.zeros_like, params)
     state, key = _read(thinker, flat, [[1, 2, 3]], 40)[1], jax.random.key(5)
     hot = SamplingConfig(temperature=1.0)
-    drawn = jit_generate(thinker, flat, state, key[None], stop_ids=NO_STOP, max_new=32, sampling=hot).tokens_BN[0]
-    by_hand = [jax.random.categorical(jax.random.fold_in(key, 3 + n), jnp.zeros(thinker.config.vocab_size)) for n in range(32)]
+    drawn = jit_generate(
+        thinker, flat, state, key[None], stop_ids=NO_STOP, max_new=32, sampling=hot
+    ).tokens_BN[0]
+    by_hand = [
+        jax.random.categorical(jax.random.fold_in(key, 3 + n), jnp.zeros(thinker.config.vocab_size))
+        for n in range(32)
+    ]
     assert drawn.tolist() == [int(token) for token in by_hand]
     assert len(set(drawn.tolist())) > 16

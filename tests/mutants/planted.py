@@ -1,11 +1,14 @@
 """Faults planted on purpose, one at a time, each of which a named test must notice: `make mutants`.
 
-`tests/mutants/*.toml` list them, a file a room: what is wrong (`name`), `file`, the exact text to `find` there (once) and to `replace`, and the `tests` of
-which at least one must fail with the fault, and all pass without it. What does not count as noticed: a module that no longer imports, a test that cannot
-be collected, a name that does not exist, and a run that never ends; such a fault is reported as a bad one. A test that fails for any other reason does.
+`tests/mutants/*.toml` list them, a file a room: what is wrong (`name`), `file`, the exact text to
+`find` there (once) and to `replace`, and the `tests` of which at least one must fail with the
+fault, and all pass without it. What does not count as noticed: a module that no longer imports, a
+test that cannot be collected, a name that does not exist, and a run that never ends; such a fault
+is reported as a bad one. A test that fails for any other reason does.
 
-Each worker has a copy of the tree in a temporary folder and a process that has imported JAX, but nothing of ours; it forks for every fault, so that a fault
-costs its tests and not the imports. All share one cache of compiled programs: most of what is compiled is the same with a fault as without.
+Each worker has a copy of the tree in a temporary folder and a process that has imported JAX, but
+nothing of ours; it forks for every fault, so that a fault costs its tests and not the imports. All
+share one cache of compiled programs: most of what is compiled is the same with a fault as without.
 """
 
 import argparse
@@ -71,7 +74,10 @@ def read(folder: Path) -> list[Mutant]:
             raise ValueError(f"{path.name}: give [[mutant]] entries and nothing else")
         for number, entry in enumerate(listed["mutant"], start=1):
             if set(entry) != FIELDS:
-                raise ValueError(f"{path.name}, entry {number}: the fields are {', '.join(sorted(FIELDS))}, not {', '.join(sorted(entry))}")
+                raise ValueError(
+                    f"{path.name}, entry {number}: the fields are "
+                    f"{', '.join(sorted(FIELDS))}, not {', '.join(sorted(entry))}"
+                )
             found.append(Mutant(path.stem, **{**entry, "tests": tuple(entry["tests"])}))
     return found
 
@@ -89,7 +95,10 @@ def faults_of(mutant: Mutant, root: Path) -> list[str]:
         wrong.append("the replacement is the text itself")
     if path.suffix == ".py":
         try:
-            before, after = ast.dump(ast.parse(path.read_text())), ast.dump(ast.parse(mutant.faulty(root)))
+            before, after = (
+                ast.dump(ast.parse(path.read_text())),
+                ast.dump(ast.parse(mutant.faulty(root))),
+            )
         except SyntaxError as error:
             wrong.append(f"the fault is no Python: {error.msg}, line {error.lineno}")
         else:
@@ -106,18 +115,24 @@ def _exists(root: Path, test: str) -> bool:
         return False
     body = ast.parse((root / file).read_text()).body
     for name in names:
-        inside = [node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name.split("[")[0]]
+        inside = [
+            node
+            for node in body
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name.split("[")[0]
+        ]
         if not inside:
             return False
         body = inside[0].body
     return True
 
 
-# ---- In a worker -------------------------------------------------------------------------------------------------------------
+# ---- In a worker --------------------------------------------------------------------------------
 
 
 class _Watch:
-    """A pytest plugin: imports the module with the fault once the tests' environment stands, and notes what fails and why."""
+    """A pytest plugin: imports the module with the fault once the tests' environment stands, and notes
+    what fails and why.
+    """
 
     def __init__(self, module: str, tree: Path):
         self.module, self.tree = module, tree
@@ -150,7 +165,9 @@ class _Watch:
 
 
 def work(cache: str, preload: Sequence[str]) -> None:
-    """The loop of a worker, which runs in its copy of the tree: a job a line on standard input, a result a line on standard output."""
+    """The loop of a worker, which runs in its copy of the tree: a job a line on standard input, a
+    result a line on standard output.
+    """
     tree = Path.cwd()
     os.environ["JAX_COMPILATION_CACHE_DIR"] = cache
     settings = tree / "tests" / "conftest.py"
@@ -198,19 +215,34 @@ def _run_tests(job: dict, tree: Path) -> None:
     os.dup2(log, 2)
     watch = _Watch(job["module"], tree)
     first = ["-x"] if job["first"] else []
-    code = pytest.main(["-q", *first, "-p", "no:cacheprovider", "--rootdir", str(tree), *job["tests"]], plugins=[watch])
-    bad = watch.bad or ("" if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED) else f"pytest ended with {code}")
-    Path(job["out"]).write_text(json.dumps({"bad": bad, "failed": watch.failed, "passed": watch.passed}))
+    code = pytest.main(
+        ["-q", *first, "-p", "no:cacheprovider", "--rootdir", str(tree), *job["tests"]],
+        plugins=[watch],
+    )
+    bad = watch.bad or (
+        ""
+        if code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
+        else f"pytest ended with {code}"
+    )
+    Path(job["out"]).write_text(
+        json.dumps({"bad": bad, "failed": watch.failed, "passed": watch.passed})
+    )
     sys.stdout.flush()
     os._exit(0)
 
 
-# ---- Around them -------------------------------------------------------------------------------------------------------------
+# ---- Around them --------------------------------------------------------------------------------
 
 
 def files_of(root: Path) -> list[str]:
     """What a copy of the tree needs: the files that git tracks, and new ones that it does not ignore."""
-    listed = subprocess.run(["git", "ls-files", "-co", "--exclude-standard", "-z"], cwd=root, check=True, capture_output=True, text=True)
+    listed = subprocess.run(
+        ["git", "ls-files", "-co", "--exclude-standard", "-z"],
+        cwd=root,
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return [name for name in listed.stdout.split("\0") if name and (root / name).is_file()]
 
 
@@ -225,9 +257,18 @@ class Worker:
             _link_or_copy(root / name, target)
         env = os.environ | {"PYTHONPATH": str(self.tree), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, __file__, "--worker", str(folder.parent / "compiled"), *preload]
-        self.process = subprocess.Popen(command, cwd=self.tree, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen(
+            command,
+            cwd=self.tree,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
 
-    def run(self, tests: Sequence[str], mutant: Mutant | None = None, limit: int = LIMIT) -> tuple[dict, float, str]:
+    def run(
+        self, tests: Sequence[str], mutant: Mutant | None = None, limit: int = LIMIT
+    ) -> tuple[dict, float, str]:
         """(what the tests did, seconds, their output), with the fault if one is given."""
         out, log = self.folder / "out.json", self.folder / "log.txt"
         out.unlink(missing_ok=True)
@@ -236,15 +277,28 @@ class Worker:
             path = self.tree / mutant.file
             path.unlink()  # it may be a link
             path.write_text(mutant.faulty(self.root))
-        job = {"tests": list(tests), "module": mutant.module if mutant else "", "first": bool(mutant), "limit": limit}
+        job = {
+            "tests": list(tests),
+            "module": mutant.module if mutant else "",
+            "first": bool(mutant),
+            "limit": limit,
+        }
         assert self.process.stdin is not None and self.process.stdout is not None
-        print(json.dumps(job | {"out": str(out), "log": str(log)}), file=self.process.stdin, flush=True)
+        print(
+            json.dumps(job | {"out": str(out), "log": str(log)}),
+            file=self.process.stdin,
+            flush=True,
+        )
         answer = self.process.stdout.readline()
         if mutant:
             shutil.copy2(self.root / mutant.file, path)
         if not answer:
             raise RuntimeError(f"a worker died; its last output is in {log}")
-        return json.loads(answer), time.monotonic() - began, log.read_text(errors="replace") if log.exists() else ""
+        return (
+            json.loads(answer),
+            time.monotonic() - began,
+            log.read_text(errors="replace") if log.exists() else "",
+        )
 
     def close(self) -> None:
         """Ends the process."""
@@ -272,7 +326,12 @@ class Verdict:
 
 
 def judge(
-    mutants: Sequence[Mutant], root: Path, files: Iterable[str], workers: int = 2, preload: Sequence[str] = PRELOAD, limit: int = LIMIT
+    mutants: Sequence[Mutant],
+    root: Path,
+    files: Iterable[str],
+    workers: int = 2,
+    preload: Sequence[str] = PRELOAD,
+    limit: int = LIMIT,
 ) -> list[Verdict]:
     """Plants every fault and says what became of it, with a line of progress each."""
     files = list(files)
@@ -293,7 +352,11 @@ def judge(
             with concurrent.futures.ThreadPoolExecutor(workers) as pool:
                 failing = _without_faults(mutants, on_one, pool)
                 verdicts = []
-                ready = {pool.submit(on_one, m.tests, m): m for m in mutants if not set(m.tests) & set(failing)}
+                ready = {
+                    pool.submit(on_one, m.tests, m): m
+                    for m in mutants
+                    if not set(m.tests) & set(failing)
+                }
                 for future in concurrent.futures.as_completed(ready):
                     verdicts.append(_verdict(ready[future], *future.result()))
                     _say(verdicts[-1], f"{len(verdicts)}/{len(ready)}")
@@ -318,10 +381,18 @@ def _without_faults(mutants: Sequence[Mutant], on_one, pool) -> dict[str, str]:
     for future in concurrent.futures.as_completed(ready):
         done, _, log = future.result()
         for test in ready[future]:
-            if done["bad"] or any(failed.split("[")[0] == test.split("[")[0] for failed in done["failed"]):
+            if done["bad"] or any(
+                failed.split("[")[0] == test.split("[")[0] for failed in done["failed"]
+            ):
                 failing[test] = log[-3000:]
     tests = sum(map(len, by_file.values()))
-    print(f"{tests} tests of {len(by_file)} files without faults: {len(failing)} fail, {time.monotonic() - began:.0f} s", flush=True)
+    print(
+        (
+            f"{tests} tests of {len(by_file)} files without faults: {len(failing)} "
+            f"fail, {time.monotonic() - began:.0f} s"
+        ),
+        flush=True,
+    )
     return failing
 
 
@@ -335,27 +406,39 @@ def _verdict(mutant: Mutant, done: dict, seconds: float, log: str) -> Verdict:
 
 def _say(verdict: Verdict, progress: str) -> None:
     print(
-        f"{progress:>7} {verdict.outcome:8} {verdict.seconds:5.1f} s  {verdict.mutant.room}: {verdict.mutant.name} <- {verdict.why}",
+        (
+            f"{progress:>7} {verdict.outcome:8} {verdict.seconds:5.1f} s  "
+            f"{verdict.mutant.room}: {verdict.mutant.name} <- {verdict.why}"
+        ),
         flush=True,
     )
 
 
 def table(verdicts: Sequence[Verdict]) -> str:
     """Fault -> the test that noticed it, as a Markdown table."""
-    rows = [f"| {v.mutant.room} | {v.mutant.name} | {v.outcome}: {v.why} | {v.seconds:.1f} |" for v in verdicts]
+    rows = [
+        f"| {v.mutant.room} | {v.mutant.name} | {v.outcome}: {v.why} | {v.seconds:.1f} |"
+        for v in verdicts
+    ]
     return "\n".join(["| room | fault | outcome | s |", "|---|---|---|---|", *rows])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0 if every fault is caught."""
     parser = argparse.ArgumentParser(description="plant faults, see whether tests notice")
-    parser.add_argument("--only", metavar="TEXT", help="faults whose name, room or file has this text")
+    parser.add_argument(
+        "--only", metavar="TEXT", help="faults whose name, room or file has this text"
+    )
     parser.add_argument("--workers", type=int, default=2)
     parser.add_argument("--table", metavar="FILE", help="write the table there, as Markdown")
     options = parser.parse_args(arguments)
     began, mutants = time.monotonic(), read(ROOT / "tests" / "mutants")
     if options.only:
-        mutants = [m for m in mutants if options.only in m.name or options.only in m.file or options.only == m.room]
+        mutants = [
+            m
+            for m in mutants
+            if options.only in m.name or options.only in m.file or options.only == m.room
+        ]
         if not mutants:
             parser.error(f"no fault's name, room or file has {options.only!r}")
     wrong = [f"{m.room}: {m.name}: {fault}" for m in mutants for fault in faults_of(m, ROOT)]
@@ -364,7 +447,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     verdicts = judge(mutants, ROOT, files_of(ROOT), options.workers)
     counts = Counter(v.outcome for v in verdicts)
-    text = f"{table(verdicts)}\n\n{counts[CAUGHT]} of {len(verdicts)} planted faults are caught; {time.monotonic() - began:.0f} s"
+    text = (
+        f"{table(verdicts)}\n\n{counts[CAUGHT]} of {len(verdicts)} planted faults "
+        f"are caught; {time.monotonic() - began:.0f} s"
+    )
     print(text)
     if options.table:
         Path(options.table).write_text(text + "\n")

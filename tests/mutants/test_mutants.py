@@ -1,4 +1,6 @@
-"""The lists of planted faults do not rot, and the runner tells a caught fault from a survivor and from a bad one."""
+"""The lists of planted faults do not rot, and the runner tells a caught fault from a survivor and
+from a bad one.
+"""
 
 import sys
 from collections import Counter
@@ -22,20 +24,31 @@ def test_names_are_unique():
     assert not [name for name, times in Counter(m.name for m in LISTED).items() if times > 1]
 
 
-# ---- The runner, on a tree of three files ------------------------------------------------------------------------------------
+# ---- The runner, on a tree of three files -------------------------------------------------------
 
 FILES = {
     "mdmspeech/__init__.py": "",
-    "mdmspeech/sums.py": "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - b\n\n\ndef loop(n):\n    while n > 0:\n        n -= 1\n",
+    "mdmspeech/sums.py": (
+        "def add(a, b):\n    return a + b\n\n\ndef sub(a, b):\n    return a - "
+        "b\n\n\ndef loop(n):\n    while n > 0:\n        n -= 1\n"
+    ),
     "tests/test_sums.py": (
-        "from mdmspeech.sums import add, loop, sub\n\n\ndef test_add():\n    assert add(1, 2) == 3\n\n\ndef test_sub():\n    assert sub(2, 0) == 2\n"
+        "from mdmspeech.sums import add, loop, sub\n\n\ndef test_add():\n    "
+        "assert add(1, 2) == 3\n\n\ndef test_sub():\n    assert sub(2, 0) == 2\n"
         "\n\ndef test_loop():\n    loop(1)\n\n\ndef test_wrong():\n    assert add(1, 1) == 3\n"
     ),
 }
 
 
 def planted(find, replace, test, name=""):
-    return Mutant("room", name or replace, "mdmspeech/sums.py", find, replace, (f"tests/test_sums.py::{test}",))
+    return Mutant(
+        "room",
+        name or replace,
+        "mdmspeech/sums.py",
+        find,
+        replace,
+        (f"tests/test_sums.py::{test}",),
+    )
 
 
 @pytest.fixture
@@ -53,7 +66,10 @@ def test_what_becomes_of_a_fault(tree):
         planted("a - b", "a - b - 1", "test_sub"): (CAUGHT, "test_sub"),
         planted("a - b", "a - c", "test_sub"): (BAD, "NameError"),
         planted("def sub", "def minus", "test_sub"): (BAD, "cannot be collected"),
-        planted("def loop(n):", "import nothing_of_this_name\ndef loop(n):", "test_loop"): (BAD, "does not import"),
+        planted("def loop(n):", "import nothing_of_this_name\ndef loop(n):", "test_loop"): (
+            BAD,
+            "does not import",
+        ),
         planted("n -= 1", "n += 1", "test_loop"): (BAD, "never ended"),
         planted("a + b", "b + 2 * a", "test_wrong"): (BAD, "fails without the fault"),
     }
@@ -62,7 +78,8 @@ def test_what_becomes_of_a_fault(tree):
     for verdict in verdicts:
         outcome, why = expected[verdict.mutant]
         assert verdict.outcome == outcome and why in verdict.why
-    assert {name: (tree / name).read_text() for name in FILES} == FILES  # faults are planted in copies
+    # faults are planted in copies
+    assert {name: (tree / name).read_text() for name in FILES} == FILES
 
 
 @pytest.mark.parametrize(
@@ -83,7 +100,10 @@ def test_an_entry_that_cannot_be_planted_is_named(tree, find, replace, test, mes
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[[mutants]]\nname = 'a'\n", r"give \[\[mutant\]\]"), ("[[mutant]]\nname = 'a'\n", "entry 1: the fields are file, find, name")],
+    [
+        ("[[mutants]]\nname = 'a'\n", r"give \[\[mutant\]\]"),
+        ("[[mutant]]\nname = 'a'\n", "entry 1: the fields are file, find, name"),
+    ],
 )
 def test_a_list_that_is_not_well_formed_is_named(tmp_path, text, message):
     (tmp_path / "room.toml").write_text(text)

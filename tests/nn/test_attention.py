@@ -1,4 +1,6 @@
-"""`attend` against a plain softmax, its masks at their limits, its formulations against each other, and the cache."""
+"""`attend` against a plain softmax, its masks at their limits, its formulations against each other,
+and the cache.
+"""
 
 import functools
 
@@ -48,7 +50,11 @@ def test_equals_plain_softmax(backend, length):
     q, k, v, mask = _inputs(length)
     mask = mask.at[0, 0].set(False)
     with attention_backend(backend):
-        np.testing.assert_allclose(jax.jit(lambda *given: attend(*given))(q, k, v, mask), _reference(q, k, v, mask), atol=1e-5)
+        np.testing.assert_allclose(
+            jax.jit(lambda *given: attend(*given))(q, k, v, mask),
+            _reference(q, k, v, mask),
+            atol=1e-5,
+        )
 
 
 def test_fully_masked_row_has_zero_output_and_finite_gradient():
@@ -59,13 +65,17 @@ def test_fully_masked_row_has_zero_output_and_finite_gradient():
 
 def test_mask_of_one_row_serves_the_batch():
     q, k, v, mask = _inputs()
-    np.testing.assert_allclose(attend(q, k, v, mask[:1]), attend(q, k, v, jnp.repeat(mask[:1], B, 0)), atol=1e-6)
+    np.testing.assert_allclose(
+        attend(q, k, v, mask[:1]), attend(q, k, v, jnp.repeat(mask[:1], B, 0)), atol=1e-6
+    )
 
 
 def test_huge_masked_scores_do_not_leak():
     q, k, v, mask = _inputs()
     mask = mask.at[:, :, 0].set(True).at[:, :, 3].set(False)
-    np.testing.assert_allclose(attend(q, k.at[:, 3].set(1e6), v.at[:, 3].set(1e6), mask), attend(q, k, v, mask), atol=1e-5)
+    np.testing.assert_allclose(
+        attend(q, k.at[:, 3].set(1e6), v.at[:, 3].set(1e6), mask), attend(q, k, v, mask), atol=1e-5
+    )
 
 
 def packed(*lengths):
@@ -79,18 +89,23 @@ def _long(length, heads=2, kv_heads=1, batch=2, dim=8):
     return tuple(jax.random.normal(key, shape) for key, shape in zip(keys, shapes, strict=True))
 
 
-SEGMENTS = jnp.asarray(np.stack([packed(160, 320, 112, 8), packed(208, 352, 40)]), jnp.int32)  # 600 positions, segments in blocks of 16
+# 600 positions, segments in blocks of 16
+SEGMENTS = jnp.asarray(np.stack([packed(160, 320, 112, 8), packed(208, 352, 40)]), jnp.int32)
 LONG = {
     "blocks, packed": masks.causal(600, 16, SEGMENTS),
     "full, padded": masks.full(600, SEGMENTS),
     "two streams": masks.from_mask_mod(layout.mask_mod, layout.two_stream(300, 16)),
-    "two streams, packed": masks.from_mask_mod(layout.mask_mod, layout.two_stream(300, 16), layout.duplicate_streams(SEGMENTS[:, 300:])),
+    "two streams, packed": masks.from_mask_mod(
+        layout.mask_mod, layout.two_stream(300, 16), layout.duplicate_streams(SEGMENTS[:, 300:])
+    ),
 }
 
 
 @pytest.mark.parametrize("name", LONG)
 def test_tiles_equal_the_dense_formulation_forward_and_backward(name):
-    """On the CPU a described mask of this length takes the scan over tiles; its dense form takes the loop over heads."""
+    """On the CPU a described mask of this length takes the scan over tiles; its dense form takes the
+    loop over heads.
+    """
     q, k, v, weight = _long(600)
     mask = LONG[name]
     assert formulation("cpu", True, 600, 600, 8, q.dtype, False) == "tiles"
@@ -100,8 +115,12 @@ def test_tiles_equal_the_dense_formulation_forward_and_backward(name):
         out, pull = jax.vjp(lambda *qkv: attend(*qkv, mask), q, k, v)
         return out, *pull(weight)
 
-    padding = np.zeros((2, 600), bool) if mask.segment_BT is None else np.asarray(mask.segment_BT) == 0
-    for got, want in zip(both(q, k, v, mask), both(q, k, v, jax.jit(masks.AttentionMask.dense)(mask)), strict=True):
+    padding = (
+        np.zeros((2, 600), bool) if mask.segment_BT is None else np.asarray(mask.segment_BT) == 0
+    )
+    for got, want in zip(
+        both(q, k, v, mask), both(q, k, v, jax.jit(masks.AttentionMask.dense)(mask)), strict=True
+    ):
         np.testing.assert_allclose(got, want, atol=2e-5)
         assert (np.asarray(got)[padding] == 0).all()  # padding gives zeros and takes no gradient
 
@@ -110,15 +129,25 @@ def test_memory_of_tiles_grows_with_the_length_not_its_square():
     def temporaries(length):
         q, k, v, _ = _long(length, heads=2, kv_heads=2, batch=1)
         loss = lambda *qkv: attend(*qkv, masks.causal(length, 16)).sum()
-        return jax.jit(jax.grad(loss, (0, 1, 2))).lower(q, k, v).compile().memory_analysis().temp_size_in_bytes
+        return (
+            jax.jit(jax.grad(loss, (0, 1, 2)))
+            .lower(q, k, v)
+            .compile()
+            .memory_analysis()
+            .temp_size_in_bytes
+        )
 
-    assert temporaries(4096) < min(2 * 4096 * 4096 * 4 / 10, 3 * temporaries(2048))  # a tenth of the scores of both heads
+    # a tenth of the scores of both heads
+    assert temporaries(4096) < min(2 * 4096 * 4096 * 4 / 10, 3 * temporaries(2048))
 
 
 def test_a_mesh_changes_nothing():
     """Two K/V heads serve four shards of query heads."""
     q, k, v, weight = _long(520, heads=4, kv_heads=2, batch=4)
-    segment = jnp.asarray(np.stack([packed(512, 8), packed(256, 256, 8), packed(520, 0), packed(16, 64, 440)]), jnp.int32)
+    segment = jnp.asarray(
+        np.stack([packed(512, 8), packed(256, 256, 8), packed(520, 0), packed(16, 64, 440)]),
+        jnp.int32,
+    )
 
     def loss(q, k, v, segment):
         return jnp.sum(attend(q, k, v, masks.causal(520, 16, segment)) * weight)
@@ -126,13 +155,18 @@ def test_a_mesh_changes_nothing():
     expected, expected_grads = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(q, k, v, segment)
     mesh = jax.make_mesh((1, 2, 4), ("data", "fsdp", "tensor"), axis_types=(AxisType.Auto,) * 3)
     with jax.set_mesh(mesh):
-        put = [jax.device_put(x, NamedSharding(mesh, P(("data", "fsdp")))) for x in (q, k, v, segment)]
+        put = [
+            jax.device_put(x, NamedSharding(mesh, P(("data", "fsdp")))) for x in (q, k, v, segment)
+        ]
         value, grads = jax.jit(jax.value_and_grad(loss, (0, 1, 2)))(*put)
-        lone = jax.jit(lambda *qkv: attend(*qkv, masks.causal(520)))(q[:1], k[:1], v[:1])  # one row, which no axis divides, stays whole
+        # one row, which no axis divides, stays whole
+        lone = jax.jit(lambda *qkv: attend(*qkv, masks.causal(520)))(q[:1], k[:1], v[:1])
     np.testing.assert_allclose(value, expected, rtol=1e-5)
     for got, want in zip(grads, expected_grads, strict=True):
         np.testing.assert_allclose(got, want, atol=2e-5)
-    np.testing.assert_allclose(lone, jax.jit(lambda *qkv: attend(*qkv, masks.causal(520)))(q[:1], k[:1], v[:1]), atol=2e-5)
+    np.testing.assert_allclose(
+        lone, jax.jit(lambda *qkv: attend(*qkv, masks.causal(520)))(q[:1], k[:1], v[:1]), atol=2e-5
+    )
 
 
 def test_what_computes_where():
@@ -141,7 +175,8 @@ def test_what_computes_where():
         (("tpu", True, 256, 256, 64, bf16, False), "splash"),
         (("tpu", True, 8192, 8192, 128, f32, False), "splash"),
         (("tpu", True, 255, 255, 64, bf16, False), "xla"),
-        (("tpu", False, 2048, 2048, 64, bf16, False), "xla"),  # a dense mask: a cache, or another memory
+        # a dense mask: a cache, or another memory
+        (("tpu", False, 2048, 2048, 64, bf16, False), "xla"),
         (("gpu", True, 2048, 2048, 128, bf16, True), "cudnn"),
         (("gpu", False, 64, 512, 64, jnp.float16, True), "cudnn"),
         (("gpu", True, 2048, 2048, 128, f32, True), "xla"),
@@ -164,7 +199,7 @@ def test_a_described_mask_does_not_serve_a_cache():
         attend(q, k, v, masks.causal(S))
 
 
-# --- Descriptions ----------------------------------------------------------------------------------------------------------
+# ---- Descriptions -------------------------------------------------------------------------------
 
 
 def test_descriptions_equal_the_masks_of_the_layout():
@@ -176,15 +211,22 @@ def test_descriptions_equal_the_masks_of_the_layout():
         (masks.causal(10, 4), layout.block_causal_mask(10, 4)),
         (masks.causal(10, 4, segment), layout.block_causal_mask(10, 4, valid)),
         (two, layout.two_stream_mask(10, 4)),
-        (two.replace(segment_BT=layout.duplicate_streams(segment)), layout.two_stream_mask(10, 4, valid)),
+        (
+            two.replace(segment_BT=layout.duplicate_streams(segment)),
+            layout.two_stream_mask(10, 4, valid),
+        ),
         (masks.full(10), jnp.ones((1, 10, 10), bool)),
         (masks.full(10, segment), valid[:, :, None] & valid[:, None, :]),
-        (masks.from_mask_mod(in_window, [np.arange(10)]), np.tril(np.ones((1, 10, 10), bool)) & ~np.tril(np.ones((1, 10, 10), bool), -3)),
+        (
+            masks.from_mask_mod(in_window, [np.arange(10)]),
+            np.tril(np.ones((1, 10, 10), bool)) & ~np.tril(np.ones((1, 10, 10), bool), -3),
+        ),
     ]
     for described, dense in pairs:
         np.testing.assert_array_equal(described.dense(), dense)
         np.testing.assert_array_equal(
-            described.pattern.allowed(slice(0, 10), slice(3, 8)), described.pattern.compare(slice(0, 10), slice(3, 8))
+            described.pattern.allowed(slice(0, 10), slice(3, 8)),
+            described.pattern.compare(slice(0, 10), slice(3, 8)),
         )
 
 
@@ -196,7 +238,11 @@ def test_packed_rows_are_their_segments_apart():
     """Blocks of the row are the blocks of each segment: both layouts."""
     segment = jnp.asarray(packed(8, 4, 12, 4), jnp.int32)[None]
     one = np.asarray(masks.causal(28, 4, segment).dense()[0])
-    two = np.asarray(masks.from_mask_mod(layout.mask_mod, layout.two_stream(28, 4), layout.duplicate_streams(segment)).dense()[0])
+    two = np.asarray(
+        masks.from_mask_mod(
+            layout.mask_mod, layout.two_stream(28, 4), layout.duplicate_streams(segment)
+        ).dense()[0]
+    )
     expected_one, expected_two = np.zeros((28, 28), bool), np.zeros((56, 56), bool)
     for start, length in ((0, 8), (8, 4), (12, 12)):
         at = np.arange(start, start + length)
@@ -255,10 +301,14 @@ def test_a_described_mask_goes_through_scanned_and_rematerialised_layers():
     plain = jax.jit(jax.grad(loss))(params, mask.dense())
     with remat_policy("full"):
         described = jax.jit(jax.grad(loss))(params, mask)
-    jax.tree.map(lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4), described, plain)
+    jax.tree.map(
+        lambda got, want: np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4),
+        described,
+        plain,
+    )
 
 
-# --- Caches ----------------------------------------------------------------------------------------------------------------
+# ---- Caches -------------------------------------------------------------------------------------
 
 
 def test_cache_at_ragged_offsets_equals_one_pass():
@@ -268,8 +318,12 @@ def test_cache_at_ragged_offsets_equals_one_pass():
     frequencies = rope_frequencies(D, 100.0)
     causal = jnp.tril(jnp.ones((1, S, S), bool))
     params = jax.jit(layer.init)(jax.random.key(3), x, causal)
-    assert set(params["params"]["q"]) == {"kernel", "bias"} and set(params["params"]["k"]) == {"kernel"}
-    full, none = jax.jit(layer.apply)(params, x, causal, rope_table(jnp.arange(S)[None], frequencies))
+    assert set(params["params"]["q"]) == {"kernel", "bias"} and set(params["params"]["k"]) == {
+        "kernel"
+    }
+    full, none = jax.jit(layer.apply)(
+        params, x, causal, rope_table(jnp.arange(S)[None], frequencies)
+    )
     assert none is None
 
     @functools.partial(jax.jit, static_argnums=2)
@@ -283,9 +337,13 @@ def test_cache_at_ragged_offsets_equals_one_pass():
     start = jnp.array([4, 2])
     y, _ = extend(cache, start, 3)
     for row in range(B):
-        np.testing.assert_allclose(y[row], full[row, int(start[row]) : int(start[row]) + 3], atol=1e-5)
+        np.testing.assert_allclose(
+            y[row], full[row, int(start[row]) : int(start[row]) + 3], atol=1e-5
+        )
 
 
 def test_cache_drops_what_does_not_fit():
-    cache = KVCache.zeros(1, 3, 1, 2).write(jnp.ones((1, 2, 1, 2)), jnp.ones((1, 2, 1, 2)), jnp.array([2]))
+    cache = KVCache.zeros(1, 3, 1, 2).write(
+        jnp.ones((1, 2, 1, 2)), jnp.ones((1, 2, 1, 2)), jnp.array([2])
+    )
     np.testing.assert_array_equal(cache.k_BSKD[0, :, 0, 0], [0, 0, 1])

@@ -18,7 +18,9 @@ def test_rms_norm_takes_statistics_in_float32():
     x = jnp.array([[300.0, -400.0]], jnp.float16)  # the squares overflow float16
     out = RMSNorm(eps=0.0).apply({"params": {"scale": jnp.array([1.0, 2.0])}}, x)
     assert out.dtype == jnp.float16
-    np.testing.assert_allclose(out[0], np.array([300, -800]) / np.sqrt((300**2 + 400**2) / 2), rtol=1e-3)
+    np.testing.assert_allclose(
+        out[0], np.array([300, -800]) / np.sqrt((300**2 + 400**2) / 2), rtol=1e-3
+    )
 
 
 def test_mlps_against_their_formulas():
@@ -28,7 +30,9 @@ def test_mlps_against_their_formulas():
     np.testing.assert_allclose(gated, x * x / (1 + np.exp(-x)), rtol=1e-5)
     with_bias = {"kernel": jnp.eye(2), "bias": jnp.ones(2)}
     plain = GeluMLP(2).apply({"params": {"fc1": with_bias, "fc2": with_bias}}, x)
-    np.testing.assert_allclose(plain, (x + 1) * 0.5 * (1 + erf((x + 1) / np.sqrt(2))) + 1, rtol=1e-5)
+    np.testing.assert_allclose(
+        plain, (x + 1) * 0.5 * (1 + erf((x + 1) / np.sqrt(2))) + 1, rtol=1e-5
+    )
 
 
 def test_scanned_stack_equals_unrolled():
@@ -40,10 +44,14 @@ def test_scanned_stack_equals_unrolled():
     caches = (KVCache.zeros(2, 3, 1, 4),) * 3
     at, wide = jnp.zeros(2, jnp.int32), jnp.repeat(mask, 2, 0)
     y, new = jax.jit(unrolled.apply)({"params": params}, x, wide, None, caches, at)
-    y_scan, new_scan = jax.jit(scanned.apply)({"params": stacked}, x, wide, None, jax.tree.map(lambda *c: jnp.stack(c), *caches), at)
+    y_scan, new_scan = jax.jit(scanned.apply)(
+        {"params": stacked}, x, wide, None, jax.tree.map(lambda *c: jnp.stack(c), *caches), at
+    )
     np.testing.assert_allclose(y_scan, y, atol=1e-5)
     np.testing.assert_allclose(new_scan.k_BSKD[2], new[2].k_BSKD, atol=1e-5)
     y_plain, none = jax.jit(scanned.apply)({"params": stacked}, x, mask)
     assert none is None
     np.testing.assert_allclose(y_plain, y, atol=1e-5)
-    assert jax.tree.map(jnp.shape, jax.eval_shape(scanned.init, jax.random.key(0), x, mask)["params"]) == jax.tree.map(jnp.shape, stacked)
+    assert jax.tree.map(
+        jnp.shape, jax.eval_shape(scanned.init, jax.random.key(0), x, mask)["params"]
+    ) == jax.tree.map(jnp.shape, stacked)

@@ -1,4 +1,6 @@
-"""PyTorch and transformers are in an environment of their own (`make parity`); elsewhere their files are not even read."""
+"""PyTorch and transformers are in an environment of their own (`make parity`); elsewhere their
+files are not even read.
+"""
 
 import importlib.util
 import os

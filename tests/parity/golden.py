@@ -32,10 +32,19 @@ def flow_config(given: dict[str, Any]) -> FlowConfig:
     encoder = given["encoder"]
     return FlowConfig(
         vocab_size=given["vocab_size"],
-        encoder=FlowEncoderConfig(dim=encoder["d"], num_heads=encoder["heads"], ffn_dim=encoder["ffn"], num_blocks=encoder["num_blocks"]),
+        encoder=FlowEncoderConfig(
+            dim=encoder["d"],
+            num_heads=encoder["heads"],
+            ffn_dim=encoder["ffn"],
+            num_blocks=encoder["num_blocks"],
+        ),
         estimator=estimator_config(given["estimator"]),
     )
 
 
 def hift_config(given: dict[str, Any]) -> HiFTConfig:
-    return HiFTConfig(base_channels=given["base_channels"], overtones=given["nb_harmonics"], f0_channels=given["f0_channels"])
+    return HiFTConfig(
+        base_channels=given["base_channels"],
+        overtones=given["nb_harmonics"],
+        f0_channels=given["f0_channels"],
+    )

@@ -1,8 +1,10 @@
-"""The report of `make parity`: a line for everything compared, and an error for every golden array that nothing was compared with.
+"""The report of `make parity`: a line for everything compared, and an error for every golden array
+that nothing was compared with.
 
-`pytest -m parity --parity-report STEM` prints it and writes STEM.md and STEM.json. It fails when a test fails, when a fixture under
-tests/fixtures has an output that no test named, and when PyTorch, the other side of a part of it, is not installed. When all tests have run, and the
-machine is free, it lets ours and `transformers` race (race.py).
+`pytest -m parity --parity-report STEM` prints it and writes STEM.md and STEM.json. It fails when a
+test fails, when a fixture under tests/fixtures has an output that no test named, and when PyTorch,
+the other side of a part of it, is not installed. When all tests have run, and the machine is free,
+it lets ours and `transformers` race (race.py).
 """
 
 import importlib.util
@@ -28,7 +30,11 @@ OTHERS = ("torch", "transformers")
 
 
 def pytest_addoption(parser):
-    parser.addoption("--parity-report", metavar="STEM", help="write what the tests marked `parity` measured to STEM.md and STEM.json")
+    parser.addoption(
+        "--parity-report",
+        metavar="STEM",
+        help="write what the tests marked `parity` measured to STEM.md and STEM.json",
+    )
 
 
 def pytest_configure(config):
@@ -37,7 +43,10 @@ def pytest_configure(config):
         return
     missing = [name for name in OTHERS if importlib.util.find_spec(name) is None]
     if missing:
-        raise pytest.UsageError(f"--parity-report needs {' and '.join(missing)}: pip install -e .[parity], or say make parity")
+        raise pytest.UsageError(
+            f"--parity-report needs {' and '.join(missing)}: pip install -e "
+            ".[parity], or say make parity"
+        )
     config.pluginmanager.register(Report(Path(stem)), "parity-report")
 
 
@@ -64,19 +73,35 @@ class Report:
         lines = [self.lines[key] for key in sorted(self.lines)]
         made = provenance(sizes={"comparisons": len(lines)}, seeds={})
         made["versions"] |= {name: metadata.version(name) for name in OTHERS}
-        write_json(self.stem.with_suffix(".json"), {"made": made, "problems": self.problems, "lines": lines})
+        write_json(
+            self.stem.with_suffix(".json"),
+            {"made": made, "problems": self.problems, "lines": lines},
+        )
         self.stem.with_suffix(".md").write_text(page(made, self.problems, lines), encoding="utf-8")
         if self.problems:
             session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
 
     def race(self) -> dict[str, str]:
         """What race.py says, in a process of its own that knows nothing of the tests' eight devices."""
-        environment = {name: value for name, value in os.environ.items() if name not in {"XLA_FLAGS", "JAX_NUMPY_RANK_PROMOTION"}}
-        done = subprocess.run([sys.executable, RACE], env=environment, cwd=RACE.parents[2], capture_output=True, text=True)
+        environment = {
+            name: value
+            for name, value in os.environ.items()
+            if name not in {"XLA_FLAGS", "JAX_NUMPY_RANK_PROMOTION"}
+        }
+        done = subprocess.run(
+            [sys.executable, RACE],
+            env=environment,
+            cwd=RACE.parents[2],
+            capture_output=True,
+            text=True,
+        )
         if done.returncode:
             self.problems.append(f"{RACE.name} failed: {done.stderr.strip().splitlines()[-1]}")
             return {}
-        return {f"SmolLM2: {name}": text for name, text in json.loads(done.stdout.splitlines()[-1]).items()}
+        return {
+            f"SmolLM2: {name}": text
+            for name, text in json.loads(done.stdout.splitlines()[-1]).items()
+        }
 
     def pytest_terminal_summary(self, terminalreporter):
         terminalreporter.section("parity")
@@ -87,7 +112,9 @@ class Report:
 
 
 def merge(lines: dict[tuple[str, float], dict], what: dict) -> None:
-    """Adds one measurement. Of several differences under one name and tolerance the largest stays; what is counted adds up."""
+    """Adds one measurement. Of several differences under one name and tolerance the largest stays;
+    what is counted adds up.
+    """
     key = what["name"], what.get("tolerance", 0.0)
     known = lines.get(key)
     if known is None or "text" in what:
@@ -97,11 +124,14 @@ def merge(lines: dict[tuple[str, float], dict], what: dict) -> None:
         if field in what:
             known[field] += what[field]
     if "difference" in what:
-        known["difference"] = float(np.maximum(known["difference"], what["difference"]))  # nan stays nan
+        # nan stays nan
+        known["difference"] = float(np.maximum(known["difference"], what["difference"]))
 
 
 def missing(lines: Iterable[tuple[str, float]], fixtures: Path) -> list[str]:
-    """Fixtures no line names: outputs of .npz files as "stem key", inputs alone and manifests as "stem"; files nothing reads at all."""
+    """Fixtures no line names: outputs of .npz files as "stem key", inputs alone and manifests as
+    "stem"; files nothing reads at all.
+    """
     named, wanted, stems = {name for name, _ in lines}, [], set()
     for path in sorted(fixtures.rglob("*.npz")):
         stems.add(path.stem)
@@ -110,7 +140,11 @@ def missing(lines: Iterable[tuple[str, float]], fixtures: Path) -> list[str]:
         wanted += outputs or [path.stem]
     manifests = sorted(path for path in fixtures.rglob("*.json") if path.parent.name == "manifests")
     wanted += [f"manifest {path.stem}" for path in manifests]
-    others = (path for path in fixtures.rglob("*") if path.is_file() and path not in manifests and path.stem not in stems)
+    others = (
+        path
+        for path in fixtures.rglob("*")
+        if path.is_file() and path not in manifests and path.stem not in stems
+    )
     return [name for name in wanted if name not in named] + [path.name for path in sorted(others)]
 
 
@@ -119,30 +153,65 @@ def cells(line: dict) -> tuple[str, str, str]:
     if "text" in line:
         return line["name"], line["text"], ""
     if "differ" in line:
-        return line["name"], f"{line['differ']} differ", f"of {line['values']}, allowed {line['allowed']}"
-    return line["name"], f"{line['difference']:.1e}", f"of {line['values']}, allowed {line['tolerance']:g}"
+        return (
+            line["name"],
+            f"{line['differ']} differ",
+            f"of {line['values']}, allowed {line['allowed']}",
+        )
+    return (
+        line["name"],
+        f"{line['difference']:.1e}",
+        f"of {line['values']}, allowed {line['tolerance']:g}",
+    )
 
 
 def page(made: dict, problems: list[str], lines: list[dict]) -> str:
     """The report as Markdown."""
-    versions = ", ".join(f"{name} {made['versions'][name]}" for name in ("jax", "flax", "numpy", *OTHERS))
+    versions = ", ".join(
+        f"{name} {made['versions'][name]}" for name in ("jax", "flax", "numpy", *OTHERS)
+    )
     head = [
         "# Parity",
         "",
-        "What `make parity` compared with the reference implementations, each line with the largest difference that was found.",
-        "Names that begin with a fixture are arrays of tests/fixtures; `values` is how many were compared.",
+        (
+            "What `make parity` compared with the reference implementations, each "
+            "line with the largest difference that was found."
+        ),
+        (
+            "Names that begin with a fixture are arrays of tests/fixtures; `values` "
+            "is how many were compared."
+        ),
         "",
         made_line(made, also=f"; {versions}"),
         "",
     ]
     if problems:
         head += ["**Problems**", "", *(f"- {problem}" for problem in problems), ""]
-    measured, said = [line for line in lines if "text" not in line], [line for line in lines if "text" in line]
+    measured, said = (
+        [line for line in lines if "text" not in line],
+        [line for line in lines if "text" in line],
+    )
     table = ["| what | largest difference | values | allowed |", "|---|---|---|---|"]
     for line in measured:
-        found, allowed = (line["differ"], line["allowed"]) if "differ" in line else (f"{line['difference']:.1e}", f"{line['tolerance']:g}")
-        table.append(f"| {line['name']} | {found}{' differ' if 'differ' in line else ''} | {line['values']} | {allowed} |")
-    notes = ["", "| what | measured |", "|---|---|", *(f"| {line['name']} | {line['text']} |" for line in said)] if said else []
+        found, allowed = (
+            (line["differ"], line["allowed"])
+            if "differ" in line
+            else (f"{line['difference']:.1e}", f"{line['tolerance']:g}")
+        )
+        table.append(
+            f"| {line['name']} | {found}{' differ' if 'differ' in line else ''} | "
+            f"{line['values']} | {allowed} |"
+        )
+    notes = (
+        [
+            "",
+            "| what | measured |",
+            "|---|---|",
+            *(f"| {line['name']} | {line['text']} |" for line in said),
+        ]
+        if said
+        else []
+    )
     return "\n".join([*head, *table, *notes]) + "\n"
 
 

@@ -1,7 +1,9 @@
-"""SmolLM2 in ours and in `transformers`, tokens a second: python tests/parity/race.py (part of `make parity`; a few minutes).
+"""SmolLM2 in ours and in `transformers`, tokens a second: python tests/parity/race.py (part of
+`make parity`; a few minutes).
 
-Both in this one process, on the same two cores, float32, the same weights and prompts, in turns; medians. Compiling and a first run do not count.
-PyTorch runs eagerly with its default attention and cache, called step by step without the machinery of `generate`.
+Both in this one process, on the same two cores, float32, the same weights and prompts, in turns;
+medians. Compiling and a first run do not count. PyTorch runs eagerly with its default attention and
+cache, called step by step without the machinery of `generate`.
 """
 
 import json
@@ -29,18 +31,33 @@ TOKENS = {"prefill": PROMPT, "decode": NEW}
 
 def ours(loaded: sources.LoadedThinker, ids: np.ndarray) -> dict[str, tuple[Callable, Callable]]:
     """What is timed -> (what is done before: its argument, what is timed: returns tokens)."""
-    model, params, batch = Thinker(loaded.config), jax.tree.map(jnp.asarray, loaded.params), len(ids)
+    model, params, batch = (
+        Thinker(loaded.config),
+        jax.tree.map(jnp.asarray, loaded.params),
+        len(ids),
+    )
     embed = jax.jit(lambda ids: model.apply({"params": params}, ids, method="embed"))
     keys = jax.random.split(jax.random.key(0), batch)
 
     def read(length, room):
-        return jit_extend(model, params, empty_state(model, batch, room), embed(ids[:, :length]), jnp.full(batch, length, jnp.int32))[1]
+        return jit_extend(
+            model,
+            params,
+            empty_state(model, batch, room),
+            embed(ids[:, :length]),
+            jnp.full(batch, length, jnp.int32),
+        )[1]
 
     def decode(state):
-        return np.asarray(jit_generate(model, params, state, keys, stop_ids=(-1,), max_new=NEW).tokens_BN)
+        return np.asarray(
+            jit_generate(model, params, state, keys, stop_ids=(-1,), max_new=NEW).tokens_BN
+        )
 
     prefill = lambda _: np.asarray(read(PROMPT, PROMPT).logits_BV.argmax(-1))
-    return {"prefill": (lambda: None, prefill), "decode": (lambda: jax.block_until_ready(read(SHORT, SHORT + NEW)), decode)}
+    return {
+        "prefill": (lambda: None, prefill),
+        "decode": (lambda: jax.block_until_ready(read(SHORT, SHORT + NEW)), decode),
+    }
 
 
 def theirs(model: torch.nn.Module, ids: np.ndarray) -> dict[str, tuple[Callable, Callable]]:
@@ -55,7 +72,10 @@ def theirs(model: torch.nn.Module, ids: np.ndarray) -> dict[str, tuple[Callable,
             out = model(tokens[-1], past_key_values=out.past_key_values, use_cache=True)
         return torch.cat(tokens, 1).numpy()
 
-    return {"prefill": (lambda: None, lambda _: read(PROMPT).logits[:, -1].argmax(-1).numpy()), "decode": (lambda: read(SHORT), decode)}
+    return {
+        "prefill": (lambda: None, lambda _: read(PROMPT).logits[:, -1].argmax(-1).numpy()),
+        "decode": (lambda: read(SHORT), decode),
+    }
 
 
 @torch.inference_mode()
@@ -74,7 +94,10 @@ def race(loaded: sources.LoadedThinker, model: torch.nn.Module, what: str, batch
             if turn:  # the first compiles, or warms up
                 rates[name].append(batch * TOKENS[what] / (time.perf_counter() - start))
     assert (results["ours"] == results["transformers"]).mean() > 0.5, "they do not say the same"
-    return ", ".join(f"{name} {statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})" for name, found in rates.items())
+    return ", ".join(
+        f"{name} {statistics.median(found):.0f} ({min(found):.0f} to {max(found):.0f})"
+        for name, found in rates.items()
+    )
 
 
 def main() -> None:
@@ -85,7 +108,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         model = llama_of(loaded, Path(folder) / "exported")
     asked = [("prefill", 1), ("decode", 1), ("decode", 8)]
-    print(json.dumps({f"{what}, {rows} x {TOKENS[what]} tokens, tokens/s": race(loaded, model, what, rows) for what, rows in asked}))
+    print(
+        json.dumps(
+            {
+                f"{what}, {rows} x {TOKENS[what]} tokens, tokens/s": race(loaded, model, what, rows)
+                for what, rows in asked
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The other side: small and real models in `transformers`, filled so that nothing can hide, and ours beside them."""
+"""The other side: small and real models in `transformers`, filled so that nothing can hide, and
+ours beside them.
+"""
 
 from pathlib import Path
 
@@ -19,9 +21,13 @@ def fill(model: torch.nn.Module, seed: int) -> None:
                 continue
             noise = torch.randn(parameter.shape, generator=generator)
             if parameter.ndim == 1:
-                parameter.copy_(0.2 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0))
+                parameter.copy_(
+                    0.2 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+                )
             else:
-                parameter.copy_(noise / parameter[0].numel() ** 0.5 if "embed" not in name else noise)
+                parameter.copy_(
+                    noise / parameter[0].numel() ** 0.5 if "embed" not in name else noise
+                )
 
 
 def torch_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
@@ -32,6 +38,8 @@ def torch_tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
 def llama_of(thinker: LoadedThinker, folder: Path) -> LlamaForCausalLM:
     """The same weights, float32, in transformers' Llama: exported by us and loaded by it."""
     export_thinker(folder, thinker.config, thinker.params)
-    model, told = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    model, told = LlamaForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, output_loading_info=True
+    )
     assert not any(told.values()), told
     return model.eval()

@@ -1,4 +1,6 @@
-"""The report of `make parity`: what it says, what it misses, and that the committed one misses nothing."""
+"""The report of `make parity`: what it says, what it misses, and that the committed one misses
+nothing.
+"""
 
 from types import SimpleNamespace
 
@@ -47,7 +49,10 @@ def test_what_differs_is_an_error_and_a_line(lines):
             close("a", [1.0, 2.0], bad, atol=0.5)
     with pytest.raises(AssertionError, match="1 of 2 values differ"):
         same("b", [1, 2], [1, 3])
-    for compare in (lambda ours, theirs: close("c", ours, theirs, atol=1.0), lambda ours, theirs: same("c", ours, theirs)):
+    for compare in (
+        lambda ours, theirs: close("c", ours, theirs, atol=1.0),
+        lambda ours, theirs: same("c", ours, theirs),
+    ):
         with pytest.raises(AssertionError, match=r"\(2,\) instead of \(1, 2\)"):
             compare([1, 2], [[1, 2]])
         with pytest.raises(AssertionError, match="nothing to compare"):
@@ -68,7 +73,13 @@ def test_a_forgotten_fixture_is_named(tmp_path):
     for name in ("net.json", "net.safetensors", "stray.safetensors", "manifests/full.json"):
         (tmp_path / name).touch()
     missing = lambda *names: parity_report.missing([(name, 0.0) for name in names], tmp_path)
-    assert missing() == ["net out.y", "net case.out.z", "wave", "manifest full", "stray.safetensors"]
+    assert missing() == [
+        "net out.y",
+        "net case.out.z",
+        "wave",
+        "manifest full",
+        "stray.safetensors",
+    ]
     assert missing("net out.y", "net case.out.z", "wave", "manifest full") == ["stray.safetensors"]
 
 
@@ -78,5 +89,9 @@ def test_the_committed_report_names_every_fixture():
     assert report["problems"] == []
     assert parity_report.missing([(line["name"], 0.0) for line in report["lines"]], FIXTURES) == []
     for line in report["lines"]:
-        assert line.get("difference", 0.0) <= line.get("tolerance", 0.0) and line.get("differ", 0) <= line.get("allowed", 0), line
-    assert STEM.with_suffix(".md").read_text() == parity_report.page(report["made"], report["problems"], report["lines"])
+        assert line.get("difference", 0.0) <= line.get("tolerance", 0.0) and line.get(
+            "differ", 0
+        ) <= line.get("allowed", 0), line
+    assert STEM.with_suffix(".md").read_text() == parity_report.page(
+        report["made"], report["problems"], report["lines"]
+    )

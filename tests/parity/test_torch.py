@@ -27,14 +27,27 @@ def test_files_of_torch_save(tmp_path):
     kinds = ("float64", "float16", "bfloat16", "int64", "int32", "int16", "int8", "uint8", "bool")
     wide = torch.randn(6, 8, generator=torch.Generator().manual_seed(0))
     odd = {kind: (3 * wide).to(getattr(torch, kind)) for kind in kinds}
-    odd |= {"transposed": wide.T, "part": wide[1:5, ::3], "one": wide[2, 3], "none": wide[:0], "parameter": torch.nn.Parameter(wide)}
-    for name, content in (("flow.pt", tensors | odd), ("wrapped.pt", {"model": tensors | odd, "epoch": 3})):
+    odd |= {
+        "transposed": wide.T,
+        "part": wide[1:5, ::3],
+        "one": wide[2, 3],
+        "none": wide[:0],
+        "parameter": torch.nn.Parameter(wide),
+    }
+    for name, content in (
+        ("flow.pt", tensors | odd),
+        ("wrapped.pt", {"model": tensors | odd, "epoch": 3}),
+    ):
         torch.save(content, tmp_path / name)
         found = read_pytorch(tmp_path / name)
         assert found.keys() == tensors.keys() | odd.keys()
         for key, tensor in (tensors | odd).items():
             tensor = tensor.detach()
-            theirs = tensor.float().numpy().astype(ml_dtypes.bfloat16) if tensor.dtype == torch.bfloat16 else tensor.numpy()
+            theirs = (
+                tensor.float().numpy().astype(ml_dtypes.bfloat16)
+                if tensor.dtype == torch.bfloat16
+                else tensor.numpy()
+            )
             assert found[key].dtype == theirs.dtype and found[key].shape == theirs.shape
             if theirs.size:
                 same("files of torch.save, read without it", found[key], theirs)

@@ -1,4 +1,6 @@
-"""Fixtures of the planning tests. libtpu compiles for TPUs on Linux x86-64; elsewhere there is none to test with."""
+"""Fixtures of the planning tests. libtpu compiles for TPUs on Linux x86-64; elsewhere there is none
+to test with.
+"""
 
 import importlib.util
 import platform
@@ -13,5 +15,7 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `import small`
 @pytest.fixture(scope="session")
 def libtpu():
     if importlib.util.find_spec("libtpu") is None:
-        assert (sys.platform, platform.machine()) != ("linux", "x86_64"), "libtpu is part of the dev extra: make .venv/.ready-dev"
+        assert (sys.platform, platform.machine()) != ("linux", "x86_64"), (
+            "libtpu is part of the dev extra: make .venv/.ready-dev"
+        )
         pytest.skip("there is no libtpu for this machine")

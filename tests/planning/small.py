@@ -1,4 +1,6 @@
-"""A real task, small: two scanned layers of products in bfloat16, a frozen matrix, and packed tokens as its batch. Its arithmetic is known by hand."""
+"""A real task, small: two scanned layers of products in bfloat16, a frozen matrix, and packed
+tokens as its batch. Its arithmetic is known by hand.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,9 @@ WIDTH, HIDDEN, LAYERS, VOCAB, LENGTH = 256, 1024, 2, 512, 128
 
 
 class SmallTask(Task):
-    """Embeds tokens, mixes them with a frozen matrix, runs `layers` feed-forward layers under a scan, predicts the tokens."""
+    """Embeds tokens, mixes them with a frozen matrix, runs `layers` feed-forward layers under a scan,
+    predicts the tokens.
+    """
 
     name, unit = "small", "tokens"
 
@@ -20,7 +24,10 @@ class SmallTask(Task):
 
     def init(self, rng):
         make = lambda i, *shape: jax.random.normal(jax.random.fold_in(rng, i), shape) * 0.02
-        layer = {"up": {"kernel": make(1, self.layers, WIDTH, self.hidden)}, "down": {"kernel": make(2, self.layers, self.hidden, WIDTH)}}
+        layer = {
+            "up": {"kernel": make(1, self.layers, WIDTH, self.hidden)},
+            "down": {"kernel": make(2, self.layers, self.hidden, WIDTH)},
+        }
         return {"embedding": make(0, VOCAB, WIDTH), "layers": layer}
 
     def init_frozen(self, rng):
@@ -37,11 +44,15 @@ class SmallTask(Task):
 
         def layer(x, kernels):
             hidden = constrain(jax.nn.relu(x @ kernels["up"]["kernel"]), "batch", "length", "mlp")
-            return constrain(x + hidden @ kernels["down"]["kernel"], "batch", "length", "width"), None
+            return constrain(
+                x + hidden @ kernels["down"]["kernel"], "batch", "length", "width"
+            ), None
 
         x, _ = jax.lax.scan(layer, x, params["layers"])
         logits = (x @ params["embedding"].T).astype(jnp.float32)
-        loss = -jnp.take_along_axis(jax.nn.log_softmax(logits), batch["tokens"][..., None], axis=-1)[..., 0]
+        loss = -jnp.take_along_axis(
+            jax.nn.log_softmax(logits), batch["tokens"][..., None], axis=-1
+        )[..., 0]
         return {"loss": ((loss * batch["weight"]).sum(), batch["weight"].sum())}
 
 
@@ -52,8 +63,11 @@ def parameters(task: SmallTask) -> int:
 def products(task: SmallTask, rows: int) -> tuple[int, int]:
     """(model FLOPs of loss and gradient, of these the forward pass)."""
     tokens = rows * LENGTH
-    mix, layers, out = (2 * tokens * WIDTH * n for n in (WIDTH, 2 * task.layers * task.hidden, VOCAB))
-    # The frozen matrix needs no gradient of its own; what comes before it is a look-up, whose gradient needs one product with it.
+    mix, layers, out = (
+        2 * tokens * WIDTH * n for n in (WIDTH, 2 * task.layers * task.hidden, VOCAB)
+    )
+    # The frozen matrix needs no gradient of its own; what comes before it is a look-up, whose
+    # gradient needs one product with it.
     return 2 * mix + 3 * (layers + out), mix + layers + out
 
 

@@ -1,7 +1,8 @@
-"""The shipped configurations on named slices: what they hold between steps, by arithmetic, and the whole of a step, compiled (with little
-effort, which is an upper bound; `planning.plan.make_plan`).
+"""The shipped configurations on named slices: what they hold between steps, by arithmetic, and the
+whole of a step, compiled (with little effort, which is an upper bound; `planning.plan.make_plan`).
 
-Budgets are what was planned when they were written, with a little air: a change that makes a configuration heavier is to be seen here first.
+Budgets are what was planned when they were written, with a little air: a change that makes a
+configuration heavier is to be seen here first.
 """
 
 from pathlib import Path
@@ -34,7 +35,8 @@ HELD = [
     ("talker_8b", "v5e-64", (4, 16, 1), 2.0),
     ("talker_isd_8b", "v5e-64", (4, 16, 1), 2.3),
 ]
-# Experiment, slice, mesh, rows; GiB of a chip, and GiB it sends and receives in a step. The heaviest in every test run, the others in `make test-full`.
+# Experiment, slice, mesh, rows; GiB of a chip, and GiB it sends and receives in a step. The
+# heaviest in every test run, the others in `make test-full`.
 COMPILED = [
     ("thinker_8b", "v5e-64", (16, 4, 1), 128, 8.0, 34.0),
     ("talker_8b", "v5e-64", (8, 8, 1), 512, 10.2, 23.2),
@@ -53,7 +55,9 @@ COMPILED = [
 LONG = pytest.mark.full
 
 
-@pytest.mark.parametrize(("name", "slice_name", "sizes", "budget"), HELD, ids=[row[0] for row in HELD])
+@pytest.mark.parametrize(
+    ("name", "slice_name", "sizes", "budget"), HELD, ids=[row[0] for row in HELD]
+)
 def test_what_a_chip_holds(name, slice_name, sizes, budget, tmp_path):
     config = load_config(str(EXPERIMENTS / f"{name}.py"))
     topology = parse(slice_name)
@@ -65,11 +69,19 @@ def test_what_a_chip_holds(name, slice_name, sizes, budget, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "slice_name", "sizes", "rows", "memory", "sent"),
-    [pytest.param(*row, id=row[0], marks=() if row[0] == "talker_isd_8b" else LONG) for row in COMPILED],
+    [
+        pytest.param(*row, id=row[0], marks=() if row[0] == "talker_isd_8b" else LONG)
+        for row in COMPILED
+    ],
 )
 def test_a_compiled_step_keeps_its_budget(name, slice_name, sizes, rows, memory, sent, tmp_path):
     config = load_config(str(EXPERIMENTS / f"{name}.py"))
     planned = Planned(name, config, "train", lambda c: make_task(c, tmp_path))
-    plan = planned.plan(parse(slice_name), dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)), rows, quick=True)
+    plan = planned.plan(
+        parse(slice_name),
+        dict(zip(("data", "fsdp", "tensor"), sizes, strict=True)),
+        rows,
+        quick=True,
+    )
     assert plan.fits and plan.needed < memory * GIB
     assert sum(c.bytes * c.count for c in plan.collectives) < sent * GIB

@@ -1,4 +1,6 @@
-"""Reading a compiled module: how often its parts run, what its devices send, what it moves to and from memory. All numbers here are by hand."""
+"""Reading a compiled module: how often its parts run, what its devices send, what it moves to and
+from memory. All numbers here are by hand.
+"""
 
 import numpy as np
 import pytest
@@ -7,8 +9,9 @@ from mdmspeech.planning import collectives, hlo, traffic
 from mdmspeech.planning.collectives import Links
 from mdmspeech.planning.topology import parse
 
-# A loop of 7 (0 <= i < 7) that gathers, scatters (as TPUs write it) and has one asynchronous gather spread over two fusions; a loop of 3 inside it that
-# permutes both ways; and an all-reduce after it.
+# A loop of 7 (0 <= i < 7) that gathers, scatters (as TPUs write it) and has one asynchronous gather
+# spread over two fusions; a loop of 3 inside it that permutes both ways; and an all-reduce after
+# it.
 MODULE = """\
 HloModule jit_step, is_scheduled=true, num_partitions=8
 
@@ -101,7 +104,10 @@ SIZES = {"data": 2, "fsdp": 4, "tensor": 1}
 
 
 def found():
-    return {(c.kind, c.axes, c.group): (c.bytes, c.count) for c in collectives.find(hlo.parse(MODULE), SIZES)}
+    return {
+        (c.kind, c.axes, c.group): (c.bytes, c.count)
+        for c in collectives.find(hlo.parse(MODULE), SIZES)
+    }
 
 
 def test_loops_multiply():
@@ -112,11 +118,15 @@ def test_every_kind_is_counted_with_its_loop():
     module = collectives.find(hlo.parse(MODULE), SIZES)
     assert sum(c.count for c in module) == 7 + 7 + 7 + 21 + 21 + 1
     seen = found()
-    assert seen["reduce-scatter", "fsdp", 4] == (2048, 7), "an all-reduce of which only a slice is used; the padding is not sent"
+    assert seen["reduce-scatter", "fsdp", 4] == (2048, 7), (
+        "an all-reduce of which only a slice is used; the padding is not sent"
+    )
     assert seen["all-reduce", "data+fsdp", 8] == (400, 1)
     assert seen["collective-permute", "fsdp", 4] == (1024, 42)
     assert seen["all-gather", "fsdp", 4] == (512, 7), "one gather, though two fusions name it"
-    assert seen["all-gather", "fsdp", 2] == (256, 7), "partitions 0 and 1 of the compiler's own mesh"
+    assert seen["all-gather", "fsdp", 2] == (256, 7), (
+        "partitions 0 and 1 of the compiler's own mesh"
+    )
 
 
 @pytest.mark.parametrize(
@@ -131,19 +141,24 @@ def test_every_kind_is_counted_with_its_loop():
     ],
 )
 def test_ways_to_write_a_group(written, group):
-    instruction = hlo._instruction(f"  %g = f32[8]{{0}} all-reduce(%x), channel_id=1, {written}, to_apply=%add")
+    instruction = hlo._instruction(
+        f"  %g = f32[8]{{0}} all-reduce(%x), channel_id=1, {written}, to_apply=%add"
+    )
     assert collectives._group(instruction) == (group, [])
 
 
 def test_known_trip_counts_and_wrapped_conditions():
-    text = MODULE.replace("body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"11"},"x":1}')
+    text = MODULE.replace(
+        "body=%body", 'body=%body, backend_config={"known_trip_count":{"n":"11"},"x":1}'
+    )
     assert dict(hlo.parse(text).executed())["body"] == 11
     wrapped = MODULE.replace(
         "  ROOT %less = pred[]{:T(512)} compare(%i.1, %seven), direction=LT",
         "  ROOT %less = pred[] fusion(%i.1, %seven), kind=kLoop, calls=%wrapped",
     ).replace(
         "ENTRY",
-        "%wrapped (u: s32[], w: s32[]) -> pred[] {\n  %u = s32[] parameter(0)\n  %w = s32[] parameter(1)\n"
+        "%wrapped (u: s32[], w: s32[]) -> pred[] {\n  %u = s32[] parameter(0)\n "
+        " %w = s32[] parameter(1)\n"
         "  ROOT %c = pred[] compare(%u, %w), direction=LT\n}\n\nENTRY",
     )
     assert dict(hlo.parse(wrapped).executed())["body"] == 7
@@ -154,7 +169,9 @@ def test_known_trip_counts_and_wrapped_conditions():
 
 
 def test_a_loop_that_depends_on_data():
-    text = MODULE.replace("compare(%i.1, %seven), direction=LT", "compare(%i.1, %seven), direction=NE")
+    text = MODULE.replace(
+        "compare(%i.1, %seven), direction=LT", "compare(%i.1, %seven), direction=NE"
+    )
     assert dict(hlo.parse(text).executed(unknown_trips=4))["body"] == 4
 
 
@@ -163,26 +180,37 @@ def test_not_a_module():
         hlo.parse("nothing here")
 
 
-# ---- Time on the links ------------------------------------------------------------------------------------------------------
+# ---- Time on the links --------------------------------------------------------------------------
 
 
 def links(name):
     topology = parse(name)
     return Links(
-        topology, np.stack(np.meshgrid(*map(np.arange, topology.shape), indexing="ij"), -1).reshape(-1, len(topology.shape))
+        topology,
+        np.stack(np.meshgrid(*map(np.arange, topology.shape), indexing="ij"), -1).reshape(
+            -1, len(topology.shape)
+        ),
     ), topology.tpu.link
 
 
 def test_ring_formulas():
     ring, link = links("v5p:4x4x4")
     along_z, plane = list(range(4)), list(range(16))
-    assert ring.seconds("all-gather", along_z, 1000) == pytest.approx(1000 * 3 / 4 / (2 * link)), "a ring of 4, both ways"
-    assert ring.seconds("all-gather", plane, 1000) == pytest.approx(1000 * 15 / 16 / (4 * link)), "two rings"
-    assert ring.seconds("all-reduce", along_z, 1000) == pytest.approx(2 * ring.seconds("reduce-scatter", along_z, 1000))
+    assert ring.seconds("all-gather", along_z, 1000) == pytest.approx(1000 * 3 / 4 / (2 * link)), (
+        "a ring of 4, both ways"
+    )
+    assert ring.seconds("all-gather", plane, 1000) == pytest.approx(1000 * 15 / 16 / (4 * link)), (
+        "two rings"
+    )
+    assert ring.seconds("all-reduce", along_z, 1000) == pytest.approx(
+        2 * ring.seconds("reduce-scatter", along_z, 1000)
+    )
     assert ring.seconds("all-to-all", along_z, 1000) == pytest.approx(1000 * 4 / (8 * link))
     assert ring.seconds("all-gather", [0], 1000) == 0
     line, link = links("v5e:4x4")
-    assert line.seconds("all-gather", list(range(4)), 1000) == pytest.approx(1000 * 3 / 4 / link), "a line: each way alone"
+    assert line.seconds("all-gather", list(range(4)), 1000) == pytest.approx(1000 * 3 / 4 / link), (
+        "a line: each way alone"
+    )
 
 
 def test_permutes_share_links():
@@ -190,7 +218,9 @@ def test_permutes_share_links():
     right = [(0, 1), (1, 2), (2, 3), (3, 0)]
     left = [(b, a) for a, b in right]
     assert ring.permute_seconds([(right, 1000)]) == pytest.approx(1000 / link)
-    assert ring.permute_seconds([(right, 1000), (left, 1000)]) == pytest.approx(1000 / link), "the other way round uses the other links"
+    assert ring.permute_seconds([(right, 1000), (left, 1000)]) == pytest.approx(1000 / link), (
+        "the other way round uses the other links"
+    )
     assert ring.permute_seconds([(right, 1000), (right, 500)]) == pytest.approx(1500 / link)
     line, link = links("v5e:4x4")
     assert line.permute_seconds([(left, 1000)]) == pytest.approx(1000 / link), (
@@ -199,7 +229,7 @@ def test_permutes_share_links():
     assert line.permute_seconds([([(0, 3), (1, 2)], 1000)]) == pytest.approx(2000 / link)
 
 
-# ---- Bytes to and from memory -----------------------------------------------------------------------------------------------
+# ---- Bytes to and from memory -------------------------------------------------------------------
 
 TRAFFIC = """\
 HloModule jit_f
@@ -252,7 +282,9 @@ ENTRY %main (x: f32[10,100], i: s32[]) -> f32[10,100] {
 
 
 def test_slices_count_as_slices_and_on_chip_memory_is_free():
-    # slicing, and again in a fusion inside a fusion: 400 read, 400 written, and 4 of the index; negate: 400 read, its result stays on the chip; writing: 400 read (the bitcast says nothing of
-    # where it lies), 4 of the index, 400 written in place.
-    # reading: all of it, under whatever name.
-    assert traffic.hbm_bytes(hlo.parse(TRAFFIC)) == (4000 + 40) + 2 * (400 + 400 + 4) + 400 + (400 + 4 + 400)
+    # slicing, and again in a fusion inside a fusion: 400 read, 400 written, and 4 of the index;
+    # negate: 400 read, its result stays on the chip; writing: 400 read (the bitcast says nothing of
+    # where it lies), 4 of the index, 400 written in place. reading: all of it, under whatever name.
+    assert traffic.hbm_bytes(hlo.parse(TRAFFIC)) == (4000 + 40) + 2 * (400 + 400 + 4) + 400 + (
+        400 + 4 + 400
+    )

@@ -60,9 +60,13 @@ def test_the_table_of_chips():
         assert 1e14 < chip.bf16_flops < 2e15
         assert 15 * 2**30 < chip.memory < 200 * 2**30
         assert 100 < chip.bf16_flops / chip.bandwidth < 1000, "FLOPs a byte"
-        assert chip.bandwidth > 2 * tpu.dims * tpu.link > tpu.dcn / tpu.host, "memory is faster than links, links than the network"
+        assert chip.bandwidth > 2 * tpu.dims * tpu.link > tpu.dcn / tpu.host, (
+            "memory is faster than links, links than the network"
+        )
         assert tpu.cores * tpu.dims in (2, 6)
-        assert all(len(shape) == dims for dims, shapes in SHAPES.items() for shape in shapes.values())
+        assert all(
+            len(shape) == dims for dims, shapes in SHAPES.items() for shape in shapes.values()
+        )
         assert name in tpu.names and dataclasses.is_dataclass(chip)
 
 
@@ -72,7 +76,9 @@ def test_libtpu_knows_the_chips(name, libtpu):
     devices = topology.devices()
     assert len(devices) == topology.chips, "one device a chip"
     assert find_chip(devices[0].device_kind) is topology.tpu.chip
-    assert sorted(d.coords[: len(topology.shape)] for d in devices)[-1] == [n - 1 for n in topology.shape]
+    assert sorted(d.coords[: len(topology.shape)] for d in devices)[-1] == [
+        n - 1 for n in topology.shape
+    ]
 
 
 def test_a_shape_that_libtpu_refuses(libtpu):

@@ -1,4 +1,6 @@
-"""The real training step of a small task, compiled for TPU slices: memory adds up, sharding shows, and what does not fit says what to change."""
+"""The real training step of a small task, compiled for TPU slices: memory adds up, sharding shows,
+and what does not fit says what to change.
+"""
 
 import dataclasses
 import json
@@ -54,8 +56,14 @@ def test_memory_by_kind_adds_up(whole, split):
 def test_with_little_effort_the_program_is_the_same_and_memory_a_bound(split):
     quick = planned().plan(SLICE, dict(data=1, fsdp=4, tensor=1), quick=True)
     assert quick.quick and not split.quick
-    assert (quick.flops, quick.model_flops, quick.mesh) == (split.flops, split.model_flops, split.mesh)
-    assert {(c.kind, c.axes) for c in quick.collectives} == {(c.kind, c.axes) for c in split.collectives}
+    assert (quick.flops, quick.model_flops, quick.mesh) == (
+        split.flops,
+        split.model_flops,
+        split.mesh,
+    )
+    assert {(c.kind, c.axes) for c in quick.collectives} == {
+        (c.kind, c.axes) for c in split.collectives
+    }
     at_rest = ("parameters", "optimizer", "frozen", "batch")
     assert [quick.memory[part] for part in at_rest] == [split.memory[part] for part in at_rest]
     assert quick.hbm_bytes >= split.hbm_bytes
@@ -64,9 +72,19 @@ def test_with_little_effort_the_program_is_the_same_and_memory_a_bound(split):
 
 def test_collectives_tell_how_it_is_sharded(whole, split):
     gathered = {c.kind for c in split.collectives if c.axes == "fsdp" and c.bytes > 1e5}
-    assert gathered & {"all-gather", "collective-permute"}, "parameters are gathered where they are used"
-    assert not [c for c in whole.collectives if c.kind in ("all-gather", "collective-permute") and c.bytes > 1e5]
-    reduced = sum(c.bytes * c.count for c in whole.collectives if c.kind in ("all-reduce", "reduce-scatter") and c.axes == "data")
+    assert gathered & {"all-gather", "collective-permute"}, (
+        "parameters are gathered where they are used"
+    )
+    assert not [
+        c
+        for c in whole.collectives
+        if c.kind in ("all-gather", "collective-permute") and c.bytes > 1e5
+    ]
+    reduced = sum(
+        c.bytes * c.count
+        for c in whole.collectives
+        if c.kind in ("all-reduce", "reduce-scatter") and c.axes == "data"
+    )
     gradients = 4 * small.parameters(small.SmallTask())
     assert 0.45 * gradients < reduced < 1.1 * gradients, "once round, in float32 or in bfloat16"
     inside = [c for c in split.collectives if c.count % small.LAYERS == 0 and c.count > 1]
@@ -81,15 +99,23 @@ def test_flops_and_roofline(whole):
     chip = SLICE.tpu.chip
     assert r.compute == pytest.approx(model / 4 / chip.bf16_flops)
     assert r.hbm == pytest.approx(whole.hbm_bytes / chip.bandwidth)
-    assert r.seconds_low == max(r.compute, r.hbm, r.ici) <= r.seconds_high == pytest.approx(r.compute + r.hbm + r.ici)
+    assert (
+        r.seconds_low
+        == max(r.compute, r.hbm, r.ici)
+        <= r.seconds_high
+        == pytest.approx(r.compute + r.hbm + r.ici)
+    )
     assert {"compute": r.compute, "hbm": r.hbm, "ici": r.ici}[r.limit] == r.seconds_low
-    assert r.mfu == pytest.approx(r.compute / r.seconds_low) and r.rate == pytest.approx(16 * small.LENGTH / r.seconds_low)
+    assert r.mfu == pytest.approx(r.compute / r.seconds_low) and r.rate == pytest.approx(
+        16 * small.LENGTH / r.seconds_low
+    )
     state = 3 * 4 * small.parameters(small.SmallTask())
     assert whole.hbm_bytes > state, "at least the state is read"
 
 
 def test_what_does_not_fit_says_what_to_change():
-    huge = small.SmallTask(rows=16, layers=2, hidden=2**23)  # 2 x 2 x 256 x 8.4 M parameters in float32, with two moments: 103 GB
+    # 2 x 2 x 256 x 8.4 M parameters in float32, with two moments: 103 GB
+    huge = small.SmallTask(rows=16, layers=2, hidden=2**23)
     config = small.config()
     config.train.remat = "none"
     plan = planned(huge, config).plan(SLICE, dict(data=4, fsdp=1, tensor=1))
@@ -121,8 +147,12 @@ def test_the_page_says_it_is_an_estimate(whole):
 def test_shapes_divide():
     found = shapes(8, rows=4)
     assert dict(data=1, fsdp=4, tensor=2) in found and dict(data=2, fsdp=2, tensor=2) in found
-    assert all(s["data"] * s["fsdp"] * s["tensor"] == 8 and 4 % (s["data"] * s["fsdp"]) == 0 for s in found)
-    assert shapes(8, rows=8, accum=2) == [s for s in shapes(8, rows=8) if s["data"] * s["fsdp"] <= 4]
+    assert all(
+        s["data"] * s["fsdp"] * s["tensor"] == 8 and 4 % (s["data"] * s["fsdp"]) == 0 for s in found
+    )
+    assert shapes(8, rows=8, accum=2) == [
+        s for s in shapes(8, rows=8) if s["data"] * s["fsdp"] <= 4
+    ]
     assert max(s["tensor"] for s in shapes(64, rows=64)) == 8
 
 
@@ -148,7 +178,12 @@ def test_a_sweep_skips_what_cannot_fit_and_names_the_fastest(whole):
     def plan_of(sizes):
         asked.append(sizes)
         slower = dataclasses.replace(whole.roofline, seconds_high=whole.roofline.seconds_high * 2)
-        return dataclasses.replace(whole, mesh=sizes, fits=sizes["fsdp"] > 1, roofline=slower if sizes["fsdp"] == 2 else whole.roofline)
+        return dataclasses.replace(
+            whole,
+            mesh=sizes,
+            fits=sizes["fsdp"] > 1,
+            roofline=slower if sizes["fsdp"] == 2 else whole.roofline,
+        )
 
     plans = list(sweep([*meshes, dict(data=4, fsdp=1, tensor=1)], plan_of))
     assert asked == meshes, "the last is the first again, which did not fit"
@@ -173,7 +208,9 @@ def test_meshes_and_batches_that_do_not_divide():
         planned().plan(SLICE, dict(data=4, fsdp=1, tensor=1), rows=6)
     with pytest.raises(UserError, match="cannot be laid on a torus of 16 devices: use all"):
         slice_mesh(parse("v5p:2x2x4"), dict(data=3, fsdp=1, tensor=1))
-    assert dict(slice_mesh(parse("v5p:8x8x8"), dict(data=4, fsdp=32, tensor=4)).shape) == dict(data=4, fsdp=32, tensor=4), "parts of sides"
+    assert dict(slice_mesh(parse("v5p:8x8x8"), dict(data=4, fsdp=32, tensor=4)).shape) == dict(
+        data=4, fsdp=32, tensor=4
+    ), "parts of sides"
     with pytest.raises(UserError, match="plan one of train, decode"):
         planned(what="sing")
     with pytest.raises(UserError, match="trains no Talker"):
@@ -183,10 +220,15 @@ def test_meshes_and_batches_that_do_not_divide():
 def test_one_block_of_the_talker():
     config = small.config()
     config.talker = ConfigDict(dict(width=256, layers=2, heads=4, ffn=512, block=16))
-    one = planned(config=config, what="decode").plan(parse("v5e:1x1"), dict(data=1, fsdp=1, tensor=1))
+    one = planned(config=config, what="decode").plan(
+        parse("v5e:1x1"), dict(data=1, fsdp=1, tensor=1)
+    )
     assert one.units == 16 and one.rows == 1 and one.unit == "tokens"
-    assert one.memory["cache"] == 2 * 2 * (47 + 1) * 16 * 256 * 4, "keys and values, two layers, 30 s and the scratch block, float32"
-    tables_and_layers = 2 * (6566 * 256 + 2 * (4 * 256**2 + 3 * 256 * 512))  # bfloat16; each of the four forwards reads them
+    assert one.memory["cache"] == 2 * 2 * (47 + 1) * 16 * 256 * 4, (
+        "keys and values, two layers, 30 s and the scratch block, float32"
+    )
+    # bfloat16; each of the four forwards reads them
+    tables_and_layers = 2 * (6566 * 256 + 2 * (4 * 256**2 + 3 * 256 * 512))
     assert one.hbm_bytes > 2 * tables_and_layers
     assert one.roofline.limit == "hbm", "a single voice is bound by memory"
     mesh = slice_mesh(SLICE, dict(data=1, fsdp=1, tensor=2))
@@ -209,19 +251,29 @@ def test_a_list_resumes(tmp_path, whole):
     path, told = tmp_path / "plans.jsonl", []
 
     def run(jobs, code, fresh=False):
-        tables.run(jobs, tables.Cache(path), code, fresh, said.append, lambda *found: told.append(found))
+        tables.run(
+            jobs, tables.Cache(path), code, fresh, said.append, lambda *found: told.append(found)
+        )
         return told[-1]
 
     plans, refused, missing, older = run([job("a"), job("b", fail=True)], "code1")
-    assert [p.name for p in plans] == ["a"] and refused == ["b: no such mesh"] and made == ["a", "b"]
-    assert [t[2] for t in told] == [2, 1, 0] and missing == older == 0, "told at the start and after each plan"
+    assert (
+        [p.name for p in plans] == ["a"] and refused == ["b: no such mesh"] and made == ["a", "b"]
+    )
+    assert [t[2] for t in told] == [2, 1, 0] and missing == older == 0, (
+        "told at the start and after each plan"
+    )
     assert "left" in said[-1]
     path.write_text(path.read_text() + '{"key": "cut sh')
     plans, refused, _, _ = run([job("a"), job("b"), job("c")], "code1")
     assert made == ["a", "b", "c"] and [p.name for p in plans] == ["a", "c"] and len(refused) == 1
-    assert run([job("a"), job("c")], "code2")[3] == 2 and made[-1] == "c", "other code: kept, and counted"
+    assert run([job("a"), job("c")], "code2")[3] == 2 and made[-1] == "c", (
+        "other code: kept, and counted"
+    )
     assert "2 of these made by other code" in said[-1]
-    assert run([job("a")], "code2", fresh=True)[3] == 0 and made[-1] == "a", "made anew where that is asked for"
+    assert run([job("a")], "code2", fresh=True)[3] == 0 and made[-1] == "a", (
+        "made anew where that is asked for"
+    )
     tables.write(plans, refused, 3, 1, tmp_path / "out" / "plan")
     page = (tmp_path / "out" / "plan.md").read_text()
     assert (

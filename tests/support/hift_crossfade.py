@@ -1,9 +1,11 @@
-"""For parity with the reference: HiFT in pieces its way (FunAudioLLM/CosyVoice's token2wav): vocode each piece by itself, cross-fade where they meet.
+"""For parity with the reference: HiFT in pieces its way (FunAudioLLM/CosyVoice's token2wav): vocode
+each piece by itself, cross-fade where they meet.
 
-Each call repeats the last 8 mel frames of the call before, is given their source, withholds its own last 8 frames of samples, and fades from the
-samples withheld before into its first. So it lags 8 frames (0.16 s) behind the mel, where the exact stream (`hift_stream.py`) lags 20. The price: behind
-the given source the sines start at a phase of their own (as in the reference), what is faded comes from two calls that did not see the same frames,
-and each call costs 8 frames more.
+Each call repeats the last 8 mel frames of the call before, is given their source, withholds its own
+last 8 frames of samples, and fades from the samples withheld before into its first. So it lags 8
+frames (0.16 s) behind the mel, where the exact stream (`hift_stream.py`) lags 20. The price: behind
+the given source the sines start at a phase of their own (as in the reference), what is faded comes
+from two calls that did not see the same frames, and each call costs 8 frames more.
 """
 
 import functools
@@ -31,11 +33,17 @@ class Carried:
 
     @classmethod
     def none(cls, config: HiFTConfig) -> "Carried":
-        return cls(np.zeros((0, config.n_mels), np.float32), np.zeros(0, np.float32), np.zeros(0, np.float32))
+        return cls(
+            np.zeros((0, config.n_mels), np.float32),
+            np.zeros(0, np.float32),
+            np.zeros(0, np.float32),
+        )
 
 
 def crossfade(withheld_N: np.ndarray, wave_N: np.ndarray) -> np.ndarray:
-    """`wave` with its start faded in over the end of what was withheld, by the halves of a symmetric Hamming window."""
+    """`wave` with its start faded in over the end of what was withheld, by the halves of a symmetric
+    Hamming window.
+    """
     size = len(withheld_N)
     window = np.hamming(2 * size)
     joint = wave_N[:size] * window[:size] + withheld_N * window[size:]
@@ -43,11 +51,17 @@ def crossfade(withheld_N: np.ndarray, wave_N: np.ndarray) -> np.ndarray:
 
 
 def call(
-    config: HiFTConfig, params: Any, carried: Carried, mel_TM: np.ndarray, noise_NH: np.ndarray, last: bool
+    config: HiFTConfig,
+    params: Any,
+    carried: Carried,
+    mel_TM: np.ndarray,
+    noise_NH: np.ndarray,
+    last: bool,
 ) -> tuple[Carried, np.ndarray]:
     """One call: the next mel frames -> (what is carried, samples).
 
-    noise_NH: standard normal, for the carried frames and then the new ones. Needs more than OVERLAP frames in all, unless it is the last.
+    noise_NH: standard normal, for the carried frames and then the new ones. Needs more than OVERLAP
+      frames in all, unless it is the last.
     """
     mel = np.concatenate([carried.mel_TM, mel_TM])
     frames, known = len(mel), len(carried.source_N)
@@ -59,7 +73,9 @@ def call(
     mel_1TM[0, :frames], noise_1NH[0, : len(noise_NH)] = mel, noise_NH
     known_1K = np.zeros((1, OVERLAP * config.frame_samples), np.float32)
     known_1K[0, :known] = carried.source_N
-    out = _compiled(config)(params, mel_1TM, noise_1NH, jnp.array([frames]), known_1K, jnp.array([known]))
+    out = _compiled(config)(
+        params, mel_1TM, noise_1NH, jnp.array([frames]), known_1K, jnp.array([known])
+    )
     wave = crossfade(carried.wave_N, np.asarray(out.wave_BN)[0, : frames * config.frame_samples])
     if last:
         return Carried.none(config), wave

@@ -4,7 +4,20 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-FIELDS = ("date", "commit", "clean", "command", "cpu", "cores", "memory_gb", "accelerator", "system", "versions", "sizes", "seeds")
+FIELDS = (
+    "date",
+    "commit",
+    "clean",
+    "command",
+    "cpu",
+    "cores",
+    "memory_gb",
+    "accelerator",
+    "system",
+    "versions",
+    "sizes",
+    "seeds",
+)
 AFTERWARDS = "afterwards, from the history: made at or before this commit"
 
 
@@ -17,7 +30,11 @@ def problems(made: Mapping[str, Any]) -> list[str]:
         found.append("does not say whether the tree was clean")
     if not re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d UTC", str(made.get("date"))):
         found.append(f"date {made.get('date')!r}")
-    found += [f"{field} is empty" for field in ("command", "cpu", "accelerator", "versions", "sizes") if field in made and not made[field]]
+    found += [
+        f"{field} is empty"
+        for field in ("command", "cpu", "accelerator", "versions", "sizes")
+        if field in made and not made[field]
+    ]
     if "seeds" in made and not isinstance(made["seeds"], Mapping):
         found.append("seeds have no names")
     return found

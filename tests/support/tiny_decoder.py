@@ -1,4 +1,6 @@
-"""A tiny real transformer in plain jnp (rotary attention, GELU MLP), cached and uncached, for the tests of `diffusion` and `decoding`: fixtures of every test (conftest.py)."""
+"""A tiny real transformer in plain jnp (rotary attention, GELU MLP), cached and uncached, for the
+tests of `diffusion` and `decoding`: fixtures of every test (conftest.py).
+"""
 
 import dataclasses
 import functools
@@ -12,12 +14,15 @@ from mdmspeech.decoding import block_diffusion
 from mdmspeech.decoding.state import DecodingConfig, initial_state
 from mdmspeech.diffusion.layout import cache_slots
 
-CODES, BOS, SOS, EOS, PAD, MASK, VOCABULARY = 20, 20, 21, 22, 23, 24, 27  # two filler rows after the mask id
+# two filler rows after the mask id
+CODES, BOS, SOS, EOS, PAD, MASK, VOCABULARY = 20, 20, 21, 22, 23, 24, 27
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Tiny:
-    """`forward` sees all tokens at once under a mask; `step` is the decoders' interface over a K/V cache. Same weights."""
+    """`forward` sees all tokens at once under a mask; `step` is the decoders' interface over a K/V
+    cache. Same weights.
+    """
 
     params: dict
     dim: int = 16
@@ -32,7 +37,10 @@ class Tiny:
         def matrix(rows, columns, gain=1.0):
             return jnp.asarray(rng.normal(size=(rows, columns)) * gain / np.sqrt(rows), jnp.float32)
 
-        params = {"embed": matrix(VOCABULARY, dim, np.sqrt(VOCABULARY)), "out": matrix(dim, VOCABULARY, sharpness)}
+        params = {
+            "embed": matrix(VOCABULARY, dim, np.sqrt(VOCABULARY)),
+            "out": matrix(dim, VOCABULARY, sharpness),
+        }
         for layer in range(layers):
             params[f"layer{layer}"] = {
                 "qkv": matrix(dim, 3 * dim, 1.5),
@@ -49,15 +57,21 @@ class Tiny:
 
     def step(self, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
         def attend(layer, k, v):
-            write = jax.vmap(lambda old, new, at: jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=0))
-            kept = jnp.stack([write(cache[layer][0], k, write_at_B), write(cache[layer][1], v, write_at_B)])
+            write = jax.vmap(
+                lambda old, new, at: jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=0)
+            )
+            kept = jnp.stack(
+                [write(cache[layer][0], k, write_at_B), write(cache[layer][1], v, write_at_B)]
+            )
             return kept[0], kept[1], kept
 
         x_BTD, cache = self._trunk(ids_BT, cond_BTD, positions_BT, mask_BTS, attend)
         return x_BTD[:, x_BTD.shape[1] - num_logits :] @ self.params["out"], cache
 
     def forward(self, ids_BT, cond_BTD, positions_BT, mask_BTT):
-        x_BTD, kept = self._trunk(ids_BT, cond_BTD, positions_BT, mask_BTT, lambda layer, k, v: (k, v, jnp.stack([k, v])))
+        x_BTD, kept = self._trunk(
+            ids_BT, cond_BTD, positions_BT, mask_BTT, lambda layer, k, v: (k, v, jnp.stack([k, v]))
+        )
         return x_BTD @ self.params["out"], kept
 
     def _trunk(self, ids_BT, cond_BTD, positions_BT, mask, keys_values):
@@ -70,10 +84,15 @@ class Tiny:
             q, k, v = (y.reshape(batch, length, self.heads, -1) for y in (q, k, v))
             k, v, keep = keys_values(layer, _rotate(k, positions_BT), v)
             kept.append(keep)
-            scores = jnp.einsum("bthd,bshd->bhts", _rotate(q, positions_BT), k) / jnp.sqrt(q.shape[-1])
+            scores = jnp.einsum("bthd,bshd->bhts", _rotate(q, positions_BT), k) / jnp.sqrt(
+                q.shape[-1]
+            )
             scores = jnp.where(mask[:, None], scores, -1e30)
             weight = jnp.where(mask[:, None], jax.nn.softmax(scores, axis=-1), 0.0)
-            x = x + jnp.einsum("bhts,bshd->bthd", weight, v).reshape(batch, length, -1) @ weights["o"]
+            x = (
+                x
+                + jnp.einsum("bhts,bshd->bthd", weight, v).reshape(batch, length, -1) @ weights["o"]
+            )
             x = x + jax.nn.gelu(_norm(x) @ weights["up"]) @ weights["down"]
         return _norm(x), kept
 
@@ -87,7 +106,9 @@ def _rotate(x_BTHD, positions_BT):
     rate = 100.0 ** (-jnp.arange(half) / half)
     angle = positions_BT[:, :, None, None] * rate[None, None, None, :]
     a, b = x_BTHD[..., :half], x_BTHD[..., half:]
-    return jnp.concatenate([a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], axis=-1)
+    return jnp.concatenate(
+        [a * jnp.cos(angle) - b * jnp.sin(angle), b * jnp.cos(angle) + a * jnp.sin(angle)], axis=-1
+    )
 
 
 @pytest.fixture(scope="session")
@@ -106,14 +127,22 @@ def begin(tiny):
 
     def make(request, options, max_len):
         batch = request.steps_B.shape[0]
-        return initial_state(tiny.cache(batch, cache_slots(max_len, options.block)), request, options, max_len, tiny.dim)
+        return initial_state(
+            tiny.cache(batch, cache_slots(max_len, options.block)),
+            request,
+            options,
+            max_len,
+            tiny.dim,
+        )
 
     return make
 
 
 @pytest.fixture(scope="session")
 def run_tiny(tiny, begin):
-    """run_tiny(request, cond_BLD, options, decoder=decode.decode) -> Result as numpy; compiled once for each shape and options."""
+    """run_tiny(request, cond_BLD, options, decoder=decode.decode) -> Result as numpy; compiled once
+    for each shape and options.
+    """
 
     @functools.cache
     def compiled(decoder, options):
@@ -143,7 +172,9 @@ class Scripted:
     def run(self, decoder, request, options, max_len=None, **kwargs):
         batch, length, _ = self.logits_BLV.shape
         state = initial_state((), request, options, max_len or length, 1)
-        decode_all = jax.jit(lambda state, cond_BLD: decoder(self, state, cond_BLD, options, **kwargs))
+        decode_all = jax.jit(
+            lambda state, cond_BLD: decoder(self, state, cond_BLD, options, **kwargs)
+        )
         return jax.tree.map(np.asarray, decode_all(state, jnp.zeros((batch, length, 1))))
 
 

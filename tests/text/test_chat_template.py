@@ -1,4 +1,6 @@
-"""Chat templates: what transformers' own environment makes of them (expected strings written by hand from its documentation), and where folders keep them."""
+"""Chat templates: what transformers' own environment makes of them (expected strings written by
+hand from its documentation), and where folders keep them.
+"""
 
 import datetime
 import json
@@ -9,7 +11,8 @@ from mdmspeech.errors import UserError
 from mdmspeech.text.chat_template import ChatTemplate, find_template
 
 USER = [{"role": "user", "content": "Hi <b> é"}]
-# The logic of Qwen3's published template (without tools): the last real question is searched from the end, thoughts before it are dropped.
+# The logic of Qwen3's published template (without tools): the last real question is searched from
+# the end, thoughts before it are dropped.
 QWEN3 = """
 {%- if messages[0].role == 'system' %}
     {{- '<|im_start|>system\\n' + messages[0].content + '<|im_end|>\\n' }}
@@ -68,21 +71,51 @@ YEAR = f"{datetime.datetime.now():%Y}"
 @pytest.mark.parametrize(
     ("template", "expected"),
     [
-        ("{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif %}\n{% endfor %}\n!", "Hi <b> é\n!"),  # trimmed blocks
-        ("{{ messages | tojson }}", '[{"role": "user", "content": "Hi <b> é"}]'),  # no HTML escapes, no ASCII
-        ("{{ messages[0] | tojson(indent=2) }}", '{\n  "role": "user",\n  "content": "Hi <b> é"\n}'),
+        # trimmed blocks
+        (
+            (
+                "{% for m in messages %}\n  {% if true %}\n{{ m.content }}\n  {% endif "
+                "%}\n{% endfor %}\n!"
+            ),
+            "Hi <b> é\n!",
+        ),
+        # no HTML escapes, no ASCII
+        ("{{ messages | tojson }}", '[{"role": "user", "content": "Hi <b> é"}]'),
+        (
+            "{{ messages[0] | tojson(indent=2) }}",
+            '{\n  "role": "user",\n  "content": "Hi <b> é"\n}',
+        ),
         ("{{ {'b': 1, 'a': 2} | tojson(separators=(',', ':'), sort_keys=true) }}", '{"a":2,"b":1}'),
-        ("{{ messages[0] | tojson(ensure_ascii=true) }}", '{"role": "user", "content": "Hi <b> \\u00e9"}'),
+        (
+            "{{ messages[0] | tojson(ensure_ascii=true) }}",
+            '{"role": "user", "content": "Hi <b> \\u00e9"}',
+        ),
         ("{{ strftime_now('%Y') }}", YEAR),
-        ("{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}", "26 Jul 2024"),
+        (
+            "{{ date_string if date_string is defined else strftime_now('%d %b %Y') }}",
+            "26 Jul 2024",
+        ),
         ("{% generation %}{{ messages[0].content }}{% endgeneration %}.", "Hi <b> é."),
-        ("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}", "21"),  # a scope of its own
+        # a scope of its own
+        ("{% set x = 1 %}{% generation %}{% set x = 2 %}{{ x }}{% endgeneration %}{{ x }}", "21"),
         ("{% for i in range(9) %}{% if i == 3 %}{% break %}{% endif %}{{ i }}{% endfor %}", "012"),
-        ("{% for i in range(4) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}", "023"),
+        (
+            "{% for i in range(4) %}{% if i == 1 %}{% continue %}{% endif %}{{ i }}{% endfor %}",
+            "023",
+        ),
         ("{{ tools is none }} {{ documents is none }} {{ tools is defined }}", "True True True"),
-        ("{{ bos_token }}{{ messages[::-1][0]['content'] }}{{ eos_token }}{{ nothing }}", "<s>Hi <b> é"),
+        (
+            "{{ bos_token }}{{ messages[::-1][0]['content'] }}{{ eos_token }}{{ nothing }}",
+            "<s>Hi <b> é",
+        ),
         ("{{ enable_thinking }} {{ add_generation_prompt }}", "False True"),
-        ("{% set ns = namespace(a=0) %}{% for m in messages %}{% set ns.a = ns.a + 1 %}{% endfor %}{{ ns.a }}", "1"),
+        (
+            (
+                "{% set ns = namespace(a=0) %}{% for m in messages %}{% set ns.a = ns.a "
+                "+ 1 %}{% endfor %}{{ ns.a }}"
+            ),
+            "1",
+        ),
         ("{%- macro say(m) %}[{{ m.role }}]{% endmacro -%} {{ say(messages[0]) }}", "[user]"),
         ("{{ messages[0].content | trim | upper | replace('B', '') }}", "HI <> É"),
     ],
@@ -114,7 +147,10 @@ def test_whatever_goes_wrong_in_a_template_is_one_error(template, said):
         ChatTemplate(template, {}).render(USER)
 
 
-@pytest.mark.parametrize("template", ["{% if", "{{ x | no_such_filter }}", "{% unknown %}", "{% generation %}", "{% endfor %}"])
+@pytest.mark.parametrize(
+    "template",
+    ["{% if", "{{ x | no_such_filter }}", "{% unknown %}", "{% generation %}", "{% endfor %}"],
+)
 def test_what_is_no_template_is_refused_at_once(template):
     with pytest.raises(UserError, match="template is broken"):
         ChatTemplate(template, {})
@@ -127,15 +163,24 @@ def test_contents_of_every_kind(content):
         if isinstance(content, str)
         else "{{ 'none' if messages[0].content is none else messages[0].content[0].text }}"
     )
-    assert ChatTemplate(text, {}).render([{"role": "user", "content": content}]) == ("none" if content is None else content and "text")
+    assert ChatTemplate(text, {}).render([{"role": "user", "content": content}]) == (
+        "none" if content is None else content and "text"
+    )
     with pytest.raises(UserError, match="TypeError"):
-        ChatTemplate("{{ 'a' + messages[0].content }}", {}).render([{"role": "user", "content": None}])
+        ChatTemplate("{{ 'a' + messages[0].content }}", {}).render(
+            [{"role": "user", "content": None}]
+        )
 
 
 def test_a_template_that_only_knows_parts_gets_parts():
-    template = ChatTemplate("{% for m in messages %}{% for p in m.content %}{{ p.text }}|{% endfor %}{% endfor %}", {})
+    template = ChatTemplate(
+        "{% for m in messages %}{% for p in m.content %}{{ p.text }}|{% endfor %}{% endfor %}", {}
+    )
     assert template.render(USER) == "Hi <b> é|"
-    both = "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else %}{{ m.content[0].text }}?{% endif %}{% endfor %}"
+    both = (
+        "{% for m in messages %}{% if m.content is string %}{{ m.content }}{% else "
+        "%}{{ m.content[0].text }}?{% endif %}{% endfor %}"
+    )
     assert ChatTemplate(both, {}).render(USER) == "Hi <b> é"
 
 

@@ -29,13 +29,31 @@ def test_normalise(written, said):
 
 
 def test_nothing_of_a_number_is_left():
-    assert not any(c.isdigit() for c in normalise("On 3/4/2021 at 7:05 pm, 1,234,567.89 of H2O and 50% for £5 or 10-12 kg, no. 7"))
+    assert not any(
+        c.isdigit()
+        for c in normalise(
+            "On 3/4/2021 at 7:05 pm, 1,234,567.89 of H2O and 50% for £5 or 10-12 kg, no. 7"
+        )
+    )
 
 
 def test_number_and_year():
-    assert (number(0), number(-7), number(115), number(3, ordinal=True)) == ("zero", "minus seven", "one hundred fifteen", "third")
-    assert (year(1999), year(2000), year(2024)) == ("nineteen ninety-nine", "two thousand", "twenty twenty-four")
+    assert (number(0), number(-7), number(115), number(3, ordinal=True)) == (
+        "zero",
+        "minus seven",
+        "one hundred fifteen",
+        "third",
+    )
+    assert (year(1999), year(2000), year(2024)) == (
+        "nineteen ninety-nine",
+        "two thousand",
+        "twenty twenty-four",
+    )
 
 
 def test_sentence():
-    assert sentence("the end") == "The end." and sentence("really?") == "Really?" and sentence("well, ") == "Well."
+    assert (
+        sentence("the end") == "The end."
+        and sentence("really?") == "Really?"
+        and sentence("well, ") == "Well."
+    )

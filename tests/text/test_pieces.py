@@ -14,10 +14,14 @@ def test_merges_follow_from_the_order():
 
 def test_what_cannot_be_merged_has_no_merge():
     assert pieces._last_merge("abcd", {"a": 0, "b": 1, "c": 2, "d": 3, "abcd": 4}) is None
-    assert pieces._last_merge("abcd", {"a": 0, "b": 1, "c": 2, "d": 3, "ab": 4, "cd": 5, "abcd": 6}) == ("ab", "cd")
+    assert pieces._last_merge(
+        "abcd", {"a": 0, "b": 1, "c": 2, "d": 3, "ab": 4, "cd": 5, "abcd": 6}
+    ) == ("ab", "cd")
 
 
-@pytest.mark.parametrize("text", ["What is the capital of Mongolia?", "It's 15:30, isn't it?", "zyzzyva", "naïve café"])
+@pytest.mark.parametrize(
+    "text", ["What is the capital of Mongolia?", "It's 15:30, isn't it?", "zyzzyva", "naïve café"]
+)
 def test_texts_survive(text):
     known = pieces.shipped()
     assert known.decode(known.encode(text)) == text
@@ -30,7 +34,9 @@ def test_shipped_list():
     assert known.encode("the") == [names.index("Ġthe")]
     # Every piece can be reached: encoding its own text gives it back.
     reached = sum(
-        known._reader.encode(name.replace("Ġ", " ")).ids == [i] for i, name in enumerate(names) if name.replace("Ġ", "").isalnum()
+        known._reader.encode(name.replace("Ġ", " ")).ids == [i]
+        for i, name in enumerate(names)
+        if name.replace("Ġ", "").isalnum()
     )
     assert reached > 0.97 * sum(name.replace("Ġ", "").isalnum() for name in names)
 

@@ -1,4 +1,6 @@
-"""A prompt is read from what people and files say, or refused in words; two that differ can be told apart."""
+"""A prompt is read from what people and files say, or refused in words; two that differ can be told
+apart.
+"""
 
 import pytest
 
@@ -9,11 +11,20 @@ from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
 
 
 def test_the_two_of_this_project():
-    assert (PLAIN.system, PLAIN.examples) == (SYSTEM, ()) and (SHIPPED.system, SHIPPED.examples) == (SYSTEM, EXAMPLES)
+    assert (PLAIN.system, PLAIN.examples) == (SYSTEM, ()) and (
+        SHIPPED.system,
+        SHIPPED.examples,
+    ) == (SYSTEM, EXAMPLES)
 
 
 @pytest.mark.parametrize(
-    "given", [("Be brief.", ()), ("", []), ("Be brief.", [["Hi.", "Ho."]]), ("Grüß Gott 🙂\n", (("a", "b"), ("c", "d")))]
+    "given",
+    [
+        ("Be brief.", ()),
+        ("", []),
+        ("Be brief.", [["Hi.", "Ho."]]),
+        ("Grüß Gott 🙂\n", (("a", "b"), ("c", "d"))),
+    ],
 )
 def test_read_from_a_config_or_from_json(given):
     prompt = Prompt.of({"system": given[0], "examples": given[1]}, "here")
@@ -47,7 +58,8 @@ def test_what_is_no_prompt(given, told):
         (Prompt("Be brief."), Prompt("Be grim."), "part at character 4"),
         (Prompt("Be"), Prompt("Be brief."), "part at character 3"),
         (Prompt(""), Prompt("x"), "part at character 1"),
-        (Prompt("a" * 500 + "b" + "a" * 500), Prompt("a" * 1001), "part at character 501"),  # alike at both ends, which is what is shown
+        # alike at both ends, which is what is shown
+        (Prompt("a" * 500 + "b" + "a" * 500), Prompt("a" * 1001), "part at character 501"),
     ],
 )
 def test_how_two_differ(a, b, told):
@@ -61,7 +73,10 @@ def test_the_ids_around_a_question():
     turns = ["system\nBe brief.", "user\nHi.", "assistant\nHo."]
     wanted = "".join(f"<|im_start|>{turn}<|im_end|>\n" for turn in turns) + "<|im_start|>user\n"
     assert tokenizer.tokenizer.decode(before, skip_special_tokens=False) == wanted
-    assert tokenizer.tokenizer.decode(after, skip_special_tokens=False) == "<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        tokenizer.tokenizer.decode(after, skip_special_tokens=False)
+        == "<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 @pytest.mark.parametrize("system", [f"Say {SPEECH}.", f"{SPEECH}{SPEECH}"])
@@ -79,10 +94,18 @@ def test_a_prompt_cannot_hold_the_place_of_the_speech(system):
         ("{{ messages[-1]['content'] | length }}", 0),
         ("{{ messages[-1]['content'] | wordcount }}", 0),
         ("{% for m in messages %}{{ m['content'] }}{{ m['content'] }}{% endfor %}", 2),
-        ("{{ messages[-1]['content'] }}{{ messages[-1]['content'] }} {{ messages[-1]['content'] }}", 3),
+        (
+            (
+                "{{ messages[-1]['content'] }}{{ messages[-1]['content'] }} {{ "
+                "messages[-1]['content'] }}"
+            ),
+            3,
+        ),
     ],
 )
 def test_a_template_that_does_not_write_the_question_once_is_told(template, times):
     tokenizer = ChatTokenizer(byte_tokenizer().tokenizer, template, [1])
-    with pytest.raises(UserError, match=f"chat template of this Thinker writes what the user says {times} times"):
+    with pytest.raises(
+        UserError, match=f"chat template of this Thinker writes what the user says {times} times"
+    ):
         around_question(tokenizer, Prompt("Be brief."))

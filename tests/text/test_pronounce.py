@@ -3,7 +3,13 @@
 import numpy as np
 import pytest
 
-from mdmspeech.text.pronounce import BOUNDARY, MAX_SENTENCE, import_hibari, pronouncer, split_at_boundaries
+from mdmspeech.text.pronounce import (
+    BOUNDARY,
+    MAX_SENTENCE,
+    import_hibari,
+    pronouncer,
+    split_at_boundaries,
+)
 
 hibari = pytest.importorskip("hibari")
 
@@ -23,25 +29,41 @@ def test_symbols_are_the_library_s(text):
         None,
         "heart",
     )
-    ours = [pronouncer().native_ids[[0, *s, 0]].tolist() for s in split_at_boundaries(pronouncer()(text))]
+    ours = [
+        pronouncer().native_ids[[0, *s, 0]].tolist()
+        for s in split_at_boundaries(pronouncer()(text))
+    ]
     assert ours == [library.ids(p) for p in library.phonemize(text)]
 
 
 @pytest.mark.parametrize(
-    "text", ["The answer is no.", "I said no. Five people left.", "As seedy as a fig.", "He sat. The sun. A gen. What ch."]
+    "text",
+    [
+        "The answer is no.",
+        "I said no. Five people left.",
+        "As seedy as a fig.",
+        "He sat. The sun. A gen. What ch.",
+    ],
 )
 def test_no_word_is_replaced(text):
     """The text is words already; a second normaliser once made "number" and "figure" of these."""
     alone = [pronouncer().phonemes(pronouncer()(word)).strip("|.") for word in text.split()]
     spoken = pronouncer()(text)
     assert spoken.words == text.split()
-    assert [s.strip("ˈˌ.") for s in pronouncer().phonemes(spoken).strip("|").replace("|", " ").split()][-1] == alone[-1].strip("ˈˌ.")
-    assert "nˈʌmbəɹ" not in pronouncer().phonemes(spoken) and "fˈɪɡjəɹ" not in pronouncer().phonemes(spoken)
+    assert [
+        s.strip("ˈˌ.") for s in pronouncer().phonemes(spoken).strip("|").replace("|", " ").split()
+    ][-1] == alone[-1].strip("ˈˌ.")
+    assert "nˈʌmbəɹ" not in pronouncer().phonemes(
+        spoken
+    ) and "fˈɪɡjəɹ" not in pronouncer().phonemes(spoken)
 
 
 def test_boundaries_stand_at_both_ends_and_between_sentences():
     spoken = pronouncer()("One thing. Another thing. A third.")
-    assert np.flatnonzero(spoken.symbols == BOUNDARY).tolist()[0] == 0 and spoken.symbols[-1] == BOUNDARY
+    assert (
+        np.flatnonzero(spoken.symbols == BOUNDARY).tolist()[0] == 0
+        and spoken.symbols[-1] == BOUNDARY
+    )
     assert (spoken.symbols == BOUNDARY).sum() == 4 and len(split_at_boundaries(spoken)) == 3
     assert (spoken.word_of_symbol[spoken.symbols == BOUNDARY] == -1).all()
 
@@ -51,7 +73,11 @@ def test_every_symbol_belongs_to_its_word_in_order():
     assert spoken.words == ["Hello", "there,", "my", "friend.", "How", "are", "you?"]
     owners = spoken.word_of_symbol[spoken.word_of_symbol >= 0]
     assert (np.diff(owners) >= 0).all() and set(owners) == set(range(7))
-    there = "".join(pronouncer().symbols[s] for s, w in zip(spoken.symbols, spoken.word_of_symbol, strict=True) if w == 1)
+    there = "".join(
+        pronouncer().symbols[s]
+        for s, w in zip(spoken.symbols, spoken.word_of_symbol, strict=True)
+        if w == 1
+    )
     assert there == "ðˈɛɹ, "
 
 
@@ -71,7 +97,11 @@ def test_ids_are_dense_and_stable():
 def test_nothing_to_say():
     for text in ("", "   ", "\n"):
         spoken = pronouncer()(text)
-        assert spoken.symbols.tolist() == [BOUNDARY, BOUNDARY] and spoken.words == [] and not split_at_boundaries(spoken)
+        assert (
+            spoken.symbols.tolist() == [BOUNDARY, BOUNDARY]
+            and spoken.words == []
+            and not split_at_boundaries(spoken)
+        )
 
 
 def test_unknown_words_and_strange_characters_are_still_read():

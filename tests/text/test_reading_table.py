@@ -21,7 +21,11 @@ def test_a_written_text_becomes_the_words_that_a_person_says(row):
     assert words(normalise(row.written)) == words(row.said)
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.kind in ("lines", "abbreviations")], ids=lambda row: row.written[:20])
+@pytest.mark.parametrize(
+    "row",
+    [row for row in ROWS if row.kind in ("lines", "abbreviations")],
+    ids=lambda row: row.written[:20],
+)
 def test_pauses_are_where_a_person_pauses(row):
     assert normalise(row.written) == row.said
 
@@ -29,13 +33,20 @@ def test_pauses_are_where_a_person_pauses(row):
 def test_the_table_has_all_kinds():
     kinds = [row.kind for row in ROWS]
     assert len(ROWS) >= 150
-    assert min(kinds.count(kind) for kind in set(kinds)) >= 10 and {"money", "signs", "numbers", "lines", "markup", "characters"} <= set(
-        kinds
-    )
+    assert min(kinds.count(kind) for kind in set(kinds)) >= 10 and {
+        "money",
+        "signs",
+        "numbers",
+        "lines",
+        "markup",
+        "characters",
+    } <= set(kinds)
 
 
 def test_the_words_are_their_own_normal_form():
-    assert [normalise(normalise(row.written)) for row in ROWS] == [normalise(row.written) for row in ROWS]
+    assert [normalise(normalise(row.written)) for row in ROWS] == [
+        normalise(row.written) for row in ROWS
+    ]
 
 
 def test_any_text_has_a_normal_form_made_of_words_and_pauses():
@@ -43,7 +54,25 @@ def test_any_text_has_a_normal_form_made_of_words_and_pauses():
     bits = (
         [row.written for row in ROWS]
         + list(string.printable)
-        + ["no.", "St.", "$", "5", "12", "½", "€", "\n", " ", " - ", "'", '"', "é", "世界", "😀", "<b>", "**"]
+        + [
+            "no.",
+            "St.",
+            "$",
+            "5",
+            "12",
+            "½",
+            "€",
+            "\n",
+            " ",
+            " - ",
+            "'",
+            '"',
+            "é",
+            "世界",
+            "😀",
+            "<b>",
+            "**",
+        ]
     )
     for _ in range(300):
         text = "".join(rng.choice(bits) for _ in range(rng.randint(1, 12)))
@@ -58,19 +87,30 @@ COMMON = "€£¥₹₩₽₿₺₴₪฿₫₱₦₡₵₸¢¤§¶©®™°±×
 
 @pytest.mark.parametrize("frame", ["{}", "word {} word", "5 {} 3", "word{}word", "5{}3"])
 def test_no_sign_vanishes_silently(frame):
-    """Each is spoken, is a pause, or is named in a warning; quotation marks and apostrophes alone are silent."""
+    """Each is spoken, is a pause, or is named in a warning; quotation marks and apostrophes alone are
+    silent.
+    """
     plain, vanished = normalise(frame.format(" ")), []
     for sign in sorted({*string.punctuation, *COMMON}):
         text = frame.format(sign)
         said = normalise(text)
         pause = sum(said.count(c) for c in ",;:.!?-") > sum(plain.count(c) for c in ",;:.!?-")
-        silent = fold(sign) in signs.SILENT or (frame == "{}" and not any(c.isalnum() for c in said))
-        if words(said) == words(plain) and not pause and not silent and not unsayable(fold(text), signs.KNOWN):
+        silent = fold(sign) in signs.SILENT or (
+            frame == "{}" and not any(c.isalnum() for c in said)
+        )
+        if (
+            words(said) == words(plain)
+            and not pause
+            and not silent
+            and not unsayable(fold(text), signs.KNOWN)
+        ):
             vanished.append(sign)
     assert not vanished
 
 
-@pytest.mark.parametrize("text", ["", "  ", "...", "!", "—", "?!", "=====", "()", '"', "\n\n", "<b></b>", "- - -"])
+@pytest.mark.parametrize(
+    "text", ["", "  ", "...", "!", "—", "?!", "=====", "()", '"', "\n\n", "<b></b>", "- - -"]
+)
 def test_nothing_to_say_is_one_clear_error(text):
     with pytest.raises(UserError, match="nothing to say"):
         check_speakable(text)
@@ -109,7 +149,9 @@ def test_what_is_left_out_is_named(text, named, said):
         assert check_speakable(text) == said
 
 
-@pytest.mark.parametrize("text", ["Plain words.", "$5 & more", "Café", "π", "x ≤ 5", "“Quoted”", "wait…", "5 €"])
+@pytest.mark.parametrize(
+    "text", ["Plain words.", "$5 & more", "Café", "π", "x ≤ 5", "“Quoted”", "wait…", "5 €"]
+)
 def test_what_can_be_said_is_said_without_a_warning(text):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -124,7 +166,11 @@ def test_endless_digits_are_read_one_by_one(length):
 
 @pytest.mark.parametrize("text", ["café", "naïve", "Zürich", "São Paulo", "don’t"])
 def test_decomposed_letters_are_the_composed_ones(text):
-    assert normalise(unicodedata.normalize("NFD", text)) == normalise(text) == normalise(unicodedata.normalize("NFC", text))
+    assert (
+        normalise(unicodedata.normalize("NFD", text))
+        == normalise(text)
+        == normalise(unicodedata.normalize("NFC", text))
+    )
 
 
 def test_long_texts_take_time_in_proportion():
@@ -132,7 +178,10 @@ def test_long_texts_take_time_in_proportion():
 
     def seconds(times: int) -> float:
         began = time.process_time()
-        normalise("On 3 May he paid $5.50 at 7:30, i.e. 10% of 12 km in the U.S. It is nice - no. 5. " * times)
+        normalise(
+            "On 3 May he paid $5.50 at 7:30, i.e. 10% of 12 km in the U.S. It is nice - no. 5. "
+            * times
+        )
         return time.process_time() - began
 
     seconds(10)
@@ -160,7 +209,25 @@ def test_runs_of_marks_and_blanks_leave_the_words(start, unit, end, said):
 
 @pytest.mark.parametrize(
     "unit",
-    ["a\n", "1)", "-1", "1-", "1.a", "000 ", "1,1", "911 ", "<img alt='", '<img alt="', "<!--", "<?", "1%", "½ ", "(a", "[^", "[a\n"],
+    [
+        "a\n",
+        "1)",
+        "-1",
+        "1-",
+        "1.a",
+        "000 ",
+        "1,1",
+        "911 ",
+        "<img alt='",
+        '<img alt="',
+        "<!--",
+        "<?",
+        "1%",
+        "½ ",
+        "(a",
+        "[^",
+        "[a\n",
+    ],
 )
 def test_endless_repetitions_are_read_to_their_end(unit):
     said = normalise(unit * 700 + " the last words")
@@ -183,11 +250,17 @@ def test_no_class_of_characters_is_a_range_by_accident():
         for name, pattern in vars(loaded).items():
             if isinstance(pattern, re.Pattern):
                 found += [
-                    (module.name, name, text) for text in re.findall(r"(?<!\\)[+*/=<>(),.:;$%&!?~^|]-[^\\\]\[\x00-\x7f]", pattern.pattern)
+                    (module.name, name, text)
+                    for text in re.findall(
+                        r"(?<!\\)[+*/=<>(),.:;$%&!?~^|]-[^\\\]\[\x00-\x7f]", pattern.pattern
+                    )
                 ]
         source = pathlib.Path(loaded.__file__).read_text(encoding="utf-8")
         found += [
-            (module.name, text) for text in re.findall(r"\[[^\]\n]*[+*/=<>(,.:;$%&!?~^|]-[\u2212\u2013\u2014+*/=<>),.:;$%&!?~^|]", source)
+            (module.name, text)
+            for text in re.findall(
+                r"\[[^\]\n]*[+*/=<>(,.:;$%&!?~^|]-[\u2212\u2013\u2014+*/=<>),.:;$%&!?~^|]", source
+            )
         ]
     assert not found
 

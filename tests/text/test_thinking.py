@@ -12,7 +12,11 @@ def _filtered(parts, inside=False):
     one = ThoughtFilter(inside)
     pieces = [one.push(part, i) for i, part in enumerate(parts)]
     pieces.append(one.finish())
-    return "".join(text for text, _ in pieces), [i for _, tokens in pieces for i in tokens], [text for text, _ in pieces]
+    return (
+        "".join(text for text, _ in pieces),
+        [i for _, tokens in pieces for i in tokens],
+        [text for text, _ in pieces],
+    )
 
 
 @pytest.mark.parametrize(
@@ -22,7 +26,8 @@ def _filtered(parts, inside=False):
         (["<think>", "\n", "hm", "\n", "</think>", "\n\n", "Yes", "."], "Yes.", [6, 7]),
         (["<", "th", "ink", ">", "hm", "</", "think", ">", "\n\n", "Yes"], "Yes", [9]),
         (["<think>\n\n</think>\n\nYes"], "Yes", [0]),  # all in one token
-        ([" <think>a</thi", "nk> b"], " b", [0, 1]),  # a token that begins before a thought, one that ends after it
+        # a token that begins before a thought, one that ends after it
+        ([" <think>a</thi", "nk> b"], " b", [0, 1]),
         (["Yes", " <", " 3"], "Yes < 3", [0, 1, 2]),
         (["a <th", "e>"], "a <the>", [0, 1]),
         (["Yes <"], "Yes <", [0]),  # never became a tag
@@ -30,7 +35,8 @@ def _filtered(parts, inside=False):
         (["Yes", " <", "thi"], "Yes ", [0, 1]),  # cut off in a tag
         (["<think>", "on and on"], "", []),  # never closed
         (["<think>", "a", "</thin"], "", []),
-        (["one", "</think>", " two"], "onetwo", [0, 2]),  # a tag without its beginning is no text either
+        # a tag without its beginning is no text either
+        (["one", "</think>", " two"], "onetwo", [0, 2]),
         (["<think>a</think>", "b", "<think>c</think>", " d"], "bd", [1, 3]),
         (["", "a", "", "b"], "ab", [0, 1, 2, 3]),  # tokens that complete no character
         (["<think>", "</think>", "", "é"], "é", [2, 3]),
@@ -46,7 +52,12 @@ def test_answers_without_thoughts(parts, text, tokens):
 
 @pytest.mark.parametrize(
     ("parts", "text"),
-    [(["hm", "</think>", "\n\n", "Yes"], "Yes"), (["hm"], ""), (["<think>", "hm</think>Yes"], "Yes"), (["\n</thi", "nk>", " Yes"], "Yes")],
+    [
+        (["hm", "</think>", "\n\n", "Yes"], "Yes"),
+        (["hm"], ""),
+        (["<think>", "hm</think>Yes"], "Yes"),
+        (["\n</thi", "nk>", " Yes"], "Yes"),
+    ],
 )
 def test_a_thought_that_the_prompt_has_opened(parts, text):
     assert _filtered(parts, inside=True)[0] == text

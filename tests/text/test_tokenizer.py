@@ -1,4 +1,6 @@
-"""Chat prompts, the place of the speech, and streaming text, on a byte-level tokenizer small enough to read."""
+"""Chat prompts, the place of the speech, and streaming text, on a byte-level tokenizer small enough
+to read.
+"""
 
 import json
 
@@ -11,7 +13,8 @@ from mdmspeech.text.prompts import EXAMPLES, SHIPPED, Prompt, conversation
 from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
 
 TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] "
+    "+ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
@@ -49,8 +52,14 @@ def test_round_trip_and_stops(chat):
 def test_prompt_has_the_speech_in_its_place(chat):
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": SPEECH}]
     before, after = chat.speech_prompt(messages)
-    assert chat.tokenizer.decode(before, skip_special_tokens=False) == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
-    assert chat.tokenizer.decode(after, skip_special_tokens=False) == "<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        chat.tokenizer.decode(before, skip_special_tokens=False)
+        == "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\n"
+    )
+    assert (
+        chat.tokenizer.decode(after, skip_special_tokens=False)
+        == "<|im_end|>\n<|im_start|>assistant\n"
+    )
     spoken = chat.chat_prompt([messages[0], {"role": "user", "content": "Hi"}])
     assert spoken == before + chat.encode("Hi") + after
 
@@ -83,11 +92,21 @@ def test_flush_drops_an_unfinished_character(chat):
 
 
 def _folder(path, **config):
-    tokenizer = Tokenizer(models.BPE(vocab={c: i + 3 for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}, merges=[]))
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    tokenizer = Tokenizer(
+        models.BPE(
+            vocab={c: i + 3 for i, c in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))},
+            merges=[],
+        )
+    )
+    tokenizer.pre_tokenizer, tokenizer.decoder = (
+        pre_tokenizers.ByteLevel(add_prefix_space=False),
+        decoders.ByteLevel(),
+    )
     tokenizer.add_special_tokens([AddedToken(token, special=True) for token in SPECIAL])
     tokenizer.save(str(path / "tokenizer.json"))
-    (path / "tokenizer_config.json").write_text(json.dumps({"bos_token": {"content": "<|im_start|>"}, **config}))
+    (path / "tokenizer_config.json").write_text(
+        json.dumps({"bos_token": {"content": "<|im_start|>"}, **config})
+    )
 
 
 def test_folder(tmp_path):
@@ -95,10 +114,14 @@ def test_folder(tmp_path):
     (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 7]}))
     chat = ChatTokenizer.from_folder(tmp_path)
     assert 7 in chat.stop_ids and chat.tokenizer.token_to_id("<|im_end|>") in chat.stop_ids
-    rendered = chat.tokenizer.decode(chat.chat_prompt([{"role": "user", "content": "Hi"}]), skip_special_tokens=False)
+    rendered = chat.tokenizer.decode(
+        chat.chat_prompt([{"role": "user", "content": "Hi"}]), skip_special_tokens=False
+    )
     assert rendered == "<|im_start|><|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     (tmp_path / "chat_template.jinja").write_text("{{ messages[0]['content'] }}!")
-    assert ChatTokenizer.from_folder(tmp_path).chat_prompt([{"role": "user", "content": "Hi"}]) == chat.encode("Hi!")
+    assert ChatTokenizer.from_folder(tmp_path).chat_prompt(
+        [{"role": "user", "content": "Hi"}]
+    ) == chat.encode("Hi!")
 
 
 def test_bad_files_are_named(tmp_path):
@@ -125,10 +148,14 @@ def test_templates_are_sandboxed():
 
 def test_prompt_of_the_demo_has_its_examples_before_the_question(chat):
     messages = conversation(SPEECH, SHIPPED)
-    assert [m["role"] for m in messages] == ["system"] + ["user", "assistant"] * len(EXAMPLES) + ["user"]
+    assert [m["role"] for m in messages] == ["system"] + ["user", "assistant"] * len(EXAMPLES) + [
+        "user"
+    ]
     before, after = chat.speech_prompt(messages)
     shown = chat.tokenizer.decode(before, skip_special_tokens=False)
-    assert all(text in shown for pair in EXAMPLES for text in pair) and shown.endswith("<|im_start|>user\n")
+    assert all(text in shown for pair in EXAMPLES for text in pair) and shown.endswith(
+        "<|im_start|>user\n"
+    )
     assert after == chat.speech_prompt(conversation(SPEECH, Prompt("Be brief.")))[1]
 
 
@@ -172,7 +199,11 @@ def test_what_is_no_end(tmp_path, ends):
         ("tokenizer_config.json", "{", "not valid JSON"),
         ("tokenizer_config.json", "[" * 99_999, "not valid JSON"),
         ("tokenizer_config.json", '{"chat_template": "a", "bos_token": 3}', "says 3 for bos_token"),
-        ("tokenizer_config.json", '{"chat_template": "a", "pad_token": {"content": []}}', "says .. for pad_token"),
+        (
+            "tokenizer_config.json",
+            '{"chat_template": "a", "pad_token": {"content": []}}',
+            "says .. for pad_token",
+        ),
         ("generation_config.json", "3", "holds a JSON int"),
         ("tokenizer.json", "{}", r"tokenizer\.json is broken"),
         ("tokenizer.json", "", r"tokenizer\.json is broken"),
@@ -194,7 +225,12 @@ def test_special_tokens_that_are_null(tmp_path):
         pad_token={"content": "<|im_end|>"},
     )
     chat = ChatTokenizer.from_folder(tmp_path)
-    assert chat.tokenizer.decode(chat.chat_prompt([{"role": "user", "content": ""}]), skip_special_tokens=False) == "[<|im_end|>]"
+    assert (
+        chat.tokenizer.decode(
+            chat.chat_prompt([{"role": "user", "content": ""}]), skip_special_tokens=False
+        )
+        == "[<|im_end|>]"
+    )
 
 
 def test_the_older_form_of_a_tokenizer_is_named_with_what_makes_the_new_one(tmp_path):
@@ -229,18 +265,28 @@ def test_a_content_that_is_no_text(chat, content):
 
 
 def test_parts_cannot_end_their_turn_either():
-    chat = ChatTokenizer.from_gguf(_gguf(**{"tokenizer.chat_template": "{{ messages[0].content[0].text }}"}))
-    assert chat.chat_prompt([{"role": "user", "content": [{"type": "text", "text": "a<|im_end|>"}]}]) == chat.encode("a<|im_end|>")
+    chat = ChatTokenizer.from_gguf(
+        _gguf(**{"tokenizer.chat_template": "{{ messages[0].content[0].text }}"})
+    )
+    assert chat.chat_prompt(
+        [{"role": "user", "content": [{"type": "text", "text": "a<|im_end|>"}]}]
+    ) == chat.encode("a<|im_end|>")
 
 
 def test_a_thought_that_a_template_opens_is_closed_for_answers_without_one():
     """R1's way: a corpus answer follows a thought that is empty; Qwen3's template closes it itself."""
-    opened = ChatTokenizer.from_gguf(_gguf(**{"tokenizer.chat_template": TEMPLATE + "{{ '<think>\n' }}"}))
+    opened = ChatTokenizer.from_gguf(
+        _gguf(**{"tokenizer.chat_template": TEMPLATE + "{{ '<think>\n' }}"})
+    )
     text = lambda ids: opened.tokenizer.decode(ids, skip_special_tokens=False)
     asked = Conversations(opened, Prompt("Be brief."))
     assert text(asked.after) == "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-    assert text(opened.speech_prompt([{"role": "user", "content": SPEECH}])[1]).endswith("assistant\n<think>\n")
-    closed = TEMPLATE + "{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    assert text(opened.speech_prompt([{"role": "user", "content": SPEECH}])[1]).endswith(
+        "assistant\n<think>\n"
+    )
+    closed = (
+        TEMPLATE + "{% if enable_thinking is false %}{{ '<think>\n\n</think>\n\n' }}{% endif %}"
+    )
     chat = ChatTokenizer.from_gguf(_gguf(**{"tokenizer.chat_template": closed}))
     assert text(Conversations(chat, Prompt("Be brief.")).after) == text(asked.after)
     assert chat.closing(chat.speech_prompt([{"role": "user", "content": SPEECH}])[1]) == []

@@ -1,4 +1,6 @@
-"""Kill -9 at random moments, and let the run resume by itself: `kill_and_resume` drives it, a test compares what is left."""
+"""Kill -9 at random moments, and let the run resume by itself: `kill_and_resume` drives it, a test
+compares what is left.
+"""
 
 import random
 import time
@@ -10,7 +12,8 @@ AIMS = ("start-up", "training", "saving")
 
 
 def kill_and_resume(workdir, kills, options, startup_s, say=print, seed=0):
-    """Kills a run `kills` times, a third of them aimed at each of `AIMS`, then lets it come to its end.
+    """Kills a run `kills` times, a third of them aimed at each of `AIMS`, then lets it come to its
+    end.
 
     Args:
       options: of `train_tiny.py`; the run must be long enough not to end before the last kill.
@@ -25,8 +28,12 @@ def kill_and_resume(workdir, kills, options, startup_s, say=print, seed=0):
         process = Process(workdir, *options)
         if aim == "start-up":
             end = time.monotonic() + draw.uniform(0.0, startup_s)
-            # No longer than the start-up: a busy machine may have become a quick one since `startup_s`.
-            wait_until(lambda end=end, process=process: time.monotonic() > end or trains(process), [process])
+            # No longer than the start-up: a busy machine may have become a quick one since
+            # `startup_s`.
+            wait_until(
+                lambda end=end, process=process: time.monotonic() > end or trains(process),
+                [process],
+            )
         else:
             # Each of these lives gets something done, so that the kills go through the whole run.
             wait_until(lambda saved=saved: steps_saved(workdir)[-1:] > saved[-1:], [process])
@@ -35,11 +42,17 @@ def kill_and_resume(workdir, kills, options, startup_s, say=print, seed=0):
             time.sleep(draw.uniform(0.0, 0.03 if aim == "saving" else 1.0))
         process.kill()
         code = process.ended()
-        assert code == -9, f"the run ended by itself ({code}) before kill {number + 1}: make it longer\n{process.log}"
-        where = "start-up" if not trains(process) else "saving" if unfinished(workdir) else "training"
+        assert code == -9, (
+            f"the run ended by itself ({code}) before kill {number + 1}: make it "
+            f"longer\n{process.log}"
+        )
+        where = (
+            "start-up" if not trains(process) else "saving" if unfinished(workdir) else "training"
+        )
         hits[where] += 1
         say(
-            f"kill {number + 1}/{kills}: aimed at {aim}, hit {where}; metrics until step {last_row(workdir)}, checkpoints {steps_saved(workdir)}, "
+            f"kill {number + 1}/{kills}: aimed at {aim}, hit {where}; metrics until step "
+            f"{last_row(workdir)}, checkpoints {steps_saved(workdir)}, "
             f"{time.monotonic() - began:.0f} s"
         )
     process = Process(workdir, *options)

@@ -1,4 +1,6 @@
-"""Real processes of `train_tiny.py`: starting them, looking into their runs, comparing what they left."""
+"""Real processes of `train_tiny.py`: starting them, looking into their runs, comparing what they
+left.
+"""
 
 import json
 import os
@@ -14,7 +16,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 HERE = Path(__file__).parent
-TIMED = re.compile(r".*/(.*_per_s|s_per_step|data_wait|host|mfu|goodput)")  # numbers that say how fast, not what
+# numbers that say how fast, not what
+TIMED = re.compile(r".*/(.*_per_s|s_per_step|data_wait|host|mfu|goodput)")
 
 
 class Process(subprocess.Popen):
@@ -25,7 +28,11 @@ class Process(subprocess.Popen):
         self.workdir = Path(workdir)
         self._file = open(f"{workdir}.{time.monotonic_ns()}.log", "w+")  # noqa: SIM115
         flags = f"--xla_force_host_platform_device_count={devices}"
-        environment = os.environ | {"PYTHONPATH": str(HERE.parents[1]), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags} | (env or {})
+        environment = (
+            os.environ
+            | {"PYTHONPATH": str(HERE.parents[1]), "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags}
+            | (env or {})
+        )
         command = [sys.executable, str(HERE / "train_tiny.py"), str(workdir), *map(str, options)]
         super().__init__(command, stdout=self._file, stderr=subprocess.STDOUT, env=environment)
 
@@ -65,7 +72,11 @@ def rows(workdir):
     """The lines of metrics.jsonl without what depends on speed."""
     path = Path(workdir) / "metrics.jsonl"
     lines = path.read_text().splitlines() if path.exists() else []
-    return [{k: v for k, v in json.loads(line).items() if not TIMED.fullmatch(k)} for line in lines if line.endswith("}")]
+    return [
+        {k: v for k, v in json.loads(line).items() if not TIMED.fullmatch(k)}
+        for line in lines
+        if line.endswith("}")
+    ]
 
 
 def last_row(workdir):
@@ -76,7 +87,9 @@ def last_row(workdir):
 
 def steps_saved(workdir):
     folder = Path(workdir) / "checkpoints"
-    return sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+    return (
+        sorted(int(p.name) for p in folder.iterdir() if p.name.isdigit()) if folder.exists() else []
+    )
 
 
 def stored(workdir):
@@ -84,15 +97,23 @@ def stored(workdir):
     folder = Path(workdir).absolute() / "checkpoints" / str(steps_saved(workdir)[-1])
     handler = ocp.StandardCheckpointHandler()
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    like = jax.tree.map(lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device), dict(handler.metadata(folder / "state").tree))
+    like = jax.tree.map(
+        lambda m: jax.ShapeDtypeStruct(m.shape, m.dtype, sharding=device),
+        dict(handler.metadata(folder / "state").tree),
+    )
     tree = handler.restore(folder / "state", args=ocp.args.StandardRestore(like))
     about = json.loads((folder / "about" / "metadata").read_text())
-    arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    arrays = {
+        jax.tree_util.keystr(path): np.asarray(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(tree)
+    }
     return arrays, about["data"], about["log"], about["sums"]
 
 
 def assert_identical(one, other):
-    """Two runs left the same, bit for bit: parameters, optimiser state, averages, random key, data position, checksums, metrics."""
+    """Two runs left the same, bit for bit: parameters, optimiser state, averages, random key, data
+    position, checksums, metrics.
+    """
     (a, *rest_a), (b, *rest_b) = stored(one), stored(other)
     assert a.keys() == b.keys() and len(a) > 10
     for name in a:

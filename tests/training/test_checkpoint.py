@@ -49,7 +49,12 @@ def test_round_trip(tmp_path, position):
     restored, where, seconds, _ = store.restore(like)
     assert_same(state, restored)
     assert (where, seconds) == (position, 12.5)
-    assert all(a.sharding == b.sharding for a, b in zip(jax.tree.leaves(state.params), jax.tree.leaves(restored.params), strict=True))
+    assert all(
+        a.sharding == b.sharding
+        for a, b in zip(
+            jax.tree.leaves(state.params), jax.tree.leaves(restored.params), strict=True
+        )
+    )
 
 
 def test_what_is_saved_is_the_state_at_the_call_though_it_is_donated_next(tmp_path):
@@ -57,7 +62,9 @@ def test_what_is_saved_is_the_state_at_the_call_though_it_is_donated_next(tmp_pa
     expected = jax.tree.map(np.array, state.params)
     store = Checkpoints(tmp_path, config.to_dict())
     store.save(state, {}, 0.0)
-    overwrite = jax.jit(lambda s: s.replace(params=jax.tree.map(lambda x: x * 0 - 1, s.params)), donate_argnums=0)
+    overwrite = jax.jit(
+        lambda s: s.replace(params=jax.tree.map(lambda x: x * 0 - 1, s.params)), donate_argnums=0
+    )
     jax.block_until_ready(overwrite(state))
     store.wait()
     assert_same(expected, store.restore(like)[0].params)
@@ -75,13 +82,23 @@ def test_only_the_newest_are_kept(tmp_path):
 def test_the_best_is_kept_besides_the_newest(tmp_path):
     config, state, _ = make()
     store = Checkpoints(tmp_path, config.to_dict(), 1, ("min", "mse"))
-    for step, scores in ((1, {"mse": 3.0}), (2, {"mse": 1.0}), (3, {"mse": 1.0}), (4, {}), (5, {"other": 0.0})):
+    for step, scores in (
+        (1, {"mse": 3.0}),
+        (2, {"mse": 1.0}),
+        (3, {"mse": 1.0}),
+        (4, {}),
+        (5, {"other": 0.0}),
+    ):
         store.save(state.replace(step=state.step + step), {}, 0.0, scores=scores)
     store.close()
     kept = lambda: sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
     assert kept() == ["2", "5"]  # of equal ones the first
     store = Checkpoints(tmp_path, config.to_dict(), 1, ("min", "mse"))  # a restart remembers it
-    assert store.is_best({"mse": 0.5}) and not store.is_best({"mse": 1.0}) and not store.is_best({"other": 0.0})
+    assert (
+        store.is_best({"mse": 0.5})
+        and not store.is_best({"mse": 1.0})
+        and not store.is_best({"other": 0.0})
+    )
     store.save(state.replace(step=state.step + 6), {}, 0.0, scores={"mse": 0.5})
     store.close()
     assert kept() == ["6"]

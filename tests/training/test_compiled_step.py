@@ -1,4 +1,6 @@
-"""The compiled step: compiling is told and timed, waits hidden behind a step are no waits; and the profiler window."""
+"""The compiled step: compiling is told and timed, waits hidden behind a step are no waits; and the
+profiler window.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +29,11 @@ def make():
     step = jax.jit(lambda state, frozen, batch: (state + batch["x"].sum(), {"loss": state * 1.0}))
     tracker = GoodputTracker(clock=Clock())
     tracker.begin(0)
-    return CompiledStep(step, tracker, lambda state, frozen, batch: 10 * batch["x"].size, said.append), tracker, said
+    return (
+        CompiledStep(step, tracker, lambda state, frozen, batch: 10 * batch["x"].size, said.append),
+        tracker,
+        said,
+    )
 
 
 def test_each_shape_is_compiled_once_and_told():
@@ -37,8 +43,18 @@ def test_each_shape_is_compiled_once_and_told():
         state, metrics = step(state, {}, {"x": jnp.ones((size, 2))})
         step.wait(metrics)
     assert float(state) == 2 * (4 + 4 + 6 + 4 + 6)
-    assert [line.split(" ")[0] for line in said] == ["compiling", "compiled", "compiling", "compiled"]
-    assert "x [4, 2]" in said[1] and "x [6, 2]" in said[3] and "80" in said[1] and "compiled again in" in said[3]
+    assert [line.split(" ")[0] for line in said] == [
+        "compiling",
+        "compiled",
+        "compiling",
+        "compiled",
+    ]
+    assert (
+        "x [4, 2]" in said[1]
+        and "x [6, 2]" in said[3]
+        and "80" in said[1]
+        and "compiled again in" in said[3]
+    )
     assert tracker.totals()["compile"] > 0
     assert [step.flops({"x": jnp.ones((size, 2))}) for size in (4, 6)] == [80, 120]
 
@@ -79,14 +95,27 @@ def test_numbers_are_looked_at_one_step_late(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "CompiledStep", Watched)
     loop.train(tiny_config(steps=5, eval_every=0, save_every=100), TinyTask(), tmp_path)
-    assert events == ["start", "start", "numbers", "start", "numbers", "start", "numbers", "start", "numbers", "numbers"]
+    assert events == [
+        "start",
+        "start",
+        "numbers",
+        "start",
+        "numbers",
+        "start",
+        "numbers",
+        "start",
+        "numbers",
+        "numbers",
+    ]
 
 
 def test_a_profile_of_the_updates_asked_for(tmp_path, capsys):
     loop.train(tiny_config(steps=4, eval_every=0, profile=(2, 2)), TinyTask(), tmp_path)
     assert "profile of updates 2 to 3 is in" in capsys.readouterr().err
     names = [p.name for p in (tmp_path / "profile").rglob("*") if p.is_file()]
-    assert any(name.endswith(".xplane.pb") for name in names) and any(name.endswith(".trace.json.gz") for name in names)
+    assert any(name.endswith(".xplane.pb") for name in names) and any(
+        name.endswith(".trace.json.gz") for name in names
+    )
 
 
 def test_a_window_without_an_end_is_closed(tmp_path):

@@ -1,4 +1,6 @@
-"""FLOPs counted in the jaxpr: by hand, through loops, and beside what XLA says of the compiled program."""
+"""FLOPs counted in the jaxpr: by hand, through loops, and beside what XLA says of the compiled
+program.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -17,12 +19,21 @@ def test_a_matrix_product():
 
 
 def test_a_batched_product():
-    q, k = jax.ShapeDtypeStruct((2, 9, 4, 16), jnp.float32), jax.ShapeDtypeStruct((2, 11, 4, 16), jnp.float32)
-    assert count_flops(lambda q, k: jnp.einsum("bqhd,bkhd->bhqk", q, k), q, k) == 2 * 2 * 4 * 9 * 11 * 16
+    q, k = (
+        jax.ShapeDtypeStruct((2, 9, 4, 16), jnp.float32),
+        jax.ShapeDtypeStruct((2, 11, 4, 16), jnp.float32),
+    )
+    assert (
+        count_flops(lambda q, k: jnp.einsum("bqhd,bkhd->bhqk", q, k), q, k)
+        == 2 * 2 * 4 * 9 * 11 * 16
+    )
 
 
 def test_a_convolution_and_its_groups():
-    x, w = jax.ShapeDtypeStruct((2, 10, 8), jnp.float32), jax.ShapeDtypeStruct((3, 8, 6), jnp.float32)
+    x, w = (
+        jax.ShapeDtypeStruct((2, 10, 8), jnp.float32),
+        jax.ShapeDtypeStruct((3, 8, 6), jnp.float32),
+    )
     conv = lambda x, w, groups=1: jax.lax.conv_general_dilated(
         x, w, (1,), "SAME", dimension_numbers=("NWC", "WIO", "NWC"), feature_group_count=groups
     )
@@ -36,7 +47,10 @@ def test_scans_multiply_and_conds_take_the_dearest():
     scanned = lambda x: jax.lax.scan(lambda c, _: (c @ x, None), x, length=5)[0]
     assert count_flops(scanned, S) == 5 * one
     assert count_flops(lambda x: jax.lax.map(lambda _: scanned(x), jnp.arange(3)), S) == 15 * one
-    assert count_flops(lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x @ x), S) == 2 * one
+    assert (
+        count_flops(lambda x: jax.lax.cond(x[0, 0] > 0, lambda: x @ x @ x, lambda: x @ x), S)
+        == 2 * one
+    )
 
 
 def test_unused_results_are_free():
@@ -50,7 +64,9 @@ def test_unused_results_are_free():
 def test_the_devices_of_a_shard_map_are_added_up():
     mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     spec = jax.sharding.PartitionSpec("data")
-    split = jax.shard_map(lambda x, w: x @ w, mesh=mesh, in_specs=(spec, jax.sharding.PartitionSpec()), out_specs=spec)
+    split = jax.shard_map(
+        lambda x, w: x @ w, mesh=mesh, in_specs=(spec, jax.sharding.PartitionSpec()), out_specs=spec
+    )
     assert count_flops(split, S, S) == 2 * 8**3
 
 

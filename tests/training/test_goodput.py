@@ -1,4 +1,6 @@
-"""The tracker: every second belongs to one part, crashes turn steps into work done again, and real runs fill it."""
+"""The tracker: every second belongs to one part, crashes turn steps into work done again, and real
+runs fill it.
+"""
 
 import contextlib
 import json
@@ -13,7 +15,15 @@ import jax
 import pytest
 from tiny import TinyTask, tiny_config
 
-from mdmspeech.training.goodput import PARTS, GoodputTracker, goodput, plot_goodput, read_goodput, table, totals
+from mdmspeech.training.goodput import (
+    PARTS,
+    GoodputTracker,
+    goodput,
+    plot_goodput,
+    read_goodput,
+    table,
+    totals,
+)
 from mdmspeech.training.loop import train
 from mdmspeech.training.metrics import read_metrics
 
@@ -49,7 +59,9 @@ def test_the_parts_add_up_and_a_part_inside_another_is_its_own():
     spend(tracker, clock, step=10, data=0.5)
     clock.pass_(0.25)
     seconds = tracker.totals()
-    assert seconds == dict.fromkeys(PARTS, 0.0) | dict(init=3, eval=5, save=2, step=10, data=0.5, other=0.25)
+    assert seconds == dict.fromkeys(PARTS, 0.0) | dict(
+        init=3, eval=5, save=2, step=10, data=0.5, other=0.25
+    )
     assert sum(seconds.values()) == clock.now - 100
     assert tracker.goodput() == 10 / 20.75
 
@@ -101,7 +113,9 @@ def test_what_a_window_has_told_is_not_taken_back_from_the_next():
 
 
 def crash_after(path, clock, begin, saves, lost):
-    """A start from step `begin` that saves at `saves`, a second a step, and dies `lost` steps after the last of them."""
+    """A start from step `begin` that saves at `saves`, a second a step, and dies `lost` steps after
+    the last of them.
+    """
     tracker = GoodputTracker(path, clock)
     clock.pass_(0.5)
     tracker.begin(begin)
@@ -148,7 +162,13 @@ def test_the_table_and_the_picture(tmp_path):
     ]
     lines = table(starts).splitlines()
     assert lines[0] == "wall time 20.0 s in 2 starts, goodput 90.0 %"
-    assert lines[1].split() == ["step", "18.0", "s", "90.0", "%"] and lines[2].split() == ["init", "2.0", "s", "10.0", "%"]
+    assert lines[1].split() == ["step", "18.0", "s", "90.0", "%"] and lines[2].split() == [
+        "init",
+        "2.0",
+        "s",
+        "10.0",
+        "%",
+    ]
     assert lines[-1].strip() == "not running between the starts: 5.0 s" and len(lines) == 4
     assert plot_goodput(tmp_path) is None
     (tmp_path / "ledger.json").write_text(json.dumps({"starts": starts}))
@@ -171,7 +191,11 @@ def test_a_real_run_accounts_for_its_wall_time(tmp_path, capsys):
     rows = [row for row in read_metrics(tmp_path / "metrics.jsonl") if "train/loss" in row]
     assert len(rows) == 12
     for row in rows:
-        assert 0 <= row["train/data_wait"] <= 1 and 0 <= row["train/host"] <= 1 and row["train/mfu"] > 0
+        assert (
+            0 <= row["train/data_wait"] <= 1
+            and 0 <= row["train/host"] <= 1
+            and row["train/mfu"] > 0
+        )
     assert rows[-1]["train/goodput"] == pytest.approx(goodput(totals(starts)), abs=0.3)
 
 
@@ -188,7 +212,11 @@ def test_a_killed_run_leaves_badput(tmp_path, monkeypatch):
     code = _CHILD.format(here=str(Path(__file__).parent), workdir=str(tmp_path))
     code = "import mdmspeech.training.goodput as l; l._WRITE_EVERY_S = 0.0\n" + code
     root = str(Path(__file__).parents[2])
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": root})
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": root},
+    )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and child.poll() is None:
         starts = read_goodput(tmp_path / "ledger.json").get("starts", [])

@@ -1,4 +1,6 @@
-"""A Talker with the label shift: its training is the next-token Talker's at blocks of one, and what it is trained on is what it is decoded on."""
+"""A Talker with the label shift: its training is the next-token Talker's at blocks of one, and what
+it is trained on is what it is decoded on.
+"""
 
 import dataclasses
 
@@ -13,10 +15,13 @@ from mdmspeech.inference.engine import PacedInputs, TalkerEngine
 from mdmspeech.models import talker
 from mdmspeech.models.talker import CodeTable
 from mdmspeech.speech_format import CODES, MASK
-from mdmspeech.training.stages.talker import TalkerTask, _Rows
+from mdmspeech.training.stages.talker import TalkerTask
+from mdmspeech.training.stages.talker_batches import Rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-SHIFTED = talker.TalkerConfig(width=64, layers=1, heads=2, ffn=64, symbols=20, symbol_lookahead=(2,), label_shift=True)
+SHIFTED = talker.TalkerConfig(
+    width=64, layers=1, heads=2, ffn=64, symbols=20, symbol_lookahead=(2,), label_shift=True
+)
 KEY = jax.random.key(1)
 
 
@@ -54,10 +59,14 @@ def next_token(params, batch):
 
 
 @pytest.mark.parametrize("streams", [1, 2])
-def test_blocks_of_one_token_that_are_all_hidden_are_the_next_token_loss(params, batch, next_token, streams):
+def test_blocks_of_one_token_that_are_all_hidden_are_the_next_token_loss(
+    params, batch, next_token, streams
+):
     """The strongest identity there is: same value and same gradients, of every parameter."""
     one = dataclasses.replace(SHIFTED, block=1)
-    shifted = TalkerTask(one, "mdm", None, masking.Bernoulli(1.0, 1.0), capacity=1.0, streams=streams)
+    shifted = TalkerTask(
+        one, "mdm", None, masking.Bernoulli(1.0, 1.0), capacity=1.0, streams=streams
+    )
     loss, grads = value_and_grad(shifted, params, batch)
     expected, expected_grads = next_token
     np.testing.assert_allclose(loss, expected, rtol=1e-6)
@@ -65,9 +74,15 @@ def test_blocks_of_one_token_that_are_all_hidden_are_the_next_token_loss(params,
     assert np.abs(grads["inputs"]["table"][MASK]).max() == 0  # no mask is ever seen
 
 
-@pytest.mark.parametrize(("block", "streams"), [(16, 1), (16, 2), (32, 1)], ids=["block-causal", "two streams", "bidirectional"])
+@pytest.mark.parametrize(
+    ("block", "streams"),
+    [(16, 1), (16, 2), (32, 1)],
+    ids=["block-causal", "two streams", "bidirectional"],
+)
 def test_what_is_trained_is_what_is_decoded(params, batch, block, streams):
-    """The engine, over its cache, says of the last block what the training forward says of it when it is all that is hidden."""
+    """The engine, over its cache, says of the last block what the training forward says of it when it
+    is all that is hidden.
+    """
     config = dataclasses.replace(SHIFTED, block=block)
     engine = TalkerEngine(config, params)
     features, _ = engine.read(batch["symbols"], batch["symbols_valid"])
@@ -75,31 +90,49 @@ def test_what_is_trained_is_what_is_decoded(params, batch, block, streams):
     spoken = engine.decode(anchors, SamplingParams.create(2, steps=1, target_len=32), 32 // block)
 
     task = TalkerTask(config, "mdm", None, capacity=1.0, streams=streams)
-    rows = _Rows.of(batch | {"tokens": jnp.asarray(spoken.ids_BL), "valid": jnp.ones((2, 32), bool)})
+    rows = Rows.of(batch | {"tokens": jnp.asarray(spoken.ids_BL), "valid": jnp.ones((2, 32), bool)})
     noisy = rows.tokens.at[:, 32 - block :].set(MASK)
 
     @jax.jit
     def chances(params):
         cond, _ = task.condition(params, batch)
-        return jax.nn.softmax(task.logits(params, task._denoise(params, noisy, cond, rows)))[:, 32 - block :, :CODES]
+        return jax.nn.softmax(task.logits(params, task._denoise(params, noisy, cond, rows)))[
+            :, 32 - block :, :CODES
+        ]
 
     chance = np.asarray(chances(params))
     np.testing.assert_array_equal(chance.argmax(axis=-1), spoken.ids_BL[:, 32 - block :])
-    np.testing.assert_allclose(chance.max(axis=-1), spoken.confidence_BL[:, 32 - block :], rtol=1e-3)
+    np.testing.assert_allclose(
+        chance.max(axis=-1), spoken.confidence_BL[:, 32 - block :], rtol=1e-3
+    )
     assert len(np.unique(spoken.ids_BL)) > 16
 
 
 def test_distillation_reads_teacher_and_student_alike(params, batch):
     """A student that is its teacher, on one refinement: no divergence, with the shift as without."""
-    task = TalkerTask(SHIFTED, "isd", None, masking.Hierarchical(), capacity=1.0, distillation={"iterations": 1}, start=lambda: params)
+    task = TalkerTask(
+        SHIFTED,
+        "isd",
+        None,
+        masking.Hierarchical(),
+        capacity=1.0,
+        distillation={"iterations": 1},
+        start=lambda: params,
+    )
     losses = jax.jit(lambda p: task.loss(p, {"teacher": p}, batch, KEY, jnp.int32(0)))(params)
     assert losses["kl"][1] > 0 and abs(losses["kl"][0] / losses["kl"][1]) < 1e-5
 
 
 def test_one_over_t_divides_by_the_tokens_there_are(params, batch):
-    """LLaDA's bound: the weighted sum over the valid tokens, not over the sum of the weights, which it equals on average only."""
+    """LLaDA's bound: the weighted sum over the valid tokens, not over the sum of the weights, which it
+    equals on average only.
+    """
     schedule = masking.get("inverse_t", low=0.05)
-    losses = jax.jit(lambda p: TalkerTask(SHIFTED, "mdm", None, schedule, capacity=1.0).loss(p, {}, batch, KEY, jnp.int32(0)))(params)
+    losses = jax.jit(
+        lambda p: TalkerTask(SHIFTED, "mdm", None, schedule, capacity=1.0).loss(
+            p, {}, batch, KEY, jnp.int32(0)
+        )
+    )(params)
     assert losses["token"][1] == batch["valid"].sum()
 
 
@@ -108,6 +141,12 @@ def test_from_next_token_weights_only_the_mask_row_is_new(params):
     fresh = jax.jit(talker.init, static_argnums=0)(SHIFTED, jax.random.key(3))
     started = task.warm_start(fresh)
     rows = CodeTable(64, True, 1.0).apply({"params": params["inputs"]})
-    np.testing.assert_allclose(started["inputs"]["table"][MASK], rows[:CODES].mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(
+        started["inputs"]["table"][MASK], rows[:CODES].mean(axis=0), atol=1e-6
+    )
     kept = started["inputs"]["table"].at[MASK].set(params["inputs"]["table"][MASK])
-    jax.tree.map(np.testing.assert_array_equal, {**started, "inputs": {**started["inputs"], "table": kept}}, params)
+    jax.tree.map(
+        np.testing.assert_array_equal,
+        {**started, "inputs": {**started["inputs"], "table": kept}},
+        params,
+    )

@@ -24,11 +24,16 @@ from mdmspeech.training.warm_start import load_params
 
 
 def leaves(state):
-    return [np.asarray(x) for x in jax.tree.leaves((state.step, state.params, state.opt_state, state.ema))]
+    return [
+        np.asarray(x)
+        for x in jax.tree.leaves((state.step, state.params, state.opt_state, state.ema))
+    ]
 
 
 def losses(workdir):
-    return [row["train/loss"] for row in read_metrics(workdir / "metrics.jsonl") if "train/loss" in row]
+    return [
+        row["train/loss"] for row in read_metrics(workdir / "metrics.jsonl") if "train/loss" in row
+    ]
 
 
 def ends_after(batches):
@@ -47,12 +52,21 @@ def ends_after(batches):
 
 def test_it_learns_and_leaves_its_files(tmp_path):
     task = TinyTask(size=32)
-    state = train(tiny_config(steps=120, log_every=10, eval_every=50, save_every=60), task, tmp_path)
+    state = train(
+        tiny_config(steps=120, log_every=10, eval_every=50, save_every=60), task, tmp_path
+    )
     curve = losses(tmp_path)
     assert curve[-1] < 0.3 * curve[0]
     assert int(state.step) == 120
     assert task.evaluations == [50, 100, 120]
-    for name in ("metrics.jsonl", "curves.png", "config.json", "tensorboard", "eval/0000120/sample.txt", "checkpoints/120"):
+    for name in (
+        "metrics.jsonl",
+        "curves.png",
+        "config.json",
+        "tensorboard",
+        "eval/0000120/sample.txt",
+        "checkpoints/120",
+    ):
         assert (tmp_path / name).exists(), name
     assert "eval/norm" in read_metrics(tmp_path / "metrics.jsonl")[-1]
 
@@ -88,7 +102,8 @@ def test_a_checkpoint_moves_between_meshes(tmp_path):
 
 def test_non_finite_names_step_and_record_and_keeps_the_last_checkpoint(tmp_path):
     with pytest.raises(NonFiniteError, match=r"at step 6 .*record-44.*last checkpoint is good"):
-        train(tiny_config(), TinyTask(bad=44), tmp_path)  # 8 records a step: record 44 is in the 6th
+        # 8 records a step: record 44 is in the 6th
+        train(tiny_config(), TinyTask(bad=44), tmp_path)
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["2", "4"]
     assert int(train(tiny_config(), TinyTask(), tmp_path).step) == 8
 
@@ -98,7 +113,11 @@ def test_the_best_state_is_saved_when_it_is_found(tmp_path):
         def evaluate(self, params, step, outdir):
             return {"score": {3: 3.0, 6: 1.0, 8: 2.0}[step]}
 
-    train(tiny_config(steps=8, eval_every=3, save_every=8, keep=1, keep_best="score"), Judged(), tmp_path)
+    train(
+        tiny_config(steps=8, eval_every=3, save_every=8, keep=1, keep_best="score"),
+        Judged(),
+        tmp_path,
+    )
     assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["6", "8"]
     best, latest = load_params(tmp_path, "best"), load_params(tmp_path)
     assert not np.array_equal(best["in"]["kernel"], latest["in"]["kernel"])
@@ -146,20 +165,31 @@ def test_a_state_is_evaluated_then_saved_then_left(tmp_path, monkeypatch):
         *updates(3, 4),
         ("evaluate", 4),
         ("save", 4),
-        *updates(5),  # the last state is evaluated and saved whatever `eval_every` and `save_every` say
+        # the last state is evaluated and saved whatever `eval_every` and `save_every` say
+        *updates(5),
         ("evaluate", 5),
         ("save", 5),
     ]
 
 
 @pytest.mark.parametrize("batches", [1, 3, 4])
-def test_where_the_data_end_the_state_is_evaluated_once_and_saved(batches, tmp_path, monkeypatch, capsys):
+def test_where_the_data_end_the_state_is_evaluated_once_and_saved(
+    batches, tmp_path, monkeypatch, capsys
+):
     order = Order(monkeypatch, batches)
-    assert int(train(tiny_config(steps=8, eval_every=4, save_every=100), order.task, tmp_path).step) == batches
-    assert order.events == [*updates(*range(1, batches + 1)), ("evaluate", batches), ("save", batches)]
+    assert (
+        int(train(tiny_config(steps=8, eval_every=4, save_every=100), order.task, tmp_path).step)
+        == batches
+    )
+    assert order.events == [
+        *updates(*range(1, batches + 1)),
+        ("evaluate", batches),
+        ("save", batches),
+    ]
     assert f"tiny: the data ended at step {batches}/8 after" in capsys.readouterr().err
     order.events.clear()
-    train(tiny_config(steps=8, eval_every=4, save_every=100), order.task, tmp_path)  # at once: none are left
+    # at once: none are left
+    train(tiny_config(steps=8, eval_every=4, save_every=100), order.task, tmp_path)
     assert order.events == []
 
 
@@ -171,12 +201,22 @@ def test_a_signal_saves_and_does_not_evaluate(tmp_path, monkeypatch, capsys):
     assert order.events == [*updates(1, 2), ("evaluate", 2), *updates(3), ("save", 3)]
     assert "tiny: SIGTERM: saved, start again to go on, at step 3/8" in capsys.readouterr().err
     saved = json.loads((tmp_path / "checkpoints" / "3" / "about" / "metadata").read_text())
-    assert saved["data"] == {"json": {"position": 3 * order.task.size}}  # the fourth batch was made, and is not lost
+    # the fourth batch was made, and is not lost
+    assert saved["data"] == {"json": {"position": 3 * order.task.size}}
 
 
 def test_of_several_reasons_to_stop_the_largest_is_told():
-    told = [why_stopped(max(reasons), "SIGINT", 0.5) for reasons in ([0], [0, 1], [2, 1], [2, 3], [3, 1, 0])]
-    assert [words.split(":")[0] for words in told] == ["done", "the data ended", "train.minutes=0.5 used up", "SIGINT", "SIGINT"]
+    told = [
+        why_stopped(max(reasons), "SIGINT", 0.5)
+        for reasons in ([0], [0, 1], [2, 1], [2, 3], [3, 1, 0])
+    ]
+    assert [words.split(":")[0] for words in told] == [
+        "done",
+        "the data ended",
+        "train.minutes=0.5 used up",
+        "SIGINT",
+        "SIGINT",
+    ]
     assert why_stopped(3, "", 0.0).startswith("a signal to another process: saved")
 
 
@@ -186,15 +226,20 @@ def test_a_restart_adds_no_line_and_keeps_the_means(tmp_path):
     train(config, TinyTask(), tmp_path / "whole")
     assert int(train(config, ends_after(4), tmp_path / "parts").step) == 4
     train(config, TinyTask(), tmp_path / "parts")
-    lines = {n: [r for r in read_metrics(tmp_path / n / "metrics.jsonl") if "train/loss" in r] for n in ("whole", "parts")}
-    assert [[(r["step"], r["train/loss"], r["train/mse"]) for r in rows] for rows in lines.values()] == [
-        [(r["step"], r["train/loss"], r["train/mse"]) for r in lines["whole"]]
-    ] * 2
+    lines = {
+        n: [r for r in read_metrics(tmp_path / n / "metrics.jsonl") if "train/loss" in r]
+        for n in ("whole", "parts")
+    }
+    assert [
+        [(r["step"], r["train/loss"], r["train/mse"]) for r in rows] for rows in lines.values()
+    ] == [[(r["step"], r["train/loss"], r["train/mse"]) for r in lines["whole"]]] * 2
     assert [r["step"] for r in lines["whole"]] == [1, 5]
 
 
 def test_minutes_stop_the_run(tmp_path):
-    state = train(tiny_config(steps=10**6, minutes=0.02, save_every=10**6, eval_every=0), TinyTask(), tmp_path)
+    state = train(
+        tiny_config(steps=10**6, minutes=0.02, save_every=10**6, eval_every=0), TinyTask(), tmp_path
+    )
     assert 0 < int(state.step) < 10**6
     assert (tmp_path / "checkpoints" / str(int(state.step))).exists()
 
@@ -249,9 +294,18 @@ train(tiny_config(steps=100000, save_every=100000, eval_every=0), SlowTask(), {w
 def test_a_signal_saves_and_exits_with_zero(tmp_path, number):
     code = _CHILD.format(here=str(Path(__file__).parent), workdir=str(tmp_path))
     root = str(Path(__file__).parents[2])
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True, env=os.environ | {"PYTHONPATH": root})
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"PYTHONPATH": root},
+    )
     deadline = time.monotonic() + 120
-    while not read_metrics(tmp_path / "metrics.jsonl") and time.monotonic() < deadline and child.poll() is None:
+    while (
+        not read_metrics(tmp_path / "metrics.jsonl")
+        and time.monotonic() < deadline
+        and child.poll() is None
+    ):
         time.sleep(0.1)
     child.send_signal(number)
     _, err = child.communicate(timeout=120)
@@ -261,11 +315,14 @@ def test_a_signal_saves_and_exits_with_zero(tmp_path, number):
     assert int(saved.name) >= 1
 
 
-# ---- What is refused has written nothing; what is no number is never saved ---------------------------------------------
+# ---- What is refused has written nothing; what is no number is never saved ----------------------
 
 
 def files_of(folder):
-    return {p: (p.stat().st_mtime_ns, p.read_bytes() if p.is_file() else None) for p in folder.rglob("*")}
+    return {
+        p: (p.stat().st_mtime_ns, p.read_bytes() if p.is_file() else None)
+        for p in folder.rglob("*")
+    }
 
 
 def test_a_run_that_is_refused_has_written_nothing(tmp_path):
@@ -296,14 +353,26 @@ def test_a_run_that_is_refused_has_written_nothing(tmp_path):
 
 
 def test_parameters_that_are_no_numbers_are_never_saved(tmp_path):
-    """A rate of nan leaves loss and gradient of the first step finite, and its parameters not; then an older run is refused another config, untouched."""
+    """A rate of nan leaves loss and gradient of the first step finite, and its parameters not; then an
+    older run is refused another config, untouched.
+    """
 
     class Broken(TinyTask):
-        optimizer = (ParamRule("in/.*"), ParamRule("out/kernel", lr=float("nan")), ParamRule("out/bias"))
+        optimizer = (
+            ParamRule("in/.*"),
+            ParamRule("out/kernel", lr=float("nan")),
+            ParamRule("out/bias"),
+        )
 
-    with pytest.raises(NonFiniteError, match=r"not finite at step 1 \(parameters after the update.*nothing was saved"):
+    with pytest.raises(
+        NonFiniteError,
+        match=r"not finite at step 1 \(parameters after the update.*nothing was saved",
+    ):
         train(tiny_config(steps=1), Broken(), tmp_path)
-    assert not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()] and not (tmp_path / "eval").exists()
+    assert (
+        not [p for p in (tmp_path / "checkpoints").iterdir() if p.name.isdigit()]
+        and not (tmp_path / "eval").exists()
+    )
     train(tiny_config(steps=1), TinyTask(), tmp_path)
     before = files_of(tmp_path)
     other = tiny_config(steps=1)

@@ -41,7 +41,11 @@ def test_big_arrays_are_split_on_their_largest_divisible_axis():
         "small": jax.ShapeDtypeStruct((4,), "float32"),
     }
     got = jax.tree.map(lambda s: s.spec, param_shardings(mesh, tree))
-    assert got == {"big": PartitionSpec(None, ("fsdp",)), "odd": PartitionSpec(None, None), "small": PartitionSpec(None)}
+    assert got == {
+        "big": PartitionSpec(None, ("fsdp",)),
+        "odd": PartitionSpec(None, None),
+        "small": PartitionSpec(None),
+    }
 
 
 def test_batches_are_split_over_data_and_fsdp():

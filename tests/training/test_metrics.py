@@ -30,13 +30,19 @@ def test_lines_after_the_restored_step_are_dropped(tmp_path):
     second.write(3, {"loss": 30.0, "nan": float("nan")}, "eval")
     second.close()
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    assert rows == [{"step": 1, "train/loss": 1.0}, {"step": 2, "train/loss": 2.0}, {"step": 3, "eval/loss": 30.0, "eval/nan": None}]
+    assert rows == [
+        {"step": 1, "train/loss": 1.0},
+        {"step": 2, "train/loss": 2.0},
+        {"step": 3, "eval/loss": 30.0, "eval/nan": None},
+    ]
     assert list((tmp_path / "tensorboard").iterdir())
 
 
 DAMAGED = [
-    b"\xff\xfe", b'{"step": 2, "train/loss": \xe9}', b'{"train/loss": 1.0}', b'{"step": "2"}', b'{"step": null}', b"[1, 2]", b"null", b"5", b"",
-    b'{"step": 2, "train/loss": "low"}', b'{"step": true}', b"[" * 100_000, b'{"step": 2, "tr', b"\x00",
+    b"\xff\xfe", b'{"step": 2, "train/loss": \xe9}', b'{"train/loss": 1.0}', b'{"step": "2"}',
+    b'{"step": null}', b"[1, 2]", b"null", b"5", b"",
+    b'{"step": 2, "train/loss": "low"}', b'{"step": true}', b"[" * 100_000, b'{"step": 2, "tr',
+    b"\x00",
 ]  # fmt: skip
 
 

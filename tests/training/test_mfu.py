@@ -24,21 +24,36 @@ def test_the_definition():
 
 def talker_step(remat="none", accum=1, length=64):
     """(task, optimizer, abstract state, abstract batch, step) of a small Talker in stage 2."""
-    config = talker.TalkerConfig(width=128, layers=2, heads=4, ffn=256, symbols=20, symbol_lookahead=(2,))
+    config = talker.TalkerConfig(
+        width=128, layers=2, heads=4, ffn=256, symbols=20, symbol_lookahead=(2,)
+    )
     sizes = dict(layout="packed", batch=4, length=length, symbols=32)
     task = TalkerTask(config, "mdm", None, masking.Bernoulli(), sizes=sizes, capacity=1.0)
     params = jax.eval_shape(task.init, jax.random.key(0))
     optimizer = make_optimizer(base().optim, 10, params, task.optimizer)
     rng = jax.eval_shape(lambda: jax.random.key(0))
-    state = TrainState(jax.ShapeDtypeStruct((), jnp.int32), params, jax.eval_shape(optimizer.tx.init, params), None, rng)
-    return task, optimizer, state, task.batch_spec(), make_train_step(task, optimizer, accum=accum, remat=remat)
+    state = TrainState(
+        jax.ShapeDtypeStruct((), jnp.int32),
+        params,
+        jax.eval_shape(optimizer.tx.init, params),
+        None,
+        rng,
+    )
+    return (
+        task,
+        optimizer,
+        state,
+        task.batch_spec(),
+        make_train_step(task, optimizer, accum=accum, remat=remat),
+    )
 
 
 def test_a_talker_step_agrees_with_the_compiler():
     task, optimizer, state, batch, step = talker_step()
     counted = count_flops(step, state, {}, batch)
     said = jax.jit(step).lower(state, {}, batch).compile().cost_analysis()["flops"]
-    # XLA also counts the elementwise work (softmax over 6.6k tokens, norms, Adam) that no matrix unit does: hence the ceiling, not equality.
+    # XLA also counts the elementwise work (softmax over 6.6k tokens, norms, Adam) that no matrix
+    # unit does: hence the ceiling, not equality.
     assert 0.85 * said < counted <= 1.01 * said
     assert model_flops(task, optimizer, state.params, {}, batch) == counted
 
@@ -49,7 +64,8 @@ def test_running_the_step_otherwise_changes_no_model_flops():
     *_, again = talker_step(remat="full")
     assert count_flops(again, state, {}, batch) > 1.03 * plain, "recomputation is work"
     *_, cut = talker_step(accum=2)
-    # The table of token embeddings is computed for each micro-batch; the pass that only counts denominators must not count.
+    # The table of token embeddings is computed for each micro-batch; the pass that only counts
+    # denominators must not count.
     assert plain < count_flops(cut, state, {}, batch) < 1.2 * plain
 
 
@@ -61,14 +77,18 @@ class Remade(Task):
     def loss(self, params, frozen, batch, rng, step):
         inner = jax.checkpoint(lambda w, x: jnp.square(jnp.tanh(x @ w) @ w))
         value = inner(params["w"], batch["x"] @ params["table"]).sum()
-        return {"loss": (value, jnp.float32(1)), "seen": ((batch["x"] @ batch["x"]).sum(), jnp.float32(1))}
+        return {
+            "loss": (value, jnp.float32(1)),
+            "seen": ((batch["x"] @ batch["x"]).sum(), jnp.float32(1)),
+        }
 
 
 def test_neither_recomputed_nor_frozen_nor_unweighted_parts_count():
     square = jax.ShapeDtypeStruct((8, 8), jnp.float32)
     task, params = Remade(), {"w": square, "table": square}
     optimizer = make_optimizer(base().optim, 10, params, task.optimizer)
-    # Forward: three products; backward: two for the second use of w, one for the first; none for the table.
+    # Forward: three products; backward: two for the second use of w, one for the first; none for
+    # the table.
     assert model_flops(task, optimizer, params, {}, {"x": square}) == (3 + 3) * 2 * 8**3
 
 
@@ -77,7 +97,8 @@ def test_peaks():
     assert peak_flops(cpu, override=5e12) == 5e12
     assert peak_flops(cpu) == measured_matmul() / 8 > 1e7
     for kind, name in {
-        "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5p": "v5p", "TPU v6 lite": "v6e", "NVIDIA H200": "H200",
+        "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5p": "v5p", "TPU v6 lite": "v6e",
+        "NVIDIA H200": "H200",
         "NVIDIA H100 80GB HBM3": "H100", "NVIDIA A100-SXM4-80GB": "A100", "NVIDIA L4": "L4",
     }.items():  # fmt: skip
         assert find_chip(kind) is CHIPS[name], kind

@@ -20,12 +20,18 @@ def test_targets_end_with_eos():
 
 
 def test_each_head_is_a_mean_of_its_own_weighed_by_its_distance():
-    parts = multi_token_loss.cross_entropies(LOGITS, *multi_token_loss.next_tokens(TOKENS, LENS, EOS))
+    parts = multi_token_loss.cross_entropies(
+        LOGITS, *multi_token_loss.next_tokens(TOKENS, LENS, EOS)
+    )
     sequences = [[3, 1, 4, 1, EOS], [5, 2, EOS]]
     expected = 0.0
     for k, logits in enumerate(LOGITS):
         logp = np.asarray(jax.nn.log_softmax(logits))
-        nats = [-logp[row, p, sequence[p + k]] for row, sequence in enumerate(sequences) for p in range(len(sequence) - k)]
+        nats = [
+            -logp[row, p, sequence[p + k]]
+            for row, sequence in enumerate(sequences)
+            for p in range(len(sequence) - k)
+        ]
         np.testing.assert_allclose(parts[k], (sum(nats), len(nats)), rtol=1e-5)
         expected += 0.8**k * np.mean(nats)
     np.testing.assert_allclose(multi_token_loss.total(parts), expected, rtol=1e-5)
@@ -33,13 +39,23 @@ def test_each_head_is_a_mean_of_its_own_weighed_by_its_distance():
 
 def test_padding_and_heads_without_a_target_have_no_part():
     targets, weight = multi_token_loss.next_tokens(TOKENS, LENS, EOS)
-    spoilt = [jnp.where(multi_token_loss.ahead(weight, k)[..., None] > 0, one, jnp.nan) for k, one in enumerate(LOGITS)]
+    spoilt = [
+        jnp.where(multi_token_loss.ahead(weight, k)[..., None] > 0, one, jnp.nan)
+        for k, one in enumerate(LOGITS)
+    ]
     far = [
         *spoilt,
         *[jnp.full_like(LOGITS[0], jnp.nan)] * 2,
     ]  # head 5 has nothing to predict in five positions; head 4 only the longest row's eos
     far[4] = LOGITS[0]
-    loss = lambda logits: multi_token_loss.total(multi_token_loss.cross_entropies(logits, targets, weight))
-    np.testing.assert_allclose(loss(far) - loss(LOGITS), 0.8**4 * -jax.nn.log_softmax(LOGITS[0])[0, 0, EOS], rtol=1e-4)
+    loss = lambda logits: multi_token_loss.total(
+        multi_token_loss.cross_entropies(logits, targets, weight)
+    )
+    np.testing.assert_allclose(
+        loss(far) - loss(LOGITS), 0.8**4 * -jax.nn.log_softmax(LOGITS[0])[0, 0, EOS], rtol=1e-4
+    )
     gradient = jax.grad(loss)(LOGITS)
-    assert all((jnp.any(g != 0, axis=-1) == (multi_token_loss.ahead(weight, k) > 0)).all() for k, g in enumerate(gradient))
+    assert all(
+        (jnp.any(g != 0, axis=-1) == (multi_token_loss.ahead(weight, k) > 0)).all()
+        for k, g in enumerate(gradient)
+    )

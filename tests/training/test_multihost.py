@@ -8,7 +8,16 @@ import time
 
 import numpy as np
 import pytest
-from processes import Process, assert_identical, last_row, rows, start_together, steps_saved, stored, wait_until
+from processes import (
+    Process,
+    assert_identical,
+    last_row,
+    rows,
+    start_together,
+    steps_saved,
+    stored,
+    wait_until,
+)
 from tiny import TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
@@ -49,7 +58,9 @@ def all_ended(processes, codes):
 
 
 def losing_one(workdir, count, victim, options=OPTIONS):
-    """Kills one of `count` processes in training, checks how the others end, returns the seconds that took."""
+    """Kills one of `count` processes in training, checks how the others end, returns the seconds that
+    took.
+    """
     processes = start_together(workdir, count, *options, "--pause", 0.3)
     wait_until(lambda: steps_saved(workdir)[-1:] >= [6], processes)
     processes[victim].kill()
@@ -58,7 +69,13 @@ def losing_one(workdir, count, victim, options=OPTIONS):
     assert 0 not in [p.ended() for p in others]
     seconds = time.monotonic() - began
     for process in others:
-        assert re.search(r"process \d of \d on .*(lost another process|another process or its host was lost)", process.log), process.log
+        assert re.search(
+            (
+                r"process \d of \d on .*(lost another process|another process or "
+                r"its host was lost)"
+            ),
+            process.log,
+        ), process.log
         assert "Start the same command again on every host: the run resumes" in process.log
     assert losses(workdir) and last_row(workdir) < STEPS
     return seconds
@@ -69,7 +86,8 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     one_process(whole, data=4)
 
-    # Four steps in one process of eight devices, then on with several processes of two devices: one is killed.
+    # Four steps in one process of eight devices, then on with several processes of two devices: one
+    # is killed.
     class Short(TinyTask):
         def batches(self, split, seed):
             class Ends(type(super().batches(split, seed))):
@@ -83,7 +101,10 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
     train(tiny_config(steps=STEPS, eval_every=0), Short(), parts)
     assert steps_saved(parts)[-1] == 4
     seconds = losing_one(parts, count, victim=count - 1)
-    print(f"{count} processes, the last one killed: the others ended after {seconds:.1f} s (heartbeat {HEARTBEAT_S} s)")
+    print(
+        f"{count} processes, the last one killed: the others ended after "
+        f"{seconds:.1f} s (heartbeat {HEARTBEAT_S} s)"
+    )
 
     # Resumed; then one of them gets a signal.
     processes = start_together(parts, count, *OPTIONS, "--pause", 0.3)
@@ -92,7 +113,10 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
     all_ended(processes, [0])
     stopped = steps_saved(parts)[-1]
     assert 4 < stopped < STEPS
-    assert f"a signal to another process: saved, start again to go on, at step {stopped}/{STEPS}" in processes[0].log
+    assert (
+        f"a signal to another process: saved, start again to go on, at step {stopped}/{STEPS}"
+        in processes[0].log
+    )
     assert "resumed at step" in processes[0].log
     assert "step" not in processes[-1].log.replace("[Gloo]", ""), "only the lead reports"
 
@@ -124,7 +148,10 @@ def test_undisturbed_equals_killed_bit_for_bit(tmp_path, count):
     for victim in (0, 1):  # the first holds JAX's coordinator
         killed = tmp_path / f"killed {victim}"
         seconds = losing_one(killed, count, victim)
-        print(f"{count} processes, process {victim} killed: the others ended after {seconds:.1f} s (heartbeat {HEARTBEAT_S} s)")
+        print(
+            f"{count} processes, process {victim} killed: the others ended after "
+            f"{seconds:.1f} s (heartbeat {HEARTBEAT_S} s)"
+        )
         all_ended(start_together(killed, count, *OPTIONS), [0])
         assert_identical(tmp_path / "whole", killed)
 
@@ -134,15 +161,30 @@ def test_an_error_on_one_process_ends_all(tmp_path):
     processes = start_together(tmp_path / "run", 2, *OPTIONS, "--fail-at", 44)
     first, second = [p.ended() for p in processes]
     assert second == 1 and first != 0
-    assert re.search(r"process 1 of 2 on .*: ValueError: record-44 is damaged", processes[1].log), processes[1].log
+    assert re.search(r"process 1 of 2 on .*: ValueError: record-44 is damaged", processes[1].log), (
+        processes[1].log
+    )
     assert "Start the same command again" in processes[0].log
 
 
 @pytest.mark.full
 def test_the_others_do_not_come(tmp_path):
-    process = Process(tmp_path / "run", "--coordinator", "localhost:1234", "--processes", 2, "--process", 0, "--join-s", 5)
+    process = Process(
+        tmp_path / "run",
+        "--coordinator",
+        "localhost:1234",
+        "--processes",
+        2,
+        "--process",
+        0,
+        "--join-s",
+        5,
+    )
     assert process.ended() != 0
-    assert "process 0 of 2: not all processes came together at localhost:1234 within 5 s" in process.log
+    assert (
+        "process 0 of 2: not all processes came together at localhost:1234 within 5 s"
+        in process.log
+    )
 
 
 def test_no_coordinator_is_said_in_time():
@@ -166,9 +208,14 @@ def test_incomplete_arguments_are_named(arguments, message):
 
 
 def test_the_same_words_by_the_environment(monkeypatch):
-    for name, value in dict(JAX_COORDINATOR_ADDRESS="localhost:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="1").items():
+    for name, value in dict(
+        JAX_COORDINATOR_ADDRESS="localhost:1", JAX_NUM_PROCESSES="2", JAX_PROCESS_ID="1"
+    ).items():
         monkeypatch.setenv(name, value)
-    with pytest.raises(UserError, match="no coordinator at localhost:1"), distributed.session(join_s=0.1):
+    with (
+        pytest.raises(UserError, match="no coordinator at localhost:1"),
+        distributed.session(join_s=0.1),
+    ):
         pass
 
 
@@ -183,13 +230,22 @@ def test_one_process_needs_nothing():
 
 
 def test_an_exit_message_is_printed_only_if_not_taken_back(tmp_path):
-    code = "import os, signal; from mdmspeech.training.distributed import _ExitMessage as M; m = M(); m.set('one'); m.set({!r}); "
+    code = (
+        "import os, signal; from mdmspeech.training.distributed import _ExitMessage "
+        "as M; m = M(); m.set('one'); m.set({!r}); "
+    )
     for line, end, said in [
         ("two", "os.kill(os.getpid(), signal.SIGKILL)", "two\n"),
         ("two", "os.abort()", "two\n"),
         ("", "os.abort()", ""),
     ]:
-        done = subprocess.run([sys.executable, "-c", code.format(line) + end], capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(line) + end],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
         assert done.returncode < 0 and done.stderr == said
 
 
@@ -197,7 +253,8 @@ def test_an_exit_message_is_printed_only_if_not_taken_back(tmp_path):
     ("parts", "shares"),
     [
         ([{0, 1}, {2, 3}], [(0, 2), (1, 2)]),  # data or fsdp over hosts
-        ([{0, 1}, {0, 1}, {2, 3}, {2, 3}], [(0, 2), (0, 2), (1, 2), (1, 2)]),  # tensor over pairs of hosts
+        # tensor over pairs of hosts
+        ([{0, 1}, {0, 1}, {2, 3}, {2, 3}], [(0, 2), (0, 2), (1, 2), (1, 2)]),
         ([{0, 1}, {0, 1}], [(0, 1), (0, 1)]),  # tensor over all
         ([{2, 3}, {0, 1}], [(1, 2), (0, 2)]),  # the mesh turned the hosts round
     ],
@@ -207,7 +264,12 @@ def test_each_process_makes_its_share_of_a_batch(parts, shares):
 
 
 @pytest.mark.parametrize(
-    ("parts", "message"), [([{0, 2}, {1, 3}], "overlapping"), ([{0, 1}, {1, 2}], "overlapping"), ([{0, 1}, set()], "without a device")]
+    ("parts", "message"),
+    [
+        ([{0, 2}, {1, 3}], "overlapping"),
+        ([{0, 1}, {1, 2}], "overlapping"),
+        ([{0, 1}, set()], "without a device"),
+    ],
 )
 def test_meshes_that_do_not_suit_the_hosts_are_named(parts, message):
     with pytest.raises(UserError, match=message):

@@ -1,4 +1,6 @@
-"""A new stage is one file and one experiment: written into a temporary folder, it is trained by `mdmspeech train`. And what each shipped stage tells of itself."""
+"""A new stage is one file and one experiment: written into a temporary folder, it is trained by
+`mdmspeech train`. And what each shipped stage tells of itself.
+"""
 
 import json
 import sys
@@ -107,7 +109,19 @@ def lab(tmp_path, monkeypatch):
 def test_one_file_and_one_experiment_train(lab, tmp_path):
     run = tmp_path / "run"
     assert (
-        main(["train", "--config", f"{lab / 'line.py'}", "--workdir", str(run), "--set", "train.steps=2", "--set", "train.log_every=1"])
+        main(
+            [
+                "train",
+                "--config",
+                f"{lab / 'line.py'}",
+                "--workdir",
+                str(run),
+                "--set",
+                "train.steps=2",
+                "--set",
+                "train.log_every=1",
+            ]
+        )
         == 0
     )
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
@@ -126,7 +140,9 @@ def test_it_has_its_own_small_variant(lab):
 def test_its_missing_settings_and_unknown_stages_are_told(lab, tmp_path):
     config = load_config(str(lab / "line.py"))
     del config.line
-    with pytest.raises(UserError, match=r"config\.stage is 'line', but the experiment has no 'line'"):
+    with pytest.raises(
+        UserError, match=r"config\.stage is 'line', but the experiment has no 'line'"
+    ):
         make_task(config, tmp_path)
     config.stage = "lines"
     with pytest.raises(UserError, match="use one of codec, talker, hearing, thinker, phones, line"):
@@ -141,7 +157,15 @@ def test_a_name_is_given_once(lab, name):
 
 
 def test_a_config_is_not_changed_by_building_its_task(tmp_path):
-    for name in ("compact_hearing", "hearing_ctc", "compact_codec", "compact_talker", "talker_06b", "thinker_06b", "aligner"):
+    for name in (
+        "compact_hearing",
+        "hearing_ctc",
+        "compact_codec",
+        "compact_talker",
+        "talker_06b",
+        "thinker_06b",
+        "aligner",
+    ):
         config = load_config(f"{ROOT / name}.py:runlocal")
         before = config.to_json_best_effort()
         make_task(config.lock(), tmp_path / "run")
@@ -160,7 +184,9 @@ def test_a_config_is_not_changed_by_building_its_task(tmp_path):
         ({"init_part": ""}, {}, ["init_part:  -> absent"]),
     ],
 )
-def test_a_run_that_says_it_starts_from_nothing_resumes_as_one_that_says_nothing(saved, now, differs):
+def test_a_run_that_says_it_starts_from_nothing_resumes_as_one_that_says_nothing(
+    saved, now, differs
+):
     """Every run of before this was told so in its config.json."""
     assert differences(saved, now) == (differs, [])
 
@@ -188,10 +214,15 @@ def test_what_a_run_exports_has_the_shapes_that_were_trained(experiment, part, k
     config = load_config(f"{ROOT / experiment}.py:runlocal")
     exported = build.stage_of(config.stage).exports[part](json.loads(config.to_json_best_effort()))
     assert exported.kind == kind
-    sizes = {key: tuple(value) if isinstance(value, list) else value for key, value in exported.sizes.items()}
+    sizes = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in exported.sizes.items()
+    }
     shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
     trained = jax.eval_shape(make_task(config, tmp_path / "run").init, jax.random.key(0))
-    assert shapes(exported.params(trained)) == shapes(KINDS[kind].shapes(KINDS[kind].config(**sizes)))
+    assert shapes(exported.params(trained)) == shapes(
+        KINDS[kind].shapes(KINDS[kind].config(**sizes))
+    )
 
 
 @pytest.mark.parametrize(
@@ -216,7 +247,9 @@ def test_runs_of_something_else_are_told(run, part, told, tmp_path):
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "phone_reader"])
 def test_a_kind_is_opened_in_its_own_role_and_no_other(kind):
     roles = {role for role, known in factory._OPENERS if known == kind}
-    assert roles == ({kind.split("_")[0]} if kind.startswith("talker") else {kind.split("_")[1]} - {"voice"})
+    assert roles == (
+        {kind.split("_")[0]} if kind.startswith("talker") else {kind.split("_")[1]} - {"voice"}
+    )
     config = ConfigDict({"states": 4})
     release = Release("mine", {"codec": Part(kind, config, {}), "adaptor": Part(kind, config, {})})
     if "codec" not in roles:

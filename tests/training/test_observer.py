@@ -1,4 +1,6 @@
-"""What is seen and measured of a run: nothing before it starts, then lines, rates, MFU and scores, in the files and on the terminal."""
+"""What is seen and measured of a run: nothing before it starts, then lines, rates, MFU and scores,
+in the files and on the terminal.
+"""
 
 import json
 import re
@@ -50,13 +52,21 @@ def test_a_line_has_means_rates_and_mfu_of_the_updates_since_the_last(tmp_path, 
         observer.step(step, values(loss), units=100, flops=80)
     observer.close()
     rows = read_metrics(tmp_path / "metrics.jsonl")
-    assert [(row["step"], row["train/loss"], row["train/lr"]) for row in rows] == [(1, 8.0, 0.5), (2, 4.0, 0.5), (4, 1.5, 0.5)]
+    assert [(row["step"], row["train/loss"], row["train/lr"]) for row in rows] == [
+        (1, 8.0, 0.5),
+        (2, 4.0, 0.5),
+        (4, 1.5, 0.5),
+    ]
     for row, updates in zip(rows, (1, 1, 2), strict=True):
         since_s = row["train/s_per_step"] * updates
         assert row["train/tokens_per_s"] == pytest.approx(100 * updates / since_s)
         assert row["train/mfu"] == pytest.approx(80 * updates / since_s / (PEAK * mesh.size))
     lines = capsys.readouterr().err.splitlines()
-    assert [line.split("  ")[0] for line in lines] == ["step 1/10", "step 2/10", "step 4/10"] and all("lr" not in line for line in lines)
+    assert [line.split("  ")[0] for line in lines] == [
+        "step 1/10",
+        "step 2/10",
+        "step 4/10",
+    ] and all("lr" not in line for line in lines)
     assert read_goodput(tmp_path / "ledger.json")["starts"][0]["last"] == 4
 
 
@@ -64,11 +74,17 @@ def test_after_a_restart_the_first_line_is_shown_and_not_written(tmp_path, capsy
     observer, _ = make(tmp_path, log_every=4)
     observer.start(5, 60.0, [values(6.0)])
     observer.step(6, values(2.0), units=1, flops=1)
-    assert observer.window == [values(6.0), values(2.0)] and not read_metrics(tmp_path / "metrics.jsonl")
-    assert re.match(r"step 6/10  grad_norm 1  loss 4 |step 6/10  loss 4  grad_norm 1 ", capsys.readouterr().err)
+    assert observer.window == [values(6.0), values(2.0)] and not read_metrics(
+        tmp_path / "metrics.jsonl"
+    )
+    assert re.match(
+        r"step 6/10  grad_norm 1  loss 4 |step 6/10  loss 4  grad_norm 1 ", capsys.readouterr().err
+    )
     observer.step(7, values(2.0), units=1, flops=1)
     observer.step(8, values(2.0), units=1, flops=1)
-    assert [row["train/loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [3.0] and not observer.window
+    assert [row["train/loss"] for row in read_metrics(tmp_path / "metrics.jsonl")] == [
+        3.0
+    ] and not observer.window
     assert observer.seconds() >= 60.0
     observer.close()
 
@@ -96,7 +112,9 @@ def test_evaluations_are_written_and_are_no_training_time(tmp_path, monkeypatch,
     assert observer.seconds() == 7.0
     assert "eval at step 4: held_out/token 0.25  (1:10)" in capsys.readouterr().err
     assert read_metrics(tmp_path / "metrics.jsonl") == [{"step": 4, "eval/held_out/token": 0.25}]
-    assert files(tmp_path) >= {"curves.png", "ledger.png"} and list(read_goodput(tmp_path / "ledger.json")["saved"]) == ["4"]
+    assert files(tmp_path) >= {"curves.png", "ledger.png"} and list(
+        read_goodput(tmp_path / "ledger.json")["saved"]
+    ) == ["4"]
     observer.finish("tiny: done at step 4/10")
     assert capsys.readouterr().err.splitlines()[-1] == "tiny: done at step 4/10 after 0:07"
     observer.close()
@@ -111,4 +129,8 @@ def test_a_save_or_an_evaluation_that_fails_is_none(tmp_path):
         raise ValueError("no sound")
     observer.close()
     stored = json.loads((tmp_path / "ledger.json").read_text())
-    assert not stored["saved"] and not read_metrics(tmp_path / "metrics.jsonl") and "curves.png" not in files(tmp_path)
+    assert (
+        not stored["saved"]
+        and not read_metrics(tmp_path / "metrics.jsonl")
+        and "curves.png" not in files(tmp_path)
+    )

@@ -47,15 +47,34 @@ def test_of_the_stages_only_matrices_of_layers_decay(tmp_path):
         transform = make_optimizer(config.optim, 10, ones, (ParamRule(".*"),)).tx
         moved, _ = transform.update(jax.tree.map(jnp.zeros_like, ones), transform.init(ones), ones)
         for name, leaf in flatten_dict(moved, sep="/").items():
-            kind = "/".join(name.split("/")[-2:]) if name.endswith(("table", "digits")) else name.rsplit("/", 1)[-1]
+            kind = (
+                "/".join(name.split("/")[-2:])
+                if name.endswith(("table", "digits"))
+                else name.rsplit("/", 1)[-1]
+            )
             (decayed if float(leaf.ravel()[0]) else kept).add(kind)
-    tables = {"inputs/table", "inputs/digits", "outputs/table", "outputs/digits", "embedding", "positions"}
+    tables = {
+        "inputs/table",
+        "inputs/digits",
+        "outputs/table",
+        "outputs/digits",
+        "embedding",
+        "positions",
+    }
     assert decayed == {"kernel", "lora_a", "lora_b"}
-    assert tables < kept and not {name for name in kept - tables if not name.endswith(("bias", "scale", "null", "start"))}, kept
+    assert tables < kept and not {
+        name for name in kept - tables if not name.endswith(("bias", "scale", "null", "start"))
+    }, kept
 
 
 def test_rules_change_rate_and_decay_and_the_first_match_wins():
-    got, _, _ = updates((ParamRule("head/.*", lr=0.1, weight_decay=1.0), ParamRule("embed/.*", weight_decay=0.2), ParamRule(".*")))
+    got, _, _ = updates(
+        (
+            ParamRule("head/.*", lr=0.1, weight_decay=1.0),
+            ParamRule("embed/.*", weight_decay=0.2),
+            ParamRule(".*"),
+        )
+    )
     assert got["head"]["kernel"] == pytest.approx(-0.01)
     assert got["embed"]["embedding"] == pytest.approx(-0.02)
     assert got["layer"]["kernel"] == pytest.approx(-0.05)
@@ -70,13 +89,20 @@ def test_each_parameter_has_the_numbers_of_its_own_rule():
         ParamRule("norm/.*", lr=0.0),
     )
     got, _, _ = updates(rules)
-    wanted = {"embed": {"embedding": -0.04}, "head": {"kernel": 0.0}, "layer": {"bias": -0.1, "kernel": -0.025}, "norm": {"scale": 0.0}}
+    wanted = {
+        "embed": {"embedding": -0.04},
+        "head": {"kernel": 0.0},
+        "layer": {"bias": -0.1, "kernel": -0.025},
+        "norm": {"scale": 0.0},
+    }
     for path, value in jax.tree_util.tree_leaves_with_path(wanted):
         assert got[path[0].key][path[1].key] == pytest.approx(value), path
 
 
 def test_frozen_parameters_stay_and_cost_nothing():
-    got, optimizer, grads = updates((ParamRule("head/.*", frozen=True), ParamRule(".*")), gradient=1.0)
+    got, optimizer, grads = updates(
+        (ParamRule("head/.*", frozen=True), ParamRule(".*")), gradient=1.0
+    )
     assert got["head"]["kernel"] == 0.0 and got["layer"]["kernel"] < 0.0
     assert float(optimizer.grad_norm(grads)) == pytest.approx(np.sqrt(8 + 4 + 2 + 2))
     sizes = [x.size for x in jax.tree.leaves(optimizer.tx.init(PARAMS))]
@@ -85,7 +111,9 @@ def test_frozen_parameters_stay_and_cost_nothing():
 
 def test_the_clip_bounds_what_adam_sees():
     _, optimizer, _ = updates((ParamRule(".*"),), clip=1.0)
-    _, state = optimizer.tx.update(jax.tree.map(lambda p: p * 1e3, PARAMS), optimizer.tx.init(PARAMS), PARAMS)
+    _, state = optimizer.tx.update(
+        jax.tree.map(lambda p: p * 1e3, PARAMS), optimizer.tx.init(PARAMS), PARAMS
+    )
     seen = [x for x in jax.tree.leaves(state) if x.ndim]  # m = 0.1 g, v = 0.02 g^2
     assert max(float(x.max()) for x in seen) < 0.1
 
@@ -94,10 +122,14 @@ def test_an_unclaimed_parameter_is_named():
     with pytest.raises(UserError, match="'head/kernel'"):
         updates((ParamRule("(embed|layer|norm)/.*"),))
     with pytest.raises(UserError, match="'embed/embedding'"):
-        updates((ParamRule("embed"), ParamRule("(layer|norm|head)/.*")))  # the whole path must match
+        # the whole path must match
+        updates((ParamRule("embed"), ParamRule("(layer|norm|head)/.*")))
 
 
-@pytest.mark.parametrize(("name", "middle", "last"), [("constant", 1.0, 1.0), ("linear", 0.55, 0.1), ("cosine", 0.55, 0.1)])
+@pytest.mark.parametrize(
+    ("name", "middle", "last"),
+    [("constant", 1.0, 1.0), ("linear", 0.55, 0.1), ("cosine", 0.55, 0.1)],
+)
 def test_schedules(name, middle, last):
     config = base().optim
     config.update(dict(lr=1.0, schedule=name, warmup=10, final=0.1))

@@ -1,4 +1,6 @@
-"""The codec learning a voice from the Talker's tokens: the crops bring them, the decoder reads them, and what the encoder would have heard does not matter."""
+"""The codec learning a voice from the Talker's tokens: the crops bring them, the decoder reads
+them, and what the encoder would have heard does not matter.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,13 @@ from mdmspeech.data.pipelines.codec_crops import crop
 from mdmspeech.training.stages.codec import CodecTask
 
 CODEC = CompactCodecConfig(
-    encoder_width=16, encoder_layers=1, decoder_width=16, decoder_layers=1, decoder_lookahead=(1,), frame_width=16, head_dim=16
+    encoder_width=16,
+    encoder_layers=1,
+    decoder_width=16,
+    decoder_layers=1,
+    decoder_lookahead=(1,),
+    frame_width=16,
+    head_dim=16,
 )
 TOKENS, LENGTH = 24, 20
 
@@ -32,17 +40,25 @@ def test_crops_bring_the_tokens_of_their_stretch():
     part = crop(record(), np.random.default_rng(3), 8, 960, 128)
     first = int(part["tokens"][0]) - 100
     np.testing.assert_array_equal(part["audio"], record()["audio"][first * 960 : (first + 8) * 960])
-    assert "tokens" not in crop({k: v for k, v in record().items() if k != "tokens"}, None, 8, 960, 128)
+    assert "tokens" not in crop(
+        {k: v for k, v in record().items() if k != "tokens"}, None, 8, 960, 128
+    )
 
 
 def test_the_encoder_takes_no_part():
     task = CodecTask(CODEC, "wave", None)
     params = jax.jit(task.init)(jax.random.key(0))
-    batch = {name: jnp.asarray(value)[None] for name, value in crop(record(), None, TOKENS, 960, 128).items() if name != "id"}
+    batch = {
+        name: jnp.asarray(value)[None]
+        for name, value in crop(record(), None, TOKENS, 960, 128).items()
+        if name != "id"
+    }
 
     def total(params, batch):
         losses = task.loss(params, {}, batch, jax.random.key(1), jnp.int32(0))
-        return sum(task.weights[name] * n / d for name, (n, d) in losses.items() if name in task.weights)
+        return sum(
+            task.weights[name] * n / d for name, (n, d) in losses.items() if name in task.weights
+        )
 
     value = jax.jit(jax.value_and_grad(total))
     loss, gradient = value(params, batch)

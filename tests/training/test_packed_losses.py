@@ -38,7 +38,13 @@ def alone(row, segment, fields, field="segment"):
 
 @pytest.mark.parametrize(
     ("config", "mode", "streams"),
-    [(TALKER, "mdm", 1), (TALKER, "mdm", 2), (TALKER, "ntp", 1), (PACED, "isd", 1), (PACED, "ntp", 1)],
+    [
+        (TALKER, "mdm", 1),
+        (TALKER, "mdm", 2),
+        (TALKER, "ntp", 1),
+        (PACED, "isd", 1),
+        (PACED, "ntp", 1),
+    ],
     ids=["fixed-mdm", "fixed-two-streams", "fixed-ntp", "paced-isd", "paced-ntp"],
 )
 def test_talker(config, mode, streams):
@@ -46,7 +52,11 @@ def test_talker(config, mode, streams):
     batch = {name: value[:2] for name, value in packed_talker_batch(config).items()}
     params, frozen = fresh(task)
     hide = np.random.default_rng(3).random(batch["tokens"].shape) < 0.6
-    text = [n for n in batch if n in ("text", "text_segment", "text_position", "symbols", "symbols_segment", "durations")]
+    text = [
+        n
+        for n in batch
+        if n in ("text", "text_segment", "text_position", "symbols", "symbols_segment", "durations")
+    ]
     text_segment = "text_segment" if "text" in batch else "symbols_segment"
 
     @jax.jit
@@ -67,18 +77,25 @@ def test_talker(config, mode, streams):
             hidden.append(np.zeros(hide.shape[1], bool))
             hidden[-1][: len(where)] = hide[b][where]
     assert len(rows) >= 4, "the rows hold several utterances"
-    parts = losses({name: np.stack([row[name] for row in rows]) for name in rows[0]}, np.stack(hidden))
+    parts = losses(
+        {name: np.stack([row[name] for row in rows]) for name in rows[0]}, np.stack(hidden)
+    )
     assert set(parts) == set(together)
     for name, (numerator, denominator) in together.items():
-        np.testing.assert_allclose(parts[name], (numerator, denominator), rtol=2e-5, atol=1e-5, err_msg=name)
+        np.testing.assert_allclose(
+            parts[name], (numerator, denominator), rtol=2e-5, atol=1e-5, err_msg=name
+        )
 
 
 def test_speech_to_text():
     task = stage_one()
     batch = {name: value[:2] for name, value in stage_one_batch().items()}
     params, frozen = fresh(task)
-    params["lora"] = jax.tree.map(lambda x: x + 0.05, params["lora"])  # an update of zero would hide a leak
-    losses = jax.jit(lambda batch: task.loss(params, frozen, batch, jax.random.key(0), jnp.int32(0)))
+    # an update of zero would hide a leak
+    params["lora"] = jax.tree.map(lambda x: x + 0.05, params["lora"])
+    losses = jax.jit(
+        lambda batch: task.loss(params, frozen, batch, jax.random.key(0), jnp.int32(0))
+    )
     rows = []
     for b in range(2):
         row = {name: np.asarray(value[b]) for name, value in batch.items()}
@@ -88,13 +105,24 @@ def test_speech_to_text():
             typed["speech"] = np.where(typed["speech"] >= 0, typed["speech"] - frames[0] // 10, -1)
             rows.append(typed | heard)
     assert len(rows) >= 4, "the rows hold several conversations"
-    parts, together = losses({name: np.stack([row[name] for row in rows]) for name in rows[0]}), losses(batch)
+    parts, together = (
+        losses({name: np.stack([row[name] for row in rows]) for name in rows[0]}),
+        losses(batch),
+    )
     for name, pair in together.items():
         np.testing.assert_allclose(parts[name], pair, rtol=2e-5, err_msg=name)
-    louder = dict(batch, mel=batch["mel"] + np.float16(0.5) * (batch["mel_segment"] == 1)[..., None])
-    assert not np.allclose(losses(louder)["loss"][0], together["loss"][0], rtol=1e-5), "the speech was not heard"
-    noise = dict(batch, mel=np.where((batch["mel_segment"] == 0)[..., None], np.float16(9), batch["mel"]))
-    np.testing.assert_allclose(losses(noise)["loss"][0], together["loss"][0], rtol=1e-6, err_msg="padding was heard")
+    louder = dict(
+        batch, mel=batch["mel"] + np.float16(0.5) * (batch["mel_segment"] == 1)[..., None]
+    )
+    assert not np.allclose(losses(louder)["loss"][0], together["loss"][0], rtol=1e-5), (
+        "the speech was not heard"
+    )
+    noise = dict(
+        batch, mel=np.where((batch["mel_segment"] == 0)[..., None], np.float16(9), batch["mel"])
+    )
+    np.testing.assert_allclose(
+        losses(noise)["loss"][0], together["loss"][0], rtol=1e-6, err_msg="padding was heard"
+    )
 
 
 def test_only_adaptor_and_update_learn_and_both_do():
@@ -102,7 +130,9 @@ def test_only_adaptor_and_update_learn_and_both_do():
     params, frozen = fresh(task)
 
     def loss(params):
-        numerator, denominator = task.loss(params, frozen, batch, jax.random.key(0), jnp.int32(0))["loss"]
+        numerator, denominator = task.loss(params, frozen, batch, jax.random.key(0), jnp.int32(0))[
+            "loss"
+        ]
         return numerator / denominator
 
     grads = jax.jit(jax.grad(loss))(params)
@@ -111,4 +141,6 @@ def test_only_adaptor_and_update_learn_and_both_do():
     layers = grads["lora"]["layers"]["all"]
     for branch, name in (("attn", "q"), ("attn", "o"), ("mlp", "down")):
         assert np.abs(layers[branch][name]["lora_b"]).max() > 0
-        assert not np.abs(layers[branch][name]["lora_a"]).any(), "B is zero at the start, so A has no gradient yet"
+        assert not np.abs(layers[branch][name]["lora_a"]).any(), (
+            "B is zero at the start, so A has no gradient yet"
+        )

@@ -27,7 +27,11 @@ def test_each_batch_carries_its_own_position_and_ids():
 def test_text_stays_on_the_host():
     class WithText(Numbers):
         def __next__(self):
-            return super().__next__() | {"text": np.array(["a"] * 4), "flag": np.zeros(4, bool), "half": np.zeros(4, np.float16)}
+            return super().__next__() | {
+                "text": np.array(["a"] * 4),
+                "flag": np.zeros(4, bool),
+                "half": np.zeros(4, np.float16),
+            }
 
     source = feed(WithText(0, 4))
     assert set(next(source).arrays) == {"x", "y", "mask", "flag", "half"}

@@ -10,20 +10,34 @@ from mdmspeech.errors import UserError
 from mdmspeech.training.ranges import CHOICES, check_ranges, check_setting, range_of, settings
 
 ROOT = Path(__file__).parents[2]
-FILES = sorted(path for path in (ROOT / "experiments").glob("*.py") if "def get_config(" in path.read_text() and path.stem != "plan_list")
+FILES = sorted(
+    path
+    for path in (ROOT / "experiments").glob("*.py")
+    if "def get_config(" in path.read_text() and path.stem != "plan_list"
+)
 NUMBERS = ("nan", "inf", "-inf", "1e400", "-nan")
 
 WRONG = [
-    *((key, text) for key in ("optim.lr", "optim.eps", "optim.b1", "optim.weight_decay", "optim.clip", "optim.ema", "train.minutes", "capacity") for text in NUMBERS),
-    ("optim.lr", "-1e-3"), ("optim.lr", "1e9"), ("optim.eps", "0"), ("optim.eps", "-1e-8"), ("optim.b1", "1"), ("optim.b2", "1.5"), ("optim.b1", "-0.1"),
-    ("optim.ema", "1"), ("optim.final", "-0.5"), ("optim.final", "2"), ("optim.weight_decay", "-0.01"), ("optim.clip", "-1"), ("optim.warmup", "-5"),
-    ("optim.schedule", "cosin"), ("train.steps", "0"), ("train.steps", "-1"), ("train.steps", "9" * 30), ("train.accum", "0"), ("train.log_every", "0"),
-    ("train.save_every", "0"), ("train.eval_every", "-1"), ("train.keep", "0"), ("train.keep_best_mode", "least"), ("train.prefetch", "0"),
-    ("train.minutes", "-1"), ("train.peak_flops", "-1"), ("train.seed", "-1"), ("train.dtype", "float8"), ("train.remat", "some"), ("train.profile", "-1,5"),
-    ("mesh.data", "0"), ("mesh.data", "-2"), ("mesh.fsdp", "0"), ("mesh.tensor", "-1"), ("data.batch", "0"), ("data.batch", "-8"), ("data.length", "0"),
-    ("data.token_seconds", "0"), ("data.token_seconds", "nan"), ("data.layout", "stacked"), ("talker.layers", "0"), ("talker.width", "-64"), ("talker.heads", "0"),
-    ("talker.block", "0"), ("capacity", "0"), ("capacity", "1.5"), ("streams", "3"), ("mode", "mdn"), ("talker.layers", "two"), ("talker.layers", "1.5"),
-    ("optim.lr", ""), ("optim.lr", "1e-3x"), ("talker", "5"), ("optim", "adam"), ("talker.layers.x", "1"), ("nothing", "1"),
+    *((key, text) for key in ("optim.lr", "optim.eps", "optim.b1", "optim.weight_decay",
+        "optim.clip", "optim.ema", "train.minutes", "capacity") for text in NUMBERS),
+    ("optim.lr", "-1e-3"), ("optim.lr", "1e9"), ("optim.eps", "0"), ("optim.eps", "-1e-8"),
+    ("optim.b1", "1"), ("optim.b2", "1.5"), ("optim.b1", "-0.1"),
+    ("optim.ema", "1"), ("optim.final", "-0.5"), ("optim.final", "2"),
+    ("optim.weight_decay", "-0.01"), ("optim.clip", "-1"), ("optim.warmup", "-5"),
+    ("optim.schedule", "cosin"), ("train.steps", "0"), ("train.steps", "-1"),
+    ("train.steps", "9" * 30), ("train.accum", "0"), ("train.log_every", "0"),
+    ("train.save_every", "0"), ("train.eval_every", "-1"), ("train.keep", "0"),
+    ("train.keep_best_mode", "least"), ("train.prefetch", "0"),
+    ("train.minutes", "-1"), ("train.peak_flops", "-1"), ("train.seed", "-1"),
+    ("train.dtype", "float8"), ("train.remat", "some"), ("train.profile", "-1,5"),
+    ("mesh.data", "0"), ("mesh.data", "-2"), ("mesh.fsdp", "0"), ("mesh.tensor", "-1"),
+    ("data.batch", "0"), ("data.batch", "-8"), ("data.length", "0"),
+    ("data.token_seconds", "0"), ("data.token_seconds", "nan"), ("data.layout", "stacked"),
+    ("talker.layers", "0"), ("talker.width", "-64"), ("talker.heads", "0"),
+    ("talker.block", "0"), ("capacity", "0"), ("capacity", "1.5"), ("streams", "3"),
+    ("mode", "mdn"), ("talker.layers", "two"), ("talker.layers", "1.5"),
+    ("optim.lr", ""), ("optim.lr", "1e-3x"), ("talker", "5"), ("optim", "adam"),
+    ("talker.layers.x", "1"), ("nothing", "1"),
     ("talker.anchors", "pased"), ("talker.anchors", ""), ("talker.anchors", "Fixed"),
 ]  # fmt: skip
 
@@ -60,7 +74,13 @@ def test_every_number_has_a_rule_that_holds_it_and_refuses_what_is_none(configs)
                 continue
             least, most = range_of(key, value)
             assert least <= value <= most and most < float("inf"), key
-            for wrong in (float("nan"), float("inf"), -float("inf"), type(value)(most) * 2 + 1 if most > 1 else 2 * most + 1, -2):
+            for wrong in (
+                float("nan"),
+                float("inf"),
+                -float("inf"),
+                type(value)(most) * 2 + 1 if most > 1 else 2 * most + 1,
+                -2,
+            ):
                 if isinstance(value, float) and wrong == -2 and least <= -2:
                     continue
                 with pytest.raises(UserError, match=key.replace(".", r"\.")):
@@ -75,7 +95,9 @@ def test_the_items_of_a_tuple_are_looked_at(value):
         check_setting("data.weights", value)
 
 
-@pytest.mark.parametrize(("key", "value"), [("optim.lr", 0.0), ("optim.clip", 0.0), ("train.eval_every", 0), ("mesh.data", -1), ("talker.text_width", 0), ("codec.mel_mean", -5.0), ("thinker.lora_rank", 0)])  # fmt: skip
+@pytest.mark.parametrize(("key", "value"),
+    [("optim.lr", 0.0), ("optim.clip", 0.0), ("train.eval_every", 0), ("mesh.data", -1),
+        ("talker.text_width", 0), ("codec.mel_mean", -5.0), ("thinker.lora_rank", 0)])  # fmt: skip
 def test_what_says_none_or_is_rightly_below_nothing_passes(key, value):
     check_setting(key, value)
 
@@ -92,7 +114,9 @@ def test_a_batch_that_does_not_divide_is_told(batch, accum, configs):
 
 
 @pytest.mark.parametrize("stem", [path.stem for path in FILES])
-def test_a_stage_needs_the_sections_of_its_experiments_and_no_other_stage_does_with_them(stem, configs, tmp_path):
+def test_a_stage_needs_the_sections_of_its_experiments_and_no_other_stage_does_with_them(
+    stem, configs, tmp_path
+):
     from mdmspeech.training.stages.build import SHIPPED, make_task, stage_of
 
     own = configs[stem].stage
@@ -100,7 +124,9 @@ def test_a_stage_needs_the_sections_of_its_experiments_and_no_other_stage_does_w
     for stage in SHIPPED.keys() - {own}:
         config = configs[stem].copy_and_resolve_references()
         config.stage = stage
-        with pytest.raises(UserError, match=f"config.stage is '{stage}', but the experiment has no"):
+        with pytest.raises(
+            UserError, match=f"config.stage is '{stage}', but the experiment has no"
+        ):
             make_task(config, tmp_path / "run")
 
 
@@ -147,5 +173,7 @@ def test_joined_rows_that_no_utterance_fits_are_refused(configs, tmp_path):
     config.data.parts = ("random",)
     next(make_task(config, tmp_path / "run").batches("train", 0))
     config.data.symbols = 2
-    with pytest.raises(UserError, match=r"data\.symbols=2 is too small: no utterance has fewer than \d+ symbols"):
+    with pytest.raises(
+        UserError, match=r"data\.symbols=2 is too small: no utterance has fewer than \d+ symbols"
+    ):
         make_task(config, tmp_path / "run").batches("train", 0)

@@ -1,4 +1,6 @@
-"""One device and eight, on every mesh (data, fsdp, tensor): the same losses; parameters lie where the table says."""
+"""One device and eight, on every mesh (data, fsdp, tensor): the same losses; parameters lie where
+the table says.
+"""
 
 import functools
 import itertools
@@ -36,11 +38,15 @@ def losses_on(mesh, make_task, batch, steps, **settings):
     """The loss and gradient norm of each of `steps` updates on `mesh`."""
     task, optimizer, state, frozen = start(make_task)
     with jax.set_mesh(mesh):
-        shardings = jax.tree.map(lambda x: x.sharding, abstract_state(task.init, optimizer, RNG, False, mesh))
+        shardings = jax.tree.map(
+            lambda x: x.sharding, abstract_state(task.init, optimizer, RNG, False, mesh)
+        )
         frozen_places = jax.tree.map(lambda x: x.sharding, frozen_shapes(task, mesh))
         state, frozen = jax.device_put(state, shardings), jax.device_put(frozen, frozen_places)
         arrays = meshes.put_batch(mesh, batch)
-        step = jax.jit(make_train_step(task, optimizer, **settings), out_shardings=(shardings, None))
+        step = jax.jit(
+            make_train_step(task, optimizer, **settings), out_shardings=(shardings, None)
+        )
         seen = []
         for _ in range(steps):
             state, metrics = step(state, frozen, arrays)
@@ -57,7 +63,10 @@ def on_one_device():
     return losses_on(meshes.make_mesh(data=1), stage_two, packed_talker_batch(), 20)
 
 
-@pytest.mark.parametrize("shape", [shape if shape in SHORT else pytest.param(shape, marks=pytest.mark.full) for shape in SHAPES])
+@pytest.mark.parametrize(
+    "shape",
+    [shape if shape in SHORT else pytest.param(shape, marks=pytest.mark.full) for shape in SHAPES],
+)
 def test_the_talker_learns_the_same_on_every_mesh(shape, on_one_device):
     seen = losses_on(meshes.make_mesh(*shape), stage_two, packed_talker_batch(), 20)
     np.testing.assert_allclose(seen[:, 0], on_one_device[:, 0], rtol=1e-5)
@@ -75,25 +84,37 @@ def test_parameters_lie_where_the_table_says():
     from mdmspeech.models.thinker import Thinker
 
     mesh = meshes.make_mesh(2, 2, 2)
-    shapes = jax.eval_shape(lambda: Thinker(QWEN3_06B).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32)))["params"]
+    shapes = jax.eval_shape(
+        lambda: Thinker(QWEN3_06B).init(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+    )["params"]
     got = jax.tree.map(lambda s: s.spec, meshes.param_shardings(mesh, shapes))
     layer = got["layers"]["all"]
     assert layer["attn"]["q"]["kernel"] == P(None, ("fsdp",), ("tensor",))
-    assert layer["attn"]["o"]["kernel"] == layer["mlp"]["down"]["kernel"] == P(None, ("tensor",), ("fsdp",))
+    assert (
+        layer["attn"]["o"]["kernel"]
+        == layer["mlp"]["down"]["kernel"]
+        == P(None, ("tensor",), ("fsdp",))
+    )
     assert layer["mlp"]["gate"]["kernel"] == P(None, ("fsdp",), ("tensor",))
     assert got["embedding"]["embedding"] == P(("tensor",), ("fsdp",))
     assert layer["attn_norm"]["scale"] == P(None, None)
     whole = sum(np.prod(s.shape) for s in jax.tree.leaves(shapes))
     held = sum(
         np.prod(sh.shard_shape(s.shape))
-        for s, sh in zip(jax.tree.leaves(shapes), jax.tree.leaves(meshes.param_shardings(mesh, shapes)), strict=True)
+        for s, sh in zip(
+            jax.tree.leaves(shapes),
+            jax.tree.leaves(meshes.param_shardings(mesh, shapes)),
+            strict=True,
+        )
     )
     assert held < 0.26 * whole, "a quarter of the parameters on each device, apart from the norms"
 
 
 def test_the_optimiser_state_lies_like_its_parameters_and_frozen_parts_have_none():
     task, mesh = stage_one(), meshes.make_mesh(2, 2, 2)
-    optimizer = make_optimizer(base().optim, 8, jax.eval_shape(task.init, jax.random.key(0)), task.optimizer)
+    optimizer = make_optimizer(
+        base().optim, 8, jax.eval_shape(task.init, jax.random.key(0)), task.optimizer
+    )
     state = abstract_state(task.init, optimizer, jax.random.key(0), False, mesh)
     by_shape = {}
     for leaf in jax.tree.leaves(state.opt_state):
@@ -108,12 +129,17 @@ def test_the_optimiser_state_lies_like_its_parameters_and_frozen_parts_have_none
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_rematerialisation_changes_nothing(remat):
     mesh = meshes.make_mesh(data=1)
-    plain, again = (losses_on(mesh, stage_two, packed_talker_batch(), 3, remat=name) for name in ("none", remat))
+    plain, again = (
+        losses_on(mesh, stage_two, packed_talker_batch(), 3, remat=name) for name in ("none", remat)
+    )
     np.testing.assert_allclose(again, plain, rtol=2e-5)
 
 
 def test_bfloat16_computes_nearly_the_same_from_float32_parameters():
     mesh = meshes.make_mesh(data=1)
-    full, half = (losses_on(mesh, stage_one, stage_one_batch(), 4, dtype=dtype) for dtype in ("float32", "bfloat16"))
+    full, half = (
+        losses_on(mesh, stage_one, stage_one_batch(), 4, dtype=dtype)
+        for dtype in ("float32", "bfloat16")
+    )
     np.testing.assert_allclose(half[:, 0], full[:, 0], rtol=0.01)
     assert (half[:, 0] != full[:, 0]).all(), "it was not computed in bfloat16"

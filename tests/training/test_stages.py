@@ -1,4 +1,6 @@
-"""Every stage's loss: finite with gradients for what it trains and none for what it does not, and sensitive to what it should learn."""
+"""Every stage's loss: finite with gradients for what it trains and none for what it does not, and
+sensitive to what it should learn.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -13,11 +15,21 @@ from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig, greedy_decode
 from mdmspeech.training.optim import match_rules
 from mdmspeech.training.stages.codec import CodecTask
 from mdmspeech.training.stages.hearing import CTCTask, Seq2SeqTask, hide_spans
-from mdmspeech.training.stages.talker import TalkerTask, _Rows
+from mdmspeech.training.stages.talker import TalkerTask
+from mdmspeech.training.stages.talker_batches import Rows
 
-TALKER = talker.TalkerConfig(width=64, layers=1, heads=2, ffn=128, symbols=20, symbol_lookahead=(2,))
+TALKER = talker.TalkerConfig(
+    width=64, layers=1, heads=2, ffn=128, symbols=20, symbol_lookahead=(2,)
+)
 CODEC = CompactCodecConfig(
-    encoder_width=64, encoder_layers=1, decoder_width=64, decoder_layers=2, decoder_lookahead=(1,), frame_width=32, head_dim=32, phones=8
+    encoder_width=64,
+    encoder_layers=1,
+    decoder_width=64,
+    decoder_layers=2,
+    decoder_lookahead=(1,),
+    frame_width=32,
+    head_dim=32,
+    phones=8,
 )
 
 
@@ -33,7 +45,9 @@ def total_of(task, batch, key=None):
 
     def total(params):
         losses = task.loss(params, frozen, batch, key, jnp.int32(0))
-        return sum(w * losses[name][0] / losses[name][1] for name, w in task.weights.items()), losses
+        return sum(
+            w * losses[name][0] / losses[name][1] for name, w in task.weights.items()
+        ), losses
 
     return jax.jit(jax.value_and_grad(total, has_aux=True))
 
@@ -70,7 +84,7 @@ def test_ntp_does_not_see_the_token_it_predicts():
     cond, _ = task.condition(params, batch)
 
     def first_eight(tokens):
-        rows = _Rows.of({"tokens": tokens, "valid": valid.at[:, 8].set(False)})
+        rows = Rows.of({"tokens": tokens, "valid": valid.at[:, 8].set(False)})
         numerator, _ = task._ntp(params, cond, rows)["token"]
         return numerator
 
@@ -82,7 +96,9 @@ def test_masked_tokens_are_the_only_targets_of_diffusion():
     task = TalkerTask(TALKER, "mdm", None, masking.Bernoulli(0.3, 0.5), capacity=1.0)
     params, batch = task.init(jax.random.key(0)), talker_batch()
     (_, losses), _ = total_of(task, batch)(params)
-    hidden = masking.Bernoulli(0.3, 0.5).sample(jax.random.key(1), batch["valid"], TALKER.block).mask_BL
+    hidden = (
+        masking.Bernoulli(0.3, 0.5).sample(jax.random.key(1), batch["valid"], TALKER.block).mask_BL
+    )
     assert float(losses["token"][1]) == int(hidden.sum())
 
 
@@ -105,7 +121,13 @@ def test_codec_losses_and_who_is_trained(phase):
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     rules = match_rules(params, task.optimizer)
-    frozen = {part: all(rule.frozen for rule in jax.tree.leaves(rules[part], is_leaf=lambda x: hasattr(x, "frozen"))) for part in params}
+    frozen = {
+        part: all(
+            rule.frozen
+            for rule in jax.tree.leaves(rules[part], is_leaf=lambda x: hasattr(x, "frozen"))
+        )
+        for part in params
+    }
     assert frozen == {"encoder": phase == "wave", "decoder": False, "spectral": phase == "tokens"}
 
 
@@ -146,7 +168,9 @@ def test_writing_task_learns_to_write_and_to_end():
         (loss, losses), grads = step(params)
         params = jax.tree.map(lambda p, g: p - 0.01 * jnp.sign(g), params, grads)
     assert loss < 0.1 and losses["accuracy"][1] == 7  # padding is not counted
-    written = np.asarray(greedy_decode(config, params, batch["states"], batch["states_valid"]).ids_BN)
+    written = np.asarray(
+        greedy_decode(config, params, batch["states"], batch["states_valid"]).ids_BN
+    )
     assert [row[: list(row).index(config.end)].tolist() for row in written] == [[3, 1, 4], [5, 9]]
 
 
@@ -158,7 +182,9 @@ def test_impossible_alignments_count_for_nothing():
         "text": jnp.ones((1, 9), jnp.int32),
         "text_valid": jnp.ones((1, 9), bool),
     }
-    numerator, denominator = task.loss(task.init(jax.random.key(0)), {}, batch, jax.random.key(0), 0)["ctc"]
+    numerator, denominator = task.loss(
+        task.init(jax.random.key(0)), {}, batch, jax.random.key(0), 0
+    )["ctc"]
     assert (float(numerator), float(denominator)) == (0.0, 0.0)
 
 

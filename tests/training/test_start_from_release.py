@@ -1,4 +1,6 @@
-"""A stage may start from a part of a release; a run beside it has the same right to the name and comes first."""
+"""A stage may start from a part of a release; a run beside it has the same right to the name and
+comes first.
+"""
 
 from pathlib import Path
 
@@ -14,7 +16,9 @@ from mdmspeech.training.stages import start
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize(("experiment", "part"), [("own_voice.py", "talker"), ("own_voice_codec.py", "codec")])
+@pytest.mark.parametrize(
+    ("experiment", "part"), [("own_voice.py", "talker"), ("own_voice_codec.py", "codec")]
+)
 def test_own_voices_start_from_the_shipped_parts(experiment, part, tmp_path):
     config = load_config(str(ROOT / "experiments" / experiment))
     override(config, "data.parts=mine")
@@ -38,5 +42,7 @@ def test_a_run_beside_it_comes_first(tmp_path, monkeypatch):
 def test_neither_a_run_nor_a_release(tmp_path):
     config = load_config(str(ROOT / "experiments" / "own_voice.py"))
     config.init_from = "nothing"
-    with pytest.raises(UserError, match=r"hold no checkpoint: train that stage first.*no release 'nothing'"):
+    with pytest.raises(
+        UserError, match=r"hold no checkpoint: train that stage first.*no release 'nothing'"
+    ):
         make_task(config, tmp_path / "talker").warm_start({})

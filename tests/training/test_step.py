@@ -29,7 +29,8 @@ def one_step(task, accum=1, size=24, mask=None, number=0):
 
 @pytest.mark.parametrize("accum", [2, 4, 8])
 def test_micro_batches_equal_one_batch_though_their_counts_differ(accum):
-    task = TinyTask(size=24, noise=0.0)  # rows m::accum have unequal mask counts, so a mean of means would differ
+    # rows m::accum have unequal mask counts, so a mean of means would differ
+    task = TinyTask(size=24, noise=0.0)
     _, whole, whole_metrics = one_step(task)
     _, cut, cut_metrics = one_step(task, accum)
     for name, value in whole_metrics.items():
@@ -46,19 +47,24 @@ class Draws(TinyTask):
 
 
 def test_each_update_has_its_own_key():
-    first, second = (float(one_step(Draws(size=24), number=number)[2]["grad_norm"]) for number in (0, 1))
+    first, second = (
+        float(one_step(Draws(size=24), number=number)[2]["grad_norm"]) for number in (0, 1)
+    )
     assert first != pytest.approx(second)
 
 
 def test_each_micro_batch_has_its_own_key():
     task = Draws(size=24)
     norms = [float(one_step(task, accum)[2]["grad_norm"]) for accum in (1, 2)]
-    assert norms[0] != pytest.approx(norms[1])  # one key: mean of two equal draws = the draw of accum 1
+    # one key: mean of two equal draws = the draw of accum 1
+    assert norms[0] != pytest.approx(norms[1])
 
 
 def test_metrics_are_the_weighted_sum():
     _, _, metrics = one_step(TinyTask(size=24))
-    assert float(metrics["loss"]) == pytest.approx(float(metrics["mse"] + 0.1 * metrics["size"]), rel=1e-6)
+    assert float(metrics["loss"]) == pytest.approx(
+        float(metrics["mse"] + 0.1 * metrics["size"]), rel=1e-6
+    )
 
 
 def test_nothing_counted_is_zero_not_nan():
@@ -69,15 +75,20 @@ def test_nothing_counted_is_zero_not_nan():
 
 def test_ema_lies_between():
     before, after, _ = one_step(TinyTask(size=24))
-    old, new, ema = (np.asarray(t["in"]["kernel"]) for t in (before.params, after.params, after.ema))
+    old, new, ema = (
+        np.asarray(t["in"]["kernel"]) for t in (before.params, after.params, after.ema)
+    )
     rate = 1 - 0.1  # first step: decay (1 + 0) / (10 + 0)
     np.testing.assert_allclose(ema, old + rate * (new - old), rtol=1e-5)
     assert np.abs(new - old).max() > 0
 
 
 def test_after_a_while_the_average_decays_as_it_is_told_to():
-    before, after, _ = one_step(TinyTask(size=24), number=1000)  # by then the ramp (1 + 1000) / (10 + 1000) is above the decay of 0.9
-    old, new, ema = (np.asarray(t["in"]["kernel"]) for t in (before.params, after.params, after.ema))
+    # by then the ramp (1 + 1000) / (10 + 1000) is above the decay of 0.9
+    before, after, _ = one_step(TinyTask(size=24), number=1000)
+    old, new, ema = (
+        np.asarray(t["in"]["kernel"]) for t in (before.params, after.params, after.ema)
+    )
     np.testing.assert_allclose(ema, old + 0.1 * (new - old), rtol=1e-5, atol=1e-9)
 
 
@@ -100,4 +111,8 @@ def test_padding_is_told_by_the_arrays_that_mark_it():
         "text_valid": np.ones((1, 3), bool),
         "ids": np.zeros((1, 4)),
     }
-    assert {name: float(share) for name, share in padding(batch).items()} == {"padding": 0.25, "padding_mel": 0.5, "padding_text": 0.0}
+    assert {name: float(share) for name, share in padding(batch).items()} == {
+        "padding": 0.25,
+        "padding_mel": 0.5,
+        "padding_text": 0.0,
+    }

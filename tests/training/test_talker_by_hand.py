@@ -1,6 +1,8 @@
-"""The Talker's losses computed once more in numpy, from a plain forward of the model, and compared with what the experiment's task gives.
+"""The Talker's losses computed once more in numpy, from a plain forward of the model, and compared
+with what the experiment's task gives.
 
-Every setting differs from its default, teacher and student differ, and the output layer runs on gathered positions (capacity 0.75), as in the shipped
+Every setting differs from its default, teacher and student differ, and the output layer runs on
+gathered positions (capacity 0.75), as in the shipped
 model: a setting that does not arrive, or a place that is counted too often, changes a number.
 """
 
@@ -23,18 +25,33 @@ from mdmspeech.training.state import create_frozen
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-SMALL = dict(width=64, layers=1, heads=2, ffn=64, block=4, anchors="paced", symbols=20, symbol_lookahead=(2,), output_bias=True)
+SMALL = dict(
+    width=64,
+    layers=1,
+    heads=2,
+    ffn=64,
+    block=4,
+    anchors="paced",
+    symbols=20,
+    symbol_lookahead=(2,),
+    output_bias=True,
+)
 MODEL, ROWS, LENGTH = TalkerConfig(**SMALL), 2, 32
 DISTILLATION = dict(iterations=3, a=0.3, temperature=1.5, direction="forward")
 OFF_TARGET = dict(label_smoothing=0.1, z_loss=0.01)
 
 
 def params_of(seed: int):
-    """Random, surer than fresh ones, with end tokens among the likeliest and with ids that nobody may write above all."""
+    """Random, surer than fresh ones, with end tokens among the likeliest and with ids that nobody may
+    write above all.
+    """
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda key: talker.init(MODEL, key), jax.random.key(0))
     params = jax.tree.map(
-        lambda x: jnp.asarray(rng.normal(1.0 if x.ndim == 1 else 0.0, 0.3 if x.ndim == 1 else 0.1, x.shape), x.dtype), shapes
+        lambda x: jnp.asarray(
+            rng.normal(1.0 if x.ndim == 1 else 0.0, 0.3 if x.ndim == 1 else 0.1, x.shape), x.dtype
+        ),
+        shapes,
     )
     unfair = jnp.zeros(VOCAB).at[EOS].set(12.0).at[jnp.array([BOS, SOS, PAD, MASK])].set(50.0)
     return {**params, "output_bias": params["output_bias"] + unfair}
@@ -66,20 +83,29 @@ def batch():
 
 @pytest.fixture(scope="module")
 def forward(batch):
-    """forward(params, ids, block) -> (logits float64 [B, L, V], log-durations): one dense block-causal pass over all positions."""
+    """forward(params, ids, block) -> (logits float64 [B, L, V], log-durations): one dense block-causal
+    pass over all positions.
+    """
     model = talker.Talker(MODEL)
 
     @jax.jit
     def run(params, ids, seen):
         cond, durations = model.apply(
-            {"params": params}, batch["symbols"], batch["symbols_valid"], batch["durations"], LENGTH, method="condition_paced"
+            {"params": params},
+            batch["symbols"],
+            batch["symbols_valid"],
+            batch["durations"],
+            LENGTH,
+            method="condition_paced",
         )
         hidden, _ = model.apply({"params": params}, ids, cond, seen, jnp.arange(LENGTH)[None])
         return model.apply({"params": params}, hidden, method="logits"), durations
 
     def forward(params, ids, block=MODEL.block):
         seen = block_causal_mask(LENGTH, block, batch["valid"])
-        return tuple(np.asarray(x, np.float64) for x in run(params, jnp.asarray(ids, jnp.int32), seen))
+        return tuple(
+            np.asarray(x, np.float64) for x in run(params, jnp.asarray(ids, jnp.int32), seen)
+        )
 
     return forward
 
@@ -90,22 +116,36 @@ def task_of(name, tmp_path, stage_two=None, **settings):
     config.talker = SMALL
     for key, value in settings.items():
         config[key] = value
-    return build.make_task(config, tmp_path / "run", None, build.Loaders(release=lambda where, part: stage_two))
+    return build.make_task(
+        config, tmp_path / "run", None, build.Loaders(release=lambda where, part: stage_two)
+    )
 
 
 def drawn_by(schedule, batch):
-    """(key, masking in numpy), of a key that hides the first token of the first row: the places that only fill up the gathered positions point at it."""
+    """(key, masking in numpy), of a key that hides the first token of the first row: the places that
+    only fill up the gathered positions point at it.
+    """
     sample = jax.jit(lambda key: schedule.sample(key, batch["valid"], MODEL.block))
     keys = (jax.random.key(seed) for seed in range(20))
-    return next((key, jax.tree.map(np.asarray, drawn)) for key in keys if (drawn := sample(key)).mask_BL[0, 0])
+    return next(
+        (key, jax.tree.map(np.asarray, drawn))
+        for key in keys
+        if (drawn := sample(key)).mask_BL[0, 0]
+    )
 
 
 def losses_of(task, params, frozen, batch, key):
-    return jax.tree.map(float, jax.jit(lambda p, f: task.loss(p, f, batch, key, jnp.int32(0)))(params, frozen))
+    return jax.tree.map(
+        float, jax.jit(lambda p, f: task.loss(p, f, batch, key, jnp.int32(0)))(params, frozen)
+    )
 
 
 def log_softmax(x):
-    return x - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True)) - x.max(-1, keepdims=True)
+    return (
+        x
+        - np.log(np.exp(x - x.max(-1, keepdims=True)).sum(-1, keepdims=True))
+        - x.max(-1, keepdims=True)
+    )
 
 
 def nats(logits, batch):
@@ -125,9 +165,17 @@ def roll_out(forward, teacher, noisy, hidden, iterations):
         chance = np.where(may_write, np.exp(log_softmax(logits)), 0)
         shown = ids.copy()
         for row, first in np.ndindex(ROWS, LENGTH // MODEL.block):
-            masked = [at for at in range(first * MODEL.block, (first + 1) * MODEL.block) if left[row, at]]
-            for at in sorted(masked, key=lambda at: -chance[row, at].max())[: -(-len(masked) // (iterations - iteration))]:
-                z[row, at], shown[row, at], left[row, at] = logits[row, at], chance[row, at].argmax(), False
+            masked = [
+                at for at in range(first * MODEL.block, (first + 1) * MODEL.block) if left[row, at]
+            ]
+            for at in sorted(masked, key=lambda at: -chance[row, at].max())[
+                : -(-len(masked) // (iterations - iteration))
+            ]:
+                z[row, at], shown[row, at], left[row, at] = (
+                    logits[row, at],
+                    chance[row, at].argmax(),
+                    False,
+                )
         ids = shown
     assert not left.any()
     return z, ids
@@ -146,8 +194,10 @@ def test_self_distillation(tmp_path, batch, forward, student, stage_two):
         **OFF_TARGET,
     )
     frozen = create_frozen(task, make_mesh(devices=jax.devices()[:1]))
-    jax.tree.map(np.testing.assert_array_equal, frozen["teacher"], stage_two)  # the teacher is stage 2
-    jax.tree.map(np.testing.assert_array_equal, task.warm_start(student), stage_two)  # and the student begins as stage 2
+    # the teacher is stage 2
+    jax.tree.map(np.testing.assert_array_equal, frozen["teacher"], stage_two)
+    # and the student begins as stage 2
+    jax.tree.map(np.testing.assert_array_equal, task.warm_start(student), stage_two)
     key, (hidden, _) = drawn_by(masking.Hierarchical((0.6, 0.9), (0.5, 1.0)), batch)
     losses = losses_of(task, student, frozen, batch, key)
 
@@ -168,9 +218,14 @@ def test_self_distillation(tmp_path, batch, forward, student, stage_two):
     right = (logits.argmax(-1) == np.asarray(batch["tokens"]))[hidden].sum()
     np.testing.assert_allclose(losses["accuracy"], (right, hidden.sum()))
     spoken = np.asarray(batch["symbols_valid"])
-    wrong = np.abs(durations - np.log(np.maximum(np.asarray(batch["durations"]), 0.05)))[spoken].sum()
+    wrong = np.abs(durations - np.log(np.maximum(np.asarray(batch["durations"]), 0.05)))[
+        spoken
+    ].sum()
     np.testing.assert_allclose(losses["duration"], (wrong, spoken.sum()), rtol=1e-4)
-    assert losses["left_out"] == (0, hidden.sum()) and task.weights == {"token": 1.0, "duration": 0.3}
+    assert losses["left_out"] == (0, hidden.sum()) and task.weights == {
+        "token": 1.0,
+        "duration": 0.3,
+    }
 
 
 def test_masked_diffusion(tmp_path, batch, forward, student):
@@ -180,14 +235,23 @@ def test_masked_diffusion(tmp_path, batch, forward, student):
     losses = losses_of(task, student, {}, batch, key)
     assert 0.2 * hidden.size < hidden.sum() < 0.75 * hidden.size and len(np.unique(weight)) > 2
     logits, _ = forward(student, np.where(hidden, MASK, np.asarray(batch["tokens"])))
-    np.testing.assert_allclose(losses["token"], ((weight * nats(logits, batch)).sum(), np.asarray(batch["valid"]).sum()), rtol=1e-4)
+    np.testing.assert_allclose(
+        losses["token"],
+        ((weight * nats(logits, batch)).sum(), np.asarray(batch["valid"]).sum()),
+        rtol=1e-4,
+    )
 
 
 def test_the_next_token_baseline(tmp_path, batch, forward, student):
     """Position i sees bos and the tokens before i, each with the condition of the place it stands at."""
     task = task_of("compact_talker_ntp", tmp_path, init_from="", **OFF_TARGET)
-    calm = {**student, "output_bias": jnp.zeros(VOCAB)}  # so that one token of the input is seen in the sum
+    # so that one token of the input is seen in the sum
+    calm = {**student, "output_bias": jnp.zeros(VOCAB)}
     losses = losses_of(task, calm, {}, batch, jax.random.key(0))
     tokens, valid = np.asarray(batch["tokens"]), np.asarray(batch["valid"])
-    logits, _ = forward(calm, np.concatenate([np.full((ROWS, 1), BOS), tokens[:, :-1]], axis=1), block=1)
-    np.testing.assert_allclose(losses["token"], (nats(logits, batch)[valid].sum(), valid.sum()), rtol=1e-5)
+    logits, _ = forward(
+        calm, np.concatenate([np.full((ROWS, 1), BOS), tokens[:, :-1]], axis=1), block=1
+    )
+    np.testing.assert_allclose(
+        losses["token"], (nats(logits, batch)[valid].sum(), valid.sum()), rtol=1e-5
+    )

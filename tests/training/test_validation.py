@@ -50,17 +50,26 @@ def test_the_same_noise_every_time():
 
 def test_a_task_without_a_split_has_none():
     task = TinyTask()
-    assert ValidationLoss(task, task.init_frozen(None), lambda batch: batch)(task.init(jax.random.key(0))) == {}
+    assert (
+        ValidationLoss(task, task.init_frozen(None), lambda batch: batch)(
+            task.init(jax.random.key(0))
+        )
+        == {}
+    )
 
 
 def test_the_loop_writes_them(tmp_path):
     loop.train(tiny_config(), Seen(), tmp_path)
     lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     rows = [line for line in lines if any("held_out/mse" in key for key in line)]
-    assert len(rows) == 2 and all(np.isfinite(next(v for k, v in row.items() if "held_out/mse" in k)) for row in rows)
+    assert len(rows) == 2 and all(
+        np.isfinite(next(v for k, v in row.items() if "held_out/mse" in k)) for row in rows
+    )
 
 
-@pytest.mark.parametrize("stage", [CodecTask, PhonesTask, SpeechToTextTask, CTCTask, TalkerTask, Seq2SeqTask])
+@pytest.mark.parametrize(
+    "stage", [CodecTask, PhonesTask, SpeechToTextTask, CTCTask, TalkerTask, Seq2SeqTask]
+)
 def test_no_stage_is_steered_by_the_test_set(stage):
     assert stage.held_out == "val"
 
@@ -89,15 +98,21 @@ def states_batch(width, ids):
 
 def hearing(kind, **spans):
     if kind == "ctc":
-        return CTCTask(CTCConfig(states=16, width=32, layers=1, head_dim=32), None, **spans), states_batch(16, 20)
-    return Seq2SeqTask(Seq2SeqConfig(states=16, width=32, layers=1, heads=2, ffn=32, pieces=12, positions=40), None, **spans), states_batch(
-        16, 12
-    )
+        return CTCTask(
+            CTCConfig(states=16, width=32, layers=1, head_dim=32), None, **spans
+        ), states_batch(16, 20)
+    return Seq2SeqTask(
+        Seq2SeqConfig(states=16, width=32, layers=1, heads=2, ffn=32, pieces=12, positions=40),
+        None,
+        **spans,
+    ), states_batch(16, 12)
 
 
 def loss_of(task, method, batch, seed):
     params = task.init(jax.random.key(0))
-    losses = jax.jit(lambda key: getattr(task, method)(params, {}, batch, key, 0))(jax.random.key(seed))
+    losses = jax.jit(lambda key: getattr(task, method)(params, {}, batch, key, 0))(
+        jax.random.key(seed)
+    )
     return {name: (float(above), float(below)) for name, (above, below) in losses.items()}
 
 
@@ -106,17 +121,26 @@ def test_spans_are_hidden_in_training_only(kind):
     task, batch = hearing(kind, span=20, spans=2)
     whole, _ = hearing(kind, span=0, spans=0)
     assert loss_of(task, "held_out_loss", batch, 1) == loss_of(task, "held_out_loss", batch, 2)
-    assert loss_of(task, "held_out_loss", batch, 1) == loss_of(whole, "loss", batch, 1) != loss_of(task, "loss", batch, 1)
+    assert (
+        loss_of(task, "held_out_loss", batch, 1)
+        == loss_of(whole, "loss", batch, 1)
+        != loss_of(task, "loss", batch, 1)
+    )
 
 
 def test_dropout_is_on_in_training_only():
     task = PhonesTask(PhoneClassifierConfig(states=8, width=16, symbols=10), None)
     rng = np.random.default_rng(0)
-    batch = {"states": rng.normal(size=(2, 50, 8)).astype(np.float32), "symbols": rng.integers(0, 10, (2, 50)).astype(np.int32)}
+    batch = {
+        "states": rng.normal(size=(2, 50, 8)).astype(np.float32),
+        "symbols": rng.integers(0, 10, (2, 50)).astype(np.int32),
+    }
     assert loss_of(task, "held_out_loss", batch, 1) == loss_of(task, "held_out_loss", batch, 2)
     assert loss_of(task, "loss", batch, 1) != loss_of(task, "loss", batch, 2)
     plain = task.model.apply({"params": task.init(jax.random.key(0))}, batch["states"])
-    nll = -np.take_along_axis(np.asarray(jax.nn.log_softmax(plain)), batch["symbols"][..., None], -1).sum()
+    nll = -np.take_along_axis(
+        np.asarray(jax.nn.log_softmax(plain)), batch["symbols"][..., None], -1
+    ).sum()
     assert loss_of(task, "held_out_loss", batch, 1)["symbol"][0] == pytest.approx(nll, rel=1e-5)
 
 
@@ -126,4 +150,6 @@ def test_the_loop_compares_states_by_the_held_out_loss():
             return {"mse": (jax.numpy.float32(3.0), jax.numpy.float32(2.0))}
 
     task = Noisy()
-    assert ValidationLoss(task, task.init_frozen(None), lambda batch: batch)(task.init(jax.random.key(0))) == {"held_out/mse": 1.5}
+    assert ValidationLoss(task, task.init_frozen(None), lambda batch: batch)(
+        task.init(jax.random.key(0))
+    ) == {"held_out/mse": 1.5}

@@ -38,19 +38,54 @@ LAYERS = ("embed/table", "layers_0/kernel", "layers_1/kernel", "norm/scale")
 @pytest.mark.parametrize(
     ("earlier", "differing", "told"),
     [
-        (LAYERS[:-1], {}, r"1 \(norm/scale\) that the earlier run lacks \(to start them fresh: init_fresh\)"),
-        (("embed/table", "norm/scale"), {}, r"2 \(layers_0/kernel, layers_1/kernel\) that the earlier run lacks"),
-        ((*LAYERS, "layers_2/kernel"), {}, r"1 \(layers_2/kernel\) that only the earlier run has \(to leave them out: init_ignored\)"),
-        ((*LAYERS[:-1], "norm/other"), {}, r"1 \(norm/scale\) that .* lacks .*; 1 \(norm/other\) that only"),
-        ((), {}, r"4 \(embed/table, layers_0/kernel, layers_1/kernel, norm/scale\) that the earlier run lacks"),
+        (
+            LAYERS[:-1],
+            {},
+            r"1 \(norm/scale\) that the earlier run lacks \(to start them fresh: init_fresh\)",
+        ),
+        (
+            ("embed/table", "norm/scale"),
+            {},
+            r"2 \(layers_0/kernel, layers_1/kernel\) that the earlier run lacks",
+        ),
+        (
+            (*LAYERS, "layers_2/kernel"),
+            {},
+            (
+                r"1 \(layers_2/kernel\) that only the earlier run has \(to leave them "
+                r"out: init_ignored\)"
+            ),
+        ),
+        (
+            (*LAYERS[:-1], "norm/other"),
+            {},
+            r"1 \(norm/scale\) that .* lacks .*; 1 \(norm/other\) that only",
+        ),
+        (
+            (),
+            {},
+            (
+                r"4 \(embed/table, layers_0/kernel, layers_1/kernel, norm/scale\) that "
+                r"the earlier run lacks"
+            ),
+        ),
         (
             (*LAYERS, *(f"layers_{n}/kernel" for n in range(2, 9))),
             {},
             r"7 \(layers_2/kernel, layers_3/kernel, layers_4/kernel, layers_5/kernel, \.\.\.\)",
         ),
-        (("encoder/" + path for path in LAYERS), {}, r"4 \(embed/table.* lacks .*; 4 \(encoder/embed/table"),  # one level too deep
+        # one level too deep
+        (
+            ("encoder/" + path for path in LAYERS),
+            {},
+            r"4 \(embed/table.* lacks .*; 4 \(encoder/embed/table",
+        ),
         (LAYERS[:-1], {"fresh": ("norm",)}, r"init_fresh 'norm' matches no parameter, of 4"),
-        (LAYERS, {"ignored": ("layers_2/.*",)}, r"init_ignored 'layers_2/\.\*' matches no parameter"),
+        (
+            LAYERS,
+            {"ignored": ("layers_2/.*",)},
+            r"init_ignored 'layers_2/\.\*' matches no parameter",
+        ),
         (LAYERS, {"fresh": ("(",)}, r"init_fresh '\(' is no regular expression"),
         (LAYERS[:-1], {"fresh": ("embed/.*",)}, r"1 \(norm/scale\) that the earlier run lacks"),
     ],
@@ -68,14 +103,23 @@ def test_what_only_one_of_the_two_has_is_named(earlier, differing, told):
         (LAYERS, {"fresh": ("embed/.*",)}, ("embed/table",)),  # there, and not wanted
         (("embed/table", "norm/scale"), {"fresh": (r"layers_\d/.*",)}, LAYERS[1:3]),
         ((*LAYERS, "layers_2/kernel", "layers_3/kernel"), {"ignored": ("layers_[23]/.*",)}, ()),
-        ((*LAYERS[:-1], "old/scale"), {"fresh": ("norm/.*",), "ignored": ("old/.*",)}, ("norm/scale",)),
+        (
+            (*LAYERS[:-1], "old/scale"),
+            {"fresh": ("norm/.*",), "ignored": ("old/.*",)},
+            ("norm/scale",),
+        ),
     ],
 )
 def test_what_is_named_may_differ(earlier, differing, fresh):
     merged = flatten_dict(overwrite(tree(*LAYERS, value=7.0), tree(*earlier), **differing), sep="/")
-    assert {path: float(leaf[0, 0]) for path, leaf in merged.items()} == {path: 7.0 if path in fresh else 1.0 for path in LAYERS}
+    assert {path: float(leaf[0, 0]) for path, leaf in merged.items()} == {
+        path: 7.0 if path in fresh else 1.0 for path in LAYERS
+    }
 
 
 def test_shapes_must_agree():
-    with pytest.raises(UserError, match=r"parameter layers_0/kernel has shape \(3, 2\) in the earlier run and \(2, 2\) here"):
+    with pytest.raises(
+        UserError,
+        match=r"parameter layers_0/kernel has shape \(3, 2\) in the earlier run and \(2, 2\) here",
+    ):
         overwrite(tree("layers_0/kernel"), tree("layers_0/kernel", width=3))

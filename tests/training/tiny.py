@@ -1,4 +1,6 @@
-"""A real task small enough for tests: a two-layer network fits random labels' means, with dropout noise and two loss parts."""
+"""A real task small enough for tests: a two-layer network fits random labels' means, with dropout
+noise and two loss parts.
+"""
 
 from pathlib import Path
 
@@ -14,9 +16,13 @@ from mdmspeech.training.task import Task
 
 
 class Numbers:
-    """Record n of the stream is a function of (seed, n); the position is n, of the global stream. Global batches have `size` records."""
+    """Record n of the stream is a function of (seed, n); the position is n, of the global stream.
+    Global batches have `size` records.
+    """
 
-    def __init__(self, seed: int, size: int, bad: int | None = None, shard: tuple[int, int] = (0, 1)):
+    def __init__(
+        self, seed: int, size: int, bad: int | None = None, shard: tuple[int, int] = (0, 1)
+    ):
         self.seed, self.size, self.bad, self.shard, self.position = seed, size, bad, shard, 0
 
     def __iter__(self):
@@ -27,11 +33,18 @@ class Numbers:
         own = self.size // count
         ids = self.position + index * own + np.arange(own)
         self.position += self.size
-        x = np.stack([np.random.default_rng([self.seed, i]).normal(size=6).astype(np.float32) for i in ids])
+        x = np.stack(
+            [np.random.default_rng([self.seed, i]).normal(size=6).astype(np.float32) for i in ids]
+        )
         if self.bad is not None and self.bad in ids:
             x[list(ids).index(self.bad)] = np.nan
         mask = (ids % 3 != 0).astype(np.float32)  # uneven over micro-batches
-        return {"x": x, "y": x.sum(-1, keepdims=True), "mask": mask, "id": np.array([f"record-{i}" for i in ids])}
+        return {
+            "x": x,
+            "y": x.sum(-1, keepdims=True),
+            "mask": mask,
+            "id": np.array([f"record-{i}" for i in ids]),
+        }
 
     def get_state(self):
         return {"position": self.position}
@@ -41,7 +54,9 @@ class Numbers:
 
 
 class TinyTask(Task):
-    """loss = masked squared error + 0.1 x size of the hidden layer; `noise` makes it depend on the step's key."""
+    """loss = masked squared error + 0.1 x size of the hidden layer; `noise` makes it depend on the
+    step's key.
+    """
 
     name = "tiny"
     weights = {"mse": 1.0, "size": lambda step: 0.1 / (1.0 + step)}
@@ -67,7 +82,10 @@ class TinyTask(Task):
         out = hidden @ params["out"]["kernel"] + params["out"]["bias"][None]
         error = jnp.square(out - batch["y"])[:, 0]
         count = jnp.float32(hidden.size)
-        return {"mse": ((error * batch["mask"]).sum(), batch["mask"].sum()), "size": (jnp.square(hidden).sum(), count)}
+        return {
+            "mse": ((error * batch["mask"]).sum(), batch["mask"].sum()),
+            "size": (jnp.square(hidden).sum(), count),
+        }
 
     def batches(self, split, seed):
         return Numbers(seed, self.size, self.bad, distributed.share())

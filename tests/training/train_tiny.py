@@ -1,4 +1,6 @@
-"""One process of a real run of a small task, for tests that need processes to kill: `python train_tiny.py WORKDIR --steps 12 ...`."""
+"""One process of a real run of a small task, for tests that need processes to kill: `python
+train_tiny.py WORKDIR --steps 12 ...`.
+"""
 
 import argparse
 import sys
@@ -18,7 +20,12 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=16, help="of the hidden layer")
     parser.add_argument("--fsdp", type=int, default=1)
     parser.add_argument("--pause", type=float, default=0.0, help="seconds to make a batch")
-    parser.add_argument("--fail-at", type=int, default=-1, help="record whose batch raises an error on the process that makes it")
+    parser.add_argument(
+        "--fail-at",
+        type=int,
+        default=-1,
+        help="record whose batch raises an error on the process that makes it",
+    )
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--process", type=int, default=-1)
@@ -48,16 +55,33 @@ def main() -> None:
         def init(self, rng):
             a, b = jax.random.split(rng)
             return {
-                "in": {"kernel": 0.3 * jax.random.normal(a, (6, args.width)), "bias": jnp.zeros((args.width,))},
-                "out": {"kernel": 0.3 * jax.random.normal(b, (args.width, 1)), "bias": jnp.zeros((1,))},
+                "in": {
+                    "kernel": 0.3 * jax.random.normal(a, (6, args.width)),
+                    "bias": jnp.zeros((args.width,)),
+                },
+                "out": {
+                    "kernel": 0.3 * jax.random.normal(b, (args.width, 1)),
+                    "bias": jnp.zeros((1,)),
+                },
             }
 
         def batches(self, split, seed):
             return Paced(seed, self.size, self.bad, distributed.share())
 
-    config = tiny_config(steps=args.steps, save_every=args.save_every, eval_every=args.eval_every, log_every=args.log_every)
+    config = tiny_config(
+        steps=args.steps,
+        save_every=args.save_every,
+        eval_every=args.eval_every,
+        log_every=args.log_every,
+    )
     config.mesh.fsdp = args.fsdp
-    with distributed.session(args.coordinator, args.processes, args.process, join_s=args.join_s, heartbeat_s=args.heartbeat_s):
+    with distributed.session(
+        args.coordinator,
+        args.processes,
+        args.process,
+        join_s=args.join_s,
+        heartbeat_s=args.heartbeat_s,
+    ):
         train(config, Wide(), args.workdir)
 
 

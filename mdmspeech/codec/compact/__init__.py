@@ -1,1 +1,3 @@
-"""The compact codec: our own FSQ tokenizer and source-filter decoder, small enough to train on a laptop."""
+"""The compact codec: our own FSQ tokenizer and source-filter decoder, small enough to train on a
+laptop.
+"""

@@ -1,4 +1,6 @@
-"""The compact codec with its parameters, behind the `Codec` interface: compiled functions over a few padded lengths."""
+"""The compact codec with its parameters, behind the `Codec` interface: compiled functions over a
+few padded lengths.
+"""
 
 from collections.abc import Sequence
 
@@ -13,8 +15,10 @@ from mdmspeech.errors import UserError
 from mdmspeech.padding import batches, stack
 from mdmspeech.speech_format import CODES
 
-_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)  # tokens; each is compiled once. Longer rows are streamed
-_WIDE = 8  # pushes of a stream that are decoded at once where so many tokens wait: a third of the work each
+# tokens; each is compiled once. Longer rows are streamed
+_LENGTHS = (32, 64, 128, 256, 512, 1024, 2048)
+# pushes of a stream that are decoded at once where so many tokens wait: a third of the work each
+_WIDE = 8
 
 
 class CompactCodec:
@@ -22,7 +26,8 @@ class CompactCodec:
 
     Args:
       config, params: sizes and parameters, as `CompactCodecModel.init` makes them.
-      push: tokens that the stream decodes at a time (a Talker's block); other numbers work, in pieces.
+      push: tokens that the stream decodes at a time (a Talker's block); other numbers work, in
+        pieces.
     """
 
     vocabulary = CODES
@@ -33,10 +38,14 @@ class CompactCodec:
         self._params = jax.tree.map(jnp.asarray, params)
         self._push_size = push
         self._encode, self._decode = jax.jit(self.model.encode), jax.jit(self.model.decode)
-        self._push = jax.jit(lambda params, state, ids, valid: streaming.push(self.model, params, state, ids, valid))
+        self._push = jax.jit(
+            lambda params, state, ids, valid: streaming.push(self.model, params, state, ids, valid)
+        )
 
     def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Waves float32 [N] -> ids int32 [ceil(N / token_samples)]; the last token is completed with silence."""
+        """Waves float32 [N] -> ids int32 [ceil(N / token_samples)]; the last token is completed with
+        silence.
+        """
         counts = [-(-len(wave) // self.token_samples) for wave in waves]
         ids = [np.zeros(0, np.int32)] * len(waves)
         for rows, width, size in batches(_checked(counts), _LENGTHS):
@@ -69,7 +78,10 @@ class CompactCodec:
     def with_settings(self, **changes) -> "CompactCodec":
         """Itself: there is nothing to set."""
         if changes:
-            raise UserError(f"the compact codec has no setting {', '.join(changes)}; CosyVoice2's codec has steps and guidance")
+            raise UserError(
+                f"the compact codec has no setting {', '.join(changes)}; "
+                "CosyVoice2's codec has steps and guidance"
+            )
         return self
 
     def warm_up(self, tokens: int) -> None:
@@ -89,7 +101,8 @@ class CompactStream:
         self._state = streaming.start(codec.model, 1)
         self._waiting = np.zeros(0, np.int32)
         self._due = 0  # tokens whose samples have not been returned
-        self._early = codec.model.config.right_context  # tokens of silence that come before the first sample
+        # tokens of silence that come before the first sample
+        self._early = codec.model.config.right_context
 
     def push(self, ids_n: np.ndarray) -> np.ndarray:
         """The samples that are final once these tokens are known."""
@@ -118,10 +131,15 @@ class CompactStream:
         skipped, self._early = min(self._early, size), max(self._early - size, 0)
         count = min(size - skipped, self._due)
         self._due -= count
-        return np.asarray(wave[0, skipped * codec.token_samples : (skipped + count) * codec.token_samples])
+        return np.asarray(
+            wave[0, skipped * codec.token_samples : (skipped + count) * codec.token_samples]
+        )
 
 
 def _checked(counts: list[int]) -> list[int]:
     if counts and max(counts) > _LENGTHS[-1]:
-        raise UserError(f"{max(counts)} speech tokens are more than the codec makes at once ({_LENGTHS[-1]}); cut the speech")
+        raise UserError(
+            f"{max(counts)} speech tokens are more than the codec makes at once "
+            f"({_LENGTHS[-1]}); cut the speech"
+        )
     return counts

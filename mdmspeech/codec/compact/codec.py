@@ -1,4 +1,6 @@
-"""The compact codec's functions over parameters: mel, encode, decode, synthesise. `streaming.py` decodes block by block."""
+"""The compact codec's functions over parameters: mel, encode, decode, synthesise. `streaming.py`
+decodes block by block.
+"""
 
 import dataclasses
 import functools
@@ -49,7 +51,11 @@ class CompactCodecModel:
         encoder = self.encoder.init(keys[0], mel, valid)["params"]
         decoder = self.decoder.init(keys[1], jnp.zeros((1, 4, DIGITS)), valid, train=True)["params"]
         acoustics = self.decoder.apply({"params": decoder}, jnp.zeros((1, 4, DIGITS)), valid)
-        return {"encoder": encoder, "decoder": decoder, "spectral": self.spectral.init(keys[2], acoustics)["params"]}
+        return {
+            "encoder": encoder,
+            "decoder": decoder,
+            "spectral": self.spectral.init(keys[2], acoustics)["params"],
+        }
 
     def mel(self, audio_BN: jax.Array) -> jax.Array:
         """Wave in [-1, 1], whole hops long -> normalised log-mel [B, T, M]."""
@@ -66,12 +72,23 @@ class CompactCodecModel:
         return self.decoder.apply({"params": params["decoder"]}, fsq.ids_to_codes(ids_BL), valid_BL)
 
     def synthesise(
-        self, params: dict, acoustics: Acoustics, f0_BT, gate_BT, phase_B, noise_key, first_frame_B, valid_BT=None, lead: int = 0
+        self,
+        params: dict,
+        acoustics: Acoustics,
+        f0_BT,
+        gate_BT,
+        phase_B,
+        noise_key,
+        first_frame_B,
+        valid_BT=None,
+        lead: int = 0,
     ) -> tuple[jax.Array, jax.Array]:
-        """Frames of whole tokens -> (wave [B, (T - lead) * hop], phases at the start of each of its tokens and after the last [B, L + 1]).
+        """Frames of whole tokens -> (wave [B, (T - lead) * hop], phases at the start of each of its
+        tokens and after the last [B, L + 1]).
 
-        The first `lead` frames are only neighbours of the next one; `phase_B` and `first_frame_B` (absolute index) belong to the frame after
-        them. valid_BT: frames inside the utterance (default: all).
+        The first `lead` frames are only neighbours of the next one; `phase_B` and `first_frame_B`
+        (absolute index) belong to the frame after them. valid_BT: frames inside the utterance
+        (default: all).
         """
         c = self.config
         valid_BT = jnp.ones(f0_BT.shape, bool) if valid_BT is None else valid_BT
@@ -85,18 +102,33 @@ class CompactCodecModel:
         phase_BT = synthesis.frame_phases(f0_BTH, phase_BL[:, :-1], c.sample_rate)
         pulses = synthesis.pulse_train(f0_BTH, phase_BT, gate_BTH, c.sample_rate)
         white = synthesis.noise_source(noise_key, first_frame_B, f0_BTH.shape[1], c.hop)
-        return synthesis.filter_sources(pulses, white, harmonic, noise, turn, valid_BT, c.window, c.hop), phase_BL
+        return synthesis.filter_sources(
+            pulses, white, harmonic, noise, turn, valid_BT, c.window, c.hop
+        ), phase_BL
 
     def decode(self, params: dict, ids_BL: jax.Array, valid_BL: jax.Array) -> jax.Array:
-        """Token ids [B, L] -> wave [B, L * token_samples] in one go; silence where not valid (rows are valid from their start to their end)."""
+        """Token ids [B, L] -> wave [B, L * token_samples] in one go; silence where not valid (rows are
+        valid from their start to their end).
+        """
         acoustics = self.acoustics(params, ids_BL, valid_BL)
         f0, gate = source_controls(acoustics)
         zeros = jnp.zeros(ids_BL.shape[0])
         valid_BT = jnp.repeat(valid_BL, self.config.frames_per_token, axis=1)
-        return self.synthesise(params, acoustics, f0, gate, zeros, jax.random.key(NOISE_SEED), zeros.astype(jnp.int32), valid_BT)[0]
+        return self.synthesise(
+            params,
+            acoustics,
+            f0,
+            gate,
+            zeros,
+            jax.random.key(NOISE_SEED),
+            zeros.astype(jnp.int32),
+            valid_BT,
+        )[0]
 
 
 def source_controls(acoustics: Acoustics) -> tuple[jax.Array, jax.Array]:
     """F0 in Hz (60..600) and a 0/1 voicing gate for the source."""
     low, high = math.log(60.0) - F0_CENTRE, math.log(600.0) - F0_CENTRE
-    return math.exp(F0_CENTRE) * jnp.exp(jnp.clip(acoustics.pitch_BT, low, high)), (acoustics.voicing_BT > 0).astype(jnp.float32)
+    return math.exp(F0_CENTRE) * jnp.exp(jnp.clip(acoustics.pitch_BT, low, high)), (
+        acoustics.voicing_BT > 0
+    ).astype(jnp.float32)

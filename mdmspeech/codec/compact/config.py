@@ -1,18 +1,23 @@
-"""Sizes of the compact codec. Every time is a whole number of hops, every token a whole number of frames."""
+"""Sizes of the compact codec. Every time is a whole number of hops, every token a whole number of
+frames.
+"""
 
 import dataclasses
 
 
 @dataclasses.dataclass(frozen=True)
 class CompactCodecConfig:
-    """The compact codec (25 tokens/s, 24 kHz). Frames are `hop` samples; a token is `frames_per_token` frames."""
+    """The compact codec (25 tokens/s, 24 kHz). Frames are `hop` samples; a token is `frames_per_token`
+    frames.
+    """
 
     sample_rate: int = 24_000
     hop: int = 240  # 10 ms
     window: int = 960  # 40 ms: analysis and synthesis
     frames_per_token: int = 4  # 25 tokens/s
     n_mels: int = 100
-    mel_mean: float = -6.5  # of the natural-log mel; fixed numbers, so that a codec needs no statistics file
+    # of the natural-log mel; fixed numbers, so that a codec needs no statistics file
+    mel_mean: float = -6.5
     mel_std: float = 2.8
     encoder_width: int = 256
     encoder_layers: int = 4
@@ -20,10 +25,12 @@ class CompactCodecConfig:
     decoder_width: int = 320
     decoder_layers: int = 6
     decoder_reach: int = 12  # tokens seen to the left in each layer
-    decoder_lookahead: tuple[int, ...] = (1, 1)  # tokens seen to the right in the first layers; the others see none
+    # tokens seen to the right in the first layers; the others see none
+    decoder_lookahead: tuple[int, ...] = (1, 1)
     frame_width: int = 256
     head_dim: int = 64
-    phones: int = 128  # classes (symbols of the pronouncer) of the phonetic auxiliary head (training only)
+    # classes (symbols of the pronouncer) of the phonetic auxiliary head (training only)
+    phones: int = 128
 
     @property
     def token_rate(self) -> float:
@@ -40,5 +47,7 @@ class CompactCodecConfig:
 
     @property
     def right_context(self) -> int:
-        """Tokens to the right that can still change a token's samples: attention, frame convolutions, overlap-add."""
+        """Tokens to the right that can still change a token's samples: attention, frame convolutions,
+        overlap-add.
+        """
         return sum(self.decoder_lookahead) + 2

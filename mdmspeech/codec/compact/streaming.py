@@ -1,8 +1,9 @@
 """Decoding tokens to samples block by block, as they come, with the samples of one-shot decoding.
 
-A token's samples depend on `left_context` tokens before it and `right_context` after it (see the config), so each push decodes a window of fixed
-size around the tokens that have become final and hands out their samples, `right_context` tokens late. Beyond the window only one number is
-carried: the phase of the pulse train.
+A token's samples depend on `left_context` tokens before it and `right_context` after it (see the
+config), so each push decodes a window of fixed size around the tokens that have become final and
+hands out their samples, `right_context` tokens late. Beyond the window only one number is carried:
+the phase of the pulse train.
 
 B batch, n tokens of a push, W tokens of the window.
 """
@@ -13,8 +14,8 @@ import jax.numpy as jnp
 
 from mdmspeech.codec.compact.codec import NOISE_SEED, CompactCodecModel, source_controls
 
-# Tokens synthesised beside those handed out: overlap-add and pulses reach 4 frames, one token, to either side; the controls of the token
-# behind need frames of one more.
+# Tokens synthesised beside those handed out: overlap-add and pulses reach 4 frames, one token, to
+# either side; the controls of the token behind need frames of one more.
 _BEFORE, _BEHIND = 1, 2
 
 
@@ -31,18 +32,30 @@ class StreamState:
 def start(model: CompactCodecModel, batch: int) -> StreamState:
     """The state before the first token."""
     width = model.config.left_context + model.config.right_context
-    return StreamState(jnp.zeros((batch, width), jnp.int32), jnp.zeros((batch, width), bool), jnp.int32(0), jnp.zeros(batch))
+    return StreamState(
+        jnp.zeros((batch, width), jnp.int32),
+        jnp.zeros((batch, width), bool),
+        jnp.int32(0),
+        jnp.zeros(batch),
+    )
 
 
 def push(
-    model: CompactCodecModel, params: dict, state: StreamState, ids_Bn: jax.Array, valid_Bn: jax.Array
+    model: CompactCodecModel,
+    params: dict,
+    state: StreamState,
+    ids_Bn: jax.Array,
+    valid_Bn: jax.Array,
 ) -> tuple[StreamState, jax.Array]:
-    """Takes n more tokens of every row and returns the samples of the n tokens that came `right_context` tokens earlier.
+    """Takes n more tokens of every row and returns the samples of the n tokens that came
+    `right_context` tokens earlier.
 
-    ids_Bn: token ids. valid_Bn: bool, False after a row's last token; when the speech is over, push invalid tokens until its last samples are out.
+    ids_Bn: token ids. valid_Bn: bool, False after a row's last token; when the speech is over, push
+      invalid tokens until its last samples are out.
 
     Returns:
-      (new state, wave [B, n * token_samples]). The wave begins with silence for the `right_context` tokens before the first one.
+      (new state, wave [B, n * token_samples]). The wave begins with silence for the `right_context`
+      tokens before the first one.
     """
     c = model.config
     batch, count = ids_Bn.shape
@@ -52,7 +65,8 @@ def push(
     valid_BT = jnp.repeat(valid, c.frames_per_token, axis=1)
     f0, gate = source_controls(acoustics)
 
-    lead = c.frames_per_token  # one token of frames, so that the first frame synthesised has a neighbour
+    # one token of frames, so that the first frame synthesised has a neighbour
+    lead = c.frames_per_token
     first = (c.left_context - _BEFORE) * c.frames_per_token - lead  # window frame
     frames = lead + (_BEFORE + count + _BEHIND) * c.frames_per_token
 

@@ -1,15 +1,19 @@
 """Neural source-filter synthesis with an inverse-STFT head.
 
-The source is a band-limited pulse train that follows F0 (the neural source-filter idea, Wang et al. 2019) and white noise; the network gives
-each a time-varying filter in the STFT domain (as iSTFT-head vocoders do), and one inverse STFT makes the wave. Because phase comes from F0, the
-network never has to guess it, so a magnitude loss is enough to train it; nothing here needs a discriminator.
+The source is a band-limited pulse train that follows F0 (the neural source-filter idea, Wang et al.
+2019) and white noise; the network gives each a time-varying filter in the STFT domain (as
+iSTFT-head vocoders do), and one inverse STFT makes the wave. Because phase comes from F0, the
+network never has to guess it, so a magnitude loss is enough to train it; nothing here needs a
+discriminator.
 
-Streaming: a sample depends on a few neighbouring frames, on the phase at the start of its token (one number, carried) and on the noise of
-its own hop (keyed by the absolute frame index), so blocks can be synthesised one by one. Two computations of the same speech differ by float32
-noise in F0, which would add up in the phase for ever: `lock` makes every token a whole number of 1/64 cycles long, and the noise ends there.
+Streaming: a sample depends on a few neighbouring frames, on the phase at the start of its token
+  (one number, carried) and on the noise of
+its own hop (keyed by the absolute frame index), so blocks can be synthesised one by one. Two
+computations of the same speech differ by float32 noise in F0, which would add up in the phase for
+ever: `lock` makes every token a whole number of 1/64 cycles long, and the noise ends there.
 
-B batch, T frames, H samples of a hop, N samples, K bins. Frames outside an utterance (`valid_BT` False) are silent and have no neighbours: a
-padded row gives the same samples as the row alone.
+B batch, T frames, H samples of a hop, N samples, K bins. Frames outside an utterance (`valid_BT`
+False) are silent and have no neighbours: a padded row gives the same samples as the row alone.
 """
 
 import jax
@@ -22,7 +26,9 @@ _PARTS = 64  # phase steps a cycle
 
 
 def control(values_BT: jax.Array, valid_BT: jax.Array, hop: int) -> jax.Array:
-    """Frame values -> one a sample, [B, T, H]: linear between frame centres, constant beyond the first and last valid one."""
+    """Frame values -> one a sample, [B, T, H]: linear between frame centres, constant beyond the first
+    and last valid one.
+    """
     padded, known = jnp.pad(values_BT, ((0, 0), (1, 1))), jnp.pad(valid_BT, ((0, 0), (1, 1)))
     here = values_BT[:, :, None]
     before = jnp.where(known[:, :-2, None], padded[:, :-2, None], here)
@@ -32,9 +38,11 @@ def control(values_BT: jax.Array, valid_BT: jax.Array, hop: int) -> jax.Array:
 
 
 def lock(f0_BTH: jax.Array, group: int, sample_rate: int) -> tuple[jax.Array, jax.Array]:
-    """F0 changed by at most 0.2 % (at 100 Hz; less above) so that every `group` frames take a multiple of 1/64 cycles: (new F0, those cycles [B, T/group]).
+    """F0 changed by at most 0.2 % (at 100 Hz; less above) so that every `group` frames take a multiple
+    of 1/64 cycles: (new F0, those cycles [B, T/group]).
 
-    Rounding is what makes the phase exact: noise in F0 is lost in it, and float32 adds multiples of 1/64 without error.
+    Rounding is what makes the phase exact: noise in F0 is lost in it, and float32 adds multiples of
+      1/64 without error.
     """
     batch, frames, hop = f0_BTH.shape
     grouped = f0_BTH.reshape(batch, frames // group, group * hop)
@@ -44,7 +52,8 @@ def lock(f0_BTH: jax.Array, group: int, sample_rate: int) -> tuple[jax.Array, ja
 
 
 def group_phases(cycles_BL: jax.Array, restart_BL: jax.Array, start_B: jax.Array) -> jax.Array:
-    """Phase (cycles, in [0, 1)) at the start of every group of frames and after the last one, [B, L + 1]; exact if `start_B` is.
+    """Phase (cycles, in [0, 1)) at the start of every group of frames and after the last one, [B, L +
+    1]; exact if `start_B` is.
 
     cycles_BL: from `lock`. restart_BL: groups that begin at phase 0.
     """
@@ -68,14 +77,19 @@ def frame_phases(f0_BTH: jax.Array, phase_BL: jax.Array, sample_rate: int) -> ja
 
 
 def begins(valid_BT: jax.Array) -> jax.Array:
-    """bool [B, T]: the first frames of utterances. Nothing is known of the frame before the first, so that one is not meant."""
+    """bool [B, T]: the first frames of utterances. Nothing is known of the frame before the first, so
+    that one is not meant.
+    """
     return valid_BT & ~jnp.pad(valid_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
 
 
-def pulse_train(f0_BTH: jax.Array, phase_BT: jax.Array, gate_BTH: jax.Array, sample_rate: int) -> jax.Array:
+def pulse_train(
+    f0_BTH: jax.Array, phase_BT: jax.Array, gate_BTH: jax.Array, sample_rate: int
+) -> jax.Array:
     """Sum of all harmonics below 11 kHz with unit amplitude, gated by voicing: [B, T*H].
 
-    Uses the closed form of sum_{h=1..H} cos(h t) (the Dirichlet kernel); H is that of the frame's highest F0.
+    Uses the closed form of sum_{h=1..H} cos(h t) (the Dirichlet kernel); H is that of the frame's
+    highest F0.
     """
     angle = 2 * jnp.pi * ((phase_BT[..., None] + jnp.cumsum(f0_BTH, axis=-1) / sample_rate) % 1.0)
     harmonics = jnp.floor(_TOP_HARMONIC_HZ / jnp.max(f0_BTH, axis=-1, keepdims=True))
@@ -98,11 +112,17 @@ def noise_source(key: jax.Array, first_frame_B: jax.Array, frames: int, hop: int
     return jax.vmap(jax.vmap(one))(index).reshape(index.shape[0], -1)
 
 
-def filter_sources(pulses_BN, noise_BN, harmonic_BTK, noise_BTK, phase_BTK, valid_BT, window: int, hop: int) -> jax.Array:
-    """Shape both sources with their log-magnitudes (and the harmonic one with its phase) and return the wave [B, T*H]."""
+def filter_sources(
+    pulses_BN, noise_BN, harmonic_BTK, noise_BTK, phase_BTK, valid_BT, window: int, hop: int
+) -> jax.Array:
+    """Shape both sources with their log-magnitudes (and the harmonic one with its phase) and return
+    the wave [B, T*H].
+    """
     heard_BN = jnp.repeat(valid_BT.astype(pulses_BN.dtype), hop, axis=1)
     gain = jnp.exp(jnp.minimum(harmonic_BTK, 8.0))
     turn = jax.lax.complex(gain * jnp.cos(phase_BTK), gain * jnp.sin(phase_BTK))
     shaped = stft.spectrum(pulses_BN * heard_BN, window, hop) * turn
-    shaped = shaped + stft.spectrum(noise_BN * heard_BN, window, hop) * jnp.exp(jnp.minimum(noise_BTK, 8.0))
+    shaped = shaped + stft.spectrum(noise_BN * heard_BN, window, hop) * jnp.exp(
+        jnp.minimum(noise_BTK, 8.0)
+    )
     return stft.inverse(shaped * valid_BT[..., None] / (window / 4), window, hop) * heard_BN

@@ -1,4 +1,6 @@
-"""Sizes of the whole of CosyVoice2's codec; the defaults are those of the published CosyVoice2-0.5B (257 M parameters without its language model)."""
+"""Sizes of the whole of CosyVoice2's codec; the defaults are those of the published CosyVoice2-0.5B
+(257 M parameters without its language model).
+"""
 
 import dataclasses
 
@@ -19,4 +21,7 @@ class CosyVoice2Config:
     def __post_init__(self):
         made, taken = self.flow.estimator.num_mels, self.hift.n_mels
         if made != taken:
-            raise UserError(f"the flow makes {made} mel bins and HiFT takes {taken}: they are of two models; give files of one")
+            raise UserError(
+                f"the flow makes {made} mel bins and HiFT takes {taken}: they are "
+                "of two models; give files of one"
+            )

@@ -1,4 +1,6 @@
-"""HiFT's pitch: mel frames -> F0 in Hz by five convolutions (CosyVoice's ConvRNNF0Predictor, which has no RNN)."""
+"""HiFT's pitch: mel frames -> F0 in Hz by five convolutions (CosyVoice's ConvRNNF0Predictor, which
+has no RNN).
+"""
 
 import flax.linen as nn
 import jax
@@ -12,7 +14,9 @@ EXACT = jax.lax.Precision.HIGHEST
 
 
 class F0Predictor(Streamed):
-    """Mel [B, T, M] -> F0 in Hz [B, T, 1], zero outside the rows. Sees `f0_layers` frames to either side."""
+    """Mel [B, T, M] -> F0 in Hz [B, T, 1], zero outside the rows. Sees `f0_layers` frames to either
+    side.
+    """
 
     config: HiFTConfig
 
@@ -20,7 +24,9 @@ class F0Predictor(Streamed):
     def __call__(self, mel: Signal, clock: Clock) -> Signal:
         hidden = mel
         for i in range(self.config.f0_layers):
-            hidden = Conv(self.stream, self.config.f0_channels, 3, precision=EXACT, name=f"conv_{i}")(hidden, clock)
+            hidden = Conv(
+                self.stream, self.config.f0_channels, 3, precision=EXACT, name=f"conv_{i}"
+            )(hidden, clock)
             hidden = hidden.of(nn.elu(hidden.x_BTC))
         f0_BT1 = jnp.abs(nn.Dense(1, precision=EXACT, name="out")(hidden.x_BTC))
         return clock.blank(hidden.of(f0_BT1))

@@ -1,8 +1,12 @@
-"""CosyVoice2's flow: speech tokens, a prompt and a speaker vector -> mel frames (Du et al., 2024, arXiv 2412.10117, section 2.4).
+"""CosyVoice2's flow: speech tokens, a prompt and a speaker vector -> mel frames (Du et al., 2024,
+arXiv 2412.10117, section 2.4).
 
-An encoder gives each frame a mean; from noise, an ordinary differential equation whose velocity the estimator predicts (optimal-transport flow
-matching: Lipman et al., 2022, arXiv 2210.02747) leads to the mel, in a few Euler steps that are denser at the start, with classifier-free guidance (Ho
-& Salimans, 2022, arXiv 2207.12598). The prompt's tokens and mel stand before the speech and are dropped from the result.
+An encoder gives each frame a mean; from noise, an ordinary differential equation whose velocity the
+estimator predicts (optimal-transport flow
+matching: Lipman et al., 2022, arXiv 2210.02747) leads to the mel, in a few Euler steps that are
+  denser at the start, with classifier-free guidance (Ho
+& Salimans, 2022, arXiv 2207.12598). The prompt's tokens and mel stand before the speech and are
+dropped from the result.
 
 Here in one go; `flow_stream.py` does the same block by block.
 
@@ -42,7 +46,9 @@ class Conditions:
 
 
 class Flow(nn.Module):
-    """The parameters of the flow. `expect` and `speak` use all but the estimator's, which `solve` is given as a function."""
+    """The parameters of the flow. `expect` and `speak` use all but the estimator's, which `solve` is
+    given as a function.
+    """
 
     config: FlowConfig
 
@@ -58,14 +64,22 @@ class Flow(nn.Module):
         """Touches every parameter, on the smallest input: for `init`."""
         tokens, frames = jnp.ones((1, 1), bool), jnp.ones((1, RATE), bool)
         present_BL = jnp.ones((1, 1 + self.config.encoder.lookahead), bool)
-        mu_BTM, _ = self.expect(present_BL.astype(jnp.int32), present_BL, tokens, chunk_mask(tokens), chunk_mask(frames))
+        mu_BTM, _ = self.expect(
+            present_BL.astype(jnp.int32), present_BL, tokens, chunk_mask(tokens), chunk_mask(frames)
+        )
         speaker_BM = self.speak(jnp.ones((1, self.config.speaker_dim)))
-        return self.estimator(mu_BTM, mu_BTM, speaker_BM, mu_BTM, jnp.zeros(1), frames, chunk_mask(frames))[0]
+        return self.estimator(
+            mu_BTM, mu_BTM, speaker_BM, mu_BTM, jnp.zeros(1), frames, chunk_mask(frames)
+        )[0]
 
     def expect(self, ids_BL, present_BL, valid_BT, mask_BTS, frame_mask_BFG, cache=None):
-        """Tokens -> means [B, 2T, M] of the frames of the first T = L - lookahead of them. Arguments as `FlowEncoder`."""
+        """Tokens -> means [B, 2T, M] of the frames of the first T = L - lookahead of them. Arguments
+        as `FlowEncoder`.
+        """
         x_BLD = self.embedding(ids_BL) * present_BL[:, :, None]
-        states_BFD, cache = self.encoder(x_BLD, present_BL, valid_BT, mask_BTS, frame_mask_BFG, cache)
+        states_BFD, cache = self.encoder(
+            x_BLD, present_BL, valid_BT, mask_BTS, frame_mask_BFG, cache
+        )
         return self.projection(states_BFD), cache
 
     def speak(self, speaker_BE: jax.Array) -> jax.Array:
@@ -81,7 +95,8 @@ def estimator_of(config: FlowConfig, params: Any) -> Velocity:
 
 
 def time_grid(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Times before each Euler step and the steps' widths, float32 [steps]: 1 - cos(pi/2 n/steps), dense where the flow leaves the noise.
+    """Times before each Euler step and the steps' widths, float32 [steps]: 1 - cos(pi/2 n/steps),
+    dense where the flow leaves the noise.
 
     Raises:
       UserError: fewer than one step.
@@ -103,12 +118,13 @@ def solve(
 ) -> tuple[jax.Array, jax.Array, Any]:
     """Euler's method from the noise, at time 0, to the mel, at time 1.
 
-    The velocity is (1 + guidance) conditional - guidance unconditional, where the latter sees no mean, no speaker and no prompt. Without guidance
-    (0) only the former is computed.
+    The velocity is (1 + guidance) conditional - guidance unconditional, where the latter sees no
+    mean, no speaker and no prompt. Without guidance (0) only the former is computed.
 
     Args:
       steps, guidance: Python numbers (static under jit).
-      caches: an `EstimatorCache` with a leading axis [steps] whose rows are the conditional ones, then (with guidance) the others; or None.
+      caches: an `EstimatorCache` with a leading axis [steps] whose rows are the conditional ones,
+        then (with guidance) the others; or None.
 
     Returns:
       (mel [B, T, M], states before each step [steps, B, T, M], the next caches).
@@ -121,17 +137,29 @@ def solve(
 
     def step(carry, inputs):
         (x_BTM, caches), (number, time, width) = carry, inputs
-        cache = jax.tree.map(lambda all_steps: jax.lax.dynamic_index_in_dim(all_steps, number, keepdims=False), caches)
-        velocity, cache = estimator(twice(x_BTM), *seen, jnp.broadcast_to(time, (ways * rows,)), *masks, cache)
+        cache = jax.tree.map(
+            lambda all_steps: jax.lax.dynamic_index_in_dim(all_steps, number, keepdims=False),
+            caches,
+        )
+        velocity, cache = estimator(
+            twice(x_BTM), *seen, jnp.broadcast_to(time, (ways * rows,)), *masks, cache
+        )
         if ways == 2:
             conditional, unconditional = jnp.split(velocity, 2)
             velocity = (1 + guidance) * conditional - guidance * unconditional
-        # Carried and written in place: as stacked outputs the caches, which are large, would need their memory twice.
-        caches = jax.tree.map(lambda all_steps, own: jax.lax.dynamic_update_index_in_dim(all_steps, own, number, 0), caches, cache)
+        # Carried and written in place: as stacked outputs the caches, which are large, would need
+        # their memory twice.
+        caches = jax.tree.map(
+            lambda all_steps, own: jax.lax.dynamic_update_index_in_dim(all_steps, own, number, 0),
+            caches,
+            cache,
+        )
         return (x_BTM + width * velocity, caches), x_BTM
 
     times, widths = time_grid(steps)
-    (mel_BTM, caches), states = jax.lax.scan(step, (noise_BTM, caches), (jnp.arange(steps), jnp.asarray(times), jnp.asarray(widths)))
+    (mel_BTM, caches), states = jax.lax.scan(
+        step, (noise_BTM, caches), (jnp.arange(steps), jnp.asarray(times), jnp.asarray(widths))
+    )
     return mel_BTM, states, caches
 
 
@@ -152,7 +180,8 @@ def generate(
     chunks: Chunks | None = None,
     final: bool = True,
 ) -> tuple[jax.Array, jax.Array]:
-    """Mel frames of the speech of each row, from its first one on. Pure; jit it with everything but params, batch and noise static.
+    """Mel frames of the speech of each row, from its first one on. Pure; jit it with everything but
+    params, batch and noise static.
 
     Args:
       noise: keys [B] or a table, see `frame_noise`. temperature: factor of the noise.
@@ -171,14 +200,24 @@ def generate(
     given = conditions(config, params, batch, chunks, final)
     frame_BT = jnp.broadcast_to(jnp.arange(RATE * length)[None, :], given.valid_BT.shape)
     start_BTM = temperature * frame_noise(noise, frame_BT, config.estimator.num_mels)
-    mel_BTM, _, _ = solve(estimator_of(config, params), start_BTM, given, steps=steps, guidance=guidance)
+    mel_BTM, _, _ = solve(
+        estimator_of(config, params), start_BTM, given, steps=steps, guidance=guidance
+    )
     prompt_B = RATE * batch.prompt_B
     frames_B = jnp.maximum(given.valid_BT.sum(axis=1) - prompt_B, 0)
-    mel_BTM = jnp.take_along_axis(mel_BTM, jnp.minimum(frame_BT + prompt_B[:, None], RATE * length - 1)[:, :, None], axis=1)
+    mel_BTM = jnp.take_along_axis(
+        mel_BTM, jnp.minimum(frame_BT + prompt_B[:, None], RATE * length - 1)[:, :, None], axis=1
+    )
     return jnp.where((frame_BT < frames_B[:, None])[:, :, None], mel_BTM, 0.0), frames_B
 
 
-def conditions(config: FlowConfig, params: Any, batch: Utterances, chunks: Chunks | None = None, final: bool = True) -> Conditions:
+def conditions(
+    config: FlowConfig,
+    params: Any,
+    batch: Utterances,
+    chunks: Chunks | None = None,
+    final: bool = True,
+) -> Conditions:
     """What the flow of whole utterances depends on; arguments as `generate`."""
     length, lookahead = batch.ids_BL.shape[1], config.encoder.lookahead
     end_B = batch.length_B if final else batch.length_B - lookahead
@@ -189,5 +228,7 @@ def conditions(config: FlowConfig, params: Any, batch: Utterances, chunks: Chunk
     mask_BTS = chunk_mask(valid_BT, chunks, shift_B, RATE)
     bound = Flow(config).bind({"params": params})
     ids_BL = jnp.pad(batch.ids_BL, ((0, 0), (0, lookahead)))
-    mu_BTM, _ = bound.expect(ids_BL, present_BL, valid_BL, chunk_mask(valid_BL, chunks, shift_B), mask_BTS)
+    mu_BTM, _ = bound.expect(
+        ids_BL, present_BL, valid_BL, chunk_mask(valid_BL, chunks, shift_B), mask_BTS
+    )
     return Conditions(mu_BTM, bound.speak(batch.speaker_BE), batch.cond_BTM, valid_BT, mask_BTS)

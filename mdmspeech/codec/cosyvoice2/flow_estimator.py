@@ -1,8 +1,10 @@
-"""The velocity field of CosyVoice2's flow (Du et al., 2024, arXiv 2412.10117, section 2.4): a causal U-Net over mel frames at one time.
+"""The velocity field of CosyVoice2's flow (Du et al., 2024, arXiv 2412.10117, section 2.4): a
+causal U-Net over mel frames at one time.
 
-The U has one level and never changes the rate: a stage down, stages in the middle, a stage up that also sees what the first one gave. A stage is a
-causal convolutional block, which is told the time, and transformers without positions (the convolutions carry them). From Matcha-TTS (Mehta et
-al., 2023, arXiv 2309.03199), made causal.
+The U has one level and never changes the rate: a stage down, stages in the middle, a stage up that
+  also sees what the first one gave. A stage is a
+causal convolutional block, which is told the time, and transformers without positions (the
+convolutions carry them). From Matcha-TTS (Mehta et al., 2023, arXiv 2309.03199), made causal.
 
 B batch, T frames, S frames of history, M mel bins, C channels, E time vector.
 """
@@ -67,10 +69,17 @@ class EstimatorCache:
             return jnp.zeros((batch, _WIDTH - 1, channels))
 
         def stage(channels: int) -> StageCache:
-            blocks = tuple(KVCache.zeros(batch, history, c.num_heads, c.head_dim) for _ in range(c.stage_blocks))
+            blocks = tuple(
+                KVCache.zeros(batch, history, c.num_heads, c.head_dim)
+                for _ in range(c.stage_blocks)
+            )
             return StageCache(past(channels), past(c.channels), blocks)
 
-        stages = (stage(4 * c.num_mels), *(stage(c.channels) for _ in range(c.mid_stages)), stage(2 * c.channels))
+        stages = (
+            stage(4 * c.num_mels),
+            *(stage(c.channels) for _ in range(c.mid_stages)),
+            stage(2 * c.channels),
+        )
         return cls(stages, past(c.channels), past(c.channels), past(c.channels))
 
 
@@ -94,7 +103,8 @@ class FlowEstimator(nn.Module):
         """One evaluation.
 
         Args:
-          x_BTM: the state. mu_BTM: from the encoder. speaker_BM: projected speaker vector. cond_BTM: mel of the prompt, zeros behind it.
+          x_BTM: the state. mu_BTM: from the encoder. speaker_BM: projected speaker vector.
+            cond_BTM: mel of the prompt, zeros behind it.
           time_B: 0 (noise) to 1 (mel).
           valid_BT: bool; other frames influence nothing and get velocity 0.
           mask_BTS: bool [B or 1, T, S+T], who attends to whom.
@@ -112,21 +122,37 @@ class FlowEstimator(nn.Module):
 
         def stage(name: str, index: int, x_BTC: jax.Array) -> jax.Array:
             layer = Stage(c, name=name)
-            x_BTC, stage_cache = layer(x_BTC, time_BE, valid_BT1, mask_BTS, None if stages is None else stages[index])
+            x_BTC, stage_cache = layer(
+                x_BTC, time_BE, valid_BT1, mask_BTS, None if stages is None else stages[index]
+            )
             new.append(stage_cache)
             return x_BTC
 
         speaker_BTM = jnp.broadcast_to(speaker_BM[:, None, :], x_BTM.shape)
-        skip_BTC = stage("down", 0, jnp.concatenate([x_BTM, mu_BTM, speaker_BTM, cond_BTM], axis=-1))
-        x_BTC, after_down = _conv(skip_BTC, valid_BT1, None if cache is None else cache.after_down_BKC, c.channels, "after_down")
+        skip_BTC = stage(
+            "down", 0, jnp.concatenate([x_BTM, mu_BTM, speaker_BTM, cond_BTM], axis=-1)
+        )
+        x_BTC, after_down = _conv(
+            skip_BTC,
+            valid_BT1,
+            None if cache is None else cache.after_down_BKC,
+            c.channels,
+            "after_down",
+        )
         for i in range(c.mid_stages):
             x_BTC = stage(f"mid_{i}", 1 + i, x_BTC)
         x_BTC = stage("up", 1 + c.mid_stages, jnp.concatenate([x_BTC, skip_BTC], axis=-1))
-        x_BTC, after_up = _conv(x_BTC, valid_BT1, None if cache is None else cache.after_up_BKC, c.channels, "after_up")
-        x_BTC, final = _conv(x_BTC, valid_BT1, None if cache is None else cache.final_BKC, c.channels, "final")
+        x_BTC, after_up = _conv(
+            x_BTC, valid_BT1, None if cache is None else cache.after_up_BKC, c.channels, "after_up"
+        )
+        x_BTC, final = _conv(
+            x_BTC, valid_BT1, None if cache is None else cache.final_BKC, c.channels, "final"
+        )
         x_BTC = jax.nn.mish(_norm("final_norm")(x_BTC))
         velocity_BTM = nn.Conv(c.num_mels, (1,), name="out")(x_BTC) * valid_BT1
-        return velocity_BTM, None if cache is None else EstimatorCache(tuple(new), after_down, after_up, final)
+        return velocity_BTM, None if cache is None else EstimatorCache(
+            tuple(new), after_down, after_up, final
+        )
 
 
 class Stage(nn.Module):
@@ -135,10 +161,14 @@ class Stage(nn.Module):
     config: FlowEstimatorConfig
 
     @nn.compact
-    def __call__(self, x_BTC, time_BE, valid_BT1, mask_BTS, cache: StageCache | None) -> tuple[jax.Array, StageCache | None]:
+    def __call__(
+        self, x_BTC, time_BE, valid_BT1, mask_BTS, cache: StageCache | None
+    ) -> tuple[jax.Array, StageCache | None]:
         c = self.config
         pasts = (None, None) if cache is None else (cache.conv1_BKC, cache.conv2_BKC)
-        x_BTC, (past1, past2) = TimedConvolutions(c.channels, name="convs")(x_BTC, time_BE, valid_BT1, pasts)
+        x_BTC, (past1, past2) = TimedConvolutions(c.channels, name="convs")(
+            x_BTC, time_BE, valid_BT1, pasts
+        )
         blocks = []
         for i in range(c.stage_blocks):
             block = TransformerBlock(c.num_heads, c.head_dim, name=f"block_{i}")
@@ -148,7 +178,9 @@ class Stage(nn.Module):
 
 
 class TimedConvolutions(nn.Module):
-    """Two causal convolutions, each with norm and Mish, the time vector added between them; and a projection of the input around them."""
+    """Two causal convolutions, each with norm and Mish, the time vector added between them; and a
+    projection of the input around them.
+    """
 
     channels: int
 
@@ -157,10 +189,15 @@ class TimedConvolutions(nn.Module):
         """[B, T, any] -> ([B, T, C], the next past of either convolution)."""
         hidden_BTC, past1 = _conv(x_BTC, valid_BT1, pasts[0], self.channels, "conv1")
         hidden_BTC = jax.nn.mish(_norm("norm1")(hidden_BTC))
-        hidden_BTC = hidden_BTC + nn.Dense(self.channels, name="time")(jax.nn.mish(time_BE))[:, None, :]
+        hidden_BTC = (
+            hidden_BTC + nn.Dense(self.channels, name="time")(jax.nn.mish(time_BE))[:, None, :]
+        )
         hidden_BTC, past2 = _conv(hidden_BTC, valid_BT1, pasts[1], self.channels, "conv2")
         hidden_BTC = jax.nn.mish(_norm("norm2")(hidden_BTC)) * valid_BT1
-        return hidden_BTC + nn.Conv(self.channels, (1,), name="skip")(x_BTC * valid_BT1), (past1, past2)
+        return hidden_BTC + nn.Conv(self.channels, (1,), name="skip")(x_BTC * valid_BT1), (
+            past1,
+            past2,
+        )
 
 
 class TransformerBlock(nn.Module):
@@ -170,7 +207,9 @@ class TransformerBlock(nn.Module):
     head_dim: int
 
     @nn.compact
-    def __call__(self, x_BTC: jax.Array, mask_BTS: jax.Array, cache: KVCache | None) -> tuple[jax.Array, KVCache | None]:
+    def __call__(
+        self, x_BTC: jax.Array, mask_BTS: jax.Array, cache: KVCache | None
+    ) -> tuple[jax.Array, KVCache | None]:
         batch, length, channels = x_BTC.shape
         inner = self.num_heads * self.head_dim
         normed_BTC = _norm("attn_norm")(x_BTC)
@@ -183,7 +222,9 @@ class TransformerBlock(nn.Module):
         k_BSHD, v_BSHD, cache = with_history(project("k"), project("v"), cache)
         out_BTE = attend(q_BTHD, k_BSHD, v_BSHD, mask_BTS).reshape(batch, length, inner)
         x_BTC = x_BTC + nn.Dense(channels, name="o")(out_BTE)
-        hidden_BTF = nn.gelu(nn.Dense(4 * channels, name="fc1")(_norm("mlp_norm")(x_BTC)), approximate=False)
+        hidden_BTF = nn.gelu(
+            nn.Dense(4 * channels, name="fc1")(_norm("mlp_norm")(x_BTC)), approximate=False
+        )
         return x_BTC + nn.Dense(channels, name="fc2")(hidden_BTF), cache
 
 

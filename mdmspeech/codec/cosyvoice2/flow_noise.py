@@ -1,7 +1,8 @@
-"""Where the flow starts: noise that belongs to a frame of an utterance, however the utterance is cut or batched.
+"""Where the flow starts: noise that belongs to a frame of an utterance, however the utterance is
+cut or batched.
 
-Either a table (the reference draws one, once and for all, so that every prefix of every utterance starts from the same values) or a key of each
-utterance.
+Either a table (the reference draws one, once and for all, so that every prefix of every utterance
+starts from the same values) or a key of each utterance.
 """
 
 import jax
@@ -25,9 +26,16 @@ def frame_noise(source: jax.Array, index_BT: jax.Array, num_mels: int) -> jax.Ar
 
 
 def check_noise(source: jax.Array | np.ndarray, rows: int, num_mels: int) -> None:
-    """Raises UserError unless `source` is something that `frame_noise` takes for that many rows and mel bins."""
+    """Raises UserError unless `source` is something that `frame_noise` takes for that many rows and
+    mel bins.
+    """
     if jnp.issubdtype(source.dtype, jax.dtypes.prng_key):
         if source.shape != (rows,):
-            raise UserError(f"the flow needs a noise key a row, [{rows}], got keys of shape {list(source.shape)}; use jax.random.split")
+            raise UserError(
+                f"the flow needs a noise key a row, [{rows}], got keys of shape "
+                f"{list(source.shape)}; use jax.random.split"
+            )
     elif source.ndim != 2 or source.shape[1] != num_mels or not source.shape[0]:
-        raise UserError(f"a table of noise must be [frames, {num_mels}], got {list(source.shape)}; or use keys")
+        raise UserError(
+            f"a table of noise must be [frames, {num_mels}], got {list(source.shape)}; or use keys"
+        )

@@ -1,9 +1,12 @@
-"""HiFT, CosyVoice2's vocoder: mel frames -> 24 kHz wave (HiFTNet, Li et al. 2023, arXiv 2309.09493; FunAudioLLM/CosyVoice's HiFTGenerator).
+"""HiFT, CosyVoice2's vocoder: mel frames -> 24 kHz wave (HiFTNet, Li et al. 2023, arXiv 2309.09493;
+FunAudioLLM/CosyVoice's HiFTGenerator).
 
-F0 is predicted from the mel and drives a source of sines and noise; an up-sampling network filters it. Both its input (the source) and its
-output are short STFTs at 6 kHz, so the last factor of four to the sample rate is an inverse Fourier transform.
+F0 is predicted from the mel and drives a source of sines and noise; an up-sampling network filters
+it. Both its input (the source) and its output are short STFTs at 6 kHz, so the last factor of four
+to the sample rate is an inverse Fourier transform.
 
-B batch, T mel frames, M mels, N = T * frame_samples samples, H harmonics. `stream=True` works on blocks; see `hift_stream.py`.
+B batch, T mel frames, M mels, N = T * frame_samples samples, H harmonics. `stream=True` works on
+blocks; see `hift_stream.py`.
 """
 
 import dataclasses
@@ -46,20 +49,30 @@ class Decoder(Streamed):
             if i == len(c.upsample_rates) - 1:
                 x = MirroredStart(stream, name="start")(x, clock)
             kernel, pad = (1, 0) if stride == 1 else (2 * stride, stride // 2)
-            s = Conv(stream, width, kernel, stride=stride, pad=pad, name=f"source_{i}")(spectrum, clock)
-            s = ResBlock(stream, c.source_kernels[i], c.dilations, name=f"source_block_{i}")(s, clock)
+            s = Conv(stream, width, kernel, stride=stride, pad=pad, name=f"source_{i}")(
+                spectrum, clock
+            )
+            s = ResBlock(stream, c.source_kernels[i], c.dilations, name=f"source_block_{i}")(
+                s, clock
+            )
             x = self.meet([x, s], f"stage_{i}")
-            blocks = [ResBlock(stream, k, c.dilations, name=f"block_{i}_{j}")(x, clock) for j, k in enumerate(c.resblock_kernels)]
+            blocks = [
+                ResBlock(stream, k, c.dilations, name=f"block_{i}_{j}")(x, clock)
+                for j, k in enumerate(c.resblock_kernels)
+            ]
             x = self.meet(blocks, f"blocks_{i}")
             x = x.of(x.x_BTC / len(blocks))
-        x = x.of(nn.leaky_relu(x.x_BTC, 0.01))  # PyTorch's default slope: the reference gives none here
+        # PyTorch's default slope: the reference gives none here
+        x = x.of(nn.leaky_relu(x.x_BTC, 0.01))
         x = Conv(stream, c.n_fft + 2, 7, name="post")(x, clock)
         wave = Inverse(stream, c.n_fft, c.hop, name="inverse")(x, clock)
         return wave.of(jnp.clip(wave.x_BTC, -c.audio_limit, c.audio_limit))
 
 
 class MirroredStart(Streamed):
-    """One position more in front, equal to the second one (PyTorch's reflection padding): [B, T, C] -> [B, T + 1, C]."""
+    """One position more in front, equal to the second one (PyTorch's reflection padding): [B, T, C] ->
+    [B, T + 1, C].
+    """
 
     @nn.compact
     def __call__(self, signal: Signal, clock: Clock) -> Signal:
@@ -68,7 +81,9 @@ class MirroredStart(Streamed):
             wide_BTC, count = self.with_past(x_BTC, 2), x_BTC.shape[1]
         else:
             wide_BTC, count = jnp.pad(x_BTC, ((0, 0), (1, 2), (0, 0))), x_BTC.shape[1] + 1
-        moved = dataclasses.replace(signal, x_BTC=wide_BTC[:, :count], delay=signal.delay + 1 if self.stream else 0, extra=1)
+        moved = dataclasses.replace(
+            signal, x_BTC=wide_BTC[:, :count], delay=signal.delay + 1 if self.stream else 0, extra=1
+        )
         at_T = clock.positions(moved)[None, :, None]
         return clock.blank(moved.of(jnp.where(at_T == 0, wide_BTC[:, 2 : 2 + count], moved.x_BTC)))
 
@@ -84,7 +99,9 @@ class HiFT(nn.Module):
         self.source = Source(self.stream, self.config)
         self.decoder = Decoder(self.stream, self.config)
 
-    def __call__(self, mel_BTM: jax.Array, noise: jax.Array, clock: Clock) -> tuple[Signal, Signal, Signal]:
+    def __call__(
+        self, mel_BTM: jax.Array, noise: jax.Array, clock: Clock
+    ) -> tuple[Signal, Signal, Signal]:
         """Mel frames -> (wave, source, F0), each a `Signal`. `noise`: see `Source`."""
         mel = clock.blank(Signal(mel_BTM))
         f0 = self.f0_predictor(mel, clock)

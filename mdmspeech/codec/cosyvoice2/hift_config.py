@@ -1,4 +1,6 @@
-"""Sizes of CosyVoice2's vocoder HiFT (FunAudioLLM/CosyVoice, `hift` in cosyvoice2.yaml); the defaults are the published model."""
+"""Sizes of CosyVoice2's vocoder HiFT (FunAudioLLM/CosyVoice, `hift` in cosyvoice2.yaml); the
+defaults are the published model.
+"""
 
 import dataclasses
 import math
@@ -6,7 +8,9 @@ import math
 
 @dataclasses.dataclass(frozen=True)
 class HiFTConfig:
-    """Mel frames at 50 Hz -> 24 kHz: three up-sampling stages to 6 kHz, there an inverse STFT of `n_fft` samples every `hop`."""
+    """Mel frames at 50 Hz -> 24 kHz: three up-sampling stages to 6 kHz, there an inverse STFT of
+    `n_fft` samples every `hop`.
+    """
 
     n_mels: int = 80
     sample_rate: int = 24_000
@@ -24,7 +28,8 @@ class HiFTConfig:
     f0_layers: int = 5
     overtones: int = 8  # harmonics of the source above the fundamental
     sine_amplitude: float = 0.1
-    noise_std: float = 0.003  # beside the sines; unvoiced frames get sine_amplitude / 3 of noise alone
+    # beside the sines; unvoiced frames get sine_amplitude / 3 of noise alone
+    noise_std: float = 0.003
     voiced_hz: float = 10.0  # a frame with a higher F0 is voiced
 
     @property

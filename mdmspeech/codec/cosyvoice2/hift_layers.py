@@ -1,11 +1,13 @@
 """Convolutions that run on a whole utterance or block by block with the same result, for HiFT.
 
-HiFT's convolutions are not causal. A block-wise run keeps the last inputs of each convolution (Linen collection "stream") and hands each output
-out as soon as its last input has come, so every layer works on as many new positions as came and all that streaming costs is delay. A `Signal`
-says how far it lags behind the mel frames; where two signals meet, the earlier one waits in a buffer.
+HiFT's convolutions are not causal. A block-wise run keeps the last inputs of each convolution
+(Linen collection "stream") and hands each output out as soon as its last input has come, so every
+layer works on as many new positions as came and all that streaming costs is delay. A `Signal` says
+how far it lags behind the mel frames; where two signals meet, the earlier one waits in a buffer.
 
-A row is zero before its first and behind its last frame at the input of every convolution (that is what zero padding means when the row is
-alone), so every layer blanks what is outside: padded rows equal rows alone, and a fresh, all-zero state is the start of an utterance.
+A row is zero before its first and behind its last frame at the input of every convolution (that is
+what zero padding means when the row is alone), so every layer blanks what is outside: padded rows
+equal rows alone, and a fresh, all-zero state is the start of an utterance.
 
 B batch, T positions of a signal, C channels. `rate` is positions a mel frame.
 """
@@ -20,7 +22,9 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-OPEN = 2**21  # frames (11 hours): the length of a row whose end has not come yet; times 480 samples it still fits int32
+# frames (11 hours): the length of a row whose end has not come yet; times 480 samples it still fits
+# int32
+OPEN = 2**21
 
 
 @flax.struct.dataclass
@@ -29,7 +33,8 @@ class Signal:
 
     x_BTC: jax.Array
     rate: int = flax.struct.field(pytree_node=False, default=1)
-    delay: int = flax.struct.field(pytree_node=False, default=0)  # positions that it lags behind the block of mel frames
+    # positions that it lags behind the block of mel frames
+    delay: int = flax.struct.field(pytree_node=False, default=0)
     extra: int = flax.struct.field(
         pytree_node=False, default=0
     )  # positions more than rate * frames that a row has (a centred STFT's last frame)
@@ -61,13 +66,19 @@ class Clock:
 
 
 class Streamed(nn.Module):
-    """A module that can work block by block (`stream`), with what it needs of earlier blocks in the collection "stream"."""
+    """A module that can work block by block (`stream`), with what it needs of earlier blocks in the
+    collection "stream".
+    """
 
     stream: bool
 
     def with_past(self, x_BTC: jax.Array, size: int, name: str = "past") -> jax.Array:
-        """The last `size` positions of earlier blocks and then this block's, [B, size + T, C]; keeps the last `size` for the next block."""
-        past = self.variable("stream", name, jnp.zeros, (x_BTC.shape[0], size, x_BTC.shape[2]), x_BTC.dtype)
+        """The last `size` positions of earlier blocks and then this block's, [B, size + T, C]; keeps
+        the last `size` for the next block.
+        """
+        past = self.variable(
+            "stream", name, jnp.zeros, (x_BTC.shape[0], size, x_BTC.shape[2]), x_BTC.dtype
+        )
         wide_BTC = jnp.concatenate([past.value, x_BTC], axis=1)
         past.value = wide_BTC[:, x_BTC.shape[1] :]
         return wide_BTC
@@ -78,7 +89,9 @@ class Streamed(nn.Module):
         for i, signal in enumerate(signals):
             x_BTC = signal.x_BTC
             if signal.delay < delay:
-                x_BTC = self.with_past(x_BTC, delay - signal.delay, f"{name}_{i}")[:, : x_BTC.shape[1]]
+                x_BTC = self.with_past(x_BTC, delay - signal.delay, f"{name}_{i}")[
+                    :, : x_BTC.shape[1]
+                ]
             waited.append(x_BTC)
         return dataclasses.replace(signals[0], x_BTC=functools.reduce(jnp.add, waited), delay=delay)
 
@@ -97,10 +110,13 @@ class Conv(Streamed):
     def __call__(self, signal: Signal, clock: Clock) -> Signal:
         x_BTC, stride, reach = signal.x_BTC, self.stride, (self.kernel - 1) * self.dilation
         pad = reach // 2 if self.pad is None else self.pad
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (self.kernel, x_BTC.shape[2], self.features))
+        kernel = self.param(
+            "kernel", nn.initializers.lecun_normal(), (self.kernel, x_BTC.shape[2], self.features)
+        )
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         if self.stream:
-            # Output j needs inputs j * stride - pad ... + reach: the newest one that can be had decides the delay.
+            # Output j needs inputs j * stride - pad ... + reach: the newest one that can be had
+            # decides the delay.
             delay = -(-(signal.delay + reach + 1 - stride - pad) // stride)
             wide_BTC = self.with_past(x_BTC, delay * stride + pad - signal.delay)
             count = x_BTC.shape[1] // stride
@@ -124,7 +140,8 @@ class Conv(Streamed):
 class UpConv(Streamed):
     """PyTorch's ConvTranspose1d with padding (kernel - rate) // 2: `rate` positions out for one in.
 
-    Each group of `rate` outputs depends on one input and its two neighbours, so it is one matrix product (no zeros are multiplied but a few taps).
+    Each group of `rate` outputs depends on one input and its two neighbours, so it is one matrix
+    product (no zeros are multiplied but a few taps).
     """
 
     features: int
@@ -135,19 +152,32 @@ class UpConv(Streamed):
     def __call__(self, signal: Signal, clock: Clock) -> Signal:
         x_BTC, rate, pad = signal.x_BTC, self.rate, (self.kernel - self.rate) // 2
         channels = x_BTC.shape[2]
-        kernel_kio = self.param("kernel", nn.initializers.lecun_normal(), (self.kernel, channels, self.features))
+        kernel_kio = self.param(
+            "kernel", nn.initializers.lecun_normal(), (self.kernel, channels, self.features)
+        )
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
-        # Tap rate * (q - i) + s + pad takes input i to output s of group q; blocks of `rate` taps: i = q + 1, q, q - 1.
+        # Tap rate * (q - i) + s + pad takes input i to output s of group q; blocks of `rate` taps:
+        # i = q + 1, q, q - 1.
         taps = jnp.pad(kernel_kio, ((rate - pad, 2 * rate + pad - self.kernel), (0, 0), (0, 0)))
-        matrix = taps.reshape(3, rate, channels, self.features)[::-1].swapaxes(1, 2).reshape(3 * channels, rate * self.features)
-        wide_BTC = self.with_past(x_BTC, 2) if self.stream else jnp.pad(x_BTC, ((0, 0), (1, 1), (0, 0)))
+        matrix = (
+            taps.reshape(3, rate, channels, self.features)[::-1]
+            .swapaxes(1, 2)
+            .reshape(3 * channels, rate * self.features)
+        )
+        wide_BTC = (
+            self.with_past(x_BTC, 2) if self.stream else jnp.pad(x_BTC, ((0, 0), (1, 1), (0, 0)))
+        )
         near = jnp.concatenate([wide_BTC[:, :-2], wide_BTC[:, 1:-1], wide_BTC[:, 2:]], axis=2)
         y_BTC = (near @ matrix).reshape(x_BTC.shape[0], -1, self.features) + bias[None, None]
-        return clock.blank(Signal(y_BTC, signal.rate * rate, (signal.delay + 1) * rate if self.stream else 0))
+        return clock.blank(
+            Signal(y_BTC, signal.rate * rate, (signal.delay + 1) * rate if self.stream else 0)
+        )
 
 
 class Snake(nn.Module):
-    """x + sin(alpha x)^2 / alpha, alpha a channel (Ziyin et al. 2020, arXiv 2006.08195). [B, T, C] -> [B, T, C]."""
+    """x + sin(alpha x)^2 / alpha, alpha a channel (Ziyin et al. 2020, arXiv 2006.08195). [B, T, C] ->
+    [B, T, C].
+    """
 
     @nn.compact
     def __call__(self, x_BTC: jax.Array) -> jax.Array:

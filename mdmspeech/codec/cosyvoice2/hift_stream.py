@@ -1,12 +1,15 @@
 """HiFT block by block: each block at the same cost, and the samples of one-shot vocoding.
 
-Every convolution keeps its last inputs, the source its phase, the inverse STFT its last frames (`hift_layers.py`), so nothing is computed twice and
-nothing is cross-faded. Noise belongs to the frame: it comes from the utterance's key and the frame's index. HiFT sees both sides of a sample, so
-exactness costs delay, `delay_samples`: 20.3 mel frames, 0.41 s, with CosyVoice2's sizes, of which residual blocks of dilated convolutions at 400 Hz take
-12 frames and F0 5. The reference withholds 8 frames, cross-fades, and is not exact (tests/support/hift_crossfade.py does it its way).
+Every convolution keeps its last inputs, the source its phase, the inverse STFT its last frames
+(`hift_layers.py`), so nothing is computed twice and nothing is cross-faded. Noise belongs to the
+frame: it comes from the utterance's key and the frame's index. HiFT sees both sides of a sample, so
+exactness costs delay, `delay_samples`: 20.3 mel frames, 0.41 s, with CosyVoice2's sizes, of which
+residual blocks of dilated convolutions at 400 Hz take 12 frames and F0 5. The reference withholds 8
+frames, cross-fades, and is not exact (tests/support/hift_crossfade.py does it its way).
 
-What is left between streamed and one-shot samples is float32 rounding of F0, added up in the phase: a random walk whose steps are below 1e-5 radians a
-frame (measured with the reference fixture's weights; in float64 the two are equal).
+What is left between streamed and one-shot samples is float32 rounding of F0, added up in the phase:
+a random walk whose steps are below 1e-5 radians a frame (measured with the reference fixture's
+weights; in float64 the two are equal).
 
 B batch, n mel frames of a block, M mels. All rows share one clock.
 """
@@ -27,7 +30,9 @@ from mdmspeech.errors import UserError
 
 @flax.struct.dataclass
 class StreamState:
-    """What is carried from block to block; its size depends on neither the block's nor the utterance's length."""
+    """What is carried from block to block; its size depends on neither the block's nor the utterance's
+    length.
+    """
 
     layers: Any  # the collection "stream" of HiFT
     clock: Clock
@@ -35,16 +40,24 @@ class StreamState:
 
 
 def start(config: HiFTConfig, key_B: jax.Array) -> StreamState:
-    """The state before the first frame. key_B: typed keys; the samples are those of `hift.vocode` with the same ones."""
+    """The state before the first frame. key_B: typed keys; the samples are those of `hift.vocode` with
+    the same ones.
+    """
     clock = Clock(jnp.int32(0), jnp.full(key_B.shape[0], OPEN, jnp.int32))
-    layers = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _traced(config, key_B.shape[0])[1])
+    layers = jax.tree.map(
+        lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), _traced(config, key_B.shape[0])[1]
+    )
     return StreamState(layers, clock, key_B)
 
 
-def push(config: HiFTConfig, params: Any, state: StreamState, mel_BnM: jax.Array, valid_Bn: jax.Array) -> tuple[StreamState, jax.Array]:
-    """Takes n more frames of every row and returns the n * frame_samples samples that came `delay_samples` earlier.
+def push(
+    config: HiFTConfig, params: Any, state: StreamState, mel_BnM: jax.Array, valid_Bn: jax.Array
+) -> tuple[StreamState, jax.Array]:
+    """Takes n more frames of every row and returns the n * frame_samples samples that came
+    `delay_samples` earlier.
 
-    valid_Bn: bool, False behind a row's last frame; when the speech is over, push invalid frames until its last samples are out.
+    valid_Bn: bool, False behind a row's last frame; when the speech is over, push invalid frames
+      until its last samples are out.
 
     Returns:
       (new state, wave [B, n * frame_samples]). The wave begins with `delay_samples` of silence.
@@ -53,8 +66,12 @@ def push(config: HiFTConfig, params: Any, state: StreamState, mel_BnM: jax.Array
     ends_B = jnp.where(valid_Bn.all(axis=1), OPEN, first + valid_Bn.sum(axis=1, dtype=jnp.int32))
     clock = Clock(first, jnp.minimum(state.clock.length_B, ends_B))
     variables = {"params": params, "stream": state.layers}
-    (wave, _, _), new = HiFT(config, stream=True).apply(variables, mel_BnM, state.key_B, clock, mutable=["stream"])
-    return StreamState(new["stream"], Clock(first + count, clock.length_B), state.key_B), wave.x_BTC[..., 0]
+    (wave, _, _), new = HiFT(config, stream=True).apply(
+        variables, mel_BnM, state.key_B, clock, mutable=["stream"]
+    )
+    return StreamState(
+        new["stream"], Clock(first + count, clock.length_B), state.key_B
+    ), wave.x_BTC[..., 0]
 
 
 def delay_samples(config: HiFTConfig) -> int:
@@ -80,18 +97,33 @@ def _traced(config: HiFTConfig, batch: int) -> tuple[int, Any]:
 
 @functools.lru_cache(maxsize=8)
 def compiled_push(config: HiFTConfig):
-    """`push` under jit, compiled once for all streams with blocks of one size; the old state's memory is used for the new one."""
+    """`push` under jit, compiled once for all streams with blocks of one size; the old state's memory
+    is used for the new one.
+    """
     return jax.jit(functools.partial(push, config), donate_argnums=1)
 
 
 class WaveStream:
-    """One utterance: any number of mel frames in, the samples that are final now out. Joined, they are those of `hift.vocode`."""
+    """One utterance: any number of mel frames in, the samples that are final now out. Joined, they are
+    those of `hift.vocode`.
+    """
 
-    def __init__(self, config: HiFTConfig, params: Any, key: jax.Array, block: int = 16, first: int | None = None):
-        """`key`: typed, the utterance's noise. `block`: frames vocoded at a time, `first`: in the first block (default: as many); fewer wait for more."""
+    def __init__(
+        self,
+        config: HiFTConfig,
+        params: Any,
+        key: jax.Array,
+        block: int = 16,
+        first: int | None = None,
+    ):
+        """`key`: typed, the utterance's noise. `block`: frames vocoded at a time, `first`: in the
+        first block (default: as many); fewer wait for more.
+        """
         first = block if first is None else first
         if min(block, first) < 1:
-            raise UserError(f"a block of {min(block, first)} mel frames cannot be vocoded; use 1 or more")
+            raise UserError(
+                f"a block of {min(block, first)} mel frames cannot be vocoded; use 1 or more"
+            )
         self._config, self._params, self._block, self._next = config, params, block, first
         # A copy of the key: the state's memory is given away at every push.
         self._state = start(config, jnp.copy(key)[None])
@@ -102,7 +134,10 @@ class WaveStream:
     def push(self, mel_nM: np.ndarray) -> np.ndarray:
         """The next mel frames -> the samples that are final now, float32 [N] (perhaps none)."""
         if mel_nM.ndim != 2 or mel_nM.shape[1] != self._config.n_mels:
-            raise UserError(f"mel frames of shape {list(mel_nM.shape)} do not fit the vocoder; give [frames, {self._config.n_mels}]")
+            raise UserError(
+                f"mel frames of shape {list(mel_nM.shape)} do not fit the vocoder; "
+                f"give [frames, {self._config.n_mels}]"
+            )
         self._mel_TM = np.concatenate([self._mel_TM, np.asarray(mel_nM, np.float32)])
         self._owed += len(mel_nM) * self._config.frame_samples
         parts = [np.zeros(0, np.float32)]

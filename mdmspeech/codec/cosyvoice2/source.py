@@ -1,9 +1,11 @@
-"""HiFT's excitation: F0 -> a mix of sines and noise at the sample rate (neural source-filter, Wang et al. 2019; CosyVoice's SineGen2).
+"""HiFT's excitation: F0 -> a mix of sines and noise at the sample rate (neural source-filter, Wang
+et al. 2019; CosyVoice's SineGen2).
 
-The phase of harmonic h is the running sum of h * F0 over frames, linear between frame centres and constant in the first and the last half frame.
-It is counted in units of 2^-32 cycles in unsigned integers, which wrap by themselves: the sum is exact however long the speech and however it
-is cut into blocks. (The reference adds up radians in float32, which is off by 1e-3 after a second.) Its random initial phases are left out:
-at these rates they reach no sample.
+The phase of harmonic h is the running sum of h * F0 over frames, linear between frame centres and
+constant in the first and the last half frame. It is counted in units of 2^-32 cycles in unsigned
+integers, which wrap by themselves: the sum is exact however long the speech and however it is cut
+into blocks. (The reference adds up radians in float32, which is off by 1e-3 after a second.) Its
+random initial phases are left out: at these rates they reach no sample.
 """
 
 import flax.linen as nn
@@ -15,11 +17,17 @@ from mdmspeech.codec.cosyvoice2.hift_config import HiFTConfig
 from mdmspeech.codec.cosyvoice2.hift_layers import Clock, Signal, Streamed
 
 
-def draw_noise(key_B: jax.Array, first_frame: jax.Array | int, frames: int, config: HiFTConfig) -> jax.Array:
-    """White noise [B, frames * frame_samples, H]; that of a frame depends on the row's key (one an utterance) and the frame's index only."""
+def draw_noise(
+    key_B: jax.Array, first_frame: jax.Array | int, frames: int, config: HiFTConfig
+) -> jax.Array:
+    """White noise [B, frames * frame_samples, H]; that of a frame depends on the row's key (one an
+    utterance) and the frame's index only.
+    """
 
     def one(key, index):
-        return jax.random.normal(jax.random.fold_in(key, index), (config.frame_samples, config.harmonics))
+        return jax.random.normal(
+            jax.random.fold_in(key, index), (config.frame_samples, config.harmonics)
+        )
 
     index_T = first_frame + jnp.arange(frames)
     noise = jax.vmap(jax.vmap(one, (None, 0)), (0, None))(key_B, index_T)
@@ -33,15 +41,23 @@ class Source(Streamed):
 
     @nn.compact
     def __call__(self, f0: Signal, noise: jax.Array, clock: Clock) -> Signal:
-        """`noise`: float [B, T * frame_samples, H], standard normal, or typed keys [B], from which `draw_noise` makes it."""
+        """`noise`: float [B, T * frame_samples, H], standard normal, or typed keys [B], from which
+        `draw_noise` makes it.
+        """
         c = self.config
         size, batch, frames = c.frame_samples, *f0.x_BTC.shape[:2]
         # One frame more: the phase of a frame's second half heads for the next frame's.
-        wide_BT1 = self.with_past(f0.x_BTC, 1, "f0") if self.stream else jnp.pad(f0.x_BTC, ((0, 0), (0, 1), (0, 0)))
+        wide_BT1 = (
+            self.with_past(f0.x_BTC, 1, "f0")
+            if self.stream
+            else jnp.pad(f0.x_BTC, ((0, 0), (0, 1), (0, 0)))
+        )
         cycles_BTH = _cycles(wide_BT1, c)
         if self.stream:
             ticks = self.variable("stream", "ticks", jnp.zeros, (batch, c.harmonics), jnp.uint32)
-            phase_BTH = ticks.value[:, None] + jnp.pad(_summed(cycles_BTH[:, 1:]), ((0, 0), (1, 0), (0, 0)))
+            phase_BTH = ticks.value[:, None] + jnp.pad(
+                _summed(cycles_BTH[:, 1:]), ((0, 0), (1, 0), (0, 0))
+            )
             ticks.value = phase_BTH[:, -1]
         else:
             phase_BTH = _summed(cycles_BTH)
@@ -51,7 +67,9 @@ class Source(Streamed):
         place = ((jnp.arange(size) + 0.5) / size - 0.5)[None, None, :, None]
         slope = jnp.where(place < 0, toward_BTH[:, :, None], cycles_BTH[:, 1:, None])
         turn = phase_BTH[:, :-1, None].astype(jnp.float32) * 2.0**-32 + place * slope
-        sines = c.sine_amplitude * jnp.sin(2 * jnp.pi * (turn % 1.0)).reshape(batch, frames * size, c.harmonics)
+        sines = c.sine_amplitude * jnp.sin(2 * jnp.pi * (turn % 1.0)).reshape(
+            batch, frames * size, c.harmonics
+        )
         voiced_BN1 = jnp.repeat(here.x_BTC > c.voiced_hz, size, axis=1)
         if jnp.issubdtype(noise.dtype, jax.dtypes.prng_key):
             noise = draw_noise(noise, clock.positions(here)[0], frames, c)

@@ -1,6 +1,8 @@
-"""A voice as a part of a release: a flow's prompt in the form of parameters, of sizes that a config tells.
+"""A voice as a part of a release: a flow's prompt in the form of parameters, of sizes that a config
+tells.
 
-Token ids are kept as their eight digits, which any float type holds exactly (ids above 2048 do not fit into 16 bits).
+Token ids are kept as their eight digits, which any float type holds exactly (ids above 2048 do not
+fit into 16 bits).
 """
 
 import dataclasses
@@ -39,10 +41,16 @@ def voice_params(prompt: Prompt) -> tuple[VoiceConfig, dict[str, np.ndarray]]:
     """A prompt -> (its sizes, its parameters)."""
     config = VoiceConfig(len(prompt.ids), prompt.mel.shape[1], len(prompt.speaker))
     codes = np.asarray(fsq.ids_to_codes(jnp.asarray(prompt.ids, jnp.int32)))
-    return config, {"codes": codes, "mel": np.asarray(prompt.mel, np.float32), "speaker": np.asarray(prompt.speaker, np.float32)}
+    return config, {
+        "codes": codes,
+        "mel": np.asarray(prompt.mel, np.float32),
+        "speaker": np.asarray(prompt.speaker, np.float32),
+    }
 
 
 def voice_prompt(params: Mapping[str, np.ndarray]) -> Prompt:
     """The inverse of `voice_params`."""
     ids = np.asarray(fsq.codes_to_ids(jnp.asarray(params["codes"])), np.int32)
-    return Prompt(ids, np.asarray(params["mel"], np.float32), np.asarray(params["speaker"], np.float32))
+    return Prompt(
+        ids, np.asarray(params["mel"], np.float32), np.asarray(params["speaker"], np.float32)
+    )

@@ -22,9 +22,11 @@ class ExampleSource(Protocol):
 
 
 class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]
-    """Base class. Subclasses define `features_dict`, and `defaults` for fields that a source leaves out.
+    """Base class. Subclasses define `features_dict`, and `defaults` for fields that a source leaves
+    out.
 
-    After `download_and_prepare`, `problems` has one line for every bad record (skipped, or under `strict` the end of the run).
+    After `download_and_prepare`, `problems` has one line for every bad record (skipped, or under
+    `strict` the end of the run).
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -38,14 +40,25 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
         super().__init__(file_format="array_record", **kwargs)
 
     def _info(self) -> tfds.core.DatasetInfo:
-        return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(dict(self.features_dict)))
+        return self.dataset_info_from_configs(
+            features=tfds.features.FeaturesDict(dict(self.features_dict))
+        )
 
     def _split_generators(self, dl_manager):
         if self.source is None:
-            raise UserError(f"{self.name} has not been prepared in {self.data_dir}; make it with: mdmspeech data")
-        return {split: self._generate_examples(self.source, numbers) for split, numbers in self.source.splits().items() if len(numbers)}
+            raise UserError(
+                f"{self.name} has not been prepared in {self.data_dir}; make it "
+                "with: mdmspeech data"
+            )
+        return {
+            split: self._generate_examples(self.source, numbers)
+            for split, numbers in self.source.splits().items()
+            if len(numbers)
+        }
 
-    def _generate_examples(self, source: ExampleSource, numbers: Sequence[int]) -> Iterator[tuple[str, dict[str, Any]]]:
+    def _generate_examples(
+        self, source: ExampleSource, numbers: Sequence[int]
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
         seen = set()
         for number in numbers:
             try:
@@ -54,7 +67,9 @@ class RecordBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  #
                     raise BadRecord(f"{record['id']}: this id was used before")
             except BadRecord as problem:
                 if self.strict:
-                    raise UserError(f"bad record {problem}; repair it or run without strict") from problem
+                    raise UserError(
+                        f"bad record {problem}; repair it or run without strict"
+                    ) from problem
                 self.problems.append(str(problem))
                 continue
             seen.add(record["id"])

@@ -1,4 +1,6 @@
-"""Prepares and opens the datasets: `prepare(kind, source, folder)` writes ArrayRecord files, `open_dataset(kind, folder, split)` reads them at random."""
+"""Prepares and opens the datasets: `prepare(kind, source, folder)` writes ArrayRecord files,
+`open_dataset(kind, folder, split)` reads them at random.
+"""
 
 import contextlib
 import dataclasses
@@ -25,16 +27,26 @@ class Prepared:
     problems: Sequence[str]
 
 
-def prepare(kind: str, source: ExampleSource, folder: str | os.PathLike, *, strict: bool = False) -> Prepared:
-    """Writes the dataset anew into `folder`. Raises `UserError` when no record is usable, or at the first bad one under `strict`."""
+def prepare(
+    kind: str, source: ExampleSource, folder: str | os.PathLike, *, strict: bool = False
+) -> Prepared:
+    """Writes the dataset anew into `folder`. Raises `UserError` when no record is usable, or at the
+    first bad one under `strict`.
+    """
     builder = _builder(kind, folder, source=source, strict=strict)
     shutil.rmtree(builder.data_path, ignore_errors=True)
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download; there is none
             builder.download_and_prepare()
     except AssertionError as error:  # how TFDS says that a split has no example
-        problems = f"; the first of {len(builder.problems)} bad records: {builder.problems[0]}" if builder.problems else ""
-        raise UserError(f"no usable record for {folder} ({_first_line(error)}){problems}") from error
+        problems = (
+            f"; the first of {len(builder.problems)} bad records: {builder.problems[0]}"
+            if builder.problems
+            else ""
+        )
+        raise UserError(
+            f"no usable record for {folder} ({_first_line(error)}){problems}"
+        ) from error
     counts = {name: split.num_examples for name, split in builder.info.splits.items()}
     return Prepared(counts, tuple(builder.problems))
 
@@ -44,7 +56,8 @@ def open_dataset(kind: str, folder: str | os.PathLike, split: str) -> "Dataset":
     builder = _builder(kind, folder)
     if split not in (builder.info.splits or {}):
         raise UserError(
-            f"{folder} has no {kind} split {split!r} (it has: {', '.join(builder.info.splits or {}) or 'nothing'}); make it with: mdmspeech data"
+            f"{folder} has no {kind} split {split!r} (it has: "
+            f"{', '.join(builder.info.splits or {}) or 'nothing'}); make it with: mdmspeech data"
         )
     return Dataset(builder.as_data_source(split))
 
@@ -66,7 +79,9 @@ class RawSource:
     """The raw store of some parts as an `ExampleSource`, for making the datasets of the corpus itself."""
 
     def __init__(self, folders: Sequence[str | os.PathLike]):
-        self._records = [(store, i) for store in map(RecordStore, folders) for i in range(len(store))]
+        self._records = [
+            (store, i) for store in map(RecordStore, folders) for i in range(len(store))
+        ]
 
     def splits(self) -> dict[str, list[int]]:
         """By the records' `split` field."""
@@ -94,7 +109,9 @@ def _builder(kind: str, folder: str | os.PathLike, **arguments) -> RecordBuilder
 def _plain(value):
     if isinstance(value, bytes):
         return value.decode("utf-8")
-    return value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
+    return (
+        value.item() if isinstance(value, (np.generic, np.ndarray)) and value.ndim == 0 else value
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,4 +1,6 @@
-"""Bin packing with several capacities: which records share a row. Pure functions of the sizes and their order."""
+"""Bin packing with several capacities: which records share a row. Pure functions of the sizes and
+their order.
+"""
 
 import bisect
 import functools
@@ -13,24 +15,33 @@ _CANDIDATES = 16  # records looked at for one place in a row
 _COMBINATIONS = 200  # tried to close a row
 _CLOSING = 4.0  # mean records: room at which a row is closed
 _IN_ORDER, _LAST = 64, 3.0  # the same by joint slack: records looked at, mean records
-_LOOKED_AT = (96, 64, 20)  # records whose combinations of one, of two, of three are tried to close a row
+# records whose combinations of one, of two, of three are tried to close a row
+_LOOKED_AT = (96, 64, 20)
 _ROUNDING = 1e-9  # of shares of a capacity
 
 
 def pack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
-    """The record numbers of each row. Every size is within its capacity (the caller's duty); every record is in exactly one row.
+    """The record numbers of each row. Every size is within its capacity (the caller's duty); every
+    record is in exactly one row.
 
-    Two heuristics, and the one with fewer rows: the first is quick and nearly perfect where one capacity decides; where it is not, because several
+    Two heuristics, and the one with fewer rows: the first is quick and nearly perfect where one
+      capacity decides; where it is not, because several
     capacities fill up together, the second is.
     """
     rows = _by_least_slack(sizes_NC, capacities)
     needed = (np.asarray(sizes_NC).sum(axis=0) / np.asarray(capacities)).max()
-    return rows if len(rows) <= _GOOD * needed + 1 else min(rows, _by_joint_slack(sizes_NC, capacities), key=len)
+    return (
+        rows
+        if len(rows) <= _GOOD * needed + 1
+        else min(rows, _by_joint_slack(sizes_NC, capacities), key=len)
+    )
 
 
 def _by_least_slack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
-    """A row begins with the longest record that is left, goes on in the given order while there is much room, and closes with the few records that fill the
-    rest best (bin packing by minimum slack, Gupta & Ho 1999). Long and short records so share rows, and equal sums are found where they exist."""
+    """A row begins with the longest record that is left, goes on in the given order while there is
+    much room, and closes with the few records that fill the rest best (bin packing by minimum
+    slack, Gupta & Ho 1999). Long and short records so share rows, and equal sums are found where
+    they exist."""
     tightest = _tightest(sizes_NC, capacities)
     pool = _Pool(sizes_NC, tightest)
     mean = sizes_NC[:, tightest].mean()
@@ -53,8 +64,10 @@ def _by_least_slack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[lis
 
 
 def _by_joint_slack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
-    """As by least slack, with an eye on all capacities: a row closes with those one, two or three records after which its room is closest to what the
-    records left over will leave in every row: none in the capacity that decides, in each other one what cannot be filled. So no row spends on the one
+    """As by least slack, with an eye on all capacities: a row closes with those one, two or three
+    records after which its room is closest to what the
+    records left over will leave in every row: none in the capacity that decides, in each other one
+      what cannot be filled. So no row spends on the one
     what the next ones need of the other. Sizes are shares of their capacities."""
     sizes_NC = np.asarray(sizes_NC) / np.asarray(capacities, float)
     total_C = sizes_NC.sum(axis=0)
@@ -73,7 +86,9 @@ def _by_joint_slack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[lis
                 row.append(int(i))
                 left_N[i] = False
                 room_C = room_C - sizes_NC[i]
-        while len(fitting := pool[left_N[pool] & (sizes_NC[pool] <= room_C + _ROUNDING).all(axis=1)]):
+        while len(
+            fitting := pool[left_N[pool] & (sizes_NC[pool] <= room_C + _ROUNDING).all(axis=1)]
+        ):
             last = fitting[_closing_records(sizes_NC[fitting[: max(_LOOKED_AT)]], room_C, spare_C)]
             row += last.tolist()
             left_N[last] = False
@@ -91,7 +106,9 @@ def _closing_records(sizes_KC: np.ndarray, room_C: np.ndarray, spare_C: np.ndarr
         if not len(chosen_XR):
             break
         after_XC = room_C - sizes_KC[chosen_XR].sum(axis=1)
-        off_X = np.where((after_XC < -_ROUNDING).any(axis=1), np.inf, np.abs(after_XC - spare_C).sum(axis=1))
+        off_X = np.where(
+            (after_XC < -_ROUNDING).any(axis=1), np.inf, np.abs(after_XC - spare_C).sum(axis=1)
+        )
         x = int(off_X.argmin())
         if off_X[x] < least:
             best, least = chosen_XR[x], off_X[x]
@@ -109,7 +126,9 @@ def _tightest(sizes_NC: np.ndarray, capacities: Sequence[int]) -> int:
 
 
 class _Pool:
-    """The records that are in no row yet, by their size in the tightest capacity. sizes: which sizes there are, ascending; counts: records of each."""
+    """The records that are in no row yet, by their size in the tightest capacity. sizes: which sizes
+    there are, ascending; counts: records of each.
+    """
 
     def __init__(self, sizes_NC: np.ndarray, tightest: int):
         self._records, self._tightest = sizes_NC.tolist(), tightest
@@ -142,12 +161,27 @@ class _Pool:
         while self._next < len(self._left) and not self._left[self._next]:
             self._next += 1
         near = range(self._next, min(self._next + _CANDIDATES, len(self._left)))
-        return next((i for i in near if self._left[i] and all(s <= r for s, r in zip(self._records[i], room, strict=True))), None)
+        return next(
+            (
+                i
+                for i in near
+                if self._left[i]
+                and all(s <= r for s, r in zip(self._records[i], room, strict=True))
+            ),
+            None,
+        )
 
     def of_size(self, size: int, room: list[int]) -> int | None:
         """A record of this size that fits in every other respect too; only a few are tried."""
         tried = itertools.islice(self._alive(size), _CANDIDATES)
-        return next((i for i in tried if all(self._records[i][c] <= room[c] for c in (self._tightest, *self._others))), None)
+        return next(
+            (
+                i
+                for i in tried
+                if all(self._records[i][c] <= room[c] for c in (self._tightest, *self._others))
+            ),
+            None,
+        )
 
     def _alive(self, size: int) -> Iterator[int]:
         records = self._of_size[size]
@@ -156,8 +190,12 @@ class _Pool:
         return (i for i in reversed(records) if self._left[i])
 
 
-def _closest(room: int, sizes: list[int], counts: Mapping[int, int], refused: set[int]) -> list[int]:
-    """Sizes (of which there are so many records) whose sum comes closest to `room` from below, among the first combinations tried; [] if none fits."""
+def _closest(
+    room: int, sizes: list[int], counts: Mapping[int, int], refused: set[int]
+) -> list[int]:
+    """Sizes (of which there are so many records) whose sum comes closest to `room` from below, among
+    the first combinations tried; [] if none fits.
+    """
     best, least, left_to_try = [], room, _COMBINATIONS
 
     def search(rest: int, top: int, chosen: list[int]) -> bool:

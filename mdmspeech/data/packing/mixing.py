@@ -1,7 +1,9 @@
-"""Several sources as one endless stream of draws: exact proportions, every source reshuffled for each of its own passes, any position at once.
+"""Several sources as one endless stream of draws: exact proportions, every source reshuffled for
+each of its own passes, any position at once.
 
-The sources are interleaved by a fixed pattern of low discrepancy (Bresenham's line for many): of the first n draws, a source of share p has p n, give or
-take less than one per source. Nothing is drawn by chance but the order inside a source, so a short run sees the mixture that was asked for.
+The sources are interleaved by a fixed pattern of low discrepancy (Bresenham's line for many): of
+the first n draws, a source of share p has p n, give or take less than one per source. Nothing is
+drawn by chance but the order inside a source, so a short run sees the mixture that was asked for.
 """
 
 import functools
@@ -19,18 +21,23 @@ _FINENESS = 10_000  # weights are read as fractions with at most this denominato
 
 
 class Mixture:
-    """The stream. Small sources come again, large ones are not cut: `passes` tells how often each was seen.
+    """The stream. Small sources come again, large ones are not cut: `passes` tells how often each was
+    seen.
 
     Args:
       sizes: source name -> number of its records.
-      weights: source name -> how many of its records per record of the others; None: in proportion to the sizes, so that all sources end together.
+      weights: source name -> how many of its records per record of the others; None: in proportion
+        to the sizes, so that all sources end together.
       seed: of the shuffles.
 
     Raises:
-      UserError: an empty source, a weight that is not positive, a name that only one of the two has.
+      UserError: an empty source, a weight that is not positive, a name that only one of the two
+        has.
     """
 
-    def __init__(self, sizes: Mapping[str, int], weights: Mapping[str, float] | None = None, seed: int = 0):
+    def __init__(
+        self, sizes: Mapping[str, int], weights: Mapping[str, float] | None = None, seed: int = 0
+    ):
         _check(sizes, weights)
         self.names = tuple(sizes)
         self.sizes = np.array([sizes[name] for name in self.names], np.int64)
@@ -62,7 +69,10 @@ class Mixture:
         """How many times each source has been gone through after so many draws."""
         turns, rest = divmod(draws, self.period)
         seen = turns * self.counts + np.bincount(self._pattern[:rest], minlength=len(self.names))
-        return {name: float(n / size) for name, n, size in zip(self.names, seen, self.sizes, strict=True)}
+        return {
+            name: float(n / size)
+            for name, n, size in zip(self.names, seen, self.sizes, strict=True)
+        }
 
     def _shuffled(self, source: int, epoch: int) -> np.ndarray:
         # by name, so that one more source leaves the order of the others as it was
@@ -79,16 +89,27 @@ def _check(sizes: Mapping[str, int], weights: Mapping[str, float] | None) -> Non
     if weights is None:
         return
     if set(weights) != set(sizes):
-        raise UserError(f"weights are given for {', '.join(sorted(weights))}, but the sources are {', '.join(sorted(sizes))}")
+        raise UserError(
+            f"weights are given for {', '.join(sorted(weights))}, but the sources "
+            f"are {', '.join(sorted(sizes))}"
+        )
     for name, weight in weights.items():
         if not (math.isfinite(weight) and weight > 0):
-            raise UserError(f"the weight of {name!r} is {weight}: give a positive number, or leave the source out")
+            raise UserError(
+                f"the weight of {name!r} is {weight}: give a positive number, or "
+                "leave the source out"
+            )
 
 
 def _counts(weights: list[float]) -> np.ndarray:
-    """Smallest integers in the proportion of the weights, int64; rounded, at least 1 each, if their sum would be too large."""
+    """Smallest integers in the proportion of the weights, int64; rounded, at least 1 each, if their
+    sum would be too large.
+    """
     fractions = [
-        Fraction(w) if isinstance(w, int) else Fraction(float(w)).limit_denominator(_FINENESS) or Fraction(float(w)) for w in weights
+        Fraction(w)
+        if isinstance(w, int)
+        else Fraction(float(w)).limit_denominator(_FINENESS) or Fraction(float(w))
+        for w in weights
     ]
     scale = math.lcm(*[f.denominator for f in fractions])
     counts = [int(f * scale) for f in fractions]
@@ -99,7 +120,9 @@ def _counts(weights: list[float]) -> np.ndarray:
 
 
 def _interleave(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One period: the source of each draw, and how many draws of that source come before it. Draw j of a source with n is due at (j + 1/2) / n."""
+    """One period: the source of each draw, and how many draws of that source come before it. Draw j of
+    a source with n is due at (j + 1/2) / n.
+    """
     source = np.repeat(np.arange(len(counts)), counts)
     rank = np.concatenate([np.arange(n) for n in counts])
     order = np.argsort((rank + 0.5) / counts[source], kind="stable")

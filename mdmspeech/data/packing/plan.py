@@ -1,8 +1,11 @@
-"""Which records share a row: variable-length records packed into rows of fixed capacities, as a pure function of (seed, place in the stream).
+"""Which records share a row: variable-length records packed into rows of fixed capacities, as a
+pure function of (seed, place in the stream).
 
-The stream of a `Mixture` is cut into windows of some thousand draws; the records of a window are packed into rows that keep several
-capacities at once (speech tokens and symbols, frames and ids), and the rows are shuffled. Batches are cut from the endless sequence of rows, so neither a
-record nor a row is lost at the end of a window. Every host plans the same global batches and makes its own rows of them.
+The stream of a `Mixture` is cut into windows of some thousand draws; the records of a window are
+packed into rows that keep several capacities at once (speech tokens and symbols, frames and ids),
+and the rows are shuffled. Batches are cut from the endless sequence of rows, so neither a record
+nor a row is lost at the end of a window. Every host plans the same global batches and makes its own
+rows of them.
 """
 
 import bisect
@@ -25,7 +28,8 @@ from mdmspeech.errors import UserError
 
 Batch = dict[str, np.ndarray]
 WINDOW = 16_384  # draws that are packed together; more do not pack better
-_LEAST_WINDOW = 2048  # a smaller corpus is packed several passes at a time: a handful of records leaves gaps
+# a smaller corpus is packed several passes at a time: a handful of records leaves gaps
+_LEAST_WINDOW = 2048
 ENDLESS = 2**40  # batches
 MUCH = 0.03  # padding
 
@@ -45,8 +49,10 @@ class Statistics:
     Attributes:
       rows, records: how many. repeats: records that had been in an earlier row of the stretch.
       used, capacity: field -> positions filled, positions there are.
-      naive: field -> padding share if each random batch of as many records were padded to its longest.
-      too_long: source -> records that fit no row and are never read. passes: source -> how many times the stretch goes through it.
+      naive: field -> padding share if each random batch of as many records were padded to its
+        longest.
+      too_long: source -> records that fit no row and are never read. passes: source -> how many
+        times the stretch goes through it.
     """
 
     rows: int
@@ -64,27 +70,40 @@ class Statistics:
         return {field: 1 - self.used[field] / self.capacity[field] for field in self.used}
 
     def __str__(self) -> str:
-        fields = ", ".join(f"{field} {share:.2%} (naive {self.naive[field]:.1%})" for field, share in self.padding.items())
+        fields = ", ".join(
+            f"{field} {share:.2%} (naive {self.naive[field]:.1%})"
+            for field, share in self.padding.items()
+        )
         sources = ", ".join(f"{name} x {count:.3g}" for name, count in self.passes.items())
-        lines = [f"{self.records} records in {self.rows} rows; padding: {fields}; passes: {sources}"]
+        lines = [
+            f"{self.records} records in {self.rows} rows; padding: {fields}; passes: {sources}"
+        ]
         if self.repeats:
             lines.append(f"{self.repeats} of them repeat")
-        lines += [f"{name}: {count} too long for a row, never read" for name, count in self.too_long.items() if count]
+        lines += [
+            f"{name}: {count} too long for a row, never read"
+            for name, count in self.too_long.items()
+            if count
+        ]
         return "; ".join(lines)
 
 
 class PackPlan:
-    """Random access to batches of draws: `plan[k]` -> this host's rows of global batch k, each a list of `Draw`.
+    """Random access to batches of draws: `plan[k]` -> this host's rows of global batch k, each a list
+    of `Draw`.
 
     Args:
       sizes: source name -> int [N, C], what each record takes of each capacity.
       capacities: field -> positions of a row, in the order of C.
-      usable: source name -> bool [N], False for records that the caller has refused and told of; they count as too long.
-      batch: rows of a global batch. weights: see `Mixture`. shard: (number, count) of this host. window: draws packed together, 0 chooses.
+      usable: source name -> bool [N], False for records that the caller has refused and told of;
+        they count as too long.
+      batch: rows of a global batch. weights: see `Mixture`. shard: (number, count) of this host.
+        window: draws packed together, 0 chooses.
       say: gets one line a source that has records too long for a row.
 
     Raises:
-      UserError: nothing fits, a batch that does not divide among the hosts, and what `Mixture` refuses.
+      UserError: nothing fits, a batch that does not divide among the hosts, and what `Mixture`
+        refuses.
     """
 
     def __init__(
@@ -100,24 +119,39 @@ class PackPlan:
         window: int = 0,
         say: Callable[[str], None] | None = None,
     ):
-        self.capacities, self.batch, self._seed, self._mine = dict(capacities), batch, seed, host_rows(batch, shard)
+        self.capacities, self.batch, self._seed, self._mine = (
+            dict(capacities),
+            batch,
+            seed,
+            host_rows(batch, shard),
+        )
         self._kept, self._sizes, self.too_long = {}, {}, {}
         say = say or (_tell if shard[0] == 0 else _hush)
         for name, sizes_NC in sizes.items():
             sizes_NC = np.asarray(sizes_NC, np.int64).reshape(-1, len(capacities))
-            self._keep(name, sizes_NC, np.ones(len(sizes_NC), bool) if usable is None else usable[name], say)
-        self.mixture = Mixture({name: len(kept) for name, kept in self._kept.items()}, weights, seed)
+            self._keep(
+                name,
+                sizes_NC,
+                np.ones(len(sizes_NC), bool) if usable is None else usable[name],
+                say,
+            )
+        self.mixture = Mixture(
+            {name: len(kept) for name, kept in self._kept.items()}, weights, seed
+        )
         self.window = window or self._window_of(int(self.mixture.sizes.sum()))
         self._drawn = functools.lru_cache(maxsize=4)(self._draw_window)
         self._rows = functools.lru_cache(maxsize=4)(self._pack_window)
         self._lock = threading.RLock()
-        self._first, self._starts = 0, [0]  # the row number at which the windows first, first + 1, ... start, as far as known
+        # the row number at which the windows first, first + 1, ... start, as far as known
+        self._first, self._starts = 0, [0]
 
     def __len__(self) -> int:
         return ENDLESS
 
     def __getitem__(self, k: int) -> list[list[Draw]]:
-        numbers = range(int(k) * self.batch + self._mine.start, int(k) * self.batch + self._mine.stop)
+        numbers = range(
+            int(k) * self.batch + self._mine.start, int(k) * self.batch + self._mine.stop
+        )
         return [self.row(number) for number in numbers]
 
     def row(self, number: int) -> list[Draw]:
@@ -144,14 +178,22 @@ class PackPlan:
     @functools.cached_property
     def fingerprint(self) -> str:
         """Digest of everything the batches follow from, the seed and the host excepted."""
-        settings = (VERSION, self.mixture.names, self.mixture.counts.tolist(), self.capacities, self.window)
+        settings = (
+            VERSION,
+            self.mixture.names,
+            self.mixture.counts.tolist(),
+            self.capacities,
+            self.window,
+        )
         digest = zlib.crc32(repr(settings).encode())
         for name in self.mixture.names:
             digest = zlib.crc32(np.ascontiguousarray(self._sizes[name]).tobytes(), digest)
         return f"{digest:08x}"
 
     def statistics(self, windows: int = 0) -> Statistics:
-        """Of the first so many windows; by default of as many as one pass over the records takes, at least one."""
+        """Of the first so many windows; by default of as many as one pass over the records takes, at
+        least one.
+        """
         windows = windows or max(1, -(-int(self.mixture.sizes.sum()) // self.window))
         used, rows, naive = np.zeros(len(self.capacities), np.int64), 0, []
         drawn: set[tuple[int, int]] = set()
@@ -175,28 +217,48 @@ class PackPlan:
         )
 
     def about(self) -> list[str]:
-        """Lines for the user: how much of the rows is padding, and if that is much, sizes of rows that would have less."""
+        """Lines for the user: how much of the rows is padding, and if that is much, sizes of rows that
+        would have less.
+        """
         padding = self.statistics(1).padding
         lines = [f"packed rows: {_describe(self.capacities)}; padding {_percent(padding)}"]
-        better = better_capacities(self._sizes_of(*self._drawn(0)), self.capacities) if max(padding.values()) > MUCH else None
+        better = (
+            better_capacities(self._sizes_of(*self._drawn(0)), self.capacities)
+            if max(padding.values()) > MUCH
+            else None
+        )
         if better:
             capacities, padding = better
-            lines.append(f"rows of {_describe(capacities)} would have {_percent(padding)} padding on these records")
+            lines.append(
+                f"rows of {_describe(capacities)} would have {_percent(padding)} "
+                "padding on these records"
+            )
         return lines
 
-    def _keep(self, name: str, sizes_NC: np.ndarray, usable_N: np.ndarray, say: Callable[[str], None]) -> None:
+    def _keep(
+        self, name: str, sizes_NC: np.ndarray, usable_N: np.ndarray, say: Callable[[str], None]
+    ) -> None:
         fits_NC = sizes_NC <= np.array(list(self.capacities.values()))
         fits_N = fits_NC.all(axis=1)
         kept = np.flatnonzero(fits_N & usable_N)
-        self._kept[name], self._sizes[name], self.too_long[name] = kept, sizes_NC[kept], len(sizes_NC) - len(kept)
+        self._kept[name], self._sizes[name], self.too_long[name] = (
+            kept,
+            sizes_NC[kept],
+            len(sizes_NC) - len(kept),
+        )
         if fits_N.all():
             return
         parts = [
             f"{int((~fits).sum())} beyond {capacity} {field} (the longest has {longest})"
-            for fits, longest, (field, capacity) in zip(fits_NC.T, sizes_NC.max(axis=0).tolist(), self.capacities.items(), strict=True)
+            for fits, longest, (field, capacity) in zip(
+                fits_NC.T, sizes_NC.max(axis=0).tolist(), self.capacities.items(), strict=True
+            )
             if not fits.all()
         ]
-        text = f"{name}: {int((~fits_N).sum())} of {len(sizes_NC)} records are too long for a row: {', '.join(parts)}"
+        text = (
+            f"{name}: {int((~fits_N).sum())} of {len(sizes_NC)} records are too "
+            f"long for a row: {', '.join(parts)}"
+        )
         if not len(kept):
             raise UserError(f"{text}; make the rows longer")
         say(f"{text}; they are left out, longer rows would take them")
@@ -210,7 +272,9 @@ class PackPlan:
         if row < self._starts[0]:
             self._first, self._starts = 0, [0]
         while self._starts[-1] <= row:
-            self._starts.append(self._starts[-1] + len(self._rows(self._first + len(self._starts) - 1)))
+            self._starts.append(
+                self._starts[-1] + len(self._rows(self._first + len(self._starts) - 1))
+            )
         return self._first + bisect.bisect_right(self._starts, row) - 1
 
     def _draw_window(self, window: int) -> tuple[np.ndarray, np.ndarray]:
@@ -233,10 +297,14 @@ class PackPlan:
         return [[offset + i for i in rows[r]] for r in rng.permutation(len(rows))]
 
 
-def better_capacities(sizes_NC: np.ndarray, capacities: Mapping[str, int]) -> tuple[dict[str, int], dict[str, float]] | None:
-    """(capacities, their padding shares) whose worst padding is at least a point below that of those given; None if none of those tried is.
+def better_capacities(
+    sizes_NC: np.ndarray, capacities: Mapping[str, int]
+) -> tuple[dict[str, int], dict[str, float]] | None:
+    """(capacities, their padding shares) whose worst padding is at least a point below that of those
+    given; None if none of those tried is.
 
-    Tried are the wasteful one smaller and each other one larger, in steps that keep their divisors (blocks, tiles, whole vectors).
+    Tried are the wasteful one smaller and each other one larger, in steps that keep their divisors
+    (blocks, tiles, whole vectors).
     """
     sizes_NC = sizes_NC[:_LEAST_WINDOW]
 
@@ -248,7 +316,12 @@ def better_capacities(sizes_NC: np.ndarray, capacities: Mapping[str, int]) -> tu
     longest = dict(zip(capacities, sizes_NC.max(axis=0).tolist(), strict=True))
     tried = []
     for field, size in capacities.items():
-        step, right = _step(size), size * (1 - now[worst]) if field == worst else size * (1 - now[field]) / (1 - now[worst])
+        step, right = (
+            _step(size),
+            size * (1 - now[worst])
+            if field == worst
+            else size * (1 - now[field]) / (1 - now[worst]),
+        )
         for k in (0, 1, 2):
             other = (int(right / step) + k) * step
             if other != size and other >= longest[field]:
@@ -268,7 +341,10 @@ def _step(size: int) -> int:
 
 def _padding(sizes_NC: np.ndarray, rows: int, capacities: Mapping[str, int]) -> dict[str, float]:
     used = sizes_NC.sum(axis=0).tolist()
-    return {field: 1 - n / (rows * size) for n, (field, size) in zip(used, capacities.items(), strict=True)}
+    return {
+        field: 1 - n / (rows * size)
+        for n, (field, size) in zip(used, capacities.items(), strict=True)
+    }
 
 
 def _describe(capacities: Mapping[str, int]) -> str:
@@ -297,7 +373,9 @@ def _hush(line: str) -> None:
 
 
 class PackedBatches:
-    """Endless. `make(rows)` turns this host's rows of a batch, lists of `Draw`, into arrays; it is called from `threads` threads at once."""
+    """Endless. `make(rows)` turns this host's rows of a batch, lists of `Draw`, into arrays; it is
+    called from `threads` threads at once.
+    """
 
     def __init__(self, plan: PackPlan, make: Callable[[list[list[Draw]]], Batch], threads: int = 1):
         self.plan = plan
@@ -327,8 +405,9 @@ class PackedBatches:
         """Continues there. UserError if the records or the sizes of the rows are others than then."""
         if state["records"] != self.plan.fingerprint:
             raise UserError(
-                f"the data have changed since this position was saved (then {state['records']}, now {self.plan.fingerprint}): "
-                "restore the corpus and the data settings, or begin a new run from the old one's parameters (config.init_from)"
+                f"the data have changed since this position was saved (then {state['records']}, "
+                f"now {self.plan.fingerprint}): restore the corpus and the data settings, or begin "
+                "a new run from the old one's parameters (config.init_from)"
             )
         self.plan.go_to(state)
         self._batches.set_state({"next_index": int(state["batch"])})

@@ -1,4 +1,6 @@
-"""The share of one host of a pod: the global batch is cut into as many runs of rows as there are hosts, so that the batches do not depend on their number."""
+"""The share of one host of a pod: the global batch is cut into as many runs of rows as there are
+hosts, so that the batches do not depend on their number.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,12 +16,17 @@ def host_rows(batch: int, shard: Shard) -> slice:
     if not 0 <= number < count:
         raise UserError(f"host {number} of {count}: hosts are counted from 0")
     if batch < 1 or batch % count:
-        raise UserError(f"a batch of {batch} rows does not divide among {count} hosts; make data.batch a multiple of {count}")
+        raise UserError(
+            f"a batch of {batch} rows does not divide among {count} hosts; make "
+            f"data.batch a multiple of {count}"
+        )
     return slice(number * batch // count, (number + 1) * batch // count)
 
 
 class HostShare:
-    """Random access to this host's elements of a global sequence whose every `batch` elements are one batch: Grain batches it by `batch` / n."""
+    """Random access to this host's elements of a global sequence whose every `batch` elements are one
+    batch: Grain batches it by `batch` / n.
+    """
 
     def __init__(self, elements: Sequence[Any], batch: int, shard: Shard):
         self._elements, self._batch, self._rows = elements, batch, host_rows(batch, shard)

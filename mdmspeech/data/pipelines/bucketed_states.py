@@ -1,8 +1,11 @@
-"""Batches of speech-encoder states for the adaptors: one record a row, rows of similar lengths together, padded to whole seconds.
+"""Batches of speech-encoder states for the adaptors: one record a row, rows of similar lengths
+together, padded to whole seconds.
 
-Every epoch makes its own batches: records are shuffled, sorted into buckets of similar length, cut into batches, and the batches shuffled. All of it
-follows from (seed, epoch), so that an iterator's state is just a position, and each host of a pod makes its own rows of the same batches. (`packing` wastes
-less; buckets are for models that take one record a row.)
+Every epoch makes its own batches: records are shuffled, sorted into buckets of similar length, cut
+  into batches, and the batches shuffled. All of it
+follows from (seed, epoch), so that an iterator's state is just a position, and each host of a pod
+makes its own rows of the same batches. (`packing` wastes less; buckets are for models that take one
+record a row.)
 """
 
 import functools
@@ -37,12 +40,16 @@ def state_batches(
     shard: Shard = (0, 1),
     threads: int = 1,
 ):
-    """Endless Grain iterator of batches padded to whole seconds: id, states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N],
-    text_valid bool [B, N]. `encode_text(text) -> ids`; texts beyond N = `ids_per_second` x seconds + `ids_more` are cut, which is said once a record.
+    """Endless Grain iterator of batches padded to whole seconds: id, states float16 [B, T, D],
+    states_valid bool [B, T], text int32 [B, N], text_valid bool [B, N]. `encode_text(text) -> ids`;
+    texts beyond N = `ids_per_second` x seconds + `ids_more` are cut, which is said once a record.
 
     batch: rows of all hosts together, of which `shard` (number, count) gets its part.
     """
-    lengths, mine = np.array([record["states"] for record in source.records]), host_rows(batch, shard)
+    lengths, mine = (
+        np.array([record["states"] for record in source.records]),
+        host_rows(batch, shard),
+    )
     told: set[str] = set()
 
     def assemble(item) -> dict:
@@ -61,7 +68,13 @@ def state_batches(
             ids = encode_text(row["text"])
             if len(ids) > most and row["id"] not in told:
                 told.add(row["id"])
-                print(f"{row['id']}: its text has {len(ids)} ids, the batch has room for {most}: the rest is not learnt", file=sys.stderr)
+                print(
+                    (
+                        f"{row['id']}: its text has {len(ids)} ids, the batch has room "
+                        f"for {most}: the rest is not learnt"
+                    ),
+                    file=sys.stderr,
+                )
             ids = ids[:most]
             out["states"][b, : len(row["states"])] = row["states"]
             out["states_valid"][b, : len(row["states"])] = True
@@ -70,16 +83,29 @@ def state_batches(
         return out
 
     if len(lengths) < batch:
-        raise UserError(f"{len(lengths)} questions are fewer than one batch of {batch}: lower data.batch")
+        raise UserError(
+            f"{len(lengths)} questions are fewer than one batch of {batch}: lower data.batch"
+        )
     data = grain.MapDataset.source(BatchPlan(lengths, batch, _BUCKET, seed)).map(assemble)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)))
+    return iter(
+        data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
+    )
 
 
 class BatchPlan:
-    """Which records make up batch i: `plan[i] -> (i, record numbers int [batch])`. What an epoch lacks for whole batches, a few records fill that come twice."""
+    """Which records make up batch i: `plan[i] -> (i, record numbers int [batch])`. What an epoch lacks
+    for whole batches, a few records fill that come twice.
+    """
 
-    def __init__(self, lengths: np.ndarray, batch: int, bucket: int, seed: int, epochs: int = EPOCHS):
-        self._buckets, self._batch, self._seed, self._epochs = -(-lengths // bucket), batch, seed, epochs
+    def __init__(
+        self, lengths: np.ndarray, batch: int, bucket: int, seed: int, epochs: int = EPOCHS
+    ):
+        self._buckets, self._batch, self._seed, self._epochs = (
+            -(-lengths // bucket),
+            batch,
+            seed,
+            epochs,
+        )
         self.per_epoch = -(-len(lengths) // batch)
         self._epoch = functools.lru_cache(maxsize=2)(self._make_epoch)
 

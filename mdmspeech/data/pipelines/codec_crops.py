@@ -1,7 +1,9 @@
-"""Fixed-length crops of speech records for training the codec: Grain, shuffled, deterministic, with a state that can be saved.
+"""Fixed-length crops of speech records for training the codec: Grain, shuffled, deterministic, with
+a state that can be saved.
 
-A source is anything with `len` and `[i] -> record` (the raw store, a TFDS data source): audio int16 at 24 kHz, `symbols`, `frames` (durations of
-the symbols in 25 ms frames) and `f0` (Hz at 100 Hz, 0 = unvoiced). Records without alignment or F0 (`symbols`, `f0` missing) get unknown phones.
+A source is anything with `len` and `[i] -> record` (the raw store, a TFDS data source): audio int16
+at 24 kHz, `symbols`, `frames` (durations of the symbols in 25 ms frames) and `f0` (Hz at 100 Hz, 0
+= unvoiced). Records without alignment or F0 (`symbols`, `f0` missing) get unknown phones.
 """
 
 import grain
@@ -23,22 +25,32 @@ def codec_crops(
     shard: Shard = (0, 1),
     threads: int = 1,
 ):
-    """Iterator of batches: audio int16 [B, tokens*token_samples], valid bool [B, tokens], phone int32 [B, 2*tokens], f0, voiced [B, 4*tokens].
+    """Iterator of batches: audio int16 [B, tokens*token_samples], valid bool [B, tokens], phone int32
+    [B, 2*tokens], f0, voiced [B, 4*tokens].
 
-    Records that bring speech tokens of their own (`tokens`, see `data.recordings.user`) add tokens int32 [B, tokens].
-    A short recording is placed at the start of its crop and padded with silence; `valid` tells which tokens hold speech. batch: rows of all hosts
-    together, of which `shard` (number, count) gets its part.
+    Records that bring speech tokens of their own (`tokens`, see `data.recordings.user`) add tokens
+    int32 [B, tokens]. A short recording is placed at the start of its crop and padded with silence;
+    `valid` tells which tokens hold speech. batch: rows of all hosts together, of which `shard`
+    (number, count) gets its part.
     """
     data = grain.MapDataset.source(source).seed(seed)
     if train:
         data = data.shuffle().repeat()
-    data = data.random_map(lambda record, rng: crop(record, rng if train else None, tokens, token_samples, phones))
+    data = data.random_map(
+        lambda record, rng: crop(record, rng if train else None, tokens, token_samples, phones)
+    )
     share = HostShare(data, batch, shard)
     data = grain.MapDataset.source(share).batch(share.rows, drop_remainder=True)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)))
+    return iter(
+        data.to_iter_dataset(
+            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+        )
+    )
 
 
-def crop(record: dict, rng: np.random.Generator | None, tokens: int, token_samples: int, phones: int) -> dict:
+def crop(
+    record: dict, rng: np.random.Generator | None, tokens: int, token_samples: int, phones: int
+) -> dict:
     """One record -> one crop, at a random token boundary (or the start, without a generator)."""
     audio = np.asarray(record["audio"])
     length = -(-len(audio) // token_samples)
@@ -74,7 +86,9 @@ def _phones(record: dict, first: int, tokens: int, token_seconds: float, phones:
 
 
 def _pitch(record: dict, first: int, frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """F0 continued through unvoiced stretches (float32 [frames]) and where it is voiced (bool [frames])."""
+    """F0 continued through unvoiced stretches (float32 [frames]) and where it is voiced (bool
+    [frames]).
+    """
     curve = np.asarray(record.get("f0", ()), np.float32)
     voiced = curve > 0
     if voiced.any():

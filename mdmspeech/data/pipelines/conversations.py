@@ -1,7 +1,9 @@
-"""What the Thinker reads in training: the chat prompt around a question, and the answer with the end of its turn, put together exactly as when it answers.
+"""What the Thinker reads in training: the chat prompt around a question, and the answer with the
+end of its turn, put together exactly as when it answers.
 
-`inference.thinker_runner` joins the same three parts (fixed beginning, question, end of the user's turn), each tokenised alone; so does this. The ids around the
-question come, here and there, from `text.prompts.around_question`.
+`inference.thinker_runner` joins the same three parts (fixed beginning, question, end of the user's
+turn), each tokenised alone; so does this. The ids around the question come, here and there, from
+`text.prompts.around_question`.
 """
 
 import functools
@@ -37,22 +39,28 @@ class Conversations:
     """Ids of new conversations with one question and one answer.
 
     Attributes:
-      prompt: how they begin. before, after: int32, what stands before every question, and between it and the answer. end: id of the end of the assistant's turn.
+      prompt: how they begin. before, after: int32, what stands before every question, and between
+        it and the answer. end: id of the end of the assistant's turn.
 
     Args:
-      prompt: how every conversation begins, a `Prompt` or an experiment's `prompt` section; what is trained after it is to be used after it.
+      prompt: how every conversation begins, a `Prompt` or an experiment's `prompt` section; what is
+        trained after it is to be used after it.
 
     Raises:
       UserError: a section that is no prompt, or one that the chat template refuses.
     """
 
-    def __init__(self, tokenizer: Tokenizer, prompt: Prompt | Mapping[str, Any], cache: int = 2**16):
+    def __init__(
+        self, tokenizer: Tokenizer, prompt: Prompt | Mapping[str, Any], cache: int = 2**16
+    ):
         self.prompt = prompt if isinstance(prompt, Prompt) else Prompt.of(prompt, "config.prompt")
         before, after = prompts.around_question(tokenizer, self.prompt)
         after += tokenizer.closing(after)  # answers of a corpus have no thoughts
         self.before, self.after = np.array(before, np.int32), np.array(after, np.int32)
         self.end = end_of_turn(tokenizer)
-        self._encode = functools.lru_cache(cache)(lambda text: np.array(tokenizer.encode(text), np.int32))
+        self._encode = functools.lru_cache(cache)(
+            lambda text: np.array(tokenizer.encode(text), np.int32)
+        )
 
     def answer(self, text: str) -> np.ndarray:
         """Ids of the assistant's turn, its end included, int32."""
@@ -69,4 +77,9 @@ class Conversations:
 
     def typed_length(self, question: str, answer: str) -> int:
         """N of `typed`."""
-        return len(self.before) + len(self.question(question, answer)) + len(self.after) + len(self.answer(answer))
+        return (
+            len(self.before)
+            + len(self.question(question, answer))
+            + len(self.after)
+            + len(self.answer(answer))
+        )

@@ -1,9 +1,12 @@
-"""Records out of thin air, with the lengths of real ones: for a first try of an experiment without a corpus, for tests, and for measuring input pipelines.
+"""Records out of thin air, with the lengths of real ones: for a first try of an experiment without
+a corpus, for tests, and for measuring input pipelines.
 
-They are the same kinds of records as the corpus has: `RandomSpeech` gives what `token_store.TokenStore` gives (for the Talker), `RandomQuestions` what
-`sources.questions` gives (for the Thinker), `RandomRecordings` what `sources.speech` gives (for the codec), `RandomStates` what `state_store.StateStore` gives
-(for the adaptors).
-Everything follows from (seed, number of the record). Lengths: a text has a log-normal number of words; words, sounds and their durations make the rest.
+They are the same kinds of records as the corpus has: `RandomSpeech` gives what
+  `token_store.TokenStore` gives (for the Talker), `RandomQuestions` what
+`sources.questions` gives (for the Thinker), `RandomRecordings` what `sources.speech` gives (for the
+codec), `RandomStates` what `state_store.StateStore` gives (for the adaptors). Everything follows
+from (seed, number of the record). Lengths: a text has a log-normal number of words; words, sounds
+and their durations make the rest.
 """
 
 import functools
@@ -12,20 +15,31 @@ from typing import Any
 import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
-from mdmspeech.speech_format import CODES, DURATION_SECONDS, F0_RATE, INPUT_RATE, OUTPUT_RATE, TOKEN_SECONDS
+from mdmspeech.speech_format import (
+    CODES,
+    DURATION_SECONDS,
+    F0_RATE,
+    INPUT_RATE,
+    OUTPUT_RATE,
+    TOKEN_SECONDS,
+)
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 _WORDS = (
-    "a all and are as at be but by can child city come day door eat every far find fish for friend from garden give go good green had has have he help her "
-    "here him his home house how in into is it kitchen know large light little long made make many moon morning mountain music my name never new night not "
-    "of old on one open our out people place quiet rain river road said school see she ship silver small some story street summer sun table tell that the "
-    "their them then there these they thing this three time to tomorrow town tree two under up very walk warm was water way we were what when where which "
-    "white who why wind window winter with wonderful word world write year yesterday you young your"
+    "a all and are as at be but by can child city come day door eat every far find fish for friend "
+    "from garden give go good green had has have he help her here him his home house how in into "
+    "is it kitchen know large light little long made make many moon morning mountain music my name "
+    "never new night not of old on one open our out people place quiet rain river road said school "
+    "see she ship silver small some story street summer sun table tell that the their them then "
+    "there these they thing this three time to tomorrow town tree two under up very walk warm was "
+    "water way we were what when where which white who why wind window winter with wonderful word "
+    "world write year yesterday you young your"
 )
 WORDS = tuple(_WORDS.split(" "))
 _SPECIAL = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% for m in messages %}{{ '<|im_start|>' + m['role'] + '\n' + m['content'] "
+    "+ '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -41,13 +55,29 @@ def byte_tokenizer() -> ChatTokenizer:
 
 
 class RandomSpeech:
-    """`source[i]` -> {id, tokens int32 [L], symbols int32 [M], frames int32 [M], text, question}: random tokens, one symbol a letter.
+    """`source[i]` -> {id, tokens int32 [L], symbols int32 [M], frames int32 [M], text, question}:
+    random tokens, one symbol a letter.
 
-    words: median number of a text's words; symbols: ids are below it, 0 is the boundary; token_seconds: of the codec that might have made the tokens.
+    words: median number of a text's words; symbols: ids are below it, 0 is the boundary;
+      token_seconds: of the codec that might have made the tokens.
     """
 
-    def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, symbols: int = 180, token_seconds: float = TOKEN_SECONDS):
-        self._count, self._seed, self._words, self._symbols, self._token_seconds = count, seed, words, symbols, token_seconds
+    def __init__(
+        self,
+        count: int = 2000,
+        seed: int = 0,
+        *,
+        words: float = 6.5,
+        symbols: int = 180,
+        token_seconds: float = TOKEN_SECONDS,
+    ):
+        self._count, self._seed, self._words, self._symbols, self._token_seconds = (
+            count,
+            seed,
+            words,
+            symbols,
+            token_seconds,
+        )
 
     def __len__(self) -> int:
         return self._count
@@ -80,13 +110,20 @@ class RandomSpeech:
     @functools.cached_property
     def _lengths(self) -> dict[str, np.ndarray]:
         records = [self[i] for i in range(self._count)]
-        return {field: np.array([len(record[field]) for record in records], np.int64) for field in ("tokens", "symbols")}
+        return {
+            field: np.array([len(record[field]) for record in records], np.int64)
+            for field in ("tokens", "symbols")
+        }
 
 
 class RandomQuestions:
-    """`source[i]` -> {id, text, answer, rate, samples, audio int16 at 16 kHz}: noise with the rhythm of syllables. `fields` leaves the audio out."""
+    """`source[i]` -> {id, text, answer, rate, samples, audio int16 at 16 kHz}: noise with the rhythm
+    of syllables. `fields` leaves the audio out.
+    """
 
-    def __init__(self, count: int = 2000, seed: int = 0, *, words: float = 6.5, answer_words: float = 6.5):
+    def __init__(
+        self, count: int = 2000, seed: int = 0, *, words: float = 6.5, answer_words: float = 6.5
+    ):
         self._count, self._seed, self._words, self._answer_words = count, seed, words, answer_words
         rng = np.random.default_rng((seed, 1))
         times = np.arange(30 * INPUT_RATE) / INPUT_RATE
@@ -99,19 +136,33 @@ class RandomQuestions:
     def __getitem__(self, i: int) -> dict:
         fields = self.fields(i)
         first = np.random.default_rng((self._seed, int(i), 3)).integers(0, len(self._noise))
-        return {**fields, "audio": np.take(self._noise, np.arange(first, first + fields["samples"]), mode="wrap")}
+        return {
+            **fields,
+            "audio": np.take(self._noise, np.arange(first, first + fields["samples"]), mode="wrap"),
+        }
 
     def fields(self, i: int) -> dict:
         """The record without its audio."""
         rng = np.random.default_rng((self._seed, int(i), 2))
-        text, answer = random_text(rng, self._words) + "?", random_text(rng, self._answer_words) + "."
+        text, answer = (
+            random_text(rng, self._words) + "?",
+            random_text(rng, self._answer_words) + ".",
+        )
         seconds = min(0.45 + len(text) * rng.uniform(0.055, 0.075), 30.0)
         samples = int(seconds * INPUT_RATE)
-        return {"id": f"random-{i}", "text": text, "answer": answer, "rate": INPUT_RATE, "samples": samples}
+        return {
+            "id": f"random-{i}",
+            "text": text,
+            "answer": answer,
+            "rate": INPUT_RATE,
+            "samples": samples,
+        }
 
 
 class RandomRecordings:
-    """`source[i]` -> {id, audio int16 at 24 kHz, symbols, frames, f0 float32 at 100 Hz}: each symbol a hum of its own loudness, with its true durations."""
+    """`source[i]` -> {id, audio int16 at 24 kHz, symbols, frames, f0 float32 at 100 Hz}: each symbol a
+    hum of its own loudness, with its true durations.
+    """
 
     def __init__(self, count: int = 64, seed: int = 0, *, symbols: int = 128):
         self._speech, self._seed = RandomSpeech(count, seed, symbols=symbols), seed
@@ -122,23 +173,34 @@ class RandomRecordings:
     def __getitem__(self, i: int) -> dict:
         record, rng = self._speech[i], np.random.default_rng((self._seed, int(i), 4))
         frames = record["frames"]
-        loudness = np.repeat(rng.uniform(0.0, 0.3, len(frames)), frames * int(DURATION_SECONDS * OUTPUT_RATE))
+        loudness = np.repeat(
+            rng.uniform(0.0, 0.3, len(frames)), frames * int(DURATION_SECONDS * OUTPUT_RATE)
+        )
         f0 = rng.uniform(90.0, 220.0)
         hum = np.sin(2 * np.pi * f0 * np.arange(len(loudness)) / OUTPUT_RATE)
         audio = np.round(32767 * loudness * hum).astype(np.int16)
         pitch = np.full(-(-len(audio) * F0_RATE // OUTPUT_RATE), f0, np.float32)
-        return {"id": record["id"], "audio": audio, "symbols": record["symbols"], "frames": frames, "f0": pitch}
+        return {
+            "id": record["id"],
+            "audio": audio,
+            "symbols": record["symbols"],
+            "frames": frames,
+            "f0": pitch,
+        }
 
 
 class RandomStates:
-    """As `state_store.StateStore`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and `records` without the states."""
+    """As `state_store.StateStore`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and
+    `records` without the states.
+    """
 
     def __init__(self, width: int, count: int = 64, seed: int = 0):
         self._width, self._seed = width, seed
         rng = np.random.default_rng((seed, 5))
         texts = [random_text(rng, 5.0) for _ in range(count)]
         self.records: list[dict[str, Any]] = [
-            {"id": f"random-{i}", "text": text, "answer": "", "states": 25 + 3 * len(text)} for i, text in enumerate(texts)
+            {"id": f"random-{i}", "text": text, "answer": "", "states": 25 + 3 * len(text)}
+            for i, text in enumerate(texts)
         ]
 
     def __len__(self) -> int:
@@ -146,7 +208,9 @@ class RandomStates:
 
     def __getitem__(self, i: int) -> dict:
         record = self.records[i]
-        states = np.random.default_rng((self._seed, int(i), 6)).standard_normal((record["states"], self._width))
+        states = np.random.default_rng((self._seed, int(i), 6)).standard_normal(
+            (record["states"], self._width)
+        )
         return {**record, "states": states.astype(np.float16)}
 
 

@@ -1,10 +1,12 @@
-"""Joined batches for the Talker: utterances spoken in a row as one, in sequences of one fixed length, so that hardly a position is padding.
+"""Joined batches for the Talker: utterances spoken in a row as one, in sequences of one fixed
+length, so that hardly a position is padding.
 
-A sequence is several utterances one after another, as the sentences of a longer answer are: symbols, durations and tokens are simply joined.
-Half of the sequences are cut at the full length; the others keep whole utterances and end in EOS up to the end of their block, so that the end of
-speech is learnt. What does not fit is left out and comes again in another epoch in other company; `joined_statistics` tells how much that is,
-and a run says so at its start.
-(`talker_packed` keeps utterances apart and leaves nothing out.)
+A sequence is several utterances one after another, as the sentences of a longer answer are:
+symbols, durations and tokens are simply joined. Half of the sequences are cut at the full length;
+the others keep whole utterances and end in EOS up to the end of their block, so that the end of
+speech is learnt. What does not fit is left out and comes again in another epoch in other company;
+`joined_statistics` tells how much that is, and a run says so at its start. (`talker_packed` keeps
+utterances apart and leaves nothing out.)
 """
 
 import dataclasses
@@ -34,25 +36,41 @@ def talker_batches(
     group: int = 5,
     shard: Shard = (0, 1),
 ) -> "JoinedBatches":
-    """Endless iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols int32 [B, M], symbols_valid bool [B, M], durations
-    float32 [B, M] in speech tokens. `source[i]` is a record of `token_store.TokenStore`; `group` shuffled utterances fill one sequence.
+    """Endless iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols int32
+    [B, M], symbols_valid bool [B, M], durations float32 [B, M] in speech tokens. `source[i]` is a
+    record of `token_store.TokenStore`; `group` shuffled utterances fill one sequence.
 
     batch: rows of all hosts together, of which `shard` (number, count) gets its part.
     """
     share = HostShare(_groups(source, seed, group), batch, shard)
-    data = grain.MapDataset.source(share).map(lambda item: join(item[0], item[1], length, symbols, block, eos, pad, token_seconds))
+    data = grain.MapDataset.source(share).map(
+        lambda item: join(item[0], item[1], length, symbols, block, eos, pad, token_seconds)
+    )
     data = data.batch(share.rows, drop_remainder=True)
     batches = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
     sequences = min(_LOOKED_AT, max(1, len(source) // group))
     return JoinedBatches(
-        batches, lambda: joined_statistics(source, length=length, symbols=symbols, block=block, seed=seed, group=group, sequences=sequences)
+        batches,
+        lambda: joined_statistics(
+            source,
+            length=length,
+            symbols=symbols,
+            block=block,
+            seed=seed,
+            group=group,
+            sequences=sequences,
+        ),
     )
 
 
 class JoinedBatches:
-    """A Grain iterator that knows how much of its batches is padding and how much speech they leave out."""
+    """A Grain iterator that knows how much of its batches is padding and how much speech they leave
+    out.
+    """
 
-    def __init__(self, batches: grain.DatasetIterator, statistics: Callable[[], "JoinedStatistics"]):
+    def __init__(
+        self, batches: grain.DatasetIterator, statistics: Callable[[], "JoinedStatistics"]
+    ):
         self._batches, self._statistics = batches, statistics
 
     def __iter__(self) -> "JoinedBatches":
@@ -77,13 +95,24 @@ class JoinedBatches:
 def _groups(source, seed: int, group: int) -> grain.MapDataset:
     """Endless (utterances, whether to finish) of each sequence."""
     data = grain.MapDataset.source(source).seed(seed).shuffle().repeat()
-    return data.batch(group, batch_fn=list).random_map(lambda utterances, rng: (utterances, bool(rng.random() < 0.5)))
+    return data.batch(group, batch_fn=list).random_map(
+        lambda utterances, rng: (utterances, bool(rng.random() < 0.5))
+    )
 
 
 def join(
-    utterances: Sequence[dict], finish: bool, length: int, symbols: int, block: int, eos: int, pad: int, token_seconds: float
+    utterances: Sequence[dict],
+    finish: bool,
+    length: int,
+    symbols: int,
+    block: int,
+    eos: int,
+    pad: int,
+    token_seconds: float,
 ) -> dict[str, np.ndarray]:
-    """One sequence. `finish`: whole utterances and an end (if at least one fits); otherwise cut at `length`."""
+    """One sequence. `finish`: whole utterances and an end (if at least one fits); otherwise cut at
+    `length`.
+    """
     out = {
         "tokens": np.full(length, pad, np.int32),
         "valid": np.zeros(length, bool),
@@ -108,7 +137,9 @@ def join(
 
 
 def durations(utterance: dict, token_seconds: float) -> np.ndarray:
-    """Speech tokens each symbol lasts, float32 [M]. A recording lasts whole tokens: its last silence takes the rest."""
+    """Speech tokens each symbol lasts, float32 [M]. A recording lasts whole tokens: its last silence
+    takes the rest.
+    """
     lasting = np.asarray(utterance["frames"]) * (DURATION_SECONDS / token_seconds)
     lasting[-1] += len(utterance["tokens"]) - lasting.sum()
     return lasting.astype(np.float32)
@@ -123,8 +154,9 @@ def counts_of(source, field: str) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class JoinedStatistics:
-    """Of some sequences. positions: in all; filled: of them with tokens or EOS; tokens: read; cut: tokens behind the end of a sequence; left_out:
-    tokens of whole utterances that did not fit; too_many_symbols: utterances that fit into no sequence, ever."""
+    """Of some sequences. positions: in all; filled: of them with tokens or EOS; tokens: read; cut:
+    tokens behind the end of a sequence; left_out: tokens of whole utterances that did not fit;
+    too_many_symbols: utterances that fit into no sequence, ever."""
 
     positions: int
     filled: int
@@ -144,14 +176,25 @@ class JoinedStatistics:
         return (self.cut + self.left_out) / (self.tokens + self.cut + self.left_out)
 
     def __str__(self) -> str:
-        parts = [f"padding: tokens {self.padding:.2%}; of the tokens drawn {self.unread:.1%} are cut or left out until another epoch"]
+        parts = [
+            (
+                f"padding: tokens {self.padding:.2%}; of the tokens drawn "
+                f"{self.unread:.1%} are cut or left out until another epoch"
+            )
+        ]
         if self.too_many_symbols:
-            parts.append(f"{self.too_many_symbols} utterances have too many symbols for any sequence")
+            parts.append(
+                f"{self.too_many_symbols} utterances have too many symbols for any sequence"
+            )
         return "; ".join(parts)
 
 
-def joined_statistics(source, *, length: int, symbols: int, block: int, seed: int, group: int = 5, sequences: int = 0) -> JoinedStatistics:
-    """Of the first sequences of `talker_batches` with the same arguments, by default those of one epoch (without what differs from host to host)."""
+def joined_statistics(
+    source, *, length: int, symbols: int, block: int, seed: int, group: int = 5, sequences: int = 0
+) -> JoinedStatistics:
+    """Of the first sequences of `talker_batches` with the same arguments, by default those of one
+    epoch (without what differs from host to host).
+    """
     sequences = sequences or max(1, len(source) // group)
     groups = _groups(source, seed, group)
     filled = read = cut = left_out = 0
@@ -167,7 +210,9 @@ def joined_statistics(source, *, length: int, symbols: int, block: int, seed: in
     return JoinedStatistics(sequences * length, filled, read, cut, left_out, too_many)
 
 
-def _taken(utterances: Sequence[dict], finish: bool, length: int, symbols: int) -> Iterator[tuple[dict, int]]:
+def _taken(
+    utterances: Sequence[dict], finish: bool, length: int, symbols: int
+) -> Iterator[tuple[dict, int]]:
     """Which utterances go into a sequence, and how many tokens of each."""
     at = text = 0
     for utterance in utterances:

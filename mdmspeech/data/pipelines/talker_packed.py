@@ -1,7 +1,10 @@
-"""Packed batches for the Talker: whole utterances side by side in one row, each its own segment, so that none sees another and hardly a position is padding.
+"""Packed batches for the Talker: whole utterances side by side in one row, each its own segment, so
+that none sees another and hardly a position is padding.
 
-An utterance starts at a multiple of the block length; at least one EOS follows it and EOS fills its last block, so every segment teaches an end. Beside the
-tokens stands what the anchors read: symbols with durations (paced anchors), or the Thinker's conversation and, for each speech position, which of its ids
+An utterance starts at a multiple of the block length; at least one EOS follows it and EOS fills its
+last block, so every segment teaches an end. Beside the
+tokens stands what the anchors read: symbols with durations (paced anchors), or the Thinker's
+  conversation and, for each speech position, which of its ids
 is the anchor there (docs/method.md, "Fixed anchors"), or the text's ids alone (a prefix).
 """
 
@@ -32,8 +35,12 @@ class _Anchors(Protocol):
         """Empty arrays."""
         ...
 
-    def add(self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int) -> int:
-        """Writes one record whose tokens stand at [first, first + size) of its row; returns how many positions it took."""
+    def add(
+        self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int
+    ) -> int:
+        """Writes one record whose tokens stand at [first, first + size) of its row; returns how many
+        positions it took.
+        """
         ...
 
     def about(self, name: str, source, tokens: np.ndarray) -> str:
@@ -52,7 +59,10 @@ class PacedText:
         counts = counts_of(source, "symbols")
         if not counts.all():
             name = source[int(np.flatnonzero(counts == 0)[0])].get("id", "")
-            raise UserError(f"record {name!r} has no symbols with their durations, which paced anchors need; use fixed anchors or align it")
+            raise UserError(
+                f"record {name!r} has no symbols with their durations, which paced "
+                "anchors need; use fixed anchors or align it"
+            )
         return counts
 
     def start(self, rows: int, length: int) -> Batch:
@@ -64,7 +74,9 @@ class PacedText:
             "durations": np.zeros(shape, np.float32),
         }
 
-    def add(self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int) -> int:
+    def add(
+        self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int
+    ) -> int:
         """See `_Anchors`."""
         count = len(record["symbols"])
         place = (row, slice(filled, filled + count))
@@ -78,26 +90,48 @@ class PacedText:
 
 
 class FixedText:
-    """text, text_segment, text_position int32 [B, N] and anchor int32 [B, L]. `anchors` of a block's positions, the first ones, hold an anchor."""
+    """text, text_segment, text_position int32 [B, N] and anchor int32 [B, L]. `anchors` of a block's
+    positions, the first ones, hold an anchor.
+    """
 
-    def __init__(self, text: int, chat: Conversations, block: int, anchors: int = ANCHORS_PER_BLOCK):
-        self.capacities, self._chat, self._block, self._anchors = {"text": text}, chat, block, anchors
+    def __init__(
+        self, text: int, chat: Conversations, block: int, anchors: int = ANCHORS_PER_BLOCK
+    ):
+        self.capacities, self._chat, self._block, self._anchors = (
+            {"text": text},
+            chat,
+            block,
+            anchors,
+        )
 
     def sizes(self, source) -> np.ndarray:
         """Ids of each record's conversation. UserError for a record without text."""
-        return np.array([self._chat.typed_length(*_texts(source, i)) for i in range(len(source))], np.int64)
+        return np.array(
+            [self._chat.typed_length(*_texts(source, i)) for i in range(len(source))], np.int64
+        )
 
     def start(self, rows: int, length: int) -> Batch:
         """Empty arrays."""
-        out = {name: np.zeros((rows, self.capacities["text"]), np.int32) for name in ("text", "text_segment", "text_position")}
+        out = {
+            name: np.zeros((rows, self.capacities["text"]), np.int32)
+            for name in ("text", "text_segment", "text_position")
+        }
         return out | {"anchor": np.full((rows, length), NO_ANCHOR, np.int32)}
 
-    def add(self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int) -> int:
+    def add(
+        self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int
+    ) -> int:
         """See `_Anchors`."""
         ids, answer = self._chat.typed(record.get("question", ""), record["text"])
         place = (row, slice(filled, filled + len(ids)))
-        out["text"][place], out["text_segment"][place], out["text_position"][place] = ids, segment, np.arange(len(ids))
-        out["anchor"][row, first : first + size] = anchor_index(size, filled + answer, filled + len(ids), self._block, self._anchors)
+        out["text"][place], out["text_segment"][place], out["text_position"][place] = (
+            ids,
+            segment,
+            np.arange(len(ids)),
+        )
+        out["anchor"][row, first : first + size] = anchor_index(
+            size, filled + answer, filled + len(ids), self._block, self._anchors
+        )
         return len(ids)
 
     def about(self, name: str, source, tokens: np.ndarray) -> str:
@@ -106,11 +140,15 @@ class FixedText:
         unread = np.maximum(ids - tokens // self._block * self._anchors, 0)
         if not unread.any():
             return ""
-        return f"{name}: {(unread > 0).sum()} of {len(ids)} records have more text than anchors, {unread.sum()} of {ids.sum()} ids are not heard"
+        return (
+            f"{name}: {(unread > 0).sum()} of {len(ids)} records have more text "
+            f"than anchors, {unread.sum()} of {ids.sum()} ids are not heard"
+        )
 
 
 class PrefixText:
-    """text, text_segment, text_position int32 [B, N]: the ids of each utterance's text, START before them, which stand in front of its speech.
+    """text, text_segment, text_position int32 [B, N]: the ids of each utterance's text, START before
+    them, which stand in front of its speech.
 
     encode: text -> ids.
     """
@@ -120,17 +158,28 @@ class PrefixText:
 
     def sizes(self, source) -> np.ndarray:
         """Ids of each text, START among them. UserError for a record without text."""
-        return np.array([1 + len(self._encode(_texts(source, i)[1])) for i in range(len(source))], np.int64)
+        return np.array(
+            [1 + len(self._encode(_texts(source, i)[1])) for i in range(len(source))], np.int64
+        )
 
     def start(self, rows: int, length: int) -> Batch:
         """Empty arrays."""
-        return {name: np.zeros((rows, self.capacities["text"]), np.int32) for name in ("text", "text_segment", "text_position")}
+        return {
+            name: np.zeros((rows, self.capacities["text"]), np.int32)
+            for name in ("text", "text_segment", "text_position")
+        }
 
-    def add(self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int) -> int:
+    def add(
+        self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int
+    ) -> int:
         """See `_Anchors`."""
         ids = np.array([START, *self._encode(record["text"])], np.int32)
         place = (row, slice(filled, filled + len(ids)))
-        out["text"][place], out["text_segment"][place], out["text_position"][place] = ids, segment, np.arange(len(ids))
+        out["text"][place], out["text_segment"][place], out["text_position"][place] = (
+            ids,
+            segment,
+            np.arange(len(ids)),
+        )
         return len(ids)
 
     def about(self, name: str, source, tokens: np.ndarray) -> str:
@@ -138,15 +187,20 @@ class PrefixText:
         return ""
 
 
-def anchor_index(num_tokens: int, text_first: int, text_stop: int, block: int, per_block: int = ANCHORS_PER_BLOCK) -> np.ndarray:
+def anchor_index(
+    num_tokens: int, text_first: int, text_stop: int, block: int, per_block: int = ANCHORS_PER_BLOCK
+) -> np.ndarray:
     """Which text position is the anchor of each speech position of one utterance: int32 [num_tokens].
 
-    The text positions [text_first, text_stop) stand in order on the first `per_block` positions of each block; NULL_ANCHOR there after the end
-    of the text, NO_ANCHOR on the other positions. (`models.anchors.FixedAnchors` has the same rule.)
+    The text positions [text_first, text_stop) stand in order on the first `per_block` positions of
+    each block; NULL_ANCHOR there after the end of the text, NO_ANCHOR on the other positions.
+    (`models.anchors.FixedAnchors` has the same rule.)
     """
     turn, inside = np.divmod(np.arange(num_tokens, dtype=np.int32), block)
     index = text_first + turn * per_block + inside
-    return np.where(inside < per_block, np.where(index < text_stop, index, NULL_ANCHOR), NO_ANCHOR).astype(np.int32)
+    return np.where(
+        inside < per_block, np.where(index < text_stop, index, NULL_ANCHOR), NO_ANCHOR
+    ).astype(np.int32)
 
 
 def packed_talker_batches(
@@ -163,16 +217,21 @@ def packed_talker_batches(
     shard: Shard = (0, 1),
     threads: int = 1,
 ) -> PackedBatches:
-    """Endless batches: id str [B]; tokens, segment (0 = padding), position int32 [B, L]; and the arrays of `anchors`.
+    """Endless batches: id str [B]; tokens, segment (0 = padding), position int32 [B, L]; and the
+    arrays of `anchors`.
 
-    sources: name -> random access to records {id, tokens, symbols, frames, text, question} (`token_store.TokenStore`, `random_source.RandomSpeech`).
+    sources: name -> random access to records {id, tokens, symbols, frames, text, question}
+      (`token_store.TokenStore`, `random_source.RandomSpeech`).
     batch: rows of all hosts together; each host gets its share. weights: see `mixing.Mixture`.
 
     Raises:
       UserError: a row length that is no multiple of the block; what `PackPlan` refuses.
     """
     if length % block:
-        raise UserError(f"rows of {length} tokens do not consist of whole blocks of {block}; make data.length a multiple of it")
+        raise UserError(
+            f"rows of {length} tokens do not consist of whole blocks of {block}; "
+            "make data.length a multiple of it"
+        )
     (field,) = anchors.capacities
     sizes = {}
     for name, source in sources.items():
@@ -180,7 +239,14 @@ def packed_talker_batches(
         sizes[name] = np.stack([tokens, anchors.sizes(source)], axis=1)
         if shard[0] == 0 and (line := anchors.about(name, source, tokens)):
             print(line, file=sys.stderr)
-    plan = PackPlan(sizes, {"tokens": length, field: anchors.capacities[field]}, batch=batch, seed=seed, weights=weights, shard=shard)
+    plan = PackPlan(
+        sizes,
+        {"tokens": length, field: anchors.capacities[field]},
+        batch=batch,
+        seed=seed,
+        weights=weights,
+        shard=shard,
+    )
 
     def make(rows: list[list[Draw]]) -> Batch:
         out: Batch = {
@@ -192,7 +258,12 @@ def packed_talker_batches(
         names = []
         for b, draws in enumerate(rows):
             records = [sources[draw.source][draw.record] for draw in draws]
-            names.append(",".join(str(record.get("id", draw.record)) for record, draw in zip(records, draws, strict=True)))
+            names.append(
+                ",".join(
+                    str(record.get("id", draw.record))
+                    for record, draw in zip(records, draws, strict=True)
+                )
+            )
             first = filled = 0
             for segment, record in enumerate(records, start=1):
                 count = len(record["tokens"])
@@ -218,6 +289,7 @@ def _texts(source, i: int) -> tuple[str, str]:
     record = source.fields(i) if hasattr(source, "fields") else source[i]
     if not record.get("text"):
         raise UserError(
-            f"record {record.get('id', i)!r} has no text, which these anchors need; make the tokens again with: mdmspeech data --tokens"
+            f"record {record.get('id', i)!r} has no text, which these anchors "
+            "need; make the tokens again with: mdmspeech data --tokens"
         )
     return record.get("question", ""), record["text"]

@@ -1,8 +1,11 @@
-"""Packed batches of spoken questions with written answers, for stage 1: speech encoder -> adaptor -> Thinker -> cross-entropy on the answer.
+"""Packed batches of spoken questions with written answers, for stage 1: speech encoder -> adaptor
+-> Thinker -> cross-entropy on the answer.
 
-A row holds two sequences side by side: the log-mel frames of several questions, and the ids of their conversations, in which the speech vectors that the
-adaptor makes of the frames (one of 10) stand at the place of the user's words. Utterances and conversations of a row share segment numbers and see nothing
-of each other. The features are computed here, on the host, from the recording alone: packing changes none of them.
+A row holds two sequences side by side: the log-mel frames of several questions, and the ids of
+  their conversations, in which the speech vectors that the
+adaptor makes of the frames (one of 10) stand at the place of the user's words. Utterances and
+conversations of a row share segment numbers and see nothing of each other. The features are
+computed here, on the host, from the recording alone: packing changes none of them.
 """
 
 import functools
@@ -41,33 +44,49 @@ def lm_batches(
     shard: Shard = (0, 1),
     threads: int = 1,
 ) -> PackedBatches:
-    """Endless batches: id str [B]; mel float16 [B, F, M], mel_segment (0 = padding), mel_position int32 [B, F]; ids, segment (0 = padding), position, speech
-    (which of the row's F / 10 vectors stands here, else TYPED), target int32 and weight float32 [B, L].
+    """Endless batches: id str [B]; mel float16 [B, F, M], mel_segment (0 = padding), mel_position
+    int32 [B, F]; ids, segment (0 = padding), position, speech (which of the row's F / 10 vectors
+    stands here, else TYPED), target int32 and weight float32 [B, L].
 
-    Position t is to predict `target[t]` where `weight[t]` is 1: the answer and the end of the assistant's turn.
+    Position t is to predict `target[t]` where `weight[t]` is 1: the answer and the end of the
+    assistant's turn.
 
     Args:
-      sources: name -> random access to records {id, audio int16 at 16 kHz, answer} (`sources.questions`, `random_source.RandomQuestions`), with
-        `fields(i)` for `samples` and `answer` without the audio.
-      batch: rows of all hosts together; each host gets its share. frames, length: F and L. tail: silence that is heard after each utterance, seconds,
-        unless it would exceed `max_seconds`, the encoder's limit. augmented: share of the utterances that `augment` changes, anew in every pass.
+      sources: name -> random access to records {id, audio int16 at 16 kHz, answer}
+        (`sources.questions`, `random_source.RandomQuestions`), with `fields(i)` for `samples` and
+        `answer` without the audio.
+      batch: rows of all hosts together; each host gets its share. frames, length: F and L. tail:
+        silence that is heard after each utterance, seconds, unless it would exceed `max_seconds`,
+        the encoder's limit. augmented: share of the utterances that `augment` changes, anew in
+        every pass.
       weights: see `mixing.Mixture`.
 
     Raises:
-      UserError: F is not made of whole vectors; a record without an answer, or at another rate; what `PackPlan` refuses.
+      UserError: F is not made of whole vectors; a record without an answer, or at another rate;
+        what `PackPlan` refuses.
     """
     if frames % FRAMES_PER_VECTOR:
         raise UserError(
-            f"rows of {frames} frames do not consist of whole vectors of {FRAMES_PER_VECTOR}; make data.frames a multiple of it"
+            f"rows of {frames} frames do not consist of whole vectors of "
+            f"{FRAMES_PER_VECTOR}; make data.frames a multiple of it"
         )
     most = int(max_seconds * FRAME_RATE)
     sizes, heard_whole = {}, {}
     for name, source in sources.items():
         sizes[name], heard_whole[name] = _sizes(name, source, chat, tail, most)
         if shard[0] == 0 and (refused := int((~heard_whole[name]).sum())):
-            print(f"{name}: {refused} of {len(source)} records last longer than {max_seconds:g} s, which is what the encoder hears; they are left out",
+            print((f"{name}: {refused} of {len(source)} records last longer than {max_seconds:g} s, "
+                   "which is what the encoder hears; they are left out"),
                   file=sys.stderr)  # fmt: skip
-    plan = PackPlan(sizes, {"frames": frames, "ids": length}, batch=batch, seed=seed, usable=heard_whole, weights=weights, shard=shard)
+    plan = PackPlan(
+        sizes,
+        {"frames": frames, "ids": length},
+        batch=batch,
+        seed=seed,
+        usable=heard_whole,
+        weights=weights,
+        shard=shard,
+    )
 
     def heard(record: dict, position: int) -> np.ndarray:
         wave, rng = np.asarray(record["audio"]), np.random.default_rng((seed, position, 2))
@@ -85,7 +104,16 @@ def lm_batches(
             for segment, (record, draw) in enumerate(zip(records, draws, strict=True), start=1):
                 mel_TM = heard(record, draw.position)
                 _add_speech(out, b, segment, frame, mel_TM)
-                at += _add_conversation(out, b, segment, at, frame // FRAMES_PER_VECTOR, len(mel_TM), record["answer"], chat)
+                at += _add_conversation(
+                    out,
+                    b,
+                    segment,
+                    at,
+                    frame // FRAMES_PER_VECTOR,
+                    len(mel_TM),
+                    record["answer"],
+                    chat,
+                )
                 frame += int(frames_taken(len(mel_TM)))
         return {"id": np.array(names), **out}
 
@@ -102,18 +130,25 @@ def num_vectors(frames: int | np.ndarray) -> int | np.ndarray:
     return -(-frames // FRAMES_PER_VECTOR)
 
 
-def _sizes(name: str, source, chat: Conversations, tail: float, most: int) -> tuple[np.ndarray, np.ndarray]:
-    """(frames, ids) that each record takes of a row, int64 [N, 2]; and whether the encoder can hear all of it, bool [N]."""
+def _sizes(
+    name: str, source, chat: Conversations, tail: float, most: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """(frames, ids) that each record takes of a row, int64 [N, 2]; and whether the encoder can hear
+    all of it, bool [N].
+    """
     sizes_N2, heard_N = np.zeros((len(source), 2), np.int64), np.ones(len(source), bool)
     answer_ids = functools.lru_cache(2**16)(lambda text: len(chat.answer(text)))
     typed = len(chat.before) + len(chat.after) - 1  # the end of the turn is predicted, never read
     for i in range(len(source)):
         fields = source.fields(i) if hasattr(source, "fields") else source[i]
         if not fields.get("answer"):
-            raise UserError(f"{name}: record {fields.get('id', i)!r} has no answer; stage 1 learns to give one")
+            raise UserError(
+                f"{name}: record {fields.get('id', i)!r} has no answer; stage 1 learns to give one"
+            )
         if fields.get("rate", INPUT_RATE) != INPUT_RATE:
             raise UserError(
-                f"{name}: record {fields['id']!r} has {fields['rate']} Hz, the speech encoder hears {INPUT_RATE}; import it again"
+                f"{name}: record {fields['id']!r} has {fields['rate']} Hz, the "
+                f"speech encoder hears {INPUT_RATE}; import it again"
             )
         samples = fields["samples"] if "samples" in fields else len(fields["audio"])
         heard_N[i] = num_frames(samples, 0.0) <= most
@@ -125,17 +160,38 @@ def _sizes(name: str, source, chat: Conversations, tail: float, most: int) -> tu
 def _empty(rows: int, frames: int, length: int, num_mels: int) -> Batch:
     out: Batch = {"mel": np.zeros((rows, frames, num_mels), np.float16)}
     out |= {name: np.zeros((rows, frames), np.int32) for name in ("mel_segment", "mel_position")}
-    out |= {name: np.zeros((rows, length), np.int32) for name in ("ids", "segment", "position", "target")}
-    return out | {"speech": np.full((rows, length), TYPED, np.int32), "weight": np.zeros((rows, length), np.float32)}
+    out |= {
+        name: np.zeros((rows, length), np.int32)
+        for name in ("ids", "segment", "position", "target")
+    }
+    return out | {
+        "speech": np.full((rows, length), TYPED, np.int32),
+        "weight": np.zeros((rows, length), np.float32),
+    }
 
 
 def _add_speech(out: Batch, row: int, segment: int, first: int, mel_TM: np.ndarray) -> None:
     place = (row, slice(first, first + len(mel_TM)))
-    out["mel"][place], out["mel_segment"][place], out["mel_position"][place] = mel_TM, segment, np.arange(len(mel_TM))
+    out["mel"][place], out["mel_segment"][place], out["mel_position"][place] = (
+        mel_TM,
+        segment,
+        np.arange(len(mel_TM)),
+    )
 
 
-def _add_conversation(out: Batch, row: int, segment: int, first: int, vector: int, frames: int, answer: str, chat: Conversations) -> int:
-    """Writes before, the speech vectors from `vector` on, after, and the answer; returns how many positions that takes."""
+def _add_conversation(
+    out: Batch,
+    row: int,
+    segment: int,
+    first: int,
+    vector: int,
+    frames: int,
+    answer: str,
+    chat: Conversations,
+) -> int:
+    """Writes before, the speech vectors from `vector` on, after, and the answer; returns how many
+    positions that takes.
+    """
     vectors, answered = int(num_vectors(frames)), chat.answer(answer)
     spoken = first + len(chat.before)
     asked = spoken + vectors + len(chat.after)

@@ -1,8 +1,10 @@
 """Forced alignment: how long each symbol of a known text lasts in a recording.
 
-The durations of our synthesiser's symbols come with its audio; for people's recordings they have to be found. Given log-posteriors of the symbols over time
-(from `preprocessing.alignment`) and how long each symbol is expected to last, `align` finds the most probable segmentation exactly: a Viterbi search over
-(symbol, end, duration), the explicit-duration form of a left-to-right hidden Markov model (Ferguson 1980), with log-normal durations.
+The durations of our synthesiser's symbols come with its audio; for people's recordings they have to
+be found. Given log-posteriors of the symbols over time (from `preprocessing.alignment`) and how
+long each symbol is expected to last, `align` finds the most probable segmentation exactly: a
+Viterbi search over (symbol, end, duration), the explicit-duration form of a left-to-right hidden
+Markov model (Ferguson 1980), with log-normal durations.
 
 Times are in units of 25 ms, as everywhere in the corpus. M symbols, T units, V classes.
 """
@@ -26,8 +28,8 @@ class Alignment:
 
     Attributes:
       frames: int32 [M], units of each symbol, at least 1, together T.
-      score: nats a unit by which the text is less probable than the best free choice of symbols, averaged over the spoken part: 0 is perfect; a text
-        that is not what was said is far below.
+      score: nats a unit by which the text is less probable than the best free choice of symbols,
+        averaged over the spoken part: 0 is perfect; a text that is not what was said is far below.
       begin, end: the units between the pauses at both ends.
     """
 
@@ -37,12 +39,15 @@ class Alignment:
     end: int
 
 
-def align(logp_TV: np.ndarray, symbols_M: np.ndarray, expected_M: np.ndarray, pauses: Sequence[int]) -> Alignment | None:
+def align(
+    logp_TV: np.ndarray, symbols_M: np.ndarray, expected_M: np.ndarray, pauses: Sequence[int]
+) -> Alignment | None:
     """The most probable segmentation; None when there are fewer units than symbols.
 
     Args:
       logp_TV: log-posterior of each class in each unit.
-      symbols_M: class of each symbol. expected_M: its expected duration in units. pauses: classes that are silence or may be.
+      symbols_M: class of each symbol. expected_M: its expected duration in units. pauses: classes
+        that are silence or may be.
     """
     units, count = len(logp_TV), len(symbols_M)
     if units < count or not count:
@@ -59,7 +64,9 @@ def align(logp_TV: np.ndarray, symbols_M: np.ndarray, expected_M: np.ndarray, pa
     return Alignment(frames, _score(logp_TV, emissions_MT, frames, is_pause), begin, end)
 
 
-def _segment(emissions_MT: np.ndarray, log_expected_M: np.ndarray, is_pause_M: np.ndarray) -> np.ndarray:
+def _segment(
+    emissions_MT: np.ndarray, log_expected_M: np.ndarray, is_pause_M: np.ndarray
+) -> np.ndarray:
     """int32 [M]: durations of the best path."""
     count, units = emissions_MT.shape
     best = np.full(units + 1, _IMPOSSIBLE)  # of all paths in which the symbols so far end at unit t
@@ -69,12 +76,15 @@ def _segment(emissions_MT: np.ndarray, log_expected_M: np.ndarray, is_pause_M: n
         longest = units if is_pause_M[m] else min(LONGEST, units)
         spread = PAUSE_SPREAD if is_pause_M[m] else SPREAD
         lengths = np.arange(1, longest + 1)
-        # A distribution over whole units, so that a symbol of half a unit has its mass on the first.
+        # A distribution over whole units, so that a symbol of half a unit has its mass on the
+        # first.
         prior = -0.5 * ((np.log(lengths) - log_expected_M[m]) / spread) ** 2
         prior -= np.log(np.exp(prior - prior.max()).sum()) + prior.max()
         total = np.concatenate([[0.0], np.cumsum(emissions_MT[m])])
-        before = np.concatenate([np.full(longest, _IMPOSSIBLE), best - total])  # before[longest + t] is the path that ends at t
-        windows = np.lib.stride_tricks.sliding_window_view(before, longest)[: units + 1]  # [t, k] ends at t - longest + k
+        # before[longest + t] is the path that ends at t
+        before = np.concatenate([np.full(longest, _IMPOSSIBLE), best - total])
+        # [t, k] ends at t - longest + k
+        windows = np.lib.stride_tricks.sliding_window_view(before, longest)[: units + 1]
         scores = windows + prior[::-1]
         pick = np.argmax(scores, axis=1)
         best = np.maximum(scores[np.arange(units + 1), pick] + total, _IMPOSSIBLE)
@@ -86,7 +96,9 @@ def _segment(emissions_MT: np.ndarray, log_expected_M: np.ndarray, is_pause_M: n
     return frames
 
 
-def _score(logp_TV: np.ndarray, emissions_MT: np.ndarray, frames_M: np.ndarray, is_pause_M: np.ndarray) -> float:
+def _score(
+    logp_TV: np.ndarray, emissions_MT: np.ndarray, frames_M: np.ndarray, is_pause_M: np.ndarray
+) -> float:
     """See `Alignment.score`."""
     of_unit = np.repeat(np.arange(len(frames_M)), frames_M)
     behind = emissions_MT[of_unit, np.arange(len(of_unit))] - logp_TV.max(axis=1)
@@ -95,5 +107,7 @@ def _score(logp_TV: np.ndarray, emissions_MT: np.ndarray, frames_M: np.ndarray, 
 
 
 def pause_symbols(symbols: Sequence[str]) -> tuple[int, ...]:
-    """Ids of the pronouncer's symbols (`Pronouncer.symbols`) that are silence or may be: the boundary, spaces, punctuation."""
+    """Ids of the pronouncer's symbols (`Pronouncer.symbols`) that are silence or may be: the boundary,
+    spaces, punctuation.
+    """
     return tuple(i for i, symbol in enumerate(symbols) if symbol in _PAUSES)

@@ -1,7 +1,11 @@
-"""Users' own recordings as an `ExampleSource`: a folder of audio with a JSONL manifest, or VocalNet's JSON conversations.
+"""Users' own recordings as an `ExampleSource`: a folder of audio with a JSONL manifest, or
+VocalNet's JSON conversations.
 
-Manifest: one JSON object a line, `{"audio": "a/b.wav", "text": "..."}` for a voice, with `"answer"` for questions; optional `id`, `split` (default
-"train"), `voice`, `family`, `symbols`, `frames`, `f0`. Audio may lie anywhere (paths are relative to the manifest's folder, or absolute). VocalNet: a JSON list of `{"id", "speech": "x.wav", "conversations": [human, gpt], "units": "x.npy"}`.
+Manifest: one JSON object a line, `{"audio": "a/b.wav", "text": "..."}` for a voice, with `"answer"`
+  for questions; optional `id`, `split` (default
+"train"), `voice`, `family`, `symbols`, `frames`, `f0`. Audio may lie anywhere (paths are relative
+to the manifest's folder, or absolute). VocalNet: a JSON list of `{"id", "speech": "x.wav",
+"conversations": [human, gpt], "units": "x.npy"}`.
 """
 
 import math
@@ -26,7 +30,9 @@ _WORDS = ("voice", "family", "split", "answer")  # optional fields that are text
 
 
 class UserRecordings:
-    """Audio is decoded when an example is asked for, mono, resampled to `rate`; missing, unreadable, silent, too short or too long audio is a `BadRecord`."""
+    """Audio is decoded when an example is asked for, mono, resampled to `rate`; missing, unreadable,
+    silent, too short or too long audio is a `BadRecord`.
+    """
 
     def __init__(
         self,
@@ -37,10 +43,13 @@ class UserRecordings:
         where: Sequence[str] = (),
     ):
         self.entries, self.folder, self.rate, self.max_seconds = entries, folder, rate, max_seconds
-        self.where = where or [f"entry {n}" for n in range(1, len(entries) + 1)]  # where each was listed, for messages
+        # where each was listed, for messages
+        self.where = where or [f"entry {n}" for n in range(1, len(entries) + 1)]
 
     def splits(self) -> dict[str, list[int]]:
-        """By the entries' `split`; a line that could not be read counts as training data, where it is reported."""
+        """By the entries' `split`; a line that could not be read counts as training data, where it is
+        reported.
+        """
         found: dict[str, list[int]] = {}
         for number, entry in enumerate(self.entries):
             split = "train" if isinstance(entry, BadRecord) else entry.get("split", "train")
@@ -58,38 +67,78 @@ class UserRecordings:
             if path.exists() and not (path.is_file() or path.is_dir()):
                 raise BadRecord(f"{path} is a device or a pipe; give one audio file")
             wave = load_wave(path, self.rate, max_seconds=self.max_seconds)
-            units = _read_units(self.folder / entry["units"]) if isinstance(entry.get("units"), str) else ()
+            units = (
+                _read_units(self.folder / entry["units"])
+                if isinstance(entry.get("units"), str)
+                else ()
+            )
         except OSError as error:
             raise BadRecord(f"{name[:_SHOWN]}: {error.strerror or error}") from error
         except (ValueError, EOFError) as error:
             raise BadRecord(f"{name}: {error}") from error
-        arrays = {key: np.asarray(entry[key], dtype) for key, dtype in _ARRAYS.items() if key in entry}
-        return {**entry, **arrays, "id": name, "rate": self.rate, "audio": to_int16(wave), "units": units}
+        arrays = {
+            key: np.asarray(entry[key], dtype) for key, dtype in _ARRAYS.items() if key in entry
+        }
+        return {
+            **entry,
+            **arrays,
+            "id": name,
+            "rate": self.rate,
+            "audio": to_int16(wave),
+            "units": units,
+        }
 
 
-def read_manifest(path: str | os.PathLike, rate: int, *, needs_answer: bool = False, max_seconds: float = LONGEST) -> UserRecordings:
-    """A JSONL manifest; audio paths are relative to its folder. needs_answer: a line without `answer` is bad (questions)."""
+def read_manifest(
+    path: str | os.PathLike, rate: int, *, needs_answer: bool = False, max_seconds: float = LONGEST
+) -> UserRecordings:
+    """A JSONL manifest; audio paths are relative to its folder. needs_answer: a line without `answer`
+    is bad (questions).
+    """
     path = pathlib.Path(path)
     needed = ("audio", "text", "answer") if needs_answer else ("audio", "text")
-    return _recordings(read_objects(path), path.parent, rate, max_seconds, lambda entry: _checked(entry, needed))
+    return _recordings(
+        read_objects(path), path.parent, rate, max_seconds, lambda entry: _checked(entry, needed)
+    )
 
 
 def read_vocalnet(
-    path: str | os.PathLike, rate: int, *, folder: str | os.PathLike | None = None, max_seconds: float = LONGEST
+    path: str | os.PathLike,
+    rate: int,
+    *,
+    folder: str | os.PathLike | None = None,
+    max_seconds: float = LONGEST,
 ) -> UserRecordings:
-    """VocalNet's JSON list; audio and unit paths are relative to `folder` (default: the folder above the JSON's, as VocalNet lays it out)."""
+    """VocalNet's JSON list; audio and unit paths are relative to `folder` (default: the folder above
+    the JSON's, as VocalNet lays it out).
+    """
     path = pathlib.Path(path)
     try:
         entries = parse(_text(path))
     except BadRecord as problem:
         raise UserError(f"{path} is not readable JSON: {problem}; fetch it again") from problem
     if not isinstance(entries, list):
-        raise UserError(f"{path} is not a JSON list of conversations; VocalNet's layout is [{{'id', 'speech', 'conversations'}}, ...]")
+        raise UserError(
+            f"{path} is not a JSON list of conversations; VocalNet's layout is "
+            "[{'id', 'speech', 'conversations'}, ...]"
+        )
     root = pathlib.Path(folder) if folder is not None else path.parent.parent
-    return _recordings([(f"{path.name}, entry {n}", entry) for n, entry in enumerate(entries, 1)], root, rate, max_seconds, _from_vocalnet)
+    return _recordings(
+        [(f"{path.name}, entry {n}", entry) for n, entry in enumerate(entries, 1)],
+        root,
+        rate,
+        max_seconds,
+        _from_vocalnet,
+    )
 
 
-def _recordings(entries: list[tuple[str, Any]], folder: pathlib.Path, rate: int, max_seconds: float, read: Callable) -> UserRecordings:
+def _recordings(
+    entries: list[tuple[str, Any]],
+    folder: pathlib.Path,
+    rate: int,
+    max_seconds: float,
+    read: Callable,
+) -> UserRecordings:
     if not entries:
         raise UserError(f"no recordings are listed for {folder}; the manifest is empty")
     checked: list[dict[str, Any] | BadRecord] = []
@@ -99,7 +148,11 @@ def _recordings(entries: list[tuple[str, Any]], folder: pathlib.Path, rate: int,
                 raise entry
             checked.append(read(entry))
         except (BadRecord, KeyError, TypeError, AttributeError, IndexError) as error:
-            reason = error if isinstance(error, BadRecord) else f"not the expected layout ({type(error).__name__}: {error})"
+            reason = (
+                error
+                if isinstance(error, BadRecord)
+                else f"not the expected layout ({type(error).__name__}: {error})"
+            )
             checked.append(BadRecord(f"{where}: {reason}"))
     return UserRecordings(checked, folder, rate, max_seconds, [where for where, _ in entries])
 
@@ -107,7 +160,9 @@ def _recordings(entries: list[tuple[str, Any]], folder: pathlib.Path, rate: int,
 def _checked(entry: Any, needed: tuple[str, ...]) -> dict[str, Any]:
     if not isinstance(entry, dict):
         raise BadRecord("not a JSON object")
-    missing = [name for name in needed if not isinstance(entry.get(name), str) or not entry[name].strip()]
+    missing = [
+        name for name in needed if not isinstance(entry.get(name), str) or not entry[name].strip()
+    ]
     if missing:
         raise BadRecord(f"{' and '.join(missing)} missing or empty")
     if wrong := [name for name in _WORDS if name in entry and not isinstance(entry[name], str)]:
@@ -120,11 +175,17 @@ def _checked(entry: Any, needed: tuple[str, ...]) -> dict[str, Any]:
     if len(str(name)) > _LONGEST_ID or not str(name).isprintable() or not str(name).strip():
         raise BadRecord("id is empty, longer than any name, or has signs that cannot be printed")
     if longest := [name for name in needed[1:] if len(entry[name]) > _MOST_LETTERS]:
-        raise BadRecord(f"{longest[0]} has {len(entry[longest[0]]):,} characters, more than a recording of {LONGEST:g} s holds; cut both")
+        raise BadRecord(
+            f"{longest[0]} has {len(entry[longest[0]]):,} characters, more than a "
+            f"recording of {LONGEST:g} s holds; cut both"
+        )
     for key in _ARRAYS:
         _check_numbers(key, entry.get(key, []))
     if "frames" in entry and len(entry["frames"]) != len(entry.get("symbols", ())):
-        raise BadRecord(f"{len(entry['frames'])} frames for {len(entry.get('symbols', ()))} symbols; give one for each")
+        raise BadRecord(
+            f"{len(entry['frames'])} frames for {len(entry.get('symbols', ()))} "
+            "symbols; give one for each"
+        )
     return entry
 
 
@@ -135,13 +196,18 @@ def _check_numbers(name: str, values: Any) -> None:
         raise BadRecord(f"{name} is a {type(values).__name__}; give a list of numbers")
     for value in values:
         if not isinstance(value, kinds) or isinstance(value, bool):
-            raise BadRecord(f"{name} has a {type(value).__name__}; give {'whole ' if kinds == (int,) else ''}numbers")
+            raise BadRecord(
+                f"{name} has a {type(value).__name__}; give "
+                f"{'whole ' if kinds == (int,) else ''}numbers"
+            )
         if not 0 <= value < 2**31 or not math.isfinite(value):
             raise BadRecord(f"{name} has {str(value)[:20]}; give numbers from 0 to 2147483647")
 
 
 def _from_vocalnet(entry: dict[str, Any]) -> dict[str, Any]:
-    """The first exchange of a conversation; the question's text is what the human turn says beside the speech placeholder."""
+    """The first exchange of a conversation; the question's text is what the human turn says beside the
+    speech placeholder.
+    """
     check_text(entry)
     human, reply = entry["conversations"][:2]
     record = {
@@ -166,4 +232,6 @@ def _text(path: pathlib.Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path} cannot be read ({type(error).__name__}); give a JSON file") from error
+        raise UserError(
+            f"{path} cannot be read ({type(error).__name__}); give a JSON file"
+        ) from error

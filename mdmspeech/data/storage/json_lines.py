@@ -1,7 +1,9 @@
-"""Files of people's own making with one JSON object a line: what is wrong with a line costs that line, and it is named by its number in the file.
+"""Files of people's own making with one JSON object a line: what is wrong with a line costs that
+line, and it is named by its number in the file.
 
-A line ends at a line feed and nowhere else (JSON may hold U+2028 and its like inside a text). A byte order mark is no part of the first line. A JSON list
-of objects is read as well. What is no such file at all, a table or UTF-16, is refused with the command that makes one of it.
+A line ends at a line feed and nowhere else (JSON may hold U+2028 and its like inside a text). A
+byte order mark is no part of the first line. A JSON list of objects is read as well. What is no
+such file at all, a table or UTF-16, is refused with the command that makes one of it.
 """
 
 import codecs
@@ -13,7 +15,12 @@ from typing import Any
 from mdmspeech.errors import UserError
 
 _LARGEST = 2**31  # bytes of such a file
-_WIDE = {codecs.BOM_UTF32_LE: "UTF-32", codecs.BOM_UTF32_BE: "UTF-32", codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+_WIDE = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 _SEPARATORS = ("\t", "|", ";", ",")
 
 
@@ -34,7 +41,11 @@ def read_objects(path: str | os.PathLike) -> list[tuple[str, dict[str, Any] | Ba
         found = [(f"{path.name}, entry {n}", _object(value)) for n, value in enumerate(listed, 1)]
     else:
         feed = b"\r" if b"\n" not in data else b"\n"  # alone it ends the lines of old Macs
-        found = [(f"{path.name}, line {n}", _line(line)) for n, line in enumerate(data.split(feed), 1) if line.strip()]
+        found = [
+            (f"{path.name}, line {n}", _line(line))
+            for n, line in enumerate(data.split(feed), 1)
+            if line.strip()
+        ]
     if not found:
         raise UserError(f"{path} lists nothing: it is empty; write one JSON object a line")
     if all(isinstance(value, BadRecord) for _, value in found):
@@ -43,14 +54,18 @@ def read_objects(path: str | os.PathLike) -> list[tuple[str, dict[str, Any] | Ba
 
 
 def parse(text: str | bytes) -> Any:
-    """The JSON value. Raises BadRecord for what is none, or is nested deeper or has longer numbers than Python reads."""
+    """The JSON value. Raises BadRecord for what is none, or is nested deeper or has longer numbers
+    than Python reads.
+    """
     try:
-        return json.loads(text.decode() if isinstance(text, bytes) else text)  # by itself it would guess other encodings
+        # by itself it would guess other encodings
+        return json.loads(text.decode() if isinstance(text, bytes) else text)
     except RecursionError:
         raise BadRecord("nested too deeply for JSON that anybody writes") from None
     except UnicodeDecodeError as error:
         raise BadRecord(
-            f"not UTF-8 (byte {error.object[error.start]:#04x} at position {error.start + 1}); save the file as UTF-8"
+            f"not UTF-8 (byte {error.object[error.start]:#04x} at position "
+            f"{error.start + 1}); save the file as UTF-8"
         ) from None
     except json.JSONDecodeError as error:
         raise BadRecord(f"not a JSON object ({error.msg} at position {error.pos + 1})") from None
@@ -59,12 +74,15 @@ def parse(text: str | bytes) -> Any:
 
 
 def check_text(value: Any) -> None:
-    """Raises BadRecord for a JSON value with text that cannot be stored: half a character, as JSON can write and UTF-8 cannot."""
+    """Raises BadRecord for a JSON value with text that cannot be stored: half a character, as JSON can
+    write and UTF-8 cannot.
+    """
     try:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise BadRecord(
-            f"half a character ({ascii(error.object[error.start])[1:-1]}): a lone surrogate, write the whole character"
+            f"half a character ({ascii(error.object[error.start])[1:-1]}): a "
+            "lone surrogate, write the whole character"
         ) from None
     except RecursionError:
         raise BadRecord("nested too deeply for JSON that anybody writes") from None
@@ -73,25 +91,39 @@ def check_text(value: Any) -> None:
 def _bytes(path: pathlib.Path) -> bytes:
     try:
         if path.is_dir():
-            raise UserError(f"{path} cannot be read: it is a folder; give a file with one JSON object a line")
+            raise UserError(
+                f"{path} cannot be read: it is a folder; give a file with one JSON object a line"
+            )
         if path.is_file() and path.stat().st_size > _LARGEST:
-            raise UserError(f"{path} has {path.stat().st_size:,} bytes, more than any such file; cut it into parts")
+            raise UserError(
+                f"{path} has {path.stat().st_size:,} bytes, more than any such "
+                "file; cut it into parts"
+            )
         data = path.read_bytes()
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
-        raise UserError(f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); give a JSON or JSONL file") from error
+        raise UserError(
+            f"{path} cannot be read ({getattr(error, 'strerror', None) or error}); "
+            "give a JSON or JSONL file"
+        ) from error
     for mark, name in _WIDE.items():
         if data.startswith(mark):
             raise UserError(_wide(path, name))
     begin = data[:64]
-    if 3 * begin.count(0) > len(begin):  # every second byte, or three of four, and no mark before them
-        raise UserError(_wide(path, f"UTF-{32 if begin[:4].count(0) == 3 else 16}{'LE' if begin[0] else 'BE'}"))
+    # every second byte, or three of four, and no mark before them
+    if 3 * begin.count(0) > len(begin):
+        raise UserError(
+            _wide(path, f"UTF-{32 if begin[:4].count(0) == 3 else 16}{'LE' if begin[0] else 'BE'}")
+        )
     return data.removeprefix(codecs.BOM_UTF8)
 
 
 def _wide(path: pathlib.Path, name: str) -> str:
-    return f"{path} is {name}, not UTF-8; write it again: iconv -f {name} -t UTF-8 {path.name} > utf8.jsonl"
+    return (
+        f"{path} is {name}, not UTF-8; write it again: iconv -f {name} -t UTF-8 "
+        f"{path.name} > utf8.jsonl"
+    )
 
 
 def _listed(data: bytes) -> list[Any] | None:
@@ -106,7 +138,8 @@ def _listed(data: bytes) -> list[Any] | None:
 
 
 def _line(line: bytes) -> dict[str, Any] | BadRecord:
-    text = line.strip(b"\r \t\f\v").removeprefix(codecs.BOM_UTF8)  # files that were put together have one in the middle
+    # files that were put together have one in the middle
+    text = line.strip(b"\r \t\f\v").removeprefix(codecs.BOM_UTF8)
     if text.startswith((b"#", b"//")):
         return BadRecord("a comment, not a JSON object")
     try:
@@ -117,7 +150,9 @@ def _line(line: bytes) -> dict[str, Any] | BadRecord:
 
 def _object(value: Any) -> dict[str, Any] | BadRecord:
     if not isinstance(value, dict):
-        return BadRecord(f"not a JSON object but {'null' if value is None else f'a {type(value).__name__}'}")
+        return BadRecord(
+            f"not a JSON object but {'null' if value is None else f'a {type(value).__name__}'}"
+        )
     try:
         check_text(value)
     except BadRecord as problem:
@@ -130,16 +165,24 @@ def _no_objects(path: pathlib.Path, data: bytes, where: str, problem: Any) -> st
     text = data.decode("utf-8", "replace").strip()
     first = text.split("\n", 1)[0]
     if text.startswith(("[", "{")):
-        cure = f"python -m json.tool {path.name} shows what is wrong" if text.startswith("[") else "write every object on a line of its own"
+        cure = (
+            f"python -m json.tool {path.name} shows what is wrong"
+            if text.startswith("[")
+            else "write every object on a line of its own"
+        )
         return f"{path} has no line that is a JSON object ({where}: {problem}); {cure}"
     separator = next((mark for mark in _SEPARATORS if mark in first), None)
     if separator is None or not first.replace("\t", " ").rstrip("\r").isprintable():
-        return f'{path} has no line that is a JSON object ({where}: {problem}); write one a line, like {{"audio": "a.wav", "text": "..."}}'
+        return (
+            f"{path} has no line that is a JSON object ({where}: {problem}); write "
+            'one a line, like {"audio": "a.wav", "text": "..."}'
+        )
     code = (
-        "import csv, json, sys; "
-        f"[print(json.dumps(dict(audio=row[0], text=row[1]))) for row in csv.reader(sys.stdin, delimiter={separator!r}) if len(row) > 1]"
+        "import csv, json, sys; [print(json.dumps(dict(audio=row[0], text=row[1]))) for row in "
+        f"csv.reader(sys.stdin, delimiter={separator!r}) if len(row) > 1]"
     )
     return (
-        f"{path} is a table, not one JSON object a line; if its first two columns are file and text, this makes a manifest: "
+        f"{path} is a table, not one JSON object a line; if its first two "
+        "columns are file and text, this makes a manifest: "
         f'python -c "{code}" < {path.name} > manifest.jsonl'
     )

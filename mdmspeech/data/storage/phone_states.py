@@ -1,7 +1,8 @@
-"""What the phone classifier learns from: sentences in invented voices, as the speech encoder's states with the symbol that is spoken in each.
+"""What the phone classifier learns from: sentences in invented voices, as the speech encoder's
+states with the symbol that is spoken in each.
 
-The voices are our synthesiser's pseudo-speakers (children to deep voices), whose durations are known; some recordings get noise. Test voices and sentences
-are never trained on.
+The voices are our synthesiser's pseudo-speakers (children to deep voices), whose durations are
+known; some recordings get noise. Test voices and sentences are never trained on.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,7 +36,11 @@ def path_of(root: str | Path | None, split: str) -> Path:
 
 
 def write_phones(
-    root: str | Path | None, encode: Callable[[Sequence[np.ndarray]], list[np.ndarray]], voice, sentences: int, batch: int = 16
+    root: str | Path | None,
+    encode: Callable[[Sequence[np.ndarray]], list[np.ndarray]],
+    voice,
+    sentences: int,
+    batch: int = 16,
 ) -> int:
     """Speaks, encodes and labels; returns how many states there are.
 
@@ -44,12 +49,27 @@ def write_phones(
     crowd, rng = pseudo_speakers(), np.random.default_rng(0)
     found: dict[str, tuple[list, list]] = {"train": ([], []), "test": ([], [])}
     texts = open_sentences()[_FIRST_SENTENCE : _FIRST_SENTENCE + sentences]
-    for first in tqdm.tqdm(range(0, len(texts), batch), desc="phones", unit="batch", mininterval=5.0):
+    for first in tqdm.tqdm(
+        range(0, len(texts), batch), desc="phones", unit="batch", mininterval=5.0
+    ):
         waves, labels, splits = [], [], []
         for n in range(first, min(first + batch, len(texts))):
             test = n % _TEST_EVERY == 0
-            speaker = crowd[int(rng.integers(0, _TEST_VOICES) if test else rng.integers(_TEST_VOICES, len(crowd)))]
-            job = Job(texts[n]["id"], texts[n]["text"], "hibari", speaker.name, speed=float(rng.uniform(*_SPEEDS)), seed=n)
+            speaker = crowd[
+                int(
+                    rng.integers(0, _TEST_VOICES)
+                    if test
+                    else rng.integers(_TEST_VOICES, len(crowd))
+                )
+            ]
+            job = Job(
+                texts[n]["id"],
+                texts[n]["text"],
+                "hibari",
+                speaker.name,
+                speed=float(rng.uniform(*_SPEEDS)),
+                seed=n,
+            )
             audio, rate, symbols, ends = voice.speak_timed(job)
             wave = resample(audio, rate, INPUT_RATE)
             waves.append(augment(wave, INPUT_RATE, rng) if rng.random() < _NOISY else wave)
@@ -61,20 +81,30 @@ def write_phones(
     for split, (all_states, all_ids) in found.items():
         path = path_of(root, split)
         with written_whole(path) as part:
-            part.write_bytes(safetensors.numpy.save({"states": np.concatenate(all_states), "symbols": np.concatenate(all_ids)}))
+            part.write_bytes(
+                safetensors.numpy.save(
+                    {"states": np.concatenate(all_states), "symbols": np.concatenate(all_ids)}
+                )
+            )
     return sum(len(ids) for _, rows in found.values() for ids in rows)
 
 
 def label(symbols_M: np.ndarray, ends_M: np.ndarray, samples: int) -> np.ndarray:
-    """The symbol in the middle of each state of a wave of so many samples at 16 kHz, int16 [T]. ends_M: seconds."""
+    """The symbol in the middle of each state of a wave of so many samples at 16 kHz, int16 [T].
+    ends_M: seconds.
+    """
     times = (np.arange(-(-samples // round(INPUT_RATE * STATE_SECONDS))) + 0.5) * STATE_SECONDS
-    return symbols_M[np.minimum(np.searchsorted(ends_M, times, side="right"), len(symbols_M) - 1)].astype(np.int16)
+    return symbols_M[
+        np.minimum(np.searchsorted(ends_M, times, side="right"), len(symbols_M) - 1)
+    ].astype(np.int16)
 
 
 class Stretches:
-    """Random access to stretches of states: `[i]` -> {states float16 [STRETCH, D], symbols int32 [STRETCH]}.
+    """Random access to stretches of states: `[i]` -> {states float16 [STRETCH, D], symbols int32
+    [STRETCH]}.
 
-    Splits: "train", "test" (voices and sentences of its own), "val": the last sentences of the training voices.
+    Splits: "train", "test" (voices and sentences of its own), "val": the last sentences of the
+      training voices.
     """
 
     def __init__(self, root: str | Path | None, split: str):
@@ -82,12 +112,19 @@ class Stretches:
         if not path.is_file():
             raise UserError(f"{path} is missing; make it with: mdmspeech data --phones 700")
         arrays = safetensors.numpy.load_file(path)
-        held_out = 0 if split == "test" else len(arrays["symbols"]) // STRETCH // _VALIDATION_EVERY * STRETCH
+        held_out = (
+            0
+            if split == "test"
+            else len(arrays["symbols"]) // STRETCH // _VALIDATION_EVERY * STRETCH
+        )
         border = len(arrays["symbols"]) - held_out
         part = slice(border, None) if split == "val" else slice(0, border)
         self._states, self._symbols = arrays["states"][part], arrays["symbols"][part]
         if len(self) == 0:
-            raise UserError(f"{path} holds too little to have a {split} split; make more with: mdmspeech data --phones 700")
+            raise UserError(
+                f"{path} holds too little to have a {split} split; make more with: "
+                "mdmspeech data --phones 700"
+            )
 
     def __len__(self) -> int:
         return len(self._symbols) // STRETCH
@@ -115,7 +152,9 @@ class RandomStretches:
 
 
 def phone_batches(source, split: str, batch: int, seed: int):
-    """Endless Grain iterator: states float16 [B, STRETCH, D], symbols int32 [B, STRETCH]; "train" is shuffled."""
+    """Endless Grain iterator: states float16 [B, STRETCH, D], symbols int32 [B, STRETCH]; "train" is
+    shuffled.
+    """
     data = grain.MapDataset.source(source).seed(seed)
     data = data.shuffle() if split == "train" else data
     data = data.repeat().batch(batch, drop_remainder=True)

@@ -1,10 +1,13 @@
-"""The raw store: recordings of one part of the corpus as shards of int16 audio plus a JSON line a record, safe against being killed.
+"""The raw store: recordings of one part of the corpus as shards of int16 audio plus a JSON line a
+record, safe against being killed.
 
     <folder>/00012-1f2e3d4c.pcm     the shard's recordings one after another, little-endian int16
-    <folder>/00012-1f2e3d4c.jsonl   one line a recording: its fields, `rate`, `start` and `samples` (or `error` when it could not be made)
+    <folder>/00012-1f2e3d4c.jsonl   one line a recording: its fields, `rate`, `start` and
+                                    `samples` (or `error` when it could not be made)
 
-Both are written under temporary names; the JSONL is renamed last, so a shard exists exactly when its index does. The hex part of the name is a digest
-of the jobs and of how our voices say them, so a changed text or reading makes a new shard and an unchanged one is never made twice.
+Both are written under temporary names; the JSONL is renamed last, so a shard exists exactly when
+its index does. The hex part of the name is a digest of the jobs and of how our voices say them, so
+a changed text or reading makes a new shard and an unchanged one is never made twice.
 
 `StagedPart` replaces a whole part by a new one.
 """
@@ -28,7 +31,9 @@ _CURE = "set $MDMSPEECH_HOME (or --root) to a folder that can be written"
 
 
 def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
-    """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech. UserError where the user has no home to find it in."""
+    """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech. UserError where
+    the user has no home to find it in.
+    """
     chosen = root or os.environ.get("MDMSPEECH_HOME") or "~/.cache/mdmspeech"
     try:
         return pathlib.Path(chosen).expanduser()
@@ -37,20 +42,29 @@ def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
 
 
 def writable_root(root: str | os.PathLike | None = None, needed: int = 0) -> pathlib.Path:
-    """The corpus folder, which can be made and written; else a UserError with the cure. needed: bytes that are known to be written."""
+    """The corpus folder, which can be made and written; else a UserError with the cure. needed: bytes
+    that are known to be written.
+    """
     folder = data_root(root)
     check_writable(folder, _CURE, needed, folder=True)
     return folder
 
 
-def write_shard(folder: pathlib.Path, name: str, recordings: list[tuple[Record, np.ndarray]]) -> None:
-    """Writes one shard: each item is the record's fields (with `rate`, Hz) and its audio, int16 [N] (empty for a failed record)."""
+def write_shard(
+    folder: pathlib.Path, name: str, recordings: list[tuple[Record, np.ndarray]]
+) -> None:
+    """Writes one shard: each item is the record's fields (with `rate`, Hz) and its audio, int16 [N]
+    (empty for a failed record).
+    """
     pcm, index = folder / f"{name}.pcm", folder / f"{name}.jsonl"
     lines, start = [], 0
     for fields, audio in recordings:
-        lines.append(json.dumps({**fields, "start": start, "samples": len(audio)}, ensure_ascii=False))
+        lines.append(
+            json.dumps({**fields, "start": start, "samples": len(audio)}, ensure_ascii=False)
+        )
         start += len(audio)
-    with written_whole(index, _CURE) as index_part, written_whole(pcm, _CURE) as pcm_part:  # the index takes its name last
+    # the index takes its name last
+    with written_whole(index, _CURE) as index_part, written_whole(pcm, _CURE) as pcm_part:
         with open(pcm_part, "wb") as file:
             for _, audio in recordings:
                 file.write(audio.astype("<i2").tobytes())
@@ -59,7 +73,9 @@ def write_shard(folder: pathlib.Path, name: str, recordings: list[tuple[Record, 
 
 def shard_names(folder: pathlib.Path) -> list[str]:
     """Names of the complete shards, in order."""
-    return sorted(path.stem for path in pathlib.Path(folder).glob("*.jsonl") if not path.name.startswith("."))
+    return sorted(
+        path.stem for path in pathlib.Path(folder).glob("*.jsonl") if not path.name.startswith(".")
+    )
 
 
 def remove_shard(folder: pathlib.Path, name: str) -> None:
@@ -72,21 +88,26 @@ def _read_index(path: pathlib.Path) -> list[Record]:
     """The records of a shard; a UserError if its index is not the one that was written."""
     records = []
     text = path.read_bytes().decode("utf-8", errors="replace")
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):  # splitlines() would end lines at U+2028
+    # splitlines() would end lines at U+2028
+    for number, line in enumerate(text.removesuffix("\n").split("\n"), start=1):
         try:
             record = json.loads(line)
             if "error" not in record:
                 _ = record["id"], record["rate"] + record["start"] + record["samples"]
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise UserError(f"{path} is cut or damaged at line {number}; delete it and its .pcm and {_AGAIN}") from error
+            raise UserError(
+                f"{path} is cut or damaged at line {number}; delete it and its .pcm and {_AGAIN}"
+            ) from error
         records.append(record)
     return records
 
 
 class RecordStore:
-    """Random access to a folder of shards. `store[i]` is the record's fields plus `audio`, int16 [N]; `store.fields[i]` leaves the audio on disk.
+    """Random access to a folder of shards. `store[i]` is the record's fields plus `audio`, int16 [N];
+    `store.fields[i]` leaves the audio on disk.
 
-    Failed records are skipped and kept in `failed`. Raises `UserError` when the folder holds no finished shard.
+    Failed records are skipped and kept in `failed`. Raises `UserError` when the folder holds no
+    finished shard.
     """
 
     def __init__(self, folder: str | os.PathLike):
@@ -94,7 +115,8 @@ class RecordStore:
         names = shard_names(self.folder)
         if not names:
             raise UserError(
-                f"{self.folder} holds no recordings; make them with: mdmspeech data (own recordings: mdmspeech data --manifest FILE --name {self.folder.name})"
+                f"{self.folder} holds no recordings; make them with: mdmspeech data (own "
+                f"recordings: mdmspeech data --manifest FILE --name {self.folder.name})"
             )
         self.fields: list[Record] = []
         self.failed: list[Record] = []
@@ -118,7 +140,10 @@ class RecordStore:
         except FileNotFoundError as error:
             raise UserError(f"{path} is missing; delete its .jsonl and {_AGAIN}") from error
         if len(audio) != record["samples"]:
-            raise UserError(f"{path} is truncated at record {record['id']!r}; delete it and its .jsonl and {_AGAIN}")
+            raise UserError(
+                f"{path} is truncated at record {record['id']!r}; delete it and its "
+                f".jsonl and {_AGAIN}"
+            )
         return {**record, "audio": audio}
 
     def __iter__(self) -> Iterator[Record]:
@@ -132,13 +157,17 @@ class RecordStore:
 class StagedPart:
     """A part of the raw store that replaces an older one, in `folder`, only when it is complete.
 
-    It grows in `.NAME.new` beside the part's folder, with the shards of the older part that stay the same (hard links: no second copy), and survives a
-    kill. At the end the two change places; a kill between the two renames is mended by the next run (`recover`).
+    It grows in `.NAME.new` beside the part's folder, with the shards of the older part that stay
+    the same (hard links: no second copy), and survives a kill. At the end the two change places; a
+    kill between the two renames is mended by the next run (`recover`).
     """
 
     def __init__(self, folder: pathlib.Path):
         self.folder = folder
-        self.new, self.old = folder.with_name(f".{folder.name}.new"), folder.with_name(f".{folder.name}.old")
+        self.new, self.old = (
+            folder.with_name(f".{folder.name}.new"),
+            folder.with_name(f".{folder.name}.old"),
+        )
 
     def recover(self) -> None:
         """Gives an older part its name back that a kill caught between the renames."""
@@ -153,7 +182,9 @@ class StagedPart:
         return {*shard_names(self.folder), *shard_names(self.new)}
 
     def begin(self, shards: Sequence[str]) -> pathlib.Path:
-        """The folder to write into, with those of the shards that there are already; what else an earlier try left in it goes."""
+        """The folder to write into, with those of the shards that there are already; what else an
+        earlier try left in it goes.
+        """
         self.new.mkdir(parents=True, exist_ok=True)
         for path in self.new.iterdir():
             if path.stem not in shards or path.suffix not in (".pcm", ".jsonl"):

@@ -1,8 +1,12 @@
-"""Speech tokens of the corpus: what the Talker trains on. Made once from the recordings by a trained codec, kept in one safetensors file a part.
+"""Speech tokens of the corpus: what the Talker trains on. Made once from the recordings by a
+trained codec, kept in one safetensors file a part.
 
-Layout of `<root>/tokens/<part>.safetensors`: flat arrays `tokens` int16, `symbols` int16, `frames` int16 (25 ms units), and for record i the ends of
-its stretch in them (`token_ends`, `symbol_ends`), plus `test` and `val` (1 = held out for that; files without `val` are carved, see `splits`). `id`, `text` and `question` are UTF-8 bytes, uint8, with `<name>_ends`; files
-from before these were kept lack them and still serve paced anchors. The metadata carries a fingerprint of the codec: tokens of another codec are refused.
+Layout of `<root>/tokens/<part>.safetensors`: flat arrays `tokens` int16, `symbols` int16, `frames`
+int16 (25 ms units), and for record i the ends of its stretch in them (`token_ends`, `symbol_ends`),
+plus `test` and `val` (1 = held out for that; files without `val` are carved, see `splits`). `id`,
+`text` and `question` are UTF-8 bytes, uint8, with `<name>_ends`; files from before these were kept
+lack them and still serve paced anchors. The metadata carries a fingerprint of the codec: tokens of
+another codec are refused.
 """
 
 import hashlib
@@ -33,8 +37,11 @@ def fingerprint(params) -> str:
     return digest.hexdigest()[:12]
 
 
-def tokenise(splits: dict[str, Records], encode: Callable, codec: str, path: Path, batch: int = 16) -> int:
-    """Encodes every record of {"train": ..., "val": ..., "test": ...} and writes `path`; returns the token count.
+def tokenise(
+    splits: dict[str, Records], encode: Callable, codec: str, path: Path, batch: int = 16
+) -> int:
+    """Encodes every record of {"train": ..., "val": ..., "test": ...} and writes `path`; returns the
+    token count.
 
     encode: `Codec.encode`, waves at 24 kHz -> ids. codec: its fingerprint.
     """
@@ -43,7 +50,9 @@ def tokenise(splits: dict[str, Records], encode: Callable, codec: str, path: Pat
     out: dict[str, list] = {"tokens": [], "symbols": [], "frames": []}
     texts: dict[str, list[bytes]] = {name: [] for name in _TEXTS}
     held_out: list[str] = []
-    with tqdm.tqdm(total=len(order), desc=f"tokens of {path.stem}", unit="utt", mininterval=2.0) as bar:
+    with tqdm.tqdm(
+        total=len(order), desc=f"tokens of {path.stem}", unit="utt", mininterval=2.0
+    ) as bar:
         for start in range(0, len(order), batch):
             group = order[start : start + batch]
             rows = [records[i] for _, records, i in group]
@@ -61,29 +70,44 @@ def tokenise(splits: dict[str, Records], encode: Callable, codec: str, path: Pat
     for name, values in texts.items():
         arrays[name] = np.frombuffer(b"".join(values), np.uint8)
         arrays[f"{name}_ends"] = np.cumsum([len(value) for value in values]).astype(np.int64)
-    arrays |= {name: np.array([split == name for split in held_out], np.uint8) for name in ("test", "val")}
+    arrays |= {
+        name: np.array([split == name for split in held_out], np.uint8) for name in ("test", "val")
+    }
     with written_whole(path) as part:
         part.write_bytes(safetensors.numpy.save(arrays, metadata={"codec": codec}))
     return len(arrays["tokens"])
 
 
 def _encode(rows: Sequence[dict], encode: Callable) -> list[np.ndarray]:
-    if all("tokens" in row for row in rows):  # own recordings bring theirs, see `data.recordings.user`
+    # own recordings bring theirs, see `data.recordings.user`
+    if all("tokens" in row for row in rows):
         return [np.asarray(row["tokens"]) for row in rows]
     return encode([np.asarray(row["audio"], np.float32) / 32768 for row in rows])
 
 
 def _cure(part: str) -> str:
-    return f"make it with: mdmspeech data --tokens --parts {part} (own recordings: mdmspeech data --manifest FILE --name {part})"
+    return (
+        f"make it with: mdmspeech data --tokens --parts {part} (own recordings: "
+        f"mdmspeech data --manifest FILE --name {part})"
+    )
 
 
 class TokenStore:
-    """Random access to the tokens of some parts and one split ("train", "val", "test"): `store[i]` -> {id, tokens int32 [L], symbols int32 [M], frames int32 [M], text, question}.
+    """Random access to the tokens of some parts and one split ("train", "val", "test"): `store[i]` ->
+    {id, tokens int32 [L], symbols int32 [M], frames int32 [M], text, question}.
 
-    needs_text: refuse files that hold no texts (text and question are "" there). `fields` and `counts` read no tokens.
+    needs_text: refuse files that hold no texts (text and question are "" there). `fields` and
+      `counts` read no tokens.
     """
 
-    def __init__(self, root: str | Path | None, parts: tuple[str, ...], split: str, codec: str | None = None, needs_text: bool = False):
+    def __init__(
+        self,
+        root: str | Path | None,
+        parts: tuple[str, ...],
+        split: str,
+        codec: str | None = None,
+        needs_text: bool = False,
+    ):
         self._names, self._parts, self._index = parts, [], []
         for p, part in enumerate(parts):
             path = data_root(root) / "tokens" / f"{part}.safetensors"
@@ -119,17 +143,26 @@ class TokenStore:
         """{id, text, question} of record i."""
         part, record = self._index[i]
         arrays = self._parts[part]
-        found = {name: arrays[name][_span(arrays[f"{name}_ends"], record)].tobytes().decode() if name in arrays else "" for name in _TEXTS}
+        found = {
+            name: arrays[name][_span(arrays[f"{name}_ends"], record)].tobytes().decode()
+            if name in arrays
+            else ""
+            for name in _TEXTS
+        }
         return {**found, "id": found["id"] or f"{self._names[part]}/{record}"}
 
     def counts(self, field: str) -> np.ndarray:
         """How many `tokens` or `symbols` each record has, int64 [N]."""
-        lengths = [np.diff(arrays[f"{field.removesuffix('s')}_ends"], prepend=0) for arrays in self._parts]
+        lengths = [
+            np.diff(arrays[f"{field.removesuffix('s')}_ends"], prepend=0) for arrays in self._parts
+        ]
         return np.array([lengths[part][record] for part, record in self._index], np.int64)
 
 
 def _splits(arrays: dict[str, np.ndarray]) -> list[str]:
-    """Of each record. Files of before there was a validation split have it carved out of the training records, by text (or, without texts, by symbols)."""
+    """Of each record. Files of before there was a validation split have it carved out of the training
+    records, by text (or, without texts, by symbols).
+    """
     said = ["test" if test else "train" for test in arrays["test"]]
     if "val" in arrays:
         return ["val" if val else one for val, one in zip(arrays["val"], said, strict=True)]

@@ -1,4 +1,5 @@
-"""The corpus, spoken: `jobs` (who says what), `render` (jobs in shards, many processes), `build` (all parts in order), `augment` (noise, rooms, levels).
+"""The corpus, spoken: `jobs` (who says what), `render` (jobs in shards, many processes), `build`
+(all parts in order), `augment` (noise, rooms, levels).
 
 The synthesisers are in `voices`.
 """

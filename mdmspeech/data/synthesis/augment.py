@@ -1,6 +1,8 @@
-"""Makes clean synthetic questions sound like microphones in rooms: reverberation, noise, level, now and then a narrow band. Numpy, seeded.
+"""Makes clean synthetic questions sound like microphones in rooms: reverberation, noise, level, now
+and then a narrow band. Numpy, seeded.
 
-Speed is varied when the questions are spoken (`parts`), so nothing here changes the length of a wave or the moment of a word.
+Speed is varied when the questions are spoken (`parts`), so nothing here changes the length of a
+wave or the moment of a word.
 """
 
 import dataclasses
@@ -27,24 +29,37 @@ class Augmentation:
 DEFAULT = Augmentation()
 
 
-def augment(wave: np.ndarray, rate: int, rng: np.random.Generator, how: Augmentation = DEFAULT) -> np.ndarray:
-    """float32 [N] -> float32 [N] in [-1, 1], the same words in other circumstances. The same generator state gives the same result."""
+def augment(
+    wave: np.ndarray, rate: int, rng: np.random.Generator, how: Augmentation = DEFAULT
+) -> np.ndarray:
+    """float32 [N] -> float32 [N] in [-1, 1], the same words in other circumstances. The same generator
+    state gives the same result.
+    """
     wave = np.asarray(wave, np.float32)
     if rng.random() < how.reverb:
-        wave = reverberate(wave, room_response(rate, rng.uniform(*how.rt60), rng.uniform(*how.direct_to_reverberant), rng))
+        wave = reverberate(
+            wave,
+            room_response(
+                rate, rng.uniform(*how.rt60), rng.uniform(*how.direct_to_reverberant), rng
+            ),
+        )
     if rng.random() < how.noise:
-        wave = add_noise(wave, coloured_noise(len(wave), rng.uniform(0.0, 2.0), rng), rng.uniform(*how.snr))
+        wave = add_noise(
+            wave, coloured_noise(len(wave), rng.uniform(0.0, 2.0), rng), rng.uniform(*how.snr)
+        )
     if rng.random() < how.narrow_band:
         wave = telephone(wave, rate)
     return set_level(wave, rng.uniform(*how.level))
 
 
 def room_response(rate: int, rt60: float, direct_db: float, rng: np.random.Generator) -> np.ndarray:
-    """A synthetic room (Moorer 1979's model): the direct sound, then noise that decays by 60 dB in `rt60` seconds. float32 [R], direct sound = 1.
+    """A synthetic room (Moorer 1979's model): the direct sound, then noise that decays by 60 dB in
+    `rt60` seconds. float32 [R], direct sound = 1.
 
     direct_db: energy of the direct sound over that of the tail.
     """
-    gap = int(rate * rng.uniform(1.0, 4.0) / SPEED_OF_SOUND)  # the first wall is one to four metres of detour away
+    # the first wall is one to four metres of detour away
+    gap = int(rate * rng.uniform(1.0, 4.0) / SPEED_OF_SOUND)
     times = np.arange(int(rate * rt60)) / rate
     tail = rng.standard_normal(len(times)) * 10 ** (-3 * times / rt60)
     tail *= np.sqrt(10 ** (-direct_db / 10) / np.sum(tail**2))
@@ -66,7 +81,9 @@ def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> np.n
 
 
 def add_noise(wave: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """wave [N] + noise [N] (unit power) at `snr` dB over the wave's mean power. A silent wave stays as it is."""
+    """wave [N] + noise [N] (unit power) at `snr` dB over the wave's mean power. A silent wave stays as
+    it is.
+    """
     return wave + noise * np.sqrt(np.mean(wave**2) * 10 ** (-snr / 10)).astype(np.float32)
 
 

@@ -1,4 +1,6 @@
-"""Makes the whole corpus: `build(root)` speaks every part, writes the TFDS datasets and a summary. Run it again and it goes on where it stopped."""
+"""Makes the whole corpus: `build(root)` speaks every part, writes the TFDS datasets and a summary.
+Run it again and it goes on where it stopped.
+"""
 
 import collections
 import dataclasses
@@ -21,7 +23,9 @@ from mdmspeech.speech_format import INPUT_RATE, OUTPUT_RATE
 
 @dataclasses.dataclass(frozen=True)
 class CorpusPart:
-    """One folder of recordings. jobs: (questions, hours) -> who says what, None for recordings that are imported; kind: the dataset it goes into."""
+    """One folder of recordings. jobs: (questions, hours) -> who says what, None for recordings that
+    are imported; kind: the dataset it goes into.
+    """
 
     name: str
     kind: str
@@ -35,7 +39,13 @@ PARTS = (
     CorpusPart("answers", "speech", OUTPUT_RATE, jobs.answer_jobs, 14.6),
     CorpusPart("questions", "questions", INPUT_RATE, jobs.question_jobs, 16.7),
     CorpusPart("kokoro", "questions", INPUT_RATE, jobs.kokoro_jobs, 0.25),
-    CorpusPart("questions_test", "questions", INPUT_RATE, lambda found, hours: jobs.held_out_jobs(found), 0.3),
+    CorpusPart(
+        "questions_test",
+        "questions",
+        INPUT_RATE,
+        lambda found, hours: jobs.held_out_jobs(found),
+        0.3,
+    ),
     CorpusPart("human", "questions", INPUT_RATE, None, 0.3),
 )
 PART_NAMES = tuple(part.name for part in PARTS)
@@ -58,18 +68,25 @@ def build(
     workers: int = 2,
     extra: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
-    """Makes the named parts under `root` (default: `store.data_root()`) and returns the summary, which is also printed and written to summary.json.
+    """Makes the named parts under `root` (default: `store.data_root()`) and returns the summary, which
+    is also printed and written to summary.json.
 
-    hours: about so much speech altogether, each part in proportion (the test set is always whole). extra: JSONL with more question/answer pairs.
-    A part whose voices are not installed does not stop the others; at the end one `UserError` names what is missing and the commands that fetch it.
+    hours: about so much speech altogether, each part in proportion (the test set is always whole).
+      extra: JSONL with more question/answer pairs.
+    A part whose voices are not installed does not stop the others; at the end one `UserError` names
+    what is missing and the commands that fetch it.
     """
     root = record_store.data_root(root)
     unknown = set(parts) - {*PART_NAMES, DATASETS}
     if unknown:
-        raise UserError(f"there is no part {sorted(unknown)[0]!r}; known: {', '.join((*PART_NAMES, DATASETS))}")
+        raise UserError(
+            f"there is no part {sorted(unknown)[0]!r}; known: {', '.join((*PART_NAMES, DATASETS))}"
+        )
     found = texts.questions(extra)
     if problems := texts.leaks(found):
-        raise UserError(f"test questions leak into training, first: {problems[0]}; reword or drop the pair")
+        raise UserError(
+            f"test questions leak into training, first: {problems[0]}; reword or drop the pair"
+        )
     missing, failures = [], {}
     for part in PARTS:
         if part.name not in parts:
@@ -88,41 +105,64 @@ def build(
 
 
 def write_datasets(root: pathlib.Path) -> None:
-    """The raw parts that are there, as the TFDS datasets `<root>/datasets/speech` and `.../questions` (ArrayRecord)."""
+    """The raw parts that are there, as the TFDS datasets `<root>/datasets/speech` and `.../questions`
+    (ArrayRecord).
+    """
     from mdmspeech.data.datasets.store import RawSource, prepare
 
     for kind in ("speech", "questions"):
-        folders = [root / "raw" / part.name for part in PARTS if part.kind == kind and record_store.shard_names(root / "raw" / part.name)]
+        folders = [
+            root / "raw" / part.name
+            for part in PARTS
+            if part.kind == kind and record_store.shard_names(root / "raw" / part.name)
+        ]
         if folders:
             prepare(kind, RawSource(folders), root / "datasets" / kind, strict=True)
 
 
 def summarise(root: pathlib.Path, failures: dict[str, list[str]] | None = None) -> dict[str, Any]:
-    """Counts the recordings under `root` and writes summary.json: hours, voices, families, splits, sources and licences of each part."""
+    """Counts the recordings under `root` and writes summary.json: hours, voices, families, splits,
+    sources and licences of each part.
+    """
     summary: dict[str, Any] = {"parts": {}, "sources": texts.sources()}
     for part in PARTS:
         folder = root / "raw" / part.name
         if record_store.shard_names(folder):
-            summary["parts"][part.name] = _describe(record_store.RecordStore(folder), (failures or {}).get(part.name, []))
+            summary["parts"][part.name] = _describe(
+                record_store.RecordStore(folder), (failures or {}).get(part.name, [])
+            )
     write_text(root / "summary.json", json.dumps(summary, indent=1, ensure_ascii=False))
     return summary
 
 
 def table(summary: dict[str, Any]) -> str:
     """The summary for people: one line a part."""
-    lines = [f"{'part':<16}{'utterances':>11}{'texts':>8}{'hours':>8}{'voices':>8}{'families':>10}{'failed':>8}"]
+    lines = [
+        f"{'part':<16}{'utterances':>11}{'texts':>8}{'hours':>8}{'voices':>8}{'families':>10}{'failed':>8}"
+    ]
     for name, p in summary["parts"].items():
-        counts = f"{p['utterances']:>11,}{p['distinct_texts']:>8,}{p['hours']:>8.2f}{p['voices']:>8}{len(p['families']):>10}{len(p['failures']):>8}"
+        counts = (
+            f"{p['utterances']:>11,}{p['distinct_texts']:>8,}{p['hours']:>8.2f}{p['voices']:>8}"
+            f"{len(p['families']):>10}{len(p['failures']):>8}"
+        )
         lines.append(f"{name:<16}{counts}")
     return "\n".join(lines)
 
 
-def _make(part: CorpusPart, found: Sequence[Question], root: pathlib.Path, hours: float | None, workers: int) -> list[str]:
+def _make(
+    part: CorpusPart,
+    found: Sequence[Question],
+    root: pathlib.Path,
+    hours: float | None,
+    workers: int,
+) -> list[str]:
     folder = root / "raw" / part.name
     if part.jobs is None:
         human.import_human(folder)
         return []
-    return render.synthesise(part.jobs(found, hours), folder, rate=part.rate, workers=workers, title=part.name).failures
+    return render.synthesise(
+        part.jobs(found, hours), folder, rate=part.rate, workers=workers, title=part.name
+    ).failures
 
 
 def _share(part: CorpusPart, hours: float | None) -> float | None:
@@ -130,7 +170,9 @@ def _share(part: CorpusPart, hours: float | None) -> float | None:
 
 
 def _describe(recordings: record_store.RecordStore, failures: list[str]) -> dict[str, Any]:
-    hours: dict[str, collections.Counter] = {key: collections.Counter() for key in ("engine", "family", "split")}
+    hours: dict[str, collections.Counter] = {
+        key: collections.Counter() for key in ("engine", "family", "split")
+    }
     for record in recordings.fields:
         for key, counter in hours.items():
             counter[record.get(key, "")] += record["samples"] / record["rate"] / 3600
@@ -139,7 +181,10 @@ def _describe(recordings: record_store.RecordStore, failures: list[str]) -> dict
         "distinct_texts": len({r["text"] for r in recordings.fields}),
         "hours": round(recordings.hours(), 3),
         "voices": len({(r["engine"], r["voice"]) for r in recordings.fields}),
-        "engines": {engine: {"hours": round(h, 3), "licence": LICENCES.get(engine, "")} for engine, h in hours["engine"].items()},
+        "engines": {
+            engine: {"hours": round(h, 3), "licence": LICENCES.get(engine, "")}
+            for engine, h in hours["engine"].items()
+        },
         "families": {family: round(h, 3) for family, h in sorted(hours["family"].items())},
         "splits": {split: round(h, 3) for split, h in hours["split"].items()},
         "failures": failures or [f"{r['id']}: {r['error']}" for r in recordings.failed],

@@ -1,4 +1,5 @@
-"""The spoken parts of the corpus as lists of jobs: who says what, at which pace. `mdmspeech.data.synthesis.build` has them spoken.
+"""The spoken parts of the corpus as lists of jobs: who says what, at which pace.
+`mdmspeech.data.synthesis.build` has them spoken.
 
 Test voices (`TEST_VOICES`, and the human clips) never occur in a training part; a test holds that.
 """
@@ -20,7 +21,9 @@ QUESTIONS = 22_016  # spoken training questions beside Kokoro's; the other texts
 ANSWER_SECONDS, QUESTION_SECONDS = 2.7, 2.7  # measured means, for "how many make an hour"
 ANSWER_VOICE = ("hibari", "heart")
 
-TEST_VOICES = [("kokoro", v) for v in ("af_nicole", "am_onyx", "bf_lily", "bm_lewis", "am_puck", "af_river")] + [("piper", "joe")] * 2
+TEST_VOICES = [
+    ("kokoro", v) for v in ("af_nicole", "am_onyx", "bf_lily", "bm_lewis", "am_puck", "af_river")
+] + [("piper", "joe")] * 2
 TESTS_A_FAMILY = collections.defaultdict(lambda: 12, {"repeat": 64, "arithmetic": 24})
 KOKORO_TRAIN_VOICES = [
     "af_alloy",
@@ -51,7 +54,10 @@ KOKORO_TRAIN = 330  # questions; at 1.4x real time this engine is the expensive 
 TRAIN_ENGINES = {
     "flite": (("slt", "rms", "awb", "kal16"), 0.08),
     "festival": (("cmu_us_slt_arctic_hts", "kal_diphone", "ked_diphone"), 0.02),
-    "espeak": (("en-us", "en-gb", "en-us+f3", "en-gb+f4", "en-gb-scotland", "en-us+m7", "en-us-nyc+f2"), 0.02),
+    "espeak": (
+        ("en-us", "en-gb", "en-us+f3", "en-gb+f4", "en-gb-scotland", "en-us+m7", "en-us-nyc+f2"),
+        0.02,
+    ),
 }
 PSEUDO_SPEAKERS = 400
 TRAIN_SPEED, TEST_SPEED = (0.8, 1.25), (0.9, 1.1)
@@ -61,11 +67,23 @@ def open_jobs(hours: float | None = None) -> list[Job]:
     """The open sentences in the answer voice; `hours` takes about that much of them."""
     engine, voice = ANSWER_VOICE
     chosen = _some(open_sentences()[:OPEN_SENTENCES], hours, OPEN_SECONDS)
-    return [Job(s["id"], s["text"], engine, voice, seed=n, record={"family": "open", "split": s["split"]}) for n, s in enumerate(chosen)]
+    return [
+        Job(
+            s["id"],
+            s["text"],
+            engine,
+            voice,
+            seed=n,
+            record={"family": "open", "split": s["split"]},
+        )
+        for n, s in enumerate(chosen)
+    ]
 
 
 def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
-    """Every different answer to a training question once, in the answer voice; answers that only validation questions have are for testing."""
+    """Every different answer to a training question once, in the answer voice; answers that only
+    validation questions have are for testing.
+    """
     first: dict[str, Question] = {}
     for question in sorted(_shuffled(questions, test=False), key=lambda q: q.split != "train"):
         first.setdefault(question.answer, question)
@@ -78,22 +96,34 @@ def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> li
             engine,
             voice,
             seed=n,
-            record={"family": q.family, "question": q.text, "split": "train" if q.split == "train" else "test"},
+            record={
+                "family": q.family,
+                "question": q.text,
+                "split": "train" if q.split == "train" else "test",
+            },
         )
         for n, q in enumerate(chosen)
     ]
 
 
 def question_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
-    """The training and validation questions in pseudo-speakers and small synthesisers, each question once."""
-    chosen = _some(_shuffled(questions, test=False)[KOKORO_TRAIN : KOKORO_TRAIN + QUESTIONS], hours, QUESTION_SECONDS)
+    """The training and validation questions in pseudo-speakers and small synthesisers, each question
+    once.
+    """
+    chosen = _some(
+        _shuffled(questions, test=False)[KOKORO_TRAIN : KOKORO_TRAIN + QUESTIONS],
+        hours,
+        QUESTION_SECONDS,
+    )
     rng, crowd = random.Random(1), pseudo_speakers()
     engines = list(TRAIN_ENGINES)
     weights = [TRAIN_ENGINES[e][1] for e in engines]
     jobs = []
     for question in chosen:
         (engine,) = rng.choices([*engines, "hibari"], [*weights, 1 - sum(weights)])
-        voice = rng.choice(crowd).name if engine == "hibari" else rng.choice(TRAIN_ENGINES[engine][0])
+        voice = (
+            rng.choice(crowd).name if engine == "hibari" else rng.choice(TRAIN_ENGINES[engine][0])
+        )
         jobs.append(_question_job(question, engine, voice, rng, TRAIN_SPEED))
     return jobs
 
@@ -102,7 +132,12 @@ def kokoro_jobs(questions: Sequence[Question], hours: float | None = None) -> li
     """The training questions that Kokoro's training voices ask."""
     chosen = _some(_shuffled(questions, test=False)[:KOKORO_TRAIN], hours, QUESTION_SECONDS)
     rng = random.Random(2)
-    return [_question_job(q, "kokoro", KOKORO_TRAIN_VOICES[n % len(KOKORO_TRAIN_VOICES)], rng, TRAIN_SPEED) for n, q in enumerate(chosen)]
+    return [
+        _question_job(
+            q, "kokoro", KOKORO_TRAIN_VOICES[n % len(KOKORO_TRAIN_VOICES)], rng, TRAIN_SPEED
+        )
+        for n, q in enumerate(chosen)
+    ]
 
 
 def held_out_jobs(questions: Sequence[Question]) -> list[Job]:
@@ -110,25 +145,43 @@ def held_out_jobs(questions: Sequence[Question]) -> list[Job]:
     by_family: dict[str, list[Question]] = collections.defaultdict(list)
     for question in _shuffled(questions, test=True):
         by_family[question.family].append(question)
-    chosen = [q for family in sorted(by_family) for q in by_family[family][: TESTS_A_FAMILY[family]]]
+    chosen = [
+        q for family in sorted(by_family) for q in by_family[family][: TESTS_A_FAMILY[family]]
+    ]
     random.Random(3).shuffle(chosen)
     rng = random.Random(4)
-    return [_question_job(q, *TEST_VOICES[n % len(TEST_VOICES)], rng, TEST_SPEED) for n, q in enumerate(chosen)]
+    return [
+        _question_job(q, *TEST_VOICES[n % len(TEST_VOICES)], rng, TEST_SPEED)
+        for n, q in enumerate(chosen)
+    ]
 
 
 def pseudo_speakers(seed: int = 0) -> list[HibariVoice]:
-    """Invented speakers: children to deep voices, flat to lively. A lower voice has longer formants, as real ones do."""
+    """Invented speakers: children to deep voices, flat to lively. A lower voice has longer formants,
+    as real ones do.
+    """
     rng = random.Random(seed)
     crowd = []
     for _ in range(PSEUDO_SPEAKERS):
         formant = rng.uniform(0.84, 1.18)
         f0 = 195 * 2 ** (4.2 * (formant - 1) + rng.gauss(0, 0.22))
-        crowd.append(HibariVoice(round(formant, 2), round(min(max(f0, 75), 340)), round(rng.uniform(0.4, 1.3), 2)))
+        crowd.append(
+            HibariVoice(
+                round(formant, 2), round(min(max(f0, 75), 340)), round(rng.uniform(0.4, 1.3), 2)
+            )
+        )
     return crowd
 
 
-def _question_job(question: Question, engine: str, voice: str, rng: random.Random, speed: tuple[float, float]) -> Job:
-    record = {"answer": question.answer, "family": question.family, "phrasing": question.phrasing, "split": question.split}
+def _question_job(
+    question: Question, engine: str, voice: str, rng: random.Random, speed: tuple[float, float]
+) -> Job:
+    record = {
+        "answer": question.answer,
+        "family": question.family,
+        "phrasing": question.phrasing,
+        "split": question.split,
+    }
     return Job(
         f"question-{text_id(question.text)}",
         question.text,
@@ -141,12 +194,18 @@ def _question_job(question: Question, engine: str, voice: str, rng: random.Rando
 
 
 def _shuffled(questions: Sequence[Question], test: bool) -> list[Question]:
-    """The test or the other questions in an order that depends on each text alone, so that a new question does not move the others."""
-    return sorted((q for q in questions if (q.split == "test") == test), key=lambda q: text_id(q.text))
+    """The test or the other questions in an order that depends on each text alone, so that a new
+    question does not move the others.
+    """
+    return sorted(
+        (q for q in questions if (q.split == "test") == test), key=lambda q: text_id(q.text)
+    )
 
 
 def _some(everything: Sequence[Any], hours: float | None, seconds_each: float) -> Sequence[Any]:
-    """All, or about `hours` of them, evenly spaced: lists begin or end with what is held out, and a small corpus needs its share of that too."""
+    """All, or about `hours` of them, evenly spaced: lists begin or end with what is held out, and a
+    small corpus needs its share of that too.
+    """
     wanted = len(everything) if hours is None else max(2, round(hours * 3600 / seconds_each))
     if wanted >= len(everything):
         return everything

@@ -1,4 +1,6 @@
-"""Speaks a list of jobs into a folder of shards: several processes, resumable at any moment, with a progress bar (rate and time left)."""
+"""Speaks a list of jobs into a folder of shards: several processes, resumable at any moment, with a
+progress bar (rate and time left).
+"""
 
 import concurrent.futures
 import dataclasses
@@ -25,17 +27,28 @@ PEAK = 0.99
 
 @dataclasses.dataclass
 class Outcome:
-    """What a run of `synthesise` left behind: utterances and hours in the folder, and one line for each text that could not be spoken."""
+    """What a run of `synthesise` left behind: utterances and hours in the folder, and one line for
+    each text that could not be spoken.
+    """
 
     utterances: int = 0
     hours: float = 0.0
     failures: list[str] = dataclasses.field(default_factory=list)
 
 
-def synthesise(jobs: Sequence[Job], folder: str | os.PathLike, *, rate: int, workers: int = 2, title: str = "speech") -> Outcome:
-    """Speaks every job at `rate` Hz into `folder`; shards that are already there are kept, shards of texts no longer asked for are removed.
+def synthesise(
+    jobs: Sequence[Job],
+    folder: str | os.PathLike,
+    *,
+    rate: int,
+    workers: int = 2,
+    title: str = "speech",
+) -> Outcome:
+    """Speaks every job at `rate` Hz into `folder`; shards that are already there are kept, shards of
+    texts no longer asked for are removed.
 
-    Raises `UserError` when an engine is not installed; a single text that fails is recorded, named in the outcome and skipped.
+    Raises `UserError` when an engine is not installed; a single text that fails is recorded, named
+    in the outcome and skipped.
     """
     folder = pathlib.Path(folder)
     if len({job.id for job in jobs}) != len(jobs):
@@ -46,7 +59,9 @@ def synthesise(jobs: Sequence[Job], folder: str | os.PathLike, *, rate: int, wor
     done = set(record_store.shard_names(folder))
     missing = {name: chunk for name, chunk in shards.items() if name not in done}
     kept = len(jobs) - sum(map(len, missing.values()))
-    with tqdm.tqdm(total=len(jobs), initial=kept, desc=title, unit="utt", smoothing=0.05, mininterval=2.0) as bar:
+    with tqdm.tqdm(
+        total=len(jobs), initial=kept, desc=title, unit="utt", smoothing=0.05, mininterval=2.0
+    ) as bar:
         seconds = 0.0
         for spoken_seconds, utterances in _run(missing, folder, rate, workers):
             seconds += spoken_seconds
@@ -58,7 +73,9 @@ def synthesise(jobs: Sequence[Job], folder: str | os.PathLike, *, rate: int, wor
 
 
 def _run(shards: dict[str, Sequence[Job]], folder: pathlib.Path, rate: int, workers: int):
-    """Yields (seconds, utterances) as shards finish. One worker means this process, which is easier to debug."""
+    """Yields (seconds, utterances) as shards finish. One worker means this process, which is easier to
+    debug.
+    """
     tasks = [(folder, name, chunk, rate) for name, chunk in shards.items()]
     if workers <= 1 or len(tasks) <= 1:
         yield from (_speak_shard(*task) for task in tasks)
@@ -74,14 +91,23 @@ def _run(shards: dict[str, Sequence[Job]], folder: pathlib.Path, rate: int, work
             raise
 
 
-def _speak_shard(folder: pathlib.Path, name: str, jobs: Sequence[Job], rate: int) -> tuple[float, int]:
+def _speak_shard(
+    folder: pathlib.Path, name: str, jobs: Sequence[Job], rate: int
+) -> tuple[float, int]:
     recordings = [_speak(job, rate) for job in jobs]
     record_store.write_shard(folder, name, recordings)
     return sum(len(audio) for _, audio in recordings) / rate, len(jobs)
 
 
 def _speak(job: Job, rate: int) -> tuple[record_store.Record, np.ndarray]:
-    fields = {"id": job.id, "text": job.text, "engine": job.engine, "voice": job.voice, "rate": rate, **job.record}
+    fields = {
+        "id": job.id,
+        "text": job.text,
+        "engine": job.engine,
+        "voice": job.voice,
+        "rate": rate,
+        **job.record,
+    }
     try:
         rendered = voices.load(job.engine).speak(job)
         if not len(rendered.audio):
@@ -112,13 +138,19 @@ def _chunks(jobs: Sequence[Job]) -> list[Sequence[Job]]:
 
 
 def _shard_name(number: int, jobs: Sequence[Job], rate: int) -> str:
-    """The place and a digest of what is heard: the jobs and, where we read the text for the voice, its symbols."""
+    """The place and a digest of what is heard: the jobs and, where we read the text for the voice, its
+    symbols.
+    """
     spoken = [_symbols(job.text) for job in jobs if job.engine in voices.READ_BY_US]
-    described = json.dumps([rate, [dataclasses.asdict(job) for job in jobs], spoken], sort_keys=True)
+    described = json.dumps(
+        [rate, [dataclasses.asdict(job) for job in jobs], spoken], sort_keys=True
+    )
     return f"{number:05d}-{hashlib.sha256(described.encode()).hexdigest()[:8]}"
 
 
 @functools.cache
 def _symbols(text: str) -> str:
-    """How our voices say a text now; a corpus made by earlier rules is spoken anew where that has changed (a millisecond a text)."""
+    """How our voices say a text now; a corpus made by earlier rules is spoken anew where that has
+    changed (a millisecond a text).
+    """
     return pronouncer().phonemes(pronouncer()(text))

@@ -7,7 +7,15 @@ from mdmspeech.text.normalise import number, year
 
 SOURCE = "Python's calendar module"
 DAYS, MONTHS = list(calendar.day_name), list(calendar.month_name)[1:]
-MEETS = {"one day": 1, "two days": 2, "three days": 3, "four days": 4, "five days": 5, "six days": 6, "a week": 7}
+MEETS = {
+    "one day": 1,
+    "two days": 2,
+    "three days": 3,
+    "four days": 4,
+    "five days": 5,
+    "six days": 6,
+    "a week": 7,
+}
 ORDINALS = [number(n, ordinal=True) for n in range(1, 13)]
 
 
@@ -59,7 +67,9 @@ def _months() -> list[Family]:
             "next": MONTHS[(i + 1) % 12],
             "last": MONTHS[i - 1],
             "nth": ORDINALS[i],
-            "days": "twenty-eight or twenty-nine" if i == 1 else number(calendar.monthrange(2023, i + 1)[1]),
+            "days": "twenty-eight or twenty-nine"
+            if i == 1
+            else number(calendar.monthrange(2023, i + 1)[1]),
         }
         for i, m in enumerate(MONTHS)
     ]
@@ -68,7 +78,11 @@ def _months() -> list[Family]:
             "calendar",
             "next month",
             SOURCE,
-            ["What month comes after {month}?", "Which month follows {month}?", "What is the month after {month}?"],
+            [
+                "What month comes after {month}?",
+                "Which month follows {month}?",
+                "What is the month after {month}?",
+            ],
             ["{month} is over. Which month begins?"],
             ["{next} comes after {month}."],
             facts,
@@ -90,7 +104,11 @@ def _months() -> list[Family]:
             "calendar",
             "month length",
             SOURCE,
-            ["How many days are in {month}?", "How many days does {month} have?", "How long is {month}?"],
+            [
+                "How many days are in {month}?",
+                "How many days does {month} have?",
+                "How long is {month}?",
+            ],
             ["Tell me the number of days in {month}."],
             ["{month} has {days} days."],
             facts,
@@ -123,13 +141,19 @@ def _months() -> list[Family]:
 
 
 def _dates() -> list[Family]:
-    years = [{"year": year(y), "is": "is" if calendar.isleap(y) else "is not"} for y in range(1960, 2061)]
+    years = [
+        {"year": year(y), "is": "is" if calendar.isleap(y) else "is not"} for y in range(1960, 2061)
+    ]
     return [
         Family(
             "leap years",
             "is",
             SOURCE,
-            ["Is {year} a leap year?", "Was or is {year} a leap year?", "Does {year} have a leap day?"],
+            [
+                "Is {year} a leap year?",
+                "Was or is {year} a leap year?",
+                "Does {year} have a leap day?",
+            ],
             ["Tell me whether {year} counts as a leap year."],
             ["{year} {is} a leap year."],
             years,

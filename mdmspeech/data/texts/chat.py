@@ -1,4 +1,6 @@
-"""Small talk (chatterbot-corpus, BSD) and sentences to repeat (WordNet examples that the open part of the corpus does not use)."""
+"""Small talk (chatterbot-corpus, BSD) and sentences to repeat (WordNet examples that the open part
+of the corpus does not use).
+"""
 
 import pathlib
 import random
@@ -27,16 +29,21 @@ TOPICS = (
     "trivia",
 )
 LONGEST_QUESTION, LONGEST_ANSWER = 14, 22  # words
-REPEAT_FROM = 18_000  # open sentences before this one are spoken as open sentences; later ones are for repeating
+# open sentences before this one are spoken as open sentences; later ones are for repeating
+REPEAT_FROM = 18_000
 REPEATS = 3_000
 LONGEST_REPEAT = 10  # words
-# Small talk has no facts to reword, so its test questions are typed here: everyday wordings, checked by hand not to be in the corpus.
+# Small talk has no facts to reword, so its test questions are typed here: everyday wordings,
+# checked by hand not to be in the corpus.
 TEST_TALK = (
     ("Hi there, how's your day going?", "It is going well, thank you."),
     ("Good evening to you.", "Good evening! How can I help you?"),
     ("Would you say you are a person or a program?", "I am a computer program."),
     ("Thanks a lot for your help today.", "You're welcome!"),
-    ("What sort of things do you like to talk about?", "I am interested in all kinds of things. We can talk about anything!"),
+    (
+        "What sort of things do you like to talk about?",
+        "I am interested in all kinds of things. We can talk about anything!",
+    ),
     ("Do you ever get hungry?", "I'm a computer, I can't eat or drink."),
     ("May I ask you something?", "Of course, please ask."),
     ("It was lovely meeting you.", "It was nice to meet you too."),
@@ -46,8 +53,14 @@ TEST_TALK = (
 
 
 def repeat_family() -> Family:
-    """ "Repeat after me": the answer is the sentence. Its test sentences are new to every part of the corpus."""
-    spare = [s for s in open_sentences()[REPEAT_FROM:] if len(words_of(s["text"])) <= LONGEST_REPEAT and not s["text"].endswith("?")]
+    """ "Repeat after me": the answer is the sentence. Its test sentences are new to every part of the
+    corpus.
+    """
+    spare = [
+        s
+        for s in open_sentences()[REPEAT_FROM:]
+        if len(words_of(s["text"])) <= LONGEST_REPEAT and not s["text"].endswith("?")
+    ]
     trained = [{"sentence": s["text"]} for s in spare if s["split"] == "train"]
     tested = [{"sentence": s["text"]} for s in spare if s["split"] == "repeat"]
     return Family(
@@ -71,11 +84,19 @@ def repeat_family() -> Family:
 
 
 def small_talk() -> list[Question]:
-    """One answer for each question of the small-talk corpus, the shortest it offers, and `TEST_TALK` for testing."""
+    """One answer for each question of the small-talk corpus, the shortest it offers, and `TEST_TALK`
+    for testing.
+    """
     answers: dict[str, list[str]] = {}
     for conversation in _conversations():
         asked, *replies = (clean(str(turn)) for turn in conversation[:2])
-        if asked and replies and replies[0] and len(words_of(asked)) <= LONGEST_QUESTION and len(words_of(replies[0])) <= LONGEST_ANSWER:
+        if (
+            asked
+            and replies
+            and replies[0]
+            and len(words_of(asked)) <= LONGEST_QUESTION
+            and len(words_of(replies[0])) <= LONGEST_ANSWER
+        ):
             answers.setdefault(asked, []).append(replies[0])
     test_words = {words_of(q) for q, _ in TEST_TALK}
     rng = random.Random(0)
@@ -91,7 +112,10 @@ def small_talk() -> list[Question]:
         for n, (asked, replies) in enumerate(sorted(answers.items()))
         if words_of(asked) not in test_words
     ]
-    return found + [Question(q, a, "small talk", f"small talk/test{n}", q, "test") for n, (q, a) in enumerate(TEST_TALK)]
+    return found + [
+        Question(q, a, "small talk", f"small talk/test{n}", q, "test")
+        for n, (q, a) in enumerate(TEST_TALK)
+    ]
 
 
 def clean(text: str) -> str | None:
@@ -109,7 +133,16 @@ def _conversations() -> list[list[str]]:
     try:
         import chatterbot_corpus
     except ImportError as error:
-        raise UserError("the small-talk corpus is missing: pip install chatterbot-corpus") from error
+        raise UserError(
+            "the small-talk corpus is missing: pip install chatterbot-corpus"
+        ) from error
     folder = pathlib.Path(chatterbot_corpus.__file__).parent / "data" / "english"
-    loaded = [yaml.safe_load((folder / f"{topic}.yml").read_text(encoding="utf-8")) for topic in TOPICS]
-    return [turns for topic in loaded for turns in topic["conversations"] if isinstance(turns, list) and len(turns) >= 2]
+    loaded = [
+        yaml.safe_load((folder / f"{topic}.yml").read_text(encoding="utf-8")) for topic in TOPICS
+    ]
+    return [
+        turns
+        for topic in loaded
+        for turns in topic["conversations"]
+        if isinstance(turns, list) and len(turns) >= 2
+    ]

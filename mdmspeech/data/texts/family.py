@@ -1,7 +1,8 @@
-"""A family of questions: facts, several ways to ask for them, and which of those are for testing only.
+"""A family of questions: facts, several ways to ask for them, and which of those are for testing
+only.
 
-A test question is always worded with a phrasing that training never sees. Where `unseen` facts are given (arithmetic, sentences to repeat), the facts
-themselves are new as well.
+A test question is always worded with a phrasing that training never sees. Where `unseen` facts are
+given (arithmetic, sentences to repeat), the facts themselves are new as well.
 """
 
 import dataclasses
@@ -19,7 +20,9 @@ VALIDATION_SHARE = 0.02
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """One question and its answer, both as spoken. phrasing: `family/kind/number`; fact: kind and fields of what it asks for, the same for all phrasings of it."""
+    """One question and its answer, both as spoken. phrasing: `family/kind/number`; fact: kind and
+    fields of what it asks for, the same for all phrasings of it.
+    """
 
     text: str
     answer: str
@@ -33,10 +36,14 @@ class Question:
 class Family:
     """Templates are filled from a fact's fields by `str.format`: "What is the capital of {country}?".
 
-    name: the family; kind: tells apart several sets of templates of one family. asks / test_asks: phrasings for training / for testing.
-    answers: wordings; the k-th phrasing is always answered with wording k modulo their number, so that a question has one answer.
-    facts: what can be asked. unseen: facts for testing only (empty: test questions ask for training facts in new words).
-    per_fact: training questions a fact; test_count: test questions. source: where the facts come from, with the licence.
+    name: the family; kind: tells apart several sets of templates of one family. asks / test_asks:
+      phrasings for training / for testing.
+    answers: wordings; the k-th phrasing is always answered with wording k modulo their number, so
+      that a question has one answer.
+    facts: what can be asked. unseen: facts for testing only (empty: test questions ask for training
+      facts in new words).
+    per_fact: training questions a fact; test_count: test questions. source: where the facts come
+      from, with the licence.
     """
 
     name: str

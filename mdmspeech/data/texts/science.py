@@ -1,10 +1,13 @@
-"""Chemical elements: symbols and atomic numbers from `periodictable` (public domain); and conversions of units that come out even: `pint` (BSD) does the arithmetic."""
+"""Chemical elements: symbols and atomic numbers from `periodictable` (public domain); and
+conversions of units that come out even: `pint` (BSD) does the arithmetic.
+"""
 
 from mdmspeech.data.texts.family import Family, spelled
 from mdmspeech.text.normalise import number
 
 ELEMENTS_SOURCE, UNITS_SOURCE = "periodictable (public domain)", "pint (BSD)"
-# large unit, small unit, as they are said in the singular; plural by adding s unless given in PLURALS
+# large unit, small unit, as they are said in the singular; plural by adding s unless given in
+# PLURALS
 EXACT = [
     ("hour", "minute"),
     ("minute", "second"),
@@ -40,7 +43,9 @@ def elements() -> list[Family]:
     import periodictable
 
     found = [e for e in periodictable.elements if e.number > 0]
-    facts = [{"name": e.name, "symbol": spelled(e.symbol), "number": number(e.number)} for e in found]
+    facts = [
+        {"name": e.name, "symbol": spelled(e.symbol), "number": number(e.number)} for e in found
+    ]
     return [
         Family(
             "elements",
@@ -78,7 +83,11 @@ def elements() -> list[Family]:
             "elements",
             "name",
             ELEMENTS_SOURCE,
-            ["Which element has the atomic number {number}?", "What is element number {number}?", "Which element has {number} protons?"],
+            [
+                "Which element has the atomic number {number}?",
+                "What is element number {number}?",
+                "Which element has {number} protons?",
+            ],
             ["Name the element with the number {number} in the periodic table."],
             ["Element number {number} is {name}."],
             facts,

@@ -1,4 +1,6 @@
-"""Reads the Princeton WordNet database (WordNet licence, BSD-like) from the folder of Debian's `wordnet-base`: words, definitions, examples, opposites."""
+"""Reads the Princeton WordNet database (WordNet licence, BSD-like) from the folder of Debian's
+`wordnet-base`: words, definitions, examples, opposites.
+"""
 
 import collections
 import dataclasses
@@ -9,17 +11,28 @@ import re
 
 from mdmspeech.errors import UserError
 
-FOLDER = "/usr/share/wordnet"  # where the Debian and Ubuntu package puts it; $WORDNET_HOME overrides
+# where the Debian and Ubuntu package puts it; $WORDNET_HOME overrides
+FOLDER = "/usr/share/wordnet"
 PARTS = ("noun", "verb", "adj", "adv")
 ANTONYM = "!"
-SENSE_PARTS = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}  # first digit of a sense key
-TOPICS = {"05": "animal", "06": "artifact", "08": "body", "13": "food", "18": "person", "20": "plant"}
+# first digit of a sense key
+SENSE_PARTS = {"1": "noun", "2": "verb", "3": "adj", "4": "adv", "5": "adj"}
+TOPICS = {
+    "05": "animal",
+    "06": "artifact",
+    "08": "body",
+    "13": "food",
+    "18": "person",
+    "20": "plant",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Synset:
-    """One meaning. part: noun, verb, adj or adv; offset: its key within the part; words: spellings with spaces; definition: the gloss before the examples; topic: the lexicographer's file
-    (for example "animal"; only the nouns of `TOPICS`, else empty); antonyms: pairs (own word, opposite)."""
+    """One meaning. part: noun, verb, adj or adv; offset: its key within the part; words: spellings
+    with spaces; definition: the gloss before the examples; topic: the lexicographer's file (for
+    example "animal"; only the nouns of `TOPICS`, else empty); antonyms: pairs (own word, opposite).
+    """
 
     part: str
     offset: str
@@ -34,7 +47,10 @@ def folder() -> pathlib.Path:
     """The database folder; a `UserError` names the cure when it is not there."""
     path = pathlib.Path(os.environ.get("WORDNET_HOME", FOLDER))
     if not (path / "data.noun").exists():
-        raise UserError(f"WordNet is not in {path}: sudo apt-get install wordnet-base (or set WORDNET_HOME to a folder with data.noun)")
+        raise UserError(
+            f"WordNet is not in {path}: sudo apt-get install wordnet-base (or set "
+            "WORDNET_HOME to a folder with data.noun)"
+        )
     return path
 
 
@@ -47,7 +63,9 @@ def synsets() -> tuple[Synset, ...]:
 
 @functools.lru_cache(maxsize=1)
 def uses() -> dict[str, dict[str, int]]:
-    """Word (lower case) -> part of speech -> how often it was seen in the corpus the WordNet authors tagged (`cntlist.rev`)."""
+    """Word (lower case) -> part of speech -> how often it was seen in the corpus the WordNet authors
+    tagged (`cntlist.rev`).
+    """
     counts: dict[str, dict[str, int]] = {}
     for line in (folder() / "cntlist.rev").read_text(encoding="latin-1").splitlines():
         key, _, count = line.split()
@@ -64,7 +82,9 @@ def commonness() -> dict[str, int]:
 
 @functools.lru_cache(maxsize=1)
 def main_synset() -> dict[tuple[str, str], Synset]:
-    """(part of speech, word in lower case) -> its most frequent meaning, which the index files list first."""
+    """(part of speech, word in lower case) -> its most frequent meaning, which the index files list
+    first.
+    """
     at = {(s.part, s.offset): s for s in synsets()}
     meanings = {}
     for part in PARTS:
@@ -83,7 +103,9 @@ def _lines(part: str) -> dict[str, str]:
 def _words(line: str) -> list[str]:
     fields = line.split(" | ")[0].split()
     count = int(fields[3], 16)
-    return [re.sub(r"\(.*\)$", "", word).replace("_", " ") for word in fields[4 : 4 + 2 * count : 2]]
+    return [
+        re.sub(r"\(.*\)$", "", word).replace("_", " ") for word in fields[4 : 4 + 2 * count : 2]
+    ]
 
 
 def _synset(part: str, line: str, raw: dict[str, dict[str, str]]) -> Synset:
@@ -95,10 +117,20 @@ def _synset(part: str, line: str, raw: dict[str, dict[str, str]]) -> Synset:
         symbol, offset, kind, lemma_pair = fields[at + 1 + 4 * k : at + 5 + 4 * k]
         own, other = int(lemma_pair[:2], 16), int(lemma_pair[2:], 16)
         if symbol == ANTONYM and own and other:
-            target = raw[{"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}[kind]][offset]
+            target = raw[{"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}[kind]][
+                offset
+            ]
             antonyms.append((words[own - 1], _words(target)[other - 1]))
     definition, examples = _split_gloss(gloss)
-    return Synset(part, line[:8], tuple(words), definition, examples, TOPICS.get(fields[1], ""), tuple(antonyms))
+    return Synset(
+        part,
+        line[:8],
+        tuple(words),
+        definition,
+        examples,
+        TOPICS.get(fields[1], ""),
+        tuple(antonyms),
+    )
 
 
 def _split_gloss(gloss: str) -> tuple[str, tuple[str, ...]]:

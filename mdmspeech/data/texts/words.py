@@ -1,4 +1,6 @@
-"""Questions about words: definitions, opposites, kinds, spelling, letters, rhymes, irregular forms. From WordNet; rhymes from the pronunciation tables."""
+"""Questions about words: definitions, opposites, kinds, spelling, letters, rhymes, irregular forms.
+From WordNet; rhymes from the pronunciation tables.
+"""
 
 import collections
 import functools
@@ -27,7 +29,15 @@ LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 def families() -> list[Family]:
     """Eleven sets of templates about common English words."""
-    return [*_definitions(), _opposites(), _kinds(), *_spelling(), *_letters(), _rhymes(), *_irregular()]
+    return [
+        *_definitions(),
+        _opposites(),
+        _kinds(),
+        *_spelling(),
+        *_letters(),
+        _rhymes(),
+        *_irregular(),
+    ]
 
 
 @functools.lru_cache(maxsize=1)
@@ -35,18 +45,25 @@ def common_words() -> tuple[str, ...]:
     """Plain single words of 3 to 12 letters that are fit to be said, the most common first."""
     rude = {w.lower() for s in wordnet.synsets() if RUDE.search(s.definition) for w in s.words}
     counts = wordnet.commonness()
-    plain = [w for w in counts if re.fullmatch(r"[a-z]{3,12}", w) and w not in rude and not RUDE_SAID.search(w)]
+    plain = [
+        w
+        for w in counts
+        if re.fullmatch(r"[a-z]{3,12}", w) and w not in rude and not RUDE_SAID.search(w)
+    ]
     return tuple(sorted(plain, key=lambda w: (-counts[w], w)))
 
 
 def _definitions() -> list[Family]:
     facts: dict[str, list[Fact]] = {"noun": [], "verb": [], "adj": []}
     for word in common_words():
-        part = max(wordnet.uses()[word], key=wordnet.uses()[word].__getitem__)  # what people mean by the word
+        # what people mean by the word
+        part = max(wordnet.uses()[word], key=wordnet.uses()[word].__getitem__)
         synset = wordnet.main_synset().get((part, word))
         meaning = _short_definition(synset.definition) if synset and word in synset.words else None
         if part in facts and meaning and not re.search(rf"\b{word[:5]}", meaning):
-            facts[part].append({"word": word, "meaning": f"to {meaning}" if part == "verb" else meaning})
+            facts[part].append(
+                {"word": word, "meaning": f"to {meaning}" if part == "verb" else meaning}
+            )
     asks = [
         "What does the word {word} mean?",
         "What is the meaning of {word}?",
@@ -57,14 +74,28 @@ def _definitions() -> list[Family]:
     answers = ["The word {word} means {meaning}.", "{word} means {meaning}."]
     limits = {"noun": (1600, 14), "verb": (500, 6), "adj": (500, 6)}
     return [
-        Family("definitions", part, SOURCE, asks, test_asks, answers, facts[part][:limit], per_fact=1, test_count=tests)
+        Family(
+            "definitions",
+            part,
+            SOURCE,
+            asks,
+            test_asks,
+            answers,
+            facts[part][:limit],
+            per_fact=1,
+            test_count=tests,
+        )
         for part, (limit, tests) in limits.items()
     ]
 
 
 def _short_definition(gloss: str) -> str | None:
     meaning = re.sub(r"\s*\([^)]*\)\s*", " ", gloss.split(";")[0]).strip()
-    usable = len(meaning.split()) in DEFINITION_WORDS and re.fullmatch(r"[a-z ,'-]+", meaning) and not RUDE.search(gloss)
+    usable = (
+        len(meaning.split()) in DEFINITION_WORDS
+        and re.fullmatch(r"[a-z ,'-]+", meaning)
+        and not RUDE.search(gloss)
+    )
     return meaning if usable else None
 
 
@@ -99,8 +130,16 @@ def _kinds() -> Family:
     for word in common_words():
         synset = wordnet.main_synset().get(("noun", word))
         other_parts = [p for p in ("verb", "adj") if (p, word) in wordnet.main_synset()]
-        if synset and synset.topic and word in synset.words and not other_parts and not word.endswith("s"):
-            facts[synset.topic].append({"thing": with_article(word), "kind": SAID_KIND[synset.topic]})
+        if (
+            synset
+            and synset.topic
+            and word in synset.words
+            and not other_parts
+            and not word.endswith("s")
+        ):
+            facts[synset.topic].append(
+                {"thing": with_article(word), "kind": SAID_KIND[synset.topic]}
+            )
     chosen = [fact for topic in sorted(facts) for fact in facts[topic][:120]]
     return Family(
         "kinds",
@@ -123,13 +162,27 @@ def _spelling() -> list[Family]:
     words = [w for w in common_words() if len(w) <= 8][:1200]
     rng = random.Random(0)
     chosen = sorted(rng.sample(words, 600))
-    facts = [{"word": w, "letters": spelled(w), "count": number(len(w)), "first": w[0].upper(), "last": w[-1].upper()} for w in chosen]
+    facts = [
+        {
+            "word": w,
+            "letters": spelled(w),
+            "count": number(len(w)),
+            "first": w[0].upper(),
+            "last": w[-1].upper(),
+        }
+        for w in chosen
+    ]
     return [
         Family(
             "spelling",
             "whole",
             SOURCE,
-            ["How do you spell {word}?", "Spell the word {word}.", "Can you spell {word} for me?", "What is the spelling of {word}?"],
+            [
+                "How do you spell {word}?",
+                "Spell the word {word}.",
+                "Can you spell {word} for me?",
+                "What is the spelling of {word}?",
+            ],
             ["Letter by letter, how is {word} written?"],
             ["{word} is spelled {letters}."],
             facts,
@@ -244,10 +297,16 @@ def rhyme_of(word: str) -> str:
 
 def _irregular() -> list[Family]:
     counts = wordnet.commonness()
-    plurals = [{"one": one, "many": many} for many, one in _exceptions("noun") if counts.get(one, 0) > 3]
+    plurals = [
+        {"one": one, "many": many} for many, one in _exceptions("noun") if counts.get(one, 0) > 3
+    ]
     verbs: dict[str, list[str]] = collections.defaultdict(list)
     for form, verb in _exceptions("verb"):
-        if counts.get(verb, 0) > 3 and not form.endswith(("ing", "s")) and not form.startswith(verb):
+        if (
+            counts.get(verb, 0) > 3
+            and not form.endswith(("ing", "s"))
+            and not form.startswith(verb)
+        ):
             verbs[verb].append(form)
     pasts = [{"verb": v, "past": forms[0]} for v, forms in sorted(verbs.items()) if len(forms) == 1]
     return [
@@ -279,4 +338,8 @@ def _irregular() -> list[Family]:
 def _exceptions(part: str) -> list[tuple[str, str]]:
     lines = (wordnet.folder() / f"{part}.exc").read_text(encoding="latin-1").splitlines()
     pairs = [line.split()[:2] for line in lines]
-    return [(form, word) for form, word in pairs if re.fullmatch(r"[a-z]{2,14}", form) and re.fullmatch(r"[a-z]{2,12}", word)]
+    return [
+        (form, word)
+        for form, word in pairs
+        if re.fullmatch(r"[a-z]{2,14}", form) and re.fullmatch(r"[a-z]{2,12}", word)
+    ]

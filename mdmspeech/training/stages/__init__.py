@@ -1,1 +1,3 @@
-"""One module a training stage: codec, hearing (speech to text), talker (Bernoulli, HBM + ISD, next-token)."""
+"""One module a training stage: codec, hearing (speech to text), talker (Bernoulli, HBM + ISD,
+next-token).
+"""

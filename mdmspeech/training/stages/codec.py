@@ -1,7 +1,9 @@
-"""Training the compact codec: reconstruction, a phonetic auxiliary loss, even use of the codes, and (second phase) the wave itself.
+"""Training the compact codec: reconstruction, a phonetic auxiliary loss, even use of the codes, and
+(second phase) the wave itself.
 
-Phase "tokens" learns encoder, quantiser and acoustic decoder from spectra alone: cheap, and all that the Talker needs. Phase "wave" freezes
-the encoder (so that the tokens no longer change) and trains decoder and spectral head on multi-resolution STFT magnitudes.
+Phase "tokens" learns encoder, quantiser and acoustic decoder from spectra alone: cheap, and all
+that the Talker needs. Phase "wave" freezes the encoder (so that the tokens no longer change) and
+trains decoder and spectral head on multi-resolution STFT magnitudes.
 """
 
 from collections.abc import Mapping
@@ -31,29 +33,64 @@ _WAVE_TOKENS = 24  # the wave losses look at a window of this many tokens (0.96 
 
 
 class CodecTask(Task):
-    """See the module docstring. `phase` is "tokens" or "wave"; `pipeline` makes the batches (see `data.pipelines.codec_crops.codec_crops`); start, differing: as in `stages.talker`."""
+    """See the module docstring. `phase` is "tokens" or "wave"; `pipeline` makes the batches (see
+    `data.pipelines.codec_crops.codec_crops`); start, differing: as in `stages.talker`.
+    """
 
     unit, held_out = "audio_s", "val"
 
-    def __init__(self, config: CompactCodecConfig, phase: str, pipeline, start=None, sizes=None, differing=None):
+    def __init__(
+        self,
+        config: CompactCodecConfig,
+        phase: str,
+        pipeline,
+        start=None,
+        sizes=None,
+        differing=None,
+    ):
         if phase not in ("tokens", "wave"):
             raise UserError(f"phase {phase!r} is not one of tokens, wave")
         self.name = f"codec_{phase}"
         self.config, self.phase = config, phase
         self.model = CompactCodecModel(config)
-        self.weights = {"mel": 1.0, "delta": 0.5, "f0": 2.0, "voicing": 0.2, "phone": 0.2, "usage": 0.05}
+        self.weights = {
+            "mel": 1.0,
+            "delta": 0.5,
+            "f0": 2.0,
+            "voicing": 0.2,
+            "phone": 0.2,
+            "usage": 0.05,
+        }
         if phase == "wave":
-            self.weights = {"mel": 1.0, "delta": 0.5, "f0": 2.0, "voicing": 0.2, "stft": 1.0, "convergence": 0.5}
-            self.optimizer = (ParamRule("encoder/.*", frozen=True), ParamRule("decoder/phone_.*", frozen=True), ParamRule(".*"))
+            self.weights = {
+                "mel": 1.0,
+                "delta": 0.5,
+                "f0": 2.0,
+                "voicing": 0.2,
+                "stft": 1.0,
+                "convergence": 0.5,
+            }
+            self.optimizer = (
+                ParamRule("encoder/.*", frozen=True),
+                ParamRule("decoder/phone_.*", frozen=True),
+                ParamRule(".*"),
+            )
         else:
             self.optimizer = (ParamRule("spectral/.*", frozen=True), ParamRule(".*"))
-        self._pipeline, self._start, self._sizes, self._differing = pipeline, start, sizes or {}, differing or {}
+        self._pipeline, self._start, self._sizes, self._differing = (
+            pipeline,
+            start,
+            sizes or {},
+            differing or {},
+        )
 
     def init(self, rng: jax.Array):
         return self.model.init(rng)
 
     def warm_start(self, params):
-        return params if self._start is None else overwrite(params, self._start(), **self._differing)
+        return (
+            params if self._start is None else overwrite(params, self._start(), **self._differing)
+        )
 
     def batches(self, split: str, seed: int):
         return self._pipeline(split, seed)
@@ -61,7 +98,10 @@ class CodecTask(Task):
     def batch_spec(self):
         rows, tokens = self._sizes["batch"], self._sizes["tokens"]
         of = lambda width, dtype: jax.ShapeDtypeStruct((rows, width), dtype)
-        spec = {"audio": of(tokens * self.config.token_samples, jnp.int16), "valid": of(tokens, jnp.bool_)}
+        spec = {
+            "audio": of(tokens * self.config.token_samples, jnp.int16),
+            "valid": of(tokens, jnp.bool_),
+        }
         spec |= {"phone": of(2 * tokens, jnp.int32), "f0": of(4 * tokens, jnp.float32)}
         return spec | {"voiced": of(4 * tokens, jnp.bool_)}
 
@@ -69,9 +109,11 @@ class CodecTask(Task):
         return int(batch["audio"].size / self.config.sample_rate)
 
     def loss(self, params, frozen, batch, rng, step):
-        """batch: audio int16 [B, N], valid bool [B, L] (tokens), phone int32 [B, 2L] (-1 unknown), f0 float32 [B, 4L] (continuous), voiced bool [B, 4L].
+        """batch: audio int16 [B, N], valid bool [B, L] (tokens), phone int32 [B, 2L] (-1 unknown), f0
+        float32 [B, 4L] (continuous), voiced bool [B, 4L].
 
-        With tokens int32 [B, L] the decoder learns to say the audio from these, and the encoder takes no part.
+        With tokens int32 [B, L] the decoder learns to say the audio from these, and the encoder
+        takes no part.
         """
         c = self.config
         audio_BN = batch["audio"].astype(jnp.float32) / 32768.0
@@ -80,8 +122,12 @@ class CodecTask(Task):
         if "tokens" in batch:
             codes = fsq.ids_to_codes(batch["tokens"])
         else:
-            codes = fsq.quantise(self.model.encoder.apply({"params": params["encoder"]}, mel_BTM, valid_BL))
-        acoustics, phones = self.model.decoder.apply({"params": params["decoder"]}, codes, valid_BL, train=True)
+            codes = fsq.quantise(
+                self.model.encoder.apply({"params": params["encoder"]}, mel_BTM, valid_BL)
+            )
+        acoustics, phones = self.model.decoder.apply(
+            {"params": params["decoder"]}, codes, valid_BL, train=True
+        )
         losses = _acoustic_losses(acoustics, mel_BTM, batch, c)
         if self.phase == "tokens":
             losses |= _phone_losses(phones, batch["phone"])
@@ -91,11 +137,16 @@ class CodecTask(Task):
         return losses
 
     def _wave_losses(self, params, acoustics, audio_BN, batch, rng):
-        """Synthesise a window of every crop with the true F0 (so that harmonics line up) and the predicted everything else."""
+        """Synthesise a window of every crop with the true F0 (so that harmonics line up) and the
+        predicted everything else.
+        """
         c = self.config
         crop_key, noise_key = jax.random.split(rng)
         length = batch["valid"].shape[1]
-        first = jax.random.randint(crop_key, (), 0, max(length - _WAVE_TOKENS, 0) + 1) * c.frames_per_token
+        first = (
+            jax.random.randint(crop_key, (), 0, max(length - _WAVE_TOKENS, 0) + 1)
+            * c.frames_per_token
+        )
         frames = min(_WAVE_TOKENS, length) * c.frames_per_token
 
         def window(x, scale=1):
@@ -104,8 +155,21 @@ class CodecTask(Task):
         part = jax.tree.map(window, acoustics)
         f0, voiced = window(batch["f0"]), window(batch["voiced"]).astype(jnp.float32)
         part = part.replace(log_f0_BT=jnp.log(f0))
-        wave = self.model.synthesise(params, part, f0, voiced, jnp.zeros(f0.shape[0]), noise_key, jnp.zeros(f0.shape[0], jnp.int32))[0]
-        target, weight = window(audio_BN, c.hop), jnp.repeat(window(jnp.repeat(batch["valid"], c.frames_per_token, axis=1)), c.hop, axis=1)
+        wave = self.model.synthesise(
+            params,
+            part,
+            f0,
+            voiced,
+            jnp.zeros(f0.shape[0]),
+            noise_key,
+            jnp.zeros(f0.shape[0], jnp.int32),
+        )[0]
+        target, weight = (
+            window(audio_BN, c.hop),
+            jnp.repeat(
+                window(jnp.repeat(batch["valid"], c.frames_per_token, axis=1)), c.hop, axis=1
+            ),
+        )
         return stft_losses(wave * weight, target * weight)
 
 
@@ -116,7 +180,12 @@ def _acoustic_losses(acoustics, mel_BTM, batch, c):
     cells = jnp.sum(valid_BT) * c.n_mels
     delta = jnp.diff(error, axis=1)
     pitch = jnp.abs(acoustics.log_f0_BT - jnp.log(batch["f0"])) * voiced_BT
-    voicing = optax.sigmoid_binary_cross_entropy(acoustics.voicing_BT, batch["voiced"].astype(jnp.float32)) * valid_BT
+    voicing = (
+        optax.sigmoid_binary_cross_entropy(
+            acoustics.voicing_BT, batch["voiced"].astype(jnp.float32)
+        )
+        * valid_BT
+    )
     return {
         "mel": (jnp.sum(jnp.abs(error)) + 0.5 * jnp.sum(jnp.square(error)), cells),
         "delta": (jnp.sum(jnp.abs(delta)), cells),
@@ -130,11 +199,16 @@ def _phone_losses(logits_BHV, phone_BH):
     target = jnp.maximum(phone_BH, 0)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits_BHV, target) * known
     right = (jnp.argmax(logits_BHV, -1) == target) * known
-    return {"phone": (jnp.sum(nll), jnp.sum(known)), "phone_accuracy": (jnp.sum(right), jnp.sum(known))}
+    return {
+        "phone": (jnp.sum(nll), jnp.sum(known)),
+        "phone_accuracy": (jnp.sum(right), jnp.sum(known)),
+    }
 
 
 def stft_losses(wave_BN: jax.Array, target_BN: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Multi-resolution STFT losses (Yamamoto et al. 2020): L1 of log-magnitudes, and spectral convergence."""
+    """Multi-resolution STFT losses (Yamamoto et al. 2020): L1 of log-magnitudes, and spectral
+    convergence.
+    """
     rows = wave_BN.shape[0]
     distance, convergence = jnp.zeros(()), jnp.zeros(())
     for window, hop in _RESOLUTIONS:
@@ -158,7 +232,11 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
 
     def batches(split: str, seed: int):
         random, train = config.data.parts == (RANDOM,), split == "train"
-        source: Any = RandomRecordings(seed=seed, symbols=model.phones) if random else speech(root, tuple(config.data.parts), split)
+        source: Any = (
+            RandomRecordings(seed=seed, symbols=model.phones)
+            if random
+            else speech(root, tuple(config.data.parts), split)
+        )
         return codec_crops.codec_crops(
             source,
             batch=config.data.batch if train else min(config.data.batch, len(source)),
@@ -171,14 +249,24 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         )
 
     return CodecTask(
-        model, config.phase, batches, sizes=dict(batch=config.data.batch, tokens=config.data.tokens), **start_of(config, workdir, loaders)
+        model,
+        config.phase,
+        batches,
+        sizes=dict(batch=config.data.batch, tokens=config.data.tokens),
+        **start_of(config, workdir, loaders),
     )
 
 
 def tiny(config: ConfigDict) -> None:
     """See `Stage.tiny`."""
     config.codec = dict(
-        encoder_width=64, encoder_layers=1, decoder_width=64, decoder_layers=2, decoder_lookahead=(1,), frame_width=32, head_dim=32
+        encoder_width=64,
+        encoder_layers=1,
+        decoder_width=64,
+        decoder_layers=2,
+        decoder_lookahead=(1,),
+        frame_width=32,
+        head_dim=32,
     )
     config.data.tokens = 32
 

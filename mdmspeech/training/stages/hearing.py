@@ -1,8 +1,10 @@
 """Training the adaptor: from speech to what the Thinker reads.
 
-Mode "attention": a few layers of Whisper's decoder learn to write in our texts' style, and to end where the speech ends. Mode "ctc": the spelling adaptor
-learns to write from nothing. In both the Thinker takes no part, so a minute of speech costs what the adaptor costs, and the frozen speech encoder's
-states were computed once. The paper's own stage 1, through the Thinker, is `stages.thinker`.
+Mode "attention": a few layers of Whisper's decoder learn to write in our texts' style, and to end
+where the speech ends. Mode "ctc": the spelling adaptor learns to write from nothing. In both the
+Thinker takes no part, so a minute of speech costs what the adaptor costs, and the frozen speech
+encoder's states were computed once. The paper's own stage 1, through the Thinker, is
+`stages.thinker`.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +29,9 @@ from mdmspeech.training.warm_start import overwrite
 
 
 class _StatesTask(Task):
-    """What both share: batches of encoder states from `_pipeline(split, seed)`, counted in seconds of speech."""
+    """What both share: batches of encoder states from `_pipeline(split, seed)`, counted in seconds of
+    speech.
+    """
 
     unit = "speech_s"
     _pipeline: Callable
@@ -44,9 +48,16 @@ class _StatesTask(Task):
 
     def batch_spec(self):
         """Of rows of 12 s, which few questions exceed."""
-        rows, states, ids = self._sizes["batch"], 12 * 50, 12 * self._sizes["ids_per_second"] + self._sizes["ids_more"]
+        rows, states, ids = (
+            self._sizes["batch"],
+            12 * 50,
+            12 * self._sizes["ids_per_second"] + self._sizes["ids_more"],
+        )
         of = lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype)
-        spec = {"states": of(jnp.float16, states, self.config.states), "states_valid": of(jnp.bool_, states)}
+        spec = {
+            "states": of(jnp.float16, states, self.config.states),
+            "states_valid": of(jnp.bool_, states),
+        }
         return spec | {"text": of(jnp.int32, ids), "text_valid": of(jnp.bool_, ids)}
 
     def _states(self, params, batch):
@@ -55,11 +66,15 @@ class _StatesTask(Task):
 
     def _hidden(self, states, rng):
         """The states with some spans of them zero, as training reads them."""
-        return jnp.where(hide_spans(rng, states.shape[:2], self._span, self._spans)[..., None], 0.0, states)
+        return jnp.where(
+            hide_spans(rng, states.shape[:2], self._span, self._spans)[..., None], 0.0, states
+        )
 
 
 class CTCTask(_StatesTask):
-    """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32 [B, N], text_valid bool [B, N]."""
+    """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32 [B,
+    N], text_valid bool [B, N].
+    """
 
     name, held_out = "hearing_ctc", "val"
     weights = {"ctc": 1.0}
@@ -70,7 +85,9 @@ class CTCTask(_StatesTask):
         self._span, self._spans = span, spans
 
     def init(self, rng):
-        return self.model.init(rng, jnp.zeros((1, 8, self.config.states)), jnp.ones((1, 8), bool))["params"]
+        return self.model.init(rng, jnp.zeros((1, 8, self.config.states)), jnp.ones((1, 8), bool))[
+            "params"
+        ]
 
     def loss(self, params, frozen, batch, rng, step):
         return self._ctc(params, batch, self._hidden(self._states(params, batch), rng))
@@ -80,17 +97,27 @@ class CTCTask(_StatesTask):
 
     def _ctc(self, params, batch, states):
         logits = self.model.apply({"params": params}, states, batch["states_valid"])
-        padding = 1.0 - jnp.pad(batch["states_valid"], ((0, 0), (0, logits.shape[1] - states.shape[1]))).astype(jnp.float32)
+        padding = 1.0 - jnp.pad(
+            batch["states_valid"], ((0, 0), (0, logits.shape[1] - states.shape[1]))
+        ).astype(jnp.float32)
         text_padding = 1.0 - batch["text_valid"].astype(jnp.float32)
         nll = optax.ctc_loss(logits, padding, batch["text"], text_padding, blank_id=BLANK)
-        # An utterance with more letters than states has no alignment and a huge loss: it teaches nothing.
+        # An utterance with more letters than states has no alignment and a huge loss: it teaches
+        # nothing.
         letters = jnp.sum(batch["text_valid"], axis=1)
         possible = (letters < jnp.sum(batch["states_valid"], axis=1)) & (letters > 0)
-        return {"ctc": (jnp.sum(jnp.where(possible, nll, 0.0)), jnp.sum(jnp.where(possible, letters, 0)).astype(jnp.float32))}
+        return {
+            "ctc": (
+                jnp.sum(jnp.where(possible, nll, 0.0)),
+                jnp.sum(jnp.where(possible, letters, 0)).astype(jnp.float32),
+            )
+        }
 
 
 def hide_spans(rng: jax.Array, shape: tuple[int, int], span: int, spans: int) -> jax.Array:
-    """SpecAugment's time masks (Park et al. 2019): bool [B, T], up to `spans` stretches of up to `span` states a row."""
+    """SpecAugment's time masks (Park et al. 2019): bool [B, T], up to `spans` stretches of up to
+    `span` states a row.
+    """
     batch, length = shape
     start_key, size_key = jax.random.split(rng)
     start = jax.random.randint(start_key, (batch, spans, 1), 0, length)
@@ -100,22 +127,35 @@ def hide_spans(rng: jax.Array, shape: tuple[int, int], span: int, spans: int) ->
 
 
 class Seq2SeqTask(_StatesTask):
-    """Next-piece cross-entropy of the seq2seq adaptor. Batches: states, states_valid as above; text int32 [B, N] (pieces, then the end), text_valid.
+    """Next-piece cross-entropy of the seq2seq adaptor. Batches: states, states_valid as above; text
+    int32 [B, N] (pieces, then the end), text_valid.
 
-    start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`; None starts from nothing.
+    start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`;
+      None starts from nothing.
     """
 
     name, held_out = "hearing_attention", "val"
     weights = {"text": 1.0}
 
-    def __init__(self, config: Seq2SeqConfig, pipeline, *, sizes=None, span: int = 16, spans: int = 2, start=None):
+    def __init__(
+        self,
+        config: Seq2SeqConfig,
+        pipeline,
+        *,
+        sizes=None,
+        span: int = 16,
+        spans: int = 2,
+        start=None,
+    ):
         self.config, self.model = config, Seq2SeqAdaptor(config)
         self._pipeline, self._sizes, self._start = pipeline, sizes or {}, start
         self._span, self._spans = span, spans
 
     def init(self, rng):
         states = jnp.zeros((1, 4, self.config.states))
-        return self.model.init(rng, states, jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))["params"]
+        return self.model.init(rng, states, jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))[
+            "params"
+        ]
 
     def warm_start(self, params):
         return params if self._start is None else overwrite(params, self._start())
@@ -128,7 +168,9 @@ class Seq2SeqTask(_StatesTask):
 
     def _writing(self, params, batch, states):
         text = batch["text"]
-        prompt = jnp.broadcast_to(jnp.array(self.config.prompt), (text.shape[0], len(self.config.prompt)))
+        prompt = jnp.broadcast_to(
+            jnp.array(self.config.prompt), (text.shape[0], len(self.config.prompt))
+        )
         ids = jnp.concatenate([prompt, text[:, :-1]], axis=1)
         logits = self.model.apply({"params": params}, states, batch["states_valid"], ids)
         logits = logits[:, len(self.config.prompt) - 1 :]
@@ -147,30 +189,48 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
 
     def batches(split: str, seed: int, **texts):
         random = tuple(config.data.get("parts", ())) == (RANDOM,)
-        source: Any = RandomStates(config.adaptor.states, seed=seed) if random else StateStore(root, f"questions_{split}")
-        return state_batches(source, batch=config.data.batch, seed=seed, shard=distributed.share(), **texts)
+        source: Any = (
+            RandomStates(config.adaptor.states, seed=seed)
+            if random
+            else StateStore(root, f"questions_{split}")
+        )
+        return state_batches(
+            source, batch=config.data.batch, seed=seed, shard=distributed.share(), **texts
+        )
 
     if config.mode == "ctc":
         texts: dict[str, Any] = dict(ids_per_second=24, ids_more=0)
         pipeline = partial(batches, encode_text=text_to_ids, **texts)
-        return CTCTask(CTCConfig(**config.adaptor), pipeline, sizes=dict(batch=config.data.batch, **texts))
+        return CTCTask(
+            CTCConfig(**config.adaptor), pipeline, sizes=dict(batch=config.data.batch, **texts)
+        )
     if config.mode != "attention":
         raise UserError(f"config.mode is {config.mode!r}: a hearing stage is 'attention' or 'ctc'")
     if "start_layers" not in config:
         raise UserError(
-            "config.mode is 'attention', but the experiment has no 'start_layers': take one of that mode, experiments/compact_hearing.py"
+            "config.mode is 'attention', but the experiment has no 'start_layers': take one of "
+            "that mode, experiments/compact_hearing.py"
         )
 
     model = Seq2SeqConfig(**config.adaptor)
     start = None
     if config.start_layers:
         if loaders.whisper_decoder is None:
-            raise UserError("config.start_layers names layers of Whisper's decoder, but this caller gave no function that loads them")
+            raise UserError(
+                "config.start_layers names layers of Whisper's decoder, but this "
+                "caller gave no function that loads them"
+            )
         start = partial(loaders.whisper_decoder, model, tuple(config.start_layers))
 
     texts = dict(ids_per_second=5, ids_more=10)
     pipeline = partial(batches, encode_text=pieces_then(model.end), **texts)
-    return Seq2SeqTask(model, pipeline, sizes=dict(batch=config.data.batch, **texts), start=start, **config.training)
+    return Seq2SeqTask(
+        model,
+        pipeline,
+        sizes=dict(batch=config.data.batch, **texts),
+        start=start,
+        **config.training,
+    )
 
 
 def tiny(config: ConfigDict) -> None:
@@ -189,4 +249,6 @@ def _export(run: Mapping[str, Any]) -> Exported:
     return Exported(_KINDS[run.get("mode", "ctc")], run["adaptor"], "adaptor")
 
 
-STAGE = Stage("hearing", ("adaptor", "mode", "data"), from_config, tiny, exports={"adaptor": _export})
+STAGE = Stage(
+    "hearing", ("adaptor", "mode", "data"), from_config, tiny, exports={"adaptor": _export}
+)

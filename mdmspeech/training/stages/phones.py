@@ -1,4 +1,6 @@
-"""Training the phone classifier, which aligns recordings with their text: cross-entropy on the symbol spoken in each state of the speech encoder."""
+"""Training the phone classifier, which aligns recordings with their text: cross-entropy on the
+symbol spoken in each state of the speech encoder.
+"""
 
 from pathlib import Path
 
@@ -21,7 +23,12 @@ class PhonesTask(Task):
     weights = {"symbol": 1.0}
 
     def __init__(self, config: PhoneClassifierConfig, pipeline, batch: int = 1):
-        self.config, self.model, self._pipeline, self._batch = config, PhoneClassifier(config), pipeline, batch
+        self.config, self.model, self._pipeline, self._batch = (
+            config,
+            PhoneClassifier(config),
+            pipeline,
+            batch,
+        )
 
     def init(self, rng):
         return self.model.init(rng, jnp.zeros((1, 4, self.config.states)))["params"]
@@ -62,7 +69,11 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
     model, data = PhoneClassifierConfig(**config.aligner), config.data
 
     def batches(split: str, seed: int):
-        source = RandomStretches(model.states, model.symbols) if RANDOM in data.parts else Stretches(root, split)
+        source = (
+            RandomStretches(model.states, model.symbols)
+            if RANDOM in data.parts
+            else Stretches(root, split)
+        )
         return phone_batches(source, split, data.batch, seed)
 
     return PhonesTask(model, batches, data.batch)

@@ -1,4 +1,6 @@
-"""What a stage tells of itself, and what stages share when they are built from an experiment's config."""
+"""What a stage tells of itself, and what stages share when they are built from an experiment's
+config.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -14,14 +16,17 @@ from mdmspeech.training.task import Task
 
 @dataclasses.dataclass(frozen=True)
 class Loaders:
-    """What loads weights of other people's making; this room does not know their formats, so the caller brings them (`interop`).
+    """What loads weights of other people's making; this room does not know their formats, so the
+    caller brings them (`interop`).
 
     Attributes:
       whisper_decoder: (Seq2SeqConfig, layers) -> parameters of a seq2seq adaptor.
-      encoder: (path, SpeechEncoderConfig, abstract parameters) -> parameters of a speech encoder, in the type and at the places that the abstract ones have.
+      encoder: (path, SpeechEncoderConfig, abstract parameters) -> parameters of a speech encoder,
+        in the type and at the places that the abstract ones have.
       thinker: (path, ThinkerConfig, abstract parameters) -> parameters of a Thinker, likewise.
       tokenizer: (path) -> the Thinker's `text.tokenizer.Tokenizer`.
-      release: (name or folder of a release, part) -> that part's parameters. describe: (the same) -> (its kind, whether it is trained, its prompt or None).
+      release: (name or folder of a release, part) -> that part's parameters. describe: (the same)
+        -> (its kind, whether it is trained, its prompt or None).
     """
 
     whisper_decoder: Callable | None = None
@@ -36,7 +41,8 @@ class Exported(NamedTuple):
     """A finished run as a part of a release.
 
     Attributes:
-      kind: on disk, a key of `interop.parts.KINDS`. sizes: of the part's config. section: where the run's config.json has them, for messages.
+      kind: on disk, a key of `interop.parts.KINDS`. sizes: of the part's config. section: where the
+        run's config.json has them, for messages.
       params: the run's parameters -> the part's.
     """
 
@@ -48,27 +54,37 @@ class Exported(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """Everything of a training stage. One file holds it, and puts it into the registry (`build.register`, or a line in `build.SHIPPED`).
+    """Everything of a training stage. One file holds it, and puts it into the registry
+    (`build.register`, or a line in `build.SHIPPED`).
 
     Attributes:
-      name: `config.stage` of its experiments. needs: the settings it reads beside those of all stages.
-      from_config: (config, workdir, folder of the corpus or None, loaders) -> its task. Nothing is loaded yet, and the config stays as it is.
-      tiny: makes a fresh config one of a small model; `experiments.local` sets batch, data, and steps.
-      exports: part of a release -> (config.json of a finished run) -> what the run gives to it. Raises UserError if it gives something else.
-      show: (config, workdir, folder of the corpus or None) -> function (params, step, outdir) -> scores that writes samples, or None. The stages of this
-        package need voices and recognisers for it, which this room may not import: theirs are in `evaluation.samples`.
+      name: `config.stage` of its experiments. needs: the settings it reads beside those of all
+        stages.
+      from_config: (config, workdir, folder of the corpus or None, loaders) -> its task. Nothing is
+        loaded yet, and the config stays as it is.
+      tiny: makes a fresh config one of a small model; `experiments.local` sets batch, data, and
+        steps.
+      exports: part of a release -> (config.json of a finished run) -> what the run gives to it.
+        Raises UserError if it gives something else.
+      show: (config, workdir, folder of the corpus or None) -> function (params, step, outdir) ->
+        scores that writes samples, or None. The stages of this package need voices and recognisers
+        for it, which this room may not import: theirs are in `evaluation.samples`.
     """
 
     name: str
     needs: tuple[str, ...]
     from_config: Callable[[ConfigDict, Path, str | Path | None, Loaders], Task]
     tiny: Callable[[ConfigDict], None]
-    exports: Mapping[str, Callable[[Mapping[str, Any]], Exported]] = dataclasses.field(default_factory=dict)
+    exports: Mapping[str, Callable[[Mapping[str, Any]], Exported]] = dataclasses.field(
+        default_factory=dict
+    )
     show: Callable[[ConfigDict, Path, str | Path | None], Callable | None] | None = None
 
 
 def load_named(config: ConfigDict, part: str, load: Callable | None, model) -> Callable | None:
-    """A function (what else `load` takes) -> the parameters of `config.weights.<part>`, a path; None if that is "random"."""
+    """A function (what else `load` takes) -> the parameters of `config.weights.<part>`, a path; None
+    if that is "random".
+    """
     path = config.weights[part]
     if path == RANDOM:
         return None
@@ -76,17 +92,22 @@ def load_named(config: ConfigDict, part: str, load: Callable | None, model) -> C
     def read(*places):
         if not path:
             raise UserError(
-                f"weights.{part} is empty: name a checkpoint on this machine (--set weights.{part}=PATH), or 'random' to try things out"
+                f"weights.{part} is empty: name a checkpoint on this machine "
+                f"(--set weights.{part}=PATH), or 'random' to try things out"
             )
         if load is None:
-            raise UserError(f"weights.{part} is {path!r}, but this caller gave no function that loads it")
+            raise UserError(
+                f"weights.{part} is {path!r}, but this caller gave no function that loads it"
+            )
         return load(path, model, *places)
 
     return read
 
 
 def start_of(config: ConfigDict, workdir: Path, loaders: Loaders) -> dict[str, Any]:
-    """Of a task: start, a function () -> parameters of what `config.init_from` names, looked for when it is called, or None; and which may differ."""
+    """Of a task: start, a function () -> parameters of what `config.init_from` names, looked for when
+    it is called, or None; and which may differ.
+    """
     if config.get("init_from", "") in ("", RANDOM):
         return {"start": None}
 
@@ -95,7 +116,10 @@ def start_of(config: ConfigDict, workdir: Path, loaders: Loaders) -> dict[str, A
         assert found is not None
         return found.params()
 
-    return {"start": start, "differing": {name: tuple(config.get(f"init_{name}", ())) for name in ("fresh", "ignored")}}
+    return {
+        "start": start,
+        "differing": {name: tuple(config.get(f"init_{name}", ())) for name in ("fresh", "ignored")},
+    }
 
 
 def mixture_weights(data: ConfigDict) -> dict[str, float] | None:
@@ -121,7 +145,9 @@ def tokenizer_of(config: ConfigDict, loaders: Loaders):
 
 def tiny_thinker(config: ConfigDict) -> None:
     """A Thinker of a few thousand parameters, random as everything that would be loaded."""
-    config.thinker.update(vocab_size=512, dim=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, ffn_dim=128)
+    config.thinker.update(
+        vocab_size=512, dim=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, ffn_dim=128
+    )
     for part in config.weights:
         config.weights[part] = RANDOM
     config.prompt.system = ""

@@ -1,4 +1,6 @@
-"""Where a stage starts from: an earlier run, or a part of a release. It is found and looked at before anything is loaded."""
+"""Where a stage starts from: an earlier run, or a part of a release. It is found and looked at
+before anything is loaded.
+"""
 
 import dataclasses
 import json
@@ -13,7 +15,8 @@ from mdmspeech.errors import UserError
 from mdmspeech.training.checkpoint import absolute
 from mdmspeech.training.warm_start import load_params
 
-RANDOM = "random"  # in place of a path or an earlier run: fresh parameters, to try a configuration out
+# in place of a path or an earlier run: fresh parameters, to try a configuration out
+RANDOM = "random"
 _CONFIG = "config.json"
 
 
@@ -22,8 +25,11 @@ class Start:
     """What an experiment's `init_from` names.
 
     Attributes:
-      name: for people. params: reads the parameters. trained: False for a part that `mdmspeech assemble` drew at random. mode: how a Talker writes, "mdm" or
-        "ntp" ("" of other stages). prompt: after which a Talker that reads the Thinker's states was trained, else None.
+      name: for people.
+      params: reads the parameters.
+      trained: False for a part that `mdmspeech assemble` drew at random.
+      mode: how a Talker writes, "mdm" or "ntp" ("" of other stages).
+      prompt: after which a Talker that reads the Thinker's states was trained, else None.
     """
 
     name: str
@@ -36,8 +42,9 @@ class Start:
 def find_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> Start | None:
     """The run or release that `config.init_from` names; None for "" and "random".
 
-    It is looked for as given (a relative path from the current directory), then beside the workdir, then among the shipped releases. `config.init_part`
-    is the part of a release that is meant, by default that of the stage's name. loaders: `build.Loaders`.
+    It is looked for as given (a relative path from the current directory), then beside the workdir,
+    then among the shipped releases. `config.init_part` is the part of a release that is meant, by
+    default that of the stage's name. loaders: `build.Loaders`.
 
     Raises:
       UserError: names the places where nothing was, or the parts that a release has.
@@ -52,7 +59,10 @@ def find_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> Sta
             return _run(place)
         if loaders.release is not None and "format" in _about(place):
             return _release(str(place), config, loaders)
-    told = f"init_from {name!r}: {' and '.join(map(str, places))} hold{'s' if len(places) == 1 else ''} no checkpoint"
+    told = (
+        f"init_from {name!r}: {' and '.join(map(str, places))} "
+        f"hold{'s' if len(places) == 1 else ''} no checkpoint"
+    )
     cure = "train that stage first, or name another folder (--set init_from=DIR)"
     if loaders.release is None or not name.isidentifier():
         raise UserError(f"{told} and no release: {cure}")
@@ -63,11 +73,12 @@ def find_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> Sta
 
 
 def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> str:
-    """Looks at an experiment's prompt and start before it is trained; what a user should know of them, or "".
+    """Looks at an experiment's prompt and start before it is trained; what a user should know of them,
+    or "".
 
     Raises:
-      UserError: as `find_start`; a teacher (of self-distillation) that is untrained, writes one token after another, or was trained after another prompt; a
-        prompt that is none.
+      UserError: as `find_start`; a teacher (of self-distillation) that is untrained, writes one
+        token after another, or was trained after another prompt; a prompt that is none.
     """
     prompt = Prompt.of(config.prompt.to_dict(), "config.prompt") if "prompt" in config else None
     teaches = config.stage == "talker" and config.mode == "isd"
@@ -80,40 +91,63 @@ def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> st
         cure = "name the run of stage 2 (--set init_from=RUN)"
         if not start.trained:
             raise UserError(
-                f"the Talker of {start.name} is untrained and would be the teacher of self-distillation, which teaches nothing: {cure}"
+                f"the Talker of {start.name} is untrained and would be the "
+                f"teacher of self-distillation, which teaches nothing: {cure}"
             )
         if start.mode == "ntp":
-            raise UserError(f"the Talker of {start.name} writes one token after another and cannot fill masks, as a teacher must: {cure}")
+            raise UserError(
+                f"the Talker of {start.name} writes one token after another and "
+                f"cannot fill masks, as a teacher must: {cure}"
+            )
         if differs and start.prompt and prompt:
             raise UserError(
-                f"the teacher in {start.name} was trained after the prompt {start.prompt}, this experiment has {prompt} ({start.prompt.unlike(prompt)}): "
-                "give both the same (--system of the folder the teacher was trained on, or --set prompt.system=TEXT)"
+                f"the teacher in {start.name} was trained after the prompt {start.prompt}, this "
+                f"experiment has {prompt} ({start.prompt.unlike(prompt)}): give both the same "
+                "(--system of the folder the teacher was trained on, or --set prompt.system=TEXT)"
             )
         return ""
     if not start.trained:
         return f"{start.name} is untrained: this stage starts from random parameters"
-    return f"{start.name} was trained after another prompt ({start.prompt}) than this run will be ({prompt})" if differs else ""
+    return (
+        (
+            f"{start.name} was trained after another prompt ({start.prompt}) than this "
+            f"run will be ({prompt})"
+        )
+        if differs
+        else ""
+    )
 
 
 def _run(folder: epath.Path) -> Start:
     about = _about(folder)
     is_talker = about.get("stage") == "talker"
     sizes = about.get("talker")
-    reads = is_talker and isinstance(sizes, dict) and sizes.get("anchors") == "fixed" and isinstance(about.get("prompt"), dict)
+    reads = (
+        is_talker
+        and isinstance(sizes, dict)
+        and sizes.get("anchors") == "fixed"
+        and isinstance(about.get("prompt"), dict)
+    )
     prompt = Prompt.of(about["prompt"], str(folder / _CONFIG)) if reads else None
     mode = "ntp" if about.get("mode") == "ntp" else "mdm"
-    return Start(str(folder), lambda: load_params(folder), mode=mode if is_talker else "", prompt=prompt)
+    return Start(
+        str(folder), lambda: load_params(folder), mode=mode if is_talker else "", prompt=prompt
+    )
 
 
 def _release(name: str, config: ConfigDict, loaders: Any) -> Start:
     part = config.get("init_part", config.stage)
-    kind, trained, prompt = ("", True, None) if loaders.describe is None else loaders.describe(name, part)
+    kind, trained, prompt = (
+        ("", True, None) if loaders.describe is None else loaders.describe(name, part)
+    )
     mode = kind.removeprefix("talker_") if kind.startswith("talker_") else ""
     return Start(name, lambda: loaders.release(name, part), trained, mode, prompt)
 
 
 def _about(folder: epath.Path) -> dict[str, Any]:
-    """The config.json of a run or of a release; {} where there is none, or no readable one, which whoever opens the folder will say."""
+    """The config.json of a run or of a release; {} where there is none, or no readable one, which
+    whoever opens the folder will say.
+    """
     try:
         about = json.loads((folder / _CONFIG).read_text())
     except (OSError, ValueError):

@@ -1,10 +1,14 @@
-"""Training the Talker: masked diffusion (any masking schedule), iterative self-distillation, and the next-token baseline on the same trunk.
+"""Training the Talker: masked diffusion (any masking schedule), iterative self-distillation, and
+the next-token baseline on the same trunk.
 
-Stage 2 is mode "mdm" with global Bernoulli masks; stage 3 is mode "isd" with hierarchical masks, starting from stage 2, whose frozen copy is the teacher
-(docs/method.md, "Masking schedules" and "Iterative self-distillation"); "ntp" is the autoregressive baseline.
-With paced anchors all of them learn the symbols' durations as well; with fixed anchors the text is read by the frozen Thinker, inside the step.
+Stage 2 is mode "mdm" with global Bernoulli masks; stage 3 is mode "isd" with hierarchical masks,
+starting from stage 2, whose frozen copy is the teacher (docs/method.md, "Masking schedules" and
+"Iterative self-distillation"); "ntp" is the autoregressive baseline. With paced anchors all of them
+learn the symbols' durations as well; with fixed anchors the text is read by the frozen Thinker,
+inside the step.
 
-B batch, L speech positions, M symbols, N text tokens of the Thinker, D model width, V speech vocabulary.
+B batch, L speech positions, M symbols, N text tokens of the Thinker, D model width, V speech
+vocabulary.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -17,23 +21,27 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from mdmspeech.diffusion import distill, masking, objective
-from mdmspeech.diffusion.layout import duplicate_streams, mask_mod, one_stream, shift_right, two_stream, with_text_prefix
+from mdmspeech.diffusion.layout import (
+    duplicate_streams,
+    mask_mod,
+    one_stream,
+    shift_right,
+    two_stream,
+    with_text_prefix,
+)
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import masks
 from mdmspeech.nn.losses import accuracy, weighted_cross_entropy, weighted_sum
-from mdmspeech.training import distributed
+from mdmspeech.training.stages import talker_batches as layout
 from mdmspeech.training.stages.stage import (
     Exported,
     Loaders,
     Stage,
-    chat_of,
     load_named,
-    mixture_weights,
     start_of,
     tiny_thinker,
-    tokenizer_of,
 )
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
@@ -47,17 +55,25 @@ class TalkerTask(Task):
 
     Args:
       mode: "mdm", "isd" or "ntp".
-      pipeline: function (split, seed) -> batches, see `data.pipelines.talker_joined`: rows "joined" of utterances that go on, or "packed" with separate ones.
-      sizes: batch, length, and symbols (paced anchors) or text (fixed ones) of a batch; only for `batch_spec`.
-      capacity: share of all positions that the output layer is computed on if no more are hidden (the loss part "over_capacity" tells in how many batches
-        more were: these compute all); 1 always computes all. The hidden positions are gathered in groups of 16 rows or more (`objective.gather_masked`):
-        on many devices give each a multiple of 16 rows, or 1 here. Choose it well above the mean rate of the masking: masks in 0.3 .. 1.0 hide more than
-        0.75 of 16 rows in one batch of fifty, and of 8 rows in one of twelve.
-      streams: 1 (earlier blocks partly masked, as everything else) or 2 ([noisy ; clean], what decoding sees; twice the positions).
+      pipeline: function (split, seed) -> batches, see `data.pipelines.talker_joined`: rows "joined"
+        of utterances that go on, or "packed" with separate ones.
+      sizes: batch, length, and symbols (paced anchors) or text (fixed ones) of a batch; only for
+        `batch_spec`.
+      capacity: share of all positions that the output layer is computed on if no more are hidden
+        (the loss part "over_capacity" tells in how many batches more were: these compute all); 1
+        always computes all. The hidden positions are gathered in groups of 16 rows or more
+        (`objective.gather_masked`): on many devices give each a multiple of 16 rows, or 1 here.
+        Choose it well above the mean rate of the masking: masks in 0.3 .. 1.0 hide more than 0.75
+        of 16 rows in one batch of fifty, and of 8 rows in one of twelve.
+      streams: 1 (earlier blocks partly masked, as everything else) or 2 ([noisy ; clean], what
+        decoding sees; twice the positions).
       start: () -> parameters to start from, for "isd" the teacher's as well; None: random ones.
-      differing: parameters that are not taken from there: fresh and ignored, see `warm_start.overwrite`; a teacher has none fresh.
-      new_mask: give the mask's embedding row a new start, because the parameters to start from never saw a mask (see `talker.with_new_mask`).
-      thinker, load_thinker: the text LLM that fixed anchors read, and (abstract parameters) -> its parameters (None: random ones).
+      differing: parameters that are not taken from there: fresh and ignored, see
+        `warm_start.overwrite`; a teacher has none fresh.
+      new_mask: give the mask's embedding row a new start, because the parameters to start from
+        never saw a mask (see `talker.with_new_mask`).
+      thinker, load_thinker: the text LLM that fixed anchors read, and (abstract parameters) -> its
+        parameters (None: random ones).
       label_smoothing, z_loss: see `nn.losses.cross_entropy`; in "isd" of its cross-entropy part.
     """
 
@@ -86,7 +102,8 @@ class TalkerTask(Task):
             raise UserError(f"mode {mode!r} of a Talker is not one of {', '.join(MODES)}")
         if (config.anchors == "fixed") != (thinker is not None):
             raise UserError(
-                f"anchors {config.anchors!r} and a Thinker {'given' if thinker else 'missing'}: fixed anchors read one, paced ones none"
+                f"anchors {config.anchors!r} and a Thinker {'given' if thinker else 'missing'}: "
+                "fixed anchors read one, paced ones none"
             )
         if streams not in (1, 2):
             raise UserError(f"streams is {streams}: 1, or 2 for [noisy ; clean]")
@@ -94,20 +111,24 @@ class TalkerTask(Task):
         self.config, self.mode, self.schedule = config, mode, schedule or masking.Bernoulli()
         self.model = talker.Talker(config)
         self.thinker = None if thinker is None else Thinker(thinker)
-        self.weights = {"token": 1.0, "duration": 0.3} if config.anchors == "paced" else {"token": 1.0}
+        self.weights = (
+            {"token": 1.0, "duration": 0.3} if config.anchors == "paced" else {"token": 1.0}
+        )
         self._sizes, self._capacity, self._streams = sizes or {}, capacity, streams
         self._distillation = distillation or {}
         self._pipeline, self._start, self._load_thinker = pipeline, start, load_thinker
         self._new_mask, self._differing = new_mask, dict(differing or {})
         self._loss: dict[str, Any] = dict(label_smoothing=label_smoothing, z_loss=z_loss)
 
-    # ---- Parameters ---------------------------------------------------------------------------------------------------------
+    # ---- Parameters -----------------------------------------------------------------------------
 
     def init(self, rng):
         return talker.init(self.config, rng)
 
     def warm_start(self, params):
-        params = params if self._start is None else overwrite(params, self._start(), **self._differing)
+        params = (
+            params if self._start is None else overwrite(params, self._start(), **self._differing)
+        )
         return talker.with_new_mask(self.config, params) if self._new_mask else params
 
     def init_frozen(self, rng):
@@ -123,50 +144,51 @@ class TalkerTask(Task):
         if all(loaders[name] is None for name in abstract):
             return None
         fresh = lambda name: jax.jit(lambda key: self.init_frozen(key)[name])(jax.random.key(0))
-        return {name: load(abstract[name]) if (load := loaders[name]) else fresh(name) for name in abstract}
+        return {
+            name: load(abstract[name]) if (load := loaders[name]) else fresh(name)
+            for name in abstract
+        }
 
-    # ---- Batches ------------------------------------------------------------------------------------------------------------
+    # ---- Batches --------------------------------------------------------------------------------
 
     def batches(self, split, seed):
         return self._pipeline(split, seed)
 
     def count(self, batch):
-        return int(_valid(batch).sum())
+        return int(layout.valid(batch).sum())
 
     def batch_spec(self):
-        s = self._sizes
-        joined = s.get("layout") == "joined"
-        of = lambda width, dtype: jax.ShapeDtypeStruct((s["batch"], width), dtype)
-        spec = {"tokens": of(s["length"], jnp.int32)}
-        if joined:
-            spec |= {"valid": of(s["length"], jnp.bool_), "symbols_valid": of(s["symbols"], jnp.bool_)}
-        else:
-            spec |= {name: of(s["length"], jnp.int32) for name in ("segment", "position")}
-        if self.config.anchors == "paced":
-            spec |= {"symbols": of(s["symbols"], jnp.int32), "durations": of(s["symbols"], jnp.float32)}
-            return spec | ({} if joined else {"symbols_segment": of(s["symbols"], jnp.int32)})
-        spec |= {name: of(s["text"], jnp.int32) for name in ("text", "text_segment", "text_position")}
-        return spec | ({"anchor": of(s["length"], jnp.int32)} if self.config.anchors == "fixed" else {})
+        return layout.batch_spec(self._sizes, self.config.anchors)
 
-    # ---- Losses -------------------------------------------------------------------------------------------------------------
+    # ---- Losses ---------------------------------------------------------------------------------
 
     def loss(self, params, frozen, batch, rng, step):
         """batch: see `batch_spec` and `data.pipelines.talker_joined`."""
         text = None if self.thinker is None else self._read(frozen["thinker"], batch)
         cond, log_durations = self.condition(params, batch, text)
-        rows = _Rows.of(batch)
-        losses = self._ntp(params, cond, rows) if self.mode == "ntp" else self._diffusion(params, frozen, cond, text, batch, rows, rng)
+        rows = layout.Rows.of(batch)
+        losses = (
+            self._ntp(params, cond, rows)
+            if self.mode == "ntp"
+            else self._diffusion(params, frozen, cond, text, batch, rows, rng)
+        )
         if log_durations is not None:
             error = jnp.abs(log_durations - jnp.log(jnp.maximum(batch["durations"], 0.05)))
-            losses["duration"] = weighted_sum(error, _valid(batch, "symbols_").astype(jnp.float32))
+            losses["duration"] = weighted_sum(
+                error, layout.valid(batch, "symbols_").astype(jnp.float32)
+            )
         return losses
 
     def _read(self, thinker, batch):
-        """Text features [B, N, 2 D_thinker]: [Emb(y); h], h the state of the position that has consumed y."""
+        """Text features [B, N, 2 D_thinker]: [Emb(y); h], h the state of the position that has
+        consumed y.
+        """
         assert self.thinker is not None
         causal = masks.causal(batch["text"].shape[1], segment_BT=batch["text_segment"])
         embedded = self.thinker.apply({"params": thinker}, batch["text"], method="embed")
-        states, _ = self.thinker.apply({"params": thinker}, embedded, batch["text_position"], causal, method="states")
+        states, _ = self.thinker.apply(
+            {"params": thinker}, embedded, batch["text_position"], causal, method="states"
+        )
         return jax.lax.stop_gradient(jnp.concatenate([embedded, states], axis=-1))
 
     def condition(self, params, batch, text=None):
@@ -177,24 +199,49 @@ class TalkerTask(Task):
         if self.config.anchors == "prefix":
             return apply("prefix", batch["text"]), None
         symbols, durations = batch["symbols"], batch["durations"]
-        if _is_packed(batch):
-            return apply("condition_packed", symbols, batch["symbols_segment"], durations, batch["segment"], batch["position"])
-        return apply("condition_paced", symbols, batch["symbols_valid"], durations, batch["tokens"].shape[1])
+        if layout.is_packed(batch):
+            return apply(
+                "condition_packed",
+                symbols,
+                batch["symbols_segment"],
+                durations,
+                batch["segment"],
+                batch["position"],
+            )
+        return apply(
+            "condition_paced", symbols, batch["symbols_valid"], durations, batch["tokens"].shape[1]
+        )
 
     def hidden(self, params, ids_BL, cond, rows, block: int, clean_BL=None):
-        """Hidden states [B, L, D] of tokens that attend within their block and to earlier ones; with `clean_BL`, to the earlier ones' clean copies."""
+        """Hidden states [B, L, D] of tokens that attend within their block and to earlier ones; with
+        `clean_BL`, to the earlier ones' clean copies.
+        """
         length, twin = ids_BL.shape[1], clean_BL is not None
-        segment, position = (duplicate_streams(x) if twin else x for x in (rows.segment, rows.position))
+        segment, position = (
+            duplicate_streams(x) if twin else x for x in (rows.segment, rows.position)
+        )
         ids = jnp.concatenate([ids_BL, clean_BL], axis=1) if twin else ids_BL
-        apply = lambda *args, **kwargs: self.model.apply({"params": params}, ids, *args, **kwargs)[0]
+        apply = lambda *args, **kwargs: self.model.apply({"params": params}, ids, *args, **kwargs)[
+            0
+        ]
         if self.config.anchors != "prefix":
-            mask = masks.from_mask_mod(mask_mod, two_stream(length, block), segment) if twin else masks.causal(length, block, segment)
+            mask = (
+                masks.from_mask_mod(mask_mod, two_stream(length, block), segment)
+                if twin
+                else masks.causal(length, block, segment)
+            )
             return apply(duplicate_streams(cond) if twin else cond, mask, position)[:, :length]
         text = cond.shape[1]
         mask = masks.from_mask_mod(
-            mask_mod, with_text_prefix(two_stream(length, block) if twin else one_stream(length, block), text), rows.with_text(segment)
+            mask_mod,
+            with_text_prefix(
+                two_stream(length, block) if twin else one_stream(length, block), text
+            ),
+            rows.with_text(segment),
         )
-        return apply(None, mask, rows.after_text(segment, position), before_BND=cond)[:, text : text + length]
+        return apply(None, mask, rows.after_text(segment, position), before_BND=cond)[
+            :, text : text + length
+        ]
 
     def logits(self, params, hidden):
         return self.model.apply({"params": params}, hidden, method="logits")
@@ -212,35 +259,55 @@ class TalkerTask(Task):
         drawn = self.schedule.sample(rng, rows.valid, self.config.block)
         noisy = jnp.where(drawn.mask_BL, talker.MASK, rows.tokens)
         states = self._denoise(params, noisy, cond, rows)
-        teacher_cond = self.condition(frozen["teacher"], batch, text)[0] if self.mode == "isd" else None
+        teacher_cond = (
+            self.condition(frozen["teacher"], batch, text)[0] if self.mode == "isd" else None
+        )
 
         def losses_of(picked):
             target, weight = picked.take(rows.tokens), picked.take(drawn.weight_BL) * picked.keep
             logits = self.logits(params, picked.take(states))
-            losses = {"accuracy": accuracy(logits, target, weight), "left_out": picked.left_out(drawn.mask_BL)}
+            losses = {
+                "accuracy": accuracy(logits, target, weight),
+                "left_out": picked.left_out(drawn.mask_BL),
+            }
             if self.mode == "mdm":
                 total, _ = objective.masked_cross_entropy(logits, target, weight, **self._loss)
-                return losses | {"token": (total, masking.loss_weight(self.schedule, weight, rows.valid))}
+                return losses | {
+                    "token": (total, masking.loss_weight(self.schedule, weight, rows.valid))
+                }
 
             def teach(ids_BL, *_):
-                return self.logits(frozen["teacher"], picked.take(self._denoise(frozen["teacher"], ids_BL, teacher_cond, rows)))
+                return self.logits(
+                    frozen["teacher"],
+                    picked.take(self._denoise(frozen["teacher"], ids_BL, teacher_cond, rows)),
+                )
 
-            return losses | self._distilled(teach, noisy, drawn.mask_BL, rows, picked, logits, target, weight)
+            return losses | self._distilled(
+                teach, noisy, drawn.mask_BL, rows, picked, logits, target, weight
+            )
 
         picked = _Picked.of(drawn.mask_BL, self._capacity)
         if picked.index_GN is None:
             return losses_of(picked)
-        # A draw of more hidden tokens than there are places for takes the long way, on all positions: none is ever left out.
+        # A draw of more hidden tokens than there are places for takes the long way, on all
+        # positions: none is ever left out.
         too_many = picked.left_out(drawn.mask_BL)[0] > 0
-        losses = jax.lax.cond(too_many, lambda: losses_of(_Picked(None, 1.0)), lambda: losses_of(picked))
+        losses = jax.lax.cond(
+            too_many, lambda: losses_of(_Picked(None, 1.0)), lambda: losses_of(picked)
+        )
         return losses | {"over_capacity": (too_many.astype(jnp.float32), jnp.ones(()))}
 
     def _denoise(self, params, ids_BL, cond, rows):
         """Hidden states [B, L, D] of the noisy tokens."""
         block, clean_BL = self.config.block, rows.tokens
         if self.config.label_shift:
-            ids_BL, clean_BL = (shift_right(ids, rows.tokens, rows.position, block, talker.BOS) for ids in (ids_BL, clean_BL))
-        return self.hidden(params, ids_BL, cond, rows, block, clean_BL if self._streams == 2 else None)
+            ids_BL, clean_BL = (
+                shift_right(ids, rows.tokens, rows.position, block, talker.BOS)
+                for ids in (ids_BL, clean_BL)
+            )
+        return self.hidden(
+            params, ids_BL, cond, rows, block, clean_BL if self._streams == 2 else None
+        )
 
     def _distilled(self, teach, noisy, mask_BL, rows, picked, logits, target, weight):
         settings = dict(self._distillation)
@@ -249,7 +316,14 @@ class TalkerTask(Task):
         allowed = allowed.at[jnp.asarray([talker.BOS, talker.SOS])].set(False)
         gathered = None if picked.index_GN is None else (picked.index_GN, picked.keep)
         rollout = distill.teacher_rollout(
-            teach, noisy, mask_BL, rows.valid, self.config.block, iterations, gathered=gathered, allowed_V=allowed
+            teach,
+            noisy,
+            mask_BL,
+            rows.valid,
+            self.config.block,
+            iterations,
+            gathered=gathered,
+            allowed_V=allowed,
         )
         loss = distill.isd_loss(logits, rollout.logits, target, weight, **settings, **self._loss)
         return {
@@ -259,55 +333,21 @@ class TalkerTask(Task):
         }
 
 
-def _is_packed(batch) -> bool:
-    """Whether utterances stand side by side in a row, each with a segment number, as `batch_spec` has them; or are joined to one, with a mask."""
-    return "segment" in batch
-
-
-def _valid(batch, of: str = ""):
-    """bool [B, L] or, `of` "symbols_", [B, M]: where there is no padding."""
-    return batch[f"{of}segment"] > 0 if _is_packed(batch) else batch[f"{of}valid"]
-
-
-class _Rows(NamedTuple):
-    """Speech tokens of a batch. `segment`: the utterance of each position, 0 = padding; a row of joined utterances is one segment. `text_segment` and
-    `text_position`, [B, N], of a text that stands before it (prefix anchors)."""
-
-    tokens: jax.Array
-    valid: jax.Array
-    position: jax.Array
-    segment: jax.Array
-    text_segment: Any = None  # of a text before the speech
-    text_position: Any = None
-
-    @classmethod
-    def of(cls, batch):
-        tokens = batch["tokens"]
-        if _is_packed(batch):
-            text = (batch.get("text_segment"), batch.get("text_position"))
-            return cls(tokens, _valid(batch), batch["position"], batch["segment"], *text)
-        position = jnp.broadcast_to(jnp.arange(tokens.shape[1])[None], tokens.shape)
-        return cls(tokens, _valid(batch), position, _valid(batch).astype(jnp.int32))
-
-    def with_text(self, segment_BT):
-        """Segments of the text, then of the speech."""
-        return jnp.concatenate([self.text_segment, segment_BT], axis=1)
-
-    def after_text(self, segment_BT, position_BT):
-        """Positions likewise: those of an utterance go on where its text ends."""
-        lengths_BT = jnp.sum(self.text_segment[:, None, :] == segment_BT[:, :, None], axis=-1)
-        return jnp.concatenate([self.text_position, position_BT + lengths_BT], axis=1)
-
-
 class _Picked(NamedTuple):
-    """Positions whose logits are computed: the hidden ones, gathered into a fixed number of places, or all (index None)."""
+    """Positions whose logits are computed: the hidden ones, gathered into a fixed number of places, or
+    all (index None).
+    """
 
     index_GN: jax.Array | None
     keep: Any
 
     @classmethod
     def of(cls, mask_BL, capacity: float):
-        return cls(None, 1.0) if capacity >= 1 else cls(*objective.gather_masked(mask_BL, int(capacity * mask_BL.size)))
+        return (
+            cls(None, 1.0)
+            if capacity >= 1
+            else cls(*objective.gather_masked(mask_BL, int(capacity * mask_BL.size)))
+        )
 
     def take(self, x_BLX):
         return x_BLX if self.index_GN is None else objective.gather(x_BLX, self.index_GN)
@@ -321,56 +361,34 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
     """See `Stage.from_config`."""
     model = talker.TalkerConfig(**config.talker)
     if config.mode == "isd" and not config.get("init_from"):
-        raise UserError("self-distillation starts from a trained Talker: set init_from to its run (or 'random', to try things out)")
+        raise UserError(
+            "self-distillation starts from a trained Talker: set init_from to its "
+            "run (or 'random', to try things out)"
+        )
     thinker = ThinkerConfig(**config.thinker) if model.anchors == "fixed" else None
-    schedule = masking.get(config.masking.name, **{k: v for k, v in config.masking.items() if k != "name"})
-    sizes = {name: config.data[name] for name in ("batch", "length", "layout", "symbols", "text") if name in config.data}
+    schedule = masking.get(
+        config.masking.name, **{k: v for k, v in config.masking.items() if k != "name"}
+    )
+    sizes = {
+        name: config.data[name]
+        for name in ("batch", "length", "layout", "symbols", "text")
+        if name in config.data
+    }
     return TalkerTask(
         model,
         config.mode,
-        partial(_talker_batches, config, model, root, loaders),
+        partial(layout.pipeline, config, model, root, loaders),
         schedule,
         sizes=sizes,
         distillation=dict(config.distillation),
         **start_of(config, workdir, loaders),
         thinker=thinker,
         load_thinker=load_named(config, "thinker", loaders.thinker, thinker) if thinker else None,
-        **{name: config[name] for name in ("capacity", "streams", "new_mask", "label_smoothing", "z_loss") if name in config},
-    )
-
-
-def _talker_batches(config: ConfigDict, model, root, loaders: Loaders, split: str, seed: int):
-    from mdmspeech.data.pipelines import random_source, talker_packed
-    from mdmspeech.data.pipelines.talker_joined import talker_batches
-    from mdmspeech.data.storage.token_store import TokenStore
-
-    data = config.data
-    paced = model.anchors == "paced"
-    shared = dict(
-        batch=data.batch, length=data.length, block=model.block, eos=talker.EOS, pad=talker.PAD, seed=seed, shard=distributed.share()
-    )
-    if data.layout == "joined":
-        random = tuple(data.parts) == (RANDOM,)
-        joined: Any = random_source.RandomSpeech(seed=seed, symbols=model.symbols) if random else TokenStore(root, tuple(data.parts), split)
-        if (least := int(talker_packed.counts_of(joined, "symbols").min())) > data.symbols:
-            raise UserError(f"data.symbols={data.symbols} is too small: no utterance has fewer than {least} symbols")
-        return talker_batches(joined, symbols=data.symbols, token_seconds=data.token_seconds, **shared)
-    if data.layout != "packed":
-        raise UserError(f"data.layout is {data.layout!r}: use 'packed' (utterances side by side) or 'joined' (one after another, cut)")
-
-    def source(part: str):
-        if part == RANDOM:
-            return random_source.RandomSpeech(seed=seed, symbols=model.symbols, token_seconds=data.token_seconds)
-        return TokenStore(root, (part,), split, needs_text=not paced)
-
-    texts: dict[str, Callable[[], Any]] = {
-        "paced": lambda: talker_packed.PacedText(data.symbols, data.token_seconds),
-        "prefix": lambda: talker_packed.PrefixText(data.text, tokenizer_of(config, loaders).encode),
-        "fixed": lambda: talker_packed.FixedText(data.text, chat_of(config, loaders), model.block, model.anchors_per_block),
-    }
-    text = texts[model.anchors]()
-    return talker_packed.packed_talker_batches(
-        {p: source(p) for p in data.parts}, text, weights=mixture_weights(data), threads=data.threads, **shared
+        **{
+            name: config[name]
+            for name in ("capacity", "streams", "new_mask", "label_smoothing", "z_loss")
+            if name in config
+        },
     )
 
 
@@ -394,7 +412,9 @@ def tiny(config: ConfigDict) -> None:
 def _export(part: str, run: Mapping[str, Any]) -> Exported:
     """The Talker of a run; it writes one token after another, or fills masks, and these are two parts."""
     if (right := "talker_ntp" if run.get("mode") == "ntp" else "talker") != part:
-        raise UserError(f"trained a Talker of mode {run.get('mode')!r}; give it as --{right.replace('_', '-')}")
+        raise UserError(
+            f"trained a Talker of mode {run.get('mode')!r}; give it as --{right.replace('_', '-')}"
+        )
     return Exported("talker_ntp" if part == "talker_ntp" else "talker_mdm", run["talker"], "talker")
 
 

@@ -1,13 +1,16 @@
-"""Stage 1 as in the paper: the adaptor, and a low-rank update of the Thinker, learn to answer what was said (VocalNet's recipe).
+"""Stage 1 as in the paper: the adaptor, and a low-rank update of the Thinker, learn to answer what
+was said (VocalNet's recipe).
 
 Source: docs/method.md, "Speech input" and "The Thinker".
 
-    log-mel -> speech encoder (frozen) -> stack adaptor -> vectors in place of the prompt's speech placeholder -> Thinker -> cross-entropy on the answer
+    log-mel -> speech encoder (frozen) -> stack adaptor -> vectors in place of the prompt's speech
+    placeholder -> Thinker -> cross-entropy on the answer
 
-Rows are packed with several conversations; each is computed as if it were alone. Only the assistant's turn is supervised, and the [B, L, V] logits are
-never held whole.
+Rows are packed with several conversations; each is computed as if it were alone. Only the
+assistant's turn is supervised, and the [B, L, V] logits are never held whole.
 
-B batch, F mel frames (100 a second), U = F/10 speech vectors, L positions of the Thinker, D its width, V its vocabulary.
+B batch, F mel frames (100 a second), U = F/10 speech vectors, L positions of the Thinker, D its
+width, V its vocabulary.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,7 +30,15 @@ from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import losses, masks
 from mdmspeech.nn.partition import constrain
 from mdmspeech.training import distributed
-from mdmspeech.training.stages.stage import Exported, Loaders, Stage, chat_of, load_named, mixture_weights, tiny_thinker
+from mdmspeech.training.stages.stage import (
+    Exported,
+    Loaders,
+    Stage,
+    chat_of,
+    load_named,
+    mixture_weights,
+    tiny_thinker,
+)
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
 
@@ -39,11 +50,14 @@ class SpeechToTextTask(Task):
     """Stage 1.
 
     Args:
-      thinker: with `lora_rank` > 0 its update is trained beside the adaptor; with 0 only the adaptor is.
-      pipeline: function (split, seed) -> batches as `batch_spec` says, see `data.pipelines.conversations`.
+      thinker: with `lora_rank` > 0 its update is trained beside the adaptor; with 0 only the
+        adaptor is.
+      pipeline: function (split, seed) -> batches as `batch_spec` says, see
+        `data.pipelines.conversations`.
       sizes: batch, length (L) and frames (F) of a batch.
       hidden: width of the adaptor's hidden layer.
-      load: part ("encoder", "thinker") -> (abstract parameters) -> parameters; None where random ones are wanted.
+      load: part ("encoder", "thinker") -> (abstract parameters) -> parameters; None where random
+        ones are wanted.
       chunk: positions whose logits are computed at a time.
     """
 
@@ -64,13 +78,18 @@ class SpeechToTextTask(Task):
         z_loss: float = 0.0,
     ):
         if sizes["frames"] % FRAMES_PER_VECTOR:
-            raise UserError(f"data.frames is {sizes['frames']}: give a multiple of {FRAMES_PER_VECTOR}, the frames of one speech vector")
+            raise UserError(
+                f"data.frames is {sizes['frames']}: give a multiple of "
+                f"{FRAMES_PER_VECTOR}, the frames of one speech vector"
+            )
         self.encoder, self.thinker = SpeechEncoder(encoder), Thinker(thinker)
         self.adaptor = StackAdaptor(thinker.dim, STACK, hidden)
         self._pipeline, self._sizes, self._load = pipeline, sizes, load or {}
-        self._loss: dict[str, Any] = dict(chunk=chunk, label_smoothing=label_smoothing, z_loss=z_loss)
+        self._loss: dict[str, Any] = dict(
+            chunk=chunk, label_smoothing=label_smoothing, z_loss=z_loss
+        )
 
-    # ---- Parameters ---------------------------------------------------------------------------------------------------------
+    # ---- Parameters -----------------------------------------------------------------------------
 
     def init(self, rng):
         adaptor_rng, thinker_rng = jax.random.split(rng)
@@ -90,12 +109,14 @@ class SpeechToTextTask(Task):
             return None
         fresh = lambda name: jax.jit(lambda key: self.init_frozen(key)[name])(jax.random.key(0))
         loaders = {name: self._load.get(name) for name in abstract}
-        return {name: load(abstract[name]) if load else fresh(name) for name, load in loaders.items()}
+        return {
+            name: load(abstract[name]) if load else fresh(name) for name, load in loaders.items()
+        }
 
     def _fresh_thinker(self, rng):
         return self.thinker.init(rng, jnp.zeros((1, 2), jnp.int32))["params"]
 
-    # ---- Batches ------------------------------------------------------------------------------------------------------------
+    # ---- Batches --------------------------------------------------------------------------------
 
     def batches(self, split, seed):
         return self._pipeline(split, seed)
@@ -106,33 +127,56 @@ class SpeechToTextTask(Task):
     def batch_spec(self):
         s = self._sizes
         of = lambda *shape, dtype=jnp.int32: jax.ShapeDtypeStruct((s["batch"], *shape), dtype)
-        spec = {name: of(s["length"]) for name in ("ids", "segment", "position", "speech", "target")}
-        spec |= {"weight": of(s["length"], dtype=jnp.float32), "mel": of(s["frames"], self.encoder.config.num_mels, dtype=jnp.float16)}
+        spec = {
+            name: of(s["length"]) for name in ("ids", "segment", "position", "speech", "target")
+        }
+        spec |= {
+            "weight": of(s["length"], dtype=jnp.float32),
+            "mel": of(s["frames"], self.encoder.config.num_mels, dtype=jnp.float16),
+        }
         return spec | {name: of(s["frames"]) for name in ("mel_segment", "mel_position")}
 
-    # ---- Losses -------------------------------------------------------------------------------------------------------------
+    # ---- Losses ---------------------------------------------------------------------------------
 
     def loss(self, params, frozen, batch, rng, step):
-        """batch: see `batch_spec`. `segment` and `mel_segment` number the conversations of a row (0 = padding); `speech` is the index of the speech
-        vector at a position, -1 where `ids` has a token; `target` the id to predict there, where `weight` > 0."""
+        """batch: see `batch_spec`. `segment` and `mel_segment` number the conversations of a row (0 =
+        padding); `speech` is the index of the speech vector at a position, -1 where `ids` has a
+        token; `target` the id to predict there, where `weight` > 0."""
         vectors = self.hear(params["adaptor"], frozen["encoder"], batch)
         thinker = lora.combine(frozen["thinker"], params.get("lora", {}))
         apply = lambda method, *args: self.thinker.apply({"params": thinker}, *args, method=method)
         speech = batch["speech"]
         typed = apply("embed", batch["ids"])
-        heard = jnp.take_along_axis(vectors.astype(typed.dtype), jnp.maximum(speech, 0)[..., None], axis=1)
+        heard = jnp.take_along_axis(
+            vectors.astype(typed.dtype), jnp.maximum(speech, 0)[..., None], axis=1
+        )
         x = jnp.where((speech >= 0)[..., None], heard, typed)
-        hidden, _ = apply("states", x, batch["position"], masks.causal(x.shape[1], segment_BT=batch["segment"]))
+        hidden, _ = apply(
+            "states", x, batch["position"], masks.causal(x.shape[1], segment_BT=batch["segment"])
+        )
         matrix_DV = apply("output_matrix")
-        project = lambda part: constrain(jnp.matmul(part, matrix_DV, preferred_element_type=jnp.float32), "batch", "length", "vocab")
-        return losses.projected_cross_entropy(hidden, project, batch["target"], batch["weight"], **self._loss)
+        project = lambda part: constrain(
+            jnp.matmul(part, matrix_DV, preferred_element_type=jnp.float32),
+            "batch",
+            "length",
+            "vocab",
+        )
+        return losses.projected_cross_entropy(
+            hidden, project, batch["target"], batch["weight"], **self._loss
+        )
 
     def hear(self, adaptor, encoder, batch):
         """Speech vectors [B, U, D] of the packed log-mel."""
         dtype = jax.tree.leaves(encoder)[0].dtype
         segment, position = batch["mel_segment"], batch["mel_position"]
-        states = self.encoder.apply({"params": encoder}, batch["mel"].astype(dtype), segment_BT=segment, position_BT=position)
-        # A last group of a conversation is completed with zeros, as `StackAdaptor` does at the end of a row.
+        states = self.encoder.apply(
+            {"params": encoder},
+            batch["mel"].astype(dtype),
+            segment_BT=segment,
+            position_BT=position,
+        )
+        # A last group of a conversation is completed with zeros, as `StackAdaptor` does at the end
+        # of a row.
         states = jnp.where((segment[:, ::2] > 0)[..., None], jax.lax.stop_gradient(states), 0)
         return self.adaptor.apply({"params": adaptor}, states)
 
@@ -145,8 +189,19 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         "thinker": load_named(config, "thinker", loaders.thinker, thinker),
     }
     sizes = {name: config.data[name] for name in ("batch", "length", "frames")}
-    settings = {name: config[name] for name in ("hidden", "chunk", "label_smoothing", "z_loss") if name in config}
-    return SpeechToTextTask(encoder, thinker, partial(_conversations, config, root, loaders), sizes, load=load, **settings)
+    settings = {
+        name: config[name]
+        for name in ("hidden", "chunk", "label_smoothing", "z_loss")
+        if name in config
+    }
+    return SpeechToTextTask(
+        encoder,
+        thinker,
+        partial(_conversations, config, root, loaders),
+        sizes,
+        load=load,
+        **settings,
+    )
 
 
 def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
@@ -156,7 +211,11 @@ def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed:
     data = config.data
 
     def source(part: str):
-        return random_source.RandomQuestions(seed=seed) if part == RANDOM else sources.questions(root, split, parts=(part,))
+        return (
+            random_source.RandomQuestions(seed=seed)
+            if part == RANDOM
+            else sources.questions(root, split, parts=(part,))
+        )
 
     return thinker_packed.lm_batches(
         {part: source(part) for part in data.parts},
@@ -182,8 +241,19 @@ def tiny(config: ConfigDict) -> None:
 
 def _export(run: Mapping[str, Any]) -> Exported:
     """The adaptor; the update of the Thinker is `assemble`'s business."""
-    sizes = dict(states=run["encoder"]["dim"], out_dim=run["thinker"]["dim"], stack=STACK, hidden_dim=run["hidden"])
+    sizes = dict(
+        states=run["encoder"]["dim"],
+        out_dim=run["thinker"]["dim"],
+        stack=STACK,
+        hidden_dim=run["hidden"],
+    )
     return Exported("stack_adaptor", sizes, "encoder", lambda params: params["adaptor"])
 
 
-STAGE = Stage("thinker", ("encoder", "thinker", "weights", "prompt", "data"), from_config, tiny, exports={"adaptor": _export})
+STAGE = Stage(
+    "thinker",
+    ("encoder", "thinker", "weights", "prompt", "data"),
+    from_config,
+    tiny,
+    exports={"adaptor": _export},
+)

@@ -18,7 +18,12 @@ def write_campplus(path, num_mels=80, axes=3):
         helper.make_tensor_value_info("input", TensorProto.FLOAT, shape),
         helper.make_tensor_value_info("output", TensorProto.FLOAT, None),
     )
-    weights = [numpy_helper.from_array(matrix, "matrix"), numpy_helper.from_array(np.array([axes - 2], np.int64), "axes")]
+    weights = [
+        numpy_helper.from_array(matrix, "matrix"),
+        numpy_helper.from_array(np.array([axes - 2], np.int64), "axes"),
+    ]
     graph = helper.make_graph(nodes, "g", [ends[0]], [ends[1]], weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path)
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9), path
+    )
     return matrix

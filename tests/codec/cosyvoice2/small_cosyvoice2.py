@@ -1,4 +1,6 @@
-"""A small random CosyVoice2 codec for tests: every kind of layer, but few of each, as compiling is what takes time."""
+"""A small random CosyVoice2 codec for tests: every kind of layer, but few of each, as compiling is
+what takes time.
+"""
 
 import jax
 import numpy as np
@@ -15,7 +17,9 @@ CONFIG = CosyVoice2Config(
     S3Config(num_mels=16, dim=16, num_layers=1, num_heads=2, ffn_dim=32, memory=5),
     FlowConfig(
         encoder=FlowEncoderConfig(dim=16, num_heads=2, ffn_dim=32, num_blocks=1, num_up_blocks=1),
-        estimator=FlowEstimatorConfig(channels=16, num_heads=2, head_dim=8, stage_blocks=1, mid_stages=0),
+        estimator=FlowEstimatorConfig(
+            channels=16, num_heads=2, head_dim=8, stage_blocks=1, mid_stages=0
+        ),
     ),
     HiFTConfig(
         base_channels=16,
@@ -36,7 +40,9 @@ def small_params(config: CosyVoice2Config = CONFIG) -> dict:
     def fill(path, leaf):
         name = jax.tree_util.keystr(path)
         scale = np.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.05
-        return (scale * rng.normal(size=leaf.shape) + (("alpha" in name) or ("scale" in name))).astype(np.float32)
+        return (
+            scale * rng.normal(size=leaf.shape) + (("alpha" in name) or ("scale" in name))
+        ).astype(np.float32)
 
     params = jax.tree_util.tree_map_with_path(fill, cosyvoice2_shapes(config))
     params["hift"]["decoder"]["post"]["kernel"] *= 0.5

@@ -1,4 +1,6 @@
-"""Tokenizer, flow and HiFT behind the `Codec` protocol: a stream gives what `decode` gives, rows what they give alone, every block costs the same."""
+"""Tokenizer, flow and HiFT behind the `Codec` protocol: a stream gives what `decode` gives, rows
+what they give alone, every block costs the same.
+"""
 
 import sys
 from pathlib import Path
@@ -45,16 +47,26 @@ def test_the_sizes_of_the_protocol(codec):
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("count", "size"), [(53, 16), (50, 7), (33, 33)])  # here and below: few padded lengths, as each is compiled
+# here and below: few padded lengths, as each is compiled
+@pytest.mark.parametrize(("count", "size"), [(53, 16), (50, 7), (33, 33)])
 def test_streamed_equals_one_shot(codec, count, size):
     ids = tokens(count)
     (whole,) = codec.decode([ids])
-    assert whole.shape == (count * TOKEN,) and whole.dtype == np.float32 and 0.02 < whole.std() < 0.5
-    close("streamed equals one-shot: CosyVoice2 codec, tokens to wave", np.concatenate(streamed(codec, ids, size)), whole, atol=1e-3)
+    assert (
+        whole.shape == (count * TOKEN,) and whole.dtype == np.float32 and 0.02 < whole.std() < 0.5
+    )
+    close(
+        "streamed equals one-shot: CosyVoice2 codec, tokens to wave",
+        np.concatenate(streamed(codec, ids, size)),
+        whole,
+        atol=1e-3,
+    )
 
 
 def test_samples_come_as_soon_as_they_are_final(codec):
-    """The flow holds 3 tokens back, HiFT its delay; every other block of tokens gives as many samples as it lasts."""
+    """The flow holds 3 tokens back, HiFT its delay; every other block of tokens gives as many samples
+    as it lasts.
+    """
     parts = [len(part) for part in streamed(codec, tokens(64))]
     assert parts == [13 * TOKEN - LATE, 16 * TOKEN, 16 * TOKEN, 16 * TOKEN, 3 * TOKEN + LATE]
 
@@ -66,7 +78,12 @@ def test_rows_give_what_they_give_alone(codec):
     assert [len(wave) for wave in together] == [len(row) * TOKEN for row in rows]
     for row, wave in zip(rows, together, strict=True):
         if len(row):
-            close("ragged rows equal single rows: CosyVoice2 codec, tokens to wave", wave, codec.decode([row])[0], atol=1e-3)
+            close(
+                "ragged rows equal single rows: CosyVoice2 codec, tokens to wave",
+                wave,
+                codec.decode([row])[0],
+                atol=1e-3,
+            )
     assert codec.decode([]) == []
 
 
@@ -89,12 +106,16 @@ def test_streams_do_not_disturb_each_other(codec):
         for row in range(2):
             out[row].append(streams[row].push(ids[row][at : at + 16]))
     for row in range(2):
-        np.testing.assert_array_equal(np.concatenate([*out[row], streams[row].finish()]), alone[row])
+        np.testing.assert_array_equal(
+            np.concatenate([*out[row], streams[row].finish()]), alone[row]
+        )
     assert np.abs(alone[0] - alone[1]).max() > 0.01
 
 
 def test_settings_of_a_request(codec, monkeypatch):
-    """Steps, guidance, temperature and seed change the speech of this request only; the rest is shared, and can be compiled before."""
+    """Steps, guidance, temperature and seed change the speech of this request only; the rest is
+    shared, and can be compiled before.
+    """
     ids = tokens(40)
     (usual,) = codec.decode([ids])
     fast = codec.with_settings(**FAST)
@@ -128,7 +149,9 @@ def test_another_voice(codec):
 
 
 def test_a_minute_costs_the_same_block_for_block(codec, monkeypatch):
-    """60 s: each push of 16 tokens calls the flow once and HiFT once, with one compiled program each (two of HiFT: its first block is shorter)."""
+    """60 s: each push of 16 tokens calls the flow once and HiFT once, with one compiled program each
+    (two of HiFT: its first block is shorter).
+    """
     calls = {"flow": [], "hift": []}
 
     def counted(name, make):
@@ -136,7 +159,13 @@ def test_a_minute_costs_the_same_block_for_block(codec, monkeypatch):
             program = make(*args)
 
             def call(*inputs):
-                calls[name].append(sum(leaf.nbytes for leaf in flow_stream.jax.tree.leaves(inputs[1:]) if hasattr(leaf, "nbytes")))
+                calls[name].append(
+                    sum(
+                        leaf.nbytes
+                        for leaf in flow_stream.jax.tree.leaves(inputs[1:])
+                        if hasattr(leaf, "nbytes")
+                    )
+                )
                 return program(*inputs)
 
             return call
@@ -144,7 +173,10 @@ def test_a_minute_costs_the_same_block_for_block(codec, monkeypatch):
         return with_count
 
     stream = codec.stream()
-    programs = flow_stream.compiled_push(CONFIG.flow, codec.plan), hift_stream.compiled_push(CONFIG.hift)
+    programs = (
+        flow_stream.compiled_push(CONFIG.flow, codec.plan),
+        hift_stream.compiled_push(CONFIG.hift),
+    )
     monkeypatch.setattr(flow_stream, "compiled_push", counted("flow", flow_stream.compiled_push))
     monkeypatch.setattr(hift_stream, "compiled_push", counted("hift", hift_stream.compiled_push))
     stream.push(tokens(16))
@@ -156,11 +188,14 @@ def test_a_minute_costs_the_same_block_for_block(codec, monkeypatch):
         counts.append(tuple(len(made) - before[name] for name, made in calls.items()))
     assert set(counts) == {(1, 1)} and set(samples) == {16 * TOKEN}
     assert [program._cache_size() for program in programs] == compiled
-    assert len(set(calls["flow"])) == 1 and len(set(calls["hift"][1:])) == 1  # what goes in, the state included, does not grow
+    # what goes in, the state included, does not grow
+    assert len(set(calls["flow"])) == 1 and len(set(calls["hift"][1:])) == 1
 
 
 def test_no_seams(codec):
-    """Where blocks meet, the spectrum changes as it does there in one go and no more than elsewhere; blocks spoken one by one show."""
+    """Where blocks meet, the spectrum changes as it does there in one go and no more than elsewhere;
+    blocks spoken one by one show.
+    """
     # Without noise, one token for ever: a smooth mel. At 150 Hz for ever: three periods a frame.
     params, ids, frame = small_params(), np.full(64, 7, np.int32), 480
     params["hift"]["f0_predictor"]["out"]["kernel"][:] = 0
@@ -168,14 +203,23 @@ def test_no_seams(codec):
 
     def flux(wave):
         """Change of the log spectrum from each frame to the next; of three neighbours the largest."""
-        spectra = np.fft.rfft(wave[: len(wave) // frame * frame].reshape(-1, frame) * np.hanning(frame))
+        spectra = np.fft.rfft(
+            wave[: len(wave) // frame * frame].reshape(-1, frame) * np.hanning(frame)
+        )
         change = np.linalg.norm(np.diff(np.log(np.abs(spectra) + 1e-2), axis=0), axis=1)
         return np.max([change[:-2], change[1:-1], change[2:]], axis=0)
 
     parts = streamed(codec, ids)
     whole, ours = flux(codec.decode([ids])[0]), flux(np.concatenate(parts))
-    apart = flux(np.concatenate([wave for at in range(0, 64, 16) for wave in streamed(codec, ids[at : at + 16])]))
-    joints, cuts = np.cumsum([len(part) for part in parts[:-1]]) // frame - 2, np.arange(16, 64, 16) * TOKEN // frame - 2
+    apart = flux(
+        np.concatenate(
+            [wave for at in range(0, 64, 16) for wave in streamed(codec, ids[at : at + 16])]
+        )
+    )
+    joints, cuts = (
+        np.cumsum([len(part) for part in parts[:-1]]) // frame - 2,
+        np.arange(16, 64, 16) * TOKEN // frame - 2,
+    )
     np.testing.assert_allclose(ours[joints], whole[joints], atol=0.02 * whole.mean())
     assert ours[joints].mean() < np.quantile(whole, 0.9) < apart[cuts].min() / 3
 
@@ -189,7 +233,9 @@ def test_encode_gives_a_token_for_every_part_of_a_wave(codec):
     assert all(row.dtype == np.int32 for row in ids)
     # S3's own ids wherever S3 gives that many.
     for row in (3, 6, 7, 8, 9):
-        np.testing.assert_array_equal(ids[row], codec._tokenizer.encode([resample(waves[row], 24_000, 16_000)])[0])
+        np.testing.assert_array_equal(
+            ids[row], codec._tokenizer.encode([resample(waves[row], 24_000, 16_000)])[0]
+        )
     np.testing.assert_array_equal(codec.encode(waves[-1:])[0], ids[-1])
 
 

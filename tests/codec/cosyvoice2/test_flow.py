@@ -1,4 +1,6 @@
-"""The whole flow against the reference's arrays: noise, solver, prompt and speaker; and rows in batches."""
+"""The whole flow against the reference's arrays: noise, solver, prompt and speaker; and rows in
+batches.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +11,14 @@ from golden import estimator_config, flow_config, sizes
 from measured import close
 from official_noise import OFFICIAL_FRAMES, official_noise
 
-from mdmspeech.codec.cosyvoice2.flow import Conditions, conditions, estimator_of, generate, solve, time_grid
+from mdmspeech.codec.cosyvoice2.flow import (
+    Conditions,
+    conditions,
+    estimator_of,
+    generate,
+    solve,
+    time_grid,
+)
 from mdmspeech.codec.cosyvoice2.flow_batch import FlowConfig, Prompt, batch_of
 from mdmspeech.codec.cosyvoice2.flow_estimator import FlowEstimator
 from mdmspeech.codec.cosyvoice2.flow_layers import Chunks, chunk_mask
@@ -23,7 +32,11 @@ FULL = sizes("flow_full")
 CONFIG = flow_config(FULL)
 CHUNKS = Chunks(FULL["encoder"]["static_chunk_size"])
 _conditions = jax.jit(conditions, static_argnums=0, static_argnames=("chunks", "final"))
-_generate = jax.jit(generate, static_argnums=0, static_argnames=("steps", "guidance", "temperature", "chunks", "final"))
+_generate = jax.jit(
+    generate,
+    static_argnums=0,
+    static_argnames=("steps", "guidance", "temperature", "chunks", "final"),
+)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +62,9 @@ def prompt(full):
 def random_prompt(tokens, seed):
     rng = np.random.default_rng(seed)
     mel = rng.normal(size=(2 * tokens, CONFIG.estimator.num_mels)).astype(np.float32)
-    return Prompt(rng.integers(0, CONFIG.vocab_size, tokens), mel, rng.normal(size=CONFIG.speaker_dim))
+    return Prompt(
+        rng.integers(0, CONFIG.vocab_size, tokens), mel, rng.normal(size=CONFIG.speaker_dim)
+    )
 
 
 def random_tokens(tokens, seed):
@@ -87,27 +102,55 @@ def test_golden_solver(cfm, case):
     given = sizes("flow_cfm")
     config = estimator_config(given)
     frame_first = lambda name: jnp.asarray(cfm[name].swapaxes(1, 2))
-    noise, mu, cond, speaker = frame_first("in.noise"), frame_first("in.mu"), frame_first("in.cond"), cfm["in.spks"]
+    noise, mu, cond, speaker = (
+        frame_first("in.noise"),
+        frame_first("in.mu"),
+        frame_first("in.cond"),
+        cfm["in.spks"],
+    )
     valid = jnp.asarray(cfm["in.mask"][:, 0] > 0)
     mask = chunk_mask(valid, Chunks(given["static_chunk_size"]) if case == "streaming" else None)
-    tree = jax.eval_shape(FlowEstimator(config).init, jax.random.key(0), noise, mu, speaker, cond, jnp.zeros(1), valid, mask)["params"]
+    tree = jax.eval_shape(
+        FlowEstimator(config).init,
+        jax.random.key(0),
+        noise,
+        mu,
+        speaker,
+        cond,
+        jnp.zeros(1),
+        valid,
+        mask,
+    )["params"]
     tensors = read_tensors(GOLDEN / "flow_cfm.safetensors")
-    params = import_params(tensors, estimator_rules(config, theirs="estimator."), tree, "the estimator")
+    params = import_params(
+        tensors, estimator_rules(config, theirs="estimator."), tree, "the estimator"
+    )
     estimator = estimator_of(FlowConfig(estimator=config), {"estimator": params})
-    solver = jax.jit(lambda noise: solve(estimator, noise, Conditions(mu, speaker, cond, valid, mask)))
+    solver = jax.jit(
+        lambda noise: solve(estimator, noise, Conditions(mu, speaker, cond, valid, mask))
+    )
     mel, states, _ = solver(0.6 * noise if case == "temperature" else noise)
     close(f"flow_cfm {case}.out.mel", mel.swapaxes(1, 2), cfm[f"{case}.out.mel"], atol=1e-4)
     if case == "full":
-        close("flow_cfm full.out.traj_x", states[:, 0].swapaxes(1, 2), cfm["full.out.traj_x"], atol=1e-4)
+        close(
+            "flow_cfm full.out.traj_x",
+            states[:, 0].swapaxes(1, 2),
+            cfm["full.out.traj_x"],
+            atol=1e-4,
+        )
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize("case", ["offline", "stream_final", "stream_partial", "offline_partial", "stream_prefix"])
+@pytest.mark.parametrize(
+    "case", ["offline", "stream_final", "stream_partial", "offline_partial", "stream_prefix"]
+)
 def test_golden_flow(full, params, prompt, case):
     tokens = full["in.token"][0]
     tokens = tokens[: FULL["n_prefix"]] if case == "stream_prefix" else tokens
     batch = batch_of(CONFIG, [tokens], [prompt])
-    how = dict(chunks=CHUNKS if "stream" in case else None, final=case in ("offline", "stream_final"))
+    how = dict(
+        chunks=CHUNKS if "stream" in case else None, final=case in ("offline", "stream_final")
+    )
     given = _conditions(CONFIG, params, batch, **how)
     mu, mel = full[f"{case}.out.mu"], full[f"{case}.out.mel"]
     assert int(given.valid_BT.sum()) == mu.shape[2]
@@ -123,16 +166,31 @@ def test_golden_flow(full, params, prompt, case):
 @pytest.mark.parity
 @pytest.mark.parametrize("chunks", [None, Chunks(4, left=2, follow_speech=True)], ids=str)
 def test_ragged_rows_equal_single_rows(params, chunks):
-    """Prompts and texts of different lengths, one without a prompt, in a bucket longer than each; noise from each row's key."""
+    """Prompts and texts of different lengths, one without a prompt, in a bucket longer than each;
+    noise from each row's key.
+    """
     tokens = [random_tokens(n, n) for n in (11, 4)]
     prompts = [random_prompt(n, n) for n in (0, 6)]
     keys = jax.random.split(jax.random.key(1), 2)
     how = dict(steps=3, guidance=0.5, chunks=chunks)
-    together, frames = _generate(CONFIG, params, batch_of(CONFIG, tokens, prompts, length=16), keys, **how)
+    together, frames = _generate(
+        CONFIG, params, batch_of(CONFIG, tokens, prompts, length=16), keys, **how
+    )
     assert frames.tolist() == [22, 8]
     for row in range(2):
-        alone, _ = _generate(CONFIG, params, batch_of(CONFIG, tokens[row : row + 1], prompts[row : row + 1]), keys[row : row + 1], **how)
-        close("ragged rows equal single rows: flow", together[row, : frames[row]], alone[0, : frames[row]], atol=2e-5)
+        alone, _ = _generate(
+            CONFIG,
+            params,
+            batch_of(CONFIG, tokens[row : row + 1], prompts[row : row + 1]),
+            keys[row : row + 1],
+            **how,
+        )
+        close(
+            "ragged rows equal single rows: flow",
+            together[row, : frames[row]],
+            alone[0, : frames[row]],
+            atol=2e-5,
+        )
         assert not np.asarray(together[row, frames[row] :]).any()
 
 
@@ -146,7 +204,10 @@ def test_no_guidance_is_the_conditional_velocity_alone(params, prompt):
         rows.append(len(args[0]))
         return estimator_of(CONFIG, params)(*args)
 
-    none, half, whole = (jax.jit(lambda g=g: solve(estimator, noise, given, steps=1, guidance=g)[0])() for g in (0.0, 0.5, 1.0))
+    none, half, whole = (
+        jax.jit(lambda g=g: solve(estimator, noise, given, steps=1, guidance=g)[0])()
+        for g in (0.0, 0.5, 1.0)
+    )
     np.testing.assert_allclose(2 * (half - none), whole - none, atol=2e-5)
     assert float(jnp.abs(whole - none).max()) > 0.1
     assert rows == [1, 2, 2]

@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from measured import close
 
-from mdmspeech.codec.cosyvoice2.flow_estimator import EstimatorCache, FlowEstimator, FlowEstimatorConfig, time_sinusoid
+from mdmspeech.codec.cosyvoice2.flow_estimator import (
+    EstimatorCache,
+    FlowEstimator,
+    FlowEstimatorConfig,
+    time_sinusoid,
+)
 from mdmspeech.codec.cosyvoice2.flow_layers import Chunks, chunk_mask
 from mdmspeech.interop.cosyvoice2_flow import estimator_rules
 from mdmspeech.interop.rules import import_params
@@ -44,16 +49,29 @@ def inputs(golden):
 
 @pytest.fixture(scope="module")
 def params(inputs):
-    shapes = jax.eval_shape(ESTIMATOR.init, jax.random.key(0), *inputs, chunk_mask(inputs[-1]))["params"]
-    return import_params(read_tensors(GOLDEN / "flow_estimator.safetensors"), estimator_rules(CONFIG), shapes, "the estimator")
+    shapes = jax.eval_shape(ESTIMATOR.init, jax.random.key(0), *inputs, chunk_mask(inputs[-1]))[
+        "params"
+    ]
+    return import_params(
+        read_tensors(GOLDEN / "flow_estimator.safetensors"),
+        estimator_rules(CONFIG),
+        shapes,
+        "the estimator",
+    )
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("case", "chunks"), [("full", None), ("streaming", Chunks(SIZES["static_chunk_size"]))])
+@pytest.mark.parametrize(
+    ("case", "chunks"), [("full", None), ("streaming", Chunks(SIZES["static_chunk_size"]))]
+)
 def test_golden(golden, inputs, params, case, chunks):
-    (velocity, cache), inner = apply({"params": params}, *inputs, chunk_mask(inputs[-1], chunks), capture_intermediates=True)
+    (velocity, cache), inner = apply(
+        {"params": params}, *inputs, chunk_mask(inputs[-1], chunks), capture_intermediates=True
+    )
     assert cache is None
-    close(f"flow_estimator {case}.out.y", velocity.swapaxes(1, 2), golden[f"{case}.out.y"], atol=1e-4)
+    close(
+        f"flow_estimator {case}.out.y", velocity.swapaxes(1, 2), golden[f"{case}.out.y"], atol=1e-4
+    )
     if case == "streaming":
         return
     inner = inner["intermediates"]
@@ -86,13 +104,21 @@ def test_blocks_equal_the_whole(inputs, params, left):
     x, mu, speaker, cond, time, _ = inputs
     x, mu, cond = (a[:, :length] for a in (x, mu, cond))
     valid = jnp.arange(length)[None] >= jnp.array([0, 5])[:, None]
-    whole, _ = apply({"params": params}, x, mu, speaker, cond, time, valid, chunk_mask(valid, Chunks(size, left)))
-    cache, known, parts = EstimatorCache.zeros(CONFIG, 2, left * size), jnp.zeros((2, left * size), bool), []
+    whole, _ = apply(
+        {"params": params}, x, mu, speaker, cond, time, valid, chunk_mask(valid, Chunks(size, left))
+    )
+    cache, known, parts = (
+        EstimatorCache.zeros(CONFIG, 2, left * size),
+        jnp.zeros((2, left * size), bool),
+        [],
+    )
     for at in range(0, length, size):
         part = [a[:, at : at + size] for a in (x, mu, cond, valid)]
         known = jnp.concatenate([known, part[3]], axis=1)
         mask = jnp.broadcast_to(known[:, None], (2, size, known.shape[1]))
-        velocity, cache = apply({"params": params}, part[0], part[1], speaker, part[2], time, part[3], mask, cache)
+        velocity, cache = apply(
+            {"params": params}, part[0], part[1], speaker, part[2], time, part[3], mask, cache
+        )
         known = known[:, size:]
         parts.append(velocity)
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-5)

@@ -1,4 +1,6 @@
-"""The full-size flow, built abstractly: every tensor of flow.pt has a place of its exact shape, and nothing else has."""
+"""The full-size flow, built abstractly: every tensor of flow.pt has a place of its exact shape, and
+nothing else has.
+"""
 
 import json
 from pathlib import Path
@@ -13,7 +15,9 @@ from mdmspeech.codec.cosyvoice2.flow_batch import FlowConfig
 from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2_flow import flow_params, flow_rules, flow_shapes
 
-MANIFEST = Path(__file__).parents[2] / "fixtures" / "cosyvoice2" / "manifests" / "cosyvoice2_flow.json"
+MANIFEST = (
+    Path(__file__).parents[2] / "fixtures" / "cosyvoice2" / "manifests" / "cosyvoice2_flow.json"
+)
 
 
 @pytest.mark.parity
@@ -24,8 +28,12 @@ def test_shapes_of_the_published_checkpoint():
     rules = flow_rules(FlowConfig())
     assert {rule.path for rule in rules} == flat.keys()
     axes = {rule.name: (flat[rule.path], rule.axes) for rule in rules}
-    ours = {n: [s[a.index(i)] for i in range(len(s))] if a else list(s) for n, (s, a) in axes.items()}
-    same_shapes("manifest cosyvoice2_flow", ours, {n: t["shape"] for n, t in manifest["tensors"].items()})
+    ours = {
+        n: [s[a.index(i)] for i in range(len(s))] if a else list(s) for n, (s, a) in axes.items()
+    }
+    same_shapes(
+        "manifest cosyvoice2_flow", ours, {n: t["shape"] for n, t in manifest["tensors"].items()}
+    )
     assert len(rules) == len(flat) == manifest["number_of_tensors"]
     count = lambda tree: sum(leaf.size for leaf in jax.tree.leaves(tree))
     assert count(shapes) == manifest["total_parameters"]
@@ -42,13 +50,22 @@ def test_named_config_is_the_published_one():
         theirs["pre_lookahead_len"],
     )
     sizes = ours.encoder.dim, ours.encoder.num_heads, ours.encoder.ffn_dim, ours.encoder.num_blocks
-    assert sizes == (encoder["output_size"], encoder["attention_heads"], encoder["linear_units"], encoder["num_blocks"])
+    assert sizes == (
+        encoder["output_size"],
+        encoder["attention_heads"],
+        encoder["linear_units"],
+        encoder["num_blocks"],
+    )
     names = {"num_mels": "out_channels", "num_heads": "num_heads", "head_dim": "attention_head_dim"}
     names |= {"stage_blocks": "n_blocks", "mid_stages": "num_mid_blocks"}
-    assert {mine: getattr(ours.estimator, mine) for mine in names} == {mine: estimator[name] for mine, name in names.items()}
+    assert {mine: getattr(ours.estimator, mine) for mine in names} == {
+        mine: estimator[name] for mine, name in names.items()
+    }
     assert [ours.estimator.channels] == estimator["channels"]
 
 
 def test_another_checkpoint_is_refused():
-    with pytest.raises(UserError, match=r"my flow does not fit its config: 1121 missing .* 1 unknown \(extra\)"):
+    with pytest.raises(
+        UserError, match=r"my flow does not fit its config: 1121 missing .* 1 unknown \(extra\)"
+    ):
         flow_params(FlowConfig(), {"extra": np.zeros(1)}, "my flow")

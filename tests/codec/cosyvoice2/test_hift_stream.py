@@ -1,4 +1,6 @@
-"""HiFT block by block: any partition of the frames gives the samples of one-shot vocoding; and the reference's cross-faded pieces."""
+"""HiFT block by block: any partition of the frames gives the samples of one-shot vocoding; and the
+reference's cross-faded pieces.
+"""
 
 import functools
 import json
@@ -19,7 +21,11 @@ from mdmspeech.interop.tensors import read_tensors
 
 FIXTURES = Path(__file__).parents[2] / "fixtures" / "cosyvoice2"
 SIZES = json.loads((FIXTURES / "hift.json").read_text())["config"]
-GOLDEN = HiFTConfig(base_channels=SIZES["base_channels"], overtones=SIZES["nb_harmonics"], f0_channels=SIZES["f0_channels"])
+GOLDEN = HiFTConfig(
+    base_channels=SIZES["base_channels"],
+    overtones=SIZES["nb_harmonics"],
+    f0_channels=SIZES["f0_channels"],
+)
 # Every kind of layer, but few of each: compiling is what takes time here.
 CONFIG = HiFTConfig(
     n_mels=12,
@@ -53,11 +59,16 @@ def params():
 
     def fill(path, leaf):
         scale = np.prod(leaf.shape[:-1]) ** -0.5 if leaf.ndim > 1 else 0.05
-        return (scale * rng.normal(size=leaf.shape) + ("alpha" in jax.tree_util.keystr(path))).astype(np.float32)
+        return (
+            scale * rng.normal(size=leaf.shape) + ("alpha" in jax.tree_util.keystr(path))
+        ).astype(np.float32)
 
     params = jax.tree_util.tree_map_with_path(fill, jax.eval_shape(lambda: hift.init(CONFIG, KEY)))
     params["decoder"]["post"]["kernel"] *= 0.5
-    params["f0_predictor"]["out"] = {"kernel": 200.0 * params["f0_predictor"]["out"]["kernel"], "bias": np.float32([60])}
+    params["f0_predictor"]["out"] = {
+        "kernel": 200.0 * params["f0_predictor"]["out"]["kernel"],
+        "bias": np.float32([60]),
+    }
     return params
 
 
@@ -96,32 +107,56 @@ def streamed(params, mel_TM, block, piece, config=CONFIG):
 
 def test_the_example_speaks_with_changing_pitch_and_pauses(params, mel):
     out = compiled()(CONFIG, params, mel[None], KEY[None], jnp.array([LONGEST]))
-    assert float(jnp.std(out.wave_BN)) > 0.02 and 0.2 < float(jnp.mean(out.f0_BT > CONFIG.voiced_hz)) < 0.97
+    assert (
+        float(jnp.std(out.wave_BN)) > 0.02
+        and 0.2 < float(jnp.mean(out.f0_BT > CONFIG.voiced_hz)) < 0.97
+    )
     assert float(out.f0_BT.max()) > 150
 
 
 @pytest.mark.parity
-@pytest.mark.parametrize(("block", "frames", "piece"), [(16, 200, 16), (5, 96, 7), (16, 3, 1), (5, 20, 20)])
+@pytest.mark.parametrize(
+    ("block", "frames", "piece"), [(16, 200, 16), (5, 96, 7), (16, 3, 1), (5, 20, 20)]
+)
 def test_streamed_equals_one_shot(params, steady, mel, block, frames, piece):
     mel = mel[:frames]
-    close("streamed equals one-shot: HiFT, steady pitch", streamed(steady, mel, block, piece), one_shot(steady, mel), atol=2e-5)
+    close(
+        "streamed equals one-shot: HiFT, steady pitch",
+        streamed(steady, mel, block, piece),
+        one_shot(steady, mel),
+        atol=2e-5,
+    )
     # A moving F0 is rounded otherwise in other blocks, and the phase adds that up.
-    close("streamed equals one-shot: HiFT", streamed(params, mel, block, piece), one_shot(params, mel), atol=1e-3)
+    close(
+        "streamed equals one-shot: HiFT",
+        streamed(params, mel, block, piece),
+        one_shot(params, mel),
+        atol=1e-3,
+    )
 
 
 @pytest.mark.parity
 def test_with_the_fixtures_weights(golden, golden_params):
     frames = golden["stream.out.hift_input_mel"][0].T
     whole = one_shot(golden_params, frames, config=GOLDEN)
-    close("streamed equals one-shot: HiFT", streamed(golden_params, frames, 10, 10, GOLDEN), whole, atol=1e-3)
+    close(
+        "streamed equals one-shot: HiFT",
+        streamed(golden_params, frames, 10, 10, GOLDEN),
+        whole,
+        atol=1e-3,
+    )
 
 
 def test_what_is_left_is_rounding(params, mel):
     """In float64 the two are the same, however small the blocks, and with a moving F0."""
     with jax.enable_x64(True):
-        wide = functools.partial(jax.tree.map, lambda x: jnp.asarray(x, jnp.float64) if x.dtype == np.float32 else x)
+        wide = functools.partial(
+            jax.tree.map, lambda x: jnp.asarray(x, jnp.float64) if x.dtype == np.float32 else x
+        )
         frames, mel64, params64 = 30, wide(mel), wide(params)
-        whole = np.asarray(compiled()(CONFIG, params64, mel64[None, :frames], KEY[None], None).wave_BN)[0]
+        whole = np.asarray(
+            compiled()(CONFIG, params64, mel64[None, :frames], KEY[None], None).wave_BN
+        )[0]
         state = wide(hift_stream.start(CONFIG, KEY[None]))
         step, out = jax.jit(functools.partial(hift_stream.push, CONFIG)), []
         for at in range(frames + LATE // FRAME + 1):
@@ -139,7 +174,9 @@ def test_rows_end_when_they_end(steady, mel):
     step = jax.jit(functools.partial(hift_stream.push, CONFIG))
     for at in range(0, 40 + 24, block):
         valid = at + np.arange(block)[None] < np.array(lengths)[:, None]
-        rows = np.stack([mel[at : at + block], mel[at + 50 : at + 50 + block], mel[at : at + block]])
+        rows = np.stack(
+            [mel[at : at + block], mel[at + 50 : at + 50 + block], mel[at : at + block]]
+        )
         state, wave = step(steady, state, np.where(valid[..., None], rows, np.nan), valid)
         out.append(np.asarray(wave))
     wave = np.concatenate(out, axis=1)
@@ -148,7 +185,9 @@ def test_rows_end_when_they_end(steady, mel):
         end = LATE + length * FRAME
         if length:
             alone = one_shot(steady, mel[first : first + length], keys[row])
-            close("ragged rows equal single rows: HiFT stream", wave[row, LATE:end], alone, atol=2e-5)
+            close(
+                "ragged rows equal single rows: HiFT stream", wave[row, LATE:end], alone, atol=2e-5
+            )
         assert not wave[row, end:].any()
 
 
@@ -159,7 +198,9 @@ def flux(wave):
 
 
 def test_no_seams(steady):
-    """Spectral flux at the joints is that of one-shot vocoding and no more than elsewhere; blocks vocoded by themselves show."""
+    """Spectral flux at the joints is that of one-shot vocoding and no more than elsewhere; blocks
+    vocoded by themselves show.
+    """
     block = 16
     phase = np.arange(LONGEST)[:, None] / 40 + np.arange(CONFIG.n_mels)[None]
     smooth = np.sin(phase).astype(np.float32)  # so that the only sudden changes are those at joints
@@ -199,20 +240,38 @@ def test_delay_and_state_of_the_published_model():
 @pytest.mark.parity
 def test_reference_pieces(golden, golden_params):
     """CosyVoice2's own streaming, with its noise: same samples at every call, joints included."""
-    mels = np.split(golden["stream.out.hift_input_mel"][0].T, np.cumsum(golden["stream.out.hift_input_frames"])[:-1])
+    mels = np.split(
+        golden["stream.out.hift_input_mel"][0].T,
+        np.cumsum(golden["stream.out.hift_input_frames"])[:-1],
+    )
     carried, waves, f0 = Carried.none(GOLDEN), [], []
     model = hift.HiFT(GOLDEN)
-    predict = jax.jit(functools.partial(model.apply, {"params": golden_params}, method="predict_f0"))
+    predict = jax.jit(
+        functools.partial(model.apply, {"params": golden_params}, method="predict_f0")
+    )
     for i, mel_TM in enumerate(mels):
         known = len(carried.mel_TM)
         np.testing.assert_array_equal(mel_TM[:known], carried.mel_TM)
         noise = np.resize(golden["in.source_noise"][0], (len(mel_TM) * FRAME, GOLDEN.harmonics))
         f0.append(predict(mel_TM[None], hift.whole(mel_TM[None])).x_BTC[0, :, 0])
-        carried, wave = call(GOLDEN, golden_params, carried, mel_TM[known:], noise, last=i == len(mels) - 1)
+        carried, wave = call(
+            GOLDEN, golden_params, carried, mel_TM[known:], noise, last=i == len(mels) - 1
+        )
         waves.append(wave)
-    same("token2wav_stream stream.out.chunk_samples", [len(wave) for wave in waves], golden["stream.out.chunk_samples"])
-    close("token2wav_stream stream.out.f0", np.concatenate(f0), golden["stream.out.f0"][0], atol=2e-2)
-    close("token2wav_stream stream.out.wave", np.concatenate(waves), golden["stream.out.wave"][0], atol=1e-2)
+    same(
+        "token2wav_stream stream.out.chunk_samples",
+        [len(wave) for wave in waves],
+        golden["stream.out.chunk_samples"],
+    )
+    close(
+        "token2wav_stream stream.out.f0", np.concatenate(f0), golden["stream.out.f0"][0], atol=2e-2
+    )
+    close(
+        "token2wav_stream stream.out.wave",
+        np.concatenate(waves),
+        golden["stream.out.wave"][0],
+        atol=1e-2,
+    )
 
 
 def test_wrong_frames_are_refused(params):

@@ -1,4 +1,6 @@
-"""From a recording to a voice: what is cut, the level, what the three extractors hear, and what is refused."""
+"""From a recording to a voice: what is cut, the level, what the three extractors hear, and what is
+refused.
+"""
 
 import sys
 from pathlib import Path
@@ -47,8 +49,11 @@ def test_a_voice(speech, tokenizer, campplus, tmp_path):
     check_prompt(CONFIG.flow, prompt, "it")
     wave = clean(speech, RATE)
     assert abs(len(prompt.ids) - len(wave) / 960) <= 1 and prompt.ids.dtype == np.int32
-    np.testing.assert_array_equal(prompt.ids, tokenizer.encode([resample(wave, RATE, 16_000)])[0][: len(prompt.ids)])
-    # Frames belong to tokens: those of the pause at the end have next to no energy, those of the speech have.
+    np.testing.assert_array_equal(
+        prompt.ids, tokenizer.encode([resample(wave, RATE, 16_000)])[0][: len(prompt.ids)]
+    )
+    # Frames belong to tokens: those of the pause at the end have next to no energy, those of the
+    # speech have.
     assert prompt.mel[-6:].mean() < -8 and prompt.mel[:-20].mean() > prompt.mel[-6:].mean() + 3
 
 
@@ -63,7 +68,10 @@ def test_the_speaker_vector_is_that_of_features_without_their_mean(speech, campp
 
 def test_silence_around_the_speech_and_its_level_do_not_matter(speech):
     noise = 1e-4 * np.random.default_rng(0).normal(size=3 * RATE).astype(np.float32)
-    plain, padded = clean(speech, RATE), clean(0.05 * np.concatenate([noise, speech, noise[:RATE]]), RATE)
+    plain, padded = (
+        clean(speech, RATE),
+        clean(0.05 * np.concatenate([noise, speech, noise[:RATE]]), RATE),
+    )
     assert abs(len(padded) - len(plain)) < 0.15 * RATE
     loud = lambda wave: np.sqrt(np.mean(np.square(wave)))
     assert 0.03 < loud(plain) < 0.1 and abs(loud(padded) / loud(plain) - 1) < 0.05
@@ -76,9 +84,18 @@ def test_silence_around_the_speech_and_its_level_do_not_matter(speech):
 @pytest.mark.parametrize(
     ("wave", "message"),
     [
-        (lambda speech: speech[: 2 * RATE], r"has [12]\.\d s of speech; a voice needs 3 to 30 s: record more"),
-        (lambda speech: np.tile(speech, 6), r"has 3\d\.\d s of speech; a voice needs 3 to 30 s: cut it"),
-        (lambda speech: np.concatenate([speech[:RATE], np.zeros(9 * RATE, np.float32)]), "record more"),
+        (
+            lambda speech: speech[: 2 * RATE],
+            r"has [12]\.\d s of speech; a voice needs 3 to 30 s: record more",
+        ),
+        (
+            lambda speech: np.tile(speech, 6),
+            r"has 3\d\.\d s of speech; a voice needs 3 to 30 s: cut it",
+        ),
+        (
+            lambda speech: np.concatenate([speech[:RATE], np.zeros(9 * RATE, np.float32)]),
+            "record more",
+        ),
         (lambda speech: 0 * speech, "only silence"),
         (lambda speech: np.full_like(speech, np.nan), "NaN"),
     ],
@@ -103,14 +120,19 @@ def test_graphs_that_are_refused(tmp_path):
     assert "\n" not in str(caught.value)
     for sizes in (dict(num_mels=40), dict(axes=2)):
         write_campplus(path, **sizes)
-        with pytest.raises(UserError, match=r"is another graph: it takes input .* not features \[batch, frames, 80\]"):
+        with pytest.raises(
+            UserError,
+            match=r"is another graph: it takes input .* not features \[batch, frames, 80\]",
+        ):
             CamPlus(path)
 
 
 def test_as_a_part_of_a_release():
     prompt = small_voice(9)
     config, params = voice_params(prompt)
-    assert {name: value.shape for name, value in params.items()} == {name: leaf.shape for name, leaf in voice_shapes(config).items()}
+    assert {name: value.shape for name, value in params.items()} == {
+        name: leaf.shape for name, leaf in voice_shapes(config).items()
+    }
     half = {name: value.astype(np.float16) for name, value in params.items()}
     np.testing.assert_array_equal(voice_prompt(half).ids, prompt.ids)
     again = voice_prompt(params)

@@ -1,5 +1,7 @@
-"""Tokens to wave by CosyVoice2's own streaming loop (`CosyVoice2Model.tts`), done with our functions: the flow on the growing prefix at every call, HiFT
-on its new frames, cross-faded. No incremental decoder does this (see test_token2wav.py); it shows that the parts are the reference's also when joined.
+"""Tokens to wave by CosyVoice2's own streaming loop (`CosyVoice2Model.tts`), done with our
+functions: the flow on the growing prefix at every call, HiFT on its new frames, cross-faded. No
+incremental decoder does this (see test_token2wav.py); it shows that the parts are the reference's
+also when joined.
 """
 
 import functools
@@ -32,9 +34,13 @@ def golden():
 
 @pytest.fixture(scope="module")
 def mel_of(golden):
-    """(tokens, last) -> mel [T, M] of the speech, frames of looked-at tokens left out; the last call attends everywhere."""
+    """(tokens, last) -> mel [T, M] of the speech, frames of looked-at tokens left out; the last call
+    attends everywhere.
+    """
     params = flow_params(FLOW, read_tensors(COSYVOICE2 / "flow_full.safetensors"), "the flow")
-    prompt = Prompt(golden["in.prompt_token"][0], golden["in.prompt_feat"][0], golden["in.embedding"][0])
+    prompt = Prompt(
+        golden["in.prompt_token"][0], golden["in.prompt_feat"][0], golden["in.embedding"][0]
+    )
     noise = jnp.asarray(golden["in.noise"][0].T)
     length = len(prompt.ids) + golden["in.token"].shape[1]
     run = jax.jit(generate, static_argnums=0, static_argnames=("chunks", "final"))
@@ -55,12 +61,16 @@ def vocoder():
 
 @pytest.fixture(scope="module")
 def f0_of(vocoder):
-    predict = jax.jit(functools.partial(hift.HiFT(HIFT).apply, {"params": vocoder}, method="predict_f0"))
+    predict = jax.jit(
+        functools.partial(hift.HiFT(HIFT).apply, {"params": vocoder}, method="predict_f0")
+    )
     return lambda mel_TM: np.asarray(predict(mel_TM[None], hift.whole(mel_TM[None])).x_BTC)[0, :, 0]
 
 
 def _hops(tokens, prompt):
-    """Ends of the calls: the first makes prompt and hop a multiple of the hop, which then doubles up to a limit; the last takes the rest."""
+    """Ends of the calls: the first makes prompt and hop a multiple of the hop, which then doubles up
+    to a limit; the last takes the rest.
+    """
     hop, ends = SIZES["hop"], [0]
     size = hop + -prompt % hop
     while tokens - ends[-1] >= size + LOOKAHEAD:
@@ -85,8 +95,31 @@ def test_streaming(golden, mel_of, vocoder, f0_of):
         carried, wave = call(HIFT, vocoder, carried, new, _noise(golden, len(mels[-1])), last)
         waves.append(wave)
         used = RATE * end
-    same("token2wav_stream stream.out.hift_input_frames", [len(mel) for mel in mels], golden["stream.out.hift_input_frames"])
-    same("token2wav_stream stream.out.chunk_samples", [len(wave) for wave in waves], golden["stream.out.chunk_samples"])
-    close("token2wav_stream stream.out.hift_input_mel", np.concatenate(mels).T, golden["stream.out.hift_input_mel"][0], atol=2e-4)
-    close("token2wav_stream stream.out.f0", np.concatenate([f0_of(mel) for mel in mels]), golden["stream.out.f0"][0], atol=2e-2)
-    close("token2wav_stream stream.out.wave", np.concatenate(waves), golden["stream.out.wave"][0], atol=1e-2)
+    same(
+        "token2wav_stream stream.out.hift_input_frames",
+        [len(mel) for mel in mels],
+        golden["stream.out.hift_input_frames"],
+    )
+    same(
+        "token2wav_stream stream.out.chunk_samples",
+        [len(wave) for wave in waves],
+        golden["stream.out.chunk_samples"],
+    )
+    close(
+        "token2wav_stream stream.out.hift_input_mel",
+        np.concatenate(mels).T,
+        golden["stream.out.hift_input_mel"][0],
+        atol=2e-4,
+    )
+    close(
+        "token2wav_stream stream.out.f0",
+        np.concatenate([f0_of(mel) for mel in mels]),
+        golden["stream.out.f0"][0],
+        atol=2e-2,
+    )
+    close(
+        "token2wav_stream stream.out.wave",
+        np.concatenate(waves),
+        golden["stream.out.wave"][0],
+        atol=1e-2,
+    )

@@ -1,12 +1,16 @@
-"""The reference's whole back end, tokens and prompt in, wave out (CosyVoice2Model.tts with all tokens at once), by our codec's functions.
+"""The reference's whole back end, tokens and prompt in, wave out (CosyVoice2Model.tts with all
+tokens at once), by our codec's functions.
 
-Its offline call is reproduced whole: F0 and wave. Its streaming calls cannot be followed by an incremental decoder, for three reasons. It runs the flow
-on the whole prefix at every call and its last call attends everywhere, so the last frames depend on all of the speech, which a stream that handed out
-earlier frames cannot do. Its hop doubles from call to call, so its chunks are not ours. And its vocoder starts anew at every call: the last 8 frames are
-given again with their source, F0 there is predicted without the frames before, the sines start at another phase, and what overlaps is cross-faded. So of
-the streaming calls are compared: the mel of all calls but the last (our stream, under the same masks, from the same noise), and F0 wherever the frames
-that it is predicted from are the same. `test_flow_stream.py` has each of the reference's flow calls by itself, `test_hift_stream.py` its vocoder calls,
-cross-fades included.
+Its offline call is reproduced whole: F0 and wave. Its streaming calls cannot be followed by an
+  incremental decoder, for three reasons. It runs the flow
+on the whole prefix at every call and its last call attends everywhere, so the last frames depend on
+all of the speech, which a stream that handed out earlier frames cannot do. Its hop doubles from
+call to call, so its chunks are not ours. And its vocoder starts anew at every call: the last 8
+frames are given again with their source, F0 there is predicted without the frames before, the sines
+start at another phase, and what overlaps is cross-faded. So of the streaming calls are compared:
+the mel of all calls but the last (our stream, under the same masks, from the same noise), and F0
+wherever the frames that it is predicted from are the same. `test_flow_stream.py` has each of the
+reference's flow calls by itself, `test_hift_stream.py` its vocoder calls, cross-fades included.
 """
 
 import functools
@@ -39,7 +43,11 @@ def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp("CosyVoice2")
     for name, fixture in FILES.items():
         (folder / f"{name}.safetensors").symlink_to(FIXTURES / f"{fixture}.safetensors")
-    return load_cosyvoice2(folder, tokenizer_head_dim=32, estimator_head_dim=SIZES["flow_full"]["estimator"]["head_dim"])
+    return load_cosyvoice2(
+        folder,
+        tokenizer_head_dim=32,
+        estimator_head_dim=SIZES["flow_full"]["estimator"]["head_dim"],
+    )
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +57,9 @@ def golden():
 
 @pytest.fixture(scope="module")
 def prompt(golden):
-    return Prompt(golden["in.prompt_token"][0], golden["in.prompt_feat"][0], golden["in.embedding"][0])
+    return Prompt(
+        golden["in.prompt_token"][0], golden["in.prompt_feat"][0], golden["in.embedding"][0]
+    )
 
 
 @pytest.mark.parity
@@ -71,17 +81,37 @@ def test_streaming_calls(model, golden, prompt):
     config, params = model
     tokens, noise, hop = golden["in.token"][0], jnp.asarray(golden["in.noise"][0].T), SIZES["hop"]
     stream = MelStream(config.flow, StreamPlan(Chunks(hop, left=20)), params["flow"], prompt, noise)
-    ours = np.concatenate([*(stream.push(tokens[at : at + hop]) for at in range(0, len(tokens), hop)), stream.finish()])
+    ours = np.concatenate(
+        [
+            *(stream.push(tokens[at : at + hop]) for at in range(0, len(tokens), hop)),
+            stream.finish(),
+        ]
+    )
     model = hift.HiFT(config.hift)
     f0 = np.asarray(
-        jax.jit(functools.partial(model.apply, method="predict_f0"))({"params": params["hift"]}, ours[None], hift.whole(ours[None])).x_BTC
+        jax.jit(functools.partial(model.apply, method="predict_f0"))(
+            {"params": params["hift"]}, ours[None], hift.whole(ours[None])
+        ).x_BTC
     )[0, :, 0]
     first, at, compared = 0, 0, 0
     for n, count in enumerate(golden["stream.out.hift_input_frames"].tolist()[:-1]):
-        mel, theirs = (golden[key][..., at : at + count] for key in ("stream.out.hift_input_mel", "stream.out.f0"))
+        mel, theirs = (
+            golden[key][..., at : at + count]
+            for key in ("stream.out.hift_input_mel", "stream.out.f0")
+        )
         first, at = first - CACHED * bool(n), at + count
-        close("token2wav_stream stream.out.hift_input_mel", ours[first : first + count], mel[0].T, atol=2e-4)
+        close(
+            "token2wav_stream stream.out.hift_input_mel",
+            ours[first : first + count],
+            mel[0].T,
+            atol=2e-4,
+        )
         inside = slice(REACH if n else 0, count - REACH)
-        close("token2wav_stream stream.out.f0", f0[first : first + count][inside], theirs[0, inside], atol=2e-2)
+        close(
+            "token2wav_stream stream.out.f0",
+            f0[first : first + count][inside],
+            theirs[0, inside],
+            atol=2e-2,
+        )
         first, compared = first + count, compared + len(theirs[0, inside])
     assert compared > 30

@@ -9,7 +9,9 @@ _Tensor, _Text, _Scalar = tfds.features.Tensor, tfds.features.Text, tfds.feature
 
 
 class Builder(RecordBuilder):
-    """audio int16 [N] at `rate` Hz; text may be empty (VocalNet's data has none); units int32 [U] are ready-made speech tokens of the answer."""
+    """audio int16 [N] at `rate` Hz; text may be empty (VocalNet's data has none); units int32 [U] are
+    ready-made speech tokens of the answer.
+    """
 
     name = "mdmspeech_questions"
     features_dict = {

@@ -1,4 +1,6 @@
-"""TFDS builder `speech`: recordings of one voice with their text, and where known phoneme times and F0 (24 kHz in this project's corpus)."""
+"""TFDS builder `speech`: recordings of one voice with their text, and where known phoneme times and
+F0 (24 kHz in this project's corpus).
+"""
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -9,8 +11,9 @@ _Tensor, _Text, _Scalar = tfds.features.Tensor, tfds.features.Text, tfds.feature
 
 
 class Builder(RecordBuilder):
-    """audio int16 [N] at `rate` Hz; symbols int32 [M] (ids of `text.pronounce`) and frames float32 [M] (their durations in units of 25 ms), f0
-    float32 [T] (Hz at 100 Hz, 0 = unvoiced): empty where unknown."""
+    """audio int16 [N] at `rate` Hz; symbols int32 [M] (ids of `text.pronounce`) and frames float32 [M]
+    (their durations in units of 25 ms), f0 float32 [T] (Hz at 100 Hz, 0 = unvoiced): empty where
+    unknown."""
 
     name = "mdmspeech_speech"
     features_dict = {

@@ -6,7 +6,8 @@ import importlib
 from mdmspeech.data.synthesis.voices.base import Engine, Job, Rendered
 from mdmspeech.errors import UserError
 
-# engine name -> module and class; each module says where its engine comes from and under which licence
+# engine name -> module and class; each module says where its engine comes from and under which
+# licence
 ENGINES = {
     "hibari": ("hibari", "Hibari"),
     "kokoro": ("neural", "Kokoro"),
@@ -15,14 +16,17 @@ ENGINES = {
     "festival": ("commands", "Festival"),
     "espeak": ("commands", "Espeak"),
 }
-READ_BY_US = frozenset({"hibari", "kokoro"})  # these get symbols from our `Pronouncer`; the others read the text themselves
+# these get symbols from our `Pronouncer`; the others read the text themselves
+READ_BY_US = frozenset({"hibari", "kokoro"})
 
 __all__ = ["ENGINES", "READ_BY_US", "Engine", "Job", "Rendered", "load"]
 
 
 @functools.cache
 def load(engine: str) -> Engine:
-    """The synthesiser of that name, loaded once a process. Raises `UserError` for an unknown or missing engine."""
+    """The synthesiser of that name, loaded once a process. Raises `UserError` for an unknown or
+    missing engine.
+    """
     if engine not in ENGINES:
         raise UserError(f"there is no speech engine {engine!r}; known: {', '.join(ENGINES)}")
     module, name = ENGINES[engine]

