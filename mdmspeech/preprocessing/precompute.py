@@ -1,22 +1,26 @@
 """What frozen parts compute once for training: speech tokens of the answer voice, encoder states of
-the questions.
+the questions and of the answer voice.
 """
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.audio.wave import resample, to_int16
 from mdmspeech.codec.base import Codec
 from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.data.storage.sources import questions, speech
 from mdmspeech.data.storage.splits import SPLITS
-from mdmspeech.data.storage.state_store import encode_states
+from mdmspeech.data.storage.state_store import StateStore, encode_states, speech_name
 from mdmspeech.data.storage.token_store import tokenise
 from mdmspeech.data.synthesis.augment import augment
+from mdmspeech.errors import UserError
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
-from mdmspeech.speech_format import INPUT_RATE
+from mdmspeech.speech_format import INPUT_RATE, STATE_SECONDS
 
 AUGMENTED = 0.5  # share of the training questions that get noise, reverberation and another level
 BETWEEN, _LONGEST_PAIR = (0.2, 0.8), 12.0  # seconds: the pause between the two of a pair, a pair
@@ -70,6 +74,68 @@ def question_states(
         else:
             counts[split] = encode_states(records, encode, path)
     return counts
+
+
+def speech_states(
+    root: str | Path | None,
+    config: SpeechEncoderConfig,
+    params,
+    parts: Sequence[str],
+    hours: float | None = None,
+) -> dict[str, int]:
+    """Writes `<root>/states/speech_<part>_<split>` for val and train (the first `hours` of it) of
+    every part; returns the number of states of each. States that are there already are kept.
+    """
+    encoder = SpeechEncoder(config)
+
+    @jax.jit
+    def encode(waves_BN, samples_B):
+        states, real = encode_waves(encoder, params, waves_BN, samples_B)
+        own_B = -(-samples_B // round(INPUT_RATE * STATE_SECONDS))  # not those of the silence after
+        return states, real & (jnp.arange(real.shape[1])[None] < own_B[:, None])
+
+    counts: dict[str, int] = {}
+    sources = {
+        (part, split): Resampled(speech(root, (part,), split), hours if split == "train" else None)
+        for part in parts
+        for split in ("val", "train")
+    }
+    for (part, split), records in sources.items():
+        name, known = speech_name(part, split), None
+        with contextlib.suppress(UserError):
+            known = StateStore(root, name).known()
+        counts[name] = encode_states(
+            records, encode, data_root(root) / "states" / name, known=known
+        )
+    return counts
+
+
+class Resampled:
+    """Random access like `data.storage.sources.Records` to the first `hours` of them: `samples` is the
+    recording's own number, `audio` its int16 at 16 kHz.
+    """
+
+    def __init__(self, records, hours: float | None = None):
+        self._records, seconds = records, 0.0
+        self._count = len(records)
+        for i in range(len(records) if hours is not None else 0):
+            if seconds > hours * 3600:
+                self._count = i
+                break
+            fields = records.fields(i)
+            seconds += fields["samples"] / fields["rate"]
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> dict:
+        record = self._records[i]
+        wave = np.asarray(record["audio"], np.float32) / 32768
+        return {**record, "audio": to_int16(resample(wave, record["rate"], INPUT_RATE))}
+
+    def fields(self, i: int) -> dict:
+        """The record without its audio."""
+        return self._records.fields(i)
 
 
 def augment_some(wave: np.ndarray, index: int) -> np.ndarray:

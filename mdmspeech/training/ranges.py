@@ -23,7 +23,8 @@ _BELOW_ONE = 1 - 1e-9
 _SIZES = (
     "width|dim|ffn_dim|ffn|heads|num_heads|num_kv_heads|layers|num_layers|block|states|symbols|"
     "stack|vocab_size|num_mels|max_positions|encoder_width|encoder_layers|decoder_width|"
-    "decoder_layers|frame_width|head_dim|n_mels|pieces|positions|anchors_per_block"
+    "decoder_layers|frame_width|head_dim|n_mels|pieces|positions|anchors_per_block|"
+    "semantic_states"
 )
 
 # pattern of the whole key, least, most; the first that matches counts
@@ -51,6 +52,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"capacity", 1e-3, 1),
     (r"streams", 1, 2),
     (r"start_share|label_smoothing", 0, 1),
+    (r"codec\.semantic", 0, 1e3),
     (r"z_loss", 0, 1e3),
     (r"(.*\.)?dropout", 0, _BELOW_ONE),
     (r".*\.lora_alpha", _TINY, 1e6),

@@ -4,7 +4,8 @@ a corpus, for tests, and for measuring input pipelines.
 They are the same kinds of records as the corpus has: `RandomSpeech` gives what
   `token_store.TokenStore` gives (for the Talker), `RandomQuestions` what
 `sources.questions` gives (for the Thinker), `RandomRecordings` what `sources.speech` gives (for the
-codec), `RandomStates` what `state_store.StateStore` gives (for the adaptors). Everything follows
+codec), `RandomStates` what `state_store.StateStore` gives (for the adaptors),
+`RandomSpeechStates` what `state_store.SpeechStates` gives (for the codec). Everything follows
 from (seed, number of the record). Lengths: a text has a log-normal number of words; words, sounds
 and their durations make the rest.
 """
@@ -21,6 +22,7 @@ from mdmspeech.speech_format import (
     F0_RATE,
     INPUT_RATE,
     OUTPUT_RATE,
+    STATE_SECONDS,
     TOKEN_SECONDS,
 )
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -188,6 +190,10 @@ class RandomRecordings:
             "f0": pitch,
         }
 
+    def fields(self, i: int) -> dict[str, str]:
+        """{id} of record i."""
+        return {"id": self._speech.fields(i)["id"]}
+
 
 class RandomStates:
     """As `state_store.StateStore`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and
@@ -212,6 +218,25 @@ class RandomStates:
             (record["states"], self._width)
         )
         return {**record, "states": states.astype(np.float16)}
+
+
+class RandomSpeechStates:
+    """As `state_store.SpeechStates`: every record of `RandomRecordings` has white states, two a token
+    of its speech.
+    """
+
+    def __init__(self, width: int, seed: int = 0):
+        self.width, self._seed = width, seed
+
+    def __contains__(self, record: dict) -> bool:
+        return True
+
+    def find(self, record: dict) -> np.ndarray:
+        """float16 [T, width]"""
+        number = int(record["id"].rsplit("-", 1)[-1])
+        count = -(-len(record["audio"]) // round(OUTPUT_RATE * STATE_SECONDS))
+        rng = np.random.default_rng((self._seed, number, 7))
+        return rng.standard_normal((count, self.width)).astype(np.float16)
 
 
 def random_text(rng: np.random.Generator, words: float) -> str:
