@@ -116,14 +116,12 @@ class Resampled:
     """
 
     def __init__(self, records, hours: float | None = None):
-        self._records, seconds = records, 0.0
-        self._count = len(records)
-        for i in range(len(records) if hours is not None else 0):
-            if seconds > hours * 3600:
-                self._count = i
-                break
-            fields = records.fields(i)
-            seconds += fields["samples"] / fields["rate"]
+        self._records, self._count = records, len(records)
+        if hours is not None:
+            fields = (records.fields(i) for i in range(len(records)))
+            ends = np.cumsum([one["samples"] / one["rate"] for one in fields])
+            # the one in which they end is the last
+            self._count = min(int(np.searchsorted(ends, hours * 3600)) + 1, len(records))
 
     def __len__(self) -> int:
         return self._count

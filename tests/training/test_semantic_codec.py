@@ -11,8 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mdmspeech.cli import main
 from mdmspeech.cli.experiment import load_config, make_task, override
-from mdmspeech.codec import fsq
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.data.pipelines.codec_crops import check_states, codec_crops, crop
 from mdmspeech.data.pipelines.random_source import RandomRecordings, RandomSpeechStates
@@ -21,7 +21,10 @@ from mdmspeech.data.storage.record_store import write_shard
 from mdmspeech.data.storage.sources import speech
 from mdmspeech.data.storage.state_store import SpeechStates, StateStore, encode_states
 from mdmspeech.errors import UserError
+from mdmspeech.interop import sources
 from mdmspeech.interop.parts import KINDS
+from mdmspeech.interop.sources import LoadedEncoder
+from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.preprocessing.precompute import Resampled
 from mdmspeech.training.config import differences
 from mdmspeech.training.optim import match_rules
@@ -80,9 +83,10 @@ def made(task, params, batch):
 
 
 def test_the_loss_is_that_of_hand(task, params, batch, made):
-    mel = task.model.mel(batch["audio"].astype(jnp.float32) / 32768)
-    latent = task.model.encoder.apply({"params": params["encoder"]}, mel, batch["valid"])
-    codes = np.asarray(fsq.quantise(latent), np.float64).round()
+    ids = jax.jit(task.model.encode)(
+        params, batch["audio"].astype(jnp.float32) / 32768, batch["valid"]
+    )
+    codes = np.asarray(ids)[..., None] // 3 ** np.arange(8) % 3 - 1.0
     weights = jax.tree.map(lambda x: np.asarray(x, np.float64), params["semantic"])
     total, count = 0.0, 0
     for b in range(2):
@@ -182,10 +186,11 @@ def test_it_can_be_asked_for_and_tried_without_a_corpus(tmp_path):
 # --- states of recordings ------------------------------------------------------------------------
 
 LOUD = {"a": 3, "b": 17, "c": 11, "d": 0}  # the token in which the recording is loud
+LENGTH = {"a": 20, "b": 22, "c": 18, "d": 27}
 
 
-def recording(name: str, tokens: int = 20) -> tuple[dict, np.ndarray]:
-    audio = np.zeros(tokens * 960 - 100, np.int16)
+def recording(name: str) -> tuple[dict, np.ndarray]:
+    audio = np.zeros(LENGTH[name] * 960 - 100, np.int16)
     start = LOUD[name] * 960
     audio[start + 100 : start + 860] = 9000 * np.sin(np.arange(760) * 0.3)
     return {"id": name, "rate": 24_000, "text": f"Text {name}.", "split": "train"}, audio
@@ -232,8 +237,9 @@ def test_states_are_those_of_the_crop(root):
                 seen.add(int(np.argmax(audio)))
             assert one["states_valid"].tolist() == [True] * 16
     assert len(seen) > 2
-    short = crop(source[0], None, 24, 960, 8, states)
-    assert int(short["states_valid"].sum()) == 40 and not short["states"][40:].any()
+    short, count = crop(source[0], None, 30, 960, 8, states), 2 * LENGTH[source[0]["id"]]
+    assert short["states_valid"].tolist() == [True] * count + [False] * (60 - count)
+    assert not short["states"][count:].any()
 
 
 def test_states_are_white_over_the_training_records(root):
@@ -307,6 +313,37 @@ def test_some_hours_of_the_records(hours, count):
     rows = [{"rate": 24_000, "samples": 12_000 + 2_400 * i, "id": str(i)} for i in range(4)]
     source = type("Rows", (), {"__len__": lambda s: 4, "fields": lambda s, i: rows[i]})()
     assert len(Resampled(source, hours)) == count
+
+
+def test_the_command_makes_them_and_keeps_what_is_there(root, tmp_path, monkeypatch, capsys):
+    """By a small encoder; the states of the silence that it hears after each wave are not kept."""
+    asked = []
+
+    def load():
+        asked.append(1)
+        sizes = SpeechEncoderConfig(dim=32, num_layers=1, num_heads=2, ffn_dim=64)
+        mel, heard = jnp.zeros((1, 4, sizes.num_mels)), jnp.ones((1, 4), bool)
+        params = jax.jit(SpeechEncoder(sizes).init)(jax.random.key(len(asked)), mel, heard)
+        return LoadedEncoder(sizes, params["params"], "small")
+
+    monkeypatch.setattr(sources, "load_speech_encoder", load)
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw" / "own").symlink_to(root / "raw" / "own")
+    command = ["data", "--states", "--parts", "own", "--root", str(tmp_path)]
+    assert main(command) == 0
+    told = capsys.readouterr().out
+    states = [SpeechStates(tmp_path, ("own",), split) for split in ("train", "val")]
+    found = 0
+    for split, one in zip(("train", "val"), states, strict=True):
+        source = speech(tmp_path, ("own",), split)
+        for record in (source[i] for i in range(len(source))):
+            assert len(one.find(record)) == -(-(len(record["audio"]) * 2 // 3) // 320)
+            found += 1
+    assert found == 4 and "speech_own_train: " in told and "questions" not in told
+    before = (tmp_path / "states" / "speech_own_train.f16").read_bytes()
+    assert main(command) == 0  # by an encoder with other parameters: nothing is encoded again
+    assert (tmp_path / "states" / "speech_own_train.f16").read_bytes() == before
+    assert len(asked) == 2
 
 
 def test_states_of_other_recordings_are_not_taken(root, capsys):

@@ -84,11 +84,7 @@ def crop(
         ids = np.asarray(record["tokens"], np.int32)[first : first + tokens]
         out["tokens"] = np.pad(ids, (0, tokens - len(ids)))
     if states is not None:
-        out["states"] = np.zeros((2 * tokens, states.width), np.float16)
-        out["states_valid"] = np.zeros(2 * tokens, bool)
-        if (found := states.find(record)) is not None:
-            found = found[2 * first : 2 * (first + tokens)]
-            out["states"][: len(found)], out["states_valid"][: len(found)] = found, True
+        out["states"], out["states_valid"] = _states(record, first, tokens, states)
     return out
 
 
@@ -105,10 +101,19 @@ def check_states(source, states, width: int) -> None:
     if missing == len(source):
         raise UserError(
             "no recording has states of the speech encoder: the corpus was made anew after them; "
-            "make them again with: mdmspeech data --states --parts open"
+            f"make them again with: {states.make}"
         )
     if missing:
         print(f"{missing} of {len(source)} recordings have no states", file=sys.stderr)
+
+
+def _states(record: dict, first: int, tokens: int, states) -> tuple[np.ndarray, np.ndarray]:
+    """The states of the crop's tokens, two a token (float16 [2*tokens, D]), and which are known."""
+    values, known = np.zeros((2 * tokens, states.width), np.float16), np.zeros(2 * tokens, bool)
+    if (found := states.find(record)) is not None:
+        found = found[2 * first : 2 * (first + tokens)]
+        values[: len(found)], known[: len(found)] = found, True
+    return values, known
 
 
 def _phones(record: dict, first: int, tokens: int, token_seconds: float, phones: int) -> np.ndarray:

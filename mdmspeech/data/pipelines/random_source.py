@@ -229,7 +229,7 @@ class RandomSpeechStates:
         self.width, self._seed = width, seed
 
     def __contains__(self, record: dict) -> bool:
-        return True
+        return record["id"].startswith("random-")
 
     def find(self, record: dict) -> np.ndarray:
         """float16 [T, width]"""

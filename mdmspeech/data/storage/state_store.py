@@ -152,12 +152,12 @@ def speech_name(part: str, split: str) -> str:
 class SpeechStates:
     """Whitened states of recordings: `find(record)` -> float16 [T, D], or None where there are none.
 
-    Every dimension has mean 0 and deviation 1 over the training records of the parts. Raises
-    `UserError` when a part has no store, or one without mean and deviation.
+    Every dimension has mean 0 and deviation 1 over the training records of the parts. `make` is the
+    command that makes them. Raises `UserError` when a part has no store.
     """
 
     def __init__(self, root: str | Path | None, parts: Sequence[str], split: str):
-        make = f"mdmspeech data --states --parts {','.join(parts)}"
+        self.make = make = f"mdmspeech data --states --parts {','.join(parts)}"
         self._states: dict[tuple, np.ndarray] = {}
         for part in parts:
             self._states |= StateStore(root, speech_name(part, split), make).known()
