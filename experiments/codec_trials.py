@@ -4,8 +4,8 @@ it and with several weights, judged by words that a recogniser understands.
 Command:  mdmspeech data --hours 2 --parts open --root DIR
           mdmspeech data --states --parts open --root DIR
           python -m experiments.codec_trials --data DIR
-Writes:   experiments/results/codec_trials.json, codec_trials.md and codec_trials.png. It resumes by
-          itself; --workdir keeps the runs.
+Writes:   experiments/results/codec_trials.*: figures, page, curves. It resumes by itself;
+          --workdir keeps the runs.
 
 All runs have the same data, seed, steps and schedule. Validation recordings are encoded to tokens,
 decoded to mels by the run's decoder, and made sound by Griffin-Lim, which needs no training: phase
@@ -36,7 +36,7 @@ from mdmspeech.training import loop
 from mdmspeech.training.metrics import read_metrics
 from mdmspeech.training.warm_start import load_params
 
-RESULTS = Path(__file__).parent / "results"
+RESULTS, NAME = Path(__file__).parent / "results", "codec_trials"
 CURVES = ("mel", "phone_accuracy", "semantic")
 _TOGETHER = 8  # recordings decoded at once
 
@@ -177,7 +177,7 @@ def report(result: dict) -> str:
             f"| {name} | {_wer(run['words'])} | {run['mel_l1']:.3f} | {last['phone_accuracy']} | "
             f"{last['semantic']} | {run['codes']['used']} |"
         )
-    lines += ["", "![curves](codec_trials.png)", "", line(result["made"]), ""]
+    lines += ["", f"![curves]({NAME}.png)", "", line(result["made"]), ""]
     return "\n".join(lines)
 
 
@@ -225,9 +225,9 @@ def main() -> None:
     sizes = {"runs": len(args.weights), "steps a run": args.steps, "clips": result["clips"]}
     result["made"] = provenance(sizes=sizes, seeds={"weights and batches": 0})
     args.output.mkdir(parents=True, exist_ok=True)
-    (args.output / "codec_trials.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.output / "codec_trials.md").write_text(report(result), encoding="utf-8")
-    draw(result, args.output / "codec_trials.png")
+    (args.output / f"{NAME}.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.output / f"{NAME}.md").write_text(report(result), encoding="utf-8")
+    draw(result, args.output / f"{NAME}.png")
     print(report(result))
 
 

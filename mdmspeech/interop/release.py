@@ -36,6 +36,7 @@ FORMAT, VERSION = "mdmspeech-release", 3
 _READS = (1, 2, 3)  # version 1 had no 8-bit parts, version 2 no Thinker or encoder inside
 # Sizes that older releases lack: they are the defaults there.
 _LATER = {"label_shift", "kv_heads", "qkv_bias", "qk_norm", "norm_eps", "output_bias", "text_rows"}
+_LATER |= {"semantic", "semantic_states"}
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 INT8, EXACT = "int8", "float32"

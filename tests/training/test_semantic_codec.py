@@ -23,6 +23,7 @@ from mdmspeech.data.storage.state_store import SpeechStates, StateStore, encode_
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
 from mdmspeech.interop.parts import KINDS
+from mdmspeech.interop.release import config_from
 from mdmspeech.interop.sources import LoadedEncoder
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.preprocessing.precompute import Resampled
@@ -159,6 +160,15 @@ def test_a_release_has_no_head():
     trained = jax.eval_shape(task.init, jax.random.key(0))
     assert "semantic" in trained
     assert shapes(exported.params(trained)) == shapes(kind.shapes(config))
+
+
+def test_releases_of_before_can_be_read():
+    sizes = {
+        name: size
+        for name, size in dataclasses.asdict(CompactCodecConfig()).items()
+        if not name.startswith("semantic")
+    }
+    assert config_from("compact_codec", sizes, "old") == CompactCodecConfig()
 
 
 def test_a_run_of_before_goes_on():
