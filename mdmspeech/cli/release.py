@@ -242,7 +242,7 @@ def open_codec(source: str) -> tuple[Any, str]:
     """The codec of a run, of a release or of a system folder, ready to be used, and what its tokens
     are known by.
     """
-    from mdmspeech.data.storage.token_store import fingerprint
+    from mdmspeech.data.datasets.make import fingerprint
     from mdmspeech.inference import factory
     from mdmspeech.interop.release import Release
 

@@ -9,11 +9,9 @@ import jax
 import numpy as np
 
 from mdmspeech.codec.base import Codec
-from mdmspeech.data.storage.record_store import data_root
-from mdmspeech.data.storage.sources import questions, speech
+from mdmspeech.data.datasets.corpus import folder_of, questions, speech
+from mdmspeech.data.datasets.make import write_states, write_tokens
 from mdmspeech.data.storage.splits import SPLITS
-from mdmspeech.data.storage.state_store import encode_states
-from mdmspeech.data.storage.token_store import tokenise
 from mdmspeech.data.synthesis.augment import augment
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
 from mdmspeech.speech_format import INPUT_RATE
@@ -30,8 +28,8 @@ LATE, PAUSE = 0.5, 0.8
 def speech_tokens(
     root: str | Path | None, codec: Codec, known_as: str, parts: Sequence[str] = ("open", "answers")
 ) -> dict[str, int]:
-    """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part. known_as: the
-    codec's `data.storage.token_store.fingerprint`.
+    """Writes the dataset of tokens of every part; returns tokens per part. known_as: the codec's
+    `data.datasets.make.fingerprint`.
     """
     counts = {}
     sources = {
@@ -39,15 +37,15 @@ def speech_tokens(
         for part in parts
     }
     for part, splits in sources.items():  # none is written before all are there
-        path = data_root(root) / "tokens" / f"{part}.safetensors"
-        counts[part] = tokenise(splits, codec.encode, known_as, path)
+        folder = folder_of(root, "tokens", part)
+        counts[part] = write_tokens(folder, splits, codec.encode, known_as)
     return counts
 
 
 def question_states(
     root: str | Path | None, config: SpeechEncoderConfig, params, hours: float | None = None
 ) -> dict[str, int]:
-    """Writes `<root>/states/questions_<split>` for val and train (joined and augmented, see below);
+    """Writes the dataset of states "questions": val, and train, joined and augmented, see below;
     returns the number of states of each.
     """
     encoder = SpeechEncoder(config)
@@ -56,20 +54,14 @@ def question_states(
     def encode(waves_BN, samples_B):
         return encode_waves(encoder, params, waves_BN, samples_B)
 
-    counts: dict[str, int] = {}
-    sources = {
-        split: questions(root, split, hours if split == "train" else None)
-        for split in ("val", "train")
-    }
-    for split, records in sources.items():
-        path = data_root(root) / "states" / f"questions_{split}"
-        if split == "train":
-            counts[split] = encode_states(
-                WithPairs(records, JOINED), encode, path, augment=augment_some
-            )
-        else:
-            counts[split] = encode_states(records, encode, path)
-    return counts
+    train = WithPairs(questions(root, "train", hours), JOINED)
+    return write_states(
+        folder_of(root, "states", "questions"),
+        {"val": questions(root, "val"), "train": train},
+        encode,
+        config.dim,
+        augment={"train": augment_some},
+    )
 
 
 def augment_some(wave: np.ndarray, index: int) -> np.ndarray:
@@ -84,7 +76,7 @@ def augment_some(wave: np.ndarray, index: int) -> np.ndarray:
 
 
 class WithPairs:
-    """Random access like `data.storage.sources.Records`: all of the recordings, then `share` times as
+    """Random access like `data.datasets.reader.Subset`: all of the recordings, then `share` times as
     many pairs of them. Pairs that would be too long are left out.
     """
 

@@ -3,9 +3,9 @@
 import argparse
 
 import pytest
+from mdmspeech.data.storage.token_store import TokenStore
 
 from mdmspeech.cli import data
-from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.errors import UserError
 
 

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import pytest
 import soundfile
+from mdmspeech.data.storage.token_store import TokenStore
 from small_speech import CODEC
 
 from mdmspeech.cli import main, user_recordings
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.data.recordings.align import Alignment
 from mdmspeech.data.storage.record_store import RecordStore
-from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.interop.release import Part, Release, save_release
 from mdmspeech.preprocessing import precompute
 

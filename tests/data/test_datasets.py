@@ -6,9 +6,9 @@ import sys
 import numpy as np
 import pytest
 import soundfile
+from mdmspeech.data.datasets.store import RawSource
 
 from mdmspeech.data.datasets import open_dataset, prepare
-from mdmspeech.data.datasets.store import RawSource
 from mdmspeech.data.recordings.manifests import read_manifest, read_vocalnet
 from mdmspeech.data.storage import record_store
 from mdmspeech.errors import UserError

@@ -5,11 +5,11 @@ and never a test record.
 import numpy as np
 import pytest
 import safetensors.numpy
+from mdmspeech.data.storage.token_store import TokenStore
 
 from mdmspeech.data.storage import phone_states, sources
 from mdmspeech.data.storage.record_store import write_shard
 from mdmspeech.data.storage.splits import SHARE, assign, digest, validation
-from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.data.texts.open_sentences import open_sentences
 from mdmspeech.errors import UserError
 from mdmspeech.preprocessing import precompute

@@ -5,11 +5,11 @@ EOS to the end of its block.
 import numpy as np
 import pytest
 import safetensors.numpy
+from mdmspeech.data.storage.sources import Records
+from mdmspeech.data.storage.token_store import TokenStore, fingerprint, tokenise
 
 from mdmspeech.data.pipelines import talker_joined
 from mdmspeech.data.pipelines.talker_joined import join, joined_statistics, talker_batches
-from mdmspeech.data.storage.sources import Records
-from mdmspeech.data.storage.token_store import TokenStore, fingerprint, tokenise
 from mdmspeech.errors import UserError
 
 EOS, PAD = 6563, 6564

@@ -221,7 +221,7 @@ def packed_talker_batches(
     arrays of `anchors`.
 
     sources: name -> random access to records {id, tokens, symbols, frames, text, question}
-      (`token_store.TokenStore`, `random_source.RandomSpeech`).
+      (`datasets.corpus.tokens`, `random_source.RandomSpeech`).
     batch: rows of all hosts together; each host gets its share. weights: see `mixing.Mixture`.
 
     Raises:

@@ -53,7 +53,7 @@ def lm_batches(
 
     Args:
       sources: name -> random access to records {id, audio int16 at 16 kHz, answer}
-        (`sources.questions`, `random_source.RandomQuestions`), with `fields(i)` for `samples` and
+        (`datasets.corpus.questions`, `random_source.RandomQuestions`), with `fields(i)` for `samples` and
         `answer` without the audio.
       batch: rows of all hosts together; each host gets its share. frames, length: F and L. tail:
         silence that is heard after each utterance, seconds, unless it would exceed `max_seconds`,

@@ -222,9 +222,9 @@ def stft_losses(wave_BN: jax.Array, target_BN: jax.Array) -> dict[str, tuple[jax
 
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     """See `Stage.from_config`."""
+    from mdmspeech.data.datasets.corpus import speech
     from mdmspeech.data.pipelines import codec_crops
     from mdmspeech.data.pipelines.random_source import RandomRecordings
-    from mdmspeech.data.storage.sources import speech
 
     model = CompactCodecConfig(**config.codec)
     if config.train.dtype != "float32":

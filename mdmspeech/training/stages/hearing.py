@@ -183,16 +183,16 @@ class Seq2SeqTask(_StatesTask):
 
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     """See `Stage.from_config`."""
+    from mdmspeech.data.datasets import corpus
     from mdmspeech.data.pipelines.bucketed_states import pieces_then, state_batches
     from mdmspeech.data.pipelines.random_source import RandomStates
-    from mdmspeech.data.storage.state_store import StateStore
 
     def batches(split: str, seed: int, **texts):
         random = tuple(config.data.get("parts", ())) == (RANDOM,)
         source: Any = (
             RandomStates(config.adaptor.states, seed=seed)
             if random
-            else StateStore(root, f"questions_{split}")
+            else corpus.states(root, "questions", split)
         )
         return state_batches(
             source, batch=config.data.batch, seed=seed, shard=distributed.share(), **texts

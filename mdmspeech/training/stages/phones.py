@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mdmspeech.data.storage.phone_states import STRETCH
+from mdmspeech.data.pipelines.phone_stretches import STRETCH
 from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
 from mdmspeech.nn import losses
 from mdmspeech.training.stages.stage import Exported, Loaders, Stage
@@ -17,7 +17,7 @@ from mdmspeech.training.task import Task
 
 
 class PhonesTask(Task):
-    """Batches: states float16 [B, T, D], symbols int32 [B, T], see `data.storage.phone_states`."""
+    """Batches: states float16 [B, T, D], symbols int32 [B, T], see `data.pipelines.phone_stretches`."""
 
     name, unit, held_out = "phones", "states", "val"
     weights = {"symbol": 1.0}
@@ -64,7 +64,8 @@ class PhonesTask(Task):
 
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     """See `Stage.from_config`."""
-    from mdmspeech.data.storage.phone_states import RandomStretches, Stretches, phone_batches
+    from mdmspeech.data.datasets import corpus
+    from mdmspeech.data.pipelines.phone_stretches import NAME, RandomStretches, phone_batches
 
     model, data = PhoneClassifierConfig(**config.aligner), config.data
 
@@ -72,7 +73,7 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         source = (
             RandomStretches(model.states, model.symbols)
             if RANDOM in data.parts
-            else Stretches(root, split)
+            else corpus.states(root, NAME, split)
         )
         return phone_batches(source, split, data.batch, seed)
 

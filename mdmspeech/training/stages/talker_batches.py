@@ -100,9 +100,9 @@ def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed
     Raises:
       UserError: `data.layout` is none of the two, or `data.symbols` holds no utterance.
     """
+    from mdmspeech.data.datasets import corpus
     from mdmspeech.data.pipelines import random_source, talker_packed
     from mdmspeech.data.pipelines.talker_joined import talker_batches
-    from mdmspeech.data.storage.token_store import TokenStore
 
     data = config.data
     paced = model.anchors == "paced"
@@ -120,7 +120,7 @@ def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed
         joined: Any = (
             random_source.RandomSpeech(seed=seed, symbols=model.symbols)
             if random
-            else TokenStore(root, tuple(data.parts), split)
+            else corpus.tokens(root, tuple(data.parts), split)
         )
         if (least := int(talker_packed.counts_of(joined, "symbols").min())) > data.symbols:
             raise UserError(
@@ -141,7 +141,7 @@ def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed
             return random_source.RandomSpeech(
                 seed=seed, symbols=model.symbols, token_seconds=data.token_seconds
             )
-        return TokenStore(root, (part,), split, needs_text=not paced)
+        return corpus.tokens(root, (part,), split, needs_text=not paced)
 
     texts: dict[str, Callable[[], Any]] = {
         "paced": lambda: talker_packed.PacedText(data.symbols, data.token_seconds),

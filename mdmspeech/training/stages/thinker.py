@@ -205,8 +205,8 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
 
 
 def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
+    from mdmspeech.data.datasets import corpus
     from mdmspeech.data.pipelines import random_source, thinker_packed
-    from mdmspeech.data.storage import sources
 
     data = config.data
 
@@ -214,7 +214,7 @@ def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed:
         return (
             random_source.RandomQuestions(seed=seed)
             if part == RANDOM
-            else sources.questions(root, split, parts=(part,))
+            else corpus.questions(root, split, parts=(part,))
         )
 
     return thinker_packed.lm_batches(
