@@ -75,13 +75,13 @@ def write_phones(
     write_dataset(
         folder_of(root, "states", NAME),
         "states",
-        {split: _stretches(split, *rows) for split, rows in _split_off(found).items()},
+        {split: _stretches(split, *rows) for split, rows in split_off(found).items()},
         width=found["train"][0][0].shape[1],
     )
     return sum(len(ids) for _, rows in found.values() for ids in rows)
 
 
-def _split_off(found: dict[str, tuple[list, list]]) -> dict[str, Any]:
+def split_off(found: dict[str, tuple[list, list]]) -> dict[str, Any]:
     """The last stretches of the training voices are the validation split."""
     joined = {split: tuple(map(np.concatenate, rows)) for split, rows in found.items() if rows[0]}
     states, ids = joined["train"]

@@ -34,8 +34,11 @@ from documented import (
 
 from mdmspeech.cli import main, user_recordings
 from mdmspeech.cli.experiment import load_config
+from mdmspeech.data.datasets.corpus import folder_of
+from mdmspeech.data.datasets.writer import write_dataset
 from mdmspeech.data.recordings.align import Alignment
 from mdmspeech.data.storage.record_store import write_shard
+from mdmspeech.data.synthesis.build import write_datasets
 from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2_lm import COSYVOICE2_LM
 from mdmspeech.interop.release import Part, Release, read_about, save_release
@@ -292,15 +295,13 @@ def home(tmp_path_factory):
             record |= {"symbols": [0, 5, 6, 0], "frames": [4, 12, 12, 4], "f0": [120] * 80}
             rows.append((record, (3000 * rng.normal(size=int(0.8 * rate))).astype(np.int16)))
         write_shard(root / "corpus" / "raw" / part, "00000-0", rows)
-    (root / "corpus" / "states").mkdir()
-    for split in ("train", "val"):
-        rng.normal(size=(40 * 60, 512)).astype(np.float16).tofile(
-            root / "corpus" / "states" / f"questions_{split}.f16"
-        )
-        records = [{"id": str(n), "text": "One.", "answer": "", "states": 60} for n in range(40)]
-        (root / "corpus" / "states" / f"questions_{split}.json").write_text(
-            json.dumps({"width": 512, "records": records})
-        )
+    write_datasets(root / "corpus")
+    spoken = [
+        {"id": str(n), "text": "One.", "states": rng.normal(size=(60, 512)).astype(np.float16)}
+        for n in range(40)
+    ]
+    folder = folder_of(root / "corpus", "states", "questions")
+    write_dataset(folder, "states", {"train": spoken, "val": spoken}, width=512)
     return root / "corpus"
 
 

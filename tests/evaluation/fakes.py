@@ -12,6 +12,7 @@ from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.data.storage.record_store import write_shard
+from mdmspeech.data.synthesis.build import write_datasets
 from mdmspeech.evaluation.scoring import score
 
 RATE = 24_000
@@ -62,6 +63,7 @@ def write_corpus(root):
         "00000-a",
         [record(n, text, RATE, family="open") for n, text in enumerate(OPEN)],
     )
+    write_datasets(root)
 
 
 def write_release(folder, talker="t1"):

@@ -25,9 +25,9 @@ Root = str | os.PathLike | None
 
 def folder_of(root: Root, kind: str, part: str) -> str:
     """Where a dataset is or will be."""
-    if root is None or not remote.is_remote(root):
-        root = data_root(root)
-    return remote.join(root, "datasets", kind, part, VERSION)
+    chosen = root or os.environ.get("MDMSPEECH_HOME") or ""
+    place = chosen if remote.is_remote(chosen) else data_root(root)
+    return remote.join(place, "datasets", kind, part, VERSION)
 
 
 def is_there(root: Root, kind: str, part: str) -> bool:

@@ -69,9 +69,8 @@ def _splits(store: RecordStore) -> list[str]:
         record.get("split", "test" if i % every == 0 else "train")
         for i, record in enumerate(store.fields)
     ]
-    spoken_to = any("answer" in record for record in store.fields)
-    if spoken_to and "val" in said:  # questions: the corpus's own bring theirs
-        return said
+    if store.fields[0]["rate"] == INPUT_RATE and "val" in said:
+        return said  # questions: the corpus's own bring theirs
     return assign([record.get("text") or str(record["id"]) for record in store.fields], said)
 
 

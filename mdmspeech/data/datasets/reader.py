@@ -147,5 +147,5 @@ def _columns(folder: str | os.PathLike, name: str, cure: str) -> Columns:
     path = remote.join(folder, name)
     try:
         return Columns(remote.local_copy(path))
-    except FileNotFoundError as error:
+    except (FileNotFoundError, remote.NotFound) as error:
         raise UserError(f"{path} is missing; make it with: {cure}") from error

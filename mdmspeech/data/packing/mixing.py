@@ -44,7 +44,7 @@ class Mixture:
         self.counts = _counts([weights[name] if weights else sizes[name] for name in self.names])
         self._seed = seed
         self._pattern, self._rank = _interleave(self.counts)
-        self._order = functools.lru_cache(maxsize=2 * len(self.names) + 2)(self._shuffled)
+        self._order = functools.lru_cache(maxsize=len(self.names) + 1)(self._shuffled)
 
     @property
     def period(self) -> int:
@@ -77,7 +77,7 @@ class Mixture:
     def _shuffled(self, source: int, epoch: int) -> np.ndarray:
         # by name, so that one more source leaves the order of the others as it was
         rng = np.random.default_rng((self._seed, zlib.crc32(self.names[source].encode()), epoch))
-        return rng.permutation(int(self.sizes[source]))
+        return rng.permutation(int(self.sizes[source])).astype(np.int32)
 
 
 def _check(sizes: Mapping[str, int], weights: Mapping[str, float] | None) -> None:

@@ -15,7 +15,7 @@ import math
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -125,10 +125,14 @@ class PackPlan:
             seed,
             host_rows(batch, shard),
         )
-        self._kept, self._sizes, self.too_long = {}, {}, {}
+        # source -> numbers of the records that are used, None: all. 5 million records of two sizes
+        # and a shuffle of them are 100 MB: experiments/bench_index.py
+        self._kept: dict[str, np.ndarray | None] = {}
+        self._sizes: dict[str, np.ndarray] = {}
+        self.too_long: dict[str, int] = {}
         say = say or (_tell if shard[0] == 0 else _hush)
         for name, sizes_NC in sizes.items():
-            sizes_NC = np.asarray(sizes_NC, np.int64).reshape(-1, len(capacities))
+            sizes_NC = np.asarray(sizes_NC, np.int32).reshape(-1, len(capacities))
             self._keep(
                 name,
                 sizes_NC,
@@ -136,7 +140,7 @@ class PackPlan:
                 say,
             )
         self.mixture = Mixture(
-            {name: len(kept) for name, kept in self._kept.items()}, weights, seed
+            {name: len(found) for name, found in self._sizes.items()}, weights, seed
         )
         self.window = window or self._window_of(int(self.mixture.sizes.sum()))
         self._drawn = functools.lru_cache(maxsize=4)(self._draw_window)
@@ -162,7 +166,12 @@ class PackPlan:
             source, record = self._drawn(window)
         names, offset = self.mixture.names, window * self.window
         draws = [(names[source[p - offset]], int(record[p - offset]), p) for p in positions]
-        return [Draw(name, int(self._kept[name][r]), p) for name, r, p in draws]
+        return [Draw(name, self._number(name, r), p) for name, r, p in draws]
+
+    def _number(self, name: str, record: int) -> int:
+        """Of a record that is used, among all of its source."""
+        kept = self._kept[name]
+        return record if kept is None else int(kept[record])
 
     def anchor(self, k: int) -> dict[str, int]:
         """Where batch k lies, so that `go_to` need not pack the windows before it."""
@@ -187,7 +196,9 @@ class PackPlan:
         )
         digest = zlib.crc32(repr(settings).encode())
         for name in self.mixture.names:
-            digest = zlib.crc32(np.ascontiguousarray(self._sizes[name]).tobytes(), digest)
+            for first in range(0, len(self._sizes[name]), 2**16):  # of millions, no copy at once
+                part = self._sizes[name][first : first + 2**16].astype(np.int64)
+                digest = zlib.crc32(part.tobytes(), digest)
         return f"{digest:08x}"
 
     def statistics(self, windows: int = 0) -> Statistics:
@@ -240,12 +251,11 @@ class PackPlan:
     ) -> None:
         fits_NC = sizes_NC <= np.array(list(self.capacities.values()))
         fits_N = fits_NC.all(axis=1)
-        kept = np.flatnonzero(fits_N & usable_N)
-        self._kept[name], self._sizes[name], self.too_long[name] = (
-            kept,
-            sizes_NC[kept],
-            len(sizes_NC) - len(kept),
-        )
+        used_N = fits_N & usable_N
+        kept = None if used_N.all() else np.flatnonzero(used_N).astype(np.int32)
+        self._kept[name] = kept
+        self._sizes[name] = sizes_NC if kept is None else sizes_NC[kept]
+        self.too_long[name] = len(sizes_NC) - len(self._sizes[name])
         if fits_N.all():
             return
         parts = [
@@ -259,7 +269,7 @@ class PackPlan:
             f"{name}: {int((~fits_N).sum())} of {len(sizes_NC)} records are too "
             f"long for a row: {', '.join(parts)}"
         )
-        if not len(kept):
+        if not len(self._sizes[name]):
             raise UserError(f"{text}; make the rows longer")
         say(f"{text}; they are left out, longer rows would take them")
 
@@ -370,6 +380,22 @@ def _tell(line: str) -> None:
 
 def _hush(line: str) -> None:
     """Only the first host speaks."""
+
+
+def read_draws(sources: Mapping[str, Any], rows: Sequence[Sequence[Draw]]) -> list[list[Any]]:
+    """The records of the rows. A source that can read several at once (`__getitems__`) is asked once:
+    from a bucket that is one round of requests, not one a record.
+    """
+    draws = [draw for row in rows for draw in row]
+    found: dict[tuple[str, int], Any] = {}
+    for name, source in sources.items():
+        numbers = list(dict.fromkeys(draw.record for draw in draws if draw.source == name))
+        if hasattr(source, "__getitems__"):
+            records = source.__getitems__(numbers)
+        else:
+            records = [source[number] for number in numbers]
+        found.update({(name, n): record for n, record in zip(numbers, records, strict=True)})
+    return [[found[draw.source, draw.record] for draw in row] for row in rows]
 
 
 class PackedBatches:

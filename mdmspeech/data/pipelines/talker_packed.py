@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan
+from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan, read_draws
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_joined import counts_of, durations
@@ -236,7 +236,7 @@ def packed_talker_batches(
     sizes = {}
     for name, source in sources.items():
         tokens = np.asarray(whole_blocks(counts_of(source, "tokens"), block))
-        sizes[name] = np.stack([tokens, anchors.sizes(source)], axis=1)
+        sizes[name] = np.stack([tokens, anchors.sizes(source)], axis=1, dtype=np.int32)
         if shard[0] == 0 and (line := anchors.about(name, source, tokens)):
             print(line, file=sys.stderr)
     plan = PackPlan(
@@ -256,8 +256,7 @@ def packed_talker_batches(
             **anchors.start(len(rows), length),
         }
         names = []
-        for b, draws in enumerate(rows):
-            records = [sources[draw.source][draw.record] for draw in draws]
+        for b, (draws, records) in enumerate(zip(rows, read_draws(sources, rows), strict=True)):
             names.append(
                 ",".join(
                     str(record.get("id", draw.record))

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.audio.host_features import log_mel, num_frames
-from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan
+from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan, read_draws
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.synthesis.augment import augment
@@ -97,8 +97,7 @@ def lm_batches(
     def make(rows: list[list[Draw]]) -> Batch:
         out = _empty(len(rows), frames, length, num_mels)
         names = []
-        for b, draws in enumerate(rows):
-            records = [sources[draw.source][draw.record] for draw in draws]
+        for b, (draws, records) in enumerate(zip(rows, read_draws(sources, rows), strict=True)):
             names.append(",".join(str(record["id"]) for record in records))
             frame = at = 0
             for segment, (record, draw) in enumerate(zip(records, draws, strict=True), start=1):

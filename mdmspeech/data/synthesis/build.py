@@ -76,6 +76,8 @@ def build(
     A part whose voices are not installed does not stop the others; at the end one `UserError` names
     what is missing and the commands that fetch it.
     """
+    from mdmspeech.data.datasets.make import recordings_from_raw
+
     root = record_store.data_root(root)
     unknown = set(parts) - {*PART_NAMES, DATASETS}
     if unknown:
@@ -93,6 +95,7 @@ def build(
             continue
         try:
             failures[part.name] = _make(part, found, root, _share(part, hours), workers)
+            recordings_from_raw(root, part.name, LICENCES)
         except UserError as error:
             missing.append(f"{part.name}: {error}")
     if DATASETS in parts:
