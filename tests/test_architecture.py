@@ -33,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "audio": set(),
     "nn": set(),
     "text": set(),
+    "remote": set(),
     "codec": {"audio", "nn", "text"},
     "diffusion": {"nn"},  # of it losses.py alone, see below
     "decoding": {"diffusion"},

@@ -70,6 +70,8 @@ def _google(stall: float, settings: dict[str, Any]) -> Any:
     import aiohttp
     import gcsfs.core
 
+    if os.environ.get("STORAGE_EMULATOR_HOST"):
+        settings["token"] = "anon"  # an emulator has no accounts; do not look for one for seconds
     limits = aiohttp.ClientTimeout(total=None, sock_connect=stall, sock_read=stall)
     files = gcsfs.core.GCSFileSystem(requests_timeout=limits, **settings)
     once = getattr(type(files)._request, "__wrapped__", None)

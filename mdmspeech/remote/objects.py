@@ -23,6 +23,9 @@ from mdmspeech.remote.retrying import GivenUp, NotFound, Truncated, call, status
 Result = TypeVar("Result")
 # bytes of one request when an object is copied
 _PART = 16 * 2**20
+# what Google's servers say of an upload in parts that they have forgotten, or whose last part came,
+# but not the answer to it: begin anew
+_UPLOAD_LOST = {400, 404, 410}
 # what file systems call the version of an object, the surest first
 _VERSION_FIELDS = (
     "generation", "etag", "ETag", "md5Hash", "blob_id", "mtime", "LastModified", "last_modified",
@@ -101,7 +104,14 @@ def read_bytes(path: paths.Place) -> bytes:
     if not paths.is_remote(path):
         with _local(path, "read"):
             return paths.local(path).read_bytes()
-    return _remote(path, "read", lambda store, place: store.cat_file(place))
+
+    def whole(store: Any, place: str) -> bytes:
+        data, should = store.cat_file(place), size(path)
+        if len(data) != should:
+            raise Truncated(f"{len(data)} of {should} bytes came")
+        return data
+
+    return _remote(path, "read", whole)
 
 
 def read_range(path: paths.Place, start: int, stop: int) -> bytes:
@@ -182,12 +192,16 @@ def upload(local: paths.Place, path: paths.Place) -> None:
                 while data := file.read(_PART):
                     out.write(data)
             out.close()
-        except BaseException:
+        except BaseException as error:
+            begun = getattr(out, "location", None)
             # closing it, as a file does that is let go of, would make an object of what has come
-            with contextlib.suppress(Exception):
-                out.discard()
+            if not isinstance(error, GivenUp):
+                with contextlib.suppress(Exception):
+                    out.discard()
             with contextlib.suppress(AttributeError):
                 out.closed = True
+            if begun and (isinstance(error, FileNotFoundError) or status(error) in _UPLOAD_LOST):
+                raise Truncated("the upload was lost on the way") from error
             raise
 
     _remote(path, "write", copied)

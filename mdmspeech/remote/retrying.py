@@ -7,9 +7,12 @@ Back-off with full jitter (Marc Brooker, "Exponential Backoff And Jitter", AWS A
 import asyncio
 import dataclasses
 import errno
+import json
 import os
 import random
 import re
+import socket
+import threading
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -20,6 +23,8 @@ from mdmspeech.remote import paths
 Result = TypeVar("Result")
 
 _PASSING_CODES = {408, 425, 429}
+# not implemented, HTTP version not supported
+_UNKNOWN_REQUEST = {501, 505}
 # of the libraries below fsspec, which this module must not import: what they call a lost connection
 _PASSING_NAMES = {
     "ClientError", "ServerDisconnectedError", "ClientPayloadError",  # aiohttp
@@ -36,8 +41,8 @@ _LASTING = (
     FileNotFoundError, PermissionError, FileExistsError, IsADirectoryError, NotADirectoryError,
 )  # fmt: skip
 _SECRET = re.compile(
-    r"(?i)\b(bearer\s+|basic\s+|(?:access_token|id_token|refresh_token|token|password|secret|key|sig|"
-    r"signature|x-(?:amz|goog)-(?:signature|credential|security-token)|authorization)"
+    r"(?i)\b((?:authorization\s*[=:]\s*)?(?:bearer|basic)\s+"
+    r"|(?:access_token|id_token|refresh_token|token|password|secret|key|sig|signature|x-(?:amz|goog)-(?:signature|credential|security-token))"
     r"[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,}]+"
 )
 SECONDS = "MDMSPEECH_RETRY_SECONDS"
@@ -90,7 +95,8 @@ class Attempts:
         spent = now - self._failed_first
         bound = min(self._policy.longest, self._policy.first * 2.0 ** min(self._tries - 1, 30))
         wait = random.uniform(0, bound)
-        if not passes(error) or spent + wait > self._policy.budget:
+        ending = not threading.main_thread().is_alive()  # do not keep a program from ending
+        if ending or not passes(error) or spent + wait > self._policy.budget:
             raise GivenUp(error, self._tries, spent) from error
         return wait
 
@@ -109,13 +115,15 @@ def call(function: Callable[[], Result], policy: RetryPolicy | None = None) -> R
 
 
 async def call_async(function: Callable[..., Awaitable[Any]], *args, **kwargs) -> Any:
-    """`call` for a coroutine function, with the policy of the environment."""
+    """`call` for a coroutine function, with the policy of the environment. Errors that do not pass
+    are raised as they are, for the file system that they belong to.
+    """
     attempts = Attempts(RetryPolicy.from_environment())
     while True:
         try:
             return await function(*args, **kwargs)
         except Exception as error:
-            if isinstance(error, GivenUp):
+            if not passes(error):
                 raise
             wait = attempts.wait_after(error)
         await asyncio.sleep(wait)
@@ -126,9 +134,14 @@ def passes(error: BaseException) -> bool:
     if isinstance(error, _LASTING):
         return False
     if (code := status(error)) is not None:
-        return code in _PASSING_CODES or 500 <= code < 600
-    if isinstance(error, (TimeoutError, ConnectionError, EOFError, Truncated)):
+        return code in _PASSING_CODES or (500 <= code < 600 and code not in _UNKNOWN_REQUEST)
+    # an answer that is half of a JSON text came through a connection that broke
+    if isinstance(
+        error, (TimeoutError, ConnectionError, EOFError, Truncated, json.JSONDecodeError)
+    ):
         return True
+    if isinstance(error, socket.gaierror):
+        return error.errno == socket.EAI_AGAIN
     if any(kind.__name__ in _PASSING_NAMES for kind in type(error).__mro__):
         return not isinstance(error, ValueError)
     return isinstance(error, OSError) and error.errno in _PASSING_ERRNO
@@ -152,7 +165,8 @@ def told(given_up: GivenUp, doing: str, path: paths.Place) -> UserError:
     error, place = given_up.error, paths.shown(path)
     code = status(error)
     if isinstance(error, FileNotFoundError) or code == 404:
-        return NotFound(f"cannot {doing} {place}: there is no such object; check its name")
+        what = f"bucket {paths.bucket(path)}" if doing == "write" else "such object or bucket"
+        return NotFound(f"cannot {doing} {place}: there is no {what}; check its name")
     if isinstance(error, PermissionError) or code in (401, 403) or "Forbidden" in str(error):
         return UserError(
             f"cannot {doing} {place}: not permitted ({reason(error)}); {_cure(path, code)}"
@@ -172,10 +186,10 @@ def reason(error: BaseException) -> str:
     words = re.sub(r"https?://\S+", lambda url: paths.shown(url[0]), lines[0] if lines else "")
     words = _SECRET.sub(r"\1...", words)[:200].strip()
     code = status(error)
+    words = words.removesuffix(f", {code}")
     if code is not None and str(code) not in words:
-        words = f"HTTP {code} {words}".strip()
-    kind = type(error).__name__
-    return words if words and words != "None" else kind
+        words = f"HTTP {code}: {words}".strip(": ")
+    return words if words and words != "None" else type(error).__name__
 
 
 def seconds_from(variable: str, default: float) -> float:
