@@ -4,7 +4,7 @@ Only the ranges of the chunks asked for are fetched. They are laid at their plac
 empty file in memory, which array_record's own reader then reads: it decodes every kind of chunk and
 checks its hash. Only the footer, which tells where chunks begin, is parsed here, after that reader
 has found its hash right. Layout: array_record's cpp/layout.proto, and
-riegeli's doc/riegeli_records_file_format.md.
+the page on its records file format in google/riegeli.
 """
 
 import os
