@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mdmspeech.config_names import check_names, current_name
 from mdmspeech.errors import UserError
 
 
@@ -45,7 +46,9 @@ def load_config(path: str):
 
 
 def load_experiment(path: str):
-    """As `load_config`; a UserError as well if what it gives is no config of an experiment."""
+    """As `load_config`; a UserError as well if what it gives is no config of an experiment,
+    or has a setting under a name of before (`config_names`).
+    """
     config = load_config(path)
     given = hasattr(config, "items")
     if missing := [
@@ -55,6 +58,7 @@ def load_experiment(path: str):
             f"{path}: its get_config() gives a {type(config).__name__} without {missing[0]!r}; "
             "return a config such as that of experiments/compact_talker.py"
         )
+    check_names(config, path)
     return config
 
 
@@ -71,6 +75,8 @@ def override(config, assignment: str) -> None:
     # Looked up here because `update_from_flattened_dict` adds a misspelt setting, and knows neither
     # its type nor what was meant.
     if key not in settings:
+        if new := current_name(config, key):
+            raise UserError(f"--set {key}: {key} is called {new} now")
         if group := [name for name in settings if name.startswith(f"{key}.")]:
             raise UserError(
                 f"--set {key}: this is a group of settings; give one of them, such as {group[0]}"

@@ -124,19 +124,27 @@ def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
     return asked
 
 
+def run_config(folder: Path) -> dict[str, Any]:
+    """config.json of a training run, with today's names. UserError: it is damaged."""
+    from mdmspeech.config_names import upgrade_run
+    from mdmspeech.interop.tensors import read_json
+
+    path = folder / "config.json"
+    return upgrade_run(read_json(path), str(path))
+
+
 def part_of_run(workdir: str, name: str):
     """The newest parameters of a training run, with the sizes in its config.json, as an
     `interop.release.Part`.
     """
     from mdmspeech.interop.parts import KINDS
     from mdmspeech.interop.release import Part
-    from mdmspeech.interop.tensors import read_json
     from mdmspeech.training.warm_start import load_params
 
     folder = Path(workdir).expanduser()
     if not folder.is_dir():
         raise UserError(f"no training run at {workdir}")
-    config = read_json(folder / "config.json")
+    config = run_config(folder)
     exported = _exported(config, name, workdir)
     sizes = {
         key: tuple(value) if isinstance(value, list) else value

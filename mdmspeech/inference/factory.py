@@ -112,9 +112,9 @@ def _prefix(name: str, *_: Any) -> NoReturn:
 
 def _frontend(release: Any, load_encoder: Callable) -> SpeechFrontend:
     encoder, part = load_encoder(release.encoder), release.part("adaptor")
-    if part.config.states != encoder.config.dim:
+    if part.config.encoder_dim != encoder.config.dim:
         raise UserError(
-            f"the adaptor reads states of width {part.config.states}, "
+            f"the adaptor reads states of width {part.config.encoder_dim}, "
             f"{release.encoder} makes {encoder.config.dim}: use its encoder"
         )
     return _opener(release, "adaptor", part.kind)(

@@ -13,6 +13,7 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
 from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
+from mdmspeech.config_names import renamed_fields
 from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.whisper_decoder import seq2seq_shapes
 from mdmspeech.models import talker
@@ -22,11 +23,12 @@ from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 
 
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class StackConfig:
-    """Sizes of the paper's adaptor; `states` is the speech encoder's width, `out_dim` the Thinker's."""
+    """Sizes of the paper's adaptor; `encoder_dim` is the speech encoder's width, `out_dim` the Thinker's."""
 
-    states: int = 512
+    encoder_dim: int = 512
     out_dim: int = 576
     stack: int = 5
     hidden_dim: int = 2048
@@ -73,7 +75,7 @@ def _talker_shapes(config: talker.TalkerConfig):
 
 
 def _spelling_shapes(config: CTCConfig):
-    states = jnp.zeros((1, 2 * config.stack, config.states))
+    states = jnp.zeros((1, 2 * config.stack, config.encoder_dim))
     return jax.eval_shape(
         CTCAdaptor(config).init, jax.random.key(0), states, jnp.ones(states.shape[:2], bool)
     )["params"]
@@ -82,13 +84,13 @@ def _spelling_shapes(config: CTCConfig):
 def _stack_shapes(config: StackConfig):
     module = StackAdaptor(config.out_dim, config.stack, config.hidden_dim)
     return jax.eval_shape(
-        module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.states))
+        module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.encoder_dim))
     )["params"]
 
 
 def _reader_shapes(config: PhoneClassifierConfig):
     return jax.eval_shape(
-        PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.states))
+        PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.encoder_dim))
     )["params"]
 
 

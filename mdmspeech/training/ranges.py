@@ -21,9 +21,9 @@ _BELOW_ONE = 1 - 1e-9
 # Sizes of a model: without them it would have no parameters. (Others may be 0, which says "none" or
 # "as wide as".)
 _SIZES = (
-    "width|dim|ffn_dim|ffn|heads|num_heads|num_kv_heads|layers|num_layers|block|states|symbols|"
-    "stack|vocab_size|num_mels|max_positions|encoder_width|encoder_layers|decoder_width|"
-    "decoder_layers|frame_width|head_dim|n_mels|pieces|positions|anchors_per_block"
+    "dim|num_layers|num_heads|num_kv_heads|head_dim|ffn_dim|vocab_size|num_mels|encoder_dim|"
+    "encoder_num_layers|decoder_dim|decoder_num_layers|frame_dim|block|symbols|stack|max_positions|"
+    "pieces|positions|anchors_per_block"
 )
 
 # pattern of the whole key, least, most; the first that matches counts
@@ -56,7 +56,8 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r".*\.lora_alpha", _TINY, 1e6),
     (r".*\.rope_theta", 1, 1e12),
     (r".*\.norm_eps", _TINY, 0.1),
-    (r"hidden|chunk", 1, 2**24),
+    (r"hidden_dim|chunk", 1, 2**24),
+    (r"talker\.num_kv_heads", 0, 2**24),
     (rf"(\w+)\.({_SIZES})", 1, 2**24),
 )
 CHOICES: dict[str, tuple[str, ...]] = {

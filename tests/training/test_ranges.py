@@ -33,11 +33,11 @@ WRONG = [
     ("mesh.data", "0"), ("mesh.data", "-2"), ("mesh.fsdp", "0"), ("mesh.tensor", "-1"),
     ("data.batch", "0"), ("data.batch", "-8"), ("data.length", "0"),
     ("data.token_seconds", "0"), ("data.token_seconds", "nan"), ("data.layout", "stacked"),
-    ("talker.layers", "0"), ("talker.width", "-64"), ("talker.heads", "0"),
+    ("talker.num_layers", "0"), ("talker.dim", "-64"), ("talker.num_heads", "0"),
     ("talker.block", "0"), ("capacity", "0"), ("capacity", "1.5"), ("streams", "3"),
-    ("mode", "mdn"), ("talker.layers", "two"), ("talker.layers", "1.5"),
+    ("mode", "mdn"), ("talker.num_layers", "two"), ("talker.num_layers", "1.5"),
     ("optim.lr", ""), ("optim.lr", "1e-3x"), ("talker", "5"), ("optim", "adam"),
-    ("talker.layers.x", "1"), ("nothing", "1"),
+    ("talker.num_layers.x", "1"), ("nothing", "1"),
     ("talker.anchors", "pased"), ("talker.anchors", ""), ("talker.anchors", "Fixed"),
 ]  # fmt: skip
 
@@ -97,7 +97,7 @@ def test_the_items_of_a_tuple_are_looked_at(value):
 
 @pytest.mark.parametrize(("key", "value"),
     [("optim.lr", 0.0), ("optim.clip", 0.0), ("train.eval_every", 0), ("mesh.data", -1),
-        ("talker.text_width", 0), ("codec.mel_mean", -5.0), ("thinker.lora_rank", 0)])  # fmt: skip
+        ("talker.text_dim", 0), ("codec.mel_mean", -5.0), ("thinker.lora_rank", 0)])  # fmt: skip
 def test_what_says_none_or_is_rightly_below_nothing_passes(key, value):
     check_setting(key, value)
 

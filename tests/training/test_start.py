@@ -22,7 +22,13 @@ from mdmspeech.training.stages.start import check_start, find_start
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 LOADERS = build.Loaders(release=loaders.load_part, describe=loaders.describe_part)
 SIZES = dict(
-    width=32, layers=1, heads=1, ffn=32, anchors="fixed", text_width=8, structured_codes=False
+    dim=32,
+    num_layers=1,
+    num_heads=1,
+    ffn_dim=32,
+    anchors="fixed",
+    text_dim=8,
+    structured_codes=False,
 )
 PROMPT = Prompt("You are brief.")
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ml_collections import ConfigDict
 
+from mdmspeech.config_names import check_names
 from mdmspeech.errors import UserError
 from mdmspeech.training.stages.stage import Loaders, Stage
 from mdmspeech.training.task import Task
@@ -54,6 +55,7 @@ def make_task(
     parameters that may differ, see `warm_start.overwrite`.
     """
     stage = stage_of(config.stage)
+    check_names(config)
     if missing := [name for name in stage.needs if name not in config]:
         raise UserError(
             f"config.stage is {config.stage!r}, but the experiment has no {missing[0]!r}: leave "

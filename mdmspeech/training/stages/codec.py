@@ -177,7 +177,7 @@ def _acoustic_losses(acoustics, mel_BTM, batch, c):
     valid_BT = jnp.repeat(batch["valid"], c.frames_per_token, axis=1).astype(jnp.float32)
     voiced_BT = batch["voiced"].astype(jnp.float32) * valid_BT
     error = (acoustics.mel_BTM - mel_BTM) * valid_BT[..., None]
-    cells = jnp.sum(valid_BT) * c.n_mels
+    cells = jnp.sum(valid_BT) * c.num_mels
     delta = jnp.diff(error, axis=1)
     pitch = jnp.abs(acoustics.log_f0_BT - jnp.log(batch["f0"])) * voiced_BT
     voicing = (
@@ -260,12 +260,12 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
 def tiny(config: ConfigDict) -> None:
     """See `Stage.tiny`."""
     config.codec = dict(
-        encoder_width=64,
-        encoder_layers=1,
-        decoder_width=64,
-        decoder_layers=2,
+        encoder_dim=64,
+        encoder_num_layers=1,
+        decoder_dim=64,
+        decoder_num_layers=2,
         decoder_lookahead=(1,),
-        frame_width=32,
+        frame_dim=32,
         head_dim=32,
     )
     config.data.tokens = 32

@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from mdmspeech.config_names import upgrade_run
 from mdmspeech.data.pipelines.conversations import Prompt
 from mdmspeech.errors import UserError
 from mdmspeech.training.checkpoint import absolute
@@ -152,4 +153,4 @@ def _about(folder: epath.Path) -> dict[str, Any]:
         about = json.loads((folder / _CONFIG).read_text())
     except (OSError, ValueError):
         return {}
-    return about if isinstance(about, dict) else {}
+    return upgrade_run(about, str(folder / _CONFIG)) if isinstance(about, dict) else {}

@@ -396,17 +396,17 @@ def tiny(config: ConfigDict) -> None:
     """See `Stage.tiny`."""
     anchors = config.talker.anchors
     if anchors == "paced":
-        config.talker.update(width=64, layers=1, heads=2, ffn=128, symbol_lookahead=(2,))
+        config.talker.update(dim=64, num_layers=1, num_heads=2, ffn_dim=128, symbol_lookahead=(2,))
         config.data.update(length=128, symbols=128)
         return
     config.data.update(length=256, text=512, threads=1)
-    config.talker.update(width=64, layers=2, heads=4, ffn=128)
+    config.talker.update(dim=64, num_layers=2, num_heads=4, ffn_dim=128)
     if anchors == "prefix":
-        config.talker.update(kv_heads=2, text_rows=512)
+        config.talker.update(num_kv_heads=2, text_vocab_size=512)
         config.weights.tokenizer = RANDOM
     else:
         tiny_thinker(config)
-        config.talker.text_width = 2 * config.thinker.dim
+        config.talker.text_dim = 2 * config.thinker.dim
 
 
 def _export(part: str, run: Mapping[str, Any]) -> Exported:
