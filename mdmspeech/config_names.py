@@ -128,6 +128,12 @@ def check_names(config: Mapping[str, Any], where: str = "") -> None:
                 )
 
 
+def name_now(old: str) -> str | None:
+    """What a field of that old name is called now, in whatever config; None if no field had it."""
+    names = [*RENAMED.values(), *(names for stage in SECTIONS.values() for names in stage.values())]
+    return next((table[old] for table in names if old in table), None)
+
+
 def renamed_fields(cls: type[_Class]) -> type[_Class]:
     """Decorates a config dataclass of `RENAMED`: making one with an old name is a UserError that says
     the new one.

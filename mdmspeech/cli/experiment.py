@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mdmspeech.config_names import check_names, current_name
+from mdmspeech.config_names import check_names, current_name, name_now
 from mdmspeech.errors import UserError
 
 
@@ -38,11 +38,15 @@ def load_config(path: str):
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise UserError(f"{file} has no get_config()")
-    if not argument:
-        return module.get_config()
-    if not inspect.signature(module.get_config).parameters:
+    if argument and not inspect.signature(module.get_config).parameters:
         raise UserError(f"{file} knows no {argument!r}: its get_config() takes no argument")
-    return module.get_config(argument)
+    try:
+        return module.get_config(*([argument] if argument else []))
+    except AttributeError as error:
+        new = name_now(str(error.name)) if hasattr(error.obj, "to_dict") else None
+        if not new:
+            raise
+        raise UserError(f"{path} reads {error.name} of a config: it is called {new} now") from error
 
 
 def load_experiment(path: str):
