@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> None:
         encoder=args.encoder,
         system=prompt.system,
         examples=prompt.examples,
-        silence=silence_codes(parts["codec"]) if parts["codec"].kind == "compact_codec" else (),
+        silence=silence_codes(parts["codec"]),
         untrained=tuple(name for name, is_so in untrained.items() if is_so),
     )
     copied = (
@@ -208,14 +208,16 @@ def _part(source: str, name: str) -> tuple[Any, bool]:
 
 
 def _merged(source: str, thinker: str, dtype: str) -> Any:
-    """The Thinker with the low-rank update that a stage-1 run brings, or None."""
+    """The Thinker with the low-rank update that a run brings, or None."""
     from mdmspeech.cli.convert import trained_thinker
     from mdmspeech.cli.release import is_run, run_config
+    from mdmspeech.training.stages.build import known_stage
 
     if not is_run(source):
         return None
     config = run_config(Path(source).expanduser())
-    if config.get("stage") != "thinker" or not config["thinker"]["lora_rank"]:
+    stage = known_stage(config.get("stage"))
+    if stage is None or not stage.updates_thinker(config):
         return None
     return trained_thinker(source, thinker).merged(dtype)
 

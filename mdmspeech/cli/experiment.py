@@ -72,7 +72,7 @@ def override(config, assignment: str) -> None:
     """
     from flax.traverse_util import flatten_dict
 
-    from mdmspeech.training.ranges import check_setting
+    from mdmspeech.training.ranges import check_setting, choices_of
 
     key, _, text = assignment.partition("=")
     settings = flatten_dict(config.to_dict(), sep=".")
@@ -93,7 +93,7 @@ def override(config, assignment: str) -> None:
     old = settings[key]
     try:
         value = _like(old, text)
-        check_setting(key, value)
+        check_setting(key, value, choices_of(config.get("stage")))
     except UserError as error:
         raise UserError(f"--set {key}={text[:60]}: {error}") from error
     except (KeyError, ValueError, OverflowError) as error:

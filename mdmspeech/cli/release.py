@@ -264,10 +264,16 @@ def is_run(source: str) -> bool:
 
 
 def silence_codes(part) -> tuple[int, ...]:
-    """The codes that a codec gives to digital silence and to very faint noise."""
+    """The codes that a codec gives to digital silence and to very faint noise; none where only a voice
+    makes it one that can hear them.
+    """
     import numpy as np
 
     from mdmspeech.codec.compact.bound import CompactCodec
+    from mdmspeech.interop.parts import KINDS
+
+    if not KINDS[part.kind].has_silence:
+        return ()
 
     noise = np.random.default_rng(0).normal(size=part.config.sample_rate).astype(np.float32)
     heard = CompactCodec(part.config, part.params).encode([0.0 * noise, 1e-4 * noise])

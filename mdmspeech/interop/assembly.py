@@ -22,7 +22,7 @@ from mdmspeech.config_names import RENAMED
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
 from mdmspeech.interop.export import How, complete_or_absent, write_opened
-from mdmspeech.interop.parts import StackConfig
+from mdmspeech.interop.parts import KINDS, StackConfig
 from mdmspeech.interop.release import Part, Release, save_release
 from mdmspeech.models import talker
 from mdmspeech.models.stack_adaptor import StackAdaptor
@@ -82,26 +82,8 @@ def random_adaptor(encoder_dim: int, thinker_dim: int, seed: int = 0) -> Part:
 def check_parts(parts: Mapping[str, Part], thinker_dim: int, encoder_dim: int) -> None:
     """UserError if a Talker or an adaptor was made for a Thinker or an encoder of other sizes."""
     for name, part in parts.items():
-        sizes: Any = part.config
-        if (
-            name.startswith("talker")
-            and sizes.anchors == "fixed"
-            and sizes.text_dim != 2 * thinker_dim
-        ):
-            raise UserError(
-                f"{name} reads [Emb(y); h] of width {sizes.text_dim}; this "
-                f"Thinker makes {2 * thinker_dim}"
-            )
-        if name == "adaptor" and sizes.encoder_dim != encoder_dim:
-            raise UserError(
-                f"the adaptor reads states of width {sizes.encoder_dim}; this encoder "
-                f"makes {encoder_dim}"
-            )
-        if name == "adaptor" and getattr(sizes, "out_dim", thinker_dim) != thinker_dim:
-            raise UserError(
-                f"the adaptor makes vectors of width {sizes.out_dim}; this Thinker "
-                f"reads {thinker_dim}"
-            )
+        if told := KINDS[part.kind].misfit(part.config, thinker_dim, encoder_dim):
+            raise UserError(f"the {name} {told}")
 
 
 def assemble(
@@ -133,7 +115,7 @@ def assemble(
             write_opened(part / name, source, how)
         digests = {name: digest(part / name) for name in opened}
         # equal to the reference, and to stay so
-        imported = [name for name in release.parts if name in ("codec", "voice")]
+        imported = [name for name, part in release.parts.items() if KINDS[part.kind].imported]
         save_release(
             part,
             dataclasses.replace(release, **inside),

@@ -11,6 +11,7 @@ then bos, sos, eos, pad, mask.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -79,6 +80,14 @@ class TalkerConfig:
         return self.num_kv_heads or self.num_heads
 
 
+# `TalkerConfig.anchors` -> the module that makes conditions of a text
+ANCHORS: dict[str, Callable[[TalkerConfig], Any]] = {
+    "paced": lambda c: PacedAnchors(c.dim, c.symbols, c.symbol_lookahead),
+    "fixed": lambda c: FixedAnchors(c.dim),
+    "prefix": lambda c: TextPrefix(c.dim, c.text_vocab_size),
+}
+
+
 class CodeTable(nn.Module):
     """Rows [V, D] of the speech vocabulary: a free table plus, for FSQ codes, a linear map of the
     code's digits and their products.
@@ -128,14 +137,9 @@ class Talker(nn.Module):
             for _ in range(c.num_layers)
         ]
         self.norm = RMSNorm(c.norm_eps)
-        if c.anchors == "paced":
-            self.anchors: Any = PacedAnchors(c.dim, c.symbols, c.symbol_lookahead)
-        elif c.anchors == "fixed":
-            self.anchors = FixedAnchors(c.dim)
-        elif c.anchors == "prefix":
-            self.anchors = TextPrefix(c.dim, c.text_vocab_size)
-        else:
-            raise UserError(f"anchors {c.anchors!r}: choose 'paced', 'fixed' or 'prefix'")
+        if c.anchors not in ANCHORS:
+            raise UserError(f"anchors {c.anchors!r}: choose one of {', '.join(ANCHORS)}")
+        self.anchors = ANCHORS[c.anchors](c)
         if c.output_bias:
             self.output_bias = self.param("output_bias", nn.initializers.zeros_init(), (VOCAB,))
 

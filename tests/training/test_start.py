@@ -118,11 +118,11 @@ def test_a_release_is_found_as_given_too(release, tmp_path, monkeypatch):
     start = find_start(
         config_of("talker_06b", init_from="trained"), tmp_path / "runs" / "3", LOADERS
     )
-    assert (start.name, start.trained, start.prompt, start.mode) == (
+    assert (start.name, start.trained, start.prompt, start.autoregressive) == (
         str(release / "trained"),
         True,
         PROMPT,
-        "mdm",
+        False,
     )
     assert set(start.params()) == {"inputs", "outputs", "layers_0", "norm", "anchors"}
     assert find_start(config_of("own_voice"), tmp_path / "runs" / "3", LOADERS).name == "compact"

@@ -23,11 +23,13 @@ from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 from mdmspeech.training import distributed
 from mdmspeech.training.optim import ParamRule
-from mdmspeech.training.stages.stage import Exported, Loaders, Stage, start_of
+from mdmspeech.training.stages.shared import start_of
+from mdmspeech.training.stages.stage import Exported, Loaders, Stage
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Task
 from mdmspeech.training.warm_start import overwrite
 
+PHASES = ("tokens", "wave")
 _RESOLUTIONS = ((240, 60), (960, 240), (1920, 480))  # window, hop in samples
 _WAVE_TOKENS = 24  # the wave losses look at a window of this many tokens (0.96 s) of every crop
 
@@ -48,8 +50,8 @@ class CodecTask(Task):
         sizes=None,
         differing=None,
     ):
-        if phase not in ("tokens", "wave"):
-            raise UserError(f"phase {phase!r} is not one of tokens, wave")
+        if phase not in PHASES:
+            raise UserError(f"phase {phase!r} is not one of {', '.join(PHASES)}")
         self.name = f"codec_{phase}"
         self.config, self.phase = config, phase
         self.model = CompactCodecModel(config)
@@ -276,5 +278,6 @@ STAGE = Stage(
     ("codec", "phase", "data"),
     from_config,
     tiny,
+    choices={"phase": PHASES},
     exports={"codec": lambda run: Exported("compact_codec", run["codec"], "codec")},
 )

@@ -250,5 +250,10 @@ def _export(run: Mapping[str, Any]) -> Exported:
 
 
 STAGE = Stage(
-    "hearing", ("adaptor", "mode", "data"), from_config, tiny, exports={"adaptor": _export}
+    "hearing",
+    ("adaptor", "mode", "data"),
+    from_config,
+    tiny,
+    exports={"adaptor": _export},
+    choices={"mode": tuple(_KINDS)},
 )

@@ -30,15 +30,8 @@ from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import losses, masks
 from mdmspeech.nn.partition import constrain
 from mdmspeech.training import distributed
-from mdmspeech.training.stages.stage import (
-    Exported,
-    Loaders,
-    Stage,
-    chat_of,
-    load_named,
-    mixture_weights,
-    tiny_thinker,
-)
+from mdmspeech.training.stages.shared import chat_of, load_named, mixture_weights, tiny_thinker
+from mdmspeech.training.stages.stage import Exported, Loaders, Stage
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
 
@@ -256,4 +249,5 @@ STAGE = Stage(
     from_config,
     tiny,
     exports={"adaptor": _export},
+    updates_thinker=lambda run: bool(run["thinker"]["lora_rank"]),
 )
