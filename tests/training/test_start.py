@@ -225,3 +225,12 @@ def test_a_run_that_goes_on_needs_no_start_unless_it_has_a_teacher(tmp_path):
         check_start(
             config_of("compact_talker_isd", init_from="gone"), tmp_path / "work" / "3", LOADERS
         )
+
+
+def test_a_next_token_talker_of_a_release_cannot_teach(release, tmp_path):
+    config = config_of(
+        "talker_isd_06b", init_from=str(release / "trained"), prompt__system=PROMPT.system
+    )
+    config.init_part = "talker_ntp"
+    with pytest.raises(UserError, match="writes one token after another"):
+        check_start(config, tmp_path / "work" / "3", LOADERS)
