@@ -27,7 +27,15 @@ _BELOW_THE_TOP = {
     "interop",
 }
 # modules that every room may import
-_GROUND_FLOOR = {"errors", "files", "hardware", "padding", "remote", "speech_format"}
+_GROUND_FLOOR = {
+    "config_names",
+    "errors",
+    "files",
+    "hardware",
+    "padding",
+    "remote",
+    "speech_format",
+}
 # Room -> rooms it may import besides itself and the ground floor.
 MAY_IMPORT: dict[str, set[str]] = {
     "audio": set(),

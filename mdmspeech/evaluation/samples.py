@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.config_names import upgrade_run
 from mdmspeech.data.datasets.corpus import speech
 from mdmspeech.data.datasets.corpus import states as corpus_states
 from mdmspeech.errors import UserError
@@ -93,7 +94,8 @@ def _talker(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show 
     )
     if folder is None or config.talker.get("anchors", "paced") != "paced":
         return None
-    stored = read_json(folder / "config.json")["codec"]  # only what differs from the defaults
+    about = folder / "config.json"
+    stored = upgrade_run(read_json(about), str(about))["codec"]  # what differs from the defaults
     sizes: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
     }

@@ -23,6 +23,13 @@ VOLATILE = (
     "train.remat",
     "mesh",
 )
+# Words that a setting of every run may have; those of a stage are `Stage.choices`.
+CHOICES: dict[str, tuple[str, ...]] = {
+    "train.dtype": ("float32", "bfloat16"),
+    "train.remat": ("none", "dots", "full"),
+    "train.keep_best_mode": ("min", "max"),
+    "optim.schedule": ("cosine", "linear", "constant"),
+}
 
 
 def base() -> ConfigDict:

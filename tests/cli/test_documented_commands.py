@@ -347,7 +347,13 @@ def test_training_reaches_its_first_step(command, home, tmp_path, monkeypatch):
 def as_convert_lm_writes(folder):
     """A folder of which only the config is looked at here."""
     tiny = dataclasses.replace(
-        COSYVOICE2_LM, width=16, layers=1, heads=2, kv_heads=1, ffn=16, text_rows=8
+        COSYVOICE2_LM,
+        dim=16,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        ffn_dim=16,
+        text_vocab_size=8,
     )
     params = jax.tree.map(
         lambda leaf: np.zeros(leaf.shape, np.float32),
@@ -495,7 +501,14 @@ SMALL = {  # what the sizes of the README's experiments are replaced by
         "train.dtype=float32",
     ],
 }
-SIZES = {"assemble": ["--talker-sizes", "width=64,layers=1,heads=2,ffn=64", "--dtype", "float32"]}
+SIZES = {
+    "assemble": [
+        "--talker-sizes",
+        "dim=64,num_layers=1,num_heads=2,ffn_dim=64",
+        "--dtype",
+        "float32",
+    ]
+}
 
 
 @pytest.mark.full  # three stages, each with its step compiled: three minutes of processor time

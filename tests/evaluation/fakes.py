@@ -87,13 +87,13 @@ def write_release(folder, talker="t1"):
 
 def small_codec():
     sizes = dict(
-        encoder_width=64,
-        encoder_layers=1,
+        encoder_dim=64,
+        encoder_num_layers=1,
         encoder_reach=2,
-        decoder_width=64,
-        decoder_layers=2,
+        decoder_dim=64,
+        decoder_num_layers=2,
         decoder_reach=2,
-        frame_width=32,
+        frame_dim=32,
     )
     config = CompactCodecConfig(decoder_lookahead=(1,), head_dim=32, **sizes)
     return CompactCodec(config, jax.jit(CompactCodecModel(config).init)(jax.random.key(0)))

@@ -21,12 +21,12 @@ from mdmspeech.evaluation import samples
 from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
 
 CODEC = CompactCodecConfig(
-    n_mels=16,
-    encoder_width=16,
-    encoder_layers=1,
-    decoder_width=16,
-    decoder_layers=2,
-    frame_width=16,
+    num_mels=16,
+    encoder_dim=16,
+    encoder_num_layers=1,
+    decoder_dim=16,
+    decoder_num_layers=2,
+    frame_dim=16,
     head_dim=16,
     phones=4,
 )
@@ -77,7 +77,7 @@ def test_hearing(root, tmp_path):
         {"id": "b", "text": "Two.", "states": states[20:]},
     ]
     write_dataset(folder_of(root, "states", "questions"), "states", {"val": rows}, width=16)
-    sizes = CTCConfig(states=16, width=64, layers=1)
+    sizes = CTCConfig(encoder_dim=16, dim=64, num_layers=1)
     params = CTCAdaptor(sizes).init(
         jax.random.key(0), jnp.zeros((1, 8, 16)), jnp.ones((1, 8), bool)
     )["params"]

@@ -26,10 +26,10 @@ from mdmspeech.training.state import create_frozen
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = dict(
-    width=64,
-    layers=1,
-    heads=2,
-    ffn=64,
+    dim=64,
+    num_layers=1,
+    num_heads=2,
+    ffn_dim=64,
     block=4,
     anchors="paced",
     symbols=20,

@@ -99,10 +99,12 @@ def states_batch(width, ids):
 def hearing(kind, **spans):
     if kind == "ctc":
         return CTCTask(
-            CTCConfig(states=16, width=32, layers=1, head_dim=32), None, **spans
+            CTCConfig(encoder_dim=16, dim=32, num_layers=1, head_dim=32), None, **spans
         ), states_batch(16, 20)
     return Seq2SeqTask(
-        Seq2SeqConfig(states=16, width=32, layers=1, heads=2, ffn=32, pieces=12, positions=40),
+        Seq2SeqConfig(
+            encoder_dim=16, dim=32, num_layers=1, num_heads=2, ffn_dim=32, pieces=12, positions=40
+        ),
         None,
         **spans,
     ), states_batch(16, 12)
@@ -129,7 +131,7 @@ def test_spans_are_hidden_in_training_only(kind):
 
 
 def test_dropout_is_on_in_training_only():
-    task = PhonesTask(PhoneClassifierConfig(states=8, width=16, symbols=10), None)
+    task = PhonesTask(PhoneClassifierConfig(encoder_dim=8, dim=16, symbols=10), None)
     rng = np.random.default_rng(0)
     batch = {
         "states": rng.normal(size=(2, 50, 8)).astype(np.float32),

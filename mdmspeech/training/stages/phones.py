@@ -31,7 +31,7 @@ class PhonesTask(Task):
         )
 
     def init(self, rng):
-        return self.model.init(rng, jnp.zeros((1, 4, self.config.states)))["params"]
+        return self.model.init(rng, jnp.zeros((1, 4, self.config.encoder_dim)))["params"]
 
     def batches(self, split, seed):
         return self._pipeline(split, seed)
@@ -39,7 +39,7 @@ class PhonesTask(Task):
     def batch_spec(self):
         shape = (self._batch, STRETCH)
         return {
-            "states": jax.ShapeDtypeStruct((*shape, self.config.states), jnp.float16),
+            "states": jax.ShapeDtypeStruct((*shape, self.config.encoder_dim), jnp.float16),
             "symbols": jax.ShapeDtypeStruct(shape, jnp.int32),
         }
 
@@ -71,7 +71,7 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
 
     def batches(split: str, seed: int):
         source = (
-            RandomStretches(model.states, model.symbols)
+            RandomStretches(model.encoder_dim, model.symbols)
             if RANDOM in data.parts
             else corpus.states(root, NAME, split)
         )
@@ -82,7 +82,7 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
 
 def tiny(config: ConfigDict) -> None:
     """See `Stage.tiny`."""
-    config.aligner.update(states=64, width=32)
+    config.aligner.update(encoder_dim=64, dim=32)
 
 
 STAGE = Stage(

@@ -17,8 +17,11 @@ from ml_collections import ConfigDict
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.training import distributed
-from mdmspeech.training.stages.stage import Loaders, chat_of, mixture_weights, tokenizer_of
+from mdmspeech.training.stages.shared import chat_of, mixture_weights, tokenizer_of
+from mdmspeech.training.stages.stage import Loaders
 from mdmspeech.training.stages.start import RANDOM
+
+LAYOUTS = ("packed", "joined")
 
 
 def batch_spec(sizes: Mapping[str, Any], anchors: str) -> dict[str, jax.ShapeDtypeStruct]:
