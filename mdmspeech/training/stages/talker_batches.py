@@ -158,6 +158,7 @@ def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed
         {p: source(p) for p in data.parts},
         text,
         weights=mixture_weights(data),
+        temperature=data.get("temperature", 1.0),
         threads=data.threads,
         **shared,
     )

@@ -219,6 +219,7 @@ def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed:
         num_mels=config.encoder.num_mels,
         seed=seed,
         weights=mixture_weights(data),
+        temperature=data.get("temperature", 1.0),
         shard=distributed.share(),
         threads=data.threads,
     )
