@@ -129,12 +129,12 @@ def lines_of(report: dict[str, Any]) -> list[str]:
     lines.append(
         "splits: "
         + ", ".join(
-            f"{split} {row['records']:,} ({_hours(row['hours'])})"
+            f"{split}: {row['records']:,} ({_hours(row['hours'])})"
             for split, row in report["splits"].items()
         )
     )
     largest = ", ".join(
-        f"{row['speaker'] or '(no name)'} {row['records']:,} ({_hours(row['hours'])})"
+        f"{row['speaker'][:24] or '(no name)'}: {row['records']:,} ({_hours(row['hours'])})"
         for row in report["largest_speakers"]
     )
     lines.append(f"speakers: {report['speakers'] or 'not said'}; largest: {largest or 'none'}")
@@ -145,7 +145,7 @@ def lines_of(report: dict[str, Any]) -> list[str]:
         if counts := {split: row[split] for split in row if split != "first"}:
             told = ", ".join(f"{count:,} of {split}" for split, count in counts.items())
             lines.append(
-                f"{title} of the training split held out as well: {told}"
+                f"{title} that stand in the training split as well: {told}"
                 + (f" ({', '.join(row['first'])})" if row["first"] else "")
             )
     lines.append(
@@ -236,7 +236,9 @@ def _count(number: int, what: str) -> str:
 
 
 def _hours(hours: float) -> str:
-    return f"{hours:,.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+    if hours >= 1:
+        return f"{hours:,.1f} h"
+    return f"{60 * hours:.1f} min" if hours >= 1 / 60 else f"{3600 * hours:.1f} s"
 
 
 def _cut(text: str) -> str:

@@ -31,7 +31,7 @@ _FRAME = 0.02  # seconds
 # a frame is silent 40 dB below the loud ones of its recording, or below -60 dB of full scale
 _QUIET, _SILENT = 0.01, 1e-3
 _LOUD = 95  # percentile of the frames
-_ENGLISH = 0.9  # share of ASCII letters from which on a text without a language counts as English
+_ENGLISH = 0.8  # share of ASCII letters from which on a text without a language counts as English
 
 
 class Survey:
@@ -95,8 +95,8 @@ class Survey:
         return {
             "records": usable + bad,
             "usable": usable,
-            "hours": round(float(seconds.sum()) / 3600, 4),
-            "answer_hours": round(self.answers / 3600, 4),
+            "hours": round(float(seconds.sum()) / 3600, 6),
+            "answer_hours": round(self.answers / 3600, 6),
             "answer_tokens": self.with_units,
             "seconds": {name: round(float(value), 3) for name, value in spread.items()},
             "lengths": self._lengths(seconds),
@@ -104,7 +104,7 @@ class Survey:
             "splits": self._by_split(seconds),
             "speakers": len([name for name in self.speakers if name]),
             "largest_speakers": [
-                {"speaker": name, "records": int(count), "hours": round(total / 3600, 4)}
+                {"speaker": name, "records": int(count), "hours": round(total / 3600, 6)}
                 for name, (count, total) in speakers[:NAMED]
             ],
             "languages": dict(self.languages.most_common()),
@@ -134,7 +134,7 @@ class Survey:
         return {
             split: {
                 "records": int((of == i).sum()),
-                "hours": round(float(seconds[of == i].sum()) / 3600, 4),
+                "hours": round(float(seconds[of == i].sum()) / 3600, 6),
             }
             for i, split in enumerate(SPLITS)
             if (of == i).any()

@@ -13,9 +13,10 @@ from mdmspeech.data.importers.files import base_name, open_file
 from mdmspeech.data.storage.json_lines import BadRecord, check_text, parse
 from mdmspeech.errors import UserError
 
-_BLOCK = 1 << 20  # bytes read at once
+_BLOCK = 1 << 16  # bytes read at once
 _LONGEST_LINE = 64 << 20
 _BETWEEN = re.compile(r"[ \t\r\n,]*")  # items of a list
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"', re.DOTALL)
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -72,8 +73,10 @@ def cells(line: str, separator: str, most: int) -> list[str]:
     Raises:
       BadRecord: more cells.
     """
-    whole = line.replace("\\" + separator, "\0")
-    found = [cell.replace("\0", separator).strip() for cell in whole.split(separator)]
+    found = [
+        cell.replace("\\" + separator, separator).strip()
+        for cell in re.split(rf"(?<!\\){re.escape(separator)}", line)
+    ]
     if len(found) > most:
         try:
             found = [
@@ -217,9 +220,5 @@ def _bare(line: bytes) -> bytes:
 
 
 def _unquoted(cell: str) -> str:
-    inner = cell[1:-1]
-    if cell[:1] == cell[-1:] == '"' and len(cell) > 1 and '""' in inner:
-        plain = inner.replace('""', "\0")
-        if '"' not in plain:
-            return plain.replace("\0", '"').strip()
-    return cell
+    quoted = _QUOTED.fullmatch(cell)
+    return quoted[1].replace('""', '"').strip() if quoted and '""' in quoted[1] else cell
