@@ -334,3 +334,21 @@ def test_the_options_of_single_formats(tmp_path):
 )
 def test_splits_that_names_tell(name, split):
     assert split_of(name) == split
+
+
+LICENCES = [  # files of a folder, and the licence that they tell
+    ({"README.md": "---\ntags: [a]\nlicense: cc-by-4.0\n---\n"}, "cc-by-4.0"),
+    ({"readme.txt": "Corpus\n\n**License**: 'MIT'\n"}, "MIT"),
+    ({"LICENSE": "\n\nApache License\nVersion 2.0\n"}, "Apache License"),
+    ({"README": "nothing", "COPYING": "GPL 3\n"}, "GPL 3"),
+    ({"README.md": "The licence is below.", "Licence.txt": b"\xff\xfeB\x00"}, ""),
+    ({}, ""),
+]
+
+
+@pytest.mark.parametrize(("files", "licence"), LICENCES)
+def test_the_licence_that_a_folder_tells(files, licence, tmp_path):
+    put(tmp_path, "a.tar", shard(sample(0)))
+    for name, content in files.items():
+        put(tmp_path, name, content)
+    assert [item.licence for item in open_corpus(str(tmp_path)).items()] == [licence]

@@ -23,6 +23,9 @@ _SPLITS = {
     **dict.fromkeys(("test", "testing", "eval", "evaluation"), "test"),
 }
 _LICENCE_LINES = 60  # of a README or LICENSE that are looked at
+_README = re.compile(r"readme(\.md|\.txt)?$", re.IGNORECASE)
+_LICENCE = re.compile(r"(licen[cs]e|copying)(\.md|\.txt)?$", re.IGNORECASE)
+_LICENCE_LINE = re.compile(r"\W*licen[cs]e\W*[:=]\s*(\S.{0,60})", re.IGNORECASE)
 _SHOWN = 8  # names in a message
 
 
@@ -252,22 +255,17 @@ def walk_files(root: str, names: list[str], *endings: str, depth: int = 2) -> li
 
 def licence_of(root: str) -> str:
     """What a README's header ("license: mit") or the first line of a LICENSE says; "" for none."""
-    names = {name.lower(): name for name in list_names(root)}
-    for name in ("readme.md", "readme.txt", "readme"):
-        if name in names:
-            for line in _first_lines(join(root, names[name])):
-                if match := re.match(r"\W*licen[sc]e\W*[:=]\s*(\S.{0,60})", line, re.IGNORECASE):
-                    return match[1].strip().strip("\"'*")
-    for name in ("license", "license.txt", "license.md", "licence", "copying"):
-        if name in names:
-            return next(
-                (
-                    line.strip()[:60]
-                    for line in _first_lines(join(root, names[name]))
-                    if line.strip()
-                ),
-                "",
-            )
+    names = list_names(root)
+    readmes, licences = (
+        [name for name in names if stem.match(name)] for stem in (_README, _LICENCE)
+    )
+    for name in readmes:
+        for line in _first_lines(join(root, name)):
+            if match := _LICENCE_LINE.match(line):
+                return match[1].strip().strip("\"'*")
+    for name in licences:
+        if words := next(filter(None, map(str.strip, _first_lines(join(root, name)))), ""):
+            return words[:60]
     return ""
 
 

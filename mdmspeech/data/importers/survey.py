@@ -27,7 +27,7 @@ LONGEST_ANSWER = 600.0  # seconds
 NAMED = 5  # examples of each kind
 _REMEMBERED = 200_000  # records that can be named later
 _FULL = 0.999  # of full scale, twice in a row: clipped
-_FRAME = 0.02  # seconds
+_JUDGED = 0.02  # seconds that are silent or not
 # a frame is silent 40 dB below the loud ones of its recording, or below -60 dB of full scale
 _QUIET, _SILENT = 0.01, 1e-3
 _LOUD = 95  # percentile of the frames
@@ -212,7 +212,7 @@ def clipped_share(wave_N: np.ndarray) -> float:
 
 def silent_share(wave_N: np.ndarray, rate: int) -> float:
     """Share of 20 ms frames that are silent beside the loud ones of the same recording."""
-    size = max(int(_FRAME * rate), 1)
+    size = max(int(_JUDGED * rate), 1)
     whole = wave_N[: max(len(wave_N) // size, 1) * size]
     power = np.sqrt(np.square(whole.reshape(-1, min(size, len(whole)))).mean(axis=1))
     return float((power < max(_QUIET * np.percentile(power, _LOUD), _SILENT)).mean())
