@@ -4,6 +4,7 @@ line that names its place.
 
 import io
 import json
+import os
 import tarfile
 
 import corpora
@@ -596,3 +597,18 @@ def test_a_shard_of_other_tar_archives_is_none(tmp_path):
     with tarfile.open(tmp_path / "dev-clean.tar.gz") as tar:
         assert len(tar.getnames()) == 2
     assert open_corpus(str(tmp_path / "LibriSpeech")).format == "librispeech"
+
+
+def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
+    corpora.librispeech(tmp_path)
+    scandir = os.scandir
+
+    def refuse(folder):
+        if str(folder).endswith("84/121"):
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    good, (problem,) = read(tmp_path / "LibriSpeech", format="librispeech")
+    assert len(good) == 4 and problem.where == "dev-clean/84"
+    assert "dev-clean/84/121 cannot be read: Permission denied" in problem.reason

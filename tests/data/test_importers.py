@@ -5,6 +5,7 @@ refused and how it is said, and that neither shards nor disks decide the order.
 import io
 import json
 import os
+import pickle
 import random
 
 import corpora
@@ -209,6 +210,19 @@ def test_ids_are_remembered_in_few_bytes():
         assert seen.add(name) == (name in known)
         known.add(name)
     assert len(seen._table) * 8 <= 32 * len(known)
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_parts_read_by_workers_are_the_whole(name, tmp_path):
+    """Corpora, parts and records go to other processes, bad ones too."""
+    getattr(corpora, name)(tmp_path)
+    corpus = open_corpus(str(tmp_path))
+    before = told(corpus.items())
+    sent = pickle.loads(pickle.dumps(corpus))
+    found = [list(sent.items(parts=[part])) for part in pickle.loads(pickle.dumps(corpus.parts()))]
+    back = pickle.loads(pickle.dumps(found))
+    assert told(item for part in back for item in part) == before
+    assert [str(item) for part in back for item in part] == [str(item) for item in corpus.items()]
 
 
 # ---- Which format -------------------------------------------------------------------------------

@@ -5,7 +5,14 @@ dev.tsv, test.tsv, validated.tsv, ...: client_id, path, sentence, locale, ...) b
 from collections.abc import Iterator
 
 from mdmspeech.data.importers.corpus import AUDIO, Corpus, Part, split_of
-from mdmspeech.data.importers.files import base_name, file_names, folder_names, join, list_names
+from mdmspeech.data.importers.files import (
+    base_name,
+    file_names,
+    folder_names,
+    join,
+    list_names,
+    seen_names,
+)
 from mdmspeech.data.importers.records import BadItem, Item
 from mdmspeech.data.importers.tables import read_lines, read_table
 from mdmspeech.errors import UserError
@@ -78,7 +85,7 @@ def _languages(root: str, names: list[str]) -> list[str]:
     return [
         name
         for name in folder_names(names)
-        if _is_language(join(root, name), list_names(join(root, name)))
+        if _is_language(join(root, name), seen_names(join(root, name)))
     ]
 
 

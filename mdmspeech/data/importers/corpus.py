@@ -5,7 +5,7 @@ are there once, splits that follow from names.
 import array
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from mdmspeech.data.importers import checks
@@ -86,16 +86,20 @@ class Corpus:
                 )
         return self._parts
 
-    def items(self, split: str = "") -> Iterator[Item | BadItem]:
-        """All records, or those of a split (and what could not be read and might be of it), in an order
-        that follows from their names alone. An id that is there a second time is a BadItem.
+    def items(
+        self, split: str = "", parts: Sequence[Part] | None = None
+    ) -> Iterator[Item | BadItem]:
+        """All records, or those of a split (and what could not be read and might be of it) or of some
+        parts, in an order that follows from their names alone. An id that is there a second time is a
+        BadItem.
 
         Raises:
-          UserError: a list cannot be read at all, or nobody is called as the wanted speaker.
+          UserError: its one list cannot be read at all; nobody in the whole corpus is called as the
+            wanted speaker.
         """
-        seen, heard = Seen(), False
+        seen, heard = Seen(), parts is not None
         others: dict[str, None] = {}
-        for part in self.parts():
+        for part in self.parts() if parts is None else parts:
             if split and part.split not in ("", split):
                 continue
             for found in self._read_whole(part):
@@ -145,34 +149,47 @@ class Corpus:
             "language": self.language,
         }
 
-    def item(self, where: str, name: Any, text: str, audio: Clip, **values: Any) -> Item | BadItem:
-        """A record after the checks that all share; values: of `Item`, as far as they are known.
-        needs_text False: the text may be empty.
+    def item(
+        self,
+        where: str,
+        name: Any,
+        text: str,
+        audio: Clip,
+        *,
+        needs_text: bool = True,
+        split: str = "",
+        language: str = "",
+        licence: str = "",
+        answer: str = "",
+        **values: Any,
+    ) -> Item | BadItem:
+        """A record after the checks that all share; values: of `Item`. needs_text False: the text may
+        be empty. What the record does not say is that of the corpus.
         """
-        needs_text = values.pop("needs_text", True)
         try:
             checks.check_id(name)
         except BadRecord as problem:
             return BadItem(where, str(problem), "id not usable")
-        for field, said in (("text", text), ("answer", values.get("answer", ""))):
+        for field, said in (("text", text), ("answer", answer)):
             if said or (field == "text" and needs_text):
                 try:
                     checks.check_said(field, said)
                 except BadRecord as problem:
                     return BadItem(where, str(problem), f"{field} not usable")
-        split = values.pop("split", "") or "train"
-        if split not in SPLITS:
-            known = _SPLITS.get(str(split).lower())
-            if known is None:
-                reason = f"split is {str(split)[:40]!r}; use train, val or test, or leave it out"
-                return BadItem(where, reason, "split unknown")
-            split = known
-        defaults = {"language": self.language, "licence": self.licence}
-        filled: dict[str, Any] = {
-            name: values.pop(name, "") or value for name, value in defaults.items()
-        }
+        known = _SPLITS.get((split or "train").lower())
+        if known is None:
+            reason = f"split is {split[:40]!r}; use train, val or test, or leave it out"
+            return BadItem(where, reason, "split unknown")
         return Item(
-            id=str(name), text=text, where=where, audio=audio, split=split, **filled, **values
+            id=str(name),
+            text=text,
+            where=where,
+            audio=audio,
+            answer=answer,
+            split=known,
+            language=language or self.language,
+            licence=licence or self.licence,
+            **values,
         )
 
     def file_clip(self, where: str, path: str) -> Clip:

@@ -8,6 +8,10 @@ import os
 import posixpath
 from typing import BinaryIO
 
+from mdmspeech.errors import UserError
+
+_NO_CORPUS = {"lost+found", "__MACOSX"}
+
 
 def open_file(path: str) -> BinaryIO:
     """A file's bytes, to be read and sought in. Unbuffered: the audio room needs files by number."""
@@ -15,11 +19,29 @@ def open_file(path: str) -> BinaryIO:
 
 
 def list_names(folder: str) -> list[str]:
-    """Names in a folder, sorted; those of folders end in "/". Hidden ones are left out."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name + "/" * entry.is_dir() for entry in entries if not entry.name.startswith(".")
-        )
+    """Names in a folder, sorted; those of folders end in "/". Hidden ones are left out, and those of
+    disks and archives.
+
+    Raises:
+      UserError: it cannot be read.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name + "/" * entry.is_dir()
+                for entry in entries
+                if not entry.name.startswith(".") and entry.name not in _NO_CORPUS
+            )
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from error
+
+
+def seen_names(folder: str) -> list[str]:
+    """The same for a folder that may not be there, or may not be read: none, then."""
+    try:
+        return list_names(folder)
+    except UserError:
+        return []
 
 
 def size_of(path: str) -> int | None:

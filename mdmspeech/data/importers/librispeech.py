@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from mdmspeech.data.importers.corpus import Corpus, Part, find_audio, split_of
-from mdmspeech.data.importers.files import base_name, file_names, folder_names, join, list_names
+from mdmspeech.data.importers.files import (
+    base_name,
+    file_names,
+    folder_names,
+    join,
+    list_names,
+    seen_names,
+)
 from mdmspeech.data.importers.records import BadItem, Item
 from mdmspeech.data.importers.tables import decode, read_lines
 from mdmspeech.data.storage.json_lines import BadRecord
@@ -34,11 +41,11 @@ class LibriSpeech(Corpus):
         chapters = (
             join(root, split, speaker, chapter)
             for split in split_folders(root, names)
-            for speaker in folder_names(list_names(join(root, split)))
-            for chapter in folder_names(list_names(join(root, split, speaker)))
+            for speaker in folder_names(seen_names(join(root, split)))
+            for chapter in folder_names(seen_names(join(root, split, speaker)))
         )
         return any(
-            file_names(list_names(chapter), *cls.transcripts)
+            file_names(seen_names(chapter), *cls.transcripts)
             for chapter in itertools.islice(chapters, _LOOKED_INTO)
         )
 

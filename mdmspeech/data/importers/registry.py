@@ -100,13 +100,10 @@ def _place(path: str) -> tuple[str, list[str]]:
     """The folder, and the names in it that count: all, or that of the one file."""
     if not path.strip():
         raise UserError("the path is empty; name the folder of a corpus")
-    try:
-        if is_folder(path):
-            return path.rstrip("/") or "/", list_names(path)
-        if size_of(path) is not None:
-            return parent(path), [base_name(path)]
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read: {getattr(error, 'strerror', error)}") from error
+    if is_folder(path):
+        return path.rstrip("/") or "/", list_names(path)
+    if size_of(path) is not None:
+        return parent(path), [base_name(path)]
     raise UserError(f"{path} does not exist; name the folder of a corpus, or a file of it")
 
 

@@ -6,7 +6,7 @@ speaker-info.txt. The texts of p315 are lost, and p280 has no second microphone.
 from collections.abc import Iterator
 
 from mdmspeech.data.importers.corpus import AUDIO, Corpus, Part
-from mdmspeech.data.importers.files import file_names, folder_names, join, list_names
+from mdmspeech.data.importers.files import file_names, folder_names, join, list_names, seen_names
 from mdmspeech.data.importers.records import BadItem, Item
 from mdmspeech.data.importers.tables import read_lines, read_text
 from mdmspeech.data.storage.json_lines import BadRecord
@@ -43,7 +43,9 @@ class VCTK(Corpus):
 
     def read(self, part: Part) -> Iterator[Item | BadItem]:
         self.parts()
-        audio, written = (_names(join(self.root, kind, part.name)) for kind in (self.folder, "txt"))
+        audio, written = (
+            seen_names(join(self.root, kind, part.name)) for kind in (self.folder, "txt")
+        )
         texts = {name[:-4] for name in file_names(written, ".txt")}
         found = {}
         for name in file_names(audio, *AUDIO):
@@ -76,13 +78,6 @@ class VCTK(Corpus):
             return problem
         except BadRecord as problem:
             return BadItem(where, str(problem), "text not usable")
-
-
-def _names(folder: str) -> list[str]:
-    try:
-        return list_names(folder)
-    except OSError:  # a speaker without texts, or without recordings
-        return []
 
 
 def _read_speakers(root: str) -> dict[str, dict[str, str]]:
