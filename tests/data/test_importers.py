@@ -5,8 +5,8 @@ refused and how it is said, and that neither shards nor disks decide the order.
 import io
 import json
 import os
-import pickle
 import random
+from multiprocessing.reduction import ForkingPickler
 
 import corpora
 import numpy as np
@@ -218,9 +218,9 @@ def test_parts_read_by_workers_are_the_whole(name, tmp_path):
     getattr(corpora, name)(tmp_path)
     corpus = open_corpus(str(tmp_path))
     before = told(corpus.items())
-    sent = pickle.loads(pickle.dumps(corpus))
-    found = [list(sent.items(parts=[part])) for part in pickle.loads(pickle.dumps(corpus.parts()))]
-    back = pickle.loads(pickle.dumps(found))
+    sent = ForkingPickler.loads(ForkingPickler.dumps(corpus))
+    found = [list(sent.items(parts=[part])) for part in sent.parts()]
+    back = ForkingPickler.loads(ForkingPickler.dumps(found))
     assert told(item for part in back for item in part) == before
     assert [str(item) for part in back for item in part] == [str(item) for item in corpus.items()]
 
