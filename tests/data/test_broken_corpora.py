@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from corpora import encoded, put, sample, shard
 
-from mdmspeech.data.importers import BadItem, Item, open_corpus
+from mdmspeech.data.importers import BadItem, Item, open_corpus, tables
 from mdmspeech.data.recordings.manifests import read_manifest
 from mdmspeech.data.storage.json_lines import BadRecord
 from mdmspeech.errors import UserError
@@ -142,9 +142,9 @@ BROKEN = [
     ),
     (
         "manifest",
-        line("manifest.jsonl", '{"audio": "wavs/0.wav", "text": "x", "speaker": 5}'),
+        line("manifest.jsonl", '{"audio": "wavs/0.wav", "text": "x", "speaker": [5]}'),
         "line 4",
-        "speaker is a int; give text",
+        "speaker is a list; give text",
         3,
     ),
     ("manifest", line("manifest.jsonl", "{'audio': 1}"), "line 4", "not a JSON object", 3),
@@ -532,6 +532,30 @@ def test_marks_line_ends_and_quotes_of_a_list(data, texts, tmp_path):
     good, bad = read(tmp_path)
     assert not bad and [item.text for item in good] == texts
     assert [item.id for item in good] == ["a", "b"]
+
+
+LISTS = [  # a JSON list as bytes, the ids in it, the words of what is wrong
+    (b'[{"id": 1}, {"id": 2}]', [1, 2], []),
+    (b'\xef\xbb\xbf [\r\n{"id": 1},\n\n{"id": 2}\n]\r\n', [1, 2], []),
+    (b'[{"id": 1}, {"id": 2}', [1, 2], ["not JSON from character 22 of the file on"]),
+    (b'[{"id": 1}, {"id" 2}, {"id": 3}]', [1], ["not JSON from character 13"]),
+    (b'[{"id": 1}]\n{"id": 2}\n', [1], ["not JSON from character 12"]),
+    (b'[{"id": 1}, 5, null, [2], {"id": 3}]', [1, 3], ["but a int", "but null", "but a list"]),
+    (b'[{"id": 1}, {"x": "\\ud800"}, {"id": 3}]', [1, 3], ["half a character"]),
+    (b'[{"id": 1, "x": "\xe9"}, {"id": 3}]', [3], ["half a character"]),
+    (b'[{"id": "\xc3\xa9' + b"\xc3\xa9" * 70_000 + b'"}, {"id": 3}]', ["é" * 70_001, 3], []),
+    (b"[]", [], []),
+]
+
+
+@pytest.mark.parametrize(("data", "ids", "wrong"), LISTS, ids=range(len(LISTS)))
+def test_a_json_list_is_read_item_by_item(data, ids, wrong, tmp_path):
+    path = put(tmp_path, "x.json", data)
+    found = [value for _, value in tables.read_objects(str(path))]
+    assert [value["id"] for value in found if isinstance(value, dict)] == ids
+    bad = [str(value) for value in found if isinstance(value, BadRecord)]
+    assert len(bad) == len(wrong)
+    assert all(words in problem for words, problem in zip(wrong, bad, strict=True)), bad
 
 
 HOSTILE = [

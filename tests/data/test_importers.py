@@ -366,3 +366,32 @@ def test_the_licence_that_a_folder_tells(files, licence, tmp_path):
     for name, content in files.items():
         put(tmp_path, name, content)
     assert [item.licence for item in open_corpus(str(tmp_path)).items()] == [licence]
+
+
+def test_other_hands_write_the_same_layouts(tmp_path):
+    """A tab after an id, names that begin with "./", a speaker's number, capital endings."""
+    libri = tmp_path / "a/dev-clean/84/121"
+    put(libri, "84-121.trans.txt", "84-121-0000\tONE\r\n84-121-0001  TWO WORDS \r\n")
+    for n in range(2):
+        put(libri, f"84-121-000{n}.flac", encoded(n, "flac"))
+    put(
+        tmp_path, "b/x.tar", shard([("./._k.wav", "x"), ("./k.WAV", encoded(0)), ("./k.TXT", "A.")])
+    )
+    put(tmp_path, "c/m.jsonl", '{"audio": "A.WAV", "text": "x", "speaker": 7}')
+    put(tmp_path, "c/A.WAV", encoded(0))
+    put(tmp_path, "d/metadata.csv", "A.WAV|x|Yes.\n")
+    put(tmp_path, "d/wavs/A.WAV", encoded(0))
+    put(tmp_path, "e/txt/p1/p1_001.txt", b"\xef\xbb\xbfA line\r\nof two.\r\n")
+    put(tmp_path, "e/wav48/p1/p1_001.wav", encoded(0))
+    seen = {}
+    for name in "abcde":
+        good, bad = read(tmp_path / name)
+        assert not bad
+        seen[name] = [(item.id, item.text, item.speaker) for item in good]
+    assert seen == {
+        "a": [("84-121-0000", "ONE", "84"), ("84-121-0001", "TWO WORDS", "84")],
+        "b": [("k", "A.", "")],
+        "c": [("A.WAV", "x", "7")],
+        "d": [("A", "Yes.", "")],
+        "e": [("p1_001", "A line of two.", "p1")],
+    }

@@ -182,10 +182,10 @@ class Corpus:
             return BadItem(where, reason, "split unknown")
         return Item(
             id=str(name),
-            text=text,
+            text=text.strip(),
             where=where,
             audio=audio,
-            answer=answer,
+            answer=answer.strip(),
             split=known,
             language=language or self.language,
             licence=licence or self.licence,

@@ -73,7 +73,7 @@ class LibriSpeech(Corpus):
                 if not data.strip():
                     continue
                 try:
-                    name, _, text = decode(data).strip().partition(" ")
+                    name, text = (*decode(data).split(maxsplit=1), "")[:2]
                     told.add(name)
                     yield self.recording(where, part, name, text, find_audio(folder, name))
                 except BadItem as problem:

@@ -63,7 +63,8 @@ def entry_item(
     say its own; codec: whose tokens its `units` are.
     """
     for name in ("speaker", "language", "licence", "units", "answer_audio"):
-        if not isinstance(entry.get(name, ""), str):
+        kinds = (str, int) if name == "speaker" else (str,)  # speakers may have numbers
+        if not isinstance(entry.get(name, ""), kinds):
             raise BadRecord(f"{name} is a {type(entry[name]).__name__}; give text")
     answer_audio, units = entry.get("answer_audio"), entry.get("units")
     taken = ("id", "audio", "text", "answer", "speaker", "language", "licence", "split", "units")
@@ -73,7 +74,7 @@ def entry_item(
         entry["text"],
         corpus.file_clip(where, join(folder, entry["audio"])),
         answer=entry.get("answer", ""),
-        speaker=entry.get("speaker") or entry.get("voice", ""),
+        speaker=str(entry.get("speaker", entry.get("voice", ""))),
         language=entry.get("language", ""),
         licence=entry.get("licence", ""),
         split=entry.get("split") or split,

@@ -174,7 +174,8 @@ def _is_list(path: str) -> bool:
 
 def _list_items(path: str) -> Iterator[Any]:
     """The items of a JSON list, one after the other; after one that is no JSON nothing follows."""
-    decoder, text, at, size, begun = json.JSONDecoder(), "", 0, 0, False
+    decoder, text, at, size = json.JSONDecoder(), "", 0, 0
+    begun = ended = False
     for block in codecs.iterdecode(_blocks(path), "utf-8-sig", "surrogateescape"):
         text, at = text[at:] + block, 0
         size += len(block)
@@ -182,19 +183,21 @@ def _list_items(path: str) -> Iterator[Any]:
             at, begun = text.index("[") + 1, True
         while True:
             at = _BETWEEN.match(text, at).end()  # type: ignore[union-attr] # it matches nothing, too
-            if text[at : at + 1] == "]":
-                return
+            if ended or text[at : at + 1] == "]":
+                at, ended = at + (not ended), True
+                break
             try:
                 value, at = decoder.raw_decode(text, at)
             except (ValueError, RecursionError):
                 break  # it may end in the next block
             yield value
-        if len(text) > _LONGEST_LINE:
+        if len(text) > _LONGEST_LINE or (ended and text[at:].strip()):
             break
-    yield BadRecord(
-        f"not JSON from character {size - len(text) + at + 1:,} of the file on, and so is what "
-        f"follows: {text[at : at + 40]!a}"
-    )
+    if not ended or text[at:].strip():
+        yield BadRecord(
+            f"not JSON from character {size - len(text) + at + 1:,} of the file on, and so is what "
+            f"follows: {text[at : at + 40]!a}"
+        )
 
 
 def _blocks(path: str) -> Iterator[bytes]:

@@ -93,7 +93,7 @@ def _records(path: str, name: str) -> Iterator[tuple[str, dict[str, bytes] | Bad
     try:
         with open_file(path) as file, tarfile.open(fileobj=file, mode="r|*") as shard:
             for member in shard:
-                parts = _NAME.fullmatch(member.name)
+                parts = _NAME.fullmatch(member.name.removeprefix("./"))
                 if not member.isfile() or not parts:
                     continue
                 suffix = parts[2].lower()
