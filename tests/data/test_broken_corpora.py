@@ -635,4 +635,4 @@ def test_a_folder_that_may_not_be_read_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(os, "scandir", refuse)
     good, (problem,) = read(tmp_path / "LibriSpeech", format="librispeech")
     assert len(good) == 4 and problem.where == "dev-clean/84"
-    assert "dev-clean/84/121 cannot be read: Permission denied" in problem.reason
+    assert "dev-clean/84/121" in problem.reason and "ermission denied" in problem.reason
