@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mdmspeech.data.importers.corpus import AUDIO, Corpus, Part, split_of
 from mdmspeech.data.importers.files import (
+    Unreadable,
     base_name,
     file_names,
     folder_names,
@@ -93,7 +94,7 @@ def _is_language(root: str, names: list[str]) -> bool:
     for name in file_names(names, ".tsv"):
         try:
             _, first = next(read_lines(join(root, name)), (0, b""))
-        except UserError:
+        except Unreadable:
             continue
         if {b"client_id", b"path"} <= {cell.strip() for cell in first.split(b"\t")}:
             return True

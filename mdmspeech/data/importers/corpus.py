@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 from mdmspeech.data.importers import checks
-from mdmspeech.data.importers.files import file_names, join, list_names, size_of
+from mdmspeech.data.importers.files import Unreadable, file_names, join, list_names, size_of
 from mdmspeech.data.importers.records import BadItem, Clip, Item
 from mdmspeech.data.importers.tables import read_lines
 from mdmspeech.data.storage.json_lines import BadRecord
@@ -127,7 +127,7 @@ class Corpus:
         """A part that cannot be read at all is one BadItem, if there are others."""
         try:
             yield from self.read(part)
-        except UserError as error:
+        except Unreadable as error:
             if len(self.parts()) == 1:
                 raise
             yield BadItem(part.name, str(error), "list or shard not readable")
@@ -292,5 +292,5 @@ def _first_lines(path: str) -> Iterator[str]:
             if number > _LICENCE_LINES:
                 return
             yield line.decode("utf-8", "replace")
-    except UserError:  # it says nothing of the licence, then
+    except Unreadable:  # it says nothing of the licence, then
         return

@@ -10,6 +10,13 @@ from typing import BinaryIO
 
 from mdmspeech.errors import UserError
 
+
+class Unreadable(UserError):
+    """A folder, list or shard that cannot be read: it costs a corpus its part. No other UserError is
+    one (a column that is not there, a bucket that does not answer): those end the reading.
+    """
+
+
 _NO_CORPUS = {"lost+found", "__MACOSX"}
 
 
@@ -23,7 +30,7 @@ def list_names(folder: str) -> list[str]:
     disks and archives.
 
     Raises:
-      UserError: it cannot be read.
+      Unreadable: it is not there, or may not be read.
     """
     try:
         with os.scandir(folder) as entries:
@@ -33,14 +40,14 @@ def list_names(folder: str) -> list[str]:
                 if not entry.name.startswith(".") and entry.name not in _NO_CORPUS
             )
     except OSError as error:
-        raise UserError(f"{folder} cannot be read: {error.strerror or error}") from error
+        raise Unreadable(f"{folder} cannot be read: {error.strerror or error}") from error
 
 
 def seen_names(folder: str) -> list[str]:
     """The same for a folder that may not be there, or may not be read: none, then."""
     try:
         return list_names(folder)
-    except UserError:
+    except Unreadable:
         return []
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from mdmspeech.data.importers.corpus import Corpus, Part, find_audio, split_of
 from mdmspeech.data.importers.files import (
+    Unreadable,
     base_name,
     file_names,
     folder_names,
@@ -19,7 +20,6 @@ from mdmspeech.data.importers.files import (
 from mdmspeech.data.importers.records import BadItem, Item
 from mdmspeech.data.importers.tables import decode, read_lines
 from mdmspeech.data.storage.json_lines import BadRecord
-from mdmspeech.errors import UserError
 
 _LOOKED_INTO = 5  # chapters, until one tells what the corpus is
 _SPLIT = re.compile(r"(train|dev|test)[-_](clean|other)([-_]\d+)?$")
@@ -122,6 +122,6 @@ def read_speakers(root: str) -> dict[str, dict[str, str]]:
                 row = [cell.strip() for cell in line.split("|" if "|" in line else "\t")]
                 if row[0].isdigit() and len(row) > 2:
                     found[row[0]] = {"gender": row[1], "name": row[-1]}
-        except UserError:  # the records are there without it
+        except Unreadable:  # the records are there without it
             continue
     return found

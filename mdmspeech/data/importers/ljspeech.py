@@ -5,11 +5,10 @@ with "id|text|normalised text" a line, without quoting, and wavs/ID.wav.
 from collections.abc import Iterator
 
 from mdmspeech.data.importers.corpus import Corpus, Part, find_audio
-from mdmspeech.data.importers.files import base_name, folder_names, join, list_names
+from mdmspeech.data.importers.files import Unreadable, base_name, folder_names, join, list_names
 from mdmspeech.data.importers.records import BadItem, Item
 from mdmspeech.data.importers.tables import cells, decode, read_lines
 from mdmspeech.data.storage.json_lines import BadRecord
-from mdmspeech.errors import UserError
 
 _TABLE = "metadata.csv"
 _FOLDERS = ("wavs", "wav", "audio", "clips", "wav48")
@@ -28,7 +27,7 @@ class LJSpeech(Corpus):
             return False
         try:
             return b"|" in next(read_lines(join(root, _TABLE)), (0, b""))[1]
-        except UserError:
+        except Unreadable:
             return False
 
     def list_parts(self) -> list[Part]:

@@ -8,11 +8,10 @@ from typing import Any
 
 from mdmspeech.data.importers import checks
 from mdmspeech.data.importers.corpus import Corpus, Part, split_of
-from mdmspeech.data.importers.files import file_names, join
+from mdmspeech.data.importers.files import Unreadable, file_names, join
 from mdmspeech.data.importers.records import BadItem, Item, Units
 from mdmspeech.data.importers.tables import read_objects
 from mdmspeech.data.storage.json_lines import BadRecord
-from mdmspeech.errors import UserError
 
 LISTS = (".jsonl", ".json", ".ndjson")
 _LOOKED_AT = 20  # lines of a list, until one tells what it is
@@ -99,6 +98,6 @@ def first_object(path: str) -> dict[str, Any]:
                 return entry
             if number == _LOOKED_AT:
                 break
-    except UserError:  # told when it is read
+    except Unreadable:  # told when it is read
         pass
     return {}

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from mdmspeech.data.importers.corpus import Corpus, Part, split_of, walk_files
-from mdmspeech.data.importers.files import base_name, join, open_file, parent
+from mdmspeech.data.importers.files import Unreadable, base_name, join, open_file, parent
 from mdmspeech.data.importers.records import BadItem, Clip, Item
 from mdmspeech.errors import UserError
 
@@ -84,7 +84,7 @@ class Parquet(Corpus):
 
 
 def columns_of(path: str) -> list[str]:
-    """Names of a file's columns. UserError: it cannot be read."""
+    """Names of a file's columns. Raises Unreadable."""
     file = _open(path)
     return list(file.schema_arrow.names)
 
@@ -97,7 +97,7 @@ def first_columns(root: str, names: list[str]) -> list[str]:
     for number, name in enumerate(files[:_TRIED], 1):
         try:
             return columns_of(join(root, name))
-        except UserError:
+        except Unreadable:
             if number == len(files[:_TRIED]):
                 raise
     return []
@@ -180,7 +180,7 @@ def _open(path: str) -> Any:
     try:
         return parquet.ParquetFile(open_file(path))
     except _FAULTS as error:
-        raise UserError(
+        raise Unreadable(
             f"{path} is not readable as Parquet ({_first_line(error)}); fetch it again"
         ) from error
 

@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from mdmspeech.data.importers.files import base_name, open_file
+from mdmspeech.data.importers.files import Unreadable, base_name, open_file
 from mdmspeech.data.storage.json_lines import BadRecord, check_text, parse
-from mdmspeech.errors import UserError
 
 _BLOCK = 1 << 16  # bytes read at once
 _LONGEST_LINE = 64 << 20
@@ -25,7 +24,7 @@ def read_lines(path: str) -> Iterator[tuple[int, bytes]]:
     old Macs' files, which have none, at a carriage return. A byte order mark is no part of a line.
 
     Raises:
-      UserError: the file cannot be read, or is UTF-16.
+      Unreadable: the file cannot be read, or is UTF-16.
     """
     number, rest, feed = 0, b"", b""
     for block in _blocks(path):
@@ -35,7 +34,7 @@ def read_lines(path: str) -> Iterator[tuple[int, bytes]]:
             number += 1
             yield number, _bare(line)
         if len(rest) > _LONGEST_LINE:
-            raise UserError(
+            raise Unreadable(
                 f"{path} has a line of more than {_LONGEST_LINE >> 20} MiB; is it a text at all?"
             )
     if rest:
@@ -98,7 +97,7 @@ def read_table(path: str, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[s
     and a first line that names the columns.
 
     Raises:
-      UserError: one of the needed columns is not there.
+      Unreadable: one of the needed columns is not there.
     """
     names: list[str] = []
     for number, data in read_lines(path):
@@ -109,13 +108,13 @@ def read_table(path: str, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[s
             row = cells(line, "\t", len(names) or 1000)
         except BadRecord as problem:
             if not names:
-                raise UserError(f"{path}, line {number}: {problem}") from problem
+                raise Unreadable(f"{path}, line {number}: {problem}") from problem
             yield number, str(problem)
             continue
         if not names:
             names = row
             if lacking := [name for name in needed if name not in names]:
-                raise UserError(
+                raise Unreadable(
                     f"{path} has no column {' and no column '.join(lacking)}; its first line has to "
                     f"name the columns, and names {', '.join(names)[:200]}"
                 )
@@ -130,7 +129,7 @@ def read_objects(path: str) -> Iterator[tuple[str, dict[str, Any] | BadRecord]]:
     the file is one JSON list.
 
     Raises:
-      UserError: the file cannot be read, or is UTF-16.
+      Unreadable: the file cannot be read, or is UTF-16.
     """
     name = base_name(path)
     if _is_list(path):
@@ -208,14 +207,14 @@ def _blocks(path: str) -> Iterator[bytes]:
                 if first and (
                     block.startswith(_UTF16) or 3 * block[:64].count(0) > len(block[:64])
                 ):
-                    raise UserError(
+                    raise Unreadable(
                         f"{path} is UTF-16, not UTF-8; write it again: iconv -f UTF-16 -t UTF-8 "
                         f"{base_name(path)} > utf8.txt"
                     )
                 yield block.removeprefix(codecs.BOM_UTF8) if first else block
                 first = False
     except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+        raise Unreadable(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _bare(line: bytes) -> bytes:

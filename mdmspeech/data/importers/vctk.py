@@ -6,7 +6,14 @@ speaker-info.txt. The texts of p315 are lost, and p280 has no second microphone.
 from collections.abc import Iterator
 
 from mdmspeech.data.importers.corpus import AUDIO, Corpus, Part
-from mdmspeech.data.importers.files import file_names, folder_names, join, list_names, seen_names
+from mdmspeech.data.importers.files import (
+    Unreadable,
+    file_names,
+    folder_names,
+    join,
+    list_names,
+    seen_names,
+)
 from mdmspeech.data.importers.records import BadItem, Item
 from mdmspeech.data.importers.tables import read_lines, read_text
 from mdmspeech.data.storage.json_lines import BadRecord
@@ -91,6 +98,6 @@ def _read_speakers(root: str) -> dict[str, dict[str, str]]:
             if len(row) >= 4 and row[0] != "ID":
                 name = f"p{row[0]}" if row[0].isdigit() else row[0]
                 found[name] = {"age": row[1], "gender": row[2], "accent": row[3]}
-    except UserError:  # the records are there without it
+    except Unreadable:  # the records are there without it
         pass
     return found
