@@ -13,6 +13,7 @@ from mdmspeech.data.importers.manifest import entry_item, first_object, lists
 from mdmspeech.data.importers.records import BadItem, Item
 from mdmspeech.data.importers.tables import read_objects
 from mdmspeech.data.storage.json_lines import BadRecord
+from mdmspeech.errors import UserError
 
 _CODECS = ("cosyvoice2", "cosyvoice", "snac", "mimi", "glm4")  # as folders of tokens are called
 
@@ -45,6 +46,8 @@ class VocalNet(Corpus):
                 yield problem
             except BadRecord as problem:
                 yield BadItem(where, str(problem), "line not usable")
+            except UserError:  # of the place, not of the record
+                raise
             except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
                 reason = f"not the expected layout ({type(error).__name__}: {error})"
                 yield BadItem(where, reason, "line not usable")
