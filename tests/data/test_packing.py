@@ -193,6 +193,16 @@ def test_every_record_once_an_epoch_on_hosts_that_come_and_go(seed):
         assert sorted(mine) == list(range(200))
 
 
+def test_passes_of_each_source_at_a_position():
+    packed = PackedBatches(
+        plan({"a": SIZES[:100], "b": SIZES[100:]}, weights={"a": 1, "b": 1}, window=2000), make
+    )
+    assert packed.passes(packed.get_state()) == {"a": 0.0, "b": 0.0}
+    rows = [packed.plan.statistics(n).rows for n in (1, 2)]
+    state = {"batch": rows[1] // 4, **packed.plan.anchor(rows[1] // 4)}
+    assert packed.passes(state) == pytest.approx({"a": 20.0, "b": 5.0}, rel=0.01)
+
+
 def test_resuming_packs_no_window_from_before():
     first = PackedBatches(plan(window=300), make)
     for _ in range(70):
