@@ -3,8 +3,8 @@
 Only the ranges of the chunks asked for are fetched. They are laid at their places into an otherwise
 empty file in memory, which array_record's own reader then reads: it decodes every kind of chunk and
 checks its hash. Only the footer, which tells where chunks begin, is parsed here, after that reader
-has found its hash right. Layout: array_record's cpp/layout.proto, and
-riegeli's doc/riegeli_records_file_format.md.
+has found its hash right. Layout: array_record's cpp/layout.proto, and "Riegeli/records file format
+specification" in github.com/google/riegeli.
 """
 
 import os
