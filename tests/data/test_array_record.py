@@ -172,6 +172,16 @@ def test_what_is_read_ahead_is_bounded(gs, monkeypatch):
     assert not memory.held and not memory.bytes
 
 
+def test_what_was_read_takes_no_memory():
+    size = write_shard("memory://b/room", RECORDS).bytes
+    shard = Shard("memory://b/room")
+    assert shard.read(range(60)) == RECORDS
+    reader = shard._reader()
+    taken = os.fstat(reader._file).st_blocks * 512
+    assert taken < len(reader._tail) + 20_000 < size / 2
+    shard.close()
+
+
 def test_threads_share_a_shard():
     write_shard("memory://b/threads", RECORDS)
     shard, wrong = Shard("memory://b/threads"), []

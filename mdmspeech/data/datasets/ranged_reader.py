@@ -121,7 +121,7 @@ class RangedReader:
             except RuntimeError as error:
                 raise CorruptShard(str(error)) from error
             finally:  # an empty file again, but for its end
-                os.ftruncate(self._file, self._footer)
+                os.ftruncate(self._file, 0)
                 os.pwrite(self._file, self._tail, self._footer)
 
 
