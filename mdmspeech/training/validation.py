@@ -11,12 +11,13 @@ import jax.numpy as jnp
 from etils import epath
 
 from mdmspeech.errors import UserError
+from mdmspeech.remote import is_remote
 from mdmspeech.training import distributed
 from mdmspeech.training import mesh as meshes
 from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.step import loss_function
 from mdmspeech.training.task import Params, Task
-from mdmspeech.training.workdir import is_remote, upload
+from mdmspeech.training.workdir import upload
 
 BATCHES = 4
 _SEED = 7
@@ -108,5 +109,5 @@ class Evaluator:
             return dict(self._task.evaluate(params, step, Path(outdir)))
         with tempfile.TemporaryDirectory() as local:
             scores = dict(self._task.evaluate(params, step, Path(local)))
-            upload(local, outdir)
+            upload(Path(local), outdir)
         return scores
