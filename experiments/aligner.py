@@ -20,7 +20,7 @@ from mdmspeech.training.config import base
 def get_config(argument: str = ""):
     config = base()
     config.stage = "phones"
-    config.aligner = dict(states=512, near=1, width=128, symbols=180)
+    config.aligner = dict(encoder_dim=512, near=1, dim=128, symbols=180)
     config.data = dict(parts=("phones",), batch=16)
     config.train.steps = 2500
     config.train.log_every = 100

@@ -17,6 +17,7 @@ import time
 
 import numpy as np
 
+from mdmspeech.data.datasets import corpus
 from mdmspeech.data.pipelines import random_source, thinker_packed
 from mdmspeech.data.pipelines.bucketed_states import BatchPlan
 from mdmspeech.data.pipelines.conversations import Conversations
@@ -27,9 +28,6 @@ from mdmspeech.data.pipelines.talker_packed import (
     packed_talker_batches,
     whole_blocks,
 )
-from mdmspeech.data.storage import sources
-from mdmspeech.data.storage.record_store import RecordStore, data_root
-from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.errors import UserError
 from mdmspeech.interop import loaders
 from mdmspeech.speech_format import EOS, PAD, TOKEN_SECONDS
@@ -43,31 +41,32 @@ STAGE_ONE = dict(batch=4, frames=3260, length=768, num_mels=80)  # of experiment
 STRETCHES, SECONDS = 5, 3.0
 
 
-class Recordings:
-    """The recordings of the answer voice as `TokenStore` will have them, without the codes."""
+class Spoken:
+    """Recordings of the answer voice as a Talker will have them, without the codes."""
 
-    def __init__(self, parts=PARTS):
-        self._fields = [f for part in parts for f in RecordStore(data_root() / "raw" / part).fields]
+    def __init__(self):
+        self._recordings = corpus.speech(None, PARTS, "train")
+        rate = self._recordings.counts("rate")
+        self._tokens = -(-self._recordings.counts("samples") // (rate * TOKEN_SECONDS).astype(int))
 
     def __len__(self):
-        return len(self._fields)
+        return len(self._recordings)
 
     def __getitem__(self, i):
-        found = self._fields[i]
-        tokens = np.zeros(-(-found["samples"] // int(found["rate"] * TOKEN_SECONDS)), np.int32)
-        aligned = {name: np.array(found[name], np.int32) for name in ("symbols", "frames")}
-        return {**self.fields(i), **aligned, "tokens": tokens}
+        return {**self._recordings[i], "tokens": np.zeros(self._tokens[i], np.int32)}
+
+    def counts(self, column):
+        return self._tokens if column == "tokens" else self._recordings.counts(column)
 
     def fields(self, i):
-        """{id, text, question}"""
-        return {name: self._fields[i].get(name, "") for name in ("id", "text", "question")}
+        return self._recordings.fields(i)
 
 
 def speech():
     """(what it is, the Talker's records)."""
     for name, make in (
-        ("tokens on disk", lambda: TokenStore(None, PARTS, "train")),
-        ("recordings on disk", Recordings),
+        ("tokens on disk", lambda: corpus.tokens(None, PARTS, "train")),
+        ("recordings on disk", Spoken),
     ):
         try:
             return name, make()
@@ -79,7 +78,7 @@ def speech():
 def questions():
     """(what it is, the records of stage 1)."""
     try:
-        return "questions on disk", sources.questions(None, "train")
+        return "questions on disk", corpus.questions(None, "train")
     except UserError:
         return "the random source", random_source.RandomQuestions(4000)
 

@@ -32,7 +32,10 @@ def config_of(width: int, layers: int, batch: int, length: int, mode: str, dtype
     config.mode = mode
     config.init_from = "random" if mode == "isd" else ""
     config.talker.update(
-        width=width, layers=layers, heads=max(width // 64, 1), ffn=-(-width * 8 // 3 // 64) * 64
+        dim=width,
+        num_layers=layers,
+        num_heads=max(width // 64, 1),
+        ffn_dim=-(-width * 8 // 3 // 64) * 64,
     )
     config.data.update(parts=("random",), batch=batch, length=length, symbols=length)
     config.train.dtype = dtype

@@ -19,13 +19,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from mdmspeech.data.storage.sources import speech
 
 from experiments import compact_codec
 from mdmspeech.audio.mel import mel_filters
 from mdmspeech.cli.experiment import make_task
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.data.storage.sources import speech
 from mdmspeech.evaluation.codec import code_usage
 from mdmspeech.evaluation.griffin_lim import from_log_mel
 from mdmspeech.evaluation.provenance import line, provenance
@@ -93,7 +93,7 @@ def decoded_mels(codec: CompactCodec, params, tokens: list[np.ndarray]) -> list[
 def heard(codec: CompactCodec, mels: list[np.ndarray], records: list[dict], recogniser) -> dict:
     """Word errors of mels that Griffin-Lim makes sound."""
     c = codec.model.config
-    basis = mel_filters(c.sample_rate, c.window, c.n_mels)
+    basis = mel_filters(c.sample_rate, c.window, c.num_mels)
     waves = [
         from_log_mel(mel, basis, c.window, c.hop, len(record["audio"]))
         for mel, record in zip(mels, records, strict=True)

@@ -25,7 +25,13 @@ def get_config(argument: str = ""):
     config.stage = "hearing"
     config.mode = "attention"
     config.adaptor = dict(
-        states=512, width=512, layers=6, heads=8, ffn=2048, pieces=23793, positions=200
+        encoder_dim=512,
+        dim=512,
+        num_layers=6,
+        num_heads=8,
+        ffn_dim=2048,
+        pieces=23793,
+        positions=200,
     )
     config.start_layers = (0, 1, 2, 3, 4, 5)  # of Whisper's decoder
     # the release has so much of Whisper's own weights, see `mdmspeech release`

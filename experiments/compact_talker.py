@@ -21,10 +21,10 @@ def get_config(argument: str = ""):
     config.init_from = ""
     config.init_fresh = config.init_ignored = ()  # parameters that may differ from it
     config.talker = dict(
-        width=256,
-        layers=6,
-        heads=4,
-        ffn=704,
+        dim=256,
+        num_layers=6,
+        num_heads=4,
+        ffn_dim=704,
         block=16,
         anchors="paced",
         symbols=180,

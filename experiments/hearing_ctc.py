@@ -19,7 +19,7 @@ def get_config(argument: str = ""):
     config = base()
     config.stage = "hearing"
     config.mode = "ctc"
-    config.adaptor = dict(states=512, width=320, layers=3, stack=2)
+    config.adaptor = dict(encoder_dim=512, dim=320, num_layers=3, stack=2)
     config.data = dict(batch=32)
     config.train.steps = 1200
     config.train.log_every = 20

@@ -19,11 +19,18 @@ def thinker_stage(thinker: ThinkerConfig, encoder: SpeechEncoderConfig):
     config.weights = dict(encoder="", thinker="", tokenizer="")  # paths of published checkpoints
     # `--system` brings the folder's; what is trained is used after it
     config.prompt = dataclasses.asdict(prompts.PLAIN)
-    config.hidden = 2048  # of the adaptor
+    config.hidden_dim = 2048  # of the adaptor
     config.chunk = 128  # positions whose logits are held at a time
     # Packed rows: a minute of speech and 1,536 ids, some ten conversations.
     config.data = dict(
-        parts=("questions",), weights=(), batch=64, length=1536, frames=6000, threads=8
+        parts=("questions",),
+        weights=(),
+        temperature=1.0,
+        augmented=0.0,  # share of the questions that get noise, a room and another level
+        batch=64,
+        length=1536,
+        frames=6000,
+        threads=8,
     )
     config.train.dtype = "bfloat16"
     config.train.remat = "full"
@@ -50,7 +57,7 @@ def talker_stage(thinker: ThinkerConfig, talker: dict):
     # `--system` brings the folder's; what is trained is used after it
     config.prompt = dataclasses.asdict(prompts.PLAIN)
     config.talker = dict(
-        anchors="fixed", text_width=2 * thinker.dim, structured_codes=False, **talker
+        anchors="fixed", text_dim=2 * thinker.dim, structured_codes=False, **talker
     )
     config.masking = dict(name="bernoulli", low=0.3, high=0.8)
     config.distillation = {}
@@ -59,6 +66,8 @@ def talker_stage(thinker: ThinkerConfig, talker: dict):
     config.data = dict(
         parts=("answers",),
         weights=(),
+        temperature=1.0,
+        augmented=0.0,  # share of the questions that get noise, a room and another level
         batch=64,
         length=1024,
         text=1024,

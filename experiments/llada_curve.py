@@ -52,10 +52,10 @@ def config_of(name: str, args: argparse.Namespace):
     config.new_mask = bool(start)
     ffn = -(-args.width * 8 // 3 // 64) * 64
     config.talker.update(
-        width=args.width,
-        layers=args.layers,
-        heads=args.width // 64,
-        ffn=ffn,
+        dim=args.width,
+        num_layers=args.layers,
+        num_heads=args.width // 64,
+        ffn_dim=ffn,
         symbol_lookahead=(8, 4),
         label_shift=shift,
     )

@@ -13,7 +13,7 @@ Expected: the paper's scores at 8B are in docs/method.md, "Reported numbers"; st
 from experiments import large, local
 from mdmspeech.models.thinker import QWEN3_06B
 
-TALKER = dict(width=1024, layers=4, heads=16, ffn=4096, block=16)
+TALKER = dict(dim=1024, num_layers=4, num_heads=16, ffn_dim=4096, block=16)
 
 
 def get_config(argument: str = ""):

@@ -13,7 +13,7 @@ Expected: the paper's scores at 8B are in docs/method.md, "Reported numbers"; st
 from experiments import large, local
 from mdmspeech.models.thinker import QWEN3_8B
 
-TALKER = dict(width=4096, layers=4, heads=32, ffn=16384, block=16)
+TALKER = dict(dim=4096, num_layers=4, num_heads=32, ffn_dim=16384, block=16)
 
 
 def get_config(argument: str = ""):

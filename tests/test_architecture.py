@@ -27,12 +27,21 @@ _BELOW_THE_TOP = {
     "interop",
 }
 # modules that every room may import
-_GROUND_FLOOR = {"errors", "files", "hardware", "padding", "speech_format"}
+_GROUND_FLOOR = {
+    "config_names",
+    "errors",
+    "files",
+    "hardware",
+    "padding",
+    "remote",
+    "speech_format",
+}
 # Room -> rooms it may import besides itself and the ground floor.
 MAY_IMPORT: dict[str, set[str]] = {
     "audio": set(),
     "nn": set(),
     "text": set(),
+    "remote": set(),
     "codec": {"audio", "nn", "text"},
     "diffusion": {"nn"},  # of it losses.py alone, see below
     "decoding": {"diffusion"},

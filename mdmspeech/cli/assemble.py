@@ -67,7 +67,7 @@ def add(verbs) -> None:
         "--talker-sizes",
         default="",
         metavar="K=V,...",
-        help="of a random Talker: width=1024,layers=6 (default: as wide as the Thinker, 4 layers)",
+        help="of a random Talker: dim=1024,num_layers=6 (default: as wide as the Thinker, 4 layers)",
     )
     parser.add_argument("--name", metavar="NAME", help="name of the system (default: the folder's)")
     parser.add_argument(
@@ -111,13 +111,14 @@ def run(args: argparse.Namespace) -> None:
     thinker, encoder = sources.open_thinker(args.thinker), sources.open_speech_encoder(args.encoder)
     tokenizer = thinker.tokenizer()  # a folder without one is an error before anything is written
     dims = thinker.config.dim, encoder.config.dim
+    sizes = assembly.talker_sizes(dims[0], _sizes(args.talker_sizes))
     parts, merged, untrained = (
         _codec(args.codec, args.voice),
         None,
         {"talker": args.talker == RANDOM, "adaptor": args.adaptor == RANDOM},
     )
     if untrained["talker"]:
-        parts["talker"] = assembly.random_talker(dims[0], _sizes(args.talker_sizes), args.seed)
+        parts["talker"] = assembly.random_talker(sizes, args.seed)
     else:
         parts["talker"], untrained["talker"] = _part(args.talker, "talker")
     if untrained["adaptor"]:
@@ -136,7 +137,7 @@ def run(args: argparse.Namespace) -> None:
         encoder=args.encoder,
         system=prompt.system,
         examples=prompt.examples,
-        silence=silence_codes(parts["codec"]) if parts["codec"].kind == "compact_codec" else (),
+        silence=silence_codes(parts["codec"]),
         untrained=tuple(name for name, is_so in untrained.items() if is_so),
     )
     copied = (
@@ -207,15 +208,16 @@ def _part(source: str, name: str) -> tuple[Any, bool]:
 
 
 def _merged(source: str, thinker: str, dtype: str) -> Any:
-    """The Thinker with the low-rank update that a stage-1 run brings, or None."""
+    """The Thinker with the low-rank update that a run brings, or None."""
     from mdmspeech.cli.convert import trained_thinker
-    from mdmspeech.cli.release import is_run
-    from mdmspeech.interop.tensors import read_json
+    from mdmspeech.cli.release import is_run, run_config
+    from mdmspeech.training.stages.build import known_stage
 
     if not is_run(source):
         return None
-    config = read_json(Path(source).expanduser() / "config.json")
-    if config.get("stage") != "thinker" or not config["thinker"]["lora_rank"]:
+    config = run_config(Path(source).expanduser())
+    stage = known_stage(config.get("stage"))
+    if stage is None or not stage.updates_thinker(config):
         return None
     return trained_thinker(source, thinker).merged(dtype)
 
@@ -224,7 +226,7 @@ def _sizes(text: str) -> dict[str, int]:
     pairs = [part.partition("=") for part in text.split(",") if part]
     if wrong := [name for name, _, value in pairs if not value.isdecimal() or int(value) < 1]:
         raise UserError(
-            f"--talker-sizes {text}: give whole numbers like width=1024,layers=6; "
+            f"--talker-sizes {text}: give whole numbers like dim=1024,num_layers=6; "
             f"{wrong[0]!r} has none"
         )
     return {name: int(value) for name, _, value in pairs}

@@ -138,13 +138,13 @@ def trained_thinker(workdir: str, base: str | None) -> _Trained:
     """What a stage-1 run trained of the Thinker `base` (None: of the one that its config names).
     UserError: not such a run, or of another Thinker.
     """
+    from mdmspeech.cli.release import run_config
     from mdmspeech.interop import loaders
-    from mdmspeech.interop.tensors import read_json
     from mdmspeech.models.thinker import ThinkerConfig
     from mdmspeech.training.warm_start import load_params
 
     folder = Path(workdir).expanduser()
-    about = read_json(folder / "config.json")
+    about = run_config(folder)
     sizes = about.get("thinker")
     if about.get("stage") != "thinker" or not isinstance(sizes, dict):
         raise UserError(

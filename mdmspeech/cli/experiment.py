@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from mdmspeech.config_names import check_names, current_name, name_now
 from mdmspeech.errors import UserError
 
 
@@ -37,15 +38,21 @@ def load_config(path: str):
     spec.loader.exec_module(module)
     if not hasattr(module, "get_config"):
         raise UserError(f"{file} has no get_config()")
-    if not argument:
-        return module.get_config()
-    if not inspect.signature(module.get_config).parameters:
+    if argument and not inspect.signature(module.get_config).parameters:
         raise UserError(f"{file} knows no {argument!r}: its get_config() takes no argument")
-    return module.get_config(argument)
+    try:
+        return module.get_config(*([argument] if argument else []))
+    except AttributeError as error:
+        new = name_now(str(error.name)) if hasattr(error.obj, "to_dict") else None
+        if not new:
+            raise
+        raise UserError(f"{path} reads {error.name} of a config: it is called {new} now") from error
 
 
 def load_experiment(path: str):
-    """As `load_config`; a UserError as well if what it gives is no config of an experiment."""
+    """As `load_config`; a UserError as well if what it gives is no config of an experiment,
+    or has a setting under a name of before (`config_names`).
+    """
     config = load_config(path)
     given = hasattr(config, "items")
     if missing := [
@@ -55,6 +62,7 @@ def load_experiment(path: str):
             f"{path}: its get_config() gives a {type(config).__name__} without {missing[0]!r}; "
             "return a config such as that of experiments/compact_talker.py"
         )
+    check_names(config, path)
     return config
 
 
@@ -64,13 +72,15 @@ def override(config, assignment: str) -> None:
     """
     from flax.traverse_util import flatten_dict
 
-    from mdmspeech.training.ranges import check_setting
+    from mdmspeech.training.ranges import check_setting, choices_of
 
     key, _, text = assignment.partition("=")
     settings = flatten_dict(config.to_dict(), sep=".")
     # Looked up here because `update_from_flattened_dict` adds a misspelt setting, and knows neither
     # its type nor what was meant.
     if key not in settings:
+        if new := current_name(config, key):
+            raise UserError(f"--set {key}: {key} is called {new} now")
         if group := [name for name in settings if name.startswith(f"{key}.")]:
             raise UserError(
                 f"--set {key}: this is a group of settings; give one of them, such as {group[0]}"
@@ -83,7 +93,7 @@ def override(config, assignment: str) -> None:
     old = settings[key]
     try:
         value = _like(old, text)
-        check_setting(key, value)
+        check_setting(key, value, choices_of(config.get("stage")))
     except UserError as error:
         raise UserError(f"--set {key}={text[:60]}: {error}") from error
     except (KeyError, ValueError, OverflowError) as error:

@@ -124,19 +124,27 @@ def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
     return asked
 
 
+def run_config(folder: Path) -> dict[str, Any]:
+    """config.json of a training run, with today's names. UserError: it is damaged."""
+    from mdmspeech.config_names import upgrade_run
+    from mdmspeech.interop.tensors import read_json
+
+    path = folder / "config.json"
+    return upgrade_run(read_json(path), str(path))
+
+
 def part_of_run(workdir: str, name: str):
     """The newest parameters of a training run, with the sizes in its config.json, as an
     `interop.release.Part`.
     """
     from mdmspeech.interop.parts import KINDS
     from mdmspeech.interop.release import Part
-    from mdmspeech.interop.tensors import read_json
     from mdmspeech.training.warm_start import load_params
 
     folder = Path(workdir).expanduser()
     if not folder.is_dir():
         raise UserError(f"no training run at {workdir}")
-    config = read_json(folder / "config.json")
+    config = run_config(folder)
     exported = _exported(config, name, workdir)
     sizes = {
         key: tuple(value) if isinstance(value, list) else value
@@ -242,7 +250,7 @@ def open_codec(source: str) -> tuple[Any, str]:
     """The codec of a run, of a release or of a system folder, ready to be used, and what its tokens
     are known by.
     """
-    from mdmspeech.data.storage.token_store import fingerprint
+    from mdmspeech.data.datasets.make import fingerprint
     from mdmspeech.inference import factory
     from mdmspeech.interop.release import Release
 
@@ -256,10 +264,16 @@ def is_run(source: str) -> bool:
 
 
 def silence_codes(part) -> tuple[int, ...]:
-    """The codes that a codec gives to digital silence and to very faint noise."""
+    """The codes that a codec gives to digital silence and to very faint noise; none where only a voice
+    makes it one that can hear them.
+    """
     import numpy as np
 
     from mdmspeech.codec.compact.bound import CompactCodec
+    from mdmspeech.interop.parts import KINDS
+
+    if not KINDS[part.kind].has_silence:
+        return ()
 
     noise = np.random.default_rng(0).normal(size=part.config.sample_rate).astype(np.float32)
     heard = CompactCodec(part.config, part.params).encode([0.0 * noise, 1e-4 * noise])

@@ -3,7 +3,6 @@ of both.
 """
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 from mdmspeech.errors import UserError
@@ -18,6 +17,7 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
     """Does it, and prints what came of it. codec: whose tokens; None: those with which the shipped
     Talker says the texts, see `data.recordings.user`.
     """
+    from mdmspeech.data.datasets.make import recordings_from_raw
     from mdmspeech.data.recordings.user import import_own
     from mdmspeech.data.storage.record_store import writable_root
     from mdmspeech.data.synthesis.build import DATASETS, PART_NAMES
@@ -48,6 +48,7 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
         speaker=speaker,
         aligned_by=f"{version} {codec or ''}",
     )
+    recordings_from_raw(root, name)
     tokens = _tokens(name, root, *opened)
     print(
         f"{name}: {done.recordings} recordings, {done.minutes:.1f} minutes, "
@@ -115,11 +116,10 @@ def make_speaker():
 
 
 def write_phones(root: str | None, sentences: int) -> int:
-    """What the phone classifier learns from, see `data.storage.phone_states`."""
-    from mdmspeech.data.storage import phone_states
+    """What the phone classifier learns from, see `preprocessing.phone_states`."""
     from mdmspeech.data.synthesis.voices.hibari import Hibari
     from mdmspeech.interop.sources import load_speech_encoder
-    from mdmspeech.preprocessing import alignment
+    from mdmspeech.preprocessing import alignment, phone_states
 
     encoder = load_speech_encoder()
     return phone_states.write_phones(
@@ -129,19 +129,14 @@ def write_phones(root: str | None, sentences: int) -> int:
 
 def _tokens(name: str, root: str | None, opened: Any, known_as: str) -> int:
     """Makes the speech tokens, unless they are there already; returns how many there are."""
-    from safetensors import safe_open
-
-    from mdmspeech.data.storage.record_store import data_root
+    from mdmspeech.data.datasets import corpus
     from mdmspeech.preprocessing import precompute
 
-    path = data_root(root) / "tokens" / f"{name}.safetensors"
-    if path.is_file() and path.stat().st_mtime > _changed(data_root(root) / "raw" / name):
-        with safe_open(path, "numpy") as file:
-            if (file.metadata() or {}).get("codec") == known_as:
-                return len(file.get_tensor("tokens"))
+    if corpus.is_there(root, "tokens", name):
+        known = corpus.whole(root, "tokens", name)
+        spoken = corpus.whole(root, "recordings", name)
+        if known.about("codec") == {known_as} and known.about("made_from") == spoken.about(
+            "made_from"
+        ):
+            return int(known.counts("tokens").sum())
     return precompute.speech_tokens(root, opened, known_as, (name,))[name]
-
-
-def _changed(folder: Path) -> float:
-    """When a shard of the part was last written or removed."""
-    return max(path.stat().st_mtime for path in (folder, *folder.glob("*.jsonl")))

@@ -24,6 +24,8 @@ from mdmspeech.diffusion.layout import from_blocks, to_blocks
 from mdmspeech.errors import UserError
 from mdmspeech.nn.losses import cross_entropy, weighted_sum
 
+DIRECTIONS = ("reverse", "forward")  # of the KL: KL(student, teacher), KL(teacher, student)
+
 
 class Rollout(NamedTuple):
     """`logits` f32 [B, L, V], or [G, N, V] when positions were gathered: Z, zero where nothing was
@@ -114,7 +116,7 @@ def kl(
     mode. "forward" is KL(teacher || student): the student covers all of them. Not multiplied by
     temperature^2 as in Hinton et al. 2015.
     """
-    if direction not in ("reverse", "forward"):
+    if direction not in DIRECTIONS:
         raise UserError(f"direction={direction!r}: choose 'reverse' or 'forward'")
     student_logp = jax.nn.log_softmax(student.astype(jnp.float32) / temperature, axis=-1)
     teacher_logp = jax.nn.log_softmax(

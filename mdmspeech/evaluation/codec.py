@@ -171,14 +171,14 @@ def _reference_scores(model, root, recogniser, records, originals, mos_count) ->
     """
     config = model.config
     ids = "|".join(f"{record['id']} {record['text']}" for record in records)
-    way = f"{recogniser.name}|{mos_count}|{config.window}|{config.hop}|{config.n_mels}|{ids}"
+    way = f"{recogniser.name}|{mos_count}|{config.window}|{config.hop}|{config.num_mels}|{ids}"
     file = (
         data_root(root)
         / "evaluation"
         / f"codec-reference-{hashlib.sha256(way.encode()).hexdigest()[:12]}.json"
     )
     if not file.is_file():
-        basis = mel_filters(config.sample_rate, config.window, config.n_mels)
+        basis = mel_filters(config.sample_rate, config.window, config.num_mels)
         copies = [
             from_log_mel(mel_TM, basis, config.window, config.hop, len(w))
             for mel_TM, w in zip(_mels(model, originals), originals, strict=True)

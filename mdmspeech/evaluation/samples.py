@@ -16,8 +16,9 @@ from ml_collections import ConfigDict
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.data.storage.sources import speech
-from mdmspeech.data.storage.state_store import StateStore
+from mdmspeech.config_names import upgrade_run
+from mdmspeech.data.datasets.corpus import speech
+from mdmspeech.data.datasets.corpus import states as corpus_states
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import plots
 from mdmspeech.evaluation.testset import spread, wave_of
@@ -93,7 +94,8 @@ def _talker(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show 
     )
     if folder is None or config.talker.get("anchors", "paced") != "paced":
         return None
-    stored = read_json(folder / "config.json")["codec"]  # only what differs from the defaults
+    about = folder / "config.json"
+    stored = upgrade_run(read_json(about), str(about))["codec"]  # what differs from the defaults
     sizes: dict[str, Any] = {
         key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
     }
@@ -121,7 +123,7 @@ def _hearing(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show
     """Validation questions as they were read and as they are written down: a text file, and the share
     of right words.
     """
-    store = StateStore(root, "questions_val")
+    store = corpus_states(root, "questions", "val")
     rows = [store[i] for i in spread(len(store), _TRANSCRIPTS)]
     length = max(len(row["states"]) for row in rows)
     states, valid = stack([row["states"] for row in rows], length, len(rows), np.float32)

@@ -8,14 +8,13 @@ from pathlib import Path
 import numpy as np
 
 from mdmspeech.audio.wave import resample
-from mdmspeech.data.storage.record_store import RecordStore, data_root
-from mdmspeech.data.storage.sources import speech
+from mdmspeech.data.datasets.corpus import speech, whole
 from mdmspeech.data.synthesis import voices
 from mdmspeech.data.synthesis.jobs import ANSWER_VOICE
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.errors import UserError
 
-QUESTIONS, HUMAN = "questions_test", "human"  # parts of the raw store
+QUESTIONS, HUMAN = "questions_test", "human"  # parts of the corpus
 HUMAN_REPEAT = "human repeat"  # human clips after a spoken "Now repeat what I say:"
 
 
@@ -23,7 +22,7 @@ def question_set(root: str | Path | None, count: int | None = None) -> list[dict
     """Question records (with `audio`, int16 at `rate`) in test voices and test phrasings; `count` of
     them, spread over all.
     """
-    store = RecordStore(data_root(root) / "raw" / QUESTIONS)
+    store = whole(root, "recordings", QUESTIONS)
     return [store[i] for i in spread(len(store), count)]
 
 
@@ -32,10 +31,10 @@ def human_clips(root: str | Path | None, family: str, count: int | None = None) 
     not made (it needs Debian packages).
     """
     try:
-        store = RecordStore(data_root(root) / "raw" / HUMAN)
+        store = whole(root, "recordings", HUMAN)
     except UserError:
         return []
-    rows = [i for i, record in enumerate(store.fields) if record["family"] == family]
+    rows = [i for i in range(len(store)) if store.fields(i)["family"] == family]
     return [store[rows[i]] for i in spread(len(rows), count)]
 
 

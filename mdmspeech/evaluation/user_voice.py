@@ -16,7 +16,7 @@ import numpy as np
 from mdmspeech.audio.pitch import f0_curve
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.codec.base import Codec
-from mdmspeech.data.storage.sources import speech
+from mdmspeech.data.datasets.corpus import speech
 from mdmspeech.data.texts.open_sentences import HARVARD
 from mdmspeech.evaluation.mos import mean_opinion
 from mdmspeech.evaluation.recogniser import Recogniser

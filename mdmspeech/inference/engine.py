@@ -166,7 +166,7 @@ class TalkerEngine:
         cache = talker.empty_caches(
             self.config, request.steps_B.shape[0], cache_slots(length, self.config.block)
         )
-        return initial_state(cache, request, self.options, length, self.config.width)
+        return initial_state(cache, request, self.options, length, self.config.dim)
 
     def _place(self, params, anchors, positions):
         place = functools.partial(self._model.apply, {"params": params})
@@ -200,7 +200,7 @@ def fold_tables(config: TalkerConfig, params: dict) -> tuple[TalkerConfig, dict]
     """
     params = jax.tree.map(jnp.asarray, params)
     if config.structured_codes:
-        table = CodeTable(config.width, True, 1.0)
+        table = CodeTable(config.dim, True, 1.0)
         params = {
             **params,
             **{

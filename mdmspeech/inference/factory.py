@@ -111,15 +111,15 @@ def _prefix(name: str, *_: Any) -> NoReturn:
 
 
 def _frontend(release: Any, load_encoder: Callable) -> SpeechFrontend:
-    encoder, part = load_encoder(release.encoder), release.part("adaptor")
-    if part.config.states != encoder.config.dim:
+    part = release.part("adaptor")
+    opener = _opener(release, "adaptor", part.kind)
+    encoder = load_encoder(release.encoder)
+    if part.config.encoder_dim != encoder.config.dim:
         raise UserError(
-            f"the adaptor reads states of width {part.config.states}, "
+            f"the adaptor reads states of width {part.config.encoder_dim}, "
             f"{release.encoder} makes {encoder.config.dim}: use its encoder"
         )
-    return _opener(release, "adaptor", part.kind)(
-        encoder.config, encoder.params, part.config, part.params
-    )
+    return opener(encoder.config, encoder.params, part.config, part.params)
 
 
 def _stacked(encoder_config: Any, encoder: Any, config: Any, params: Any) -> SpeechFrontend:

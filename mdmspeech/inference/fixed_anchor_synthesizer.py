@@ -68,9 +68,9 @@ class FixedAnchorSynthesizer(Synthesizer):
                 f"a Talker with {config.anchors!r} anchors reads text, not states; "
                 "use a PacedSynthesizer"
             )
-        if config.text_width != 2 * thinker.width:
+        if config.text_dim != 2 * thinker.width:
             raise UserError(
-                f"the Talker reads [Emb(y); h] of width {config.text_width}, this Thinker makes "
+                f"the Talker reads [Emb(y); h] of width {config.text_dim}, this Thinker makes "
                 f"{2 * thinker.width}: use the Thinker it was trained with"
             )
         guard = {"silence_ids": tuple(silence), "max_silence": _SILENT} if silence else {}
@@ -187,7 +187,7 @@ class FixedAnchorStream(SpeechStream):
     def __init__(self, voice: FixedAnchorSynthesizer, generation: GenerationConfig):
         super().__init__(voice, generation)
         self._voice, self._engine = voice, voice.engine
-        self._fused = np.zeros((1, TEXTS[-1], self._engine.config.width), np.float32)
+        self._fused = np.zeros((1, TEXTS[-1], self._engine.config.dim), np.float32)
         self._count, self._blocks, self._ended = 0, 0, False
         self._room = BLOCKS[0]
         self._state = self._engine.begin(voice.request(generation, [0], min_len=NO_END), self._room)

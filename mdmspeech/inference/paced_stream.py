@@ -123,7 +123,7 @@ class _Run:
             generation,
             segment,
         )
-        self._features = np.zeros((1, SYMBOLS[-1], voice.engine.config.width), np.float32)
+        self._features = np.zeros((1, SYMBOLS[-1], voice.engine.config.dim), np.float32)
         self._durations = np.zeros((1, SYMBOLS[-1]), np.float32)
         self._final = 0  # symbols whose features can no longer change
         self._blocks, self._room = 0, BLOCKS[0]

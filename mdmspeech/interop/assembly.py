@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.config_names import RENAMED
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
 from mdmspeech.interop.export import How, complete_or_absent, write_opened
-from mdmspeech.interop.parts import StackConfig
+from mdmspeech.interop.parts import KINDS, StackConfig
 from mdmspeech.interop.release import Part, Release, save_release
 from mdmspeech.models import talker
 from mdmspeech.models.stack_adaptor import StackAdaptor
@@ -31,41 +32,49 @@ THINKER, ENCODER = "thinker", "encoder"  # sub-folders, and fields of a release
 _ENDS = 1 << 20
 
 
-def random_talker(thinker_dim: int, sizes: Mapping[str, int], seed: int = 0) -> Part:
-    """A fresh Talker with fixed anchors on a Thinker of that width: as in the paper, 4 layers of the
+def talker_sizes(thinker_dim: int, sizes: Mapping[str, int]) -> talker.TalkerConfig:
+    """Sizes of a Talker with fixed anchors on a Thinker of that width: as in the paper, 4 layers of the
     Thinker's width, unless `sizes` says otherwise.
 
     Raises:
-      UserError: a size that no Talker has, or a width that its heads do not divide.
+      UserError: a size that no Talker has, or had under another name; a width that its heads do not
+        divide.
     """
-    known = {"width", "layers", "heads", "ffn", "block", "anchors_per_block"}
+    known = {"dim", "num_layers", "num_heads", "ffn_dim", "block", "anchors_per_block"}
     if unknown := sorted(set(sizes) - known):
+        if new := RENAMED["TalkerConfig"].get(unknown[0]):
+            raise UserError(f"a Talker's {unknown[0]} is called {new} now")
         raise UserError(f"a Talker has no size {unknown[0]!r}; it has {', '.join(sorted(known))}")
-    width = sizes.get("width", thinker_dim)
+    width = sizes.get("dim", thinker_dim)
     default: dict[str, Any] = {
-        "width": width,
-        "layers": 4,
-        "heads": max(width // 128, 1),
-        "ffn": 4 * width,
+        "dim": width,
+        "num_layers": 4,
+        "num_heads": max(width // 128, 1),
+        "ffn_dim": 4 * width,
     }
     config = talker.TalkerConfig(
-        **default | dict(sizes), anchors="fixed", text_width=2 * thinker_dim, structured_codes=False
+        **default | dict(sizes), anchors="fixed", text_dim=2 * thinker_dim, structured_codes=False
     )
-    if config.width % config.heads or config.head_dim % 2:
+    if config.dim % config.num_heads or config.head_dim % 2:
         raise UserError(
-            f"a Talker of width {config.width} cannot have {config.heads} heads: "
+            f"a Talker of width {config.dim} cannot have {config.num_heads} heads: "
             "give heads that divide it into even parts"
         )
+    return config
+
+
+def random_talker(config: talker.TalkerConfig, seed: int = 0) -> Part:
+    """A fresh Talker."""
     params = jax.jit(lambda key: talker.init(config, key))(jax.random.key(seed))
     return Part("talker_mdm", config, jax.tree.map(np.asarray, params))
 
 
 def random_adaptor(encoder_dim: int, thinker_dim: int, seed: int = 0) -> Part:
     """A fresh adaptor of the paper's kind."""
-    config = StackConfig(states=encoder_dim, out_dim=thinker_dim)
+    config = StackConfig(encoder_dim=encoder_dim, out_dim=thinker_dim)
     module = StackAdaptor(config.out_dim, config.stack, config.hidden_dim)
     params = jax.jit(module.init)(
-        jax.random.key(seed), jnp.zeros((1, config.stack, config.states))
+        jax.random.key(seed), jnp.zeros((1, config.stack, config.encoder_dim))
     )["params"]
     return Part("stack_adaptor", config, jax.tree.map(np.asarray, params))
 
@@ -73,26 +82,8 @@ def random_adaptor(encoder_dim: int, thinker_dim: int, seed: int = 0) -> Part:
 def check_parts(parts: Mapping[str, Part], thinker_dim: int, encoder_dim: int) -> None:
     """UserError if a Talker or an adaptor was made for a Thinker or an encoder of other sizes."""
     for name, part in parts.items():
-        sizes: Any = part.config
-        if (
-            name.startswith("talker")
-            and sizes.anchors == "fixed"
-            and sizes.text_width != 2 * thinker_dim
-        ):
-            raise UserError(
-                f"{name} reads [Emb(y); h] of width {sizes.text_width}; this "
-                f"Thinker makes {2 * thinker_dim}"
-            )
-        if name == "adaptor" and sizes.states != encoder_dim:
-            raise UserError(
-                f"the adaptor reads states of width {sizes.states}; this encoder "
-                f"makes {encoder_dim}"
-            )
-        if name == "adaptor" and getattr(sizes, "out_dim", thinker_dim) != thinker_dim:
-            raise UserError(
-                f"the adaptor makes vectors of width {sizes.out_dim}; this Thinker "
-                f"reads {thinker_dim}"
-            )
+        if told := KINDS[part.kind].misfit(part.config, thinker_dim, encoder_dim):
+            raise UserError(f"the {name} {told}")
 
 
 def assemble(
@@ -124,7 +115,7 @@ def assemble(
             write_opened(part / name, source, how)
         digests = {name: digest(part / name) for name in opened}
         # equal to the reference, and to stay so
-        imported = [name for name in release.parts if name in ("codec", "voice")]
+        imported = [name for name, part in release.parts.items() if KINDS[part.kind].imported]
         save_release(
             part,
             dataclasses.replace(release, **inside),

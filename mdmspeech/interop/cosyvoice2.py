@@ -135,11 +135,11 @@ def flow_config(tensors: Mapping[str, np.ndarray], head_dim: int = _HEAD_DIM) ->
     sizes = vocab_size, dim, num_mels, speaker_dim, heads, ffn_dim, reach - 1, channels, inner
     if not 1 <= min(sizes) <= max(sizes) <= _LARGEST or dim % heads or dim % 2 or inner % head_dim:
         return default  # of another make: what does not fit will be told by its name
-    blocks = _count(shapes, r"encoder\.encoders\.(\d+)\.") or default.encoder.num_blocks
-    up_blocks = _count(shapes, r"encoder\.up_encoders\.(\d+)\.") or default.encoder.num_up_blocks
+    blocks = _count(shapes, r"encoder\.encoders\.(\d+)\.") or default.encoder.num_layers
+    up_blocks = _count(shapes, r"encoder\.up_encoders\.(\d+)\.") or default.encoder.up_num_layers
     stage_blocks = (
         _count(shapes, r"decoder\.estimator\.down_blocks\.0\.1\.(\d+)\.")
-        or default.estimator.stage_blocks
+        or default.estimator.stage_num_layers
     )
     mid_stages = (
         _count(shapes, r"decoder\.estimator\.mid_blocks\.(\d+)\.") or default.estimator.mid_stages
@@ -163,7 +163,7 @@ def hift_config(tensors: Mapping[str, np.ndarray], source: str) -> HiFTConfig:
         },
     )
     base_channels, n_mels, _ = _shape(
-        shapes, "conv_pre.weight", (default.base_channels, default.n_mels, 7)
+        shapes, "conv_pre.weight", (default.base_channels, default.num_mels, 7)
     )
     f0_channels, _, _ = _shape(shapes, "f0_predictor.condnet.0.weight", (default.f0_channels, 0, 0))
     _, harmonics = _shape(shapes, "m_source.l_linear.weight", (1, default.harmonics))
@@ -175,16 +175,16 @@ def hift_config(tensors: Mapping[str, np.ndarray], source: str) -> HiFTConfig:
                 if (match := re.match(r"f0_predictor\.condnet\.\d+\.", name))
             }
         )
-        or default.f0_layers
+        or default.f0_num_layers
     )
     sizes = base_channels >> len(default.upsample_rates), n_mels, f0_channels, harmonics
     if not 1 <= min(sizes) <= max(sizes) <= _LARGEST:
         return default
     return HiFTConfig(
-        n_mels=n_mels,
+        num_mels=n_mels,
         base_channels=base_channels,
         f0_channels=f0_channels,
-        f0_layers=layers,
+        f0_num_layers=layers,
         overtones=harmonics - 1,
     )
 

@@ -51,9 +51,9 @@ def encoder_rules(config: FlowEncoderConfig, ours: str = "", theirs: str = "") -
         )
     for name in ("conv1", "conv2"):
         rules += _conv(f"{ours}lookahead/{name}", f"{theirs}pre_lookahead_layer.{name}")
-    for i in range(config.num_blocks):
+    for i in range(config.num_layers):
         rules += _conformer(f"{ours}block_{i}/", f"{theirs}encoders.{i}.")
-    for i in range(config.num_up_blocks):
+    for i in range(config.up_num_layers):
         rules += _conformer(f"{ours}up_block_{i}/", f"{theirs}up_encoders.{i}.")
     return rules
 
@@ -87,7 +87,7 @@ def _stage(config: FlowEstimatorConfig, ours: str, theirs: str) -> list[TensorRu
         rules += _conv(f"{ours}convs/conv{n}", f"{block}.0") + _norm(
             f"{ours}convs/norm{n}", f"{block}.2"
         )
-    for i in range(config.stage_blocks):
+    for i in range(config.stage_num_layers):
         mine, name = f"{ours}block_{i}/", f"{theirs}1.{i}."
         rules += [
             TensorRule(f"{mine}{n}/kernel", f"{name}attn1.to_{n}.weight", LINEAR) for n in "qkv"

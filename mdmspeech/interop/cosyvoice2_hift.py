@@ -93,7 +93,7 @@ def hift_rules(config: HiFTConfig) -> list[TensorRule]:
         *_linear("f0_predictor/out", "f0_predictor.classifier"),
         *_linear("source/mix", "m_source.l_linear"),
     ]
-    for i in range(config.f0_layers):
+    for i in range(config.f0_num_layers):
         # an activation between each two
         rules += _conv(f"f0_predictor/conv_{i}", f"f0_predictor.condnet.{2 * i}")
     rules += _conv("decoder/pre", "conv_pre") + _conv("decoder/post", "conv_post")

@@ -30,13 +30,13 @@ from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.speech_format import BOS, CODES, EOS, PAD, SOS, VOCAB
 
 COSYVOICE2_LM = TalkerConfig(
-    width=896,
-    layers=24,
-    heads=14,
-    kv_heads=2,
-    ffn=4864,
+    dim=896,
+    num_layers=24,
+    num_heads=14,
+    num_kv_heads=2,
+    ffn_dim=4864,
     anchors="prefix",
-    text_rows=151936,
+    text_vocab_size=151936,
     structured_codes=False,
     rope_theta=1e6,
     label_shift=True,
@@ -82,7 +82,7 @@ def lm_params(
       UserError: as `import_params`; an output layer of the text that is not of the size of its
         embedding.
     """
-    text = (config.text_rows, config.width)
+    text = (config.text_vocab_size, config.dim)
     if _UNUSED in tensors and tensors[_UNUSED].shape != text:
         raise UserError(
             f"{source}: {_UNUSED} is {list(tensors[_UNUSED].shape)} instead of "
@@ -93,8 +93,8 @@ def lm_params(
     speech, special, head = (loaded.pop(name) for name in ("speech", "special", "head"))
 
     inputs, outputs, bias = (
-        np.zeros((VOCAB, config.width), dtype),
-        np.zeros((VOCAB, config.width), dtype),
+        np.zeros((VOCAB, config.dim), dtype),
+        np.zeros((VOCAB, config.dim), dtype),
         np.full(VOCAB, _NEVER, dtype),
     )
     inputs[:CODES], outputs[:CODES], bias[:CODES] = (
@@ -125,10 +125,10 @@ def lm_shapes(config: TalkerConfig) -> Any:
     for ours in ("inputs", "outputs", "output_bias"):
         del shapes[ours]
     array = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)
-    head = {"weight": array(SPEECH_ROWS, config.width), "bias": array(SPEECH_ROWS)}
+    head = {"weight": array(SPEECH_ROWS, config.dim), "bias": array(SPEECH_ROWS)}
     return shapes | {
-        "speech": array(SPEECH_ROWS, config.width),
-        "special": array(2, config.width),
+        "speech": array(SPEECH_ROWS, config.dim),
+        "special": array(2, config.dim),
         "head": head,
     }
 
@@ -143,7 +143,7 @@ def lm_rules(config: TalkerConfig) -> list[TensorRule]:
         TensorRule("head/weight", "llm_decoder.weight"),
         TensorRule("head/bias", "llm_decoder.bias"),
     ]
-    for index in range(config.layers):
+    for index in range(config.num_layers):
         ours, theirs = f"layers_{index}/", f"llm.model.model.layers.{index}."
         rules += llama_layer(ours, theirs, qkv_bias=True)
     return rules

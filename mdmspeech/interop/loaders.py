@@ -4,13 +4,14 @@ the experiment's config.
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import release as releases
 from mdmspeech.interop import sources
+from mdmspeech.interop.parts import KINDS
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -65,16 +66,29 @@ def load_part(release: str, part: str) -> dict[str, Any]:
     return releases.load_part(release, part).params
 
 
-def describe_part(release: str, part: str) -> tuple[str, bool, Any]:
-    """(its kind, whether it is trained, the prompt it was trained after or None), without reading
-    weights. UserError: no such release, or no such part.
+class Described(NamedTuple):
+    """Of a part: whether it is trained, whether it only predicts the next token, and the prompt after
+    which it was trained, or None.
+    """
+
+    trained: bool
+    autoregressive: bool
+    prompt: Any
+
+
+def describe_part(release: str, part: str) -> Described:
+    """What a release says of a part, without reading weights. UserError: no such release, or no such
+    part.
     """
     about = releases.read_about(release)
     if part not in about.parts:
         raise UserError(
             f"release {release!r} has no {part}; it has {', '.join(about.parts) or 'nothing'}"
         )
-    return about.parts[part][0], part not in about.untrained, about.trained_after.get(part)
+    kind = KINDS[about.parts[part][0]]
+    return Described(
+        part not in about.untrained, kind.autoregressive, about.trained_after.get(part)
+    )
 
 
 def _places(like: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
 from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
+from mdmspeech.config_names import renamed_fields
 from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.whisper_decoder import seq2seq_shapes
 from mdmspeech.models import talker
@@ -22,11 +23,12 @@ from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
 
 
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class StackConfig:
-    """Sizes of the paper's adaptor; `states` is the speech encoder's width, `out_dim` the Thinker's."""
+    """Sizes of the paper's adaptor; `encoder_dim` is the speech encoder's width, `out_dim` the Thinker's."""
 
-    states: int = 512
+    encoder_dim: int = 512
     out_dim: int = 576
     stack: int = 5
     hidden_dim: int = 2048
@@ -51,11 +53,20 @@ class PartKind(NamedTuple):
       config: its sizes, a dataclass. shapes: (its sizes) -> the abstract tree of its parameters.
       reads_prompt: (its sizes) -> whether it works with a Thinker's states, which are what they are
         after one prompt.
+      misfit: (its sizes, width of a Thinker, width of a speech encoder) -> in words what of these it
+        was not made for, or "".
+      autoregressive: it predicts the next token only, and cannot fill masks.
+      imported: other people's weights may be in it, equal to a reference, and are to stay so.
+      has_silence: a codec whose codes of silence are known without a voice.
     """
 
     config: type
     shapes: Callable[[Any], Any]
     reads_prompt: Callable[[Any], bool] = lambda sizes: False
+    misfit: Callable[[Any, int, int], str] = lambda sizes, thinker, encoder: ""
+    autoregressive: bool = False
+    imported: bool = False
+    has_silence: bool = False
 
 
 def reads_prompt(kind: str, sizes: Any) -> bool:
@@ -73,7 +84,7 @@ def _talker_shapes(config: talker.TalkerConfig):
 
 
 def _spelling_shapes(config: CTCConfig):
-    states = jnp.zeros((1, 2 * config.stack, config.states))
+    states = jnp.zeros((1, 2 * config.stack, config.encoder_dim))
     return jax.eval_shape(
         CTCAdaptor(config).init, jax.random.key(0), states, jnp.ones(states.shape[:2], bool)
     )["params"]
@@ -82,13 +93,13 @@ def _spelling_shapes(config: CTCConfig):
 def _stack_shapes(config: StackConfig):
     module = StackAdaptor(config.out_dim, config.stack, config.hidden_dim)
     return jax.eval_shape(
-        module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.states))
+        module.init, jax.random.key(0), jnp.zeros((1, config.stack, config.encoder_dim))
     )["params"]
 
 
 def _reader_shapes(config: PhoneClassifierConfig):
     return jax.eval_shape(
-        PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.states))
+        PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.encoder_dim))
     )["params"]
 
 
@@ -96,15 +107,35 @@ def _has_fixed_anchors(config: talker.TalkerConfig) -> bool:
     return config.anchors == "fixed"
 
 
-_TALKER = PartKind(talker.TalkerConfig, _talker_shapes, _has_fixed_anchors)
+def _talker_misfit(sizes: talker.TalkerConfig, thinker: int, encoder: int) -> str:
+    if not _has_fixed_anchors(sizes) or sizes.text_dim == 2 * thinker:
+        return ""
+    return f"reads [Emb(y); h] of width {sizes.text_dim}; this Thinker makes {2 * thinker}"
+
+
+def _writer_misfit(
+    sizes: Seq2SeqConfig | CTCConfig | StackConfig, thinker: int, encoder: int
+) -> str:
+    if sizes.encoder_dim == encoder:
+        return ""
+    return f"reads states of width {sizes.encoder_dim}; this encoder makes {encoder}"
+
+
+def _stack_misfit(sizes: StackConfig, thinker: int, encoder: int) -> str:
+    if (told := _writer_misfit(sizes, thinker, encoder)) or sizes.out_dim == thinker:
+        return told
+    return f"makes vectors of width {sizes.out_dim}; this Thinker reads {thinker}"
+
+
+_TALKER = PartKind(talker.TalkerConfig, _talker_shapes, _has_fixed_anchors, _talker_misfit)
 KINDS: dict[str, PartKind] = {
-    "compact_codec": PartKind(CompactCodecConfig, _codec_shapes),
-    "cosyvoice2_codec": PartKind(CosyVoice2Config, cosyvoice2_shapes),
-    "cosyvoice2_voice": PartKind(VoiceConfig, voice_shapes),
+    "compact_codec": PartKind(CompactCodecConfig, _codec_shapes, imported=True, has_silence=True),
+    "cosyvoice2_codec": PartKind(CosyVoice2Config, cosyvoice2_shapes, imported=True),
+    "cosyvoice2_voice": PartKind(VoiceConfig, voice_shapes, imported=True),
     "talker_mdm": _TALKER,
-    "talker_ntp": _TALKER,
-    "attention_adaptor": PartKind(Seq2SeqConfig, seq2seq_shapes),
-    "spelling_adaptor": PartKind(CTCConfig, _spelling_shapes),
-    "stack_adaptor": PartKind(StackConfig, _stack_shapes, lambda sizes: True),
+    "talker_ntp": _TALKER._replace(autoregressive=True),
+    "attention_adaptor": PartKind(Seq2SeqConfig, seq2seq_shapes, misfit=_writer_misfit),
+    "spelling_adaptor": PartKind(CTCConfig, _spelling_shapes, misfit=_writer_misfit),
+    "stack_adaptor": PartKind(StackConfig, _stack_shapes, lambda sizes: True, _stack_misfit),
     "phone_reader": PartKind(PhoneClassifierConfig, _reader_shapes),
 }

@@ -23,6 +23,7 @@ import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from mdmspeech.config_names import upgrade
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
@@ -32,11 +33,21 @@ from mdmspeech.interop.sources import SMOLLM2, WHISPER_BASE
 from mdmspeech.interop.tensors import check_sha256, read_json, read_tensors, write_tensors
 from mdmspeech.text import prompts
 
-FORMAT, VERSION = "mdmspeech-release", 3
-_READS = (1, 2, 3)  # version 1 had no 8-bit parts, version 2 no Thinker or encoder inside
+FORMAT, VERSION = "mdmspeech-release", 4
+# version 1 had no 8-bit parts, 2 no Thinker or encoder inside, 3 the fields' older names
+_READS = (1, 2, 3, 4)
 # Sizes that older releases lack: they are the defaults there.
-_LATER = {"label_shift", "kv_heads", "qkv_bias", "qk_norm", "norm_eps", "output_bias", "text_rows"}
-_LATER |= {"semantic", "semantic_states"}
+_LATER = {
+    "label_shift",
+    "num_kv_heads",
+    "qkv_bias",
+    "qk_norm",
+    "norm_eps",
+    "output_bias",
+    "text_vocab_size",
+    "semantic",
+    "semantic_states",
+}
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 INT8, EXACT = "int8", "float32"
@@ -359,6 +370,7 @@ def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:
 def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
     """A dataclass from a JSON object, the dataclasses among its fields from the objects inside."""
     fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    sizes = upgrade(cls.__name__, sizes, where)
     missing, unknown = sorted(fields.keys() - sizes - _LATER), sorted(sizes.keys() - fields)
     if missing or unknown:
         told = [

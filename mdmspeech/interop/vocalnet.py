@@ -40,11 +40,11 @@ def vocalnet_config(published: Mapping[str, Any]) -> VocalNetConfig:
         )
     size = lambda name, most=2**16: whole_number(published, name, most)
     config = VocalNetConfig(
-        width=size("llm_hidden_size"),
-        heads=size("decoder_num_heads"),
-        ffn=size("decoder_ffn_dim"),
-        projector_layers=size("encoder_num_layers", _MOST_LAYERS),
-        layers=size("decoder_num_layers", _MOST_LAYERS),
+        dim=size("llm_hidden_size"),
+        num_heads=size("decoder_num_heads"),
+        ffn_dim=size("decoder_ffn_dim"),
+        projector_num_layers=size("encoder_num_layers", _MOST_LAYERS),
+        num_layers=size("decoder_num_layers", _MOST_LAYERS),
         modules=size("mtp_num", _MOST_LAYERS),
         vocab_size=size("unit_vocab_size") + size("special_tokens"),
         text_group=size("txt_token_num"),
@@ -54,9 +54,9 @@ def vocalnet_config(published: Mapping[str, Any]) -> VocalNetConfig:
         eos=size("speech_eos_token_id"),
         pad=size("speech_padding_token_id"),
     )
-    if config.width % (2 * config.heads):
+    if config.dim % (2 * config.num_heads):
         raise UserError(
-            f"llm_hidden_size {config.width} does not split into {config.heads} "
+            f"llm_hidden_size {config.dim} does not split into {config.num_heads} "
             "heads of an even size; take the model's own files"
         )
     if max(config.bos, config.sos, config.eos, config.pad) >= config.vocab_size:
@@ -70,9 +70,9 @@ def vocalnet_config(published: Mapping[str, Any]) -> VocalNetConfig:
 def vocalnet_rules(config: VocalNetConfig, prefix: str = "") -> list[TensorRule]:
     """Where each parameter of the generator comes from."""
     rules = [TensorRule("embedding/embedding", f"{prefix}embedding.weight")]
-    for index in range(config.projector_layers):
+    for index in range(config.projector_num_layers):
         rules += llama_layer(f"projector/{index}/", f"{prefix}encode_layers.{index}.")
-    for index in range(config.layers):
+    for index in range(config.num_layers):
         rules += llama_layer(f"stages_0/layers/{index}/", f"{prefix}decode_layers.{index}.")
     rules += _ends("stages_0/", f"{prefix}norm", f"{prefix}output_proj")
     for k in range(config.modules):
@@ -114,5 +114,5 @@ def read_vocalnet_folder(
 def vocalnet_shapes(config: VocalNetConfig) -> Any:
     """Abstract parameter tree of a generator; nothing is allocated."""
     ints = lambda *shape: jnp.ones(shape, jnp.int32)
-    example = (jnp.zeros((1, 1, config.width)), ints(1), ints(1, 1), ints(1), jnp.zeros(1, bool))
+    example = (jnp.zeros((1, 1, config.dim)), ints(1), ints(1, 1), ints(1), jnp.zeros(1, bool))
     return jax.eval_shape(VocalNet(config).init, jax.random.key(0), *example)["params"]

@@ -35,15 +35,15 @@ def load_whisper_decoder(
 
     Args:
       config: the adaptor's sizes. layers: which of the decoder's layers become the adaptor's,
-        `config.layers` of them.
+        `config.num_layers` of them.
       source: a Hugging Face Whisper folder, or "whisper-base": the registry packages.
 
     Raises:
       UserError: not found (with the command that fetches it), or sizes that do not fit.
     """
-    if len(layers) != config.layers:
+    if len(layers) != config.num_layers:
         raise UserError(
-            f"{config.layers} layers are to start from decoder layers {list(layers)}: name as many"
+            f"{config.num_layers} layers are to start from decoder layers {list(layers)}: name as many"
         )
     tensors, vocabulary, name = _read(source)
     ids = _kept(vocabulary, tensors["embed_tokens.weight"].shape[0], config)
@@ -59,7 +59,7 @@ def load_whisper_decoder(
 
 def seq2seq_shapes(config: Seq2SeqConfig) -> Any:
     """Abstract parameter tree of a seq2seq adaptor."""
-    states = jnp.zeros((1, 4, config.states))
+    states = jnp.zeros((1, 4, config.encoder_dim))
     ids = jnp.zeros((1, 2), jnp.int32)
     return jax.eval_shape(
         Seq2SeqAdaptor(config).init, jax.random.key(0), states, jnp.ones((1, 4), bool), ids

@@ -62,11 +62,11 @@ class FixedAnchors(nn.Module):
     vector.
     """
 
-    width: int
+    dim: int
 
     def setup(self):
-        self.fuse_in, self.fuse_out = Linear(2 * self.width), Linear(self.width)
-        self.null = self.param("null", nn.initializers.normal(0.02), (self.width,))
+        self.fuse_in, self.fuse_out = Linear(2 * self.dim), Linear(self.dim)
+        self.null = self.param("null", nn.initializers.normal(0.02), (self.dim,))
 
     def __call__(self, text_BNE: jax.Array, index_BL: jax.Array) -> jax.Array:
         return self.place(self.fuse(text_BNE), index_BL)
@@ -93,26 +93,26 @@ class PacedAnchors(nn.Module):
       reach: symbols to the left that each layer may see.
     """
 
-    width: int
+    dim: int
     symbols: int
     lookahead: tuple[int, ...] = (6, 4, 2)
     reach: int = 32
     head_dim: int = 64
 
     def setup(self):
-        self.embed = nn.Embed(self.symbols, self.width, embedding_init=nn.initializers.normal(0.3))
-        ffn = -(-self.width * 8 // 3 // 64) * 64
-        heads = self.width // self.head_dim
+        self.embed = nn.Embed(self.symbols, self.dim, embedding_init=nn.initializers.normal(0.3))
+        ffn = -(-self.dim * 8 // 3 // 64) * 64
+        heads = self.dim // self.head_dim
         if not heads:
             raise UserError(
-                f"a Talker with paced anchors is {self.head_dim} wide or more, not {self.width}"
+                f"a Talker with paced anchors is {self.head_dim} wide or more, not {self.dim}"
             )
         self.layers = [LlamaBlock(heads, heads, self.head_dim, ffn) for _ in self.lookahead]
         self.norm = RMSNorm(1e-6)
-        self.duration_in = Linear(self.width)
+        self.duration_in = Linear(self.dim)
         self.duration_out = Linear(1)
-        self.inside = Linear(self.width)
-        self.join = Linear(self.width)
+        self.inside = Linear(self.dim)
+        self.join = Linear(self.dim)
 
     def __call__(
         self, symbols_BM: jax.Array, valid_BM: jax.Array, durations_BM: jax.Array, length: int
@@ -213,12 +213,12 @@ class TextPrefix(nn.Module):
     N] -> [B, N, D]; negative ids give some row.
     """
 
-    width: int
-    rows: int
+    dim: int
+    vocab_size: int
 
     @nn.compact
     def __call__(self, text_BN: jax.Array) -> jax.Array:
         return lookup(
-            self.param("embedding", nn.initializers.normal(0.02), (self.rows, self.width)),
+            self.param("embedding", nn.initializers.normal(0.02), (self.vocab_size, self.dim)),
             jnp.maximum(text_BN, 0),
         )

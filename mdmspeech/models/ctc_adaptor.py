@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.config_names import renamed_fields
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
@@ -28,15 +29,16 @@ CLASSES = len(CHARACTERS) + 1
 _ID = {character: i + 1 for i, character in enumerate(CHARACTERS)}
 
 
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class CTCConfig:
-    """Sizes; `states` is the width of the speech encoder, `stack` how many states one position of the
+    """Sizes; `encoder_dim` is the width of the speech encoder, `stack` how many states one position of the
     trunk holds.
     """
 
-    states: int = 512
-    width: int = 320
-    layers: int = 3
+    encoder_dim: int = 512
+    dim: int = 320
+    num_layers: int = 3
     stack: int = 2
     head_dim: int = 64
 
@@ -56,12 +58,12 @@ class CTCAdaptor(nn.Module):
         tail = groups * c.stack - length
         states = jnp.pad(states_BTD * valid_BT[..., None], ((0, 0), (0, tail), (0, 0)))
         valid = jnp.pad(valid_BT, ((0, 0), (0, tail))).reshape(batch, groups, c.stack).any(axis=-1)
-        x = nn.Dense(c.width, name="stack")(states.reshape(batch, groups, c.stack * width))
-        heads = c.width // c.head_dim
-        ffn = -(-c.width * 8 // 3 // 64) * 64
+        x = nn.Dense(c.dim, name="stack")(states.reshape(batch, groups, c.stack * width))
+        heads = c.dim // c.head_dim
+        ffn = -(-c.dim * 8 // 3 // 64) * 64
         rope = rope_table(jnp.arange(groups)[None, :], rope_frequencies(c.head_dim, 10_000.0))
         mask = valid[:, None, :] & valid[:, :, None]
-        for i in range(c.layers):
+        for i in range(c.num_layers):
             x, _ = LlamaBlock(heads, heads, c.head_dim, ffn, name=f"layer_{i}")(x, mask, rope)
         logits = nn.Dense(c.stack * CLASSES, name="characters")(RMSNorm(1e-6, name="norm")(x))
         return logits.reshape(batch, groups * c.stack, CLASSES)

@@ -11,16 +11,19 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mdmspeech.config_names import renamed_fields
 
+
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class PhoneClassifierConfig:
-    """`states` is the encoder's width, `near` the states seen on either side, `symbols` the classes
+    """`encoder_dim` is the encoder's width, `near` the states seen on either side, `symbols` the classes
     (boundary and punctuation included).
     """
 
-    states: int = 512
+    encoder_dim: int = 512
     near: int = 1
-    width: int = 128
+    dim: int = 128
     symbols: int = 180
 
 
@@ -35,6 +38,6 @@ class PhoneClassifier(nn.Module):
         padded = jnp.pad(states_BTD, ((0, 0), (near, near), (0, 0)))
         stacked = jnp.concatenate([padded[:, k : k + length] for k in range(2 * near + 1)], axis=-1)
         stacked = nn.Dropout(0.2)(stacked, deterministic=deterministic)
-        hidden = nn.silu(nn.Dense(self.config.width, name="in")(stacked))
+        hidden = nn.silu(nn.Dense(self.config.dim, name="in")(stacked))
         hidden = nn.Dropout(0.2)(hidden, deterministic=deterministic)
         return nn.Dense(self.config.symbols, name="out")(hidden)

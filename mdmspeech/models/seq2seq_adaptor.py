@@ -19,6 +19,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from mdmspeech.config_names import renamed_fields
 from mdmspeech.decoding.autoregressive import generate
 from mdmspeech.decoding.sampling import sample
 from mdmspeech.nn.attention import Attention, CrossAttention, KVCache
@@ -30,17 +31,18 @@ _PIECES_A_SECOND, _LEAST = 6, 12  # limits of what is written: nobody speaks fas
 _NORM_EPS = 1e-5
 
 
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqConfig:
-    """Sizes. states: the speech encoder's width; pieces: text pieces it can write (the ids below
+    """Sizes. encoder_dim: the speech encoder's width; pieces: text pieces it can write (the ids below
     `end`); positions: longest text, prompt included.
     """
 
-    states: int = 512
-    width: int = 512
-    layers: int = 6
-    heads: int = 8
-    ffn: int = 2048
+    encoder_dim: int = 512
+    dim: int = 512
+    num_layers: int = 6
+    num_heads: int = 8
+    ffn_dim: int = 2048
     pieces: int = 23793
     positions: int = 200
 
@@ -55,7 +57,7 @@ class Seq2SeqConfig:
         return tuple(range(self.pieces + 1, self.pieces + 1 + PROMPT))
 
     @property
-    def vocabulary(self) -> int:
+    def vocab_size(self) -> int:
         """All ids."""
         return self.pieces + 1 + PROMPT
 
@@ -67,15 +69,15 @@ class DecoderLayer(nn.Module):
 
     def setup(self):
         c = self.config
-        head_dim = c.width // c.heads
+        head_dim = c.dim // c.num_heads
         self.attn_norm, self.cross_norm, self.mlp_norm = (
             nn.LayerNorm(epsilon=_NORM_EPS) for _ in range(3)
         )
         self.attn = Attention(
-            c.heads, c.heads, head_dim, qkv_bias=True, k_bias=False, out_bias=True
+            c.num_heads, c.num_heads, head_dim, qkv_bias=True, k_bias=False, out_bias=True
         )
-        self.cross = CrossAttention(c.heads, head_dim, c.width)
-        self.mlp = GeluMLP(c.ffn)
+        self.cross = CrossAttention(c.num_heads, head_dim, c.dim)
+        self.mlp = GeluMLP(c.ffn_dim)
 
     def encode_memory(self, states_BTD: jax.Array) -> KVCache:
         """States -> keys and values, once for a whole text."""
@@ -104,12 +106,10 @@ class Seq2SeqAdaptor(nn.Module):
     def setup(self):
         c = self.config
         self.embedding = self.param(
-            "embedding", nn.initializers.normal(0.02), (c.vocabulary, c.width)
+            "embedding", nn.initializers.normal(0.02), (c.vocab_size, c.dim)
         )
-        self.positions = self.param(
-            "positions", nn.initializers.normal(0.02), (c.positions, c.width)
-        )
-        self.layers = [DecoderLayer(c, name=f"layer_{i}") for i in range(c.layers)]
+        self.positions = self.param("positions", nn.initializers.normal(0.02), (c.positions, c.dim))
+        self.layers = [DecoderLayer(c, name=f"layer_{i}") for i in range(c.num_layers)]
         self.norm = nn.LayerNorm(epsilon=_NORM_EPS)
 
     def __call__(self, states_BTD: jax.Array, valid_BT: jax.Array, ids_BN: jax.Array) -> jax.Array:
@@ -168,8 +168,8 @@ def greedy_decode(
     most_B = jnp.sum(valid_BT, axis=1) * _PIECES_A_SECOND // 50 + _LEAST
     memory = module.apply({"params": params}, states_BTD, method="encode_memory")
     caches = tuple(
-        KVCache.zeros(batch, PROMPT + most, config.heads, config.width // config.heads)
-        for _ in range(config.layers)
+        KVCache.zeros(batch, PROMPT + most, config.num_heads, config.dim // config.num_heads)
+        for _ in range(config.num_layers)
     )
 
     def read(ids_BN, at, caches):

@@ -11,6 +11,7 @@ then bos, sos, eos, pad, mask.
 """
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.config_names import renamed_fields
 from mdmspeech.errors import UserError
 from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, TextPrefix
 from mdmspeech.nn.attention import KVCache
@@ -33,6 +35,7 @@ from mdmspeech.speech_format import MASK as MASK
 from mdmspeech.speech_format import PAD as PAD
 
 
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class TalkerConfig:
     """Sizes of a Talker, and how it is read. `anchors` "paced" reads symbols, "fixed" reads [Emb(y);
@@ -41,39 +44,48 @@ class TalkerConfig:
     Attributes:
       label_shift: of masked diffusion: the state that reads token i-1 predicts token i, as in an
         autoregressive model (see `diffusion.layout.shift_right`).
-      kv_heads (0 = `heads`), qkv_bias, qk_norm, norm_eps: of the trunk, for weights of other
+      num_kv_heads (0 = `num_heads`), qkv_bias, qk_norm, norm_eps: of the trunk, for weights of other
       people's making (Qwen2 has biases and no norm on q and k);
         output_bias likewise of the output layer.
-      text_rows: prefix: size of the text's vocabulary.
+      text_vocab_size: prefix: size of the text's vocabulary.
     """
 
-    width: int = 256
-    layers: int = 6
-    heads: int = 4
-    ffn: int = 704
+    dim: int = 256
+    num_layers: int = 6
+    num_heads: int = 4
+    ffn_dim: int = 704
     block: int = 16
     anchors: str = "paced"
     symbols: int = 180  # paced: size of the symbol table
     symbol_lookahead: tuple[int, ...] = (6, 4, 2)
     anchors_per_block: int = 4  # fixed: Q
-    text_width: int = 0  # fixed: width of [Emb(y); h]
+    text_dim: int = 0  # fixed: width of [Emb(y); h]
     structured_codes: bool = True  # code embeddings share parameters through the FSQ digits
     rope_theta: float = 10_000.0
     label_shift: bool = False
-    kv_heads: int = 0
+    num_kv_heads: int = 0
     qkv_bias: bool = False
     qk_norm: bool = True
     norm_eps: float = 1e-6
     output_bias: bool = False
-    text_rows: int = 0
+    text_vocab_size: int = 0
 
     @property
     def head_dim(self) -> int:
-        return self.width // self.heads
+        return self.dim // self.num_heads
 
     @property
-    def num_kv_heads(self) -> int:
-        return self.kv_heads or self.heads
+    def cache_heads(self) -> int:
+        """Heads of keys and values, which a K/V cache holds."""
+        return self.num_kv_heads or self.num_heads
+
+
+# `TalkerConfig.anchors` -> the module that makes conditions of a text
+ANCHORS: dict[str, Callable[[TalkerConfig], Any]] = {
+    "paced": lambda c: PacedAnchors(c.dim, c.symbols, c.symbol_lookahead),
+    "fixed": lambda c: FixedAnchors(c.dim),
+    "prefix": lambda c: TextPrefix(c.dim, c.text_vocab_size),
+}
 
 
 class CodeTable(nn.Module):
@@ -84,18 +96,18 @@ class CodeTable(nn.Module):
     costs a (small) product once a forward.
     """
 
-    width: int
+    dim: int
     structured: bool
     scale: float
 
     @nn.compact
     def __call__(self) -> jax.Array:
-        table = self.param("table", nn.initializers.normal(self.scale), (VOCAB, self.width))
+        table = self.param("table", nn.initializers.normal(self.scale), (VOCAB, self.dim))
         if not self.structured:
             return table
         features = jnp.asarray(code_features(), table.dtype)
         mix = self.param(
-            "digits", nn.initializers.normal(self.scale), (features.shape[1], self.width)
+            "digits", nn.initializers.normal(self.scale), (features.shape[1], self.dim)
         )
         return table + jnp.pad(features @ mix, ((0, VOCAB - CODES), (0, 0)))
 
@@ -116,23 +128,18 @@ class Talker(nn.Module):
 
     def setup(self):
         c = self.config
-        self.inputs = CodeTable(c.width, c.structured_codes, 0.3)
-        self.outputs = CodeTable(c.width, c.structured_codes, 0.01)
+        self.inputs = CodeTable(c.dim, c.structured_codes, 0.3)
+        self.outputs = CodeTable(c.dim, c.structured_codes, 0.01)
         layer_class = rematted(LlamaBlock)
         trunk = dict(qkv_bias=c.qkv_bias, qk_norm=c.qk_norm, norm_eps=c.norm_eps)
         self.layers = [
-            layer_class(c.heads, c.num_kv_heads, c.head_dim, c.ffn, **trunk)
-            for _ in range(c.layers)
+            layer_class(c.num_heads, c.cache_heads, c.head_dim, c.ffn_dim, **trunk)
+            for _ in range(c.num_layers)
         ]
         self.norm = RMSNorm(c.norm_eps)
-        if c.anchors == "paced":
-            self.anchors: Any = PacedAnchors(c.width, c.symbols, c.symbol_lookahead)
-        elif c.anchors == "fixed":
-            self.anchors = FixedAnchors(c.width)
-        elif c.anchors == "prefix":
-            self.anchors = TextPrefix(c.width, c.text_rows)
-        else:
-            raise UserError(f"anchors {c.anchors!r}: choose 'paced', 'fixed' or 'prefix'")
+        if c.anchors not in ANCHORS:
+            raise UserError(f"anchors {c.anchors!r}: choose {' or '.join(map(repr, ANCHORS))}")
+        self.anchors = ANCHORS[c.anchors](c)
         if c.output_bias:
             self.output_bias = self.param("output_bias", nn.initializers.zeros_init(), (VOCAB,))
 
@@ -233,7 +240,7 @@ class Talker(nn.Module):
             self.prefix(jnp.zeros((1, 4), jnp.int32))
         else:
             cond = self.condition_fixed(
-                jnp.zeros((1, 4, c.text_width)), jnp.zeros((1, length), jnp.int32)
+                jnp.zeros((1, 4, c.text_dim)), jnp.zeros((1, length), jnp.int32)
             )
         hidden, _ = self(
             jnp.zeros((1, length), jnp.int32),
@@ -252,8 +259,8 @@ def init(config: TalkerConfig, rng: jax.Array):
 def empty_caches(config: TalkerConfig, batch: int, slots: int) -> tuple[KVCache, ...]:
     """One empty K/V cache a layer."""
     return tuple(
-        KVCache.zeros(batch, slots, config.num_kv_heads, config.head_dim)
-        for _ in range(config.layers)
+        KVCache.zeros(batch, slots, config.cache_heads, config.head_dim)
+        for _ in range(config.num_layers)
     )
 
 
@@ -266,6 +273,6 @@ def with_new_mask(config: TalkerConfig, params: dict) -> dict:
     else is new.
     """
     inputs = params["inputs"]
-    rows_VD = CodeTable(config.width, config.structured_codes, 1.0).apply({"params": inputs})
+    rows_VD = CodeTable(config.dim, config.structured_codes, 1.0).apply({"params": inputs})
     table = jnp.asarray(inputs["table"]).at[MASK].set(jnp.mean(rows_VD[:CODES], axis=0))
     return {**params, "inputs": {**inputs, "table": table}}

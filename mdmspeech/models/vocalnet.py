@@ -19,6 +19,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax.core import FrozenDict
 
+from mdmspeech.config_names import renamed_fields
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
@@ -26,24 +27,25 @@ from mdmspeech.nn.stack import LayerStack
 from mdmspeech.nn.transformer import LlamaBlock
 
 
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class VocalNetConfig:
     """Sizes; the defaults are VocalNet-1B's. Codes are ids 0 .. codes-1.
 
     Attributes:
-      width: of the Thinker's states and of every layer here; heads: of attention, as many for keys
+      dim: of the Thinker's states and of every layer here; num_heads: of attention, as many for keys
         and values.
-      projector_layers, layers, modules: of the projector, of the decoder, and how many MTP modules
+      projector_num_layers, num_layers, modules: of the projector, of the decoder, and how many MTP modules
         follow it (0 is plain NTP).
       text_group, speech_group: streaming brings text in groups of so many states, and each group
         brings so many speech tokens.
     """
 
-    width: int = 2048
-    heads: int = 32
-    ffn: int = 8192
-    projector_layers: int = 2
-    layers: int = 4
+    dim: int = 2048
+    num_heads: int = 32
+    ffn_dim: int = 8192
+    projector_num_layers: int = 2
+    num_layers: int = 4
     modules: int = 5
     vocab_size: int = 6565
     bos: int = 6561
@@ -57,7 +59,7 @@ class VocalNetConfig:
 
     @property
     def head_dim(self) -> int:
-        return self.width // self.heads
+        return self.dim // self.num_heads
 
 
 class DecoderStage(nn.Module):
@@ -93,9 +95,9 @@ class VocalNet(nn.Module):
 
     def setup(self):
         c = self.config
-        self.embedding = nn.Embed(c.vocab_size, c.width)
-        self.projector = _stack(c, c.projector_layers)
-        self.stages = [DecoderStage(c, c.layers if k == 0 else 1) for k in range(1 + c.modules)]
+        self.embedding = nn.Embed(c.vocab_size, c.dim)
+        self.projector = _stack(c, c.projector_num_layers)
+        self.stages = [DecoderStage(c, c.num_layers if k == 0 else 1) for k in range(1 + c.modules)]
 
     def __call__(
         self,
@@ -172,10 +174,10 @@ class VocalNet(nn.Module):
 
 def _stack(c: VocalNetConfig, num_layers: int) -> LayerStack:
     kwargs = FrozenDict(
-        num_heads=c.heads,
-        num_kv_heads=c.heads,
+        num_heads=c.num_heads,
+        num_kv_heads=c.num_heads,
         head_dim=c.head_dim,
-        ffn_dim=c.ffn,
+        ffn_dim=c.ffn_dim,
         norm_eps=c.norm_eps,
     )
     return LayerStack(LlamaBlock, kwargs, num_layers)

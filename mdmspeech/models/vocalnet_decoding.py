@@ -107,11 +107,14 @@ def start(
         raise UserError(f"modules={options.modules}: this model has {c.modules} MTP modules")
     width, speech = 1 + options.modules, _speech_slots(model, options)
     dtype = jax.tree.leaves(params)[0].dtype
-    caches = lambda count, slots: (KVCache.zeros(batch, slots, c.heads, c.head_dim, dtype),) * count
+    caches = lambda count, slots: (
+        (KVCache.zeros(batch, slots, c.num_heads, c.head_dim, dtype),) * count
+    )
     state = VocalNetState(
-        projector=caches(c.projector_layers, options.max_text),
+        projector=caches(c.projector_num_layers, options.max_text),
         caches=tuple(
-            caches(c.layers if k == 0 else 1, speech + 1 + options.max_text) for k in range(width)
+            caches(c.num_layers if k == 0 else 1, speech + 1 + options.max_text)
+            for k in range(width)
         ),
         text_B=jnp.zeros(batch, jnp.int32),
         written_BK=jnp.zeros((batch, width), jnp.int32),

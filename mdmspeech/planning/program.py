@@ -165,19 +165,19 @@ def decode_program(
             request,
             options,
             length,
-            config.width,
+            config.dim,
         )
 
     params = decode_state(config, mesh, dtype)
     heads = PartitionSpec(
-        None, None, "tensor" if config.num_kv_heads % mesh.shape["tensor"] == 0 else None
+        None, None, "tensor" if config.cache_heads % mesh.shape["tensor"] == 0 else None
     )
     place = lambda s: s.update(
         sharding=NamedSharding(mesh, heads if s.ndim == 4 else PartitionSpec())
     )
     state = jax.tree.map(place, jax.eval_shape(begin))
     cond = jax.ShapeDtypeStruct(
-        (rows, config.block, config.width), dtype, sharding=NamedSharding(mesh, PartitionSpec())
+        (rows, config.block, config.dim), dtype, sharding=NamedSharding(mesh, PartitionSpec())
     )
     shardings = (jax.tree.map(lambda s: s.sharding, state), NamedSharding(mesh, PartitionSpec()))
     plain = _plain((params, cond, state))

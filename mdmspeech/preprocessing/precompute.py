@@ -2,7 +2,6 @@
 the questions and of the answer voice.
 """
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,13 +11,11 @@ import numpy as np
 
 from mdmspeech.audio.wave import resample, to_int16
 from mdmspeech.codec.base import Codec
-from mdmspeech.data.storage.record_store import data_root
-from mdmspeech.data.storage.sources import questions, speech
+from mdmspeech.data.datasets.corpus import folder_of, questions, speech
+from mdmspeech.data.datasets.make import write_states, write_tokens
+from mdmspeech.data.datasets.speech_states import known_states, speech_name
 from mdmspeech.data.storage.splits import SPLITS
-from mdmspeech.data.storage.state_store import StateStore, encode_states, speech_name
-from mdmspeech.data.storage.token_store import tokenise
 from mdmspeech.data.synthesis.augment import augment
-from mdmspeech.errors import UserError
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
 from mdmspeech.speech_format import INPUT_RATE, STATE_SECONDS
 
@@ -34,8 +31,8 @@ LATE, PAUSE = 0.5, 0.8
 def speech_tokens(
     root: str | Path | None, codec: Codec, known_as: str, parts: Sequence[str] = ("open", "answers")
 ) -> dict[str, int]:
-    """Writes `<root>/tokens/<part>.safetensors` for every part; returns tokens per part. known_as: the
-    codec's `data.storage.token_store.fingerprint`.
+    """Writes the dataset of tokens of every part; returns tokens per part. known_as: the codec's
+    `data.datasets.make.fingerprint`.
     """
     counts = {}
     sources = {
@@ -43,15 +40,15 @@ def speech_tokens(
         for part in parts
     }
     for part, splits in sources.items():  # none is written before all are there
-        path = data_root(root) / "tokens" / f"{part}.safetensors"
-        counts[part] = tokenise(splits, codec.encode, known_as, path)
+        folder = folder_of(root, "tokens", part)
+        counts[part] = write_tokens(folder, splits, codec.encode, known_as)
     return counts
 
 
 def question_states(
     root: str | Path | None, config: SpeechEncoderConfig, params, hours: float | None = None
 ) -> dict[str, int]:
-    """Writes `<root>/states/questions_<split>` for val and train (joined and augmented, see below);
+    """Writes the dataset of states "questions": val, and train, joined and augmented, see below;
     returns the number of states of each.
     """
     encoder = SpeechEncoder(config)
@@ -60,20 +57,14 @@ def question_states(
     def encode(waves_BN, samples_B):
         return encode_waves(encoder, params, waves_BN, samples_B)
 
-    counts: dict[str, int] = {}
-    sources = {
-        split: questions(root, split, hours if split == "train" else None)
-        for split in ("val", "train")
-    }
-    for split, records in sources.items():
-        path = data_root(root) / "states" / f"questions_{split}"
-        if split == "train":
-            counts[split] = encode_states(
-                WithPairs(records, JOINED), encode, path, augment=augment_some
-            )
-        else:
-            counts[split] = encode_states(records, encode, path)
-    return counts
+    train = WithPairs(questions(root, "train", hours), JOINED)
+    return write_states(
+        folder_of(root, "states", "questions"),
+        {"val": questions(root, "val"), "train": train},
+        encode,
+        config.dim,
+        augment={"train": augment_some},
+    )
 
 
 def speech_states(
@@ -83,8 +74,8 @@ def speech_states(
     parts: Sequence[str],
     hours: float | None = None,
 ) -> dict[str, int]:
-    """Writes `<root>/states/speech_<part>_<split>` for val and train (the first `hours` of it) of
-    every part; returns the number of states of each. States that are there already are kept.
+    """Writes the datasets of states `speech_<part>`, val and train (the first `hours` of it), of every
+    part; returns the number of states of each. States that are there already are kept.
     """
     encoder = SpeechEncoder(config)
 
@@ -94,24 +85,28 @@ def speech_states(
         own_B = -(-samples_B // round(INPUT_RATE * STATE_SECONDS))  # not those of the silence after
         return states, real & (jnp.arange(real.shape[1])[None] < own_B[:, None])
 
-    counts: dict[str, int] = {}
     sources = {
-        (part, split): Resampled(speech(root, (part,), split), hours if split == "train" else None)
+        part: {
+            "val": Resampled(speech(root, (part,), "val", may_be_empty=True)),
+            "train": Resampled(speech(root, (part,), "train"), hours),
+        }
         for part in parts
-        for split in ("val", "train")
     }
-    for (part, split), records in sources.items():
-        name, known = speech_name(part, split), None
-        with contextlib.suppress(UserError):
-            known = StateStore(root, name).known()
-        counts[name] = encode_states(
-            records, encode, data_root(root) / "states" / name, known=known
+    counts: dict[str, int] = {}
+    for part, splits in sources.items():
+        made = write_states(
+            folder_of(root, "states", speech_name(part)),
+            splits,
+            encode,
+            config.dim,
+            known=known_states(root, part),
         )
+        counts |= {f"{speech_name(part)} {split}": count for split, count in made.items()}
     return counts
 
 
 class Resampled:
-    """Random access like `data.storage.sources.Records` to the first `hours` of them: `samples` is the
+    """Random access like `data.datasets.reader.Subset` to the first `hours` of them: `samples` is the
     recording's own number, `audio` its int16 at 16 kHz.
     """
 
@@ -148,7 +143,7 @@ def augment_some(wave: np.ndarray, index: int) -> np.ndarray:
 
 
 class WithPairs:
-    """Random access like `data.storage.sources.Records`: all of the recordings, then `share` times as
+    """Random access like `data.datasets.reader.Subset`: all of the recordings, then `share` times as
     many pairs of them. Pairs that would be too long are left out.
     """
 

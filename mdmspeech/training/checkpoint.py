@@ -32,6 +32,7 @@ from orbax.checkpoint.checkpoint_managers import (
     PreservationPolicy,
 )
 
+from mdmspeech.config_names import upgrade_run
 from mdmspeech.errors import UserError
 from mdmspeech.training import distributed
 from mdmspeech.training.config import differences
@@ -296,7 +297,7 @@ def _compare_configs(
     directory: epath.Path, step: int, saved: dict[str, Any], config: dict[str, Any]
 ) -> list[str]:
     """What differs and may; UserError for what may not."""
-    hard, soft = differences(saved, config)
+    hard, soft = differences(upgrade_run(saved, f"checkpoint {step} in {directory}"), config)
     if hard:
         raise UserError(
             f"checkpoint {step} in {directory} is of another config "

@@ -1,5 +1,6 @@
 """What numbers the settings of an experiment may have: one table, by the key's name. Looked at
-before anything is loaded or written.
+before anything is loaded or written. What words they may have is told by `config.CHOICES` and by
+the stage (`Stage.choices`).
 
 A key that no line names falls under a default: a whole number is 0 or more, any other number
   finite. What only a model knows (that its width divides by its
@@ -13,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from mdmspeech.errors import UserError
+from mdmspeech.training.config import CHOICES
 
 _MOST = 2**31 - 1
 _TINY = 1e-30  # "above 0"
@@ -21,10 +23,9 @@ _BELOW_ONE = 1 - 1e-9
 # Sizes of a model: without them it would have no parameters. (Others may be 0, which says "none" or
 # "as wide as".)
 _SIZES = (
-    "width|dim|ffn_dim|ffn|heads|num_heads|num_kv_heads|layers|num_layers|block|states|symbols|"
-    "stack|vocab_size|num_mels|max_positions|encoder_width|encoder_layers|decoder_width|"
-    "decoder_layers|frame_width|head_dim|n_mels|pieces|positions|anchors_per_block|"
-    "semantic_states"
+    "dim|num_layers|num_heads|num_kv_heads|head_dim|ffn_dim|vocab_size|num_mels|encoder_dim|"
+    "encoder_num_layers|decoder_dim|decoder_num_layers|frame_dim|block|symbols|stack|max_positions|"
+    "pieces|positions|anchors_per_block|semantic_states"
 )
 
 # pattern of the whole key, least, most; the first that matches counts
@@ -45,6 +46,8 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"data\.(batch|length|tokens|symbols|frames|text)", 1, _MOST),
     (r"data\.token_seconds", 1e-3, 10),
     (r"data\.weights", 0, 1e9),
+    (r"data\.temperature", _TINY, 1e6),
+    (r"data\.augmented", 0, 1),
     (r"masking\.(low|high|blocks|tokens)", 0, 1),
     (r"distillation\.a", 0, 1),
     (r"distillation\.temperature", 1e-3, 1e3),
@@ -58,28 +61,29 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r".*\.lora_alpha", _TINY, 1e6),
     (r".*\.rope_theta", 1, 1e12),
     (r".*\.norm_eps", _TINY, 0.1),
-    (r"hidden|chunk", 1, 2**24),
+    (r"hidden_dim|chunk", 1, 2**24),
+    (r"talker\.num_kv_heads", 0, 2**24),
     (rf"(\w+)\.({_SIZES})", 1, 2**24),
 )
-CHOICES: dict[str, tuple[str, ...]] = {
-    "train.dtype": ("float32", "bfloat16"),
-    "train.remat": ("none", "dots", "full"),
-    "train.keep_best_mode": ("min", "max"),
-    "optim.schedule": ("cosine", "linear", "constant"),
-    "distillation.direction": ("reverse", "forward"),
-    "mode": ("mdm", "ntp", "isd", "attention", "ctc"),
-    "data.layout": ("packed", "joined"),
-    "phase": ("tokens", "wave"),
-    "talker.anchors": ("paced", "fixed", "prefix"),
-}
+
+
+def choices_of(stage: Any) -> Mapping[str, tuple[str, ...]]:
+    """Words that settings of an experiment of that stage may have, by key: those of every run, and its
+    own.
+    """
+    from mdmspeech.training.stages.build import known_stage
+
+    known = known_stage(stage)
+    return CHOICES | dict(known.choices) if known else CHOICES
 
 
 def check_ranges(config: Mapping[str, Any]) -> None:
     """A UserError for the first setting that is no number where it should be one, not finite, out of
     its range, or none of its choices; and for a batch that does not divide into its micro-batches.
     """
+    choices = choices_of(config.get("stage"))
     for key, value in settings(config):
-        check_setting(key, value)
+        check_setting(key, value, choices)
     found = dict(settings(config))
     batch, accum = found.get("data.batch", 0), found.get("train.accum", 1)
     if isinstance(batch, int) and isinstance(accum, int) and batch % accum:
@@ -89,12 +93,12 @@ def check_ranges(config: Mapping[str, Any]) -> None:
         )
 
 
-def check_setting(key: str, value: Any) -> None:
+def check_setting(key: str, value: Any, choices: Mapping[str, tuple[str, ...]] = CHOICES) -> None:
     """The same for one setting by its dotted name; the items of a tuple are looked at one by one."""
-    if key in CHOICES and value not in CHOICES[key]:
-        near = difflib.get_close_matches(str(value), CHOICES[key], 1)
+    if key in choices and value not in choices[key]:
+        near = difflib.get_close_matches(str(value), choices[key], 1)
         raise UserError(
-            f"{key} is {value!r}: use one of {', '.join(CHOICES[key])}"
+            f"{key} is {value!r}: use one of {', '.join(choices[key])}"
             + (f"; did you mean {near[0]}?" if near else "")
         )
     for number in _numbers(value):

@@ -31,7 +31,7 @@ THINKER = ThinkerConfig(
 ENCODER = SpeechEncoderConfig(
     num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=32, max_positions=1500
 )
-SIZES = ["--talker-sizes", "width=64,layers=1,heads=2,ffn=64", "--dtype", "float32"]
+SIZES = ["--talker-sizes", "dim=64,num_layers=1,num_heads=2,ffn_dim=64", "--dtype", "float32"]
 
 
 def publish(root):

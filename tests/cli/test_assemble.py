@@ -41,7 +41,7 @@ def test_what_is_inside_is_what_was_given(published, system):
         jax.tree.map(np.testing.assert_array_equal, given.params, found.params)
     assert "licence" in (system / "README.md").read_text()
     assert (
-        about.parts["talker"][1].text_width == 2 * THINKER.dim
+        about.parts["talker"][1].text_dim == 2 * THINKER.dim
         and about.parts["adaptor"][0] == "stack_adaptor"
     )
 
@@ -80,9 +80,7 @@ def test_an_experiment_takes_its_sizes_and_weights(system):
     config = load_config("experiments/talker_8b.py")
     use_system(config, str(system))
     assert (
-        config.thinker.dim == THINKER.dim
-        and config.thinker.scan_layers
-        and config.talker.width == 64
+        config.thinker.dim == THINKER.dim and config.thinker.scan_layers and config.talker.dim == 64
     )
     assert config.weights.thinker == str(system / "thinker") and config.init_from == str(system)
     with pytest.raises(UserError, match="trains no part of it"):
@@ -176,9 +174,10 @@ def test_with_cosyvoice2s_codec_it_speaks_in_the_voice_given(published, tmp_path
     ("changes", "told"),
     [
         ({"thinker": "nowhere"}, "no Thinker at nowhere"),
-        ({"talker-sizes": "width=65"}, "cannot have"),
+        ({"talker-sizes": "dim=65"}, "cannot have"),
         ({"talker-sizes": "breadth=65"}, "no size 'breadth'"),
-        ({"talker-sizes": "width=wide"}, "whole numbers"),
+        ({"talker-sizes": "dim=wide"}, "whole numbers"),
+        ({"talker-sizes": "width=64"}, "width is called dim now"),
         ({"adaptor": "compact"}, "states of width 512; this encoder makes 32"),
         ({"voice": "some.safetensors"}, "one voice of its own"),
         ({"codec": "nothing"}, "no release"),

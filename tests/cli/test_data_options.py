@@ -5,7 +5,7 @@ import argparse
 import pytest
 
 from mdmspeech.cli import data
-from mdmspeech.data.storage.token_store import TokenStore
+from mdmspeech.data.datasets import corpus
 from mdmspeech.errors import UserError
 
 
@@ -54,4 +54,4 @@ def test_the_cure_for_missing_tokens_names_the_part(part, tmp_path):
             rf"FILE --name {part}\)"
         ),
     ):
-        TokenStore(tmp_path, (part,), "train")
+        corpus.tokens(tmp_path, (part,), "train")

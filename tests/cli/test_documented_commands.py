@@ -34,8 +34,11 @@ from documented import (
 
 from mdmspeech.cli import main, user_recordings
 from mdmspeech.cli.experiment import load_config
+from mdmspeech.data.datasets.corpus import folder_of
+from mdmspeech.data.datasets.writer import write_dataset
 from mdmspeech.data.recordings.align import Alignment
 from mdmspeech.data.storage.record_store import write_shard
+from mdmspeech.data.synthesis.build import write_datasets
 from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2_lm import COSYVOICE2_LM
 from mdmspeech.interop.release import Part, Release, read_about, save_release
@@ -52,6 +55,7 @@ VERBS = (
     "convert",
     "data",
     "evaluate",
+    "inspect_corpus",
     "plan",
     "release",
     "say",
@@ -72,6 +76,8 @@ BLOCKS = {
     ".venv/bin/mdmspeech train --config experiments/": "train",
     ".venv/bin/mdmspeech plan ": "plan",
     "python launch/": "launch",
+    "mdmspeech ": "parse",
+    "gcloud storage cp ": "not ours",
     "$M ": "published checkpoints",
     "M=.venv/bin/mdmspeech": "published checkpoints",
 }
@@ -292,15 +298,13 @@ def home(tmp_path_factory):
             record |= {"symbols": [0, 5, 6, 0], "frames": [4, 12, 12, 4], "f0": [120] * 80}
             rows.append((record, (3000 * rng.normal(size=int(0.8 * rate))).astype(np.int16)))
         write_shard(root / "corpus" / "raw" / part, "00000-0", rows)
-    (root / "corpus" / "states").mkdir()
-    for split in ("train", "val"):
-        rng.normal(size=(40 * 60, 512)).astype(np.float16).tofile(
-            root / "corpus" / "states" / f"questions_{split}.f16"
-        )
-        records = [{"id": str(n), "text": "One.", "answer": "", "states": 60} for n in range(40)]
-        (root / "corpus" / "states" / f"questions_{split}.json").write_text(
-            json.dumps({"width": 512, "records": records})
-        )
+    write_datasets(root / "corpus")
+    spoken = [
+        {"id": str(n), "text": "One.", "states": rng.normal(size=(60, 512)).astype(np.float16)}
+        for n in range(40)
+    ]
+    folder = folder_of(root / "corpus", "states", "questions")
+    write_dataset(folder, "states", {"train": spoken, "val": spoken}, width=512)
     return root / "corpus"
 
 
@@ -346,7 +350,13 @@ def test_training_reaches_its_first_step(command, home, tmp_path, monkeypatch):
 def as_convert_lm_writes(folder):
     """A folder of which only the config is looked at here."""
     tiny = dataclasses.replace(
-        COSYVOICE2_LM, width=16, layers=1, heads=2, kv_heads=1, ffn=16, text_rows=8
+        COSYVOICE2_LM,
+        dim=16,
+        num_layers=1,
+        num_heads=2,
+        num_kv_heads=1,
+        ffn_dim=16,
+        text_vocab_size=8,
     )
     params = jax.tree.map(
         lambda leaf: np.zeros(leaf.shape, np.float32),
@@ -415,10 +425,30 @@ def test_two_commands(small_model, desk, monkeypatch):
     }
 
 
+def test_a_look_through_a_folder(desk, capsys):
+    (inspect,) = [
+        c for c in of_way("parse") if c.startswith("mdmspeech data inspect FOLDER --plot")
+    ]
+    (desk / "FOLDER").mkdir()
+    soundfile.write(desk / "FOLDER" / "a.wav", 0.1 * np.sin(np.arange(16_000) / 9), 16_000)
+    line = json.dumps({"audio": "a.wav", "text": "It is said."})
+    (desk / "FOLDER" / "manifest.jsonl").write_text(line + "\n")
+    assert main(words(inspect)) == 0
+    assert "1 " in capsys.readouterr().out and (desk / "lengths.png").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     "block", [block for path in MARKDOWN for block in markdown_commands(path)["python"]]
 )
 def test_python(block, small_model, desk):
+    if "tensorflow_datasets" in block:
+        folder = desk / "datasets" / "recordings" / "open" / "2.0.0"
+        record = {"id": "a", "rate": 24_000, "audio": np.arange(9, dtype=np.int16)}
+        write_dataset(folder, "recordings", {"train": [record]})
+        found: dict = {}
+        exec(compile(block.replace("ROOT", str(desk)), "docs/data.md", "exec"), found)
+        assert found["source"][0]["audio"].tolist() == list(range(9))
+        return
     exec(compile(block, "README.md", "exec"), {})
     assert (desk / "answer.wav").stat().st_size > 1000
 
@@ -494,7 +524,14 @@ SMALL = {  # what the sizes of the README's experiments are replaced by
         "train.dtype=float32",
     ],
 }
-SIZES = {"assemble": ["--talker-sizes", "width=64,layers=1,heads=2,ffn=64", "--dtype", "float32"]}
+SIZES = {
+    "assemble": [
+        "--talker-sizes",
+        "dim=64,num_layers=1,num_heads=2,ffn_dim=64",
+        "--dtype",
+        "float32",
+    ]
+}
 
 
 @pytest.mark.full  # three stages, each with its step compiled: three minutes of processor time

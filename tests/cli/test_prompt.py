@@ -23,15 +23,15 @@ from mdmspeech.training import warm_start
 
 KIND, GRIM = Prompt("Be kind."), Prompt("Be grim.", (("Hi.", "Go."),))
 FIXED = talker.TalkerConfig(
-    width=64,
-    layers=1,
-    heads=2,
-    ffn=64,
+    dim=64,
+    num_layers=1,
+    num_heads=2,
+    ffn_dim=64,
     anchors="fixed",
-    text_width=2 * THINKER.dim,
+    text_dim=2 * THINKER.dim,
     structured_codes=False,
 )
-STACK = StackConfig(states=ENCODER.dim, out_dim=THINKER.dim, hidden_dim=32)
+STACK = StackConfig(encoder_dim=ENCODER.dim, out_dim=THINKER.dim, hidden_dim=32)
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 
@@ -73,7 +73,7 @@ STAGE_ONE = dict(
     stage="thinker",
     encoder={"dim": ENCODER.dim},
     thinker={"dim": THINKER.dim, "lora_rank": 0},
-    hidden=32,
+    hidden_dim=32,
 )
 
 

@@ -89,7 +89,7 @@ TRAIN = [
     RUN[1],
 ]
 REFUSED = {
-    "train: other sizes": ([*TRAIN, "--workdir", "run", "--set", "talker.layers=2"],
+    "train: other sizes": ([*TRAIN, "--workdir", "run", "--set", "talker.num_layers=2"],
         "is of another config"),
     "train: another rate": ([*TRAIN, "--workdir", "run", "--set", "optim.lr=0.5"],
         "is of another config"),
@@ -99,7 +99,7 @@ REFUSED = {
         "--set optim.lr=nan: optim.lr is nan"),
     "train: no steps": ([*TRAIN, "--workdir", "run", "--set", "train.steps=0"], "train.steps is 0"),
     "train: misspelt": ([*TRAIN, "--workdir", "run", "--set", "talker.layer=2"],
-        "did you mean talker.layers"),
+        "did you mean talker.num_layers"),
     "train: more devices than there are": ([*TRAIN, "--workdir", "run", "--set", "mesh.fsdp=64"],
         "needs 64 devices"),
     "train: no corpus, old run": ([*TRAIN[:3], "--workdir", "run"], "is of another config"),

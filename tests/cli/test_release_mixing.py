@@ -17,7 +17,9 @@ def test_share_of_the_start(monkeypatch):
 
     monkeypatch.setattr(whisper_decoder, "load_whisper_decoder", start)
     part = Part(
-        "attention_adaptor", Seq2SeqConfig(layers=2), {"norm": {"scale": np.zeros(4, np.float32)}}
+        "attention_adaptor",
+        Seq2SeqConfig(num_layers=2),
+        {"norm": {"scale": np.zeros(4, np.float32)}},
     )
     mixed = _mixed(part, {"start_share": 0.25, "start_layers": [0, 5]})
     np.testing.assert_array_equal(mixed.params["norm"]["scale"], np.full(4, 2.0, np.float32))

@@ -12,9 +12,9 @@ from small_speech import CODEC
 
 from mdmspeech.cli import main, user_recordings
 from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.data.datasets import corpus
 from mdmspeech.data.recordings.align import Alignment
 from mdmspeech.data.storage.record_store import RecordStore
-from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.interop.release import Part, Release, save_release
 from mdmspeech.preprocessing import precompute
 
@@ -76,7 +76,7 @@ def test_from_a_folder_to_tokens(manifest, codec, quick_aligner, tmp_path, capsy
     )
     assert "little to learn a voice from" in told
     train, val, test = (
-        TokenStore(tmp_path / "root", ("mine",), split) for split in ("train", "val", "test")
+        corpus.tokens(tmp_path / "root", ("mine",), split) for split in ("train", "val", "test")
     )
     assert (len(train), len(val), len(test)) == (3, 1, 2)
     for row in (train[0], val[0], test[0]):
@@ -100,7 +100,7 @@ def test_without_a_codec_the_shipped_talker_says_the_texts(
         == 0
     )
     assert "mine: 6 recordings" in capsys.readouterr().out
-    store = TokenStore(tmp_path / "root", ("mine",), "train")
+    store = corpus.tokens(tmp_path / "root", ("mine",), "train")
     for record in RecordStore(tmp_path / "root" / "raw" / "mine"):
         assert len(record["tokens"]) == -(-len(record["audio"]) // 960)
     assert sum(len(store[i]["tokens"]) for i in range(len(store))) > 100

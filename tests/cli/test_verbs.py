@@ -136,10 +136,10 @@ def test_release_puts_runs_together(release_folder, tmp_path, capsys, monkeypatc
     run = tmp_path / "run"
     run.mkdir()
     sizes = {
-        "width": 64,
-        "layers": 2,
-        "heads": 2,
-        "ffn": 64,
+        "dim": 64,
+        "num_layers": 2,
+        "num_heads": 2,
+        "ffn_dim": 64,
         "symbols": 40,
         "symbol_lookahead": [2, 1],
     }

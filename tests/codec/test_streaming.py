@@ -16,13 +16,13 @@ from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 
 CONFIG = CompactCodecConfig(
-    n_mels=20,
-    encoder_width=32,
-    encoder_layers=1,
-    decoder_width=32,
-    decoder_layers=3,
+    num_mels=20,
+    encoder_dim=32,
+    encoder_num_layers=1,
+    decoder_dim=32,
+    decoder_num_layers=3,
     decoder_reach=5,
-    frame_width=24,
+    frame_dim=24,
     head_dim=16,
     phones=8,
 )
@@ -35,7 +35,9 @@ def params():
     """Random parameters that speak at the level of speech, with a voice that moves and pauses."""
     params = jax.jit(MODEL.init)(jax.random.key(0))
     params["spectral"]["out"]["kernel"] *= 2.0
-    params["decoder"]["acoustics"]["bias"] += 0.3 * (np.arange(CONFIG.n_mels + 2) < CONFIG.n_mels)
+    params["decoder"]["acoustics"]["bias"] += 0.3 * (
+        np.arange(CONFIG.num_mels + 2) < CONFIG.num_mels
+    )
     return params
 
 

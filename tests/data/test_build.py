@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from mdmspeech.data.datasets import open_dataset
+from mdmspeech.data.datasets import corpus
 from mdmspeech.data.recordings import human
 from mdmspeech.data.storage import record_store
 from mdmspeech.data.synthesis import build as building
@@ -84,11 +84,12 @@ def test_everything_is_made_counted_and_readable(tmp_path, capsys):
         for engine in part["engines"].values()
     )
     assert "questions_test" in capsys.readouterr().out
-    assert len(open_dataset("speech", tmp_path / "datasets" / "speech", "train")) == 17
-    assert {
-        len(open_dataset("questions", tmp_path / "datasets" / "questions", split))
-        for split in ("train", "test")
-    } == {8, 2}
+    assert len(corpus.speech(tmp_path, ("open", "answers"), "train")) == 13
+    assert len(corpus.whole(tmp_path, "recordings", "human")) == 1
+    for part, asked in summary["parts"].items():
+        assert len(corpus.whole(tmp_path, "recordings", part)) == asked["utterances"]
+    (licences,) = {row["licence"] for row in corpus.whole(tmp_path, "recordings", "open")}
+    assert "Apache" in licences
 
 
 def test_a_missing_voice_is_named_and_the_rest_is_made(tmp_path, monkeypatch):

@@ -15,12 +15,12 @@ import numpy as np
 import pytest
 import soundfile
 from even_aligner import Even, tone
+from mdmspeech.data.storage.sources import speech
 
 from mdmspeech.data.recordings import user
 from mdmspeech.data.recordings.manifests import read_manifest
 from mdmspeech.data.storage import record_store
 from mdmspeech.data.storage.json_lines import BadRecord
-from mdmspeech.data.storage.sources import speech
 from mdmspeech.data.texts import questions
 from mdmspeech.errors import UserError
 from mdmspeech.inference.paced_synthesizer import pronounce_text

@@ -1,18 +1,17 @@
-"""The validation split: from the texts alone, the same in recordings, tokens and old token files,
-and never a test record.
+"""The validation split: from the texts alone, the same in recordings and tokens, and never a test
+record.
 """
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
-from mdmspeech.data.storage import phone_states, sources
+from mdmspeech.data.datasets import corpus
+from mdmspeech.data.datasets.make import recordings_from_raw
+from mdmspeech.data.pipelines.phone_stretches import STRETCH
 from mdmspeech.data.storage.record_store import write_shard
 from mdmspeech.data.storage.splits import SHARE, assign, digest, validation
-from mdmspeech.data.storage.token_store import TokenStore
 from mdmspeech.data.texts.open_sentences import open_sentences
-from mdmspeech.errors import UserError
-from mdmspeech.preprocessing import precompute
+from mdmspeech.preprocessing import phone_states, precompute
 
 TEXTS = [f"Sentence number {n} is said once." for n in range(4000)]
 
@@ -92,6 +91,7 @@ def root(tmp_path):
             said = {"split": "test" if n % 5 == 0 else "train"} if part == "open" else {}
             rows.append((record | said, np.full(960, n, np.int16)))
         write_shard(tmp_path / "raw" / part, "00000-0", rows)
+        recordings_from_raw(tmp_path, part)
     return tmp_path
 
 
@@ -108,33 +108,10 @@ def test_recordings_and_tokens_are_split_alike(root):
     precompute.speech_tokens(root, _Codec(), "x" * 12)
     for part in ("open", "answers"):
         for split in ("train", "val", "test"):
-            assert (
-                ids(sources.speech(root, (part,), split))
-                == ids(TokenStore(root, (part,), split))
-                != set()
-            )
-        held_out = [ids(TokenStore(root, (part,), split)) for split in ("train", "val")]
+            spoken = ids(corpus.speech(root, (part,), split))
+            assert spoken == ids(corpus.tokens(root, (part,), split)) != set()
+        held_out = [ids(corpus.tokens(root, (part,), split)) for split in ("train", "val")]
         assert not held_out[0] & held_out[1]
-
-
-def test_token_files_of_before_are_carved_alike(root):
-    precompute.speech_tokens(root, _Codec(), "x" * 12, ("open",))
-    path = root / "tokens" / "open.safetensors"
-    wanted = {split: ids(TokenStore(root, ("open",), split)) for split in ("train", "val", "test")}
-    arrays = safetensors.numpy.load_file(path)
-    arrays.pop("val")
-    safetensors.numpy.save_file(arrays, path, metadata={"codec": "x" * 12})
-    assert {
-        split: ids(TokenStore(root, ("open",), split)) for split in ("train", "val", "test")
-    } == wanted
-    bare = {
-        name: array
-        for name, array in arrays.items()
-        if not name.startswith(("text", "question", "id"))
-    }
-    safetensors.numpy.save_file(bare, path, metadata={"codec": "x" * 12})
-    sizes = {split: len(TokenStore(root, ("open",), split)) for split in ("train", "val", "test")}
-    assert sizes["test"] == 8 and sizes["val"] >= 2 and sum(sizes.values()) == 40
 
 
 def test_questions_have_theirs_and_those_of_other_people_get_some(root):
@@ -147,37 +124,23 @@ def test_questions_have_theirs_and_those_of_other_people_get_some(root):
             for n, split in enumerate(splits)
         ]
         write_shard(root / "raw" / part, "00000-0", rows)
-    assert ids(sources.questions(root, "val", parts=("questions",))) == {
+        recordings_from_raw(root, part)
+    assert ids(corpus.questions(root, "val", parts=("questions",))) == {
         f"questions-{n}" for n in range(20, 25)
     }
-    mine = [ids(sources.questions(root, split, parts=("mine",))) for split in ("train", "val")]
+    mine = [ids(corpus.questions(root, split, parts=("mine",))) for split in ("train", "val")]
     assert len(mine[1]) == 2 and len(mine[0]) == 23 and not mine[0] & mine[1]
 
 
-def test_the_aligners_come_from_the_end_of_its_training_states(tmp_path):
-    stretches = 100
-    for split, offset in (("train", 0), ("test", 1000)):
-        path = phone_states.path_of(tmp_path, split)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        symbols = np.repeat(np.arange(stretches) + offset, phone_states.STRETCH).astype(np.int16)
-        safetensors.numpy.save_file(
-            {"states": np.zeros((len(symbols), 2), np.float16), "symbols": symbols}, path
-        )
-    seen = {}
-    for split in ("train", "val", "test"):
-        source = phone_states.Stretches(tmp_path, split)
-        seen[split] = [int(source[i]["symbols"][0]) for i in range(len(source))]
-    assert seen == {
+def test_the_aligners_come_from_the_end_of_its_training_states():
+    symbols = np.repeat(np.arange(100), STRETCH).astype(np.int16)
+    states = np.zeros((len(symbols), 2), np.float16)
+    found = phone_states.split_off({"train": ([states], [symbols]), "test": ([states], [symbols])})
+    assert {split: sorted({*ids.tolist()}) for split, (_, ids) in found.items()} == {
         "train": list(range(95)),
         "val": list(range(95, 100)),
-        "test": list(range(1000, 1100)),
+        "test": list(range(100)),
     }
-    safetensors.numpy.save_file(
-        {"states": np.zeros((60, 2), np.float16), "symbols": np.zeros(60, np.int16)},
-        phone_states.path_of(tmp_path, "train"),
-    )
-    with pytest.raises(UserError, match="too little to have a val split"):
-        phone_states.Stretches(tmp_path, "val")
 
 
 def test_the_only_text_is_trained_on_whatever_its_digest():

@@ -4,13 +4,9 @@ EOS to the end of its block.
 
 import numpy as np
 import pytest
-import safetensors.numpy
 
 from mdmspeech.data.pipelines import talker_joined
 from mdmspeech.data.pipelines.talker_joined import join, joined_statistics, talker_batches
-from mdmspeech.data.storage.sources import Records
-from mdmspeech.data.storage.token_store import TokenStore, fingerprint, tokenise
-from mdmspeech.errors import UserError
 
 EOS, PAD = 6563, 6564
 
@@ -144,80 +140,6 @@ def test_a_run_is_told_of_padding_and_cuts_from_some_sequences_at_most(count, mo
     assert line.startswith("joined rows: padding: tokens ") and len(read) == 5 * min(
         40, max(1, count // 5)
     )
-
-
-class _Store:
-    def __init__(self, rows):
-        self.fields, self._rows = [{"samples": len(r["audio"])} for r in rows], rows
-
-    def __getitem__(self, i):
-        return self._rows[i]
-
-
-def test_token_store_gives_back_what_was_encoded(tmp_path):
-    rows = [
-        {
-            "id": f"r{n}",
-            "audio": np.full(960 * n, n, np.int16),
-            "symbols": [0, n, 0],
-            "frames": [1, n, 1],
-            "text": f"Café {n}.",
-        }
-        for n in (3, 5, 4)
-    ]
-    rows[1]["question"] = "Where?"
-    store = _Store(rows)
-    records = {
-        "train": Records([store], [(0, 0), (0, 1)]),
-        "val": Records([store], []),
-        "test": Records([store], [(0, 2)]),
-    }
-
-    def encode(waves):  # one token a 960 samples: the value it hears
-        return [np.rint(wave.reshape(-1, 960)[:, 0] * 32768).astype(int) for wave in waves]
-
-    codec = fingerprint({"encoder": {"w": np.ones(3)}})
-    count = tokenise(records, encode, codec, tmp_path / "tokens" / "open.safetensors", batch=2)
-    assert count == 12
-    train = TokenStore(tmp_path, ("open",), "train", codec)
-    assert sorted(train[i]["tokens"].tolist() for i in range(len(train))) == [[3] * 3, [5] * 5]
-    assert TokenStore(tmp_path, ("open",), "test")[0]["symbols"].tolist() == [0, 4, 0]
-    assert sorted((r["id"], r["text"], r["question"]) for r in (train[0], train[1])) == [
-        ("r3", "Café 3.", ""),
-        ("r5", "Café 5.", "Where?"),
-    ]
-    assert [train.fields(i)["id"] for i in range(2)] == [train[i]["id"] for i in range(2)]
-    assert train.counts("tokens").tolist() == [
-        len(train[i]["tokens"]) for i in range(2)
-    ] and train.counts("symbols").tolist() == [3, 3]
-    with pytest.raises(UserError, match="made by codec"):
-        TokenStore(tmp_path, ("open",), "train", "another")
-    with pytest.raises(UserError, match="mdmspeech data --tokens"):
-        TokenStore(tmp_path, ("answers",), "train")
-
-
-def test_tokens_from_before_texts_were_kept_serve_paced_anchors(tmp_path):
-    arrays = {
-        "tokens": np.arange(5, dtype=np.int16),
-        "symbols": np.arange(4, dtype=np.int16),
-        "frames": np.arange(4, dtype=np.int16),
-        "token_ends": np.array([2, 5]),
-        "symbol_ends": np.array([1, 4]),
-        "test": np.zeros(2, np.uint8),
-    }
-    (tmp_path / "tokens").mkdir()
-    safetensors.numpy.save_file(
-        arrays, tmp_path / "tokens" / "open.safetensors", metadata={"codec": "x"}
-    )
-    found = [
-        store[0] for store in (TokenStore(tmp_path, ("open",), split) for split in ("train", "val"))
-    ]
-    assert sorted((row["id"], row["tokens"].tolist(), row["text"]) for row in found) == [
-        ("open/0", [0, 1], ""),
-        ("open/1", [2, 3, 4], ""),
-    ]
-    with pytest.raises(UserError, match="holds no texts"):
-        TokenStore(tmp_path, ("open",), "train", needs_text=True)
 
 
 def test_half_of_the_joined_rows_are_finished():

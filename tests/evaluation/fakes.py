@@ -12,6 +12,7 @@ from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.data.storage.record_store import write_shard
+from mdmspeech.data.synthesis.build import write_datasets
 from mdmspeech.evaluation.scoring import score
 
 RATE = 24_000
@@ -62,6 +63,7 @@ def write_corpus(root):
         "00000-a",
         [record(n, text, RATE, family="open") for n, text in enumerate(OPEN)],
     )
+    write_datasets(root)
 
 
 def write_release(folder, talker="t1"):
@@ -85,13 +87,13 @@ def write_release(folder, talker="t1"):
 
 def small_codec():
     sizes = dict(
-        encoder_width=64,
-        encoder_layers=1,
+        encoder_dim=64,
+        encoder_num_layers=1,
         encoder_reach=2,
-        decoder_width=64,
-        decoder_layers=2,
+        decoder_dim=64,
+        decoder_num_layers=2,
         decoder_reach=2,
-        frame_width=32,
+        frame_dim=32,
     )
     config = CompactCodecConfig(decoder_lookahead=(1,), head_dim=32, **sizes)
     return CompactCodec(config, jax.jit(CompactCodecModel(config).init)(jax.random.key(0)))

@@ -3,7 +3,6 @@ given.
 """
 
 import dataclasses
-import json
 
 import jax
 import jax.numpy as jnp
@@ -14,17 +13,20 @@ from ml_collections import ConfigDict
 from mdmspeech.audio.wave import load_wave
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.data.datasets.corpus import folder_of
+from mdmspeech.data.datasets.writer import write_dataset
 from mdmspeech.data.storage.record_store import write_shard
+from mdmspeech.data.synthesis.build import write_datasets
 from mdmspeech.evaluation import samples
 from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
 
 CODEC = CompactCodecConfig(
-    n_mels=16,
-    encoder_width=16,
-    encoder_layers=1,
-    decoder_width=16,
-    decoder_layers=2,
-    frame_width=16,
+    num_mels=16,
+    encoder_dim=16,
+    encoder_num_layers=1,
+    decoder_dim=16,
+    decoder_num_layers=2,
+    frame_dim=16,
     head_dim=16,
     phones=4,
 )
@@ -47,6 +49,7 @@ def root(tmp_path):
         for i in range(4)
     ]
     write_shard(tmp_path / "raw" / "open", "00000-0", rows)
+    write_datasets(tmp_path)
     return tmp_path
 
 
@@ -69,16 +72,12 @@ def test_codec(root, tmp_path):
 
 def test_hearing(root, tmp_path):
     states = np.random.default_rng(1).normal(size=(50, 16)).astype(np.float16)
-    (root / "states").mkdir()
-    states.tofile(root / "states" / "questions_val.f16")
-    records = [
-        {"id": "a", "text": "One.", "answer": "", "states": 20},
-        {"id": "b", "text": "Two.", "answer": "", "states": 30},
+    rows = [
+        {"id": "a", "text": "One.", "states": states[:20]},
+        {"id": "b", "text": "Two.", "states": states[20:]},
     ]
-    (root / "states" / "questions_val.json").write_text(
-        json.dumps({"width": 16, "records": records})
-    )
-    sizes = CTCConfig(states=16, width=64, layers=1)
+    write_dataset(folder_of(root, "states", "questions"), "states", {"val": rows}, width=16)
+    sizes = CTCConfig(encoder_dim=16, dim=64, num_layers=1)
     params = CTCAdaptor(sizes).init(
         jax.random.key(0), jnp.zeros((1, 8, 16)), jnp.ones((1, 8), bool)
     )["params"]

@@ -26,17 +26,19 @@ from mdmspeech.text.pronounce import Spoken
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 CODEC = CompactCodecConfig(
-    n_mels=16,
-    encoder_width=16,
-    encoder_layers=1,
-    decoder_width=16,
-    decoder_layers=2,
+    num_mels=16,
+    encoder_dim=16,
+    encoder_num_layers=1,
+    decoder_dim=16,
+    decoder_num_layers=2,
     decoder_reach=4,
-    frame_width=16,
+    frame_dim=16,
     head_dim=16,
     phones=4,
 )
-TALKER = TalkerConfig(width=64, layers=2, heads=2, ffn=64, symbols=40, symbol_lookahead=(2, 1))
+TALKER = TalkerConfig(
+    dim=64, num_layers=2, num_heads=2, ffn_dim=64, symbols=40, symbol_lookahead=(2, 1)
+)
 
 
 def spell(text: str) -> Spoken:
@@ -135,7 +137,7 @@ def encoder_params():
 
 def spelling():
     """Config and parameters of a small spelling adaptor."""
-    config = CTCConfig(states=32, width=64, layers=1, stack=2)
+    config = CTCConfig(encoder_dim=32, dim=64, num_layers=1, stack=2)
     params = jax.jit(CTCAdaptor(config).init)(
         jax.random.key(3), jnp.zeros((1, 8, 32)), jnp.ones((1, 8), bool)
     )["params"]

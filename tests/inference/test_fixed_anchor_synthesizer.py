@@ -34,7 +34,7 @@ from mdmspeech.speech_format import EOS
 from mdmspeech.text.prompts import Prompt
 
 FIXED = TalkerConfig(
-    width=64, layers=2, heads=2, ffn=64, anchors="fixed", text_width=2 * THINKER.dim
+    dim=64, num_layers=2, num_heads=2, ffn_dim=64, anchors="fixed", text_dim=2 * THINKER.dim
 )
 TEXTS = [
     "yes it is a red apple .",
@@ -139,7 +139,7 @@ def test_no_block_waits_for_more_than_its_text_and_none_ends_before_the_last(sta
 
 def test_a_stream_does_not_end_before_its_text(codec, thoughts):
     """The Talker would write the end at once, everywhere it may."""
-    eager = dataclasses.replace(FIXED, layers=1, output_bias=True)
+    eager = dataclasses.replace(FIXED, num_layers=1, output_bias=True)
     init = jax.jit(talker.init, static_argnums=0)(eager, jax.random.key(0))
     init["output_bias"] = init["output_bias"].at[EOS].set(100.0)
     voice = FixedAnchorSynthesizer(eager, init, codec, thoughts)
@@ -173,7 +173,9 @@ def test_an_assistant_speaks_what_its_thinker_writes(codec):
 def test_bad_requests(state_voice, codec, thoughts):
     with pytest.raises(UserError, match="width 10, this Thinker makes 64"):
         FixedAnchorSynthesizer(
-            TalkerConfig(width=64, layers=1, heads=2, ffn=64, anchors="fixed", text_width=10),
+            TalkerConfig(
+                dim=64, num_layers=1, num_heads=2, ffn_dim=64, anchors="fixed", text_dim=10
+            ),
             {},
             codec,
             thoughts,

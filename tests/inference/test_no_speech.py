@@ -86,7 +86,7 @@ def test_pieces_that_begin_a_description():
 def ear_of():
     """A front end whose pieces have the probabilities one wants, whatever it hears."""
     sizes = Seq2SeqConfig(
-        states=32, width=8, layers=1, heads=2, ffn=8, pieces=len(NAMES), positions=40
+        encoder_dim=32, dim=8, num_layers=1, num_heads=2, ffn_dim=8, pieces=len(NAMES), positions=40
     )
     shapes = (jnp.zeros((1, 4, 32)), jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))
     params = jax.jit(Seq2SeqAdaptor(sizes).init)(jax.random.key(0), *shapes)["params"]
@@ -94,7 +94,7 @@ def ear_of():
     frontend = seq2seq_frontend(ENCODER, encoder, sizes, params)
 
     def make(**probabilities):
-        table = np.full((sizes.vocabulary, 8), -40.0, np.float32)
+        table = np.full((sizes.vocab_size, 8), -40.0, np.float32)
         for name, share in probabilities.items():
             table[sizes.end if name == "end" else NAMES.index(name)] = np.log(share)
         first = np.eye(8, dtype=np.float32)[0]

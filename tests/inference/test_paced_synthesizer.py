@@ -123,7 +123,7 @@ def test_folded_tables_change_nothing(voice):
     folded, tables = engine.fold_tables(config, params)
     from mdmspeech.models.talker import CodeTable
 
-    expected = CodeTable(config.width, True, 1.0).apply({"params": params["inputs"]})
+    expected = CodeTable(config.dim, True, 1.0).apply({"params": params["inputs"]})
     np.testing.assert_allclose(tables["inputs"]["table"], expected, atol=1e-6)
     assert not folded.structured_codes and "digits" not in tables["outputs"]
 
@@ -150,7 +150,7 @@ def test_a_sentence_that_is_too_long(voice):
 
 
 def test_fixed_anchors_are_refused(voice):
-    fixed = dataclasses.replace(TALKER, anchors="fixed", text_width=8)
+    fixed = dataclasses.replace(TALKER, anchors="fixed", text_dim=8)
     with pytest.raises(UserError, match="use a FixedAnchorSynthesizer"):
         PacedSynthesizer(fixed, {}, voice.codec)
 

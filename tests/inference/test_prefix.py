@@ -24,14 +24,14 @@ from mdmspeech.training.stages.talker_batches import Rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIG = TalkerConfig(
-    width=64,
-    layers=1,
-    heads=4,
-    kv_heads=2,
-    ffn=96,
+    dim=64,
+    num_layers=1,
+    num_heads=4,
+    num_kv_heads=2,
+    ffn_dim=96,
     block=8,
     anchors="prefix",
-    text_rows=300,
+    text_vocab_size=300,
     structured_codes=False,
     label_shift=True,
 )
@@ -48,7 +48,7 @@ def params():
 @pytest.fixture(scope="module")
 def batch():
     """Packed rows of random speech, two or more utterances each."""
-    text = PrefixText(96, byte_tokenizer().encode)
+    text = PrefixText(96, byte_tokenizer())
     ids = dict(block=8, eos=EOS, pad=PAD)
     return numbers_of(
         dict(

@@ -27,8 +27,8 @@ from mdmspeech.training.stages.talker import TalkerTask
 from mdmspeech.training.stages.talker_batches import Rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-SIZES = dict(width=64, layers=1, heads=2, ffn=64, block=4, structured_codes=False)
-FIXED = TalkerConfig(**SIZES, anchors="fixed", text_width=2 * THINKER.dim, anchors_per_block=3)
+SIZES = dict(dim=64, num_layers=1, num_heads=2, ffn_dim=64, block=4, structured_codes=False)
+FIXED = TalkerConfig(**SIZES, anchors="fixed", text_dim=2 * THINKER.dim, anchors_per_block=3)
 PACED = TalkerConfig(**SIZES, anchors="paced", symbols=20, symbol_lookahead=(2,))
 # Texts of 1 to 8 ids with the end token: every remainder by the anchors of a block, and more or
 # fewer blocks of speech than the text needs.

@@ -28,23 +28,23 @@ from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, START
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SMALL = dataclasses.replace(
-    COSYVOICE2_LM, width=32, layers=2, heads=4, kv_heads=2, ffn=48, text_rows=40
+    COSYVOICE2_LM, dim=32, num_layers=2, num_heads=4, num_kv_heads=2, ffn_dim=48, text_vocab_size=40
 )
 TEXT = "llm.model.model."
 
 
 def manifest(config):
     """Names and shapes of llm.pt, as PyTorch writes them."""
-    width, kv = config.width, config.kv_heads * config.width // config.heads
+    width, kv = config.dim, config.num_kv_heads * config.dim // config.num_heads
     tensors = {
-        f"{TEXT}embed_tokens.weight": (config.text_rows, width),
+        f"{TEXT}embed_tokens.weight": (config.text_vocab_size, width),
         f"{TEXT}norm.weight": (width,),
         "speech_embedding.weight": (6564, width),
         "llm_embedding.weight": (2, width),
         "llm_decoder.weight": (6564, width),
         "llm_decoder.bias": (6564,),
     }
-    for layer in range(config.layers):
+    for layer in range(config.num_layers):
         name = f"{TEXT}layers.{layer}."
         for part, rows in {"q": width, "k": kv, "v": kv}.items():
             (
@@ -53,10 +53,10 @@ def manifest(config):
             ) = (rows, width), (rows,)
         tensors[f"{name}self_attn.o_proj.weight"] = (width, width)
         tensors[f"{name}mlp.gate_proj.weight"] = tensors[f"{name}mlp.up_proj.weight"] = (
-            config.ffn,
+            config.ffn_dim,
             width,
         )
-        tensors[f"{name}mlp.down_proj.weight"] = (width, config.ffn)
+        tensors[f"{name}mlp.down_proj.weight"] = (width, config.ffn_dim)
         tensors[f"{name}input_layernorm.weight"] = tensors[
             f"{name}post_attention_layernorm.weight"
         ] = (width,)
@@ -134,13 +134,13 @@ def reference(tensors):
     """reference(speech): logits [7, 6564] of theirs by the book, what follows each of [task, speech]:
     Qwen2, which is our Thinker (tests/models), over [sos, text, task, speech]."""
     qwen = ThinkerConfig(
-        SMALL.text_rows,
-        SMALL.width,
-        SMALL.layers,
-        SMALL.heads,
-        SMALL.kv_heads,
+        SMALL.text_vocab_size,
+        SMALL.dim,
+        SMALL.num_layers,
+        SMALL.num_heads,
+        SMALL.num_kv_heads,
         SMALL.head_dim,
-        SMALL.ffn,
+        SMALL.ffn_dim,
         1e6,
         None,
         1e-6,
@@ -162,7 +162,7 @@ def reference(tensors):
     )
 
     def run(speech):
-        spoken = np.zeros((6, SMALL.width), np.float32)  # what comes later is not seen
+        spoken = np.zeros((6, SMALL.dim), np.float32)  # what comes later is not seen
         spoken[: len(speech)] = tensors["speech_embedding.weight"][np.array(speech, int)]
         found = np.asarray(states(jnp.asarray(np.concatenate([[sos], read, [task], spoken])[None])))
         return found @ tensors["llm_decoder.weight"].T + tensors["llm_decoder.bias"][None]

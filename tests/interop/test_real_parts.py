@@ -214,16 +214,16 @@ def test_whole_decoder_hears_the_shipped_question(encoder):
 
 
 def test_adaptor_starts_from_the_decoder():
-    small = load_whisper_decoder(Seq2SeqConfig(layers=2), (0, 5))
+    small = load_whisper_decoder(Seq2SeqConfig(num_layers=2), (0, 5))
     config, params = whole_decoder()
     vocabulary = json.loads(sources.whisper_package()[1])["model"]["vocab"]
     ids = [vocabulary[name] for name in pieces.shipped_names()]
     np.testing.assert_array_equal(
-        small["embedding"], params["embedding"][[*ids, *range(config.end, config.vocabulary)]]
+        small["embedding"], params["embedding"][[*ids, *range(config.end, config.vocab_size)]]
     )
     jax.tree.map(np.testing.assert_array_equal, small["layer_1"], params["layer_5"])
     with pytest.raises(UserError, match="decoder layer 9"):
-        load_whisper_decoder(Seq2SeqConfig(layers=1), (9,))
+        load_whisper_decoder(Seq2SeqConfig(num_layers=1), (9,))
 
 
 def test_shipped_pieces_are_whispers(tmp_path):

@@ -25,17 +25,23 @@ from mdmspeech.interop.release import (
 from mdmspeech.models import talker
 
 CODEC = CompactCodecConfig(
-    n_mels=16,
-    encoder_width=16,
-    encoder_layers=1,
-    decoder_width=16,
-    decoder_layers=2,
-    frame_width=16,
+    num_mels=16,
+    encoder_dim=16,
+    encoder_num_layers=1,
+    decoder_dim=16,
+    decoder_num_layers=2,
+    frame_dim=16,
     head_dim=16,
     phones=4,
 )
 TALKER = talker.TalkerConfig(
-    width=64, layers=1, heads=1, ffn=16, symbols=20, symbol_lookahead=(2,), structured_codes=False
+    dim=64,
+    num_layers=1,
+    num_heads=1,
+    ffn_dim=16,
+    symbols=20,
+    symbol_lookahead=(2,),
+    structured_codes=False,
 )
 
 
@@ -245,7 +251,7 @@ def test_sizes_that_came_later_are_the_defaults_of_older_releases(release, tmp_p
         tmp_path,
         lambda about: [
             about["parts"]["talker"]["config"].pop(name)
-            for name in ("label_shift", "kv_heads", "norm_eps")
+            for name in ("label_shift", "num_kv_heads", "norm_eps")
         ],
     )
     assert load_release(tmp_path).part("talker").config == TALKER
@@ -253,7 +259,7 @@ def test_sizes_that_came_later_are_the_defaults_of_older_releases(release, tmp_p
 
 def test_another_format_version(folder):
     edit(folder, lambda about: about.update(version=99))
-    with pytest.raises(UserError, match="release format 99, this program reads 3; update"):
+    with pytest.raises(UserError, match="release format 99, this program reads 4; update"):
         load_release(folder)
 
 
@@ -277,7 +283,7 @@ def test_sizes_of_another_model(folder):
 
 
 def test_other_sizes_than_the_tensors(folder):
-    edit(folder, lambda about: about["parts"]["talker"]["config"].update(layers=2))
+    edit(folder, lambda about: about["parts"]["talker"]["config"].update(num_layers=2))
     with pytest.raises(UserError, match="missing"):
         load_release(folder)
 

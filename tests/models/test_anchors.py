@@ -12,7 +12,7 @@ from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, anchor_index
 
 @pytest.fixture(scope="module")
 def paced():
-    model = PacedAnchors(width=64, symbols=20, lookahead=(3, 1), head_dim=32)
+    model = PacedAnchors(dim=64, symbols=20, lookahead=(3, 1), head_dim=32)
     symbols = jnp.asarray(np.random.default_rng(0).integers(0, 20, (2, 24)))
     valid = jnp.ones((2, 24), bool)
     params = model.init(jax.random.key(0), symbols, valid, jnp.ones((2, 24)), 32)
@@ -70,7 +70,7 @@ def test_padding_does_not_change_the_condition(paced):
 
 
 def test_fixed_anchors_stand_on_the_first_positions_of_each_block():
-    model = FixedAnchors(width=8)
+    model = FixedAnchors(dim=8)
     text = jnp.asarray(np.random.default_rng(1).normal(size=(1, 6, 5)), jnp.float32)
     index = anchor_index(jnp.array([6]), jnp.arange(48)[None], block=16, anchors=4)
     params = model.init(jax.random.key(0), text, index)
@@ -86,7 +86,7 @@ def test_fixed_anchors_stand_on_the_first_positions_of_each_block():
 
 
 def test_fixed_anchors_after_the_text_are_null():
-    model = FixedAnchors(width=8)
+    model = FixedAnchors(dim=8)
     text = jnp.ones((1, 6, 5))
     index = anchor_index(jnp.array([5]), jnp.arange(48)[None], block=16, anchors=4)
     params = model.init(jax.random.key(0), text, index)

@@ -30,7 +30,7 @@ def test_encode_text_drops_what_it_cannot_spell():
 
 
 def test_padding_changes_nothing():
-    config = spelling.CTCConfig(states=16, width=64, layers=2, head_dim=32)
+    config = spelling.CTCConfig(encoder_dim=16, dim=64, num_layers=2, head_dim=32)
     model = spelling.CTCAdaptor(config)
     states = jnp.asarray(np.random.default_rng(0).normal(size=(1, 30, 16)), jnp.float32)
     params = model.init(jax.random.key(0), states[:, :20], jnp.ones((1, 20), bool))

@@ -12,7 +12,7 @@ from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierCo
 
 @pytest.mark.parametrize("near", [0, 1, 2])
 def test_logits_by_hand(near):
-    config = PhoneClassifierConfig(states=3, near=near, width=4, symbols=6)
+    config = PhoneClassifierConfig(encoder_dim=3, near=near, dim=4, symbols=6)
     rng = np.random.default_rng(near)
     shapes = jax.eval_shape(PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 5, 3)))[
         "params"

@@ -9,7 +9,9 @@ import pytest
 
 from mdmspeech.models.seq2seq_adaptor import PROMPT, Seq2SeqAdaptor, Seq2SeqConfig, greedy_decode
 
-CONFIG = Seq2SeqConfig(states=24, width=32, layers=2, heads=2, ffn=48, pieces=40, positions=60)
+CONFIG = Seq2SeqConfig(
+    encoder_dim=24, dim=32, num_layers=2, num_heads=2, ffn_dim=48, pieces=40, positions=60
+)
 MODULE = Seq2SeqAdaptor(CONFIG)
 
 
@@ -33,7 +35,7 @@ def speech(rows, length, seed=0):
 
 
 def test_ids_do_not_overlap():
-    assert CONFIG.end == 40 and CONFIG.prompt == (41, 42, 43, 44) and CONFIG.vocabulary == 45
+    assert CONFIG.end == 40 and CONFIG.prompt == (41, 42, 43, 44) and CONFIG.vocab_size == 45
 
 
 def test_cached_equals_uncached(params):

@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 
 from mdmspeech.codec import fsq
-from mdmspeech.diffusion.layout import block_causal_mask
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.talker import Talker, TalkerConfig
 from mdmspeech.speech_format import CODES
+from tests.support.dense_masks import block_causal_mask
 
-TINY = TalkerConfig(width=64, layers=2, heads=2, ffn=128, symbols=12, symbol_lookahead=(2,))
+TINY = TalkerConfig(
+    dim=64, num_layers=2, num_heads=2, ffn_dim=128, symbols=12, symbol_lookahead=(2,)
+)
 
 
 def _inputs(length=48):
@@ -84,7 +86,9 @@ def test_structured_table_shares_digits():
 
 
 def test_fixed_anchor_talker_has_every_parameter():
-    config = TalkerConfig(width=64, layers=1, heads=2, ffn=128, anchors="fixed", text_width=24)
+    config = TalkerConfig(
+        dim=64, num_layers=1, num_heads=2, ffn_dim=128, anchors="fixed", text_dim=24
+    )
     params = talker.init(config, jax.random.key(0))
     assert params["anchors"]["fuse_in"]["kernel"].shape == (24, 128)
 
@@ -92,8 +96,8 @@ def test_fixed_anchor_talker_has_every_parameter():
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"width": 63}, "64 wide or more"),
-        ({"width": 1}, "64 wide or more"),
+        ({"dim": 63}, "64 wide or more"),
+        ({"dim": 1}, "64 wide or more"),
         ({"anchors": "pased"}, "choose 'paced'"),
     ],
 )

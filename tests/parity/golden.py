@@ -23,7 +23,7 @@ def estimator_config(given: dict[str, Any]) -> FlowEstimatorConfig:
         channels=given["channels"],
         num_heads=given["heads"],
         head_dim=given["head_dim"],
-        stage_blocks=given["n_blocks"],
+        stage_num_layers=given["n_blocks"],
         mid_stages=given["num_mid_blocks"],
     )
 
@@ -36,7 +36,7 @@ def flow_config(given: dict[str, Any]) -> FlowConfig:
             dim=encoder["d"],
             num_heads=encoder["heads"],
             ffn_dim=encoder["ffn"],
-            num_blocks=encoder["num_blocks"],
+            num_layers=encoder["num_blocks"],
         ),
         estimator=estimator_config(given["estimator"]),
     )

@@ -219,7 +219,7 @@ def test_meshes_and_batches_that_do_not_divide():
 
 def test_one_block_of_the_talker():
     config = small.config()
-    config.talker = ConfigDict(dict(width=256, layers=2, heads=4, ffn=512, block=16))
+    config.talker = ConfigDict(dict(dim=256, num_layers=2, num_heads=4, ffn_dim=512, block=16))
     one = planned(config=config, what="decode").plan(
         parse("v5e:1x1"), dict(data=1, fsdp=1, tensor=1)
     )

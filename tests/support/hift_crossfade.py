@@ -34,7 +34,7 @@ class Carried:
     @classmethod
     def none(cls, config: HiFTConfig) -> "Carried":
         return cls(
-            np.zeros((0, config.n_mels), np.float32),
+            np.zeros((0, config.num_mels), np.float32),
             np.zeros(0, np.float32),
             np.zeros(0, np.float32),
         )
@@ -67,7 +67,7 @@ def call(
     frames, known = len(mel), len(carried.source_N)
     padded = -(-frames // _ROUND) * _ROUND
     mel_1TM, noise_1NH = (
-        np.zeros((1, padded, config.n_mels), np.float32),
+        np.zeros((1, padded, config.num_mels), np.float32),
         np.zeros((1, padded * config.frame_samples, config.harmonics), np.float32),
     )
     mel_1TM[0, :frames], noise_1NH[0, : len(noise_NH)] = mel, noise_NH

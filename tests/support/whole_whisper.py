@@ -21,11 +21,11 @@ def whole_decoder() -> tuple[Seq2SeqConfig, dict[str, Any]]:
     ]
     layers = range(len({n.split(".")[1] for n in tensors if n.startswith("layers.")}))
     sizes = Seq2SeqConfig(
-        states=width,
-        width=width,
-        layers=len(layers),
-        heads=width // 64,
-        ffn=tensors["layers.0.fc1.bias"].shape[0],
+        encoder_dim=width,
+        dim=width,
+        num_layers=len(layers),
+        num_heads=width // 64,
+        ffn_dim=tensors["layers.0.fc1.bias"].shape[0],
     )
     config = dataclasses.replace(
         sizes, pieces=whisper_decoder._END, positions=tensors["embed_positions.weight"].shape[0]

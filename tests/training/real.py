@@ -28,16 +28,16 @@ THINKER = ThinkerConfig(
 )
 ENCODER = SpeechEncoderConfig(dim=32, num_layers=1, num_heads=2, ffn_dim=64)
 TALKER = talker.TalkerConfig(
-    width=64,
-    layers=1,
-    heads=8,
-    ffn=128,
+    dim=64,
+    num_layers=1,
+    num_heads=8,
+    ffn_dim=128,
     anchors="fixed",
-    text_width=2 * THINKER.dim,
+    text_dim=2 * THINKER.dim,
     structured_codes=False,
 )
 PACED = talker.TalkerConfig(
-    width=64, layers=1, heads=2, ffn=128, symbols=180, symbol_lookahead=(2,)
+    dim=64, num_layers=1, num_heads=2, ffn_dim=128, symbols=180, symbol_lookahead=(2,)
 )
 ROWS = 8
 
@@ -76,7 +76,7 @@ def packed_talker_batch(config=TALKER, length=96, text=160, batch=ROWS):
 def stage_one(lora_rank=4):
     thinker = dataclasses.replace(THINKER, lora_rank=lora_rank)
     return SpeechToTextTask(
-        ENCODER, thinker, None, dict(batch=ROWS, length=256, frames=600), hidden=32, chunk=100
+        ENCODER, thinker, None, dict(batch=ROWS, length=256, frames=600), hidden_dim=32, chunk=100
     )
 
 

@@ -13,7 +13,9 @@ from mdmspeech.nn import losses
 from mdmspeech.training.stages.talker import TalkerTask
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-TALKER = talker.TalkerConfig(width=64, layers=1, heads=1, ffn=32, symbols=20, symbol_lookahead=(2,))
+TALKER = talker.TalkerConfig(
+    dim=64, num_layers=1, num_heads=1, ffn_dim=32, symbols=20, symbol_lookahead=(2,)
+)
 BATCH = {
     "tokens": jnp.asarray(np.random.default_rng(0).integers(0, 6561, (2, 32))),
     "valid": jnp.ones((2, 32), bool).at[1, 24:].set(False),

@@ -20,7 +20,13 @@ from mdmspeech.training.stages.talker_batches import Rows
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 SHIFTED = talker.TalkerConfig(
-    width=64, layers=1, heads=2, ffn=64, symbols=20, symbol_lookahead=(2,), label_shift=True
+    dim=64,
+    num_layers=1,
+    num_heads=2,
+    ffn_dim=64,
+    symbols=20,
+    symbol_lookahead=(2,),
+    label_shift=True,
 )
 KEY = jax.random.key(1)
 

@@ -25,7 +25,7 @@ def test_the_definition():
 def talker_step(remat="none", accum=1, length=64):
     """(task, optimizer, abstract state, abstract batch, step) of a small Talker in stage 2."""
     config = talker.TalkerConfig(
-        width=128, layers=2, heads=4, ffn=256, symbols=20, symbol_lookahead=(2,)
+        dim=128, num_layers=2, num_heads=4, ffn_dim=256, symbols=20, symbol_lookahead=(2,)
     )
     sizes = dict(layout="packed", batch=4, length=length, symbols=32)
     task = TalkerTask(config, "mdm", None, masking.Bernoulli(), sizes=sizes, capacity=1.0)

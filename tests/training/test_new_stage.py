@@ -250,7 +250,7 @@ def test_a_kind_is_opened_in_its_own_role_and_no_other(kind):
     assert roles == (
         {kind.split("_")[0]} if kind.startswith("talker") else {kind.split("_")[1]} - {"voice"}
     )
-    config = ConfigDict({"states": 4})
+    config = ConfigDict({"encoder_dim": 4})
     release = Release("mine", {"codec": Part(kind, config, {}), "adaptor": Part(kind, config, {})})
     if "codec" not in roles:
         with pytest.raises(UserError, match=f"has a codec of kind '{kind}'"):

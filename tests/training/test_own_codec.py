@@ -11,12 +11,12 @@ from mdmspeech.data.pipelines.codec_crops import crop
 from mdmspeech.training.stages.codec import CodecTask
 
 CODEC = CompactCodecConfig(
-    encoder_width=16,
-    encoder_layers=1,
-    decoder_width=16,
-    decoder_layers=1,
+    encoder_dim=16,
+    encoder_num_layers=1,
+    decoder_dim=16,
+    decoder_num_layers=1,
     decoder_lookahead=(1,),
-    frame_width=16,
+    frame_dim=16,
     head_dim=16,
 )
 TOKENS, LENGTH = 24, 20

@@ -7,7 +7,8 @@ import pytest
 
 from mdmspeech.cli.experiment import load_config, load_experiment, override
 from mdmspeech.errors import UserError
-from mdmspeech.training.ranges import CHOICES, check_ranges, check_setting, range_of, settings
+from mdmspeech.training.config import CHOICES
+from mdmspeech.training.ranges import check_ranges, check_setting, choices_of, range_of, settings
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted(
@@ -33,11 +34,11 @@ WRONG = [
     ("mesh.data", "0"), ("mesh.data", "-2"), ("mesh.fsdp", "0"), ("mesh.tensor", "-1"),
     ("data.batch", "0"), ("data.batch", "-8"), ("data.length", "0"),
     ("data.token_seconds", "0"), ("data.token_seconds", "nan"), ("data.layout", "stacked"),
-    ("talker.layers", "0"), ("talker.width", "-64"), ("talker.heads", "0"),
+    ("talker.num_layers", "0"), ("talker.dim", "-64"), ("talker.num_heads", "0"),
     ("talker.block", "0"), ("capacity", "0"), ("capacity", "1.5"), ("streams", "3"),
-    ("mode", "mdn"), ("talker.layers", "two"), ("talker.layers", "1.5"),
+    ("mode", "mdn"), ("talker.num_layers", "two"), ("talker.num_layers", "1.5"),
     ("optim.lr", ""), ("optim.lr", "1e-3x"), ("talker", "5"), ("optim", "adam"),
-    ("talker.layers.x", "1"), ("nothing", "1"),
+    ("talker.num_layers.x", "1"), ("nothing", "1"),
     ("talker.anchors", "pased"), ("talker.anchors", ""), ("talker.anchors", "Fixed"),
 ]  # fmt: skip
 
@@ -97,7 +98,7 @@ def test_the_items_of_a_tuple_are_looked_at(value):
 
 @pytest.mark.parametrize(("key", "value"),
     [("optim.lr", 0.0), ("optim.clip", 0.0), ("train.eval_every", 0), ("mesh.data", -1),
-        ("talker.text_width", 0), ("codec.mel_mean", -5.0), ("thinker.lora_rank", 0)])  # fmt: skip
+        ("talker.text_dim", 0), ("codec.mel_mean", -5.0), ("thinker.lora_rank", 0)])  # fmt: skip
 def test_what_says_none_or_is_rightly_below_nothing_passes(key, value):
     check_setting(key, value)
 
@@ -177,3 +178,51 @@ def test_joined_rows_that_no_utterance_fits_are_refused(configs, tmp_path):
         UserError, match=r"data\.symbols=2 is too small: no utterance has fewer than \d+ symbols"
     ):
         make_task(config, tmp_path / "run").batches("train", 0)
+
+
+WORDS = [
+    (stage, key, word)
+    for stage, key, words in [
+        ("talker", "mode", ("ctc", "attention", "mtp")),
+        ("hearing", "mode", ("mdm", "ntp", "isd")),
+        ("codec", "phase", ("waves", "token", "")),
+        ("talker", "data.layout", ("stacked", "pack")),
+        ("talker", "talker.anchors", ("prefixed", "none")),
+        ("talker", "distillation.direction", ("backward", "both")),
+        ("codec", "train.dtype", ("float16", "fp32")),
+    ]
+    for word in words
+]
+
+
+@pytest.mark.parametrize(("stage", "key", "word"), WORDS)
+def test_a_word_is_one_of_its_own_stage(stage, key, word):
+    choices = choices_of(stage)
+    with pytest.raises(
+        UserError, match=rf"{key} is '{word}': use one of {', '.join(choices[key])}"
+    ):
+        check_setting(key, word, choices)
+    for right in choices[key]:
+        check_setting(key, right, choices)
+    section, _, name = key.rpartition(".")
+    config = {"stage": stage} | ({section: {name: word}} if section else {name: word})
+    with pytest.raises(UserError, match=f"{key} is '{word}'"):
+        check_ranges(config)
+
+
+def test_a_stage_of_somebodys_own_has_words_of_its_own(monkeypatch):
+    from mdmspeech.training.stages import build
+    from mdmspeech.training.stages.stage import Stage
+
+    mine = Stage("mine", (), lambda *_: None, lambda _: None, choices={"mode": ("slow", "fast")})
+    monkeypatch.setitem(build._registered, "mine", mine)
+    check_ranges({"stage": "mine", "mode": "fast"})
+    check_ranges({"stage": "other", "mode": "whatever"})
+    for wrong in ({"mode": "mdm"}, {"mode": "slow", "train": {"dtype": "float8"}}):
+        with pytest.raises(UserError, match="use one of"):
+            check_ranges({"stage": "mine", **wrong})
+
+
+@pytest.mark.parametrize("stage", [None, 3, [], "nowhere", {}])
+def test_what_is_no_stage_has_the_words_of_every_run(stage):
+    assert choices_of(stage) == CHOICES

@@ -3,7 +3,6 @@ weight and from a release, and that the states it predicts are those of its own 
 """
 
 import dataclasses
-import json
 from pathlib import Path
 
 import jax
@@ -14,12 +13,12 @@ import pytest
 from mdmspeech.cli import main
 from mdmspeech.cli.experiment import load_config, make_task, override
 from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.data.datasets.corpus import folder_of, open_part, speech
+from mdmspeech.data.datasets.make import recordings_from_raw, write_states
+from mdmspeech.data.datasets.speech_states import SpeechStates, known_states, speech_name
 from mdmspeech.data.pipelines.codec_crops import check_states, codec_crops, crop
 from mdmspeech.data.pipelines.random_source import RandomRecordings, RandomSpeechStates
-from mdmspeech.data.storage import state_store
 from mdmspeech.data.storage.record_store import write_shard
-from mdmspeech.data.storage.sources import speech
-from mdmspeech.data.storage.state_store import SpeechStates, StateStore, encode_states
 from mdmspeech.errors import UserError
 from mdmspeech.interop import sources
 from mdmspeech.interop.parts import KINDS
@@ -33,12 +32,12 @@ from mdmspeech.training.stages.codec import STAGE, CodecTask
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 PLAIN = CompactCodecConfig(
-    encoder_width=16,
-    encoder_layers=1,
-    decoder_width=16,
-    decoder_layers=1,
+    encoder_dim=16,
+    encoder_num_layers=1,
+    decoder_dim=16,
+    decoder_num_layers=1,
     decoder_lookahead=(1,),
-    frame_width=16,
+    frame_dim=16,
     head_dim=16,
     phones=8,
     semantic_states=3,
@@ -220,10 +219,9 @@ def energies(waves_BN, samples_B):
 def root(tmp_path_factory):
     folder = tmp_path_factory.mktemp("corpus")
     write_shard(made_folder(folder / "raw" / "own"), "00000-x", [recording(n) for n in LOUD])
-    for split in ("train", "val"):
-        path = folder / "states" / state_store.speech_name("own", split)
-        made_folder(path.parent)
-        encode_states(Resampled(speech(folder, ("own",), split)), energies, path, batch=3)
+    recordings_from_raw(folder, "own")
+    splits = {split: Resampled(speech(folder, ("own",), split)) for split in ("val", "train")}
+    write_states(folder_of(folder, "states", speech_name("own")), splits, energies, 3, batch=3)
     return folder
 
 
@@ -261,7 +259,7 @@ def test_states_are_white_over_the_training_records(root):
     np.testing.assert_allclose(rows[:, 2], 0, atol=1e-2)  # a dimension that never changes
     held_out = SpeechStates(root, ("own",), "val").find(speech(root, ("own",), "val")[0])
     place = held_out[:, 1].astype(np.float64)  # by the training records' mean and deviation
-    about = StateStore(root, "speech_own_train").about
+    about = open_part(root, "states", "speech_own", "train").about
     wanted = (np.arange(len(place)) + 50 - about["mean"][1]) / about["deviation"][1]
     np.testing.assert_allclose(place, wanted, atol=2e-3)
 
@@ -269,13 +267,12 @@ def test_states_are_white_over_the_training_records(root):
 def test_two_parts_are_whitened_as_one(tmp_path):
     rng = np.random.default_rng(2)
     values = {"x": 5 + rng.normal(size=(30, 2)), "y": 3 * rng.normal(size=(70, 2)) - 4}
-    made_folder(tmp_path / "states")
     for part, rows in values.items():
         record = {"id": part, "text": "t", "rate": 16_000, "samples": 320 * len(rows)}
         audio = np.zeros(record["samples"], np.int16)
         encode = lambda waves, samples, rows=rows: (rows[None], np.ones((1, len(rows)), bool))
-        path = tmp_path / "states" / f"speech_{part}_train"
-        encode_states(One({**record, "audio": audio}), encode, path, batch=1)
+        folder = folder_of(tmp_path, "states", speech_name(part))
+        write_states(folder, {"train": One({**record, "audio": audio})}, encode, 2, batch=1)
     states = SpeechStates(tmp_path, ("x", "y"), "train")
     both = np.concatenate(list(values.values()))
     found = states.find({"id": "x", "text": "t", "samples": 9600})
@@ -295,25 +292,36 @@ class One:
         return self._record
 
     def fields(self, i: int) -> dict:
-        return {name: value for name, value in self._record.items() if name != "audio"}
+        fields = {name: value for name, value in self._record.items() if name != "audio"}
+        return {"samples": len(self._record["audio"]), **fields}
+
+    def counts(self, column: str) -> np.ndarray:
+        return np.array([self.fields(0)[column]])
 
 
 def test_known_states_are_kept_and_others_made(root, tmp_path):
     records = Resampled(speech(root, ("own",), "train"))
-    store = StateStore(root, "speech_own_train")
-    known = dict(list(store.known().items())[:1])
-    asked = []
+    before = open_part(root, "states", "speech_own", "train")
+    every, asked = known_states(root, "own"), []
+    kept = records.fields(0)["id"]
 
     def encode(waves, samples):
         asked.extend(samples[samples > 0])
         return energies(waves, samples)
 
-    assert encode_states(records, encode, tmp_path / "again", known=known) == len(store.states)
+    made = write_states(
+        folder_of(tmp_path, "states", "speech_own"),
+        {"train": records},
+        encode,
+        3,
+        known=lambda record: every(record) if record["id"] == kept else None,
+    )
+    assert made == {"train": int(before.counts("states").sum())}
     assert len(asked) == len(records) - 1
-    again = json.loads((tmp_path / "again.json").read_text())
-    before = json.loads((root / "states" / "speech_own_train.json").read_text())
-    np.testing.assert_allclose(again["mean"], before["mean"])
-    np.testing.assert_allclose(again["deviation"], before["deviation"])
+    again = open_part(tmp_path, "states", "speech_own", "train")
+    np.testing.assert_allclose(again.about["mean"], before.about["mean"])
+    np.testing.assert_allclose(again.about["deviation"], before.about["deviation"])
+    assert again[0]["id"] == kept
 
 
 @pytest.mark.parametrize(
@@ -339,6 +347,7 @@ def test_the_command_makes_them_and_keeps_what_is_there(root, tmp_path, monkeypa
     monkeypatch.setattr(sources, "load_speech_encoder", load)
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "own").symlink_to(root / "raw" / "own")
+    recordings_from_raw(tmp_path, "own")
     command = ["data", "--states", "--parts", "own", "--root", str(tmp_path)]
     assert main(command) == 0
     told = capsys.readouterr().out
@@ -349,10 +358,13 @@ def test_the_command_makes_them_and_keeps_what_is_there(root, tmp_path, monkeypa
         for record in (source[i] for i in range(len(source))):
             assert len(one.find(record)) == -(-(len(record["audio"]) * 2 // 3) // 320)
             found += 1
-    assert found == 4 and "speech_own_train: " in told and "questions" not in told
-    before = (tmp_path / "states" / "speech_own_train.f16").read_bytes()
+    assert found == 4 and "speech_own train: " in told and "questions" not in told
+    before = open_part(tmp_path, "states", "speech_own", "train")
     assert main(command) == 0  # by an encoder with other parameters: nothing is encoded again
-    assert (tmp_path / "states" / "speech_own_train.f16").read_bytes() == before
+    again = open_part(tmp_path, "states", "speech_own", "train")
+    for one in (before[i] for i in range(len(before))):
+        (other,) = [again[i] for i in range(len(again)) if again.fields(i)["id"] == one["id"]]
+        np.testing.assert_array_equal(one["states"], other["states"])
     assert len(asked) == 2
 
 
@@ -361,7 +373,7 @@ def test_states_of_other_recordings_are_not_taken(root, capsys):
     record = speech(root, ("own",), "train")[0]
     other = (
         {**record, "text": "Another."},
-        {**record, "samples": record["samples"] - 1},
+        {**record, "audio": record["audio"][1:]},
         {**record, "id": "z"},
     )
     for one in other:

@@ -19,15 +19,15 @@ from mdmspeech.training.stages.talker import TalkerTask
 from mdmspeech.training.stages.talker_batches import Rows
 
 TALKER = talker.TalkerConfig(
-    width=64, layers=1, heads=2, ffn=128, symbols=20, symbol_lookahead=(2,)
+    dim=64, num_layers=1, num_heads=2, ffn_dim=128, symbols=20, symbol_lookahead=(2,)
 )
 CODEC = CompactCodecConfig(
-    encoder_width=64,
-    encoder_layers=1,
-    decoder_width=64,
-    decoder_layers=2,
+    encoder_dim=64,
+    encoder_num_layers=1,
+    decoder_dim=64,
+    decoder_num_layers=2,
     decoder_lookahead=(1,),
-    frame_width=32,
+    frame_dim=32,
     head_dim=32,
     phones=8,
 )
@@ -132,7 +132,7 @@ def test_codec_losses_and_who_is_trained(phase):
 
 
 def test_spelling_task_learns_one_utterance():
-    task = CTCTask(CTCConfig(states=16, width=64, layers=1, head_dim=32), None, spans=0)
+    task = CTCTask(CTCConfig(encoder_dim=16, dim=64, num_layers=1, head_dim=32), None, spans=0)
     ids = text_to_ids("hello you")
     states = np.random.default_rng(0).normal(size=(1, 40, 16)).astype(np.float32)
     batch = {
@@ -152,7 +152,9 @@ def test_spelling_task_learns_one_utterance():
 
 
 def test_writing_task_learns_to_write_and_to_end():
-    config = Seq2SeqConfig(states=16, width=32, layers=1, heads=2, ffn=64, pieces=12, positions=40)
+    config = Seq2SeqConfig(
+        encoder_dim=16, dim=32, num_layers=1, num_heads=2, ffn_dim=64, pieces=12, positions=40
+    )
     task = Seq2SeqTask(config, None, spans=0)
     states = np.random.default_rng(0).normal(size=(2, 30, 16)).astype(np.float32)
     text = np.array([[3, 1, 4, config.end, 0], [5, 9, config.end, 0, 0]], np.int32)
@@ -175,7 +177,7 @@ def test_writing_task_learns_to_write_and_to_end():
 
 
 def test_impossible_alignments_count_for_nothing():
-    task = CTCTask(CTCConfig(states=16, width=64, layers=1, head_dim=32), None, spans=0)
+    task = CTCTask(CTCConfig(encoder_dim=16, dim=64, num_layers=1, head_dim=32), None, spans=0)
     batch = {
         "states": jnp.ones((1, 4, 16)),
         "states_valid": jnp.ones((1, 4), bool),

@@ -22,7 +22,13 @@ from mdmspeech.training.stages.start import check_start, find_start
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 LOADERS = build.Loaders(release=loaders.load_part, describe=loaders.describe_part)
 SIZES = dict(
-    width=32, layers=1, heads=1, ffn=32, anchors="fixed", text_width=8, structured_codes=False
+    dim=32,
+    num_layers=1,
+    num_heads=1,
+    ffn_dim=32,
+    anchors="fixed",
+    text_dim=8,
+    structured_codes=False,
 )
 PROMPT = Prompt("You are brief.")
 
@@ -112,11 +118,11 @@ def test_a_release_is_found_as_given_too(release, tmp_path, monkeypatch):
     start = find_start(
         config_of("talker_06b", init_from="trained"), tmp_path / "runs" / "3", LOADERS
     )
-    assert (start.name, start.trained, start.prompt, start.mode) == (
+    assert (start.name, start.trained, start.prompt, start.autoregressive) == (
         str(release / "trained"),
         True,
         PROMPT,
-        "mdm",
+        False,
     )
     assert set(start.params()) == {"inputs", "outputs", "layers_0", "norm", "anchors"}
     assert find_start(config_of("own_voice"), tmp_path / "runs" / "3", LOADERS).name == "compact"
@@ -219,3 +225,12 @@ def test_a_run_that_goes_on_needs_no_start_unless_it_has_a_teacher(tmp_path):
         check_start(
             config_of("compact_talker_isd", init_from="gone"), tmp_path / "work" / "3", LOADERS
         )
+
+
+def test_a_next_token_talker_of_a_release_cannot_teach(release, tmp_path):
+    config = config_of(
+        "talker_isd_06b", init_from=str(release / "trained"), prompt__system=PROMPT.system
+    )
+    config.init_part = "talker_ntp"
+    with pytest.raises(UserError, match="writes one token after another"):
+        check_start(config, tmp_path / "work" / "3", LOADERS)

@@ -1,6 +1,7 @@
 """Held-out losses: the right average, the same numbers every time, shown by the loop."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -39,6 +40,21 @@ def test_it_is_the_average_over_records_not_over_batches():
         num, den = task.loss(params, task.init_frozen(None), batch, jax.random.key(0), 0)["mse"]
         above, below = above + float(num), below + float(den)
     assert found["held_out/mse"] == pytest.approx(above / below, rel=1e-5)
+
+
+def test_each_source_of_a_mixture_alone():
+    task = Seen(noise=0.0)
+    params = task.init(jax.random.key(0))
+
+    def alone(number, split, seed):
+        if number is None:
+            raise UserError("no val records")
+        return Seen(size=number).batches(split, seed)
+
+    task.sources = {name: partial(alone, n) for name, n in (("a", 8), ("b", 5), ("none", None))}
+    found = ValidationLoss(task, task.init_frozen(None), lambda batch: batch)(params)
+    assert found["held_out/a/mse"] == found["held_out/mse"] != found["held_out/b/mse"]
+    assert not any("none" in name for name in found)
 
 
 def test_the_same_noise_every_time():
@@ -99,10 +115,12 @@ def states_batch(width, ids):
 def hearing(kind, **spans):
     if kind == "ctc":
         return CTCTask(
-            CTCConfig(states=16, width=32, layers=1, head_dim=32), None, **spans
+            CTCConfig(encoder_dim=16, dim=32, num_layers=1, head_dim=32), None, **spans
         ), states_batch(16, 20)
     return Seq2SeqTask(
-        Seq2SeqConfig(states=16, width=32, layers=1, heads=2, ffn=32, pieces=12, positions=40),
+        Seq2SeqConfig(
+            encoder_dim=16, dim=32, num_layers=1, num_heads=2, ffn_dim=32, pieces=12, positions=40
+        ),
         None,
         **spans,
     ), states_batch(16, 12)
@@ -129,7 +147,7 @@ def test_spans_are_hidden_in_training_only(kind):
 
 
 def test_dropout_is_on_in_training_only():
-    task = PhonesTask(PhoneClassifierConfig(states=8, width=16, symbols=10), None)
+    task = PhonesTask(PhoneClassifierConfig(encoder_dim=8, dim=16, symbols=10), None)
     rng = np.random.default_rng(0)
     batch = {
         "states": rng.normal(size=(2, 50, 8)).astype(np.float32),

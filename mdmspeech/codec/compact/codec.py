@@ -54,13 +54,13 @@ class CompactCodecModel:
 
     @functools.cached_property
     def _mel_basis(self) -> np.ndarray:
-        return mel_filters(self.config.sample_rate, self.config.window, self.config.n_mels)
+        return mel_filters(self.config.sample_rate, self.config.window, self.config.num_mels)
 
     def init(self, rng: jax.Array) -> dict:
         c = self.config
         keys = jax.random.split(rng, 3)
         valid = jnp.ones((1, 4), bool)
-        mel = jnp.zeros((1, 4 * c.frames_per_token, c.n_mels))
+        mel = jnp.zeros((1, 4 * c.frames_per_token, c.num_mels))
         encoder = self.encoder.init(keys[0], mel, valid)["params"]
         decoder = self.decoder.init(keys[1], jnp.zeros((1, 4, DIGITS)), valid, train=True)["params"]
         acoustics = self.decoder.apply({"params": decoder}, jnp.zeros((1, 4, DIGITS)), valid)

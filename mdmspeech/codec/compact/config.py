@@ -4,7 +4,10 @@ frames.
 
 import dataclasses
 
+from mdmspeech.config_names import renamed_fields
 
+
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class CompactCodecConfig:
     """The compact codec (25 tokens/s, 24 kHz). Frames are `hop` samples; a token is `frames_per_token`
@@ -15,19 +18,19 @@ class CompactCodecConfig:
     hop: int = 240  # 10 ms
     window: int = 960  # 40 ms: analysis and synthesis
     frames_per_token: int = 4  # 25 tokens/s
-    n_mels: int = 100
+    num_mels: int = 100
     # of the natural-log mel; fixed numbers, so that a codec needs no statistics file
     mel_mean: float = -6.5
     mel_std: float = 2.8
-    encoder_width: int = 256
-    encoder_layers: int = 4
+    encoder_dim: int = 256
+    encoder_num_layers: int = 4
     encoder_reach: int = 12  # tokens seen on either side in each layer
-    decoder_width: int = 320
-    decoder_layers: int = 6
+    decoder_dim: int = 320
+    decoder_num_layers: int = 6
     decoder_reach: int = 12  # tokens seen to the left in each layer
     # tokens seen to the right in the first layers; the others see none
     decoder_lookahead: tuple[int, ...] = (1, 1)
-    frame_width: int = 256
+    frame_dim: int = 256
     head_dim: int = 64
     # classes (symbols of the pronouncer) of the phonetic auxiliary head (training only)
     phones: int = 128
@@ -47,7 +50,7 @@ class CompactCodecConfig:
     @property
     def left_context(self) -> int:
         """Tokens to the left that can still change a token's frames."""
-        return self.decoder_reach * self.decoder_layers + 2
+        return self.decoder_reach * self.decoder_num_layers + 2
 
     @property
     def right_context(self) -> int:

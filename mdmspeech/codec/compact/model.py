@@ -40,7 +40,7 @@ class LocalStack(nn.Module):
     right.
     """
 
-    width: int
+    dim: int
     reach: int
     lookahead: tuple[int, ...]
     head_dim: int
@@ -51,8 +51,8 @@ class LocalStack(nn.Module):
         distance = np.arange(length)[None, :] - np.arange(length)[:, None]
         positions = jnp.arange(length)[None, :]
         rope = rope_table(positions, rope_frequencies(self.head_dim, 10_000.0))
-        heads = self.width // self.head_dim
-        ffn = -(-self.width * 8 // 3 // 64) * 64
+        heads = self.dim // self.head_dim
+        ffn = -(-self.dim * 8 // 3 // 64) * 64
         for i, right in enumerate(self.lookahead):
             window = jnp.asarray((distance >= -self.reach) & (distance <= right))
             mask = window[None] & valid_BL[:, None, :] & valid_BL[:, :, None]
@@ -78,11 +78,9 @@ class Encoder(nn.Module):
         c = self.config
         batch, frames, mels = mel_BTM.shape
         x = mel_BTM.reshape(batch, frames // c.frames_per_token, c.frames_per_token * mels)
-        x = nn.Dense(c.encoder_width, name="stack")(x)
-        reach = (c.encoder_reach,) * c.encoder_layers
-        x = LocalStack(c.encoder_width, c.encoder_reach, reach, c.head_dim, name="trunk")(
-            x, valid_BL
-        )
+        x = nn.Dense(c.encoder_dim, name="stack")(x)
+        reach = (c.encoder_reach,) * c.encoder_num_layers
+        x = LocalStack(c.encoder_dim, c.encoder_reach, reach, c.head_dim, name="trunk")(x, valid_BL)
         return nn.Dense(DIGITS, kernel_init=nn.initializers.orthogonal(), name="latent")(x)
 
 
@@ -99,21 +97,21 @@ class Decoder(nn.Module):
     ) -> Acoustics | tuple[Acoustics, jax.Array]:
         c = self.config
         batch, length, _ = codes_BL8.shape
-        x = nn.Dense(c.decoder_width, name="embed")(_digit_pairs(codes_BL8))
-        lookahead = c.decoder_lookahead + (0,) * (c.decoder_layers - len(c.decoder_lookahead))
-        x = x + nn.Dense(c.decoder_width, name="mix")(nn.silu(x))
-        x = LocalStack(c.decoder_width, c.decoder_reach, lookahead, c.head_dim, name="trunk")(
+        x = nn.Dense(c.decoder_dim, name="embed")(_digit_pairs(codes_BL8))
+        lookahead = c.decoder_lookahead + (0,) * (c.decoder_num_layers - len(c.decoder_lookahead))
+        x = x + nn.Dense(c.decoder_dim, name="mix")(nn.silu(x))
+        x = LocalStack(c.decoder_dim, c.decoder_reach, lookahead, c.head_dim, name="trunk")(
             x, valid_BL
         )
-        frames = nn.Dense(c.frames_per_token * c.frame_width, name="unstack")(x)
-        h = frames.reshape(batch, length * c.frames_per_token, c.frame_width)
+        frames = nn.Dense(c.frames_per_token * c.frame_dim, name="unstack")(x)
+        h = frames.reshape(batch, length * c.frames_per_token, c.frame_dim)
         valid_BT = jnp.repeat(valid_BL, c.frames_per_token, axis=1)
-        h = FrameBlock(c.frame_width, reach=2, name="frame_0")(h, valid_BT)
-        h = FrameBlock(c.frame_width, reach=1, name="frame_1")(h, valid_BT)
-        out = nn.Dense(c.n_mels + 2, name="acoustics")(h)
-        pitch = out[..., c.n_mels] * 0.3
+        h = FrameBlock(c.frame_dim, reach=2, name="frame_0")(h, valid_BT)
+        h = FrameBlock(c.frame_dim, reach=1, name="frame_1")(h, valid_BT)
+        out = nn.Dense(c.num_mels + 2, name="acoustics")(h)
+        pitch = out[..., c.num_mels] * 0.3
         acoustics = Acoustics(
-            out[..., : c.n_mels], pitch + F0_CENTRE, pitch, out[..., c.n_mels + 1], h
+            out[..., : c.num_mels], pitch + F0_CENTRE, pitch, out[..., c.num_mels + 1], h
         )
         if not train:
             return acoustics
@@ -143,7 +141,7 @@ class SemanticHead(nn.Module):
 class FrameBlock(nn.Module):
     """Residual block over 2*reach+1 neighbouring frames, written as one matrix product."""
 
-    width: int
+    dim: int
     reach: int
 
     @nn.compact
@@ -154,9 +152,7 @@ class FrameBlock(nn.Module):
         near = jnp.concatenate(
             [padded[:, k : k + length] for k in range(2 * self.reach + 1)], axis=-1
         )
-        return x_BTC + nn.Dense(self.width, name="out")(
-            nn.silu(nn.Dense(self.width, name="in")(near))
-        )
+        return x_BTC + nn.Dense(self.dim, name="out")(nn.silu(nn.Dense(self.dim, name="in")(near)))
 
 
 class SpectralHead(nn.Module):
@@ -179,9 +175,9 @@ class SpectralHead(nn.Module):
             acoustics.log_f0_BT[..., None] - F0_CENTRE,
             acoustics.voicing_BT[..., None],
         ]
-        h = nn.Dense(c.frame_width, name="in")(jnp.concatenate(features, axis=-1))
-        h = h + nn.Dense(c.frame_width, name="mix_out")(
-            nn.silu(nn.Dense(2 * c.frame_width, name="mix_in")(RMSNorm(1e-6, name="norm")(h)))
+        h = nn.Dense(c.frame_dim, name="in")(jnp.concatenate(features, axis=-1))
+        h = h + nn.Dense(c.frame_dim, name="mix_out")(
+            nn.silu(nn.Dense(2 * c.frame_dim, name="mix_in")(RMSNorm(1e-6, name="norm")(h)))
         )
         out = nn.Dense(
             3 * bins,
@@ -218,6 +214,8 @@ def _mel_to_bins(c: CompactCodecConfig) -> np.ndarray:
     """Linear interpolation from log-mel bands to FFT bins, [M, K], with the filters' own gain taken
     out at the centre of each band.
     """
-    centres = mel_frequencies(c.n_mels + 2, 0.0, c.sample_rate / 2)[1:-1]
+    centres = mel_frequencies(c.num_mels + 2, 0.0, c.sample_rate / 2)[1:-1]
     bins = np.fft.rfftfreq(c.window, 1 / c.sample_rate)
-    return np.stack([np.interp(bins, centres, row) for row in np.eye(c.n_mels)]).astype(np.float32)
+    return np.stack([np.interp(bins, centres, row) for row in np.eye(c.num_mels)]).astype(
+        np.float32
+    )

@@ -19,7 +19,7 @@ class CosyVoice2Config:
     hift: HiFTConfig = dataclasses.field(default_factory=HiFTConfig)
 
     def __post_init__(self):
-        made, taken = self.flow.estimator.num_mels, self.hift.n_mels
+        made, taken = self.flow.estimator.num_mels, self.hift.num_mels
         if made != taken:
             raise UserError(
                 f"the flow makes {made} mel bins and HiFT takes {taken}: they are "

@@ -14,7 +14,7 @@ EXACT = jax.lax.Precision.HIGHEST
 
 
 class F0Predictor(Streamed):
-    """Mel [B, T, M] -> F0 in Hz [B, T, 1], zero outside the rows. Sees `f0_layers` frames to either
+    """Mel [B, T, M] -> F0 in Hz [B, T, 1], zero outside the rows. Sees `f0_num_layers` frames to either
     side.
     """
 
@@ -23,7 +23,7 @@ class F0Predictor(Streamed):
     @nn.compact
     def __call__(self, mel: Signal, clock: Clock) -> Signal:
         hidden = mel
-        for i in range(self.config.f0_layers):
+        for i in range(self.config.f0_num_layers):
             hidden = Conv(
                 self.stream, self.config.f0_channels, 3, precision=EXACT, name=f"conv_{i}"
             )(hidden, clock)

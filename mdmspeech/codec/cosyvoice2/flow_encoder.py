@@ -23,6 +23,7 @@ from flax import linen as nn
 from flax import struct
 
 from mdmspeech.codec.cosyvoice2.flow_layers import with_history, with_past
+from mdmspeech.config_names import renamed_fields
 from mdmspeech.errors import UserError
 from mdmspeech.nn.attention import KVCache
 
@@ -31,20 +32,21 @@ _UP_WIDTH = 5  # of the convolution after the doubling
 _BLOCK_EPS = 1e-12  # of the norms inside the blocks; 1e-5 elsewhere
 
 
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class FlowEncoderConfig:
     """Sizes of the encoder; the defaults are CosyVoice2's (37.8 M parameters).
 
     Attributes:
-      num_blocks, num_up_blocks: blocks at 25 Hz and at 50 Hz.
+      num_layers, up_num_layers: blocks at 25 Hz and at 50 Hz.
       lookahead: tokens seen ahead (120 ms).
     """
 
     dim: int = 512
     num_heads: int = 8
     ffn_dim: int = 2048
-    num_blocks: int = 6
-    num_up_blocks: int = 4
+    num_layers: int = 6
+    up_num_layers: int = 4
     lookahead: int = 3
 
     def __post_init__(self):
@@ -77,8 +79,8 @@ class EncoderCache:
         return cls(
             jnp.zeros((batch, 2, config.dim)),
             jnp.zeros((batch, _UP_WIDTH - 1, config.dim)),
-            blocks(config.num_blocks, history),
-            blocks(config.num_up_blocks, RATE * history),
+            blocks(config.num_layers, history),
+            blocks(config.up_num_layers, RATE * history),
         )
 
 
@@ -116,7 +118,7 @@ class FlowEncoder(nn.Module):
         past = None if cache is None else cache.lookahead_BKD
         x_BTD, lookahead_BKD = LookAhead(c.lookahead, name="lookahead")(x_BLD, valid_BT, past)
         x_BTD, blocks = self._blocks(
-            x_BTD, mask_BTS, c.num_blocks, "block", None if cache is None else cache.blocks
+            x_BTD, mask_BTS, c.num_layers, "block", None if cache is None else cache.blocks
         )
 
         x_BFD = jnp.repeat(x_BTD * valid_BT[:, :, None], RATE, axis=1)
@@ -126,7 +128,7 @@ class FlowEncoder(nn.Module):
         x_BFD, up_blocks = self._blocks(
             x_BFD,
             frame_mask_BFG,
-            c.num_up_blocks,
+            c.up_num_layers,
             "up_block",
             None if cache is None else cache.up_blocks,
         )

@@ -19,26 +19,28 @@ from flax import linen as nn
 from flax import struct
 
 from mdmspeech.codec.cosyvoice2.flow_layers import with_history, with_past
+from mdmspeech.config_names import renamed_fields
 from mdmspeech.nn.attention import KVCache, attend
 
 _WIDTH = 3  # of every convolution
 _EPS = 1e-5
 
 
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class FlowEstimatorConfig:
     """Sizes of the estimator; the defaults are CosyVoice2's (71.3 M parameters).
 
     Attributes:
       channels: C. The heads together may be wider than that.
-      stage_blocks: transformers of a stage. mid_stages: stages in the middle.
+      stage_num_layers: transformers of a stage. mid_stages: stages in the middle.
     """
 
     num_mels: int = 80
     channels: int = 256
     num_heads: int = 8
     head_dim: int = 64
-    stage_blocks: int = 4
+    stage_num_layers: int = 4
     mid_stages: int = 12
 
 
@@ -71,7 +73,7 @@ class EstimatorCache:
         def stage(channels: int) -> StageCache:
             blocks = tuple(
                 KVCache.zeros(batch, history, c.num_heads, c.head_dim)
-                for _ in range(c.stage_blocks)
+                for _ in range(c.stage_num_layers)
             )
             return StageCache(past(channels), past(c.channels), blocks)
 
@@ -170,7 +172,7 @@ class Stage(nn.Module):
             x_BTC, time_BE, valid_BT1, pasts
         )
         blocks = []
-        for i in range(c.stage_blocks):
+        for i in range(c.stage_num_layers):
             block = TransformerBlock(c.num_heads, c.head_dim, name=f"block_{i}")
             x_BTC, block_cache = block(x_BTC, mask_BTS, None if cache is None else cache.blocks[i])
             blocks.append(block_cache)

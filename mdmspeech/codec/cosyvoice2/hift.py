@@ -158,5 +158,5 @@ def vocode(
 
 def init(config: HiFTConfig, rng: jax.Array) -> dict:
     """Untrained parameters; under `jax.eval_shape`, their shapes."""
-    mel = jnp.zeros((1, 2, config.n_mels))
+    mel = jnp.zeros((1, 2, config.num_mels))
     return HiFT(config).init(rng, mel, jax.random.key(0)[None], whole(mel))["params"]

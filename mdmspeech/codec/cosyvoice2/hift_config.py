@@ -5,14 +5,17 @@ defaults are the published model.
 import dataclasses
 import math
 
+from mdmspeech.config_names import renamed_fields
 
+
+@renamed_fields
 @dataclasses.dataclass(frozen=True)
 class HiFTConfig:
     """Mel frames at 50 Hz -> 24 kHz: three up-sampling stages to 6 kHz, there an inverse STFT of
     `n_fft` samples every `hop`.
     """
 
-    n_mels: int = 80
+    num_mels: int = 80
     sample_rate: int = 24_000
     base_channels: int = 512  # behind the first convolution; halved at every stage
     upsample_rates: tuple[int, ...] = (8, 5, 3)
@@ -25,7 +28,7 @@ class HiFTConfig:
     slope: float = 0.1  # leaky ReLU before each up-sampling
     audio_limit: float = 0.99
     f0_channels: int = 512
-    f0_layers: int = 5
+    f0_num_layers: int = 5
     overtones: int = 8  # harmonics of the source above the fundamental
     sine_amplitude: float = 0.1
     # beside the sines; unvoiced frames get sine_amplitude / 3 of noise alone

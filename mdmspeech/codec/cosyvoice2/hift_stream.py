@@ -84,7 +84,7 @@ def _traced(config: HiFTConfig, batch: int) -> tuple[int, Any]:
     """(delay, shapes of the state) by abstract evaluation."""
 
     def run():
-        mel = jnp.zeros((batch, 1, config.n_mels))
+        mel = jnp.zeros((batch, 1, config.num_mels))
         keys = jax.random.split(jax.random.key(0), batch)
         model, clock = HiFT(config, stream=True), Clock(jnp.int32(0), jnp.zeros(batch, jnp.int32))
         params = HiFT(config).init(jax.random.key(0), mel, keys, clock)["params"]
@@ -127,16 +127,16 @@ class WaveStream:
         self._config, self._params, self._block, self._next = config, params, block, first
         # A copy of the key: the state's memory is given away at every push.
         self._state = start(config, jnp.copy(key)[None])
-        self._mel_TM = np.zeros((0, config.n_mels), np.float32)
+        self._mel_TM = np.zeros((0, config.num_mels), np.float32)
         self._silence = delay_samples(config)  # samples to drop
         self._owed = 0  # samples of frames that came
 
     def push(self, mel_nM: np.ndarray) -> np.ndarray:
         """The next mel frames -> the samples that are final now, float32 [N] (perhaps none)."""
-        if mel_nM.ndim != 2 or mel_nM.shape[1] != self._config.n_mels:
+        if mel_nM.ndim != 2 or mel_nM.shape[1] != self._config.num_mels:
             raise UserError(
                 f"mel frames of shape {list(mel_nM.shape)} do not fit the vocoder; "
-                f"give [frames, {self._config.n_mels}]"
+                f"give [frames, {self._config.num_mels}]"
             )
         self._mel_TM = np.concatenate([self._mel_TM, np.asarray(mel_nM, np.float32)])
         self._owed += len(mel_nM) * self._config.frame_samples
@@ -157,7 +157,7 @@ class WaveStream:
     def _advance(self, mel_nM: np.ndarray) -> np.ndarray:
         """One block, padded with absent frames."""
         size, self._next = self._next, self._block
-        mel = np.zeros((1, size, self._config.n_mels), np.float32)
+        mel = np.zeros((1, size, self._config.num_mels), np.float32)
         mel[0, : len(mel_nM)] = mel_nM
         valid = np.arange(size)[None] < len(mel_nM)
         self._state, wave_1N = compiled_push(self._config)(self._params, self._state, mel, valid)

@@ -1,7 +1,7 @@
-"""TFDS datasets of the corpus and of users' own recordings: ArrayRecord files, read and written
-without TensorFlow. See `prepare` and `open_dataset`.
+"""The one source of training: TFDS datasets in ArrayRecord files, read at random from a disk or a
+bucket, without TensorFlow.
+
+`features` (what a record holds), `writer`, `index` (columns beside the shards), `array_record` (one
+shard), `reader`, `corpus` (the parts by name and split), `make` (datasets of recordings, tokens and
+states), `upgrade` (those of earlier versions).
 """
-
-from mdmspeech.data.datasets.store import Dataset, Prepared, open_dataset, prepare
-
-__all__ = ["Dataset", "Prepared", "open_dataset", "prepare"]

@@ -15,7 +15,7 @@ import math
 import sys
 import threading
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import grain
@@ -97,7 +97,8 @@ class PackPlan:
       capacities: field -> positions of a row, in the order of C.
       usable: source name -> bool [N], False for records that the caller has refused and told of;
         they count as too long.
-      batch: rows of a global batch. weights: see `Mixture`. shard: (number, count) of this host.
+      batch: rows of a global batch. weights, temperature: see `Mixture`. shard: (number, count) of
+        this host.
         window: draws packed together, 0 chooses.
       say: gets one line a source that has records too long for a row.
 
@@ -115,6 +116,7 @@ class PackPlan:
         seed: int,
         usable: Mapping[str, np.ndarray] | None = None,
         weights: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
         shard: Shard = (0, 1),
         window: int = 0,
         say: Callable[[str], None] | None = None,
@@ -125,10 +127,14 @@ class PackPlan:
             seed,
             host_rows(batch, shard),
         )
-        self._kept, self._sizes, self.too_long = {}, {}, {}
+        # source -> numbers of the records that are used, None: all. 5 million records of two sizes
+        # and a shuffle of them are 100 MB: experiments/bench_index.py
+        self._kept: dict[str, np.ndarray | None] = {}
+        self._sizes: dict[str, np.ndarray] = {}
+        self.too_long: dict[str, int] = {}
         say = say or (_tell if shard[0] == 0 else _hush)
         for name, sizes_NC in sizes.items():
-            sizes_NC = np.asarray(sizes_NC, np.int64).reshape(-1, len(capacities))
+            sizes_NC = np.asarray(sizes_NC, np.int32).reshape(-1, len(capacities))
             self._keep(
                 name,
                 sizes_NC,
@@ -136,7 +142,7 @@ class PackPlan:
                 say,
             )
         self.mixture = Mixture(
-            {name: len(kept) for name, kept in self._kept.items()}, weights, seed
+            {name: len(found) for name, found in self._sizes.items()}, weights, seed, temperature
         )
         self.window = window or self._window_of(int(self.mixture.sizes.sum()))
         self._drawn = functools.lru_cache(maxsize=4)(self._draw_window)
@@ -162,7 +168,12 @@ class PackPlan:
             source, record = self._drawn(window)
         names, offset = self.mixture.names, window * self.window
         draws = [(names[source[p - offset]], int(record[p - offset]), p) for p in positions]
-        return [Draw(name, int(self._kept[name][r]), p) for name, r, p in draws]
+        return [Draw(name, self._number(name, r), p) for name, r, p in draws]
+
+    def _number(self, name: str, record: int) -> int:
+        """Of a record that is used, among all of its source."""
+        kept = self._kept[name]
+        return record if kept is None else int(kept[record])
 
     def anchor(self, k: int) -> dict[str, int]:
         """Where batch k lies, so that `go_to` need not pack the windows before it."""
@@ -174,6 +185,13 @@ class PackPlan:
         """Continues the knowledge of another plan of the same records."""
         with self._lock:
             self._first, self._starts = int(anchor["window"]), [int(anchor["row"])]
+
+    def passes(self, batch: int, anchor: Mapping[str, int]) -> dict[str, float]:
+        """How often each source has been gone through before a batch, whose `anchor` this is."""
+        with self._lock:
+            rows = len(self._rows(int(anchor["window"])))
+        share = (batch * self.batch - int(anchor["row"])) / rows
+        return self.mixture.passes(int((int(anchor["window"]) + share) * self.window))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -187,7 +205,9 @@ class PackPlan:
         )
         digest = zlib.crc32(repr(settings).encode())
         for name in self.mixture.names:
-            digest = zlib.crc32(np.ascontiguousarray(self._sizes[name]).tobytes(), digest)
+            for first in range(0, len(self._sizes[name]), 2**16):  # of millions, no copy at once
+                part = self._sizes[name][first : first + 2**16].astype(np.int64)
+                digest = zlib.crc32(part.tobytes(), digest)
         return f"{digest:08x}"
 
     def statistics(self, windows: int = 0) -> Statistics:
@@ -240,12 +260,11 @@ class PackPlan:
     ) -> None:
         fits_NC = sizes_NC <= np.array(list(self.capacities.values()))
         fits_N = fits_NC.all(axis=1)
-        kept = np.flatnonzero(fits_N & usable_N)
-        self._kept[name], self._sizes[name], self.too_long[name] = (
-            kept,
-            sizes_NC[kept],
-            len(sizes_NC) - len(kept),
-        )
+        used_N = fits_N & usable_N
+        kept = None if used_N.all() else np.flatnonzero(used_N).astype(np.int32)
+        self._kept[name] = kept
+        self._sizes[name] = sizes_NC if kept is None else sizes_NC[kept]
+        self.too_long[name] = len(sizes_NC) - len(self._sizes[name])
         if fits_N.all():
             return
         parts = [
@@ -259,7 +278,7 @@ class PackPlan:
             f"{name}: {int((~fits_N).sum())} of {len(sizes_NC)} records are too "
             f"long for a row: {', '.join(parts)}"
         )
-        if not len(kept):
+        if not len(self._sizes[name]):
             raise UserError(f"{text}; make the rows longer")
         say(f"{text}; they are left out, longer rows would take them")
 
@@ -295,6 +314,16 @@ class PackPlan:
             rng.shuffle(row)  # or the longest would always come first
         offset = window * self.window
         return [[offset + i for i in rows[r]] for r in rng.permutation(len(rows))]
+
+
+def check_same_data(then: str, now: str) -> None:
+    """A UserError if a position was saved on other data: it would mean other records."""
+    if then != now:
+        raise UserError(
+            f"the data have changed since this position was saved (then {then}, now {now}): restore "
+            "the corpus and the data settings, or go on with the new ones from their beginning "
+            "(--set train.new_data=True)"
+        )
 
 
 def better_capacities(
@@ -372,6 +401,22 @@ def _hush(line: str) -> None:
     """Only the first host speaks."""
 
 
+def read_draws(sources: Mapping[str, Any], rows: Sequence[Sequence[Draw]]) -> list[list[Any]]:
+    """The records of the rows. A source that can read several at once (`__getitems__`) is asked once:
+    from a bucket that is one round of requests, not one a record.
+    """
+    draws = [draw for row in rows for draw in row]
+    found: dict[tuple[str, int], Any] = {}
+    for name, source in sources.items():
+        numbers = list(dict.fromkeys(draw.record for draw in draws if draw.source == name))
+        if hasattr(source, "__getitems__"):
+            records = source.__getitems__(numbers)
+        else:
+            records = [source[number] for number in numbers]
+        found.update({(name, n): record for n, record in zip(numbers, records, strict=True)})
+    return [[found[draw.source, draw.record] for draw in row] for row in rows]
+
+
 class PackedBatches:
     """Endless. `make(rows)` turns this host's rows of a batch, lists of `Draw`, into arrays; it is
     called from `threads` threads at once.
@@ -401,13 +446,12 @@ class PackedBatches:
         batch = self._batches.get_state()["next_index"]
         return {"batch": batch, **self.plan.anchor(batch), "records": self.plan.fingerprint}
 
+    def passes(self, state: Mapping[str, Any]) -> dict[str, float]:
+        """How often each source has been gone through at a position."""
+        return self.plan.passes(int(state["batch"]), state)
+
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continues there. UserError if the records or the sizes of the rows are others than then."""
-        if state["records"] != self.plan.fingerprint:
-            raise UserError(
-                f"the data have changed since this position was saved (then {state['records']}, "
-                f"now {self.plan.fingerprint}): restore the corpus and the data settings, or begin "
-                "a new run from the old one's parameters (config.init_from)"
-            )
+        check_same_data(state["records"], self.plan.fingerprint)
         self.plan.go_to(state)
         self._batches.set_state({"next_index": int(state["batch"])})

@@ -46,10 +46,7 @@ def state_batches(
 
     batch: rows of all hosts together, of which `shard` (number, count) gets its part.
     """
-    lengths, mine = (
-        np.array([record["states"] for record in source.records]),
-        host_rows(batch, shard),
-    )
+    lengths, mine = np.asarray(source.counts("states"), np.int64), host_rows(batch, shard)
     told: set[str] = set()
 
     def assemble(item) -> dict:

@@ -35,7 +35,7 @@ def codec_crops(
     Records that bring speech tokens of their own (`tokens`, see `data.recordings.user`) add tokens
     int32 [B, tokens]. A short recording is placed at the start of its crop and padded with silence;
     `valid` tells which tokens hold speech. states: the speech encoder's whitened states, `width` and
-    `find(record)` (see `data.storage.state_store.SpeechStates`); they add states float16 [B,
+    `find(record)` (see `data.datasets.speech_states.SpeechStates`); they add states float16 [B,
     2*tokens, D] and states_valid bool [B, 2*tokens], False where a record has none. batch: rows of
     all hosts together, of which `shard` (number, count) gets its part.
     """

@@ -2,10 +2,10 @@
 a corpus, for tests, and for measuring input pipelines.
 
 They are the same kinds of records as the corpus has: `RandomSpeech` gives what
-  `token_store.TokenStore` gives (for the Talker), `RandomQuestions` what
-`sources.questions` gives (for the Thinker), `RandomRecordings` what `sources.speech` gives (for the
-codec), `RandomStates` what `state_store.StateStore` gives (for the adaptors),
-`RandomSpeechStates` what `state_store.SpeechStates` gives (for the codec). Everything follows
+  `datasets.corpus.tokens` gives (for the Talker), `RandomQuestions` what
+`datasets.corpus.questions` gives (for the Thinker), `RandomRecordings` what `corpus.speech` gives (for the
+codec), `RandomStates` what `corpus.states` gives (for the adaptors),
+`RandomSpeechStates` what `speech_states.SpeechStates` gives (for the codec). Everything follows
 from (seed, number of the record). Lengths: a text has a log-normal number of words; words, sounds
 and their durations make the rest.
 """
@@ -196,32 +196,36 @@ class RandomRecordings:
 
 
 class RandomStates:
-    """As `state_store.StateStore`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and
-    `records` without the states.
+    """As `datasets.corpus.states`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and
+    `counts("states")`.
     """
 
     def __init__(self, width: int, count: int = 64, seed: int = 0):
         self._width, self._seed = width, seed
         rng = np.random.default_rng((seed, 5))
         texts = [random_text(rng, 5.0) for _ in range(count)]
-        self.records: list[dict[str, Any]] = [
+        self._records: list[dict[str, Any]] = [
             {"id": f"random-{i}", "text": text, "answer": "", "states": 25 + 3 * len(text)}
             for i, text in enumerate(texts)
         ]
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self._records)
 
     def __getitem__(self, i: int) -> dict:
-        record = self.records[i]
+        record = self._records[i]
         states = np.random.default_rng((self._seed, int(i), 6)).standard_normal(
             (record["states"], self._width)
         )
         return {**record, "states": states.astype(np.float16)}
 
+    def counts(self, column: str) -> np.ndarray:
+        """int64 [N]: how many states each has."""
+        return np.array([record[column] for record in self._records], np.int64)
+
 
 class RandomSpeechStates:
-    """As `state_store.SpeechStates`: every record of `RandomRecordings` has white states, two a token
+    """As `datasets.speech_states.SpeechStates`: every record of `RandomRecordings` has white states, two a token
     of its speech.
     """
 

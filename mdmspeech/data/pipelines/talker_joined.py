@@ -38,7 +38,7 @@ def talker_batches(
 ) -> "JoinedBatches":
     """Endless iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols int32
     [B, M], symbols_valid bool [B, M], durations float32 [B, M] in speech tokens. `source[i]` is a
-    record of `token_store.TokenStore`; `group` shuffled utterances fill one sequence.
+    record of `datasets.corpus.tokens`; `group` shuffled utterances fill one sequence.
 
     batch: rows of all hosts together, of which `shard` (number, count) gets its part.
     """

@@ -14,7 +14,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan
+from mdmspeech.data.datasets.lengths import lengths
+from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan, read_draws
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_joined import counts_of, durations
@@ -106,9 +107,13 @@ class FixedText:
 
     def sizes(self, source) -> np.ndarray:
         """Ids of each record's conversation. UserError for a record without text."""
-        return np.array(
-            [self._chat.typed_length(*_texts(source, i)) for i in range(len(source))], np.int64
-        )
+        return self._lengths(source)[:, 0]
+
+    def _lengths(self, source) -> np.ndarray:
+        """(ids of the conversation, ids of the answer) of each record, int32 [N, 2]."""
+        chat = self._chat
+        count = lambda question, text: (chat.typed_length(question, text), len(chat.answer(text)))
+        return _text_lengths(source, f"conversation {chat.fingerprint}", count)
 
     def start(self, rows: int, length: int) -> Batch:
         """Empty arrays."""
@@ -136,7 +141,7 @@ class FixedText:
 
     def about(self, name: str, source, tokens: np.ndarray) -> str:
         """How much text finds no anchor before its speech is over."""
-        ids = np.array([len(self._chat.answer(_texts(source, i)[1])) for i in range(len(source))])
+        ids = self._lengths(source)[:, 1]
         unread = np.maximum(ids - tokens // self._block * self._anchors, 0)
         if not unread.any():
             return ""
@@ -150,17 +155,17 @@ class PrefixText:
     """text, text_segment, text_position int32 [B, N]: the ids of each utterance's text, START before
     them, which stand in front of its speech.
 
-    encode: text -> ids.
+    tokenizer: `text.tokenizer.ChatTokenizer` or one like it.
     """
 
-    def __init__(self, text: int, encode: Callable[[str], Sequence[int]]):
-        self.capacities, self._encode = {"text": text}, encode
+    def __init__(self, text: int, tokenizer: Any):
+        self.capacities, self._encode = {"text": text}, tokenizer.encode
+        self._what = tokenizer.fingerprint
 
     def sizes(self, source) -> np.ndarray:
         """Ids of each text, START among them. UserError for a record without text."""
-        return np.array(
-            [1 + len(self._encode(_texts(source, i)[1])) for i in range(len(source))], np.int64
-        )
+        count = lambda question, text: (1 + len(self._encode(text)),)
+        return _text_lengths(source, f"prefix {self._what}", count)[:, 0]
 
     def start(self, rows: int, length: int) -> Batch:
         """Empty arrays."""
@@ -214,6 +219,7 @@ def packed_talker_batches(
     pad: int,
     seed: int,
     weights: Mapping[str, float] | None = None,
+    temperature: float = 1.0,
     shard: Shard = (0, 1),
     threads: int = 1,
 ) -> PackedBatches:
@@ -221,8 +227,9 @@ def packed_talker_batches(
     arrays of `anchors`.
 
     sources: name -> random access to records {id, tokens, symbols, frames, text, question}
-      (`token_store.TokenStore`, `random_source.RandomSpeech`).
-    batch: rows of all hosts together; each host gets its share. weights: see `mixing.Mixture`.
+      (`datasets.corpus.tokens`, `random_source.RandomSpeech`).
+    batch: rows of all hosts together; each host gets its share. weights, temperature: see
+      `mixing.Mixture`.
 
     Raises:
       UserError: a row length that is no multiple of the block; what `PackPlan` refuses.
@@ -236,7 +243,7 @@ def packed_talker_batches(
     sizes = {}
     for name, source in sources.items():
         tokens = np.asarray(whole_blocks(counts_of(source, "tokens"), block))
-        sizes[name] = np.stack([tokens, anchors.sizes(source)], axis=1)
+        sizes[name] = np.stack([tokens, anchors.sizes(source)], axis=1, dtype=np.int32)
         if shard[0] == 0 and (line := anchors.about(name, source, tokens)):
             print(line, file=sys.stderr)
     plan = PackPlan(
@@ -245,6 +252,7 @@ def packed_talker_batches(
         batch=batch,
         seed=seed,
         weights=weights,
+        temperature=temperature,
         shard=shard,
     )
 
@@ -256,8 +264,7 @@ def packed_talker_batches(
             **anchors.start(len(rows), length),
         }
         names = []
-        for b, draws in enumerate(rows):
-            records = [sources[draw.source][draw.record] for draw in draws]
+        for b, (draws, records) in enumerate(zip(rows, read_draws(sources, rows), strict=True)):
             names.append(
                 ",".join(
                     str(record.get("id", draw.record))
@@ -284,12 +291,15 @@ def whole_blocks(tokens: int | np.ndarray, block: int) -> int | np.ndarray:
     return (tokens // block + 1) * block
 
 
-def _texts(source, i: int) -> tuple[str, str]:
-    """(question, text) of a record."""
-    record = source.fields(i) if hasattr(source, "fields") else source[i]
-    if not record.get("text"):
-        raise UserError(
-            f"record {record.get('id', i)!r} has no text, which these anchors "
-            "need; make the tokens again with: mdmspeech data --tokens"
-        )
-    return record.get("question", ""), record["text"]
+def _text_lengths(source, what: str, count: Callable[[str, str], Sequence[int]]) -> np.ndarray:
+    """int32 [N, K]: of (question, text) of each record. UserError for one without text."""
+
+    def checked(name: str, question: str, text: str) -> Sequence[int]:
+        if not text:
+            raise UserError(
+                f"record {name!r} has no text, which these anchors need; make the tokens again with: "
+                "mdmspeech data --tokens"
+            )
+        return count(question, text)
+
+    return lengths(source, ("id", "question", "text"), what, checked)

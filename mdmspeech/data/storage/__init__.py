@@ -1,6 +1,4 @@
-"""The corpus on disk. `record_store` holds recordings, `token_store` the speech tokens of a codec,
-`state_store` and `phone_states` states of the speech encoder.
-
-`sources` gives recordings by part and split; `splits` decides which of them steer a run, and so are
-never trained on. `json_lines` reads what users wrote.
+"""What is kept before it is a dataset: the raw store (`record_store`), into which recordings are put
+first, safe against being killed; texts in JSON lines (`json_lines`); which record is in which split
+(`splits`).
 """

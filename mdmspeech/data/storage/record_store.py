@@ -22,6 +22,7 @@ from typing import Any
 
 import numpy as np
 
+from mdmspeech import remote
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, replace_folder, written_whole
 
@@ -32,9 +33,14 @@ _CURE = "set $MDMSPEECH_HOME (or --root) to a folder that can be written"
 
 def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
     """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech. UserError where
-    the user has no home to find it in.
+    the user has no home to find it in, or it is a bucket: only `datasets` can be there.
     """
     chosen = root or os.environ.get("MDMSPEECH_HOME") or "~/.cache/mdmspeech"
+    if remote.is_remote(chosen):
+        raise UserError(
+            f"{chosen} is in a bucket, where datasets can be read and written, but recordings are "
+            "not made: give a folder on this machine (--root, --data or $MDMSPEECH_HOME)"
+        )
     try:
         return pathlib.Path(chosen).expanduser()
     except RuntimeError as error:

@@ -76,6 +76,8 @@ def build(
     A part whose voices are not installed does not stop the others; at the end one `UserError` names
     what is missing and the commands that fetch it.
     """
+    from mdmspeech.data.datasets.make import recordings_from_raw
+
     root = record_store.data_root(root)
     unknown = set(parts) - {*PART_NAMES, DATASETS}
     if unknown:
@@ -93,6 +95,7 @@ def build(
             continue
         try:
             failures[part.name] = _make(part, found, root, _share(part, hours), workers)
+            recordings_from_raw(root, part.name, LICENCES)
         except UserError as error:
             missing.append(f"{part.name}: {error}")
     if DATASETS in parts:
@@ -104,20 +107,20 @@ def build(
     return summary
 
 
-def write_datasets(root: pathlib.Path) -> None:
-    """The raw parts that are there, as the TFDS datasets `<root>/datasets/speech` and `.../questions`
-    (ArrayRecord).
+def write_datasets(root: pathlib.Path) -> dict[str, dict[str, int]]:
+    """What is in the raw store, own recordings too, and in files of earlier versions, as the datasets
+    that training reads (`data.datasets`); parts that have not changed stay. Returns part -> split ->
+    records.
     """
-    from mdmspeech.data.datasets.store import RawSource, prepare
+    from mdmspeech.data.datasets.make import recordings_from_raw
+    from mdmspeech.data.datasets.upgrade import upgrade
 
-    for kind in ("speech", "questions"):
-        folders = [
-            root / "raw" / part.name
-            for part in PARTS
-            if part.kind == kind and record_store.shard_names(root / "raw" / part.name)
-        ]
-        if folders:
-            prepare(kind, RawSource(folders), root / "datasets" / kind, strict=True)
+    folders = sorted((root / "raw").iterdir()) if (root / "raw").is_dir() else []
+    return {
+        folder.name: recordings_from_raw(root, folder.name, LICENCES)
+        for folder in folders
+        if not folder.name.startswith(".") and record_store.shard_names(folder)
+    } | upgrade(root)
 
 
 def summarise(root: pathlib.Path, failures: dict[str, list[str]] | None = None) -> dict[str, Any]:

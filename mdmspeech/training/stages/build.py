@@ -4,9 +4,11 @@ everything of itself in its own file.
 
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from ml_collections import ConfigDict
 
+from mdmspeech.config_names import check_names
 from mdmspeech.errors import UserError
 from mdmspeech.training.stages.stage import Loaders, Stage
 from mdmspeech.training.task import Task
@@ -29,15 +31,18 @@ def register(stage: Stage) -> Stage:
     return stage
 
 
+def known_stage(name: Any) -> Stage | None:
+    """The stage of that name, of whatever stands in a config in its place; None if there is none."""
+    if not isinstance(name, str):
+        return None
+    return import_module(SHIPPED[name]).STAGE if name in SHIPPED else _registered.get(name)
+
+
 def stage_of(name: str) -> Stage:
     """The stage of that name. UserError: lists those that are known."""
-    if name in SHIPPED:
-        return import_module(SHIPPED[name]).STAGE
-    if name not in _registered:
-        raise UserError(
-            f"config.stage is {name!r}: use one of {', '.join((*SHIPPED, *_registered))}"
-        )
-    return _registered[name]
+    if stage := known_stage(name):
+        return stage
+    raise UserError(f"config.stage is {name!r}: use one of {', '.join((*SHIPPED, *_registered))}")
 
 
 def make_task(
@@ -54,6 +59,7 @@ def make_task(
     parameters that may differ, see `warm_start.overwrite`.
     """
     stage = stage_of(config.stage)
+    check_names(config)
     if missing := [name for name in stage.needs if name not in config]:
         raise UserError(
             f"config.stage is {config.stage!r}, but the experiment has no {missing[0]!r}: leave "

@@ -23,11 +23,13 @@ from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 from mdmspeech.training import distributed
 from mdmspeech.training.optim import ParamRule
-from mdmspeech.training.stages.stage import Exported, Loaders, Stage, start_of
+from mdmspeech.training.stages.shared import start_of
+from mdmspeech.training.stages.stage import Exported, Loaders, Stage
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Task
 from mdmspeech.training.warm_start import overwrite
 
+PHASES = ("tokens", "wave")
 _RESOLUTIONS = ((240, 60), (960, 240), (1920, 480))  # window, hop in samples
 _WAVE_TOKENS = 24  # the wave losses look at a window of this many tokens (0.96 s) of every crop
 
@@ -48,8 +50,8 @@ class CodecTask(Task):
         sizes=None,
         differing=None,
     ):
-        if phase not in ("tokens", "wave"):
-            raise UserError(f"phase {phase!r} is not one of tokens, wave")
+        if phase not in PHASES:
+            raise UserError(f"phase {phase!r} is not one of {', '.join(PHASES)}")
         self.name = f"codec_{phase}"
         self.config, self.phase = config, phase
         self.model = CompactCodecModel(config)
@@ -192,7 +194,7 @@ def _acoustic_losses(acoustics, mel_BTM, batch, c):
     valid_BT = jnp.repeat(batch["valid"], c.frames_per_token, axis=1).astype(jnp.float32)
     voiced_BT = batch["voiced"].astype(jnp.float32) * valid_BT
     error = (acoustics.mel_BTM - mel_BTM) * valid_BT[..., None]
-    cells = jnp.sum(valid_BT) * c.n_mels
+    cells = jnp.sum(valid_BT) * c.num_mels
     delta = jnp.diff(error, axis=1)
     pitch = jnp.abs(acoustics.log_f0_BT - jnp.log(batch["f0"])) * voiced_BT
     voicing = (
@@ -244,10 +246,10 @@ def stft_losses(wave_BN: jax.Array, target_BN: jax.Array) -> dict[str, tuple[jax
 
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     """See `Stage.from_config`."""
+    from mdmspeech.data.datasets.corpus import speech
+    from mdmspeech.data.datasets.speech_states import SpeechStates
     from mdmspeech.data.pipelines import codec_crops
     from mdmspeech.data.pipelines.random_source import RandomRecordings, RandomSpeechStates
-    from mdmspeech.data.storage.sources import speech
-    from mdmspeech.data.storage.state_store import SpeechStates
 
     model = CompactCodecConfig(**config.codec)
     if config.train.dtype != "float32":
@@ -292,12 +294,12 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
 def tiny(config: ConfigDict) -> None:
     """See `Stage.tiny`."""
     config.codec = dict(
-        encoder_width=64,
-        encoder_layers=1,
-        decoder_width=64,
-        decoder_layers=2,
+        encoder_dim=64,
+        encoder_num_layers=1,
+        decoder_dim=64,
+        decoder_num_layers=2,
         decoder_lookahead=(1,),
-        frame_width=32,
+        frame_dim=32,
         head_dim=32,
     )
     config.data.tokens = 32
@@ -315,5 +317,6 @@ STAGE = Stage(
     ("codec", "phase", "data"),
     from_config,
     tiny,
+    choices={"phase": PHASES},
     exports={"codec": _exported},
 )

@@ -55,7 +55,7 @@ class _StatesTask(Task):
         )
         of = lambda dtype, *shape: jax.ShapeDtypeStruct((rows, *shape), dtype)
         spec = {
-            "states": of(jnp.float16, states, self.config.states),
+            "states": of(jnp.float16, states, self.config.encoder_dim),
             "states_valid": of(jnp.bool_, states),
         }
         return spec | {"text": of(jnp.int32, ids), "text_valid": of(jnp.bool_, ids)}
@@ -85,9 +85,9 @@ class CTCTask(_StatesTask):
         self._span, self._spans = span, spans
 
     def init(self, rng):
-        return self.model.init(rng, jnp.zeros((1, 8, self.config.states)), jnp.ones((1, 8), bool))[
-            "params"
-        ]
+        return self.model.init(
+            rng, jnp.zeros((1, 8, self.config.encoder_dim)), jnp.ones((1, 8), bool)
+        )["params"]
 
     def loss(self, params, frozen, batch, rng, step):
         return self._ctc(params, batch, self._hidden(self._states(params, batch), rng))
@@ -152,7 +152,7 @@ class Seq2SeqTask(_StatesTask):
         self._span, self._spans = span, spans
 
     def init(self, rng):
-        states = jnp.zeros((1, 4, self.config.states))
+        states = jnp.zeros((1, 4, self.config.encoder_dim))
         return self.model.init(rng, states, jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))[
             "params"
         ]
@@ -183,16 +183,16 @@ class Seq2SeqTask(_StatesTask):
 
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     """See `Stage.from_config`."""
+    from mdmspeech.data.datasets import corpus
     from mdmspeech.data.pipelines.bucketed_states import pieces_then, state_batches
     from mdmspeech.data.pipelines.random_source import RandomStates
-    from mdmspeech.data.storage.state_store import StateStore
 
     def batches(split: str, seed: int, **texts):
         random = tuple(config.data.get("parts", ())) == (RANDOM,)
         source: Any = (
-            RandomStates(config.adaptor.states, seed=seed)
+            RandomStates(config.adaptor.encoder_dim, seed=seed)
             if random
-            else StateStore(root, f"questions_{split}")
+            else corpus.states(root, "questions", split)
         )
         return state_batches(
             source, batch=config.data.batch, seed=seed, shard=distributed.share(), **texts
@@ -236,9 +236,9 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
 def tiny(config: ConfigDict) -> None:
     """See `Stage.tiny`."""
     if config.mode == "ctc":
-        config.adaptor = dict(states=64, width=64, layers=1, stack=2, head_dim=32)
+        config.adaptor = dict(encoder_dim=64, dim=64, num_layers=1, stack=2, head_dim=32)
         return
-    config.adaptor.update(states=64, width=64, layers=1, heads=2, ffn=128)
+    config.adaptor.update(encoder_dim=64, dim=64, num_layers=1, num_heads=2, ffn_dim=128)
     config.start_layers = ()
 
 
@@ -250,5 +250,10 @@ def _export(run: Mapping[str, Any]) -> Exported:
 
 
 STAGE = Stage(
-    "hearing", ("adaptor", "mode", "data"), from_config, tiny, exports={"adaptor": _export}
+    "hearing",
+    ("adaptor", "mode", "data"),
+    from_config,
+    tiny,
+    exports={"adaptor": _export},
+    choices={"mode": tuple(_KINDS)},
 )

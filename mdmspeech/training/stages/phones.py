@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from mdmspeech.data.storage.phone_states import STRETCH
+from mdmspeech.data.pipelines.phone_stretches import STRETCH
 from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
 from mdmspeech.nn import losses
 from mdmspeech.training.stages.stage import Exported, Loaders, Stage
@@ -17,7 +17,7 @@ from mdmspeech.training.task import Task
 
 
 class PhonesTask(Task):
-    """Batches: states float16 [B, T, D], symbols int32 [B, T], see `data.storage.phone_states`."""
+    """Batches: states float16 [B, T, D], symbols int32 [B, T], see `data.pipelines.phone_stretches`."""
 
     name, unit, held_out = "phones", "states", "val"
     weights = {"symbol": 1.0}
@@ -31,7 +31,7 @@ class PhonesTask(Task):
         )
 
     def init(self, rng):
-        return self.model.init(rng, jnp.zeros((1, 4, self.config.states)))["params"]
+        return self.model.init(rng, jnp.zeros((1, 4, self.config.encoder_dim)))["params"]
 
     def batches(self, split, seed):
         return self._pipeline(split, seed)
@@ -39,7 +39,7 @@ class PhonesTask(Task):
     def batch_spec(self):
         shape = (self._batch, STRETCH)
         return {
-            "states": jax.ShapeDtypeStruct((*shape, self.config.states), jnp.float16),
+            "states": jax.ShapeDtypeStruct((*shape, self.config.encoder_dim), jnp.float16),
             "symbols": jax.ShapeDtypeStruct(shape, jnp.int32),
         }
 
@@ -64,15 +64,16 @@ class PhonesTask(Task):
 
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     """See `Stage.from_config`."""
-    from mdmspeech.data.storage.phone_states import RandomStretches, Stretches, phone_batches
+    from mdmspeech.data.datasets import corpus
+    from mdmspeech.data.pipelines.phone_stretches import NAME, RandomStretches, phone_batches
 
     model, data = PhoneClassifierConfig(**config.aligner), config.data
 
     def batches(split: str, seed: int):
         source = (
-            RandomStretches(model.states, model.symbols)
+            RandomStretches(model.encoder_dim, model.symbols)
             if RANDOM in data.parts
-            else Stretches(root, split)
+            else corpus.states(root, NAME, split)
         )
         return phone_batches(source, split, data.batch, seed)
 
@@ -81,7 +82,7 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
 
 def tiny(config: ConfigDict) -> None:
     """See `Stage.tiny`."""
-    config.aligner.update(states=64, width=32)
+    config.aligner.update(encoder_dim=64, dim=32)
 
 
 STAGE = Stage(

@@ -1,6 +1,4 @@
-"""What a stage tells of itself, and what stages share when they are built from an experiment's
-config.
-"""
+"""What a stage tells of itself."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -9,8 +7,6 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from mdmspeech.errors import UserError
-from mdmspeech.training.stages.start import RANDOM, find_start
 from mdmspeech.training.task import Task
 
 
@@ -26,7 +22,7 @@ class Loaders:
       thinker: (path, ThinkerConfig, abstract parameters) -> parameters of a Thinker, likewise.
       tokenizer: (path) -> the Thinker's `text.tokenizer.Tokenizer`.
       release: (name or folder of a release, part) -> that part's parameters. describe: (the same)
-        -> (its kind, whether it is trained, its prompt or None).
+        -> (whether it is trained, whether it is autoregressive as in `Origin`, its prompt or None).
     """
 
     whisper_decoder: Callable | None = None
@@ -35,6 +31,18 @@ class Loaders:
     tokenizer: Callable | None = None
     release: Callable | None = None
     describe: Callable | None = None
+
+
+class Origin(NamedTuple):
+    """What matters of something that a stage starts from.
+
+    Attributes:
+      autoregressive: it predicts the next token only, and cannot fill masks. reads_prompt: it works
+        with a Thinker's states, which are what they are after one prompt.
+    """
+
+    autoregressive: bool = False
+    reads_prompt: bool = False
 
 
 class Exported(NamedTuple):
@@ -66,6 +74,10 @@ class Stage:
         steps.
       exports: part of a release -> (config.json of a finished run) -> what the run gives to it.
         Raises UserError if it gives something else.
+      choices: words that a setting may have, by its dotted name. teaches: (config) -> whether what
+        this experiment starts from is its teacher, too. origin: (config.json of a finished run) ->
+        what matters to whoever starts from it. updates_thinker: (the same) -> whether it brings a
+        low-rank update of the Thinker.
       show: (config, workdir, folder of the corpus or None) -> function (params, step, outdir) ->
         scores that writes samples, or None. The stages of this package need voices and recognisers
         for it, which this room may not import: theirs are in `evaluation.samples`.
@@ -78,76 +90,8 @@ class Stage:
     exports: Mapping[str, Callable[[Mapping[str, Any]], Exported]] = dataclasses.field(
         default_factory=dict
     )
+    choices: Mapping[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    teaches: Callable[[ConfigDict], bool] = lambda config: False
+    origin: Callable[[Mapping[str, Any]], Origin] = lambda run: Origin()
+    updates_thinker: Callable[[Mapping[str, Any]], bool] = lambda run: False
     show: Callable[[ConfigDict, Path, str | Path | None], Callable | None] | None = None
-
-
-def load_named(config: ConfigDict, part: str, load: Callable | None, model) -> Callable | None:
-    """A function (what else `load` takes) -> the parameters of `config.weights.<part>`, a path; None
-    if that is "random".
-    """
-    path = config.weights[part]
-    if path == RANDOM:
-        return None
-
-    def read(*places):
-        if not path:
-            raise UserError(
-                f"weights.{part} is empty: name a checkpoint on this machine "
-                f"(--set weights.{part}=PATH), or 'random' to try things out"
-            )
-        if load is None:
-            raise UserError(
-                f"weights.{part} is {path!r}, but this caller gave no function that loads it"
-            )
-        return load(path, model, *places)
-
-    return read
-
-
-def start_of(config: ConfigDict, workdir: Path, loaders: Loaders) -> dict[str, Any]:
-    """Of a task: start, a function () -> parameters of what `config.init_from` names, looked for when
-    it is called, or None; and which may differ.
-    """
-    if config.get("init_from", "") in ("", RANDOM):
-        return {"start": None}
-
-    def start():
-        found = find_start(config, workdir, loaders)
-        assert found is not None
-        return found.params()
-
-    return {
-        "start": start,
-        "differing": {name: tuple(config.get(f"init_{name}", ())) for name in ("fresh", "ignored")},
-    }
-
-
-def mixture_weights(data: ConfigDict) -> dict[str, float] | None:
-    """How often each part is drawn; None: by their sizes."""
-    return dict(zip(data.parts, data.weights, strict=True)) if data.weights else None
-
-
-def chat_of(config: ConfigDict, loaders: Loaders):
-    """How conversations are written for the Thinker of this config."""
-    from mdmspeech.data.pipelines.conversations import Conversations
-
-    return Conversations(tokenizer_of(config, loaders), config.prompt.to_dict())
-
-
-def tokenizer_of(config: ConfigDict, loaders: Loaders):
-    """The Thinker's tokenizer; one of bytes where its weights are random."""
-    from mdmspeech.data.pipelines.random_source import byte_tokenizer
-
-    load = loaders.tokenizer
-    read = load_named(config, "tokenizer", load and (lambda path, _: load(path)), None)
-    return read() if read else byte_tokenizer()
-
-
-def tiny_thinker(config: ConfigDict) -> None:
-    """A Thinker of a few thousand parameters, random as everything that would be loaded."""
-    config.thinker.update(
-        vocab_size=512, dim=64, num_layers=2, num_heads=4, num_kv_heads=2, head_dim=16, ffn_dim=128
-    )
-    for part in config.weights:
-        config.weights[part] = RANDOM
-    config.prompt.system = ""

@@ -10,9 +10,12 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from mdmspeech.config_names import upgrade_run
 from mdmspeech.data.pipelines.conversations import Prompt
 from mdmspeech.errors import UserError
 from mdmspeech.training.checkpoint import absolute
+from mdmspeech.training.stages.build import known_stage, stage_of
+from mdmspeech.training.stages.stage import Origin
 from mdmspeech.training.warm_start import load_params
 
 # in place of a path or an earlier run: fresh parameters, to try a configuration out
@@ -28,14 +31,14 @@ class Start:
       name: for people.
       params: reads the parameters.
       trained: False for a part that `mdmspeech assemble` drew at random.
-      mode: how a Talker writes, "mdm" or "ntp" ("" of other stages).
-      prompt: after which a Talker that reads the Thinker's states was trained, else None.
+      autoregressive: see `stage.Origin`.
+      prompt: after which it was trained, if it reads the Thinker's states, else None.
     """
 
     name: str
     params: Callable[[], Any]
     trained: bool = True
-    mode: str = ""
+    autoregressive: bool = False
     prompt: Prompt | None = None
 
 
@@ -81,7 +84,7 @@ def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> st
         token after another, or was trained after another prompt; a prompt that is none.
     """
     prompt = Prompt.of(config.prompt.to_dict(), "config.prompt") if "prompt" in config else None
-    teaches = config.stage == "talker" and config.mode == "isd"
+    teaches = stage_of(config.stage).teaches(config)
     resumed = (absolute(workdir) / "checkpoints").is_dir()
     start = find_start(config, workdir, loaders) if teaches or not resumed else None
     if start is None:
@@ -94,7 +97,7 @@ def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> st
                 f"the Talker of {start.name} is untrained and would be the "
                 f"teacher of self-distillation, which teaches nothing: {cure}"
             )
-        if start.mode == "ntp":
+        if start.autoregressive:
             raise UserError(
                 f"the Talker of {start.name} writes one token after another and "
                 f"cannot fill masks, as a teacher must: {cure}"
@@ -120,28 +123,21 @@ def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> st
 
 def _run(folder: epath.Path) -> Start:
     about = _about(folder)
-    is_talker = about.get("stage") == "talker"
-    sizes = about.get("talker")
-    reads = (
-        is_talker
-        and isinstance(sizes, dict)
-        and sizes.get("anchors") == "fixed"
-        and isinstance(about.get("prompt"), dict)
-    )
-    prompt = Prompt.of(about["prompt"], str(folder / _CONFIG)) if reads else None
-    mode = "ntp" if about.get("mode") == "ntp" else "mdm"
+    stage = known_stage(about.get("stage"))
+    origin = stage.origin(about) if stage else Origin()
+    told = origin.reads_prompt and isinstance(about.get("prompt"), dict)
     return Start(
-        str(folder), lambda: load_params(folder), mode=mode if is_talker else "", prompt=prompt
+        str(folder),
+        lambda: load_params(folder),
+        autoregressive=origin.autoregressive,
+        prompt=Prompt.of(about["prompt"], str(folder / _CONFIG)) if told else None,
     )
 
 
 def _release(name: str, config: ConfigDict, loaders: Any) -> Start:
     part = config.get("init_part", config.stage)
-    kind, trained, prompt = (
-        ("", True, None) if loaders.describe is None else loaders.describe(name, part)
-    )
-    mode = kind.removeprefix("talker_") if kind.startswith("talker_") else ""
-    return Start(name, lambda: loaders.release(name, part), trained, mode, prompt)
+    told = (True, False, None) if loaders.describe is None else loaders.describe(name, part)
+    return Start(name, lambda: loaders.release(name, part), *told)
 
 
 def _about(folder: epath.Path) -> dict[str, Any]:
@@ -152,4 +148,4 @@ def _about(folder: epath.Path) -> dict[str, Any]:
         about = json.loads((folder / _CONFIG).read_text())
     except (OSError, ValueError):
         return {}
-    return about if isinstance(about, dict) else {}
+    return upgrade_run(about, str(folder / _CONFIG)) if isinstance(about, dict) else {}

@@ -35,14 +35,8 @@ from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import masks
 from mdmspeech.nn.losses import accuracy, weighted_cross_entropy, weighted_sum
 from mdmspeech.training.stages import talker_batches as layout
-from mdmspeech.training.stages.stage import (
-    Exported,
-    Loaders,
-    Stage,
-    load_named,
-    start_of,
-    tiny_thinker,
-)
+from mdmspeech.training.stages.shared import each_source, load_named, start_of, tiny_thinker
+from mdmspeech.training.stages.stage import Exported, Loaders, Origin, Stage
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
 from mdmspeech.training.warm_start import overwrite
@@ -271,7 +265,7 @@ class TalkerTask(Task):
                 "left_out": picked.left_out(drawn.mask_BL),
             }
             if self.mode == "mdm":
-                total, _ = objective.masked_cross_entropy(logits, target, weight, **self._loss)
+                total, _ = weighted_cross_entropy(logits, target, weight, **self._loss)
                 return losses | {
                     "token": (total, masking.loss_weight(self.schedule, weight, rows.valid))
                 }
@@ -374,10 +368,11 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         for name in ("batch", "length", "layout", "symbols", "text")
         if name in config.data
     }
-    return TalkerTask(
+    pipeline = partial(layout.pipeline, model, root, loaders)
+    task = TalkerTask(
         model,
         config.mode,
-        partial(layout.pipeline, config, model, root, loaders),
+        partial(pipeline, config),
         schedule,
         sizes=sizes,
         distillation=dict(config.distillation),
@@ -390,23 +385,25 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
             if name in config
         },
     )
+    task.sources = each_source(config, pipeline)
+    return task
 
 
 def tiny(config: ConfigDict) -> None:
     """See `Stage.tiny`."""
     anchors = config.talker.anchors
     if anchors == "paced":
-        config.talker.update(width=64, layers=1, heads=2, ffn=128, symbol_lookahead=(2,))
+        config.talker.update(dim=64, num_layers=1, num_heads=2, ffn_dim=128, symbol_lookahead=(2,))
         config.data.update(length=128, symbols=128)
         return
     config.data.update(length=256, text=512, threads=1)
-    config.talker.update(width=64, layers=2, heads=4, ffn=128)
+    config.talker.update(dim=64, num_layers=2, num_heads=4, ffn_dim=128)
     if anchors == "prefix":
-        config.talker.update(kv_heads=2, text_rows=512)
+        config.talker.update(num_kv_heads=2, text_vocab_size=512)
         config.weights.tokenizer = RANDOM
     else:
         tiny_thinker(config)
-        config.talker.text_width = 2 * config.thinker.dim
+        config.talker.text_dim = 2 * config.thinker.dim
 
 
 def _export(part: str, run: Mapping[str, Any]) -> Exported:
@@ -418,10 +415,25 @@ def _export(part: str, run: Mapping[str, Any]) -> Exported:
     return Exported("talker_ntp" if part == "talker_ntp" else "talker_mdm", run["talker"], "talker")
 
 
+def _origin(run: Mapping[str, Any]) -> Origin:
+    """See `Stage.origin`."""
+    sizes = run.get("talker")
+    fixed = isinstance(sizes, Mapping) and sizes.get("anchors") == "fixed"
+    return Origin(autoregressive=run.get("mode") == "ntp", reads_prompt=fixed)
+
+
 STAGE = Stage(
     "talker",
     ("talker", "mode", "masking", "distillation", "data"),
     from_config,
     tiny,
+    teaches=lambda config: config.mode == "isd",
+    origin=_origin,
+    choices={
+        "mode": MODES,
+        "data.layout": layout.LAYOUTS,
+        "talker.anchors": tuple(talker.ANCHORS),
+        "distillation.direction": distill.DIRECTIONS,
+    },
     exports={part: partial(_export, part) for part in ("talker", "talker_ntp")},
 )

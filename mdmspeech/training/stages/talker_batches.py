@@ -17,8 +17,11 @@ from ml_collections import ConfigDict
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.training import distributed
-from mdmspeech.training.stages.stage import Loaders, chat_of, mixture_weights, tokenizer_of
+from mdmspeech.training.stages.shared import chat_of, mixture_weights, tokenizer_of
+from mdmspeech.training.stages.stage import Loaders
 from mdmspeech.training.stages.start import RANDOM
+
+LAYOUTS = ("packed", "joined")
 
 
 def batch_spec(sizes: Mapping[str, Any], anchors: str) -> dict[str, jax.ShapeDtypeStruct]:
@@ -94,15 +97,15 @@ class Rows(NamedTuple):
         return jnp.concatenate([self.text_position, position_BT + lengths_BT], axis=1)
 
 
-def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed: int):
+def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed: int):
     """A Grain pipeline of batches, see `batch_spec`, from the corpus `root`; see `Stage.from_config`.
 
     Raises:
       UserError: `data.layout` is none of the two, or `data.symbols` holds no utterance.
     """
+    from mdmspeech.data.datasets import corpus
     from mdmspeech.data.pipelines import random_source, talker_packed
     from mdmspeech.data.pipelines.talker_joined import talker_batches
-    from mdmspeech.data.storage.token_store import TokenStore
 
     data = config.data
     paced = model.anchors == "paced"
@@ -120,7 +123,7 @@ def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed
         joined: Any = (
             random_source.RandomSpeech(seed=seed, symbols=model.symbols)
             if random
-            else TokenStore(root, tuple(data.parts), split)
+            else corpus.tokens(root, tuple(data.parts), split)
         )
         if (least := int(talker_packed.counts_of(joined, "symbols").min())) > data.symbols:
             raise UserError(
@@ -141,11 +144,11 @@ def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed
             return random_source.RandomSpeech(
                 seed=seed, symbols=model.symbols, token_seconds=data.token_seconds
             )
-        return TokenStore(root, (part,), split, needs_text=not paced)
+        return corpus.tokens(root, (part,), split, needs_text=not paced)
 
     texts: dict[str, Callable[[], Any]] = {
         "paced": lambda: talker_packed.PacedText(data.symbols, data.token_seconds),
-        "prefix": lambda: talker_packed.PrefixText(data.text, tokenizer_of(config, loaders).encode),
+        "prefix": lambda: talker_packed.PrefixText(data.text, tokenizer_of(config, loaders)),
         "fixed": lambda: talker_packed.FixedText(
             data.text, chat_of(config, loaders), model.block, model.anchors_per_block
         ),
@@ -155,6 +158,7 @@ def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed
         {p: source(p) for p in data.parts},
         text,
         weights=mixture_weights(data),
+        temperature=data.get("temperature", 1.0),
         threads=data.threads,
         **shared,
     )

@@ -30,15 +30,14 @@ from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import losses, masks
 from mdmspeech.nn.partition import constrain
 from mdmspeech.training import distributed
-from mdmspeech.training.stages.stage import (
-    Exported,
-    Loaders,
-    Stage,
+from mdmspeech.training.stages.shared import (
     chat_of,
+    each_source,
     load_named,
     mixture_weights,
     tiny_thinker,
 )
+from mdmspeech.training.stages.stage import Exported, Loaders, Stage
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
 
@@ -55,7 +54,7 @@ class SpeechToTextTask(Task):
       pipeline: function (split, seed) -> batches as `batch_spec` says, see
         `data.pipelines.conversations`.
       sizes: batch, length (L) and frames (F) of a batch.
-      hidden: width of the adaptor's hidden layer.
+      hidden_dim: width of the adaptor's hidden layer.
       load: part ("encoder", "thinker") -> (abstract parameters) -> parameters; None where random
         ones are wanted.
       chunk: positions whose logits are computed at a time.
@@ -71,7 +70,7 @@ class SpeechToTextTask(Task):
         pipeline: Any,
         sizes: dict[str, int],
         *,
-        hidden: int = 2048,
+        hidden_dim: int = 2048,
         load: dict[str, Callable[[Params], Params] | None] | None = None,
         chunk: int = 128,
         label_smoothing: float = 0.0,
@@ -83,7 +82,7 @@ class SpeechToTextTask(Task):
                 f"{FRAMES_PER_VECTOR}, the frames of one speech vector"
             )
         self.encoder, self.thinker = SpeechEncoder(encoder), Thinker(thinker)
-        self.adaptor = StackAdaptor(thinker.dim, STACK, hidden)
+        self.adaptor = StackAdaptor(thinker.dim, STACK, hidden_dim)
         self._pipeline, self._sizes, self._load = pipeline, sizes, load or {}
         self._loss: dict[str, Any] = dict(
             chunk=chunk, label_smoothing=label_smoothing, z_loss=z_loss
@@ -191,22 +190,20 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
     sizes = {name: config.data[name] for name in ("batch", "length", "frames")}
     settings = {
         name: config[name]
-        for name in ("hidden", "chunk", "label_smoothing", "z_loss")
+        for name in ("hidden_dim", "chunk", "label_smoothing", "z_loss")
         if name in config
     }
-    return SpeechToTextTask(
-        encoder,
-        thinker,
-        partial(_conversations, config, root, loaders),
-        sizes,
-        load=load,
-        **settings,
+    pipeline = partial(_conversations, root, loaders)
+    task = SpeechToTextTask(
+        encoder, thinker, partial(pipeline, config), sizes, load=load, **settings
     )
+    task.sources = each_source(config, pipeline)
+    return task
 
 
-def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
+def _conversations(root, loaders: Loaders, config: ConfigDict, split: str, seed: int):
+    from mdmspeech.data.datasets import corpus
     from mdmspeech.data.pipelines import random_source, thinker_packed
-    from mdmspeech.data.storage import sources
 
     data = config.data
 
@@ -214,7 +211,7 @@ def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed:
         return (
             random_source.RandomQuestions(seed=seed)
             if part == RANDOM
-            else sources.questions(root, split, parts=(part,))
+            else corpus.questions(root, split, parts=(part,))
         )
 
     return thinker_packed.lm_batches(
@@ -226,6 +223,8 @@ def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed:
         num_mels=config.encoder.num_mels,
         seed=seed,
         weights=mixture_weights(data),
+        temperature=data.get("temperature", 1.0),
+        augmented=data.get("augmented", 0.0),
         shard=distributed.share(),
         threads=data.threads,
     )
@@ -235,17 +234,17 @@ def tiny(config: ConfigDict) -> None:
     """See `Stage.tiny`."""
     tiny_thinker(config)
     config.encoder.update(dim=64, num_layers=2, num_heads=4, ffn_dim=128)
-    config.hidden = 64
+    config.hidden_dim = 64
     config.data.update(length=512, frames=1000, threads=1)
 
 
 def _export(run: Mapping[str, Any]) -> Exported:
     """The adaptor; the update of the Thinker is `assemble`'s business."""
     sizes = dict(
-        states=run["encoder"]["dim"],
+        encoder_dim=run["encoder"]["dim"],
         out_dim=run["thinker"]["dim"],
         stack=STACK,
-        hidden_dim=run["hidden"],
+        hidden_dim=run["hidden_dim"],
     )
     return Exported("stack_adaptor", sizes, "encoder", lambda params: params["adaptor"])
 
@@ -256,4 +255,5 @@ STAGE = Stage(
     from_config,
     tiny,
     exports={"adaptor": _export},
+    updates_thinker=lambda run: bool(run["thinker"]["lora_rank"]),
 )

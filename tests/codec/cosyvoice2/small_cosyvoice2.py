@@ -16,9 +16,9 @@ from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 CONFIG = CosyVoice2Config(
     S3Config(num_mels=16, dim=16, num_layers=1, num_heads=2, ffn_dim=32, memory=5),
     FlowConfig(
-        encoder=FlowEncoderConfig(dim=16, num_heads=2, ffn_dim=32, num_blocks=1, num_up_blocks=1),
+        encoder=FlowEncoderConfig(dim=16, num_heads=2, ffn_dim=32, num_layers=1, up_num_layers=1),
         estimator=FlowEstimatorConfig(
-            channels=16, num_heads=2, head_dim=8, stage_blocks=1, mid_stages=0
+            channels=16, num_heads=2, head_dim=8, stage_num_layers=1, mid_stages=0
         ),
     ),
     HiFTConfig(
@@ -27,7 +27,7 @@ CONFIG = CosyVoice2Config(
         source_kernels=(3, 3, 5),
         dilations=(1, 3),
         f0_channels=8,
-        f0_layers=2,
+        f0_num_layers=2,
         overtones=3,
     ),
 )

@@ -25,7 +25,7 @@ from mdmspeech.interop.tensors import read_tensors
 GOLDEN = Path(__file__).parents[2] / "fixtures" / "cosyvoice2"
 SIZES = json.loads((GOLDEN / "flow_encoder.json").read_text())["config"]
 CONFIG = FlowEncoderConfig(
-    dim=SIZES["d"], num_heads=SIZES["heads"], ffn_dim=SIZES["ffn"], num_blocks=SIZES["num_blocks"]
+    dim=SIZES["d"], num_heads=SIZES["heads"], ffn_dim=SIZES["ffn"], num_layers=SIZES["num_blocks"]
 )
 CHUNKS = Chunks(SIZES["static_chunk_size"])
 AHEAD = CONFIG.lookahead

@@ -27,7 +27,7 @@ CONFIG = FlowEstimatorConfig(
     channels=SIZES["channels"],
     num_heads=SIZES["heads"],
     head_dim=SIZES["head_dim"],
-    stage_blocks=SIZES["n_blocks"],
+    stage_num_layers=SIZES["n_blocks"],
     mid_stages=SIZES["num_mid_blocks"],
 )
 ESTIMATOR = FlowEstimator(CONFIG)

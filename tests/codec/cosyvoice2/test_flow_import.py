@@ -49,7 +49,7 @@ def test_named_config_is_the_published_one():
         theirs["spk_embed_dim"],
         theirs["pre_lookahead_len"],
     )
-    sizes = ours.encoder.dim, ours.encoder.num_heads, ours.encoder.ffn_dim, ours.encoder.num_blocks
+    sizes = ours.encoder.dim, ours.encoder.num_heads, ours.encoder.ffn_dim, ours.encoder.num_layers
     assert sizes == (
         encoder["output_size"],
         encoder["attention_heads"],
@@ -57,7 +57,7 @@ def test_named_config_is_the_published_one():
         encoder["num_blocks"],
     )
     names = {"num_mels": "out_channels", "num_heads": "num_heads", "head_dim": "attention_head_dim"}
-    names |= {"stage_blocks": "n_blocks", "mid_stages": "num_mid_blocks"}
+    names |= {"stage_num_layers": "n_blocks", "mid_stages": "num_mid_blocks"}
     assert {mine: getattr(ours.estimator, mine) for mine in names} == {
         mine: estimator[name] for mine, name in names.items()
     }

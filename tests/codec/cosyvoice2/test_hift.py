@@ -203,7 +203,7 @@ def test_positions_fit_int32():
 
 def test_gradients_reach_every_part_and_are_finite():
     config = dataclasses.replace(
-        CONFIG, base_channels=16, resblock_kernels=(3,), dilations=(3,), f0_layers=1
+        CONFIG, base_channels=16, resblock_kernels=(3,), dilations=(3,), f0_num_layers=1
     )
     params = jax.jit(hift.init, static_argnums=0)(config, jax.random.key(0))
     params["f0_predictor"]["out"]["bias"] += 100.0

@@ -57,7 +57,7 @@ def test_shapes_of_the_published_checkpoint():
 def test_named_config_is_the_published_one():
     theirs, ours = MANIFEST["config"], HiFTConfig()
     names = {
-        "n_mels": "in_channels",
+        "num_mels": "in_channels",
         "sample_rate": "sampling_rate",
         "base_channels": "base_channels",
         "overtones": "nb_harmonics",

@@ -28,13 +28,13 @@ GOLDEN = HiFTConfig(
 )
 # Every kind of layer, but few of each: compiling is what takes time here.
 CONFIG = HiFTConfig(
-    n_mels=12,
+    num_mels=12,
     base_channels=16,
     resblock_kernels=(3, 7),
     source_kernels=(3, 7, 5),
     dilations=(1, 3),
     f0_channels=8,
-    f0_layers=2,
+    f0_num_layers=2,
     overtones=3,
 )
 FRAME, LATE = CONFIG.frame_samples, hift_stream.delay_samples(CONFIG)
@@ -81,7 +81,7 @@ def steady(params):
 
 @pytest.fixture(scope="module")
 def mel():
-    return np.random.default_rng(0).normal(size=(LONGEST, CONFIG.n_mels)).astype(np.float32)
+    return np.random.default_rng(0).normal(size=(LONGEST, CONFIG.num_mels)).astype(np.float32)
 
 
 @functools.cache
@@ -202,7 +202,7 @@ def test_no_seams(steady):
     vocoded by themselves show.
     """
     block = 16
-    phase = np.arange(LONGEST)[:, None] / 40 + np.arange(CONFIG.n_mels)[None]
+    phase = np.arange(LONGEST)[:, None] / 40 + np.arange(CONFIG.num_mels)[None]
     smooth = np.sin(phase).astype(np.float32)  # so that the only sudden changes are those at joints
     whole = flux(one_shot(steady, smooth))
     ours = flux(streamed(steady, smooth, block, block))
@@ -230,7 +230,7 @@ def test_delay_and_state_of_the_published_model():
         functools.partial(hift_stream.push, CONFIG),
         jax.eval_shape(lambda: hift.init(CONFIG, jax.random.key(0))),
         hift_stream.start(CONFIG, KEY[None]),
-        jnp.zeros((1, 5, CONFIG.n_mels)),
+        jnp.zeros((1, 5, CONFIG.num_mels)),
         jnp.ones((1, 5), bool),
     )
     before = hift_stream.start(CONFIG, KEY[None])
@@ -246,14 +246,16 @@ def test_reference_pieces(golden, golden_params):
     )
     carried, waves, f0 = Carried.none(GOLDEN), [], []
     model = hift.HiFT(GOLDEN)
-    predict = jax.jit(
-        functools.partial(model.apply, {"params": golden_params}, method="predict_f0")
-    )
+    predict = jax.jit(functools.partial(model.apply, method="predict_f0"))
     for i, mel_TM in enumerate(mels):
         known = len(carried.mel_TM)
         np.testing.assert_array_equal(mel_TM[:known], carried.mel_TM)
         noise = np.resize(golden["in.source_noise"][0], (len(mel_TM) * FRAME, GOLDEN.harmonics))
-        f0.append(predict(mel_TM[None], hift.whole(mel_TM[None])).x_BTC[0, :, 0])
+        f0.append(
+            predict({"params": golden_params}, mel_TM[None], hift.whole(mel_TM[None])).x_BTC[
+                0, :, 0
+            ]
+        )
         carried, wave = call(
             GOLDEN, golden_params, carried, mel_TM[known:], noise, last=i == len(mels) - 1
         )

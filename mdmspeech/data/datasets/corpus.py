@@ -1,0 +1,157 @@
+"""The corpus as training and evaluation see it: parts of it, by split.
+
+    <root>/datasets/recordings/<part>/<version>/     "open", "answers", "questions", own ones by name
+    <root>/datasets/tokens/<part>/<version>/
+    <root>/datasets/states/<name>/<version>/         "questions", "phones"
+
+The root is a folder or a bucket ("gs://bucket/corpus").
+"""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from mdmspeech import remote
+from mdmspeech.data.datasets.features import VERSION
+from mdmspeech.data.datasets.reader import Dataset, Subset
+from mdmspeech.data.datasets.writer import INFO
+from mdmspeech.data.storage.record_store import data_root
+from mdmspeech.data.storage.splits import SPLITS
+from mdmspeech.errors import UserError
+
+Root = str | os.PathLike | None
+
+
+def folder_of(root: Root, kind: str, part: str) -> str:
+    """Where a dataset is or will be."""
+    chosen = root or os.environ.get("MDMSPEECH_HOME") or ""
+    place = chosen if remote.is_remote(chosen) else data_root(root)
+    return remote.join(place, "datasets", kind, part, VERSION)
+
+
+def is_there(root: Root, kind: str, part: str) -> bool:
+    """Whether a dataset has been made, whole."""
+    return remote.exists(remote.join(folder_of(root, kind, part), INFO))
+
+
+def splits_of(root: Root, kind: str, part: str) -> tuple[str, ...]:
+    """The splits that it has."""
+    folder = folder_of(root, kind, part)
+    return tuple(s for s in SPLITS if remote.exists(remote.join(folder, f"index-{s}.safetensors")))
+
+
+def open_part(root: Root, kind: str, part: str, split: str) -> Dataset:
+    """One dataset. UserError, with the command that makes it, if it is not there."""
+    cure = _CURES[kind].format(part=part)
+    folder = folder_of(root, kind, part)
+    if not is_there(root, kind, part):
+        raise UserError(f"{folder} is missing; make it with: {cure}")
+    if split not in (has := splits_of(root, kind, part)):
+        raise UserError(f"{folder} has no {split} records, it has {' and '.join(has)}")
+    return Dataset(folder, split, cure)
+
+
+def speech(root: Root, parts: Sequence[str], split: str, may_be_empty: bool = False) -> Subset:
+    """Recordings of the answer voice (24 kHz): "train", "val" (what runs are steered by, see
+    `storage.splits`) or "test".
+
+    Raises:
+      UserError: a part is missing, or the split is empty and may not be.
+    """
+    has = {part: splits_of(root, "recordings", part) for part in parts}
+    for part in parts:
+        if not has[part]:
+            open_part(root, "recordings", part, split)  # says what is missing
+    found = [open_part(root, "recordings", part, split) for part in parts if split in has[part]]
+    if not found and not may_be_empty:
+        raise UserError(
+            f"no {split} recordings in {', '.join(parts)} under {folder_of(root, 'recordings', '')}"
+            f'; add recordings, or "split": "{split}" to some lines of your manifest'
+        )
+    return Subset(found)
+
+
+def questions(
+    root: Root,
+    split: str,
+    hours: float | None = None,
+    parts: Sequence[str] = ("kokoro", "questions"),
+) -> Subset:
+    """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are not
+    there are left out; UserError if there is none.
+    """
+    found = [
+        open_part(root, "recordings", part, split)
+        for part in parts
+        if split in splits_of(root, "recordings", part)
+    ]
+    if not found:
+        raise UserError(
+            f"no {split} questions in {folder_of(root, 'recordings', '{' + ','.join(parts) + '}')}; "
+            f"make them with: {_CURES['recordings'].format(part=parts[-1])}"
+        )
+    whole = Subset(found)
+    if hours is None:
+        return whole
+    seconds_N = whole.counts("samples") / whole.counts("rate")
+    before_N = np.cumsum(seconds_N) - seconds_N
+    most = int(np.searchsorted(before_N, hours * 3600, side="right"))  # records
+    return whole.first(most)
+
+
+def whole(root: Root, kind: str, part: str) -> Subset:
+    """All of a part, whatever its split."""
+    if not is_there(root, kind, part):
+        open_part(root, kind, part, "test")  # says what is missing
+    return Subset([open_part(root, kind, part, split) for split in splits_of(root, kind, part)])
+
+
+def tokens(
+    root: Root,
+    parts: Sequence[str],
+    split: str,
+    codec: str | None = None,
+    needs_text: bool = False,
+) -> Subset:
+    """Speech tokens with their texts. codec: the fingerprint they must have been made by, see
+    `make.fingerprint`.
+
+    Raises:
+      UserError: a part is missing, was made by another codec, or has no text where that is needed.
+    """
+    found = []
+    for part in parts:
+        cure = _CURES["tokens"].format(part=part)
+        if not is_there(root, "tokens", part):
+            open_part(root, "tokens", part, split)
+        if split not in splits_of(root, "tokens", part):
+            continue
+        dataset = open_part(root, "tokens", part, split)
+        if codec and dataset.about.get("codec") != codec:
+            raise UserError(
+                f"{dataset.folder} was made by codec {dataset.about.get('codec')}, not {codec}; "
+                f"make it with: {cure}"
+            )
+        if needs_text and not dataset.fields(0)["text"]:
+            raise UserError(
+                f"{dataset.folder} holds no texts, which fixed anchors need; make it with: {cure}"
+            )
+        found.append(dataset)
+    if not found:
+        raise UserError(f"no {split} records in the tokens of {', '.join(parts)}")
+    return Subset(found)
+
+
+def states(root: Root, name: str, split: str) -> Dataset:
+    """Speech-encoder states of "questions" or "phones"."""
+    return open_part(root, "states", name, split)
+
+
+_CURES = {
+    "recordings": "mdmspeech data (from recordings that are there: mdmspeech data --parts datasets;"
+    " own ones: mdmspeech data --manifest FILE --name {part})",
+    "tokens": "mdmspeech data --tokens --parts {part} (own recordings: mdmspeech data --manifest "
+    "FILE --name {part})",
+    "states": "mdmspeech data --states (for the aligner: mdmspeech data --phones 700)",
+}

@@ -1,1 +1,0 @@
-"""The dataset of the voice: answers and open sentences."""

@@ -1,0 +1,34 @@
+"""Files on a disk or on object storage, by path or URL ("gs://", "s3://", "hf://", what fsspec
+knows): the one layer through which a bucket is read and written. Importing it is cheap.
+"""
+
+from mdmspeech.remote.filesystem import register
+from mdmspeech.remote.local_copies import cache_folder, local_copy
+from mdmspeech.remote.objects import (
+    Stat,
+    download,
+    exists,
+    is_dir,
+    is_file,
+    list_names,
+    read_bytes,
+    read_json,
+    read_range,
+    read_text,
+    remove,
+    sha256,
+    size,
+    stat,
+    upload,
+    write_bytes,
+    write_text,
+)
+from mdmspeech.remote.paths import Place, is_remote, join, local, name, parent, scheme, shown
+from mdmspeech.remote.retrying import NotFound
+
+__all__ = [
+    "NotFound", "Place", "Stat", "cache_folder", "download", "exists", "is_dir", "is_file",
+    "is_remote", "join", "list_names", "local", "local_copy", "name", "parent", "read_bytes",
+    "read_json", "read_range", "read_text", "register", "remove", "scheme", "sha256", "shown", "size", "stat",
+    "upload", "write_bytes", "write_text",
+]  # fmt: skip
