@@ -137,8 +137,8 @@ def test_the_check_itself_sees_a_wrong_import(tmp_path, monkeypatch):
 
 
 def rotten(init: Path) -> list[str]:
-    """What is wrong with a room's docstring: there is none, or it names in backticks what is neither
-    in the room nor a room.
+    """What is wrong with a room's docstring: there is none, or it names in backticks what is
+    neither in the room nor a room.
     """
     tree = ast.parse(init.read_text())
     said = ast.get_docstring(tree) or ""
@@ -211,8 +211,8 @@ _LIKE_THE_FORMATS = (
 
 
 def second_definitions(path: Path) -> list[str]:
-    """Names of the module-level numbers of a file that `speech_format` holds already: the same name, a
-    number nothing else has, or a like name and number.
+    """Names of the module-level numbers of a file that `speech_format` holds already: the same
+    name, a number nothing else has, or a like name and number.
     """
     formats = _numbers(_SPEECH_FORMAT)
     found = []
@@ -230,8 +230,8 @@ def second_definitions(path: Path) -> list[str]:
 
 
 def _numbers(path: Path) -> dict[str, float]:
-    """Module-level names that are given numbers (sums, products and quotients of constants and of such
-    names too).
+    """Module-level names that are given numbers (sums, products and quotients of constants and of
+    such names too).
     """
     known: dict[str, float] = {}
     for node in ast.parse(path.read_text()).body:
@@ -314,8 +314,8 @@ def test_a_second_definition_is_seen(text, found, tmp_path):
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Module -> the modules of ours that it imports anywhere: at its top, inside functions, for type
-    checking only.
+    """Module -> the modules of ours that it imports anywhere: at its top, inside functions, for
+    type checking only.
     """
     names = {_dotted(path): path for path in modules()}
     graph = {}

@@ -16,8 +16,8 @@ _TOO_FAR = 1 << 20  # bytes of chunks before the samples that are kept
 
 
 class Data(NamedTuple):
-    """Where the samples are. start: byte; promised: bytes by the header; per_second, align: bytes of a
-    second and of a frame.
+    """Where the samples are. start: byte; promised: bytes by the header; per_second, align: bytes
+    of a second and of a frame.
     """
 
     start: int
@@ -88,8 +88,8 @@ def _find_data(file: BinaryIO, size: int) -> Data | None:
 
 
 def _only_chunks(file: BinaryIO, at: int, size: int, little: bool) -> bool:
-    """Whether what follows samples of length 0 is other chunks and not the samples: then there really
-    are none.
+    """Whether what follows samples of length 0 is other chunks and not the samples: then there
+    really are none.
     """
     while at + 8 <= size:
         file.seek(at)

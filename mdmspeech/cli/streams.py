@@ -14,8 +14,8 @@ MOST = 2**28  # bytes of a recording or text that are taken from a pipe
 
 
 class Patient:
-    """A text stream on which work does not depend: when nobody reads it any more (`| head -0`) or it
-    is full, what is written is lost, no more.
+    """A text stream on which work does not depend: when nobody reads it any more (`| head -0`) or
+    it is full, what is written is lost, no more.
 
     error: why the last write failed, unless it was for want of a reader.
     """

@@ -97,8 +97,8 @@ class PacedStream(SpeechStream):
         return tokens, self._current() is None and self._read.ended
 
     def _current(self) -> "_Run | None":
-        """The segment being spoken; None if all segments there are have been spoken. Of those only the
-        tokens are kept.
+        """The segment being spoken; None if all segments there are have been spoken. Of those only
+        the tokens are kept.
         """
         if self._read.ended and not self._read.words:
             return None  # nothing to say

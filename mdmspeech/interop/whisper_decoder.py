@@ -67,8 +67,8 @@ def seq2seq_shapes(config: Seq2SeqConfig) -> Any:
 
 
 def save_pieces(path: str | os.PathLike, source: str | os.PathLike = sources.WHISPER_BASE) -> int:
-    """Writes the kept pieces of a Whisper vocabulary as the JSON list `text.pieces` reads; returns how
-    many.
+    """Writes the kept pieces of a Whisper vocabulary as the JSON list `text.pieces` reads; returns
+    how many.
     """
     vocabulary = _read(source)[1]
     names = sorted(vocabulary, key=vocabulary.__getitem__)

@@ -35,7 +35,8 @@ _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def attention_backend(name: str) -> Iterator[None]:
-    """Traces with the formulation for `name` ("cpu", "gpu", "tpu") instead of the default backend's.
+    """Traces with the formulation for `name` ("cpu", "gpu", "tpu") instead of the default
+    backend's.
 
     For compiling ahead of time for another machine. It acts while a function is traced and is no
     part of jit's cache key.
@@ -176,8 +177,8 @@ def _attend_by_head(
 def _attend_grouped(
     q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask_BTS: jax.Array
 ) -> jax.Array:
-    """All heads in one contraction: for a single query a loop over heads costs more in overhead than
-    in arithmetic.
+    """All heads in one contraction: for a single query a loop over heads costs more in overhead
+    than in arithmetic.
     """
     batch, length, heads, dim = q_BTHD.shape
     q_BTKGD = q_BTHD.reshape(batch, length, k_BSKD.shape[2], -1, dim) * dim**-0.5

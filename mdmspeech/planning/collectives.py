@@ -238,8 +238,8 @@ def _iota(dims: str, order: str | None) -> np.ndarray:
 
 
 def _axes(groups: Sequence[Sequence[int]], sizes: dict[str, int], along: bool = False) -> str:
-    """Mesh axes along which the partitions of a group differ. Pairs (`along`): those along which most
-    pairs step, since a ring's end steps elsewhere.
+    """Mesh axes along which the partitions of a group differ. Pairs (`along`): those along which
+    most pairs step, since a ring's end steps elsewhere.
     """
     varying: dict[str, int] = dict.fromkeys(sizes, 0)
     for group in groups:

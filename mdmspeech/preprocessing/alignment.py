@@ -31,8 +31,8 @@ def make_aligner(
     paced: tuple[talker.TalkerConfig, dict],
     pauses: Sequence[int],
 ) -> Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Alignment | None]]:
-    """A function (waves float32 [N] at 16 kHz, up to 30 s; symbols int [M]) -> their alignments, None
-    where there are more symbols than 25 ms units.
+    """A function (waves float32 [N] at 16 kHz, up to 30 s; symbols int [M]) -> their alignments,
+    None where there are more symbols than 25 ms units.
 
     Args:
       encoder, reader: config and parameters. paced: a Talker with paced anchors, whose duration
@@ -84,8 +84,8 @@ def _hearing(
 
 
 def _in_batches(encode: Callable) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Padded batches of similar lengths through `encode(waves_BN, samples_B) -> [B, T, ...]`; each row
-    is cut to its own states.
+    """Padded batches of similar lengths through `encode(waves_BN, samples_B) -> [B, T, ...]`; each
+    row is cut to its own states.
     """
 
     def run(waves: Sequence[np.ndarray]) -> list[np.ndarray]:

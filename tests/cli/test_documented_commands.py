@@ -1,6 +1,6 @@
 """Every command that the documents show runs: here as far as its options, and training as far as
-its first step; what ends in minutes is walked to its end in test_documented_walks.py. A command that no
-table of documented_ways.py knows is a failure.
+its first step; what ends in minutes is walked to its end in test_documented_walks.py. A command
+that no table of documented_ways.py knows is a failure.
 """
 
 import dataclasses
@@ -153,8 +153,8 @@ def test_the_module_is_there_and_has_its_options(command):
 
 
 def test_cosyvoice2s_language_model_is_converted_by_what_is_written(monkeypatch, tmp_path):
-    """tests/interop/test_cosyvoice2_lm.py converts; here the line itself is run on a file of the wrong
-    kind, which says so.
+    """tests/interop/test_cosyvoice2_lm.py converts; here the line itself is run on a file of the
+    wrong kind, which says so.
     """
     (command,) = of_way("convert_lm")
     (tmp_path / "CosyVoice2-0.5B").mkdir()

@@ -79,8 +79,8 @@ def test_python(block, small_model, desk):
 
 
 def test_own_voice(published, desk, monkeypatch):
-    """Aligning for real takes the speech encoder, see tests/data/test_align.py; the Talker that says
-    the texts is the shipped one unless --codec names another.
+    """Aligning for real takes the speech encoder, see tests/data/test_align.py; the Talker that
+    says the texts is the shipped one unless --codec names another.
     """
     entry = json.loads(next(command for command in of_way("data") if command.startswith("{")))
     (desk / "my" / "wavs").mkdir(parents=True)

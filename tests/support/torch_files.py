@@ -149,8 +149,8 @@ _watched: list[list[str]] = []  # a list while something is watched
 
 @functools.cache
 def _install():
-    """Python tells of everything that a program does to its surroundings (audit events); a hook stays
-    for good.
+    """Python tells of everything that a program does to its surroundings (audit events); a hook
+    stays for good.
     """
 
     def hook(event, arguments):

@@ -58,8 +58,8 @@ def all_ended(processes, codes):
 
 
 def losing_one(workdir, count, victim, options=OPTIONS):
-    """Kills one of `count` processes in training, checks how the others end, returns the seconds that
-    took.
+    """Kills one of `count` processes in training, checks how the others end, returns the seconds
+    that took.
     """
     processes = start_together(workdir, count, *options, "--pause", 0.3)
     wait_until(lambda: steps_saved(workdir)[-1:] >= [6], processes)

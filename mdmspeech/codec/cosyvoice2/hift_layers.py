@@ -73,8 +73,8 @@ class Streamed(nn.Module):
     stream: bool
 
     def with_past(self, x_BTC: jax.Array, size: int, name: str = "past") -> jax.Array:
-        """The last `size` positions of earlier blocks and then this block's, [B, size + T, C]; keeps
-        the last `size` for the next block.
+        """The last `size` positions of earlier blocks and then this block's, [B, size + T, C];
+        keeps the last `size` for the next block.
         """
         past = self.variable(
             "stream", name, jnp.zeros, (x_BTC.shape[0], size, x_BTC.shape[2]), x_BTC.dtype
@@ -175,8 +175,8 @@ class UpConv(Streamed):
 
 
 class Snake(nn.Module):
-    """x + sin(alpha x)^2 / alpha, alpha a channel (Ziyin et al. 2020, arXiv 2006.08195). [B, T, C] ->
-    [B, T, C].
+    """x + sin(alpha x)^2 / alpha, alpha a channel (Ziyin et al. 2020, arXiv 2006.08195). [B, T, C]
+    -> [B, T, C].
     """
 
     @nn.compact

@@ -107,7 +107,7 @@ def _score(
 
 
 def pause_symbols(symbols: Sequence[str]) -> tuple[int, ...]:
-    """Ids of the pronouncer's symbols (`Pronouncer.symbols`) that are silence or may be: the boundary,
-    spaces, punctuation.
+    """Ids of the pronouncer's symbols (`Pronouncer.symbols`) that are silence or may be: the
+    boundary, spaces, punctuation.
     """
     return tuple(i for i, symbol in enumerate(symbols) if symbol in _PAUSES)

@@ -32,8 +32,8 @@ RUDE_SAID = re.compile(
 
 @functools.lru_cache(maxsize=1)
 def open_sentences() -> tuple[dict[str, str], ...]:
-    """All of them: {"id", "text", "split"}; split is train, one of `held_out`. Those for testing and
-    validation come first, those to repeat in a test last.
+    """All of them: {"id", "text", "split"}; split is train, one of `held_out`. Those for testing
+    and validation come first, those to repeat in a test last.
 
     The order follows from each example alone, so that a new rule of reading moves no other.
     """
@@ -67,8 +67,8 @@ def held_out() -> dict[str, list[str]]:
 
 
 def clean(example: str) -> str | None:
-    """One example as a spoken sentence; None when it is too short, too long, or holds what cannot be
-    read aloud.
+    """One example as a spoken sentence; None when it is too short, too long, or holds what cannot
+    be read aloud.
     """
     text = sentence(normalise(example))
     words = words_of(text)

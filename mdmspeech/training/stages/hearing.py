@@ -29,8 +29,8 @@ from mdmspeech.training.warm_start import overwrite
 
 
 class _StatesTask(Task):
-    """What both share: batches of encoder states from `_pipeline(split, seed)`, counted in seconds of
-    speech.
+    """What both share: batches of encoder states from `_pipeline(split, seed)`, counted in seconds
+    of speech.
     """
 
     unit = "speech_s"
@@ -72,8 +72,8 @@ class _StatesTask(Task):
 
 
 class CTCTask(_StatesTask):
-    """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32 [B,
-    N], text_valid bool [B, N].
+    """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32
+    [B, N], text_valid bool [B, N].
     """
 
     name, held_out = "hearing_ctc", "val"

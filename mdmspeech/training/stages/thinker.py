@@ -138,9 +138,10 @@ class SpeechToTextTask(Task):
     # ---- Losses ---------------------------------------------------------------------------------
 
     def loss(self, params, frozen, batch, rng, step):
-        """batch: see `batch_spec`. `segment` and `mel_segment` number the conversations of a row (0 =
-        padding); `speech` is the index of the speech vector at a position, -1 where `ids` has a
-        token; `target` the id to predict there, where `weight` > 0."""
+        """batch: see `batch_spec`. `segment` and `mel_segment` number the conversations of a row (0
+        = padding); `speech` is the index of the speech vector at a position, -1 where `ids` has a
+        token; `target` the id to predict there, where `weight` > 0.
+        """
         vectors = self.hear(params["adaptor"], frozen["encoder"], batch)
         thinker = lora.combine(frozen["thinker"], params.get("lora", {}))
         apply = lambda method, *args: self.thinker.apply({"params": thinker}, *args, method=method)
