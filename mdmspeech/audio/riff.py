@@ -7,8 +7,8 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-# sizes from here on mean "until the end": 0x7FFF.... (sox, arecord, espeak-ng), 0xFFFF.... (ffmpeg,
-# browsers)
+# sizes from here on mean "until the end": 0x7FFF....
+# (sox, arecord, espeak-ng), 0xFFFF.... (ffmpeg, browsers)
 _UNKNOWN = 0x7FFF_0000
 # of a sample, by AU's number of a coding
 _AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}

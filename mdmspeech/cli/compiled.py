@@ -17,8 +17,8 @@ from mdmspeech.files import why_not
 
 MOST = 2**30  # bytes kept; a folder beyond is emptied
 _ROOM = 2**26  # bytes free, at least: on a full disk JAX would complain of every program
-# Of libraries that some verbs use (scoring, plots): they fail or complain without a folder to write
-# to.
+# Of libraries that some verbs use (scoring, plots):
+# they fail or complain without a folder to write to.
 _CACHES = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
 
 

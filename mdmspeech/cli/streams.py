@@ -40,8 +40,8 @@ class Patient:
         except OSError as error:
             if error.errno != errno.EPIPE:
                 self.error = error
-            # What is left in the buffer, too, goes where it does not fail again when the program
-            # ends.
+            # What is left in the buffer, too,
+            # goes where it does not fail again when the program ends.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)

@@ -132,8 +132,8 @@ def decode_block(
     )
     logits_BKV, cache = first_forward(canvas)
     carry = (update(canvas, logits_BKV, jnp.int32(0)), cache, jnp.int32(1))
-    # Each step reveals at least one token of every unfinished row, so this ends after at most
-    # max(S) forwards.
+    # Each step reveals at least one token of every unfinished row,
+    # so this ends after at most max(S) forwards.
     canvas, cache, forwards = jax.lax.while_loop(
         lambda carry: jnp.any(carry[0].masked_BK), next_forward, carry
     )

@@ -165,8 +165,8 @@ def _attention_writer(config: ConfigDict) -> Write:
 
 
 _WRITERS = {"ctc": _ctc_writer, "attention": _attention_writer}  # by config.mode
-# What the stages of this package show, by name: it needs voices and recognisers, which `training`
-# may not import.
+# What the stages of this package show, by name:
+# it needs voices and recognisers, which `training` may not import.
 _SHOWS: dict[str, Callable[[ConfigDict, Path, str | Path | None], Show | None]] = {
     "codec": _codec,
     "talker": _talker,

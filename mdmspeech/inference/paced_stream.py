@@ -151,8 +151,8 @@ class _Run:
 
     def block(self) -> np.ndarray:
         """Decodes the next block: its tokens [n]."""
-        # A row ends where its room ends, so there is always more room than what is said, unless the
-        # end is known.
+        # A row ends where its room ends, so there is always
+        # more room than what is said, unless the end is known.
         needed = (
             (self._blocks + 1) * self._voice.block + 1 if self._length is None else self._length
         )

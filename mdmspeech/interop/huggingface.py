@@ -30,8 +30,8 @@ from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn.rope import KINDS, rope_attention_factor, rope_frequencies
 
-# what `interop.export` adds to config.json: the key, and the version of the layout of what it
-# writes
+# what `interop.export` adds to config.json:
+# the key, and the version of the layout of what it writes
 STAMP, LAYOUT = "mdmspeech", 1
 _THINKER_TYPES = {
     "llama": "LlamaForCausalLM",

@@ -289,8 +289,8 @@ def _files(path: Path) -> tuple[list[Path], dict[str, str]]:
                 f"{path / INDEX} has no weight_map from tensors to files; fetch it again"
             )
         names = sorted(set(where.values()))
-        # An index comes with the download. A name that leads elsewhere would read any file of this
-        # machine.
+        # An index comes with the download.
+        # A name that leads elsewhere would read any file of this machine.
         if outside := [
             name
             for name in names

@@ -134,8 +134,8 @@ class PacedAnchors(nn.Module):
         """
         valid_BM = symbols_segment_BM > 0
         features = self.encode(symbols_BM, valid_BM, symbols_segment_BM)
-        # On a common time axis utterance s + 1 starts where s ends by its symbols; positions are
-        # shifted there.
+        # On a common time axis utterance s + 1 starts where s ends by its symbols;
+        # positions are shifted there.
         lengths_BM = jnp.where(valid_BM, jnp.maximum(durations_BM, MIN_DURATION), 0.0)
         before_BL = (symbols_segment_BM[:, None, :] < segment_BL[:, :, None]) & valid_BM[:, None, :]
         until_BL = (symbols_segment_BM[:, None, :] <= segment_BL[:, :, None]) & valid_BM[:, None, :]

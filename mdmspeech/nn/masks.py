@@ -119,8 +119,8 @@ class AttentionMask:
         return self.part(slice(None), slice(None))
 
 
-# what attention layers take: bool [B or 1, T, S], True = may attend; or its description, where S =
-# T
+# what attention layers take: bool [B or 1, T, S],
+# True = may attend; or its description, where S = T
 Mask = jax.Array | AttentionMask
 
 

@@ -211,8 +211,8 @@ def _group(instruction: Instruction) -> tuple[list[int], list[tuple[int, int]]]:
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     if iota:
         return _iota(iota[3], iota[4]).reshape(int(iota[1]), int(iota[2]))[0].tolist(), []
-    # mesh['a'=2,'b'=8], device_ids=([2,8]T(1,0)) {'b'}: a mesh of its own, and the axes a group
-    # spans
+    # mesh['a'=2,'b'=8], device_ids=([2,8]T(1,0)) {'b'}:
+    # a mesh of its own, and the axes a group spans
     meshed = re.search(
         (
             r"replica_groups=mesh\[([^\]]*)\](?:, "

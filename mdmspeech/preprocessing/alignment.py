@@ -20,8 +20,8 @@ from mdmspeech.speech_format import (
     WHISPER_SECONDS,
 )
 
-# waves are padded to multiples of 4 s, symbols to 64, batches to 4 rows: few shapes, few
-# compilations
+# waves are padded to multiples of 4 s, symbols to 64,
+# batches to 4 rows: few shapes, few compilations
 _SECONDS, _SYMBOLS, _ROWS = 4, 64, 4
 
 

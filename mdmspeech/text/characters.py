@@ -8,8 +8,8 @@ ones. Superscripts, fractions and signs with a reading of their own stay for the
 import re
 import unicodedata
 
-# The apostrophe in all its shapes: also the prime and the accents that stand for it in don′t and
-# it´s.
+# The apostrophe in all its shapes:
+# also the prime and the accents that stand for it in don′t and it´s.
 APOSTROPHES = "'’‘‛ʼʹʻˈ´`＇ꞌ"
 _IN_WORD_ONLY = "′＇´`ʹˊ"
 _DOUBLE_QUOTES = '"“”„‟«»‹›〝〞〟＂「」『』'

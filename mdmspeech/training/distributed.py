@@ -31,8 +31,8 @@ from mdmspeech.nn.partition import spec
 
 JOIN_S = 300.0  # to wait at the start until all processes are there
 HEARTBEAT_S = 60.0  # without a sign of life from a process before the others end
-# exit code after a lost process (EX_TEMPFAIL of sysexits.h); JAX's own check ends a process with
-# SIGABRT instead
+# exit code after a lost process (EX_TEMPFAIL of sysexits.h);
+# JAX's own check ends a process with SIGABRT instead
 TRY_AGAIN = 75
 # at a barrier whose other side may be drawing pictures; a dead process is noticed long before
 _BARRIER_TIMEOUT_S = 24 * 3600

@@ -93,8 +93,8 @@ class GoodputTracker:
             hidden = now[part] - since[part]
             self._seconds[part] -= hidden
             self._seconds["step"] += hidden
-            # What a window has already told of it stays told: the next one must not come out
-            # negative.
+            # What a window has already told of it stays told:
+            # the next one must not come out negative.
             told = max(self._window[part] - since[part], 0.0)
             self._window[part] -= told
             self._window["step"] += told

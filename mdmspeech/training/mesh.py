@@ -20,8 +20,8 @@ from mdmspeech.training.optim import param_path
 
 AXES = ("data", "fsdp", "tensor")
 
-# End of the path -> logical axes. A scanned stack has one more axis in front, the layers, which
-# stays whole.
+# End of the path -> logical axes.
+# A scanned stack has one more axis in front, the layers, which stays whole.
 _PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"[qkv]/kernel", ("embed", "heads")),
     (r"o/kernel", ("heads", "embed")),

@@ -102,8 +102,8 @@ class RunObserver:
         self._progress.advance(units)
         self._flops += flops
         self.window.append(values)
-        # The first line after a restart is shown, but not written: the files are those of a run
-        # without one.
+        # The first line after a restart is shown, but not written:
+        # the files are those of a run without one.
         written = step % self._settings.log_every == 0 or step == 1
         if written or step == self._first + 1:
             means = _means(self.window) | {"lr": values["lr"]}

@@ -66,8 +66,8 @@ def with_params(state: TrainState, params: Any) -> TrainState:
         )
 
     params = jax.tree.map(put, state.params, params)
-    # A real copy: params and ema must not share buffers, since the whole state is donated at each
-    # step.
+    # A real copy: params and ema must not share buffers,
+    # since the whole state is donated at each step.
     ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema=ema)
 

@@ -245,8 +245,8 @@ def test_names_that_lead_out(path):
 def test_zip_bombs(path, monkeypatch):
     state = {"a": tensor("0", np.zeros(10**6, np.float32))}
     refused(save(path, state, compression=zipfile.ZIP_DEFLATED), "compressed or encrypted")
-    # The same bytes under several names: each entry is honest, all together hold more than the
-    # file.
+    # The same bytes under several names:
+    # each entry is honest, all together hold more than the file.
     save(path, state)
     data = bytearray(path.read_bytes())
     directory = data.index(b"PK\x01\x02")

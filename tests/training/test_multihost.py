@@ -86,8 +86,8 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     one_process(whole, data=4)
 
-    # Four steps in one process of eight devices, then on with several processes of two devices: one
-    # is killed.
+    # Four steps in one process of eight devices,
+    # then on with several processes of two devices: one is killed.
     class Short(TinyTask):
         def batches(self, split, seed):
             class Ends(type(super().batches(split, seed))):

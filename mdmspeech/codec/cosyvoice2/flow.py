@@ -146,8 +146,8 @@ def solve(
         if ways == 2:
             conditional, unconditional = jnp.split(velocity, 2)
             velocity = (1 + guidance) * conditional - guidance * unconditional
-        # Carried and written in place: as stacked outputs the caches, which are large, would need
-        # their memory twice.
+        # Carried and written in place: as stacked outputs the caches,
+        # which are large, would need their memory twice.
         caches = jax.tree.map(
             lambda all_steps, own: jax.lax.dynamic_update_index_in_dim(all_steps, own, number, 0),
             caches,

@@ -183,8 +183,8 @@ class LookAhead(nn.Module):
         """[B, T + lookahead, D] -> ([B, T, D], the next past)."""
         dim, length = x_BLD.shape[-1], valid_BT.shape[1]
         hidden_BTD = nn.Conv(dim, (self.lookahead + 1,), padding="VALID", name="conv1")(x_BLD)
-        # Before a row's first token the first convolution already sees it; there the second one
-        # must see zeros.
+        # Before a row's first token the first convolution already sees it;
+        # there the second one must see zeros.
         hidden_BTD = nn.leaky_relu(hidden_BTD, 0.01) * valid_BT[:, :, None]
         padded, past_BKD = with_past(hidden_BTD, past_BKD, 2)
         return x_BLD[:, :length] + nn.Conv(dim, (3,), padding="VALID", name="conv2")(

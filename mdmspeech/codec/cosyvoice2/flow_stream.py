@@ -172,8 +172,8 @@ def push(
     valid_Bc = present_BL[:, :size]
     known_BS = jnp.concatenate([state.valid_BS, valid_Bc], axis=1)
     valid_BF = jnp.repeat(valid_Bc, RATE, axis=1)
-    # All keys that are there may be seen: what the mask would hide is out of the history or not
-    # here yet.
+    # All keys that are there may be seen:
+    # what the mask would hide is out of the history or not here yet.
     mask, frame_mask = (
         _for_each_query(known_BS, size),
         _for_each_query(jnp.repeat(known_BS, RATE, axis=1), RATE * size),

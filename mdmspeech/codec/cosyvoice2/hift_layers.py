@@ -22,8 +22,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-# frames (11 hours): the length of a row whose end has not come yet; times 480 samples it still fits
-# int32
+# frames (11 hours): the length of a row whose end has not come yet;
+# times 480 samples it still fits int32
 OPEN = 2**21
 
 
@@ -115,8 +115,8 @@ class Conv(Streamed):
         )
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         if self.stream:
-            # Output j needs inputs j * stride - pad ... + reach: the newest one that can be had
-            # decides the delay.
+            # Output j needs inputs j * stride - pad ... + reach:
+            # the newest one that can be had decides the delay.
             delay = -(-(signal.delay + reach + 1 - stride - pad) // stride)
             wide_BTC = self.with_past(x_BTC, delay * stride + pad - signal.delay)
             count = x_BTC.shape[1] // stride

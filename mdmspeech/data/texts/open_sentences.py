@@ -12,8 +12,8 @@ from mdmspeech.data.texts import wordnet
 from mdmspeech.text.normalise import is_speakable_whole, normalise, sentence
 
 SHORTEST, LONGEST = 4, 16  # words
-# Held out are the examples with these digests, whatever becomes of the others and of the rules of
-# reading.
+# Held out are the examples with these digests,
+# whatever becomes of the others and of the rules of reading.
 HELD_OUT = "open_held_out.json"
 SECONDS_EACH = 2.6  # measured mean in the answer voice, for "how many make an hour"
 _SPLITS = ("test", "val", "train", "repeat")

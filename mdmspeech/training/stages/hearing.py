@@ -102,8 +102,8 @@ class CTCTask(_StatesTask):
         ).astype(jnp.float32)
         text_padding = 1.0 - batch["text_valid"].astype(jnp.float32)
         nll = optax.ctc_loss(logits, padding, batch["text"], text_padding, blank_id=BLANK)
-        # An utterance with more letters than states has no alignment and a huge loss: it teaches
-        # nothing.
+        # An utterance with more letters than states has no
+        # alignment and a huge loss: it teaches nothing.
         letters = jnp.sum(batch["text_valid"], axis=1)
         possible = (letters < jnp.sum(batch["states_valid"], axis=1)) & (letters > 0)
         return {

@@ -175,8 +175,8 @@ class SpeechToTextTask(Task):
             segment_BT=segment,
             position_BT=position,
         )
-        # A last group of a conversation is completed with zeros, as `StackAdaptor` does at the end
-        # of a row.
+        # A last group of a conversation is completed with zeros,
+        # as `StackAdaptor` does at the end of a row.
         states = jnp.where((segment[:, ::2] > 0)[..., None], jax.lax.stop_gradient(states), 0)
         return self.adaptor.apply({"params": adaptor}, states)
 
