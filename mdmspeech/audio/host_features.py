@@ -2,7 +2,7 @@
 `audio.features.whisper_log_mel` computes, in numpy and in any thread.
 
 Both are needed: the model's is compiled with it and runs where it runs; this one runs in many
-  threads that must not wait for a device, nor compile for each length.
+threads that must not wait for a device, nor compile for each length.
 """
 
 import functools
@@ -17,8 +17,8 @@ from mdmspeech.speech_format import INPUT_RATE, WHISPER_FFT, WHISPER_HOP
 
 
 def num_frames(samples: int | np.ndarray, tail: float) -> int | np.ndarray:
-    """Frames of a wave of so many samples (integers of any shape) and `tail` seconds of silence after
-    it.
+    """Frames of a wave of so many samples (integers of any shape) and `tail` seconds of silence
+    after it.
     """
     return -(-(samples + int(tail * INPUT_RATE)) // WHISPER_HOP)
 
@@ -52,7 +52,7 @@ def log_mel(wave: np.ndarray, num_mels: int = 80, tail: float = 0.0) -> np.ndarr
 
 @functools.cache
 def _filters(num_mels: int) -> scipy.sparse.csc_array:
-    """Slaney-normalised triangular filters [FFT / 2 + 1, num_mels]. Sparse: 50 times less work, and no
-    BLAS, whose threads would fight with Grain's.
+    """Slaney-normalised triangular filters [FFT / 2 + 1, num_mels]. Sparse: 50 times less work, and
+    no BLAS, whose threads would fight with Grain's.
     """
     return scipy.sparse.csc_array(mel_filters(INPUT_RATE, WHISPER_FFT, num_mels))

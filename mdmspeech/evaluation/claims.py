@@ -245,7 +245,8 @@ def masked(words: Words, phrase: Words) -> Words:
 
 
 def competes(words: Words, value: Words, known: Collection[str]) -> bool:
-    """Whether something else is named as the answer: in a list with `value`, or by a part of its own.
+    """Whether something else is named as the answer: in a list with `value`, or by a part of its
+    own.
     known: words that name nothing else.
     """
 

@@ -196,8 +196,8 @@ def _others(words: Words, names, value: Words) -> bool:
 
 
 def _about(said: Claims, subject: Words, known, family: str, value: Words) -> bool:
-    """False when the answer names another thing than the one asked about ("Angola is in Africa" where
-    Zimbabwe was asked for).
+    """False when the answer names another thing than the one asked about ("Angola is in Africa"
+    where Zimbabwe was asked for).
 
     It may leave the thing out; names of places and elements may be misspelt: the Thinker spells
     what it heard. value: what it says of the thing; a word right before it may say whose it is
@@ -366,8 +366,8 @@ def _yes_or_no(said: Claims, wanted: Words, question: Words, family: str) -> boo
 
 
 def _half_of_it(said: Claims, wanted: Words, question: Words, family: str) -> bool:
-    """Half of the words that the expected answer adds, in at most thrice as many: definitions can be
-    worded in more than one way.
+    """Half of the words that the expected answer adds, in at most thrice as many: definitions can
+    be worded in more than one way.
     """
     new = {word for word in content(wanted) if word not in question}
     added = [word for word in content(said.words) if word not in question]

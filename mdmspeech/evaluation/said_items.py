@@ -128,8 +128,8 @@ def _is_the_claim(
 
 
 def _either(words: Words, claimed: list[tuple[int, str]]) -> bool:
-    """Two that are claimed one as much as the other: "Monday or Tuesday", "Monday and Tuesday", "It is
-    Monday. It is Tuesday.".
+    """Two that are claimed one as much as the other: "Monday or Tuesday", "Monday and Tuesday", "It
+    is Monday. It is Tuesday.".
     """
     between = [
         {*words[i + 1 : j]} for (i, one), (j, other) in itertools.pairwise(claimed) if one != other

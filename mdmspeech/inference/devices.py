@@ -9,8 +9,8 @@ _GPU_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 
 
 def look_for_no_tpu(devices: Path = Path("/dev")) -> None:
-    """Tells JAX to use the CPU where libtpu is installed, as it compiles plans, but there is neither a
-    TPU nor a GPU's plugin: its complaints would frighten.
+    """Tells JAX to use the CPU where libtpu is installed, as it compiles plans, but there is
+    neither a TPU nor a GPU's plugin: its complaints would frighten.
     """
     installed = lambda name: importlib.util.find_spec(name) is not None
     if (

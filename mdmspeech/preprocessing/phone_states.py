@@ -1,5 +1,5 @@
-"""Makes what the phone classifier learns from: sentences in invented voices, as the speech encoder's
-states with the symbol that is spoken in each.
+"""Makes what the phone classifier learns from: sentences in invented voices, as the speech
+encoder's states with the symbol that is spoken in each.
 
 The voices are our synthesiser's pseudo-speakers (children to deep voices), whose durations are
 known; some recordings get noise. Test voices and sentences are never trained on. A record of the

@@ -242,8 +242,8 @@ def read_dots(text: str) -> str:
 
 
 def _stop(match: re.Match) -> str:
-    """The full stop of an abbreviation, where a sentence ends with it: at the end of the text or line,
-    or before a capital letter.
+    """The full stop of an abbreviation, where a sentence ends with it: at the end of the text or
+    line, or before a capital letter.
     """
     return "." if re.match(r"[\"')\]]*(?:\s*$|\s*\n|\s+[\"'(]*[A-Z])", after(match)) else ""
 
@@ -379,8 +379,8 @@ def _initials(match: re.Match) -> str:
 
 
 def _ends(match: re.Match) -> bool:
-    """Initials often stand before a name ("the U.S. Senate"): a sentence ends there only before a word
-    that starts sentences, or at the end.
+    """Initials often stand before a name ("the U.S. Senate"): a sentence ends there only before a
+    word that starts sentences, or at the end.
     """
     following = re.match(r"[\"')\]]*\s+[\"'(]*([A-Z][\w']*)", after(match))
     return following is None or following[1] in _STARTERS

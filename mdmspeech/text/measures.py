@@ -361,8 +361,8 @@ def _inches(text: str, marked: re.Pattern, read: Callable[[re.Match], str]) -> s
 
 
 def _in_quotation(text: str) -> bool:
-    """Whether a quotation is open at the end of `text`: a mark after a digit opens none, it is one of
-    inches.
+    """Whether a quotation is open at the end of `text`: a mark after a digit opens none, it is one
+    of inches.
     """
     is_open = False
     for match in re.finditer(r'(\d\s?)?"', text):

@@ -13,8 +13,8 @@ LENGTHS = np.array([14, 9])  # neither is a whole number of blocks
 
 @pytest.fixture(scope="module")
 def case(tiny):
-    """A teacher (the tiny model over [B, L]) and a masked input, blocks with 4, 3, 1 and 0 masks among
-    them.
+    """A teacher (the tiny model over [B, L]) and a masked input, blocks with 4, 3, 1 and 0 masks
+    among them.
     """
     cond = jax.random.normal(jax.random.key(1), (BATCH, LENGTH, tiny.dim))
     valid = jnp.arange(LENGTH)[None, :] < jnp.asarray(LENGTHS)[:, None]
@@ -116,8 +116,8 @@ def test_gathered_positions_give_the_same_targets(case):
 
 
 def test_what_was_not_gathered_stays_hidden_from_the_teacher(case):
-    """A capacity that is too small leaves tokens out of the loss; it must not write something in their
-    places.
+    """A capacity that is too small leaves tokens out of the loss; it must not write something in
+    their places.
     """
     teacher, z0, hidden, valid = case
     index, keep = objective.gather_masked(hidden & valid, 9)

@@ -57,8 +57,8 @@ def test_blocks_of_one_token_are_next_token_decoding(run_tiny, cond, options, te
     )
     for field in ("ids_BL", "count_B", "reason_B", "forwards"):
         np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field), err_msg=field)
-    # a drawn token's own probability is what next-token decoding reports, the best one's what
-    # masked diffusion does
+    # a drawn token's own probability is what next-token decoding reports,
+    # the best one's what masked diffusion does
     if temperature == 0.0:
         np.testing.assert_allclose(ours.confidence_BL, theirs.confidence_BL, rtol=1e-4)
 

@@ -131,8 +131,9 @@ TEXTS, SPEECH = [5, 9, 2, 30], [100, 6000, 3, 77, 41, 6560]
 
 @pytest.fixture(scope="module")
 def reference(tensors):
-    """reference(speech): logits [7, 6564] of theirs by the book, what follows each of [task, speech]:
-    Qwen2, which is our Thinker (tests/models), over [sos, text, task, speech]."""
+    """reference(speech): logits [7, 6564] of theirs by the book, what follows each of
+    [task, speech]: Qwen2, which is our Thinker (tests/models), over [sos, text, task, speech].
+    """
     qwen = ThinkerConfig(
         SMALL.text_vocab_size,
         SMALL.dim,

@@ -352,8 +352,8 @@ def test_rope_scalings_of_the_metadata(tmp_path):
 
 
 def test_unpermute_turns_pairs_into_halves():
-    """Two heads of four rows: interleaved (0, 2, 1, 3) of the half-split order comes back as 0, 1, 2,
-    3.
+    """Two heads of four rows: interleaved (0, 2, 1, 3) of the half-split order comes back as 0, 1,
+    2, 3.
     """
     halves = np.arange(8.0)[:, None]
     interleaved = halves[[0, 2, 1, 3, 4, 6, 5, 7]]

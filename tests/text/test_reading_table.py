@@ -87,8 +87,8 @@ COMMON = "€£¥₹₩₽₿₺₴₪฿₫₱₦₡₵₸¢¤§¶©®™°±×
 
 @pytest.mark.parametrize("frame", ["{}", "word {} word", "5 {} 3", "word{}word", "5{}3"])
 def test_no_sign_vanishes_silently(frame):
-    """Each is spoken, is a pause, or is named in a warning; quotation marks and apostrophes alone are
-    silent.
+    """Each is spoken, is a pause, or is named in a warning; quotation marks and apostrophes alone
+    are silent.
     """
     plain, vanished = normalise(frame.format(" ")), []
     for sign in sorted({*string.punctuation, *COMMON}):

@@ -355,8 +355,8 @@ def test_a_run_that_is_refused_has_written_nothing(tmp_path):
 
 
 def test_parameters_that_are_no_numbers_are_never_saved(tmp_path):
-    """A rate of nan leaves loss and gradient of the first step finite, and its parameters not; then an
-    older run is refused another config, untouched.
+    """A rate of nan leaves loss and gradient of the first step finite, and its parameters not; then
+    an older run is refused another config, untouched.
     """
 
     class Broken(TinyTask):

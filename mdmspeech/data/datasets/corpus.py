@@ -78,8 +78,8 @@ def questions(
     hours: float | None = None,
     parts: Sequence[str] = ("kokoro", "questions"),
 ) -> Subset:
-    """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are not
-    there are left out; UserError if there is none.
+    """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are
+    not there are left out; UserError if there is none.
     """
     found = [
         open_part(root, "recordings", part, split)

@@ -89,8 +89,8 @@ class Statistics:
 
 
 class PackPlan:
-    """Random access to batches of draws: `plan[k]` -> this host's rows of global batch k, each a list
-    of `Draw`.
+    """Random access to batches of draws: `plan[k]` -> this host's rows of global batch k, each a
+    list of `Draw`.
 
     Args:
       sizes: source name -> int [N, C], what each record takes of each capacity.
@@ -211,8 +211,8 @@ class PackPlan:
         return f"{digest:08x}"
 
     def statistics(self, windows: int = 0) -> Statistics:
-        """Of the first so many windows; by default of as many as one pass over the records takes, at
-        least one.
+        """Of the first so many windows; by default of as many as one pass over the records takes,
+        at least one.
         """
         windows = windows or max(1, -(-int(self.mixture.sizes.sum()) // self.window))
         used, rows, naive = np.zeros(len(self.capacities), np.int64), 0, []
@@ -237,8 +237,8 @@ class PackPlan:
         )
 
     def about(self) -> list[str]:
-        """Lines for the user: how much of the rows is padding, and if that is much, sizes of rows that
-        would have less.
+        """Lines for the user: how much of the rows is padding, and if that is much, sizes of rows
+        that would have less.
         """
         padding = self.statistics(1).padding
         lines = [f"packed rows: {_describe(self.capacities)}; padding {_percent(padding)}"]
@@ -329,8 +329,8 @@ def check_same_data(then: str, now: str) -> None:
 def better_capacities(
     sizes_NC: np.ndarray, capacities: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, float]] | None:
-    """(capacities, their padding shares) whose worst padding is at least a point below that of those
-    given; None if none of those tried is.
+    """(capacities, their padding shares) whose worst padding is at least a point below that of
+    those given; None if none of those tried is.
 
     Tried are the wasteful one smaller and each other one larger, in steps that keep their divisors
     (blocks, tiles, whole vectors).
@@ -402,8 +402,8 @@ def _hush(line: str) -> None:
 
 
 def read_draws(sources: Mapping[str, Any], rows: Sequence[Sequence[Draw]]) -> list[list[Any]]:
-    """The records of the rows. A source that can read several at once (`__getitems__`) is asked once:
-    from a bucket that is one round of requests, not one a record.
+    """The records of the rows. A source that can read several at once (`__getitems__`) is asked
+    once: from a bucket that is one round of requests, not one a record.
     """
     draws = [draw for row in rows for draw in row]
     found: dict[tuple[str, int], Any] = {}

@@ -2,10 +2,9 @@
 together, padded to whole seconds.
 
 Every epoch makes its own batches: records are shuffled, sorted into buckets of similar length, cut
-  into batches, and the batches shuffled. All of it
-follows from (seed, epoch), so that an iterator's state is just a position, and each host of a pod
-makes its own rows of the same batches. (`packing` wastes less; buckets are for models that take one
-record a row.)
+into batches, and the batches shuffled. All of it follows from (seed, epoch), so that an iterator's
+state is just a position, and each host of a pod makes its own rows of the same batches. (`packing`
+wastes less; buckets are for models that take one record a row.)
 """
 
 import functools
@@ -90,8 +89,8 @@ def state_batches(
 
 
 class BatchPlan:
-    """Which records make up batch i: `plan[i] -> (i, record numbers int [batch])`. What an epoch lacks
-    for whole batches, a few records fill that come twice.
+    """Which records make up batch i: `plan[i] -> (i, record numbers int [batch])`. What an epoch
+    lacks for whole batches, a few records fill that come twice.
     """
 
     def __init__(

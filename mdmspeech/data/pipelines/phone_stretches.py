@@ -10,8 +10,8 @@ STRETCH = 50  # states of an example
 
 
 class RandomStretches:
-    """`[i]` -> {states float16 [STRETCH, D], symbols int32 [STRETCH]} of random numbers, to try things
-    out.
+    """`[i]` -> {states float16 [STRETCH, D], symbols int32 [STRETCH]} of random numbers, to try
+    things out.
     """
 
     def __init__(self, width: int, symbols: int):
@@ -29,8 +29,8 @@ class RandomStretches:
 
 
 def phone_batches(source, split: str, batch: int, seed: int):
-    """Endless Grain iterator: states float16 [B, STRETCH, D], symbols int32 [B, STRETCH]; "train" is
-    shuffled.
+    """Endless Grain iterator: states float16 [B, STRETCH, D], symbols int32 [B, STRETCH]; "train"
+    is shuffled.
     """
     data = grain.MapDataset.source(source).seed(seed)
     data = data.map(lambda row: {name: row[name] for name in ("states", "symbols")})

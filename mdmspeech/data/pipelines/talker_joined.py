@@ -36,9 +36,9 @@ def talker_batches(
     group: int = 5,
     shard: Shard = (0, 1),
 ) -> "JoinedBatches":
-    """Endless iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols int32
-    [B, M], symbols_valid bool [B, M], durations float32 [B, M] in speech tokens. `source[i]` is a
-    record of `datasets.corpus.tokens`; `group` shuffled utterances fill one sequence.
+    """Endless iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols
+    int32 [B, M], symbols_valid bool [B, M], durations float32 [B, M] in speech tokens. `source[i]`
+    is a record of `datasets.corpus.tokens`; `group` shuffled utterances fill one sequence.
 
     batch: rows of all hosts together, of which `shard` (number, count) gets its part.
     """
@@ -137,8 +137,8 @@ def join(
 
 
 def durations(utterance: dict, token_seconds: float) -> np.ndarray:
-    """Speech tokens each symbol lasts, float32 [M]. A recording lasts whole tokens: its last silence
-    takes the rest.
+    """Speech tokens each symbol lasts, float32 [M]. A recording lasts whole tokens: its last
+    silence takes the rest.
     """
     lasting = np.asarray(utterance["frames"]) * (DURATION_SECONDS / token_seconds)
     lasting[-1] += len(utterance["tokens"]) - lasting.sum()

@@ -107,8 +107,8 @@ def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> li
 
 
 def question_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
-    """The training and validation questions in pseudo-speakers and small synthesisers, each question
-    once.
+    """The training and validation questions in pseudo-speakers and small synthesisers, each
+    question once.
     """
     chosen = _some(
         _shuffled(questions, test=False)[KOKORO_TRAIN : KOKORO_TRAIN + QUESTIONS],
@@ -157,8 +157,8 @@ def held_out_jobs(questions: Sequence[Question]) -> list[Job]:
 
 
 def pseudo_speakers(seed: int = 0) -> list[HibariVoice]:
-    """Invented speakers: children to deep voices, flat to lively. A lower voice has longer formants,
-    as real ones do.
+    """Invented speakers: children to deep voices, flat to lively. A lower voice has longer
+    formants, as real ones do.
     """
     rng = random.Random(seed)
     crowd = []

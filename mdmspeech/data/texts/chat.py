@@ -53,8 +53,8 @@ TEST_TALK = (
 
 
 def repeat_family() -> Family:
-    """ "Repeat after me": the answer is the sentence. Its test sentences are new to every part of the
-    corpus.
+    """ "Repeat after me": the answer is the sentence. Its test sentences are new to every part of
+    the corpus.
     """
     spare = [
         s
@@ -84,8 +84,8 @@ def repeat_family() -> Family:
 
 
 def small_talk() -> list[Question]:
-    """One answer for each question of the small-talk corpus, the shortest it offers, and `TEST_TALK`
-    for testing.
+    """One answer for each question of the small-talk corpus, the shortest it offers, and
+    `TEST_TALK` for testing.
     """
     answers: dict[str, list[str]] = {}
     for conversation in _conversations():

@@ -63,8 +63,8 @@ def synsets() -> tuple[Synset, ...]:
 
 @functools.lru_cache(maxsize=1)
 def uses() -> dict[str, dict[str, int]]:
-    """Word (lower case) -> part of speech -> how often it was seen in the corpus the WordNet authors
-    tagged (`cntlist.rev`).
+    """Word (lower case) -> part of speech -> how often it was seen in the corpus the WordNet
+    authors tagged (`cntlist.rev`).
     """
     counts: dict[str, dict[str, int]] = {}
     for line in (folder() / "cntlist.rev").read_text(encoding="latin-1").splitlines():

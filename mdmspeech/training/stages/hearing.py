@@ -29,8 +29,8 @@ from mdmspeech.training.warm_start import overwrite
 
 
 class _StatesTask(Task):
-    """What both share: batches of encoder states from `_pipeline(split, seed)`, counted in seconds of
-    speech.
+    """What both share: batches of encoder states from `_pipeline(split, seed)`, counted in seconds
+    of speech.
     """
 
     unit = "speech_s"
@@ -72,8 +72,8 @@ class _StatesTask(Task):
 
 
 class CTCTask(_StatesTask):
-    """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32 [B,
-    N], text_valid bool [B, N].
+    """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32
+    [B, N], text_valid bool [B, N].
     """
 
     name, held_out = "hearing_ctc", "val"
@@ -102,8 +102,8 @@ class CTCTask(_StatesTask):
         ).astype(jnp.float32)
         text_padding = 1.0 - batch["text_valid"].astype(jnp.float32)
         nll = optax.ctc_loss(logits, padding, batch["text"], text_padding, blank_id=BLANK)
-        # An utterance with more letters than states has no alignment and a huge loss: it teaches
-        # nothing.
+        # An utterance with more letters than states has no
+        # alignment and a huge loss: it teaches nothing.
         letters = jnp.sum(batch["text_valid"], axis=1)
         possible = (letters < jnp.sum(batch["states_valid"], axis=1)) & (letters > 0)
         return {

@@ -207,8 +207,8 @@ class TalkerTask(Task):
         )
 
     def hidden(self, params, ids_BL, cond, rows, block: int, clean_BL=None):
-        """Hidden states [B, L, D] of tokens that attend within their block and to earlier ones; with
-        `clean_BL`, to the earlier ones' clean copies.
+        """Hidden states [B, L, D] of tokens that attend within their block and to earlier ones;
+        with `clean_BL`, to the earlier ones' clean copies.
         """
         length, twin = ids_BL.shape[1], clean_BL is not None
         segment, position = (
@@ -328,8 +328,8 @@ class TalkerTask(Task):
 
 
 class _Picked(NamedTuple):
-    """Positions whose logits are computed: the hidden ones, gathered into a fixed number of places, or
-    all (index None).
+    """Positions whose logits are computed: the hidden ones, gathered into a fixed number of places,
+    or all (index None).
     """
 
     index_GN: jax.Array | None
