@@ -23,6 +23,7 @@ import numpy as np
 
 from mdmspeech.data.packing.bins import VERSION, pack
 from mdmspeech.data.packing.mixing import Mixture
+from mdmspeech.data.packing.position import check_same_data
 from mdmspeech.data.packing.sharding import Shard, host_rows
 from mdmspeech.errors import UserError
 
@@ -314,16 +315,6 @@ class PackPlan:
             rng.shuffle(row)  # or the longest would always come first
         offset = window * self.window
         return [[offset + i for i in rows[r]] for r in rng.permutation(len(rows))]
-
-
-def check_same_data(then: str, now: str) -> None:
-    """A UserError if a position was saved on other data: it would mean other records."""
-    if then != now:
-        raise UserError(
-            f"the data have changed since this position was saved (then {then}, now {now}): restore "
-            "the corpus and the data settings, or go on with the new ones from their beginning "
-            "(--set train.new_data=True)"
-        )
 
 
 def better_capacities(

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import grain
 import numpy as np
 
+from mdmspeech.data.packing.position import CheckedBatches, digest_of
 from mdmspeech.data.packing.sharding import Shard, host_rows
 from mdmspeech.errors import UserError
 from mdmspeech.text import pieces
@@ -83,9 +84,8 @@ def state_batches(
             f"{len(lengths)} questions are fewer than one batch of {batch}: lower data.batch"
         )
     data = grain.MapDataset.source(BatchPlan(lengths, batch, _BUCKET, seed)).map(assemble)
-    return iter(
-        data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
-    )
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
+    return CheckedBatches(iter(data.to_iter_dataset(options)), digest_of(source, "states"))
 
 
 class BatchPlan:

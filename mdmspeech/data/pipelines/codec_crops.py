@@ -11,6 +11,7 @@ import sys
 import grain
 import numpy as np
 
+from mdmspeech.data.packing.position import CheckedBatches, digest_of
 from mdmspeech.data.packing.sharding import HostShare, Shard
 from mdmspeech.errors import UserError
 from mdmspeech.speech_format import DURATION_SECONDS, OUTPUT_RATE
@@ -49,11 +50,8 @@ def codec_crops(
     )
     share = HostShare(data, batch, shard)
     data = grain.MapDataset.source(share).batch(share.rows, drop_remainder=True)
-    return iter(
-        data.to_iter_dataset(
-            grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-        )
-    )
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return CheckedBatches(iter(data.to_iter_dataset(options)), digest_of(source, "samples"))
 
 
 def crop(

@@ -5,6 +5,8 @@ spoken in each (`preprocessing.phone_states` makes them).
 import grain
 import numpy as np
 
+from mdmspeech.data.packing.position import CheckedBatches, digest_of
+
 NAME = "phones"  # of the dataset of states
 STRETCH = 50  # states of an example
 
@@ -36,4 +38,5 @@ def phone_batches(source, split: str, batch: int, seed: int):
     data = data.map(lambda row: {name: row[name] for name in ("states", "symbols")})
     data = data.shuffle() if split == "train" else data
     data = data.repeat().batch(batch, drop_remainder=True)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+    return CheckedBatches(iter(data.to_iter_dataset(options)), digest_of(source, "states"))
