@@ -39,9 +39,8 @@ def log_mel(wave: np.ndarray, num_mels: int = 80, tail: float = 0.0) -> np.ndarr
     padded = np.zeros(count * WHISPER_HOP + 2 * half, np.float32)
     padded[half : half + len(wave)] = np.asarray(wave, np.float32) * np.float32(scale)
     padded[:half] = padded[2 * half : half : -1]
-    frames_TN = np.lib.stride_tricks.sliding_window_view(padded, WHISPER_FFT)[
-        : count * WHISPER_HOP : WHISPER_HOP
-    ]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WHISPER_FFT)
+    frames_TN = windows[: count * WHISPER_HOP : WHISPER_HOP]
     spectrum_TK = np.fft.rfft(frames_TN * hann(WHISPER_FFT), axis=-1)
     power_TK = np.square(spectrum_TK.real) + np.square(spectrum_TK.imag)
     mel_TM = np.log10(

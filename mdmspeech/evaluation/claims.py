@@ -135,11 +135,7 @@ def claims(text: str, expected: Words, question: Words) -> Claims:
                 continue
             negated = bool(
                 {*piece} & (_NEGATIONS - {*expected}) - ({"not"} & {*question})
-            ) or piece[:2] in (
-                ["rather", "than"],
-                ["other", "than"],
-                ["as", "opposed"],
-            )
+            ) or piece[:2] in (["rather", "than"], ["other", "than"], ["as", "opposed"])
             below = negated or (below and piece[0] != "but" and not {*piece} & {*_COPULAS, "it"})
             if below:
                 denied += piece

@@ -59,17 +59,9 @@ _PLACES = frozenset({
 })  # fmt: skip
 _PLURALS = frozenset({"currencies", "kinds"})  # "dollars" for dollar
 _CONTINENTS = (
-    "north america",
-    "south america",
-    "africa",
-    "asia",
-    "europe",
-    "oceania",
-    "australia",
-    "antarctica",
-    "america",
-    "americas",
-)
+    "north america", "south america", "africa", "asia", "europe", "oceania", "australia",
+    "antarctica", "america", "americas",
+)  # fmt: skip
 _KINDS = {  # how a kind may be named
     "an animal": ("animal", "animals"),
     "a plant": ("plant", "plants"),
@@ -307,17 +299,9 @@ def _subject(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     winner, sense, loser = found[1].split(), found[2], found[3].split()
     words = beyond(said.words, question, 4)
     more = {
-        "larger",
-        "bigger",
-        "higher",
-        "more",
-        "greater",
-        "largest",
-        "biggest",
-        "highest",
-        "most",
+        "larger", "bigger", "higher", "more", "greater", "largest", "biggest", "highest", "most",
         "greatest",
-    }
+    }  # fmt: skip
     less = {"smaller", "lower", "less", "smallest", "lowest", "least", "fewer"}
     right, wrong = (more, less) if sense == "larger" else (less, more)
     known = {*question, *flat, *more, *less, "number", "than", "land"}

@@ -14,22 +14,9 @@ from mdmspeech.files import write_text
 SEEDS = {"speech": 0, "the bootstrap": 0}  # those of a part: answers are greedy
 _SIZES = {"count": "utterances", "questions": "questions", "words": "words"}
 _NO_FIGURES = (
-    "made",
-    "made_from",
-    "before",
-    "items",
-    "families",
-    "codes",
-    "timing",
-    "stop_reasons",
-    "count",
-    "questions",
-    "words",
-    "clips",
-    "steps",
-    "texts",
-    "seconds",
-)
+    "made", "made_from", "before", "items", "families", "codes", "timing", "stop_reasons", "count",
+    "questions", "words", "clips", "steps", "texts", "seconds",
+)  # fmt: skip
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -319,21 +319,11 @@ def letter_or_count(said: Claims, wanted: Words, question: Words, family: str) -
         ),
         " ".join(said.words),
     )
-    if {name for pair in named for name in pair} - {
-        "",
-        "it",
-        "that",
-        "which",
-        "this",
-        "word",
-        "the",
-        "is",
-        "has",
-        "begins",
-        "starts",
-        "ends",
+    known = {
+        "", "it", "that", "which", "this", "word", "the", "is", "has", "begins", "starts", "ends",
         subject,
-    }:
+    }  # fmt: skip
+    if {name for pair in named for name in pair} - known:
         return False
     strange = [
         word

@@ -101,9 +101,8 @@ class SpeechFrontend:
     def encode_many(self, sources: Sequence[Source]) -> list[EncodedSpeech]:
         """Hears many, in batches of similar lengths; each as it would be heard alone."""
         waves = load_waves(sources, self.limit)
-        sizes = [second * INPUT_RATE for second in SECONDS if second < self.limit] + [
-            int(self.limit * INPUT_RATE)
-        ]
+        sizes = [second * INPUT_RATE for second in SECONDS if second < self.limit]
+        sizes.append(int(self.limit * INPUT_RATE))
         heard: dict[int, EncodedSpeech] = {}
         for rows, width, size in batches([len(wave) for wave in waves], sizes):
             began = time.perf_counter()

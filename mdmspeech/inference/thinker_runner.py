@@ -200,13 +200,9 @@ class ThinkerRunner:
             text, new = "", []
         tail, left = thoughts.finish(stream.flush())
         if states:
-            reads.append(
-                np.asarray(
-                    self._advance(
-                        params=self._params, state=state, token_B=np.array([self._end], np.int32)
-                    )[0]
-                )
-            )
+            end_B = np.array([self._end], np.int32)
+            read_BE, _ = self._advance(params=self._params, state=state, token_B=end_B)
+            reads.append(np.asarray(read_BE))
         answer += left
         read = self._rows(reads, [*new, *left, -1])
         yield TextDelta(

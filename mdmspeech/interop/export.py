@@ -304,11 +304,9 @@ def _write_shards(folder: Path, tensors: Mapping[str, Stored], how: How) -> None
 
 def _card(part: str, hf: Mapping[str, Any], tensors: Mapping[str, Stored], how: How) -> str:
     count = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    what = {"thinker": "Text language model", "encoder": "Speech encoder (without its decoder)"}[
-        part
-    ]
+    names = {"thinker": "Text language model", "encoder": "Speech encoder (without its decoder)"}
     lines = [
-        f"# {what}", "", f"{hf['architectures'][0]}, {count / 1e6:,.1f} M parameters, {hf['torch_dtype']}.",
+        f"# {names[part]}", "", f"{hf['architectures'][0]}, {count / 1e6:,.1f} M parameters, {hf['torch_dtype']}.",
         f"Written by `mdmspeech convert` from: {how.origin or 'parameters in memory'}.",
         "The licence is that of the model it was made from.",
     ]  # fmt: skip

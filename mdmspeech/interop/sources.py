@@ -353,13 +353,11 @@ def fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> Chat
 def _what_is(path: Path) -> str:
     if path.is_file():
         return "that is a file by itself; "
+    if path.exists():
+        return ""
     return (
-        ""
-        if path.exists()
-        else (
-            "nothing is there, and nothing is downloaded (`hf download MODEL "
-            "--local-dir DIR` does it); "
-        )
+        "nothing is there, and nothing is downloaded "
+        "(`hf download MODEL --local-dir DIR` does it); "
     )
 
 

@@ -225,9 +225,8 @@ def _group(instruction: Instruction) -> tuple[list[int], list[tuple[int, int]]]:
         shape = list(axes.values())
         devices = _iota(meshed[2], meshed[3]) if meshed[2] else np.arange(math.prod(shape))
         spanned = re.findall(r"'([^']+)'", meshed[4])
-        return devices.reshape(shape)[
-            tuple(slice(None) if name in spanned else 0 for name in axes)
-        ].reshape(-1).tolist(), []
+        first = tuple(slice(None) if name in spanned else 0 for name in axes)
+        return devices.reshape(shape)[first].reshape(-1).tolist(), []
     return [], []
 
 

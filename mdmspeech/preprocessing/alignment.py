@@ -130,10 +130,8 @@ def _expecting(config: talker.TalkerConfig, params) -> Callable:
         for row in symbols:
             padded = np.zeros((1, -(-len(row) // _SYMBOLS) * _SYMBOLS), np.int32)
             padded[0, : len(row)] = row
-            log_tokens = np.asarray(read(padded, np.arange(padded.shape[1])[None] < len(row)))[
-                0, : len(row)
-            ]
-            expected.append(np.exp(log_tokens) * TOKEN_SECONDS / DURATION_SECONDS)
+            log_tokens = np.asarray(read(padded, np.arange(padded.shape[1])[None] < len(row)))
+            expected.append(np.exp(log_tokens[0, : len(row)]) * TOKEN_SECONDS / DURATION_SECONDS)
         return expected
 
     return run

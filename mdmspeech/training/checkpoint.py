@@ -210,9 +210,8 @@ class Checkpoints:
             self.directory, options=options, item_names=("state", "about")
         )
         self._scores: dict[int, float] = {}
-        for step, scores in distributed.gather(
-            _stored_scores(self.directory) if self._score else []
-        )[0]:
+        stored = _stored_scores(self.directory) if self._score else []
+        for step, scores in distributed.gather(stored)[0]:
             self._note(step, scores)
         return manager
 

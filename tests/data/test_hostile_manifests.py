@@ -217,28 +217,24 @@ def test_a_path_that_is_no_manifest(folder):
     assert not (folder / "root").exists()
 
 
+JUNK = [
+    b"\x00", b"\xff", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"\\ud800", b"[", b"}", b'"', b"\\", b"NaN",
+    b"-", b"\r", b"9" * 5000, b"[" * 3000,
+]  # fmt: skip
+VALUES = [
+    b"null", b"[]", b"{}", b"1e999", b"NaN", b"true", b'""', b"-1", b"[[1]]", b'"\\u0000"',
+    b"8" * 4400,
+]  # fmt: skip
+FIELDS = [
+    b"id", b"split", b"voice", b"symbols", b"frames", b"f0", b"units", b"rate", b"audio", b"text",
+]  # fmt: skip
+ODD = [b"{}", b"[[]]", b"NaN", b"-Infinity", b'"\\udc00"', b"false", b"1e400", b"[1, null]"]
+
+
 def mutate(rng, line):
     """One of the things that editors, exports and transfers do to a line; it never has a line feed."""
     at = rng.randrange(len(line) + 1)
-    junk = rng.choice(
-        [
-            b"\x00",
-            b"\xff",
-            b"\xe2\x80\xa8",
-            b"\xef\xbb\xbf",
-            b"\\ud800",
-            b"[",
-            b"}",
-            b'"',
-            b"\\",
-            b"NaN",
-            b"-",
-            b"\r",
-            b"9" * 5000,
-            b"[" * 3000,
-            bytes([rng.randrange(11, 256)]),
-        ]
-    )
+    junk = rng.choice([*JUNK, bytes([rng.randrange(11, 256)])])
     how = rng.randrange(5)
     if how == 0:
         return line[:at]
@@ -247,54 +243,10 @@ def mutate(rng, line):
     if how == 2:
         return line[:at] + junk + line[at + len(junk) :]
     if how == 3:
-        value = rng.choice(
-            [
-                b"null",
-                b"[]",
-                b"{}",
-                b"1e999",
-                b"NaN",
-                b"true",
-                b'""',
-                b"-1",
-                b"[[1]]",
-                b'"\\u0000"',
-                b"8" * 4400,
-            ]
-        )
-        return (
-            b'{"audio": '
-            + (value if rng.random() < 0.5 else b'"0.wav"')
-            + b', "text": '
-            + value
-            + b', "id": '
-            + value
-            + b"}"
-        )
-    field = rng.choice(
-        [
-            b"id",
-            b"split",
-            b"voice",
-            b"symbols",
-            b"frames",
-            b"f0",
-            b"units",
-            b"rate",
-            b"audio",
-            b"text",
-        ]
-    )
-    return (
-        line[:-1]
-        + b', "'
-        + field
-        + b'": '
-        + rng.choice(
-            [b"{}", b"[[]]", b"NaN", b"-Infinity", b'"\\udc00"', b"false", b"1e400", b"[1, null]"]
-        )
-        + b"}"
-    )
+        value = rng.choice(VALUES)
+        audio = value if rng.random() < 0.5 else b'"0.wav"'
+        return b'{"audio": %b, "text": %b, "id": %b}' % (audio, value, value)
+    return line[:-1] + b', "%b": %b}' % (rng.choice(FIELDS), rng.choice(ODD))
 
 
 def test_no_mutation_ends_an_import_or_costs_a_good_line(folder):

@@ -47,15 +47,10 @@ def _by_the_book(teacher, z0, hidden, iterations):
         for row in range(BATCH):
             for first in range(0, LENGTH, BLOCK):
                 masked = [at for at in range(first, min(first + BLOCK, LENGTH)) if left[row, at]]
-                for at in sorted(masked, key=lambda at: -chance[row, at])[
-                    : -(-len(masked) // (iterations - j))
-                ]:
-                    z[row, at], new[row, at], when[row, at] = (
-                        logits[row, at],
-                        logits[row, at, :CODES].argmax(),
-                        j,
-                    )
-                    left[row, at] = False
+                surest_first = sorted(masked, key=lambda at: -chance[row, at])
+                for at in surest_first[: -(-len(masked) // (iterations - j))]:
+                    z[row, at], when[row, at], left[row, at] = logits[row, at], j, False
+                    new[row, at] = logits[row, at, :CODES].argmax()
         ids = new
     return z, ids, when
 

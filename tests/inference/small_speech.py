@@ -72,26 +72,9 @@ def talker_params(config=TALKER, seed=0):
 
 
 WORDS = [
-    "yes",
-    "no",
-    "it",
-    "is",
-    "a",
-    "red",
-    "apple",
-    "and",
-    "very",
-    "good",
-    "answer",
-    ".",
-    "what",
-    "?",
-    "system",
-    "user",
-    "assistant",
-    "be",
-    "kind",
-]
+    "yes", "no", "it", "is", "a", "red", "apple", "and", "very", "good", "answer", ".", "what", "?",
+    "system", "user", "assistant", "be", "kind",
+]  # fmt: skip
 TEMPLATE = (
     "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% "
     "endfor %}{% if add_generation_prompt %}<s> assistant {% endif %}"

@@ -342,10 +342,7 @@ def test_rope_scalings_of_the_metadata(tmp_path):
     }
     assert dict(
         gguf_thinker_config(_scaled(tmp_path, "qwen3", type="linear", factor=2.0)).rope_scaling
-    ) == {
-        "rope_type": "linear",
-        "factor": 2.0,
-    }
+    ) == {"rope_type": "linear", "factor": 2.0}
     assert gguf_thinker_config(_scaled(tmp_path, "qwen3", type="none")).rope_scaling is None
     with pytest.raises(UserError, match="'longrope' is not known; take a model with one of"):
         gguf_thinker_config(_scaled(tmp_path, "qwen3", type="longrope", factor=4.0))

@@ -251,20 +251,13 @@ def test_zip_bombs(path, monkeypatch):
     data = bytearray(path.read_bytes())
     directory = data.index(b"PK\x01\x02")
     end = data.rindex(b"PK\x05\x06")
-    entry = bytes(
-        data[
-            data.index(b"PK\x01\x02", data.index(b"archive/byteorder", directory)) : data.index(
-                b"archive/data/0", directory
-            )
-            + 14
-        ]
-    )
+    begin = data.index(b"PK\x01\x02", data.index(b"archive/byteorder", directory))
+    name = data.index(b"archive/data/0", directory)
+    entry = bytes(data[begin : name + len("archive/data/0")])
     copies = b"".join(entry[:-1] + bytes([49 + i]) for i in range(8))
     tail = bytearray(data[end:])
-    count, size = (
-        struct.unpack("<H", tail[10:12])[0] + 8,
-        struct.unpack("<I", tail[12:16])[0] + len(copies),
-    )
+    count = struct.unpack("<H", tail[10:12])[0] + 8
+    size = struct.unpack("<I", tail[12:16])[0] + len(copies)
     tail[8:16] = struct.pack("<HHI", count, count, size)
     path.write_bytes(data[:end] + copies + tail)
     refused(path, "claims to hold more")

@@ -239,26 +239,11 @@ def test_spot_nodes_queues_and_accounts_are_in_the_manifest(scripts):
 def test_yaml_of_awkward_texts():
     value = {
         "a b": [
-            "",
-            "1",
-            "1e3",
-            "true",
-            "no",
-            "null",
-            "~",
-            "- x",
-            "a: b",
-            "#",
-            'it\'s "x"\n',
-            "0x1",
-            "1_000",
-            "2026-11-21",
-            "é",
-            "-",
-            "4x4",
+            "", "1", "1e3", "true", "no", "null", "~", "- x", "a: b", "#", 'it\'s "x"\n', "0x1",
+            "1_000", "2026-11-21", "é", "-", "4x4",
         ],
         "n": [1, 1.5, True, None, [], {}, [[1, 2], [{"x": [3]}]], {"k": {"l": []}}],
-    }
+    }  # fmt: skip
     assert yaml.safe_load(gke.to_yaml(value)) == value
 
 

@@ -169,7 +169,7 @@ def nothing_runs():
         yield
     finally:
         seen = _watched.pop()
-    assert not seen
+    assert not seen, seen
 
 
 def refused(path, match, **options):

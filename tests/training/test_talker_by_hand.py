@@ -168,14 +168,10 @@ def roll_out(forward, teacher, noisy, hidden, iterations):
             masked = [
                 at for at in range(first * MODEL.block, (first + 1) * MODEL.block) if left[row, at]
             ]
-            for at in sorted(masked, key=lambda at: -chance[row, at].max())[
-                : -(-len(masked) // (iterations - iteration))
-            ]:
-                z[row, at], shown[row, at], left[row, at] = (
-                    logits[row, at],
-                    chance[row, at].argmax(),
-                    False,
-                )
+            surest_first = sorted(masked, key=lambda at: -chance[row, at].max())
+            for at in surest_first[: -(-len(masked) // (iterations - iteration))]:
+                z[row, at], left[row, at] = logits[row, at], False
+                shown[row, at] = chance[row, at].argmax()
         ids = shown
     assert not left.any()
     return z, ids

@@ -273,10 +273,9 @@ def by_key(scores_BHTP: jax.Array, keys: int) -> jax.Array:
     query's row is moved by one more.
     """
     batch, heads, length, count = scores_BHTP.shape
-    flat = scores_BHTP.reshape(batch, heads, length * count)[
-        :, :, length - 1 : length - 1 + length * (count - 1)
-    ]
-    return flat.reshape(batch, heads, length, count - 1)[..., :keys]
+    flat = scores_BHTP.reshape(batch, heads, length * count)
+    moved = flat[:, :, length - 1 : length - 1 + length * (count - 1)]
+    return moved.reshape(batch, heads, length, count - 1)[..., :keys]
 
 
 def _norm(eps: float, name: str) -> nn.LayerNorm:

@@ -89,9 +89,8 @@ class Streamed(nn.Module):
         for i, signal in enumerate(signals):
             x_BTC = signal.x_BTC
             if signal.delay < delay:
-                x_BTC = self.with_past(x_BTC, delay - signal.delay, f"{name}_{i}")[
-                    :, : x_BTC.shape[1]
-                ]
+                longer = self.with_past(x_BTC, delay - signal.delay, f"{name}_{i}")
+                x_BTC = longer[:, : x_BTC.shape[1]]
             waited.append(x_BTC)
         return dataclasses.replace(signals[0], x_BTC=functools.reduce(jnp.add, waited), delay=delay)
 

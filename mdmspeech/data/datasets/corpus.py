@@ -108,11 +108,7 @@ def whole(root: Root, kind: str, part: str) -> Subset:
 
 
 def tokens(
-    root: Root,
-    parts: Sequence[str],
-    split: str,
-    codec: str | None = None,
-    needs_text: bool = False,
+    root: Root, parts: Sequence[str], split: str, codec: str | None = None, needs_text: bool = False
 ) -> Subset:
     """Speech tokens with their texts. codec: the fingerprint they must have been made by, see
     `make.fingerprint`.

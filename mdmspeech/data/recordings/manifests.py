@@ -15,13 +15,7 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.audio.wave import load_wave, to_int16
-from mdmspeech.data.importers.checks import (
-    ARRAYS,
-    LONGEST,
-    as_units,
-    check_entry,
-    from_vocalnet,
-)
+from mdmspeech.data.importers.checks import ARRAYS, LONGEST, as_units, check_entry, from_vocalnet
 from mdmspeech.data.storage.json_lines import BadRecord, parse, read_objects
 from mdmspeech.errors import UserError
 

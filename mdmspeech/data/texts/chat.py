@@ -13,21 +13,9 @@ from mdmspeech.errors import UserError
 from mdmspeech.text.normalise import is_speakable_whole, normalise, sentence
 
 TOPICS = (
-    "ai",
-    "botprofile",
-    "conversations",
-    "emotion",
-    "food",
-    "gossip",
-    "greetings",
-    "history",
-    "literature",
-    "money",
-    "movies",
-    "science",
-    "sports",
-    "trivia",
-)
+    "ai", "botprofile", "conversations", "emotion", "food", "gossip", "greetings", "history",
+    "literature", "money", "movies", "science", "sports", "trivia",
+)  # fmt: skip
 LONGEST_QUESTION, LONGEST_ANSWER = 14, 22  # words
 # open sentences before this one are spoken as open sentences; later ones are for repeating
 REPEAT_FROM = 18_000

@@ -117,9 +117,8 @@ def _synset(part: str, line: str, raw: dict[str, dict[str, str]]) -> Synset:
         symbol, offset, kind, lemma_pair = fields[at + 1 + 4 * k : at + 5 + 4 * k]
         own, other = int(lemma_pair[:2], 16), int(lemma_pair[2:], 16)
         if symbol == ANTONYM and own and other:
-            target = raw[{"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}[kind]][
-                offset
-            ]
+            kinds = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}
+            target = raw[kinds[kind]][offset]
             antonyms.append((words[own - 1], _words(target)[other - 1]))
     definition, examples = _split_gloss(gloss)
     return Synset(

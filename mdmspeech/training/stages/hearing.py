@@ -152,10 +152,8 @@ class Seq2SeqTask(_StatesTask):
         self._span, self._spans = span, spans
 
     def init(self, rng):
-        states = jnp.zeros((1, 4, self.config.encoder_dim))
-        return self.model.init(rng, states, jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))[
-            "params"
-        ]
+        states, valid = jnp.zeros((1, 4, self.config.encoder_dim)), jnp.ones((1, 4), bool)
+        return self.model.init(rng, states, valid, jnp.zeros((1, 2), jnp.int32))["params"]
 
     def warm_start(self, params):
         return params if self._start is None else overwrite(params, self._start())
