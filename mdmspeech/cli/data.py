@@ -3,6 +3,7 @@ compute from it once.
 """
 
 import argparse
+import os
 
 from mdmspeech.cli import inspect_corpus
 from mdmspeech.errors import UserError
@@ -107,9 +108,12 @@ def parts(args: argparse.Namespace, every: tuple[str, ...] = ()) -> tuple[str, .
 def run(args: argparse.Namespace) -> None:
     """Does it."""
     check(args)
+    from mdmspeech import remote
     from mdmspeech.data.storage.record_store import writable_root
 
-    writable_root(args.root)
+    root = args.root or os.environ.get("MDMSPEECH_HOME") or ""
+    if not ((args.tokens or args.states) and remote.is_remote(root)):  # datasets may be in a bucket
+        writable_root(args.root)
     if args.manifest is not None:
         from mdmspeech.cli.user_recordings import take_in
 

@@ -78,7 +78,7 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument(
         "--picture",
         metavar="FILE",
-        help="also draw the wave, its words and blocks, and when each token was revealed (.png)",
+        help="also draw the wave, its words and blocks, and when each token was unmasked (.png)",
     )
     parser.add_argument("--play", action="store_true", help="play the speech, too")
     parser.add_argument("--quiet", action="store_true", help="print only the text, and no progress")

@@ -2,6 +2,6 @@
 through:
 
 `texts` (what is said) -> `synthesis` (spoken by synthesisers), `recordings` (spoken by people) or
-`importers` (corpora of others) -> `storage` (on disk) -> `packing` (which records share a row) and
-`pipelines` (batches, one file a layout). `datasets` shows the corpus to TensorFlow Datasets.
+`importers` (corpora of others) -> `storage` (the raw store) -> `datasets` (what training reads) ->
+`packing` (which records share a row) and `pipelines` (batches, one file a layout).
 """

@@ -1,4 +1,4 @@
-"""Block diffusion decoding: append a block of masks, reveal it in S forwards, commit it, next
+"""Block diffusion decoding: append a block of masks, unmask it in S forwards, commit it, next
 block.
 
 Source: docs/method.md, "Block diffusion decoding" and "Fused commit".
@@ -40,7 +40,7 @@ from mdmspeech.errors import UserError
 
 
 class _Canvas(NamedTuple):
-    """The block being revealed."""
+    """The block being unmasked."""
 
     ids_BK: jax.Array
     masked_BK: jax.Array
@@ -132,7 +132,7 @@ def decode_block(
     )
     logits_BKV, cache = first_forward(canvas)
     carry = (update(canvas, logits_BKV, jnp.int32(0)), cache, jnp.int32(1))
-    # Each step reveals at least one token of every unfinished row,
+    # Each step unmasks at least one token of every unfinished row,
     # so this ends after at most max(S) forwards.
     canvas, cache, forwards = jax.lax.while_loop(
         lambda carry: jnp.any(carry[0].masked_BK), next_forward, carry
@@ -222,7 +222,7 @@ def run_blocks(
 
 
 def _choose(masked_BK, logits_BKV, allowed_BKV, steps_left_B, options: DecodingConfig) -> jax.Array:
-    """bool [B, K]: the masked positions to reveal now, by the score and count rules of the options."""
+    """bool [B, K]: the masked positions to unmask now, by the score and count rules of the options."""
     score_BK = unmasking.score_rule(options.score)(logits_BKV, allowed_BKV)
     count_B = unmasking.num_to_unmask(jnp.sum(masked_BK, axis=-1), steps_left_B)
     if options.count == "threshold":

@@ -66,7 +66,7 @@ class DecodingConfig:
     score: str = "max_probability"  # unmasking.SCORES: which positions first
     # how many: the even share, or more where the model is sure (never fewer, so S steps always do)
     count: str = "quota"
-    threshold: float = 0.9  # count="threshold": reveal all of probability (or margin) >= this
+    threshold: float = 0.9  # count="threshold": unmask all of probability (or margin) >= this
     entropy_bound: float = 0.5  # count="entropy_bound": nats of joint error allowed in one step
     top_k: int = 0  # 0 = all; values of sampled tokens only, never the confidence
     top_p: float = 1.0
@@ -213,7 +213,7 @@ class DecodedTokens:
 
     ids_BL: jax.Array  # int32: tokens, pad from the row's end on
     count_B: jax.Array  # int32: tokens before the end, this call
-    # int32: 0-based step of its block in which a token was revealed, -1 after the end
+    # int32: 0-based step of its block in which a token was unmasked, -1 after the end
     step_BL: jax.Array
     confidence_BL: jax.Array  # f32: probability of the best id there at that step, 0 after the end
 

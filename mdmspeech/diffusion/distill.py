@@ -4,8 +4,8 @@ student.
 Source: docs/method.md, "Iterative self-distillation".
 
 On a masked input z0 the frozen teacher refines K times, all blocks at once: in iteration j a block
-with R_j masks left reveals its n_j = ceil(R_j / (K - j + 1)) most confident tokens with the
-teacher's argmax. The teacher's logits of a token *in the iteration that reveals it* are the target
+with R_j masks left unmasks its n_j = ceil(R_j / (K - j + 1)) most confident tokens with the
+teacher's argmax. The teacher's logits of a token *in the iteration that unmasks it* are the target
 Z. The student sees z0 once and learns a * KL + (1 - a) * CE on the masked positions. B batch, L
 length, P blocks, N gathered positions of each of G groups of rows (objective.gather_masked), V
 vocabulary.
@@ -30,7 +30,7 @@ DIRECTIONS = ("reverse", "forward")  # of the KL: KL(student, teacher), KL(teach
 class Rollout(NamedTuple):
     """`logits` f32 [B, L, V], or [G, N, V] when positions were gathered: Z, zero where nothing was
     masked. `ids_BL`: z0 with the masks filled by the teacher. `iteration_BL` int32: 0-based
-    iteration of each reveal, -1 where nothing was revealed."""
+    iteration of each unmasking, -1 where nothing was unmasked."""
 
     logits: jax.Array
     ids_BL: jax.Array
@@ -49,13 +49,13 @@ def teacher_rollout(
     allowed_V: jax.Array | None = None,
 ) -> Rollout:
     """Refines z0 with the teacher and keeps each masked token's logits of the iteration that
-    reveals it.
+    unmasks it.
 
     `logits_fn(ids_BL) -> [B, L, V]` is the frozen teacher with its block-causal mask and conditions
     inside. With `gathered=(index_GN, keep_GN)` it is called as `logits_fn(ids_BL, index_GN) -> [G,
     N, V]`, and so large is Z: no [B, L, V] array exists. A masked token that was not gathered stays
     masked for the teacher too. `z0_BL` holds the mask id where `mask_BL`; padding (`valid_BL`
-    False) is never revealed. `allowed_V` bool: ids that the argmax may write into the canvas (no
+    False) is never unmasked. `allowed_V` bool: ids that the argmax may write into the canvas (no
     mask, no pad); Z keeps the raw logits. No gradient flows out of the result.
     """
     if iterations < 1:

@@ -1,16 +1,16 @@
-"""Which masked positions to reveal next: score rules (how sure is the model?) x count rules (how
+"""Which masked positions to unmask next: score rules (how sure is the model?) x count rules (how
 many now?).
 
 Scores come from the model's own distribution, un-tempered and un-filtered: computed after
 temperature or top-p they saturate and the order degenerates to left-to-right (docs/method.md,
 "Unmasking rules"). For the same reason they are kept as logarithms and built with log1p: two
-positions of probability 1 - 1e-9 and 1 - 1e-12 still differ. What the value of a revealed token is,
+positions of probability 1 - 1e-9 and 1 - 1e-12 still differ. What the value of a unmasked token is,
 is another matter (sampling.py). Higher is surer, everywhere.
 
 Shapes: `logits` [..., V] (logits or log-probabilities, any additive constant), scores and `masked`
   bool [..., K], counts [...].
 `allowed` bool, broadcastable to the logits: ids that may be produced. Probability the model puts on
-other ids counts as doubt: a position whose mass sits on a forbidden EOS is not one to reveal first.
+other ids counts as doubt: a position whose mass sits on a forbidden EOS is not one to unmask first.
 """
 
 from __future__ import annotations
@@ -93,11 +93,11 @@ def entropy_bound(
     """int32 [...]: the longest prefix, best score first, whose joint-error bound (sum minus largest
     entropy) is within `bound`.
 
-    Entropy-bounded unmasking (arXiv 2505.24857): revealing a set at once as if independent costs at
+    Entropy-bounded unmasking (arXiv 2505.24857): unmasking a set at once as if independent costs at
     most that many nats. `entropies` >= 0, nats, [..., K]. At least one if any is masked.
     """
     place = rank(scores, masked)
-    # [..., i, j]: j is revealed with or before i
+    # [..., i, j]: j is unmasked with or before i
     before = (place[..., None, :] <= place[..., :, None]) & masked[..., None, :]
     spread = jnp.where(before, entropies[..., None, :], 0.0)
     cost = jnp.sum(spread, axis=-1) - jnp.max(spread, axis=-1)

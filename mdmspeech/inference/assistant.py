@@ -46,7 +46,7 @@ class Reply:
       text; audio: float32 [N] at `sample_rate` Hz; tokens: speech tokens int32 [L]; stop_reason:
       why the speech ended ("length", "eos", ...).
       heard: what was understood, if the frontend writes it down (else None).
-      words: when each word is spoken. trace: how the tokens were revealed.
+      words: when each word is spoken. trace: how the tokens were unmasked.
       timeline: seconds of encoder, adaptor, thinker_prefill, thinker_decode, talker and codec;
         first_audio_s and total_s from the call on; until_first_audio: what the last three had taken
         by then; audio_s; real_time_factor.

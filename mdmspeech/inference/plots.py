@@ -1,5 +1,5 @@
 """A picture of an answer: the wave with its words, the blocks, and the step in which each token was
-revealed.
+unmasked.
 """
 
 import os
@@ -62,7 +62,7 @@ def save_plot(path: str | os.PathLike, reply: Reply | Speech, title: str | None 
         vmax=1,
     )
     figure.colorbar(shown, ax=sure, label="confidence")
-    steps.set(ylabel="revealed in", yticks=[])
+    steps.set(ylabel="unmasked in", yticks=[])
     sure.set(ylabel="sure", yticks=[], xlabel="seconds", xlim=(0, length))
     for axes in (wave, steps, sure):
         for start in trace.starts_P:

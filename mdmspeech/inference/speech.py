@@ -14,7 +14,7 @@ from mdmspeech.audio.writer import save_wave
 class Trace:
     """How the tokens came about, for pictures and tests. L tokens, P blocks.
 
-    starts_P: number of the first token of each block. step_L: the step of its block that revealed a
+    starts_P: number of the first token of each block. step_L: the step of its block that unmasked a
     token (0 first). confidence_L: the probability of the best token at that moment. ready_P:
     seconds since the start at which a block's tokens were decoded (zeros if all at once).
     """

@@ -181,7 +181,7 @@ def decode_program(
     )
     shardings = (jax.tree.map(lambda s: s.sharding, state), NamedSharding(mesh, PartitionSpec()))
     plain = _plain((params, cond, state))
-    # The first forward commits the last block beside revealing this one: twice the tokens of each
+    # The first forward commits the last block beside unmasking this one: twice the tokens of each
     # of the others, whose loop counts once.
     flops = count_flops(block, *plain) * (2 + steps - 1) / 3
     return Program(

@@ -299,9 +299,16 @@ def _compare_configs(
     if hard:
         raise UserError(
             f"checkpoint {step} in {directory} is of another config "
-            f"({'; '.join(hard[:5])}): use that config, or another workdir"
+            f"({'; '.join(hard[:5])}): use that config, or another workdir{_or_new_data(hard)}"
         )
     return soft
+
+
+def _or_new_data(differences: list[str]) -> str:
+    """What else can be done if only the data differ."""
+    if all(line.startswith("data.") for line in differences):
+        return ", or go on with the new data from their beginning (--set train.new_data=True)"
+    return ""
 
 
 def absolute(path: str | Path | epath.Path) -> epath.Path:

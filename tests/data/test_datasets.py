@@ -17,6 +17,7 @@ from mdmspeech.data.datasets import corpus, lengths, make, upgrade
 from mdmspeech.data.datasets.features import KINDS, ExampleFormat
 from mdmspeech.data.datasets.reader import Dataset, Subset
 from mdmspeech.data.datasets.writer import write_dataset
+from mdmspeech.data.packing.position import digest_of
 from mdmspeech.data.storage import record_store
 from mdmspeech.errors import UserError
 
@@ -209,6 +210,20 @@ def test_tokens_of_another_codec_or_without_text(tmp_path):
         corpus.tokens(tmp_path, ("open",), "train", needs_text=True)
     with pytest.raises(UserError, match="no val records"):
         corpus.tokens(tmp_path, ("open",), "val")
+
+
+def test_tokens_of_two_codecs_are_not_mixed_nor_resumed_on(tmp_path):
+    rows = [{"id": "a", "text": "A.", "tokens": [1, 2], "symbols": [0], "frames": [1]}]
+    for root, codecs in ((tmp_path / "x", "ab"), (tmp_path / "y", "bb"), (tmp_path / "z", "bb")):
+        for part, codec in zip(("open", "mine"), codecs, strict=True):
+            folder = corpus.folder_of(root, "tokens", part)
+            write_dataset(folder, "tokens", {"train": rows}, about={"codec": codec})
+    with pytest.raises(UserError, match=r"tokens of codec a, .* those of codec b: make them all"):
+        corpus.tokens(tmp_path / "x", ("open", "mine"), "train")
+    one, other = (corpus.tokens(tmp_path / name, ("open",), "train") for name in "xy")
+    again = corpus.tokens(tmp_path / "z", ("open",), "train")
+    assert other.content == again.content != one.content
+    assert digest_of(other, "tokens") == digest_of(again, "tokens") != digest_of(one, "tokens")
 
 
 def test_the_same_recording_twice_and_none_at_all(tmp_path):

@@ -194,6 +194,16 @@ def test_every_record_once_an_epoch_on_hosts_that_come_and_go(seed):
         assert sorted(mine) == list(range(200))
 
 
+def test_other_records_of_the_same_lengths_are_other_data():
+    one, other, silent = (PackedBatches(plan(), make, content=text) for text in ("ab", "cd", ""))
+    next(one)
+    state = one.get_state()
+    with pytest.raises(UserError, match="the data have changed"):
+        other.set_state(state)
+    other.set_state({name: value for name, value in state.items() if name != "content"})
+    assert silent.get_state().keys() == state.keys() - {"content"}
+
+
 def test_passes_of_each_source_at_a_position():
     packed = PackedBatches(
         plan({"a": SIZES[:100], "b": SIZES[100:]}, weights={"a": 1, "b": 1}, window=2000), make

@@ -447,7 +447,9 @@ def test_other_data_on_resume_only_if_asked_for(tmp_path, capsys):
     config.data = ConfigDict({"parts": ("a",)})
     loop.train(config, TinyTask(), tmp_path)
     config.train.steps, config.data.parts = 4, ("a", "b")
-    with pytest.raises(UserError, match=r"of another config \(data\.parts"):
+    with pytest.raises(
+        UserError, match=r"of another config \(data\.parts.*--set train\.new_data=True"
+    ):
         loop.train(config, _Changed(), tmp_path)
     config.data.parts = ("a",)
     with pytest.raises(UserError, match="the data have changed"):

@@ -136,7 +136,22 @@ def tokens(
         found.append(dataset)
     if not found:
         raise UserError(f"no {split} records in the tokens of {', '.join(parts)}")
+    one_codec(found)
     return Subset(found)
+
+
+def one_codec(datasets: Sequence[Dataset | Subset]) -> None:
+    """A UserError if tokens were made by different codecs: a number means another sound in each."""
+    made_by: dict[str, str] = {}
+    for subset in (d if isinstance(d, Subset) else Subset([d]) for d in datasets):
+        for dataset in subset.datasets:
+            made_by.setdefault(str(dataset.about.get("codec")), dataset.folder)
+    if len(made_by) > 1:
+        (one, first), (other, second) = list(made_by.items())[:2]
+        raise UserError(
+            f"{first} has tokens of codec {one}, {second} those of codec {other}: make them all "
+            "with one (mdmspeech data --tokens --codec NAME --parts ...)"
+        )
 
 
 def states(root: Root, name: str, split: str) -> Dataset:

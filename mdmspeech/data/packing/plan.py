@@ -410,11 +410,17 @@ def read_draws(sources: Mapping[str, Any], rows: Sequence[Sequence[Draw]]) -> li
 
 class PackedBatches:
     """Endless. `make(rows)` turns this host's rows of a batch, lists of `Draw`, into arrays; it is
-    called from `threads` threads at once.
+    called from `threads` threads at once. content: see `position.content_of`.
     """
 
-    def __init__(self, plan: PackPlan, make: Callable[[list[list[Draw]]], Batch], threads: int = 1):
-        self.plan = plan
+    def __init__(
+        self,
+        plan: PackPlan,
+        make: Callable[[list[list[Draw]]], Batch],
+        threads: int = 1,
+        content: str = "",
+    ):
+        self.plan, self._content = plan, content
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
         self._batches = iter(grain.MapDataset.source(plan).map(make).to_iter_dataset(options))
 
@@ -435,7 +441,8 @@ class PackedBatches:
     def get_state(self) -> dict[str, Any]:
         """The position after the last batch handed out, for JSON; the same on every host."""
         batch = self._batches.get_state()["next_index"]
-        return {"batch": batch, **self.plan.anchor(batch), "records": self.plan.fingerprint}
+        place = {"batch": batch, **self.plan.anchor(batch), "records": self.plan.fingerprint}
+        return place | ({"content": self._content} if self._content else {})
 
     def passes(self, state: Mapping[str, Any]) -> dict[str, float]:
         """How often each source has been gone through at a position."""
@@ -444,5 +451,7 @@ class PackedBatches:
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continues there. UserError if the records or the sizes of the rows are others than then."""
         check_same_data(state["records"], self.plan.fingerprint)
+        if "content" in state:  # positions of earlier versions know lengths alone
+            check_same_data(state["content"], self._content)
         self.plan.go_to(state)
         self._batches.set_state({"next_index": int(state["batch"])})

@@ -3,7 +3,7 @@ without a word.
 """
 
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -22,9 +22,17 @@ def check_same_data(then: str, now: str) -> None:
 
 
 def digest_of(source: Any, column: str) -> str:
-    """What a source is known by: how many records it has, and their lengths where it tells them."""
+    """What a source is known by: how many records it has, their lengths where it tells them, and
+    `content_of`.
+    """
     counts = source.counts(column) if hasattr(source, "counts") else np.zeros(0)
-    return f"{zlib.crc32(np.asarray(counts, np.int64).tobytes(), len(source)):08x}"
+    lengths = zlib.crc32(np.asarray(counts, np.int64).tobytes(), len(source))
+    return f"{lengths:08x}{content_of([source])}"
+
+
+def content_of(sources: Iterable[Any]) -> str:
+    """What else sources tell of themselves (`datasets.reader.Subset.content`), "" if nothing."""
+    return "".join(getattr(source, "content", "") for source in sources)
 
 
 class CheckedBatches:

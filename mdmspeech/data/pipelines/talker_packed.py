@@ -16,6 +16,7 @@ import numpy as np
 
 from mdmspeech.data.datasets.lengths import lengths
 from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan, read_draws
+from mdmspeech.data.packing.position import content_of
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_joined import counts_of, durations
@@ -284,7 +285,7 @@ def packed_talker_batches(
                 first += size
         return {"id": np.array(names), **out}
 
-    return PackedBatches(plan, make, threads)
+    return PackedBatches(plan, make, threads, content_of(sources.values()))
 
 
 def whole_blocks(tokens: int | np.ndarray, block: int) -> int | np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from mdmspeech.audio.host_features import log_mel, num_frames
 from mdmspeech.data.datasets.lengths import lengths
 from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan, read_draws
+from mdmspeech.data.packing.position import content_of
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.synthesis.augment import augment
@@ -118,7 +119,7 @@ def lm_batches(
                 frame += int(frames_taken(len(mel_TM)))
         return {"id": np.array(names), **out}
 
-    return PackedBatches(plan, make, threads)
+    return PackedBatches(plan, make, threads, content_of(sources.values()))
 
 
 def frames_taken(frames: int | np.ndarray) -> int | np.ndarray:

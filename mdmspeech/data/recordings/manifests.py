@@ -2,7 +2,7 @@
 VocalNet's JSON conversations.
 
 Manifest: one JSON object a line, `{"audio": "a/b.wav", "text": "..."}` for a voice, with `"answer"`
-for questions; optional `id`, `split` (default "train"), `voice`, `family`, `symbols`, `frames`,
+for questions; optional `id`, `split` (else some are held out, see `user`), `voice`, `family`, `symbols`, `frames`,
 `f0`. Audio may lie anywhere (paths are relative to the manifest's folder, or absolute). VocalNet: a
 JSON list of `{"id", "speech": "x.wav", "conversations": [human, gpt], "units": "x.npy"}`.
 """

@@ -155,8 +155,10 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
         ),
     }
     text = texts[model.anchors]()
+    sources = {p: source(p) for p in data.parts}
+    corpus.one_codec([s for s in sources.values() if isinstance(s, corpus.Subset)])
     return talker_packed.packed_talker_batches(
-        {p: source(p) for p in data.parts},
+        sources,
         text,
         weights=mixture_weights(data),
         temperature=data.get("temperature", 1.0),
