@@ -4,6 +4,7 @@ compute from it once.
 
 import argparse
 
+from mdmspeech.cli import inspect_corpus
 from mdmspeech.errors import UserError
 
 
@@ -73,6 +74,7 @@ def add(verbs) -> None:
         help="instead: what the aligner learns from, N sentences in invented voices",
     )
     parser.set_defaults(run=run)
+    inspect_corpus.add(parser.add_subparsers(dest="job", metavar="inspect"))
 
 
 def check(args: argparse.Namespace) -> None:

@@ -8,7 +8,6 @@ to the manifest's folder, or absolute). VocalNet: a JSON list of `{"id", "speech
 "conversations": [human, gpt], "units": "x.npy"}`.
 """
 
-import math
 import os
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,16 +16,17 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.audio.wave import load_wave, to_int16
-from mdmspeech.data.storage.json_lines import BadRecord, check_text, parse, read_objects
+from mdmspeech.data.importers.checks import (
+    ARRAYS,
+    LONGEST,
+    as_units,
+    check_entry,
+    from_vocalnet,
+)
+from mdmspeech.data.storage.json_lines import BadRecord, parse, read_objects
 from mdmspeech.errors import UserError
-from mdmspeech.speech_format import WHISPER_SECONDS
 
-LONGEST = float(WHISPER_SECONDS)  # seconds
-_MOST_LETTERS = 3000  # of a text: nobody says a third of it in `LONGEST`
-_LONGEST_ID = 1000
 _SHOWN = 100  # letters of a name, in messages
-_ARRAYS: dict[str, Any] = {"symbols": np.int32, "frames": np.float32, "f0": np.float32}
-_WORDS = ("voice", "family", "split", "answer")  # optional fields that are text
 
 
 class UserRecordings:
@@ -77,7 +77,7 @@ class UserRecordings:
         except (ValueError, EOFError) as error:
             raise BadRecord(f"{name}: {error}") from error
         arrays = {
-            key: np.asarray(entry[key], dtype) for key, dtype in _ARRAYS.items() if key in entry
+            key: np.asarray(entry[key], dtype) for key, dtype in ARRAYS.items() if key in entry
         }
         return {
             **entry,
@@ -98,7 +98,7 @@ def read_manifest(
     path = pathlib.Path(path)
     needed = ("audio", "text", "answer") if needs_answer else ("audio", "text")
     return _recordings(
-        read_objects(path), path.parent, rate, max_seconds, lambda entry: _checked(entry, needed)
+        read_objects(path), path.parent, rate, max_seconds, lambda entry: check_entry(entry, needed)
     )
 
 
@@ -128,7 +128,7 @@ def read_vocalnet(
         root,
         rate,
         max_seconds,
-        _from_vocalnet,
+        from_vocalnet,
     )
 
 
@@ -157,75 +157,9 @@ def _recordings(
     return UserRecordings(checked, folder, rate, max_seconds, [where for where, _ in entries])
 
 
-def _checked(entry: Any, needed: tuple[str, ...]) -> dict[str, Any]:
-    if not isinstance(entry, dict):
-        raise BadRecord("not a JSON object")
-    missing = [
-        name for name in needed if not isinstance(entry.get(name), str) or not entry[name].strip()
-    ]
-    if missing:
-        raise BadRecord(f"{' and '.join(missing)} missing or empty")
-    if wrong := [name for name in _WORDS if name in entry and not isinstance(entry[name], str)]:
-        raise BadRecord(f"{wrong[0]} is a {type(entry[wrong[0]]).__name__}; give text")
-    if not entry["audio"].isprintable():
-        raise BadRecord(f"audio has signs that no file name has: {ascii(entry['audio'])[:60]}")
-    name = entry.get("id", entry["audio"])
-    if not isinstance(name, (str, int)) or isinstance(name, bool):
-        raise BadRecord(f"id is a {type(name).__name__}; give text or a whole number")
-    if len(str(name)) > _LONGEST_ID or not str(name).isprintable() or not str(name).strip():
-        raise BadRecord("id is empty, longer than any name, or has signs that cannot be printed")
-    if longest := [name for name in needed[1:] if len(entry[name]) > _MOST_LETTERS]:
-        raise BadRecord(
-            f"{longest[0]} has {len(entry[longest[0]]):,} characters, more than a "
-            f"recording of {LONGEST:g} s holds; cut both"
-        )
-    for key in _ARRAYS:
-        _check_numbers(key, entry.get(key, []))
-    if "frames" in entry and len(entry["frames"]) != len(entry.get("symbols", ())):
-        raise BadRecord(
-            f"{len(entry['frames'])} frames for {len(entry.get('symbols', ()))} "
-            "symbols; give one for each"
-        )
-    return entry
-
-
-def _check_numbers(name: str, values: Any) -> None:
-    """Symbols are whole numbers, durations and Hz finite ones, and none is negative."""
-    kinds = (int,) if name == "symbols" else (int, float)
-    if not isinstance(values, list):
-        raise BadRecord(f"{name} is a {type(values).__name__}; give a list of numbers")
-    for value in values:
-        if not isinstance(value, kinds) or isinstance(value, bool):
-            raise BadRecord(
-                f"{name} has a {type(value).__name__}; give "
-                f"{'whole ' if kinds == (int,) else ''}numbers"
-            )
-        if not 0 <= value < 2**31 or not math.isfinite(value):
-            raise BadRecord(f"{name} has {str(value)[:20]}; give numbers from 0 to 2147483647")
-
-
-def _from_vocalnet(entry: dict[str, Any]) -> dict[str, Any]:
-    """The first exchange of a conversation; the question's text is what the human turn says beside the
-    speech placeholder.
-    """
-    check_text(entry)
-    human, reply = entry["conversations"][:2]
-    record = {
-        "id": str(entry["id"]),
-        "audio": entry["speech"],
-        "text": human["value"].replace("<speech>", "").strip(),
-        "answer": reply["value"],
-    }
-    units = {"units": entry["units"]} if isinstance(entry.get("units"), str) else {}
-    return _checked({**record, **units, "split": entry.get("split", "train")}, ("audio", "answer"))
-
-
 def _read_units(path: pathlib.Path) -> np.ndarray:
     """Speech tokens, int32 [U]. Raises ValueError or OSError."""
-    units = np.load(path, allow_pickle=False)
-    if not np.issubdtype(units.dtype, np.integer):
-        raise ValueError(f"{path} holds {units.dtype}, not integers")
-    return units.reshape(-1).astype(np.int32)
+    return as_units(np.load(path, allow_pickle=False), path)
 
 
 def _text(path: pathlib.Path) -> str:
