@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from mdmspeech import remote
-from mdmspeech.data.beam.records import Record, Rejected, Unit
+from mdmspeech.data.beam import records, sources
+from mdmspeech.data.beam.records import Entry, Record, Rejected, Unit
 from mdmspeech.data.datasets.array_record import ShardInfo, write_shard
 from mdmspeech.data.datasets.corpus import Root, folder_of
 from mdmspeech.data.datasets.features import VERSION, ExampleFormat
@@ -96,6 +97,15 @@ class Part:
             count = self.shards[kind, split].records
             return np.zeros(0, np.uint8), np.zeros(count, np.int64)
         return self.columns[key], self.columns[f"{key}_ends"]
+
+
+def begin(target: Target, number: int, found: Iterable[Entry], held: Mapping[str, str]) -> Unit:
+    """The unit of its entries, in their one order whatever brought them; done if it has its shards."""
+    entries = sorted(found, key=lambda entry: entry.order)
+    digest = sources.digest(entries, target.settings)
+    if is_done(target, number, digest, held):
+        return Unit(number, digest, done=True)
+    return records.begin(number, digest, entries)
 
 
 def write_unit(target: Target, unit: Unit) -> None:
@@ -197,8 +207,8 @@ def _size(place: str) -> int:
         return -1
 
 
-def _rows(kind: str, split: str, records: Iterable[Record]) -> Iterable[dict[str, Any]]:
-    for record in records:
+def _rows(kind: str, split: str, found: Iterable[Record]) -> Iterable[dict[str, Any]]:
+    for record in found:
         fields = record.fields
         if fields["split"] != split or record.wave is None:
             continue
@@ -218,10 +228,10 @@ def _own_tokens(record: Record) -> dict[str, Any]:
     return {"units": record.tokens} if record.item.answer else {}
 
 
-def _statistics(records: Iterable[Record]) -> dict[str, dict[str, Any]]:
+def _statistics(ready: Iterable[Record]) -> dict[str, dict[str, Any]]:
     """Split -> records, seconds, and records by speaker, language and licence."""
     found: dict[str, dict[str, Any]] = {}
-    for record in records:
+    for record in ready:
         if record.wave is None:
             continue
         fields = record.fields

@@ -9,6 +9,7 @@ its part, see `parts`, and goes through the stages untouched.
 """
 
 import dataclasses
+import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -18,7 +19,10 @@ from mdmspeech.data.beam.finish import finish, read_statistics
 from mdmspeech.data.beam.stages import Stage
 from mdmspeech.errors import UserError
 
+_log = logging.getLogger()
+_level = _log.level
 try:
+    _log.setLevel(logging.ERROR)  # of Google's clients, which only Dataflow needs
     import apache_beam as beam
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.utils.shared import Shared
@@ -27,6 +31,8 @@ except ImportError as error:
         f'apache-beam is not installed ({error}); pip install "mdmspeech[beam]", best in a virtual '
         "environment of its own, as it asks for other versions of some packages"
     ) from error
+finally:
+    _log.setLevel(_level)
 
 LOCAL = "DirectRunner"
 _USER_ERROR = re.compile(r"(?:mdmspeech\.errors\.)?UserError: (.+)")
@@ -58,7 +64,8 @@ def prepare(
     held = parts.published(plan.target)
     try:
         chosen = options(runner, workers, arguments)
-        with beam.Pipeline(runner=_here() if runner == LOCAL else None, options=chosen) as pipeline:
+        here = _here(chosen) if runner == LOCAL else None
+        with beam.Pipeline(runner=here, options=chosen) as pipeline:
             build(pipeline, plan, held)
     except UserError:
         raise
@@ -72,17 +79,23 @@ def prepare(
 
 def options(runner: str, workers: int, arguments: Sequence[str]) -> PipelineOptions:
     """Beam's options: the DirectRunner in so many processes, any other as its arguments say."""
-    known = [f"--runner={runner}", *arguments]
+    known = [f"--runner={runner}", "--default_sdk_harness_log_level=ERROR", *arguments]
     if runner == LOCAL and workers > 1:
         known += ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
     return PipelineOptions(known)
 
 
-def _here() -> Any:
-    """What Beam calls DirectRunner would first look for Prism, a program that it fetches."""
-    from apache_beam.runners.portability.fn_api_runner.fn_runner import FnApiRunner
+def _here(chosen: PipelineOptions) -> Any:
+    """The runner inside of the DirectRunner, which would first look for Prism, a program that it
+    fetches.
+    """
+    from apache_beam.portability.api import beam_provision_api_pb2
+    from apache_beam.runners.portability.fn_api_runner import fn_runner
+    from apache_beam.runners.portability.portable_runner import JobServiceHandle
 
-    return FnApiRunner()
+    encoded = JobServiceHandle.encode_pipeline_options(chosen.get_all_options())
+    info = beam_provision_api_pb2.ProvisionInfo(pipeline_options=encoded)
+    return fn_runner.FnApiRunner(provision_info=fn_runner.ExtendedProvisionInfo(info))
 
 
 def build(pipeline: Any, plan: Plan, held: Mapping[str, str]) -> Any:
@@ -153,12 +166,8 @@ class _Begin(beam.DoFn):
         self, gathered: tuple[int, Iterable[records.Entry | None]]
     ) -> Iterator[records.Unit]:
         number, found = gathered
-        entries = sorted((e for e in found if e is not None), key=lambda entry: entry.order)
-        digest = sources.digest(entries, self._target.settings)
-        if parts.is_done(self._target, number, digest, self._held):
-            yield records.Unit(number, digest, done=True)
-        else:
-            yield records.begin(number, digest, entries)
+        entries = (entry for entry in found if entry is not None)
+        yield parts.begin(self._target, number, entries, self._held)
 
 
 class RunStage(beam.DoFn):

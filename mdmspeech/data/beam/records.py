@@ -119,7 +119,7 @@ class Unit:
 
 def unit_of(entry: Entry, units: int) -> int:
     """The number of the unit that an entry belongs to."""
-    name = entry.id or f"{entry.part}\n{entry.number}"
+    name = entry.id or f"{entry.part}\n{entry.where}"
     data = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
     return int.from_bytes(data[:8], "big") % units
 

@@ -67,7 +67,7 @@ def digest(entries: Iterable[Entry], settings: str) -> str:
 def _described(entry: Entry) -> list[Any]:
     found = entry.found
     if isinstance(found, BadItem):
-        return [entry.part, entry.number, found.where, found.reason, found.kind]
+        return [entry.part, found.where, found.reason, found.kind]
     told = {
         field.name: getattr(found, field.name)
         for field in dataclasses.fields(found)
@@ -75,7 +75,7 @@ def _described(entry: Entry) -> list[Any]:
     }
     clips = [_clip(found.audio), _clip(found.answer_audio)]
     units = found.units and [_version(found.units.path), found.units.values, found.units.codec]
-    return [entry.part, entry.number, told, dict(found.fields), clips, units]
+    return [entry.part, told, dict(found.fields), clips, units]
 
 
 def _clip(clip: Clip | None) -> list[str] | None:

@@ -2,10 +2,12 @@
 `run(loaded, records)`, which gives every record back, or why it is left out.
 
 Models come as factories: functions without arguments that are known by their names (or partials of
-such), so that they can be sent to workers.
+such), so that they can be sent to workers. What a model is known by (`known_as`: a fingerprint, a
+version) is part of every unit's digest: another one makes all again.
 """
 
 import dataclasses
+import json
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Protocol
 
@@ -22,6 +24,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.speech_format import INPUT_RATE, OUTPUT_RATE
 from mdmspeech.text.normalise import normalise
 
+VERSION = 1  # of what is done to a record: another number makes every unit again
 BATCH = 16  # records that a model gets at once
 PEAK = 0.99
 # whatever a text does to those who read it, it is one record
@@ -40,6 +43,15 @@ class Stage(Protocol):
     def load(self) -> Any: ...
 
     def run(self, loaded: Any, records: Sequence[Record]) -> Results: ...
+
+
+def described(stages: Sequence[Stage]) -> str:
+    """All that the stages' results depend on, as a text: their settings, which models, our version."""
+    told: list[Any] = [VERSION]
+    for stage in stages:
+        settings = dataclasses.asdict(stage)  # type: ignore[call-overload]
+        told.append([stage.name, {k: callable(v) or v for k, v in sorted(settings.items())}])
+    return json.dumps(told)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -130,6 +142,7 @@ class Align:
     """
 
     aligner: Callable[[], Callable]
+    known_as: str = ""
     batch: int = BATCH
     name = "align"
 
@@ -159,11 +172,12 @@ class Align:
 @dataclasses.dataclass(frozen=True)
 class Synthesise:
     """Speaks the texts that have no recording, by the voice that `voice` makes: a function of a
-    `synthesis.voices.base.Job` -> `Rendered`, see `voices`. known_as: its name in the records.
+    `synthesis.voices.base.Job` -> `Rendered`, see `voices`. engine: its name in the records.
     """
 
     voice: Callable[[], Callable]
-    known_as: str
+    engine: str
+    known_as: str = ""
     licence: str = ""
     name = "synthesise"
 
@@ -187,13 +201,13 @@ class Synthesise:
 
         fields = record.fields
         seed = int(digest(fields["id"]))
-        job = Job(fields["id"], fields["text"], self.known_as, fields["voice"], seed=seed)
+        job = Job(fields["id"], fields["text"], self.engine, fields["voice"], seed=seed)
         made = voice(job)
         if not len(made.audio) or not np.isfinite(made.audio).all() or not np.ptp(made.audio):
             raise ValueError("the voice said nothing")
         wave = resample(made.audio, made.rate, fields["rate"])
         record.wave = to_int16(wave * min(1.0, PEAK / float(np.abs(wave).max())))
-        record.fields = fields | {"engine": self.known_as} | made.fields
+        record.fields = fields | {"engine": self.engine} | made.fields
         if self.licence:
             record.fields["licence"] = self.licence
         return record
@@ -206,6 +220,7 @@ class SpeechTokens:
     """
 
     codec: Callable[[], Any]
+    known_as: str = ""
     batch: int = BATCH
     max_seconds: float = 120.0  # of an answer
     name = "tokens"
@@ -244,6 +259,7 @@ class EncoderStates:
     """States of the speech encoder that `encoder` makes: a function waves [N] at 16 kHz -> [T, D]."""
 
     encoder: Callable[[], Callable]
+    known_as: str = ""
     batch: int = BATCH
     name = "states"
 
