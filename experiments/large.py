@@ -23,7 +23,13 @@ def thinker_stage(thinker: ThinkerConfig, encoder: SpeechEncoderConfig):
     config.chunk = 128  # positions whose logits are held at a time
     # Packed rows: a minute of speech and 1,536 ids, some ten conversations.
     config.data = dict(
-        parts=("questions",), weights=(), batch=64, length=1536, frames=6000, threads=8
+        parts=("questions",),
+        weights=(),
+        temperature=1.0,
+        batch=64,
+        length=1536,
+        frames=6000,
+        threads=8,
     )
     config.train.dtype = "bfloat16"
     config.train.remat = "full"
@@ -59,6 +65,7 @@ def talker_stage(thinker: ThinkerConfig, talker: dict):
     config.data = dict(
         parts=("answers",),
         weights=(),
+        temperature=1.0,
         batch=64,
         length=1024,
         text=1024,

@@ -38,6 +38,7 @@ def get_config(argument: str = ""):
     config.data = dict(
         parts=("own",),
         weights=(),
+        temperature=1.0,
         batch=32,
         length=1024,
         text=512,

@@ -41,7 +41,9 @@ def parser(doc: str, *, cloud: bool) -> argparse.ArgumentParser:
         help="checkpoints and logs; a run that finds its own checkpoints there goes on from them",
     )
     shared.add_argument(
-        "--data", help="corpus folder; default: what the workers' MDMSPEECH_HOME says"
+        "--data",
+        help="corpus: a folder on the workers or a bucket (gs://BUCKET/CORPUS); default: what the "
+        "workers' MDMSPEECH_HOME says",
     )
     shared.add_argument(
         "--set",
@@ -92,6 +94,11 @@ def parse(
         if not re.fullmatch(r"[\w.]+=.*", setting, re.DOTALL):
             shared.error(f"--set {setting}: write KEY=VALUE, for example train.steps=200")
     return args
+
+
+def uses_bucket(args: argparse.Namespace) -> bool:
+    """Whether the run writes to or reads from object storage."""
+    return any("://" in (place or "") for place in (args.workdir, args.data))
 
 
 def train(args: argparse.Namespace, program: str = "mdmspeech") -> str:

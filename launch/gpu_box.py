@@ -24,14 +24,14 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--extras",
         default="gpu,data",
-        help="what to install: gpu,data[,cloud for a workdir in a bucket]",
+        help="what to install: gpu,data[,cloud for a workdir or data in a bucket]",
     )
     args = common.parse(parser, argv, bucket=False)
     if args.host.startswith("-") or re.search(r"\s", args.host):
         parser.error(f"--host {args.host!r}: give USER@HOST")
     if args.folder.startswith(("/", "-")) or ".." in args.folder.split("/"):
         parser.error(f"--folder {args.folder}: a folder below the home folder")
-    if args.workdir.startswith("gs://") and "cloud" not in args.extras.split(","):
+    if common.uses_bucket(args) and "cloud" not in args.extras.split(","):
         args.extras += ",cloud"
 
     script = common.Script(f"{args.name}: {args.config} on {args.host or 'this machine'}")

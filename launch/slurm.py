@@ -111,7 +111,7 @@ def main(argv: list[str] | None = None) -> int:
         "Install once for all nodes, submit, follow. To stop: scancel "
         "--signal=TERM --batch (it saves and queues itself again), or scancel."
     )
-    extras = "gpu,data,cloud" if args.workdir.startswith("gs://") else "gpu,data"
+    extras = "gpu,data,cloud" if common.uses_bucket(args) else "gpu,data"
     there(
         f"set -e; cd {folder}\n{common.install(extras)}\nsbatch "
         f"{shlex.quote(args.name + '.sbatch')}"

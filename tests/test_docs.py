@@ -260,7 +260,8 @@ def lacking(names: list[tuple[str, str, str]]) -> list[str]:
         if not path.is_file():
             wrong.append(f"there is no mdmspeech.{module}")
         elif name and not any(
-            re.search(rf"\b(?:def|class) {name}\b|^{name}(?::[^=\n]*)? =", source, re.M) for source in sources
+            re.search(rf"\b(?:def|class) {name}\b|^{name}(?::[^=\n]*)? =", source, re.M)
+            for source in sources
         ):
             wrong.append(f"mdmspeech.{module} has no {name}")
     return wrong

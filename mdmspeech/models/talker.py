@@ -138,7 +138,7 @@ class Talker(nn.Module):
         ]
         self.norm = RMSNorm(c.norm_eps)
         if c.anchors not in ANCHORS:
-            raise UserError(f"anchors {c.anchors!r}: choose one of {', '.join(ANCHORS)}")
+            raise UserError(f"anchors {c.anchors!r}: choose {' or '.join(map(repr, ANCHORS))}")
         self.anchors = ANCHORS[c.anchors](c)
         if c.output_bias:
             self.output_bias = self.param("output_bias", nn.initializers.zeros_init(), (VOCAB,))

@@ -2,6 +2,7 @@
 knows): the one layer through which a bucket is read and written. Importing it is cheap.
 """
 
+from mdmspeech.remote.filesystem import register
 from mdmspeech.remote.local_copies import cache_folder, local_copy
 from mdmspeech.remote.objects import (
     Stat,
@@ -29,6 +30,6 @@ from mdmspeech.remote.retrying import NotFound
 __all__ = [
     "NotFound", "Place", "Stat", "cache_folder", "copy", "download", "exists", "is_dir", "is_file",
     "is_remote", "join", "list_names", "local", "local_copy", "name", "parent", "read_bytes",
-    "read_json", "read_range", "read_text", "remove", "scheme", "sha256", "shown", "size", "stat",
+    "read_json", "read_range", "read_text", "register", "remove", "scheme", "sha256", "shown", "size", "stat",
     "upload", "write_bytes", "write_text",
 ]  # fmt: skip

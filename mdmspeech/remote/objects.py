@@ -56,8 +56,9 @@ def is_dir(path: paths.Place) -> bool:
     return _type(path) == "directory"
 
 
-def list_names(folder: paths.Place) -> list[str]:
-    """Sorted names of the files and folders directly in a folder; none when it is not there.
+def list_names(folder: paths.Place, *, marked: bool = False) -> list[str]:
+    """Sorted names of the files and folders directly in a folder; none when it is not there. marked:
+    those of folders end in "/".
 
     Raises:
       NotFound: the bucket itself is not there.
@@ -65,7 +66,8 @@ def list_names(folder: paths.Place) -> list[str]:
     if not paths.is_remote(folder):
         with _local(folder, "list"):
             where = paths.local(folder)
-            return sorted(os.listdir(where)) if where.is_dir() else []
+            with os.scandir(where) if where.is_dir() else contextlib.nullcontext([]) as entries:
+                return sorted(each.name + "/" * (marked and each.is_dir()) for each in entries)
 
     def found(store: Any, place: str) -> list[dict]:
         try:
@@ -77,8 +79,9 @@ def list_names(folder: paths.Place) -> list[str]:
     if not here and not exists(paths.bucket(folder)):
         raise NotFound(f"cannot list {paths.shown(folder)}: there is no such bucket")
     whole = filesystem(folder)[1].rstrip("/")
-    names = {item["name"].rstrip("/") for item in here} - {whole}
-    return sorted(each.rsplit("/", 1)[-1] for each in names)
+    names = {item["name"].rstrip("/"): item["type"] == "directory" for item in here}
+    names.pop(whole, None)
+    return sorted(name.rsplit("/", 1)[-1] + "/" * (marked and is_a) for name, is_a in names.items())
 
 
 def stat(path: paths.Place) -> Stat:

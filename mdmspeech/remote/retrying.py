@@ -46,6 +46,7 @@ _SECRET = re.compile(
     r"[\"']?\s*[=:]\s*[\"']?)[^\s\"'&,}]+"
 )
 SECONDS = "MDMSPEECH_RETRY_SECONDS"
+STALL = "MDMSPEECH_STALL_SECONDS"
 
 
 class NotFound(UserError):
@@ -202,6 +203,11 @@ def seconds_from(variable: str, default: float) -> float:
     if not 0 <= value < float("inf"):
         raise UserError(f"{variable}={text} is not a number from 0; set it to one, or unset it")
     return value
+
+
+def stall_seconds() -> float:
+    """A connection that brings nothing for $MDMSPEECH_STALL_SECONDS (60) counts as lost."""
+    return seconds_from(STALL, 60.0)
 
 
 def _cure(path: paths.Place, code: int | None) -> str:

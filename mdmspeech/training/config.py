@@ -17,6 +17,7 @@ VOLATILE = (
     "train.keep",
     "train.keep_best",
     "train.keep_best_mode",
+    "train.new_data",
     "train.prefetch",
     "train.profile",
     "train.peak_flops",
@@ -54,6 +55,9 @@ def base() -> ConfigDict:
             keep_best="",
             keep_best_mode="min",  # the best score is the smallest (min) or the largest (max)
             prefetch=2,  # batches made ahead by a thread
+            # resume on other data (sources added, removed or made anew; other `data` settings): their
+            # stream starts from the beginning. Without it such a run is refused
+            new_data=False,
             # trace these updates: (first, how many), see training.profiler; (0, 0) = none
             profile=(0, 0),
             peak_flops=0.0,  # of one device, for the MFU; 0 = from `hardware`, or measured on a CPU
@@ -79,15 +83,16 @@ def base() -> ConfigDict:
 
 def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], list[str]]:
     """What differs between two configs (nested dicts) as lines "a.b: 1 -> 2": (those that matter,
-    those in `VOLATILE`).
+    those in `VOLATILE`, and those of the data where `train.new_data` says so).
     """
     unset = {"init_from": ""}  # the same as not there: earlier versions wrote it into every run
     old, new = unset | _flat(saved), unset | _flat(now)
     hard: list[str] = []
     soft: list[str] = []
+    may_differ = (*VOLATILE, *(("data",) if new.get("train.new_data") else ()))
     for key in sorted(old.keys() | new.keys()):
         if old.get(key, "absent") != new.get(key, "absent"):
-            volatile = any(key == v or key.startswith(v + ".") for v in VOLATILE)
+            volatile = any(key == v or key.startswith(v + ".") for v in may_differ)
             (soft if volatile else hard).append(
                 f"{key}: {old.get(key, 'absent')} -> {new.get(key, 'absent')}"
             )

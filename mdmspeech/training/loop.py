@@ -121,8 +121,13 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         restored = checkpoints.restore(abstract) if checkpoints else None
         if restored:
             state, data_state, seconds, window = restored
-            data.set_state(data_state)
             origin = f"resumed at step {int(state.step)}"
+            try:
+                data.set_state(data_state)
+            except UserError:
+                if not settings.new_data:
+                    raise
+                origin += ", on other data, from their beginning"
         else:
             state = create_state(task.init, optimizer, rng, with_ema, mesh)
             state = with_params(state, task.warm_start(state.params))
@@ -218,6 +223,8 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
             check_params()
             with observer.evaluation(step) as found:
                 found |= evaluator(state.eval_params, step)
+                if hasattr(data, "passes"):
+                    found |= {f"passes/{name}": n for name, n in data.passes(data_state).items()}
             scores[step] = found
             if settings.keep_best and settings.keep_best not in found:
                 names = ", ".join(found) or "none"

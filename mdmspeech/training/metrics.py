@@ -6,12 +6,14 @@ import json
 import math
 import tempfile
 import time
+from pathlib import Path
 from typing import Any
 
 import tensorboardX
 from etils import epath
 
-from mdmspeech.training.workdir import is_remote, upload, write_whole
+from mdmspeech.remote import is_remote
+from mdmspeech.training.workdir import upload, write_whole
 
 _UPLOAD_EVERY_S = 60.0
 
@@ -63,7 +65,7 @@ class MetricsWriter:
         """Copies both to the workdir, if that is on object storage."""
         if self._local != self._workdir:
             self._board.flush()
-            upload(self._local, self._workdir)
+            upload(Path(self._local), self._workdir)
         self._uploaded = time.monotonic()
 
     def close(self) -> None:

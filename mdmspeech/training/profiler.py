@@ -9,13 +9,15 @@ folder.
 import contextlib
 import tempfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
 from etils import epath
 
 from mdmspeech.errors import UserError
-from mdmspeech.training.workdir import is_remote, upload
+from mdmspeech.remote import is_remote
+from mdmspeech.training.workdir import upload
 
 
 class ProfileWindow:
@@ -63,7 +65,7 @@ class ProfileWindow:
         self._on = False
         jax.profiler.stop_trace()
         if self._local != self.folder:
-            upload(self._local, self.folder)
+            upload(Path(self._local), self.folder)
         self._say(f"profile of updates {self._first} to {self._last} is in {self.folder}")
 
 

@@ -46,6 +46,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"data\.(batch|length|tokens|symbols|frames|text)", 1, _MOST),
     (r"data\.token_seconds", 1e-3, 10),
     (r"data\.weights", 0, 1e9),
+    (r"data\.temperature", _TINY, 1e6),
     (r"masking\.(low|high|blocks|tokens)", 0, 1),
     (r"distillation\.a", 0, 1),
     (r"distillation\.temperature", 1e-3, 1e3),

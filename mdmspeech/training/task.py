@@ -55,6 +55,8 @@ class Task:
       held_out: the split whose losses are computed at each evaluation, "" for none (see
         `held_out`). "val": choices are made by these (`train.keep_best`), so they are never those
         of the test set.
+      sources: source of the data -> its batches alone, as `batches` makes those of all: their losses
+        are computed beside those of the mixture. Empty where there is one source.
       show: function (params, step, outdir) -> scores that writes samples and plots at each
         evaluation, or None. The caller's, because what it needs (voices, pictures, recognisers) is
         none of the loop's business.
@@ -65,6 +67,7 @@ class Task:
     optimizer: Sequence[ParamRule] = (ParamRule(".*"),)
     unit: str = "examples"
     held_out: str = ""
+    sources: Mapping[str, Callable[[str, int], BatchIterator]] = {}
     show: Callable[[Params, int, Path], dict[str, float]] | None = None
 
     def init(self, rng: jax.Array) -> Params:

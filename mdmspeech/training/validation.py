@@ -10,12 +10,14 @@ import jax
 import jax.numpy as jnp
 from etils import epath
 
+from mdmspeech.errors import UserError
+from mdmspeech.remote import is_remote
 from mdmspeech.training import distributed
 from mdmspeech.training import mesh as meshes
 from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.step import loss_function
 from mdmspeech.training.task import Params, Task
-from mdmspeech.training.workdir import is_remote, upload
+from mdmspeech.training.workdir import upload
 
 BATCHES = 4
 _SEED = 7
@@ -42,12 +44,22 @@ class ValidationLoss:
         )
 
     def __call__(self, params: Params) -> dict[str, float]:
-        """{"held_out/<part>": sum of numerators / sum of denominators}; empty if the task has no such
-        split.
+        """{"held_out/<part>": sum of numerators / sum of denominators}, and of a mixture
+        "held_out/<source>/<part>" of each source that has held-out records; empty if the task has no
+        such split.
         """
         if not self._task.held_out:
             return {}
-        data = self._task.batches(self._task.held_out, _SEED)
+        scores = self._of(self._task.batches(self._task.held_out, _SEED), params, "held_out")
+        for name, batches in self._task.sources.items():
+            try:
+                data = batches(self._task.held_out, _SEED)
+            except UserError:  # it has none: those of the mixture were there when the run began
+                continue
+            scores |= self._of(data, params, f"held_out/{name}")
+        return scores
+
+    def _of(self, data: Any, params: Params, prefix: str) -> dict[str, float]:
         sums: dict[str, list[float]] = {}
         for index, batch in zip(range(self._count), data, strict=False):  # a small split has fewer
             losses = self._loss(
@@ -60,7 +72,7 @@ class ValidationLoss:
                 total = sums.setdefault(name, [0.0, 0.0])
                 total[0] += float(numerator)
                 total[1] += float(denominator)
-        return {f"held_out/{name}": above / below for name, (above, below) in sums.items() if below}
+        return {f"{prefix}/{name}": above / below for name, (above, below) in sums.items() if below}
 
 
 class Evaluator:
@@ -97,5 +109,5 @@ class Evaluator:
             return dict(self._task.evaluate(params, step, Path(outdir)))
         with tempfile.TemporaryDirectory() as local:
             scores = dict(self._task.evaluate(params, step, Path(local)))
-            upload(local, outdir)
+            upload(Path(local), outdir)
         return scores

@@ -3,24 +3,22 @@ files there.
 """
 
 from pathlib import Path
-from typing import Any
 
 from etils import epath
 from ml_collections import ConfigDict
 
+from mdmspeech import remote
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable
 from mdmspeech.training import distributed
 
-
-def is_remote(path: Any) -> bool:
-    """Whether a path is on object storage ("gs://bucket/run")."""
-    return "://" in str(path)
+# etils' paths go by the same retries
+remote.register()
 
 
 def check_workdir(workdir: epath.Path) -> None:
     """A UserError if nothing could be written there; nothing is written to find out."""
-    if not is_remote(workdir):
+    if not remote.is_remote(workdir):
         check_writable(Path(workdir), "name another --workdir", folder=True)
 
 
@@ -60,12 +58,7 @@ def write_whole(path: epath.Path, text: str) -> None:
     new.replace(path)
 
 
-def upload(source: Any, target: Any) -> None:
-    """Copies every file below `source` to the same place below `target`."""
-    source, target = epath.Path(source), epath.Path(target)
-    target.mkdir(parents=True, exist_ok=True)
-    for item in source.iterdir():
-        if item.is_dir():
-            upload(item, target / item.name)
-        else:
-            (target / item.name).write_bytes(item.read_bytes())
+def upload(source: Path, target: remote.Place) -> None:
+    """Copies every file below the local folder `source` to the same place below `target`."""
+    for file in sorted(path for path in source.rglob("*") if path.is_file()):
+        remote.upload(file, remote.join(target, *file.relative_to(source).parts))

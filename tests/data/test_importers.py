@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from corpora import TEXTS, encoded, put, sample, shard, tone
 
+from mdmspeech import remote
 from mdmspeech.data.importers import BadItem, Item, open_corpus, tables
 from mdmspeech.data.importers.corpus import Seen, split_of
 from mdmspeech.data.importers.registry import FORMATS
@@ -223,6 +224,50 @@ def test_parts_read_by_workers_are_the_whole(name, tmp_path):
     back = ForkingPickler.loads(ForkingPickler.dumps(found))
     assert told(item for part in back for item in part) == before
     assert [str(item) for part in back for item in part] == [str(item) for item in corpus.items()]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_bucket_is_read_as_a_disk_is(name, tmp_path):
+    getattr(corpora, name)(tmp_path)
+    bucket = f"memory://b/{tmp_path.name}"
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            remote.write_bytes(f"{bucket}/{path.relative_to(tmp_path)}", path.read_bytes())
+    here, there = open_corpus(str(tmp_path)), open_corpus(bucket)
+    assert told(there.items()) == told(here.items()) and there.licence == here.licence
+    assert [item.where for item in there.items()] == [item.where for item in here.items()]
+
+
+@pytest.mark.parametrize("name", SAMPLES)
+def test_a_bucket_that_does_not_answer_is_no_fault_of_a_record(name, tmp_path, monkeypatch):
+    """Whichever request fails: an error, and no record is left out for it."""
+    getattr(corpora, name)(tmp_path)
+    bucket = f"memory://b/{tmp_path.name}"
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            remote.write_bytes(f"{bucket}/{path.relative_to(tmp_path)}", path.read_bytes())
+    asked, fails = [], None
+
+    def unsteady(request):
+        def ask(*args, **options):
+            asked.append(args)
+            if len(asked) == fails:
+                raise UserError("cannot reach the bucket")
+            return request(*args, **options)
+
+        return ask
+
+    for request in ("size", "read_range", "list_names", "is_dir"):
+        monkeypatch.setattr(remote, request, unsteady(getattr(remote, request)))
+    whole = told(open_corpus(bucket).items())
+    requests = len(asked)
+    for failing in random.Random(3).sample(range(1, requests + 1), min(requests, 6)):
+        fails = failing
+        asked.clear()
+        with pytest.raises(UserError, match="cannot reach the bucket"):
+            told(open_corpus(bucket).items())
+    fails = None
+    assert told(open_corpus(bucket).items()) == whole
 
 
 # ---- Which format -------------------------------------------------------------------------------

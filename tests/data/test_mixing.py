@@ -81,3 +81,17 @@ def test_odd_weights_are_kept_to_a_millionth():
 def test_refusals(sizes, weights, message):
     with pytest.raises(UserError, match=message):
         Mixture(sizes, weights)
+
+
+def test_a_temperature_brings_small_sources_oftener():
+    sizes = {"large": 900, "small": 100}
+    shares = []
+    for temperature in (1.0, 2.0, 5.0, 1e6):
+        source, _ = Mixture(sizes, temperature=temperature).draw(0, 4000)
+        shares.append((source == 1).mean())
+    assert shares == pytest.approx([0.1, 0.25, 1 / (1 + 9**0.2), 0.5], abs=2e-3)
+    with pytest.raises(UserError, match="both weights and a temperature"):
+        Mixture(sizes, {"large": 1, "small": 1}, temperature=2.0)
+    for wrong in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(UserError, match="temperature is"):
+            Mixture(sizes, temperature=wrong)

@@ -3,6 +3,7 @@ hosts and the interruptions.
 """
 
 import collections
+import copy
 
 import numpy as np
 import pytest
@@ -156,6 +157,50 @@ def test_a_resumed_stream_is_the_uninterrupted_one_on_any_number_of_hosts():
         np.concatenate([next(host)["record"] for host in hosts]).tolist() for _ in range(60)
     ] == expected
     assert hosts[0].get_state() == hosts[1].get_state() == again.get_state()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_every_record_once_an_epoch_on_hosts_that_come_and_go(seed):
+    """A run is killed at random batches and goes on with another number of hosts."""
+    rng = np.random.default_rng(seed)
+    sizes = np.stack([rng.integers(5, 60, 200), rng.integers(5, 90, 200)], axis=1)
+    settings = dict(batch=256, seed=seed, window=1000)
+    whole = plan(sizes, **settings)
+
+    def fresh(host, hosts):
+        if hosts <= 2:
+            return plan(sizes, **settings, shard=(host, hosts))
+        share = copy.copy(whole)  # which packs no window again: 256 times is slow
+        share._mine = host_rows(256, (host, hosts))
+        return share
+
+    last = -(-(whole.statistics(3).rows) // 256)  # batches that hold three windows
+    read, at, anchor = [], 0, {"window": 0, "row": 0}
+    while at < last:
+        hosts, stop = int(rng.choice([1, 2, 4, 32, 256])), int(min(at + rng.integers(1, 4), last))
+        shares = [fresh(h, hosts) for h in range(hosts)]
+        for share in shares:
+            share.go_to(anchor)
+        for k in range(at, stop):
+            batch = [row for share in shares for row in share[k]]
+            assert batch == whole[k]
+            read += [draw for row in batch for draw in row]
+        at, anchor = stop, shares[-1].anchor(stop)
+    positions = collections.Counter(draw.position for draw in read)
+    assert set(positions.values()) == {1} and {*range(3000)} <= {*positions}
+    for epoch in range(15):  # of 200 records each
+        mine = [d.record for d in read if epoch * 200 <= d.position < (epoch + 1) * 200]
+        assert sorted(mine) == list(range(200))
+
+
+def test_passes_of_each_source_at_a_position():
+    packed = PackedBatches(
+        plan({"a": SIZES[:100], "b": SIZES[100:]}, weights={"a": 1, "b": 1}, window=2000), make
+    )
+    assert packed.passes(packed.get_state()) == {"a": 0.0, "b": 0.0}
+    rows = [packed.plan.statistics(n).rows for n in (1, 2)]
+    state = {"batch": rows[1] // 4, **packed.plan.anchor(rows[1] // 4)}
+    assert packed.passes(state) == pytest.approx({"a": 20.0, "b": 5.0}, rel=0.01)
 
 
 def test_resuming_packs_no_window_from_before():

@@ -11,6 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 from tiny import Numbers, TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
@@ -423,3 +424,33 @@ def test_a_malformed_profile_is_told_before_anything_is_written(window, tmp_path
 def test_a_place_that_takes_no_folder_is_told():
     with pytest.raises(UserError, match="name another --workdir"):
         train(tiny_config(), TinyTask(), "/proc/no-such-place/run")
+
+
+class _Changed(TinyTask):
+    """Its data are others than those of the checkpoint."""
+
+    def batches(self, split, seed):
+        data = super().batches(split, seed)
+
+        def refuse(state):
+            raise UserError("the data have changed")
+
+        data.set_state = refuse
+        return data
+
+
+def test_other_data_on_resume_only_if_asked_for(tmp_path, capsys):
+    config = tiny_config()
+    config.train.steps = 2
+    config.data = ConfigDict({"parts": ("a",)})
+    loop.train(config, TinyTask(), tmp_path)
+    config.train.steps, config.data.parts = 4, ("a", "b")
+    with pytest.raises(UserError, match=r"of another config \(data\.parts"):
+        loop.train(config, _Changed(), tmp_path)
+    config.data.parts = ("a",)
+    with pytest.raises(UserError, match="the data have changed"):
+        loop.train(config, _Changed(), tmp_path)
+    config.train.new_data, config.data.parts = True, ("a", "b")
+    state = loop.train(config, _Changed(), tmp_path)
+    assert int(state.step) == 4
+    assert "resumed at step 2, on other data, from their beginning" in capsys.readouterr().err

@@ -2,13 +2,10 @@
 
 import io
 import json
-import sys
-from typing import ClassVar
 
 import pytest
 from etils import epath
 from etils.epath import backend
-from fsspec.implementations.memory import MemoryFileSystem
 from ml_collections import ConfigDict
 from tiny import TinyTask
 
@@ -17,6 +14,7 @@ from mdmspeech.training.metrics import MetricsWriter, plot_curves, read_metrics
 from mdmspeech.training.progress import Progress, format_duration
 from mdmspeech.training.validation import Evaluator
 from mdmspeech.training.workdir import make_workdir
+from tests.support.bucket_server import bucket_server, reached
 
 
 def test_lines_after_the_restored_step_are_dropped(tmp_path):
@@ -66,21 +64,11 @@ def test_the_plot_is_a_picture_and_none_without_numbers(tmp_path):
 
 
 @pytest.fixture
-def bucket(monkeypatch):
-    """A file system under gs:// that lives in memory, reached by the code that reaches the real one."""
-
-    class Bucket(MemoryFileSystem):
-        protocol = ("gs", "gcs")
-        store: ClassVar[dict] = {}
-        pseudo_dirs: ClassVar[list] = [""]
-
-        @classmethod
-        def _strip_protocol(cls, path):
-            return super()._strip_protocol(path.removeprefix("gs://"))
-
-    monkeypatch.setitem(sys.modules["fsspec.registry"]._registry, "gcs", Bucket)
-    backend.fsspec_backend._get_filesystem.cache_clear()
-    yield Bucket
+def bucket():
+    """gs://bucket is on a server of this machine."""
+    with bucket_server("bucket") as server, reached(server):
+        backend.fsspec_backend._get_filesystem.cache_clear()
+        yield
     backend.fsspec_backend._get_filesystem.cache_clear()
 
 

@@ -1,6 +1,7 @@
 """Held-out losses: the right average, the same numbers every time, shown by the loop."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -39,6 +40,21 @@ def test_it_is_the_average_over_records_not_over_batches():
         num, den = task.loss(params, task.init_frozen(None), batch, jax.random.key(0), 0)["mse"]
         above, below = above + float(num), below + float(den)
     assert found["held_out/mse"] == pytest.approx(above / below, rel=1e-5)
+
+
+def test_each_source_of_a_mixture_alone():
+    task = Seen(noise=0.0)
+    params = task.init(jax.random.key(0))
+
+    def alone(number, split, seed):
+        if number is None:
+            raise UserError("no val records")
+        return Seen(size=number).batches(split, seed)
+
+    task.sources = {name: partial(alone, n) for name, n in (("a", 8), ("b", 5), ("none", None))}
+    found = ValidationLoss(task, task.init_frozen(None), lambda batch: batch)(params)
+    assert found["held_out/a/mse"] == found["held_out/mse"] != found["held_out/b/mse"]
+    assert not any("none" in name for name in found)
 
 
 def test_the_same_noise_every_time():

@@ -16,8 +16,11 @@ from mdmspeech import files, remote
 from mdmspeech.data.datasets.ranged_reader import CorruptShard, RangedReader, open_reader
 from mdmspeech.errors import UserError
 
-# One record a chunk, so that a record is read without its neighbours.
-_OPTIONS = "group_size:1,uncompressed"
+# One record a chunk, so that a record is read without its neighbours. int16 speech at 24 kHz of the
+# compact corpus: zstd:1 leaves 69 to 74 % of the bytes (zstd:3 1 % less, snappy 81 to 88 %), written
+# at some 350 MB and read at some 400 MB per CPU second (uncompressed 1100 and 750): 0.4 CPU seconds
+# an hour of speech for a quarter less to store and to send. FLAC bytes stay as they are.
+_OPTIONS = "group_size:1,zstd:1"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,8 +3,8 @@
 Only the ranges of the chunks asked for are fetched. They are laid at their places into an otherwise
 empty file in memory, which array_record's own reader then reads: it decodes every kind of chunk and
 checks its hash. Only the footer, which tells where chunks begin, is parsed here, after that reader
-has found its hash right. Layout: array_record's cpp/layout.proto, and
-the page on its records file format in google/riegeli.
+has found its hash right. Layout: array_record's cpp/layout.proto, and "Riegeli/records file format
+specification" in github.com/google/riegeli.
 """
 
 import os
@@ -49,7 +49,8 @@ def open_reader(path: str) -> Any:
 class RangedReader:
     """Reads one remote file. Threads may share it; processes may not.
 
-    array_record 0.8.6 can open gs:// itself, but not what else fsspec knows.
+    array_record 0.8.6 opens gs:// by itself, but not what else fsspec knows; of a shard that it could
+    not open it says that it has no records, and from gcp-storage-emulator it reads none.
     """
 
     def __init__(self, path: str):
@@ -120,7 +121,7 @@ class RangedReader:
             except RuntimeError as error:
                 raise CorruptShard(str(error)) from error
             finally:  # an empty file again, but for its end
-                os.ftruncate(self._file, self._footer)
+                os.ftruncate(self._file, 0)
                 os.pwrite(self._file, self._tail, self._footer)
 
 

@@ -1,13 +1,17 @@
-"""Where the bytes of a corpus come from. Everything in this room opens, lists and joins by these
+"""Where the bytes of a corpus come from, a disk or a bucket. Everything in this room opens, lists and joins by these
 functions alone.
 
 Paths are strings with `/`. A folder's names come sorted, so that no order depends on a disk.
 """
 
+import errno
+import io
 import os
 import posixpath
-from typing import BinaryIO
+from collections.abc import Callable
+from typing import Any, BinaryIO, TypeVar, cast
 
+from mdmspeech import remote
 from mdmspeech.errors import UserError
 
 
@@ -17,12 +21,61 @@ class Unreadable(UserError):
     """
 
 
+class Unreachable(UserError):
+    """A bucket that does not answer, whatever was tried: no fault of a record."""
+
+
 _NO_CORPUS = {"lost+found", "__MACOSX"}
+_AHEAD = 4 << 20  # bytes of a file in a bucket that one request brings
+_Found = TypeVar("_Found")
 
 
 def open_file(path: str) -> BinaryIO:
-    """A file's bytes, to be read and sought in. Unbuffered: the audio room needs files by number."""
+    """A file's bytes, to be read and sought in. On a disk unbuffered: the audio room needs files by
+    number.
+
+    Raises:
+      OSError: there is none. Unreachable: the bucket does not answer; also when it is read.
+    """
+    if remote.is_remote(path):
+        return cast(BinaryIO, io.BufferedReader(_Ranged(path), _AHEAD))
     return open(path, "rb", buffering=0)
+
+
+class _Ranged(io.RawIOBase):
+    """A file in a bucket, read by ranges."""
+
+    def __init__(self, path: str):
+        self._path, self._at, self._size = path, 0, _ask(remote.size, path)
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        data = b""
+        if self._at < self._size:
+            stop = min(self._at + len(buffer), self._size)
+            data = _ask(remote.read_range, self._path, self._at, stop)
+        buffer[: len(data)] = data
+        self._at += len(data)
+        return len(data)
+
+
+def _ask(request: Callable[..., _Found], path: str, *args: Any, **options: Any) -> _Found:
+    """What a bucket answers. What is not there is an OSError as on a disk."""
+    try:
+        return request(path, *args, **options)
+    except remote.NotFound as error:
+        raise FileNotFoundError(errno.ENOENT, str(error), path) from error
+    except UserError as error:
+        raise Unreachable(str(error)) from error
 
 
 def list_names(folder: str) -> list[str]:
@@ -33,14 +86,18 @@ def list_names(folder: str) -> list[str]:
       Unreadable: it is not there, or may not be read.
     """
     try:
-        with os.scandir(folder) as entries:
-            return sorted(
-                entry.name + "/" * entry.is_dir()
-                for entry in entries
-                if not entry.name.startswith(".") and entry.name not in _NO_CORPUS
-            )
+        if remote.is_remote(folder):
+            names = _ask(remote.list_names, folder, marked=True)
+        else:
+            with os.scandir(folder) as entries:
+                names = [entry.name + "/" * entry.is_dir() for entry in entries]
     except OSError as error:
         raise Unreadable(f"{folder} cannot be read: {error.strerror or error}") from error
+    return sorted(
+        name
+        for name in names
+        if not name.startswith(".") and name.removesuffix("/") not in _NO_CORPUS
+    )
 
 
 def seen_names(folder: str) -> list[str]:
@@ -54,14 +111,18 @@ def seen_names(folder: str) -> list[str]:
 def size_of(path: str) -> int | None:
     """Bytes of a file; None if there is none of that name, or it is no plain file."""
     try:
+        if remote.is_remote(path):
+            return _ask(remote.size, path)
         return os.stat(path).st_size if os.path.isfile(path) else None
+    except Unreachable:
+        raise
     except (OSError, ValueError):
         return None
 
 
 def is_folder(path: str) -> bool:
     """Whether there is such a folder."""
-    return os.path.isdir(path)
+    return _ask(remote.is_dir, path) if remote.is_remote(path) else os.path.isdir(path)
 
 
 def join(folder: str, *names: str) -> str:

@@ -8,7 +8,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar
 
 from mdmspeech.data.importers.corpus import Corpus, Part, split_of, walk_files
-from mdmspeech.data.importers.files import Unreadable, base_name, join, open_file, parent
+from mdmspeech.data.importers.files import (
+    Unreachable,
+    Unreadable,
+    base_name,
+    join,
+    open_file,
+    parent,
+)
 from mdmspeech.data.importers.records import BadItem, Clip, Item
 from mdmspeech.errors import UserError
 
@@ -136,6 +143,8 @@ def rows(
                     yield where, {column: batch[column][i].as_py() for column in columns}
                 except UnicodeDecodeError as error:
                     yield where, BadItem(where, f"not UTF-8 ({error.reason})", "line not usable")
+    except Unreachable:
+        raise
     except _FAULTS as error:
         where = f"{name}, row {number + 1}"
         reason = f"it and all that follow in this file cannot be read: {_first_line(error)}"
@@ -179,6 +188,8 @@ def _open(path: str) -> Any:
         raise UserError(f"{path} is Parquet; reading it needs pyarrow: {CURE}") from error
     try:
         return parquet.ParquetFile(open_file(path))
+    except Unreachable:
+        raise
     except _FAULTS as error:
         raise Unreadable(
             f"{path} is not readable as Parquet ({_first_line(error)}); fetch it again"

@@ -14,7 +14,7 @@ from mdmspeech.audio.channels import to_mono
 from mdmspeech.audio.files import read_stream
 from mdmspeech.audio.wave import SILENCE_PEAK
 from mdmspeech.data.importers import checks
-from mdmspeech.data.importers.files import base_name, open_file
+from mdmspeech.data.importers.files import Unreachable, base_name, open_file
 from mdmspeech.data.storage.json_lines import BadRecord
 from mdmspeech.errors import UserError
 
@@ -52,6 +52,8 @@ class Clip:
         try:
             with open_file(self.path) as file:
                 return file.read()
+        except Unreachable:
+            raise
         except (OSError, ValueError) as error:
             raise self._unreadable(error) from error
 
@@ -76,7 +78,7 @@ class Clip:
             with open_file(self.path) if self.path else io.BytesIO(self.content) as file:
                 sound = read_stream(file, self.name, check)
             samples = to_samples(sound.samples, self.name, channels_last=True)
-        except BadItem:
+        except (BadItem, Unreachable):
             raise
         except UserError as error:
             empty = "is empty" in str(error) or "holds no samples" in str(error)
@@ -129,6 +131,8 @@ class Units:
                 return checks.as_units(
                     np.load(io.BytesIO(file.read()), allow_pickle=False), base_name(self.path)
                 )
+        except Unreachable:
+            raise
         except (OSError, ValueError, EOFError) as error:
             told = getattr(error, "strerror", None) or str(error)
             reason = f"the answer's tokens cannot be read: {base_name(self.path)}: {told}"

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from mdmspeech.data.importers.corpus import AUDIO, Corpus, Part, split_of, walk_files
-from mdmspeech.data.importers.files import join, open_file
+from mdmspeech.data.importers.files import Unreachable, join, open_file
 from mdmspeech.data.importers.records import BadItem, Clip, Item
 from mdmspeech.data.importers.tables import decode
 from mdmspeech.data.storage.json_lines import BadRecord, check_text, parse
@@ -107,6 +107,8 @@ def _records(path: str, name: str) -> Iterator[tuple[str, dict[str, bytes] | Bad
                     continue
                 content = shard.extractfile(member)
                 members[suffix] = content.read() if content else b""
+    except Unreachable:
+        raise
     except (tarfile.TarError, OSError, EOFError, ValueError) as error:
         where = f"{name}, {key or 'its beginning'}"
         reason = f"the shard is damaged or cut off there, and what follows is lost ({error})"

@@ -29,6 +29,9 @@ class Mixture:
       weights: source name -> how many of its records per record of the others; None: in proportion
         to the sizes, so that all sources end together.
       seed: of the shuffles.
+      temperature: without weights, a source of n records is drawn in proportion to n ** (1 /
+        temperature): above 1 small sources come oftener (Arivazhagan et al. 2019, arXiv
+        1907.05019).
 
     Raises:
       UserError: an empty source, a weight that is not positive, a name that only one of the two
@@ -36,9 +39,15 @@ class Mixture:
     """
 
     def __init__(
-        self, sizes: Mapping[str, int], weights: Mapping[str, float] | None = None, seed: int = 0
+        self,
+        sizes: Mapping[str, int],
+        weights: Mapping[str, float] | None = None,
+        seed: int = 0,
+        temperature: float = 1.0,
     ):
         _check(sizes, weights)
+        if temperature != 1.0:
+            weights = _tempered(sizes, weights, temperature)
         self.names = tuple(sizes)
         self.sizes = np.array([sizes[name] for name in self.names], np.int64)
         self.counts = _counts([weights[name] if weights else sizes[name] for name in self.names])
@@ -99,6 +108,20 @@ def _check(sizes: Mapping[str, int], weights: Mapping[str, float] | None) -> Non
                 f"the weight of {name!r} is {weight}: give a positive number, or "
                 "leave the source out"
             )
+
+
+def _tempered(
+    sizes: Mapping[str, int], weights: Mapping[str, float] | None, temperature: float
+) -> dict[str, float]:
+    if weights is not None:
+        raise UserError(
+            f"both weights and a temperature ({temperature:g}) are given: set data.weights to () or "
+            "data.temperature to 1"
+        )
+    if not (math.isfinite(temperature) and temperature > 0):
+        raise UserError(f"the temperature is {temperature}: give a number above 0, 1 for none")
+    most = max(sizes.values())
+    return {name: (size / most) ** (1 / temperature) for name, size in sizes.items()}
 
 
 def _counts(weights: list[float]) -> np.ndarray:

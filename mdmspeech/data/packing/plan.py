@@ -97,7 +97,8 @@ class PackPlan:
       capacities: field -> positions of a row, in the order of C.
       usable: source name -> bool [N], False for records that the caller has refused and told of;
         they count as too long.
-      batch: rows of a global batch. weights: see `Mixture`. shard: (number, count) of this host.
+      batch: rows of a global batch. weights, temperature: see `Mixture`. shard: (number, count) of
+        this host.
         window: draws packed together, 0 chooses.
       say: gets one line a source that has records too long for a row.
 
@@ -115,6 +116,7 @@ class PackPlan:
         seed: int,
         usable: Mapping[str, np.ndarray] | None = None,
         weights: Mapping[str, float] | None = None,
+        temperature: float = 1.0,
         shard: Shard = (0, 1),
         window: int = 0,
         say: Callable[[str], None] | None = None,
@@ -140,7 +142,7 @@ class PackPlan:
                 say,
             )
         self.mixture = Mixture(
-            {name: len(found) for name, found in self._sizes.items()}, weights, seed
+            {name: len(found) for name, found in self._sizes.items()}, weights, seed, temperature
         )
         self.window = window or self._window_of(int(self.mixture.sizes.sum()))
         self._drawn = functools.lru_cache(maxsize=4)(self._draw_window)
@@ -183,6 +185,13 @@ class PackPlan:
         """Continues the knowledge of another plan of the same records."""
         with self._lock:
             self._first, self._starts = int(anchor["window"]), [int(anchor["row"])]
+
+    def passes(self, batch: int, anchor: Mapping[str, int]) -> dict[str, float]:
+        """How often each source has been gone through before a batch, whose `anchor` this is."""
+        with self._lock:
+            rows = len(self._rows(int(anchor["window"])))
+        share = (batch * self.batch - int(anchor["row"])) / rows
+        return self.mixture.passes(int((int(anchor["window"]) + share) * self.window))
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -307,6 +316,16 @@ class PackPlan:
         return [[offset + i for i in rows[r]] for r in rng.permutation(len(rows))]
 
 
+def check_same_data(then: str, now: str) -> None:
+    """A UserError if a position was saved on other data: it would mean other records."""
+    if then != now:
+        raise UserError(
+            f"the data have changed since this position was saved (then {then}, now {now}): restore "
+            "the corpus and the data settings, or go on with the new ones from their beginning "
+            "(--set train.new_data=True)"
+        )
+
+
 def better_capacities(
     sizes_NC: np.ndarray, capacities: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, float]] | None:
@@ -427,13 +446,12 @@ class PackedBatches:
         batch = self._batches.get_state()["next_index"]
         return {"batch": batch, **self.plan.anchor(batch), "records": self.plan.fingerprint}
 
+    def passes(self, state: Mapping[str, Any]) -> dict[str, float]:
+        """How often each source has been gone through at a position."""
+        return self.plan.passes(int(state["batch"]), state)
+
     def set_state(self, state: Mapping[str, Any]) -> None:
         """Continues there. UserError if the records or the sizes of the rows are others than then."""
-        if state["records"] != self.plan.fingerprint:
-            raise UserError(
-                f"the data have changed since this position was saved (then {state['records']}, "
-                f"now {self.plan.fingerprint}): restore the corpus and the data settings, or begin "
-                "a new run from the old one's parameters (config.init_from)"
-            )
+        check_same_data(state["records"], self.plan.fingerprint)
         self.plan.go_to(state)
         self._batches.set_state({"next_index": int(state["batch"])})

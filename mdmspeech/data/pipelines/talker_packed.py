@@ -214,6 +214,7 @@ def packed_talker_batches(
     pad: int,
     seed: int,
     weights: Mapping[str, float] | None = None,
+    temperature: float = 1.0,
     shard: Shard = (0, 1),
     threads: int = 1,
 ) -> PackedBatches:
@@ -222,7 +223,8 @@ def packed_talker_batches(
 
     sources: name -> random access to records {id, tokens, symbols, frames, text, question}
       (`datasets.corpus.tokens`, `random_source.RandomSpeech`).
-    batch: rows of all hosts together; each host gets its share. weights: see `mixing.Mixture`.
+    batch: rows of all hosts together; each host gets its share. weights, temperature: see
+      `mixing.Mixture`.
 
     Raises:
       UserError: a row length that is no multiple of the block; what `PackPlan` refuses.
@@ -245,6 +247,7 @@ def packed_talker_batches(
         batch=batch,
         seed=seed,
         weights=weights,
+        temperature=temperature,
         shard=shard,
     )
 

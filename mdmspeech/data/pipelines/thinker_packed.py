@@ -41,6 +41,7 @@ def lm_batches(
     max_seconds: float = 30.0,
     augmented: float = 0.0,
     weights: Mapping[str, float] | None = None,
+    temperature: float = 1.0,
     shard: Shard = (0, 1),
     threads: int = 1,
 ) -> PackedBatches:
@@ -59,7 +60,7 @@ def lm_batches(
         silence that is heard after each utterance, seconds, unless it would exceed `max_seconds`,
         the encoder's limit. augmented: share of the utterances that `augment` changes, anew in
         every pass.
-      weights: see `mixing.Mixture`.
+      weights, temperature: see `mixing.Mixture`.
 
     Raises:
       UserError: F is not made of whole vectors; a record without an answer, or at another rate;
@@ -85,6 +86,7 @@ def lm_batches(
         seed=seed,
         usable=heard_whole,
         weights=weights,
+        temperature=temperature,
         shard=shard,
     )
 

@@ -1,6 +1,8 @@
 """What stages share when they are built from an experiment's config."""
 
+import copy
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,21 @@ def start_of(config: ConfigDict, workdir: Path, loaders: Loaders) -> dict[str, A
 def mixture_weights(data: ConfigDict) -> dict[str, float] | None:
     """How often each part is drawn; None: by their sizes."""
     return dict(zip(data.parts, data.weights, strict=True)) if data.weights else None
+
+
+def each_source(config: ConfigDict, pipeline: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
+    """`Task.sources` of a mixture: for each part `pipeline(config, split, seed)` of a config that has
+    this part alone.
+    """
+
+    def alone(part: str) -> ConfigDict:
+        one = copy.deepcopy(config)
+        with one.unlocked():
+            one.data.parts, one.data.weights = (part,), ()
+        return one
+
+    parts = tuple(config.data.parts)
+    return {part: partial(pipeline, alone(part)) for part in parts if len(parts) > 1}
 
 
 def chat_of(config: ConfigDict, loaders: Loaders):

@@ -35,7 +35,7 @@ from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import masks
 from mdmspeech.nn.losses import accuracy, weighted_cross_entropy, weighted_sum
 from mdmspeech.training.stages import talker_batches as layout
-from mdmspeech.training.stages.shared import load_named, start_of, tiny_thinker
+from mdmspeech.training.stages.shared import each_source, load_named, start_of, tiny_thinker
 from mdmspeech.training.stages.stage import Exported, Loaders, Origin, Stage
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
@@ -368,10 +368,11 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         for name in ("batch", "length", "layout", "symbols", "text")
         if name in config.data
     }
-    return TalkerTask(
+    pipeline = partial(layout.pipeline, model, root, loaders)
+    task = TalkerTask(
         model,
         config.mode,
-        partial(layout.pipeline, config, model, root, loaders),
+        partial(pipeline, config),
         schedule,
         sizes=sizes,
         distillation=dict(config.distillation),
@@ -384,6 +385,8 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
             if name in config
         },
     )
+    task.sources = each_source(config, pipeline)
+    return task
 
 
 def tiny(config: ConfigDict) -> None:

@@ -97,7 +97,7 @@ class Rows(NamedTuple):
         return jnp.concatenate([self.text_position, position_BT + lengths_BT], axis=1)
 
 
-def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed: int):
+def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed: int):
     """A Grain pipeline of batches, see `batch_spec`, from the corpus `root`; see `Stage.from_config`.
 
     Raises:
@@ -158,6 +158,7 @@ def pipeline(config: ConfigDict, model, root, loaders: Loaders, split: str, seed
         {p: source(p) for p in data.parts},
         text,
         weights=mixture_weights(data),
+        temperature=data.get("temperature", 1.0),
         threads=data.threads,
         **shared,
     )

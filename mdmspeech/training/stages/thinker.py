@@ -30,7 +30,13 @@ from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import losses, masks
 from mdmspeech.nn.partition import constrain
 from mdmspeech.training import distributed
-from mdmspeech.training.stages.shared import chat_of, load_named, mixture_weights, tiny_thinker
+from mdmspeech.training.stages.shared import (
+    chat_of,
+    each_source,
+    load_named,
+    mixture_weights,
+    tiny_thinker,
+)
 from mdmspeech.training.stages.stage import Exported, Loaders, Stage
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
@@ -187,17 +193,15 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         for name in ("hidden_dim", "chunk", "label_smoothing", "z_loss")
         if name in config
     }
-    return SpeechToTextTask(
-        encoder,
-        thinker,
-        partial(_conversations, config, root, loaders),
-        sizes,
-        load=load,
-        **settings,
+    pipeline = partial(_conversations, root, loaders)
+    task = SpeechToTextTask(
+        encoder, thinker, partial(pipeline, config), sizes, load=load, **settings
     )
+    task.sources = each_source(config, pipeline)
+    return task
 
 
-def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
+def _conversations(root, loaders: Loaders, config: ConfigDict, split: str, seed: int):
     from mdmspeech.data.datasets import corpus
     from mdmspeech.data.pipelines import random_source, thinker_packed
 
@@ -219,6 +223,7 @@ def _conversations(config: ConfigDict, root, loaders: Loaders, split: str, seed:
         num_mels=config.encoder.num_mels,
         seed=seed,
         weights=mixture_weights(data),
+        temperature=data.get("temperature", 1.0),
         shard=distributed.share(),
         threads=data.threads,
     )
