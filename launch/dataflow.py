@@ -107,7 +107,9 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, asked: lis
     for option in ("data", "temp"):
         place = getattr(args, option)
         if place is not None and not re.fullmatch(_BUCKET, place):
-            parser.error(f"--{option} {place}: its workers share no disk, so give gs://BUCKET/FOLDER")
+            parser.error(
+                f"--{option} {place}: its workers share no disk, so give gs://BUCKET/FOLDER"
+            )
     if args.max_workers < 1 or args.disk < 1:
         parser.error("--max-workers and --disk must be 1 or more")
     names = [word.partition("=")[0] for word in asked]

@@ -4,12 +4,14 @@ Apache Beam on this machine or on a cluster.
 
 import argparse
 import functools
+import itertools
 import shlex
 from typing import Any
 
 from mdmspeech.errors import UserError
 
 UNITS = 16
+_LOOKED_AT = 1000  # records of a corpus, until one tells its split
 LOCAL = "DirectRunner"
 
 
@@ -51,6 +53,13 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "(default: %(default)s)",
     )
     group.add_argument(
+        "--splits",
+        choices=("auto", "own", "text"),
+        default="auto",
+        help="own: the corpus's; text: of its training records, a fortieth of the texts each become "
+        "val and test; auto: its own if it has val or test (default: %(default)s)",
+    )
+    group.add_argument(
         "--align", action="store_true", help="find out when each sound is spoken, as for --manifest"
     )
     group.add_argument(
@@ -75,9 +84,9 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def prepare_corpus(args: argparse.Namespace) -> None:
     """Does it, and prints what came of it."""
-    plan, arguments = make_plan(args)
-    from mdmspeech.data.beam.pipeline import prepare
+    from mdmspeech.data.beam.pipeline import prepare  # says if Beam is missing
 
+    plan, arguments = make_plan(args)
     report(args.name, plan.target, prepare(plan, args.runner, args.workers, arguments))
 
 
@@ -94,17 +103,29 @@ def make_plan(args: argparse.Namespace) -> tuple[Any, list[str]]:
     if not args.source.strip():
         raise UserError("--import is empty: name the folder of a corpus")
     arguments = _words(args.beam_args)
-    from mdmspeech.data.beam.pipeline import Plan  # says if Beam is missing
     from mdmspeech.data.beam.sources import Source
+    from mdmspeech.data.beam.stages import Plan, described
 
     source = Source(args.source, args.format, named_values(args.option))
-    splits = source.open().splits
+    carve = not has_held_out(source) if args.splits == "auto" else args.splits == "text"
     _target(args)  # a place that cannot be written is told before models are loaded
-    stages, kinds, width = _stages(args, carve=not {"val", "test"} & set(splits))
-    from mdmspeech.data.beam.stages import described
-
+    stages, kinds, width = _stages(args, carve)
     target = _target(args, kinds, described(stages), width)
     return Plan(source, target, tuple(stages)), arguments
+
+
+def has_held_out(source: Any) -> bool:
+    """Whether a corpus has validation or test records: its parts say so, or one of its first records."""
+    from mdmspeech.data.importers import Item
+    from mdmspeech.data.importers.corpus import split_of
+
+    corpus = source.open()
+    parts = corpus.parts()
+    if any((part.split or split_of(part.name)) in ("val", "test") for part in parts):
+        return True
+    unsaid = [part for part in parts if not part.split]
+    first = itertools.islice(corpus.items(parts=unsaid), _LOOKED_AT)
+    return any(isinstance(found, Item) and found.split != "train" for found in first)
 
 
 def report(name: str, target: Any, found: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
     from mdmspeech.data.recordings.user import import_own
     from mdmspeech.data.storage.record_store import writable_root
     from mdmspeech.inference.paced_synthesizer import pronounce_text
+
     check_name(name)
     from mdmspeech.cli.release import open_codec
 

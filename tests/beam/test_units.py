@@ -85,7 +85,7 @@ def test_it_is_a_dataset_for_training_and_for_tfds(made):
     assert ours.about("made_from") == {parts.made_from_of(where.folder("recordings"))}
 
 
-@pytest.mark.parametrize("shuffled", (1, 2))
+@pytest.mark.parametrize("shuffled", [1, 2])
 def test_the_order_in_which_entries_come_changes_no_byte(planted, made, shuffled, tmp_path):
     where = target(tmp_path, STAGES)
     gathered = gather(planted[0], where.units, shuffled)
@@ -159,7 +159,7 @@ def test_what_a_kill_left_is_used_and_what_it_broke_is_made_again(planted, made,
     make(where, STAGES, {0: gathered[0], 1: gathered[1], 2: gathered[2]})
     os.truncate(where.shard("recordings", "train", 1), 100)
     os.truncate(where.part(2), 300)
-    with pytest.raises(UserError, match="part-00002.*damaged|part-00003.*missing"):
+    with pytest.raises(UserError, match=r"part-00002.*damaged|part-00003.*missing"):
         finish(where, ["clean"], GOOD + BAD)
     assert not Path(where.folder("recordings")).exists()
     again, _ = prepare(planted[0], where, STAGES)
@@ -211,7 +211,9 @@ def test_nothing_that_can_be_used_is_told_with_the_first_reason(tmp_path):
     (tmp_path / "c").mkdir()
     (tmp_path / "c" / "m.jsonl").write_text('{"audio": "a.wav", "text": "a"}\n' * 2)
     where = target(tmp_path / "out", STAGES, 2)
-    with pytest.raises(UserError, match=r"none of the 2 records.*m.jsonl, line \d: its audio a.wav"):
+    with pytest.raises(
+        UserError, match=r"none of the 2 records.*m.jsonl, line \d: its audio a.wav"
+    ):
         prepare(sources.Source(str(tmp_path / "c")), where, STAGES)
 
 

@@ -148,9 +148,7 @@ def _joined(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _made_from(parts: Sequence[Part]) -> str:
     """Of what the recordings are, wherever and whenever they were made."""
-    sums = [
-        part.shards["recordings", split].checksum for part in parts for split in SPLITS
-    ]
+    sums = [part.shards["recordings", split].checksum for part in parts for split in SPLITS]
     return hashlib.sha256("\n".join(sums).encode()).hexdigest()[:16]
 
 
@@ -168,8 +166,10 @@ def _publish(
     folder = target.folder(kind)
     if not _total(parts, kind):
         return
-    if held and made_from_of(folder) == made_from and all(
-        held.get(str(part.number)) == part.digest for part in parts
+    if (
+        held
+        and made_from_of(folder) == made_from
+        and all(held.get(str(part.number)) == part.digest for part in parts)
     ):
         return
     about = {"part": target.name, "made_from": made_from, **target.kinds[kind]}

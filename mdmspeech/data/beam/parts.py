@@ -150,8 +150,7 @@ def read_part(target: Target, number: int) -> Part | None:
             counts={stage: (c[0], c[1], c[2]) for stage, c in about["counts"].items()},
             rejected=[Rejected(**told) for told in about["rejected"]],
             shards={
-                tuple(key.split("/")): ShardInfo(**info)  # type: ignore[misc]
-                for key, info in about["shards"].items()
+                tuple(key.split("/")): ShardInfo(**info) for key, info in about["shards"].items()
             },
             statistics=about["statistics"],
             columns=columns,

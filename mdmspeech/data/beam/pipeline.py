@@ -8,7 +8,6 @@ then decoded, aligned, encoded and written by one worker. What was finished befo
 its part, see `parts`, and goes through the stages untouched.
 """
 
-import dataclasses
 import logging
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 
 from mdmspeech.data.beam import parts, records, sources
 from mdmspeech.data.beam.finish import finish, read_statistics
-from mdmspeech.data.beam.stages import Stage
+from mdmspeech.data.beam.stages import Plan, Stage
 from mdmspeech.errors import UserError
 
 _log = logging.getLogger()
@@ -36,15 +35,6 @@ finally:
 
 LOCAL = "DirectRunner"
 _USER_ERROR = re.compile(r"(?:mdmspeech\.errors\.)?UserError: (.+)")
-
-
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """A preparation: where from, where to, and the stages in their order."""
-
-    source: sources.Source
-    target: parts.Target
-    stages: tuple[Stage, ...]
 
 
 def prepare(

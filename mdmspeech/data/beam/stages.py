@@ -14,8 +14,9 @@ from typing import Any, Protocol
 import numpy as np
 
 from mdmspeech.audio.wave import resample, to_int16
+from mdmspeech.data.beam.parts import Target
 from mdmspeech.data.beam.records import Record, Rejected
-from mdmspeech.data.beam.sources import has_sound
+from mdmspeech.data.beam.sources import Source, has_sound
 from mdmspeech.data.importers import BadItem, Item
 from mdmspeech.data.importers.checks import LONGEST, SHORTEST
 from mdmspeech.data.recordings.user import finish, levelled
@@ -43,6 +44,15 @@ class Stage(Protocol):
     def load(self) -> Any: ...
 
     def run(self, loaded: Any, records: Sequence[Record]) -> Results: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A preparation: where from, where to, and the stages in their order."""
+
+    source: Source
+    target: Target
+    stages: tuple[Stage, ...]
 
 
 def described(stages: Sequence[Stage]) -> str:
@@ -110,8 +120,10 @@ class Clean:
             "rate": INPUT_RATE if item.answer else OUTPUT_RATE,
         }
         if not item.answer and not any(c.isalnum() for c in said["text"]):
-            raise BadItem(item.where, f"nothing can be said of {item.text[:40]!r}", "text not usable")
-        if item.units is not None:
+            raise BadItem(
+                item.where, f"nothing can be said of {item.text[:40]!r}", "text not usable"
+            )
+        if item.units is not None and item.units.width == 1:  # not SNAC's seven a frame
             fields["units"] = item.units.load()
         ready = {name: item.fields[name] for name in _READY if name in item.fields}
         if not ready and pronounce and english and said["text"]:
@@ -131,7 +143,9 @@ class Clean:
         if not self.carve or item.split != "train":
             return item.split
         value = digest(item.text or item.answer or item.id)
-        return "val" if value < SHARE * _SPLITS else "test" if value < 2 * SHARE * _SPLITS else "train"
+        return (
+            "val" if value < SHARE * _SPLITS else "test" if value < 2 * SHARE * _SPLITS else "train"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +169,10 @@ class Align:
         for group in _batches(waiting, self.batch, lambda record: len(_sound(record))):
             waves = [_floats(record) for record in group]
             heard = loaded(
-                [resample(w, r.fields["rate"], INPUT_RATE) for w, r in zip(waves, group, strict=True)],
+                [
+                    resample(w, r.fields["rate"], INPUT_RATE)
+                    for w, r in zip(waves, group, strict=True)
+                ],
                 [np.asarray(record.fields["symbols"]) for record in group],
             )
             for record, wave, alignment in zip(group, waves, heard, strict=True):
@@ -194,7 +211,9 @@ class Synthesise:
             except UserError:
                 raise  # the voice is not there: no fault of a text
             except (*_OF_A_TEXT, OSError) as error:
-                yield record.reject(self.name, "text not spoken", str(error) or type(error).__name__)
+                yield record.reject(
+                    self.name, "text not spoken", str(error) or type(error).__name__
+                )
 
     def _spoken(self, voice: Callable, record: Record) -> Record:
         from mdmspeech.data.synthesis.voices.base import Job

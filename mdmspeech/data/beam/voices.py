@@ -33,7 +33,13 @@ from mdmspeech.speech_format import OUTPUT_RATE
 Voice = Callable[[Job], Rendered]
 COMMAND = "command:"
 _WEB = ("http://", "https://")
-_USUAL = {"hibari": "heart", "kokoro": "af_heart", "piper": "joe", "flite": "slt", "espeak": "en-us"}
+_USUAL = {
+    "hibari": "heart",
+    "kokoro": "af_heart",
+    "piper": "joe",
+    "flite": "slt",
+    "espeak": "en-us",
+}
 _FIELD = re.compile(r"\{(text|text_file|voice|out)\}")
 _SECONDS = 120.0  # for one text
 _LONGEST = 120.0  # seconds of speech
@@ -46,9 +52,7 @@ def open_voice(spec: str) -> Voice:
     if spec.startswith(_WEB):
         return functools.partial(_ask, spec)
     engine, _, speaker = spec.partition(":")
-    loaded = voices.load(engine)
-    usual = speaker or _USUAL.get(engine, "")
-    return lambda job: loaded.speak(dataclasses.replace(job, engine=engine, voice=job.voice or usual))
+    return functools.partial(_speak, voices.load(engine), engine, speaker or _USUAL.get(engine, ""))
 
 
 def known_as(spec: str) -> str:
@@ -77,8 +81,19 @@ def _words(spec: str) -> list[str]:
             "{text_file}, for example: command:flite -f {text_file} -o {out}"
         )
     if not shutil.which(words[0]):
-        raise UserError(f"--voice: the program {words[0]} is not installed; install it, or give its path")
+        raise UserError(
+            f"--voice: the program {words[0]} is not installed; install it, or give its path"
+        )
     return words
+
+
+def _speak(loaded: voices.Engine, engine: str, usual: str, job: Job) -> Rendered:
+    try:
+        return loaded.speak(dataclasses.replace(job, engine=engine, voice=job.voice or usual))
+    except UserError as error:
+        if not job.voice:
+            raise
+        raise ValueError(f"{engine} has no speaker {job.voice!r}: {error}") from error
 
 
 def _run(words: list[str], job: Job) -> Rendered:

@@ -95,7 +95,9 @@ def write_index(
     about: Mapping[str, Any],
 ) -> None:
     """The columns of a split whose shards are written."""
-    write_columns_of(folder, example, split, shards, rows.numbers(), text_columns(rows.texts), about)
+    write_columns_of(
+        folder, example, split, shards, rows.numbers(), text_columns(rows.texts), about
+    )
 
 
 def write_columns_of(
