@@ -16,12 +16,12 @@ BEAM = "2.77.0"
 EXTRAS = "beam,data,eval,media,cloud"
 _OURS = ("--root", "--runner", "--beam-args", "--workers")
 _BUCKET = r"gs://[a-z0-9][-_.a-z0-9]+[a-z0-9](/.+)?"
-# its start program has to stay, as Dataflow gives it the work; constraints.txt has other versions
-_DOCKERFILE = """
-FROM apache/beam_python3.11_sdk:{beam}
+# Beam's own image, whose entry point takes the work; constraints.txt has other versions
+_DOCKERFILE = f"""
+FROM apache/beam_python3.11_sdk:{BEAM}
 WORKDIR /mdmspeech
 COPY . .
-RUN pip install --no-cache-dir apache-beam=={beam} -e '.[{extras}]'
+RUN pip install --no-cache-dir apache-beam=={BEAM} -e '.[{{extras}}]'
 """
 
 
@@ -33,7 +33,7 @@ def main(argv: list[str] | None = None) -> int:
     args, asked = parser.parse_args(given[:at]), given[at + 1 :]
     _check(parser, args, asked)
     script = common.Script(f"{args.name}: a dataset prepared on Dataflow")
-    common.image(script, args, EXTRAS, args.build, _DOCKERFILE.format(beam=BEAM, extras=EXTRAS))
+    common.image(script, args, EXTRAS, args.build, _DOCKERFILE)
     venv = f"{common.stage(args.name)}/venv"
     script.note("What starts the job: the same code, which looks at the corpus and at the models.")
     script.raw(f"[ -x {shlex.quote(venv)}/bin/python ] || python3.11 -m venv {shlex.quote(venv)}")
