@@ -21,6 +21,8 @@ TORCH ?= torch
 PARITY_VENV ?= $(VENV)-parity
 # Apache Beam has other versions of some packages than constraints.txt.
 BEAM_VENV ?= $(VENV)-beam
+# Programs as users run them; `make test` has them compiled with few optimisations, in half the time (tests/conftest.py).
+AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 # In this order: each stage starts from the one before.
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
@@ -39,10 +41,10 @@ demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogni
 	print("heard by Whisper-base:", Recogniser("base").transcribe(load_wave(sys.argv[1], 16000)))' $(ANSWER)
 
 test: lint ## lint, then all tests (some 30 minutes on 2 cores)
-	$(BIN)/python -m pytest -q -n 2 --dist loadfile
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-full: $(VENV)/.ready-dev ## the long forms of what `make test` has in short: every mesh of eight devices, ...
-	$(BIN)/python -m pytest -q -m full
+	$(AS_USED) $(BIN)/python -m pytest -q -m full
 
 killtest: $(VENV)/.ready-dev ## kill a training run with -9 at 30 random moments: what it leaves is that of one left alone, bit for bit
 	$(BIN)/python -m pytest -q -s -m full tests/training/test_kill.py
@@ -57,7 +59,7 @@ mutants: $(VENV)/.ready-dev ## plant the faults listed in tests/mutants one by o
 	@$(BIN)/python tests/mutants/planted.py $(if $(ONLY),--only "$(ONLY)")
 
 parity: $(PARITY_VENV)/.ready ## all comparisons with reference implementations, a line each -> experiments/results/parity.*; fetches PyTorch
-	$(PARITY_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m parity --parity-report experiments/results/parity
+	$(AS_USED) $(PARITY_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m parity --parity-report experiments/results/parity
 
 lint: $(VENV)/.ready-dev ## formatting, ruff, mypy
 	$(BIN)/ruff format --check --quiet .

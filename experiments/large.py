@@ -26,6 +26,7 @@ def thinker_stage(thinker: ThinkerConfig, encoder: SpeechEncoderConfig):
         parts=("questions",),
         weights=(),
         temperature=1.0,
+        augmented=0.0,  # share of the questions that get noise, a room and another level
         batch=64,
         length=1536,
         frames=6000,
@@ -66,6 +67,7 @@ def talker_stage(thinker: ThinkerConfig, talker: dict):
         parts=("answers",),
         weights=(),
         temperature=1.0,
+        augmented=0.0,  # share of the questions that get noise, a room and another level
         batch=64,
         length=1024,
         text=1024,

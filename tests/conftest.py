@@ -17,6 +17,10 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
+# Most of what a test costs is the compiler, so it is told to optimise little: less than half the
+# time. JAX_DISABLE_MOST_OPTIMIZATIONS=false tests what users run (`make parity`, `make test-full`).
+if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true") == "true":
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 # What one test has compiled no other compiles again, nor a verb in a process of its own: in a
 # folder that ends with the run (all processes of a run have this one's environment), not in the
 # user's home.
@@ -24,7 +28,7 @@ if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="mdmspeech-tests-")
     atexit.register(shutil.rmtree, os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "true"
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 
 for folder in ("parity", "support"):  # for `from measured import close`, and the plugins
     sys.path.insert(0, str(Path(__file__).parent / folder))
@@ -48,6 +52,17 @@ def small_memory():
     ):
         sys.modules["jax"].clear_caches()
         gc.collect()
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(request, monkeypatch):
+    """A run draws its curves after every evaluation, which takes far longer than a tiny model's
+    steps: here only for tests marked `pictures`, which look at what is drawn.
+    """
+    observer = sys.modules.get("mdmspeech.training.observer")
+    if observer and not request.node.get_closest_marker("pictures"):
+        for name in ("plot_curves", "plot_goodput"):
+            monkeypatch.setattr(observer, name, lambda *args: None)
 
 
 def _compile_quickly():

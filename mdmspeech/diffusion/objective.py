@@ -1,4 +1,5 @@
-"""The training objective: cross-entropy on the hidden tokens only (absorbing state).
+"""The training objective: cross-entropy on the hidden tokens only (absorbing state), that is
+`nn.losses.weighted_cross_entropy` with the weights of `masking.Masking`.
 
 Source: docs/method.md, "Training objective".
 
@@ -14,26 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.nn.losses import weighted_cross_entropy
-
 # are gathered together: enough that their rate of hidden tokens is nearly that of all
 GROUP_ROWS = 16
-
-
-def masked_cross_entropy(
-    logits_BLV: jax.Array,
-    targets_BL: jax.Array,
-    weight_BL: jax.Array,
-    label_smoothing: float = 0.0,
-    z_loss: float = 0.0,
-) -> tuple[jax.Array, jax.Array]:
-    """(weighted loss sum in nats, weight sum). `weight_BL` is `Masking.weight_BL`: 0 on shown tokens
-    and padding.
-
-    Works as well on gathered positions, [N, V], [N], [N]. For the LLaDA bound divide by the number
-    of valid tokens; weights of 1/t sum to that on average.
-    """
-    return weighted_cross_entropy(logits_BLV, targets_BL, weight_BL, label_smoothing, z_loss)
 
 
 def groups_of(rows: int) -> int:

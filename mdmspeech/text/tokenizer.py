@@ -2,6 +2,8 @@
 without broken characters.
 """
 
+import functools
+import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -72,6 +74,11 @@ class ChatTokenizer:
         self._template = ChatTemplate(chat_template, special or {})
         ids = {tokenizer.token_to_id(tag): tag for tag in (thinking.OPEN, thinking.CLOSE)}
         self.thought_tags = {i: tag for i, tag in ids.items() if i is not None}
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Digest of the vocabulary and of how text is cut."""
+        return hashlib.sha256(self.tokenizer.to_str().encode()).hexdigest()[:16]
 
     @classmethod
     def from_folder(cls, folder: str | os.PathLike) -> "ChatTokenizer":

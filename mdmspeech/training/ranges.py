@@ -47,6 +47,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"data\.token_seconds", 1e-3, 10),
     (r"data\.weights", 0, 1e9),
     (r"data\.temperature", _TINY, 1e6),
+    (r"data\.augmented", 0, 1),
     (r"masking\.(low|high|blocks|tokens)", 0, 1),
     (r"distillation\.a", 0, 1),
     (r"distillation\.temperature", 1e-3, 1e3),

@@ -1,5 +1,6 @@
 """`python fast_voice.py VERB ...` is the console script with a voice of numpy, which hums a quarter
-of a second a word, so that real processes are quick.
+of a second a word, and no release to ask whether it is trained, so that real processes are quick:
+nothing imports JAX.
 """
 
 import os
@@ -9,7 +10,7 @@ import time
 import numpy as np
 
 import mdmspeech
-from mdmspeech.cli import main
+from mdmspeech.cli import main, say
 from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
 from mdmspeech.text.normalise import check_speakable
 
@@ -36,5 +37,6 @@ class Hum:
             )
 
 
+say.warn_of_untrained = lambda args: None
 mdmspeech.load = lambda name, voice=None: Hum()
 sys.exit(main())

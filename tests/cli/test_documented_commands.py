@@ -55,6 +55,7 @@ VERBS = (
     "convert",
     "data",
     "evaluate",
+    "inspect_corpus",
     "plan",
     "release",
     "say",
@@ -75,6 +76,8 @@ BLOCKS = {
     ".venv/bin/mdmspeech train --config experiments/": "train",
     ".venv/bin/mdmspeech plan ": "plan",
     "python launch/": "launch",
+    "mdmspeech ": "parse",  # docs/data.md
+    "gcloud storage cp ": "not ours",
     "$M ": "published checkpoints",
     "M=.venv/bin/mdmspeech": "published checkpoints",
 }
@@ -422,10 +425,30 @@ def test_two_commands(small_model, desk, monkeypatch):
     }
 
 
+def test_a_look_through_a_folder(desk, capsys):
+    (inspect,) = [
+        c for c in of_way("parse") if c.startswith("mdmspeech data inspect FOLDER --plot")
+    ]
+    (desk / "FOLDER").mkdir()
+    soundfile.write(desk / "FOLDER" / "a.wav", 0.1 * np.sin(np.arange(16_000) / 9), 16_000)
+    line = json.dumps({"audio": "a.wav", "text": "It is said."})
+    (desk / "FOLDER" / "manifest.jsonl").write_text(line + "\n")
+    assert main(words(inspect)) == 0
+    assert "1 " in capsys.readouterr().out and (desk / "lengths.png").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
     "block", [block for path in MARKDOWN for block in markdown_commands(path)["python"]]
 )
 def test_python(block, small_model, desk):
+    if "tensorflow_datasets" in block:
+        folder = desk / "datasets" / "recordings" / "open" / "2.0.0"
+        record = {"id": "a", "rate": 24_000, "audio": np.arange(9, dtype=np.int16)}
+        write_dataset(folder, "recordings", {"train": [record]})
+        found: dict = {}
+        exec(compile(block.replace("ROOT", str(desk)), "docs/data.md", "exec"), found)
+        assert found["source"][0]["audio"].tolist() == list(range(9))
+        return
     exec(compile(block, "README.md", "exec"), {})
     assert (desk / "answer.wav").stat().st_size > 1000
 

@@ -84,7 +84,9 @@ def test_a_text_beyond_the_room_is_cut_and_told_of_once(ids_per_second, ids_more
     first, _ = next(epoch), next(epoch)
     assert first["text"].shape[1] == first["states"].shape[1] // 50 * ids_per_second + ids_more
     cut = [
-        record["id"] for record in SOURCE.records if len(record["text"]) > first["text"].shape[1]
+        record["id"]
+        for record in (SOURCE[i] for i in range(len(SOURCE)))
+        if len(record["text"]) > first["text"].shape[1]
     ]
     told = capsys.readouterr().err.splitlines()
     assert cut and sorted(line.partition(":")[0] for line in told) == sorted(cut)

@@ -13,7 +13,7 @@ import pytest
 import safetensors.numpy
 
 from mdmspeech import remote
-from mdmspeech.data.datasets import corpus, make, upgrade
+from mdmspeech.data.datasets import corpus, lengths, make, upgrade
 from mdmspeech.data.datasets.features import KINDS, ExampleFormat
 from mdmspeech.data.datasets.reader import Dataset, Subset
 from mdmspeech.data.datasets.writer import write_dataset
@@ -280,6 +280,36 @@ def test_an_example_is_the_same_bytes_in_another_process_and_kind_is_checked():
     assert example.encode(record) == ExampleFormat("states", 4).encode(record)
     with pytest.raises(UserError, match="no dataset kind 'speech'"):
         ExampleFormat("speech")
+
+
+def test_lengths_of_texts_are_counted_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("MDMSPEECH_CACHE", str(tmp_path / "copies"))
+    monkeypatch.setattr(lengths, "WORTH_KEEPING", 3)
+    rows = [{"id": str(n), "text": "x" * n, "question": "y"} for n in range(1, 5)]
+    folder = corpus.folder_of(tmp_path, "tokens", "open")
+    write_dataset(folder, "tokens", {"train": rows, "test": rows[:2]})
+    asked = []
+
+    def count(text, question):
+        asked.append(text)
+        return len(text), 10 * len(question)
+
+    def ask(split="train", what="a"):
+        return lengths.lengths(
+            corpus.tokens(tmp_path, ("open",), split), ("text", "question"), what, count
+        ).tolist()
+
+    expected = [[n, 10] for n in range(1, 5)]
+    assert ask() == expected and len(asked) == 4
+    assert ask() == expected and len(asked) == 4, "kept"
+    assert ask(what="b") == expected and len(asked) == 8, "another tokenizer"
+    assert ask("test") == expected[:2] and ask("test") == expected[:2], "too few to be kept"
+    assert len(asked) == 12
+    for kept in (tmp_path / "copies" / "lengths").iterdir():
+        kept.write_bytes(b"no")
+    assert ask() == expected and len(asked) == 16, "damaged"
+    write_dataset(folder, "tokens", {"train": rows[::-1]})
+    assert ask() == expected[::-1], "the dataset was made anew"
 
 
 # ---- Made from the raw store, and from files of before ---------------------------------------------

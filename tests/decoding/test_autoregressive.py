@@ -7,7 +7,7 @@ import pytest
 
 from mdmspeech.decoding import autoregressive
 from mdmspeech.decoding.state import FinishReason, SamplingParams
-from mdmspeech.diffusion import layout
+from tests.support import dense_masks
 
 CODES, BOS, EOS, LENGTH = 20, 20, 22, 12
 
@@ -76,9 +76,9 @@ def test_equals_greedy_decoding_without_a_cache(tiny, run_tiny, cond, options):
         SamplingParams.create(3, target_len=[12, 7, 4]), cond, options, autoregressive.decode
     )
     forward = jax.jit(
-        lambda ids, c: tiny.forward(ids, c, jnp.arange(LENGTH)[None], layout.causal_mask(LENGTH))[
-            0
-        ][0]
+        lambda ids, c: tiny.forward(
+            ids, c, jnp.arange(LENGTH)[None], dense_masks.causal_mask(LENGTH)
+        )[0][0]
     )
     for row, target in enumerate([12, 7, 4]):
         inputs, ids = np.full((1, LENGTH), BOS), []

@@ -10,6 +10,7 @@ from mdmspeech.decoding import autoregressive, block_diffusion
 from mdmspeech.decoding.state import DecodingConfig, FinishReason, SamplingParams, initial_state
 from mdmspeech.diffusion import layout
 from mdmspeech.errors import UserError
+from tests.support import dense_masks
 
 CODES, BOS, EOS, MASK, VOCABULARY = 20, 20, 22, 24, 27
 LENGTH = 12  # three blocks of four
@@ -33,7 +34,7 @@ def reference(tiny, options):
             ids_L[None],
             cond_LD[None],
             jnp.arange(LENGTH)[None],
-            layout.block_causal_mask(LENGTH, block),
+            dense_masks.block_causal_mask(LENGTH, block),
         )[0][0]
 
     def run(cond_LD, steps, target=LENGTH, shift=False):
@@ -141,7 +142,9 @@ def test_committed_keys_and_values_are_those_of_a_clean_pass(tiny, begin, one_bl
         ids.append(tokens.ids_BL)
     clean = jnp.concatenate(ids, axis=1)
     positions = jnp.tile(jnp.arange(LENGTH)[None], (4, 1))
-    _, expected = jax.jit(tiny.forward)(clean, cond, positions, layout.block_causal_mask(LENGTH, 4))
+    _, expected = jax.jit(tiny.forward)(
+        clean, cond, positions, dense_masks.block_causal_mask(LENGTH, 4)
+    )
     for layer in range(tiny.layers):
         kept = state.cache[layer][:, :, 4:]  # behind the scratch block
         np.testing.assert_allclose(kept[:, :, :8], expected[layer][:, :, :8], atol=1e-4)

@@ -3,8 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdmspeech.diffusion import distill, layout, objective
+from mdmspeech.diffusion import distill, objective
 from mdmspeech.errors import UserError
+from tests.support import dense_masks
 
 BATCH, LENGTH, BLOCK, CODES, MASK, PAD, VOCABULARY = 2, 14, 4, 20, 24, 23, 27
 LENGTHS = np.array([14, 9])  # neither is a whole number of blocks
@@ -22,7 +23,7 @@ def case(tiny):
     hidden[1, [4, 6, 7, 8]] = True
     clean = jax.random.randint(jax.random.key(2), (BATCH, LENGTH), 0, CODES)
     z0 = jnp.where(valid, jnp.where(hidden, MASK, clean), PAD)
-    mask = layout.block_causal_mask(LENGTH, BLOCK, valid)
+    mask = dense_masks.block_causal_mask(LENGTH, BLOCK, valid)
     positions = jnp.tile(jnp.arange(LENGTH)[None], (BATCH, 1))
 
     @jax.jit

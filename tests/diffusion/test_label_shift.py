@@ -11,8 +11,8 @@ import pytest
 
 from mdmspeech.decoding import autoregressive, block_diffusion
 from mdmspeech.decoding.state import FinishReason, SamplingParams
-from mdmspeech.diffusion import layout
 from mdmspeech.diffusion.layout import shift_right
+from tests.support import dense_masks
 
 BOS, MASK, LENGTH = 20, 24, 12
 
@@ -83,7 +83,7 @@ def test_one_block_of_the_whole_length_is_bidirectional(tiny, run_tiny, cond, op
 
 
 def test_no_logits_depend_on_later_blocks_or_on_what_is_hidden(tiny, cond):
-    block, mask = 4, layout.block_causal_mask(LENGTH, 4)
+    block, mask = 4, dense_masks.block_causal_mask(LENGTH, 4)
     rng = np.random.default_rng(0)
     clean = jnp.asarray(rng.integers(0, BOS, (1, LENGTH)))
     hidden = jnp.asarray(rng.random((1, LENGTH)) < 0.5).at[0, 3].set(True).at[0, 7].set(True)

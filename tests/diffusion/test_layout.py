@@ -5,10 +5,11 @@ import pytest
 
 from mdmspeech.diffusion import layout
 from mdmspeech.errors import UserError
+from tests.support import dense_masks
 
 
 def test_block_causal_mask_against_the_definition():
-    mask = np.asarray(layout.block_causal_mask(10, 4))
+    mask = np.asarray(dense_masks.block_causal_mask(10, 4))
     assert mask.shape == (1, 10, 10)
     for q in range(10):
         for k in range(10):
@@ -17,13 +18,16 @@ def test_block_causal_mask_against_the_definition():
 
 def test_causal_mask_is_lower_triangular():
     np.testing.assert_array_equal(
-        np.asarray(layout.causal_mask(5)[0]), np.tril(np.ones((5, 5), bool))
+        np.asarray(dense_masks.causal_mask(5)[0]), np.tril(np.ones((5, 5), bool))
     )
 
 
 @pytest.mark.parametrize(
     "build",
-    [lambda v: layout.block_causal_mask(6, 4, v), lambda v: layout.two_stream_mask(6, 4, v)],
+    [
+        lambda v: dense_masks.block_causal_mask(6, 4, v),
+        lambda v: dense_masks.two_stream_mask(6, 4, v),
+    ],
 )
 def test_padding_neither_attends_nor_is_attended(build):
     valid = jnp.array([[True] * 6, [True] * 3 + [False] * 3])
@@ -35,7 +39,7 @@ def test_padding_neither_attends_nor_is_attended(build):
 
 def test_two_stream_mask_against_the_written_rule():
     length, block = 7, 3
-    mask = np.asarray(layout.two_stream_mask(length, block))[0]
+    mask = np.asarray(dense_masks.two_stream_mask(length, block))[0]
     for q in range(2 * length):
         for k in range(2 * length):
             noisy_q, noisy_k = q < length, k < length
@@ -60,7 +64,7 @@ def test_no_leak_from_later_blocks(tiny):
     length, block = 12, 4
     ids = jax.random.randint(jax.random.key(0), (1, length), 0, 20)
     cond = jax.random.normal(jax.random.key(1), (1, length, tiny.dim))
-    mask = layout.block_causal_mask(length, block)
+    mask = dense_masks.block_causal_mask(length, block)
     positions = jnp.arange(length)[None]
 
     @jax.jit
@@ -91,15 +95,18 @@ def test_noisy_half_equals_encoding_the_clean_prefix_then_one_block(tiny):
         jnp.concatenate([noisy, clean], axis=1),
         jnp.concatenate([cond, cond], axis=1),
     )
-    positions = layout.two_stream_positions(length)[None]
+    positions = dense_masks.two_stream_positions(length)[None]
     logits = jax.jit(tiny.forward)(
-        both, cond_twice, positions, layout.two_stream_mask(length, block)
+        both, cond_twice, positions, dense_masks.two_stream_mask(length, block)
     )[0][0, :length]
 
     @jax.jit
     def single_stream(ids, seen):
         return tiny.forward(
-            ids, cond, jnp.arange(length)[None], layout.block_causal_mask(length, block, seen[None])
+            ids,
+            cond,
+            jnp.arange(length)[None],
+            dense_masks.block_causal_mask(length, block, seen[None]),
         )[0][0]
 
     for b in range(length // block):

@@ -4,6 +4,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from mdmspeech.diffusion import objective
+from mdmspeech.nn.losses import weighted_cross_entropy
 
 LOGITS = jax.random.normal(jax.random.key(0), (4, 6, 9)) * 2
 TARGETS = jax.random.randint(jax.random.key(1), (4, 6), 0, 9)
@@ -17,7 +18,7 @@ def _log_softmax(logits):
 
 def test_loss_is_the_mean_over_hidden_tokens_only():
     logp = _log_softmax(LOGITS)
-    total, weight = objective.masked_cross_entropy(LOGITS, TARGETS, MASK.astype(jnp.float32))
+    total, weight = weighted_cross_entropy(LOGITS, TARGETS, MASK.astype(jnp.float32))
     expected = -np.take_along_axis(logp, np.asarray(TARGETS)[..., None], -1)[..., 0][
         np.asarray(MASK)
     ]
@@ -30,10 +31,10 @@ def test_shown_tokens_and_padding_have_no_part():
     spoilt = jnp.where(MASK[..., None], LOGITS, jnp.nan)
     targets = jnp.where(MASK, TARGETS, -100)
     assert (
-        objective.masked_cross_entropy(spoilt, targets, weight)[0]
-        == objective.masked_cross_entropy(LOGITS, TARGETS, weight)[0]
+        weighted_cross_entropy(spoilt, targets, weight)[0]
+        == weighted_cross_entropy(LOGITS, TARGETS, weight)[0]
     )
-    gradient = jax.grad(lambda x: objective.masked_cross_entropy(x, TARGETS, weight)[0])(LOGITS)
+    gradient = jax.grad(lambda x: weighted_cross_entropy(x, TARGETS, weight)[0])(LOGITS)
     assert (jnp.any(gradient != 0, axis=-1) == MASK).all()
 
 
@@ -43,12 +44,12 @@ def test_gathered_positions_give_the_same_loss_and_gradient():
     weight = MASK * jnp.linspace(0.5, 2.0, 24).reshape(4, 6)
 
     def dense(out):
-        return objective.masked_cross_entropy(states @ out, TARGETS, weight)
+        return weighted_cross_entropy(states @ out, TARGETS, weight)
 
     def gathered(out):
         index, keep = objective.gather_masked(MASK, 20)
         logits = objective.gather(states, index) @ out
-        return objective.masked_cross_entropy(
+        return weighted_cross_entropy(
             logits, objective.gather(TARGETS, index), objective.gather(weight, index) * keep
         )
 
@@ -109,7 +110,7 @@ def test_on_many_devices_no_position_leaves_its_own():
         index, keep = objective.gather_masked(mask, 128 * 24)
         logits = objective.gather(state, index) @ out
         guess = objective.scatter(jnp.argmax(logits, axis=-1), index, keep, mask.shape, 0)
-        total, weight = objective.masked_cross_entropy(logits, objective.gather(guess, index), keep)
+        total, weight = weighted_cross_entropy(logits, objective.gather(guess, index), keep)
         return total / weight
 
     text = jax.jit(jax.grad(loss)).lower(out, state, mask).compile().as_text()

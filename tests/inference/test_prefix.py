@@ -48,7 +48,7 @@ def params():
 @pytest.fixture(scope="module")
 def batch():
     """Packed rows of random speech, two or more utterances each."""
-    text = PrefixText(96, byte_tokenizer().encode)
+    text = PrefixText(96, byte_tokenizer())
     ids = dict(block=8, eos=EOS, pad=PAD)
     return numbers_of(
         dict(

@@ -14,9 +14,13 @@ RATE = 16_000
 SHIPPED = (resources.files("mdmspeech") / "assets" / "compact" / "config.json").is_file()
 
 
+@pytest.fixture(scope="module")
+def model():
+    return mdmspeech.load("compact")
+
+
 @pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
-def test_it_hears_answers_and_speaks():
-    model = mdmspeech.load("compact")
+def test_it_hears_answers_and_speaks(model):
     asked = model.say("What is the capital of France?")
     assert 0.8 < len(asked.audio) / asked.sample_rate < 4.0
     reply = model.chat((asked.audio, asked.sample_rate), steps=4)
@@ -27,7 +31,7 @@ def test_it_hears_answers_and_speaks():
 
 
 @pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
-def test_it_hears_speech_and_nothing_else():
+def test_it_hears_speech_and_nothing_else(model):
     """Sounds that were answered once ("[Pause]", "(humming)"), and the shipped question, soft, in
     noise and with hum: one batch of at most 3 s.
     """
@@ -42,7 +46,7 @@ def test_it_hears_speech_and_nothing_else():
         "constant and dither": 0.2 + rng.integers(-8, 9, len(time)) / 32768,
         "clicks": np.where(rng.random(len(time)) < 3e-4, 0.8, 0.0),
     }
-    heard = mdmspeech.load("compact").transcripts([*speech, *other.values()], unheard="nothing")
+    heard = model.transcripts([*speech, *other.values()], unheard="nothing")
     for text in heard[:3]:
         assert "know the capital city of Den" in text
     assert dict(zip(other, heard[3:], strict=True)) == dict.fromkeys(other, "nothing")

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 
 from mdmspeech.codec import fsq
-from mdmspeech.diffusion.layout import block_causal_mask
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.talker import Talker, TalkerConfig
 from mdmspeech.speech_format import CODES
+from tests.support.dense_masks import block_causal_mask
 
 TINY = TalkerConfig(
     dim=64, num_layers=2, num_heads=2, ffn_dim=128, symbols=12, symbol_lookahead=(2,)

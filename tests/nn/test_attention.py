@@ -20,6 +20,7 @@ from mdmspeech.nn.backends import attend, attention_backend, formulation
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.stack import LayerStack, remat_policy
 from mdmspeech.nn.transformer import LlamaBlock
+from tests.support import dense_masks
 
 B, T, S, H, K, D = 2, 5, 7, 4, 2, 8
 
@@ -207,13 +208,13 @@ def test_descriptions_equal_the_masks_of_the_layout():
     segment = valid.astype(jnp.int32)
     two = masks.from_mask_mod(layout.mask_mod, layout.two_stream(10, 4))
     pairs = [
-        (masks.causal(10), layout.causal_mask(10)),
-        (masks.causal(10, 4), layout.block_causal_mask(10, 4)),
-        (masks.causal(10, 4, segment), layout.block_causal_mask(10, 4, valid)),
-        (two, layout.two_stream_mask(10, 4)),
+        (masks.causal(10), dense_masks.causal_mask(10)),
+        (masks.causal(10, 4), dense_masks.block_causal_mask(10, 4)),
+        (masks.causal(10, 4, segment), dense_masks.block_causal_mask(10, 4, valid)),
+        (two, dense_masks.two_stream_mask(10, 4)),
         (
             two.replace(segment_BT=layout.duplicate_streams(segment)),
-            layout.two_stream_mask(10, 4, valid),
+            dense_masks.two_stream_mask(10, 4, valid),
         ),
         (masks.full(10), jnp.ones((1, 10, 10), bool)),
         (masks.full(10, segment), valid[:, :, None] & valid[:, None, :]),
@@ -246,9 +247,9 @@ def test_packed_rows_are_their_segments_apart():
     expected_one, expected_two = np.zeros((28, 28), bool), np.zeros((56, 56), bool)
     for start, length in ((0, 8), (8, 4), (12, 12)):
         at = np.arange(start, start + length)
-        expected_one[np.ix_(at, at)] = layout.block_causal_mask(length, 4)[0]
+        expected_one[np.ix_(at, at)] = dense_masks.block_causal_mask(length, 4)[0]
         both = np.concatenate([at, at + 28])
-        expected_two[np.ix_(both, both)] = layout.two_stream_mask(length, 4)[0]
+        expected_two[np.ix_(both, both)] = dense_masks.two_stream_mask(length, 4)[0]
     np.testing.assert_array_equal(one, expected_one)
     np.testing.assert_array_equal(two, expected_two)
 

@@ -51,6 +51,7 @@ def ends_after(batches):
     return task
 
 
+@pytest.mark.pictures
 def test_it_learns_and_leaves_its_files(tmp_path):
     task = TinyTask(size=32)
     state = train(

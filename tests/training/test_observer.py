@@ -98,6 +98,7 @@ def test_without_a_known_peak_there_is_no_mfu(tmp_path, monkeypatch):
     assert "train/mfu" not in read_metrics(tmp_path / "metrics.jsonl")[0]
 
 
+@pytest.mark.pictures
 def test_evaluations_are_written_and_are_no_training_time(tmp_path, monkeypatch, capsys):
     now = [100.0]
     monkeypatch.setattr(observers, "time", SimpleNamespace(monotonic=lambda: now[0]))
@@ -120,6 +121,7 @@ def test_evaluations_are_written_and_are_no_training_time(tmp_path, monkeypatch,
     observer.close()
 
 
+@pytest.mark.pictures
 def test_a_save_or_an_evaluation_that_fails_is_none(tmp_path):
     observer, _ = make(tmp_path)
     observer.start(0)

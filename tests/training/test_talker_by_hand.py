@@ -15,13 +15,13 @@ import pytest
 
 from mdmspeech.cli.experiment import load_config
 from mdmspeech.diffusion import masking
-from mdmspeech.diffusion.layout import block_causal_mask
 from mdmspeech.models import talker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, SOS, VOCAB
 from mdmspeech.training.mesh import make_mesh
 from mdmspeech.training.stages import build
 from mdmspeech.training.state import create_frozen
+from tests.support.dense_masks import block_causal_mask
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -19,6 +19,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--log-every", type=int, default=1)
     parser.add_argument("--width", type=int, default=16, help="of the hidden layer")
     parser.add_argument("--fsdp", type=int, default=1)
+    parser.add_argument("--data", default="", help="corpus whose tokens are read, on a disk or not")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds to make a batch")
     parser.add_argument(
         "--fail-at",
@@ -38,8 +39,11 @@ def main() -> None:
     args = arguments()
     import jax
     import jax.numpy as jnp
+    import numpy as np
     from tiny import Numbers, TinyTask, tiny_config
 
+    from mdmspeech.data.datasets import corpus
+    from mdmspeech.data.pipelines.talker_packed import PacedText, packed_talker_batches
     from mdmspeech.training import distributed
     from mdmspeech.training.loop import train
 
@@ -50,6 +54,34 @@ def main() -> None:
             if f"record-{args.fail_at}" in batch["id"]:
                 raise ValueError(f"record-{args.fail_at} is damaged")
             return batch
+
+    class Spoken:
+        """Rows of a dataset's speech tokens, packed as a Talker has them, as the task's numbers."""
+
+        def __init__(self, root, seed, rows, pause):
+            self._pause = pause
+            self._packed = packed_talker_batches(
+                {"open": corpus.tokens(root, ("open",), "train")},
+                PacedText(64, 0.04),
+                batch=rows,
+                length=64,
+                block=16,
+                eos=6561,
+                pad=6563,
+                seed=seed,
+                shard=distributed.share(),
+            )
+            self.get_state, self.set_state = self._packed.get_state, self._packed.set_state
+
+        def __iter__(self):
+            return self
+
+        def __next__(self):
+            time.sleep(self._pause)
+            batch = next(self._packed)
+            x = (batch["tokens"][:, :6] / 6561 - 0.5).astype(np.float32)
+            mask = np.ones(len(x), np.float32)
+            return {"x": x, "y": x.sum(-1, keepdims=True), "mask": mask, "id": batch["id"]}
 
     class Wide(TinyTask):
         def init(self, rng):
@@ -66,6 +98,8 @@ def main() -> None:
             }
 
         def batches(self, split, seed):
+            if args.data:
+                return Spoken(args.data, seed, self.size, args.pause)
             return Paced(seed, self.size, self.bad, distributed.share())
 
     config = tiny_config(

@@ -1,5 +1,7 @@
 """Reads a dataset at random: the one source of all training stages, from a disk or a bucket."""
 
+import hashlib
+import json
 import os
 import threading
 from collections.abc import Sequence
@@ -127,6 +129,12 @@ class Subset:
         if len(self.datasets) == 1:
             return self.datasets[0].counts(column)[: self._size]
         return np.concatenate([d.counts(column) for d in self.datasets])[: self._size]
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what the shards hold."""
+        shards = [dataset.about["shards"] for dataset in self.datasets]
+        return hashlib.sha256(json.dumps([shards, self._size]).encode()).hexdigest()[:16]
 
     def about(self, key: str) -> set[Any]:
         """What the datasets say of themselves under a key."""

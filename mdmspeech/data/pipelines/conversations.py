@@ -7,6 +7,7 @@ turn), each tokenised alone; so does this. The ids around the question come, her
 """
 
 import functools
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -21,6 +22,7 @@ class Tokenizer(Protocol):
     """What is needed of `text.tokenizer.ChatTokenizer`."""
 
     stop_ids: tuple[int, ...]
+    fingerprint: str
 
     def encode(self, text: str) -> list[int]:
         """Ids of plain text."""
@@ -54,6 +56,7 @@ class Conversations:
         self, tokenizer: Tokenizer, prompt: Prompt | Mapping[str, Any], cache: int = 2**16
     ):
         self.prompt = prompt if isinstance(prompt, Prompt) else Prompt.of(prompt, "config.prompt")
+        self._tokenizer = tokenizer
         before, after = prompts.around_question(tokenizer, self.prompt)
         after += tokenizer.closing(after)  # answers of a corpus have no thoughts
         self.before, self.after = np.array(before, np.int32), np.array(after, np.int32)
@@ -61,6 +64,12 @@ class Conversations:
         self._encode = functools.lru_cache(cache)(
             lambda text: np.array(tokenizer.encode(text), np.int32)
         )
+
+    @property
+    def fingerprint(self) -> str:
+        """Digest of what lengths of conversations follow from."""
+        around = [*self.before.tolist(), -1, *self.after.tolist(), -1, self.end]
+        return f"{self._tokenizer.fingerprint} {zlib.crc32(repr(around).encode()):08x}"
 
     def answer(self, text: str) -> np.ndarray:
         """Ids of the assistant's turn, its end included, int32."""

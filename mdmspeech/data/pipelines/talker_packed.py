@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mdmspeech.data.datasets.lengths import lengths
 from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan, read_draws
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
@@ -106,9 +107,13 @@ class FixedText:
 
     def sizes(self, source) -> np.ndarray:
         """Ids of each record's conversation. UserError for a record without text."""
-        return np.array(
-            [self._chat.typed_length(*_texts(source, i)) for i in range(len(source))], np.int64
-        )
+        return self._lengths(source)[:, 0]
+
+    def _lengths(self, source) -> np.ndarray:
+        """(ids of the conversation, ids of the answer) of each record, int32 [N, 2]."""
+        chat = self._chat
+        count = lambda question, text: (chat.typed_length(question, text), len(chat.answer(text)))
+        return _text_lengths(source, f"conversation {chat.fingerprint}", count)
 
     def start(self, rows: int, length: int) -> Batch:
         """Empty arrays."""
@@ -136,7 +141,7 @@ class FixedText:
 
     def about(self, name: str, source, tokens: np.ndarray) -> str:
         """How much text finds no anchor before its speech is over."""
-        ids = np.array([len(self._chat.answer(_texts(source, i)[1])) for i in range(len(source))])
+        ids = self._lengths(source)[:, 1]
         unread = np.maximum(ids - tokens // self._block * self._anchors, 0)
         if not unread.any():
             return ""
@@ -150,17 +155,17 @@ class PrefixText:
     """text, text_segment, text_position int32 [B, N]: the ids of each utterance's text, START before
     them, which stand in front of its speech.
 
-    encode: text -> ids.
+    tokenizer: `text.tokenizer.ChatTokenizer` or one like it.
     """
 
-    def __init__(self, text: int, encode: Callable[[str], Sequence[int]]):
-        self.capacities, self._encode = {"text": text}, encode
+    def __init__(self, text: int, tokenizer: Any):
+        self.capacities, self._encode = {"text": text}, tokenizer.encode
+        self._what = tokenizer.fingerprint
 
     def sizes(self, source) -> np.ndarray:
         """Ids of each text, START among them. UserError for a record without text."""
-        return np.array(
-            [1 + len(self._encode(_texts(source, i)[1])) for i in range(len(source))], np.int64
-        )
+        count = lambda question, text: (1 + len(self._encode(text)),)
+        return _text_lengths(source, f"prefix {self._what}", count)[:, 0]
 
     def start(self, rows: int, length: int) -> Batch:
         """Empty arrays."""
@@ -286,12 +291,15 @@ def whole_blocks(tokens: int | np.ndarray, block: int) -> int | np.ndarray:
     return (tokens // block + 1) * block
 
 
-def _texts(source, i: int) -> tuple[str, str]:
-    """(question, text) of a record."""
-    record = source.fields(i) if hasattr(source, "fields") else source[i]
-    if not record.get("text"):
-        raise UserError(
-            f"record {record.get('id', i)!r} has no text, which these anchors "
-            "need; make the tokens again with: mdmspeech data --tokens"
-        )
-    return record.get("question", ""), record["text"]
+def _text_lengths(source, what: str, count: Callable[[str, str], Sequence[int]]) -> np.ndarray:
+    """int32 [N, K]: of (question, text) of each record. UserError for one without text."""
+
+    def checked(name: str, question: str, text: str) -> Sequence[int]:
+        if not text:
+            raise UserError(
+                f"record {name!r} has no text, which these anchors need; make the tokens again with: "
+                "mdmspeech data --tokens"
+            )
+        return count(question, text)
+
+    return lengths(source, ("id", "question", "text"), what, checked)

@@ -8,7 +8,6 @@ conversations of a row share segment numbers and see nothing of each other. The 
 computed here, on the host, from the recording alone: packing changes none of them.
 """
 
-import functools
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.audio.host_features import log_mel, num_frames
+from mdmspeech.data.datasets.lengths import lengths
 from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan, read_draws
 from mdmspeech.data.packing.sharding import Shard
 from mdmspeech.data.pipelines.conversations import Conversations
@@ -137,25 +137,44 @@ def _sizes(
     """(frames, ids) that each record takes of a row, int64 [N, 2]; and whether the encoder can hear
     all of it, bool [N].
     """
-    sizes_N2, heard_N = np.zeros((len(source), 2), np.int64), np.ones(len(source), bool)
-    answer_ids = functools.lru_cache(2**16)(lambda text: len(chat.answer(text)))
+    answers_N = lengths(
+        source, ("answer",), f"answer {chat.fingerprint}", lambda text: (_length(text, chat),)
+    )[:, 0]
+    if not answers_N.all():
+        number = int(np.flatnonzero(answers_N == 0)[0])
+        raise UserError(
+            f"{name}: record {_fields(source, number).get('id', number)!r} has no answer; stage 1 "
+            "learns to give one"
+        )
+    samples_N, rates_N = (_column(source, column) for column in ("samples", "rate"))
+    if (wrong := np.flatnonzero(rates_N != INPUT_RATE)).size:
+        raise UserError(
+            f"{name}: record {_fields(source, int(wrong[0]))['id']!r} has {rates_N[wrong[0]]} Hz, "
+            f"the speech encoder hears {INPUT_RATE}; import it again"
+        )
+    heard_N = np.asarray(num_frames(samples_N, 0.0)) <= most
+    frames_N = np.minimum(num_frames(samples_N, tail), most)
     typed = len(chat.before) + len(chat.after) - 1  # the end of the turn is predicted, never read
-    for i in range(len(source)):
-        fields = source.fields(i) if hasattr(source, "fields") else source[i]
-        if not fields.get("answer"):
-            raise UserError(
-                f"{name}: record {fields.get('id', i)!r} has no answer; stage 1 learns to give one"
-            )
-        if fields.get("rate", INPUT_RATE) != INPUT_RATE:
-            raise UserError(
-                f"{name}: record {fields['id']!r} has {fields['rate']} Hz, the "
-                f"speech encoder hears {INPUT_RATE}; import it again"
-            )
-        samples = fields["samples"] if "samples" in fields else len(fields["audio"])
-        heard_N[i] = num_frames(samples, 0.0) <= most
-        count = min(int(num_frames(samples, tail)), most)
-        sizes_N2[i] = frames_taken(count), typed + num_vectors(count) + answer_ids(fields["answer"])
-    return sizes_N2, heard_N
+    return np.stack(
+        [frames_taken(frames_N), typed + num_vectors(frames_N) + answers_N], axis=1, dtype=np.int32
+    ), heard_N
+
+
+def _length(answer: str, chat: Conversations) -> int:
+    return len(chat.answer(answer)) if answer else 0
+
+
+def _fields(source, i: int) -> dict:
+    return source.fields(i) if hasattr(source, "fields") else source[i]
+
+
+def _column(source, name: str) -> np.ndarray:
+    """`samples` or `rate` of every record, int64 [N]."""
+    if hasattr(source, "counts"):
+        return np.asarray(source.counts(name), np.int64)
+    fallback = {"samples": lambda row: len(row["audio"]), "rate": lambda row: INPUT_RATE}[name]
+    rows = (_fields(source, i) for i in range(len(source)))
+    return np.array([row[name] if name in row else fallback(row) for row in rows], np.int64)
 
 
 def _empty(rows: int, frames: int, length: int, num_mels: int) -> Batch:

@@ -265,7 +265,7 @@ class TalkerTask(Task):
                 "left_out": picked.left_out(drawn.mask_BL),
             }
             if self.mode == "mdm":
-                total, _ = objective.masked_cross_entropy(logits, target, weight, **self._loss)
+                total, _ = weighted_cross_entropy(logits, target, weight, **self._loss)
                 return losses | {
                     "token": (total, masking.loss_weight(self.schedule, weight, rows.valid))
                 }

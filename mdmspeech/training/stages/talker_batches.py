@@ -148,7 +148,7 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
 
     texts: dict[str, Callable[[], Any]] = {
         "paced": lambda: talker_packed.PacedText(data.symbols, data.token_seconds),
-        "prefix": lambda: talker_packed.PrefixText(data.text, tokenizer_of(config, loaders).encode),
+        "prefix": lambda: talker_packed.PrefixText(data.text, tokenizer_of(config, loaders)),
         "fixed": lambda: talker_packed.FixedText(
             data.text, chat_of(config, loaders), model.block, model.anchors_per_block
         ),

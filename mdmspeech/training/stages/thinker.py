@@ -224,6 +224,7 @@ def _conversations(root, loaders: Loaders, config: ConfigDict, split: str, seed:
         seed=seed,
         weights=mixture_weights(data),
         temperature=data.get("temperature", 1.0),
+        augmented=data.get("augmented", 0.0),
         shard=distributed.share(),
         threads=data.threads,
     )

@@ -32,6 +32,11 @@ FULL = sizes("flow_full")
 CONFIG = flow_config(FULL)
 CHUNKS = Chunks(FULL["encoder"]["static_chunk_size"])
 _conditions = jax.jit(conditions, static_argnums=0, static_argnames=("chunks", "final"))
+_both = jax.jit(  # one program: what depends on the conditions compiles them anyway
+    lambda *args, noise, **how: (conditions(*args, **how), generate(*args, noise, **how)),
+    static_argnums=0,
+    static_argnames=("chunks", "final"),
+)
 _generate = jax.jit(
     generate,
     static_argnums=0,
@@ -146,18 +151,18 @@ def test_golden_solver(cfm, case):
 )
 def test_golden_flow(full, params, prompt, case):
     tokens = full["in.token"][0]
+    length = len(prompt.ids) + len(tokens)  # of the prefix, too: one program for both
     tokens = tokens[: FULL["n_prefix"]] if case == "stream_prefix" else tokens
-    batch = batch_of(CONFIG, [tokens], [prompt])
+    batch = batch_of(CONFIG, [tokens], [prompt], length=length)
     how = dict(
         chunks=CHUNKS if "stream" in case else None, final=case in ("offline", "stream_final")
     )
-    given = _conditions(CONFIG, params, batch, **how)
+    noise = jnp.asarray(full["in.noise"][0].T)
+    given, (got, frames) = _both(CONFIG, params, batch, noise=noise, **how)
     mu, mel = full[f"{case}.out.mu"], full[f"{case}.out.mel"]
     assert int(given.valid_BT.sum()) == mu.shape[2]
     close(f"flow_full {case}.out.mu", given.mu_BTM[0, : mu.shape[2]].T, mu[0], atol=1e-4)
     close("flow_full out.spks", given.speaker_BM, full["out.spks"], atol=1e-5)
-    noise = jnp.asarray(full["in.noise"][0].T)
-    got, frames = _generate(CONFIG, params, batch, noise, **how)
     assert frames.tolist() == [mel.shape[2]]
     close(f"flow_full {case}.out.mel", got[0, : mel.shape[2]].T, mel[0], atol=1e-4)
     assert not np.asarray(got[0, mel.shape[2] :]).any()
@@ -169,14 +174,14 @@ def test_ragged_rows_equal_single_rows(params, chunks):
     """Prompts and texts of different lengths, one without a prompt, in a bucket longer than each;
     noise from each row's key.
     """
-    tokens = [random_tokens(n, n) for n in (11, 4)]
+    tokens = [random_tokens(n, n) for n in (11, 5)]  # alone, both take 11 with their prompts
     prompts = [random_prompt(n, n) for n in (0, 6)]
     keys = jax.random.split(jax.random.key(1), 2)
     how = dict(steps=3, guidance=0.5, chunks=chunks)
     together, frames = _generate(
         CONFIG, params, batch_of(CONFIG, tokens, prompts, length=16), keys, **how
     )
-    assert frames.tolist() == [22, 8]
+    assert frames.tolist() == [22, 10]
     for row in range(2):
         alone, _ = _generate(
             CONFIG,

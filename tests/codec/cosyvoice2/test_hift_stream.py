@@ -246,14 +246,16 @@ def test_reference_pieces(golden, golden_params):
     )
     carried, waves, f0 = Carried.none(GOLDEN), [], []
     model = hift.HiFT(GOLDEN)
-    predict = jax.jit(
-        functools.partial(model.apply, {"params": golden_params}, method="predict_f0")
-    )
+    predict = jax.jit(functools.partial(model.apply, method="predict_f0"))
     for i, mel_TM in enumerate(mels):
         known = len(carried.mel_TM)
         np.testing.assert_array_equal(mel_TM[:known], carried.mel_TM)
         noise = np.resize(golden["in.source_noise"][0], (len(mel_TM) * FRAME, GOLDEN.harmonics))
-        f0.append(predict(mel_TM[None], hift.whole(mel_TM[None])).x_BTC[0, :, 0])
+        f0.append(
+            predict({"params": golden_params}, mel_TM[None], hift.whole(mel_TM[None])).x_BTC[
+                0, :, 0
+            ]
+        )
         carried, wave = call(
             GOLDEN, golden_params, carried, mel_TM[known:], noise, last=i == len(mels) - 1
         )

@@ -61,10 +61,10 @@ def vocoder():
 
 @pytest.fixture(scope="module")
 def f0_of(vocoder):
-    predict = jax.jit(
-        functools.partial(hift.HiFT(HIFT).apply, {"params": vocoder}, method="predict_f0")
-    )
-    return lambda mel_TM: np.asarray(predict(mel_TM[None], hift.whole(mel_TM[None])).x_BTC)[0, :, 0]
+    predict = jax.jit(functools.partial(hift.HiFT(HIFT).apply, method="predict_f0"))
+    return lambda mel_TM: np.asarray(
+        predict({"params": vocoder}, mel_TM[None], hift.whole(mel_TM[None])).x_BTC
+    )[0, :, 0]
 
 
 def _hops(tokens, prompt):
