@@ -29,7 +29,15 @@ ONE_THREAD = {
     "JAX_PLATFORMS": "cpu",
 }
 STAGES = ("synthesise", "import and clean", "align", "tokens", "states", "write")
-_WHO = ("The old man", "My sister", "A tall woman", "Nobody", "The captain of the ship", "He", "Our train")
+_WHO = (
+    "The old man",
+    "My sister",
+    "A tall woman",
+    "Nobody",
+    "The captain of the ship",
+    "He",
+    "Our train",
+)
 _DOES = ("saw", "wanted to buy", "has never found", "will bring", "talked about", "carried home")
 _WHAT = (
     "the yellow house behind the station.",

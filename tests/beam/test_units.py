@@ -17,6 +17,7 @@ from mdmspeech.cli.prepare import open_pronouncer
 from mdmspeech.data.beam import parts, records, sources, stages
 from mdmspeech.data.beam.finish import DEAD_LETTERS, finish
 from mdmspeech.data.datasets import corpus
+from mdmspeech.data.datasets.features import KINDS, ExampleFormat
 from mdmspeech.data.importers import Item
 from mdmspeech.data.importers.records import Clip
 from mdmspeech.data.storage.splits import validation
@@ -106,6 +107,15 @@ def test_the_unit_of_an_id_is_the_same_everywhere(name, unit):
     entry = records.Entry("a.jsonl", 1, Item(name, "text", "line 1", Clip("x", "y")))
     assert records.unit_of(entry, 8) == unit
     assert records.unit_of(records.Entry("b.jsonl", 9, entry.found), 8) == unit
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_fields_of_a_record_stand_in_one_order(kind):
+    """A map of protobuf has another order in each process, unless it is sorted."""
+    example = ExampleFormat(kind, 2)
+    data = example.encode({"id": "x", "rate": 1, "audio": [1], "tokens": [2]})
+    places = [data.index(b"\n" + bytes([len(n)]) + n.encode()) for n in sorted(KINDS[kind])]
+    assert places == sorted(places)
 
 
 def changed(folder: Path, how: str) -> None:
