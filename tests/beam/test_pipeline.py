@@ -128,3 +128,21 @@ def test_a_finished_one_is_not_made_again(planted, made):
     before, files = parts(root), sums(dataset(root))
     assert run(planted[0], root) == printed
     assert parts(root) == before and sums(dataset(root)) == files
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_what_a_worker_cannot_do_is_one_line_and_exit_code_2(workers, tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    (corpus / "m.jsonl").write_text('{"audio": "a.wav", "text": "a"}\n' * 2)
+    done = subprocess.run(
+        command(corpus, tmp_path / "root", "--workers", workers),
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+    last = done.stderr.splitlines()[-1]
+    assert done.returncode == 2, done.stderr[-2000:]
+    assert last.startswith(
+        "mdmspeech data: none of the 2 records can be used, first: m.jsonl, line"
+    )
+    assert "while running" not in last and len(last) < 200
+    assert not list((tmp_path / "root").rglob("dataset_info.json"))

@@ -163,6 +163,17 @@ def test_other_settings_make_all_again_and_another_name_keeps_its_own(planted, t
         assert make(target(tmp_path, other), other, gathered) == [0, 1, 2, 3]
 
 
+@pytest.mark.parametrize("units", [1, 3, 9])
+def test_another_number_of_shards_makes_all_again(units, tmp_path):
+    plant(tmp_path / "corpus", 12, 1)
+    source = sources.Source(str(tmp_path / "corpus"))
+    prepare(source, target(tmp_path / "out", STAGES, 5), STAGES)
+    where, fresh = (target(tmp_path / name, STAGES, units) for name in ("out", "fresh"))
+    assert prepare(source, where, STAGES)[0] == list(range(units))
+    prepare(source, fresh, STAGES)
+    assert sums(where.root) == sums(fresh.root)
+
+
 def test_what_a_kill_left_is_used_and_what_it_broke_is_made_again(planted, made, tmp_path):
     where = target(tmp_path, STAGES)
     gathered = gather(planted[0], where.units)

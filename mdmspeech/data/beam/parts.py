@@ -102,7 +102,7 @@ class Part:
 def begin(target: Target, number: int, found: Iterable[Entry], held: Mapping[str, str]) -> Unit:
     """The unit of its entries, in their one order whatever brought them; done if it has its shards."""
     entries = sorted(found, key=lambda entry: entry.order)
-    digest = sources.digest(entries, target.settings)
+    digest = sources.digest(entries, f"{target.units} {target.settings}")
     if is_done(target, number, digest, held):
         return Unit(number, digest, done=True)
     return records.begin(number, digest, entries)

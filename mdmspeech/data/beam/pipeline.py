@@ -57,14 +57,20 @@ def prepare(
         here = _here(chosen) if runner == LOCAL else None
         with beam.Pipeline(runner=here, options=chosen) as pipeline:
             build(pipeline, plan, held)
-    except UserError:
-        raise
-    except Exception as error:  # workers in other processes tell theirs as text
-        found = _USER_ERROR.findall(str(error))
-        if not found:
-            raise
-        raise UserError(found[-1].split(" [while running")[0].strip()) from error
+    except Exception as error:
+        raise _told(error) from error
     return read_statistics(plan.target)
+
+
+def _told(error: Exception) -> Exception:
+    """The UserError that a worker raised, without what Beam adds to it, which may be all of a trace as
+    text; any other error as it is.
+    """
+    text = str(error) if isinstance(error, UserError) else ""
+    found = _USER_ERROR.findall(str(error))
+    if not text and not found:
+        return error
+    return UserError((text or found[-1]).partition(" [while running")[0].strip())
 
 
 def options(runner: str, workers: int, arguments: Sequence[str]) -> PipelineOptions:
