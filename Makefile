@@ -27,7 +27,7 @@ AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-attention bench-load bench-vocoder bench-beam freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,12 @@ eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experime
 
 bench-input: $(VENV)/.ready-dev ## input pipelines alone: tokens a second, padding packed, bucketed, joined and naive
 	$(BIN)/python -m experiments.bench_input
+
+bench-index: $(VENV)/.ready-dev ## packing five million utterances: seconds to the first batch, memory an utterance
+	$(BIN)/python -m experiments.bench_index
+
+bench-bucket: $(VENV)/.ready-dev ## records a second from a disk and from a bucket server on this machine, with failures too
+	$(BIN)/python -m experiments.bench_bucket
 
 bench-attention: $(VENV)/.ready-dev ## attention at length: dense against described masks, here and compiled for a TPU
 	$(BIN)/python -m experiments.bench_attention

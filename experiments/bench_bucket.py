@@ -10,8 +10,9 @@ is near, and slow, as one thread of Python serves it. "with work" waits 0.2 s af
 a training step does; the first three batches are not counted.
 
 Seen, on 2 cores with a load of 10 by others: disk 1803 records/s, server 130, with 2 % of failures
-127; with work 146, 98 and 91, the same records. The server's Python took what was left of the CPU:
-say no ratio before this has run on a quiet machine. zstd:1 leaves 70 % of the bytes.
+127; with work 146, 98 and 91, the same records. Why it was no more was not looked into (the
+server, our proxy, the depth of reading ahead): say no ratio before this has run on a quiet machine.
+zstd:1 leaves 70 % of the bytes.
 """
 
 import contextlib

@@ -4,9 +4,9 @@ Euler steps and guidance, and how far few steps end from ten.
 Command: make bench-vocoder (SECONDS=20 is shorter). Not an experiment with a config, and no test.
 
 Sizes are the published ones, weights are random: time and memory are those of the real model,
-  quality is not. The distance between the mels of few and of
-ten steps is what such weights give; a trained flow has straighter paths or bent ones, so measure it
-again with the published weights (CODEC=their folder).
+quality is not. The distance between the mels of few and of ten steps is what such weights give; a
+trained flow has straighter paths or bent ones, so measure it again with the published weights
+(CODEC=their folder).
 """
 
 import argparse

@@ -5,10 +5,9 @@ Command: make bench-load (two minutes, 7 GB of memory, 2 GB in the temporary fol
   experiment with a config, and no test.
 
 The checkpoint is made first: random weights of a Qwen3 with 1.0 B parameters, in bfloat16, as a
-  Hugging Face folder of five safetensors files. Each load runs in a
-process of its own. "besides" is what the process held at its peak over what it held before and the
-parameters themselves; a group is one parameter with its layers stacked, the least that must be put
-together at once.
+Hugging Face folder of five safetensors files. Each load runs in a process of its own. "besides" is
+what the process held at its peak over what it held before and the parameters themselves; a group is
+one parameter with its layers stacked, the least that must be put together at once.
 """
 
 import argparse

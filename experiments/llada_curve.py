@@ -6,11 +6,10 @@ Writes:   experiments/results/llada.json, llada.md and llada.png. It resumes by 
           keeps the runs.
 
 Runs of one size, schedule and data: next-token from scratch; then masked diffusion with 1/t
-  weights, with the label shift from scratch, with the label
-shift from the next-token weights (only the mask's embedding is new), the same with a smaller
-learning rate, and without the shift from the same weights. Every few steps each diffusion run is
-scored on held-out speech under one fixed set of masks: nats per hidden token, hidden at rates of
-0.3 to 1.
+weights, with the label shift from scratch, with the label shift from the next-token weights (only
+the mask's embedding is new), the same with a smaller learning rate, and without the shift from the
+same weights. Every few steps each diffusion run is scored on held-out speech under one fixed set of
+masks: nats per hidden token, hidden at rates of 0.3 to 1.
 """
 
 import argparse

@@ -9,8 +9,8 @@ from mdmspeech.training.stages.build import stage_of
 
 
 def switch(config: ConfigDict, argument: str) -> ConfigDict:
-    """What `get_config(argument)` returns: for "" the config as it is, for "runlocal" the same stage
-    in small (`Stage.tiny`).
+    """What `get_config(argument)` returns: for "" the config as it is, for "runlocal" the same
+    stage in small (`Stage.tiny`).
     """
     if argument not in ("", "runlocal"):
         raise UserError(f"{argument!r}: the only argument an experiment takes is 'runlocal'")

@@ -10,8 +10,8 @@ from mdmspeech.planning.tables import Entry
 # In this order, because the list takes hours.
 SLICES = ("v5p-64", "v6e-64", "v5e-64", "v5p-512", "v5e-256", "v6e-256", "v5p-8", "v5e-16")
 SMALL = ("v5e-16", "v5p-8", "v6e-16")  # of models that fit many times into one chip
-# Stage, rows of a data-parallel device: a Thinker's row has 1,536 positions and a minute of speech,
-# a Talker's 1,024.
+# Stage, rows of a data-parallel device:
+# a Thinker's row has 1,536 positions and a minute of speech, a Talker's 1,024.
 LARGE = {"thinker": 2, "talker": 8, "talker_isd": 4}
 
 

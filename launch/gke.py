@@ -91,8 +91,8 @@ def manifest(args: Any) -> dict[str, Any]:
 
 
 def to_yaml(value: Any, indent: str = "") -> str:
-    """YAML of nested dicts and lists. Texts are quoted as JSON, which YAML contains, unless they can
-    be nothing but a text.
+    """YAML of nested dicts and lists. Texts are quoted as JSON, which YAML contains, unless they
+    can be nothing but a text.
     """
     if isinstance(value, dict) and value:
         return "".join(f"{indent}{_scalar(k)}:{_below(v, indent + '  ')}" for k, v in value.items())

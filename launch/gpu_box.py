@@ -2,7 +2,7 @@
 follow the log.
 
 Training outlives the connection: interrupting the launcher stops only the following, and starting
-  it again follows on.
+it again follows on.
 """
 
 import re

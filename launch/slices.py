@@ -2,8 +2,7 @@
 calls them.
 
 Sources: docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e (shapes and names), /tpu/docs/runtimes
-  (software versions),
-/kubernetes-engine/docs/concepts/plan-tpus (node selectors, machine types).
+(software versions), /kubernetes-engine/docs/concepts/plan-tpus (node selectors, machine types).
 """
 
 import argparse

@@ -1,8 +1,9 @@
 """One dialect of configuration fields, and the names that some fields had before.
 
-The rule (docs/glossary.md, "Fields of configurations"): `dim`, `num_layers`, `num_heads`, `num_kv_heads`,
-`head_dim`, `ffn_dim`, `vocab_size`, `num_mels` are a model's own; those of one part of it, or of
-what it reads, have that part's name before them: `decoder_dim`, `decoder_num_layers`, `text_dim`.
+The rule (docs/glossary.md, "Fields of configurations"): `dim`, `num_layers`, `num_heads`,
+`num_kv_heads`, `head_dim`, `ffn_dim`, `vocab_size`, `num_mels` are a model's own; those of one part
+of it, or of what it reads, have that part's name before them: `decoder_dim`, `decoder_num_layers`,
+`text_dim`.
 
 Configs that were stored under the old names open as before: whoever reads one calls `upgrade` or
 `upgrade_run`. Whoever types an old name today is told the new one. Nothing here imports JAX.
@@ -135,8 +136,8 @@ def name_now(old: str) -> str | None:
 
 
 def renamed_fields(cls: type[_Class]) -> type[_Class]:
-    """Decorates a config dataclass of `RENAMED`: making one with an old name is a UserError that says
-    the new one.
+    """Decorates a config dataclass of `RENAMED`: making one with an old name is a UserError that
+    says the new one.
     """
     names, init = RENAMED[cls.__name__], vars(cls)["__init__"]
 

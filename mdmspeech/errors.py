@@ -2,6 +2,6 @@
 
 
 class UserError(ValueError):
-    """Bad input (a file, a flag, a config, a checkpoint). The command line prints it as one line and
-    exits with code 2.
+    """Bad input (a file, a flag, a config, a checkpoint). The command line prints it as one line
+    and exits with code 2.
     """

@@ -19,8 +19,8 @@ _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def why_not(path: str | os.PathLike, folder: bool = False) -> str:
-    """Why no file (or folder) of that name could be written, "" if it could: no folder to be in, one
-    thing where the other is needed, no permission.
+    """Why no file (or folder) of that name could be written, "" if it could: no folder to be in,
+    one thing where the other is needed, no permission.
 
     Nothing is written to find out. What it cannot see (a disk that fills up) is told by
     `written_whole` when it happens.
@@ -104,8 +104,8 @@ def write_text(path: str | os.PathLike, text: str, cure: str = "name another pla
 
 
 def replace_folder(new: Path, folder: Path, old: Path) -> None:
-    """The finished folder `new` takes the name `folder`. What has that name goes by `old` meanwhile,
-    so that a kill loses neither.
+    """The finished folder `new` takes the name `folder`. What has that name goes by `old`
+    meanwhile, so that a kill loses neither.
     """
     if folder.exists():
         os.replace(folder, old)

@@ -2,10 +2,10 @@
 wired, and how their slices are named.
 
 Sources: each chip's own page; for the wiring the system architecture pages of Google Cloud
-  (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e:
-"bidirectional ICI bandwidth per chip", ports, DCN bandwidth per pod or chip), the TPU v4 paper
-(arXiv 2304.01433, table 4: six links of 50 GB/s each way), and for the wiring of small slices "How
-to Scale Your Model" (jax-ml.github.io/scaling-book/tpus).
+(docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e: "bidirectional ICI bandwidth per chip", ports,
+DCN bandwidth per pod or chip), the TPU v4 paper (arXiv 2304.01433, table 4: six links of 50 GB/s
+each way), and for the wiring of small slices "How to Scale Your Model"
+(jax-ml.github.io/scaling-book/tpus).
 """
 
 import dataclasses
@@ -13,8 +13,8 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Chip:
-    """Attributes: bf16_flops: peak FLOP/s, dense (GPUs: without sparsity); memory: bytes; bandwidth of
-    it in bytes/s; source of the figures.
+    """Attributes: bf16_flops: peak FLOP/s, dense (GPUs: without sparsity); memory: bytes; bandwidth
+    of it in bytes/s; source of the figures.
     """
 
     bf16_flops: float

@@ -37,8 +37,8 @@ DURATION_SECONDS = 0.025  # of the unit in which a record's `frames` tell how lo
 F0_RATE = 100  # values a second of a record's `f0`
 F0_SECONDS = 1 / F0_RATE
 
-# Besides text positions, in an anchor index: a position without anchor, and an anchor after the end
-# of the text.
+# Besides text positions, in an anchor index:
+# a position without anchor, and an anchor after the end of the text.
 NO_ANCHOR, NULL_ANCHOR = -1, -2
 ANCHORS_PER_BLOCK = 4
 START = -1  # besides text ids, in a prefix: what stands before the text

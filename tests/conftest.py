@@ -40,8 +40,8 @@ _MUCH = 3 * 2**30  # bytes
 
 @pytest.fixture(scope="module", autouse=True)
 def small_memory():
-    """Lets go of compiled programs after a file of tests if this process holds much: two of them must
-    fit beside each other on a laptop.
+    """Lets go of compiled programs after a file of tests if this process holds much: two of them
+    must fit beside each other on a laptop.
     """
     yield
     held = Path("/proc/self/statm")

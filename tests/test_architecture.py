@@ -137,8 +137,8 @@ def test_the_check_itself_sees_a_wrong_import(tmp_path, monkeypatch):
 
 
 def rotten(init: Path) -> list[str]:
-    """What is wrong with a room's docstring: there is none, or it names in backticks what is neither
-    in the room nor a room.
+    """What is wrong with a room's docstring: there is none, or it names in backticks what is
+    neither in the room nor a room.
     """
     tree = ast.parse(init.read_text())
     said = ast.get_docstring(tree) or ""
@@ -211,8 +211,8 @@ _LIKE_THE_FORMATS = (
 
 
 def second_definitions(path: Path) -> list[str]:
-    """Names of the module-level numbers of a file that `speech_format` holds already: the same name, a
-    number nothing else has, or a like name and number.
+    """Names of the module-level numbers of a file that `speech_format` holds already: the same
+    name, a number nothing else has, or a like name and number.
     """
     formats = _numbers(_SPEECH_FORMAT)
     found = []
@@ -230,8 +230,8 @@ def second_definitions(path: Path) -> list[str]:
 
 
 def _numbers(path: Path) -> dict[str, float]:
-    """Module-level names that are given numbers (sums, products and quotients of constants and of such
-    names too).
+    """Module-level names that are given numbers (sums, products and quotients of constants and of
+    such names too).
     """
     known: dict[str, float] = {}
     for node in ast.parse(path.read_text()).body:
@@ -314,8 +314,8 @@ def test_a_second_definition_is_seen(text, found, tmp_path):
 
 
 def import_graph() -> dict[str, set[str]]:
-    """Module -> the modules of ours that it imports anywhere: at its top, inside functions, for type
-    checking only.
+    """Module -> the modules of ours that it imports anywhere: at its top, inside functions, for
+    type checking only.
     """
     names = {_dotted(path): path for path in modules()}
     graph = {}
@@ -405,13 +405,33 @@ def test_diffusion_and_decoding_know_only_arrays(path):
     assert {name for name in names if name.startswith("mdmspeech.nn")} <= {"mdmspeech.nn.losses"}
 
 
+def too_long(root: Path) -> dict[str, int]:
+    """Lines of every Python file that has more than 500: of the package, and of what surrounds it."""
+    paths = [
+        path
+        for folder in ("mdmspeech", "tests", "experiments", "launch")
+        for path in (root / folder).rglob("*.py")
+    ]
+    lengths = {str(p.relative_to(root)): p.read_text(encoding="utf-8").count("\n") for p in paths}
+    return {name: length for name, length in lengths.items() if length > LONGEST}
+
+
+def test_no_file_is_too_long():
+    assert not too_long(ROOT)
+
+
+@pytest.mark.parametrize("folder", ["mdmspeech/audio", "tests/data", "experiments", "launch"])
+def test_a_file_that_is_too_long_is_seen_wherever_it_is(folder, tmp_path):
+    (tmp_path / folder).mkdir(parents=True)
+    for length in (LONGEST, LONGEST + 1):
+        (tmp_path / folder / f"of_{length}.py").write_text("x = 1\n" * length)
+    assert too_long(tmp_path) == {f"{folder}/of_501.py": 501}
+
+
 @pytest.mark.parametrize("path", modules(), ids=lambda p: str(p.relative_to(ROOT)))
-def test_no_file_is_too_long_and_none_runs_data(path):
-    """At most 500 lines; no pickle, no eval or exec of text: files that come from others are data,
-    never code.
-    """
+def test_no_file_runs_data(path):
+    """No pickle, no eval or exec of text: files that come from others are data, never code."""
     source = path.read_text()
-    assert source.count("\n") <= LONGEST
     assert not {name.split(".")[0] for _, name in imported(path)} & {
         "pickle",
         "cPickle",

@@ -192,8 +192,8 @@ def slug(title: str) -> str:
 def broken_links(
     pages: Mapping[str, str], files: frozenset[str], sources: Mapping[str, str]
 ) -> list[str]:
-    """Relative links of Markdown whose file or heading there is not. sources: texts of the pages that
-    are linked to.
+    """Relative links of Markdown whose file or heading there is not. sources: texts of the pages
+    that are linked to.
     """
     wrong = []
     for name, text in pages.items():

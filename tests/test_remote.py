@@ -252,7 +252,7 @@ def test_no_such_bucket(gs, tmp_path):
 
 @pytest.mark.parametrize(
     ("path", "missing", "said"),
-    [("gs://b/x", "gcsfs", "mdmspeech.cloud"), ("s3://b/x", "s3fs", "mdmspeech.cloud"),
+    [("gs://b/x", "gcsfs", "mdmspeech.cloud"), ("s3://b/x", "s3fs", "pip install s3fs"),
      ("nope://b/x", "nothing", "nothing here reads nope://")],
 )  # fmt: skip
 def test_no_package_for_it(path, missing, said, monkeypatch):

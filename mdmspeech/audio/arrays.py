@@ -17,8 +17,8 @@ _SHAPES = "give samples [N], [N, channels] or (samples, rate)"
 
 
 def split_rate(source: Any, rate: float, name: str) -> tuple[Any, float]:
-    """Samples and their rate in Hz, of samples alone (then `rate`), a pair of both in either order, or
-    a mapping with "array" and "sampling_rate".
+    """Samples and their rate in Hz, of samples alone (then `rate`), a pair of both in either order,
+    or a mapping with "array" and "sampling_rate".
 
     Librosa, soundfile and torchaudio give (samples, rate), scipy.io.wavfile and Gradio (rate,
     samples): the single number is the rate.
@@ -57,14 +57,13 @@ def checked_rate(rate: Any, name: str) -> float:
 
 
 def to_samples(source: Any, name: str, channels_last: bool = False) -> np.ndarray:
-    """Float samples [N] or [N, channels] (float32, or float64 as given) of anything NumPy can see as
-    an array.
+    """Float samples [N] or [N, channels] (float32, or float64 as given) of anything NumPy can see
+    as an array.
 
     Integers are divided by their full scale, uint8 is centred on 128 before. Values that fit in
-    fewer bits than a wider integer type has were put
-    there from a narrower one: of 16, 24, 32 and 64 bits the first that holds them all is the scale.
-      Floats are taken as they are. Of two axes the
-    shorter one is the channels, unless they are known to be the last.
+    fewer bits than a wider integer type has were put there from a narrower one: of 16, 24, 32 and
+    64 bits the first that holds them all is the scale. Floats are taken as they are. Of two axes
+    the shorter one is the channels, unless they are known to be the last.
 
     Raises:
       UserError: not numbers, NaN or infinite, floats that are integers' values, no samples, or more

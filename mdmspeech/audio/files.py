@@ -26,8 +26,8 @@ _LONGEST_NAME = 120  # characters of a path that a message shows
 
 
 class Sound(NamedTuple):
-    """samples: float32 [N, channels]; rate: Hz; missing: seconds that the file promises and does not
-    have.
+    """samples: float32 [N, channels]; rate: Hz; missing: seconds that the file promises and does
+    not have.
     """
 
     samples: np.ndarray

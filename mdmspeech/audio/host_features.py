@@ -2,7 +2,7 @@
 `audio.features.whisper_log_mel` computes, in numpy and in any thread.
 
 Both are needed: the model's is compiled with it and runs where it runs; this one runs in many
-  threads that must not wait for a device, nor compile for each length.
+threads that must not wait for a device, nor compile for each length.
 """
 
 import functools
@@ -17,8 +17,8 @@ from mdmspeech.speech_format import INPUT_RATE, WHISPER_FFT, WHISPER_HOP
 
 
 def num_frames(samples: int | np.ndarray, tail: float) -> int | np.ndarray:
-    """Frames of a wave of so many samples (integers of any shape) and `tail` seconds of silence after
-    it.
+    """Frames of a wave of so many samples (integers of any shape) and `tail` seconds of silence
+    after it.
     """
     return -(-(samples + int(tail * INPUT_RATE)) // WHISPER_HOP)
 
@@ -39,9 +39,8 @@ def log_mel(wave: np.ndarray, num_mels: int = 80, tail: float = 0.0) -> np.ndarr
     padded = np.zeros(count * WHISPER_HOP + 2 * half, np.float32)
     padded[half : half + len(wave)] = np.asarray(wave, np.float32) * np.float32(scale)
     padded[:half] = padded[2 * half : half : -1]
-    frames_TN = np.lib.stride_tricks.sliding_window_view(padded, WHISPER_FFT)[
-        : count * WHISPER_HOP : WHISPER_HOP
-    ]
+    windows = np.lib.stride_tricks.sliding_window_view(padded, WHISPER_FFT)
+    frames_TN = windows[: count * WHISPER_HOP : WHISPER_HOP]
     spectrum_TK = np.fft.rfft(frames_TN * hann(WHISPER_FFT), axis=-1)
     power_TK = np.square(spectrum_TK.real) + np.square(spectrum_TK.imag)
     mel_TM = np.log10(
@@ -52,7 +51,7 @@ def log_mel(wave: np.ndarray, num_mels: int = 80, tail: float = 0.0) -> np.ndarr
 
 @functools.cache
 def _filters(num_mels: int) -> scipy.sparse.csc_array:
-    """Slaney-normalised triangular filters [FFT / 2 + 1, num_mels]. Sparse: 50 times less work, and no
-    BLAS, whose threads would fight with Grain's.
+    """Slaney-normalised triangular filters [FFT / 2 + 1, num_mels]. Sparse: 50 times less work, and
+    no BLAS, whose threads would fight with Grain's.
     """
     return scipy.sparse.csc_array(mel_filters(INPUT_RATE, WHISPER_FFT, num_mels))

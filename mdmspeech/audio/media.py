@@ -2,7 +2,7 @@
 libraries, which PyAV brings: the extra `media`.
 
 The container is named by us, never guessed by FFmpeg: some that it would guess are playlists, which
-  open other files and addresses.
+open other files and addresses.
 """
 
 from collections.abc import Callable
@@ -19,8 +19,8 @@ CURE = "pip install av"
 def read_media(
     file: BinaryIO, kind: Kind, name: str, check: Callable[[float], None]
 ) -> tuple[np.ndarray, int, float]:
-    """Samples float32 [N, channels], their rate, and the seconds that the container promises and does
-    not have.
+    """Samples float32 [N, channels], their rate, and the seconds that the container promises and
+    does not have.
 
     Args:
       file: seekable, at its beginning.

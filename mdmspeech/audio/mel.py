@@ -2,7 +2,7 @@
 kHz, logarithmic above, every triangle of the same area.
 
 Numpy alone, in float64 until the end: a model that is opened needs no librosa, whose numba wants a
-  folder to write its compiled code to.
+folder to write its compiled code to.
 """
 
 import functools
@@ -28,8 +28,8 @@ def mel_frequencies(count: int, fmin: float, fmax: float) -> np.ndarray:
 def mel_filters(
     rate: int, n_fft: int, num_mels: int, fmin: float = 0.0, fmax: float | None = None
 ) -> np.ndarray:
-    """Triangular filters of area 1, float32 [n_fft // 2 + 1, num_mels], C-ordered and read-only. fmin,
-    fmax: Hz (None: half the rate).
+    """Triangular filters of area 1, float32 [n_fft // 2 + 1, num_mels], C-ordered and read-only.
+    fmin, fmax: Hz (None: half the rate).
 
     Raises:
       UserError: no filter can be made of such numbers.

@@ -7,8 +7,8 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO, NamedTuple
 
-# sizes from here on mean "until the end": 0x7FFF.... (sox, arecord, espeak-ng), 0xFFFF.... (ffmpeg,
-# browsers)
+# sizes from here on mean "until the end": 0x7FFF....
+# (sox, arecord, espeak-ng), 0xFFFF.... (ffmpeg, browsers)
 _UNKNOWN = 0x7FFF_0000
 # of a sample, by AU's number of a coding
 _AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}
@@ -16,8 +16,8 @@ _TOO_FAR = 1 << 20  # bytes of chunks before the samples that are kept
 
 
 class Data(NamedTuple):
-    """Where the samples are. start: byte; promised: bytes by the header; per_second, align: bytes of a
-    second and of a frame.
+    """Where the samples are. start: byte; promised: bytes by the header; per_second, align: bytes
+    of a second and of a frame.
     """
 
     start: int
@@ -88,8 +88,8 @@ def _find_data(file: BinaryIO, size: int) -> Data | None:
 
 
 def _only_chunks(file: BinaryIO, at: int, size: int, little: bool) -> bool:
-    """Whether what follows samples of length 0 is other chunks and not the samples: then there really
-    are none.
+    """Whether what follows samples of length 0 is other chunks and not the samples: then there
+    really are none.
     """
     while at + 8 <= size:
         file.seek(at)

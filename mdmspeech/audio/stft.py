@@ -36,8 +36,9 @@ def frames(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
 
 
 def tiled_frames(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
-    """[B, T*hop] -> [B, T, size]: frame t is centred on samples [t*hop, (t+1)*hop), zeros outside of
-    the signal. Needs size % hop == 0 and an even size - hop."""
+    """[B, T*hop] -> [B, T, size]: frame t is centred on samples [t*hop, (t+1)*hop), zeros outside
+    of the signal. Needs size % hop == 0 and an even size - hop.
+    """
     if size % hop or (size - hop) % 2 or wave_BN.shape[1] % hop:
         raise ValueError(
             f"frames: window {size}, hop {hop}, {wave_BN.shape[1]} samples: the "
@@ -60,8 +61,8 @@ def overlap_add(frames_BTW: jax.Array, hop: int) -> jax.Array:
 
 
 def stft(wave_BN: jax.Array, size: int, hop: int) -> jax.Array:
-    """Complex spectrum [B, T, size/2+1] of un-centred frames under a periodic Hann window; pad before
-    if you want centring.
+    """Complex spectrum [B, T, size/2+1] of un-centred frames under a periodic Hann window; pad
+    before if you want centring.
     """
     return _windowed(frames(wave_BN, size, hop))
 
@@ -76,8 +77,8 @@ def _windowed(frames_BTW: jax.Array) -> jax.Array:
 
 
 def inverse(spectrum_BTK: jax.Array, size: int, hop: int) -> jax.Array:
-    """Windowed overlap-add inverse of `spectrum`, exact inside the signal when size / hop >= 4; fades
-    at its two ends.
+    """Windowed overlap-add inverse of `spectrum`, exact inside the signal when size / hop >= 4;
+    fades at its two ends.
     """
     window = jnp.asarray(hann(size))[None, None]
     frames = jnp.fft.irfft(spectrum_BTK, n=size, axis=-1) * window

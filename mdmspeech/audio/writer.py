@@ -204,8 +204,8 @@ class _Stream:
 
 
 def _can_go_back(file: BinaryIO) -> bool:
-    """Whether bytes written can be overwritten: standard output may be a plain file, but one that is
-    only appended to is not.
+    """Whether bytes written can be overwritten: standard output may be a plain file, but one that
+    is only appended to is not.
     """
     if not file.seekable():
         return False

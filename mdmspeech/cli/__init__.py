@@ -23,8 +23,8 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C, 141
-    when nobody takes the audio from standard output.
+    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C,
+    141 when nobody takes the audio from standard output.
 
     What is printed may be lost (`| head -0`), the work goes on.
     """

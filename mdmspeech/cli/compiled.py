@@ -17,8 +17,8 @@ from mdmspeech.files import why_not
 
 MOST = 2**30  # bytes kept; a folder beyond is emptied
 _ROOM = 2**26  # bytes free, at least: on a full disk JAX would complain of every program
-# Of libraries that some verbs use (scoring, plots): they fail or complain without a folder to write
-# to.
+# Of libraries that some verbs use (scoring, plots):
+# they fail or complain without a folder to write to.
 _CACHES = {"NUMBA_CACHE_DIR": "numba", "MPLCONFIGDIR": "matplotlib"}
 
 
@@ -26,9 +26,8 @@ def keep_compiled(root: str | None = None) -> Path | None:
     """Has JAX keep its programs in a folder of this machine's kind and JAX's version; returns it.
 
     None, and nothing done: JAX has been imported already (its settings are read then), the user has
-      chosen ($JAX_COMPILATION_CACHE_DIR, or
-    JAX_ENABLE_COMPILATION_CACHE=false), or there is no home, it cannot be written, or its disk is
-    full.
+    chosen ($JAX_COMPILATION_CACHE_DIR, or JAX_ENABLE_COMPILATION_CACHE=false), or there is no home,
+    it cannot be written, or its disk is full.
 
     Args:
       root: as `data.storage.record_store.data_root` takes it.
@@ -85,8 +84,8 @@ def _free(folder: Path) -> int:
 
 
 def _kind() -> str:
-    """Another processor may lack the instructions that a program was compiled for: a shared home must
-    not mix them.
+    """Another processor may lack the instructions that a program was compiled for: a shared home
+    must not mix them.
     """
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.exists() else [platform.processor()]

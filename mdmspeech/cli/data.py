@@ -65,7 +65,8 @@ def add(verbs) -> None:
     parser.add_argument(
         "--states",
         action="store_true",
-        help="instead: the speech encoder's states of the questions",
+        help="instead: the speech encoder's states of the questions; with --parts open,answers those "
+        "of the answer voice, for the codec's semantic head",
     )
     parser.add_argument(
         "--phones",
@@ -141,8 +142,11 @@ def run(args: argparse.Namespace) -> None:
     if args.states:
         from mdmspeech.interop.sources import load_speech_encoder
 
-        encoder = load_speech_encoder()
-        for name, count in precompute.question_states(
-            args.root, encoder.config, encoder.params, args.hours
-        ).items():
+        encoder, names = load_speech_encoder(), parts(args, ("questions",))
+        spoken = [name for name in names if name != "questions"]
+        of = (args.root, encoder.config, encoder.params)
+        counts = precompute.speech_states(*of, spoken, args.hours) if spoken else {}
+        if "questions" in names:
+            counts |= precompute.question_states(*of, args.hours)
+        for name, count in counts.items():
             print(f"{name}: {count} states")

@@ -15,8 +15,8 @@ from mdmspeech.errors import UserError
 
 
 def load_config(path: str):
-    """The ConfigDict of an experiment file's `get_config()`; of "FILE:ARG" that of `get_config(ARG)`,
-    for example "experiments/talker_8b.py:runlocal".
+    """The ConfigDict of an experiment file's `get_config()`; of "FILE:ARG" that of
+    `get_config(ARG)`, for example "experiments/talker_8b.py:runlocal".
 
     Raises:
       UserError: no such file, no `get_config`, or an argument it does not take.
@@ -50,8 +50,8 @@ def load_config(path: str):
 
 
 def load_experiment(path: str):
-    """As `load_config`; a UserError as well if what it gives is no config of an experiment,
-    or has a setting under a name of before (`config_names`).
+    """As `load_config`; a UserError as well if what it gives is no config of an experiment, or has
+    a setting under a name of before (`config_names`).
     """
     config = load_config(path)
     given = hasattr(config, "items")

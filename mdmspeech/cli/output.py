@@ -66,8 +66,8 @@ def _is_file(output: str) -> bool:
 
 @contextlib.contextmanager
 def messages_aside(args: argparse.Namespace) -> Iterator[Any]:
-    """Yields where the audio goes (see `WaveWriter`). If that is standard output, everything else that
-    is printed meanwhile goes to standard error.
+    """Yields where the audio goes (see `WaveWriter`). If that is standard output, everything else
+    that is printed meanwhile goes to standard error.
     """
     if args.output in STDOUT:
         target = output_bytes()

@@ -166,8 +166,8 @@ def part_of_run(workdir: str, name: str):
 
 
 def _exported(config: dict[str, Any], name: str, workdir: str):
-    """What the run's stage says of it (`Stage.exports`). UserError: it trained something else, or its
-    config.json is damaged.
+    """What the run's stage says of it (`Stage.exports`). UserError: it trained something else, or
+    its config.json is damaged.
     """
     from mdmspeech.training.stages.build import SHIPPED, stage_of
 
@@ -214,8 +214,8 @@ def _with_prompt(part, config, folder: Path):
 
 
 def _mixed(part, config):
-    """The part with `start_share` of what it started from (Wortsman et al. 2022, arXiv 2109.01903): it
-    keeps more of what its corpus does not have.
+    """The part with `start_share` of what it started from (Wortsman et al. 2022, arXiv 2109.01903):
+    it keeps more of what its corpus does not have.
     """
     import dataclasses
 
@@ -264,8 +264,8 @@ def is_run(source: str) -> bool:
 
 
 def silence_codes(part) -> tuple[int, ...]:
-    """The codes that a codec gives to digital silence and to very faint noise; none where only a voice
-    makes it one that can hear them.
+    """The codes that a codec gives to digital silence and to very faint noise; none where only a
+    voice makes it one that can hear them.
     """
     import numpy as np
 

@@ -14,8 +14,8 @@ MOST = 2**28  # bytes of a recording or text that are taken from a pipe
 
 
 class Patient:
-    """A text stream on which work does not depend: when nobody reads it any more (`| head -0`) or it
-    is full, what is written is lost, no more.
+    """A text stream on which work does not depend: when nobody reads it any more (`| head -0`) or
+    it is full, what is written is lost, no more.
 
     error: why the last write failed, unless it was for want of a reader.
     """
@@ -40,8 +40,8 @@ class Patient:
         except OSError as error:
             if error.errno != errno.EPIPE:
                 self.error = error
-            # What is left in the buffer, too, goes where it does not fail again when the program
-            # ends.
+            # What is left in the buffer, too,
+            # goes where it does not fail again when the program ends.
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.stream.fileno())
             os.close(nowhere)

@@ -40,8 +40,8 @@ def _powers(ndim: int) -> jax.Array:
 
 
 def usage_penalty(codes: jax.Array, weight: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """How far the codes are from using all 6561 values evenly: means 0, variances 2/3, no correlation
-    between digits.
+    """How far the codes are from using all 6561 values evenly: means 0, variances 2/3, no
+    correlation between digits.
 
     codes [..., 8], weight [...] (0 where padded). Returns (sum, weight) so that it can be
     accumulated like the other losses.

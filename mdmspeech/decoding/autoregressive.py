@@ -128,8 +128,8 @@ def generate(
 def decode_block(
     step: ModelFn, state: DecodingState, cond_BKD: jax.Array, options: DecodingConfig
 ) -> tuple[DecodingState, DecodedTokens]:
-    """Decodes the next K tokens of every running row, one forward a token; stops early when no row can
-    need another one.
+    """Decodes the next K tokens of every running row, one forward a token; stops early when no row
+    can need another one.
 
     `step_BL` of the result is the offset in the block: one token a step. The random key of a token
     is fold_in(fold_in(request key, block), offset).
@@ -194,8 +194,8 @@ def decode_block(
 def decode(
     step: ModelFn, state: DecodingState, cond_BLD: jax.Array, options: DecodingConfig
 ) -> DecodingResult:
-    """Decodes whole utterances, as `block_diffusion.decode` does: L a multiple of the block size, all
-    rows until they are done.
+    """Decodes whole utterances, as `block_diffusion.decode` does: L a multiple of the block size,
+    all rows until they are done.
     """
     return run_blocks(functools.partial(decode_block, step), state, cond_BLD, options)
 

@@ -9,9 +9,8 @@ block-causal mask, so S steps cost S forwards. Block-causality makes the K/V so 
 are those of one forward over the whole clean sequence.
 
 Rows are independent: own steps, temperature, seed, lengths, even own block number. Nothing a row
-  computes depends on its
-neighbours. Works inside jit (close over the params, make `options` static); no loop over rows or
-tokens outside XLA.
+computes depends on its neighbours. Works inside jit (close over the params, make `options` static);
+no loop over rows or tokens outside XLA.
 """
 
 from __future__ import annotations
@@ -52,8 +51,8 @@ class _Canvas(NamedTuple):
 def decode_block(
     step: ModelFn, state: DecodingState, cond_BKD: jax.Array, options: DecodingConfig
 ) -> tuple[DecodingState, DecodedTokens]:
-    """Decodes one block of every running row: block `state.block_B[b]` of row b, whose conditions are
-    `cond_BKD`.
+    """Decodes one block of every running row: block `state.block_B[b]` of row b, whose conditions
+    are `cond_BKD`.
 
     Rows that are done cost their share of the forward and change nothing. Returns the state before
     the next block, and this block's tokens.
@@ -133,8 +132,8 @@ def decode_block(
     )
     logits_BKV, cache = first_forward(canvas)
     carry = (update(canvas, logits_BKV, jnp.int32(0)), cache, jnp.int32(1))
-    # Each step reveals at least one token of every unfinished row, so this ends after at most
-    # max(S) forwards.
+    # Each step reveals at least one token of every unfinished row,
+    # so this ends after at most max(S) forwards.
     canvas, cache, forwards = jax.lax.while_loop(
         lambda carry: jnp.any(carry[0].masked_BK), next_forward, carry
     )

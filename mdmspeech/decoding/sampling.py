@@ -25,8 +25,8 @@ def check_filters(top_k: int, top_p: float) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class SamplingConfig:
-    """How to draw the tokens of a text or of speech where all rows of a batch draw alike. Static: it
-    shapes the compiled program.
+    """How to draw the tokens of a text or of speech where all rows of a batch draw alike. Static:
+    it shapes the compiled program.
 
     Attributes:
       temperature: 0 = greedy.
@@ -62,8 +62,8 @@ def allowed_ids(vocabulary: int, codes: int, eos: int, may_end_BT: jax.Array) ->
 
 
 def step_keys(key_B: jax.Array, *counters: jax.Array | int) -> jax.Array:
-    """Typed keys [B]: each request's key with one counter after the other folded in, each [B] or one
-    for all rows.
+    """Typed keys [B]: each request's key with one counter after the other folded in, each [B] or
+    one for all rows.
 
     The order of calls and the other rows have no part in it. A text token folds in its position, a
     speech token its block and its step in there.

@@ -147,8 +147,8 @@ class SamplingParams:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodingState:
-    """Everything that passes from block to block. Rows may stand at different blocks, so rows can join
-    and leave a batch.
+    """Everything that passes from block to block. Rows may stand at different blocks, so rows can
+    join and leave a batch.
     """
 
     cache: Any
@@ -207,8 +207,8 @@ def initial_state(
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DecodedTokens:
-    """What a block, or a whole utterance, brought: L = K from `decode_block`, the conditions' length
-    from `decode`.
+    """What a block, or a whole utterance, brought: L = K from `decode_block`, the conditions'
+    length from `decode`.
     """
 
     ids_BL: jax.Array  # int32: tokens, pad from the row's end on

@@ -38,8 +38,8 @@ def close_block(
     confidence_BK: jax.Array,
     options: DecodingConfig,
 ) -> tuple[DecodingState, DecodedTokens]:
-    """Applies the stop rules to one decoded block; advances the rows that were running. Rows that were
-    done stay as they are.
+    """Applies the stop rules to one decoded block; advances the rows that were running. Rows that
+    were done stay as they are.
 
     `ids_BK`: the block's tokens, none masked. The rules and where each cuts (offset in the block,
     tokens kept before it): LENGTH at the known length; EOS before the first end token; SILENCE
@@ -120,7 +120,7 @@ def _first(hit_BK: jax.Array) -> jax.Array:
 
 
 def _limit(left_B: jax.Array, block: int) -> jax.Array:
-    """int32 [B]: cut of a limit with `left_B` tokens left: inside this block or at its very end, else
-    _NOT_HERE.
+    """int32 [B]: cut of a limit with `left_B` tokens left: inside this block or at its very end,
+    else _NOT_HERE.
     """
     return jnp.where(left_B <= block, jnp.maximum(left_B, 0), _NOT_HERE).astype(jnp.int32)

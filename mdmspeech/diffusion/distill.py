@@ -48,8 +48,8 @@ def teacher_rollout(
     gathered: tuple[jax.Array, jax.Array] | None = None,
     allowed_V: jax.Array | None = None,
 ) -> Rollout:
-    """Refines z0 with the teacher and keeps each masked token's logits of the iteration that reveals
-    it.
+    """Refines z0 with the teacher and keeps each masked token's logits of the iteration that
+    reveals it.
 
     `logits_fn(ids_BL) -> [B, L, V]` is the frozen teacher with its block-causal mask and conditions
     inside. With `gathered=(index_GN, keep_GN)` it is called as `logits_fn(ids_BL, index_GN) -> [G,
@@ -127,8 +127,8 @@ def kl(
 
 
 class IsdLoss(NamedTuple):
-    """Sums over positions, f32 scalars: divide each by `weight_sum`, after adding over micro-batches
-    and devices.
+    """Sums over positions, f32 scalars: divide each by `weight_sum`, after adding over
+    micro-batches and devices.
     """
 
     loss_sum: jax.Array

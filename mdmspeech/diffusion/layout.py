@@ -27,8 +27,8 @@ NO_END = 2**30  # "this row has no known end": larger than any position
 
 
 class MaskCoords(NamedTuple):
-    """What `mask_mod` compares, a vector a field: int32 [T] each, numpy, so that kernels can read off
-    their tiles before anything runs.
+    """What `mask_mod` compares, a vector a field: int32 [T] each, numpy, so that kernels can read
+    off their tiles before anything runs.
     """
 
     stream_T: np.ndarray
@@ -49,8 +49,8 @@ def mask_mod(stream_q, block_q, stream_k, block_k):
     inside an attention kernel).
 
     q may see k when: same stream and same block | q noisy, k clean, block_k < block_q | both clean,
-      block_k <= block_q.
-    With every token clean this is plain block-causality, so one rule serves all backends.
+    block_k <= block_q. With every token clean this is plain block-causality, so one rule serves all
+    backends.
     """
     same = (stream_q == stream_k) & (block_q == block_k)
     noisy_to_past = (stream_q == NOISY) & (stream_k == CLEAN) & (block_k < block_q)

@@ -22,8 +22,8 @@ from mdmspeech.errors import UserError
 
 
 class Masking(NamedTuple):
-    """`mask_BL` bool: hidden tokens. `weight_BL` f32: weight of each token's loss, 0 where it is not
-    hidden.
+    """`mask_BL` bool: hidden tokens. `weight_BL` f32: weight of each token's loss, 0 where it is
+    not hidden.
     """
 
     mask_BL: jax.Array
@@ -41,8 +41,8 @@ class Schedule(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Bernoulli:
-    """Global Bernoulli (stage 2): a rate g ~ U(low, high) for each sequence, each token hidden i.i.d.
-    with it. Mean rate 0.55.
+    """Global Bernoulli (stage 2): a rate g ~ U(low, high) for each sequence, each token hidden
+    i.i.d. with it. Mean rate 0.55.
     """
 
     low: float = 0.3
@@ -89,8 +89,8 @@ class Hierarchical:
 
 @dataclasses.dataclass(frozen=True)
 class InverseT:
-    """LLaDA (arXiv 2502.09992): t ~ U(low, 1), each token hidden with probability t and weighted 1/t:
-    an unbiased likelihood bound.
+    """LLaDA (arXiv 2502.09992): t ~ U(low, 1), each token hidden with probability t and weighted
+    1/t: an unbiased likelihood bound.
 
     `per` "block" draws one t a block, stratified over the blocks of a row; "sequence" one a row,
     stratified over the batch: strata (u + i)/n in random order keep the weights' variance down. A
@@ -138,8 +138,8 @@ class Cosine:
 
 @dataclasses.dataclass(frozen=True)
 class Spans:
-    """MAGNeT (arXiv 2401.04577): spans of `length` tokens, which may overlap, covering cos(pi u / 2)
-    of a sequence on average.
+    """MAGNeT (arXiv 2401.04577): spans of `length` tokens, which may overlap, covering cos(pi u /
+    2) of a sequence on average.
 
     Span starts are i.i.d. with q = 1 - (1 - rate)^(1/length), which gives every token, edges
     included, exactly that chance.
@@ -178,8 +178,8 @@ SCHEDULES = {
 
 
 def get(name: str, **kwargs) -> Schedule:
-    """The schedule of that name with those fields; UserError lists the names (or the fields) when it
-    does not exist.
+    """The schedule of that name with those fields; UserError lists the names (or the fields) when
+    it does not exist.
     """
     if name not in SCHEDULES:
         raise UserError(

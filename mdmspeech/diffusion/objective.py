@@ -20,8 +20,8 @@ GROUP_ROWS = 16
 
 
 def groups_of(rows: int) -> int:
-    """Into how many groups a batch's rows are cut for `gather_masked`: as many as divide it and have
-    GROUP_ROWS rows or more.
+    """Into how many groups a batch's rows are cut for `gather_masked`: as many as divide it and
+    have GROUP_ROWS rows or more.
     """
     return next(g for g in range(max(rows // GROUP_ROWS, 1), 0, -1) if rows % g == 0)
 
@@ -46,8 +46,8 @@ def gather_masked(mask_BL: jax.Array, capacity: int) -> tuple[jax.Array, jax.Arr
 
 
 def overflow(mask_BL: jax.Array, index_GN: jax.Array) -> jax.Array:
-    """int32 scalar: hidden tokens that `gather_masked` left out; not 0 means that the capacity is too
-    small.
+    """int32 scalar: hidden tokens that `gather_masked` left out; not 0 means that the capacity is
+    too small.
     """
     groups, size = index_GN.shape
     return jnp.sum(jnp.maximum(jnp.sum(mask_BL.reshape(groups, -1), axis=1) - size, 0)).astype(

@@ -39,8 +39,8 @@ def max_probability(logits: jax.Array, allowed: jax.Array | None = None) -> jax.
 
 
 def margin(logits: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
-    """f32 [...]: log(p1 - p2) of the two best allowed ids; the order of the margin p1 - p2 (LLaDA-TTS,
-    arXiv 2603.26364).
+    """f32 [...]: log(p1 - p2) of the two best allowed ids; the order of the margin p1 - p2
+    (LLaDA-TTS, arXiv 2603.26364).
     """
     ours = _only(logits.astype(jnp.float32), allowed)
     is_best = _iota(ours) == jnp.argmax(ours, axis=-1)[..., None]
@@ -50,8 +50,8 @@ def margin(logits: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
 
 
 def entropy(logits: jax.Array, allowed: jax.Array | None = None) -> jax.Array:
-    """f32 [...], nats, <= 0: minus the entropy over the allowed ids, plus the log of the probability
-    they hold together.
+    """f32 [...], nats, <= 0: minus the entropy over the allowed ids, plus the log of the
+    probability they hold together.
     """
     logp = jax.nn.log_softmax(logits.astype(jnp.float32), axis=-1)
     if allowed is None:
@@ -72,16 +72,16 @@ def score_rule(name: str):
 
 
 def num_to_unmask(remaining: jax.Array, steps_left: jax.Array) -> jax.Array:
-    """int [...]: ceil(remaining / steps_left), the even share of the masks left; all of them when no
-    more than one step is left.
+    """int [...]: ceil(remaining / steps_left), the even share of the masks left; all of them when
+    no more than one step is left.
     """
     steps_left = jnp.maximum(steps_left, 1)
     return (remaining + steps_left - 1) // steps_left
 
 
 def threshold(scores: jax.Array, masked: jax.Array, tau: float) -> jax.Array:
-    """int32 [...]: how many masked positions score at least `tau` (same unit: log p); at least one if
-    any is masked (Fast-dLLM).
+    """int32 [...]: how many masked positions score at least `tau` (same unit: log p); at least one
+    if any is masked (Fast-dLLM).
     """
     sure = jnp.sum(masked & (scores >= tau), axis=-1)
     return jnp.maximum(sure, jnp.any(masked, axis=-1)).astype(jnp.int32)
@@ -122,8 +122,8 @@ def rank(scores: jax.Array, among: jax.Array) -> jax.Array:
 
 
 def select(scores: jax.Array, masked: jax.Array, count: jax.Array) -> jax.Array:
-    """bool [..., K]: exactly min(count, number masked) masked positions, those of highest score (ties:
-    leftmost).
+    """bool [..., K]: exactly min(count, number masked) masked positions, those of highest score
+    (ties: leftmost).
     """
     return masked & (rank(scores, masked) < count[..., None])
 

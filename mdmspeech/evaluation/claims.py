@@ -135,11 +135,7 @@ def claims(text: str, expected: Words, question: Words) -> Claims:
                 continue
             negated = bool(
                 {*piece} & (_NEGATIONS - {*expected}) - ({"not"} & {*question})
-            ) or piece[:2] in (
-                ["rather", "than"],
-                ["other", "than"],
-                ["as", "opposed"],
-            )
+            ) or piece[:2] in (["rather", "than"], ["other", "than"], ["as", "opposed"])
             below = negated or (below and piece[0] != "but" and not {*piece} & {*_COPULAS, "it"})
             if below:
                 denied += piece
@@ -245,7 +241,8 @@ def masked(words: Words, phrase: Words) -> Words:
 
 
 def competes(words: Words, value: Words, known: Collection[str]) -> bool:
-    """Whether something else is named as the answer: in a list with `value`, or by a part of its own.
+    """Whether something else is named as the answer: in a list with `value`, or by a part of its
+    own.
     known: words that name nothing else.
     """
 

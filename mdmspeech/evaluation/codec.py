@@ -143,8 +143,8 @@ def decode_speed(codec: Codec, tokens: Sequence[np.ndarray]) -> dict[str, float]
 def streamed_difference(
     codec: Codec, tokens: Sequence[np.ndarray], waves: Sequence[np.ndarray]
 ) -> float:
-    """Largest difference of a sample between decoding `tokens` block by block and `waves`, decoded in
-    one go.
+    """Largest difference of a sample between decoding `tokens` block by block and `waves`, decoded
+    in one go.
     """
     worst = 0.0
     for ids, wave in zip(tokens, waves, strict=True):
@@ -166,8 +166,8 @@ def _analysis(codec: Codec) -> CompactCodecModel:
 
 
 def _reference_scores(model, root, recogniser, records, originals, mos_count) -> dict:
-    """Scores of the originals and of Griffin-Lim, from the cache when the same recordings were scored
-    in the same way before.
+    """Scores of the originals and of Griffin-Lim, from the cache when the same recordings were
+    scored in the same way before.
     """
     config = model.config
     ids = "|".join(f"{record['id']} {record['text']}" for record in records)

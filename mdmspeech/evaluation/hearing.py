@@ -2,7 +2,7 @@
 and spoken.
 
 Hearing is judged against typing, not against the truth alone: what the text model does not know
-  when it reads, it need not know when it listens.
+when it reads, it need not know when it listens.
 """
 
 import collections
@@ -26,8 +26,8 @@ REPEAT = "repeat"
 def evaluate_hearing(
     assistant: "Assistant", root: str | Path | None = None, count: int | None = None
 ) -> dict[str, Any]:
-    """Answers to typed and to spoken test questions, by family; "repeat after me" on test voices and
-    on real people; what the frontend writes down.
+    """Answers to typed and to spoken test questions, by family; "repeat after me" on test voices
+    and on real people; what the frontend writes down.
 
     Args:
       count: how many questions, and at most how many human clips of each kind (None: all).

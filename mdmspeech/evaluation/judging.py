@@ -59,17 +59,9 @@ _PLACES = frozenset({
 })  # fmt: skip
 _PLURALS = frozenset({"currencies", "kinds"})  # "dollars" for dollar
 _CONTINENTS = (
-    "north america",
-    "south america",
-    "africa",
-    "asia",
-    "europe",
-    "oceania",
-    "australia",
-    "antarctica",
-    "america",
-    "americas",
-)
+    "north america", "south america", "africa", "asia", "europe", "oceania", "australia",
+    "antarctica", "america", "americas",
+)  # fmt: skip
 _KINDS = {  # how a kind may be named
     "an animal": ("animal", "animals"),
     "a plant": ("plant", "plants"),
@@ -196,8 +188,8 @@ def _others(words: Words, names, value: Words) -> bool:
 
 
 def _about(said: Claims, subject: Words, known, family: str, value: Words) -> bool:
-    """False when the answer names another thing than the one asked about ("Angola is in Africa" where
-    Zimbabwe was asked for).
+    """False when the answer names another thing than the one asked about ("Angola is in Africa"
+    where Zimbabwe was asked for).
 
     It may leave the thing out; names of places and elements may be misspelt: the Thinker spells
     what it heard. value: what it says of the thing; a word right before it may say whose it is
@@ -307,17 +299,9 @@ def _subject(said: Claims, wanted: Words, question: Words, family: str) -> bool:
     winner, sense, loser = found[1].split(), found[2], found[3].split()
     words = beyond(said.words, question, 4)
     more = {
-        "larger",
-        "bigger",
-        "higher",
-        "more",
-        "greater",
-        "largest",
-        "biggest",
-        "highest",
-        "most",
+        "larger", "bigger", "higher", "more", "greater", "largest", "biggest", "highest", "most",
         "greatest",
-    }
+    }  # fmt: skip
     less = {"smaller", "lower", "less", "smallest", "lowest", "least", "fewer"}
     right, wrong = (more, less) if sense == "larger" else (less, more)
     known = {*question, *flat, *more, *less, "number", "than", "land"}
@@ -366,8 +350,8 @@ def _yes_or_no(said: Claims, wanted: Words, question: Words, family: str) -> boo
 
 
 def _half_of_it(said: Claims, wanted: Words, question: Words, family: str) -> bool:
-    """Half of the words that the expected answer adds, in at most thrice as many: definitions can be
-    worded in more than one way.
+    """Half of the words that the expected answer adds, in at most thrice as many: definitions can
+    be worded in more than one way.
     """
     new = {word for word in content(wanted) if word not in question}
     added = [word for word in content(said.words) if word not in question]

@@ -2,7 +2,7 @@
 stage.
 
 A short wait is worth nothing if playback then stalls: underruns are counted beside it, as a player
-  meets them that starts at once.
+meets them that starts at once.
 """
 
 import statistics
@@ -34,13 +34,13 @@ def evaluate_latency(
     steps: Sequence[int] = STEPS,
     talker: str = "mdm",
 ) -> dict[str, Any]:
-    """Medians over `count` questions of 2.5 to 3 s, each asked once before it is timed (so that all is
-    compiled).
+    """Medians over `count` questions of 2.5 to 3 s, each asked once before it is timed (so that all
+    is compiled).
 
     Returns: {"steps": {"1": {...}, "4": {...}}}; each with first_audio_ms and its least and
-      largest, stages_ms until the first audio (of the median question), the whole
-    answer's real_time_factor and total_stages_ms, underruns (questions after whose start playback
-    would have stalled), stalled_ms (the longest).
+    largest, stages_ms until the first audio (of the median question), the whole answer's
+    real_time_factor and total_stages_ms, underruns (questions after whose start playback would have
+    stalled), stalled_ms (the longest).
 
     Raises:
       UserError: no test question is that long.
@@ -77,8 +77,8 @@ def timed_stream(events) -> dict[str, Any]:
 
 
 def stalled(arrivals: Sequence[tuple[float, float]]) -> float:
-    """Seconds a player that starts with the first samples would stand still in all. arrivals: (time,
-    seconds of audio) of every piece.
+    """Seconds a player that starts with the first samples would stand still in all. arrivals:
+    (time, seconds of audio) of every piece.
     """
     clock, waited = arrivals[0][0], 0.0  # when what has come will have been played
     for at, seconds in arrivals:
@@ -102,8 +102,8 @@ def until_first_audio(timeline: dict[str, Any]) -> dict[str, float]:
 
 
 def summary(timelines: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Medians of timelines made by `timed_stream`; the stages until the first audio are those of the
-    question with the median wait, so they add up.
+    """Medians of timelines made by `timed_stream`; the stages until the first audio are those of
+    the question with the median wait, so they add up.
     """
     first = [1000 * t["first_audio_s"] for t in timelines]
     middle = sorted(timelines, key=lambda t: t["first_audio_s"])[len(timelines) // 2]

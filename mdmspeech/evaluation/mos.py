@@ -20,8 +20,8 @@ from mdmspeech.speech_format import INPUT_RATE
 
 _SAMPLES = 144_160  # DNSMOS's window, 9.01 s
 _PEAK = 0.7  # every clip is brought to this peak, so that level does not count
-# raw output of the P.835 network -> score on the 1..5 scale (the polynomials published with the
-# model)
+# raw output of the P.835 network -> score on the 1..5
+# scale (the polynomials published with the model)
 _TO_OPINION = {
     "ovrl": np.poly1d([-0.06766283, 1.11546468, 0.04602535]),
     "sig": np.poly1d([-0.08397278, 1.22083953, 0.0052439]),

@@ -41,8 +41,8 @@ def _save(figure, path: Path) -> None:
 
 
 def steps(path: Path, part: Mapping[str, Any]) -> None:
-    """Word error rate over the number of steps a block, a line for each set of texts; the next-token
-    Talker as a dashed level.
+    """Word error rate over the number of steps a block, a line for each set of texts; the
+    next-token Talker as a dashed level.
     """
     figure, (axis,) = _figure()
     for colour, name in zip(_COLOURS, sorted({row["set"] for row in part["rows"]}), strict=False):

@@ -63,9 +63,8 @@ def evaluate_reading(
     """Speaks the written texts and counts what is heard against the words by hand.
 
     Returns: the recogniser's figures over all rows ("wer", "wer_95", "cer", "words"), how many rows
-      were read as written down by hand before any sound
-    was made ("read_right" of "count"), the word error rate of each kind, and "items" with what was
-    written, wanted and read.
+      were read as written down by hand before any sound was made ("read_right" of "count"), the
+      word error rate of each kind, and "items" with what was written, wanted and read.
     count: so many rows, spread over the table (None: all).
     """
     rows = [row for row in table() if words(row.said)]

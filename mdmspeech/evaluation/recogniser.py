@@ -5,7 +5,7 @@ run by CTranslate2, outside of JAX and of our models.
     recogniser.spoken_errors(waves, texts, 24_000).wer
 
 Nothing is downloaded: the weights come from an installed package, or from a folder in CTranslate2's
-  format that the user names.
+format that the user names.
 """
 
 import dataclasses
@@ -31,8 +31,8 @@ _NEEDED_FILES = ("model.bin", "config.json", "tokenizer.json", "vocabulary.txt")
 
 @dataclasses.dataclass(frozen=True)
 class _Shipped:
-    """Whisper weights inside packages: (package, folder) of the parts of model.bin, the first of which
-    holds the other files too.
+    """Whisper weights inside packages: (package, folder) of the parts of model.bin, the first of
+    which holds the other files too.
     """
 
     parts: tuple[tuple[str, str], ...]
@@ -58,8 +58,8 @@ _SHIPPED = {
 
 
 class Recogniser:
-    """English speech -> text, greedy by default, without timestamps, every clip heard on its own (no
-    text carried over).
+    """English speech -> text, greedy by default, without timestamps, every clip heard on its own
+    (no text carried over).
 
     Args:
       model: "base" (the one scores are quoted with), "tiny" (twice as fast, less exact), or a

@@ -14,27 +14,14 @@ from mdmspeech.files import write_text
 SEEDS = {"speech": 0, "the bootstrap": 0}  # those of a part: answers are greedy
 _SIZES = {"count": "utterances", "questions": "questions", "words": "words"}
 _NO_FIGURES = (
-    "made",
-    "made_from",
-    "before",
-    "items",
-    "families",
-    "codes",
-    "timing",
-    "stop_reasons",
-    "count",
-    "questions",
-    "words",
-    "clips",
-    "steps",
-    "texts",
-    "seconds",
-)
+    "made", "made_from", "before", "items", "families", "codes", "timing", "stop_reasons", "count",
+    "questions", "words", "clips", "steps", "texts", "seconds",
+)  # fmt: skip
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes `value` under a temporary name first, so that a kill leaves the old file or the new one.
-    Makes the folder.
+    """Writes `value` under a temporary name first, so that a kill leaves the old file or the new
+    one. Makes the folder.
     """
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False) + "\n")
 
@@ -50,8 +37,8 @@ def read_json(path: Path) -> Any:
 def kept(
     path: Path, made_from: dict[str, Any], make: Callable[[], dict], force: bool = False
 ) -> dict:
-    """The part in `path`; made, with what made it, when it is missing, was made from something else,
-    or `force` is set.
+    """The part in `path`; made, with what made it, when it is missing, was made from something
+    else, or `force` is set.
 
     A part that takes the place of another holds the other's figures as `before`.
 

@@ -43,8 +43,8 @@ _LATENCY_QUESTIONS = 7
 
 
 class Evaluation:
-    """One release under test. Models and the recogniser are opened when a part that is not kept needs
-    them.
+    """One release under test. Models and the recogniser are opened when a part that is not kept
+    needs them.
     """
 
     def __init__(
@@ -196,8 +196,8 @@ def evaluate(
     force: bool = False,
     **recogniser: Any,
 ) -> dict:
-    """Scores a release and writes <output>/<name>.json and .md with plots; returns what the JSON file
-    holds.
+    """Scores a release and writes <output>/<name>.json and .md with plots; returns what the JSON
+    file holds.
 
     Args:
       model: a shipped release or a release folder. root: the corpus folder (see
@@ -234,8 +234,8 @@ def evaluate(
 def rejudge(
     model: str | os.PathLike = "compact", output: str | os.PathLike = "experiments/results"
 ) -> dict:
-    """Judges the kept answers of a release again, without the release, and writes its tables anew with
-    the old counts beside the new.
+    """Judges the kept answers of a release again, without the release, and writes its tables anew
+    with the old counts beside the new.
 
     Raises:
       UserError: no such release, or no kept answers.

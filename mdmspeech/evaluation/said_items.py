@@ -128,8 +128,8 @@ def _is_the_claim(
 
 
 def _either(words: Words, claimed: list[tuple[int, str]]) -> bool:
-    """Two that are claimed one as much as the other: "Monday or Tuesday", "Monday and Tuesday", "It is
-    Monday. It is Tuesday.".
+    """Two that are claimed one as much as the other: "Monday or Tuesday", "Monday and Tuesday", "It
+    is Monday. It is Tuesday.".
     """
     between = [
         {*words[i + 1 : j]} for (i, one), (j, other) in itertools.pairwise(claimed) if one != other
@@ -319,21 +319,11 @@ def letter_or_count(said: Claims, wanted: Words, question: Words, family: str) -
         ),
         " ".join(said.words),
     )
-    if {name for pair in named for name in pair} - {
-        "",
-        "it",
-        "that",
-        "which",
-        "this",
-        "word",
-        "the",
-        "is",
-        "has",
-        "begins",
-        "starts",
-        "ends",
+    known = {
+        "", "it", "that", "which", "this", "word", "the", "is", "has", "begins", "starts", "ends",
         subject,
-    }:
+    }  # fmt: skip
+    if {name for pair in named for name in pair} - known:
         return False
     strange = [
         word

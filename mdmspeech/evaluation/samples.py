@@ -45,8 +45,9 @@ _UTTERANCES, _TRANSCRIPTS = 3, 16
 
 
 def show(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show | None:
-    """The function (params, step, outdir) -> scores of an experiment's stage: its own (`Stage.show`),
-    or that of `_SHOWS`; None where there is nothing to show, as of random data."""
+    """The function (params, step, outdir) -> scores of an experiment's stage: its own
+    (`Stage.show`), or that of `_SHOWS`; None where there is nothing to show, as of random data.
+    """
     if tuple(config.get("data", {}).get("parts", ())) == ("random",):
         return None
     make = stage_of(config.stage).show or _SHOWS.get(config.stage)
@@ -120,8 +121,8 @@ def _talker(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show 
 
 
 def _hearing(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show:
-    """Validation questions as they were read and as they are written down: a text file, and the share
-    of right words.
+    """Validation questions as they were read and as they are written down: a text file, and the
+    share of right words.
     """
     store = corpus_states(root, "questions", "val")
     rows = [store[i] for i in spread(len(store), _TRANSCRIPTS)]
@@ -164,8 +165,8 @@ def _attention_writer(config: ConfigDict) -> Write:
 
 
 _WRITERS = {"ctc": _ctc_writer, "attention": _attention_writer}  # by config.mode
-# What the stages of this package show, by name: it needs voices and recognisers, which `training`
-# may not import.
+# What the stages of this package show, by name:
+# it needs voices and recognisers, which `training` may not import.
 _SHOWS: dict[str, Callable[[ConfigDict, Path, str | Path | None], Show | None]] = {
     "codec": _codec,
     "talker": _talker,

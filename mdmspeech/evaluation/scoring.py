@@ -49,8 +49,8 @@ class Score:
         return float(self.char_errors_U.sum() / max(self.chars_U.sum(), 1))
 
     def interval(self, draws: int = 1000) -> tuple[float, float]:
-        """95% interval of `wer` by resampling units (the bootstrap; Bisani and Ney, 2004), always from
-        the same seed.
+        """95% interval of `wer` by resampling units (the bootstrap; Bisani and Ney, 2004), always
+        from the same seed.
         """
         picks = np.random.default_rng(0).integers(0, len(self.words_U), (draws, len(self.words_U)))
         rates = self.word_errors_U[picks].sum(1) / np.maximum(self.words_U[picks].sum(1), 1)
@@ -68,8 +68,8 @@ class Score:
 
 
 def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
-    """Counts the errors of each hypothesis against its reference. Pairs whose reference has no words
-    are left out.
+    """Counts the errors of each hypothesis against its reference. Pairs whose reference has no
+    words are left out.
 
     Raises:
       UserError: different numbers of each, or not one reference with words.
@@ -93,8 +93,8 @@ def score(references: Sequence[str], hypotheses: Sequence[str]) -> Score:
 
 
 def wilson(right: int, of: int) -> tuple[float, float]:
-    """95% interval of a share (Wilson, 1927): it stays inside 0..1 and holds for few cases too. (0, 1)
-    of nothing.
+    """95% interval of a share (Wilson, 1927): it stays inside 0..1 and holds for few cases too. (0,
+    1) of nothing.
     """
     if not of:
         return 0.0, 1.0

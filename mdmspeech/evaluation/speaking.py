@@ -32,8 +32,8 @@ _BATCH = 16
 
 @dataclasses.dataclass(frozen=True)
 class Texts:
-    """A set of texts to be spoken. recordings: the answer voice saying each, at 24 kHz, or None where
-    there are none.
+    """A set of texts to be spoken. recordings: the answer voice saying each, at 24 kHz, or None
+    where there are none.
     """
 
     name: str
@@ -62,8 +62,8 @@ def open_set(root: str | Path | None, count: int) -> Texts:
 
 
 def rows(assistant: "Assistant", steps: Sequence[int] = STEPS) -> list[tuple[str, int]]:
-    """(talker, steps) of every row of the table; a release without a next-token Talker has none of its
-    rows.
+    """(talker, steps) of every row of the table; a release without a next-token Talker has none of
+    its rows.
     """
     return [("mdm", s) for s in steps] + ([("ntp", 1)] if "ntp" in assistant.talkers else [])
 

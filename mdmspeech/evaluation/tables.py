@@ -17,8 +17,8 @@ FIRST_AUDIO_BAR = 900  # ms, at S=1
 
 
 def write_tables(result: dict[str, Any], output: Path) -> Path:
-    """Writes <output>/<name>.md and the plots of the parts that `result` has; returns the path of the
-    Markdown.
+    """Writes <output>/<name>.md and the plots of the parts that `result` has; returns the path of
+    the Markdown.
     """
     name, folder = result["name"], Path(output) / result["name"]
     writers = {

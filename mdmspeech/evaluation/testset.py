@@ -19,16 +19,16 @@ HUMAN_REPEAT = "human repeat"  # human clips after a spoken "Now repeat what I s
 
 
 def question_set(root: str | Path | None, count: int | None = None) -> list[dict]:
-    """Question records (with `audio`, int16 at `rate`) in test voices and test phrasings; `count` of
-    them, spread over all.
+    """Question records (with `audio`, int16 at `rate`) in test voices and test phrasings; `count`
+    of them, spread over all.
     """
     store = whole(root, "recordings", QUESTIONS)
     return [store[i] for i in spread(len(store), count)]
 
 
 def human_clips(root: str | Path | None, family: str, count: int | None = None) -> list[dict]:
-    """Real recordings, of family "human" (the clip alone) or "human repeat"; empty where the part was
-    not made (it needs Debian packages).
+    """Real recordings, of family "human" (the clip alone) or "human repeat"; empty where the part
+    was not made (it needs Debian packages).
     """
     try:
         store = whole(root, "recordings", HUMAN)
@@ -50,8 +50,8 @@ def wave_of(record: dict) -> np.ndarray:
 
 
 def in_answer_voice(texts: Sequence[str], rate: int) -> list[np.ndarray] | None:
-    """The texts spoken by the voice that the Talker learned from, to compare lengths with; None where
-    its synthesiser is not installed.
+    """The texts spoken by the voice that the Talker learned from, to compare lengths with; None
+    where its synthesiser is not installed.
     """
     engine, voice = ANSWER_VOICE
     try:

@@ -40,11 +40,12 @@ def score_own(
     count: int | None = None,
     samples: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """Rows of figures: the held-out recordings, their tokens decoded, and sentences said, each by the
-    shipped voice and by `model`.
+    """Rows of figures: the held-out recordings, their tokens decoded, and sentences said, each by
+    the shipped voice and by `model`.
 
     Args:
-      model: the release made by `make train-own`. name: of the recordings, as given to `mdmspeech data --name`.
+      model: the release made by `make train-own`. name: of the recordings, as given to
+        `mdmspeech data --name`.
       count: sentences said and recordings decoded, at most (None: 30, and all that are held out).
         samples: a folder for a few WAV files.
 
@@ -92,8 +93,8 @@ def score_own(
 
 
 def tokens(records: Sequence[dict[str, Any]], codec: Codec) -> list[np.ndarray]:
-    """The tokens the recordings were taken in with; those of the codec's own encoder where they have
-    none.
+    """The tokens the recordings were taken in with; those of the codec's own encoder where they
+    have none.
     """
     if all("tokens" in record for record in records):
         return [np.asarray(record["tokens"], np.int32) for record in records]
@@ -125,8 +126,8 @@ def median_f0(waves: Sequence[np.ndarray], rate: int) -> float:
 
 
 def average_spectrum(waves: Sequence[np.ndarray], rate: int) -> np.ndarray:
-    """Long-term average spectrum: power in 40 mel bands over all waves, in dB, its own mean taken off
-    (level does not count).
+    """Long-term average spectrum: power in 40 mel bands over all waves, in dB, its own mean taken
+    off (level does not count).
     """
     power = librosa.feature.melspectrogram(
         y=np.concatenate(waves), sr=rate, n_fft=1024, hop_length=256, n_mels=_BANDS

@@ -126,14 +126,14 @@ class Assistant:
         return self._part(f"voice {talker}")
 
     def chat(self, question: Source, **generation: Any) -> Reply:
-        """Hears a spoken question (path, array or (array, rate)) and answers it aloud. `generation`:
-        see `stream`.
+        """Hears a spoken question (path, array or (array, rate)) and answers it aloud.
+        `generation`: see `stream`.
         """
         return _last(self.stream(question, **generation))
 
     def answer(self, question: str, **generation: Any) -> Reply:
-        """Answers a typed question aloud. `generation`: see `stream`. UserError: no question in it, or
-        more than the Thinker reads at once.
+        """Answers a typed question aloud. `generation`: see `stream`. UserError: no question in it,
+        or more than the Thinker reads at once.
         """
         check_question(question)
         return _last(
@@ -151,7 +151,8 @@ class Assistant:
         pace: float = 1.0,
         vocoder: Mapping[str, Any] | None = None,
     ) -> Iterator[Event]:
-        """Yields `TextEvent`s and `AudioEvent`s of the answer as they are ready, then one `EndEvent`.
+        """Yields `TextEvent`s and `AudioEvent`s of the answer as they are ready, then one
+        `EndEvent`.
 
         Args:
           question: path, open file or stream, array [N] at 16 kHz, or (array, rate); 0.1 to 30 s.
@@ -222,8 +223,8 @@ class Assistant:
         return [answers.get(number, unheard or "") for number in range(len(heard))]
 
     def answer_many(self, questions: Sequence[str]) -> list[str]:
-        """The answers to typed questions, as text, in batches. UserError: as `answer`, with the number
-        of the question.
+        """The answers to typed questions, as text, in batches. UserError: as `answer`, with the
+        number of the question.
         """
         if isinstance(questions, (str, bytes)):
             raise UserError(
@@ -258,8 +259,8 @@ class Assistant:
         return texts
 
     def warm_up(self, talker: str = "mdm") -> None:
-        """Opens and compiles what a short spoken question needs, so that the first answer is as fast
-        as the others.
+        """Opens and compiles what a short spoken question needs, so that the first answer is as
+        fast as the others.
         """
         self.voice(talker).warm_up()
         self.thinker.warm_up()
@@ -271,8 +272,8 @@ class Assistant:
         return self._parts[key]
 
     def _heard(self, questions: Sequence[Source], unheard: str | None) -> list[EncodedSpeech]:
-        """What was heard of each; a UserError for the first without speech unless something stands for
-        it.
+        """What was heard of each; a UserError for the first without speech unless something stands
+        for it.
         """
         waves = load_waves(questions)  # a bad one is an error before any part is opened
         heard = self.frontend.encode_many(waves)

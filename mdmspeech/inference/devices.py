@@ -9,8 +9,8 @@ _GPU_PLUGINS = ("jax_cuda12_plugin", "jax_cuda13_plugin")
 
 
 def look_for_no_tpu(devices: Path = Path("/dev")) -> None:
-    """Tells JAX to use the CPU where libtpu is installed, as it compiles plans, but there is neither a
-    TPU nor a GPU's plugin: its complaints would frighten.
+    """Tells JAX to use the CPU where libtpu is installed, as it compiles plans, but there is
+    neither a TPU nor a GPU's plugin: its complaints would frighten.
     """
     installed = lambda name: importlib.util.find_spec(name) is not None
     if (
@@ -19,10 +19,8 @@ def look_for_no_tpu(devices: Path = Path("/dev")) -> None:
         or any(map(installed, _GPU_PLUGINS))
     ):
         return
-    if not any(os.environ.get(name) for name in ("TPU_NAME", "TPU_WORKER_ID")) and not [
-        *devices.glob("accel*"),
-        *devices.glob("vfio/[0-9]*"),
-    ]:
+    named = any(os.environ.get(name) for name in ("TPU_NAME", "TPU_WORKER_ID"))
+    if not named and not [*devices.glob("accel*"), *devices.glob("vfio/[0-9]*")]:
         os.environ["JAX_PLATFORMS"] = "cpu"
         jax = sys.modules.get("jax")  # what has been imported has read its environment
         if jax is not None and not jax.config.jax_platforms:

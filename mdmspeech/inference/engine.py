@@ -38,8 +38,8 @@ MODES = {"mdm": block_diffusion, "ntp": autoregressive}
 
 
 class PacedInputs(NamedTuple):
-    """What paced anchors have read: features [B, M, D], durations [B, M] in speech tokens, valid bool
-    [B, M].
+    """What paced anchors have read: features [B, M, D], durations [B, M] in speech tokens, valid
+    bool [B, M].
     """
 
     features_BMD: Any
@@ -101,8 +101,8 @@ class TalkerEngine:
         return np.asarray(features), np.asarray(durations)
 
     def fuse(self, text_BNE) -> np.ndarray:
-        """Fixed anchors: [Emb(y); h] of text tokens -> what they add where they stand, float32 [B, N,
-        D].
+        """Fixed anchors: [Emb(y); h] of text tokens -> what they add where they stand, float32
+        [B, N, D].
         """
         return np.asarray(self._jit_fuse(self.params, text_BNE))
 

@@ -124,8 +124,8 @@ class FixedAnchorSynthesizer(Synthesizer):
         return _LONGEST * count + _SPARE
 
     def _parts_of(self, text: str) -> Iterator[str]:
-        """The text if it is no longer than answers are, else its pieces, put together as long as they
-        are no longer.
+        """The text if it is no longer than answers are, else its pieces, put together as long as
+        they are no longer.
         """
         if self._fits(text):
             yield text

@@ -19,8 +19,8 @@ SEEDS = 2**32
 
 @dataclasses.dataclass(frozen=True)
 class GenerationConfig:
-    """How to speak. Whole numbers may be of any integer type (not bool), the others of any real one;
-    UserError names what is out of range.
+    """How to speak. Whole numbers may be of any integer type (not bool), the others of any real
+    one; UserError names what is out of range.
 
     Attributes:
       steps: forwards a block, 1 (fastest) to the block size. A next-token Talker ignores it.

@@ -33,8 +33,8 @@ MOST = 0.2  # of the first piece's probability may be on what is no word
 
 
 def spoken_part(text: str) -> str:
-    """A transcript without descriptions of sounds; "" if no word is left. One that has none comes back
-    as it is.
+    """A transcript without descriptions of sounds; "" if no word is left. One that has none comes
+    back as it is.
     """
     left, count = text, 1
     while count:
@@ -47,7 +47,7 @@ def spoken_part(text: str) -> str:
 
 
 def no_words(names: Sequence[str]) -> np.ndarray:
-    """Which pieces (in the printable form of byte-level BPE) begin a description of a sound, and the
-    end that follows them: bool [pieces + 1].
+    """Which pieces (in the printable form of byte-level BPE) begin a description of a sound, and
+    the end that follows them: bool [pieces + 1].
     """
     return np.array([name.removeprefix("Ġ").startswith(_OPENERS) for name in names] + [True])

@@ -97,8 +97,8 @@ class PacedStream(SpeechStream):
         return tokens, self._current() is None and self._read.ended
 
     def _current(self) -> "_Run | None":
-        """The segment being spoken; None if all segments there are have been spoken. Of those only the
-        tokens are kept.
+        """The segment being spoken; None if all segments there are have been spoken. Of those only
+        the tokens are kept.
         """
         if self._read.ended and not self._read.words:
             return None  # nothing to say
@@ -151,8 +151,8 @@ class _Run:
 
     def block(self) -> np.ndarray:
         """Decodes the next block: its tokens [n]."""
-        # A row ends where its room ends, so there is always more room than what is said, unless the
-        # end is known.
+        # A row ends where its room ends, so there is always
+        # more room than what is said, unless the end is known.
         needed = (
             (self._blocks + 1) * self._voice.block + 1 if self._length is None else self._length
         )

@@ -77,8 +77,8 @@ class PacedSynthesizer(Synthesizer):
     def tokens_at(
         self, symbols: Sequence[np.ndarray], durations: Sequence[np.ndarray], steps: int = 4
     ) -> list[np.ndarray]:
-        """Speech tokens int32 [L] of symbols [M] spoken at given durations (speech tokens, float [M])
-        instead of the Talker's own; L is their sum, rounded up.
+        """Speech tokens int32 [L] of symbols [M] spoken at given durations (speech tokens, float
+        [M]) instead of the Talker's own; L is their sum, rounded up.
         """
         segments = [Segment(row.tolist(), [-1] * len(row), True) for row in symbols]
         spoken = self._speak(

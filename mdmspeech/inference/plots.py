@@ -15,8 +15,8 @@ _WIDEST = 220.0
 
 
 def save_plot(path: str | os.PathLike, reply: Reply | Speech, title: str | None = None) -> None:
-    """Draws `reply` into an image file (format by suffix). UserError: nothing was spoken, or the file
-    cannot be written.
+    """Draws `reply` into an image file (format by suffix). UserError: nothing was spoken, or the
+    file cannot be written.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

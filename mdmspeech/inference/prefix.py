@@ -54,8 +54,8 @@ class PrefixEngine:
     def decode(
         self, texts: list[list[int]], request: SamplingParams, blocks: int
     ) -> DecodingResult:
-        """Speech of texts (ids without START), up to `blocks` blocks each; a row comes out as it does
-        alone.
+        """Speech of texts (ids without START), up to `blocks` blocks each; a row comes out as it
+        does alone.
         """
         text_BN = np.full((len(texts), 1 + max(len(ids) for ids in texts)), START, np.int32)
         for row, ids in zip(text_BN, texts, strict=True):

@@ -15,9 +15,8 @@ class Trace:
     """How the tokens came about, for pictures and tests. L tokens, P blocks.
 
     starts_P: number of the first token of each block. step_L: the step of its block that revealed a
-      token (0 first). confidence_L: the
-    probability of the best token at that moment. ready_P: seconds since the start at which a
-      block's tokens were decoded (zeros if all at once).
+    token (0 first). confidence_L: the probability of the best token at that moment. ready_P:
+    seconds since the start at which a block's tokens were decoded (zeros if all at once).
     """
 
     starts_P: np.ndarray
@@ -59,8 +58,8 @@ class Speech:
 
 
 class Parts:
-    """A text being spoken: iterate once for its parts, each a `Speech` with the words and samples that
-    are final by then; `len()` parts in all.
+    """A text being spoken: iterate once for its parts, each a `Speech` with the words and samples
+    that are final by then; `len()` parts in all.
 
     Times of words count from the beginning of the whole. A codec that hands out samples late puts
     them into the next part.

@@ -2,8 +2,8 @@
 typed words.
 
 Adaptors behind one interface: the stack adaptor's vectors go straight into the Thinker (the paper's
-  way); the others write down what they hear, by
-attention or by CTC, and the Thinker's own tokenizer and embedding table make vectors of it.
+way); the others write down what they hear, by attention or by CTC, and the Thinker's own tokenizer
+and embedding table make vectors of it.
 """
 
 import os
@@ -101,9 +101,8 @@ class SpeechFrontend:
     def encode_many(self, sources: Sequence[Source]) -> list[EncodedSpeech]:
         """Hears many, in batches of similar lengths; each as it would be heard alone."""
         waves = load_waves(sources, self.limit)
-        sizes = [second * INPUT_RATE for second in SECONDS if second < self.limit] + [
-            int(self.limit * INPUT_RATE)
-        ]
+        sizes = [second * INPUT_RATE for second in SECONDS if second < self.limit]
+        sizes.append(int(self.limit * INPUT_RATE))
         heard: dict[int, EncodedSpeech] = {}
         for rows, width, size in batches([len(wave) for wave in waves], sizes):
             began = time.perf_counter()
@@ -134,8 +133,8 @@ class SpeechFrontend:
 def seq2seq_frontend(
     encoder: SpeechEncoderConfig, encoder_params: dict, config: Seq2SeqConfig, params: dict
 ) -> SpeechFrontend:
-    """A front end whose adaptor writes text pieces: its `EncodedSpeech` has a transcript, of what was
-    spoken only (see `no_speech`).
+    """A front end whose adaptor writes text pieces: its `EncodedSpeech` has a transcript, of what
+    was spoken only (see `no_speech`).
     """
     pieces, silent_V = shipped(), no_words(shipped_names())
     if len(pieces) != config.pieces:

@@ -13,8 +13,8 @@ from mdmspeech.inference.synthesizer import SpokenSegment, Synthesizer
 
 
 class SpeechStream:
-    """While `ready()`, `step()` returns samples, until `done`. A voice's own stream says when a block
-    can be decoded (`ready`) and does it (`_next`).
+    """While `ready()`, `step()` returns samples, until `done`. A voice's own stream says when a
+    block can be decoded (`ready`) and does it (`_next`).
 
     Attributes:
       began: when it was made. seconds: spent so far, "talker" and "codec". done: all is said.
@@ -38,8 +38,8 @@ class SpeechStream:
         raise NotImplementedError
 
     def step(self) -> np.ndarray:
-        """Decodes the next block and returns the samples that are final now (at the end: all that are
-        left).
+        """Decodes the next block and returns the samples that are final now (at the end: all that
+        are left).
         """
         if not self.ready():
             raise RuntimeError("step() without ready()")

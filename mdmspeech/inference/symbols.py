@@ -2,10 +2,9 @@
 being written, at a cost linear in the text.
 
 The text is read in pieces: a sentence or a few, and parts of a long one. What is said of a piece
-  depends on it alone, so it is settled once the piece is
-over. Where a piece or a segment ends depends on the text before only, so a stream cuts like a whole
-text. A segment is one utterance for the Talker: whole pieces, started anew before they grow longer
-than what it was trained on.
+depends on it alone, so it is settled once the piece is over. Where a piece or a segment ends
+depends on the text before only, so a stream cuts like a whole text. A segment is one utterance for
+the Talker: whole pieces, started anew before they grow longer than what it was trained on.
 """
 
 import dataclasses
@@ -38,8 +37,8 @@ _SPACES = re.compile(r"(?<![\d\s])\s+(?=[^\d\s])"), re.compile(r"\s+(?=\S)")
 
 @dataclasses.dataclass
 class Segment:
-    """symbols, owner: ids and the word (number in the whole text, -1 at boundaries) of each. closed:
-    nothing more will be added.
+    """symbols, owner: ids and the word (number in the whole text, -1 at boundaries) of each.
+    closed: nothing more will be added.
     """
 
     symbols: list[int]
@@ -135,8 +134,8 @@ class SymbolStream:
 
 
 def cut(text: str) -> tuple[list[str], str]:
-    """The pieces of a growing text that are over, and the beginning of the next one (of a whole text:
-    the last one, perhaps "").
+    """The pieces of a growing text that are over, and the beginning of the next one (of a whole
+    text: the last one, perhaps "").
     """
     over, at = [], 0
     while True:
@@ -149,8 +148,8 @@ def cut(text: str) -> tuple[list[str], str]:
 
 
 def _piece(window: str) -> int:
-    """Length of the first piece of a text of which the first `PIECE` + 2 characters are given; 0: it
-    is not known yet, or it ends with the text.
+    """Length of the first piece of a text of which the first `PIECE` + 2 characters are given; 0:
+    it is not known yet, or it ends with the text.
     """
     end = _END.search(window)
     clause = _CLAUSE_END.search(window, CLAUSE)

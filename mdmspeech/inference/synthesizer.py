@@ -36,8 +36,8 @@ class SynthesisPlan(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SpokenSegment:
-    """Decoded tokens of one segment [L], the step and confidence of each, its symbols' durations [M]
-    in tokens, a `FinishReason`.
+    """Decoded tokens of one segment [L], the step and confidence of each, its symbols' durations
+    [M] in tokens, a `FinishReason`.
     """
 
     tokens: np.ndarray
@@ -57,8 +57,8 @@ class SpokenSegment:
 
 
 class Synthesizer:
-    """A Talker and a codec that speak. A voice's own class says what it makes of a text (`plan`), how
-    it speaks that (`_speak`), and when its words are said (`words`).
+    """A Talker and a codec that speak. A voice's own class says what it makes of a text (`plan`),
+    how it speaks that (`_speak`), and when its words are said (`words`).
 
     Args:
       config, params, mode, options: the Talker, see `TalkerEngine`. codec: a `codec.base.Codec`

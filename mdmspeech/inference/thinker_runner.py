@@ -33,10 +33,10 @@ class TextDelta:
     answer's tokens so far; last: no other follows.
 
     states: [Emb(y); h] of the tokens that this piece adds, float32 [n, 2D], if they were asked for:
-      one; none in a thought; several where text has waited
-    that might have become a tag; at the end what is left and the end token, which is an anchor too
-    (docs/method.md, "Fixed anchors"). h is the state of the position that has consumed y, as in
-    training. thought: tokens of thoughts so far, which are neither text nor states.
+    one; none in a thought; several where text has waited that might have become a tag; at the end
+    what is left and the end token, which is an anchor too (docs/method.md, "Fixed anchors"). h is
+    the state of the position that has consumed y, as in training. thought: tokens of thoughts so
+    far, which are neither text nor states.
     """
 
     text: str
@@ -142,8 +142,8 @@ class ThinkerRunner:
         return whole
 
     def read(self, questions: Sequence[np.ndarray]) -> generation.ThinkerState:
-        """Questions [N, D], one a row -> the state before their answers (rows padded to one of a few
-        batch sizes).
+        """Questions [N, D], one a row -> the state before their answers (rows padded to one of a
+        few batch sizes).
         """
         width, count = bucket(max(len(q) for q in questions), PROMPTS), bucket(len(questions), ROWS)
         # Rows that only fill the batch repeat the last question, so that they end when it does.
@@ -158,8 +158,8 @@ class ThinkerRunner:
         return jax.block_until_ready(state)
 
     def answer(self, state: generation.ThinkerState, states: bool = False) -> Iterator[TextDelta]:
-        """The answer of a one-row state, greedily, token by token. The state is used up. states: with
-        what fixed anchors read of each token.
+        """The answer of a one-row state, greedily, token by token. The state is used up. states:
+        with what fixed anchors read of each token.
 
         A thought (`<think>` to `</think>`) comes as pieces without text and states and is no part
         of the answer's `max_new` tokens; after `max_thought` tokens it is closed, and the answer
@@ -200,13 +200,9 @@ class ThinkerRunner:
             text, new = "", []
         tail, left = thoughts.finish(stream.flush())
         if states:
-            reads.append(
-                np.asarray(
-                    self._advance(
-                        params=self._params, state=state, token_B=np.array([self._end], np.int32)
-                    )[0]
-                )
-            )
+            end_B = np.array([self._end], np.int32)
+            read_BE, _ = self._advance(params=self._params, state=state, token_B=end_B)
+            reads.append(np.asarray(read_BE))
         answer += left
         read = self._rows(reads, [*new, *left, -1])
         yield TextDelta(
@@ -214,8 +210,8 @@ class ThinkerRunner:
         )
 
     def hidden_states_of(self, texts: Sequence[str]) -> list[np.ndarray]:
-        """[Emb(y); h] of the tokens of answers that are given, the end token included, float32 [N, 2D]
-        each: as in training on texts that answer no question.
+        """[Emb(y); h] of the tokens of answers that are given, the end token included, float32
+        [N, 2D] each: as in training on texts that answer no question.
 
         Raises:
           UserError: a text that is too long to be read in one go.
@@ -278,8 +274,8 @@ class ThinkerRunner:
         next(self.answer(self.read([self.question("What is it?")])))
 
     def _said(self, stream: StreamDecoder, token_id: int) -> str:
-        """The text that a token completes; tags of thoughts also where they are special tokens, which
-        are no text otherwise.
+        """The text that a token completes; tags of thoughts also where they are special tokens,
+        which are no text otherwise.
         """
         text, tag = stream.push(token_id), self.tokenizer.thought_tags.get(token_id, "")
         return text if tag in text else text + tag

@@ -33,8 +33,8 @@ _ENDS = 1 << 20
 
 
 def talker_sizes(thinker_dim: int, sizes: Mapping[str, int]) -> talker.TalkerConfig:
-    """Sizes of a Talker with fixed anchors on a Thinker of that width: as in the paper, 4 layers of the
-    Thinker's width, unless `sizes` says otherwise.
+    """Sizes of a Talker with fixed anchors on a Thinker of that width: as in the paper, 4 layers of
+    the Thinker's width, unless `sizes` says otherwise.
 
     Raises:
       UserError: a size that no Talker has, or had under another name; a width that its heads do not

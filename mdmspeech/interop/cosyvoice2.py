@@ -108,8 +108,8 @@ def cosyvoice2_shapes(config: CosyVoice2Config) -> dict[str, Any]:
 
 
 def flow_config(tensors: Mapping[str, np.ndarray], head_dim: int = _HEAD_DIM) -> FlowConfig:
-    """Sizes of a flow by the shapes of its tensors under their published names; where one is missing,
-    the published size.
+    """Sizes of a flow by the shapes of its tensors under their published names; where one is
+    missing, the published size.
     """
     default, shapes = FlowConfig(), {name: value.shape for name, value in tensors.items()}
     vocab_size, dim = _shape(
@@ -152,8 +152,8 @@ def flow_config(tensors: Mapping[str, np.ndarray], head_dim: int = _HEAD_DIM) ->
 
 
 def hift_config(tensors: Mapping[str, np.ndarray], source: str) -> HiFTConfig:
-    """Widths of a HiFT by the shapes of its tensors under their published names, weight-normalised or
-    not; its structure is the published one.
+    """Widths of a HiFT by the shapes of its tensors under their published names, weight-normalised
+    or not; its structure is the published one.
     """
     default, shapes = (
         HiFTConfig(),

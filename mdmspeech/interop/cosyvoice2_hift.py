@@ -29,8 +29,8 @@ _SPELLINGS = (  # (g, v)
 def hift_params(
     config: HiFTConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32
 ) -> dict[str, Any]:
-    """Tensors under their names in hift.pt -> HiFT parameters. Raises UserError as `fold_weight_norm`
-    and `import_params`.
+    """Tensors under their names in hift.pt -> HiFT parameters. Raises UserError as
+    `fold_weight_norm` and `import_params`.
     """
     return import_params(
         fold_weight_norm(plain_names(tensors), source),

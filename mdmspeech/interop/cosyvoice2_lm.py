@@ -75,8 +75,8 @@ def convert_lm(path: str | os.PathLike, folder: str | os.PathLike) -> int:
 def lm_params(
     config: TalkerConfig, tensors: Mapping[str, np.ndarray], source: str, dtype: Any = np.float32
 ) -> dict[str, Any]:
-    """Tensors under their names in llm.pt -> Talker parameters, the mask's embedding the mean of the
-    codes' (`talker.with_new_mask`).
+    """Tensors under their names in llm.pt -> Talker parameters, the mask's embedding the mean of
+    the codes' (`talker.with_new_mask`).
 
     Raises:
       UserError: as `import_params`; an output layer of the text that is not of the size of its

@@ -72,8 +72,8 @@ def s3_shapes(config: S3Config) -> Any:
 def s3_config(
     tensors: Mapping[str, np.ndarray], source: str, head_dim: int = _HEAD_DIM
 ) -> S3Config:
-    """Sizes read off the shapes of tensors under their PyTorch names. Raises UserError if they are no
-    S3 tokenizer v2.
+    """Sizes read off the shapes of tensors under their PyTorch names. Raises UserError if they are
+    no S3 tokenizer v2.
     """
     first, names = (
         "encoder.blocks.0.",
@@ -103,8 +103,8 @@ def s3_config(
 
 
 def s3_params(config: S3Config, tensors: Mapping[str, np.ndarray], source: str) -> dict[str, Any]:
-    """Tensors under their PyTorch names -> parameters of the S3 tokenizer. Raises UserError naming all
-    that does not fit.
+    """Tensors under their PyTorch names -> parameters of the S3 tokenizer. Raises UserError naming
+    all that does not fit.
     """
     return import_params(tensors, s3_rules(config), s3_shapes(config), source)
 

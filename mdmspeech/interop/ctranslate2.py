@@ -91,8 +91,8 @@ def _weight(variables: dict[str, np.ndarray], name: str) -> np.ndarray:
 def encoder_tensors(
     variables: dict[str, np.ndarray],
 ) -> tuple[SpeechEncoderConfig, dict[str, np.ndarray]]:
-    """Variables -> (config, encoder tensors as in a Hugging Face Whisper). The fused QKV is split; K's
-    bias is zero there.
+    """Variables -> (config, encoder tensors as in a Hugging Face Whisper). The fused QKV is split;
+    K's bias is zero there.
 
     Raises:
       UserError: variables that are missing or do not fit together.
@@ -148,8 +148,8 @@ def _encoder(variables: dict[str, np.ndarray]) -> tuple[SpeechEncoderConfig, dic
 
 
 def decoder_tensors(variables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Variables -> decoder tensors as in a Hugging Face Whisper. Fused projections are split; K's bias
-    is zero there and left out.
+    """Variables -> decoder tensors as in a Hugging Face Whisper. Fused projections are split; K's
+    bias is zero there and left out.
     """
     out = {
         "embed_tokens.weight": _weight(variables, "decoder/embeddings/weight"),

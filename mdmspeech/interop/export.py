@@ -106,8 +106,8 @@ def export_thinker(
 def export_encoder(
     folder: str | os.PathLike, config: SpeechEncoderConfig, params: Any, how: How = How()
 ) -> None:
-    """Writes a speech encoder's parameters as a Whisper folder that has no decoder. Raises UserError
-    as `export_thinker`.
+    """Writes a speech encoder's parameters as a Whisper folder that has no decoder. Raises
+    UserError as `export_thinker`.
     """
     tensors = export_params(_fitting(params, encoder_shapes(config)), encoder_rules(config))
     write_opened(folder, OpenedEncoder(config, tensors, "parameters in memory"), how)
@@ -144,8 +144,8 @@ def write_opened(
 def refuse_existing(
     folder: str | os.PathLike, force: bool = False, sources: Iterable[str | os.PathLike | None] = ()
 ) -> Path:
-    """The destination as a path; a UserError if something is there and not to be replaced, or if one
-    of `sources`, which are read, stands inside it.
+    """The destination as a path; a UserError if something is there and not to be replaced, or if
+    one of `sources`, which are read, stands inside it.
     """
     folder = Path(folder)
     if folder.exists() and not force:
@@ -177,8 +177,8 @@ def refuse_existing(
 
 
 def _not_replaced(folder: Path) -> str:
-    """Why what stands there is not one model in Hugging Face's layout and nothing else; "" if it is,
-    or if the folder is empty.
+    """Why what stands there is not one model in Hugging Face's layout and nothing else; "" if it
+    is, or if the folder is empty.
     """
     if not folder.is_dir():
         return "it is a file"
@@ -304,11 +304,9 @@ def _write_shards(folder: Path, tensors: Mapping[str, Stored], how: How) -> None
 
 def _card(part: str, hf: Mapping[str, Any], tensors: Mapping[str, Stored], how: How) -> str:
     count = sum(math.prod(tensor.shape) for tensor in tensors.values())
-    what = {"thinker": "Text language model", "encoder": "Speech encoder (without its decoder)"}[
-        part
-    ]
+    names = {"thinker": "Text language model", "encoder": "Speech encoder (without its decoder)"}
     lines = [
-        f"# {what}", "", f"{hf['architectures'][0]}, {count / 1e6:,.1f} M parameters, {hf['torch_dtype']}.",
+        f"# {names[part]}", "", f"{hf['architectures'][0]}, {count / 1e6:,.1f} M parameters, {hf['torch_dtype']}.",
         f"Written by `mdmspeech convert` from: {how.origin or 'parameters in memory'}.",
         "The licence is that of the model it was made from.",
     ]  # fmt: skip

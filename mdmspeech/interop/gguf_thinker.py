@@ -94,8 +94,8 @@ def gguf_thinker_config(file: GGUF) -> ThinkerConfig:
 
 
 def gguf_thinker_tensors(file: GGUF, config: ThinkerConfig) -> dict[str, Stored]:
-    """All tensors under their Hugging Face names, not read yet; Llama's Q and K rows in the half-split
-    rotary layout.
+    """All tensors under their Hugging Face names, not read yet; Llama's Q and K rows in the
+    half-split rotary layout.
     """
     tensors: dict[str, Stored] = {}
     for name, tensor in file.tensors.items():
@@ -112,16 +112,16 @@ def gguf_thinker_tensors(file: GGUF, config: ThinkerConfig) -> dict[str, Stored]
 
 
 def unpermute(weight: np.ndarray, head_dim: int) -> np.ndarray:
-    """Rows of a Q or K projection [H * head_dim, in]: interleaved rotary pairs -> first halves, then
-    second halves.
+    """Rows of a Q or K projection [H * head_dim, in]: interleaved rotary pairs -> first halves,
+    then second halves.
     """
     rows = weight.reshape(-1, head_dim // 2, 2, weight.shape[1])
     return np.ascontiguousarray(rows.swapaxes(1, 2)).reshape(weight.shape)
 
 
 def tokenizer_files(file: GGUF) -> dict[str, str]:
-    """The tokenizer and chat template in the metadata as the files of a Hugging Face folder: name ->
-    text.
+    """The tokenizer and chat template in the metadata as the files of a Hugging Face folder: name
+    -> text.
     """
     chat = ChatTokenizer.from_gguf(file.metadata)
     tokens, meta = file.metadata["tokenizer.ggml.tokens"], file.metadata
@@ -165,8 +165,8 @@ class _Unpermuted:
 
 
 def _llama3(file: GGUF, config: ThinkerConfig) -> dict[str, Any]:
-    """The rope scaling whose divisors the file has: Llama 3.1's rule, with the factor of the slowest
-    frequency.
+    """The rope scaling whose divisors the file has: Llama 3.1's rule, with the factor of the
+    slowest frequency.
     """
     divisors = np.asarray(file.tensors[_DIVISORS])
     plain = rope_frequencies(config.head_dim, config.rope_theta)

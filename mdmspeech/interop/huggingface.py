@@ -1,5 +1,5 @@
-"""Hugging Face checkpoints: the Whisper encoder, and Llama, Qwen2 and Qwen3, by their config.json and
-their tensors, whose names are in `huggingface_rules`.
+"""Hugging Face checkpoints: the Whisper encoder, and Llama, Qwen2 and Qwen3, by their config.json
+and their tensors, whose names are in `huggingface_rules`.
 
 The names below are the file formats' own; `docs` of each architecture: transformers'
 modeling_whisper, modeling_llama, modeling_qwen2, modeling_qwen3.
@@ -30,8 +30,8 @@ from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn.rope import KINDS, rope_attention_factor, rope_frequencies
 
-# what `interop.export` adds to config.json: the key, and the version of the layout of what it
-# writes
+# what `interop.export` adds to config.json:
+# the key, and the version of the layout of what it writes
 STAMP, LAYOUT = "mdmspeech", 1
 _THINKER_TYPES = {
     "llama": "LlamaForCausalLM",
@@ -165,8 +165,8 @@ def thinker_json(config: ThinkerConfig) -> dict[str, Any]:
 
 
 def encoder_json(config: SpeechEncoderConfig) -> dict[str, Any]:
-    """The inverse of `encoder_config`. transformers makes a decoder as well, which stays random: it is
-    given one small layer.
+    """The inverse of `encoder_config`. transformers makes a decoder as well, which stays random: it
+    is given one small layer.
     """
     return {
         "architectures": ["WhisperModel"], "model_type": "whisper", "num_mel_bins": config.num_mels,
@@ -323,8 +323,8 @@ def thinker_params(
 def encoder_params(
     config: SpeechEncoderConfig, tensors: Mapping[str, Stored], source: str, **how: Any
 ) -> dict[str, Any]:
-    """Tensors under their Hugging Face names (of a whole Whisper or of its encoder alone) -> encoder
-    parameters. `how`: see `rules.import_params`.
+    """Tensors under their Hugging Face names (of a whole Whisper or of its encoder alone) ->
+    encoder parameters. `how`: see `rules.import_params`.
     """
     return import_params(
         whisper_encoder_tensors(tensors),
@@ -383,8 +383,8 @@ def _alike(one: Stored, other: Stored) -> bool:
 
 
 def whisper_encoder_tensors(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
-    """The encoder's out of a whole Whisper's tensors, or all if they are an encoder's alone; named as
-    in a whole Whisper.
+    """The encoder's out of a whole Whisper's tensors, or all if they are an encoder's alone; named
+    as in a whole Whisper.
     """
     inside = {name: tensor for name, tensor in tensors.items() if name.startswith(ENCODER_PREFIX)}
     if inside:
@@ -452,8 +452,8 @@ def read_thinker_folder(
 def config_of(
     folder: str | os.PathLike, make: Callable[..., Any], upgrade: bool = False, **overrides: Any
 ) -> tuple[dict[str, Any], Any]:
-    """(config.json of a model folder, what `make` makes of it). `upgrade`: see `read_config`. Raises
-    UserError as these, naming the file.
+    """(config.json of a model folder, what `make` makes of it). `upgrade`: see `read_config`.
+    Raises UserError as these, naming the file.
     """
     hf = read_config(folder, upgrade)
     try:

@@ -1,7 +1,7 @@
 """Weights in 8 bits, to store and to send; in memory they are float32 again.
 
 Symmetric, one scale an output channel: w ~ q * scale, q in -127..127. The error is at most half a
-  scale: 0.4 % of a channel's largest weight.
+scale: 0.4 % of a channel's largest weight.
 """
 
 from collections.abc import Mapping

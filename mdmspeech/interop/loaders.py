@@ -67,8 +67,8 @@ def load_part(release: str, part: str) -> dict[str, Any]:
 
 
 class Described(NamedTuple):
-    """Of a part: whether it is trained, whether it only predicts the next token, and the prompt after
-    which it was trained, or None.
+    """Of a part: whether it is trained, whether it only predicts the next token, and the prompt
+    after which it was trained, or None.
     """
 
     trained: bool
@@ -77,8 +77,8 @@ class Described(NamedTuple):
 
 
 def describe_part(release: str, part: str) -> Described:
-    """What a release says of a part, without reading weights. UserError: no such release, or no such
-    part.
+    """What a release says of a part, without reading weights. UserError: no such release, or no
+    such part.
     """
     about = releases.read_about(release)
     if part not in about.parts:

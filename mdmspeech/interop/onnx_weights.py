@@ -141,8 +141,8 @@ def _tensor(message: memoryview) -> np.ndarray:
 
 
 def _fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
-    """(field number, value) of a message: an int of varints, the bytes of anything else. ValueError if
-    it does not end where it should.
+    """(field number, value) of a message: an int of varints, the bytes of anything else. ValueError
+    if it does not end where it should.
     """
     at, end = 0, len(message)
     while at < end:

@@ -70,8 +70,9 @@ class PartKind(NamedTuple):
 
 
 def reads_prompt(kind: str, sizes: Any) -> bool:
-    """Whether a part of that kind and these sizes was trained after a prompt: the adaptor of stage 1,
-    a Talker with fixed anchors. (One that writes down what it hears, or reads symbols, was not.)"""
+    """Whether a part of that kind and these sizes was trained after a prompt: the adaptor of stage
+    1, a Talker with fixed anchors. (One that writes down what it hears, or reads symbols, was not.)
+    """
     return KINDS[kind].reads_prompt(sizes)
 
 

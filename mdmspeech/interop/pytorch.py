@@ -161,8 +161,8 @@ class _Archive:
         data = self._storage(storage)
         if 0 in size:
             return np.zeros(size, dtype)
-        # Not more elements than are stored: an expanded view is small in the file and of any size
-        # in memory.
+        # Not more elements than are stored:
+        # an expanded view is small in the file and of any size in memory.
         end = offset + 1 + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
         if max(math.prod(size), end) * dtype.itemsize > len(data):
             raise RefusedError(

@@ -1,11 +1,10 @@
 """The pickle inside a PyTorch checkpoint, followed without Python's unpickler.
 
 A pickle is a program for a small stack machine that may import and call any function there is,
-which is why such files are dangerous. Here that program
-is not given to Python: `pickletools` only splits it into instructions, and `_Machine` follows those
-  that a state dict needs, on plain values. A global
-is never imported; it is a name, looked up in the tables below, and whatever is not there ends the
-reading. So nothing is executed that is not in this file.
+which is why such files are dangerous. Here that program is not given to Python: `pickletools` only
+splits it into instructions, and `_Machine` follows those that a state dict needs, on plain values.
+A global is never imported; it is a name, looked up in the tables below, and whatever is not there
+ends the reading. So nothing is executed that is not in this file.
 
 Instructions: CPython's pickletools.py. What torch.save writes: torch/serialization.py,
   torch/_utils.py.
@@ -63,8 +62,8 @@ class Storage:
 
 
 class MakeTensor(Protocol):
-    """Makes the array of a tensor, or raises RefusedError. Nothing is known about the last three but
-    that they come from the file.
+    """Makes the array of a tensor, or raises RefusedError. Nothing is known about the last three
+    but that they come from the file.
     """
 
     def __call__(
@@ -73,8 +72,8 @@ class MakeTensor(Protocol):
 
 
 def follow(program: bytes, make_tensor: MakeTensor) -> Any:
-    """The object that a pickle describes: dicts with texts and small integers as keys, lists, tuples,
-    numbers, texts, bytes, arrays.
+    """The object that a pickle describes: dicts with texts and small integers as keys, lists,
+    tuples, numbers, texts, bytes, arrays.
 
     Raises:
       RefusedError: an instruction, a global or a call that weights do not need.

@@ -54,7 +54,8 @@ CURE = (
 def plain_weights(
     tensors: Mapping[str, Stored], hf: Mapping[str, Any], source: str
 ) -> dict[str, Stored]:
-    """The tensors of a checkpoint with FP8 weights as float32, not read yet; the others as they are.
+    """The tensors of a checkpoint with FP8 weights as float32, not read yet; the others as they
+    are.
 
     Args:
       hf: its config.json. source: what to call it in errors.

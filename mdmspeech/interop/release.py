@@ -45,6 +45,8 @@ _LATER = {
     "norm_eps",
     "output_bias",
     "text_vocab_size",
+    "semantic",
+    "semantic_states",
 }
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}

@@ -95,8 +95,8 @@ def check_tensors(
     wanted: Mapping[str, tuple[int, ...]],
     source: str,
 ) -> None:
-    """Compares names and shapes, reads nothing. `wanted`: path of a parameter -> its shape. UserError
-    as `import_params`.
+    """Compares names and shapes, reads nothing. `wanted`: path of a parameter -> its shape.
+    UserError as `import_params`.
     """
     assert {rule.path for rule in rules} == wanted.keys(), "every parameter needs a rule"
     missing = [rule.name for rule in rules if rule.name not in tensors]
@@ -124,8 +124,8 @@ def check_tensors(
 
 
 def export_params(params: Any, rules: Sequence[TensorRule]) -> dict[str, Stored]:
-    """The inverse of `import_params`: parameter tree -> foreign names and axis orders. Parameters on
-    devices are fetched when they are read.
+    """The inverse of `import_params`: parameter tree -> foreign names and axis orders. Parameters
+    on devices are fetched when they are read.
     """
     flat = flatten_dict(params, sep="/")
     return {rule.name: _Exported(flat[rule.path], rule) for rule in rules}

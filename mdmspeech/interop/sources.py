@@ -129,8 +129,8 @@ def load_thinker(
     scan_layers: bool = False,
     **how: Any,
 ) -> LoadedThinker:
-    """`open_thinker`, read: parameters are numpy arrays in float32 unless `how` says otherwise (dtype,
-    shardings, progress: `rules.import_params`).
+    """`open_thinker`, read: parameters are numpy arrays in float32 unless `how` says otherwise
+    (dtype, shardings, progress: `rules.import_params`).
     """
     opened = open_thinker(source, official=official, scan_layers=scan_layers)
     return LoadedThinker(opened.config, opened.params(**how), opened.tokenizer(), opened.origin)
@@ -240,8 +240,8 @@ def open_speech_encoder(
 
 
 def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThinker | OpenedEncoder:
-    """`open_thinker` or `open_speech_encoder`, by what is there, in the scanned layout. UserError as
-    these.
+    """`open_thinker` or `open_speech_encoder`, by what is there, in the scanned layout. UserError
+    as these.
     """
     path = Path(source)
     if str(source) not in (SMOLLM2, WHISPER_BASE) and not path.exists():
@@ -289,8 +289,8 @@ def whisper_package() -> tuple[dict[str, np.ndarray], bytes]:
 
 
 def save_encoder(path: str | os.PathLike, encoder: LoadedEncoder, dtype: Any) -> None:
-    """Writes an (unrolled) encoder as one safetensors file in `dtype`, under Hugging Face names, its
-    sizes in the metadata.
+    """Writes an (unrolled) encoder as one safetensors file in `dtype`, under Hugging Face names,
+    its sizes in the metadata.
     """
     tensors = export_params(encoder.params, encoder_rules(encoder.config))
     sizes = {
@@ -353,13 +353,11 @@ def fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> Chat
 def _what_is(path: Path) -> str:
     if path.is_file():
         return "that is a file by itself; "
+    if path.exists():
+        return ""
     return (
-        ""
-        if path.exists()
-        else (
-            "nothing is there, and nothing is downloaded (`hf download MODEL "
-            "--local-dir DIR` does it); "
-        )
+        "nothing is there, and nothing is downloaded "
+        "(`hf download MODEL --local-dir DIR` does it); "
     )
 
 

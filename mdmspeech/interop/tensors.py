@@ -52,8 +52,8 @@ class Stored(Protocol):
 
 
 class OnDisk:
-    """One tensor of a safetensors file; every access opens the file anew, so that what was read before
-    is not kept mapped.
+    """One tensor of a safetensors file; every access opens the file anew, so that what was read
+    before is not kept mapped.
     """
 
     def __init__(self, file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> None:
@@ -70,8 +70,8 @@ class OnDisk:
 
 
 class _Fp8OnDisk(OnDisk):
-    """A tensor of 8-bit floats, which the safetensors library checks like any other but does not hand
-    to numpy. start: of its bytes in the file.
+    """A tensor of 8-bit floats, which the safetensors library checks like any other but does not
+    hand to numpy. start: of its bytes in the file.
     """
 
     def __init__(
@@ -157,8 +157,8 @@ def write_tensors(
     dtype: Any = None,
     progress: Callable[[int], object] | None = None,
 ) -> None:
-    """Writes one safetensors file, a piece of a tensor at a time, replacing an older one only when it
-    is complete.
+    """Writes one safetensors file, a piece of a tensor at a time, replacing an older one only when
+    it is complete.
 
     Args:
       dtype: of the stored tensors; default: each tensor's own. progress: told of every number of
@@ -289,8 +289,8 @@ def _files(path: Path) -> tuple[list[Path], dict[str, str]]:
                 f"{path / INDEX} has no weight_map from tensors to files; fetch it again"
             )
         names = sorted(set(where.values()))
-        # An index comes with the download. A name that leads elsewhere would read any file of this
-        # machine.
+        # An index comes with the download.
+        # A name that leads elsewhere would read any file of this machine.
         if outside := [
             name
             for name in names

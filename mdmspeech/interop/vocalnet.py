@@ -26,8 +26,8 @@ _MOST_LAYERS = 100
 
 
 def vocalnet_config(published: Mapping[str, Any]) -> VocalNetConfig:
-    """The generator's items of a `config.json` (or of VocalNet's ar_config yaml) -> ours. Lengths and
-    dropout in it shape no parameter.
+    """The generator's items of a `config.json` (or of VocalNet's ar_config yaml) -> ours. Lengths
+    and dropout in it shape no parameter.
 
     Raises:
       UserError: another kind of generator; an item that is missing, or no size or id.

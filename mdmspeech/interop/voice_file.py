@@ -82,8 +82,8 @@ def voice_part(prompt: Prompt) -> Part:
 
 
 def with_voice(release: Release, path: str | os.PathLike) -> Release:
-    """The release speaking with the voice in a file. Raises UserError: as `load_voice`; a codec that
-    has no voices, or which it does not fit.
+    """The release speaking with the voice in a file. Raises UserError: as `load_voice`; a codec
+    that has no voices, or which it does not fit.
     """
     codec = release.part("codec").config
     if not isinstance(codec, CosyVoice2Config):

@@ -22,8 +22,8 @@ from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.text import pieces
 
 _PREFIX = "model.decoder."
-# of the multilingual Whispers up to large-v2; large-v3 has one language more, before the task
-# tokens
+# of the multilingual Whispers up to large-v2;
+# large-v3 has one language more, before the task tokens
 _BASE_VOCABULARY = 51865
 _END, _START, _ENGLISH, _TRANSCRIBE, _NO_TIMESTAMPS = 50257, 50258, 50259, 50359, 50363
 
@@ -67,8 +67,8 @@ def seq2seq_shapes(config: Seq2SeqConfig) -> Any:
 
 
 def save_pieces(path: str | os.PathLike, source: str | os.PathLike = sources.WHISPER_BASE) -> int:
-    """Writes the kept pieces of a Whisper vocabulary as the JSON list `text.pieces` reads; returns how
-    many.
+    """Writes the kept pieces of a Whisper vocabulary as the JSON list `text.pieces` reads; returns
+    how many.
     """
     vocabulary = _read(source)[1]
     names = sorted(vocabulary, key=vocabulary.__getitem__)

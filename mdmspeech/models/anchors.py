@@ -39,8 +39,8 @@ _SAMPLES = (1 / 6, 1 / 2, 5 / 6)
 def anchor_index(
     count_B: jax.Array, positions_BL: jax.Array, block: int = 16, anchors: int = 4
 ) -> jax.Array:
-    """The paper's schedule: which of `count_B` text tokens stands at each speech position, int32 [B,
-    L].
+    """The paper's schedule: which of `count_B` text tokens stands at each speech position, int32
+    [B, L].
 
     Anchor n stands at position (n // Q) * block + n % Q: block b sees text up to Q(b+1) and never
     later text. `NO_ANCHOR` at the other positions, `NULL_ANCHOR` at anchor positions after the end
@@ -54,8 +54,8 @@ def anchor_index(
 
 
 class FixedAnchors(nn.Module):
-    """The paper's anchors: a fusion of [Emb(y); h] of one text token each, placed where `index` says
-    (see `anchor_index`).
+    """The paper's anchors: a fusion of [Emb(y); h] of one text token each, placed where `index`
+    says (see `anchor_index`).
 
     Text features [B, N, E] (token embedding and Thinker state, concatenated by the caller) -> cond
     [B, L, D]. Positions without an anchor get zeros, those after the end of the text a learned null
@@ -134,8 +134,8 @@ class PacedAnchors(nn.Module):
         """
         valid_BM = symbols_segment_BM > 0
         features = self.encode(symbols_BM, valid_BM, symbols_segment_BM)
-        # On a common time axis utterance s + 1 starts where s ends by its symbols; positions are
-        # shifted there.
+        # On a common time axis utterance s + 1 starts where s ends by its symbols;
+        # positions are shifted there.
         lengths_BM = jnp.where(valid_BM, jnp.maximum(durations_BM, MIN_DURATION), 0.0)
         before_BL = (symbols_segment_BM[:, None, :] < segment_BL[:, :, None]) & valid_BM[:, None, :]
         until_BL = (symbols_segment_BM[:, None, :] <= segment_BL[:, :, None]) & valid_BM[:, None, :]
@@ -209,8 +209,8 @@ class PacedAnchors(nn.Module):
 
 
 class TextPrefix(nn.Module):
-    """The text as CosyVoice2's LM reads it: embeddings of its ids, in front of the speech. int32 [B,
-    N] -> [B, N, D]; negative ids give some row.
+    """The text as CosyVoice2's LM reads it: embeddings of its ids, in front of the speech. int32
+    [B, N] -> [B, N, D]; negative ids give some row.
     """
 
     dim: int

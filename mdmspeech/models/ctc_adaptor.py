@@ -32,8 +32,8 @@ _ID = {character: i + 1 for i, character in enumerate(CHARACTERS)}
 @renamed_fields
 @dataclasses.dataclass(frozen=True)
 class CTCConfig:
-    """Sizes; `encoder_dim` is the width of the speech encoder, `stack` how many states one position of the
-    trunk holds.
+    """Sizes; `encoder_dim` is the width of the speech encoder, `stack` how many states one position
+    of the trunk holds.
     """
 
     encoder_dim: int = 512
@@ -44,8 +44,8 @@ class CTCConfig:
 
 
 class CTCAdaptor(nn.Module):
-    """States float [B, T, D] and their mask bool [B, T] -> character logits [B, T', C], T' = T rounded
-    up to whole stacks.
+    """States float [B, T, D] and their mask bool [B, T] -> character logits [B, T', C], T' = T
+    rounded up to whole stacks.
     """
 
     config: CTCConfig
@@ -70,16 +70,16 @@ class CTCAdaptor(nn.Module):
 
 
 def text_to_ids(text: str) -> np.ndarray:
-    """Text -> character ids int32, 1-based; characters outside the table are dropped, runs of spaces
-    made one.
+    """Text -> character ids int32, 1-based; characters outside the table are dropped, runs of
+    spaces made one.
     """
     kept = "".join(character for character in text if character in _ID)
     return np.array([_ID[character] for character in " ".join(kept.split())], np.int32)
 
 
 def ctc_greedy_decode(logits_BTC, valid_BT) -> list[str]:
-    """Greedy CTC: best class a state, repeats merged, blanks dropped. Numpy or JAX arrays; one string
-    a row.
+    """Greedy CTC: best class a state, repeats merged, blanks dropped. Numpy or JAX arrays; one
+    string a row.
     """
     best_BT = np.asarray(jnp.argmax(logits_BTC, axis=-1))
     valid_BT = np.asarray(valid_BT)

@@ -22,8 +22,8 @@ from mdmspeech.models.thinker import Thinker, init_cache
 
 @struct.dataclass
 class ThinkerState:
-    """What has been read so far: cache of S columns, how many columns of each row are filled, logits
-    of the next token.
+    """What has been read so far: cache of S columns, how many columns of each row are filled,
+    logits of the next token.
     """
 
     cache: Any
@@ -33,8 +33,8 @@ class ThinkerState:
 
 @struct.dataclass
 class Generation:
-    """tokens_BN (0 after a row's end), hidden_BND (zeros after it), lengths_B (the stop token counts),
-    stopped_B, final state.
+    """tokens_BN (0 after a row's end), hidden_BND (zeros after it), lengths_B (the stop token
+    counts), stopped_B, final state.
     """
 
     tokens_BN: jax.Array
@@ -118,8 +118,8 @@ def extend(
 def draw(
     state: ThinkerState, request_keys_B: jax.Array, sampling: SamplingConfig = GREEDY
 ) -> jax.Array:
-    """The next token of every row, int32 [B], from the logits of the state. The keys play no part in
-    greedy drawing.
+    """The next token of every row, int32 [B], from the logits of the state. The keys play no part
+    in greedy drawing.
     """
     key_B = step_keys(request_keys_B, state.lengths_B)
     return sample(state.logits_BV, key_B, sampling.temperature, sampling.top_k, sampling.top_p)
@@ -132,8 +132,8 @@ def read_token(
     token_B: jax.Array,
     running_B: jax.Array | bool = True,
 ) -> tuple[jax.Array, jax.Array, ThinkerState]:
-    """Reads one token of every row where `running_B`: (its embedding [B, D], its post-norm state [B,
-    D], the new state).
+    """Reads one token of every row where `running_B`: (its embedding [B, D], its post-norm state
+    [B, D], the new state).
     """
     x_B1D = thinker.apply({"params": params}, token_B[:, None], method=Thinker.embed)
     hidden_B1D, state = extend(

@@ -2,9 +2,8 @@
 weights, and merging them in.
 
 A model whose `Linear` layers have a rank > 0 has leaves `lora_a` and `lora_b` beside each kernel.
-Training holds the two sets apart, since only one is
-trained: `split` -> (base, lora); `combine` makes the tree the model is applied with; `fuse` makes
-  one for the same model without LoRA.
+Training holds the two sets apart, since only one is trained: `split` -> (base, lora); `combine`
+makes the tree the model is applied with; `fuse` makes one for the same model without LoRA.
 """
 
 from typing import Any

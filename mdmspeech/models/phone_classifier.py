@@ -17,8 +17,8 @@ from mdmspeech.config_names import renamed_fields
 @renamed_fields
 @dataclasses.dataclass(frozen=True)
 class PhoneClassifierConfig:
-    """`encoder_dim` is the encoder's width, `near` the states seen on either side, `symbols` the classes
-    (boundary and punctuation included).
+    """`encoder_dim` is the encoder's width, `near` the states seen on either side, `symbols` the
+    classes (boundary and punctuation included).
     """
 
     encoder_dim: int = 512

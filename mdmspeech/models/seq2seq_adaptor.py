@@ -34,8 +34,8 @@ _NORM_EPS = 1e-5
 @renamed_fields
 @dataclasses.dataclass(frozen=True)
 class Seq2SeqConfig:
-    """Sizes. encoder_dim: the speech encoder's width; pieces: text pieces it can write (the ids below
-    `end`); positions: longest text, prompt included.
+    """Sizes. encoder_dim: the speech encoder's width; pieces: text pieces it can write (the ids
+    below `end`); positions: longest text, prompt included.
     """
 
     encoder_dim: int = 512

@@ -53,8 +53,8 @@ WHISPER_LARGE_V3 = SpeechEncoderConfig(
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm attention in both directions + GELU MLP, with Whisper's biases (none on k). Called like
-    every stacked layer.
+    """Pre-norm attention in both directions + GELU MLP, with Whisper's biases (none on k). Called
+    like every stacked layer.
     """
 
     num_heads: int
@@ -96,8 +96,8 @@ class SpeechEncoder(nn.Module):
         segment_BT: jax.Array | None = None,
         position_BT: jax.Array | None = None,
     ) -> jax.Array:
-        """Encodes log-mel features [B, T, num_mels] (100 a second) to states [B, ceil(T/2), D] (50 a
-        second).
+        """Encodes log-mel features [B, T, num_mels] (100 a second) to states [B, ceil(T/2), D] (50
+        a second).
 
         Args:
           frame_mask_BT: bool, True = real frame, or None if all are. Padded frames influence
@@ -161,8 +161,8 @@ def _who_hears_whom(
 def encode_waves(
     encoder: SpeechEncoder, params, waves_BN: jax.Array, samples_B: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """16 kHz waves, padded with zeros, and their lengths -> (states [B, T, D], bool [B, T]: which of
-    them are real).
+    """16 kHz waves, padded with zeros, and their lengths -> (states [B, T, D], bool [B, T]: which
+    of them are real).
 
     `TAIL` seconds of silence (less if the positions do not suffice) are heard after each wave.
     Whisper has only heard speech that silence follows, up to 30 s, and its decoder reads from it
@@ -186,8 +186,8 @@ def frame_mask(num_frames_B: jax.Array, length: int) -> jax.Array:
 
 
 def sinusoids(length: int, dim: int) -> np.ndarray:
-    """Whisper's position table [length, dim]: sines then cosines, wavelengths from 2 pi to 10000 * 2
-    pi.
+    """Whisper's position table [length, dim]: sines then cosines, wavelengths from 2 pi to 10000 *
+    2 pi.
     """
     rates = np.exp(-np.log(10000.0) / (dim // 2 - 1) * np.arange(dim // 2))
     angles = np.arange(length)[:, None] * rates[None, :]

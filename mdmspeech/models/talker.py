@@ -3,8 +3,8 @@
 Source: docs/method.md, "The Talker".
 
 One module serves every way of talking: masked diffusion passes a block-causal mask and the tokens
-  with masks in them; the next-token baseline
-passes a causal mask and the tokens shifted by one. What differs is the mask, never the parameters.
+with masks in them; the next-token baseline passes a causal mask and the tokens shifted by one. What
+differs is the mask, never the parameters.
 
 B batch, L positions, T positions of one forward, S cache slots, D width, V = 6566 rows: 6561 codes,
 then bos, sos, eos, pad, mask.
@@ -38,8 +38,8 @@ from mdmspeech.speech_format import PAD as PAD
 @renamed_fields
 @dataclasses.dataclass(frozen=True)
 class TalkerConfig:
-    """Sizes of a Talker, and how it is read. `anchors` "paced" reads symbols, "fixed" reads [Emb(y);
-    h] of text tokens, "prefix" text before the speech.
+    """Sizes of a Talker, and how it is read. `anchors` "paced" reads symbols, "fixed" reads
+    [Emb(y); h] of text tokens, "prefix" text before the speech.
 
     Attributes:
       label_shift: of masked diffusion: the state that reads token i-1 predicts token i, as in an
@@ -153,7 +153,8 @@ class Talker(nn.Module):
         write_at_B=None,
         before_BND=None,
     ):
-        """Trunk: token ids and conditions (None: none) of T positions -> (hidden [B, T, D], caches).
+        """Trunk: token ids and conditions (None: none) of T positions -> (hidden [B, T, D],
+        caches).
 
         before_BND: N embeddings in front of them, from `prefix`; mask, positions and the result
           have N + T positions then. T may be 0.
@@ -221,8 +222,8 @@ class Talker(nn.Module):
         return self.anchors.place(fused_BND, index_BL)
 
     def prefix(self, text_BN):
-        """Prefix anchors: embeddings [B, N, D] of text ids int32 [B, N]; -1 stands before the first,
-        see `START`.
+        """Prefix anchors: embeddings [B, N, D] of text ids int32 [B, N]; -1 stands before the
+        first, see `START`.
         """
         start_D = self.inputs()[SOS]
         return jnp.where((text_BN == START)[..., None], start_D[None, None], self.anchors(text_BN))

@@ -76,8 +76,8 @@ class DecoderStage(nn.Module):
         self.output = nn.Dense(self.config.vocab_size)
 
     def __call__(self, x_BTD, mask_BTS, rope, caches=None, write_at_B=None):
-        """As `nn.stack.LayerStack`: (states [B, T, D] before the norm, which the next stage reads; the
-        new caches or None).
+        """As `nn.stack.LayerStack`: (states [B, T, D] before the norm, which the next stage reads;
+        the new caches or None).
         """
         return self.layers(x_BTD, mask_BTS, rope, caches, write_at_B)
 
@@ -87,8 +87,8 @@ class DecoderStage(nn.Module):
 
 
 class VocalNet(nn.Module):
-    """The whole generator. `__call__` is the teacher-forced forward; decoding uses `embed`, `project`,
-    `stage` and `logits`.
+    """The whole generator. `__call__` is the teacher-forced forward; decoding uses `embed`,
+    `project`, `stage` and `logits`.
     """
 
     config: VocalNetConfig
@@ -108,8 +108,8 @@ class VocalNet(nn.Module):
         streaming_B: jax.Array,
         padded_positions: bool | jax.Array = False,
     ) -> tuple[jax.Array, ...]:
-        """The training forward: 1 + modules logits [B, L, V]; row p of entry k predicts speech token p
-        + k.
+        """The training forward: 1 + modules logits [B, L, V]; row p of entry k predicts speech
+        token p + k.
 
         Args:
           text_BNE: the Thinker's states, right-padded. speech_BL: the speech tokens behind their
@@ -157,8 +157,8 @@ class VocalNet(nn.Module):
     def stage(
         self, k: int, x_BTD, positions_BT, mask_BTS, caches=None, write_at_B=None
     ) -> tuple[jax.Array, Any]:
-        """What stage k makes of the states of stage k - 1 (of embeddings, for 0): (states [B, T, D],
-        the new caches).
+        """What stage k makes of the states of stage k - 1 (of embeddings, for 0): (states
+        [B, T, D], the new caches).
         """
         return self.stages[k](x_BTD, mask_BTS, self._rope(positions_BT), caches, write_at_B)
 
@@ -192,14 +192,14 @@ def masks(
     speech_lens_B: jax.Array,
     streaming_B: jax.Array,
 ) -> jax.Array:
-    """Who attends to whom in stage k of the training forward: bool [B, T, T], T = 1 + text + speech.
+    """Who attends to whom in stage k of the training forward: bool [B, T, T], T = 1 + text +
+    speech.
 
     Text never sees speech, speech is causal. Not streaming: text sees all text in both directions,
-      and so does speech. Streaming: text is causal, and
-    speech sees what has come in by then: group n (tokens 1 + n * speech_group .. (n + 1) *
-      speech_group; sos belongs to group 0) the first
-    (n + 1) * text_group entries, bos included. A position of stage k sees the text of the position
-    k ahead, whose token's successor it predicts.
+    and so does speech. Streaming: text is causal, and speech sees what has come in by then: group n
+    (tokens 1 + n * speech_group .. (n + 1) * speech_group; sos belongs to group 0) the first (n +
+    1) * text_group entries, bos included. A position of stage k sees the text of the position k
+    ahead, whose token's successor it predicts.
     """
     text_at, speech_at = jnp.arange(text + 1), jnp.arange(speech)
     group = (jnp.maximum(speech_at + k, 1) - 1) // config.speech_group

@@ -71,8 +71,8 @@ class VocalNetDecodingConfig:
 
 @struct.dataclass
 class VocalNetState:
-    """What has been read and said. `caches`: one tuple a stage; `written_BK`: speech positions in each
-    stage's caches.
+    """What has been read and said. `caches`: one tuple a stage; `written_BK`: speech positions in
+    each stage's caches.
     """
 
     projector: tuple[KVCache, ...]
@@ -137,8 +137,8 @@ def read(
     text_BGE: jax.Array,
     new_B: jax.Array,
 ) -> VocalNetState:
-    """Reads the first `new_B` of G text states of each row (0: none). The caller sees to it that they
-    fit into `max_text`.
+    """Reads the first `new_B` of G text states of each row (0: none). The caller sees to it that
+    they fit into `max_text`.
     """
     if text_BGE.shape[1] > options.max_text:
         raise UserError(
@@ -237,8 +237,8 @@ def predict(
     text_lens_B: jax.Array,
     keys_B: jax.Array,
 ) -> VocalNetTokens:
-    """Whole texts [B, N, E] of `text_lens_B` states -> their tokens, until eos or `options.max_tokens`
-    (exactly; the reference ends its last cycle first).
+    """Whole texts [B, N, E] of `text_lens_B` states -> their tokens, until eos or
+    `options.max_tokens` (exactly; the reference ends its last cycle first).
     """
     state = read(
         model, params, options, start(model, params, options, len(text_BNE)), text_BNE, text_lens_B
@@ -273,8 +273,8 @@ def push(
 
 
 def _read(model, params, options, state, x_BGD, new_B):
-    """Projected text (or bos) into the caches of all stages; the modules read the decoder's states, as
-    the reference has it.
+    """Projected text (or bos) into the caches of all stages; the modules read the decoder's states,
+    as the reference has it.
     """
     slots = _speech_slots(model, options)
     positions_BG = state.text_B[:, None] + jnp.arange(x_BGD.shape[1])[None, :]
@@ -290,8 +290,8 @@ def _read(model, params, options, state, x_BGD, new_B):
 
 
 def _seen(place_BT, text_B, slots, options):
-    """bool [B, T, S]: speech up to a position's own slot, and all text read so far. Text lies last, so
-    that the padding of a push falls off the end.
+    """bool [B, T, S]: speech up to a position's own slot, and all text read so far. Text lies last,
+    so that the padding of a push falls off the end.
     """
     slot_S = jnp.arange(slots + 1 + options.max_text)[None, None, :]
     return jnp.where(

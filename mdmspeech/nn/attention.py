@@ -34,8 +34,8 @@ class KVCache:
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
     def write(self, k_BTKD: jax.Array, v_BTKD: jax.Array, write_at_B: jax.Array) -> "KVCache":
-        """New cache with k, v stored at columns write_at .. write_at+T-1 of each row; columns past the
-        end are dropped.
+        """New cache with k, v stored at columns write_at .. write_at+T-1 of each row; columns past
+        the end are dropped.
         """
         batch, length = k_BTKD.shape[:2]
         rows_B1 = jnp.arange(batch)[:, None]
@@ -76,8 +76,8 @@ class Attention(nn.Module):
         cache: KVCache | None = None,
         write_at_B: jax.Array | None = None,
     ) -> tuple[jax.Array, KVCache | None]:
-        """Attends within x (S = T) or, given a cache, over the whole cache after writing x's keys and
-        values into it.
+        """Attends within x (S = T) or, given a cache, over the whole cache after writing x's keys
+        and values into it.
 
         Args:
           mask_BTS: bool [B or 1, T, S], True = may attend; with a cache S is the cache length.

@@ -24,8 +24,8 @@ from mdmspeech.nn.masks import AttentionMask, Mask
 from mdmspeech.nn.partition import spec
 from mdmspeech.nn.tiles import tiled_attention
 
-# finite, so that a fully masked row gives a number (zeroed afterwards) and never NaN, in gradients
-# too
+# finite, so that a fully masked row gives a number
+# (zeroed afterwards) and never NaN, in gradients too
 _MASKED = -1e30
 _SPLASH_FROM, _TILES_FROM, _CUDNN_FROM = 256, 512, 64  # query positions
 _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar(
@@ -35,7 +35,8 @@ _backend: contextvars.ContextVar[str | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def attention_backend(name: str) -> Iterator[None]:
-    """Traces with the formulation for `name` ("cpu", "gpu", "tpu") instead of the default backend's.
+    """Traces with the formulation for `name` ("cpu", "gpu", "tpu") instead of the default
+    backend's.
 
     For compiling ahead of time for another machine. It acts while a function is traced and is no
     part of jit's cache key.
@@ -102,8 +103,8 @@ def over_mesh(
     if mesh.empty or mesh.size == 1 or not mesh.auto_axes:
         return local(q_BTHD, k_BTKD, v_BTKD, mask)
     split = spec("batch", "length", "heads", "none", shape=q_BTHD.shape, sizes=mesh.shape)
-    # A device needs the K/V heads of its query heads: copies, where there are fewer K/V heads than
-    # shards.
+    # A device needs the K/V heads of its query heads:
+    # copies, where there are fewer K/V heads than shards.
     kv_heads, shards = (
         k_BTKD.shape[2],
         q_BTHD.shape[2] // NamedSharding(mesh, split).shard_shape(q_BTHD.shape)[2],
@@ -176,8 +177,8 @@ def _attend_by_head(
 def _attend_grouped(
     q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask_BTS: jax.Array
 ) -> jax.Array:
-    """All heads in one contraction: for a single query a loop over heads costs more in overhead than
-    in arithmetic.
+    """All heads in one contraction: for a single query a loop over heads costs more in overhead
+    than in arithmetic.
     """
     batch, length, heads, dim = q_BTHD.shape
     q_BTKGD = q_BTHD.reshape(batch, length, k_BSKD.shape[2], -1, dim) * dim**-0.5

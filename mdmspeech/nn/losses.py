@@ -85,8 +85,8 @@ def projected_cross_entropy(
     label_smoothing: float = 0.0,
     z_loss: float = 0.0,
 ) -> dict[str, tuple[jax.Array, jax.Array]]:
-    """Cross-entropy of `project(hidden)` without ever holding [B, L, V] logits: `chunk` positions at a
-    time, computed again for the gradient.
+    """Cross-entropy of `project(hidden)` without ever holding [B, L, V] logits: `chunk` positions
+    at a time, computed again for the gradient.
 
     `project` maps [B, C, D] to logits [B, C, V]. Chunks are cut from the length, so that rows stay
     on their devices, and the target's logit is picked by comparison, so that a vocabulary split

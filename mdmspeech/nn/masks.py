@@ -28,8 +28,8 @@ MaskMod = Callable[..., Any]
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Pattern:
-    """Who may attend to whom, whatever the batch: equal, and of equal hash, by content. Every position
-    sees itself (else ValueError).
+    """Who may attend to whom, whatever the batch: equal, and of equal hash, by content. Every
+    position sees itself (else ValueError).
     """
 
     mask_mod: MaskMod
@@ -93,9 +93,10 @@ class Pattern:
 
 @struct.dataclass
 class AttentionMask:
-    """A pattern and, for packed or padded rows, segment ids: a token attends only within its segment;
-    segment 0 is padding, which attends to nothing, is attended by nothing and gives zeros.
-    `segment_BT`: int32 [B, T], or None = one segment, no padding."""
+    """A pattern and, for packed or padded rows, segment ids: a token attends only within its
+    segment; segment 0 is padding, which attends to nothing, is attended by nothing and gives zeros.
+    `segment_BT`: int32 [B, T], or None = one segment, no padding.
+    """
 
     pattern: Pattern = struct.field(pytree_node=False)
     segment_BT: jax.Array | None = None
@@ -118,8 +119,8 @@ class AttentionMask:
         return self.part(slice(None), slice(None))
 
 
-# what attention layers take: bool [B or 1, T, S], True = may attend; or its description, where S =
-# T
+# what attention layers take: bool [B or 1, T, S],
+# True = may attend; or its description, where S = T
 Mask = jax.Array | AttentionMask
 
 

@@ -27,8 +27,8 @@ class SwiGLU(nn.Module):
 
 
 class GeluMLP(nn.Module):
-    """fc2(gelu(fc1(x))) with biases and the exact (erf) GELU, which Whisper was trained with. [B, T,
-    D] -> [B, T, D].
+    """fc2(gelu(fc1(x))) with biases and the exact (erf) GELU, which Whisper was trained with.
+    [B, T, D] -> [B, T, D].
     """
 
     ffn_dim: int

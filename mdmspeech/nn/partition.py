@@ -68,9 +68,10 @@ def constrain(x: jax.Array, *logical: str) -> jax.Array:
 
 
 def lookup(table_VD: jax.Array, ids: jax.Array) -> jax.Array:
-    """Rows of a table [V, D] for int ids [B, T] -> [B, T, D]. The table is made whole along D first:
-    else the rows come out split along D, where the layers want them split by batch, and the
-    compiler moves all of them."""
+    """Rows of a table [V, D] for int ids [B, T] -> [B, T, D]. The table is made whole along D
+    first: else the rows come out split along D, where the layers want them split by batch, and the
+    compiler moves all of them.
+    """
     return constrain(constrain(table_VD, "vocab", "none")[ids], "batch", "length", "width")
 
 

@@ -53,8 +53,8 @@ def rope_frequencies(
 
 
 def rope_attention_factor(scaling: Mapping[str, Any] | None) -> float:
-    """What YaRN multiplies cosines and sines with (attention logits: with its square); 1 for the other
-    types.
+    """What YaRN multiplies cosines and sines with (attention logits: with its square); 1 for the
+    other types.
 
     `attention_factor` if given, else 0.1 ln(factor) + 1 (eq. 22 of the paper, as sqrt(1/t)), with
     DeepSeek's `mscale` and `mscale_all_dim` if given.
@@ -72,8 +72,8 @@ def rope_attention_factor(scaling: Mapping[str, Any] | None) -> float:
 
 
 def _llama3(inverse: np.ndarray, scaling: Mapping[str, Any]) -> np.ndarray:
-    """Llama 3.1's rule: by how many turns a frequency makes within the original context, keep, blend
-    or divide it.
+    """Llama 3.1's rule: by how many turns a frequency makes within the original context, keep,
+    blend or divide it.
     """
     factor, low, high = scaling["factor"], scaling["low_freq_factor"], scaling["high_freq_factor"]
     turns = scaling["original_max_position_embeddings"] * inverse / (2 * math.pi)
@@ -111,8 +111,8 @@ def _yarn(
 def rope_table(
     positions_BT: jax.Array, frequencies: jax.Array | np.ndarray, attention_factor: float = 1.0
 ) -> tuple[jax.Array, jax.Array]:
-    """Cosines and sines of the rotation at each position times `attention_factor`, both float32 [B, T,
-    head_dim/2].
+    """Cosines and sines of the rotation at each position times `attention_factor`, both float32
+    [B, T, head_dim/2].
     """
     angles = positions_BT[..., None].astype(jnp.float32) * jnp.asarray(frequencies)[None, None, :]
     if attention_factor == 1.0:

@@ -43,8 +43,8 @@ def splash_attention(
     *,
     interpret: bool = False,
 ) -> jax.Array:
-    """softmax(q k' / sqrt(D)) v -> [B, T, H, D] in q's dtype, accumulated in float32; padding (segment
-    0) gives zeros.
+    """softmax(q k' / sqrt(D)) v -> [B, T, H, D] in q's dtype, accumulated in float32; padding
+    (segment 0) gives zeros.
 
     For one device: under a mesh it belongs into a `shard_map` (`nn.backends.over_mesh`), since the
       partitioner cannot split a kernel.
@@ -71,8 +71,8 @@ def splash_attention(
 
 @functools.lru_cache(maxsize=64)
 def _kernel(pattern: Pattern, tile: int, padded: int, interpret: bool) -> Callable[..., Any]:
-    """The kernel with its list of tiles, as numpy arrays (made inside a trace, yet no tracers, so that
-    all layers share it).
+    """The kernel with its list of tiles, as numpy arrays (made inside a trace, yet no tracers, so
+    that all layers share it).
     """
     mask = tiles.MultiHeadMask([_Tiles(pattern, padded)])  # one for all heads
     by_query, _ = infos.process_mask(mask, (tile, tile))
@@ -101,8 +101,8 @@ def _kernel(pattern: Pattern, tile: int, padded: int, interpret: bool) -> Callab
 
 
 class _Tiles(tiles.Mask):
-    """A pattern as splash attention's mask; the positions after its end are padding, which sees only
-    padding.
+    """A pattern as splash attention's mask; the positions after its end are padding, which sees
+    only padding.
 
     The kernel's set-up asks for every tile several times: the few that differ are kept, full and
     empty ones as broadcast scalars.

@@ -211,8 +211,8 @@ def _group(instruction: Instruction) -> tuple[list[int], list[tuple[int, int]]]:
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?", text)
     if iota:
         return _iota(iota[3], iota[4]).reshape(int(iota[1]), int(iota[2]))[0].tolist(), []
-    # mesh['a'=2,'b'=8], device_ids=([2,8]T(1,0)) {'b'}: a mesh of its own, and the axes a group
-    # spans
+    # mesh['a'=2,'b'=8], device_ids=([2,8]T(1,0)) {'b'}:
+    # a mesh of its own, and the axes a group spans
     meshed = re.search(
         (
             r"replica_groups=mesh\[([^\]]*)\](?:, "
@@ -225,9 +225,8 @@ def _group(instruction: Instruction) -> tuple[list[int], list[tuple[int, int]]]:
         shape = list(axes.values())
         devices = _iota(meshed[2], meshed[3]) if meshed[2] else np.arange(math.prod(shape))
         spanned = re.findall(r"'([^']+)'", meshed[4])
-        return devices.reshape(shape)[
-            tuple(slice(None) if name in spanned else 0 for name in axes)
-        ].reshape(-1).tolist(), []
+        first = tuple(slice(None) if name in spanned else 0 for name in axes)
+        return devices.reshape(shape)[first].reshape(-1).tolist(), []
     return [], []
 
 
@@ -238,8 +237,8 @@ def _iota(dims: str, order: str | None) -> np.ndarray:
 
 
 def _axes(groups: Sequence[Sequence[int]], sizes: dict[str, int], along: bool = False) -> str:
-    """Mesh axes along which the partitions of a group differ. Pairs (`along`): those along which most
-    pairs step, since a ring's end steps elsewhere.
+    """Mesh axes along which the partitions of a group differ. Pairs (`along`): those along which
+    most pairs step, since a ring's end steps elsewhere.
     """
     varying: dict[str, int] = dict.fromkeys(sizes, 0)
     for group in groups:

@@ -24,9 +24,10 @@ def _bytes(leaf: Any) -> int:
 
 
 def split(compiled: Any, parts: dict[str, Any]) -> dict[str, int]:
-    """Bytes on one chip: each part of the arguments, "padding" (what TPU tiles add to them, or unused
-    ones take away), "outputs" (those that do not take the place of a donated argument),
-    "temporaries", "code". Their sum is what the program needs."""
+    """Bytes on one chip: each part of the arguments, "padding" (what TPU tiles add to them, or
+    unused ones take away), "outputs" (those that do not take the place of a donated argument),
+    "temporaries", "code". Their sum is what the program needs.
+    """
     stats = compiled.memory_analysis()
     sizes = {name: part_bytes(part) for name, part in parts.items()}
     return sizes | {

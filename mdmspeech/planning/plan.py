@@ -23,8 +23,8 @@ from mdmspeech.planning.roofline import Roofline, estimate
 from mdmspeech.planning.topology import Topology
 from mdmspeech.training.mesh import make_mesh
 
-# of HBM, kept free: for what the compiler does not see (prefetched batches, the runtime,
-# fragmentation)
+# of HBM, kept free: for what the compiler does not
+# see (prefetched batches, the runtime, fragmentation)
 HEADROOM = 0.10
 # What nearly all of a compilation goes into is the code of every fusion and what it keeps on the
 # chip, which a plan needs little of.

@@ -2,7 +2,7 @@
 `training.loop` compiles it, and one block of decoding.
 
 Nothing here holds a weight or a record: parameters, optimiser state and batches are shapes with
-  shardings.
+shardings.
 """
 
 import dataclasses
@@ -131,8 +131,8 @@ def decode_program(
     seconds: float = 30.0,
     dtype: str = "bfloat16",
 ) -> Program:
-    """One block of masked-diffusion decoding of a Talker whose conditions are given: what a streaming
-    voice waits for.
+    """One block of masked-diffusion decoding of a Talker whose conditions are given: what a
+    streaming voice waits for.
 
     As `inference.engine` runs it: code tables folded, state donated, K/V cache in float32. On a
     mesh of one chip it is one replica; with a tensor axis the heads and hidden units of one replica

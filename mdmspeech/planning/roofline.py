@@ -2,10 +2,9 @@
 estimate, never a measurement.
 
 Assumed: matrix units at their bfloat16 peak; HBM and every link at their published rate; nothing
-  waits for data or for the host. Between
-`seconds_low` (the three overlap perfectly) and `seconds_high` (they follow one another) lies what a
-good run can hope for; real steps are slower than `seconds_low` always, and often near
-`seconds_high`.
+waits for data or for the host. Between `seconds_low` (the three overlap perfectly) and
+`seconds_high` (they follow one another) lies what a good run can hope for; real steps are slower
+than `seconds_low` always, and often near `seconds_high`.
 """
 
 import dataclasses
@@ -64,8 +63,8 @@ def estimate(
     collectives: list[Collective],
     units: int,
 ) -> Roofline:
-    """Times of one call. flops, model_flops and units: over all chips; hbm_bytes and collectives: of
-    one. chips: those in the mesh.
+    """Times of one call. flops, model_flops and units: over all chips; hbm_bytes and collectives:
+    of one. chips: those in the mesh.
     """
     chip = topology.tpu.chip
     times = {

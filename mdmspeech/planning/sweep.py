@@ -18,8 +18,8 @@ MOST_TENSOR = 8  # ways to split a layer: beyond, two all-reduces a layer cost m
 
 
 def shapes(chips: int, rows: int, accum: int = 1) -> list[dict[str, int]]:
-    """Mesh sizes whose product is `chips` and whose data-parallel devices divide the micro-batches of
-    `rows` rows (0: so many that they do).
+    """Mesh sizes whose product is `chips` and whose data-parallel devices divide the micro-batches
+    of `rows` rows (0: so many that they do).
     """
     found = []
     for tensor in (n for n in _divisors(chips) if n <= MOST_TENSOR):
@@ -36,8 +36,8 @@ def candidates(
     """(meshes worth compiling, the most promising first; those left out, with the reason).
 
     Left out: a mesh the torus does not hold, and one whose state alone does not fit. Promising:
-      layers not split; then the state split no
-    further than it must be to leave half of the memory, since gathering it costs time.
+    layers not split; then the state split no further than it must be to leave half of the memory,
+    since gathering it costs time.
 
     Args:
       state_of: abstract arrays that a chip of the mesh holds between steps.

@@ -65,8 +65,8 @@ class Cache:
                 continue
 
     def get(self, key: str, code: str = "") -> Plan | str | None:
-        """The plan, or the words of a refusal; None if there is none, or other code than `code` made
-        it ("": any will do).
+        """The plan, or the words of a refusal; None if there is none, or other code than `code`
+        made it ("": any will do).
         """
         made, plan = self._made.get(key, ("", None))
         return plan if not code or made == code else None
@@ -200,8 +200,8 @@ def _by(made: dict) -> str:
 
 
 def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: Path) -> None:
-    """`out`.md and `out`.png. missing: plans of the list that are still to be made. older: plans that
-    other code has made.
+    """`out`.md and `out`.png. missing: plans of the list that are still to be made. older: plans
+    that other code has made.
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)

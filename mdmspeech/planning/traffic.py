@@ -113,8 +113,8 @@ def _read(module: Module, body: list[Instruction], parameter: Instruction, whole
 
 
 def _names(module: Module, name: str, body: list[Instruction]) -> set[str]:
-    """An array and what is the same array under another name: bitcasts, and fusions that hold nothing
-    else.
+    """An array and what is the same array under another name: bitcasts, and fusions that hold
+    nothing else.
     """
     names = {name}
     for i in body:

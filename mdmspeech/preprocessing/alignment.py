@@ -20,8 +20,8 @@ from mdmspeech.speech_format import (
     WHISPER_SECONDS,
 )
 
-# waves are padded to multiples of 4 s, symbols to 64, batches to 4 rows: few shapes, few
-# compilations
+# waves are padded to multiples of 4 s, symbols to 64,
+# batches to 4 rows: few shapes, few compilations
 _SECONDS, _SYMBOLS, _ROWS = 4, 64, 4
 
 
@@ -31,8 +31,8 @@ def make_aligner(
     paced: tuple[talker.TalkerConfig, dict],
     pauses: Sequence[int],
 ) -> Callable[[Sequence[np.ndarray], Sequence[np.ndarray]], list[Alignment | None]]:
-    """A function (waves float32 [N] at 16 kHz, up to 30 s; symbols int [M]) -> their alignments, None
-    where there are more symbols than 25 ms units.
+    """A function (waves float32 [N] at 16 kHz, up to 30 s; symbols int [M]) -> their alignments,
+    None where there are more symbols than 25 ms units.
 
     Args:
       encoder, reader: config and parameters. paced: a Talker with paced anchors, whose duration
@@ -84,8 +84,8 @@ def _hearing(
 
 
 def _in_batches(encode: Callable) -> Callable[[Sequence[np.ndarray]], list[np.ndarray]]:
-    """Padded batches of similar lengths through `encode(waves_BN, samples_B) -> [B, T, ...]`; each row
-    is cut to its own states.
+    """Padded batches of similar lengths through `encode(waves_BN, samples_B) -> [B, T, ...]`; each
+    row is cut to its own states.
     """
 
     def run(waves: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -130,10 +130,8 @@ def _expecting(config: talker.TalkerConfig, params) -> Callable:
         for row in symbols:
             padded = np.zeros((1, -(-len(row) // _SYMBOLS) * _SYMBOLS), np.int32)
             padded[0, : len(row)] = row
-            log_tokens = np.asarray(read(padded, np.arange(padded.shape[1])[None] < len(row)))[
-                0, : len(row)
-            ]
-            expected.append(np.exp(log_tokens) * TOKEN_SECONDS / DURATION_SECONDS)
+            log_tokens = np.asarray(read(padded, np.arange(padded.shape[1])[None] < len(row)))
+            expected.append(np.exp(log_tokens[0, : len(row)]) * TOKEN_SECONDS / DURATION_SECONDS)
         return expected
 
     return run

@@ -1,5 +1,5 @@
-"""Makes what the phone classifier learns from: sentences in invented voices, as the speech encoder's
-states with the symbol that is spoken in each.
+"""Makes what the phone classifier learns from: sentences in invented voices, as the speech
+encoder's states with the symbol that is spoken in each.
 
 The voices are our synthesiser's pseudo-speakers (children to deep voices), whose durations are
 known; some recordings get noise. Test voices and sentences are never trained on. A record of the
@@ -49,13 +49,8 @@ def write_phones(
         waves, labels, splits = [], [], []
         for n in range(first, min(first + batch, len(texts))):
             test = n % _TEST_EVERY == 0
-            speaker = crowd[
-                int(
-                    rng.integers(0, _TEST_VOICES)
-                    if test
-                    else rng.integers(_TEST_VOICES, len(crowd))
-                )
-            ]
+            voices = (0, _TEST_VOICES) if test else (_TEST_VOICES, len(crowd))
+            speaker = crowd[int(rng.integers(*voices))]
             job = Job(
                 texts[n]["id"],
                 texts[n]["text"],
@@ -103,6 +98,5 @@ def label(symbols_M: np.ndarray, ends_M: np.ndarray, samples: int) -> np.ndarray
     ends_M: seconds.
     """
     times = (np.arange(-(-samples // round(INPUT_RATE * STATE_SECONDS))) + 0.5) * STATE_SECONDS
-    return symbols_M[
-        np.minimum(np.searchsorted(ends_M, times, side="right"), len(symbols_M) - 1)
-    ].astype(np.int16)
+    at_T = np.minimum(np.searchsorted(ends_M, times, side="right"), len(symbols_M) - 1)
+    return symbols_M[at_T].astype(np.int16)

@@ -1,20 +1,23 @@
 """What frozen parts compute once for training: speech tokens of the answer voice, encoder states of
-the questions.
+the questions and of the answer voice.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
+from mdmspeech.audio.wave import resample, to_int16
 from mdmspeech.codec.base import Codec
 from mdmspeech.data.datasets.corpus import folder_of, questions, speech
 from mdmspeech.data.datasets.make import write_states, write_tokens
+from mdmspeech.data.datasets.speech_states import known_states, speech_name
 from mdmspeech.data.storage.splits import SPLITS
 from mdmspeech.data.synthesis.augment import augment
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
-from mdmspeech.speech_format import INPUT_RATE
+from mdmspeech.speech_format import INPUT_RATE, STATE_SECONDS
 
 AUGMENTED = 0.5  # share of the training questions that get noise, reverberation and another level
 BETWEEN, _LONGEST_PAIR = (0.2, 0.8), 12.0  # seconds: the pause between the two of a pair, a pair
@@ -62,6 +65,70 @@ def question_states(
         config.dim,
         augment={"train": augment_some},
     )
+
+
+def speech_states(
+    root: str | Path | None,
+    config: SpeechEncoderConfig,
+    params,
+    parts: Sequence[str],
+    hours: float | None = None,
+) -> dict[str, int]:
+    """Writes the datasets of states `speech_<part>`, val and train (the first `hours` of it), of every
+    part; returns the number of states of each. States that are there already are kept.
+    """
+    encoder = SpeechEncoder(config)
+
+    @jax.jit
+    def encode(waves_BN, samples_B):
+        states, real = encode_waves(encoder, params, waves_BN, samples_B)
+        own_B = -(-samples_B // round(INPUT_RATE * STATE_SECONDS))  # not those of the silence after
+        return states, real & (jnp.arange(real.shape[1])[None] < own_B[:, None])
+
+    sources = {
+        part: {
+            "val": Resampled(speech(root, (part,), "val", may_be_empty=True)),
+            "train": Resampled(speech(root, (part,), "train"), hours),
+        }
+        for part in parts
+    }
+    counts: dict[str, int] = {}
+    for part, splits in sources.items():
+        made = write_states(
+            folder_of(root, "states", speech_name(part)),
+            splits,
+            encode,
+            config.dim,
+            known=known_states(root, part),
+        )
+        counts |= {f"{speech_name(part)} {split}": count for split, count in made.items()}
+    return counts
+
+
+class Resampled:
+    """Random access like `data.datasets.reader.Subset` to the first `hours` of them: `samples` is the
+    recording's own number, `audio` its int16 at 16 kHz.
+    """
+
+    def __init__(self, records, hours: float | None = None):
+        self._records, self._count = records, len(records)
+        if hours is not None:
+            fields = (records.fields(i) for i in range(len(records)))
+            ends = np.cumsum([one["samples"] / one["rate"] for one in fields])
+            # the one in which they end is the last
+            self._count = min(int(np.searchsorted(ends, hours * 3600)) + 1, len(records))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> dict:
+        record = self._records[i]
+        wave = np.asarray(record["audio"], np.float32) / 32768
+        return {**record, "audio": to_int16(resample(wave, record["rate"], INPUT_RATE))}
+
+    def fields(self, i: int) -> dict:
+        """The record without its audio."""
+        return self._records.fields(i)
 
 
 def augment_some(wave: np.ndarray, index: int) -> np.ndarray:

@@ -23,6 +23,12 @@ def register() -> None:
         )
 
 
+_BRINGS = {
+    "gs": "pip install mdmspeech[cloud] brings what it needs",
+    "s3": "pip install s3fs brings what it needs",
+}
+
+
 def filesystem(path: paths.Place) -> tuple[Any, str]:
     """The file system of a URL, and the name that it has for the object.
 
@@ -57,7 +63,7 @@ def _class(path: paths.Place) -> tuple[Any, dict[str, Any]]:
     except ImportError as error:
         raise UserError(
             f"cannot open {paths.shown(path)}: {retrying.reason(error)}; "
-            "pip install mdmspeech[cloud] brings what object storage needs"
+            f"{_BRINGS.get(paths.scheme(path), 'install the package of fsspec that reads it')}"
         ) from error
     except ValueError as error:
         if "rotocol not known" not in str(error):

@@ -14,8 +14,8 @@ _request_once = getattr(
 
 
 class GoogleStorage(gcsfs.core.GCSFileSystem):
-    """gcsfs's plain class. The one that fsspec would take by itself asks a gRPC service for the kind
-    of each bucket, with log-in and retries of its own, and is not safe to fork. Retries are by
+    """gcsfs's plain class. The one that fsspec would take by itself asks a gRPC service for the
+    kind of each bucket, with log-in and retries of its own, and is not safe to fork. Retries are by
     request, so that a long upload goes on where it was.
     """
 

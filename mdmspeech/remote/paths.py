@@ -24,7 +24,8 @@ def is_remote(path: Place) -> bool:
     """Whether a path is a URL. "file:///x" is a local path, written as one.
 
     Raises:
-      UserError: what is left of a URL that went through `pathlib` ("gs:/bucket"), or no bucket named.
+      UserError: what is left of a URL that went through `pathlib` ("gs:/bucket"), or no bucket
+        named.
     """
     text = os.fspath(path)
     if found := _URL.fullmatch(text):

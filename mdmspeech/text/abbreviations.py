@@ -17,25 +17,9 @@ _TITLES = {
     "Messrs": "Messieurs", "Mme": "Madame", "Mlle": "Mademoiselle", "Mt": "Mount", "Ft": "Fort",
     "Insp": "Inspector", "Sr": "Sister", "Br": "Brother", "Sec": "Secretary",
 }  # fmt: skip
-_NEVER_WITHOUT_STOP = frozenset(
-    (
-        "Gen",
-        "Rep",
-        "Sen",
-        "Col",
-        "Rev",
-        "Hon",
-        "Pres",
-        "Fr",
-        "Ft",
-        "Sr",
-        "Br",
-        "Sec",
-        "Maj",
-        "Adm",
-        "Ms",
-    )
-) - {"Ms"}
+_NEVER_WITHOUT_STOP = frozenset({
+    "Gen", "Rep", "Sen", "Col", "Rev", "Hon", "Pres", "Fr", "Ft", "Sr", "Br", "Sec", "Maj", "Adm",
+})  # fmt: skip
 # Always these words; a full stop belongs to them, and ends the sentence too before a capital letter
 # or at the end.
 _ALWAYS = {
@@ -242,8 +226,8 @@ def read_dots(text: str) -> str:
 
 
 def _stop(match: re.Match) -> str:
-    """The full stop of an abbreviation, where a sentence ends with it: at the end of the text or line,
-    or before a capital letter.
+    """The full stop of an abbreviation, where a sentence ends with it: at the end of the text or
+    line, or before a capital letter.
     """
     return "." if re.match(r"[\"')\]]*(?:\s*$|\s*\n|\s+[\"'(]*[A-Z])", after(match)) else ""
 
@@ -306,31 +290,18 @@ def _always(match: re.Match) -> str:
     return _ALWAYS[match["a"]] + stop
 
 
+# Also words, letters or other abbreviations: not before a number in another form.
+_ONLY_BEFORE_A_DIGIT = (
+    "no", "ed", "art", "min", "est", "app", "c", "v", "p", "op", "pt", "tab", "sec", "ln", "par",
+)  # fmt: skip
+
+
 def _numbered(match: re.Match) -> str:
     words = _BEFORE_NUMBER[match["a"].lower()]
     if match["a"] == "no" and _ANSWERED.search(before(match)) and _COUNTED.match(after(match)):
         return match[0]
-    if (
-        match["a"].lower()
-        in (
-            "no",
-            "ed",
-            "art",
-            "min",
-            "est",
-            "app",
-            "c",
-            "v",
-            "p",
-            "op",
-            "pt",
-            "tab",
-            "sec",
-            "ln",
-            "par",
-        )
-        and not match.string[match.end()].isdecimal()
-    ):
+    digit = match.string[match.end()].isdecimal()
+    if match["a"].lower() in _ONLY_BEFORE_A_DIGIT and not digit:
         return match[0]
     return (words.capitalize() if match["a"][0].isupper() else words) + " "
 
@@ -379,8 +350,8 @@ def _initials(match: re.Match) -> str:
 
 
 def _ends(match: re.Match) -> bool:
-    """Initials often stand before a name ("the U.S. Senate"): a sentence ends there only before a word
-    that starts sentences, or at the end.
+    """Initials often stand before a name ("the U.S. Senate"): a sentence ends there only before a
+    word that starts sentences, or at the end.
     """
     following = re.match(r"[\"')\]]*\s+[\"'(]*([A-Z][\w']*)", after(match))
     return following is None or following[1] in _STARTERS

@@ -8,8 +8,8 @@ ones. Superscripts, fractions and signs with a reading of their own stay for the
 import re
 import unicodedata
 
-# The apostrophe in all its shapes: also the prime and the accents that stand for it in don′t and
-# it´s.
+# The apostrophe in all its shapes:
+# also the prime and the accents that stand for it in don′t and it´s.
 APOSTROPHES = "'’‘‛ʼʹʻˈ´`＇ꞌ"
 _IN_WORD_ONLY = "′＇´`ʹˊ"
 _DOUBLE_QUOTES = '"“”„‟«»‹›〝〞〟＂「」『』'
@@ -71,8 +71,8 @@ def fold(text: str) -> str:
 
 
 def _narrow(text: str) -> str:
-    """`text` with no more than four blanks in a row, which still is an indentation, or with one tab in
-    them.
+    """`text` with no more than four blanks in a row, which still is an indentation, or with one tab
+    in them.
     """
     return _WIDE.sub(lambda match: " \t " if "\t" in match[0] else "    ", text)
 
@@ -129,8 +129,8 @@ def without_unsayable(text: str, signs: frozenset[str]) -> str:
 
 
 def unsayable(text: str, signs: frozenset[str]) -> list[tuple[str, str]]:
-    """(kind, characters) of what in a folded `text` cannot be said: letters of other scripts, emoji,
-    signs without a reading.
+    """(kind, characters) of what in a folded `text` cannot be said: letters of other scripts,
+    emoji, signs without a reading.
 
     signs: the non-ASCII signs that have a reading or are a pause. Kinds are words for a message:
       "Cyrillic letters", "emoji", "signs".
@@ -149,8 +149,8 @@ def unsayable(text: str, signs: frozenset[str]) -> list[tuple[str, str]]:
 
 
 def sayable(sign: str, signs: frozenset[str]) -> bool:
-    """Whether one character of a folded text has a reading, is a pause, or is silent by nature (a mark
-    on a Latin letter).
+    """Whether one character of a folded text has a reading, is a pause, or is silent by nature (a
+    mark on a Latin letter).
     """
     if sign.isascii() or sign in signs:
         return True

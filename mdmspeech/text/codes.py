@@ -85,8 +85,8 @@ _PARTS = re.compile(r"\d+|[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[A-Z]")
 
 
 def read_codes(text: str) -> str:
-    """Telephone numbers, addresses of computers, versions, room numbers and long digits of `text` in
-    words; other numbers stay.
+    """Telephone numbers, addresses of computers, versions, room numbers and long digits of `text`
+    in words; other numbers stay.
     """
     text = _HEX.sub(lambda m: f"{'zero x' if m[1] else 'hash'} {_spelled(m[1] or m[2])}", text)
     text = _IP.sub(_ip, text)
@@ -120,8 +120,8 @@ def read_codes(text: str) -> str:
 
 
 def read_mixes(text: str) -> str:
-    """Letters with digits, when units and ordinals have been read: "H2O", "Fe₂O₃", "COVID-19", "mp3",
-    "B2B", "4K".
+    """Letters with digits, when units and ordinals have been read: "H2O", "Fe₂O₃", "COVID-19",
+    "mp3", "B2B", "4K".
     """
     text = _FORMULA.sub(_formula, text)
     text = _PLAIN_FORMULA.sub(_formula, text)
@@ -192,8 +192,8 @@ def _formula(match: re.Match) -> str:
 
 
 def _letters(name: str, before_number: bool = False) -> str:
-    """A part made of letters: a word as it is, without a vowel letter by letter; "A" joined with its
-    number, so that it is no article.
+    """A part made of letters: a word as it is, without a vowel letter by letter; "A" joined with
+    its number, so that it is no article.
     """
     if name in ("A", "a") and before_number:
         return "A-"

@@ -97,8 +97,8 @@ _ESCAPED = re.compile(r"\\([\\`*_{}\[\]()#+.!|>~-])(?=\S)(?<![A-Za-z]:\\.)")
 
 
 def strip_tags(text: str) -> str:
-    """`text` without HTML and SSML tags, comments and scripts, entities as their characters. Tags that
-    make a block become line ends.
+    """`text` without HTML and SSML tags, comments and scripts, entities as their characters. Tags
+    that make a block become line ends.
     """
     if "<" in text:
         text = _AUTOLINK.sub(r"\1", text)
@@ -110,8 +110,8 @@ def strip_tags(text: str) -> str:
 
 
 def strip_links(text: str) -> str:
-    """`text` with the words of its Markdown links and pictures instead of their addresses, and without
-    fences of code.
+    """`text` with the words of its Markdown links and pictures instead of their addresses, and
+    without fences of code.
     """
     text = _FENCE.sub("", text)
     if "[" in text:
@@ -175,8 +175,8 @@ def _closed(text: str) -> str:
 
 
 def _without_hidden(text: str) -> str:
-    """`text` with a space for its comments, scripts and instructions. An end that was looked for once
-    in vain is not looked for again, which keeps it linear.
+    """`text` with a space for its comments, scripts and instructions. An end that was looked for
+    once in vain is not looked for again, which keeps it linear.
     """
     kept, done, endless = [], 0, set()
     for match in _HIDDEN.finditer(text):

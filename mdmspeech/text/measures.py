@@ -295,31 +295,15 @@ def _base(unit: str, power: str | None) -> str:
     return _unit(unit, False, power) if unit in UNITS else name
 
 
+# Units that are also letters or words: no measure after a hyphen.
+_LETTERS_OR_WORDS = (
+    "N", "W", "J", "V", "L", "g", "h", "l", "m", "s", "t", "kn", "kt", "pt", "mo", "cal", "bar",
+)  # fmt: skip
+
+
 def _measure(match: re.Match) -> str:
     unit, n = match["unit"] or match["attached"], match["n"]
-    if (
-        unit
-        in (
-            "N",
-            "W",
-            "J",
-            "V",
-            "L",
-            "g",
-            "h",
-            "l",
-            "m",
-            "s",
-            "t",
-            "kn",
-            "kt",
-            "pt",
-            "mo",
-            "cal",
-            "bar",
-        )
-        and match["gap"] == "-"
-    ):
+    if unit in _LETTERS_OR_WORDS and match["gap"] == "-":
         return match[0]
     if (
         unit == "s"
@@ -361,8 +345,8 @@ def _inches(text: str, marked: re.Pattern, read: Callable[[re.Match], str]) -> s
 
 
 def _in_quotation(text: str) -> bool:
-    """Whether a quotation is open at the end of `text`: a mark after a digit opens none, it is one of
-    inches.
+    """Whether a quotation is open at the end of `text`: a mark after a digit opens none, it is one
+    of inches.
     """
     is_open = False
     for match in re.finditer(r'(\d\s?)?"', text):

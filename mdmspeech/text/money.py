@@ -151,8 +151,8 @@ def read_money(text: str) -> str:
 
 
 def amount(written: str, currency: Currency) -> str:
-    """A plain amount: ("3.50", dollars) -> "three dollars and fifty cents", (".5", dollars) -> "fifty
-    cents", ("3.999", dollars) -> with "point".
+    """A plain amount: ("3.50", dollars) -> "three dollars and fifty cents", (".5", dollars) ->
+    "fifty cents", ("3.999", dollars) -> with "point".
     """
     whole, _, part = written.partition(".")
     if not part or not currency.cent or len(part) > 2:
@@ -211,8 +211,8 @@ def _say(match: re.Match, first_scale: str | None = None, adjective: bool = Fals
 
 
 def _part(match: re.Match) -> str:
-    """ "$½" -> "half a dollar", "$1½" -> "one and a half dollars", "$¼ million" -> "a quarter million
-    dollars".
+    """ "$½" -> "half a dollar", "$1½" -> "one and a half dollars", "$¼ million" -> "a quarter
+    million dollars".
     """
     currency, part = _currency(match["unit"]), _PARTS[match["part"]]
     scale, sign = (

@@ -2,11 +2,10 @@
 and fifty cents at seven thirty.".
 
 What comes out is words, apostrophes, hyphens inside of words, and the marks of a pause (. , ; : !
-?); it is its own normal form. The steps, each in a module of
-its own: characters (one form of each), markup, addresses, abbreviations, dates, money, codes,
-  measures, numbers, and the signs that are left.
-The corpus stores texts in this form, so that what the Thinker writes, what the voice says and what
-a recogniser hears are the same words.
+?); it is its own normal form. The steps, each in a module of its own: characters (one form of
+each), markup, addresses, abbreviations, dates, money, codes, measures, numbers, and the signs that
+are left. The corpus stores texts in this form, so that what the Thinker writes, what the voice says
+and what a recogniser hears are the same words.
 """
 
 import re

@@ -13,8 +13,8 @@ _ROMAN_VALUES = {"I": 1, "V": 5, "X": 10, "L": 50, "C": 100, "D": 500, "M": 1000
 
 
 def number(value: int | float, ordinal: bool = False) -> str:
-    """A number in words, without the "and" and commas that num2words writes: 1250 -> "one thousand two
-    hundred fifty".
+    """A number in words, without the "and" and commas that num2words writes: 1250 -> "one thousand
+    two hundred fifty".
     """
     words = num2words(abs(value), to="ordinal" if ordinal else "cardinal")
     if "point" not in words:
@@ -46,8 +46,8 @@ def quantity(written: str) -> str:
 
 
 def code(written: str) -> str:
-    """Digits of a name or address, as they are said: 4 -> "four", 747 -> "seven forty-seven", 505 ->
-    "five oh five", 4090 -> "forty ninety".
+    """Digits of a name or address, as they are said: 4 -> "four", 747 -> "seven forty-seven", 505
+    -> "five oh five", 4090 -> "forty ninety".
     """
     if len(written) > 4 or (len(written) > 1 and written[0] == "0"):
         return digits(written)

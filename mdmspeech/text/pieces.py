@@ -68,8 +68,8 @@ def shipped_names() -> list[str]:
 
 
 def english(vocabulary: Sequence[str], limit: int = 30_000) -> list[int]:
-    """Which of Whisper's ids are kept: all 256 bytes, and of the first `limit` pieces those that are
-    ASCII.
+    """Which of Whisper's ids are kept: all 256 bytes, and of the first `limit` pieces those that
+    are ASCII.
 
     A piece that another's merge needs is commoner than it, so the list stays closed under merging.
     """
@@ -81,8 +81,8 @@ def english(vocabulary: Sequence[str], limit: int = 30_000) -> list[int]:
 
 
 def _last_merge(piece: str, ranks: dict[str, int]) -> tuple[str, str] | None:
-    """The pair that makes `piece`: what remains when it is merged with the ranks below its own; None
-    if that is not a pair.
+    """The pair that makes `piece`: what remains when it is merged with the ranks below its own;
+    None if that is not a pair.
     """
     parts = list(piece)
     while len(parts) > 2:

@@ -14,11 +14,9 @@ answer, answers that ended by themselves within 28 tokens):
     the model's default system message           24     17/20   9/20    16/20   16.5    75%
 
 The prefix was chosen on these same questions, which were not kept apart from those that are scored
-now, and the rows with examples differ by a few items
-only: expect a little less on new ones. A further choice belongs on validation questions (split
-  "val").
-The examples are read once and their keys and values kept (`models.generation.fit_state`), so they
-cost nothing per question.
+now, and the rows with examples differ by a few items only: expect a little less on new ones. A
+further choice belongs on validation questions (split "val"). The examples are read once and their
+keys and values kept (`models.generation.fit_state`), so they cost nothing per question.
 
 A `Prompt` belongs to what was trained after it: an adaptor and a Talker that read a Thinker's
 states know these as they are behind one beginning of the conversation. So it is stored with the

@@ -5,9 +5,8 @@ The Talker's paced anchors (docs/method.md, "Paced anchors") read these symbols 
 pieces: a word seen never before is still spelled out in sounds.
 
 Ids are dense and stable: 0 is the boundary (start, end, and between two sentences); 1, 2, ... are
-  the characters of hibari's `vocab.json` in the order of
-that file's own (sparse) ids. `Pronouncer.symbols[id]` is the character, `Pronouncer.native_ids[id]`
-is hibari's id.
+the characters of hibari's `vocab.json` in the order of that file's own (sparse) ids.
+`Pronouncer.symbols[id]` is the character, `Pronouncer.native_ids[id]` is hibari's id.
 """
 
 import dataclasses
@@ -50,8 +49,8 @@ class _Word:
 
 
 class _Speller:
-    """Callable unknown word -> phonemes: hibari's network, loaded at the first unknown word. It reads
-    `maxlen` letters, so longer words come in pieces.
+    """Callable unknown word -> phonemes: hibari's network, loaded at the first unknown word. It
+    reads `maxlen` letters, so longer words come in pieces.
     """
 
     @functools.cached_property
@@ -91,8 +90,8 @@ class Pronouncer:
         return len(self.symbols)
 
     def __call__(self, text: str) -> Spoken:
-        """Pronounces `text`, which is words already (`normalise.normalise`): no word is replaced here.
-        Nothing to say gives two boundaries and no words.
+        """Pronounces `text`, which is words already (`normalise.normalise`): no word is replaced
+        here. Nothing to say gives two boundaries and no words.
         """
         symbols, words, owner = [BOUNDARY], [], [-1]
         for sentence in self._sentences(text):
@@ -118,8 +117,8 @@ class Pronouncer:
         return [words for words in map(_strip, sentences) if any(w.phonemes for w in words)]
 
     def _words(self, sentence: str) -> list[_Word]:
-        """Whitespace-separated words; each keeps the phonemes of its tokens and the space that follows
-        it.
+        """Whitespace-separated words; each keeps the phonemes of its tokens and the space that
+        follows it.
         """
         tokens = self._g2p.phonemize_tokens(self._g2p.tokenize(sentence))
         words, inside = [], False
@@ -177,8 +176,8 @@ def _strip(words: list[_Word]) -> list[_Word]:
 
 
 def _cut_long(words: list[_Word]) -> list[list[_Word]]:
-    """One sentence, or several if it is longer than the acoustic model takes: cut after a clause, or
-    after any word when no clause ends in time.
+    """One sentence, or several if it is longer than the acoustic model takes: cut after a clause,
+    or after any word when no clause ends in time.
     """
     if sum(len(w.phonemes) for w in words) <= MAX_SENTENCE:
         return [words]

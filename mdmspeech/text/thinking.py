@@ -12,8 +12,8 @@ CLOSED_AT_ONCE = f"\n{CLOSE}\n\n"
 
 
 def opens_thought(prompt: str) -> bool:
-    """Whether an answer begins inside a thought after this end of a prompt: its last `<think>` has no
-    `</think>`.
+    """Whether an answer begins inside a thought after this end of a prompt: its last `<think>` has
+    no `</think>`.
     """
     return prompt.rfind(OPEN) > prompt.rfind(CLOSE)
 
@@ -38,8 +38,8 @@ class ThoughtFilter:
         self._waiting: list[tuple[str, Any]] = []
 
     def push(self, text: str, token: Any) -> tuple[str, list[Any]]:
-        """The next token with the text it completes (perhaps "") -> what is decided to be answer now:
-        text, and the tokens it is made of.
+        """The next token with the text it completes (perhaps "") -> what is decided to be answer
+        now: text, and the tokens it is made of.
         """
         self._waiting.append((text, token))
         shown, tokens = "", []

@@ -111,8 +111,8 @@ class ChatTokenizer:
 
     @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "ChatTokenizer":
-        """From the metadata of a GGUF file with byte-level BPE whose text is cut as SmolLM2's, Llama
-        3's or Qwen's ("smollm", "llama-bpe", "qwen2").
+        """From the metadata of a GGUF file with byte-level BPE whose text is cut as SmolLM2's,
+        Llama 3's or Qwen's ("smollm", "llama-bpe", "qwen2").
 
         Raises:
           UserError: another kind of tokenizer, or no chat template.
@@ -156,8 +156,8 @@ class ChatTokenizer:
         return self._ids(self._render(messages))
 
     def speech_prompt(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
-        """Ids before and after the speech vectors of a conversation in which `SPEECH` occurs exactly
-        once.
+        """Ids before and after the speech vectors of a conversation in which `SPEECH` occurs
+        exactly once.
 
         Raises:
           UserError: the placeholder is missing or occurs more than once.
@@ -187,8 +187,8 @@ class ChatTokenizer:
         )
 
     def closing(self, ids: Sequence[int]) -> list[int]:
-        """What closes the thought that this end of a prompt has opened, so that an answer follows at
-        once; [] if it has opened none.
+        """What closes the thought that this end of a prompt has opened, so that an answer follows
+        at once; [] if it has opened none.
         """
         return self.thought_end() if self.opens_thought(ids) else []
 
@@ -279,8 +279,8 @@ def end_of_turn(tokenizer: Any) -> int:
 
 
 class StreamDecoder:
-    """Text of a growing list of ids, in pieces: their concatenation is the decoded whole, and no piece
-    holds half a character.
+    """Text of a growing list of ids, in pieces: their concatenation is the decoded whole, and no
+    piece holds half a character.
     """
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
@@ -323,8 +323,8 @@ def _json(path: Path) -> dict:
 
 
 def _content(config: Mapping[str, Any], name: str, folder: Path) -> str | None:
-    """The text of a special token, which may be an object with its text inside; None if the model has
-    none.
+    """The text of a special token, which may be an object with its text inside; None if the model
+    has none.
     """
     token = config.get(name)
     token = token.get("content") if isinstance(token, Mapping) else token

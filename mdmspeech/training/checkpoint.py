@@ -2,9 +2,8 @@
 clock, config.
 
 Layout: `<workdir>/checkpoints/<step>/state` (arrays) and `.../about` (JSON). Saving is
-  asynchronous; a failed save is raised at the
-next call. A checkpoint that cannot be read is moved to `<workdir>/corrupt/`, named, and the one
-before is used.
+asynchronous; a failed save is raised at the next call. A checkpoint that cannot be read is moved to
+`<workdir>/corrupt/`, named, and the one before is used.
 
 With several processes every one calls every method, each writes and reads its own pieces of the
 arrays, and the lead writes the rest; `workdir` is a folder that all of them see. `<workdir>` may be
@@ -43,8 +42,8 @@ for _name in ("absl", "orbax"):  # Orbax reports every save in a dozen lines
 
 
 class Saved(NamedTuple):
-    """Attributes: state; data, the position of the batches; seconds of training; log, numbers not yet
-    in a line of the log.
+    """Attributes: state; data, the position of the batches; seconds of training; log, numbers not
+    yet in a line of the log.
     """
 
     state: TrainState
@@ -89,8 +88,8 @@ class Checkpoints:
         log: list[dict[str, float]] | None = None,
         scores: Mapping[str, float] | None = None,
     ) -> None:
-        """Starts saving `state`; a no-op if its step is already saved. Raises what an earlier save ran
-        into.
+        """Starts saving `state`; a no-op if its step is already saved. Raises what an earlier save
+        ran into.
 
         Args:
           data_state: position of the batches: bytes, or anything JSON can hold.
@@ -123,8 +122,8 @@ class Checkpoints:
         self._manager.save(step, args=items)
 
     def is_best(self, scores: Mapping[str, float]) -> bool:
-        """Whether a state with these scores is better than every checkpoint so far, by the score that
-        `best` names.
+        """Whether a state with these scores is better than every checkpoint so far, by the score
+        that `best` names.
         """
         if self._score not in scores:
             return False
@@ -211,9 +210,8 @@ class Checkpoints:
             self.directory, options=options, item_names=("state", "about")
         )
         self._scores: dict[int, float] = {}
-        for step, scores in distributed.gather(
-            _stored_scores(self.directory) if self._score else []
-        )[0]:
+        stored = _stored_scores(self.directory) if self._score else []
+        for step, scores in distributed.gather(stored)[0]:
             self._note(step, scores)
         return manager
 
@@ -252,8 +250,8 @@ class Checkpoints:
 
 
 class _Best(PreservationPolicy):
-    """Keeps the best by our scores. Not Orbax's `BestN`: of equal ones it keeps the last, and what it
-    reads is a file that no checkpoint of ours has.
+    """Keeps the best by our scores. Not Orbax's `BestN`: of equal ones it keeps the last, and what
+    it reads is a file that no checkpoint of ours has.
     """
 
     def __init__(self, best: Callable[[], int | None]):
@@ -268,8 +266,8 @@ class _Best(PreservationPolicy):
 
 
 def check_config(workdir: str | Path | epath.Path, config: dict[str, Any]) -> bool:
-    """Whether a run has checkpoints; UserError if the newest is of another config. Nothing is changed
-    on disk.
+    """Whether a run has checkpoints; UserError if the newest is of another config. Nothing is
+    changed on disk.
     """
     directory = absolute(workdir) / "checkpoints"
     steps = (
@@ -354,8 +352,8 @@ def _read_about(directory: epath.Path, step: int) -> dict[str, Any]:
 
 
 def _merge_positions(positions: list[dict[str, Any]]) -> dict[str, Any]:
-    """One data position if all processes have the same, as they do if it is the position in the global
-    stream.
+    """One data position if all processes have the same, as they do if it is the position in the
+    global stream.
     """
     return positions[0] if all(p == positions[0] for p in positions) else {"each": positions}
 

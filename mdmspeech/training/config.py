@@ -85,7 +85,8 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
     """What differs between two configs (nested dicts) as lines "a.b: 1 -> 2": (those that matter,
     those in `VOLATILE`, and those of the data where `train.new_data` says so).
     """
-    unset = {"init_from": ""}  # the same as not there: earlier versions wrote it into every run
+    # the same as not there: what earlier versions wrote into every run, and what they did not have
+    unset: dict[str, Any] = {"init_from": "", "codec.semantic": 0.0, "codec.semantic_states": 512}
     old, new = unset | _flat(saved), unset | _flat(now)
     hard: list[str] = []
     soft: list[str] = []

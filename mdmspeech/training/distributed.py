@@ -31,8 +31,8 @@ from mdmspeech.nn.partition import spec
 
 JOIN_S = 300.0  # to wait at the start until all processes are there
 HEARTBEAT_S = 60.0  # without a sign of life from a process before the others end
-# exit code after a lost process (EX_TEMPFAIL of sysexits.h); JAX's own check ends a process with
-# SIGABRT instead
+# exit code after a lost process (EX_TEMPFAIL of sysexits.h);
+# JAX's own check ends a process with SIGABRT instead
 TRY_AGAIN = 75
 # at a barrier whose other side may be drawing pictures; a dead process is noticed long before
 _BARRIER_TIMEOUT_S = 24 * 3600
@@ -50,8 +50,8 @@ def session(
     """Joins the other processes for the `with` block; must come before anything touches a device.
 
     Who they are: the arguments; else JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID;
-      else what JAX finds by itself on a
-    TPU pod, in Slurm and under Open MPI. Without any of these, a run of one process.
+    else what JAX finds by itself on a TPU pod, in Slurm and under Open MPI. Without any of these, a
+    run of one process.
 
     With several processes an exception ends this one at once (exit code 2 after a `UserError`,
     `TRY_AGAIN` after the loss of another process, else 1): a usual exit would wait for the others,
@@ -122,8 +122,8 @@ def barrier(name: str) -> None:
 
 
 def to_lead(tree: Any) -> Any:
-    """Global arrays as numpy arrays on the lead, None elsewhere; leaf by leaf, so that one whole leaf
-    must fit on a device. All must call.
+    """Global arrays as numpy arrays on the lead, None elsewhere; leaf by leaf, so that one whole
+    leaf must fit on a device. All must call.
     """
 
     def one(leaf: jax.Array) -> np.ndarray | None:
@@ -138,8 +138,8 @@ def to_lead(tree: Any) -> Any:
 
 
 def share() -> tuple[int, int]:
-    """(index, count) of this process's part of every global batch, by the mesh in context: `index * B
-    / count` and on, B / count rows.
+    """(index, count) of this process's part of every global batch, by the mesh in context:
+    `index * B / count` and on, B / count rows.
 
     Processes whose devices hold the same rows (a tensor axis across hosts) have the same index.
 
@@ -207,8 +207,8 @@ def _share(rows_of: dict[int, set[int]], process: int, mesh: dict[str, int]) -> 
 
 
 class _ExitMessage:
-    """A shell that prints one line if this process ends without taking it back: neither `kill -9` nor
-    JAX's abort leave us the time.
+    """A shell that prints one line if this process ends without taking it back: neither `kill -9`
+    nor JAX's abort leave us the time.
     """
 
     _SHELL = (
@@ -263,8 +263,8 @@ def _initialize_arguments(coordinator: str, processes: int, process: int) -> dic
 
 
 def _on_tpu_hosts() -> bool:
-    """Whether this is a TPU VM that may be one of several. JAX sets TPU_SKIP_MDS_QUERY where it finds
-    no chip.
+    """Whether this is a TPU VM that may be one of several. JAX sets TPU_SKIP_MDS_QUERY where it
+    finds no chip.
     """
     if (
         getattr(jax.config, "jax_platforms", None) == "cpu"
@@ -313,8 +313,8 @@ def _initialize(
 
 
 def _wait_for(address: str, seconds: float) -> None:
-    """Returns when something listens at `address`. JAX would abort the process where this can say what
-    is wrong.
+    """Returns when something listens at `address`. JAX would abort the process where this can say
+    what is wrong.
     """
     host, _, port = address.rpartition(":")
     end, problem = time.monotonic() + seconds, "no answer"

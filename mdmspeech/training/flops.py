@@ -11,8 +11,8 @@ from jax.interpreters import partial_eval
 
 
 def count_flops(fn: Any, *abstract_args: Any) -> int:
-    """Multiplications and additions of all matrix products and convolutions in `fn(*abstract_args)`,
-    over all devices.
+    """Multiplications and additions of all matrix products and convolutions in
+    `fn(*abstract_args)`, over all devices.
 
     A product of [M, K] and [K, N] counts 2 M N K. Bodies of scans count as often as they run, a
     `while` once, a `cond` as its dearest branch, a Pallas kernel once per grid point. Results that

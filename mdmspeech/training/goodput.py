@@ -85,16 +85,16 @@ class GoodputTracker:
         return dict(self._seconds)
 
     def count_as_step(self, since: dict[str, float]) -> None:
-        """The devices were computing ever since that `snapshot`: what was noted as waiting since then
-        was hidden behind a step.
+        """The devices were computing ever since that `snapshot`: what was noted as waiting since
+        then was hidden behind a step.
         """
         now = self.snapshot()
         for part in ("data", "other"):
             hidden = now[part] - since[part]
             self._seconds[part] -= hidden
             self._seconds["step"] += hidden
-            # What a window has already told of it stays told: the next one must not come out
-            # negative.
+            # What a window has already told of it stays told:
+            # the next one must not come out negative.
             told = max(self._window[part] - since[part], 0.0)
             self._window[part] -= told
             self._window["step"] += told
@@ -200,8 +200,8 @@ def table(starts: list[dict[str, Any]]) -> str:
 
 
 def plot_goodput(workdir: Any) -> Any:
-    """Draws `ledger.json` as `ledger.png`: a stacked bar for each start and one for all. Returns its
-    path; None if there is no ledger.
+    """Draws `ledger.json` as `ledger.png`: a stacked bar for each start and one for all. Returns
+    its path; None if there is no ledger.
     """
     starts = read_goodput(epath.Path(workdir) / "ledger.json").get("starts", [])
     if not starts:

@@ -44,8 +44,8 @@ from mdmspeech.training.workdir import check_workdir, make_workdir
 
 
 class NonFiniteError(RuntimeError):
-    """The loss or the gradient norm is no number. The message names the step and the records; the last
-    checkpoint is good.
+    """The loss or the gradient norm is no number. The message names the step and the records; the
+    last checkpoint is good.
     """
 
 

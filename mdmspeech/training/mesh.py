@@ -20,8 +20,8 @@ from mdmspeech.training.optim import param_path
 
 AXES = ("data", "fsdp", "tensor")
 
-# End of the path -> logical axes. A scanned stack has one more axis in front, the layers, which
-# stays whole.
+# End of the path -> logical axes.
+# A scanned stack has one more axis in front, the layers, which stays whole.
 _PARAMETERS: tuple[tuple[str, tuple[str, ...]], ...] = (
     (r"[qkv]/kernel", ("embed", "heads")),
     (r"o/kernel", ("heads", "embed")),
@@ -77,8 +77,8 @@ def data_shards(mesh: Mesh) -> int:
 
 
 def param_shardings(mesh: Mesh, tree: Any) -> Any:
-    """Sharding of each array of a tree of parameters, gradients or optimiser moments: by its path (see
-    the table above).
+    """Sharding of each array of a tree of parameters, gradients or optimiser moments: by its path
+    (see the table above).
     """
 
     def one(path: Sequence[Any], leaf: Any) -> NamedSharding:
@@ -107,8 +107,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 
 
 def put_batch(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-    """Host arrays [B, ...] to the devices, split over the batch axis; on several hosts each gives its
-    own share. UserError if B does not divide.
+    """Host arrays [B, ...] to the devices, split over the batch axis; on several hosts each gives
+    its own share. UserError if B does not divide.
     """
     shards = data_shards(mesh)
     for name, value in batch.items():

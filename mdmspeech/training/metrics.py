@@ -22,7 +22,7 @@ class MetricsWriter:
     """Appends scalars of a run to `<workdir>/metrics.jsonl` and `<workdir>/tensorboard/`.
 
     Object storage cannot append: if the workdir is there ("gs://..."), both are written to a local
-      folder and copied once a minute.
+    folder and copied once a minute.
 
     Args:
       first_step: the step the run (re)starts from; lines of later steps, left by a run that was
@@ -76,8 +76,8 @@ class MetricsWriter:
 
 
 def read_metrics(path: Any) -> list[dict[str, float]]:
-    """Rows of a `metrics.jsonl`; [] if there is none. Lines that are none of a run's (cut short by a
-    kill, damaged) are left out.
+    """Rows of a `metrics.jsonl`; [] if there is none. Lines that are none of a run's (cut short by
+    a kill, damaged) are left out.
     """
     path = epath.Path(path)
     if not path.exists():

@@ -35,8 +35,8 @@ def mfu(flops: float, seconds: float, devices: int, peak_flops: float) -> float:
 
 
 def model_flops(task: Task, optimizer: Optimizer, params: Any, frozen: Any, batch: Any) -> int:
-    """FLOPs of matrix products and convolutions in the loss of one whole batch and its gradient with
-    respect to the trained parameters.
+    """FLOPs of matrix products and convolutions in the loss of one whole batch and its gradient
+    with respect to the trained parameters.
 
     It is a property of the model and the batch (padding included), not of how the step is run:
     recomputation under `jax.checkpoint` does not count, nor does it matter how many micro-batches
@@ -89,8 +89,8 @@ def measured_matmul(dtype: str = "float32", size: int = _SIZE) -> float:
 
 
 def _without_remat(function: Any, *args: Any) -> Any:
-    """`function` with every `jax.checkpoint` inside it made to keep everything, so that its gradient
-    recomputes nothing.
+    """`function` with every `jax.checkpoint` inside it made to keep everything, so that its
+    gradient recomputes nothing.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*args)
     kept = core.jaxpr_as_fun(core.ClosedJaxpr(_keep_all(closed.jaxpr), closed.consts))

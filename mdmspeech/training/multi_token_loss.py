@@ -19,8 +19,8 @@ DECAY = 0.8
 
 
 def next_tokens(tokens_BL: jax.Array, lens_B: jax.Array, eos: int) -> tuple[jax.Array, jax.Array]:
-    """What position p of [sos, tokens] predicts: (targets [B, L + 1], the tokens and then eos; weight
-    [B, L + 1], 1 up to and with eos, 0 behind).
+    """What position p of [sos, tokens] predicts: (targets [B, L + 1], the tokens and then eos;
+    weight [B, L + 1], 1 up to and with eos, 0 behind).
     """
     at_L = jnp.arange(tokens_BL.shape[1] + 1)[None, :]
     targets = jnp.where(at_L == lens_B[:, None], eos, jnp.pad(tokens_BL, ((0, 0), (0, 1))))

@@ -2,8 +2,7 @@
 metrics.jsonl, TensorBoard, curves, goodput, MFU, traces.
 
 Nothing here decides anything: a run with another observer computes the same. Only the lead process
-  (see `distributed`) writes and prints;
-all others measure for themselves.
+(see `distributed`) writes and prints; all others measure for themselves.
 """
 
 import contextlib
@@ -25,8 +24,8 @@ from mdmspeech.training.progress import Progress, format_duration
 
 
 class RunObserver:
-    """Made when the run begins; `start` when nothing is left that could be refused: until then nothing
-    is written.
+    """Made when the run begins; `start` when nothing is left that could be refused: until then
+    nothing is written.
 
     Args:
       workdir: gets metrics.jsonl, tensorboard/, curves.png, ledger.json, ledger.png and profile/.
@@ -103,8 +102,8 @@ class RunObserver:
         self._progress.advance(units)
         self._flops += flops
         self.window.append(values)
-        # The first line after a restart is shown, but not written: the files are those of a run
-        # without one.
+        # The first line after a restart is shown, but not written:
+        # the files are those of a run without one.
         written = step % self._settings.log_every == 0 or step == 1
         if written or step == self._first + 1:
             means = _means(self.window) | {"lr": values["lr"]}
@@ -168,9 +167,10 @@ class RunObserver:
         self.goodput.write()
 
     def _shares(self) -> tuple[float, dict[str, float]]:
-        """Training seconds (compiling, evaluating, saving left out) since the last call, and what to
-        show of them: "data_wait" and "host", shares of it in which the devices stood still for data
-        or for the host; "mfu" (if the peak is known); "goodput" of the whole run."""
+        """Training seconds (compiling, evaluating, saving left out) since the last call, and what
+        to show of them: "data_wait" and "host", shares of it in which the devices stood still for
+        data or for the host; "mfu" (if the peak is known); "goodput" of the whole run.
+        """
         seconds = self.goodput.window()
         whole = sum(seconds[part] for part in TRAINING)
         shown = {

@@ -121,8 +121,8 @@ def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[ParamRul
 
     is_rule = lambda x: isinstance(x, ParamRule)
     trained = jax.tree.map(lambda rule: not rule.frozen, rules_of, is_leaf=is_rule)
-    # Like what `optax.partition` hands to the transformation of the trained ones: nothing where a
-    # parameter is frozen.
+    # Like what `optax.partition` hands to the transformation of the trained ones:
+    # nothing where a parameter is frozen.
     masked = lambda values: jax.tree.map(
         lambda value, t: value if t else optax.MaskedNode(), values, trained
     )

@@ -28,8 +28,7 @@ class DeviceBatch:
 
 class Prefetcher:
     """Iterates over `DeviceBatch` batches. The position saved with a checkpoint is that of the last
-    batch *trained on*, not of the last one
-    made ahead: each batch carries its own.
+    batch *trained on*, not of the last one made ahead: each batch carries its own.
 
     Args:
       batches: the source; read in a thread from now on.

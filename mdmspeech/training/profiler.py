@@ -43,8 +43,8 @@ class ProfileWindow:
         self._on, self._say = False, say
 
     def step(self, update: int) -> contextlib.AbstractContextManager[Any]:
-        """Put `update` (from 1) inside this: a run that resumes in the middle of the window traces the
-        rest of it.
+        """Put `update` (from 1) inside this: a run that resumes in the middle of the window traces
+        the rest of it.
         """
         if not self._first <= update <= self._last:
             return contextlib.nullcontext()

@@ -5,8 +5,8 @@ from typing import TextIO
 
 from tqdm import tqdm
 
-# Shares, shown in percent and with a name people understand; all else of a report is a plain
-# number.
+# Shares, shown in percent and with a name people understand;
+# all else of a report is a plain number.
 _SHARES = {"mfu": "MFU", "data_wait": "data wait", "host": "host", "goodput": "goodput"}
 
 

@@ -25,7 +25,7 @@ _BELOW_ONE = 1 - 1e-9
 _SIZES = (
     "dim|num_layers|num_heads|num_kv_heads|head_dim|ffn_dim|vocab_size|num_mels|encoder_dim|"
     "encoder_num_layers|decoder_dim|decoder_num_layers|frame_dim|block|symbols|stack|max_positions|"
-    "pieces|positions|anchors_per_block"
+    "pieces|positions|anchors_per_block|semantic_states"
 )
 
 # pattern of the whole key, least, most; the first that matches counts
@@ -55,6 +55,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"capacity", 1e-3, 1),
     (r"streams", 1, 2),
     (r"start_share|label_smoothing", 0, 1),
+    (r"codec\.semantic", 0, 1e3),
     (r"z_loss", 0, 1e3),
     (r"(.*\.)?dropout", 0, _BELOW_ONE),
     (r".*\.lora_alpha", _TINY, 1e6),

@@ -52,8 +52,8 @@ def create_state(
 
 
 def with_params(state: TrainState, params: Any) -> TrainState:
-    """The state with other parameters (and EMA), placed as the old ones were. ValueError if names or
-    shapes differ.
+    """The state with other parameters (and EMA), placed as the old ones were. ValueError if names
+    or shapes differ.
     """
 
     def put(was: jax.Array, now: Any) -> jax.Array:
@@ -66,15 +66,15 @@ def with_params(state: TrainState, params: Any) -> TrainState:
         )
 
     params = jax.tree.map(put, state.params, params)
-    # A real copy: params and ema must not share buffers, since the whole state is donated at each
-    # step.
+    # A real copy: params and ema must not share buffers,
+    # since the whole state is donated at each step.
     ema = None if state.ema is None else jax.tree.map(jnp.copy, params)
     return state.replace(params=params, ema=ema)
 
 
 def frozen_shapes(task: Any, mesh: Mesh, dtype: Any = jnp.float32) -> Any:
-    """Shapes, types (floating ones in `dtype`) and shardings of the task's frozen parameters; nothing
-    is computed or allocated.
+    """Shapes, types (floating ones in `dtype`) and shardings of the task's frozen parameters;
+    nothing is computed or allocated.
     """
     shapes = jax.eval_shape(lambda key: cast(task.init_frozen(key), dtype), jax.random.key(0))
     return jax.tree.map(lambda s, sh: s.update(sharding=sh), shapes, param_shardings(mesh, shapes))

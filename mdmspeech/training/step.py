@@ -18,8 +18,8 @@ Metrics = dict[str, jax.Array]
 def loss_function(
     task: Task, dtype: str = "float32", remat: str = "none", held_out: bool = False
 ) -> Callable[..., Losses]:
-    """`task.loss`, or `task.held_out_loss`, computed in `dtype` ("float32" or "bfloat16") from float32
-    parameters, with a rematerialisation policy of `nn.stack`.
+    """`task.loss`, or `task.held_out_loss`, computed in `dtype` ("float32" or "bfloat16") from
+    float32 parameters, with a rematerialisation policy of `nn.stack`.
 
     Softmax, norms' statistics and losses are float32 in any case; gradients come back in float32,
     through the cast.
@@ -47,13 +47,12 @@ def make_train_step(
     """Returns `step(state, frozen, batch) -> (state, metrics)`, not yet compiled.
 
     Metrics are float32 scalars: "loss" (the weighted sum), each loss part (numerator / denominator
-      over the whole batch),
-    "grad_norm" (before clipping), "lr", and what share of the batch is padding (see `padding`).
+    over the whole batch), "grad_norm" (before clipping), "lr", and what share of the batch is
+    padding (see `padding`).
 
     With `accum` > 1 the batch is cut into micro-batches. The gradient is that of sum_k w_k (sum_m
-    num_km) / (sum_m den_km), as if the
-    batch had been one: denominators are summed first, in a pass from which the compiler removes the
-      model.
+    num_km) / (sum_m den_km), as if the batch had been one: denominators are summed first, in a pass
+    from which the compiler removes the model.
     """
 
     loss = loss_function(task, dtype, remat)
@@ -127,8 +126,8 @@ def padding(batch: Mapping[str, jax.Array]) -> Metrics:
 
 
 def _to_micro_batches(x: jax.Array, accum: int) -> jax.Array:
-    """[B, ...] -> [accum, B / accum, ...]; micro-batch m has the rows m::accum, so that no row changes
-    its device.
+    """[B, ...] -> [accum, B / accum, ...]; micro-batch m has the rows m::accum, so that no row
+    changes its device.
     """
     if x.shape[0] % accum:
         raise UserError(

@@ -1,9 +1,8 @@
 """What a training stage must provide: the one interface between the loop and the science.
 
 A stage (codec, speech-to-text, Talker, distillation, ...) subclasses `Task`; `loop.train` does
-everything else. Trained parameters
-and frozen ones never share a tree: `init` makes the first, `init_frozen` the second, and the
-  optimiser sees only the first.
+everything else. Trained parameters and frozen ones never share a tree: `init` makes the first,
+`init_frozen` the second, and the optimiser sees only the first.
 
 An adversarial game fits the same interface with one optimiser: put generator and discriminator in
 one tree, `stop_gradient` the discriminator's parameters in the generator's loss and the generated
@@ -26,9 +25,10 @@ Weight = float | Callable[[jax.Array], jax.Array]  # a constant, or a schedule: 
 
 
 class BatchIterator(Protocol):
-    """Batches in a fixed order whose position can be saved: Grain's iterators are such, a small class
-    of yours can be. One with `about()` -> lines has them shown when a run begins. Arrays named
-    `segment`, `valid` or ending so are 0 on padding, whose share the log shows."""
+    """Batches in a fixed order whose position can be saved: Grain's iterators are such, a small
+    class of yours can be. One with `about()` -> lines has them shown when a run begins. Arrays
+    named `segment`, `valid` or ending so are 0 on padding, whose share the log shows.
+    """
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]: ...
 
@@ -71,14 +71,14 @@ class Task:
     show: Callable[[Params, int, Path], dict[str, float]] | None = None
 
     def init(self, rng: jax.Array) -> Params:
-        """Fresh parameters from a typed key. Runs inside `jax.jit`, so that large parameters are born
-        sharded.
+        """Fresh parameters from a typed key. Runs inside `jax.jit`, so that large parameters are
+        born sharded.
         """
         raise NotImplementedError
 
     def warm_start(self, params: Params) -> Params:
-        """Parameters to start from, given the fresh ones: load an earlier stage here. Not called when
-        a checkpoint is resumed.
+        """Parameters to start from, given the fresh ones: load an earlier stage here. Not called
+        when a checkpoint is resumed.
         """
         return params
 
@@ -95,8 +95,8 @@ class Task:
         return None
 
     def batch_spec(self) -> dict[str, jax.ShapeDtypeStruct]:
-        """Names, global shapes and types of a training batch, for compiling without data. With several
-        lengths: the largest.
+        """Names, global shapes and types of a training batch, for compiling without data. With
+        several lengths: the largest.
         """
         raise NotImplementedError
 
@@ -108,8 +108,8 @@ class Task:
         rng: jax.Array,
         step: jax.Array,
     ) -> Losses:
-        """Loss parts of one (micro-)batch as sums and counts, so that they add up over micro-batches.
-        Pure; runs inside `jit`.
+        """Loss parts of one (micro-)batch as sums and counts, so that they add up over
+        micro-batches. Pure; runs inside `jit`.
 
         Args:
           batch: the arrays of `batches`, without "id" and without arrays that are not numbers.
@@ -144,8 +144,8 @@ class Task:
         raise NotImplementedError
 
     def evaluate(self, params: Params, step: int, outdir: Path) -> dict[str, float]:
-        """Scores of the current (averaged, if EMA is on) parameters. `outdir` exists; sample audio and
-        plots go there.
+        """Scores of the current (averaged, if EMA is on) parameters. `outdir` exists; sample audio
+        and plots go there.
         """
         return self.show(params, step, outdir) if self.show else {}
 

@@ -24,8 +24,8 @@ _SEED = 7
 
 
 class ValidationLoss:
-    """Computes a task's loss parts (`Task.held_out_loss`) on its `held_out` split. put: host batch ->
-    device arrays (see `mesh.put_batch`).
+    """Computes a task's loss parts (`Task.held_out_loss`) on its `held_out` split. put: host batch
+    -> device arrays (see `mesh.put_batch`).
 
     Raises:
       UserError: the task has such a split and there is no data for it. Here, not when half of a run
@@ -45,8 +45,8 @@ class ValidationLoss:
 
     def __call__(self, params: Params) -> dict[str, float]:
         """{"held_out/<part>": sum of numerators / sum of denominators}, and of a mixture
-        "held_out/<source>/<part>" of each source that has held-out records; empty if the task has no
-        such split.
+        "held_out/<source>/<part>" of each source that has held-out records; empty if the task has
+        no such split.
         """
         if not self._task.held_out:
             return {}
@@ -76,8 +76,8 @@ class ValidationLoss:
 
 
 class Evaluator:
-    """All scores of a state: `ValidationLoss`, computed by all processes, and `Task.evaluate`, by the
-    lead alone. Raises as `ValidationLoss`.
+    """All scores of a state: `ValidationLoss`, computed by all processes, and `Task.evaluate`, by
+    the lead alone. Raises as `ValidationLoss`.
     """
 
     def __init__(

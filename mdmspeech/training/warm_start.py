@@ -52,8 +52,8 @@ def load_params(workdir: str | Path | epath.Path, which: str = "latest") -> Any:
 def overwrite(
     params: Any, loaded: Any, *, fresh: Sequence[str] = (), ignored: Sequence[str] = ()
 ) -> Any:
-    """`params` (nested dicts) with every array replaced by that of `loaded`, which must have the same
-    ones, of the same shapes.
+    """`params` (nested dicts) with every array replaced by that of `loaded`, which must have the
+    same ones, of the same shapes.
 
     Args:
       fresh: regular expressions over whole paths ("layers_3/.*"): these of `params` stay as they

@@ -23,7 +23,8 @@ def check_workdir(workdir: epath.Path) -> None:
 
 
 def make_workdir(workdir: epath.Path, config: ConfigDict) -> None:
-    """Makes the folder, which all hosts must share, and writes config.json. All processes must call.
+    """Makes the folder, which all hosts must share, and writes config.json. All processes must
+    call.
 
     Raises:
       UserError: it cannot be written to, or is not the same folder on all hosts.

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))  # for `import small_published`
+sys.path.insert(0, str(Path(__file__).parent))  # for `import small_corpus`
 sys.path.insert(0, str(Path(__file__).parents[1] / "inference"))  # for `import small_speech`
 # for `import small_cosyvoice2`
 sys.path.insert(0, str(Path(__file__).parents[1] / "codec" / "cosyvoice2"))
 
+import small_corpus
 import small_published
 import small_speech
 
@@ -49,3 +50,11 @@ def system(published, tmp_path_factory):
     folder = tmp_path_factory.mktemp("systems") / "small"
     assert main(small_published.arguments(published, folder)) == 0
     return folder
+
+
+@pytest.fixture(scope="session")
+def small_home(tmp_path_factory):
+    """What MDMSPEECH_HOME names: a small corpus; not to be changed."""
+    root = tmp_path_factory.mktemp("home") / "corpus"
+    small_corpus.write(root)
+    return root

@@ -36,8 +36,8 @@ def lines_of(block: str) -> list[str]:
 
 
 def markdown_commands(path: str) -> dict[str, list[str]]:
-    """{"block": lines of the blocks, "python": whole blocks of Python, "inline": commands in running
-    text}.
+    """{"block": lines of the blocks, "python": whole blocks of Python, "inline": commands in
+    running text}.
     """
     text = (ROOT / path).read_text(encoding="utf-8")
     found: dict[str, list[str]] = {"block": [], "python": [], "inline": []}
@@ -56,8 +56,8 @@ def markdown_commands(path: str) -> dict[str, list[str]]:
 
 
 def docstring_commands(path: Path) -> list[str]:
-    """Commands of an experiment's docstring: what follows "Command:", a remark "In small ...: --config
-    X" being one too.
+    """Commands of an experiment's docstring: what follows "Command:", a remark "In small ...:
+    --config X" being one too.
     """
     text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")), clean=True) or ""
     match = re.search(r"^Command:\s*(.*?)(?=^\w[\w ]*:|^\s*$|\Z)", text, re.M | re.S)

@@ -25,10 +25,7 @@ def test_what_is_inside_is_what_was_given(published, system):
     assert (about.thinker, about.encoder) == (
         str(system / "thinker"),
         str(system / "encoder"),
-    ) and set(about.raw["digests"]) == {
-        "thinker",
-        "encoder",
-    }
+    ) and set(about.raw["digests"]) == {"thinker", "encoder"}
     for name, load in {
         "thinker": sources.load_thinker,
         "whisper": sources.load_speech_encoder,

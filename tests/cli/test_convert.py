@@ -85,8 +85,8 @@ def test_destinations(tmp_path, capsys):
 
 
 def test_tokenizers_are_compared_where_there_is_one(tmp_path, capsys):
-    """A chat model's is; that of a base model, which has no chat template, cannot be opened and goes
-    along unseen.
+    """A chat model's is; that of a base model, which has no chat template, cannot be opened and
+    goes along unseen.
     """
     base = _thinker(tmp_path / "base")
     tokenizer = Tokenizer(

@@ -228,8 +228,8 @@ def test_the_parts_are_written_as_they_are_made(small_model, tmp_path, capsys):
 
 
 def test_libtpu_without_a_tpu_is_quiet_in_python(tmp_path):
-    """With libtpu installed, JAX complains at the first computation unless it is told not to look for
-    a TPU.
+    """With libtpu installed, JAX complains at the first computation unless it is told not to look
+    for a TPU.
     """
     environment = {
         name: value

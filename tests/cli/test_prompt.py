@@ -43,8 +43,8 @@ def part(kind, config, prompt=None):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Releases of parts that were trained after two prompts, and of parts that no prompt matters to;
-    and runs that trained such.
+    """Releases of parts that were trained after two prompts, and of parts that no prompt matters
+    to; and runs that trained such.
     """
     root = tmp_path_factory.mktemp("trained")
     for name, prompt in (("kind", KIND), ("grim", GRIM)):

@@ -24,8 +24,8 @@ def log_softmax(x):
 
 
 def cost(frames, logp_TV, symbols, expected, pauses):
-    """Log-probability of one segmentation, written down anew: emissions and log-normal durations over
-    whole units.
+    """Log-probability of one segmentation, written down anew: emissions and log-normal durations
+    over whole units.
     """
     total, at = 0.0, 0
     for symbol, mean, count in zip(symbols, expected, frames, strict=True):
@@ -73,8 +73,8 @@ def test_pauses_are_the_signs_that_are_not_sounds():
 
 @pytest.fixture(scope="module")
 def spoken():
-    """The synthesiser's recordings, and all of them aligned, each with its own text and with the next
-    one's.
+    """The synthesiser's recordings, and all of them aligned, each with its own text and with the
+    next one's.
     """
     from mdmspeech.cli.user_recordings import make_aligner
     from mdmspeech.data.synthesis.voices.base import Job

@@ -2,28 +2,16 @@
 line that names its place.
 """
 
-import io
 import json
 import os
 import tarfile
 
 import corpora
-import numpy as np
 import pytest
-from corpora import encoded, put, sample, shard
+from corpora import encoded, put, read, sample, shard
 
-from mdmspeech.data.importers import BadItem, Item, open_corpus, tables
-from mdmspeech.data.recordings.manifests import read_manifest
-from mdmspeech.data.storage.json_lines import BadRecord
+from mdmspeech.data.importers import open_corpus
 from mdmspeech.errors import UserError
-
-
-def read(folder, **options):
-    """(good, bad) records of all that is in the folder."""
-    found = list(open_corpus(str(folder), **options).items())
-    good = [item for item in found if isinstance(item, Item)]
-    return good, [problem for problem in found if isinstance(problem, BadItem)]
-
 
 LJ = "metadata.csv"
 CV = "cv-corpus-17.0/en"
@@ -450,162 +438,6 @@ def test_a_broken_record_is_one_clear_line_and_costs_no_other(row, tmp_path):
     assert place in problem.where and words in problem.reason, str(problem)
     assert str(problem) == f"{problem.where}: {problem.reason}" and len(str(problem)) < 400
     assert problem.kind and "\n" not in str(problem)
-
-
-SOUNDS = [
-    ("cut off", encoded(0)[:-6000], "was cut off: 0.1", "audio cut off"),
-    ("a text", b"hello there", "not readable audio", "audio not readable"),
-    (
-        "a pointer",
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:1",
-        "git lfs pull",
-        "audio not readable",
-    ),
-    ("silence", None, "holds only silence", "only silence"),
-    ("too short", encoded(0, seconds=0.05), "too short: 0.050 s", "audio too short"),
-    ("too long", encoded(0, seconds=31, rate=8000), "too long: 31.0 s", "audio too long"),
-    ("no samples", encoded(0, seconds=0), "holds no samples", "audio of length 0"),
-    ("half a header", encoded(0)[:30], "not readable audio", "audio not readable"),
-    ("an archive", b"PK\x03\x04" + bytes(90), "zip archive", "audio not readable"),
-]
-
-
-@pytest.mark.parametrize("row", SOUNDS, ids=lambda row: row[0])
-@pytest.mark.parametrize("shape", ["file", "shard"])
-def test_sound_that_cannot_be_used_is_told_when_it_is_asked_for(row, shape, tmp_path):
-    _, content, words, kind = row
-    if content is None:
-        out = io.BytesIO()
-        corpora.soundfile.write(out, np.full(16_000, 900, np.int16), 16_000, format="WAV")
-        content = out.getvalue()
-    if shape == "file":
-        put(tmp_path, "a.wav", content)
-        put(tmp_path, "m.jsonl", '{"audio": "a.wav", "text": "A word."}')
-    else:
-        put(tmp_path, "a.tar", shard([("a.txt", "A word."), ("a.wav", content)]))
-    (item,), _ = read(tmp_path)
-    with pytest.raises(BadItem) as problem:
-        item.load()
-    assert words in problem.value.reason and problem.value.kind == kind
-    assert problem.value.where == item.where
-
-
-def test_a_file_that_went_away_and_tokens_that_are_none(tmp_path):
-    corpora.vocalnet(tmp_path)
-    good, _ = read(tmp_path)
-    folder = tmp_path / "VoiceAssistant-430K-vocalnet"
-    (folder / "audios/0.wav").unlink()
-    for ask in (good[0].load, good[0].raw):
-        with pytest.raises(BadItem, match=r"0\.wav does not exist"):
-            ask()
-    (folder / "cosyvoice2_tokens/0.npy").unlink()
-    np.save(folder / "cosyvoice2_tokens/1.npy", np.array([0.5]))
-    np.save(folder / "cosyvoice2_tokens/2.npy", np.array([{}], object), allow_pickle=True)
-    for item, words in zip(
-        good, ("No such file", "float64, not integers", "allow_pickle"), strict=True
-    ):
-        with pytest.raises(BadItem, match=words):
-            item.units.load()
-
-
-# ---- Lists as they come -------------------------------------------------------------------------
-
-WRITTEN = [  # a list of LJSpeech's layout as bytes, and the texts that are in it
-    (b"a|x|One.\r\nb|x|Two.\r\n", ["One.", "Two."]),
-    (b"\xef\xbb\xbfa|x|One.\nb|x|Two.", ["One.", "Two."]),
-    (b"a|x|One.\rb|x|Two.\r", ["One.", "Two."]),
-    (b"a|One.\n\n  \nb|Two.|\n", ["One.", "Two."]),
-    (b'a|x|"One."\nb|x|"Yes," he said, "no"\n', ['"One."', '"Yes," he said, "no"']),
-    (b'a|x|"One | two"\nb|x|"He said ""no"", then."\n', ["One | two", 'He said "no", then.']),
-    (b'a|x|"One\nb|x|2"" wide\n', ['"One', '2"" wide']),
-    (b"a | x | One. \nwavs/b|x|Two.\n", ["One.", "Two."]),
-    (b"a.wav|x|One.\nb|x|One\\|two\n", ["One.", "One|two"]),
-    ("a|x|Caf\u00e9 \u2028 x\nb|x|Z\u0308\n".encode(), ["Caf\u00e9 \u2028 x", "Z\u0308"]),
-]
-
-
-@pytest.mark.parametrize(("data", "texts"), WRITTEN, ids=range(len(WRITTEN)))
-def test_marks_line_ends_and_quotes_of_a_list(data, texts, tmp_path):
-    for name in "ab":
-        put(tmp_path, f"wavs/{name}.wav", encoded(0))
-    put(tmp_path, LJ, data)
-    good, bad = read(tmp_path)
-    assert not bad and [item.text for item in good] == texts
-    assert [item.id for item in good] == ["a", "b"]
-
-
-LISTS = [  # a JSON list as bytes, the ids in it, the words of what is wrong
-    (b'[{"id": 1}, {"id": 2}]', [1, 2], []),
-    (b'\xef\xbb\xbf [\r\n{"id": 1},\n\n{"id": 2}\n]\r\n', [1, 2], []),
-    (b'[{"id": 1}, {"id": 2}', [1, 2], ["not JSON from character 22 of the file on"]),
-    (b'[{"id": 1}, {"id" 2}, {"id": 3}]', [1], ["not JSON from character 13"]),
-    (b'[{"id": 1}]\n{"id": 2}\n', [1], ["not JSON from character 12"]),
-    (b'[{"id": 1}, 5, null, [2], {"id": 3}]', [1, 3], ["but a int", "but null", "but a list"]),
-    (b'[{"id": 1}, {"x": "\\ud800"}, {"id": 3}]', [1, 3], ["half a character"]),
-    (b'[{"id": 1, "x": "\xe9"}, {"id": 3}]', [3], ["half a character"]),
-    (b'[{"id": "\xc3\xa9' + b"\xc3\xa9" * 70_000 + b'"}, {"id": 3}]', ["é" * 70_001, 3], []),
-    (b"[]", [], []),
-]
-
-
-@pytest.mark.parametrize(("data", "ids", "wrong"), LISTS, ids=range(len(LISTS)))
-def test_a_json_list_is_read_item_by_item(data, ids, wrong, tmp_path):
-    path = put(tmp_path, "x.json", data)
-    found = [value for _, value in tables.read_objects(str(path))]
-    assert [value["id"] for value in found if isinstance(value, dict)] == ids
-    bad = [str(value) for value in found if isinstance(value, BadRecord)]
-    assert len(bad) == len(wrong)
-    assert all(words in problem for words, problem in zip(wrong, bad, strict=True)), bad
-
-
-HOSTILE = [
-    '{"audio": "a.wav", "text": "half \\ud800 a sign"}',
-    '{"audio": "a\\u0000.wav", "text": "Good."}',
-    '{"audio": "a.wav", "text": "Good.", "id": ' + "7" * 5000 + "}",
-    '{"audio": "a.wav", "text": "Good.", "id": ["a"]}',
-    '{"audio": "a.wav", "text": "Good.", "id": ""}',
-    '{"audio": "a.wav", "text": "Good.", "x": ' + "[" * 100_000 + "]" * 100_000 + "}",
-    '{"audio": "a.wav", "text": "Good.", "symbols": [1.5], "frames": [1]}',
-    '{"audio": "a.wav", "text": "Good.", "symbols": [1, 2], "frames": [1]}',
-    '{"audio": "a.wav", "text": "Good.", "f0": [1e999]}',
-    '{"audio": 5, "text": "Good."}',
-    '{"audio": "a.wav"}',
-    "# a comment",
-    "[1, 2]",
-    "null",
-    '{"audio": "a.wav", "text": "Good."',
-    b"\xff\xfe\x00\x01",
-    '{"audio": "a.wav", "text": "' + "la " * 2000 + '"}',
-]
-
-
-@pytest.mark.parametrize("listed", [False, True])
-def test_a_manifest_is_judged_as_by_the_reader_of_own_recordings(listed, tmp_path):
-    """Line by line the same reasons, whether its lines are streamed or read at once."""
-    put(tmp_path, "a.wav", encoded(0))
-    good = '{"audio": "a.wav", "text": "Good."}'
-    if listed:
-        rows = [row for row in HOSTILE if isinstance(row, str) and _is_json(row)]
-        data = ("[" + ",\n ".join([good, *rows]) + "]").encode()
-    else:
-        rows = [good, *HOSTILE, "\ufeff" + good.replace("{", '{"id": 2, ')]
-        data = b"\r\n".join(row if isinstance(row, bytes) else row.encode() for row in rows)
-    put(tmp_path, "m.jsonl", data)
-    old = read_manifest(tmp_path / "m.jsonl", 16_000).entries
-    new = list(open_corpus(str(tmp_path)).items())
-    assert len(old) == len(new) > 10
-    for one, other in zip(old, new, strict=True):
-        assert isinstance(one, BadRecord) == isinstance(other, BadItem)
-        if isinstance(one, BadRecord):
-            assert " ".join(str(one).split()) == str(other)
-
-
-def _is_json(row):
-    try:
-        json.loads(row)
-    except (ValueError, RecursionError):
-        return False
-    return True
 
 
 def test_a_shard_of_other_tar_archives_is_none(tmp_path):

@@ -411,12 +411,7 @@ def test_states_go_with_their_texts(tmp_path):
     folder = corpus.folder_of(tmp_path, "states", "questions")
     augment = {"train": lambda wave, index: wave + (index == 0) * 7 / 32768}
     counts = make.write_states(
-        folder,
-        {"train": corpus.questions(tmp_path, "train")},
-        encode,
-        4,
-        augment=augment,
-        batch=2,
+        folder, {"train": corpus.questions(tmp_path, "train")}, encode, 4, augment=augment, batch=2
     )
     read = corpus.states(tmp_path, "questions", "train")
     assert counts == {"train": int(read.counts("states").sum())} == {"train": 4 + 5 + 6 + 7 + 8}

@@ -15,13 +15,14 @@ import numpy as np
 import pytest
 import soundfile
 from even_aligner import Even, tone
-from mdmspeech.data.storage.sources import speech
+from hostile_lines import lines_of
 
+from mdmspeech.data.datasets.corpus import speech
+from mdmspeech.data.datasets.make import recordings_from_raw
 from mdmspeech.data.recordings import user
 from mdmspeech.data.recordings.manifests import read_manifest
 from mdmspeech.data.storage import record_store
 from mdmspeech.data.storage.json_lines import BadRecord
-from mdmspeech.data.texts import questions
 from mdmspeech.errors import UserError
 from mdmspeech.inference.paced_synthesizer import pronounce_text
 
@@ -41,15 +42,6 @@ def folder(waves, tmp_path):
     for path in waves.iterdir():
         os.link(path, tmp_path / path.name)
     return tmp_path
-
-
-def lines_of(*rows):
-    return [
-        row
-        if isinstance(row, bytes)
-        else (row if isinstance(row, str) else json.dumps(row)).encode()
-        for row in rows
-    ]
 
 
 def take_in(folder, data, aligner=None):
@@ -225,28 +217,24 @@ def test_a_path_that_is_no_manifest(folder):
     assert not (folder / "root").exists()
 
 
+JUNK = [
+    b"\x00", b"\xff", b"\xe2\x80\xa8", b"\xef\xbb\xbf", b"\\ud800", b"[", b"}", b'"', b"\\", b"NaN",
+    b"-", b"\r", b"9" * 5000, b"[" * 3000,
+]  # fmt: skip
+VALUES = [
+    b"null", b"[]", b"{}", b"1e999", b"NaN", b"true", b'""', b"-1", b"[[1]]", b'"\\u0000"',
+    b"8" * 4400,
+]  # fmt: skip
+FIELDS = [
+    b"id", b"split", b"voice", b"symbols", b"frames", b"f0", b"units", b"rate", b"audio", b"text",
+]  # fmt: skip
+ODD = [b"{}", b"[[]]", b"NaN", b"-Infinity", b'"\\udc00"', b"false", b"1e400", b"[1, null]"]
+
+
 def mutate(rng, line):
     """One of the things that editors, exports and transfers do to a line; it never has a line feed."""
     at = rng.randrange(len(line) + 1)
-    junk = rng.choice(
-        [
-            b"\x00",
-            b"\xff",
-            b"\xe2\x80\xa8",
-            b"\xef\xbb\xbf",
-            b"\\ud800",
-            b"[",
-            b"}",
-            b'"',
-            b"\\",
-            b"NaN",
-            b"-",
-            b"\r",
-            b"9" * 5000,
-            b"[" * 3000,
-            bytes([rng.randrange(11, 256)]),
-        ]
-    )
+    junk = rng.choice([*JUNK, bytes([rng.randrange(11, 256)])])
     how = rng.randrange(5)
     if how == 0:
         return line[:at]
@@ -255,54 +243,10 @@ def mutate(rng, line):
     if how == 2:
         return line[:at] + junk + line[at + len(junk) :]
     if how == 3:
-        value = rng.choice(
-            [
-                b"null",
-                b"[]",
-                b"{}",
-                b"1e999",
-                b"NaN",
-                b"true",
-                b'""',
-                b"-1",
-                b"[[1]]",
-                b'"\\u0000"',
-                b"8" * 4400,
-            ]
-        )
-        return (
-            b'{"audio": '
-            + (value if rng.random() < 0.5 else b'"0.wav"')
-            + b', "text": '
-            + value
-            + b', "id": '
-            + value
-            + b"}"
-        )
-    field = rng.choice(
-        [
-            b"id",
-            b"split",
-            b"voice",
-            b"symbols",
-            b"frames",
-            b"f0",
-            b"units",
-            b"rate",
-            b"audio",
-            b"text",
-        ]
-    )
-    return (
-        line[:-1]
-        + b', "'
-        + field
-        + b'": '
-        + rng.choice(
-            [b"{}", b"[[]]", b"NaN", b"-Infinity", b'"\\udc00"', b"false", b"1e400", b"[1, null]"]
-        )
-        + b"}"
-    )
+        value = rng.choice(VALUES)
+        audio = value if rng.random() < 0.5 else b'"0.wav"'
+        return b'{"audio": %b, "text": %b, "id": %b}' % (audio, value, value)
+    return line[:-1] + b', "%b": %b}' % (rng.choice(FIELDS), rng.choice(ODD))
 
 
 def test_no_mutation_ends_an_import_or_costs_a_good_line(folder):
@@ -345,6 +289,7 @@ def test_one_clip_is_kept(folder, capsys):
     done = take_in(folder, lines_of(GOOD[0])[0])
     assert (done.recordings, done.held_out) == (1, 0)
     root = folder / "root"
+    recordings_from_raw(root, "own")
     assert len(speech(root, ("own",), "train")) == 1  # what there is is trained on
     assert len(speech(root, ("own",), "test", may_be_empty=True)) == 0
     with pytest.raises(UserError, match='"split": "test"'):
@@ -454,51 +399,6 @@ def test_a_kill_between_the_renames_is_mended(moment, folder):
     assert {name: data for name, (data, _) in content(raw).items()} == before and not (
         raw.parent / ".own.old"
     ).exists()
-
-
-# ---- Further question and answer pairs ----------------------------------------------------------
-
-PAIR = {"text": "Why is the sky blue?", "answer": "Air scatters blue light most."}
-BAD_PAIRS = [
-    "{", "[]", '{"text": "no answer"}', '{"text": 3, "answer": "a"}',
-    '{"text": "?!", "answer": "a"}', '{"text": "\\ud800", "answer": "a"}',
-    '{"text": "a", "answer": "b", "split": "dev"}',
-    '{"text": "a", "answer": "b", "split": ["test"]}', '{"text": "a", "answer": "b", "family": {}}',
-    '{"text": "a", "answer": "' + "b" * 2000 + '"}', '{"text": ' + "1" * 5000 + ', "answer": "b"}',
-    "[" * 50_000, b"\xff",
-]  # fmt: skip
-
-
-def test_extra_pairs_are_fenced_line_by_line(tmp_path, capsys):
-    path = tmp_path / "extra.jsonl"
-    last = {**PAIR, "text": "Why\u2028not?"}
-    path.write_bytes(
-        codecs.BOM_UTF8
-        + b"\r\n".join(lines_of(PAIR, *BAD_PAIRS, "", json.dumps(last, ensure_ascii=False)))
-    )
-    found = questions._read_extra(path)
-    assert [(q.text, q.split, q.phrasing) for q in found] == [
-        (PAIR["text"], "train", "extra/1"),
-        (last["text"], "train", f"extra/{len(BAD_PAIRS) + 3}"),
-    ]
-    told = capsys.readouterr().err
-    assert (
-        f"{len(BAD_PAIRS)} lines of" in told
-        and "extra.jsonl, line 2: " in told
-        and "line 6: " in told
-    )
-
-
-@pytest.mark.parametrize(
-    "data",
-    [b"", b"text,answer\n", b'{"text": "no answer"}\n', json.dumps(PAIR).encode("utf-16"), None],
-)
-def test_extra_files_without_a_pair_are_refused(data, tmp_path):
-    path = tmp_path / "extra.jsonl"
-    if data is not None:
-        path.write_bytes(data)
-    with pytest.raises(UserError, match=r"extra\.jsonl"):
-        questions._read_extra(path)
 
 
 def test_what_is_stored_is_read_back(tmp_path):

@@ -10,6 +10,7 @@ import pytest
 
 from mdmspeech.data.packing.bins import pack
 from mdmspeech.data.packing.plan import PackedBatches, PackPlan, better_capacities
+from mdmspeech.data.packing.position import CheckedBatches, digest_of
 from mdmspeech.data.packing.sharding import HostShare, host_rows
 from mdmspeech.data.pipelines.random_source import RandomSpeech
 from mdmspeech.data.pipelines.talker_packed import whole_blocks
@@ -268,3 +269,33 @@ def test_better_rows_keep_divisors_and_take_every_record():
     better, _ = better_capacities(sizes, {"frames": 3000, "ids": 768})
     assert better["ids"] % 64 == 0 and better["frames"] % 10 == 0
     assert (sizes <= list(better.values())).all()
+
+
+def test_a_position_is_of_its_data():
+    class Batches:
+        place = 0
+
+        def __next__(self):
+            self.place += 1
+            return {}
+
+        def get_state(self):
+            return {"next_index": self.place}
+
+        def set_state(self, state):
+            self.place = state["next_index"]
+
+    speech = RandomSpeech(20)
+    digests = [digest_of(s, "tokens") for s in (speech, RandomSpeech(20, seed=1), RandomSpeech(21))]
+    assert len({*digests}) == 3 and digest_of(speech, "tokens") == digests[0]
+    assert digest_of([0] * 3, "tokens") != digest_of([0] * 4, "tokens")
+    one = CheckedBatches(Batches(), digests[0])
+    next(one), next(one)
+    again = CheckedBatches(Batches(), digests[0])
+    again.set_state(one.get_state())
+    assert again.get_state() == one.get_state()
+    with pytest.raises(UserError, match=r"the data have changed .*--set train\.new_data=True"):
+        CheckedBatches(Batches(), digests[1]).set_state(one.get_state())
+    older = CheckedBatches(Batches(), digests[1])
+    older.set_state({"next_index": 7})  # saved before positions knew their data
+    assert older.get_state()["place"] == {"next_index": 7}

@@ -116,8 +116,8 @@ def test_statistics_tell_what_a_joined_epoch_leaves_out():
 
 @pytest.mark.parametrize("count", [3, 5, 37, 6000])
 def test_a_run_is_told_of_padding_and_cuts_from_some_sequences_at_most(count, monkeypatch):
-    """Of a pass over the records where they are few, of so many sequences where they are not: a start
-    is never long.
+    """Of a pass over the records where they are few, of so many sequences where they are not: a
+    start is never long.
     """
 
     class Long:

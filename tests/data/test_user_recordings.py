@@ -141,10 +141,7 @@ def test_splits_of_the_manifest_are_kept(folder):
     found = RecordStore(folder / "raw").fields
     assert {
         split: [r["id"] for r in found if r["split"] == split] for split in ("test", "val")
-    } == {
-        "test": ["00.wav", "01.wav", "02.wav"],
-        "val": ["03.wav", "04.wav"],
-    }
+    } == {"test": ["00.wav", "01.wav", "02.wav"], "val": ["03.wav", "04.wav"]}
 
 
 def test_nothing_is_done_twice_and_a_killed_run_goes_on(folder):

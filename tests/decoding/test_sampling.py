@@ -75,8 +75,8 @@ def test_ids_that_are_not_allowed_are_never_drawn(shares):
     ],
 )
 def test_one_temperature_for_all_rows_draws_as_one_for_each_and_a_row_as_it_does_alone(config):
-    """[B, V] of a text, [B, T, V] of a block; a constant temperature and an array of it; two rows and
-    one.
+    """[B, V] of a text, [B, T, V] of a block; a constant temperature and an array of it; two rows
+    and one.
     """
     logits = jax.random.normal(jax.random.key(1), (2, 4, 300))
     filters = dict(top_k=config.top_k, top_p=config.top_p)

@@ -13,8 +13,8 @@ LENGTHS = np.array([14, 9])  # neither is a whole number of blocks
 
 @pytest.fixture(scope="module")
 def case(tiny):
-    """A teacher (the tiny model over [B, L]) and a masked input, blocks with 4, 3, 1 and 0 masks among
-    them.
+    """A teacher (the tiny model over [B, L]) and a masked input, blocks with 4, 3, 1 and 0 masks
+    among them.
     """
     cond = jax.random.normal(jax.random.key(1), (BATCH, LENGTH, tiny.dim))
     valid = jnp.arange(LENGTH)[None, :] < jnp.asarray(LENGTHS)[:, None]
@@ -47,15 +47,10 @@ def _by_the_book(teacher, z0, hidden, iterations):
         for row in range(BATCH):
             for first in range(0, LENGTH, BLOCK):
                 masked = [at for at in range(first, min(first + BLOCK, LENGTH)) if left[row, at]]
-                for at in sorted(masked, key=lambda at: -chance[row, at])[
-                    : -(-len(masked) // (iterations - j))
-                ]:
-                    z[row, at], new[row, at], when[row, at] = (
-                        logits[row, at],
-                        logits[row, at, :CODES].argmax(),
-                        j,
-                    )
-                    left[row, at] = False
+                surest_first = sorted(masked, key=lambda at: -chance[row, at])
+                for at in surest_first[: -(-len(masked) // (iterations - j))]:
+                    z[row, at], when[row, at], left[row, at] = logits[row, at], j, False
+                    new[row, at] = logits[row, at, :CODES].argmax()
         ids = new
     return z, ids, when
 
@@ -116,8 +111,8 @@ def test_gathered_positions_give_the_same_targets(case):
 
 
 def test_what_was_not_gathered_stays_hidden_from_the_teacher(case):
-    """A capacity that is too small leaves tokens out of the loss; it must not write something in their
-    places.
+    """A capacity that is too small leaves tokens out of the loss; it must not write something in
+    their places.
     """
     teacher, z0, hidden, valid = case
     index, keep = objective.gather_masked(hidden & valid, 9)

@@ -57,8 +57,8 @@ def test_blocks_of_one_token_are_next_token_decoding(run_tiny, cond, options, te
     )
     for field in ("ids_BL", "count_B", "reason_B", "forwards"):
         np.testing.assert_array_equal(getattr(ours, field), getattr(theirs, field), err_msg=field)
-    # a drawn token's own probability is what next-token decoding reports, the best one's what
-    # masked diffusion does
+    # a drawn token's own probability is what next-token decoding reports,
+    # the best one's what masked diffusion does
     if temperature == 0.0:
         np.testing.assert_allclose(ours.confidence_BL, theirs.confidence_BL, rtol=1e-4)
 
@@ -66,11 +66,9 @@ def test_blocks_of_one_token_are_next_token_decoding(run_tiny, cond, options, te
 def test_one_block_of_the_whole_length_is_bidirectional(tiny, run_tiny, cond, options):
     options = dataclasses.replace(options, block=LENGTH, label_shift=True)
     result = run_tiny(SamplingParams.create(3, steps=2, target_len=LENGTH), cond, options)
-    everything = jnp.ones((1, LENGTH, LENGTH), bool)
+    everything, positions = jnp.ones((1, LENGTH, LENGTH), bool), jnp.arange(LENGTH)[None]
     forward = jax.jit(
-        lambda ids, cond_LD: tiny.forward(ids, cond_LD[None], jnp.arange(LENGTH)[None], everything)[
-            0
-        ][0]
+        lambda ids, cond_LD: tiny.forward(ids, cond_LD[None], positions, everything)[0][0]
     )
     for row in range(3):
         ids, half = result.ids_BL[row], result.step_BL[row] == 0

@@ -58,8 +58,8 @@ def test_allow_works_on_numpy_for_kernels():
 
 
 def test_no_leak_from_later_blocks(tiny):
-    """The logits of block b depend on the ids and conditions of blocks <= b, all of b included, and on
-    nothing later.
+    """The logits of block b depend on the ids and conditions of blocks <= b, all of b included, and
+    on nothing later.
     """
     length, block = 12, 4
     ids = jax.random.randint(jax.random.key(0), (1, length), 0, 20)
@@ -84,8 +84,8 @@ def test_no_leak_from_later_blocks(tiny):
 
 
 def test_noisy_half_equals_encoding_the_clean_prefix_then_one_block(tiny):
-    """Two streams in one forward see what decoding sees: this is why training on them has no exposure
-    gap.
+    """Two streams in one forward see what decoding sees: this is why training on them has no
+    exposure gap.
     """
     length, block = 12, 4
     clean = jax.random.randint(jax.random.key(2), (1, length), 0, 20)

@@ -107,8 +107,8 @@ def test_inverse_t_weights_are_unbiased_and_match_the_rate(per):
 
 @pytest.mark.parametrize("per", ["block", "sequence"])
 def test_the_one_over_t_loss_is_an_unbiased_mean_over_all_tokens(per):
-    """A loss of its own for every token: the weighted sum over the *valid* tokens has the mean of all
-    of them for its mean.
+    """A loss of its own for every token: the weighted sum over the *valid* tokens has the mean of
+    all of them for its mean.
     """
     valid = np.arange(LENGTH)[None, :] < np.resize([LENGTH, 40, 17], ROWS)[:, None]
     loss = np.random.default_rng(0).exponential(size=valid.shape) * valid

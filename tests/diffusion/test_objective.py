@@ -19,9 +19,8 @@ def _log_softmax(logits):
 def test_loss_is_the_mean_over_hidden_tokens_only():
     logp = _log_softmax(LOGITS)
     total, weight = weighted_cross_entropy(LOGITS, TARGETS, MASK.astype(jnp.float32))
-    expected = -np.take_along_axis(logp, np.asarray(TARGETS)[..., None], -1)[..., 0][
-        np.asarray(MASK)
-    ]
+    losses = -np.take_along_axis(logp, np.asarray(TARGETS)[..., None], -1)[..., 0]
+    expected = losses[np.asarray(MASK)]
     np.testing.assert_allclose(total, expected.sum(), rtol=1e-5)
     assert weight == MASK.sum()
 

@@ -56,8 +56,8 @@ def test_mass_on_forbidden_ids_counts_as_doubt(name):
 
 
 def test_near_certain_positions_do_not_tie():
-    """The float32 probability of all three is 1.0; their order must still be by certainty, not left to
-    right.
+    """The float32 probability of all three is 1.0; their order must still be by certainty, not left
+    to right.
     """
     logits = jnp.array([[20.0, 0.0], [40.0, 0.0], [30.0, 0.0]])
     assert (np.exp(np.asarray(jax.nn.log_softmax(logits)[:, 0])) == 1.0).sum() >= 2

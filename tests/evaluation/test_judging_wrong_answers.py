@@ -58,8 +58,8 @@ def extras(request):
 
 
 def short(question, expected, family):
-    """The answer alone: what follows the verb, or what stands before it, whichever the question does
-    not hold.
+    """The answer alone: what follows the verb, or what stands before it, whichever the question
+    does not hold.
     """
     body = expected.rstrip(".")
     if family in ("comparison", "areas"):

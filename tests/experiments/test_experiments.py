@@ -67,8 +67,8 @@ def test_it_is_whole_without_data_or_weights(name):
     ],
 )
 def test_sizes(name, frozen, trained):
-    """8.83 B: Qwen3-8B's 8.19 B and the encoder of Whisper-large-v3; a Talker of four layers of width
-    4,096 has more than a billion.
+    """8.83 B: Qwen3-8B's 8.19 B and the encoder of Whisper-large-v3; a Talker of four layers of
+    width 4,096 has more than a billion.
     """
     _, task = load(name)
     assert size(jax.eval_shape(task.init_frozen, jax.random.key(0))) == pytest.approx(

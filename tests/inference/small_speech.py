@@ -42,8 +42,8 @@ TALKER = TalkerConfig(
 
 
 def spell(text: str) -> Spoken:
-    """A toy pronouncer: a letter is a symbol, a space belongs to the word before it, sentences end at
-    full stops.
+    """A toy pronouncer: a letter is a symbol, a space belongs to the word before it, sentences end
+    at full stops.
     """
     symbols, words, owner = [0], [], [-1]
     for sentence in [part.strip() for part in text.lower().split(".") if part.strip()]:
@@ -61,8 +61,8 @@ def spell(text: str) -> Spoken:
 
 
 def talker_params(config=TALKER, seed=0):
-    """Random parameters: sharper outputs than a fresh network's, and durations of one to three tokens
-    a symbol.
+    """Random parameters: sharper outputs than a fresh network's, and durations of one to three
+    tokens a symbol.
     """
     params = jax.jit(talker.init, static_argnums=0)(config, jax.random.key(seed))
     params["outputs"]["table"] = params["outputs"]["table"] * 30
@@ -72,26 +72,9 @@ def talker_params(config=TALKER, seed=0):
 
 
 WORDS = [
-    "yes",
-    "no",
-    "it",
-    "is",
-    "a",
-    "red",
-    "apple",
-    "and",
-    "very",
-    "good",
-    "answer",
-    ".",
-    "what",
-    "?",
-    "system",
-    "user",
-    "assistant",
-    "be",
-    "kind",
-]
+    "yes", "no", "it", "is", "a", "red", "apple", "and", "very", "good", "answer", ".", "what", "?",
+    "system", "user", "assistant", "be", "kind",
+]  # fmt: skip
 TEMPLATE = (
     "{% for m in messages %}<s> {{ m['role'] }} {{ m['content'] }} </s> {% "
     "endfor %}{% if add_generation_prompt %}<s> assistant {% endif %}"
@@ -114,8 +97,8 @@ def chat_tokenizer() -> ChatTokenizer:
 
 
 def thinker(stop_repetition: bool = False) -> ThinkerRunner:
-    """A random Thinker that writes known words, the same again and again if it may, and stops after a
-    while.
+    """A random Thinker that writes known words, the same again and again if it may, and stops after
+    a while.
     """
     params = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))[
         "params"

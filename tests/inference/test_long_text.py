@@ -18,21 +18,8 @@ from mdmspeech.inference.thinker_runner import TextDelta
 SENTENCE = "A much longer sentence follows here and it takes two blocks or more."
 TEXT = " ".join([SENTENCE, "And another one.", SENTENCE, SENTENCE])
 NOTHING = [
-    "",
-    " ",
-    "...",
-    "!",
-    "—",
-    "?!",
-    "\n\n",
-    "***",
-    "()",
-    "、。",
-    "\u200b",
-    "Привет",
-    "你好",
-    "🙂",
-]
+    "", " ", "...", "!", "—", "?!", "\n\n", "***", "()", "、。", "\u200b", "Привет", "你好", "🙂",
+]  # fmt: skip
 
 
 @pytest.fixture

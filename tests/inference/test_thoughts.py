@@ -134,8 +134,8 @@ def test_only_the_answer_comes_out(script, text, count, thought, stopped):
 
 
 def test_voices_get_the_states_of_the_answer_alone():
-    """[Emb(y); h] of the answer's tokens and of the end, each once, whatever was thought; h is of the
-    position that has consumed y.
+    """[Emb(y); h] of the answer's tokens and of the end, each once, whatever was thought; h is of
+    the position that has consumed y.
     """
     thinker = _mind(HYBRID)
     ids = [
@@ -162,8 +162,8 @@ def test_voices_get_the_states_of_the_answer_alone():
 
 
 def test_a_thought_costs_the_answer_nothing():
-    """Eight tokens of answer may follow a thought of five, and a thought without an end is ended for
-    it.
+    """Eight tokens of answer may follow a thought of five, and a thought without an end is ended
+    for it.
     """
     thinker = _scripted(
         _mind(OPENED),
@@ -197,8 +197,8 @@ def test_tags_that_are_special_tokens():
 
 
 def test_a_text_to_say_stands_after_a_closed_thought():
-    """Of a model whose template opens one: in training (`Conversations`), and for the states of a text
-    that is given.
+    """Of a model whose template opens one: in training (`Conversations`), and for the states of a
+    text that is given.
     """
     thinker = _mind(OPENED)
     raw = lambda ids: thinker.tokenizer.tokenizer.decode(list(ids), skip_special_tokens=False)

@@ -45,12 +45,8 @@ def folder(tmp_path):
 
 
 def manifest(name):
-    return {
-        name: tensor["shape"]
-        for name, tensor in json.loads((FIXTURES / "manifests" / f"{name}.json").read_text())[
-            "tensors"
-        ].items()
-    }
+    listed = json.loads((FIXTURES / "manifests" / f"{name}.json").read_text())
+    return {name: tensor["shape"] for name, tensor in listed["tensors"].items()}
 
 
 def torch_file(path, tensors):
@@ -130,12 +126,7 @@ def test_small_models_load_the_same_way(folder):
         config.flow.encoder.dim,
         config.flow.encoder.num_heads,
         config.flow.estimator.num_heads,
-    ) == (
-        300,
-        32,
-        2,
-        3,
-    )
+    ) == (300, 32, 2, 3)
     assert (config.hift.base_channels, config.hift.f0_channels, config.tokenizer.num_layers) == (
         32,
         24,

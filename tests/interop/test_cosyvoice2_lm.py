@@ -52,14 +52,11 @@ def manifest(config):
                 tensors[f"{name}self_attn.{part}_proj.bias"],
             ) = (rows, width), (rows,)
         tensors[f"{name}self_attn.o_proj.weight"] = (width, width)
-        tensors[f"{name}mlp.gate_proj.weight"] = tensors[f"{name}mlp.up_proj.weight"] = (
-            config.ffn_dim,
-            width,
-        )
+        for part in ("gate", "up"):
+            tensors[f"{name}mlp.{part}_proj.weight"] = (config.ffn_dim, width)
         tensors[f"{name}mlp.down_proj.weight"] = (width, config.ffn_dim)
-        tensors[f"{name}input_layernorm.weight"] = tensors[
-            f"{name}post_attention_layernorm.weight"
-        ] = (width,)
+        for norm in ("input_layernorm", "post_attention_layernorm"):
+            tensors[f"{name}{norm}.weight"] = (width,)
     return tensors
 
 
@@ -131,8 +128,9 @@ TEXTS, SPEECH = [5, 9, 2, 30], [100, 6000, 3, 77, 41, 6560]
 
 @pytest.fixture(scope="module")
 def reference(tensors):
-    """reference(speech): logits [7, 6564] of theirs by the book, what follows each of [task, speech]:
-    Qwen2, which is our Thinker (tests/models), over [sos, text, task, speech]."""
+    """reference(speech): logits [7, 6564] of theirs by the book, what follows each of
+    [task, speech]: Qwen2, which is our Thinker (tests/models), over [sos, text, task, speech].
+    """
     qwen = ThinkerConfig(
         SMALL.text_vocab_size,
         SMALL.dim,

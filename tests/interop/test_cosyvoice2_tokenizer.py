@@ -21,8 +21,8 @@ SOURCE = Path(__file__).parents[1] / "fixtures" / "cosyvoice2" / "s3_tokenizer_v
 
 
 def _official_graph(tensors):
-    """An ONNX model with the golden weights laid out as in the official file: named nodes, anonymous
-    weights, MatMul transposed.
+    """An ONNX model with the golden weights laid out as in the official file: named nodes,
+    anonymous weights, MatMul transposed.
     """
     nodes, weights, counter = [], [], iter(range(2216, 9999))
 

@@ -225,9 +225,8 @@ def test_a_model_folder_is_replaced(others, tmp_path):
     assert refuse_existing(there, force=True) == there
     with complete_or_absent(there, force=True) as part:
         (part / "new").write_text("")
-    assert [path.name for path in there.iterdir()] == ["new"] and [
-        path.name for path in tmp_path.iterdir()
-    ] == ["there"]
+    assert [path.name for path in there.iterdir()] == ["new"]
+    assert [path.name for path in tmp_path.iterdir()] == ["there"]
 
 
 @pytest.mark.parametrize(

@@ -342,18 +342,15 @@ def test_rope_scalings_of_the_metadata(tmp_path):
     }
     assert dict(
         gguf_thinker_config(_scaled(tmp_path, "qwen3", type="linear", factor=2.0)).rope_scaling
-    ) == {
-        "rope_type": "linear",
-        "factor": 2.0,
-    }
+    ) == {"rope_type": "linear", "factor": 2.0}
     assert gguf_thinker_config(_scaled(tmp_path, "qwen3", type="none")).rope_scaling is None
     with pytest.raises(UserError, match="'longrope' is not known; take a model with one of"):
         gguf_thinker_config(_scaled(tmp_path, "qwen3", type="longrope", factor=4.0))
 
 
 def test_unpermute_turns_pairs_into_halves():
-    """Two heads of four rows: interleaved (0, 2, 1, 3) of the half-split order comes back as 0, 1, 2,
-    3.
+    """Two heads of four rows: interleaved (0, 2, 1, 3) of the half-split order comes back as 0, 1,
+    2, 3.
     """
     halves = np.arange(8.0)[:, None]
     interleaved = halves[[0, 2, 1, 3, 4, 6, 5, 7]]

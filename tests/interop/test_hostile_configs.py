@@ -54,8 +54,8 @@ VALUES = [
 
 @pytest.mark.parametrize("kind", ["qwen3", "llama", "whisper"])
 def test_anything_anywhere_is_read_or_refused(tmp_path, kind):
-    """Every field with every wrong value, as the file would hold it: through the folder's reader, to
-    the parameters' headers. Never another error.
+    """Every field with every wrong value, as the file would hold it: through the folder's reader,
+    to the parameters' headers. Never another error.
     """
     hf, golden = {
         "qwen3": (HF, "hf_qwen3"),

@@ -72,8 +72,8 @@ def _by_block(tensors, block, ending="weight_scale_inv", kind=np.float32):
     [((8, 16), np.float32), ((16, 5), ml_dtypes.bfloat16), ((128, 128), np.float32)],
 )
 def test_fp8_by_blocks(tmp_path, block, kind):
-    """Blocks that divide the matrices and blocks that do not; 5 % of a block's largest weight is the
-    most that may be lost.
+    """Blocks that divide the matrices and blocks that do not; 5 % of a block's largest weight is
+    the most that may be lost.
     """
     tensors = _tensors()
     stored, meant = _by_block(tensors, block, kind=kind)
@@ -349,8 +349,8 @@ def test_the_check_of_a_conversion_finds_wrong_weights(tmp_path, fault):
 
 
 def test_a_source_that_computes_nothing_is_no_proof(tmp_path, capsys):
-    """Garbage compared with itself: a model whose outputs are all zero, or no numbers, is the same as
-    itself.
+    """Garbage compared with itself: a model whose outputs are all zero, or no numbers, is the same
+    as itself.
     """
     for name, factor in (("zero", 0.0), ("nan", np.nan)):
         folder = _folder(

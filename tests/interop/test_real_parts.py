@@ -145,8 +145,8 @@ def test_shipped_encoder_is_the_packages_in_bfloat16(encoder):
 
 
 def _whisper_decoder(ids, states_TD, w, heads=8):
-    """Whisper's decoder straight from the CTranslate2 variables: ids [N], states [T, D] -> logits [N,
-    V].
+    """Whisper's decoder straight from the CTranslate2 variables: ids [N], states [T, D] -> logits
+    [N, V].
     """
 
     def attend(q, k, v, mask):
@@ -180,8 +180,8 @@ def _whisper_decoder(ids, states_TD, w, heads=8):
 
 @pytest.mark.parity
 def test_whole_decoder_hears_the_shipped_question(encoder):
-    """Whisper's own recipe (padded to 30 s) with all of its decoder: the logits are a numpy forward's,
-    the text is what is said.
+    """Whisper's own recipe (padded to 30 s) with all of its decoder: the logits are a numpy
+    forward's, the text is what is said.
     """
     config, params = whole_decoder()
     source = resources.files("mdmspeech") / "assets" / "question.wav"

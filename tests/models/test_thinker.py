@@ -124,8 +124,8 @@ def test_llama3_frequencies():
 
 @pytest.mark.parity
 def test_greedy_generation_of_ragged_rows(qwen3):
-    """Right-padded here, left-padded in the reference: the same tokens, logits and states as each row
-    alone.
+    """Right-padded here, left-padded in the reference: the same tokens, logits and states as each
+    row alone.
     """
     thinker, params, golden = qwen3
     rows = _prompts(golden)

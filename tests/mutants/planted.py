@@ -130,8 +130,8 @@ def _exists(root: Path, test: str) -> bool:
 
 
 class _Watch:
-    """A pytest plugin: imports the module with the fault once the tests' environment stands, and notes
-    what fails and why.
+    """A pytest plugin: imports the module with the fault once the tests' environment stands, and
+    notes what fails and why.
     """
 
     def __init__(self, module: str, tree: Path):

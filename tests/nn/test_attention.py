@@ -104,8 +104,8 @@ LONG = {
 
 @pytest.mark.parametrize("name", LONG)
 def test_tiles_equal_the_dense_formulation_forward_and_backward(name):
-    """On the CPU a described mask of this length takes the scan over tiles; its dense form takes the
-    loop over heads.
+    """On the CPU a described mask of this length takes the scan over tiles; its dense form takes
+    the loop over heads.
     """
     q, k, v, weight = _long(600)
     mask = LONG[name]

@@ -57,8 +57,8 @@ YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 
 
 
 def test_yarn_by_hand():
-    """Qwen3's long-context setting (head_dim 128, theta 1e6): the paper's gamma(r) with r turns, its
-    bounds rounded outwards to whole dimensions.
+    """Qwen3's long-context setting (head_dim 128, theta 1e6): the paper's gamma(r) with r turns,
+    its bounds rounded outwards to whole dimensions.
     """
     dim, theta, factor, context = 128, 1e6, 4.0, 32768
     # turns that dimension pair i makes within the original context

@@ -123,8 +123,8 @@ def tpu_mesh():
 
 
 def temporaries(mesh, described, length=1024, dim=64):
-    """Bytes a chip for the gradient of attention over [noisy ; clean] of `length` packed positions: 4
-    rows, 8 heads, 4 K/V heads, bfloat16.
+    """Bytes a chip for the gradient of attention over [noisy ; clean] of `length` packed positions:
+    4 rows, 8 heads, 4 K/V heads, bfloat16.
     """
     pattern = masks.from_mask_mod(layout.mask_mod, layout.two_stream(length, 16)).pattern
 
@@ -148,8 +148,8 @@ def temporaries(mesh, described, length=1024, dim=64):
 
 
 def test_compiled_for_a_tpu_it_needs_no_square(tpu_mesh):
-    """The scores of a chip's 2 rows x 4 heads at 2 x 1024 positions are 67 MB in half precision, and
-    the dense formulation keeps them.
+    """The scores of a chip's 2 rows x 4 heads at 2 x 1024 positions are 67 MB in half precision,
+    and the dense formulation keeps them.
     """
     assert temporaries(tpu_mesh, described=False) > 67e6
     assert temporaries(tpu_mesh, described=True) < 5e6

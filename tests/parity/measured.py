@@ -54,8 +54,8 @@ def same(name: str, ours: Any, theirs: Any, share: float = 0.0) -> None:
 
 
 def same_shapes(name: str, ours: dict[str, list[int]], theirs: dict[str, list[int]]) -> None:
-    """Asserts that two tables of tensors, name -> shape, are equal, and remembers how many entries are
-    not.
+    """Asserts that two tables of tensors, name -> shape, are equal, and remembers how many entries
+    are not.
     """
     names = sorted(ours.keys() | theirs.keys())
     same(

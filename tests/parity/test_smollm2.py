@@ -66,8 +66,8 @@ def prompts(ours):
 
 @pytest.fixture(scope="module")
 def answers(theirs, prompts):
-    """Of each prompt: greedy tokens [N], and the logits that chose them [N, V]; in one batch, padded
-    on the left.
+    """Of each prompt: greedy tokens [N], and the logits that chose them [N, V]; in one batch,
+    padded on the left.
     """
     longest = max(map(len, prompts))
     ids, mask = (np.zeros((len(prompts), longest), np.int64) for _ in range(2))
@@ -167,7 +167,7 @@ def test_tokenizer(ours):
     """So with the tokenizer and the chat template, on texts of many kinds.
 
     None with signs like ½: the file's pre-tokenizer, "smollm", puts spaces apart from every
-      numeral, which transformers' reader leaves out.
+    numeral, which transformers' reader leaves out.
     """
     theirs = AutoTokenizer.from_pretrained(GGUF.parent, gguf_file=GGUF.name)
     for text in TEXTS:

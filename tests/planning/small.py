@@ -13,8 +13,8 @@ WIDTH, HIDDEN, LAYERS, VOCAB, LENGTH = 256, 1024, 2, 512, 128
 
 
 class SmallTask(Task):
-    """Embeds tokens, mixes them with a frozen matrix, runs `layers` feed-forward layers under a scan,
-    predicts the tokens.
+    """Embeds tokens, mixes them with a frozen matrix, runs `layers` feed-forward layers under a
+    scan, predicts the tokens.
     """
 
     name, unit = "small", "tokens"

@@ -7,6 +7,8 @@ import tarfile
 import numpy as np
 import soundfile
 
+from mdmspeech.data.importers import BadItem, Item, open_corpus
+
 SECONDS = 0.5
 TEXTS = (
     "Printing, in the only sense.",
@@ -219,3 +221,10 @@ def webdataset(folder):
     put(folder, "train-000000.tar", shard([*sample(0), *sample(1)]))
     put(folder, "train-000001.tar", shard(sample(2)))
     put(folder, "test-000000.tar", shard(sample(3)))
+
+
+def read(folder, **options):
+    """(good, bad) records of all that is in the folder."""
+    found = list(open_corpus(str(folder), **options).items())
+    good = [item for item in found if isinstance(item, Item)]
+    return good, [problem for problem in found if isinstance(problem, BadItem)]

@@ -1,5 +1,5 @@
-"""Masks and positions as whole arrays, which the package never makes: what its attention is compared
-with.
+"""Masks and positions as whole arrays, which the package never makes: what its attention is
+compared with.
 """
 
 import jax
@@ -15,8 +15,8 @@ def _with_padding(mask_LL: jax.Array, valid_BL: jax.Array | None) -> jax.Array:
 
 
 def block_causal_mask(length: int, block: int, valid_BL: jax.Array | None = None) -> jax.Array:
-    """bool [B or 1, L, L]: full inside a block, causal across blocks; B when `valid_BL` (bool [B, L])
-    is given, else 1.
+    """bool [B or 1, L, L]: full inside a block, causal across blocks; B when `valid_BL` (bool
+    [B, L]) is given, else 1.
     """
     block_L = block_index(jnp.arange(length), block)
     return _with_padding(block_L[None, :] <= block_L[:, None], valid_BL)
@@ -28,8 +28,8 @@ def causal_mask(length: int, valid_BL: jax.Array | None = None) -> jax.Array:
 
 
 def two_stream_mask(length: int, block: int, valid_BL: jax.Array | None = None) -> jax.Array:
-    """bool [B or 1, 2L, 2L] for the layout [noisy ; clean] of the same L positions (see `mask_mod`);
-    `valid_BL` holds for both halves.
+    """bool [B or 1, 2L, 2L] for the layout [noisy ; clean] of the same L positions (see
+    `mask_mod`); `valid_BL` holds for both halves.
     """
     streams, blocks = (jnp.asarray(vector) for vector in two_stream(length, block))
     mask = mask_mod(streams[:, None], blocks[:, None], streams[None, :], blocks[None, :])

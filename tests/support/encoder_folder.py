@@ -17,8 +17,8 @@ def read_encoder_folder(
     progress: Any = None,
     **overrides: Any,
 ) -> tuple[SpeechEncoderConfig, dict[str, Any]]:
-    """A downloaded (or exported) Whisper folder -> (config, parameters of its encoder). Arguments as
-    `read_thinker_folder`.
+    """A downloaded (or exported) Whisper folder -> (config, parameters of its encoder). Arguments
+    as `read_thinker_folder`.
     """
     hf, config = config_of(folder, encoder_config, **overrides)
     how = dict(dtype=dtype, shardings=shardings, progress=progress)

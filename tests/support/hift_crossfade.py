@@ -41,8 +41,8 @@ class Carried:
 
 
 def crossfade(withheld_N: np.ndarray, wave_N: np.ndarray) -> np.ndarray:
-    """`wave` with its start faded in over the end of what was withheld, by the halves of a symmetric
-    Hamming window.
+    """`wave` with its start faded in over the end of what was withheld, by the halves of a
+    symmetric Hamming window.
     """
     size = len(withheld_N)
     window = np.hamming(2 * size)

@@ -11,8 +11,8 @@ from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
 
 
 def whole_decoder() -> tuple[Seq2SeqConfig, dict[str, Any]]:
-    """The undiminished decoder as a seq2seq adaptor, its pieces being Whisper's ids: for parity with
-    other implementations.
+    """The undiminished decoder as a seq2seq adaptor, its pieces being Whisper's ids: for parity
+    with other implementations.
     """
     tensors, _, name = whisper_decoder._read(sources.WHISPER_BASE)
     rows, width = tensors["embed_tokens.weight"].shape

@@ -28,8 +28,8 @@ def kill_and_resume(workdir, kills, options, startup_s, say=print, seed=0):
         process = Process(workdir, *options)
         if aim == "start-up":
             end = time.monotonic() + draw.uniform(0.0, startup_s)
-            # No longer than the start-up: a busy machine may have become a quick one since
-            # `startup_s`.
+            # No longer than the start-up:
+            # a busy machine may have become a quick one since `startup_s`.
             wait_until(
                 lambda end=end, process=process: time.monotonic() > end or trains(process),
                 [process],

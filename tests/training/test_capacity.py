@@ -67,8 +67,8 @@ def test_it_is_as_with_a_place_for_each(mode, schedule, over):
 
 @pytest.mark.parametrize("rates", [(0.3, 1.0), (0.3, 0.8)])
 def test_the_shipped_masks_do_exceed_their_places(rates):
-    """So the long way is taken: of 200 batches of 8 rows as experiments/own_voice.py has them, a few
-    of the first kind.
+    """So the long way is taken: of 200 batches of 8 rows as experiments/own_voice.py has them, a
+    few of the first kind.
     """
     schedule, valid = masking.Bernoulli(*rates), jnp.ones((8, 256), bool)
 

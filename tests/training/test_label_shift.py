@@ -86,8 +86,8 @@ def test_blocks_of_one_token_that_are_all_hidden_are_the_next_token_loss(
     ids=["block-causal", "two streams", "bidirectional"],
 )
 def test_what_is_trained_is_what_is_decoded(params, batch, block, streams):
-    """The engine, over its cache, says of the last block what the training forward says of it when it
-    is all that is hidden.
+    """The engine, over its cache, says of the last block what the training forward says of it when
+    it is all that is hidden.
     """
     config = dataclasses.replace(SHIFTED, block=block)
     engine = TalkerEngine(config, params)
@@ -130,8 +130,8 @@ def test_distillation_reads_teacher_and_student_alike(params, batch):
 
 
 def test_one_over_t_divides_by_the_tokens_there_are(params, batch):
-    """LLaDA's bound: the weighted sum over the valid tokens, not over the sum of the weights, which it
-    equals on average only.
+    """LLaDA's bound: the weighted sum over the valid tokens, not over the sum of the weights, which
+    it equals on average only.
     """
     schedule = masking.get("inverse_t", low=0.05)
     losses = jax.jit(

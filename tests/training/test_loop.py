@@ -232,9 +232,10 @@ def test_a_restart_adds_no_line_and_keeps_the_means(tmp_path):
         n: [r for r in read_metrics(tmp_path / n / "metrics.jsonl") if "train/loss" in r]
         for n in ("whole", "parts")
     }
-    assert [
+    whole, parts = (
         [(r["step"], r["train/loss"], r["train/mse"]) for r in rows] for rows in lines.values()
-    ] == [[(r["step"], r["train/loss"], r["train/mse"]) for r in lines["whole"]]] * 2
+    )
+    assert whole == parts
     assert [r["step"] for r in lines["whole"]] == [1, 5]
 
 
@@ -355,8 +356,8 @@ def test_a_run_that_is_refused_has_written_nothing(tmp_path):
 
 
 def test_parameters_that_are_no_numbers_are_never_saved(tmp_path):
-    """A rate of nan leaves loss and gradient of the first step finite, and its parameters not; then an
-    older run is refused another config, untouched.
+    """A rate of nan leaves loss and gradient of the first step finite, and its parameters not; then
+    an older run is refused another config, untouched.
     """
 
     class Broken(TinyTask):

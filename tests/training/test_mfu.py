@@ -87,8 +87,8 @@ def test_neither_recomputed_nor_frozen_nor_unweighted_parts_count():
     square = jax.ShapeDtypeStruct((8, 8), jnp.float32)
     task, params = Remade(), {"w": square, "table": square}
     optimizer = make_optimizer(base().optim, 10, params, task.optimizer)
-    # Forward: three products; backward: two for the second use of w, one for the first; none for
-    # the table.
+    # Forward: three products; backward:
+    # two for the second use of w, one for the first; none for the table.
     assert model_flops(task, optimizer, params, {}, {"x": square}) == (3 + 3) * 2 * 8**3
 
 

@@ -58,8 +58,8 @@ def all_ended(processes, codes):
 
 
 def losing_one(workdir, count, victim, options=OPTIONS):
-    """Kills one of `count` processes in training, checks how the others end, returns the seconds that
-    took.
+    """Kills one of `count` processes in training, checks how the others end, returns the seconds
+    that took.
     """
     processes = start_together(workdir, count, *options, "--pause", 0.3)
     wait_until(lambda: steps_saved(workdir)[-1:] >= [6], processes)
@@ -86,8 +86,8 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     one_process(whole, data=4)
 
-    # Four steps in one process of eight devices, then on with several processes of two devices: one
-    # is killed.
+    # Four steps in one process of eight devices,
+    # then on with several processes of two devices: one is killed.
     class Short(TinyTask):
         def batches(self, split, seed):
             class Ends(type(super().batches(split, seed))):

@@ -130,9 +130,8 @@ def test_only_adaptor_and_update_learn_and_both_do():
     params, frozen = fresh(task)
 
     def loss(params):
-        numerator, denominator = task.loss(params, frozen, batch, jax.random.key(0), jnp.int32(0))[
-            "loss"
-        ]
+        parts = task.loss(params, frozen, batch, jax.random.key(0), jnp.int32(0))
+        numerator, denominator = parts["loss"]
         return numerator / denominator
 
     grads = jax.jit(jax.grad(loss))(params)

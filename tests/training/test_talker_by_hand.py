@@ -42,8 +42,8 @@ OFF_TARGET = dict(label_smoothing=0.1, z_loss=0.01)
 
 
 def params_of(seed: int):
-    """Random, surer than fresh ones, with end tokens among the likeliest and with ids that nobody may
-    write above all.
+    """Random, surer than fresh ones, with end tokens among the likeliest and with ids that nobody
+    may write above all.
     """
     rng = np.random.default_rng(seed)
     shapes = jax.eval_shape(lambda key: talker.init(MODEL, key), jax.random.key(0))
@@ -83,8 +83,8 @@ def batch():
 
 @pytest.fixture(scope="module")
 def forward(batch):
-    """forward(params, ids, block) -> (logits float64 [B, L, V], log-durations): one dense block-causal
-    pass over all positions.
+    """forward(params, ids, block) -> (logits float64 [B, L, V], log-durations): one dense
+    block-causal pass over all positions.
     """
     model = talker.Talker(MODEL)
 
@@ -122,8 +122,8 @@ def task_of(name, tmp_path, stage_two=None, **settings):
 
 
 def drawn_by(schedule, batch):
-    """(key, masking in numpy), of a key that hides the first token of the first row: the places that
-    only fill up the gathered positions point at it.
+    """(key, masking in numpy), of a key that hides the first token of the first row: the places
+    that only fill up the gathered positions point at it.
     """
     sample = jax.jit(lambda key: schedule.sample(key, batch["valid"], MODEL.block))
     keys = (jax.random.key(seed) for seed in range(20))
@@ -168,14 +168,10 @@ def roll_out(forward, teacher, noisy, hidden, iterations):
             masked = [
                 at for at in range(first * MODEL.block, (first + 1) * MODEL.block) if left[row, at]
             ]
-            for at in sorted(masked, key=lambda at: -chance[row, at].max())[
-                : -(-len(masked) // (iterations - iteration))
-            ]:
-                z[row, at], shown[row, at], left[row, at] = (
-                    logits[row, at],
-                    chance[row, at].argmax(),
-                    False,
-                )
+            surest_first = sorted(masked, key=lambda at: -chance[row, at].max())
+            for at in surest_first[: -(-len(masked) // (iterations - iteration))]:
+                z[row, at], left[row, at] = logits[row, at], False
+                shown[row, at] = chance[row, at].argmax()
         ids = shown
     assert not left.any()
     return z, ids

@@ -43,8 +43,8 @@ class CompactCodec:
         )
 
     def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Waves float32 [N] -> ids int32 [ceil(N / token_samples)]; the last token is completed with
-        silence.
+        """Waves float32 [N] -> ids int32 [ceil(N / token_samples)]; the last token is completed
+        with silence.
         """
         counts = [-(-len(wave) // self.token_samples) for wave in waves]
         ids = [np.zeros(0, np.int32)] * len(waves)

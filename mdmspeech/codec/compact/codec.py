@@ -15,7 +15,14 @@ from mdmspeech.audio.mel import mel_filters
 from mdmspeech.codec import fsq
 from mdmspeech.codec.compact import synthesis
 from mdmspeech.codec.compact.config import CompactCodecConfig
-from mdmspeech.codec.compact.model import F0_CENTRE, Acoustics, Decoder, Encoder, SpectralHead
+from mdmspeech.codec.compact.model import (
+    F0_CENTRE,
+    Acoustics,
+    Decoder,
+    Encoder,
+    SemanticHead,
+    SpectralHead,
+)
 from mdmspeech.speech_format import DIGITS
 
 NOISE_SEED = 0  # of the noise source: the same tokens always give the same samples
@@ -23,7 +30,9 @@ NOISE_SEED = 0  # of the noise source: the same tokens always give the same samp
 
 @dataclasses.dataclass(frozen=True)
 class CompactCodecModel:
-    """Pure functions of `params` = {"encoder", "decoder", "spectral"}; holds sizes only."""
+    """Pure functions of `params` = {"encoder", "decoder", "spectral"} and, in training with
+    `config.semantic`, "semantic"; holds sizes only.
+    """
 
     config: CompactCodecConfig
 
@@ -39,6 +48,10 @@ class CompactCodecModel:
     def spectral(self) -> SpectralHead:
         return SpectralHead(self.config)
 
+    @property
+    def semantic(self) -> SemanticHead:
+        return SemanticHead(self.config)
+
     @functools.cached_property
     def _mel_basis(self) -> np.ndarray:
         return mel_filters(self.config.sample_rate, self.config.window, self.config.num_mels)
@@ -51,11 +64,15 @@ class CompactCodecModel:
         encoder = self.encoder.init(keys[0], mel, valid)["params"]
         decoder = self.decoder.init(keys[1], jnp.zeros((1, 4, DIGITS)), valid, train=True)["params"]
         acoustics = self.decoder.apply({"params": decoder}, jnp.zeros((1, 4, DIGITS)), valid)
-        return {
+        params = {
             "encoder": encoder,
             "decoder": decoder,
             "spectral": self.spectral.init(keys[2], acoustics)["params"],
         }
+        if c.semantic:  # from a key of its own: the others are the same with and without it
+            key = jax.random.fold_in(rng, len(keys))
+            params["semantic"] = self.semantic.init(key, jnp.zeros((1, 4, DIGITS)))["params"]
+        return params
 
     def mel(self, audio_BN: jax.Array) -> jax.Array:
         """Wave in [-1, 1], whole hops long -> normalised log-mel [B, T, M]."""

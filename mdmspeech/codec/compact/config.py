@@ -34,6 +34,10 @@ class CompactCodecConfig:
     head_dim: int = 64
     # classes (symbols of the pronouncer) of the phonetic auxiliary head (training only)
     phones: int = 128
+    # weight of the semantic auxiliary loss (training only); 0: there is no such head
+    semantic: float = 0.0
+    # width of the speech encoder's states that the semantic head predicts
+    semantic_states: int = 512
 
     @property
     def token_rate(self) -> float:

@@ -18,6 +18,7 @@ from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
 from mdmspeech.speech_format import DIGITS
 
+_SEMANTIC_HIDDEN = 512
 F0_CENTRE = 5.3  # log of about 200 Hz: the predicted log-F0 is an offset from here
 
 
@@ -116,17 +117,25 @@ class Decoder(nn.Module):
             return acoustics
         # Phonetic auxiliary head: which phone is spoken in each half of a token. It shapes the
         # codes and is not part of decoding.
-        near = jnp.concatenate(
-            [
-                jnp.pad(codes_BL8, ((0, 0), (1 - k, 1 + k), (0, 0)))[:, 1 : 1 + length]
-                for k in (-1, 0, 1)
-            ],
-            axis=-1,
-        )
         phone = nn.Dense(2 * c.phones, name="phone_out")(
-            nn.silu(nn.Dense(256, name="phone_in")(near))
+            nn.silu(nn.Dense(256, name="phone_in")(_neighbours(codes_BL8)))
         )
         return acoustics, phone.reshape(batch, 2 * length, c.phones)
+
+
+class SemanticHead(nn.Module):
+    """Codes [B, L, 8] -> the speech encoder's whitened states [B, 2L, D], two a token: an auxiliary of
+    training that puts what was said into the codes (cf. SpeechTokenizer, arXiv 2308.16692).
+    """
+
+    config: CompactCodecConfig
+
+    @nn.compact
+    def __call__(self, codes_BL8: jax.Array) -> jax.Array:
+        batch, length, _ = codes_BL8.shape
+        width = self.config.semantic_states
+        h = nn.silu(nn.Dense(_SEMANTIC_HIDDEN, name="in")(_neighbours(codes_BL8)))
+        return nn.Dense(2 * width, name="out")(h).reshape(batch, 2 * length, width)
 
 
 class FrameBlock(nn.Module):
@@ -178,6 +187,18 @@ class SpectralHead(nn.Module):
         envelope = (acoustics.mel_BTM * c.mel_std + c.mel_mean) @ jnp.asarray(_mel_to_bins(c))
         harmonic, noise, phase = jnp.split(out, 3, axis=-1)
         return envelope + 2.0 * harmonic, envelope + 2.0 * noise - 1.0, jnp.pi * jnp.tanh(phase)
+
+
+def _neighbours(codes_BL8: jax.Array) -> jax.Array:
+    """Each token's codes between those of the token before and after it (0 outside): [B, L, 24]."""
+    length = codes_BL8.shape[1]
+    return jnp.concatenate(
+        [
+            jnp.pad(codes_BL8, ((0, 0), (1 - k, 1 + k), (0, 0)))[:, 1 : 1 + length]
+            for k in (-1, 0, 1)
+        ],
+        axis=-1,
+    )
 
 
 def _digit_pairs(codes: jax.Array) -> jax.Array:

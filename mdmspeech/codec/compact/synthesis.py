@@ -7,10 +7,10 @@ network never has to guess it, so a magnitude loss is enough to train it; nothin
 discriminator.
 
 Streaming: a sample depends on a few neighbouring frames, on the phase at the start of its token
-  (one number, carried) and on the noise of
-its own hop (keyed by the absolute frame index), so blocks can be synthesised one by one. Two
-computations of the same speech differ by float32 noise in F0, which would add up in the phase for
-ever: `lock` makes every token a whole number of 1/64 cycles long, and the noise ends there.
+(one number, carried) and on the noise of its own hop (keyed by the absolute frame index), so blocks
+can be synthesised one by one. Two computations of the same speech differ by float32 noise in F0,
+which would add up in the phase for ever: `lock` makes every token a whole number of 1/64 cycles
+long, and the noise ends there.
 
 B batch, T frames, H samples of a hop, N samples, K bins. Frames outside an utterance (`valid_BT`
 False) are silent and have no neighbours: a padded row gives the same samples as the row alone.
@@ -26,8 +26,8 @@ _PARTS = 64  # phase steps a cycle
 
 
 def control(values_BT: jax.Array, valid_BT: jax.Array, hop: int) -> jax.Array:
-    """Frame values -> one a sample, [B, T, H]: linear between frame centres, constant beyond the first
-    and last valid one.
+    """Frame values -> one a sample, [B, T, H]: linear between frame centres, constant beyond the
+    first and last valid one.
     """
     padded, known = jnp.pad(values_BT, ((0, 0), (1, 1))), jnp.pad(valid_BT, ((0, 0), (1, 1)))
     here = values_BT[:, :, None]
@@ -38,11 +38,11 @@ def control(values_BT: jax.Array, valid_BT: jax.Array, hop: int) -> jax.Array:
 
 
 def lock(f0_BTH: jax.Array, group: int, sample_rate: int) -> tuple[jax.Array, jax.Array]:
-    """F0 changed by at most 0.2 % (at 100 Hz; less above) so that every `group` frames take a multiple
-    of 1/64 cycles: (new F0, those cycles [B, T/group]).
+    """F0 changed by at most 0.2 % (at 100 Hz; less above) so that every `group` frames take a
+    multiple of 1/64 cycles: (new F0, those cycles [B, T/group]).
 
     Rounding is what makes the phase exact: noise in F0 is lost in it, and float32 adds multiples of
-      1/64 without error.
+    1/64 without error.
     """
     batch, frames, hop = f0_BTH.shape
     grouped = f0_BTH.reshape(batch, frames // group, group * hop)
@@ -52,8 +52,8 @@ def lock(f0_BTH: jax.Array, group: int, sample_rate: int) -> tuple[jax.Array, ja
 
 
 def group_phases(cycles_BL: jax.Array, restart_BL: jax.Array, start_B: jax.Array) -> jax.Array:
-    """Phase (cycles, in [0, 1)) at the start of every group of frames and after the last one, [B, L +
-    1]; exact if `start_B` is.
+    """Phase (cycles, in [0, 1)) at the start of every group of frames and after the last one,
+    [B, L + 1]; exact if `start_B` is.
 
     cycles_BL: from `lock`. restart_BL: groups that begin at phase 0.
     """
@@ -77,8 +77,8 @@ def frame_phases(f0_BTH: jax.Array, phase_BL: jax.Array, sample_rate: int) -> ja
 
 
 def begins(valid_BT: jax.Array) -> jax.Array:
-    """bool [B, T]: the first frames of utterances. Nothing is known of the frame before the first, so
-    that one is not meant.
+    """bool [B, T]: the first frames of utterances. Nothing is known of the frame before the first,
+    so that one is not meant.
     """
     return valid_BT & ~jnp.pad(valid_BT[:, :-1], ((0, 0), (1, 0)), constant_values=True)
 

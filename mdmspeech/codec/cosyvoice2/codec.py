@@ -8,7 +8,7 @@ stream gives, joined, is what `decode` gives: within 1e-3 in the mel, and in the
 that makes of the phase (1e-2).
 
 A stream hands out the samples of a block of tokens late: the flow looks 3 tokens ahead and HiFT
-  20.3 frames, together 0.53 s.
+20.3 frames, together 0.53 s.
 
 A frame attends to the chunks before its own as far as `plan.chunks.left` reaches: 8 of 16 tokens, 5
 s. (The reference attends to all that was before, the prompt included, at a cost that grows.) What
@@ -247,8 +247,8 @@ class CosyVoice2Codec:
         )
 
     def _keys(self, rows: int) -> tuple[jax.Array, jax.Array]:
-        """Noise keys [rows] of the flow and of HiFT: the same for every row, as every row is the only
-        one of its utterance.
+        """Noise keys [rows] of the flow and of HiFT: the same for every row, as every row is the
+        only one of its utterance.
         """
         key = jax.random.key(self.seed)
         flow, source = (

@@ -14,8 +14,8 @@ EXACT = jax.lax.Precision.HIGHEST
 
 
 class F0Predictor(Streamed):
-    """Mel [B, T, M] -> F0 in Hz [B, T, 1], zero outside the rows. Sees `f0_num_layers` frames to either
-    side.
+    """Mel [B, T, M] -> F0 in Hz [B, T, 1], zero outside the rows. Sees `f0_num_layers` frames to
+    either side.
     """
 
     config: HiFTConfig

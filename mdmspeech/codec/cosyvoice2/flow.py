@@ -2,10 +2,9 @@
 arXiv 2412.10117, section 2.4).
 
 An encoder gives each frame a mean; from noise, an ordinary differential equation whose velocity the
-estimator predicts (optimal-transport flow
-matching: Lipman et al., 2022, arXiv 2210.02747) leads to the mel, in a few Euler steps that are
-  denser at the start, with classifier-free guidance (Ho
-& Salimans, 2022, arXiv 2207.12598). The prompt's tokens and mel stand before the speech and are
+estimator predicts (optimal-transport flow matching: Lipman et al., 2022, arXiv 2210.02747) leads to
+the mel, in a few Euler steps that are denser at the start, with classifier-free guidance (Ho &
+Salimans, 2022, arXiv 2207.12598). The prompt's tokens and mel stand before the speech and are
 dropped from the result.
 
 Here in one go; `flow_stream.py` does the same block by block.
@@ -46,8 +45,8 @@ class Conditions:
 
 
 class Flow(nn.Module):
-    """The parameters of the flow. `expect` and `speak` use all but the estimator's, which `solve` is
-    given as a function.
+    """The parameters of the flow. `expect` and `speak` use all but the estimator's, which `solve`
+    is given as a function.
     """
 
     config: FlowConfig
@@ -73,8 +72,8 @@ class Flow(nn.Module):
         )[0]
 
     def expect(self, ids_BL, present_BL, valid_BT, mask_BTS, frame_mask_BFG, cache=None):
-        """Tokens -> means [B, 2T, M] of the frames of the first T = L - lookahead of them. Arguments
-        as `FlowEncoder`.
+        """Tokens -> means [B, 2T, M] of the frames of the first T = L - lookahead of them.
+        Arguments as `FlowEncoder`.
         """
         x_BLD = self.embedding(ids_BL) * present_BL[:, :, None]
         states_BFD, cache = self.encoder(
@@ -147,8 +146,8 @@ def solve(
         if ways == 2:
             conditional, unconditional = jnp.split(velocity, 2)
             velocity = (1 + guidance) * conditional - guidance * unconditional
-        # Carried and written in place: as stacked outputs the caches, which are large, would need
-        # their memory twice.
+        # Carried and written in place: as stacked outputs the caches,
+        # which are large, would need their memory twice.
         caches = jax.tree.map(
             lambda all_steps, own: jax.lax.dynamic_update_index_in_dim(all_steps, own, number, 0),
             caches,

@@ -33,8 +33,8 @@ class FlowConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Prompt:
-    """A voice to speak in: tokens [P] and mel [2P, M] of an utterance of its speaker (P may be 0) and
-    the speaker vector [E].
+    """A voice to speak in: tokens [P] and mel [2P, M] of an utterance of its speaker (P may be 0)
+    and the speaker vector [E].
     """
 
     ids: np.ndarray

@@ -6,8 +6,7 @@ with relative positions as in Transformer-XL (Dai et al., 2019, arXiv 1901.02860
 rate by repetition and a causal convolution, and more of the same blocks.
 
 It works on a window of tokens: the first T are encoded, the last `lookahead` are only seen by the
-  look-ahead convolution. Given a cache, the window
-continues what was encoded before.
+look-ahead convolution. Given a cache, the window continues what was encoded before.
 
 B batch, T tokens, L = T + lookahead, S tokens of history, D model, H heads, P distances.
 """
@@ -159,8 +158,8 @@ class FlowEncoder(nn.Module):
 
 
 class InputLayer(nn.Module):
-    """sqrt(D) * norm(linear(x)): the scale of an embedding beside sinusoids, though the positions are
-    not added here.
+    """sqrt(D) * norm(linear(x)): the scale of an embedding beside sinusoids, though the positions
+    are not added here.
     """
 
     dim: int
@@ -171,8 +170,8 @@ class InputLayer(nn.Module):
 
 
 class LookAhead(nn.Module):
-    """x + conv(leaky(conv(x))): the first convolution sees `lookahead` positions ahead, the second two
-    behind.
+    """x + conv(leaky(conv(x))): the first convolution sees `lookahead` positions ahead, the second
+    two behind.
     """
 
     lookahead: int
@@ -184,8 +183,8 @@ class LookAhead(nn.Module):
         """[B, T + lookahead, D] -> ([B, T, D], the next past)."""
         dim, length = x_BLD.shape[-1], valid_BT.shape[1]
         hidden_BTD = nn.Conv(dim, (self.lookahead + 1,), padding="VALID", name="conv1")(x_BLD)
-        # Before a row's first token the first convolution already sees it; there the second one
-        # must see zeros.
+        # Before a row's first token the first convolution already sees it;
+        # there the second one must see zeros.
         hidden_BTD = nn.leaky_relu(hidden_BTD, 0.01) * valid_BT[:, :, None]
         padded, past_BKD = with_past(hidden_BTD, past_BKD, 2)
         return x_BLD[:, :length] + nn.Conv(dim, (3,), padding="VALID", name="conv2")(
@@ -215,8 +214,8 @@ class ConformerBlock(nn.Module):
 
 
 class RelativeAttention(nn.Module):
-    """softmax(((q + u) k' + (q + v) p(i - j)') / sqrt(head_dim)) values: p is a projected sinusoid of
-    the distance of query and key.
+    """softmax(((q + u) k' + (q + v) p(i - j)') / sqrt(head_dim)) values: p is a projected sinusoid
+    of the distance of query and key.
     """
 
     num_heads: int
@@ -250,8 +249,8 @@ class RelativeAttention(nn.Module):
 
 @functools.lru_cache(maxsize=16)
 def distance_table(length: int, history: int, dim: int) -> np.ndarray:
-    """Sinusoids of the distances query minus key, from history + length - 1 down to -length, float32
-    [history + 2 length, D].
+    """Sinusoids of the distances query minus key, from history + length - 1 down to -length,
+    float32 [history + 2 length, D].
 
     Even columns sine, odd ones cosine. (The last distance does not occur; it makes `by_key` a
     reshape.)
@@ -274,10 +273,9 @@ def by_key(scores_BHTP: jax.Array, keys: int) -> jax.Array:
     query's row is moved by one more.
     """
     batch, heads, length, count = scores_BHTP.shape
-    flat = scores_BHTP.reshape(batch, heads, length * count)[
-        :, :, length - 1 : length - 1 + length * (count - 1)
-    ]
-    return flat.reshape(batch, heads, length, count - 1)[..., :keys]
+    flat = scores_BHTP.reshape(batch, heads, length * count)
+    moved = flat[:, :, length - 1 : length - 1 + length * (count - 1)]
+    return moved.reshape(batch, heads, length, count - 1)[..., :keys]
 
 
 def _norm(eps: float, name: str) -> nn.LayerNorm:

@@ -2,9 +2,9 @@
 causal U-Net over mel frames at one time.
 
 The U has one level and never changes the rate: a stage down, stages in the middle, a stage up that
-  also sees what the first one gave. A stage is a
-causal convolutional block, which is told the time, and transformers without positions (the
-convolutions carry them). From Matcha-TTS (Mehta et al., 2023, arXiv 2309.03199), made causal.
+also sees what the first one gave. A stage is a causal convolutional block, which is told the time,
+and transformers without positions (the convolutions carry them). From Matcha-TTS (Mehta et al.,
+2023, arXiv 2309.03199), made causal.
 
 B batch, T frames, S frames of history, M mel bins, C channels, E time vector.
 """

@@ -17,8 +17,8 @@ from mdmspeech.nn.attention import KVCache
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """A block-causal mask: a query sees all of its own chunk, none after it, and `left` chunks before
-    it.
+    """A block-causal mask: a query sees all of its own chunk, none after it, and `left` chunks
+    before it.
 
     Attributes:
       size: tokens of a chunk (two frames each); at least the look-ahead of the encoder, 3.
@@ -80,8 +80,8 @@ def chunk_mask(
 def with_past(
     x_BTC: jax.Array, past_BKC: jax.Array | None, count: int
 ) -> tuple[jax.Array, jax.Array]:
-    """The input of a causal convolution of width count + 1: x behind its `count` predecessors (None:
-    zeros) [B, K+T, C]; and the next past.
+    """The input of a causal convolution of width count + 1: x behind its `count` predecessors
+    (None: zeros) [B, K+T, C]; and the next past.
     """
     if past_BKC is None:
         past_BKC = jnp.zeros((x_BTC.shape[0], count, x_BTC.shape[2]), x_BTC.dtype)
@@ -92,8 +92,8 @@ def with_past(
 def with_history(
     k_BTHD: jax.Array, v_BTHD: jax.Array, cache: KVCache | None
 ) -> tuple[jax.Array, jax.Array, KVCache | None]:
-    """Keys and values behind those of the last S positions [B, S+T, H, D], and the next cache, again
-    of S positions. No cache: as they are.
+    """Keys and values behind those of the last S positions [B, S+T, H, D], and the next cache,
+    again of S positions. No cache: as they are.
     """
     if cache is None:
         return k_BTHD, v_BTHD, None

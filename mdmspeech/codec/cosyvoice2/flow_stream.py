@@ -98,8 +98,8 @@ class Block:
 
 @struct.dataclass
 class Voice:
-    """What stays the same from block to block. Not in the state: whoever gives the state's memory away
-    keeps this.
+    """What stays the same from block to block. Not in the state: whoever gives the state's memory
+    away keeps this.
     """
 
     speaker_BM: jax.Array
@@ -172,8 +172,8 @@ def push(
     valid_Bc = present_BL[:, :size]
     known_BS = jnp.concatenate([state.valid_BS, valid_Bc], axis=1)
     valid_BF = jnp.repeat(valid_Bc, RATE, axis=1)
-    # All keys that are there may be seen: what the mask would hide is out of the history or not
-    # here yet.
+    # All keys that are there may be seen:
+    # what the mask would hide is out of the history or not here yet.
     mask, frame_mask = (
         _for_each_query(known_BS, size),
         _for_each_query(jnp.repeat(known_BS, RATE, axis=1), RATE * size),
@@ -209,8 +209,8 @@ def push(
 
 
 def state_bytes(config: FlowConfig, plan: StreamPlan, rows: int = 1) -> int:
-    """Size of the caches in the state of a stream of that many rows (the rest is a few kB); nothing is
-    allocated.
+    """Size of the caches in the state of a stream of that many rows (the rest is a few kB); nothing
+    is allocated.
     """
     history = streamable(plan)[1]
     shapes = [
@@ -248,8 +248,8 @@ def compiled_push(config: FlowConfig, plan: StreamPlan):
 
 
 class MelStream:
-    """One utterance: any number of tokens in, the mel frames that are final now out. Joined, they are
-    those of `flow.generate`.
+    """One utterance: any number of tokens in, the mel frames that are final now out. Joined, they
+    are those of `flow.generate`.
     """
 
     def __init__(
@@ -285,8 +285,8 @@ class MelStream:
         self._advance()
 
     def copy(self) -> "MelStream":
-        """Another stream that goes on from here: the prompt need not be read again for every utterance
-        of a voice.
+        """Another stream that goes on from here: the prompt need not be read again for every
+        utterance of a voice.
         """
         other = copy.copy(self)
         # the memory of either is given away at its next push

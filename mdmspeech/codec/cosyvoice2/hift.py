@@ -70,8 +70,8 @@ class Decoder(Streamed):
 
 
 class MirroredStart(Streamed):
-    """One position more in front, equal to the second one (PyTorch's reflection padding): [B, T, C] ->
-    [B, T + 1, C].
+    """One position more in front, equal to the second one (PyTorch's reflection padding): [B, T, C]
+    -> [B, T + 1, C].
     """
 
     @nn.compact

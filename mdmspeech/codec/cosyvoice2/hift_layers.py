@@ -22,8 +22,8 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 
-# frames (11 hours): the length of a row whose end has not come yet; times 480 samples it still fits
-# int32
+# frames (11 hours): the length of a row whose end has not come yet;
+# times 480 samples it still fits int32
 OPEN = 2**21
 
 
@@ -73,8 +73,8 @@ class Streamed(nn.Module):
     stream: bool
 
     def with_past(self, x_BTC: jax.Array, size: int, name: str = "past") -> jax.Array:
-        """The last `size` positions of earlier blocks and then this block's, [B, size + T, C]; keeps
-        the last `size` for the next block.
+        """The last `size` positions of earlier blocks and then this block's, [B, size + T, C];
+        keeps the last `size` for the next block.
         """
         past = self.variable(
             "stream", name, jnp.zeros, (x_BTC.shape[0], size, x_BTC.shape[2]), x_BTC.dtype
@@ -89,9 +89,8 @@ class Streamed(nn.Module):
         for i, signal in enumerate(signals):
             x_BTC = signal.x_BTC
             if signal.delay < delay:
-                x_BTC = self.with_past(x_BTC, delay - signal.delay, f"{name}_{i}")[
-                    :, : x_BTC.shape[1]
-                ]
+                longer = self.with_past(x_BTC, delay - signal.delay, f"{name}_{i}")
+                x_BTC = longer[:, : x_BTC.shape[1]]
             waited.append(x_BTC)
         return dataclasses.replace(signals[0], x_BTC=functools.reduce(jnp.add, waited), delay=delay)
 
@@ -115,8 +114,8 @@ class Conv(Streamed):
         )
         bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
         if self.stream:
-            # Output j needs inputs j * stride - pad ... + reach: the newest one that can be had
-            # decides the delay.
+            # Output j needs inputs j * stride - pad ... + reach:
+            # the newest one that can be had decides the delay.
             delay = -(-(signal.delay + reach + 1 - stride - pad) // stride)
             wide_BTC = self.with_past(x_BTC, delay * stride + pad - signal.delay)
             count = x_BTC.shape[1] // stride
@@ -175,8 +174,8 @@ class UpConv(Streamed):
 
 
 class Snake(nn.Module):
-    """x + sin(alpha x)^2 / alpha, alpha a channel (Ziyin et al. 2020, arXiv 2006.08195). [B, T, C] ->
-    [B, T, C].
+    """x + sin(alpha x)^2 / alpha, alpha a channel (Ziyin et al. 2020, arXiv 2006.08195). [B, T, C]
+    -> [B, T, C].
     """
 
     @nn.compact

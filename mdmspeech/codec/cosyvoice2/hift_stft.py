@@ -104,8 +104,8 @@ def _forward(size: int) -> np.ndarray:
 
 
 def _backward(size: int) -> np.ndarray:
-    """Real inverse DFT and Hann window, float32 [size + 2, size]; the imaginary parts at 0 and at half
-    the sample rate count for nothing.
+    """Real inverse DFT and Hann window, float32 [size + 2, size]; the imaginary parts at 0 and at
+    half the sample rate count for nothing.
     """
     unit = np.eye(size // 2 + 1)
     return (np.fft.irfft(np.concatenate([unit, 1j * unit]), n=size, axis=1) * hann(size)).astype(

@@ -30,8 +30,8 @@ from mdmspeech.errors import UserError
 
 @flax.struct.dataclass
 class StreamState:
-    """What is carried from block to block; its size depends on neither the block's nor the utterance's
-    length.
+    """What is carried from block to block; its size depends on neither the block's nor the
+    utterance's length.
     """
 
     layers: Any  # the collection "stream" of HiFT
@@ -40,8 +40,8 @@ class StreamState:
 
 
 def start(config: HiFTConfig, key_B: jax.Array) -> StreamState:
-    """The state before the first frame. key_B: typed keys; the samples are those of `hift.vocode` with
-    the same ones.
+    """The state before the first frame. key_B: typed keys; the samples are those of `hift.vocode`
+    with the same ones.
     """
     clock = Clock(jnp.int32(0), jnp.full(key_B.shape[0], OPEN, jnp.int32))
     layers = jax.tree.map(
@@ -97,15 +97,15 @@ def _traced(config: HiFTConfig, batch: int) -> tuple[int, Any]:
 
 @functools.lru_cache(maxsize=8)
 def compiled_push(config: HiFTConfig):
-    """`push` under jit, compiled once for all streams with blocks of one size; the old state's memory
-    is used for the new one.
+    """`push` under jit, compiled once for all streams with blocks of one size; the old state's
+    memory is used for the new one.
     """
     return jax.jit(functools.partial(push, config), donate_argnums=1)
 
 
 class WaveStream:
-    """One utterance: any number of mel frames in, the samples that are final now out. Joined, they are
-    those of `hift.vocode`.
+    """One utterance: any number of mel frames in, the samples that are final now out. Joined, they
+    are those of `hift.vocode`.
     """
 
     def __init__(

@@ -54,8 +54,8 @@ def prepare_voice(source: Source, tokenizer: S3Tokenizer, embed: Embed) -> Promp
 
 
 def clean(wave_N: np.ndarray, rate: int) -> np.ndarray:
-    """The speech of a recording: silence around it cut off, at a level, with a pause behind it. Raises
-    UserError if it is too short or too long.
+    """The speech of a recording: silence around it cut off, at a level, with a pause behind it.
+    Raises UserError if it is too short or too long.
     """
     size = int(_FRAME * rate)
     _, (start, end) = librosa.effects.trim(

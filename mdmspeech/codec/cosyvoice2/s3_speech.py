@@ -51,8 +51,8 @@ class S3Tokenizer:
         self._mel = jax.jit(functools.partial(s3_log_mel, num_mels=config.num_mels))
 
     def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Mono float waves [N] at 16 kHz, full scale 1 -> token ids int32 [ceil(floor(N / 160) / 4)]
-        (25 a second).
+        """Mono float waves [N] at 16 kHz, full scale 1 -> token ids int32
+        [ceil(floor(N / 160) / 4)] (25 a second).
 
         Raises:
           UserError: not a mono float wave, or one of 200 samples (12.5 ms) or less.
@@ -62,8 +62,8 @@ class S3Tokenizer:
         )
 
     def mel(self, wave_N: np.ndarray, name: str = "the wave") -> np.ndarray:
-        """The features of a whole wave, float32 [floor(N / 160), num_mels]. Raises as `encode`; `name`
-        is for errors.
+        """The features of a whole wave, float32 [floor(N / 160), num_mels]. Raises as `encode`;
+        `name` is for errors.
         """
         wave_N = np.asarray(wave_N)
         if wave_N.ndim != 1 or not np.issubdtype(wave_N.dtype, np.floating):
@@ -104,16 +104,16 @@ class S3Tokenizer:
 
 
 def windows(frames: int) -> list[tuple[int, int]]:
-    """(start, end) of the windows that cover an utterance, in frames: one if it is no longer than 30
-    s.
+    """(start, end) of the windows that cover an utterance, in frames: one if it is no longer than
+    30 s.
     """
     starts = range(0, max(frames - OVERLAP, 1), WINDOW - OVERLAP)
     return [(start, min(start + WINDOW, frames)) for start in starts]
 
 
 def join(ids: Sequence[np.ndarray]) -> np.ndarray:
-    """The tokens of an utterance from those of its windows: half an overlap is cut at every seam from
-    either side.
+    """The tokens of an utterance from those of its windows: half an overlap is cut at every seam
+    from either side.
     """
     half = OVERLAP // 2 // FRAMES_PER_TOKEN
     last = len(ids) - 1

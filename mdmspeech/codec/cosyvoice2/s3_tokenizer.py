@@ -116,8 +116,8 @@ class S3Network(nn.Module):
 
     @nn.compact
     def __call__(self, mel_BTM: jax.Array, frames_B: jax.Array) -> jax.Array:
-        """Log-mel [B, T, num_mels] (`audio.features.s3_log_mel`) -> latents before the bound and the
-        rounding [B, ceil(T / 4), 8].
+        """Log-mel [B, T, num_mels] (`audio.features.s3_log_mel`) -> latents before the bound and
+        the rounding [B, ceil(T / 4), 8].
 
         Args:
           frames_B: int, real frames of each row. Padded frames influence nothing: a row equals
@@ -148,7 +148,7 @@ def token_ids(config: S3Config, params: dict, mel_BTM: jax.Array, frames_B: jax.
     `token_count`.
 
     Computed in full float32 on every machine: the fast matrix products of accelerators would round
-      some latents to another token.
+    some latents to another token.
     """
     with jax.default_matmul_precision("highest"):
         latents_BL8 = S3Network(config).apply({"params": params}, mel_BTM, frames_B)

@@ -78,8 +78,8 @@ def questions(
     hours: float | None = None,
     parts: Sequence[str] = ("kokoro", "questions"),
 ) -> Subset:
-    """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are not
-    there are left out; UserError if there is none.
+    """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are
+    not there are left out; UserError if there is none.
     """
     found = [
         open_part(root, "recordings", part, split)
@@ -108,11 +108,7 @@ def whole(root: Root, kind: str, part: str) -> Subset:
 
 
 def tokens(
-    root: Root,
-    parts: Sequence[str],
-    split: str,
-    codec: str | None = None,
-    needs_text: bool = False,
+    root: Root, parts: Sequence[str], split: str, codec: str | None = None, needs_text: bool = False
 ) -> Subset:
     """Speech tokens with their texts. codec: the fingerprint they must have been made by, see
     `make.fingerprint`.

@@ -52,6 +52,7 @@ _STATES: Mapping[str, Any] = {
     **dict.fromkeys(("id", "text", "answer"), str),
     "states": Array(np.float16, wide=True, always=True),
     "symbols": Array(np.int32),  # what is spoken in each, where that is known
+    "samples": int,  # of the recording, 0 where it does not matter
 }
 KINDS: Mapping[str, Mapping[str, Any]] = {
     "recordings": _RECORDINGS,
@@ -64,7 +65,7 @@ _LENGTHS = {
     "tokens": {"tokens": "tokens", "symbols": "symbols"},
     "states": {"states": "states"},
 }
-_NUMBERS = {"recordings": ("rate",), "tokens": (), "states": ()}
+_NUMBERS = {"recordings": ("rate",), "tokens": (), "states": ("samples",)}
 # what `Dataset.fields` tells of a record without reading it: these texts, see `index.Texts`, ...
 TEXTS = {
     "recordings": ("id", "text", "answer", "question", "voice", "family", "engine"),
@@ -72,7 +73,7 @@ TEXTS = {
     "states": ("id", "text", "answer"),
 }
 # ... and these columns
-FIELDS = {"recordings": ("samples", "rate"), "tokens": (), "states": ("states",)}
+FIELDS = {"recordings": ("samples", "rate"), "tokens": (), "states": ("states", "samples")}
 
 
 class ExampleFormat:
@@ -139,7 +140,7 @@ class ExampleFormat:
     def columns(self, record: Mapping[str, Any]) -> dict[str, int]:
         """What the index holds of a record."""
         lengths = {name: len(record.get(field, ())) for name, field in _LENGTHS[self.kind].items()}
-        return lengths | {name: int(record[name]) for name in _NUMBERS[self.kind]}
+        return lengths | {name: int(record.get(name, 0)) for name in _NUMBERS[self.kind]}
 
     def column_names(self) -> tuple[str, ...]:
         """The names of `columns`."""

@@ -128,42 +128,79 @@ def write_states(
     width: int,
     *,
     augment: Mapping[str, Callable] | None = None,
+    known: Callable[[Mapping[str, Any]], np.ndarray | None] | None = None,
     batch: int = 8,
 ) -> dict[str, int]:
     """Encodes records of 16 kHz speech with `encode(waves_BN, samples_B) -> (states [B, T, D], bool
     [B, T])`, in the order of their lengths; returns the number of states of each split.
 
-    width: D. augment: split -> function (wave float32, index) -> wave. Rows are padded to whole
-      seconds.
+    width: D. augment: split -> function (wave float32, index) -> wave. known: function of a record's
+      fields -> states that are taken as they are, before those that are encoded. Rows are padded to
+      whole seconds. The dataset's `about` has mean and deviation of every dimension over each
+      split.
     """
     counts = dict.fromkeys(splits, 0)
+    about: dict[str, Any] = {}
 
     def encoded(split: str, records: Any) -> Iterator[dict[str, Any]]:
-        order = sorted(range(len(records)), key=lambda i: records.fields(i)["samples"])
-        change = (augment or {}).get(split)
+        moments, change = _Moments(width), (augment or {}).get(split)
+
+        def row(record: Mapping[str, Any], states_TD: np.ndarray) -> dict[str, Any]:
+            states = states_TD.astype(np.float16)
+            moments.add(states)
+            counts[split] += len(states)
+            kept = {name: record.get(name, "") for name in ("id", "text", "answer")}
+            return {**kept, "samples": record["samples"], "states": states}
+
+        fields = [records.fields(i) for i in range(len(records))]
+        left = []
+        for i, record in enumerate(fields):
+            if known is not None and (states := known(record)) is not None:
+                yield row(record, states)
+            else:
+                left.append(i)
+        left.sort(key=lambda i: fields[i]["samples"])
         with tqdm.tqdm(
-            total=len(order), desc=f"states of {split}", unit="utt", mininterval=5.0
+            total=len(left), desc=f"states of {split}", unit="utt", mininterval=5.0
         ) as bar:
-            for start in range(0, len(order), batch):
-                rows = [records[i] for i in order[start : start + batch]]
-                waves = [np.asarray(row["audio"], np.float32) / 32768.0 for row in rows]
+            for start in range(0, len(left), batch):
+                numbers = left[start : start + batch]
+                waves = [np.asarray(records[i]["audio"], np.float32) / 32768.0 for i in numbers]
                 if change is not None:
                     waves = [change(wave, start + k) for k, wave in enumerate(waves)]
                 states, valid = map(np.asarray, encode(*_padded(waves, batch)))
-                for row, values, real in zip(rows, states, valid, strict=False):
-                    count = int(real.sum())
-                    counts[split] += count
-                    kept = {name: row.get(name, "") for name in ("id", "text", "answer")}
-                    yield {**kept, "states": values[:count].astype(np.float16)}
-                bar.update(len(rows))
+                for i, values, real in zip(numbers, states, valid, strict=False):
+                    yield row(fields[i], values[: int(real.sum())])
+                bar.update(len(numbers))
+        about.update(moments.about())
 
     write_dataset(
         folder,
         "states",
         {split: encoded(split, records) for split, records in splits.items()},
         width=width,
+        about=about,
     )
     return counts
+
+
+class _Moments:
+    """Sums of all states, for mean and deviation of every dimension."""
+
+    def __init__(self, width: int):
+        self._count, self._sum, self._squares = 0, np.zeros(width), np.zeros(width)
+
+    def add(self, states_TD: np.ndarray) -> None:
+        values = states_TD.astype(np.float64)
+        self._count += len(values)
+        self._sum += values.sum(0)
+        self._squares += np.square(values).sum(0)
+
+    def about(self) -> dict[str, list[float]]:
+        """{mean, deviation}, JSON-ready."""
+        mean = self._sum / max(self._count, 1)
+        deviation = np.sqrt(np.maximum(self._squares / max(self._count, 1) - mean**2, 0.0))
+        return {"mean": mean.tolist(), "deviation": deviation.tolist()}
 
 
 def _padded(waves: Sequence[np.ndarray], batch: int) -> tuple[np.ndarray, np.ndarray]:

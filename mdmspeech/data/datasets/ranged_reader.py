@@ -49,8 +49,8 @@ def open_reader(path: str) -> Any:
 class RangedReader:
     """Reads one remote file. Threads may share it; processes may not.
 
-    array_record 0.8.6 opens gs:// by itself, but not what else fsspec knows; of a shard that it could
-    not open it says that it has no records, and from gcp-storage-emulator it reads none.
+    array_record 0.8.6 opens gs:// by itself, but not what else fsspec knows; of a shard that it
+    could not open it says that it has no records, and from gcp-storage-emulator it reads none.
     """
 
     def __init__(self, path: str):

@@ -41,8 +41,8 @@ class ReadAhead:
         self._limit = seconds_from(LIMIT, _LIMIT_MB) * 1e6
 
     def take(self, ranges: Sequence[Range]) -> list[bytes]:
-        """The bytes of sorted ranges: those fetched ahead, which are let go of, and the others in as
-        few requests as sensible, in parallel.
+        """The bytes of sorted ranges: those fetched ahead, which are let go of, and the others in
+        as few requests as sensible, in parallel.
         """
         memory, ahead = _of_process(), {}
         with memory.lock:

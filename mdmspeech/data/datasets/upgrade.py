@@ -1,5 +1,5 @@
-"""Speech tokens and encoder states that versions before 2.0 of the layout kept in files of their own:
-made into datasets, record by record the same, in the same order.
+"""Speech tokens and encoder states that versions before 2.0 of the layout kept in files of their
+own: made into datasets, record by record the same, in the same order.
 """
 
 import json
@@ -21,8 +21,8 @@ _TEXTS = ("id", "text", "question")
 
 
 def upgrade(root: Root) -> dict[str, dict[str, int]]:
-    """Every such file under the root that has no dataset yet; the file stays. Returns "kind/part" ->
-    records by split.
+    """Every such file under the root that has no dataset yet; the file stays. Returns "kind/part"
+    -> records by split.
     """
     folder, made = data_root(root), {}
     for path in sorted((folder / "tokens").glob("*.safetensors")):
@@ -70,8 +70,8 @@ def _tokens(root: Root, path: Path) -> dict[str, int]:
 
 
 def _splits(arrays: dict[str, np.ndarray]) -> list[str]:
-    """Of each record. Files of before there was a validation split have it carved out of the training
-    records, by text (or, without texts, by symbols).
+    """Of each record. Files of before there was a validation split have it carved out of the
+    training records, by text (or, without texts, by symbols).
     """
     said = ["test" if test else "train" for test in arrays["test"]]
     if "val" in arrays:

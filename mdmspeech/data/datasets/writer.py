@@ -50,13 +50,15 @@ def write_dataset(
       kind: see `features.KINDS`. splits: split -> its records, in the order in which they are
         read; a split without records is left out.
       width: of the states, for that kind.
-      about: what else is known of the whole (codec, what it was made from), as JSON.
+      about: what else is known of the whole (codec, what it was made from), as JSON. What the
+        records of a split put into it while they are read is known of that split and of the next.
       shard_bytes: about the size of a shard.
 
     Raises:
       UserError: no record at all, the same recording twice, or a place that cannot be written.
     """
     example = ExampleFormat(kind, width)
+    about = {} if about is None else about
     target = Path(tempfile.mkdtemp()) if remote.is_remote(folder) else Path(folder)
     new = target.with_name(f".{target.name}.new")
     shutil.rmtree(new, ignore_errors=True)
@@ -64,7 +66,7 @@ def write_dataset(
     try:
         found = {}
         for split, records in splits.items():
-            made = _write_split(new, example, split, records, dict(about or {}), shard_bytes)
+            made = _write_split(new, example, split, records, about, shard_bytes)
             if made:
                 found[split] = made
         if not found:

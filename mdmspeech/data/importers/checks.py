@@ -66,8 +66,8 @@ def check_length(name: str, text: str) -> None:
 
 
 def check_said(name: str, text: str) -> None:
-    """Raises BadRecord for a text that is empty, has nothing to say, is longer than any, or cannot be
-    stored.
+    """Raises BadRecord for a text that is empty, has nothing to say, is longer than any, or cannot
+    be stored.
     """
     if not text.strip():
         raise BadRecord(f"{name} missing or empty")
@@ -80,8 +80,8 @@ def check_said(name: str, text: str) -> None:
 
 
 def from_vocalnet(entry: dict[str, Any]) -> dict[str, Any]:
-    """The first exchange of a conversation as an entry of a manifest; the question's text is what the
-    human turn says beside the speech placeholder.
+    """The first exchange of a conversation as an entry of a manifest; the question's text is what
+    the human turn says beside the speech placeholder.
     """
     check_text(entry)
     human, reply = entry["conversations"][:2]

@@ -1,5 +1,5 @@
-"""What all corpora share: parts in a fixed order, records as a stream, one speaker of many, ids that
-are there once, splits that follow from names.
+"""What all corpora share: parts in a fixed order, records as a stream, one speaker of many, ids
+that are there once, splits that follow from names.
 """
 
 import array
@@ -30,8 +30,8 @@ _SHOWN = 8  # names in a message
 
 
 class Part(NamedTuple):
-    """What is read in one go: a list, a shard, a speaker's folder. name: relative to the corpus; split:
-    "" if each record says its own.
+    """What is read in one go: a list, a shard, a speaker's folder. name: relative to the corpus;
+    split: "" if each record says its own.
     """
 
     name: str
@@ -41,7 +41,8 @@ class Part(NamedTuple):
 class Corpus:
     """A corpus of one format, see `registry.open_corpus` for the options.
 
-    A subclass says how its folder is known (`find`), of which parts it is made, and how one is read.
+    A subclass says how its folder is known (`find`), of which parts it is made, and how one is
+    read.
     """
 
     format: ClassVar[str]
@@ -89,9 +90,9 @@ class Corpus:
     def items(
         self, split: str = "", parts: Sequence[Part] | None = None
     ) -> Iterator[Item | BadItem]:
-        """All records, or those of a split (and what could not be read and might be of it) or of some
-        parts, in an order that follows from their names alone. An id that is there a second time is a
-        BadItem.
+        """All records, or those of a split (and what could not be read and might be of it) or of
+        some parts, in an order that follows from their names alone. An id that is there a second
+        time is a BadItem.
 
         Raises:
           UserError: its one list cannot be read at all; nobody in the whole corpus is called as the
@@ -163,8 +164,8 @@ class Corpus:
         answer: str = "",
         **values: Any,
     ) -> Item | BadItem:
-        """A record after the checks that all share; values: of `Item`. needs_text False: the text may
-        be empty. What the record does not say is that of the corpus.
+        """A record after the checks that all share; values: of `Item`. needs_text False: the text
+        may be empty. What the record does not say is that of the corpus.
         """
         try:
             checks.check_id(name)
@@ -204,8 +205,8 @@ class Corpus:
 
 
 class Seen:
-    """Ids that were seen, as digests of 64 bits in one table: some 25 bytes an id. (Two of 5 million
-    share one by chance once in a million corpora.)
+    """Ids that were seen, as digests of 64 bits in one table: some 25 bytes an id. (Two of 5
+    million share one by chance once in a million corpora.)
     """
 
     def __init__(self):
@@ -236,8 +237,8 @@ class Seen:
 
 
 def split_of(name: str) -> str:
-    """The split that a path's words tell, its last part first: "data/dev-clean/a.tar" -> "val"; "" if
-    it tells none.
+    """The split that a path's words tell, its last part first: "data/dev-clean/a.tar" -> "val"; ""
+    if it tells none.
     """
     for piece in reversed(name.split("/")):
         for word in re.split(r"[^a-z]+", piece.lower()):

@@ -26,8 +26,8 @@ _SPLIT = re.compile(r"(train|dev|test)[-_](clean|other)([-_]\d+)?$")
 
 
 class LibriSpeech(Corpus):
-    """A speaker of a split is a part. The folder may be that of one split. Texts are capital letters
-    without punctuation, as they are in the corpus.
+    """A speaker of a split is a part. The folder may be that of one split. Texts are capital
+    letters without punctuation, as they are in the corpus.
     """
 
     format = "librispeech"

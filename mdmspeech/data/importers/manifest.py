@@ -1,6 +1,6 @@
-"""A folder with a list of one JSON object a line, see `recordings.manifests`: {"audio", "text"}, and
-"answer" for questions. Beside the fields of that list it takes `speaker`, `language`, `licence`,
-`units` (tokens of the answer, .npy) and `answer_audio`.
+"""A folder with a list of one JSON object a line, see `recordings.manifests`: {"audio", "text"},
+and "answer" for questions. Beside the fields of that list it takes `speaker`, `language`,
+`licence`, `units` (tokens of the answer, .npy) and `answer_audio`.
 """
 
 from collections.abc import Iterator
@@ -58,8 +58,8 @@ def entry_item(
     codec: str = "",
     needs_text: bool = True,
 ) -> Item | BadItem:
-    """The record of a checked entry of a list; paths are relative to `folder`. split: if it does not
-    say its own; codec: whose tokens its `units` are.
+    """The record of a checked entry of a list; paths are relative to `folder`. split: if it does
+    not say its own; codec: whose tokens its `units` are.
     """
     for name in ("speaker", "language", "licence", "units", "answer_audio"):
         kinds = (str, int) if name == "speaker" else (str,)  # speakers may have numbers

@@ -44,7 +44,8 @@ _SHOWN = 8  # names in a message
 
 
 def open_corpus(path: str, format: str = AUTO, **options: Any) -> Corpus:
-    """The corpus in a folder, or in one file of its format. Nothing is read but what tells the format.
+    """The corpus in a folder, or in one file of its format. Nothing is read but what tells the
+    format.
 
     Args:
       path: the folder, or a file (manifest.jsonl, shard.tar, ...).

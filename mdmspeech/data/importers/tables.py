@@ -65,9 +65,9 @@ def read_text(path: str) -> str:
 def cells(line: str, separator: str, most: int) -> list[str]:
     """The cells of a line of a table, at most so many, without blanks around them.
 
-    Corpora's tables are written without quoting, so that a quote is a quote. A cell is unquoted only
-    if a spreadsheet has plainly quoted it: its inner quotes are doubled, or the line has too many
-    cells otherwise. A separator after a backslash is part of a cell.
+    Corpora's tables are written without quoting, so that a quote is a quote. A cell is unquoted
+    only if a spreadsheet has plainly quoted it: its inner quotes are doubled, or the line has too
+    many cells otherwise. A separator after a backslash is part of a cell.
 
     Raises:
       BadRecord: more cells.
@@ -93,8 +93,8 @@ def cells(line: str, separator: str, most: int) -> list[str]:
 
 
 def read_table(path: str, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str] | str]]:
-    """(line number, its cells by their column's name, or what is wrong with it) of a table with tabs
-    and a first line that names the columns.
+    """(line number, its cells by their column's name, or what is wrong with it) of a table with
+    tabs and a first line that names the columns.
 
     Raises:
       Unreadable: one of the needed columns is not there.
@@ -125,8 +125,8 @@ def read_table(path: str, needed: tuple[str, ...]) -> Iterator[tuple[int, dict[s
 
 
 def read_objects(path: str) -> Iterator[tuple[str, dict[str, Any] | BadRecord]]:
-    """(where, the object or what is wrong with it) of every line that is not blank, or of every item if
-    the file is one JSON list.
+    """(where, the object or what is wrong with it) of every line that is not blank, or of every
+    item if the file is one JSON list.
 
     Raises:
       Unreadable: the file cannot be read, or is UTF-16.

@@ -66,8 +66,8 @@ class VocalNet(Corpus):
         )
 
     def _place(self, path: str) -> str:
-        """Where a path of the list leads: from the folder above the list's, as VocalNet lays it out, or
-        from the list's own where the set was unpacked under another name.
+        """Where a path of the list leads: from the folder above the list's, as VocalNet lays it
+        out, or from the list's own where the set was unpacked under another name.
         """
         if "folder" in self.settings:
             return join(self.settings["folder"], path)

@@ -25,8 +25,7 @@ def pack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
     record is in exactly one row.
 
     Two heuristics, and the one with fewer rows: the first is quick and nearly perfect where one
-      capacity decides; where it is not, because several
-    capacities fill up together, the second is.
+    capacity decides; where it is not, because several capacities fill up together, the second is.
     """
     rows = _by_least_slack(sizes_NC, capacities)
     needed = (np.asarray(sizes_NC).sum(axis=0) / np.asarray(capacities)).max()
@@ -65,10 +64,10 @@ def _by_least_slack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[lis
 
 def _by_joint_slack(sizes_NC: np.ndarray, capacities: Sequence[int]) -> list[list[int]]:
     """As by least slack, with an eye on all capacities: a row closes with those one, two or three
-    records after which its room is closest to what the
-    records left over will leave in every row: none in the capacity that decides, in each other one
-      what cannot be filled. So no row spends on the one
-    what the next ones need of the other. Sizes are shares of their capacities."""
+    records after which its room is closest to what the records left over will leave in every row:
+    none in the capacity that decides, in each other one what cannot be filled. So no row spends on
+    the one what the next ones need of the other. Sizes are shares of their capacities.
+    """
     sizes_NC = np.asarray(sizes_NC) / np.asarray(capacities, float)
     total_C = sizes_NC.sum(axis=0)
     left_N, pool = np.ones(len(sizes_NC), bool), np.arange(len(sizes_NC))
@@ -126,8 +125,8 @@ def _tightest(sizes_NC: np.ndarray, capacities: Sequence[int]) -> int:
 
 
 class _Pool:
-    """The records that are in no row yet, by their size in the tightest capacity. sizes: which sizes
-    there are, ascending; counts: records of each.
+    """The records that are in no row yet, by their size in the tightest capacity. sizes: which
+    sizes there are, ascending; counts: records of each.
     """
 
     def __init__(self, sizes_NC: np.ndarray, tightest: int):
@@ -193,8 +192,8 @@ class _Pool:
 def _closest(
     room: int, sizes: list[int], counts: Mapping[int, int], refused: set[int]
 ) -> list[int]:
-    """Sizes (of which there are so many records) whose sum comes closest to `room` from below, among
-    the first combinations tried; [] if none fits.
+    """Sizes (of which there are so many records) whose sum comes closest to `room` from below,
+    among the first combinations tried; [] if none fits.
     """
     best, least, left_to_try = [], room, _COMBINATIONS
 

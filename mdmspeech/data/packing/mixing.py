@@ -21,8 +21,8 @@ _FINENESS = 10_000  # weights are read as fractions with at most this denominato
 
 
 class Mixture:
-    """The stream. Small sources come again, large ones are not cut: `passes` tells how often each was
-    seen.
+    """The stream. Small sources come again, large ones are not cut: `passes` tells how often each
+    was seen.
 
     Args:
       sizes: source name -> number of its records.
@@ -143,8 +143,8 @@ def _counts(weights: list[float]) -> np.ndarray:
 
 
 def _interleave(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """One period: the source of each draw, and how many draws of that source come before it. Draw j of
-    a source with n is due at (j + 1/2) / n.
+    """One period: the source of each draw, and how many draws of that source come before it. Draw j
+    of a source with n is due at (j + 1/2) / n.
     """
     source = np.repeat(np.arange(len(counts)), counts)
     rank = np.concatenate([np.arange(n) for n in counts])

@@ -23,6 +23,7 @@ import numpy as np
 
 from mdmspeech.data.packing.bins import VERSION, pack
 from mdmspeech.data.packing.mixing import Mixture
+from mdmspeech.data.packing.position import check_same_data
 from mdmspeech.data.packing.sharding import Shard, host_rows
 from mdmspeech.errors import UserError
 
@@ -89,8 +90,8 @@ class Statistics:
 
 
 class PackPlan:
-    """Random access to batches of draws: `plan[k]` -> this host's rows of global batch k, each a list
-    of `Draw`.
+    """Random access to batches of draws: `plan[k]` -> this host's rows of global batch k, each a
+    list of `Draw`.
 
     Args:
       sizes: source name -> int [N, C], what each record takes of each capacity.
@@ -211,8 +212,8 @@ class PackPlan:
         return f"{digest:08x}"
 
     def statistics(self, windows: int = 0) -> Statistics:
-        """Of the first so many windows; by default of as many as one pass over the records takes, at
-        least one.
+        """Of the first so many windows; by default of as many as one pass over the records takes,
+        at least one.
         """
         windows = windows or max(1, -(-int(self.mixture.sizes.sum()) // self.window))
         used, rows, naive = np.zeros(len(self.capacities), np.int64), 0, []
@@ -237,8 +238,8 @@ class PackPlan:
         )
 
     def about(self) -> list[str]:
-        """Lines for the user: how much of the rows is padding, and if that is much, sizes of rows that
-        would have less.
+        """Lines for the user: how much of the rows is padding, and if that is much, sizes of rows
+        that would have less.
         """
         padding = self.statistics(1).padding
         lines = [f"packed rows: {_describe(self.capacities)}; padding {_percent(padding)}"]
@@ -316,21 +317,11 @@ class PackPlan:
         return [[offset + i for i in rows[r]] for r in rng.permutation(len(rows))]
 
 
-def check_same_data(then: str, now: str) -> None:
-    """A UserError if a position was saved on other data: it would mean other records."""
-    if then != now:
-        raise UserError(
-            f"the data have changed since this position was saved (then {then}, now {now}): restore "
-            "the corpus and the data settings, or go on with the new ones from their beginning "
-            "(--set train.new_data=True)"
-        )
-
-
 def better_capacities(
     sizes_NC: np.ndarray, capacities: Mapping[str, int]
 ) -> tuple[dict[str, int], dict[str, float]] | None:
-    """(capacities, their padding shares) whose worst padding is at least a point below that of those
-    given; None if none of those tried is.
+    """(capacities, their padding shares) whose worst padding is at least a point below that of
+    those given; None if none of those tried is.
 
     Tried are the wasteful one smaller and each other one larger, in steps that keep their divisors
     (blocks, tiles, whole vectors).
@@ -402,8 +393,8 @@ def _hush(line: str) -> None:
 
 
 def read_draws(sources: Mapping[str, Any], rows: Sequence[Sequence[Draw]]) -> list[list[Any]]:
-    """The records of the rows. A source that can read several at once (`__getitems__`) is asked once:
-    from a bucket that is one round of requests, not one a record.
+    """The records of the rows. A source that can read several at once (`__getitems__`) is asked
+    once: from a bucket that is one round of requests, not one a record.
     """
     draws = [draw for row in rows for draw in row]
     found: dict[tuple[str, int], Any] = {}

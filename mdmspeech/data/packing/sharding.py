@@ -24,8 +24,8 @@ def host_rows(batch: int, shard: Shard) -> slice:
 
 
 class HostShare:
-    """Random access to this host's elements of a global sequence whose every `batch` elements are one
-    batch: Grain batches it by `batch` / n.
+    """Random access to this host's elements of a global sequence whose every `batch` elements are
+    one batch: Grain batches it by `batch` / n.
     """
 
     def __init__(self, elements: Sequence[Any], batch: int, shard: Shard):

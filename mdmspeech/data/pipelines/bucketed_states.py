@@ -2,10 +2,9 @@
 together, padded to whole seconds.
 
 Every epoch makes its own batches: records are shuffled, sorted into buckets of similar length, cut
-  into batches, and the batches shuffled. All of it
-follows from (seed, epoch), so that an iterator's state is just a position, and each host of a pod
-makes its own rows of the same batches. (`packing` wastes less; buckets are for models that take one
-record a row.)
+into batches, and the batches shuffled. All of it follows from (seed, epoch), so that an iterator's
+state is just a position, and each host of a pod makes its own rows of the same batches. (`packing`
+wastes less; buckets are for models that take one record a row.)
 """
 
 import functools
@@ -15,6 +14,7 @@ from collections.abc import Callable
 import grain
 import numpy as np
 
+from mdmspeech.data.packing.position import CheckedBatches, digest_of
 from mdmspeech.data.packing.sharding import Shard, host_rows
 from mdmspeech.errors import UserError
 from mdmspeech.text import pieces
@@ -84,14 +84,13 @@ def state_batches(
             f"{len(lengths)} questions are fewer than one batch of {batch}: lower data.batch"
         )
     data = grain.MapDataset.source(BatchPlan(lengths, batch, _BUCKET, seed)).map(assemble)
-    return iter(
-        data.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4))
-    )
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
+    return CheckedBatches(iter(data.to_iter_dataset(options)), digest_of(source, "states"))
 
 
 class BatchPlan:
-    """Which records make up batch i: `plan[i] -> (i, record numbers int [batch])`. What an epoch lacks
-    for whole batches, a few records fill that come twice.
+    """Which records make up batch i: `plan[i] -> (i, record numbers int [batch])`. What an epoch
+    lacks for whole batches, a few records fill that come twice.
     """
 
     def __init__(

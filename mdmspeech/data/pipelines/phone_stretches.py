@@ -5,13 +5,15 @@ spoken in each (`preprocessing.phone_states` makes them).
 import grain
 import numpy as np
 
+from mdmspeech.data.packing.position import CheckedBatches, digest_of
+
 NAME = "phones"  # of the dataset of states
 STRETCH = 50  # states of an example
 
 
 class RandomStretches:
-    """`[i]` -> {states float16 [STRETCH, D], symbols int32 [STRETCH]} of random numbers, to try things
-    out.
+    """`[i]` -> {states float16 [STRETCH, D], symbols int32 [STRETCH]} of random numbers, to try
+    things out.
     """
 
     def __init__(self, width: int, symbols: int):
@@ -29,11 +31,12 @@ class RandomStretches:
 
 
 def phone_batches(source, split: str, batch: int, seed: int):
-    """Endless Grain iterator: states float16 [B, STRETCH, D], symbols int32 [B, STRETCH]; "train" is
-    shuffled.
+    """Endless Grain iterator: states float16 [B, STRETCH, D], symbols int32 [B, STRETCH]; "train"
+    is shuffled.
     """
     data = grain.MapDataset.source(source).seed(seed)
     data = data.map(lambda row: {name: row[name] for name in ("states", "symbols")})
     data = data.shuffle() if split == "train" else data
     data = data.repeat().batch(batch, drop_remainder=True)
-    return iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)))
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=8)
+    return CheckedBatches(iter(data.to_iter_dataset(options)), digest_of(source, "states"))

@@ -4,7 +4,8 @@ a corpus, for tests, and for measuring input pipelines.
 They are the same kinds of records as the corpus has: `RandomSpeech` gives what
   `datasets.corpus.tokens` gives (for the Talker), `RandomQuestions` what
 `datasets.corpus.questions` gives (for the Thinker), `RandomRecordings` what `corpus.speech` gives (for the
-codec), `RandomStates` what `corpus.states` gives (for the adaptors). Everything follows
+codec), `RandomStates` what `corpus.states` gives (for the adaptors),
+`RandomSpeechStates` what `speech_states.SpeechStates` gives (for the codec). Everything follows
 from (seed, number of the record). Lengths: a text has a log-normal number of words; words, sounds
 and their durations make the rest.
 """
@@ -21,6 +22,7 @@ from mdmspeech.speech_format import (
     F0_RATE,
     INPUT_RATE,
     OUTPUT_RATE,
+    STATE_SECONDS,
     TOKEN_SECONDS,
 )
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -188,6 +190,10 @@ class RandomRecordings:
             "f0": pitch,
         }
 
+    def fields(self, i: int) -> dict[str, str]:
+        """{id} of record i."""
+        return {"id": self._speech.fields(i)["id"]}
+
 
 class RandomStates:
     """As `datasets.corpus.states`: `source[i]` -> {id, text, answer, states float16 [T, width]}, and
@@ -216,6 +222,25 @@ class RandomStates:
     def counts(self, column: str) -> np.ndarray:
         """int64 [N]: how many states each has."""
         return np.array([record[column] for record in self._records], np.int64)
+
+
+class RandomSpeechStates:
+    """As `datasets.speech_states.SpeechStates`: every record of `RandomRecordings` has white states, two a token
+    of its speech.
+    """
+
+    def __init__(self, width: int, seed: int = 0):
+        self.width, self._seed = width, seed
+
+    def __contains__(self, record: dict) -> bool:
+        return record["id"].startswith("random-")
+
+    def find(self, record: dict) -> np.ndarray:
+        """float16 [T, width]"""
+        number = int(record["id"].rsplit("-", 1)[-1])
+        count = -(-len(record["audio"]) // round(OUTPUT_RATE * STATE_SECONDS))
+        rng = np.random.default_rng((self._seed, number, 7))
+        return rng.standard_normal((count, self.width)).astype(np.float16)
 
 
 def random_text(rng: np.random.Generator, words: float) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 import grain
 import numpy as np
 
+from mdmspeech.data.packing.position import CheckedBatches, digest_of
 from mdmspeech.data.packing.sharding import HostShare, Shard
 from mdmspeech.speech_format import DURATION_SECONDS
 
@@ -36,9 +37,9 @@ def talker_batches(
     group: int = 5,
     shard: Shard = (0, 1),
 ) -> "JoinedBatches":
-    """Endless iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols int32
-    [B, M], symbols_valid bool [B, M], durations float32 [B, M] in speech tokens. `source[i]` is a
-    record of `datasets.corpus.tokens`; `group` shuffled utterances fill one sequence.
+    """Endless iterator of batches: id str [B], tokens int32 [B, L], valid bool [B, L], symbols
+    int32 [B, M], symbols_valid bool [B, M], durations float32 [B, M] in speech tokens. `source[i]`
+    is a record of `datasets.corpus.tokens`; `group` shuffled utterances fill one sequence.
 
     batch: rows of all hosts together, of which `shard` (number, count) gets its part.
     """
@@ -47,10 +48,12 @@ def talker_batches(
         lambda item: join(item[0], item[1], length, symbols, block, eos, pad, token_seconds)
     )
     data = data.batch(share.rows, drop_remainder=True)
-    batches = iter(data.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)
+    batches = iter(data.to_iter_dataset(options))
     sequences = min(_LOOKED_AT, max(1, len(source) // group))
     return JoinedBatches(
         batches,
+        digest_of(source, "tokens"),
         lambda: joined_statistics(
             source,
             length=length,
@@ -63,33 +66,16 @@ def talker_batches(
     )
 
 
-class JoinedBatches:
-    """A Grain iterator that knows how much of its batches is padding and how much speech they leave
-    out.
-    """
+class JoinedBatches(CheckedBatches):
+    """Batches that know how much of them is padding and how much speech they leave out."""
 
-    def __init__(
-        self, batches: grain.DatasetIterator, statistics: Callable[[], "JoinedStatistics"]
-    ):
-        self._batches, self._statistics = batches, statistics
-
-    def __iter__(self) -> "JoinedBatches":
-        return self
-
-    def __next__(self) -> dict[str, np.ndarray]:
-        return next(self._batches)
+    def __init__(self, batches: Any, digest: str, statistics: Callable[[], "JoinedStatistics"]):
+        super().__init__(batches, digest)
+        self._statistics = statistics
 
     def about(self) -> list[str]:
         """A line for the user."""
         return [f"joined rows: {self._statistics()}"]
-
-    def get_state(self) -> Any:
-        """The position after the last batch handed out, for JSON; the same on every host."""
-        return self._batches.get_state()
-
-    def set_state(self, state: Any) -> None:
-        """Continues there."""
-        self._batches.set_state(state)
 
 
 def _groups(source, seed: int, group: int) -> grain.MapDataset:
@@ -137,8 +123,8 @@ def join(
 
 
 def durations(utterance: dict, token_seconds: float) -> np.ndarray:
-    """Speech tokens each symbol lasts, float32 [M]. A recording lasts whole tokens: its last silence
-    takes the rest.
+    """Speech tokens each symbol lasts, float32 [M]. A recording lasts whole tokens: its last
+    silence takes the rest.
     """
     lasting = np.asarray(utterance["frames"]) * (DURATION_SECONDS / token_seconds)
     lasting[-1] += len(utterance["tokens"]) - lasting.sum()

@@ -2,10 +2,10 @@
 that none sees another and hardly a position is padding.
 
 An utterance starts at a multiple of the block length; at least one EOS follows it and EOS fills its
-last block, so every segment teaches an end. Beside the
-tokens stands what the anchors read: symbols with durations (paced anchors), or the Thinker's
-  conversation and, for each speech position, which of its ids
-is the anchor there (docs/method.md, "Fixed anchors"), or the text's ids alone (a prefix).
+last block, so every segment teaches an end. Beside the tokens stands what the anchors read: symbols
+with durations (paced anchors), or the Thinker's conversation and, for each speech position, which
+of its ids is the anchor there (docs/method.md, "Fixed anchors"), or the text's ids alone (a
+prefix).
 """
 
 import sys
@@ -39,8 +39,8 @@ class _Anchors(Protocol):
     def add(
         self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int
     ) -> int:
-        """Writes one record whose tokens stand at [first, first + size) of its row; returns how many
-        positions it took.
+        """Writes one record whose tokens stand at [first, first + size) of its row; returns how
+        many positions it took.
         """
         ...
 
@@ -91,8 +91,8 @@ class PacedText:
 
 
 class FixedText:
-    """text, text_segment, text_position int32 [B, N] and anchor int32 [B, L]. `anchors` of a block's
-    positions, the first ones, hold an anchor.
+    """text, text_segment, text_position int32 [B, N] and anchor int32 [B, L]. `anchors` of a
+    block's positions, the first ones, hold an anchor.
     """
 
     def __init__(
@@ -152,8 +152,8 @@ class FixedText:
 
 
 class PrefixText:
-    """text, text_segment, text_position int32 [B, N]: the ids of each utterance's text, START before
-    them, which stand in front of its speech.
+    """text, text_segment, text_position int32 [B, N]: the ids of each utterance's text, START
+    before them, which stand in front of its speech.
 
     tokenizer: `text.tokenizer.ChatTokenizer` or one like it.
     """
@@ -195,7 +195,8 @@ class PrefixText:
 def anchor_index(
     num_tokens: int, text_first: int, text_stop: int, block: int, per_block: int = ANCHORS_PER_BLOCK
 ) -> np.ndarray:
-    """Which text position is the anchor of each speech position of one utterance: int32 [num_tokens].
+    """Which text position is the anchor of each speech position of one utterance: int32
+    [num_tokens].
 
     The text positions [text_first, text_stop) stand in order on the first `per_block` positions of
     each block; NULL_ANCHOR there after the end of the text, NO_ANCHOR on the other positions.

@@ -2,10 +2,10 @@
 -> Thinker -> cross-entropy on the answer.
 
 A row holds two sequences side by side: the log-mel frames of several questions, and the ids of
-  their conversations, in which the speech vectors that the
-adaptor makes of the frames (one of 10) stand at the place of the user's words. Utterances and
-conversations of a row share segment numbers and see nothing of each other. The features are
-computed here, on the host, from the recording alone: packing changes none of them.
+their conversations, in which the speech vectors that the adaptor makes of the frames (one of 10)
+stand at the place of the user's words. Utterances and conversations of a row share segment numbers
+and see nothing of each other. The features are computed here, on the host, from the recording
+alone: packing changes none of them.
 """
 
 import sys
@@ -54,8 +54,8 @@ def lm_batches(
 
     Args:
       sources: name -> random access to records {id, audio int16 at 16 kHz, answer}
-        (`datasets.corpus.questions`, `random_source.RandomQuestions`), with `fields(i)` for `samples` and
-        `answer` without the audio.
+        (`datasets.corpus.questions`, `random_source.RandomQuestions`), with `fields(i)` for
+        `samples` and `answer` without the audio.
       batch: rows of all hosts together; each host gets its share. frames, length: F and L. tail:
         silence that is heard after each utterance, seconds, unless it would exceed `max_seconds`,
         the encoder's limit. augmented: share of the utterances that `augment` changes, anew in

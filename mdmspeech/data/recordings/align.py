@@ -76,8 +76,8 @@ def _segment(
         longest = units if is_pause_M[m] else min(LONGEST, units)
         spread = PAUSE_SPREAD if is_pause_M[m] else SPREAD
         lengths = np.arange(1, longest + 1)
-        # A distribution over whole units, so that a symbol of half a unit has its mass on the
-        # first.
+        # A distribution over whole units,
+        # so that a symbol of half a unit has its mass on the first.
         prior = -0.5 * ((np.log(lengths) - log_expected_M[m]) / spread) ** 2
         prior -= np.log(np.exp(prior - prior.max()).sum()) + prior.max()
         total = np.concatenate([[0.0], np.cumsum(emissions_MT[m])])
@@ -107,7 +107,7 @@ def _score(
 
 
 def pause_symbols(symbols: Sequence[str]) -> tuple[int, ...]:
-    """Ids of the pronouncer's symbols (`Pronouncer.symbols`) that are silence or may be: the boundary,
-    spaces, punctuation.
+    """Ids of the pronouncer's symbols (`Pronouncer.symbols`) that are silence or may be: the
+    boundary, spaces, punctuation.
     """
     return tuple(i for i, symbol in enumerate(symbols) if symbol in _PAUSES)

@@ -2,10 +2,9 @@
 VocalNet's JSON conversations.
 
 Manifest: one JSON object a line, `{"audio": "a/b.wav", "text": "..."}` for a voice, with `"answer"`
-  for questions; optional `id`, `split` (default
-"train"), `voice`, `family`, `symbols`, `frames`, `f0`. Audio may lie anywhere (paths are relative
-to the manifest's folder, or absolute). VocalNet: a JSON list of `{"id", "speech": "x.wav",
-"conversations": [human, gpt], "units": "x.npy"}`.
+for questions; optional `id`, `split` (default "train"), `voice`, `family`, `symbols`, `frames`,
+`f0`. Audio may lie anywhere (paths are relative to the manifest's folder, or absolute). VocalNet: a
+JSON list of `{"id", "speech": "x.wav", "conversations": [human, gpt], "units": "x.npy"}`.
 """
 
 import os
@@ -16,13 +15,7 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.audio.wave import load_wave, to_int16
-from mdmspeech.data.importers.checks import (
-    ARRAYS,
-    LONGEST,
-    as_units,
-    check_entry,
-    from_vocalnet,
-)
+from mdmspeech.data.importers.checks import ARRAYS, LONGEST, as_units, check_entry, from_vocalnet
 from mdmspeech.data.storage.json_lines import BadRecord, parse, read_objects
 from mdmspeech.errors import UserError
 
@@ -30,8 +23,8 @@ _SHOWN = 100  # letters of a name, in messages
 
 
 class UserRecordings:
-    """Audio is decoded when an example is asked for, mono, resampled to `rate`; missing, unreadable,
-    silent, too short or too long audio is a `BadRecord`.
+    """Audio is decoded when an example is asked for, mono, resampled to `rate`; missing,
+    unreadable, silent, too short or too long audio is a `BadRecord`.
     """
 
     def __init__(
@@ -47,8 +40,8 @@ class UserRecordings:
         self.where = where or [f"entry {n}" for n in range(1, len(entries) + 1)]
 
     def splits(self) -> dict[str, list[int]]:
-        """By the entries' `split`; a line that could not be read counts as training data, where it is
-        reported.
+        """By the entries' `split`; a line that could not be read counts as training data, where it
+        is reported.
         """
         found: dict[str, list[int]] = {}
         for number, entry in enumerate(self.entries):
@@ -92,8 +85,8 @@ class UserRecordings:
 def read_manifest(
     path: str | os.PathLike, rate: int, *, needs_answer: bool = False, max_seconds: float = LONGEST
 ) -> UserRecordings:
-    """A JSONL manifest; audio paths are relative to its folder. needs_answer: a line without `answer`
-    is bad (questions).
+    """A JSONL manifest; audio paths are relative to its folder. needs_answer: a line without
+    `answer` is bad (questions).
     """
     path = pathlib.Path(path)
     needed = ("audio", "text", "answer") if needs_answer else ("audio", "text")
@@ -109,8 +102,8 @@ def read_vocalnet(
     folder: str | os.PathLike | None = None,
     max_seconds: float = LONGEST,
 ) -> UserRecordings:
-    """VocalNet's JSON list; audio and unit paths are relative to `folder` (default: the folder above
-    the JSON's, as VocalNet lays it out).
+    """VocalNet's JSON list; audio and unit paths are relative to `folder` (default: the folder
+    above the JSON's, as VocalNet lays it out).
     """
     path = pathlib.Path(path)
     try:

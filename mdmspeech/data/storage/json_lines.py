@@ -74,8 +74,8 @@ def parse(text: str | bytes) -> Any:
 
 
 def check_text(value: Any) -> None:
-    """Raises BadRecord for a JSON value with text that cannot be stored: half a character, as JSON can
-    write and UTF-8 cannot.
+    """Raises BadRecord for a JSON value with text that cannot be stored: half a character, as JSON
+    can write and UTF-8 cannot.
     """
     try:
         json.dumps(value, ensure_ascii=False).encode()

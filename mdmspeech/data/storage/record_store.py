@@ -32,8 +32,8 @@ _CURE = "set $MDMSPEECH_HOME (or --root) to a folder that can be written"
 
 
 def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
-    """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech. UserError where
-    the user has no home to find it in, or it is a bucket: only `datasets` can be there.
+    """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech. UserError
+    where the user has no home to find it in, or it is a bucket: only `datasets` can be there.
     """
     chosen = root or os.environ.get("MDMSPEECH_HOME") or "~/.cache/mdmspeech"
     if remote.is_remote(chosen):
@@ -48,8 +48,8 @@ def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
 
 
 def writable_root(root: str | os.PathLike | None = None, needed: int = 0) -> pathlib.Path:
-    """The corpus folder, which can be made and written; else a UserError with the cure. needed: bytes
-    that are known to be written.
+    """The corpus folder, which can be made and written; else a UserError with the cure. needed:
+    bytes that are known to be written.
     """
     folder = data_root(root)
     check_writable(folder, _CURE, needed, folder=True)
@@ -109,8 +109,8 @@ def _read_index(path: pathlib.Path) -> list[Record]:
 
 
 class RecordStore:
-    """Random access to a folder of shards. `store[i]` is the record's fields plus `audio`, int16 [N];
-    `store.fields[i]` leaves the audio on disk.
+    """Random access to a folder of shards. `store[i]` is the record's fields plus `audio`, int16
+    [N]; `store.fields[i]` leaves the audio on disk.
 
     Failed records are skipped and kept in `failed`. Raises `UserError` when the folder holds no
     finished shard.

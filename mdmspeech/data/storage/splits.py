@@ -2,7 +2,7 @@
 the test split is for final scores alone.
 
 It follows from the texts: a sentence is in it in every part and in every form of the corpus
-  (recordings, tokens), and a record that is added moves no other.
+(recordings, tokens), and a record that is added moves no other.
 """
 
 import hashlib
@@ -20,8 +20,8 @@ def validation(texts: Sequence[str]) -> set[int]:
     alike.
 
     They are those whose text has a digest in the lowest `SHARE`; and of a part so small that these
-    are fewer than `LEAST` texts, as many with the lowest
-    digests as there are to be: a quarter of its texts, never more than half (of one text, none).
+    are fewer than `LEAST` texts, as many with the lowest digests as there are to be: a quarter of
+    its texts, never more than half (of one text, none).
     """
     digests = [digest(text) for text in texts]
     different = sorted(set(digests))
@@ -51,8 +51,8 @@ def digest(text: str) -> int:
 
 
 def text_id(text: str) -> str:
-    """What a text of the corpus is known by, in ids and lists of what is held out: 12 hex digits of it
-    as it is written.
+    """What a text of the corpus is known by, in ids and lists of what is held out: 12 hex digits of
+    it as it is written.
     """
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

@@ -32,8 +32,8 @@ DEFAULT = Augmentation()
 def augment(
     wave: np.ndarray, rate: int, rng: np.random.Generator, how: Augmentation = DEFAULT
 ) -> np.ndarray:
-    """float32 [N] -> float32 [N] in [-1, 1], the same words in other circumstances. The same generator
-    state gives the same result.
+    """float32 [N] -> float32 [N] in [-1, 1], the same words in other circumstances. The same
+    generator state gives the same result.
     """
     wave = np.asarray(wave, np.float32)
     if rng.random() < how.reverb:
@@ -81,8 +81,8 @@ def coloured_noise(samples: int, slope: float, rng: np.random.Generator) -> np.n
 
 
 def add_noise(wave: np.ndarray, noise: np.ndarray, snr: float) -> np.ndarray:
-    """wave [N] + noise [N] (unit power) at `snr` dB over the wave's mean power. A silent wave stays as
-    it is.
+    """wave [N] + noise [N] (unit power) at `snr` dB over the wave's mean power. A silent wave stays
+    as it is.
     """
     return wave + noise * np.sqrt(np.mean(wave**2) * 10 ** (-snr / 10)).astype(np.float32)
 

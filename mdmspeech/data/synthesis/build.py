@@ -68,13 +68,13 @@ def build(
     workers: int = 2,
     extra: str | os.PathLike | None = None,
 ) -> dict[str, Any]:
-    """Makes the named parts under `root` (default: `store.data_root()`) and returns the summary, which
-    is also printed and written to summary.json.
+    """Makes the named parts under `root` (default: `store.data_root()`) and returns the summary,
+    which is also printed and written to summary.json.
 
     hours: about so much speech altogether, each part in proportion (the test set is always whole).
-      extra: JSONL with more question/answer pairs.
-    A part whose voices are not installed does not stop the others; at the end one `UserError` names
-    what is missing and the commands that fetch it.
+    extra: JSONL with more question/answer pairs. A part whose voices are not installed does not
+    stop the others; at the end one `UserError` names what is missing and the commands that fetch
+    it.
     """
     from mdmspeech.data.datasets.make import recordings_from_raw
 
@@ -108,9 +108,9 @@ def build(
 
 
 def write_datasets(root: pathlib.Path) -> dict[str, dict[str, int]]:
-    """What is in the raw store, own recordings too, and in files of earlier versions, as the datasets
-    that training reads (`data.datasets`); parts that have not changed stay. Returns part -> split ->
-    records.
+    """What is in the raw store, own recordings too, and in files of earlier versions, as the
+    datasets that training reads (`data.datasets`); parts that have not changed stay. Returns part
+    -> split -> records.
     """
     from mdmspeech.data.datasets.make import recordings_from_raw
     from mdmspeech.data.datasets.upgrade import upgrade

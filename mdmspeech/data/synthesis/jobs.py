@@ -26,29 +26,10 @@ TEST_VOICES = [
 ] + [("piper", "joe")] * 2
 TESTS_A_FAMILY = collections.defaultdict(lambda: 12, {"repeat": 64, "arithmetic": 24})
 KOKORO_TRAIN_VOICES = [
-    "af_alloy",
-    "af_aoede",
-    "af_bella",
-    "af_heart",
-    "af_jessica",
-    "af_kore",
-    "af_nova",
-    "af_sarah",
-    "af_sky",
-    "am_adam",
-    "am_echo",
-    "am_eric",
-    "am_fenrir",
-    "am_liam",
-    "am_michael",
-    "am_santa",
-    "bf_alice",
-    "bf_emma",
-    "bf_isabella",
-    "bm_daniel",
-    "bm_fable",
-    "bm_george",
-]
+    "af_alloy", "af_aoede", "af_bella", "af_heart", "af_jessica", "af_kore", "af_nova", "af_sarah",
+    "af_sky", "am_adam", "am_echo", "am_eric", "am_fenrir", "am_liam", "am_michael", "am_santa",
+    "bf_alice", "bf_emma", "bf_isabella", "bm_daniel", "bm_fable", "bm_george",
+]  # fmt: skip
 KOKORO_TRAIN = 330  # questions; at 1.4x real time this engine is the expensive one
 # engine -> voices and share of the other training questions; pseudo-speakers take the rest
 TRAIN_ENGINES = {
@@ -107,8 +88,8 @@ def answer_jobs(questions: Sequence[Question], hours: float | None = None) -> li
 
 
 def question_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
-    """The training and validation questions in pseudo-speakers and small synthesisers, each question
-    once.
+    """The training and validation questions in pseudo-speakers and small synthesisers, each
+    question once.
     """
     chosen = _some(
         _shuffled(questions, test=False)[KOKORO_TRAIN : KOKORO_TRAIN + QUESTIONS],
@@ -157,8 +138,8 @@ def held_out_jobs(questions: Sequence[Question]) -> list[Job]:
 
 
 def pseudo_speakers(seed: int = 0) -> list[HibariVoice]:
-    """Invented speakers: children to deep voices, flat to lively. A lower voice has longer formants,
-    as real ones do.
+    """Invented speakers: children to deep voices, flat to lively. A lower voice has longer
+    formants, as real ones do.
     """
     rng = random.Random(seed)
     crowd = []

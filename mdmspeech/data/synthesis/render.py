@@ -44,8 +44,8 @@ def synthesise(
     workers: int = 2,
     title: str = "speech",
 ) -> Outcome:
-    """Speaks every job at `rate` Hz into `folder`; shards that are already there are kept, shards of
-    texts no longer asked for are removed.
+    """Speaks every job at `rate` Hz into `folder`; shards that are already there are kept, shards
+    of texts no longer asked for are removed.
 
     Raises `UserError` when an engine is not installed; a single text that fails is recorded, named
     in the outcome and skipped.
@@ -73,8 +73,8 @@ def synthesise(
 
 
 def _run(shards: dict[str, Sequence[Job]], folder: pathlib.Path, rate: int, workers: int):
-    """Yields (seconds, utterances) as shards finish. One worker means this process, which is easier to
-    debug.
+    """Yields (seconds, utterances) as shards finish. One worker means this process, which is easier
+    to debug.
     """
     tasks = [(folder, name, chunk, rate) for name, chunk in shards.items()]
     if workers <= 1 or len(tasks) <= 1:
@@ -138,8 +138,8 @@ def _chunks(jobs: Sequence[Job]) -> list[Sequence[Job]]:
 
 
 def _shard_name(number: int, jobs: Sequence[Job], rate: int) -> str:
-    """The place and a digest of what is heard: the jobs and, where we read the text for the voice, its
-    symbols.
+    """The place and a digest of what is heard: the jobs and, where we read the text for the voice,
+    its symbols.
     """
     spoken = [_symbols(job.text) for job in jobs if job.engine in voices.READ_BY_US]
     described = json.dumps(

@@ -159,5 +159,5 @@ def _dates() -> list[Family]:
             years,
             per_fact=2,
             test_count=8,
-        ),
+        )
     ]

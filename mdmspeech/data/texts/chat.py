@@ -13,21 +13,9 @@ from mdmspeech.errors import UserError
 from mdmspeech.text.normalise import is_speakable_whole, normalise, sentence
 
 TOPICS = (
-    "ai",
-    "botprofile",
-    "conversations",
-    "emotion",
-    "food",
-    "gossip",
-    "greetings",
-    "history",
-    "literature",
-    "money",
-    "movies",
-    "science",
-    "sports",
-    "trivia",
-)
+    "ai", "botprofile", "conversations", "emotion", "food", "gossip", "greetings", "history",
+    "literature", "money", "movies", "science", "sports", "trivia",
+)  # fmt: skip
 LONGEST_QUESTION, LONGEST_ANSWER = 14, 22  # words
 # open sentences before this one are spoken as open sentences; later ones are for repeating
 REPEAT_FROM = 18_000
@@ -53,8 +41,8 @@ TEST_TALK = (
 
 
 def repeat_family() -> Family:
-    """ "Repeat after me": the answer is the sentence. Its test sentences are new to every part of the
-    corpus.
+    """ "Repeat after me": the answer is the sentence. Its test sentences are new to every part of
+    the corpus.
     """
     spare = [
         s
@@ -84,8 +72,8 @@ def repeat_family() -> Family:
 
 
 def small_talk() -> list[Question]:
-    """One answer for each question of the small-talk corpus, the shortest it offers, and `TEST_TALK`
-    for testing.
+    """One answer for each question of the small-talk corpus, the shortest it offers, and
+    `TEST_TALK` for testing.
     """
     answers: dict[str, list[str]] = {}
     for conversation in _conversations():

@@ -34,7 +34,8 @@ class Question:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Templates are filled from a fact's fields by `str.format`: "What is the capital of {country}?".
+    """Templates are filled from a fact's fields by `str.format`: "What is the capital of
+    {country}?".
 
     name: the family; kind: tells apart several sets of templates of one family. asks / test_asks:
       phrasings for training / for testing.

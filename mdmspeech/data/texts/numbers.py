@@ -18,8 +18,8 @@ def families() -> list[Family]:
 
 
 def _split(facts: Sequence[Fact], count: int, seed: int) -> tuple[list[Fact], list[Fact]]:
-    """`count` training facts and the unseen test facts. A pair of numbers is held out in both orders:
-    if 3 + 5 is tested, 5 + 3 is not trained.
+    """`count` training facts and the unseen test facts. A pair of numbers is held out in both
+    orders: if 3 + 5 is tested, 5 + 3 is not trained.
     """
     drawn = list(facts)
     random.Random(seed).shuffle(drawn)

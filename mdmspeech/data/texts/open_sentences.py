@@ -12,8 +12,8 @@ from mdmspeech.data.texts import wordnet
 from mdmspeech.text.normalise import is_speakable_whole, normalise, sentence
 
 SHORTEST, LONGEST = 4, 16  # words
-# Held out are the examples with these digests, whatever becomes of the others and of the rules of
-# reading.
+# Held out are the examples with these digests,
+# whatever becomes of the others and of the rules of reading.
 HELD_OUT = "open_held_out.json"
 SECONDS_EACH = 2.6  # measured mean in the answer voice, for "how many make an hour"
 _SPLITS = ("test", "val", "train", "repeat")
@@ -32,8 +32,8 @@ RUDE_SAID = re.compile(
 
 @functools.lru_cache(maxsize=1)
 def open_sentences() -> tuple[dict[str, str], ...]:
-    """All of them: {"id", "text", "split"}; split is train, one of `held_out`. Those for testing and
-    validation come first, those to repeat in a test last.
+    """All of them: {"id", "text", "split"}; split is train, one of `held_out`. Those for testing
+    and validation come first, those to repeat in a test last.
 
     The order follows from each example alone, so that a new rule of reading moves no other.
     """
@@ -67,8 +67,8 @@ def held_out() -> dict[str, list[str]]:
 
 
 def clean(example: str) -> str | None:
-    """One example as a spoken sentence; None when it is too short, too long, or holds what cannot be
-    read aloud.
+    """One example as a spoken sentence; None when it is too short, too long, or holds what cannot
+    be read aloud.
     """
     text = sentence(normalise(example))
     words = words_of(text)

@@ -33,8 +33,8 @@ def families() -> list[Family]:
 
 
 def questions(extra: str | os.PathLike | None = None) -> list[Question]:
-    """Every question once (by its words), test questions first so that no training question can equal
-    one.
+    """Every question once (by its words), test questions first so that no training question can
+    equal one.
 
     extra: a JSONL file of further pairs, for example the Thinker's own answers to typed questions:
       {"text", "answer"} and optionally "family" and "split".
@@ -73,8 +73,8 @@ def leaks(
 
 
 def _read_extra(path: pathlib.Path) -> list[Question]:
-    """The pairs of a file; lines that are none are left out and told of on stderr. UserError when none
-    is left.
+    """The pairs of a file; lines that are none are left out and told of on stderr. UserError when
+    none is left.
     """
     found: list[Question] = []
     left_out: list[str] = []

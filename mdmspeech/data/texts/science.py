@@ -6,8 +6,8 @@ from mdmspeech.data.texts.family import Family, spelled
 from mdmspeech.text.normalise import number
 
 ELEMENTS_SOURCE, UNITS_SOURCE = "periodictable (public domain)", "pint (BSD)"
-# large unit, small unit, as they are said in the singular; plural by adding s unless given in
-# PLURALS
+# large unit, small unit, as they are said in the singular;
+# plural by adding s unless given in PLURALS
 EXACT = [
     ("hour", "minute"),
     ("minute", "second"),

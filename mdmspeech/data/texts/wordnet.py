@@ -63,8 +63,8 @@ def synsets() -> tuple[Synset, ...]:
 
 @functools.lru_cache(maxsize=1)
 def uses() -> dict[str, dict[str, int]]:
-    """Word (lower case) -> part of speech -> how often it was seen in the corpus the WordNet authors
-    tagged (`cntlist.rev`).
+    """Word (lower case) -> part of speech -> how often it was seen in the corpus the WordNet
+    authors tagged (`cntlist.rev`).
     """
     counts: dict[str, dict[str, int]] = {}
     for line in (folder() / "cntlist.rev").read_text(encoding="latin-1").splitlines():
@@ -117,9 +117,8 @@ def _synset(part: str, line: str, raw: dict[str, dict[str, str]]) -> Synset:
         symbol, offset, kind, lemma_pair = fields[at + 1 + 4 * k : at + 5 + 4 * k]
         own, other = int(lemma_pair[:2], 16), int(lemma_pair[2:], 16)
         if symbol == ANTONYM and own and other:
-            target = raw[{"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}[kind]][
-                offset
-            ]
+            kinds = {"n": "noun", "v": "verb", "a": "adj", "s": "adj", "r": "adv"}
+            target = raw[kinds[kind]][offset]
             antonyms.append((words[own - 1], _words(target)[other - 1]))
     definition, examples = _split_gloss(gloss)
     return Synset(

@@ -22,7 +22,8 @@ _registered: dict[str, Stage] = {}
 
 
 def register(stage: Stage) -> Stage:
-    """Makes a stage known by its name; for one of your own, whose module your experiment file imports.
+    """Makes a stage known by its name; for one of your own, whose module your experiment file
+    imports.
     UserError: the name is taken by another.
     """
     if stage.name in SHIPPED or _registered.get(stage.name, stage) != stage:

@@ -1,5 +1,5 @@
-"""Training the compact codec: reconstruction, a phonetic auxiliary loss, even use of the codes, and
-(second phase) the wave itself.
+"""Training the compact codec: reconstruction, auxiliary losses (phonetic; semantic where the config
+weighs it), even use of the codes, and (second phase) the wave itself.
 
 Phase "tokens" learns encoder, quantiser and acoustic decoder from spectra alone: cheap, and all
 that the Talker needs. Phase "wave" freezes the encoder (so that the tokens no longer change) and
@@ -74,17 +74,24 @@ class CodecTask(Task):
             }
             self.optimizer = (
                 ParamRule("encoder/.*", frozen=True),
-                ParamRule("decoder/phone_.*", frozen=True),
+                ParamRule("(decoder/phone_|semantic/).*", frozen=True),
                 ParamRule(".*"),
             )
         else:
             self.optimizer = (ParamRule("spectral/.*", frozen=True), ParamRule(".*"))
+            if config.semantic:
+                self.weights["semantic"] = config.semantic
         self._pipeline, self._start, self._sizes, self._differing = (
             pipeline,
             start,
             sizes or {},
             differing or {},
         )
+
+    @property
+    def reads_states(self) -> bool:
+        """Whether batches bring states of the speech encoder."""
+        return self.phase == "tokens" and self.config.semantic > 0
 
     def init(self, rng: jax.Array):
         return self.model.init(rng)
@@ -105,6 +112,10 @@ class CodecTask(Task):
             "valid": of(tokens, jnp.bool_),
         }
         spec |= {"phone": of(2 * tokens, jnp.int32), "f0": of(4 * tokens, jnp.float32)}
+        if self.reads_states:
+            states = (rows, 2 * tokens, self.config.semantic_states)
+            spec["states"] = jax.ShapeDtypeStruct(states, jnp.float16)
+            spec["states_valid"] = of(2 * tokens, jnp.bool_)
         return spec | {"voiced": of(4 * tokens, jnp.bool_)}
 
     def count(self, batch: Mapping[str, np.ndarray]) -> int:
@@ -112,7 +123,8 @@ class CodecTask(Task):
 
     def loss(self, params, frozen, batch, rng, step):
         """batch: audio int16 [B, N], valid bool [B, L] (tokens), phone int32 [B, 2L] (-1 unknown), f0
-        float32 [B, 4L] (continuous), voiced bool [B, 4L].
+        float32 [B, 4L] (continuous), voiced bool [B, 4L]; where `reads_states`, states float16 [B,
+        2L, D] (whitened) and states_valid bool [B, 2L] (False: unknown).
 
         With tokens int32 [B, L] the decoder learns to say the audio from these, and the encoder
         takes no part.
@@ -133,6 +145,9 @@ class CodecTask(Task):
         losses = _acoustic_losses(acoustics, mel_BTM, batch, c)
         if self.phase == "tokens":
             losses |= _phone_losses(phones, batch["phone"])
+            if self.reads_states:
+                predicted = self.model.semantic.apply({"params": params["semantic"]}, codes)
+                losses |= _semantic_loss(predicted, batch["states"], batch["states_valid"])
             losses["usage"] = fsq.usage_penalty(codes, valid_BL.astype(jnp.float32))
         else:
             losses |= self._wave_losses(params, acoustics, audio_BN, batch, rng)
@@ -207,6 +222,13 @@ def _phone_losses(logits_BHV, phone_BH):
     }
 
 
+def _semantic_loss(predicted_BHD, states_BHD, known_BH):
+    """Squared error of whitened states, mean over the dimensions: 1 is what their mean would have."""
+    error = jnp.square(predicted_BHD - states_BHD.astype(jnp.float32))
+    known = known_BH.astype(jnp.float32)
+    return {"semantic": (jnp.sum(jnp.mean(error, axis=-1) * known), jnp.sum(known))}
+
+
 def stft_losses(wave_BN: jax.Array, target_BN: jax.Array) -> dict[str, tuple[jax.Array, jax.Array]]:
     """Multi-resolution STFT losses (Yamamoto et al. 2020): L1 of log-magnitudes, and spectral
     convergence.
@@ -225,8 +247,9 @@ def stft_losses(wave_BN: jax.Array, target_BN: jax.Array) -> dict[str, tuple[jax
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
     """See `Stage.from_config`."""
     from mdmspeech.data.datasets.corpus import speech
+    from mdmspeech.data.datasets.speech_states import SpeechStates
     from mdmspeech.data.pipelines import codec_crops
-    from mdmspeech.data.pipelines.random_source import RandomRecordings
+    from mdmspeech.data.pipelines.random_source import RandomRecordings, RandomSpeechStates
 
     model = CompactCodecConfig(**config.codec)
     if config.train.dtype != "float32":
@@ -239,6 +262,14 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
             if random
             else speech(root, tuple(config.data.parts), split)
         )
+        states: Any = None
+        if model.semantic and config.phase == "tokens":
+            states = (
+                RandomSpeechStates(model.semantic_states, seed)
+                if random
+                else SpeechStates(root, tuple(config.data.parts), split)
+            )
+            codec_crops.check_states(source, states, model.semantic_states)
         return codec_crops.codec_crops(
             source,
             batch=config.data.batch if train else min(config.data.batch, len(source)),
@@ -248,6 +279,7 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
             train=train,
             phones=model.phones,
             shard=distributed.share(),
+            states=states,
         )
 
     return CodecTask(
@@ -273,11 +305,18 @@ def tiny(config: ConfigDict) -> None:
     config.data.tokens = 32
 
 
+def _exported(run: Mapping[str, Any]) -> Exported:
+    """The codec without its semantic head, which is of training only."""
+    sizes = {name: size for name, size in run["codec"].items() if not name.startswith("semantic")}
+    without = lambda params: {name: tree for name, tree in params.items() if name != "semantic"}
+    return Exported("compact_codec", sizes, "codec", without)
+
+
 STAGE = Stage(
     "codec",
     ("codec", "phase", "data"),
     from_config,
     tiny,
     choices={"phase": PHASES},
-    exports={"codec": lambda run: Exported("compact_codec", run["codec"], "codec")},
+    exports={"codec": _exported},
 )

@@ -29,8 +29,8 @@ from mdmspeech.training.warm_start import overwrite
 
 
 class _StatesTask(Task):
-    """What both share: batches of encoder states from `_pipeline(split, seed)`, counted in seconds of
-    speech.
+    """What both share: batches of encoder states from `_pipeline(split, seed)`, counted in seconds
+    of speech.
     """
 
     unit = "speech_s"
@@ -72,8 +72,8 @@ class _StatesTask(Task):
 
 
 class CTCTask(_StatesTask):
-    """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32 [B,
-    N], text_valid bool [B, N].
+    """CTC on characters. Batches: states float16 [B, T, D], states_valid bool [B, T], text int32
+    [B, N], text_valid bool [B, N].
     """
 
     name, held_out = "hearing_ctc", "val"
@@ -102,8 +102,8 @@ class CTCTask(_StatesTask):
         ).astype(jnp.float32)
         text_padding = 1.0 - batch["text_valid"].astype(jnp.float32)
         nll = optax.ctc_loss(logits, padding, batch["text"], text_padding, blank_id=BLANK)
-        # An utterance with more letters than states has no alignment and a huge loss: it teaches
-        # nothing.
+        # An utterance with more letters than states has no
+        # alignment and a huge loss: it teaches nothing.
         letters = jnp.sum(batch["text_valid"], axis=1)
         possible = (letters < jnp.sum(batch["states_valid"], axis=1)) & (letters > 0)
         return {
@@ -152,10 +152,8 @@ class Seq2SeqTask(_StatesTask):
         self._span, self._spans = span, spans
 
     def init(self, rng):
-        states = jnp.zeros((1, 4, self.config.encoder_dim))
-        return self.model.init(rng, states, jnp.ones((1, 4), bool), jnp.zeros((1, 2), jnp.int32))[
-            "params"
-        ]
+        states, valid = jnp.zeros((1, 4, self.config.encoder_dim)), jnp.ones((1, 4), bool)
+        return self.model.init(rng, states, valid, jnp.zeros((1, 2), jnp.int32))["params"]
 
     def warm_start(self, params):
         return params if self._start is None else overwrite(params, self._start())

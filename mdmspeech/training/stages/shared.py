@@ -14,8 +14,8 @@ from mdmspeech.training.stages.start import RANDOM, find_start
 
 
 def load_named(config: ConfigDict, part: str, load: Callable | None, model) -> Callable | None:
-    """A function (what else `load` takes) -> the parameters of `config.weights.<part>`, a path; None
-    if that is "random".
+    """A function (what else `load` takes) -> the parameters of `config.weights.<part>`, a path;
+    None if that is "random".
     """
     path = config.weights[part]
     if path == RANDOM:
@@ -37,8 +37,8 @@ def load_named(config: ConfigDict, part: str, load: Callable | None, model) -> C
 
 
 def start_of(config: ConfigDict, workdir: Path, loaders: Loaders) -> dict[str, Any]:
-    """Of a task: start, a function () -> parameters of what `config.init_from` names, looked for when
-    it is called, or None; and which may differ.
+    """Of a task: start, a function () -> parameters of what `config.init_from` names, looked for
+    when it is called, or None; and which may differ.
     """
     if config.get("init_from", "") in ("", RANDOM):
         return {"start": None}
@@ -60,8 +60,8 @@ def mixture_weights(data: ConfigDict) -> dict[str, float] | None:
 
 
 def each_source(config: ConfigDict, pipeline: Callable[..., Any]) -> dict[str, Callable[..., Any]]:
-    """`Task.sources` of a mixture: for each part `pipeline(config, split, seed)` of a config that has
-    this part alone.
+    """`Task.sources` of a mixture: for each part `pipeline(config, split, seed)` of a config that
+    has this part alone.
     """
 
     def alone(part: str) -> ConfigDict:

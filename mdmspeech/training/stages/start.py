@@ -76,8 +76,8 @@ def find_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> Sta
 
 
 def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> str:
-    """Looks at an experiment's prompt and start before it is trained; what a user should know of them,
-    or "".
+    """Looks at an experiment's prompt and start before it is trained; what a user should know of
+    them, or "".
 
     Raises:
       UserError: as `find_start`; a teacher (of self-distillation) that is untrained, writes one

@@ -207,35 +207,30 @@ class TalkerTask(Task):
         )
 
     def hidden(self, params, ids_BL, cond, rows, block: int, clean_BL=None):
-        """Hidden states [B, L, D] of tokens that attend within their block and to earlier ones; with
-        `clean_BL`, to the earlier ones' clean copies.
+        """Hidden states [B, L, D] of tokens that attend within their block and to earlier ones;
+        with `clean_BL`, to the earlier ones' clean copies.
         """
         length, twin = ids_BL.shape[1], clean_BL is not None
         segment, position = (
             duplicate_streams(x) if twin else x for x in (rows.segment, rows.position)
         )
         ids = jnp.concatenate([ids_BL, clean_BL], axis=1) if twin else ids_BL
-        apply = lambda *args, **kwargs: self.model.apply({"params": params}, ids, *args, **kwargs)[
-            0
-        ]
+        trunk = partial(self.model.apply, {"params": params}, ids)
         if self.config.anchors != "prefix":
             mask = (
                 masks.from_mask_mod(mask_mod, two_stream(length, block), segment)
                 if twin
                 else masks.causal(length, block, segment)
             )
-            return apply(duplicate_streams(cond) if twin else cond, mask, position)[:, :length]
+            hidden, _ = trunk(duplicate_streams(cond) if twin else cond, mask, position)
+            return hidden[:, :length]
         text = cond.shape[1]
+        streams = two_stream(length, block) if twin else one_stream(length, block)
         mask = masks.from_mask_mod(
-            mask_mod,
-            with_text_prefix(
-                two_stream(length, block) if twin else one_stream(length, block), text
-            ),
-            rows.with_text(segment),
+            mask_mod, with_text_prefix(streams, text), rows.with_text(segment)
         )
-        return apply(None, mask, rows.after_text(segment, position), before_BND=cond)[
-            :, text : text + length
-        ]
+        hidden, _ = trunk(None, mask, rows.after_text(segment, position), before_BND=cond)
+        return hidden[:, text : text + length]
 
     def logits(self, params, hidden):
         return self.model.apply({"params": params}, hidden, method="logits")
@@ -328,8 +323,8 @@ class TalkerTask(Task):
 
 
 class _Picked(NamedTuple):
-    """Positions whose logits are computed: the hidden ones, gathered into a fixed number of places, or
-    all (index None).
+    """Positions whose logits are computed: the hidden ones, gathered into a fixed number of places,
+    or all (index None).
     """
 
     index_GN: jax.Array | None

@@ -55,8 +55,8 @@ def batch_spec(sizes: Mapping[str, Any], anchors: str) -> dict[str, jax.ShapeDty
 
 
 def is_packed(batch) -> bool:
-    """Whether utterances stand side by side in a row, each with a segment number, as `batch_spec` has
-    them; or are joined to one, with a mask.
+    """Whether utterances stand side by side in a row, each with a segment number, as `batch_spec`
+    has them; or are joined to one, with a mask.
     """
     return "segment" in batch
 
@@ -98,7 +98,8 @@ class Rows(NamedTuple):
 
 
 def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed: int):
-    """A Grain pipeline of batches, see `batch_spec`, from the corpus `root`; see `Stage.from_config`.
+    """A Grain pipeline of batches, see `batch_spec`, from the corpus `root`; see
+    `Stage.from_config`.
 
     Raises:
       UserError: `data.layout` is none of the two, or `data.symbols` holds no utterance.

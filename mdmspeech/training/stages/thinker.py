@@ -138,9 +138,10 @@ class SpeechToTextTask(Task):
     # ---- Losses ---------------------------------------------------------------------------------
 
     def loss(self, params, frozen, batch, rng, step):
-        """batch: see `batch_spec`. `segment` and `mel_segment` number the conversations of a row (0 =
-        padding); `speech` is the index of the speech vector at a position, -1 where `ids` has a
-        token; `target` the id to predict there, where `weight` > 0."""
+        """batch: see `batch_spec`. `segment` and `mel_segment` number the conversations of a row (0
+        = padding); `speech` is the index of the speech vector at a position, -1 where `ids` has a
+        token; `target` the id to predict there, where `weight` > 0.
+        """
         vectors = self.hear(params["adaptor"], frozen["encoder"], batch)
         thinker = lora.combine(frozen["thinker"], params.get("lora", {}))
         apply = lambda method, *args: self.thinker.apply({"params": thinker}, *args, method=method)
@@ -174,8 +175,8 @@ class SpeechToTextTask(Task):
             segment_BT=segment,
             position_BT=position,
         )
-        # A last group of a conversation is completed with zeros, as `StackAdaptor` does at the end
-        # of a row.
+        # A last group of a conversation is completed with zeros,
+        # as `StackAdaptor` does at the end of a row.
         states = jnp.where((segment[:, ::2] > 0)[..., None], jax.lax.stop_gradient(states), 0)
         return self.adaptor.apply({"params": adaptor}, states)
 

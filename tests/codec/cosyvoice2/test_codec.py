@@ -64,8 +64,8 @@ def test_streamed_equals_one_shot(codec, count, size):
 
 
 def test_samples_come_as_soon_as_they_are_final(codec):
-    """The flow holds 3 tokens back, HiFT its delay; every other block of tokens gives as many samples
-    as it lasts.
+    """The flow holds 3 tokens back, HiFT its delay; every other block of tokens gives as many
+    samples as it lasts.
     """
     parts = [len(part) for part in streamed(codec, tokens(64))]
     assert parts == [13 * TOKEN - LATE, 16 * TOKEN, 16 * TOKEN, 16 * TOKEN, 3 * TOKEN + LATE]
@@ -149,8 +149,8 @@ def test_another_voice(codec):
 
 
 def test_a_minute_costs_the_same_block_for_block(codec, monkeypatch):
-    """60 s: each push of 16 tokens calls the flow once and HiFT once, with one compiled program each
-    (two of HiFT: its first block is shorter).
+    """60 s: each push of 16 tokens calls the flow once and HiFT once, with one compiled program
+    each (two of HiFT: its first block is shorter).
     """
     calls = {"flow": [], "hift": []}
 
@@ -193,8 +193,8 @@ def test_a_minute_costs_the_same_block_for_block(codec, monkeypatch):
 
 
 def test_no_seams(codec):
-    """Where blocks meet, the spectrum changes as it does there in one go and no more than elsewhere;
-    blocks spoken one by one show.
+    """Where blocks meet, the spectrum changes as it does there in one go and no more than
+    elsewhere; blocks spoken one by one show.
     """
     # Without noise, one token for ever: a smooth mel. At 150 Hz for ever: three periods a frame.
     params, ids, frame = small_params(), np.full(64, 7, np.int32), 480

@@ -58,8 +58,8 @@ def params():
 
 
 def encode(params, x, present, spoken, chunks=None):
-    """Embeddings [B, T, D], of which `present` [B] are tokens and `spoken` [B] of those are encoded ->
-    (states, inner outputs).
+    """Embeddings [B, T, D], of which `present` [B] are tokens and `spoken` [B] of those are encoded
+    -> (states, inner outputs).
     """
     length = x.shape[1]
     x = jnp.pad(x, ((0, 0), (0, AHEAD), (0, 0)))
@@ -78,8 +78,9 @@ def encode(params, x, present, spoken, chunks=None):
 @pytest.mark.parity
 @pytest.mark.parametrize(("case", "chunks"), [("full", None), ("streaming", CHUNKS)])
 def test_golden(golden, params, case, chunks):
-    """In the reference's batch the padding (zeros, but not after the input layer) leaks into the last
-    tokens of the shorter row: what three zero vectors to look at give here."""
+    """In the reference's batch the padding (zeros, but not after the input layer) leaks into the
+    last tokens of the shorter row: what three zero vectors to look at give here.
+    """
     lengths = golden["in.xs_lens"].tolist()
     present = [lengths[0], lengths[1] + AHEAD]
     states, inner = encode(params, golden["in.xs"], present, lengths, chunks)
@@ -153,8 +154,8 @@ def test_ragged_rows_equal_single_rows(params, chunks):
 
 @pytest.mark.parametrize("left", [0, 1, 3])
 def test_windows_equal_the_whole(params, left):
-    """Windows of one chunk with the cache of those before give the states of the whole sequence under
-    the chunk mask.
+    """Windows of one chunk with the cache of those before give the states of the whole sequence
+    under the chunk mask.
     """
     size, length = 5, 20
     x = jax.random.normal(jax.random.key(1), (2, length, CONFIG.dim))

@@ -113,8 +113,8 @@ def test_streamed_equals_one_shot(params, plan, tokens, prompt_tokens, size):
 
 
 def test_a_block_is_late_by_the_lookahead_only(params):
-    """With chunks that follow the speech, every block of tokens brings out all frames but those of the
-    last three tokens.
+    """With chunks that follow the speech, every block of tokens brings out all frames but those of
+    the last three tokens.
     """
     parts = streamed(
         params,

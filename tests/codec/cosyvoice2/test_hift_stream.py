@@ -251,11 +251,8 @@ def test_reference_pieces(golden, golden_params):
         known = len(carried.mel_TM)
         np.testing.assert_array_equal(mel_TM[:known], carried.mel_TM)
         noise = np.resize(golden["in.source_noise"][0], (len(mel_TM) * FRAME, GOLDEN.harmonics))
-        f0.append(
-            predict({"params": golden_params}, mel_TM[None], hift.whole(mel_TM[None])).x_BTC[
-                0, :, 0
-            ]
-        )
+        predicted = predict({"params": golden_params}, mel_TM[None], hift.whole(mel_TM[None]))
+        f0.append(predicted.x_BTC[0, :, 0])
         carried, wave = call(
             GOLDEN, golden_params, carried, mel_TM[known:], noise, last=i == len(mels) - 1
         )

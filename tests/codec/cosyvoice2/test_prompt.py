@@ -52,8 +52,8 @@ def test_a_voice(speech, tokenizer, campplus, tmp_path):
     np.testing.assert_array_equal(
         prompt.ids, tokenizer.encode([resample(wave, RATE, 16_000)])[0][: len(prompt.ids)]
     )
-    # Frames belong to tokens: those of the pause at the end have next to no energy, those of the
-    # speech have.
+    # Frames belong to tokens: those of the pause at the end
+    # have next to no energy, those of the speech have.
     assert prompt.mel[-6:].mean() < -8 and prompt.mel[:-20].mean() > prompt.mel[-6:].mean() + 3
 
 

@@ -34,8 +34,8 @@ def golden():
 
 @pytest.fixture(scope="module")
 def mel_of(golden):
-    """(tokens, last) -> mel [T, M] of the speech, frames of looked-at tokens left out; the last call
-    attends everywhere.
+    """(tokens, last) -> mel [T, M] of the speech, frames of looked-at tokens left out; the last
+    call attends everywhere.
     """
     params = flow_params(FLOW, read_tensors(COSYVOICE2 / "flow_full.safetensors"), "the flow")
     prompt = Prompt(
@@ -68,8 +68,8 @@ def f0_of(vocoder):
 
 
 def _hops(tokens, prompt):
-    """Ends of the calls: the first makes prompt and hop a multiple of the hop, which then doubles up
-    to a limit; the last takes the rest.
+    """Ends of the calls: the first makes prompt and hop a multiple of the hop, which then doubles
+    up to a limit; the last takes the rest.
     """
     hop, ends = SIZES["hop"], [0]
     size = hop + -prompt % hop

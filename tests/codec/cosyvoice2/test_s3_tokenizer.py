@@ -62,8 +62,8 @@ def tokenizer(published):
 
 
 def _assert_same(name, rows, expected):
-    """Equal lengths, and equal ids but for 0.2 %: where nobody kept the latents away from a boundary,
-    noise may round one of them over it.
+    """Equal lengths, and equal ids but for 0.2 %: where nobody kept the latents away from a
+    boundary, noise may round one of them over it.
     """
     assert [len(ids) for ids in rows] == [len(ids) for ids in expected]
     same(name, np.concatenate(rows), np.concatenate(expected), share=0.002)
@@ -213,8 +213,8 @@ def test_waves(waveform, tokenizer):
 
 
 def test_windows_cover_everything_once():
-    """Every length gives ceil(frames / 4) tokens, each from the window in which it lies farthest from
-    an edge.
+    """Every length gives ceil(frames / 4) tokens, each from the window in which it lies farthest
+    from an edge.
     """
     for frames in (1, 400, 3000, 3001, 3350, 5199, 5210, 5599, 5600, 5601, 7000, 60_001):
         pieces = windows(frames)

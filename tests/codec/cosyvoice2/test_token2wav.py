@@ -2,15 +2,15 @@
 tokens at once), by our codec's functions.
 
 Its offline call is reproduced whole: F0 and wave. Its streaming calls cannot be followed by an
-  incremental decoder, for three reasons. It runs the flow
-on the whole prefix at every call and its last call attends everywhere, so the last frames depend on
-all of the speech, which a stream that handed out earlier frames cannot do. Its hop doubles from
-call to call, so its chunks are not ours. And its vocoder starts anew at every call: the last 8
-frames are given again with their source, F0 there is predicted without the frames before, the sines
-start at another phase, and what overlaps is cross-faded. So of the streaming calls are compared:
-the mel of all calls but the last (our stream, under the same masks, from the same noise), and F0
-wherever the frames that it is predicted from are the same. `test_flow_stream.py` has each of the
-reference's flow calls by itself, `test_hift_stream.py` its vocoder calls, cross-fades included.
+incremental decoder, for three reasons. It runs the flow on the whole prefix at every call and its
+last call attends everywhere, so the last frames depend on all of the speech, which a stream that
+handed out earlier frames cannot do. Its hop doubles from call to call, so its chunks are not ours.
+And its vocoder starts anew at every call: the last 8 frames are given again with their source, F0
+there is predicted without the frames before, the sines start at another phase, and what overlaps is
+cross-faded. So of the streaming calls are compared: the mel of all calls but the last (our stream,
+under the same masks, from the same noise), and F0 wherever the frames that it is predicted from are
+the same. `test_flow_stream.py` has each of the reference's flow calls by itself,
+`test_hift_stream.py` its vocoder calls, cross-fades included.
 """
 
 import functools

@@ -6,8 +6,8 @@ import importlib
 from mdmspeech.data.synthesis.voices.base import Engine, Job, Rendered
 from mdmspeech.errors import UserError
 
-# engine name -> module and class; each module says where its engine comes from and under which
-# licence
+# engine name -> module and class;
+# each module says where its engine comes from and under which licence
 ENGINES = {
     "hibari": ("hibari", "Hibari"),
     "kokoro": ("neural", "Kokoro"),

