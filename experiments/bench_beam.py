@@ -8,8 +8,9 @@ all of them, alone in a process that may use one thread; CPU time of the process
 other load of the machine matters little. What is done once a worker (reading a model, compiling) is
 told apart: the stage runs twice, and the second run counts.
 
-Then the whole is run by Beam with one worker and with two, in turns (--turns), by the clock; the
-load of the machine before each is noted, as it decides what two workers can be.
+Then Beam has texts (--spoken) said by the shipped voice and stored, with one worker and with two, in
+turns (--turns), by the clock; the load of the machine before each is noted, as it decides what two
+workers can be.
 """
 
 import argparse
@@ -52,6 +53,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--texts", type=int, default=90, help="of some three seconds each")
     parser.add_argument("--turns", type=int, default=2, help="of one worker and two")
+    parser.add_argument("--spoken", type=int, default=400, help="texts of those turns")
     parser.add_argument("--output", default="experiments/results/beam.json")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)
@@ -63,7 +65,7 @@ def main() -> None:
         found = {"stages": {name: alone(name, folder, args.texts) for name in STAGES}}
         for name, told in found["stages"].items():
             print(name, told)
-        found["workers"] = turns(Path(folder), args.turns)
+        found["workers"] = turns(Path(folder), args.turns, args.spoken)
     print(json.dumps(found["workers"]))
     Path(args.output).write_text(json.dumps(found, indent=1) + "\n")
 
@@ -143,7 +145,7 @@ def speak(folder: Path, texts: int) -> tuple[float, float]:
     voice = load("hibari")
     voice.speak(Job("warm", "Warm up.", "hibari", "heart"))
     for number in range(texts):
-        text = " ".join(draw.choice(words) for words in (_WHO, _DOES, _WHAT))
+        text = sentence(draw)
         begun = time.process_time()
         made = voice.speak(Job(str(number), text, "hibari", "heart", seed=number))
         spent += time.process_time() - begun
@@ -155,16 +157,22 @@ def speak(folder: Path, texts: int) -> tuple[float, float]:
     return seconds, spent
 
 
-def turns(folder: Path, count: int) -> dict:
+def sentence(draw: random.Random) -> str:
+    return " ".join(draw.choice(words) for words in (_WHO, _DOES, _WHAT))
+
+
+def turns(folder: Path, count: int, texts: int) -> dict:
     """Seconds by the clock, and CPU seconds, of the whole with one worker and two."""
     found: dict = {"1": [], "2": []}
+    draw = random.Random(1)
+    (folder / "texts.txt").write_text("".join(sentence(draw) + "\n" for _ in range(texts)))
     for turn in range(count):
         for workers in found:
             load = os.getloadavg()[0]
             command = [
-                sys.executable, "-m", "mdmspeech", "data", "--import", str(folder / "speech"),
-                "--root", str(folder / f"{workers}-{turn}"), "--name", "bench", "--tokens",
-                "--align", "--workers", workers, "--shards", "8",
+                sys.executable, "-m", "mdmspeech", "data", "--import", str(folder / "texts.txt"),
+                "--format", "texts", "--voice", "hibari", "--name", "bench", "--shards", "8",
+                "--root", str(folder / f"{workers}-{turn}"), "--workers", workers,
             ]  # fmt: skip
             before, begun = os.times(), time.perf_counter()
             subprocess.run(command, check=True, env={**os.environ, **ONE_THREAD})
