@@ -21,7 +21,7 @@ def get_config(argument: str = ""):
     config.init_from = ""
     config.init_fresh = config.init_ignored = ()  # parameters that may differ from it
     # weight of the semantic auxiliary loss; above 0 it needs: mdmspeech data --states --parts open
-    config.codec = dict(semantic=0.0, semantic_states=512)
+    config.codec = dict(semantic=0.0, semantic_dim=512)
     config.data = dict(parts=("open",), batch=24, tokens=64)
     config.train.log_every = 10
     config.train.steps = 1100

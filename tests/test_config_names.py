@@ -26,7 +26,7 @@ from mdmspeech.training.stages.build import make_task, stage_of
 from mdmspeech.training.stages.start import find_start
 
 ROOT = Path(__file__).parents[1]
-OLD = ROOT / "tests" / "fixtures" / "old_names"
+OLD = ROOT / "tests" / "old_names"
 RUNS = json.loads((OLD / "runs.json").read_text())  # config.json of a tiny run, as it was written
 FIELDS = [(cls, old, new) for cls, names in RENAMED.items() for old, new in names.items()]
 SETTINGS = [

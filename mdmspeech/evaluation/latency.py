@@ -135,4 +135,4 @@ def _time_second(assistant: "Assistant", record: dict, steps: int, talker: str) 
 
 def _is_short(record: dict) -> bool:
     low, high = QUESTION_SECONDS
-    return low <= record["samples"] / record["rate"] <= high
+    return low <= len(record["audio"]) / record["rate"] <= high

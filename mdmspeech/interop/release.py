@@ -46,7 +46,7 @@ _LATER = {
     "output_bias",
     "text_vocab_size",
     "semantic",
-    "semantic_states",
+    "semantic_dim",
 }
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}

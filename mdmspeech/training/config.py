@@ -86,7 +86,7 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
     those in `VOLATILE`, and those of the data where `train.new_data` says so).
     """
     # the same as not there: what earlier versions wrote into every run, and what they did not have
-    unset: dict[str, Any] = {"init_from": "", "codec.semantic": 0.0, "codec.semantic_states": 512}
+    unset: dict[str, Any] = {"init_from": "", "codec.semantic": 0.0, "codec.semantic_dim": 512}
     old, new = unset | _flat(saved), unset | _flat(now)
     hard: list[str] = []
     soft: list[str] = []

@@ -25,7 +25,7 @@ _BELOW_ONE = 1 - 1e-9
 _SIZES = (
     "dim|num_layers|num_heads|num_kv_heads|head_dim|ffn_dim|vocab_size|num_mels|encoder_dim|"
     "encoder_num_layers|decoder_dim|decoder_num_layers|frame_dim|block|symbols|stack|max_positions|"
-    "pieces|positions|anchors_per_block|semantic_states"
+    "pieces|positions|anchors_per_block|semantic_dim"
 )
 
 # pattern of the whole key, least, most; the first that matches counts

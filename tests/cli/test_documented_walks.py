@@ -16,6 +16,7 @@ from documented import MARKDOWN, ROOT, blocks, lines_of, markdown_commands
 from documented_ways import of_way, words
 
 from mdmspeech.cli import main, user_recordings
+from mdmspeech.data.datasets.corpus import is_there
 from mdmspeech.data.datasets.writer import write_dataset
 from mdmspeech.data.recordings.align import Alignment
 from mdmspeech.interop.release import Part, Release, read_about, save_release
@@ -104,7 +105,7 @@ def test_own_voice(published, desk, monkeypatch):
     data, say = of_way("own voice")
     assert main([*words(data), "--codec", str(published / "release")]) == 0
     cache = desk / "home" / ".cache" / "mdmspeech"
-    assert (cache / "tokens" / "mine.safetensors").is_file()
+    assert is_there(cache, "tokens", "mine") and is_there(cache, "recordings", "mine")
     assert words(say)[words(say).index("--model") + 1] == "~/.cache/mdmspeech/runs/mine"
     (cache / "runs").mkdir()
     (cache / "runs" / "mine").symlink_to(published / "speaks")

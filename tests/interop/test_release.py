@@ -323,6 +323,6 @@ def test_a_part_that_is_not_there(release):
 
 def test_both_adaptors_have_shapes():
     for kind in ("spelling_adaptor", "stack_adaptor"):
-        cls, shapes, _ = KINDS[kind]
-        assert all(leaf.size for leaf in jax.tree.leaves(shapes(cls())))
-    assert shapes(StackConfig())["fc2"]["kernel"].shape == (2048, 576)
+        part = KINDS[kind]
+        assert all(leaf.size for leaf in jax.tree.leaves(part.shapes(part.config())))
+    assert part.shapes(StackConfig())["fc2"]["kernel"].shape == (2048, 576)

@@ -175,6 +175,7 @@ def test_the_table_and_the_picture(tmp_path):
     assert plot_goodput(tmp_path).read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.pictures
 def test_a_real_run_accounts_for_its_wall_time(tmp_path, capsys):
     train(tiny_config(), TinyTask(), tmp_path)
     train(tiny_config(steps=12), TinyTask(), tmp_path)

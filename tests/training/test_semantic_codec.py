@@ -40,7 +40,7 @@ PLAIN = CompactCodecConfig(
     frame_dim=16,
     head_dim=16,
     phones=8,
-    semantic_states=3,
+    semantic_dim=3,
 )
 CODEC = dataclasses.replace(PLAIN, semantic=0.5)
 TOKENS = 6
@@ -154,7 +154,7 @@ def test_a_release_has_no_head():
     exported = STAGE.exports["codec"]({"codec": dataclasses.asdict(CODEC)})
     kind = KINDS[exported.kind]
     config = kind.config(**exported.sizes)
-    assert config == dataclasses.replace(PLAIN, semantic_states=512)
+    assert config == dataclasses.replace(PLAIN, semantic_dim=512)
     shapes = lambda tree: jax.tree.map(lambda leaf: leaf.shape, tree)
     trained = jax.eval_shape(task.init, jax.random.key(0))
     assert "semantic" in trained
@@ -171,15 +171,15 @@ def test_releases_of_before_can_be_read():
 
 
 def test_a_run_of_before_goes_on():
-    now = {"codec": {"semantic": 0.0, "semantic_states": 512}}
+    now = {"codec": {"semantic": 0.0, "semantic_dim": 512}}
     assert differences({"codec": {}}, now) == ([], [])
-    hard, _ = differences({"codec": {}}, {"codec": {"semantic": 0.3, "semantic_states": 512}})
+    hard, _ = differences({"codec": {}}, {"codec": {"semantic": 0.3, "semantic_dim": 512}})
     assert hard == ["codec.semantic: 0.0 -> 0.3"]
 
 
 def test_it_can_be_asked_for_and_tried_without_a_corpus(tmp_path):
     config = load_config(f"{EXPERIMENTS / 'compact_codec.py'}:runlocal")
-    config.codec.update(semantic=0.3, semantic_states=5)
+    config.codec.update(semantic=0.3, semantic_dim=5)
     task = make_task(config, tmp_path / "run")
     found = next(iter(task.batches("train", 0)))
     for name, spec in task.batch_spec().items():
@@ -381,7 +381,7 @@ def test_states_of_other_recordings_are_not_taken(root, capsys):
         assert not crop(one, None, 8, 960, 8, states)["states_valid"].any()
         with pytest.raises(UserError, match="make them again with: mdmspeech data --states"):
             check_states(One(one), states, 3)
-    with pytest.raises(UserError, match=r"--set codec\.semantic_states=3"):
+    with pytest.raises(UserError, match=r"--set codec\.semantic_dim=3"):
         check_states(One(record), states, 512)
     check_states(One(record), states, 3)
     assert not capsys.readouterr().err

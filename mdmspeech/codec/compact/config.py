@@ -37,7 +37,7 @@ class CompactCodecConfig:
     # weight of the semantic auxiliary loss (training only); 0: there is no such head
     semantic: float = 0.0
     # width of the speech encoder's states that the semantic head predicts
-    semantic_states: int = 512
+    semantic_dim: int = 512
 
     @property
     def token_rate(self) -> float:

@@ -133,7 +133,7 @@ class SemanticHead(nn.Module):
     @nn.compact
     def __call__(self, codes_BL8: jax.Array) -> jax.Array:
         batch, length, _ = codes_BL8.shape
-        width = self.config.semantic_states
+        width = self.config.semantic_dim
         h = nn.silu(nn.Dense(_SEMANTIC_HIDDEN, name="in")(_neighbours(codes_BL8)))
         return nn.Dense(2 * width, name="out")(h).reshape(batch, 2 * length, width)
 

@@ -93,7 +93,7 @@ def check_states(source, states, width: int) -> None:
     if states.width != width:
         raise UserError(
             f"the states have {states.width} dimensions, the codec's head {width}: "
-            f"--set codec.semantic_states={states.width}"
+            f"--set codec.semantic_dim={states.width}"
         )
     missing = sum(source.fields(i) not in states for i in range(len(source)))
     if missing == len(source):

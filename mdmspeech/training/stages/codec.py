@@ -113,7 +113,7 @@ class CodecTask(Task):
         }
         spec |= {"phone": of(2 * tokens, jnp.int32), "f0": of(4 * tokens, jnp.float32)}
         if self.reads_states:
-            states = (rows, 2 * tokens, self.config.semantic_states)
+            states = (rows, 2 * tokens, self.config.semantic_dim)
             spec["states"] = jax.ShapeDtypeStruct(states, jnp.float16)
             spec["states_valid"] = of(2 * tokens, jnp.bool_)
         return spec | {"voiced": of(4 * tokens, jnp.bool_)}
@@ -265,11 +265,11 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         states: Any = None
         if model.semantic and config.phase == "tokens":
             states = (
-                RandomSpeechStates(model.semantic_states, seed)
+                RandomSpeechStates(model.semantic_dim, seed)
                 if random
                 else SpeechStates(root, tuple(config.data.parts), split)
             )
-            codec_crops.check_states(source, states, model.semantic_states)
+            codec_crops.check_states(source, states, model.semantic_dim)
         return codec_crops.codec_crops(
             source,
             batch=config.data.batch if train else min(config.data.batch, len(source)),
