@@ -40,12 +40,7 @@ class Source:
 
 def entries(corpus: Corpus, part: Part) -> Iterator[Entry]:
     """The entries of a part, numbered from 1. What another speaker says is none."""
-    speaker = corpus.speaker
-    number = 0
-    for found in corpus._read_whole(part):
-        if isinstance(found, Item) and speaker and found.speaker != speaker:
-            continue
-        number += 1
+    for number, found in enumerate(corpus.items(parts=[part]), 1):
         yield Entry(part.name, number, found)
 
 
