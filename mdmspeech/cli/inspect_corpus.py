@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from mdmspeech.data.importers import open_corpus
     from mdmspeech.data.importers.survey import Survey, survey
 
-    corpus = open_corpus(args.path, args.format, speaker=args.speaker, **_options(args.option))
+    corpus = open_corpus(args.path, args.format, speaker=args.speaker, **named_values(args.option))
     found, code = Survey(), 0
     report: dict[str, Any] = {**corpus.about(), "limit": args.limit, "stopped": False}
     if not args.json:
@@ -206,7 +206,8 @@ def _check(args: argparse.Namespace) -> None:
         check_writable(args.plot, "name another file")
 
 
-def _options(given: list[str]) -> dict[str, str]:
+def named_values(given: list[str]) -> dict[str, str]:
+    """What --option says. Raises UserError."""
     options = {}
     for option in given:
         name, sign, value = option.partition("=")

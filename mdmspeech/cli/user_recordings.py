@@ -20,25 +20,15 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
     from mdmspeech.data.datasets.make import recordings_from_raw
     from mdmspeech.data.recordings.user import import_own
     from mdmspeech.data.storage.record_store import writable_root
-    from mdmspeech.data.synthesis.build import DATASETS, PART_NAMES
     from mdmspeech.inference.paced_synthesizer import pronounce_text
-    from mdmspeech.interop.release import CONFIG, find_release
-    from mdmspeech.training.stages.start import RANDOM
 
-    taken = (*PART_NAMES, DATASETS, RANDOM)  # data.parts=random is no recordings at all
-    if not name.replace("-", "_").isidentifier() or name in taken:
-        raise UserError(
-            f"--name {name}: use letters, digits, - and _, and none of the corpus's "
-            f"own names ({', '.join(taken)})"
-        )
+    check_name(name)
     from mdmspeech.cli.release import open_codec
 
     folder = writable_root(root) / "raw" / name
     # a codec that is not there is told before anything is written
     opened = open_codec(codec or BASE)
-    version = hashlib.sha256(
-        b"".join((find_release(r) / CONFIG).read_bytes() for r in (ALIGNER, BASE))
-    ).hexdigest()[:12]
+    version = aligner_version()
     speaker = None if codec else make_speaker
     done = import_own(
         manifest,
@@ -76,6 +66,28 @@ def take_in(manifest: str, name: str, root: str | None, codec: str | None) -> No
             f"{done.minutes:.1f} minutes are little to learn a voice from; "
             f"{FEW_MINUTES:g} or more are better"
         )
+
+
+def check_name(name: str) -> None:
+    """A UserError for what cannot be the name of a part."""
+    from mdmspeech.data.synthesis.build import DATASETS, PART_NAMES
+    from mdmspeech.training.stages.start import RANDOM
+
+    taken = (*PART_NAMES, DATASETS, RANDOM)  # data.parts=random is no recordings at all
+    if not name.replace("-", "_").isidentifier() or name in taken:
+        raise UserError(
+            f"--name {name}: use letters, digits, - and _, and none of the corpus's "
+            f"own names ({', '.join(taken)})"
+        )
+
+
+def aligner_version() -> str:
+    """What `make_aligner` and `make_speaker` are known by: another one gives other results."""
+    from mdmspeech.interop.release import CONFIG, find_release
+
+    return hashlib.sha256(
+        b"".join((find_release(r) / CONFIG).read_bytes() for r in (ALIGNER, BASE))
+    ).hexdigest()[:12]
 
 
 def make_aligner():

@@ -6,6 +6,7 @@ from mdmspeech.remote.filesystem import register
 from mdmspeech.remote.local_copies import cache_folder, local_copy
 from mdmspeech.remote.objects import (
     Stat,
+    copy,
     download,
     exists,
     is_dir,
@@ -27,7 +28,7 @@ from mdmspeech.remote.paths import Place, is_remote, join, local, name, parent, 
 from mdmspeech.remote.retrying import NotFound
 
 __all__ = [
-    "NotFound", "Place", "Stat", "cache_folder", "download", "exists", "is_dir", "is_file",
+    "NotFound", "Place", "Stat", "cache_folder", "copy", "download", "exists", "is_dir", "is_file",
     "is_remote", "join", "list_names", "local", "local_copy", "name", "parent", "read_bytes",
     "read_json", "read_range", "read_text", "register", "remove", "scheme", "sha256", "shown", "size", "stat",
     "upload", "write_bytes", "write_text",

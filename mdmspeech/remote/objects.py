@@ -227,6 +227,24 @@ def download(path: paths.Place, local: paths.Place) -> Stat:
     return found
 
 
+def copy(path: paths.Place, target: paths.Place) -> None:
+    """Copies a file within one disk or one store; on a store its servers do, on a disk it is a link
+    where the file system has links: do not write into either.
+    """
+    if paths.scheme(path) != paths.scheme(target):
+        raise ValueError(f"{paths.shown(path)} and {paths.shown(target)} are in different stores")
+    if paths.is_remote(path):
+        place = filesystem(target)[1]
+        _remote(path, "copy", lambda store, source: store.cp_file(source, place))
+        return
+    with _local(path, "copy"), files.written_whole(paths.local(target)) as part:
+        part.unlink(missing_ok=True)
+        try:
+            os.link(paths.local(path), part)
+        except OSError:  # a file system without links
+            shutil.copyfile(paths.local(path), part)
+
+
 def sha256(path: paths.Place) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal, read in ranges."""
     digest, whole = hashlib.sha256(), size(path)

@@ -113,12 +113,16 @@ class ExampleFormat:
         return ExampleSerializer(self.features.get_serialized_info())
 
     def encode(self, record: Mapping[str, Any]) -> bytes:
-        """The bytes of a record; fields that it lacks are empty, further ones are dropped."""
-        return self._serializer.serialize_example(
+        """The bytes of a record, always the same; fields that it lacks are empty, further ones are
+        dropped.
+        """
+        example = self._serializer.get_tf_example(
             self.features.encode_example(
                 {name: self._value(name, record.get(name)) for name in self.fields}
             )
         )
+        # by itself a map has another order in each process
+        return example.SerializeToString(deterministic=True)
 
     def decode(self, data: bytes) -> dict[str, Any]:
         """The record: texts as str, numbers as int, arrays that are not empty."""

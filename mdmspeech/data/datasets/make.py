@@ -76,8 +76,13 @@ def _splits(store: RecordStore) -> list[str]:
 
 def fingerprint(params) -> str:
     """Short digest of the parameters that make a codec's tokens."""
+    return fingerprint_of(next(params[name] for name in _ENCODERS if name in params))
+
+
+def fingerprint_of(params) -> str:
+    """Short digest of parameters."""
     digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(next(params[name] for name in _ENCODERS if name in params)):
+    for leaf in jax.tree.leaves(params):
         digest.update(np.ascontiguousarray(leaf, np.float32).tobytes())
     return digest.hexdigest()[:12]
 

@@ -97,20 +97,33 @@ def write_index(
     about: Mapping[str, Any],
 ) -> None:
     """The columns of a split whose shards are written."""
+    write_columns_of(
+        folder, example, split, shards, rows.numbers(), text_columns(rows.texts), about
+    )
+
+
+def write_columns_of(
+    folder: Path,
+    example: ExampleFormat,
+    split: str,
+    shards: list[ShardInfo],
+    numbers: Mapping[str, np.ndarray],
+    texts: Mapping[str, np.ndarray],
+    about: Mapping[str, Any],
+) -> None:
+    """The same from arrays: numbers, see `Rows.numbers`; texts, see `index.text_columns`."""
     described = {
         **about,
         "kind": example.kind,
         "width": example.width,
         "version": VERSION,
-        "records": len(rows.texts["id"]),
+        "records": sum(shard.records for shard in shards),
         "shards": [
             {"records": s.records, "bytes": s.bytes, "checksum": s.checksum} for s in shards
         ],
     }
-    numbers = {name: np.array(values, np.int32) for name, values in rows.columns.items()}
-    numbers["digest"] = np.array(rows.digests, np.uint32)
     write_columns(folder / f"index-{split}.safetensors", numbers, described)
-    write_columns(folder / f"texts-{split}.safetensors", text_columns(rows.texts), {})
+    write_columns(folder / f"texts-{split}.safetensors", texts, {})
 
 
 class Rows:
@@ -130,9 +143,19 @@ class Rows:
             values.append(str(record.get(name) or "").encode())
         self.digests.append(digest(str(record.get("text") or record["id"])))
 
+    def numbers(self) -> dict[str, np.ndarray]:
+        """The columns of numbers."""
+        found = {name: np.array(values, np.int32) for name, values in self.columns.items()}
+        return found | {"digest": np.array(self.digests, np.uint32)}
 
-def write_info(folder: Path, example: ExampleFormat, splits: Mapping[str, list[ShardInfo]]) -> None:
-    """features.json and dataset_info.json, as TFDS writes them."""
+
+def write_info(
+    folder: Path,
+    example: ExampleFormat,
+    splits: Mapping[str, list[ShardInfo]],
+    description: str = "",
+) -> None:
+    """features.json and dataset_info.json, as TFDS writes them. description: default, kind and day."""
     import tensorflow_datasets as tfds
 
     name = f"mdmspeech_{example.kind}"
@@ -162,8 +185,8 @@ def write_info(folder: Path, example: ExampleFormat, splits: Mapping[str, list[S
             split_infos=infos,
             version=VERSION,
             filename_template=template(infos[0].name),
-            description=f"{example.kind} of mdmspeech, "
-            f"{datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
+            description=description
+            or f"{example.kind} of mdmspeech, {datetime.datetime.now(datetime.UTC):%Y-%m-%d}",
             check_data=False,
         )
 

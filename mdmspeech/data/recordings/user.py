@@ -259,7 +259,7 @@ def _make(
                 "symbols": spoken.symbols.tolist(),
                 "source": _fingerprint(row, lines),
             }
-            wave = _levelled(entry["audio"].astype(np.float32) / 32768)
+            wave = levelled(entry["audio"].astype(np.float32) / 32768)
             waves.append(wave)
             symbols.append(spoken.symbols)
             waiting.append(len(found))
@@ -280,7 +280,7 @@ def _make(
         align([resample(wave, OUTPUT_RATE, INPUT_RATE) for wave in waves], symbols) if waves else []
     )
     for at, wave, alignment in zip(waiting, waves, heard, strict=True):
-        found[at] = _finish(found[at][0], wave, alignment)
+        found[at] = finish(found[at][0], wave, alignment)
     return found
 
 
@@ -303,9 +303,12 @@ def _spoken(
     return recordings
 
 
-def _finish(
+def finish(
     record: record_store.Record, wave_N: np.ndarray, alignment: Alignment | None
 ) -> tuple[record_store.Record, np.ndarray]:
+    """A record with what its alignment tells (`frames`, `f0`, `score`) and its trimmed audio, int16;
+    with an `error` and no audio where the text is not that of the recording, float32 [N] at 24 kHz.
+    """
     nothing = np.zeros(0, np.int16)
     if alignment is None:
         seconds = len(wave_N) / OUTPUT_RATE
@@ -352,7 +355,7 @@ def _shorten(frames_M: np.ndarray, order: Iterable[int], units: int) -> None:
             return
 
 
-def _levelled(wave_N: np.ndarray) -> np.ndarray:
+def levelled(wave_N: np.ndarray) -> np.ndarray:
     """The wave with its speech at `_LEVEL`, or less where its peak would clip."""
     hop = OUTPUT_RATE // 50
     power = np.mean(
