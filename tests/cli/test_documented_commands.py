@@ -170,6 +170,9 @@ def test_a_launcher_prints_its_script(command, capsys, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)
     assert importlib.import_module(Path(script).stem).main(options) == 0
     printed = capsys.readouterr().out
+    if "dataflow" in script:
+        assert "data --import" in printed and options[options.index("--project") + 1] in printed
+        return
     assert "mdmspeech train" in printed and options[options.index("--config") + 1] in printed
 
 
