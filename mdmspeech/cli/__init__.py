@@ -13,6 +13,8 @@ from mdmspeech.errors import UserError
 from mdmspeech.files import as_user_error
 from mdmspeech.inference.devices import look_for_no_tpu
 
+# what brings the packages of a verb that are not always installed
+_EXTRAS = {"evaluate": "eval", "eval": "eval", "plan": "plan"}
 _SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
 examples:
@@ -83,6 +85,17 @@ def _run(argv: list[str] | None) -> int:
             return args.run(args) or 0
     except BrokenPipeError:
         return 141
+    except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        if package in ("", "mdmspeech"):
+            raise
+        extra = _EXTRAS.get(args.verb, "data")
+        print(
+            f"mdmspeech {args.verb}: the package {package} is not installed: pip install "
+            f'"mdmspeech[{extra}]" (in a checkout: .venv/bin/pip install -e ".[{extra}]")',
+            file=sys.stderr,
+        )
+        return 2
     except (UserError, OSError) as error:
         # a disk that fills up may be met anywhere
         told = as_user_error(error) if isinstance(error, OSError) else error

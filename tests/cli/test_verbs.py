@@ -2,6 +2,7 @@
 `release` and `data` pass on what they are told.
 """
 
+import importlib
 import io
 import json
 import os
@@ -83,6 +84,27 @@ def test_a_tpu_is_looked_for_where_there_may_be_one(
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
     look_for_no_tpu(tmp_path)
     assert os.environ["JAX_PLATFORMS"] == "cuda"
+
+
+@pytest.mark.parametrize(("verb", "extra"), [("data", "data"), ("eval", "eval")])
+def test_a_package_that_is_not_installed_is_named_with_its_extra(verb, extra, capsys, monkeypatch):
+    def run(args):
+        raise ModuleNotFoundError("No module named 'nowhere'", name="nowhere.part")
+
+    module = importlib.import_module(
+        {"eval": "mdmspeech.cli.evaluate"}.get(verb, f"mdmspeech.cli.{verb}")
+    )
+    monkeypatch.setattr(module, "run", run)
+    assert main([verb, *(["--model", "compact"] if verb == "eval" else [])]) == 2
+    told = capsys.readouterr().err
+    assert "the package nowhere is not installed" in told and f"mdmspeech[{extra}]" in told
+
+    def broken(args):
+        raise ModuleNotFoundError("ours", name="mdmspeech.nothing")
+
+    monkeypatch.setattr(module, "run", broken)
+    with pytest.raises(ModuleNotFoundError):
+        main([verb, *(["--model", "compact"] if verb == "eval" else [])])
 
 
 def test_an_unknown_verb_is_exit_code_2(capsys):
