@@ -14,7 +14,7 @@ from mdmspeech.files import as_user_error
 from mdmspeech.inference.devices import look_for_no_tpu
 
 # what brings the packages of a verb that are not always installed
-_EXTRAS = {"evaluate": "eval", "eval": "eval", "plan": "plan"}
+_EXTRAS = {"eval": "eval", "plan": "plan"}
 _SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
 examples:

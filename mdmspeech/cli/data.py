@@ -3,7 +3,6 @@ compute from it once.
 """
 
 import argparse
-import os
 
 from mdmspeech.cli import inspect_corpus, prepare
 from mdmspeech.errors import UserError
@@ -113,10 +112,10 @@ def run(args: argparse.Namespace) -> None:
         prepare.prepare_corpus(args)
         return
     from mdmspeech import remote
-    from mdmspeech.data.storage.record_store import writable_root
+    from mdmspeech.data.storage.record_store import chosen_root, writable_root
 
-    root = args.root or os.environ.get("MDMSPEECH_HOME") or ""
-    if not ((args.tokens or args.states) and remote.is_remote(root)):  # datasets may be in a bucket
+    in_bucket = remote.is_remote(chosen_root(args.root))
+    if not ((args.tokens or args.states) and in_bucket):  # datasets may be there
         writable_root(args.root)
     if args.manifest is not None:
         from mdmspeech.cli.user_recordings import take_in

@@ -56,11 +56,8 @@ def same(one, other):
 def place(request, tmp_path, monkeypatch):
     """Where datasets are: a folder, or a bucket in memory."""
     monkeypatch.setenv("MDMSPEECH_CACHE", str(tmp_path / "copies"))
-    return (
-        str(tmp_path / "corpus")
-        if request.param == "disk"
-        else f"memory://bucket-{tmp_path.name}/corpus"
-    )
+    places = {"disk": str(tmp_path), "bucket": f"memory://bucket-{tmp_path.name}"}
+    return f"{places[request.param]}/corpus"
 
 
 def test_what_was_written_comes_back(place):
@@ -246,6 +243,15 @@ def test_what_fails_halfway_leaves_the_older_one(place):
         write_dataset(folder, "recordings", {"train": broken()})
     assert corpus.speech(place, ("mine",), "train")[0]["id"] == "r0"
     assert sorted(n for n in remote.list_names(folder) if n.startswith(".")) == []
+
+
+def test_a_dataset_made_anew_leaves_no_shard_of_the_one_before(place):
+    folder = corpus.folder_of(place, "recordings", "mine")
+    write_dataset(folder, "recordings", {"train": [spoken(n) for n in range(8)]}, shard_bytes=700)
+    write_dataset(folder, "recordings", {"train": [spoken(9)]})
+    shards = [name for name in remote.list_names(folder) if ".array_record-" in name]
+    assert shards == ["mdmspeech_recordings-train.array_record-00000-of-00001"]
+    assert corpus.speech(place, ("mine",), "train")[0]["id"] == "r9"
 
 
 @pytest.mark.parametrize("name", ["index", "texts"])

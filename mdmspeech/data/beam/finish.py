@@ -21,7 +21,7 @@ from mdmspeech.data.beam.parts import PUBLISHED, Part, Target, made_from_of, pub
 from mdmspeech.data.beam.records import IMPORT
 from mdmspeech.data.datasets.array_record import ShardInfo
 from mdmspeech.data.datasets.features import TEXTS, ExampleFormat
-from mdmspeech.data.datasets.writer import INFO, shard_name, write_columns_of, write_info
+from mdmspeech.data.datasets.writer import publish, shard_name, write_index, write_info
 from mdmspeech.data.storage.splits import SPLITS
 from mdmspeech.errors import UserError
 from mdmspeech.files import replace_folder
@@ -176,7 +176,7 @@ def _publish(
     if remote.is_remote(folder):
         with tempfile.TemporaryDirectory(prefix="mdmspeech-finish-") as made:
             names = _write_columns(Path(made), target, kind, parts, statistics, about)
-            _into_bucket(Path(made), folder, names)
+            publish(Path(made), folder, names)
         return
     place = remote.local(folder)
     new = place.with_name(f".{place.name}.new")
@@ -246,25 +246,12 @@ def _write_split(
             texts[f"{name}_ends"] = np.concatenate(
                 [ends + start for (_, ends), start in zip(found, before, strict=False)]
             )
-    write_columns_of(folder, example, split, shards, numbers, texts, about)
+    write_index(folder, example, split, shards, numbers, texts, about)
 
 
 def _there(source: str, place: Path) -> str | Path:
     """A shard is where it was made, or, if nothing of it has changed, in the older dataset."""
     return source if remote.exists(source) else place
-
-
-def _into_bucket(made: Path, folder: str, names: Mapping[str, str]) -> None:
-    remote.remove(remote.join(folder, INFO))
-    for name in remote.list_names(folder):
-        if ".array_record-" in name and name not in names:
-            remote.remove(remote.join(folder, name))
-    for name, source in names.items():
-        if remote.exists(source):
-            remote.copy(source, remote.join(folder, name))
-    written = sorted({path.name for path in made.iterdir()} - {INFO, *names})
-    for name in (*written, INFO):
-        remote.upload(made / name, remote.join(folder, name))
 
 
 def _tidy(target: Target) -> None:

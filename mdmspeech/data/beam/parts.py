@@ -23,14 +23,13 @@ from mdmspeech.data.beam import records, sources
 from mdmspeech.data.beam.records import Entry, Record, Rejected, Unit
 from mdmspeech.data.datasets.array_record import ShardInfo, write_shard
 from mdmspeech.data.datasets.corpus import Root, folder_of
-from mdmspeech.data.datasets.features import VERSION, ExampleFormat
+from mdmspeech.data.datasets.features import KINDS, VERSION, ExampleFormat
 from mdmspeech.data.datasets.index import Columns, text_columns, write_columns
 from mdmspeech.data.datasets.writer import INFO, Rows
 from mdmspeech.data.storage.splits import SPLITS
 from mdmspeech.errors import UserError
 
 PUBLISHED = "published.json"
-_TOKENS = ("id", "text", "question", "voice", "symbols", "frames")
 _STATES = ("id", "text", "answer")
 
 
@@ -215,7 +214,7 @@ def _rows(kind: str, split: str, found: Iterable[Record]) -> Iterable[dict[str, 
             ready = {} if record.tokens is None else _own_tokens(record)
             yield {**fields, **ready, "audio": record.wave}
         elif kind == "tokens" and record.tokens is not None:
-            said = {name: fields[name] for name in _TOKENS if name in fields}
+            said = {name: fields[name] for name in KINDS["tokens"] if name in fields}
             if record.item.answer:  # the tokens are the answer's
                 said = {"id": fields["id"], "text": fields["answer"], "question": fields["text"]}
             yield said | {"tokens": record.tokens}

@@ -16,7 +16,7 @@ from mdmspeech import remote
 from mdmspeech.data.datasets.features import VERSION
 from mdmspeech.data.datasets.reader import Dataset, Subset
 from mdmspeech.data.datasets.writer import INFO
-from mdmspeech.data.storage.record_store import data_root
+from mdmspeech.data.storage.record_store import chosen_root, data_root
 from mdmspeech.data.storage.splits import SPLITS
 from mdmspeech.errors import UserError
 
@@ -25,7 +25,7 @@ Root = str | os.PathLike | None
 
 def folder_of(root: Root, kind: str, part: str) -> str:
     """Where a dataset is or will be."""
-    chosen = root or os.environ.get("MDMSPEECH_HOME") or ""
+    chosen = chosen_root(root)
     place = chosen if remote.is_remote(chosen) else data_root(root)
     return remote.join(place, "datasets", kind, part, VERSION)
 
@@ -43,13 +43,23 @@ def splits_of(root: Root, kind: str, part: str) -> tuple[str, ...]:
 
 def open_part(root: Root, kind: str, part: str, split: str) -> Dataset:
     """One dataset. UserError, with the command that makes it, if it is not there."""
-    cure = _CURES[kind].format(part=part)
-    folder = folder_of(root, kind, part)
+    if split not in (has := _splits_there(root, kind, part)):
+        raise UserError(
+            f"{folder_of(root, kind, part)} has no {split} records, it has {' and '.join(has)}"
+        )
+    return _open(root, kind, part, split)
+
+
+def _open(root: Root, kind: str, part: str, split: str) -> Dataset:
+    return Dataset(folder_of(root, kind, part), split, _CURES[kind].format(part=part))
+
+
+def _splits_there(root: Root, kind: str, part: str) -> tuple[str, ...]:
+    """The splits of a dataset; UserError, with the command that makes it, if it is not there."""
     if not is_there(root, kind, part):
-        raise UserError(f"{folder} is missing; make it with: {cure}")
-    if split not in (has := splits_of(root, kind, part)):
-        raise UserError(f"{folder} has no {split} records, it has {' and '.join(has)}")
-    return Dataset(folder, split, cure)
+        cure = _CURES[kind].format(part=part)
+        raise UserError(f"{folder_of(root, kind, part)} is missing; make it with: {cure}")
+    return splits_of(root, kind, part)
 
 
 def speech(root: Root, parts: Sequence[str], split: str, may_be_empty: bool = False) -> Subset:
@@ -59,11 +69,8 @@ def speech(root: Root, parts: Sequence[str], split: str, may_be_empty: bool = Fa
     Raises:
       UserError: a part is missing, or the split is empty and may not be.
     """
-    has = {part: splits_of(root, "recordings", part) for part in parts}
-    for part in parts:
-        if not has[part]:
-            open_part(root, "recordings", part, split)  # says what is missing
-    found = [open_part(root, "recordings", part, split) for part in parts if split in has[part]]
+    has = {part: _splits_there(root, "recordings", part) for part in parts}
+    found = [_open(root, "recordings", part, split) for part in parts if split in has[part]]
     if not found and not may_be_empty:
         raise UserError(
             f"no {split} recordings in {', '.join(parts)} under {folder_of(root, 'recordings', '')}"
@@ -102,9 +109,8 @@ def questions(
 
 def whole(root: Root, kind: str, part: str) -> Subset:
     """All of a part, whatever its split."""
-    if not is_there(root, kind, part):
-        open_part(root, kind, part, "test")  # says what is missing
-    return Subset([open_part(root, kind, part, split) for split in splits_of(root, kind, part)])
+    splits = _splits_there(root, kind, part)
+    return Subset([_open(root, kind, part, split) for split in splits])
 
 
 def tokens(
@@ -119,11 +125,9 @@ def tokens(
     found = []
     for part in parts:
         cure = _CURES["tokens"].format(part=part)
-        if not is_there(root, "tokens", part):
-            open_part(root, "tokens", part, split)
-        if split not in splits_of(root, "tokens", part):
+        if split not in _splits_there(root, "tokens", part):
             continue
-        dataset = open_part(root, "tokens", part, split)
+        dataset = _open(root, "tokens", part, split)
         if codec and dataset.about.get("codec") != codec:
             raise UserError(
                 f"{dataset.folder} was made by codec {dataset.about.get('codec')}, not {codec}; "
@@ -136,14 +140,15 @@ def tokens(
         found.append(dataset)
     if not found:
         raise UserError(f"no {split} records in the tokens of {', '.join(parts)}")
-    one_codec(found)
-    return Subset(found)
+    subset = Subset(found)
+    one_codec([subset])
+    return subset
 
 
-def one_codec(datasets: Sequence[Dataset | Subset]) -> None:
+def one_codec(subsets: Sequence[Subset]) -> None:
     """A UserError if tokens were made by different codecs: a number means another sound in each."""
     made_by: dict[str, str] = {}
-    for subset in (d if isinstance(d, Subset) else Subset([d]) for d in datasets):
+    for subset in subsets:
         for dataset in subset.datasets:
             made_by.setdefault(str(dataset.about.get("codec")), dataset.folder)
     if len(made_by) > 1:

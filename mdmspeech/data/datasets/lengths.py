@@ -35,10 +35,7 @@ def lengths(
         [
             count(*(fields.get(name) or "" for name in names))
             for fields in tqdm.tqdm(
-                (
-                    source.fields(i) if hasattr(source, "fields") else source[i]
-                    for i in _all(source)
-                ),
+                (fields_of(source, i) for i in range(len(source))),
                 "lengths of the texts",
                 len(source),
                 unit="utt",
@@ -56,5 +53,6 @@ def lengths(
     return found
 
 
-def _all(source: Any) -> range:
-    return range(len(source))
+def fields_of(source: Any, i: int) -> dict[str, Any]:
+    """A record as far as its source tells it without reading it; else the record."""
+    return source.fields(i) if hasattr(source, "fields") else source[i]

@@ -12,6 +12,7 @@ import numpy as np
 import tqdm
 
 from mdmspeech.data.datasets.corpus import Root, folder_of, is_there, open_part, splits_of
+from mdmspeech.data.datasets.features import KINDS
 from mdmspeech.data.datasets.reader import Subset
 from mdmspeech.data.datasets.writer import write_dataset
 from mdmspeech.data.storage.record_store import RecordStore, data_root, shard_names
@@ -105,8 +106,8 @@ def write_tokens(
             group = order[start : start + batch]
             rows = [records[i] for _, records, i in group]
             for (split, _, _), row, ids in zip(group, rows, _encode(rows, encode), strict=True):
-                kept = ("id", "text", "question", "voice", "symbols", "frames")
-                made[split].append({**{n: row[n] for n in kept if n in row}, "tokens": ids})
+                kept = {name: row[name] for name in KINDS["tokens"] if name in row}
+                made[split].append(kept | {"tokens": ids})
             bar.update(len(group))
     made_from = set().union(*(records.about("made_from") for records in splits.values()))
     about = {"part": name, "codec": codec, "made_from": "".join(sorted(map(str, made_from)))}

@@ -5,7 +5,8 @@
     <folder>/features.json, dataset_info.json                         TFDS's
 
 `tfds.builder_from_directory(folder)` opens it as well. A dataset is there when its
-dataset_info.json is, which is written last; a kill before leaves the older one whole.
+dataset_info.json is, which is written last. On a disk a kill before leaves the older one whole; in a
+bucket there is none while it is replaced (`publish`).
 """
 
 import contextlib
@@ -73,7 +74,7 @@ def write_dataset(
             raise UserError(f"{folder}: there is no record to write")
         write_info(new, example, found)
         if remote.is_remote(folder):
-            _publish(new, folder)
+            publish(new, folder)
         else:
             replace_folder(new, target, target.with_name(f".{target.name}.old"))
     finally:
@@ -93,25 +94,13 @@ def write_index(
     example: ExampleFormat,
     split: str,
     shards: list[ShardInfo],
-    rows: "Rows",
-    about: Mapping[str, Any],
-) -> None:
-    """The columns of a split whose shards are written."""
-    write_columns_of(
-        folder, example, split, shards, rows.numbers(), text_columns(rows.texts), about
-    )
-
-
-def write_columns_of(
-    folder: Path,
-    example: ExampleFormat,
-    split: str,
-    shards: list[ShardInfo],
     numbers: Mapping[str, np.ndarray],
     texts: Mapping[str, np.ndarray],
     about: Mapping[str, Any],
 ) -> None:
-    """The same from arrays: numbers, see `Rows.numbers`; texts, see `index.text_columns`."""
+    """The columns of a split whose shards are written: numbers, see `Rows.numbers`; texts, see
+    `index.text_columns`.
+    """
     described = {
         **about,
         "kind": example.kind,
@@ -219,7 +208,8 @@ def _write_split(
     for number, part in enumerate(parts):
         part.rename(folder / shard_name(example.kind, split, number, len(parts)))
     if shards:
-        write_index(folder, example, split, shards, rows, about)
+        numbers, texts = rows.numbers(), text_columns(rows.texts)
+        write_index(folder, example, split, shards, numbers, texts, about)
     return shards
 
 
@@ -231,8 +221,22 @@ def _until(stream: Iterator[bytes], size: int) -> Iterator[bytes]:
         yield item
 
 
-def _publish(new: Path, folder: str | os.PathLike) -> None:
-    """Into a bucket, what tells that the dataset is there last."""
-    names = sorted(path.name for path in new.iterdir() if path.name != INFO)
-    for name in (*names, INFO):
-        remote.upload(new / name, remote.join(folder, name))
+def publish(made: Path, folder: str | os.PathLike, copied: Mapping[str, str] | None = None) -> None:
+    """A dataset that was made in a local folder into a bucket, in place of the one there: that has
+    gone until dataset_info.json, which tells that it is there, comes last.
+
+    copied: those of its shards, empty in `made`, that lie in a bucket: name -> where, unless the
+    shard has its name already.
+    """
+    copied = copied or {}
+    names = {path.name for path in made.iterdir()}
+    remote.remove(remote.join(folder, INFO))
+    with contextlib.suppress(remote.NotFound):  # of a bucket in memory, before its first file
+        for name in remote.list_names(folder):
+            if ".array_record-" in name and name not in names:
+                remote.remove(remote.join(folder, name))
+    for name, source in copied.items():
+        if remote.exists(source):
+            remote.copy(source, remote.join(folder, name))
+    for name in (*sorted(names - {INFO, *copied}), INFO):
+        remote.upload(made / name, remote.join(folder, name))

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from mdmspeech.data.importers.files import Unreadable, base_name, open_file
-from mdmspeech.data.storage.json_lines import BadRecord, check_text, parse
+from mdmspeech.data.storage import json_lines
+from mdmspeech.data.storage.json_lines import BadRecord
 
 _BLOCK = 1 << 16  # bytes read at once
 _LONGEST_LINE = 64 << 20
@@ -134,33 +135,12 @@ def read_objects(path: str) -> Iterator[tuple[str, dict[str, Any] | BadRecord]]:
     name = base_name(path)
     if _is_list(path):
         for number, value in enumerate(_list_items(path), 1):
-            yield f"{name}, entry {number}", _object(value)
+            found = value if isinstance(value, BadRecord) else json_lines.as_object(value)
+            yield f"{name}, entry {number}", found
         return
     for number, data in read_lines(path):
-        line = data.strip(b"\r \t\f\v").removeprefix(codecs.BOM_UTF8)
-        if not line:
-            continue
-        if line.startswith((b"#", b"//")):
-            yield f"{name}, line {number}", BadRecord("a comment, not a JSON object")
-            continue
-        try:
-            yield f"{name}, line {number}", _object(parse(line))
-        except BadRecord as problem:
-            yield f"{name}, line {number}", problem
-
-
-def _object(value: Any) -> dict[str, Any] | BadRecord:
-    if isinstance(value, BadRecord):
-        return value
-    if not isinstance(value, dict):
-        return BadRecord(
-            f"not a JSON object but {'null' if value is None else f'a {type(value).__name__}'}"
-        )
-    try:
-        check_text(value)
-    except BadRecord as problem:
-        return problem
-    return value
+        if json_lines.bare(data):
+            yield f"{name}, line {number}", json_lines.read_line(data)
 
 
 def _is_list(path: str) -> bool:

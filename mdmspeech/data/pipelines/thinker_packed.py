@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.audio.host_features import log_mel, num_frames
-from mdmspeech.data.datasets.lengths import lengths
+from mdmspeech.data.datasets.lengths import fields_of, lengths
 from mdmspeech.data.packing.plan import Batch, Draw, PackedBatches, PackPlan, read_draws
 from mdmspeech.data.packing.position import content_of
 from mdmspeech.data.packing.sharding import Shard
@@ -144,13 +144,13 @@ def _sizes(
     if not answers_N.all():
         number = int(np.flatnonzero(answers_N == 0)[0])
         raise UserError(
-            f"{name}: record {_fields(source, number).get('id', number)!r} has no answer; stage 1 "
+            f"{name}: record {fields_of(source, number).get('id', number)!r} has no answer; stage 1 "
             "learns to give one"
         )
     samples_N, rates_N = (_column(source, column) for column in ("samples", "rate"))
     if (wrong := np.flatnonzero(rates_N != INPUT_RATE)).size:
         raise UserError(
-            f"{name}: record {_fields(source, int(wrong[0]))['id']!r} has {rates_N[wrong[0]]} Hz, "
+            f"{name}: record {fields_of(source, int(wrong[0]))['id']!r} has {rates_N[wrong[0]]} Hz, "
             f"the speech encoder hears {INPUT_RATE}; import it again"
         )
     heard_N = np.asarray(num_frames(samples_N, 0.0)) <= most
@@ -165,16 +165,12 @@ def _length(answer: str, chat: Conversations) -> int:
     return len(chat.answer(answer)) if answer else 0
 
 
-def _fields(source, i: int) -> dict:
-    return source.fields(i) if hasattr(source, "fields") else source[i]
-
-
 def _column(source, name: str) -> np.ndarray:
     """`samples` or `rate` of every record, int64 [N]."""
     if hasattr(source, "counts"):
         return np.asarray(source.counts(name), np.int64)
     fallback = {"samples": lambda row: len(row["audio"]), "rate": lambda row: INPUT_RATE}[name]
-    rows = (_fields(source, i) for i in range(len(source)))
+    rows = (fields_of(source, i) for i in range(len(source)))
     return np.array([row[name] if name in row else fallback(row) for row in rows], np.int64)
 
 

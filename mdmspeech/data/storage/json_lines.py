@@ -38,11 +38,11 @@ def read_objects(path: str | os.PathLike) -> list[tuple[str, dict[str, Any] | Ba
     data = _bytes(path)
     listed = _listed(data)
     if listed is not None:
-        found = [(f"{path.name}, entry {n}", _object(value)) for n, value in enumerate(listed, 1)]
+        found = [(f"{path.name}, entry {n}", as_object(value)) for n, value in enumerate(listed, 1)]
     else:
         feed = b"\r" if b"\n" not in data else b"\n"  # alone it ends the lines of old Macs
         found = [
-            (f"{path.name}, line {n}", _line(line))
+            (f"{path.name}, line {n}", read_line(line))
             for n, line in enumerate(data.split(feed), 1)
             if line.strip()
         ]
@@ -137,18 +137,25 @@ def _listed(data: bytes) -> list[Any] | None:
     return value if isinstance(value, list) else None
 
 
-def _line(line: bytes) -> dict[str, Any] | BadRecord:
-    # files that were put together have one in the middle
-    text = line.strip(b"\r \t\f\v").removeprefix(codecs.BOM_UTF8)
+def bare(line: bytes) -> bytes:
+    """A line without what does not count, b"" if it is blank."""
+    # files that were put together have a mark in the middle
+    return line.strip(b"\r \t\f\v").removeprefix(codecs.BOM_UTF8)
+
+
+def read_line(line: bytes) -> dict[str, Any] | BadRecord:
+    """The object of a line, or what is wrong with it."""
+    text = bare(line)
     if text.startswith((b"#", b"//")):
         return BadRecord("a comment, not a JSON object")
     try:
-        return _object(parse(text))
+        return as_object(parse(text))
     except BadRecord as problem:
         return problem
 
 
-def _object(value: Any) -> dict[str, Any] | BadRecord:
+def as_object(value: Any) -> dict[str, Any] | BadRecord:
+    """A JSON value that is to be an object, or what is wrong with it."""
     if not isinstance(value, dict):
         return BadRecord(
             f"not a JSON object but {'null' if value is None else f'a {type(value).__name__}'}"

@@ -31,11 +31,18 @@ _AGAIN = "run mdmspeech data again, as you did to make them"
 _CURE = "set $MDMSPEECH_HOME (or --root) to a folder that can be written"
 
 
+def chosen_root(root: str | os.PathLike | None = None) -> str:
+    """Where the corpus is, a folder or a bucket: the argument, else $MDMSPEECH_HOME, else
+    ~/.cache/mdmspeech.
+    """
+    return os.fspath(root or os.environ.get("MDMSPEECH_HOME") or "~/.cache/mdmspeech")
+
+
 def data_root(root: str | os.PathLike | None = None) -> pathlib.Path:
     """The corpus folder: the argument, else $MDMSPEECH_HOME, else ~/.cache/mdmspeech. UserError
     where the user has no home to find it in, or it is a bucket: only `datasets` can be there.
     """
-    chosen = root or os.environ.get("MDMSPEECH_HOME") or "~/.cache/mdmspeech"
+    chosen = chosen_root(root)
     if remote.is_remote(chosen):
         raise UserError(
             f"{chosen} is in a bucket, where datasets can be read and written, but recordings are "

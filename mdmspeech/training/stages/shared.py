@@ -54,9 +54,10 @@ def start_of(config: ConfigDict, workdir: Path, loaders: Loaders) -> dict[str, A
     }
 
 
-def mixture_weights(data: ConfigDict) -> dict[str, float] | None:
-    """How often each part is drawn; None: by their sizes."""
-    return dict(zip(data.parts, data.weights, strict=True)) if data.weights else None
+def mixture(data: ConfigDict) -> dict[str, Any]:
+    """How often each part is drawn: `weights` and `temperature` of `packing.mixing.Mixture`."""
+    weights = dict(zip(data.parts, data.weights, strict=True)) if data.weights else None
+    return {"weights": weights, "temperature": data.get("temperature", 1.0)}
 
 
 def each_source(config: ConfigDict, pipeline: Callable[..., Any]) -> dict[str, Callable[..., Any]]:

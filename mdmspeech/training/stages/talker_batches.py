@@ -17,7 +17,7 @@ from ml_collections import ConfigDict
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.training import distributed
-from mdmspeech.training.stages.shared import chat_of, mixture_weights, tokenizer_of
+from mdmspeech.training.stages.shared import chat_of, mixture, tokenizer_of
 from mdmspeech.training.stages.stage import Loaders
 from mdmspeech.training.stages.start import RANDOM
 
@@ -160,8 +160,7 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
     return talker_packed.packed_talker_batches(
         sources,
         text,
-        weights=mixture_weights(data),
-        temperature=data.get("temperature", 1.0),
+        **mixture(data),
         threads=data.threads,
         **shared,
     )

@@ -34,7 +34,7 @@ from mdmspeech.training.stages.shared import (
     chat_of,
     each_source,
     load_named,
-    mixture_weights,
+    mixture,
     tiny_thinker,
 )
 from mdmspeech.training.stages.stage import Exported, Loaders, Stage
@@ -223,8 +223,7 @@ def _conversations(root, loaders: Loaders, config: ConfigDict, split: str, seed:
         length=data.length,
         num_mels=config.encoder.num_mels,
         seed=seed,
-        weights=mixture_weights(data),
-        temperature=data.get("temperature", 1.0),
+        **mixture(data),
         augmented=data.get("augmented", 0.0),
         shard=distributed.share(),
         threads=data.threads,
