@@ -62,11 +62,15 @@ def main() -> None:
         print(json.dumps(measure(args.stage, Path(args.folder), args.texts)))
         return
     with tempfile.TemporaryDirectory(prefix="bench-beam-") as folder:
-        found = {"stages": {name: alone(name, folder, args.texts) for name in STAGES}}
+        found: dict = {"stages": {name: alone(name, folder, args.texts) for name in STAGES}}
         for name, told in found["stages"].items():
             print(name, told)
         found["workers"] = turns(Path(folder), args.turns, args.spoken)
     print(json.dumps(found["workers"]))
+    from mdmspeech.evaluation.provenance import provenance
+
+    sizes = {"texts of a stage": args.texts, "texts of a turn": args.spoken, "turns": args.turns}
+    found["made"] = provenance(sizes=sizes, seeds={"texts": 0, "texts of the turns": 1})
     Path(args.output).write_text(json.dumps(found, indent=1) + "\n")
 
 

@@ -30,6 +30,7 @@ _PACKAGES = (
     "whisper-normalizer",
     "speechmos",
     "onnxruntime",
+    "apache-beam",
 )
 # what a run writes does not make the tree that it runs from unclean
 _RESULTS = "experiments/results"

@@ -122,7 +122,7 @@ def test_make_has_the_target_and_its_recipe_parses(command, parsed):
         for stage in stages
     ]
     modules = re.findall(
-        r"\.none(?:-parity)?/bin/python -m (experiments\.\w+|pytest)([^|;&\n]*)", recipe
+        r"\.none(?:-\w+)?/bin/python -m (experiments\.\w+|pytest)([^|;&\n]*)", recipe
     )
     scripts = re.findall(r"\.none/bin/python (\S+\.py)", recipe)
     assert found or modules or scripts
