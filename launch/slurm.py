@@ -93,6 +93,7 @@ def main(argv: list[str] | None = None) -> int:
     script = common.Script(
         f"{args.name}: {args.config} on {args.nodes} x {args.gpus} GPUs by Slurm"
     )
+    common.preflight(script, args, f"--chips={args.nodes * args.gpus}", "--disks=there")
     script.note("The tracked files as they lie here, changes that are not committed included.")
     there = lambda command: script.run(
         *(["ssh", args.host, command] if args.host else ["bash", "-c", command])
