@@ -275,7 +275,7 @@ def _batch(config: ConfigDict, rows: int, args: argparse.Namespace) -> str:
     told = f"{rows} rows, {rows // shards // accum} a chip at a time, on {chips} chips: mesh data="
     told += f"{sizes['data'] * args.slices} fsdp={sizes['fsdp']} tensor={sizes['tensor']}"
     if args.topology and _has_compiler():
-        told += f"; {_hosts(sizes, args)} hosts of a slice each have whole rows"
+        told += f"; each of {_hosts(sizes, args)} hosts (of a slice) has whole rows"
     return told
 
 

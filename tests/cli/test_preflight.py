@@ -5,16 +5,23 @@ with a cure that works.
 import json
 import shutil
 
+import jax
+import numpy as np
 import pytest
 import small_corpus
 from etils.epath import backend
+from small_speech import CODEC, talker_params
+from small_speech import TALKER as TALKER_SIZES
 
 from mdmspeech import remote
 from mdmspeech.cli import main, preflight_checks
+from mdmspeech.codec.compact.codec import CompactCodecModel
+from mdmspeech.interop.release import Part, Release, load_part, save_release
 from tests.support.bucket_server import bucket_server, reached
 
 TALKER = ["--config", "experiments/compact_talker.py", "--set", "data.parts=open"]
 LOCAL = ["--config", "experiments/talker_8b.py:runlocal"]
+TINY = ["--config", "experiments/aligner.py:runlocal"]
 BIG = ["--config", "experiments/thinker_8b.py"]
 RANDOM = [w for n in ("encoder", "thinker", "tokenizer") for w in ("--set", f"weights.{n}=random")]
 
@@ -243,20 +250,43 @@ def test_tokens_of_two_codecs(look, corpus, tmp_path):
     assert code == 2 and "tokens of codec abc" in told["data"] and "of codec def" in told["data"]
 
 
-@pytest.mark.parametrize("way", ["system", "start"])
-def test_tokens_of_another_codec_than_the_systems(look, corpus, tmp_path, way):
+@pytest.fixture(scope="module")
+def system(tmp_path_factory):
+    """(folder of a small release with a codec, what its tokens are known by)."""
     from mdmspeech.data.datasets.make import fingerprint
-    from mdmspeech.interop.release import load_part
 
-    words = ["--system", "compact"] if way == "system" else ["--set", "init_from=compact"]
-    code, told = look(*TALKER, *words)
-    assert code == 2 and "are of codec abc, that of compact is" in told["data"]
-    assert "mdmspeech data --tokens --codec compact --parts open" in told["data"]
+    folder = tmp_path_factory.mktemp("system")
+    shapes = jax.eval_shape(CompactCodecModel(CODEC).init, jax.random.key(0))
+    params = jax.tree.map(lambda s: np.full(s.shape, 0.5, s.dtype), shapes)
+    parts = {
+        "codec": Part("compact_codec", CODEC, params),
+        "talker": Part("talker_mdm", TALKER_SIZES, talker_params()),
+    }
+    save_release(folder, Release("tiny", parts), "card")
+    return str(folder), fingerprint(load_part(folder, "codec").params)
+
+
+@pytest.mark.parametrize("way", ["--system", "init_from"])
+def test_tokens_of_another_codec_than_the_systems(look, corpus, system, tmp_path, way):
+    folder, codec = system
+    words = [
+        *TALKER,
+        *(["--system", folder] if way == "--system" else ["--set", f"{way}={folder}"]),
+    ]
+    code, told = look(*words)
+    assert code == 2 and f"are of codec abc, that of {folder} is {codec}" in told["data"]
+    assert f"mdmspeech data --tokens --codec {folder} --parts open" in told["data"]
     root = shutil.copytree(corpus, tmp_path / "corpus")
     shutil.rmtree(root / "datasets" / "tokens" / "open")
-    tokens(root, "open", fingerprint(load_part("compact", "codec").params))
-    code, told = look(*TALKER, *words, "--data", str(root))
-    assert code == 0 and "that of compact" in told["data"]
+    tokens(root, "open", codec)
+    code, told = look(*words, "--data", str(root))
+    assert code == 0 and f"that of {folder}" in told["data"]
+
+
+def test_parts_of_a_system_that_is_copied_are_no_local_paths(look, system, bucket):
+    words = ["--system", system[0], "--disks", "empty", "--workdir", "gs://bucket/run"]
+    _, told = look(*TALKER, *words)
+    assert told["start"] == f"the Talker of {system[0]}"
 
 
 @pytest.mark.parametrize("stage", ["codec", "hearing"])
@@ -320,32 +350,32 @@ def test_the_mesh_of_a_slice(mesh, chips, slices, inside):
     assert tuple(found[name] for name in names) == inside
 
 
-@pytest.mark.parametrize("compiler", [True, False])
-def test_a_state_that_does_not_fit_is_refused_without_compiling(look, monkeypatch, compiler):
+@pytest.mark.parametrize(("compiler", "split"), [(True, "1"), (False, "1"), (True, "8")])
+def test_a_state_that_does_not_fit_is_refused_without_compiling(look, monkeypatch, compiler, split):
     if not compiler:
         monkeypatch.setattr(preflight_checks, "_has_compiler", lambda: False)
     preflight_checks._mesh.cache_clear()
-    words = [*BIG, *RANDOM, "--set", "data.parts=random", "--topology", "v5e:2x4"]
-    code, told = look(*words)
-    assert code == 2 and "of the 16.0 GiB of a v5e chip: split them further" in told["memory"]
-    assert "mesh.fsdp=2" in told["memory"]
-    code, told = look(*words, "--set", "mesh.fsdp=8", "--no-compile")
-    assert code == 0 and "at least" in told["memory"] and "not compiled" in told["memory"]
+    words = [*BIG, *RANDOM, "--set", "data.parts=random", "--topology", "v5e:2x4", "--no-compile"]
+    code, told = look(*words, "--set", f"mesh.fsdp={split}")
     preflight_checks._mesh.cache_clear()
+    if split == "1":
+        assert code == 2 and "take 16.9 GiB of the 16 GiB of a v5e chip: split" in told["memory"]
+        assert "mesh.fsdp=2" in told["memory"]
+    else:
+        assert code == 0 and "at least" in told["memory"] and "not compiled" in told["memory"]
 
 
 def test_the_step_is_compiled_where_it_can_be(look):
-    code, told = look(*LOCAL, "--topology", "v5e:2x2", "--slices", "2")
+    code, told = look(*TINY, "--topology", "v5e:2x4", "--slices", "2", "--set", "data.batch=16")
     assert code == 0 and "a chip in a step" in told["memory"]
-    assert "1 hosts of a slice" in told["batch"]
+    assert "each of 2 hosts (of a slice) has whole rows" in told["batch"]
 
 
 def test_a_step_that_does_not_fit(look):
     """The state fits, what a step needs besides does not."""
-    words = ["--set", "data.batch=512", "--set", "data.length=8192", "--set", "data.text=8192"]
-    words += ["--set", "talker.dim=2048", "--set", "talker.ffn_dim=8192"]
-    code, told = look(*LOCAL, *words, "--topology", "v5e:1x1")
-    assert code == 2 and "a step needs" in told["memory"] and "; " in told["memory"]
+    code, told = look(*TINY, "--set", "data.batch=4194304", "--topology", "v5e:1x1")
+    assert code == 2 and "a step needs 353 GiB" in told["memory"]
+    assert "train.accum=2" in told["memory"]
 
 
 @pytest.mark.parametrize(
