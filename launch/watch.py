@@ -301,7 +301,12 @@ class Watch:
         made = _seconds(out) if code == 0 else None
         last = self._slices[-1] if self._slices else None
         if last and last["gone"] is None:
-            if made is None or abs(made - (last["made"] or 0.0)) < 1:
+            known = last["made"] or 0.0
+            if made is None or made == known:
+                return
+            if made < known:  # it was not told when it was first seen
+                last["made"] = made
+                self._write_ledger()
                 return
             self._gone(made)  # another slice than the one that was there: that ended before
         if made is None:

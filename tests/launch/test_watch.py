@@ -263,6 +263,24 @@ def test_hours_of_all_slices_are_added_up_and_waiting_is_free(world):
     assert world.watch("--max-hours", "5")[1] == ["delete"], "nothing is left to spend"
 
 
+def test_when_a_slice_was_made_may_be_told_later(world):
+    told = (world.folder / "created").read_text().splitlines()[1]
+    world.answer(describe=[ACTIVE], follow=[LOST], created=[(1, "", "ERROR: UNAVAILABLE"), told])
+    world.clock += 2 * HOUR
+    assert world.watch("--max-hours", "5")[0] == 75
+    assert world.clock - START == pytest.approx(5 * HOUR, abs=2)
+
+
+def test_a_slice_that_was_exchanged_unseen_ends_where_the_next_begins(world):
+    world.answer(describe=[ACTIVE], follow=[LOST])
+    world.watch("--max-hours", "5", interrupt=1)
+    later = datetime.fromtimestamp(START + 3 * HOUR, UTC).strftime("%FT%TZ")
+    world.clock = START + 4 * HOUR
+    world.answer(created=[later])
+    assert world.watch("--max-hours", "5")[0] == 75
+    assert world.clock - START == pytest.approx(5 * HOUR, abs=2)
+
+
 def test_training_done_within_the_budget_does_not_forget_what_it_cost(world):
     world.answer(describe=[ACTIVE], follow=[LOST, ended(0)])
     assert world.watch("--max-hours", "5")[0] == 0
