@@ -400,12 +400,12 @@ class Watch:
             shlex.split(command), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr,
             text=True, errors="replace", start_new_session=True,
         )  # fmt: skip
-        try:
-            with process:
+        with process:
+            try:
                 yield process
-        except BaseException:
-            _kill(process)
-            raise
+            except BaseException:
+                _kill(process)
+                raise
 
     def _say(self, line: str) -> None:
         self._tell(f"{datetime.fromtimestamp(self._now(), UTC):%FT%TZ} {line}\n")
