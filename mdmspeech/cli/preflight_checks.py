@@ -79,45 +79,60 @@ def _can_look(place: str, disks: str) -> bool:
 
 
 def _system_folder(args: argparse.Namespace) -> str:
-    """Where the system that was given is from here; "" for none, or one that is elsewhere."""
+    """The system that was given, as settings name it; "" for none, or one that is elsewhere."""
     from mdmspeech.interop.release import read_about
 
     if not args.system or not _can_look(args.system, args.disks):
         return ""
-    return str(read_about(args.system).folder)
+    return str(remote.origin(read_about(args.system).folder))
 
 
 # ---- What it starts from, where it writes ---------------------------------------------------------
 
 
 def _weights(config: ConfigDict, args: argparse.Namespace) -> str:
-    told, disks, system = [], args.disks, _system_folder(args)
+    """Of each published part: it is where the machines will find it, and the experiment's model. Its
+    weights are not read.
+    """
+    told, system = [], _system_folder(args)
     for name, path in config.get("weights", {}).items():
-        key = f"weights.{name}"
-        if system and str(path).startswith(f"{system}/"):
-            told.append(f"{name} of the system")
-            continue
+        key, path = f"weights.{name}", str(path)
         if not path:
             raise UserError(
                 f"{key} is empty: name a checkpoint (--set {key}=PATH), give --system, or 'random' "
                 "to try things out"
             )
-        if path == RANDOM or path in _SHIPPED_WEIGHTS:
-            told.append(f"{name} {path}")
-        elif remote.is_remote(path):
-            if not remote.exists(path):
-                raise UserError(f"{key}: there is nothing at {remote.shown(path)}; copy it there")
-            told.append(f"{name} is there")
-        elif disks == "empty":
+        if path == RANDOM:
+            told.append(f"{name} random")
+            continue
+        fetched = remote.is_remote(path) or path in _SHIPPED_WEIGHTS
+        if args.disks == "empty" and not fetched and not path.startswith(f"{system or path}/"):
             raise UserError(
                 f"{key} is {path!r}, but the machines begin with empty disks: copy it to a bucket "
                 f"and give --set {key}=gs://BUCKET/FOLDER, or give a whole system by --system"
             )
-        elif disks == "here" and "/" in str(path) and not Path(path).expanduser().exists():
-            raise UserError(f"{key}: there is nothing at {path}; name another (--set {key}=PATH)")
-        else:
-            told.append(f"{name} {path}{', not looked at' if disks == 'there' else ''}")
+        if args.disks == "there" and not fetched:
+            told.append(f"{name}, on the machines: not looked at")
+            continue
+        try:
+            _open(config, name, path)
+        except UserError as error:
+            raise UserError(f"{key}={remote.shown(path)}: {error}") from error
+        told.append(f"{name} is that of the experiment")
     return ", ".join(told) or "none are read"
+
+
+def _open(config: ConfigDict, name: str, path: str) -> None:
+    from mdmspeech.interop import loaders
+    from mdmspeech.models.speech_encoder import SpeechEncoderConfig
+    from mdmspeech.models.thinker import ThinkerConfig
+
+    if name == "thinker":
+        loaders.open_thinker(path, ThinkerConfig(**config.thinker))
+    elif name == "encoder":
+        loaders.open_encoder(path, SpeechEncoderConfig(**config.encoder))
+    elif name == "tokenizer":
+        loaders.load_tokenizer(path)
 
 
 def _start(config: ConfigDict, args: argparse.Namespace) -> str:

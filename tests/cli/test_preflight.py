@@ -42,6 +42,11 @@ def bucket(server):
     backend.fsspec_backend._get_filesystem.cache_clear()
 
 
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("MDMSPEECH_CACHE", str(tmp_path / "cache"))
+
+
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
     root = tmp_path_factory.mktemp("corpus")
@@ -112,37 +117,57 @@ def test_settings(look, words, said):
         assert code == 2 and list(told) == ["settings"] and said in told["settings"]
 
 
+WHISPER = ["--set", "weights.encoder=whisper-base"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         ([], "weights.encoder is empty: name a checkpoint"),
-        (["--set", "weights.encoder=/no/such"], "there is nothing at /no/such"),
+        (["--set", "weights.encoder=/no/such"], "no speech encoder at /no/such"),
+        ([*RANDOM, *WHISPER], "whisper-base is another model than the experiment's"),
         ([*RANDOM, "--set", "weights.thinker=gs://bucket/qwen"], "nothing at gs://bucket/qwen"),
+        (
+            [*RANDOM, "--set", "weights.thinker=gs://bucket/there"],
+            "weights.thinker=gs://bucket/there: ",
+        ),
         ([*RANDOM, "--set", "weights.thinker=/here/qwen", "--disks", "empty"], "empty disks: copy"),
         (
             [*RANDOM, "--set", "weights.tokenizer=smollm2-135m-instruct", "--disks", "empty"],
             "empty",
         ),
+        (
+            [*RANDOM, "--set", "weights.tokenizer=/here/x", "--disks", "here"],
+            "no Thinker at /here/x",
+        ),
     ],
 )
-def test_weights(look, bucket, words, said):
+def test_weights(look, bucket, cache, words, said):
+    remote.write_text("gs://bucket/there/config.json", "{}")
     code, told = look(*BIG, *words, "--set", "data.parts=random")
     assert code == 2 and said in told["weights"] and told["weights"].startswith("WRONG")
 
 
 @pytest.mark.parametrize(
-    "words",
-    [
-        RANDOM,
-        [*RANDOM, "--set", "weights.encoder=whisper-base", "--disks", "empty"],
-        [*RANDOM, "--set", "weights.thinker=gs://bucket/there", "--disks", "empty"],
-        [*RANDOM, "--set", "weights.thinker=/on/the/machines", "--disks", "there"],
-    ],
+    "words", [RANDOM, [*RANDOM, "--set", "weights.thinker=/on/the/machines", "--disks", "there"]]
 )
-def test_weights_that_are_there(look, bucket, words):
-    remote.write_text("gs://bucket/there/config.json", "{}")
+def test_weights_that_need_no_look(look, words):
     _, told = look(*BIG, *words, "--set", "data.parts=random")
     assert not told["weights"].startswith("WRONG")
+
+
+def test_a_system_and_its_weights(look, bucket, cache, system):
+    """Given as a folder of this machine, which a launcher copies, or as one in a bucket."""
+    for file in sorted(system.rglob("*")):
+        if file.is_file():
+            remote.upload(file, f"gs://bucket/system/{file.relative_to(system).as_posix()}")
+    for place in (str(system), "gs://bucket/system"):
+        words = ["--config", "experiments/talker_8b.py", "--system", place, "--disks", "empty"]
+        _, told = look(*words, "--workdir", "gs://bucket/run", "--set", "data.parts=random")
+        assert told["weights"] == (
+            "thinker is that of the experiment, tokenizer is that of the experiment"
+        )
+        assert told["start"] == f"the Talker of {place}"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +276,7 @@ def test_tokens_of_two_codecs(look, corpus, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def system(tmp_path_factory):
+def with_codec(tmp_path_factory):
     """(folder of a small release with a codec, what its tokens are known by)."""
     from mdmspeech.data.datasets.make import fingerprint
 
@@ -267,8 +292,8 @@ def system(tmp_path_factory):
 
 
 @pytest.mark.parametrize("way", ["--system", "init_from"])
-def test_tokens_of_another_codec_than_the_systems(look, corpus, system, tmp_path, way):
-    folder, codec = system
+def test_tokens_of_another_codec_than_the_systems(look, corpus, with_codec, tmp_path, way):
+    folder, codec = with_codec
     words = [
         *TALKER,
         *(["--system", folder] if way == "--system" else ["--set", f"{way}={folder}"]),
@@ -281,12 +306,6 @@ def test_tokens_of_another_codec_than_the_systems(look, corpus, system, tmp_path
     tokens(root, "open", codec)
     code, told = look(*words, "--data", str(root))
     assert code == 0 and f"that of {folder}" in told["data"]
-
-
-def test_parts_of_a_system_that_is_copied_are_no_local_paths(look, system, bucket):
-    words = ["--system", system[0], "--disks", "empty", "--workdir", "gs://bucket/run"]
-    _, told = look(*TALKER, *words)
-    assert told["start"] == f"the Talker of {system[0]}"
 
 
 @pytest.mark.parametrize("stage", ["codec", "hearing"])
