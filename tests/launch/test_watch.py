@@ -6,11 +6,13 @@ import contextlib
 import io
 import json
 import random
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
 import watch
-from dry_run import BUCKET, RUN, files, launch
+from dry_run import BUCKET, ROOT, RUN, files, launch
 
 START = 1_795_900_000.0  # Unix seconds; when the clock of a test begins
 HOUR = 3600.0
@@ -316,6 +318,28 @@ def test_a_slice_that_cannot_be_deleted_is_tried_again_and_told(world):
     assert code == 1 and calls.count("delete") == watch.DELETIONS and "STILL THERE" in said
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_whatever_happens_the_hours_and_the_attempts_are_bounded(world, seed):
+    draw = random.Random(seed)
+    unknown = (1, "", "ERROR: UNAVAILABLE")
+    states = draw.choices([ACTIVE, WAITING, SUSPENDED, unknown], [6, 1, 1, 1], k=40) + [ACTIVE]
+    ends = draw.choices([LOST, *map(ended, (1, 75, 134, 137, 139))], [6, 1, 2, 1, 1, 1], k=30)
+    world.answer(
+        describe=states,
+        follow=[*ends, ended(1)],
+        start=draw.choices(["", KEY], [5, 1], k=30) + [""],
+        progress=[saved(10 * (n // 4)) for n in range(12)],
+    )
+    # every slice is made when it is first seen
+    (world.folder / "created").write_text("1\n\nERROR: UNAVAILABLE\n")
+    code, calls, _ = world.watch("--max-hours", "10", "--retries", "2", "--poll", "600")
+    assert code != 0 and calls[-1] == "delete"
+    rows = json.loads((world.folder / "slices.json").read_text())
+    assert sum(row["gone"] - row["made"] for row in rows) <= 10 * HOUR + 2
+    preempted, forgiven = states.count(SUSPENDED), 3
+    assert calls.count("start") <= (2 + 1) * (1 + preempted + forgiven)
+
+
 # ---- What the cloud says --------------------------------------------------------------------------
 
 UNKNOWN = [
@@ -399,3 +423,30 @@ def test_a_log_that_is_shown_when_the_budget_ends_is_left(world):
     world.answer(describe=[ACTIVE])
     code, calls, said = world.watch("--max-hours", "0.0002", "--poll", "1")
     assert code == 75 and calls == ["start", "follow", "stop", "delete"] and "a line" in said
+
+
+@pytest.mark.parametrize(("name", "exit_code"), [("queued", 0), ("tpu_vm", 0), ("queued", 2)])
+def test_the_whole_script_runs(world, name, exit_code):
+    """As with --go, up to the cloud."""
+    text = (world.folder / "gcloud").read_text()
+    text = text.replace('"tpu-vm describe"*)', '"tpu-vm describe"*createTime*)')
+    text = text.replace("queued-resources describe", "format=value(state")
+    text = text.replace("queued-resources delete", "delete run1")
+    (world.folder / "gcloud").write_text(text)
+    (world.folder / "git").write_text("#!/bin/bash\nprintf 'LICENSE\\0'\n")
+    (world.folder / "git").chmod(0o755)
+    world.answer(describe=["ACTIVE" if name == "queued" else "READY"], follow=[ended(exit_code)])
+    options = ["--tpu", "v5e:2x4", "--poll", "1", "--go", "--no-preflight"]
+    run = subprocess.run(
+        [sys.executable, ROOT / "launch" / f"{name}.py", *RUN, *BUCKET, *options],
+        env={"PATH": f"{world.folder}:/usr/bin:/bin", "HOME": str(world.folder)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert run.returncode == exit_code, run.stderr
+    assert "a line" in run.stdout and "no preflight" in run.stderr
+    calls = (world.folder / "calls").read_text().splitlines()
+    assert calls[0].startswith("unknown: storage cp") and "code.tgz" in calls[0]
+    told = [call for call in calls if call in ("start", "follow", "tails", "stop", "delete")]
+    assert told == ["start", "follow", *["tails", "stop"] * (exit_code > 0), "delete"]
