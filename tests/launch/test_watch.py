@@ -322,12 +322,12 @@ def test_a_slice_that_cannot_be_deleted_is_tried_again_and_told(world):
 def test_whatever_happens_the_hours_and_the_attempts_are_bounded(world, seed):
     draw = random.Random(seed)
     unknown = (1, "", "ERROR: UNAVAILABLE")
-    states = draw.choices([ACTIVE, WAITING, SUSPENDED, unknown], [6, 1, 1, 1], k=40) + [ACTIVE]
+    states = [*draw.choices([ACTIVE, WAITING, SUSPENDED, unknown], [6, 1, 1, 1], k=40), ACTIVE]
     ends = draw.choices([LOST, *map(ended, (1, 75, 134, 137, 139))], [6, 1, 2, 1, 1, 1], k=30)
     world.answer(
         describe=states,
         follow=[*ends, ended(1)],
-        start=draw.choices(["", KEY], [5, 1], k=30) + [""],
+        start=[*draw.choices(["", KEY], [5, 1], k=30), ""],
         progress=[saved(10 * (n // 4)) for n in range(12)],
     )
     # every slice is made when it is first seen
