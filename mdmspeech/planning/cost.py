@@ -43,7 +43,9 @@ class StageCost:
     money: tuple[float, float]
 
 
-def stage_cost(name: str, plan: Plan, hours: float, epochs: float, row_s: float, price: float) -> StageCost:
+def stage_cost(
+    name: str, plan: Plan, hours: float, epochs: float, row_s: float, price: float
+) -> StageCost:
     """Args:
       plan: of one step, which must have been compiled. hours, epochs: of speech, and how often.
       row_s: seconds of speech that a row of the batch has room for. price: of a chip-hour.
@@ -61,7 +63,7 @@ def stage_cost(name: str, plan: Plan, hours: float, epochs: float, row_s: float,
     days = tuple(steps * s / 86_400 for s in seconds)
     chip_hours = tuple(day * 24 * plan.chips for day in days)
     money = tuple(price * n for n in chip_hours)
-    return StageCost(name, plan, hours, epochs, steps, days, chip_hours, money)  # type: ignore[arg-type]
+    return StageCost(name, plan, hours, epochs, steps, days, chip_hours, money)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +130,7 @@ def table(costs: list[StageCost], prices: Prices) -> str:
         for field in ("days", "chip_hours", "money")
     ]
     rows.append(
-        ("all", *[""] * 7, _range(sums[0], 1), _range(sums[1]), _range(sums[2]))  # type: ignore[arg-type]
+        ("all", *[""] * 7, _range(sums[0], 1), _range(sums[1]), _range(sums[2]))
     )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
