@@ -104,7 +104,9 @@ class OpenedThinker:
     files: Callable[[], dict[str, str]] = dict
 
     def params(self, **how: Any) -> dict[str, Any]:
-        """Reads the weights; `how` as `rules.import_params`: dtype, shardings, progress."""
+        """Reads the weights; `how` as `huggingface.thinker_params`: only, dtype, shardings,
+        progress.
+        """
         return thinker_params(self.config, self.tensors, self.origin, **how)
 
 

@@ -115,6 +115,7 @@ def over_mesh(
         lambda q, k, v, segment_BT: local(q, k, v, AttentionMask(mask.pattern, segment_BT)),
         in_specs=(split, split, split, PartitionSpec(*split[:2])),
         out_specs=split,
+        axis_names=set(mesh.auto_axes),
         check_vma=False,  # a kernel does not say how its results vary over the mesh
     )(q_BTHD, k_BTKD, v_BTKD, mask.segment_BT)
 

@@ -76,6 +76,7 @@ def test_what_a_chip_holds(name, slice_name, sizes, budget, tmp_path):
 )
 def test_a_compiled_step_keeps_its_budget(name, slice_name, sizes, rows, memory, sent, tmp_path):
     config = load_config(str(EXPERIMENTS / f"{name}.py"))
+    config.train.accum = 1
     planned = Planned(name, config, "train", lambda c: make_task(c, tmp_path))
     plan = planned.plan(
         parse(slice_name),
