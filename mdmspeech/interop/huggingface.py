@@ -7,7 +7,7 @@ modeling_whisper, modeling_llama, modeling_qwen2, modeling_qwen3.
 
 import dataclasses
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -306,31 +306,18 @@ def _number(value: Any, name: str, least: float = 0.0, most: float = 1e30) -> fl
 
 
 def thinker_params(
-    config: ThinkerConfig,
-    tensors: Mapping[str, Stored],
-    source: str,
-    only: Collection[str] | None = None,
-    **how: Any,
+    config: ThinkerConfig, tensors: Mapping[str, Stored], source: str, **how: Any
 ) -> dict[str, Any]:
     """Tensors under their Hugging Face names -> Thinker parameters in the layout of
-    `config.scan_layers`.
-
-    Args:
-      only: parts ("embedding", "layers", "norm", "output") that are wanted; others are not read.
-        None: all.
-      how: see `rules.import_params`.
+    `config.scan_layers`. `how`: see `rules.import_params`.
     """
-    found, rules, shapes = (
+    return import_params(
         thinker_tensors(config, tensors, source),
         thinker_rules(config),
         thinker_shapes(config),
+        source,
+        **how,
     )
-    if only is not None:
-        unread = {rule.name for rule in rules if rule.path.partition("/")[0] not in only}
-        found = {name: tensor for name, tensor in found.items() if name not in unread}
-        rules = [rule for rule in rules if rule.name not in unread]
-        shapes = {part: value for part, value in shapes.items() if part in only}
-    return import_params(found, rules, shapes, source, **how)
 
 
 def encoder_params(

@@ -95,6 +95,11 @@ def lookup_large(table_VD: jax.Array, ids: jax.Array) -> jax.Array:
     )
 
 
+def axes_of(part: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Mesh axes of one dimension of a `PartitionSpec`."""
+    return part if isinstance(part, tuple) else (part,) if part else ()
+
+
 def _product(sizes: Mapping[str, int], axes: Sequence[str]) -> int:
     product = 1
     for axis in axes:

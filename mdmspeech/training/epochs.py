@@ -8,10 +8,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
+from mdmspeech.speech_format import FRAME_RATE
 
 # of the positions of packed rows, what speech fills; a run packs to 0.96 .. 0.99 of them
 FILLED = 0.97
-_FRAME_SECONDS = 0.01
 
 
 def steps_of(train: ConfigDict, data: Any) -> tuple[int, str]:
@@ -65,5 +65,5 @@ def row_seconds(config: ConfigDict) -> float:
     """Seconds of speech that fit into a row of a batch; 0 if the config does not tell."""
     data = config.get("data", {})
     if "frames" in data:
-        return float(data["frames"]) * _FRAME_SECONDS
+        return float(data["frames"]) / FRAME_RATE
     return float(data.get("length", 0)) * float(data.get("token_seconds", 0.0))

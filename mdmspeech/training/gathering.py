@@ -5,7 +5,7 @@ from typing import Any
 import jax
 from jax.sharding import PartitionSpec
 
-from mdmspeech.nn.partition import RULES, on_one_device
+from mdmspeech.nn.partition import RULES, axes_of, on_one_device
 from mdmspeech.training.mesh import param_shardings
 
 
@@ -23,11 +23,7 @@ def gather_once(params: Any) -> Any:
     split = set(RULES["embed"])
 
     def one(x: jax.Array, sharding: Any) -> jax.Array:
-        axes = [None if set(_names(part)) & split else part for part in sharding.spec]
+        axes = [None if set(axes_of(part)) & split else part for part in sharding.spec]
         return jax.lax.with_sharding_constraint(x, PartitionSpec(*axes))
 
     return jax.tree.map(one, params, param_shardings(mesh, params))
-
-
-def _names(part: Any) -> tuple[str, ...]:
-    return part if isinstance(part, tuple) else (part,) if part else ()

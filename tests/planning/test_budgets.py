@@ -86,3 +86,23 @@ def test_a_compiled_step_keeps_its_budget(name, slice_name, sizes, rows, memory,
     )
     assert plan.fits and plan.needed < memory * GIB
     assert sum(c.bytes * c.count for c in plan.collectives) < sent * GIB
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"),
+    [
+        # one layer of a Talker of width 4,096, its tables and its fusion, in bfloat16: gathered once
+        # to teach, once to learn and once more for the gradient
+        ("talker_isd_8b", 3.2),
+    ],
+)
+def test_what_travels_of_a_step_of_stage_three(name, whole, tmp_path):
+    """The teacher once, not in each of its four refinements; and of the Thinker's embedding table
+    (1.2 GB) the rows that are read.
+    """
+    config = load_config(str(EXPERIMENTS / f"{name}.py"))
+    config.train.accum, config.thinker.num_layers, config.talker.num_layers = 1, 1, 1
+    planned = Planned(name, config, "train", lambda c: make_task(c, tmp_path))
+    plan = planned.plan(parse("v5e-8"), dict(data=1, fsdp=8, tensor=1), 64, quick=True)
+    assert max(c.bytes for c in plan.collectives) < 0.2 * GIB
+    assert sum(c.bytes * c.count for c in plan.collectives) < whole * GIB

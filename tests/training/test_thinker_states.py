@@ -62,11 +62,18 @@ def root(tmp_path_factory, thinker):
     return folder
 
 
+class PackedAlike(FixedStates):
+    """Which takes as much of a row as the whole conversation does: rows as of a Thinker that is run."""
+
+    def sizes(self, source):
+        return self._lengths(source)[:, 0]
+
+
 def batch_of(root, states):
     tokens = corpus.tokens(root, ("mine",), "train")
     source = with_states(root, "mine", "train", tokens, chat(), MARK, THINKER.dim)
     text = (
-        FixedStates(160, chat(), TALKER.block, width=THINKER.dim)
+        PackedAlike(160, chat(), TALKER.block, width=THINKER.dim)
         if states
         else FixedText(160, chat(), TALKER.block)
     )
@@ -84,7 +91,7 @@ def batch_of(root, states):
 
 
 def test_the_losses_are_those_of_a_thinker_that_is_run(root, thinker):
-    """Row by row: rows are packed alike, by their speech alone."""
+    """And its gradients, on rows of the same records."""
     run, read = (numbers_of(batch_of(root, states)) for states in (False, True))
     plain, reading = stage_two(), stage_two(sizes={"states": THINKER.dim})
     params = plain.init(KEY)

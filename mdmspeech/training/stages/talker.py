@@ -193,11 +193,11 @@ class TalkerTask(Task):
         embedded = self.thinker.apply({"params": thinker}, batch["text"], method="embed")
         if "states" in batch:
             states = batch["states"].astype(embedded.dtype)
-            return jax.lax.stop_gradient(jnp.concatenate([embedded, states], axis=-1))
-        causal = masks.causal(batch["text"].shape[1], segment_BT=batch["text_segment"])
-        states, _ = self.thinker.apply(
-            {"params": thinker}, embedded, batch["text_position"], causal, method="states"
-        )
+        else:
+            causal = masks.causal(batch["text"].shape[1], segment_BT=batch["text_segment"])
+            states, _ = self.thinker.apply(
+                {"params": thinker}, embedded, batch["text_position"], causal, method="states"
+            )
         return jax.lax.stop_gradient(jnp.concatenate([embedded, states], axis=-1))
 
     def condition(self, params, batch, text=None):
