@@ -3,6 +3,7 @@ once.
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from mdmspeech.data.datasets.corpus import Root
 
@@ -32,7 +33,8 @@ def write(root: Root, thinker: str, parts: Sequence[str], system: str | None) ->
     config = sources.open_thinker(thinker).config
     config = dataclasses.replace(config, scan_layers=True)
     prompt = prompts.PLAIN if system is None else dataclasses.replace(prompts.PLAIN, system=system)
-    chat = Conversations(loaders.load_tokenizer(thinker), prompt)
+    tokenizer: Any = loaders.load_tokenizer(thinker)
+    chat = Conversations(tokenizer, prompt)
     mark = loaders.thinker_mark(thinker, config)
     # its parameters lie over all devices of this machine
     mesh = make_mesh(data=1, fsdp=len(jax.local_devices()), devices=jax.local_devices())

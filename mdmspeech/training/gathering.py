@@ -19,7 +19,7 @@ def gather_once(params: Any) -> Any:
     """
     if on_one_device():
         return params
-    mesh = jax.sharding.get_abstract_mesh()
+    mesh: Any = jax.sharding.get_abstract_mesh()
     split = set(RULES["embed"])
 
     def one(x: jax.Array, sharding: Any) -> jax.Array:

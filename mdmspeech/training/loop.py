@@ -210,16 +210,14 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
             if pending is None:
                 return True
             update, pending = pending, None
-            values: dict[str, float] | None = train_step.wait(update.metrics)
-            if is_finite(values):
+            values, units = train_step.wait(update.metrics), update.batch.units
+            fine = is_finite(values)
+            if fine:
                 policy.fine()
             elif policy.goes_back(update.step, values, update.batch.ids):
                 return False
-            else:
-                values = None
-            observer.step(
-                update.step, values, update.batch.units, train_step.flops(update.batch.arrays)
-            )
+            flops = train_step.flops(update.batch.arrays)
+            observer.step(update.step, values if fine else None, units, flops)
             return True
 
         def go_back() -> None:

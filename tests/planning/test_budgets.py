@@ -36,11 +36,12 @@ HELD = [
     ("talker_isd_8b", "v5e-64", (4, 16, 1), 2.3),
 ]
 # Experiment, slice, mesh, rows; GiB of a chip, and GiB it sends and receives in a step. The
-# heaviest in every test run, the others in `make test-full`.
+# heaviest in every test run, the others in `make test-full`. (Stage 3: its teacher, 2.1 GiB, travels
+# once, not in each of four refinements; of the Thinker's embedding table, 1.2 GiB, rows do.)
 COMPILED = [
     ("thinker_8b", "v5e-64", (16, 4, 1), 128, 8.0, 34.0),
-    ("talker_8b", "v5e-64", (8, 8, 1), 512, 10.2, 23.2),
-    ("talker_isd_8b", "v5e-64", (8, 8, 1), 256, 9.0, 32.6),
+    ("talker_8b", "v5e-64", (8, 8, 1), 512, 9.8, 21.5),
+    ("talker_isd_8b", "v5e-64", (8, 8, 1), 256, 9.8, 24.0),
     ("thinker_1b", "v5e-64", (64, 1, 1), 128, 5.4, 0.05),
     ("talker_1b", "v5e-64", (64, 1, 1), 512, 10.1, 0.7),
     ("talker_isd_1b", "v5e-64", (64, 1, 1), 256, 9.6, 0.7),
@@ -86,23 +87,3 @@ def test_a_compiled_step_keeps_its_budget(name, slice_name, sizes, rows, memory,
     )
     assert plan.fits and plan.needed < memory * GIB
     assert sum(c.bytes * c.count for c in plan.collectives) < sent * GIB
-
-
-@pytest.mark.parametrize(
-    ("name", "whole"),
-    [
-        # one layer of a Talker of width 4,096, its tables and its fusion, in bfloat16: gathered once
-        # to teach, once to learn and once more for the gradient
-        ("talker_isd_8b", 3.2),
-    ],
-)
-def test_what_travels_of_a_step_of_stage_three(name, whole, tmp_path):
-    """The teacher once, not in each of its four refinements; and of the Thinker's embedding table
-    (1.2 GB) the rows that are read.
-    """
-    config = load_config(str(EXPERIMENTS / f"{name}.py"))
-    config.train.accum, config.thinker.num_layers, config.talker.num_layers = 1, 1, 1
-    planned = Planned(name, config, "train", lambda c: make_task(c, tmp_path))
-    plan = planned.plan(parse("v5e-8"), dict(data=1, fsdp=8, tensor=1), 64, quick=True)
-    assert max(c.bytes for c in plan.collectives) < 0.2 * GIB
-    assert sum(c.bytes * c.count for c in plan.collectives) < whole * GIB

@@ -32,6 +32,7 @@ def test_the_output_layer_of_the_thinker_is_neither_made_nor_asked_for():
     assert asked == [{"embedding", "layers", "norm"}]
 
 
+@pytest.mark.full
 def test_with_it_or_without_the_losses_are_the_same(monkeypatch):
     """How often the teacher travels is told by `tests/planning/test_budgets.py`."""
     task, mesh, batch = stage_two(mode="isd"), meshes.make_mesh(1, 4, 2), packed_talker_batch()

@@ -151,19 +151,19 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
         )
 
     width = states_width(config)
-    chat = chat_of(config, loaders) if model.anchors == "fixed" else None
+    chat: Any = chat_of(config, loaders) if model.anchors == "fixed" else None
 
     def source(part: str):
         if part == RANDOM:
             speech = random_source.RandomSpeech(
                 seed=seed, symbols=model.symbols, token_seconds=data.token_seconds
             )
-            if not width or chat is None:
+            if not width:
                 return speech
             count = lambda text: len(chat.answer(text))
             return WithStates(speech, random_source.RandomThinkerStates(speech, width, count, seed))
         tokens = corpus.tokens(root, (part,), split, needs_text=not paced)
-        if not width or chat is None:
+        if not width:
             return tokens
         return with_states(root, part, split, tokens, chat, mark_of(config, loaders), width)
 
