@@ -3,6 +3,7 @@ each, on many.
 """
 
 import argparse
+import sys
 
 from mdmspeech.errors import UserError
 
@@ -71,6 +72,7 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from etils import epath
 
+    from mdmspeech import xla_flags
     from mdmspeech.cli.experiment import (
         check_start,
         load_experiment,
@@ -90,6 +92,8 @@ def run(args: argparse.Namespace) -> None:
         override(config, assignment)
     check_ranges(config)
     workdir = epath.Path(args.workdir).expanduser()
+    if told := xla_flags.apply():  # before JAX looks for devices
+        print(told, file=sys.stderr)
     with distributed.session(args.coordinator, args.processes, args.process):
         # Some of these ask JAX for its devices when they are imported.
         from mdmspeech.evaluation import samples
@@ -101,4 +105,7 @@ def run(args: argparse.Namespace) -> None:
         try:
             loop.train(config, task, workdir)
         except loop.NonFiniteError as error:
-            raise UserError(f"{error}; try a smaller optim.lr, or look at the records") from error
+            raise UserError(
+                f"{error}; look at the records, try a smaller optim.lr, or go on without them "
+                "(--set train.on_nan=skip, or rollback)"
+            ) from error

@@ -179,9 +179,8 @@ class Talker(nn.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden states [..., D] -> logits [..., V], float32."""
-        out = jnp.matmul(
-            hidden, constrain(self.outputs(), "vocab", "none").T, preferred_element_type=jnp.float32
-        )
+        table = constrain(self.outputs(), "vocab", "none", padded=True)  # 6566 = 2 x 7 x 7 x 67
+        out = jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
         return (
             out + self.output_bias.reshape((1,) * (out.ndim - 1) + (VOCAB,)).astype(out.dtype)
             if self.config.output_bias

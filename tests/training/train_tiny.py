@@ -27,6 +27,8 @@ def arguments() -> argparse.Namespace:
         default=-1,
         help="record whose batch raises an error on the process that makes it",
     )
+    parser.add_argument("--bad", type=int, default=None, help="record that is no number")
+    parser.add_argument("--on-nan", default="stop")
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--process", type=int, default=-1)
@@ -107,6 +109,7 @@ def main() -> None:
         save_every=args.save_every,
         eval_every=args.eval_every,
         log_every=args.log_every,
+        on_nan=args.on_nan,
     )
     config.mesh.fsdp = args.fsdp
     with distributed.session(
@@ -116,7 +119,7 @@ def main() -> None:
         join_s=args.join_s,
         heartbeat_s=args.heartbeat_s,
     ):
-        train(config, Wide(), args.workdir)
+        train(config, Wide(bad=args.bad), args.workdir)
 
 
 if __name__ == "__main__":
