@@ -14,7 +14,7 @@ from mdmspeech.files import as_user_error
 from mdmspeech.inference.devices import look_for_no_tpu
 
 # what brings the packages of a verb that are not always installed
-_EXTRAS = {"eval": "eval", "plan": "plan"}
+_EXTRAS = {"eval": "eval", "plan": "plan", "cost": "plan"}
 _SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
 examples:
@@ -56,6 +56,7 @@ def _run(argv: list[str] | None) -> int:
         assemble,
         chat,
         convert,
+        cost,
         data,
         evaluate,
         plan,
@@ -74,7 +75,7 @@ def _run(argv: list[str] | None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (
-        chat, say, data, train, plan, preflight, evaluate, release, assemble, convert, voice_file,
+        chat, say, data, train, plan, cost, preflight, evaluate, release, assemble, convert, voice_file,
     ):  # fmt: skip
         module.add(verbs)
     args = parser.parse_args(argv)
