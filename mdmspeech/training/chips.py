@@ -59,9 +59,14 @@ def _nodes(env: Mapping[str, str], root: Path) -> list[str]:
         nodes = [f"/dev/accel{chip}" for chip in range(len(found))]
     else:
         nodes = [f"/dev/vfio/{group}" for group in sorted(filter(str.isdigit, found), key=int)]
-    mine = env.get("TPU_VISIBLE_CHIPS") or env.get("TPU_VISIBLE_DEVICES") or ""
-    chosen = [int(text) for text in re.findall(r"\d+", mine)]
+    chosen = _chosen(env)
     return [nodes[chip] for chip in chosen if chip < len(nodes)] if chosen else nodes
+
+
+def _chosen(env: Mapping[str, str]) -> list[int]:
+    """Of the machine's chips, those that this process may use; none for all."""
+    mine = env.get("TPU_VISIBLE_CHIPS") or env.get("TPU_VISIBLE_DEVICES") or ""
+    return [int(text) for text in re.findall(r"\d+", mine)]
 
 
 def _check_nodes(env: Mapping[str, str], root: Path, nodes: list[str]) -> None:
@@ -79,7 +84,7 @@ def _check_nodes(env: Mapping[str, str], root: Path, nodes: list[str]) -> None:
         )
     bounds = env.get("TPU_CHIPS_PER_PROCESS_BOUNDS") or env.get("TPU_CHIPS_PER_HOST_BOUNDS") or "0"
     wanted = math.prod(int(side) for side in re.findall(r"\d+", bounds))
-    if len(there) < wanted:
+    if len(there) < wanted and not _chosen(env):
         raise TryAgainError(
             f"{len(there)} of this machine's {wanted} TPU chips are there ({', '.join(there)}): one may "
             "be broken; start again on another machine, or delete and make this one anew"

@@ -67,7 +67,10 @@ def session(
       UserError: incomplete arguments.
       TryAgainError: a coordinator that does not answer in time, chips that another process holds.
     """
-    platforms, libtpu = jax.config.jax_platforms, importlib.util.find_spec("libtpu") is not None
+    platforms, libtpu = (
+        jax.config.read("jax_platforms"),
+        importlib.util.find_spec("libtpu") is not None,
+    )
     peers = joining.find_peers(
         os.environ,
         platforms=platforms,

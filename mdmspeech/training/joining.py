@@ -246,7 +246,8 @@ def _slurm(env: Mapping[str, str]) -> Peers | None:
     if not nodes or count <= 1:
         return None
     # The first of "a,b", "node[001-015],b", "rack[1-2]n[3,5]-ib".
-    first = re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", re.match(r"(?:[^,\[]|\[[^\]]*\])*", nodes)[0])
+    first = re.split(r",(?![^\[]*\])", nodes)[0]
+    first = re.sub(r"\[([^\],-]+)[^\]]*\]", r"\1", first)
     port = env.get("JAX_COORDINATOR_PORT") or _port(_number(env, "SLURM_JOB_ID", 0))
     number = _rank(env, "SLURM_PROCID", count, "Slurm")
     return Peers(f"{first}:{port}", count, number, "Slurm", _local_device(env))

@@ -30,8 +30,6 @@ StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
 SlurmdPidFile={folder}/slurmd.pid
-SlurmctldLogFile={folder}/slurmctld.log
-SlurmdLogFile={folder}/slurmd.log
 ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 JobAcctGatherType=jobacct_gather/none
@@ -121,12 +119,14 @@ def running() -> Iterator[Cluster]:
         ports = [_free_port() for _ in range(2)]
         conf = _CONF.format(folder=folder, host=host, controller=ports[0], node=ports[1])
         (folder / "slurm.conf").write_text(conf)
-        (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu Count=2\n")
+        for number in range(2):  # Slurm only looks whether they are there
+            (folder / f"gpu{number}").touch()
+        (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File={folder}/gpu[0-1]\n")
         (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
         cluster = Cluster(folder)
 
         def daemon(*words: object) -> None:
-            log = open(folder / f"{words[0]}.out.log", "w")  # noqa: SIM115
+            log = open(folder / f"{words[0]}.log", "w")  # noqa: SIM115
             daemons.append(
                 subprocess.Popen(
                     [str(w) for w in words], env=cluster.env, stdout=log, stderr=log, cwd=folder

@@ -136,7 +136,7 @@ def training_commands(script):
             for word in words:
                 if "mdmspeech train" in word and word != text:
                     texts.append(word.removeprefix("--command="))
-            if re.match(r"(stopped=; .*)?(srun .*)?[\w/]*mdmspeech train ", line) and line != text:
+            if re.match(r"(stopped=; .*)?[\w/]*mdmspeech train ", line) and line != text:
                 texts.append(line)
     return found
 
@@ -145,10 +145,9 @@ def arguments(command, tmp_path):
     """What the program would be given, by letting bash run the command with a program that writes down
     its arguments.
     """
-    for name in ("mdmspeech", "srun"):
-        stand_in = tmp_path / name
-        stand_in.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$SEEN"\n')
-        stand_in.chmod(0o755)
+    stand_in = tmp_path / "mdmspeech"
+    stand_in.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$SEEN"\n')
+    stand_in.chmod(0o755)
     seen = tmp_path / "seen"
     command = (
         command.replace("venv/bin/mdmspeech", "mdmspeech")
