@@ -68,7 +68,7 @@ def session(
       TryAgainError: a coordinator that does not answer in time, chips that another process holds.
     """
     platforms, libtpu = (
-        jax.config.read("jax_platforms"),
+        getattr(jax.config, "jax_platforms", None),
         importlib.util.find_spec("libtpu") is not None,
     )
     peers = joining.find_peers(

