@@ -159,7 +159,7 @@ $(PARITY_VENV)/.ready: $(PARITY_VENV)/bin/activate setup.cfg constraints.txt
 # Without constraints.txt: protobuf and pyarrow are older here.
 $(BEAM_VENV)/.ready: $(BEAM_VENV)/bin/activate setup.cfg
 	@echo "installing Apache Beam and what the tests need into $(BEAM_VENV)"
-	@$(BEAM_VENV)/bin/python -m pip --disable-pip-version-check install -qq -e .[data,eval,media,cloud,beam] "pytest>=8.3"
+	@$(BEAM_VENV)/bin/python -m pip --disable-pip-version-check install -qq -e .[data,eval,media,cloud,beam] "pytest>=8.3" "gcp-storage-emulator>=2026.7"
 	@touch $@
 
 $(PARTS)/.ready: | $(VENV)/.ready-demo

@@ -1,7 +1,7 @@
 """Preparing a dataset on Apache Beam: CPU seconds of each transform for an hour of speech, and how much
 faster two workers are than one.
 
-Command: make bench-beam (some five minutes of CPU). Not an experiment with a config, and no test.
+Command: make bench-beam (some six minutes of CPU). Not an experiment with a config, and no test.
 
 Some minutes of speech are made by the shipped voice and stored as FLAC. Each stage then runs over
 all of them, alone in a process that may use one thread; CPU time of the process counts, so that
@@ -52,8 +52,13 @@ _WHAT = (
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--texts", type=int, default=90, help="of some three seconds each")
-    parser.add_argument("--turns", type=int, default=2, help="of one worker and two")
-    parser.add_argument("--spoken", type=int, default=400, help="texts of those turns")
+    parser.add_argument("--turns", type=int, default=1, help="of one worker and two")
+    parser.add_argument(
+        "--spoken",
+        type=int,
+        default=1600,
+        help="texts of those turns: minutes of work, beside which starting is little",
+    )
     parser.add_argument("--output", default="experiments/results/beam.json")
     parser.add_argument("--stage", help=argparse.SUPPRESS)
     parser.add_argument("--folder", help=argparse.SUPPRESS)

@@ -125,6 +125,7 @@ def use_system(config, folder: str) -> None:
     """
     from dataclasses import asdict
 
+    from mdmspeech import remote
     from mdmspeech.interop import sources
     from mdmspeech.interop.release import read_about
 
@@ -154,13 +155,13 @@ def use_system(config, folder: str) -> None:
                 f"experiment trains one with {mine} anchors"
             )
         config.talker = asdict(sizes)
-        config.init_from = str(about.folder)
+        config.init_from = remote.origin(about.folder)
         if "init_part" in config:
             config.init_part = "talker"
     if "prompt" in config:
         config.prompt = asdict(about.prompt)
     for name in config.get("weights", {}):
-        config.weights[name] = paths[name]
+        config.weights[name] = remote.origin(paths[name])
 
 
 def make_task(config, workdir: Path, data: str | None = None):

@@ -31,7 +31,15 @@ def add(verbs) -> None:
     parser.add_argument(
         "--topology",
         metavar="NAME",
-        help="slice: v5p:4x4x4 (chips along each axis), or v5p-128, v5e-16, v6e-256, v4-32",
+        help="slice: v5p:4x4x4 (chips along each axis), or v5p-128, v5e-16, v6e-256, v4-32; "
+        "2xv5e-256 for two",
+    )
+    parser.add_argument(
+        "--slices",
+        type=int,
+        default=1,
+        metavar="N",
+        help="so many of them, joined by the network between hosts (default 1)",
     )
     parser.add_argument(
         "--mesh",
@@ -133,7 +141,7 @@ def run(args: argparse.Namespace) -> int:
     from mdmspeech.planning.topology import parse
 
     topology, planned = (
-        parse(args.topology),
+        parse(args.topology, args.slices),
         _planned(args.config, args.set, args.what, args.system),
     )
     if args.sweep:

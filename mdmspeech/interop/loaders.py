@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 
+from mdmspeech import remote
 from mdmspeech.errors import UserError
 from mdmspeech.interop import release as releases
 from mdmspeech.interop import sources
@@ -54,6 +55,8 @@ def load_encoder(path: str, config: SpeechEncoderConfig, like: Any = None) -> di
 
 def load_tokenizer(path: str) -> ChatTokenizer:
     """The tokenizer beside a Thinker's weights."""
+    if remote.is_remote(path):
+        return sources.open_thinker(path).tokenizer()
     return (
         ChatTokenizer.from_folder(path)
         if Path(path).is_dir()

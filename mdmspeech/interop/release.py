@@ -23,6 +23,7 @@ import ml_dtypes
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from mdmspeech import remote
 from mdmspeech.config_names import upgrade
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
@@ -346,9 +347,13 @@ def _complete(folder: Path) -> Iterator[None]:
 
 
 def find_release(name_or_path: str | os.PathLike) -> Path:
-    """The folder of a release. A UserError names the shipped ones if there is no such folder."""
+    """The folder of a release; of one in a bucket, a local one. A UserError names the shipped ones if
+    there is no such folder.
+    """
     shipped = Path(str(resources.files("mdmspeech") / "assets"))
-    text = str(name_or_path)
+    text = os.fspath(name_or_path)
+    if remote.is_remote(text):
+        text = str(remote.local_folder(text))
     candidates = ([shipped / text] if text.isidentifier() else []) + [Path(text).expanduser()]
     for folder in candidates:
         if (folder / CONFIG).is_file():
@@ -401,7 +406,7 @@ def _read_part(about: About, name: str) -> Part:
     path = folder / str(entry["file"])
     if path.parent != folder or not path.is_file():
         raise UserError(f"{path} is missing; fetch the release again")
-    check_sha256(memoryview(path.read_bytes()), entry["sha256"], str(path))
+    check_sha256(memoryview(remote.whole(path).read_bytes()), entry["sha256"], str(path))
     tensors = {
         path: np.asarray(value, np.float32)
         for path, value in from_int8(read_tensors(path), str(path)).items()

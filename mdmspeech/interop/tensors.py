@@ -1,5 +1,5 @@
-"""Tensors on disk as safetensors files: opened by their headers alone, read and written a piece at
-a time. No pickle anywhere.
+"""Tensors on disk or in a bucket as safetensors files: opened by their headers alone, read and
+written a piece at a time. No pickle anywhere.
 
 The safetensors library checks each header against its file (sizes, offsets, overlaps) before a
 tensor is handed out, so that no shape in a file can make us allocate more than the file holds.
@@ -17,6 +17,7 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from mdmspeech import remote
 from mdmspeech.errors import UserError
 from mdmspeech.files import written_whole
 from mdmspeech.interop.pytorch import read_pytorch
@@ -69,16 +70,18 @@ class OnDisk:
         return value if dtype is None else value.astype(dtype, copy=False)
 
 
-class _Fp8OnDisk(OnDisk):
-    """A tensor of 8-bit floats, which the safetensors library checks like any other but does not
-    hand to numpy. start: of its bytes in the file.
+class _ByRange(OnDisk):
+    """A tensor read by its place in the file: 8-bit floats, which the safetensors library checks like
+    any other but does not hand to numpy, and what is still in a bucket.
+
+    start: of its bytes in the file. url: of the object that has them, if not the file itself.
     """
 
     def __init__(
-        self, file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, start: int
+        self, file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype, start: int, url: str
     ) -> None:
         super().__init__(file, name, shape, dtype)
-        self._start = start
+        self._start, self._url = start, url
 
     def __getitem__(self, rows: slice) -> np.ndarray:
         first, last, _ = rows.indices(self.shape[0])
@@ -90,7 +93,10 @@ class _Fp8OnDisk(OnDisk):
         return value if dtype is None else value.astype(dtype, copy=False)
 
     def _read(self, first: int, count: int) -> np.ndarray:
-        return np.fromfile(self.file, np.uint8, count, offset=self._start + first).view(self.dtype)
+        """`count` elements from the `first` on."""
+        start, size = self._start + first * self.dtype.itemsize, count * self.dtype.itemsize
+        data = remote.read_range(self._url or self.file, start, start + size)
+        return np.frombuffer(data, self.dtype)
 
 
 def pieces(
@@ -249,10 +255,12 @@ def _headers(file: Path) -> dict[str, OnDisk]:
             name: (tuple(part.get_shape()), np.dtype(_DTYPES[kinds[name]]))
             for name, part in slices.items()
         }
-    starts = _starts(file) if any(kind.startswith("F8") for kind in kinds.values()) else {}
+    url = remote.hole(file)
+    by_range = [name for name, kind in kinds.items() if url or kind.startswith("F8")]
+    starts = _starts(file) if by_range else {}
     return {
-        name: _Fp8OnDisk(file, name, *shapes[name], starts[name])
-        if kinds[name].startswith("F8")
+        name: _ByRange(file, name, *shapes[name], starts[name], url)
+        if name in by_range
         else OnDisk(file, name, *shapes[name])
         for name in kinds
     }

@@ -1,5 +1,8 @@
 """What the devices of a compiled program send each other: how often, how much, along which mesh
 axis, and how long the links need for it.
+
+Inside a slice that goes over its links (ICI). Between slices the compiler writes a transfer by the
+hosts and their network (DCN), each chip its own part.
 """
 
 import dataclasses
@@ -13,6 +16,10 @@ from mdmspeech.planning.hlo import Instruction, Module
 from mdmspeech.planning.topology import Topology
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
+ICI, DCN = "ici", "dcn"
+HOP_S = 1e-6  # of an ICI link: "about 1 us a hop" (jax-ml.github.io/scaling-book/tpus)
+# of one reduction between slices: two ways through hosts and switches; assumed, not published
+DCN_S = 200e-6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,6 +33,7 @@ class Collective:
         others).
       count: runs in one call of the program.
       seconds: all of them, one after another, by the formulas of `Links`.
+      network: "ici" or "dcn".
     """
 
     kind: str
@@ -34,6 +42,7 @@ class Collective:
     bytes: int
     count: float
     seconds: float = 0.0
+    network: str = ICI
 
 
 class Links:
@@ -43,12 +52,16 @@ class Links:
     link x sum over axes (2 on a ring, 1 on a line). Of an array of V bytes an all-gather or
     reduce-scatter moves V (n-1)/n at W, an all-reduce twice that; an all-to-all is limited by the
     links in the middle of its longest axis; permutes by the link that most bytes cross, routed axis
-    by axis. Latency (about 1 us a hop) is left out.
+    by axis. To that come the hops of the longest way, HOP_S each.
+
+    Between slices: a chip has its share of its host's network card. Of V bytes a reduction over S
+    slices sends and receives 2 V (S-1)/S, anything else V (S-1)/S.
     """
 
     def __init__(self, topology: Topology, coordinates: np.ndarray):
         """coordinates: int [devices, dims], of partition p of the program."""
         self._topology, self._at = topology, coordinates
+        self.slices = topology.slices
 
     def seconds(self, kind: str, group: Sequence[int], size: int) -> float:
         """One run of anything but permutes. group: partitions of one instance; size: bytes, see
@@ -72,7 +85,14 @@ class Links:
                 if span > 1
             )
         passes = 2 if kind == "all-reduce" else 1
-        return passes * size * (n - 1) / n / (link * sum(used))
+        hops = sum((span - 1) / way for way, span in zip(ways, spans, strict=True))
+        return passes * (size * (n - 1) / n / (link * sum(used)) + hops * HOP_S)
+
+    def between_slices(self, kind: str, size: int) -> float:
+        """One run over the network between slices. size: bytes that one chip gives."""
+        slices, tpu = self._topology.slices, self._topology.tpu
+        passes = 2 if kind == "all-reduce" else 1
+        return passes * size * (slices - 1) / slices / (tpu.dcn / tpu.host) + DCN_S
 
     def permute_seconds(self, permutes: Sequence[tuple[Sequence[tuple[int, int]], int]]) -> float:
         """One run each of (source-target pairs, bytes), all at the same time: XLA sends halves both
@@ -83,7 +103,11 @@ class Links:
             for source, target in pairs:
                 for hop in self._route(source, target):
                     load[hop] = load.get(hop, 0) + size
-        return max(load.values(), default=0) / self._topology.tpu.link
+        most = max(
+            (sum(1 for _ in self._route(*pair)) for pairs, _ in permutes for pair in pairs),
+            default=0,
+        )
+        return max(load.values(), default=0) / self._topology.tpu.link + most * HOP_S
 
     def _route(self, source: int, target: int) -> Iterator[tuple[tuple[int, ...], int, int]]:
         """(chip, axis, direction) of every link on the way."""
@@ -109,10 +133,10 @@ def find(
       sizes: devices per mesh axis, in the order in which partitions are numbered.
       unknown_trips: see `Module.executed`.
     """
-    total: dict[tuple[str, str, int, int], list[float]] = {}
+    total: dict[tuple[str, str, int, int, str], list[float]] = {}
 
-    def add(kind: str, axes: str, group: int, size: int, times: float, seconds: float) -> None:
-        entry = total.setdefault((kind, axes, group, size), [0.0, 0.0])
+    def add(kind, axes, group, size, times, seconds, network=ICI) -> None:
+        entry = total.setdefault((kind, axes, group, size, network), [0.0, 0.0])
         entry[0] += times
         entry[1] += times * seconds
 
@@ -142,11 +166,47 @@ def find(
                 times,
                 together * size / max(whole, 1),
             )
+        for kind, size in filter(None, map(_transfer, module.computations[name])):
+            seconds = links.between_slices(kind, size) if links else 0.0
+            add(kind, "data", links.slices if links else 0, size, times, seconds, DCN)
     found = [
-        Collective(kind, axes, group, size, count, seconds)
-        for (kind, axes, group, size), (count, seconds) in total.items()
+        Collective(kind, axes, group, size, count, seconds, network)
+        for (kind, axes, group, size, network), (count, seconds) in total.items()
     ]
     return sorted(found, key=lambda c: (-c.seconds, -c.bytes * c.count))
+
+
+def cost(
+    module: Module, instruction: Instruction, where: str, links: Links
+) -> tuple[str, float] | None:
+    """(network, seconds) of a collective, or of a fusion that is nothing else; None if an
+    instruction of computation `where` is neither.
+    """
+    sent = _transfer(instruction)
+    if sent:
+        return DCN, links.between_slices(*sent)
+    kind = instruction.opcode.removesuffix("-start")
+    if kind in KINDS:
+        kind, size = _kind_and_bytes(instruction, kind, module.computations[where])
+        group, pairs = _group(instruction)
+        if pairs:
+            return ICI, links.permute_seconds([(pairs, size)])
+        return (ICI, links.seconds(kind, group, size)) if group else None
+    if instruction.opcode in ("fusion", "async-start"):
+        for inside in instruction.called().get("calls", []):
+            costs = (cost(module, i, inside, links) for i in module.computations[inside])
+            found = next(filter(None, costs), None)
+            if found:
+                return found
+    return None
+
+
+def _transfer(instruction: Instruction) -> tuple[str, int] | None:
+    """(kind, bytes that a chip gives) of what goes to other slices."""
+    kind = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.attributes)
+    if instruction.opcode != "send" or not kind:
+        return None
+    return kind[1].lower().replace("_", "-"), instruction.arrays[0].bytes
 
 
 def _in(module: Module, name: str) -> list[tuple[Instruction, str, int]]:

@@ -6,6 +6,7 @@ else in the loop's condition (i < N).
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Iterator
 
@@ -67,6 +68,11 @@ class Module:
 
     computations: dict[str, list[Instruction]]
     entry: str
+
+    @functools.cached_property
+    def named(self) -> dict[str, dict[str, Instruction]]:
+        """Computation -> its instructions by name."""
+        return {name: {i.name: i for i in body} for name, body in self.computations.items()}
 
     def executed(self, unknown_trips: int = 1) -> Iterator[tuple[str, float]]:
         """(computation, how often it runs) of the entry and of everything that loops, calls and

@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from mdmspeech.errors import UserError
 from mdmspeech.nn.backends import attention_backend
-from mdmspeech.planning import collectives, hlo, memory, traffic
+from mdmspeech.planning import collectives, hlo, memory, schedule, traffic
 from mdmspeech.planning.advice import advise
 from mdmspeech.planning.collectives import Collective
 from mdmspeech.planning.program import Program
@@ -157,6 +157,12 @@ def _read(plan: Plan, program: Program, topology: Topology, mesh: Mesh, compiled
     links = collectives.Links(topology, coordinates)
     found = collectives.find(module, dict(mesh.shape), links, program.unknown_trips)
     moved = traffic.hbm_bytes(module, program.unknown_trips)
+    times = schedule.walk(
+        module,
+        schedule.rates(module, topology.tpu, program.flops / mesh.size, program.unknown_trips),
+        lambda instruction, where: collectives.cost(module, instruction, where, links),
+        program.unknown_trips,
+    )
     sizes = memory.split(compiled, program.parts)
     needed = sum(sizes.values())
     return dataclasses.replace(
@@ -168,7 +174,14 @@ def _read(plan: Plan, program: Program, topology: Topology, mesh: Mesh, compiled
         hbm_bytes=moved,
         collectives=tuple(found),
         roofline=estimate(
-            topology, mesh.size, program.flops, program.model_flops, moved, found, program.units
+            topology,
+            mesh.size,
+            program.flops,
+            program.model_flops,
+            moved,
+            found,
+            times,
+            program.units,
         ),
     )
 

@@ -18,7 +18,7 @@ COLUMNS = (
     "fits",
     "step",
     "limit",
-    "MFU bound",
+    "MFU",
     "units/s",
 )
 
@@ -66,6 +66,7 @@ def text(plan: Plan) -> str:
                 (
                     f"  {c.kind:18} {c.axes:10} of {c.group:<4} {c.count:6g} x "
                     f"{size(c.bytes):>9}  {duration(c.seconds):>8}"
+                    + ("  between slices" if c.network == "dcn" else "")
                 )
                 for c in plan.collectives[:12]
             ),
@@ -78,10 +79,12 @@ def text(plan: Plan) -> str:
             "estimate, not a measurement:",
             (
                 f"  alone: compute {duration(r.compute)}, HBM {duration(r.hbm)}, "
-                f"links {duration(r.ici)}; limit: {r.limit}"
+                f"links {duration(r.ici)}"
+                + (f", between slices {duration(r.dcn)}" if r.dcn else "")
+                + f"; limit: {r.limit}; the schedule waits {duration(r.exposed)} for them"
             ),
             f"  step {duration(r.seconds_low)} to {duration(r.seconds_high)}, "
-            f"MFU at most {r.mfu:.0%} (without overlap {r.mfu_low:.0%}), "
+            f"MFU {r.mfu_low:.0%} to {r.mfu:.0%}, "
             f"{amount(r.rate_low)}{plan.unit}/s to {amount(r.rate)}{plan.unit}/s",
             *(f"  - {line}" for line in ASSUMPTIONS),
         ]

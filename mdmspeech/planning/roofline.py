@@ -1,22 +1,32 @@
-"""From counts to time: how long a step takes at least, and what keeps it from being faster. An
+"""From counts to time: between which bounds a step lies, and what keeps it from being faster. An
 estimate, never a measurement.
 
-Assumed: matrix units at their bfloat16 peak; HBM and every link at their published rate; nothing
-waits for data or for the host. Between `seconds_low` (the three overlap perfectly) and
-`seconds_high` (they follow one another) lies what a good run can hope for; real steps are slower
-than `seconds_low` always, and often near `seconds_high`.
+`seconds_low`: the compiled schedule, every instruction at the rate of the chip, networks and copies
+beside it where the schedule lets them. `seconds_high`: every instruction as long as the compiler
+estimates it from its shapes (that is the utilisation of the matrix and vector units), and nothing
+overlaps. docs/planning.md sets published utilisation of similar steps beside it.
 """
 
 import dataclasses
 
-from mdmspeech.planning.collectives import Collective
+from mdmspeech.planning.collectives import DCN_S, HOP_S, Collective
+from mdmspeech.planning.schedule import KERNEL_SHARE, Times
 from mdmspeech.planning.topology import Topology
 
 ASSUMPTIONS = (
-    "matrix units run at the bfloat16 peak (float32 products are several times slower)",
     (
-        "HBM and links run at their published rates, without latency; collectives "
-        "of one chip follow one another, and use all links of their mesh axis"
+        "shortest step: every instruction takes the longer of its FLOPs at the bfloat16 peak "
+        "(matrices padded to the unit's tiles) and its HBM bytes at the published bandwidth; "
+        "copies and collectives run beside what the compiled schedule puts between their start "
+        "and their end"
+    ),
+    (
+        "longest step: every instruction takes as many cycles as the TPU compiler itself "
+        f"estimates, Pallas attention kernels {KERNEL_SHARE:.0%} of the peak, and nothing overlaps"
+    ),
+    (
+        f"links at their published rates and {HOP_S * 1e6:.0f} us a hop; between slices each chip "
+        f"has its share of its host's network, and a transfer {DCN_S * 1e6:.0f} us of latency"
     ),
     (
         "FLOPs are those of matrix products and convolutions, counted before "
@@ -26,26 +36,26 @@ ASSUMPTIONS = (
         "HBM bytes: every instruction of the compiled program reads and writes HBM "
         "once, except what the compiler keeps on the chip"
     ),
-    (
-        "step time lies between the largest of the three times (perfect overlap) "
-        "and their sum (none); no waiting for data or host"
-    ),
+    "no waiting for data, host, checkpoints or restarts: `mdmspeech cost` adds those",
 )
 
 
 @dataclasses.dataclass(frozen=True)
 class Roofline:
     """Attributes:
-    compute, hbm, ici: seconds of each alone.
-    limit: the largest of them. seconds_low, seconds_high: max and sum.
-    mfu: upper bound of model FLOPs utilisation, at `seconds_low`; mfu_low at `seconds_high`.
+    compute, hbm, ici, dcn: seconds of each alone, at its rate. limit: the largest of them.
+    exposed: seconds that the shortest step waits for networks and copies.
+    seconds_low, seconds_high: of a step, see above.
+    mfu, mfu_low: model FLOPs utilisation at `seconds_low`, at `seconds_high`.
     rate, rate_low: units/s, all chips together, at `seconds_low` and `seconds_high`.
     """
 
     compute: float
     hbm: float
     ici: float
+    dcn: float
     limit: str
+    exposed: float
     seconds_low: float
     seconds_high: float
     mfu: float
@@ -61,22 +71,24 @@ def estimate(
     model_flops: float,
     hbm_bytes: float,
     collectives: list[Collective],
+    times: Times,
     units: int,
 ) -> Roofline:
-    """Times of one call. flops, model_flops and units: over all chips; hbm_bytes and collectives:
-    of one. chips: those in the mesh.
+    """Times of one call. flops, model_flops and units: over all chips; hbm_bytes, collectives and
+    times: of one. chips: those in the mesh.
     """
     chip = topology.tpu.chip
-    times = {
+    alone = {
         "compute": flops / (chips * chip.bf16_flops),
         "hbm": hbm_bytes / chip.bandwidth,
-        "ici": sum(c.seconds for c in collectives),
+        **{net: sum(c.seconds for c in collectives if c.network == net) for net in ("ici", "dcn")},
     }
-    low, high = max(times.values()), sum(times.values())
+    low, high = times.scheduled, times.estimated + sum(times.serial.values())
     peak = chips * chip.bf16_flops
     return Roofline(
-        **times,
-        limit=max(times, key=lambda name: times[name]),
+        **alone,
+        limit=max(alone, key=lambda name: alone[name]),
+        exposed=sum(times.exposed.values()),
         seconds_low=low,
         seconds_high=high,
         mfu=model_flops / peak / low,

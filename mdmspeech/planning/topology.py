@@ -27,24 +27,31 @@ _ENVIRONMENT = {
 
 @dataclasses.dataclass(frozen=True)
 class Topology:
-    """A slice: `shape` chips along each axis of its torus."""
+    """A slice, or several equal ones joined by the network between hosts: `shape` chips along each
+    axis of a slice's torus.
+    """
 
     tpu: Tpu
     shape: tuple[int, ...]
+    slices: int = 1
 
     @property
     def chips(self) -> int:
-        return math.prod(self.shape)
+        """Of all slices."""
+        return math.prod(self.shape) * self.slices
 
     @property
     def name(self) -> str:
-        """ "v5p:4x4x4" """
-        return f"{self.tpu.name}:{'x'.join(map(str, self.shape))}"
+        """ "v5p:4x4x4"; of two slices "2xv5p:4x4x4" """
+        return self._of_all(f"{self.tpu.name}:{'x'.join(map(str, self.shape))}")
 
     @property
     def slice_name(self) -> str:
-        """ "v5p-128" """
-        return f"{self.tpu.name}-{self.chips * self.tpu.cores}"
+        """ "v5p-128"; of two slices "2xv5p-128" """
+        return self._of_all(f"{self.tpu.name}-{math.prod(self.shape) * self.tpu.cores}")
+
+    def _of_all(self, one: str) -> str:
+        return f"{self.slices}x{one}" if self.slices > 1 else one
 
     @property
     def rings(self) -> tuple[bool, ...]:
@@ -65,12 +72,16 @@ class Topology:
         options: dict[str, Any] = {"chips_per_host_bounds": host} | (
             {"chip_config_name": "megacore"} if self.tpu.megacore else {}
         )
+        if self.slices > 1:
+            options["num_slices"] = self.slices
         # read when libtpu is loaded, by the first call; what the user has set stays
         for key, value in _ENVIRONMENT.items():
             os.environ.setdefault(key, value)
         try:
             described = topologies.get_topology_desc(
-                platform="tpu", topology_name=self.name, **options
+                platform="tpu",
+                topology_name=dataclasses.replace(self, slices=1).name,
+                **options,
             )
         except Exception as error:  # a bare RuntimeError with libtpu's words
             raise UserError(
@@ -79,30 +90,44 @@ class Topology:
         return list(described.devices)
 
 
-def parse(name: str) -> Topology:
+def parse(name: str, slices: int = 1) -> Topology:
     """ "v5p:4x4x4" (chips along each axis), or a slice name as the cloud uses it: "v5p-128",
     "v5litepod-16", "v6e-256" (its number counts TensorCores, two a chip, for v4 and v5p, and chips
-    for v5e and v6e). UserError says what is known."""
-    match = re.fullmatch(r"(\w+?)(?::(\d+(?:x\d+)+)|-(\d+))", name.strip().lower())
-    if not match or match[1] not in _NAMES:
+    for v5e and v6e). "2xv5e-256": two such slices, as `slices` says as well.
+
+    Raises:
+      UserError: says what is known.
+    """
+    match = re.fullmatch(
+        r"(?:(\d+) ?x ?)?([a-z]\w*?)(?::(\d+(?:x\d+)+)|-(\d+))", name.strip().lower()
+    )
+    if not match or match[2] not in _NAMES:
         raise UserError(
             f"unknown topology {name!r}: give {', '.join(TPUS)} with a shape "
-            "(v5e:4x4, v5p:4x4x4) or a slice size (v5e-16, v5p-128)"
+            "(v5e:4x4, v5p:4x4x4) or a slice size (v5e-16, v5p-128), for several slices with "
+            "their number in front (2xv5e-256)"
         )
-    tpu = _NAMES[match[1]]
-    if match[2]:
-        shape = tuple(int(n) for n in match[2].split("x"))
+    slices = int(match[1] or 1) * slices
+    if slices < 1:
+        raise UserError(f"topology {name!r} of {slices} slices: give 1 or more")
+    return Topology(_NAMES[match[2]], _shape(name, _NAMES[match[2]], match[3], match[4]), slices)
+
+
+def _shape(name: str, tpu: Tpu, along: str | None, number: str | None) -> tuple[int, ...]:
+    """Of "4x4", or of a slice size."""
+    if along:
+        shape = tuple(int(n) for n in along.split("x"))
         if len(shape) != tpu.dims or 0 in shape:
             raise UserError(
                 f"topology {name!r}: {tpu.name} is wired in {tpu.dims} dimensions; give a shape "
                 f"like {tpu.name}:{'x'.join('4' * tpu.dims)}"
             )
-        return Topology(tpu, shape)
-    shapes, number = SHAPES[tpu.dims], int(match[3])
-    if number % tpu.cores or number // tpu.cores not in shapes:
+        return shape
+    shapes, count = SHAPES[tpu.dims], int(number or 0)
+    if count % tpu.cores or count // tpu.cores not in shapes:
         known = ", ".join(f"{tpu.name}-{chips * tpu.cores}" for chips in shapes)
         raise UserError(
             f"there is no slice {name!r}: known are {known}; any other shape by "
             f"its axes, as in {tpu.name}:{'x'.join('4' * tpu.dims)}"
         )
-    return Topology(tpu, shapes[number // tpu.cores])
+    return shapes[count // tpu.cores]

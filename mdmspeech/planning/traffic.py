@@ -23,10 +23,13 @@ def hbm_bytes(module: Module, unknown_trips: int = 1) -> float:
     return sum(times * _computation(module, name) for name, times in module.executed(unknown_trips))
 
 
+def instruction_bytes(module: Module, where: str, i: Instruction) -> int:
+    """Of one instruction of computation `where`."""
+    return _instruction(module, i, module.named[where])
+
+
 def _computation(module: Module, name: str) -> int:
-    body = module.computations[name]
-    named = {i.name: i for i in body}
-    return sum(_instruction(module, i, named) for i in body)
+    return sum(_instruction(module, i, module.named[name]) for i in module.computations[name])
 
 
 def _instruction(module: Module, i: Instruction, named: dict[str, Instruction]) -> int:
@@ -54,7 +57,7 @@ def _instruction(module: Module, i: Instruction, named: dict[str, Instruction]) 
 
 def _fusion(module: Module, i: Instruction, operands: list[list[Array]]) -> int:
     body = module.computations[i.called()["calls"][0]]
-    named = {x.name: x for x in body}
+    named = module.named[i.called()["calls"][0]]
     root = next(x for x in body if x.is_root)
     results = [named.get(o) for o in root.operands] if root.opcode == "tuple" else [root]
     aliased = {

@@ -46,9 +46,9 @@ def local_copy(path: paths.Place, limit_gb: float | None = None) -> Path:
     folder = cache_folder()
     copy = folder / f"{hashlib.sha256(key.encode()).hexdigest()[:32]}-{paths.name(path)[-100:]}"
     # of 256 locks, not one a copy: their files stay
-    with _locked(folder / f".{copy.name[:2]}.lock"):
+    with locked(folder / f".{copy.name[:2]}.lock"):
         if not (copy.is_file() and copy.stat().st_size == found.size):
-            with _locked(folder / ".making-room.lock"):
+            with locked(folder / ".making-room.lock"):
                 _make_room(folder, limit - found.size)
             if objects.download(path, copy) != found:
                 copy.unlink()
@@ -73,7 +73,7 @@ def _make_room(folder: Path, allowed: float) -> None:
 
 
 @contextlib.contextmanager
-def _locked(file: Path) -> Iterator[None]:
+def locked(file: Path) -> Iterator[None]:
     """Holds a lock that other threads and processes wait for; a killed process lets go of it."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

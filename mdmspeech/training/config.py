@@ -77,7 +77,8 @@ def base() -> ConfigDict:
             ema=0.0,  # decay of the averaged parameters; 0 = none
         )
     )
-    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1))  # devices per axis; data=-1 = all
+    # devices per axis; data=-1 = all; slices: see training.mesh.make_mesh, 0 = as the devices say
+    config.mesh = ConfigDict(dict(data=-1, fsdp=1, tensor=1, slices=0))
     return config
 
 

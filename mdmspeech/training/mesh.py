@@ -1,10 +1,11 @@
 """One device mesh for every run: axes (data, fsdp, tensor). A mesh of one device is the
-single-device path.
+single-device path; of several slices, the data axis goes over the network between them.
 
 `nn.partition.RULES` says which logical axis goes to which mesh axis; here stand the logical axes of
 every parameter, by the end of its path.
 """
 
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -43,32 +44,78 @@ _SHARD_FROM = 2**16
 
 
 def make_mesh(
-    data: int = -1, fsdp: int = 1, tensor: int = 1, devices: Sequence[Any] | None = None
+    data: int = -1,
+    fsdp: int = 1,
+    tensor: int = 1,
+    slices: int = 0,
+    devices: Sequence[Any] | None = None,
 ) -> Mesh:
     """Mesh of `data * fsdp * tensor` devices (default: those of this run); `data=-1` takes all that
-    are there. UserError if they do not fit.
+    are there.
+
+    Several slices (TPU pods joined by the data-centre network) share the data axis alone, outermost:
+    one slice has `data / slices` of it and whole fsdp and tensor axes, so that between slices
+    travels one reduction of gradients, each device's own part of them.
+
+    Args:
+      slices: 0 takes what TPUs say of themselves. For islands of GPUs (or a CPU in a test) their
+        number: equal runs of the devices in their order; else any axis may go over hosts.
+
+    Raises:
+      UserError: they do not fit.
     """
     devices = list(jax.devices() if devices is None else devices)
+    shape = f"mesh data={data} x fsdp={fsdp} x tensor={tensor}"
+    groups = _slices(devices, slices)
     if data == -1:
-        data = max(len(devices) // (fsdp * tensor), 1)
-    needed = data * fsdp * tensor
-    if needed > len(devices):
+        data = max(len(groups[0]) // (fsdp * tensor), 1) * len(groups)
+        shape = f"mesh data={data} x fsdp={fsdp} x tensor={tensor}"
+    if data % len(groups):
         raise UserError(
-            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} needs {needed} "
-            f"devices; {len(devices)} found"
+            f"{shape} on {len(groups)} slices: the network between slices carries the data axis "
+            f"only, so mesh.data must be a multiple of {len(groups)}, and one slice of "
+            f"{len(groups[0])} devices must hold mesh.fsdp x mesh.tensor"
         )
+    inside = (data // len(groups), fsdp, tensor)
+    needed = math.prod(inside)
+    if needed > len(groups[0]):
+        of = f" on each of {len(groups)} slices" if len(groups) > 1 else ""
+        raise UserError(f"{shape} needs {needed} devices{of}; {len(groups[0])} found")
     # Auto axes: under Explicit ones Linen's initialisers fail.
     # An axis may take part of a side of a TPU's torus, where the shape asks for it.
     try:
-        laid_out = mesh_utils.create_device_mesh(
-            (data, fsdp, tensor), devices[:needed], allow_split_physical_axes=True
-        )
+        laid_out = [
+            mesh_utils.create_device_mesh(inside, group[:needed], allow_split_physical_axes=True)
+            for group in groups
+        ]
     except (AssertionError, NotImplementedError) as error:
         raise UserError(
-            f"mesh data={data} x fsdp={fsdp} x tensor={tensor} cannot be laid "
-            f"on a torus of {len(devices)} devices: use all of them"
+            f"{shape} cannot be laid on a torus of {len(groups[0])} devices: use all of them"
         ) from error
-    return Mesh(laid_out, AXES, axis_types=(AxisType.Auto,) * 3)
+    return Mesh(np.concatenate(laid_out), AXES, axis_types=(AxisType.Auto,) * 3)
+
+
+def _slices(devices: Sequence[Any], wanted: int) -> list[list[Any]]:
+    """The devices by slice, in the order of the slices' numbers."""
+    by_slice: dict[int, list[Any]] = {}
+    for device in devices:
+        by_slice.setdefault(_slice_number(device), []).append(device)
+    found = [by_slice[number] for number in sorted(by_slice)]
+    if len({len(group) for group in found}) > 1:
+        raise UserError(f"the slices are of unequal sizes: {[len(group) for group in found]}")
+    if wanted <= 0 or wanted == len(found):
+        return found
+    if len(found) > 1:
+        raise UserError(f"mesh.slices={wanted}, but the devices are of {len(found)} slices")
+    if len(devices) % wanted:
+        raise UserError(f"mesh.slices={wanted} does not divide {len(devices)} devices")
+    size = len(devices) // wanted
+    return [list(devices[start : start + size]) for start in range(0, len(devices), size)]
+
+
+def _slice_number(device: Any) -> int:
+    """Of a TPU. GPUs have such a number too, one a host, but a fast network between hosts."""
+    return (getattr(device, "slice_index", None) or 0) if device.platform == "tpu" else 0
 
 
 def data_shards(mesh: Mesh) -> int:
@@ -136,4 +183,5 @@ def describe(mesh: Mesh, devices: Sequence[jax.Device] | None = None) -> str:
     """For the log: "8 x cpu (data 8)"."""
     first = (devices or mesh.devices.flat)[0]
     sizes = ", ".join(f"{a} {n}" for a, n in mesh.shape.items() if n > 1) or "one device"
-    return f"{mesh.size} x {first.device_kind} ({sizes})"
+    slices = len(set(map(_slice_number, mesh.devices.flat)))
+    return f"{mesh.size} x {first.device_kind} ({sizes}{f', {slices} slices' * (slices > 1)})"

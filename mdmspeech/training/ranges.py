@@ -42,6 +42,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"optim\.weight_decay", 0, 10),
     (r"optim\.clip", 0, 1e9),
     (r"mesh\.data", -1, _MOST),
+    (r"mesh\.slices", 0, _MOST),
     (r"mesh\.\w+", 1, _MOST),
     (r"data\.(batch|length|tokens|symbols|frames|text)", 1, _MOST),
     (r"data\.token_seconds", 1e-3, 10),

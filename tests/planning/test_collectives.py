@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mdmspeech.planning import collectives, hlo, traffic
-from mdmspeech.planning.collectives import Links
+from mdmspeech.planning.collectives import HOP_S, Links
 from mdmspeech.planning.topology import parse
 
 # A loop of 7 (0 <= i < 7) that gathers, scatters (as TPUs write it) and has one asynchronous gather
@@ -193,22 +193,25 @@ def links(name):
     ), topology.tpu.link
 
 
+SIZE = 10**13  # bytes, beside which latency is nothing
+
+
 def test_ring_formulas():
     ring, link = links("v5p:4x4x4")
     along_z, plane = list(range(4)), list(range(16))
-    assert ring.seconds("all-gather", along_z, 1000) == pytest.approx(1000 * 3 / 4 / (2 * link)), (
+    assert ring.seconds("all-gather", along_z, SIZE) == pytest.approx(SIZE * 3 / 4 / (2 * link)), (
         "a ring of 4, both ways"
     )
-    assert ring.seconds("all-gather", plane, 1000) == pytest.approx(1000 * 15 / 16 / (4 * link)), (
+    assert ring.seconds("all-gather", plane, SIZE) == pytest.approx(SIZE * 15 / 16 / (4 * link)), (
         "two rings"
     )
-    assert ring.seconds("all-reduce", along_z, 1000) == pytest.approx(
-        2 * ring.seconds("reduce-scatter", along_z, 1000)
+    assert ring.seconds("all-reduce", along_z, SIZE) == pytest.approx(
+        2 * ring.seconds("reduce-scatter", along_z, SIZE)
     )
-    assert ring.seconds("all-to-all", along_z, 1000) == pytest.approx(1000 * 4 / (8 * link))
-    assert ring.seconds("all-gather", [0], 1000) == 0
+    assert ring.seconds("all-to-all", along_z, SIZE) == pytest.approx(SIZE * 4 / (8 * link))
+    assert ring.seconds("all-gather", [0], SIZE) == 0
     line, link = links("v5e:4x4")
-    assert line.seconds("all-gather", list(range(4)), 1000) == pytest.approx(1000 * 3 / 4 / link), (
+    assert line.seconds("all-gather", list(range(4)), SIZE) == pytest.approx(SIZE * 3 / 4 / link), (
         "a line: each way alone"
     )
 
@@ -217,16 +220,28 @@ def test_permutes_share_links():
     ring, link = links("v5p:4x4x4")
     right = [(0, 1), (1, 2), (2, 3), (3, 0)]
     left = [(b, a) for a, b in right]
-    assert ring.permute_seconds([(right, 1000)]) == pytest.approx(1000 / link)
-    assert ring.permute_seconds([(right, 1000), (left, 1000)]) == pytest.approx(1000 / link), (
+    assert ring.permute_seconds([(right, SIZE)]) == pytest.approx(SIZE / link)
+    assert ring.permute_seconds([(right, SIZE), (left, SIZE)]) == pytest.approx(SIZE / link), (
         "the other way round uses the other links"
     )
-    assert ring.permute_seconds([(right, 1000), (right, 500)]) == pytest.approx(1500 / link)
+    assert ring.permute_seconds([(right, SIZE), (right, SIZE // 2)]) == pytest.approx(
+        1.5 * SIZE / link
+    )
     line, link = links("v5e:4x4")
-    assert line.permute_seconds([(left, 1000)]) == pytest.approx(1000 / link), (
+    assert line.permute_seconds([(left, SIZE)]) == pytest.approx(SIZE / link), (
         "the ring's end walks back over links that the others use the other way"
     )
-    assert line.permute_seconds([([(0, 3), (1, 2)], 1000)]) == pytest.approx(2000 / link)
+    assert line.permute_seconds([([(0, 3), (1, 2)], SIZE)]) == pytest.approx(2 * SIZE / link)
+
+
+def test_latency_counts_the_hops_of_the_longest_way():
+    ring, _ = links("v5p:4x4x4")
+    assert ring.seconds("all-gather", list(range(4)), 0) == pytest.approx(1.5 * HOP_S), "both ways"
+    assert ring.seconds("all-reduce", list(range(4)), 0) == pytest.approx(3 * HOP_S)
+    assert ring.permute_seconds([([(0, 2)], 0)]) == pytest.approx(2 * HOP_S)
+    line, _ = links("v5e:4x4")
+    assert line.seconds("all-gather", list(range(4)), 0) == pytest.approx(3 * HOP_S)
+    assert line.permute_seconds([([(0, 3), (1, 2)], 0)]) == pytest.approx(3 * HOP_S)
 
 
 # ---- Bytes to and from memory -------------------------------------------------------------------

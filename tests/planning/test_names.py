@@ -22,6 +22,8 @@ from mdmspeech.planning.topology import parse
         ("v5litepod-256", (16, 16), 256, "v5e-256"),
         (" V6E:2x4 ", (2, 4), 8, "v6e-8"),
         ("v6e-1", (1, 1), 1, "v6e-1"),
+        ("2xv5e-256", (16, 16), 512, "2xv5e-256"),
+        ("4 x v5p:4x4x4", (4, 4, 4), 256, "4xv5p-128"),
     ],
 )
 def test_names_people_use(name, shape, chips, slice_name):
@@ -39,12 +41,19 @@ def test_names_people_use(name, shape, chips, slice_name):
         ("v5e:2x0", "wired in 2 dimensions"),
         ("v5p-7", "known are v5p-8, v5p-16"),
         ("v5e-12", "known are v5e-1, v5e-4"),
+        ("0xv5e-16", "of 0 slices: give 1 or more"),
+        ("2*v5e-16", "their number in front (2xv5e-256)"),
     ],
 )
 def test_names_nobody_knows(name, told):
     with pytest.raises(UserError, match=r"topolog|slice") as error:
         parse(name)
     assert told in str(error.value)
+
+
+def test_the_number_of_slices_may_stand_beside_the_name():
+    assert parse("v5e-16", slices=2) == parse("2xv5e-16")
+    assert parse("v5e-16", slices=1) == parse("v5e-16")
 
 
 def test_rings():

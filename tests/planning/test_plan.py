@@ -97,15 +97,12 @@ def test_flops_and_roofline(whole):
     assert whole.flops == whole.model_flops, "nothing is computed again"
     r = whole.roofline
     chip = SLICE.tpu.chip
+    alone = {name: getattr(r, name) for name in ("compute", "hbm", "ici", "dcn")}
     assert r.compute == pytest.approx(model / 4 / chip.bf16_flops)
     assert r.hbm == pytest.approx(whole.hbm_bytes / chip.bandwidth)
-    assert (
-        r.seconds_low
-        == max(r.compute, r.hbm, r.ici)
-        <= r.seconds_high
-        == pytest.approx(r.compute + r.hbm + r.ici)
-    )
-    assert {"compute": r.compute, "hbm": r.hbm, "ici": r.ici}[r.limit] == r.seconds_low
+    assert r.dcn == 0 and alone[r.limit] == max(alone.values())
+    assert max(r.compute, r.hbm) < r.seconds_low < r.seconds_high
+    assert r.exposed <= r.ici + r.hbm
     assert r.mfu == pytest.approx(r.compute / r.seconds_low) and r.rate == pytest.approx(
         16 * small.LENGTH / r.seconds_low
     )
@@ -138,10 +135,39 @@ def test_the_page_says_it_is_an_estimate(whole):
         "estimate, not a measurement",
         "parameters",
         "all-reduce",
-        "MFU at most",
+        "the schedule waits",
         "2,048 tokens",
     ):
         assert said in page
+
+
+def test_two_slices_reduce_their_gradients_over_the_network_between_them(split):
+    both = planned().plan(parse("2xv5e:2x2"), dict(data=2, fsdp=4, tensor=1), rows=32)
+    assert both.chips == 8 and both.slice_name == "2xv5e-4" and both.flops == 2 * split.flops
+    gradients = 4 * small.parameters(small.SmallTask()) / 4  # a chip's part, in float32
+    over = [c for c in both.collectives if c.network == "dcn"]
+    assert {(c.kind, c.axes, c.group) for c in over} == {("all-reduce", "data", 2)}
+    assert 0.45 * gradients < sum(c.bytes * c.count for c in over) < 1.1 * gradients
+    assert both.roofline.dcn == pytest.approx(sum(c.seconds for c in over))
+    assert both.roofline.seconds_high > split.roofline.seconds_high + 0.9 * both.roofline.dcn
+    assert {c.axes for c in both.collectives if c.network == "ici"} <= {"fsdp"}
+    assert both.memory["parameters"] == split.memory["parameters"]
+    page = report.text(both)
+    assert ", between slices " in page and "2xv5e:2x2 = 2xv5e-4" in page
+    assert ", between slices " not in report.text(split)
+
+
+def test_slices_that_cannot_hold_a_mesh():
+    with pytest.raises(UserError, match="carries the data axis only"):
+        planned().plan(parse("2xv5e:2x2"), dict(data=1, fsdp=8, tensor=1), rows=32)
+    kept, left_out = candidates(
+        parse("v5e:2x2", slices=2),
+        16,
+        1,
+        lambda mesh: train_state(small.config(), small.SmallTask(), mesh),
+    )
+    assert all(sizes["data"] % 2 == 0 for sizes in kept) and kept
+    assert all("carries the data axis" in why for sizes, why in left_out) and left_out
 
 
 def test_shapes_divide():

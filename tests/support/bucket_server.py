@@ -144,6 +144,8 @@ def bucket_server(*buckets: str) -> Iterator[Proxy]:
     for bucket in buckets[1:]:
         create_bucket(bucket, server._storage)
     server.start()
+    # it listens with room for five connections; the sixth of a batch would wait a second
+    server._api._httpd.socket.listen(128)
     proxy = Proxy(server._api._httpd.server_address)
     thread = threading.Thread(target=proxy.serve_forever, daemon=True)
     thread.start()

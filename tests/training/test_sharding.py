@@ -73,6 +73,13 @@ def test_the_talker_learns_the_same_on_every_mesh(shape, on_one_device):
     assert on_one_device[-1, 0] < on_one_device[0, 0] - 0.05, "it did not learn"
 
 
+def test_two_slices_learn_the_same_as_one_mesh(on_one_device):
+    mesh = meshes.make_mesh(4, 2, 1, slices=2, devices=jax.devices()[::-1])
+    assert {device.id for device in mesh.devices[:2].flat} == {4, 5, 6, 7}
+    seen = losses_on(mesh, stage_two, packed_talker_batch(), 20)
+    np.testing.assert_allclose(seen[:, 0], on_one_device[:, 0], rtol=1e-5)
+
+
 def test_the_thinker_learns_the_same_with_micro_batches_on_a_mesh_of_all_axes():
     one = losses_on(meshes.make_mesh(data=1), stage_one, stage_one_batch(), 8)
     eight = losses_on(meshes.make_mesh(2, 2, 2), stage_one, stage_one_batch(), 8, accum=2)

@@ -10,6 +10,7 @@ from typing import Any
 from etils import epath
 from ml_collections import ConfigDict
 
+from mdmspeech import remote
 from mdmspeech.config_names import upgrade_run
 from mdmspeech.data.pipelines.conversations import Prompt
 from mdmspeech.errors import UserError
@@ -55,13 +56,16 @@ def find_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> Sta
     name = str(config.get("init_from", ""))
     if name in ("", RANDOM):
         return None
-    beside = name if "://" in name else absolute(workdir).parent / epath.Path(name).expanduser()
-    places = dict.fromkeys((absolute(name), absolute(beside)))
+    if remote.is_remote(name):
+        places = {name: None}
+    else:
+        beside = absolute(workdir).parent / epath.Path(name).expanduser()
+        places = dict.fromkeys(map(str, (absolute(name), absolute(beside))))
     for place in places:
-        if (place / "checkpoints").is_dir():
+        if remote.is_dir(remote.join(place, "checkpoints")):
             return _run(place)
         if loaders.release is not None and "format" in _about(place):
-            return _release(str(place), config, loaders)
+            return _release(place, config, loaders)
     told = (
         f"init_from {name!r}: {' and '.join(map(str, places))} "
         f"hold{'s' if len(places) == 1 else ''} no checkpoint"
@@ -121,16 +125,16 @@ def check_start(config: ConfigDict, workdir: epath.PathLike, loaders: Any) -> st
     )
 
 
-def _run(folder: epath.Path) -> Start:
+def _run(folder: str) -> Start:
     about = _about(folder)
     stage = known_stage(about.get("stage"))
     origin = stage.origin(about) if stage else Origin()
     told = origin.reads_prompt and isinstance(about.get("prompt"), dict)
     return Start(
-        str(folder),
-        lambda: load_params(folder),
+        folder,
+        lambda: load_params(absolute(folder)),
         autoregressive=origin.autoregressive,
-        prompt=Prompt.of(about["prompt"], str(folder / _CONFIG)) if told else None,
+        prompt=Prompt.of(about["prompt"], remote.join(folder, _CONFIG)) if told else None,
     )
 
 
@@ -140,12 +144,15 @@ def _release(name: str, config: ConfigDict, loaders: Any) -> Start:
     return Start(name, lambda: loaders.release(name, part), *told)
 
 
-def _about(folder: epath.Path) -> dict[str, Any]:
+def _about(folder: str) -> dict[str, Any]:
     """The config.json of a run or of a release; {} where there is none, or no readable one, which
     whoever opens the folder will say.
     """
-    try:
-        about = json.loads((folder / _CONFIG).read_text())
-    except (OSError, ValueError):
+    file = remote.join(folder, _CONFIG)
+    if not remote.is_file(file):
         return {}
-    return upgrade_run(about, str(folder / _CONFIG)) if isinstance(about, dict) else {}
+    try:
+        about = json.loads(remote.read_bytes(file))
+    except (UserError, ValueError):
+        return {}
+    return upgrade_run(about, file) if isinstance(about, dict) else {}
