@@ -89,6 +89,39 @@ def losing_one(workdir, processes, victim, until=6):
     return seconds
 
 
+def here(env, count):
+    """The same environment with the hosts' names those of this machine."""
+    names = dict(
+        TPU_WORKER_HOSTNAMES=",".join(["localhost"] * count),
+        MEGASCALE_COORDINATOR_ADDRESS="localhost",
+        SLURM_STEP_NODELIST="localhost",
+        SLURM_STEP_NUM_NODES="1",
+    )
+    return env | {name: text for name, text in names.items() if name in env}
+
+
+POD = device_plugin("v6e-8", "2x4", "1,2,1", "2,2,1")
+ONE_HOST = device_plugin("v5litepod-8", "2x4", "1,1,1", "2,4,1")
+ORTE = "1531576320.0;tcp://127.0.0.1:34911"
+# The environment of process i of two; a slice has as many hosts as the second number.
+LIVES = {
+    "GKE": (lambda i: POD | jobset("t", "slice", 1, 2, 0, i), 2),
+    "xpk, two slices of a host": (lambda i: ONE_HOST | jobset("t", "slice-job", 2, 1, i, 0), 1),
+    "Slurm": (lambda i: slurm_step(2, i), 1),
+    "LeaderWorkerSet": (lambda i: lws(i, "localhost:8476,localhost:8477"), 2),
+    "Open MPI": (lambda i: open_mpi(2, i, OMPI_MCA_orte_hnp_uri=ORTE), 1),
+}
+
+
+def start_in(place, count, workdir, *options):
+    """As `start_together`, but two processes find each other by what the environment says."""
+    if count != 2:
+        return start_together(workdir, count, *options)
+    env, hosts = LIVES[place]
+    port = {"JAX_COORDINATOR_PORT": str(free_port())}
+    return [Process(workdir, *options, env=here(env(i), hosts) | port) for i in range(2)]
+
+
 @pytest.mark.parametrize("count", COUNTS)
 def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
     whole, parts = tmp_path / "whole", tmp_path / "parts"
@@ -108,7 +141,7 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
 
     train(tiny_config(steps=STEPS, eval_every=0), Short(), parts)
     assert steps_saved(parts)[-1] == 4
-    processes = start_together(parts, count, *OPTIONS, "--pause", 0.3)
+    processes = start_in("GKE", count, parts, *OPTIONS, "--pause", 0.3)
     seconds = losing_one(parts, processes, victim=count - 1)
     assert last_row(parts) < STEPS
     print(
@@ -117,7 +150,7 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
     )
 
     # Resumed; then one of them gets a signal.
-    processes = start_together(parts, count, *OPTIONS, "--pause", 0.3)
+    processes = start_in("xpk, two slices of a host", count, parts, *OPTIONS, "--pause", 0.3)
     wait_until(lambda: "\nstep " in processes[0].log, processes)
     processes[-1].send_signal(signal.SIGTERM)
     all_ended(processes, [0])
@@ -131,7 +164,7 @@ def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
     assert "step" not in processes[-1].log.replace("[Gloo]", ""), "only the lead reports"
 
     # To the end on another mesh shape.
-    all_ended(start_together(parts, count, *OPTIONS, "--fsdp", 2), [0])
+    all_ended(start_in("Slurm", count, parts, *OPTIONS, "--fsdp", 2), [0])
     assert_close(whole, parts)
 
 
@@ -179,53 +212,19 @@ def test_an_error_on_one_process_ends_all(tmp_path):
     assert "Start the same command again" in processes[0].log
 
 
-# ---- Where they are told by the environment -----------------------------------------------------
-
-
-def here(env, count):
-    """The same environment with the hosts' names those of this machine."""
-    names = dict(
-        TPU_WORKER_HOSTNAMES=",".join(["localhost"] * count),
-        MEGASCALE_COORDINATOR_ADDRESS="localhost",
-        SLURM_STEP_NODELIST="localhost",
-        SLURM_STEP_NUM_NODES="1",
-    )
-    return env | {name: text for name, text in names.items() if name in env}
-
-
-POD = device_plugin("v6e-8", "2x4", "1,2,1", "2,2,1")
-ONE_HOST = device_plugin("v5litepod-8", "2x4", "1,1,1", "2,4,1")
-ORTE = "1531576320.0;tcp://127.0.0.1:34911"
-# The environment of process i of two; a slice has as many hosts as the second number.
-LIVES = {
-    "GKE": (lambda i: POD | jobset("t", "slice", 1, 2, 0, i), 2),
-    "xpk, two slices of a host": (lambda i: ONE_HOST | jobset("t", "slice-job", 2, 1, i, 0), 1),
-    "Slurm": (lambda i: slurm_step(2, i), 1),
-    "LeaderWorkerSet": (lambda i: lws(i, "localhost:8476,localhost:8477"), 2),
-    "Open MPI": (lambda i: open_mpi(2, i, OMPI_MCA_orte_hnp_uri=ORTE), 1),
-}
-
-
-def start_in(place, workdir, *options):
-    env, hosts = LIVES[place]
-    port = {"JAX_COORDINATOR_PORT": str(free_port())}
-    return [Process(workdir, *options, env=here(env(number), hosts) | port) for number in range(2)]
-
-
-@pytest.mark.parametrize(
-    "places", [["GKE", "xpk, two slices of a host"], pytest.param([*LIVES], marks=pytest.mark.full)]
-)
-def test_they_find_each_other_wherever_they_are(tmp_path, places):
+@pytest.mark.full
+def test_they_find_each_other_wherever_they_are(tmp_path):
     """One run whose lives are in one place after the other: in each the processes join, resume, train
     five steps and more, and one is killed, but in the last.
     """
+    places = [*LIVES]
     steps, parts = 6 * len(places), tmp_path / "parts"
     options = ("--steps", steps, "--eval-every", 0, "--heartbeat-s", HEARTBEAT_S, "--pause", 0.2)
     for number, place in enumerate(places[:-1]):
-        processes = start_in(place, parts, *options)
+        processes = start_in(place, 2, parts, *options)
         losing_one(parts, processes, victim=number % 2, until=6 * (number + 1))
         assert ("resumed at step" in processes[0].log) == (number > 0), place
-    all_ended(start_in(places[-1], parts, *options), [0])
+    all_ended(start_in(places[-1], 2, parts, *options), [0])
     one_process(tmp_path / "whole", steps, data=4)
     assert_close(tmp_path / "whole", parts, steps)
 
@@ -252,10 +251,11 @@ def test_they_find_each_other_by_the_metadata_server(tmp_path):
     assert_close(tmp_path / "whole", tmp_path / "run", 6)
 
 
-def test_one_host_needs_no_others(tmp_path):
-    process = Process(tmp_path / "run", "--steps", 2, "--eval-every", 0, env=KAGGLE)
-    assert process.ended() == 0, process.log
-    assert losses(tmp_path / "run")
+def test_one_host_needs_no_others(monkeypatch):
+    for name, text in KAGGLE.items():
+        monkeypatch.setenv(name, text)
+    with distributed.session():
+        assert distributed.gather(1) == [1]
 
 
 # ---- Too late -----------------------------------------------------------------------------------
