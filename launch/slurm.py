@@ -16,6 +16,7 @@ import common
 # Of several tasks srun gives the largest exit code. An error of one task must count more than those
 # of the others, which have lost it (75, or killed by srun: 137).
 _OWN_ERROR = 200
+_SHORT_S = 600  # a life of less counts against --retries
 
 
 def batch(args: Any) -> str:
@@ -27,8 +28,8 @@ def batch(args: Any) -> str:
     task alone, with others all of them; the shell passes it on, and training takes it twice.
 
     Args:
-      args: with name, nodes, gpus, time, partition, account, constraint, grace, and what the
-        training command needs.
+      args: with name, nodes, gpus, time, partition, account, constraint, grace, retries, and what
+        the training command needs.
     """
     options = [
         f"--job-name={args.name}",
@@ -70,8 +71,20 @@ def batch(args: Any) -> str:
                 'wait "$step"; code=$?',
                 'while kill -0 "$step" 2>/dev/null; do wait "$step"; code=$?; done',
                 f'[ "$code" -le {_OWN_ERROR} ] || exit $((code - {_OWN_ERROR}))',
-                "# Its time was up, it was preempted, or a node was lost: once more.",
-                f'case "$code" in {common.TRY_AGAIN}) scontrol requeue "$SLURM_JOB_ID" ;; esac',
+                "# Cancelled (scancel), which tells the tasks to stop as the end of its time does.",
+                'state=$(scontrol --oneliner show job "$SLURM_JOB_ID")',
+                '[[ $state != *JobState=CANCELLED* ]] || exit "$code"',
+                "# Its time was up, it was preempted, or a node was lost: once more, if it gets on.",
+                f'short={args.name}.short; [ "$SECONDS" -lt {_SHORT_S} ] || rm -f "$short"',
+                f'case "$code" in {common.TRY_AGAIN})',
+                '  echo >> "$short"',
+                f'  if [ "$(wc -l < "$short")" -le {args.retries} ]; then',
+                '    scontrol requeue "$SLURM_JOB_ID"',
+                "  else",
+                '    echo "ended again and again within minutes: not queued any more" >&2',
+                '    rm -f "$short"',
+                "  fi ;;",
+                "esac",
                 'exit "$code"',
             ]
         )
@@ -95,6 +108,13 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--grace", type=int, default=300, metavar="SECONDS", help="to save before the time is up"
     )
+    parser.add_argument(
+        "--retries",
+        type=int,
+        default=10,
+        metavar="N",
+        help="do not queue it again after so many lives in a row of less than ten minutes",
+    )
     parser.add_argument("--partition", default="")
     parser.add_argument("--account", default="")
     parser.add_argument("--constraint", default="")
@@ -105,6 +125,8 @@ def main(argv: list[str] | None = None) -> int:
         parser.error(f"--folder {args.folder}: an absolute path that all nodes see")
     if min(args.nodes, args.gpus, args.cpus, args.grace) < 1:
         parser.error("--nodes, --gpus, --cpus and --grace must be 1 or more")
+    if args.retries < 0:
+        parser.error("--retries must be 0 or more")
     if not re.fullmatch(r"(\d+-)?\d+(:\d\d){0,2}", args.time):
         parser.error(f"--time {args.time!r}: write HOURS:MM:SS or DAYS-HOURS:MM:SS")
     for name in ("partition", "account", "constraint"):

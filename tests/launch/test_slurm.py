@@ -33,22 +33,28 @@ case "$(cat "task$SLURM_PROCID")" in
   *) exit "$(cat "task$SLURM_PROCID")" ;;
 esac
 """
-PROGRAMS = {"srun": SRUN, "scancel": SCANCEL, "venv/bin/mdmspeech": TRAIN}
+SCONTROL = r"""#!/bin/bash
+if [ "$1" = requeue ]; then echo "$*" >> requeued; else echo "JobId=17 JobState=$(cat state) Reason=None"; fi
+"""
+PROGRAMS = {"srun": SRUN, "scancel": SCANCEL, "scontrol": SCONTROL, "venv/bin/mdmspeech": TRAIN}
 
 
 @pytest.fixture
 def start(tmp_path):
-    """start(tasks, group="") -> the running batch script; tasks: what each does."""
+    """start(tasks, options of the launcher) -> the running batch script; tasks: what each does;
+    group: "-" for signals to all processes of a task.
+    """
 
-    def begin(tasks, group=""):
-        for name, text in (PROGRAMS | {"scontrol": '#!/bin/bash\necho "$*" >> requeued\n'}).items():
+    def begin(tasks, *options, group=""):
+        (tmp_path / "state").write_text("RUNNING")
+        for name, text in PROGRAMS.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
             (tmp_path / name).chmod(0o755)
         for number, what in enumerate(tasks):
             (tmp_path / f"task{number}").write_text(what)
         env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17", "GROUP": group}
-        return subprocess.Popen(["bash", "-c", script()], cwd=tmp_path, env=env)
+        return subprocess.Popen(["bash", "-c", script(*options)], cwd=tmp_path, env=env)
 
     return begin
 
@@ -83,7 +89,7 @@ def test_which_ends_are_queued_again(start, tmp_path, tasks, code, again):
 
 @pytest.mark.parametrize("group", ["", "-"])
 def test_told_to_stop_the_tasks_save_and_the_job_is_queued_again(start, tmp_path, group):
-    batch = start(("train", "train"), group)
+    batch = start(("train", "train"), group=group)
     until(tmp_path / "started", 2)
     # Slurm signals the tasks; a person may signal the script, which does the same.
     batch.send_signal(signal.SIGTERM)
@@ -91,6 +97,29 @@ def test_told_to_stop_the_tasks_save_and_the_job_is_queued_again(start, tmp_path
     assert (tmp_path / "scancelled").read_text() == "--signal=TERM 17\n"
     assert (tmp_path / "saved").read_text() == "saved\n" * 2
     assert (tmp_path / "requeued").exists()
+
+
+def test_a_job_that_was_cancelled_is_not_queued_again(start, tmp_path):
+    batch = start(("train", "train"))
+    until(tmp_path / "started", 2)
+    (tmp_path / "state").write_text("CANCELLED")
+    batch.send_signal(signal.SIGTERM)
+    assert batch.wait(60) == common.STOPPED and not (tmp_path / "requeued").exists()
+
+
+def test_a_job_that_does_not_get_on_is_given_up(start, tmp_path):
+    """Out of memory at every start, say; a long life begins the count anew."""
+    again = lambda: (tmp_path / "requeued").read_text().count("requeue 17")
+    for lives in (1, 2, 2):
+        assert start(("137", "137"), "--retries", "2").wait(60) == 137
+        (tmp_path / "pids").unlink()
+        assert again() == lives
+    text = script("--retries", "2").replace('"$SECONDS" -lt 600', '"$SECONDS" -lt 0')
+    for lives in (3, 4, 5):
+        env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17"}
+        assert subprocess.run(["bash", "-c", text], cwd=tmp_path, env=env).returncode == 137
+        (tmp_path / "pids").unlink()
+        assert again() == lives
 
 
 def test_the_signal_before_the_end_goes_to_the_tasks():

@@ -95,6 +95,15 @@ def test_told_to_stop_by_hand_it_goes_on_too(cluster, folder):
     assert rows(folder / "told")[-1]["step"] == 20
 
 
+def test_cancelled_it_is_not_queued_again(cluster, folder):
+    number = cluster.submit(written(folder, "told", "paced.pause=0.5"))
+    _until_training(cluster, folder, 1)
+    cluster.run("scancel", number)
+    _wait(lambda: not cluster.run("squeue", "--noheader"), cluster)
+    job = cluster.job(number)
+    assert (job["JobState"], job["Restarts"]) == ("CANCELLED", "0"), log(folder, "told")
+
+
 @pytest.mark.parametrize(
     ("settings", "code"),
     [(["train.steps=0"], "2:0"), (["paced.pause=-1.0"], "1:0")],
@@ -113,11 +122,12 @@ def test_the_environment_of_a_task_is_the_recorded_one(cluster, tmp_path):
         f"{shlex.quote(sys.executable)} -c 'import json, os; print(json.dumps(dict(os.environ)))'"
     )
     script.write_text(
-        "#!/bin/sh\n#SBATCH --ntasks-per-node=2 --nodes=1 --output=env.log\n"
-        f"sh -c {dump}\nsrun sh -c {dump}\n"
+        "#!/bin/sh\n#SBATCH --ntasks-per-node=2 --nodes=1 --output=batch.json\n"
+        f"sh -c {dump}\nsrun --output=task%t.json sh -c {dump}\n"
     )
     cluster.ended(cluster.submit(script), 60)
-    batch, *tasks = map(json.loads, (tmp_path / "env.log").read_text().splitlines())
+    read = lambda name: json.loads((tmp_path / f"{name}.json").read_text())
+    batch, tasks = read("batch"), [read("task0"), read("task1")]
     ask = lambda name: None
     assert find_peers(batch, platforms=None, libtpu=False, ask=ask) is None
     peers = [find_peers(task, platforms=None, libtpu=False, ask=ask) for task in tasks]
