@@ -16,7 +16,6 @@ import common
 # Of several tasks srun gives the largest exit code. An error of one task must count more than those
 # of the others, which have lost it (75, or killed by srun: 137).
 _OWN_ERROR = 200
-_SHORT_S = 600  # a life of less counts against --retries
 
 
 def batch(args: Any) -> str:
@@ -75,7 +74,7 @@ def batch(args: Any) -> str:
                 'state=$(scontrol --oneliner show job "$SLURM_JOB_ID")',
                 '[[ $state != *JobState=CANCELLED* ]] || exit "$code"',
                 "# Its time was up, it was preempted, or a node was lost: once more, if it gets on.",
-                f'short={args.name}.short; [ "$SECONDS" -lt {_SHORT_S} ] || rm -f "$short"',
+                f'short={args.name}.short; [ "$SECONDS" -lt {common.QUICK_S} ] || rm -f "$short"',
                 f'case "$code" in {common.TRY_AGAIN})',
                 '  echo >> "$short"',
                 f'  if [ "$(wc -l < "$short")" -le {args.retries} ]; then',
@@ -113,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
         type=int,
         default=10,
         metavar="N",
-        help="do not queue it again after so many lives in a row of less than ten minutes",
+        help="do not queue it again after so many lives in a row of less than fifteen minutes",
     )
     parser.add_argument("--partition", default="")
     parser.add_argument("--account", default="")
@@ -136,6 +135,7 @@ def main(argv: list[str] | None = None) -> int:
     script = common.Script(
         f"{args.name}: {args.config} on {args.nodes} x {args.gpus} GPUs by Slurm"
     )
+    common.preflight(script, args, f"--chips={args.nodes * args.gpus}", "--disks=there")
     script.note("The tracked files as they lie here, changes that are not committed included.")
     there = lambda command: script.run(
         *(["ssh", args.host, command] if args.host else ["bash", "-c", command])

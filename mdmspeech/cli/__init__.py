@@ -60,6 +60,7 @@ def _run(argv: list[str] | None) -> int:
         data,
         evaluate,
         plan,
+        preflight,
         release,
         say,
         train,
@@ -73,7 +74,9 @@ def _run(argv: list[str] | None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (chat, say, data, train, plan, evaluate, release, assemble, convert, voice_file):
+    for module in (
+        chat, say, data, train, plan, preflight, evaluate, release, assemble, convert, voice_file,
+    ):  # fmt: skip
         module.add(verbs)
     args = parser.parse_args(argv)
     look_for_no_tpu()

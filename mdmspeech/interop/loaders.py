@@ -48,9 +48,14 @@ def load_encoder(path: str, config: SpeechEncoderConfig, like: Any = None) -> di
     """Parameters of the speech encoder at `path` (see `sources.open_speech_encoder`). Arguments and
     errors as `load_thinker`.
     """
+    return open_encoder(path, config).params(**_places(like))
+
+
+def open_encoder(path: str, config: SpeechEncoderConfig) -> sources.OpenedEncoder:
+    """The speech encoder at `path`, as `open_thinker`."""
     opened = sources.open_speech_encoder(path, scan_layers=config.scan_layers)
     _same(path, config, opened.config)
-    return opened.params(**_places(like))
+    return opened
 
 
 def load_tokenizer(path: str) -> ChatTokenizer:

@@ -37,6 +37,7 @@ VERBS = (
     "evaluate",
     "inspect_corpus",
     "plan",
+    "preflight",
     "release",
     "say",
     "train",

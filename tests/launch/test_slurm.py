@@ -114,7 +114,7 @@ def test_a_job_that_does_not_get_on_is_given_up(start, tmp_path):
         assert start(("137", "137"), "--retries", "2").wait(60) == 137
         (tmp_path / "pids").unlink()
         assert again() == lives
-    text = script("--retries", "2").replace('"$SECONDS" -lt 600', '"$SECONDS" -lt 0')
+    text = script("--retries", "2").replace(f"-lt {common.QUICK_S}", "-lt 0")
     for lives in (3, 4, 5):
         env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "SLURM_JOB_ID": "17"}
         assert subprocess.run(["bash", "-c", text], cwd=tmp_path, env=env).returncode == 137
