@@ -42,10 +42,7 @@ def add(verbs) -> None:
         "--slices", type=int, default=1, metavar="N", help="so many of them (default 1)"
     )
     parser.add_argument(
-        "--prices",
-        default="",
-        metavar="FILE",
-        help="a price list of your own (JSON), not the shipped",
+        "--prices", default="", metavar="FILE", help="a price list of your own (JSON), not the shipped"
     )
     parser.add_argument(
         "--quick", action="store_true", help="compile with little effort: a third of the time"
@@ -77,12 +74,7 @@ def run(args: argparse.Namespace) -> int:
     plans = _plans(stages, args)
     costs = [
         cost.stage_cost(
-            stage.name,
-            plan,
-            stage.config.hours * share,
-            stage.config.train.epochs,
-            stage.row_s,
-            price,
+            stage.name, plan, stage.config.hours * share, stage.config.train.epochs, stage.row_s, price
         )
         for stage, plan in zip(stages, plans, strict=True)
     ]

@@ -43,9 +43,7 @@ class StageCost:
     money: tuple[float, float]
 
 
-def stage_cost(
-    name: str, plan: Plan, hours: float, epochs: float, row_s: float, price: float
-) -> StageCost:
+def stage_cost(name: str, plan: Plan, hours: float, epochs: float, row_s: float, price: float) -> StageCost:
     """Args:
       plan: of one step, which must have been compiled. hours, epochs: of speech, and how often.
       row_s: seconds of speech that a row of the batch has room for. price: of a chip-hour.
