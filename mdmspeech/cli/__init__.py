@@ -25,8 +25,9 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C,
-    141 when nobody takes the audio from standard output.
+    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 75 after one that may
+    be over when the same is tried again, 130 after Ctrl-C, 141 when nobody takes the audio from
+    standard output.
 
     What is printed may be lost (`| head -0`), the work goes on.
     """
@@ -106,7 +107,7 @@ def _run(argv: list[str] | None) -> int:
         if not isinstance(told, UserError):
             raise
         print(f"mdmspeech {args.verb}: {' '.join(str(told).split())}", file=sys.stderr)
-        return 2
+        return told.exit_code
     except KeyboardInterrupt:
         print(f"mdmspeech {args.verb}: stopped", file=sys.stderr)
         return 130
