@@ -129,9 +129,7 @@ def table(costs: list[StageCost], prices: Prices) -> str:
         tuple(sum(getattr(cost, field)[end] for cost in costs) for end in (0, 1))
         for field in ("days", "chip_hours", "money")
     ]
-    rows.append(
-        ("all", *[""] * 7, _range(sums[0], 1), _range(sums[1]), _range(sums[2]))
-    )
+    rows.append(("all", *[""] * 7, _range(sums[0], 1), _range(sums[1]), _range(sums[2])))
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
