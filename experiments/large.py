@@ -42,8 +42,8 @@ LAYOUTS: dict[str, dict[str, Layout]] = {
 
 
 def finish(config, stage: str, size: str, argument: str, slice_name: str):
-    """What `get_config(argument)` returns: laid out for the slice that the argument names ("v5p-64"),
-    by default `slice_name`; "runlocal" is the same stage in small.
+    """What `get_config(argument)` returns: laid out for the slice that the argument names ("v5p-64", or
+    "2xv5e-256"), by default `slice_name`; "runlocal" is the same stage in small.
 
     Args:
       stage: of `BATCH`. size: "8b", "1b" or "06b".
@@ -58,10 +58,10 @@ def finish(config, stage: str, size: str, argument: str, slice_name: str):
             f"{', '.join(kinds)}, or set mesh, data.batch and train.accum"
         )
     fsdp, most = kinds[chips.tpu.name]
-    if chips.chips % fsdp:
+    if (one := chips.chips // chips.slices) % fsdp:
         raise UserError(
             f"{argument}: {fsdp} chips of {chips.tpu.name} hold this stage together, a slice of "
-            f"{chips.chips} is too small"
+            f"{one} is too small"
         )
     batch = math.lcm(BATCH[stage], chips.chips) if chips.chips > BATCH[stage] else BATCH[stage]
     rows = batch // chips.chips  # of a chip

@@ -92,6 +92,7 @@ def test_sizes(name, frozen, trained):
         ("talker_8b", "v5p-64", (-1, 1, 1), 512, 2),
         ("talker_8b", "v6e-64", (-1, 4, 1), 512, 1),
         ("talker_8b", "v5p-2048", (-1, 1, 1), 1024, 1),
+        ("talker_8b", "2xv5e-64", (-1, 8, 1), 512, 1),
         ("talker_isd_8b", "", (-1, 8, 1), 256, 1),
         ("thinker_8b", "", (-1, 4, 1), 128, 1),
         ("thinker_8b", "v6e-16", (-1, 2, 1), 128, 4),
@@ -117,7 +118,7 @@ def test_one_recipe_cut_for_each_slice(name, slice_name, mesh, batch, accum):
     check_ranges(config)
     small = load(name, "runlocal")[0]
     assert (small.train.steps, small.train.epochs, small.train.accum) == (20, 0.0, 1)
-    assert dict(small.mesh) == dict(data=-1, fsdp=1, tensor=1)
+    assert dict(small.mesh) == dict(data=-1, fsdp=1, tensor=1, slices=0)
 
 
 def _slice_of(name):
@@ -129,6 +130,7 @@ def _slice_of(name):
     ("argument", "told"),
     [
         ("v5e-4", "8 chips of v5e hold this stage together"),
+        ("2xv5e-4", "8 chips of v5e hold this stage together, a slice of 4 is too small"),
         ("v4-32", "how this stage lies on v4 was not planned"),
         ("v5e-7", "there is no slice"),
         ("large", "unknown topology"),
