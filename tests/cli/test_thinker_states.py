@@ -93,7 +93,7 @@ def test_another_thinker_or_prompt_is_refused(root, published, tmp_path):
     [
         (["--thinker", "x"], "--thinker goes with --states"),
         (["--states", "--system-text", "x"], "--system-text goes with --thinker"),
-        (["--states", "--thinker", "/no/such/folder"], "/no/such/folder"),
+        (["--states", "--thinker", "/no/such/folder", "--parts", "mine"], "/no/such/folder"),
         (["--states", "--thinker", "PUBLISHED", "--parts", "yours"], "tokens/yours"),
     ],
 )
