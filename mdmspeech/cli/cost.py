@@ -75,24 +75,13 @@ def run(args: argparse.Namespace) -> int:
     stages = [_Stage(name, args.size, topology) for name in RECIPES[args.recipe]]
     share = args.hours / stages[-1].config.hours if args.hours else 1.0
     plans = _plans(stages, args)
-    costs = [
-        cost.stage_cost(
-            stage.name,
-            plan,
-            stage.config.hours * share,
-            stage.config.train.epochs,
-            stage.row_s,
-            price,
-        )
-        for stage, plan in zip(stages, plans, strict=True)
-    ]
+    costs = [stage.cost(plan, share, price) for stage, plan in zip(stages, plans, strict=True)]
     page = cost.table(costs, prices)
     told = (
         f"{args.recipe} recipe, {args.size}, {topology.slice_name}, {topology.chips} chips: "
         f"{price:g} {prices.currency} a chip-hour ({prices.source}; {prices.date}). A step lies "
         f"between its plan's bounds, goodput between {cost.GOODPUT[1]:.0%} and "
-        f"{cost.GOODPUT[0]:.0%}, rows are {cost.FILLED:.0%} full. An estimate; nothing was measured "
-        "on a TPU."
+        f"{cost.GOODPUT[0]:.0%}. An estimate; nothing was measured on a TPU."
     )
     print(f"{told}\n\n{page}")
     if args.out:
@@ -110,9 +99,15 @@ class _Stage:
         self.name, self.topology = name, topology
         self.path = f"experiments/{name}_{size}.py:{topology.slice_name}"
         self.config = load_experiment(self.path)
-        data = self.config.data
-        # seconds of speech that a row has room for: frames of 10 ms, or speech tokens
-        self.row_s = data.frames / 100 if name == "thinker" else data.length * data.token_seconds
+
+    def cost(self, plan, share: float, price: float):
+        """For `share` of the recipe's hours of speech."""
+        from mdmspeech.planning.cost import stage_cost
+        from mdmspeech.training.epochs import planned_steps
+
+        hours = self.config.hours * share
+        steps = planned_steps(self.config, hours)
+        return stage_cost(self.name, plan, hours, self.config.train.epochs, steps, price)
 
 
 def _plans(stages, args: argparse.Namespace) -> list:

@@ -51,8 +51,8 @@ def add(verbs) -> None:
     hosts = parser.add_argument_group(
         "several processes",
         (
-            "not needed on TPU pods, in Slurm and under Open MPI, where they find "
-            "each other; also JAX_COORDINATOR_ADDRESS, ..."
+            "not needed on TPU slices (VMs, GKE, xpk), in Slurm and under Open MPI, where they "
+            "find each other; also JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"
         ),
     )
     hosts.add_argument(
@@ -61,7 +61,13 @@ def add(verbs) -> None:
         metavar="HOST:PORT",
         help="address of process 0, reachable from all",
     )
-    hosts.add_argument("--processes", type=int, default=0, metavar="N", help="how many there are")
+    hosts.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many there are; 1: this one alone, whatever the machine says",
+    )
     hosts.add_argument(
         "--process", type=int, default=-1, metavar="I", help="number of this one, from 0"
     )

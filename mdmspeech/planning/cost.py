@@ -1,7 +1,8 @@
 """What a recipe costs: chip-hours and money for each stage, from plans of its steps.
 
-    steps       = hours of speech x epochs / (hours in a row x share of a row that is filled) / rows of a batch
-    chip-hours  = steps x seconds of a step x chips / goodput
+    chip-hours = updates x seconds of a step x chips / goodput
+
+Updates: `training.epochs.planned_steps`, from hours of speech, epochs and the size of a batch.
 
 A step lies between the bounds of its plan (`roofline`), goodput between those of `GOODPUT`: so the
 cost is a range, and its ends are not equally likely: steps that were measured elsewhere lie nearer the
@@ -22,7 +23,6 @@ from mdmspeech.planning.plan import Plan
 # Share of a slice's time that goes into steps, the rest into starting, compiling, saving, evaluating,
 # waiting for data, and what a failure throws away: a careful long run, and one that is interrupted.
 GOODPUT = (0.97, 0.85)
-FILLED = 0.97  # of packed rows; PackedBatches says it of a corpus
 PRICES = "tpu_prices.json"
 
 
@@ -44,11 +44,11 @@ class StageCost:
 
 
 def stage_cost(
-    name: str, plan: Plan, hours: float, epochs: float, row_s: float, price: float
+    name: str, plan: Plan, hours: float, epochs: float, steps: int, price: float
 ) -> StageCost:
     """Args:
       plan: of one step, which must have been compiled. hours, epochs: of speech, and how often.
-      row_s: seconds of speech that a row of the batch has room for. price: of a chip-hour.
+      steps: updates that these are. price: of a chip-hour.
 
     Raises:
       UserError: the step does not fit.
@@ -58,11 +58,10 @@ def stage_cost(
             f"{plan.name} does not fit on {plan.slice_name}: {'; '.join(plan.advice)}; name another "
             "--slice"
         )
-    steps = math.ceil(hours * 3600 * epochs / (row_s * FILLED) / plan.rows)
-    seconds = (plan.roofline.seconds_low / GOODPUT[0], plan.roofline.seconds_high / GOODPUT[1])
-    days = tuple(steps * s / 86_400 for s in seconds)
-    chip_hours = tuple(day * 24 * plan.chips for day in days)
-    money = tuple(price * n for n in chip_hours)
+    least = steps * plan.roofline.seconds_low / GOODPUT[0]
+    most = steps * plan.roofline.seconds_high / GOODPUT[1]
+    days, chip_hours = ((least / per, most / per) for per in (86_400, 3600 / plan.chips))
+    money = (price * chip_hours[0], price * chip_hours[1])
     return StageCost(name, plan, hours, epochs, steps, days, chip_hours, money)
 
 

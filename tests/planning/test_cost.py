@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 
 import pytest
 
+from mdmspeech.cli import main
 from mdmspeech.errors import UserError
-from mdmspeech.planning import cost
+from mdmspeech.planning import configs, cost
 from mdmspeech.planning.plan import Plan
 from mdmspeech.planning.roofline import Roofline
 
@@ -23,24 +23,11 @@ PLAN = Plan(
 
 
 def test_by_hand():
-    """6,000 hours, 8 times, in rows of 40.96 s of which 97 % are full, 512 at a time."""
-    found = cost.stage_cost("talker", PLAN, 6000, 8, 40.96, price=1.5)
-    steps = math.ceil(6000 * 3600 * 8 / (40.96 * 0.97) / 512)
-    assert found.steps == steps == 8495
+    found = cost.stage_cost("talker", PLAN, 6000, 8, 8495, price=1.5)
     assert found.chip_hours[0] == pytest.approx(8495 * 1.0 / 0.97 * 64 / 3600)
     assert found.chip_hours[1] == pytest.approx(8495 * 2.0 / 0.85 * 64 / 3600)
     assert found.days[0] * 24 * 64 == pytest.approx(found.chip_hours[0])
     assert found.money == tuple(1.5 * n for n in found.chip_hours)
-
-
-def test_twice_the_speech_costs_twice_and_twice_the_rows_the_same():
-    once = cost.stage_cost("talker", PLAN, 1e6, 1, 40.96, 1.0)
-    twice = cost.stage_cost("talker", PLAN, 2e6, 1, 40.96, 1.0)
-    assert twice.chip_hours[1] == pytest.approx(2 * once.chip_hours[1], rel=1e-5)
-    slower = dataclasses.replace(ROOFLINE, seconds_low=2.0, seconds_high=4.0)
-    double = dataclasses.replace(PLAN, rows=1024, roofline=slower)
-    wide = cost.stage_cost("talker", double, 1e6, 1, 40.96, 1.0)
-    assert wide.chip_hours[0] == pytest.approx(once.chip_hours[0], rel=1e-4)
 
 
 def test_what_does_not_fit_costs_nothing_but_a_word():
@@ -51,7 +38,7 @@ def test_what_does_not_fit_costs_nothing_but_a_word():
 
 def test_the_table_adds_up():
     prices = cost.read_prices()
-    rows = [cost.stage_cost(n, PLAN, 6000, 8, 40.96, 1.0) for n in ("talker", "talker_isd")]
+    rows = [cost.stage_cost(n, PLAN, 6000, 8, 8495, 1.0) for n in ("talker", "talker_isd")]
     lines = cost.table(rows, prices).splitlines()
     assert len(lines) == 5 and lines[0].endswith("| USD |")
     assert "| 8,495 |" in lines[2] and "45% - 90%" in lines[2]
@@ -98,3 +85,68 @@ def test_lists_that_are_none(tmp_path, change):
     file.write_text(json.dumps(LIST | change))
     with pytest.raises(UserError, match=r"mine\.json is no price list .*; write \{"):
         cost.read_prices(str(file))
+
+
+# ---- The verb -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def planned(monkeypatch):
+    """The verb without a compiler: every step takes what PLAN says. What was to be planned."""
+    asked = []
+
+    def plan(self, topology, sizes, rows=0, quick=False):
+        asked.append((self.name, topology.name, sizes, self.config.data.batch, quick))
+        return dataclasses.replace(PLAN, name=self.name, rows=self.config.data.batch)
+
+    monkeypatch.setattr(configs.Planned, "plan", plan)
+    return asked
+
+
+def numbers(line, column):
+    return [float(n) for n in line.split("|")[column].replace(",", "").split(" - ")]
+
+
+def test_the_papers_recipe(planned, tmp_path, capsys):
+    argv = ["cost", "--size", "8b", "--chip", "v5e", "--out", str(tmp_path / "cost")]
+    assert main(argv) == 0
+    out = capsys.readouterr().out
+    assert [(name, mesh["fsdp"]) for name, _, mesh, _, _ in planned] == [
+        ("thinker_8b", 4),
+        ("talker_8b", 8),
+        ("talker_isd_8b", 8),
+    ]
+    rows = [line for line in out.splitlines() if line.startswith("| t")]
+    assert "| 6,000 x 8 |" in rows[1] and "| 6,000 x 4 |" in rows[2] and " x 1 |" in rows[0]
+    # 6,000 h x 8 in rows of 40.96 s, 97 % full, 512 a batch
+    assert numbers(rows[1], 6) == [8495]
+    assert (
+        "nothing was measured" in out and (tmp_path / "cost.md").read_text().count("| all |") == 1
+    )
+    assert main([*argv, "--hours", "12000"]) == 0, "and the plans are kept"
+    assert len(planned) == 3
+    twice = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| t")]
+    assert numbers(twice[1], 6) == [16990] and "| 2,000 x 1 |" in twice[0]
+
+
+def test_another_slice_and_another_price(planned, tmp_path, capsys):
+    (tmp_path / "p.json").write_text(json.dumps(LIST | {"chip_hour": {"v5p": 7.0}}))
+    argv = ["cost", "--slice", "v5p-128", "--prices", str(tmp_path / "p.json"), "--quick"]
+    assert main([*argv, "--out", str(tmp_path / "c")]) == 0
+    assert {(topology, quick) for _, topology, _, _, quick in planned} == {("v5p:4x4x4", True)}
+    assert "7 EUR a chip-hour (mine; 2026-01-31)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--hours", "-3"], "--hours -3: give hours of speech"),
+        (["--chip", "h100"], "--chip h100: give one of v5e, v5p, v6e, or a --slice"),
+        (["--slice", "v5e-7"], "there is no slice"),
+        (["--slice", "v4-64"], "how this stage lies on v4 was not planned"),
+        (["--prices", "/none.json"], "no such file"),
+    ],
+)
+def test_what_cannot_be_told_is_said_before_anything_is_planned(planned, options, told, capsys):
+    assert main(["cost", *options]) == 2
+    assert told in capsys.readouterr().err and planned == []

@@ -3,6 +3,7 @@ train_tiny.py WORKDIR --steps 12 ...`.
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -32,6 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--process", type=int, default=-1)
+    parser.add_argument("--tpu-vm", action="store_true", help="find the others as on a TPU VM")
     parser.add_argument("--join-s", type=float, default=120.0)
     parser.add_argument("--heartbeat-s", type=float, default=10.0)
     return parser.parse_args()
@@ -46,7 +48,7 @@ def main() -> None:
 
     from mdmspeech.data.datasets import corpus
     from mdmspeech.data.pipelines.talker_packed import PacedText, packed_talker_batches
-    from mdmspeech.training import distributed
+    from mdmspeech.training import distributed, joining
     from mdmspeech.training.loop import train
 
     class Paced(Numbers):
@@ -112,6 +114,14 @@ def main() -> None:
         on_nan=args.on_nan,
     )
     config.mesh.fsdp = args.fsdp
+    if args.tpu_vm:  # on the CPU: JAX, which has found no chip, forbids to ask the metadata server
+        env = {name: text for name, text in os.environ.items() if name != "TPU_SKIP_MDS_QUERY"}
+        peers = joining.find_peers(env, platforms="tpu,cpu", libtpu=True, ask=joining.Metadata(env))
+        args.coordinator, args.processes, args.process = (
+            peers.coordinator,
+            peers.count,
+            peers.number,
+        )
     with distributed.session(
         args.coordinator,
         args.processes,
