@@ -58,6 +58,7 @@ def _run(argv: list[str] | None) -> int:
         convert,
         data,
         evaluate,
+        ladder,
         plan,
         release,
         say,
@@ -72,7 +73,19 @@ def _run(argv: list[str] | None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
-    for module in (chat, say, data, train, plan, evaluate, release, assemble, convert, voice_file):
+    for module in (
+        chat,
+        say,
+        data,
+        train,
+        plan,
+        ladder,
+        evaluate,
+        release,
+        assemble,
+        convert,
+        voice_file,
+    ):
         module.add(verbs)
     args = parser.parse_args(argv)
     look_for_no_tpu()

@@ -22,6 +22,7 @@ VOLATILE = (
     "train.profile",
     "train.peak_flops",
     "train.remat",
+    "optim.decay_share",  # branches of one run differ in it
     "mesh",
 )
 # Words that a setting of every run may have; those of a stage are `Stage.choices`.
@@ -29,7 +30,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.dtype": ("float32", "bfloat16"),
     "train.remat": ("none", "dots", "full"),
     "train.keep_best_mode": ("min", "max"),
-    "optim.schedule": ("cosine", "linear", "constant"),
+    "optim.schedule": ("cosine", "linear", "constant", "wsd"),
 }
 
 
@@ -66,7 +67,8 @@ def base() -> ConfigDict:
     config.optim = ConfigDict(
         dict(
             lr=1e-3,
-            schedule="cosine",  # cosine | linear | constant
+            schedule="cosine",  # cosine | linear | constant | wsd (warm-up, stable, decay)
+            decay_share=0.2,  # wsd: the last share of all steps, in which the rate goes down
             warmup=100,
             final=0.0,  # last learning rate as a fraction of lr
             b1=0.9,
@@ -88,6 +90,7 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
     """
     # the same as not there: what earlier versions wrote into every run, and what they did not have
     unset: dict[str, Any] = {"init_from": "", "codec.semantic": 0.0, "codec.semantic_dim": 512}
+    unset["optim.decay_share"] = 0.2
     old, new = unset | _flat(saved), unset | _flat(now)
     hard: list[str] = []
     soft: list[str] = []

@@ -105,7 +105,7 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
       UserError: `data.layout` is none of the two, or `data.symbols` holds no utterance.
     """
     from mdmspeech.data.datasets import corpus
-    from mdmspeech.data.pipelines import random_source, talker_packed
+    from mdmspeech.data.pipelines import random_source, some_tokens, talker_packed
     from mdmspeech.data.pipelines.talker_joined import talker_batches
 
     data = config.data
@@ -126,6 +126,8 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
             if random
             else corpus.tokens(root, tuple(data.parts), split)
         )
+        if split == "train" and data.get("unique", 0):
+            joined = some_tokens.some(joined, data.unique, seed)
         if (least := int(talker_packed.counts_of(joined, "symbols").min())) > data.symbols:
             raise UserError(
                 f"data.symbols={data.symbols} is too small: no utterance has fewer "
