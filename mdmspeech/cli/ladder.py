@@ -42,7 +42,6 @@ def add(verbs) -> None:
     one.add_argument(
         "--codec", default="compact", metavar="NAME", help="for --speak: the one of the tokens"
     )
-    one.set_defaults(run=run_all)
     two = jobs.add_parser(
         "fit",
         help="fit the law to finished rungs",
@@ -68,7 +67,6 @@ def add(verbs) -> None:
         metavar="N:D",
         help="also what N parameters would reach on D tokens, for example 5e8:2e10",
     )
-    two.set_defaults(run=fit)
     three = jobs.add_parser(
         "check",
         help="the coordinate check: do activations grow with the width?",
@@ -76,7 +74,7 @@ def add(verbs) -> None:
     )
     _experiment(three)
     three.add_argument("--steps", type=int, default=5, metavar="N", help="updates (default 5)")
-    three.set_defaults(run=check)
+    parser.set_defaults(run=run)
 
 
 def _experiment(parser: argparse.ArgumentParser) -> None:
@@ -100,11 +98,18 @@ def _experiment(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def run(args: argparse.Namespace) -> None:
+    """Does it."""
+    {"run": run_all, "fit": fit, "check": check}[args.job](args)
+
+
 def run_all(args: argparse.Namespace) -> None:
     """Does `ladder run`."""
     from mdmspeech.cli.experiment import make_task
     from mdmspeech.scaling.ladder import RESULTS, rungs
+    from mdmspeech.scaling.measures import measure
     from mdmspeech.scaling.runner import run_ladder
+    from mdmspeech.training.loop import NonFiniteError
 
     if not args.workdir.strip():
         raise UserError("--workdir is empty: name a folder for the ladder")
@@ -117,15 +122,16 @@ def run_all(args: argparse.Namespace) -> None:
         _numbers("--layers", args.layers, whole=True),
         _numbers("--budgets", args.budgets),
     )
-    if "://" not in args.workdir:
-        check_writable(workdir, "name another --workdir", folder=True)
-    rows = run_ladder(
-        found,
-        Path(args.workdir).expanduser() if "://" not in args.workdir else args.workdir,
-        lambda config, folder: make_task(config, folder, args.data),
-        args.data,
-        _speaking(args, found[0].config) if args.speak else None,
-    )
+    if "://" in args.workdir:
+        raise UserError(f"--workdir {args.workdir}: a ladder needs a folder on a disk; name one")
+    check_writable(workdir, "name another --workdir", folder=True)
+    extra = _speaking(args, found[0].config) if args.speak else None
+    tasks = lambda config, folder: make_task(config, folder, args.data)
+    measured = lambda config, folder: measure(config, folder, tasks, args.data, extra)
+    try:
+        rows = run_ladder(found, workdir, tasks, measured)
+    except NonFiniteError as error:
+        raise UserError(f"{error}; try a smaller --set optim.lr=") from error
     for row in rows:
         print(
             f"{row['rung']}: N {row['parameters']['non_embedding']:,}, D {row['tokens']['seen']:,} "

@@ -1,4 +1,4 @@
-"""The coordinate check of muP (Yang et al. 2022, arXiv 2203.03466, section D.1): how far do
+"""The coordinate check of muP (Yang et al. 2022, arXiv 2203.03466, appendix D.1): how far do
 activations move in a few updates, and does that depend on the width? Under muP it does not; under the
 standard parametrisation it grows, and with it the best learning rate falls.
 """

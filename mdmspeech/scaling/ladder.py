@@ -119,13 +119,19 @@ def _check(rung: Rung, smaller: Rung | None) -> None:
 
 
 def results_of(workdir: Path) -> list[dict]:
-    """Rows of finished rungs; [] of a new ladder."""
+    """Rows of finished rungs; [] of a new ladder. UserError: a damaged file."""
     path = workdir / RESULTS
-    return (
-        [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-        if path.exists()
-        else []
-    )
+    if not path.exists():
+        return []
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = [json.loads(line) for line in lines if line.strip()]
+        assert all({"rung", "settings"} <= row.keys() for row in rows)
+    except (ValueError, AttributeError, AssertionError) as error:
+        raise UserError(
+            f"{path} is damaged: remove it, and what is trained is measured again"
+        ) from error
+    return rows
 
 
 def _drop(tree: dict, path: list[str]) -> None:

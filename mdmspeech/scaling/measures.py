@@ -6,22 +6,54 @@ every size.
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from mdmspeech.data.datasets import corpus
+from mdmspeech.data.pipelines import random_source, some_tokens
+from mdmspeech.evaluation.provenance import provenance
 from mdmspeech.training import mesh as meshes
+from mdmspeech.training.metrics import read_metrics
 from mdmspeech.training.mfu import model_flops
 from mdmspeech.training.optim import make_optimizer, param_path
 from mdmspeech.training.task import Params, Task
 from mdmspeech.training.validation import ValidationLoss
+from mdmspeech.training.warm_start import load_params
 
 RATES = (0.25, 0.5, 0.75, 1.0)  # of hidden tokens; 1: what the first step of decoding sees
 _VOCABULARY = ("inputs/", "outputs/", "anchors/embed/")  # tables of codes and symbols
 _ROWS, _BATCHES = 8, 16  # of held-out speech, whatever the run's own batch
-HELD_OUT_ROWS = _ROWS * _BATCHES
+
+
+def measure(
+    config: ConfigDict,
+    workdir: Path,
+    make_task: Callable[[ConfigDict, Path], Task],
+    root: Any = None,
+    extra: Callable[[ConfigDict, Params], dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    """What a row says of a finished run: flops, parameters, tokens, nats, what `extra` gives of
+    (config, parameters), and what made it.
+    """
+    task, params, steps = make_task(config, workdir), load_params(workdir), int(config.train.steps)
+    seen = tokens_seen(config, read_metrics(workdir / "metrics.jsonl"), steps)
+    unique = unique_tokens(config, root)
+    nats = fixed_mask_nats(config, params, lambda judged: make_task(judged, workdir))
+    return {
+        "flops": flops_of_step(task, config) * steps,
+        "parameters": parameters(task),
+        "tokens": {"seen": seen, "unique": unique, "passes": round(seen / unique, 4)},
+        "nats": {name: round(value, 5) for name, value in nats.items()},
+        **(extra(config, params) if extra else {}),
+        "made": provenance(
+            sizes={"updates": steps, "tokens": seen, "held-out rows": _ROWS * _BATCHES},
+            seeds={"weights and batches": int(config.train.seed)},
+        ),
+    }
 
 
 def parameters(task: Task) -> dict[str, int]:
@@ -54,6 +86,20 @@ def tokens_seen(config: ConfigDict, rows: Iterable[Mapping[str, Any]], steps: in
         weighted, known = weighted + (step - known) * shares[step], step
     padding = weighted / known if known else 0.0
     return round(steps * config.data.batch * config.data.length * (1.0 - padding))
+
+
+def unique_tokens(config: ConfigDict, root: Any) -> int:
+    """Tokens of all different records that a run may read."""
+    data = config.data
+    if tuple(data.parts) == ("random",):
+        source: Any = random_source.RandomSpeech(
+            seed=config.train.seed, symbols=config.talker.symbols
+        )
+    else:
+        source = corpus.tokens(root, tuple(data.parts), "train")
+    if data.unique:
+        source = some_tokens.some(source, data.unique, config.train.seed)
+    return int(source.counts("tokens").sum())
 
 
 def fixed_mask_nats(

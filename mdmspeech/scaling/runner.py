@@ -10,29 +10,21 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mdmspeech.data.datasets import corpus
-from mdmspeech.data.pipelines import random_source, some_tokens
 from mdmspeech.errors import UserError
-from mdmspeech.evaluation.provenance import provenance
 from mdmspeech.files import replace_folder, write_text
-from mdmspeech.scaling import measures
 from mdmspeech.scaling.ladder import RESULTS, Rung, results_of
 from mdmspeech.training import loop
-from mdmspeech.training.metrics import read_metrics
-from mdmspeech.training.task import Params, Task
-from mdmspeech.training.warm_start import load_params
+from mdmspeech.training.task import Task
 
 MakeTask = Callable[[ConfigDict, Path], Task]  # (config, workdir)
-# (config, parameters) -> more of a row, such as word errors
-Extra = Callable[[ConfigDict, Params], dict[str, Any]]
+Measure = Callable[[ConfigDict, Path], dict[str, Any]]  # (config, workdir) -> more of its row
 
 
 def run_ladder(
     rungs: Sequence[Rung],
     workdir: Path,
     make_task: MakeTask,
-    root: Any = None,
-    extra: Extra | None = None,
+    measure: Measure,
     say: Callable[[str], None] = print,
 ) -> list[dict[str, Any]]:
     """Trains and measures what is not done yet; the rows of all.
@@ -51,7 +43,7 @@ def run_ladder(
         branch_off(rung, workdir, make_task)
         if newest(folder) != rung.steps:
             loop.train(rung.config, make_task(rung.config, folder), folder)
-        _finish(rung, workdir, make_task, root, extra)
+        _finish(rung, workdir, measure)
     return [row for rung in rungs if (row := _row(rung, workdir))]
 
 
@@ -85,48 +77,16 @@ def newest(folder: Path) -> int | None:
     return max(steps, default=None)
 
 
-def unique_tokens(config: ConfigDict, root: Any) -> int:
-    """Tokens of all different records that a run may read."""
-    data = config.data
-    if tuple(data.parts) == ("random",):
-        source: Any = random_source.RandomSpeech(
-            seed=config.train.seed, symbols=config.talker.symbols
-        )
-    else:
-        source = corpus.tokens(root, tuple(data.parts), "train")
-    if data.unique:
-        source = some_tokens.some(source, data.unique, config.train.seed)
-    return int(source.counts("tokens").sum())
-
-
-def _finish(rung: Rung, workdir: Path, make_task: MakeTask, root: Any, extra: Extra | None) -> None:
+def _finish(rung: Rung, workdir: Path, measure: Measure) -> None:
     """Measures a trained rung and writes its line."""
-    folder, config = workdir / rung.name, rung.config
-    task, params = make_task(config, folder), load_params(folder)
-    seen = measures.tokens_seen(config, read_metrics(folder / "metrics.jsonl"), rung.steps)
-    unique = unique_tokens(config, root)
-    flops = measures.flops_of_step(task, config)
-    nats = measures.fixed_mask_nats(config, params, lambda judged: make_task(judged, folder))
     row = {
         "rung": rung.name,
-        "width": int(config.talker.dim),
-        "layers": int(config.talker.num_layers),
+        "width": int(rung.config.talker.dim),
+        "layers": int(rung.config.talker.num_layers),
         "budget": rung.budget,
         "steps": rung.steps,
-        "flops": flops * rung.steps,
-        "parameters": measures.parameters(task),
-        "tokens": {"seen": seen, "unique": unique, "passes": round(seen / unique, 4)},
-        "nats": {name: round(value, 5) for name, value in nats.items()},
-        **(extra(config, params) if extra else {}),
+        **measure(rung.config, workdir / rung.name),
         "settings": rung.settings(),
-        "made": provenance(
-            sizes={
-                "updates": rung.steps,
-                "tokens": seen,
-                "held-out rows": measures.HELD_OUT_ROWS,
-            },
-            seeds={"weights and batches": int(config.train.seed)},
-        ),
     }
     rows = [*results_of(workdir), row]
     write_text(workdir / RESULTS, "".join(json.dumps(r) + "\n" for r in rows))
@@ -137,8 +97,6 @@ def _row(rung: Rung, workdir: Path) -> dict[str, Any] | None:
 
 
 def _check_done(rungs: Sequence[Rung], workdir: Path) -> None:
-    if "://" in str(workdir):
-        raise UserError(f"--workdir {workdir}: a ladder needs a folder on a disk; name one")
     for rung in rungs:
         row = _row(rung, workdir)
         if row and row["settings"] != rung.settings():

@@ -36,6 +36,7 @@ VERBS = (
     "data",
     "evaluate",
     "inspect_corpus",
+    "ladder",
     "plan",
     "release",
     "say",

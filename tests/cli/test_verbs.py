@@ -19,7 +19,19 @@ from mdmspeech.cli import look_for_no_tpu, main
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.interop.release import Part, Release, load_release, save_release
 
-VERBS = ("chat", "say", "voice", "data", "train", "plan", "eval", "release", "assemble", "convert")
+VERBS = (
+    "chat",
+    "say",
+    "voice",
+    "data",
+    "train",
+    "plan",
+    "ladder",
+    "eval",
+    "release",
+    "assemble",
+    "convert",
+)
 
 
 @pytest.fixture(scope="module")
