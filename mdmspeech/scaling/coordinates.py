@@ -28,11 +28,13 @@ def moved(task: TalkerTask, config: ConfigDict, steps: int = 5, seed: int = 0) -
     batch = _batch(config, seed)
     shown = ConfigDict(config.optim.to_dict())
     shown.update(schedule="constant", warmup=0)
-    params = jax.jit(task.init)(jax.random.key(seed))
+    # numbers that cost little to compile: which ones they are says nothing here
+    key = lambda number: jax.random.key(number, impl="unsafe_rbg")
+    params = jax.jit(task.init)(key(seed))
     optimizer = make_optimizer(shown, steps, params, task.optimizer)
 
     def total(params):
-        losses = task.loss(params, {}, batch, jax.random.key(seed + 1), jnp.int32(0))
+        losses = task.loss(params, {}, batch, key(seed + 1), jnp.int32(0))
         return sum(w * losses[n][0] / losses[n][1] for n, w in task.weights.items())
 
     @jax.jit

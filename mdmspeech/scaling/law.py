@@ -18,7 +18,7 @@ _DELTA = 1e-3  # of the Huber loss, theirs
 _LEAST = 3  # different sizes, and budgets
 _PARAMETERS = 5
 _LEVEL = 0.95
-_ITERATIONS = 300
+_ITERATIONS, _STUCK = 300, 1e6  # at most; a damping at which no step is one
 # what the fit may give: logarithms of nats and slopes
 _LOWEST, _HIGHEST = np.array([-8.0, -12, 0, -12, 0]), np.array([5.0, 8, 3, 8, 3])
 
@@ -179,7 +179,9 @@ class _Points:
             left_XU = np.where(better_X[:, None], left_new, left_XU)
             slopes_XU5 = np.where(better_X[:, None, None], slopes_new, slopes_XU5)
             cost_X = np.where(better_X, cost_new, cost_X)
-            damping_X = np.clip(np.where(better_X, damping_X / 3, damping_X * 4), 1e-9, 1e6)
+            damping_X = np.clip(np.where(better_X, damping_X / 3, damping_X * 4), 1e-9, _STUCK)
+            if (damping_X == _STUCK).all():
+                break
         return x_X5, cost_X
 
     def _residuals(self, x_X5, target_XU):

@@ -14,7 +14,7 @@ LADDER = Path(__file__).parents[2] / "experiments" / "ladder.py"
 
 def moved(width, base):
     config = load_config(f"{LADDER}:width={width},head=32,layers=1")
-    config.talker.update(symbol_lookahead=(2,), base_dim=base, base_head_dim=32 if base else 0)
+    config.talker.update(symbol_lookahead=(), base_dim=base, base_head_dim=32 if base else 0)
     return coordinates.moved(make_task(config, Path("none")), config, steps=4)
 
 

@@ -36,11 +36,11 @@ def test_without_scatter_it_is_found_exactly(name):
 
 
 def test_with_scatter_the_intervals_hold_it():
-    """Of 5 numbers and a prediction, in 8 ladders: by chance 2.4 of 48 lie outside of 95 %."""
+    """Of 5 numbers and a prediction, in 5 ladders: by chance 1.5 of 30 lie outside of 95 %."""
     outside = widths = 0
-    for seed in range(8):
+    for seed in range(5):
         n, d, loss = ladder(*GRIDS["large"], scatter=0.004, seed=seed)
-        found = fit(n, d, loss, draws=100, seed=seed)
+        found = fit(n, d, loss, draws=60, seed=seed)
         for field in ("E", "A", "alpha", "B", "beta"):
             low, high = found.interval(lambda law, field=field: getattr(law, field))
             outside += not low <= getattr(HOFFMANN, field) <= high
@@ -48,8 +48,8 @@ def test_with_scatter_the_intervals_hold_it():
         outside += not low <= HOFFMANN.loss(1e11, 1e11) <= high
         assert low <= best <= high and found.scatter == pytest.approx(0.004, rel=0.5)
         widths += (high - low) / best
-    assert outside <= 9
-    assert 0.01 < widths / 8 < 0.1
+    assert outside <= 6
+    assert 0.01 < widths / 5 < 0.1
 
 
 def test_one_bad_run_does_not_move_it():

@@ -85,9 +85,9 @@ def test_a_kind_that_nobody_placed_is_named():
         mup.rules(dataclasses.replace(config, base_dim=0), 0.0)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", ["paced", "prefix"])
 def test_at_the_base_width_it_is_the_same_program(kind):
-    plain = config_of(64, **KINDS[kind])
+    plain = config_of(64, num_layers=1, **KINDS[kind])
     plain = dataclasses.replace(plain, base_dim=0)
     program = lambda config: str(
         jax.make_jaxpr(
