@@ -27,7 +27,7 @@ AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,6 +51,9 @@ killtest: $(VENV)/.ready-dev ## kill a training run with -9 at 30 random moments
 
 multihost-test: $(VENV)/.ready-dev ## runs of 2 and 4 processes: equal to one process; killed, stopped and resumed; how soon the others notice
 	$(BIN)/python -m pytest -q -s -m "full or not full" tests/training/test_multihost.py
+
+slurm-test: $(VENV)/.ready-dev ## launch/slurm.py on a real Slurm of one node, started for it: preempted, saved, resumed (root; apt-get install slurm-wlm munge)
+	$(BIN)/python -m pytest -q -rs -m slurm tests/launch/test_slurm_real.py
 
 test-beam: $(BEAM_VENV)/.ready ## preparation on Apache Beam: 1,000 recordings counted, killed and restarted, one worker and two; fetches Beam
 	$(BEAM_VENV)/bin/python -m pytest -q -m "beam or not beam" tests/beam tests/launch/test_dataflow.py
@@ -156,7 +159,7 @@ $(PARITY_VENV)/.ready: $(PARITY_VENV)/bin/activate setup.cfg constraints.txt
 # Without constraints.txt: protobuf and pyarrow are older here.
 $(BEAM_VENV)/.ready: $(BEAM_VENV)/bin/activate setup.cfg
 	@echo "installing Apache Beam and what the tests need into $(BEAM_VENV)"
-	@$(BEAM_VENV)/bin/python -m pip --disable-pip-version-check install -qq -e .[data,eval,media,cloud,beam] "pytest>=8.3"
+	@$(BEAM_VENV)/bin/python -m pip --disable-pip-version-check install -qq -e .[data,eval,media,cloud,beam] "pytest>=8.3" "gcp-storage-emulator>=2026.7"
 	@touch $@
 
 $(PARTS)/.ready: | $(VENV)/.ready-demo

@@ -21,6 +21,7 @@ def switch(config: ConfigDict, argument: str) -> ConfigDict:
         config.init_from = "random"
     config.data.batch = 8
     config.data.parts = ("random",)
-    config.train.update(steps=20, log_every=5, eval_every=10, save_every=10)
-    config.optim.warmup = 5
+    config.train.update(steps=20, epochs=0.0, accum=1, log_every=5, eval_every=10, save_every=10)
+    config.optim.update(warmup=5, warmup_share=0.0)
+    config.mesh.update(data=-1, fsdp=1, tensor=1)
     return config

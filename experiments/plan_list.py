@@ -11,15 +11,17 @@ from mdmspeech.planning.tables import Entry
 SLICES = ("v5p-64", "v6e-64", "v5e-64", "v5p-512", "v5e-256", "v6e-256", "v5p-8", "v5e-16")
 SMALL = ("v5e-16", "v5p-8", "v6e-16")  # of models that fit many times into one chip
 # Stage, rows of a data-parallel device:
-# a Thinker's row has 1,536 positions and a minute of speech, a Talker's 1,024.
+# a Thinker's row has 1,536 positions and a minute of speech, a Talker's 1,024 and 256 ids.
 LARGE = {"thinker": 2, "talker": 8, "talker_isd": 4}
+# all rows at once: a step of more is so many of these, see experiments/large.py
+ONE_PART = ("train.accum=1",)
 
 
 def get_config():
     entries = []
     for size in ("8b", "1b", "06b"):
         entries += [
-            Entry(f"experiments/{stage}_{size}.py", SLICES, rows=rows)
+            Entry(f"experiments/{stage}_{size}.py", SLICES, rows=rows, settings=ONE_PART)
             for stage, rows in LARGE.items()
         ]
         # One block of four steps, one utterance on one chip: what a listener waits for.

@@ -4,17 +4,18 @@ Whisper-large-v3 and the Thinker's own weights are frozen.
 Command:  mdmspeech train --config experiments/thinker_06b.py --workdir RUNS/thinker_06b --data DATA
               --set weights.encoder=WHISPER_LARGE_V3 --set weights.thinker=QWEN3_0_6B --set weights.tokenizer=QWEN3_0_6B
           The same in small, random weights and data: --config experiments/thinker_06b.py:runlocal
-Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of
-  the time for each TPU slice.
+Hardware: laid out for a v5e-16; --config experiments/thinker_06b.py:v5p-64 is the same recipe on
+          another slice. Planned for, not yet run on: experiments/results/plan.md has memory
+          and an estimate of the time.
 Expected: VocalNet reports no loss; the held-out loss should fall within the first hundred steps,
   when the adaptor is found.
 """
 
-from experiments import large, local
+from experiments import large
 from mdmspeech.models.speech_encoder import WHISPER_LARGE_V3
 from mdmspeech.models.thinker import QWEN3_06B
 
 
 def get_config(argument: str = ""):
     config = large.thinker_stage(QWEN3_06B, WHISPER_LARGE_V3)
-    return local.switch(config, argument)
+    return large.finish(config, "thinker", "06b", argument, "v5e-16")

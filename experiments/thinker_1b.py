@@ -5,17 +5,18 @@ Command:  mdmspeech train --config experiments/thinker_1b.py --workdir RUNS/thin
               --set weights.encoder=WHISPER_LARGE_V3 \
               --set weights.thinker=LLAMA_3_2_1B_INSTRUCT --set weights.tokenizer=LLAMA_3_2_1B_INSTRUCT
           The same in small, random weights and data: --config experiments/thinker_1b.py:runlocal
-Hardware: planned for, not yet run on: experiments/results/plan.md has the memory and an estimate of
-  the time for each TPU slice.
+Hardware: laid out for a v5e-16; --config experiments/thinker_1b.py:v5p-64 is the same recipe on
+          another slice. Planned for, not yet run on: experiments/results/plan.md has memory
+          and an estimate of the time.
 Expected: VocalNet reports no loss; the held-out loss should fall within the first hundred steps,
   when the adaptor is found.
 """
 
-from experiments import large, local
+from experiments import large
 from mdmspeech.models.speech_encoder import WHISPER_LARGE_V3
 from mdmspeech.models.thinker import LLAMA32_1B
 
 
 def get_config(argument: str = ""):
     config = large.thinker_stage(LLAMA32_1B, WHISPER_LARGE_V3)
-    return local.switch(config, argument)
+    return large.finish(config, "thinker", "1b", argument, "v5e-16")

@@ -12,14 +12,38 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parents[1]
+UV = "0.13.9"  # fetches a Python where an image has only an older one
 HOME = "mdmspeech"  # folder with the code on a worker, below its home folder
-# Exit codes after which the same command resumes: told to stop (see `supervised`) or lost a peer
-# (both 75, see mdmspeech/training/distributed.py), ended by JAX for the same reason (134), killed
-# (137).
-STOPPED = 75
-TRY_AGAIN = f"{STOPPED}|134|137"
+DONE, BAD_INPUT, STOPPED = 0, 2, 75
+
+
+class Ending(NamedTuple):
+    """How a worker can end: its exit code, what that means (README.md has the same table), and
+    whether the same command resumes.
+    """
+
+    code: int
+    meaning: str
+    resumes: bool
+
+
+# The one list that all launchers go by. Of the program: mdmspeech/cli (2), `loop.NonFiniteError`
+# (2), `distributed.TRY_AGAIN` (75). Every other code is a crash.
+ENDINGS = (
+    Ending(DONE, "done", False),
+    Ending(BAD_INPUT, "bad input, or a loss that is no number: again it would end the same", False),
+    Ending(STOPPED, "told to stop, and saved; or another worker was lost", True),
+    Ending(134, "ended by JAX's own check, as after the loss of another worker", True),
+    Ending(137, "killed: its time to stop was up, or memory ran out", True),
+)
+RESUMING = tuple(ending.code for ending in ENDINGS if ending.resumes)
+TRY_AGAIN = "|".join(map(str, RESUMING))
+# An attempt that a lost worker ended within these seconds counts as a crash: nothing was learnt.
+QUICK_S = 900
+_BUCKET = r"gs://[a-z0-9][-_.a-z0-9]+[a-z0-9](/.+)?"
 
 
 def parser(doc: str, *, cloud: bool) -> argparse.ArgumentParser:
@@ -42,8 +66,14 @@ def parser(doc: str, *, cloud: bool) -> argparse.ArgumentParser:
     )
     shared.add_argument(
         "--data",
-        help="corpus: a folder on the workers or a bucket (gs://BUCKET/CORPUS); default: what the "
-        "workers' MDMSPEECH_HOME says",
+        help="corpus: a bucket (gs://BUCKET/CORPUS) or a folder on the workers; where these begin "
+        "with empty disks, a folder here, which is copied to the bucket; default: what the workers' "
+        "MDMSPEECH_HOME says",
+    )
+    shared.add_argument(
+        "--system",
+        metavar="DIR",
+        help="train parts of this system folder (see `mdmspeech assemble`); where it is: as --data",
     )
     shared.add_argument(
         "--set",
@@ -55,6 +85,7 @@ def parser(doc: str, *, cloud: bool) -> argparse.ArgumentParser:
     if cloud:
         shared.add_argument("--project", required=True, help="of Google Cloud; it pays")
         shared.add_argument("--zone", required=True, help="for example us-east5-b")
+    add_preflight(shared)
     add_go(shared)
     return shared
 
@@ -66,6 +97,15 @@ def add_go(shared: argparse.ArgumentParser) -> None:
         "--dry-run", action="store_true", help="print the commands and do nothing (the default)"
     )
     do.add_argument("--go", action="store_true", help="run them")
+
+
+def add_preflight(shared: argparse.ArgumentParser) -> None:
+    """The option that `preflight` reads."""
+    shared.add_argument(
+        "--no-preflight",
+        action="store_true",
+        help="do not look first whether the run can work (`mdmspeech preflight`)",
+    )
 
 
 def check_name(shared: argparse.ArgumentParser, name: str) -> None:
@@ -95,7 +135,7 @@ def parse(
             f"--config {path}: no such file in this repository; its experiments are in experiments/"
         )
     args.config = config.relative_to(ROOT).as_posix() + colon + variant
-    if bucket and not re.fullmatch(r"gs://[a-z0-9][-_.a-z0-9]+[a-z0-9](/.+)?", args.workdir):
+    if bucket and not re.fullmatch(_BUCKET, args.workdir):
         shared.error(
             f"--workdir {args.workdir}: these machines are deleted with their "
             "disks, so give a bucket: gs://BUCKET/RUN"
@@ -103,18 +143,78 @@ def parse(
     for setting in args.set:
         if not re.fullmatch(r"[\w.]+=.*", setting, re.DOTALL):
             shared.error(f"--set {setting}: write KEY=VALUE, for example train.steps=200")
+    args.local = {"data": args.data, "system": args.system}  # as they were given
+    args.copied = {}
+    for option, given in args.local.items() if bucket else ():
+        if (
+            not given
+            or re.fullmatch(_BUCKET, given)
+            or (option == "system" and given.isidentifier())
+        ):
+            continue  # an identifier: a release that the package ships
+        if not Path(given).expanduser().is_dir():
+            shared.error(
+                f"--{option} {given}: the machines begin with empty disks, and there is no such "
+                "folder here to copy; give gs://BUCKET/FOLDER, or a folder of this machine"
+            )
+        setattr(args, option, f"{args.workdir.rstrip('/')}/launch/{option}")
+        args.copied[option] = (str(Path(given).expanduser().resolve()), getattr(args, option))
     return args
+
+
+def copy_local(script: "Script", args: argparse.Namespace) -> None:
+    """Copies what `parse` found on this machine to the bucket, where the workers read it."""
+    for option, (here, there) in args.copied.items():
+        script.note(f"--{option} from this machine: what the bucket has already is left out.")
+        folder = "/datasets" if option == "data" else ""
+        script.run("gcloud", "storage", "rsync", "--recursive", here + folder, there + folder)
+
+
+def python() -> str:
+    """The one of this repository's environment, else the one that runs this."""
+    own = ROOT / ".venv" / "bin" / "python"
+    return str(own if own.exists() else sys.executable)
+
+
+def preflight(script: "Script", args: argparse.Namespace, *machines: str) -> None:
+    """Puts a look at everything that can be known beforehand in front of what costs.
+
+    Args:
+      machines: options of `mdmspeech preflight` that say what will run it.
+    """
+    if args.no_preflight:
+        script.note("No preflight, as asked.")
+        script.raw("echo 'no preflight: what is wrong shows when the machines run' >&2")
+        return
+    script.note("Preflight: settings, mesh, memory, data and buckets, before anything is paid for.")
+    script.raw(
+        f"{shlex.join([python(), '-c', 'import jax, flax'])} 2>/dev/null || {{ echo 'the preflight "
+        'needs this repository installed here (make demo, or pip install -e ".[data,cloud,plan]"); '
+        "or give --no-preflight' >&2; exit 2; }"
+    )
+    words = [python(), "-m", "mdmspeech", "preflight", "--config", args.config]
+    words += ["--workdir", args.workdir]
+    for option, given in args.local.items():
+        words += [f"--{option}", given] if given else []
+    words += [word for setting in args.set for word in ("--set", setting)]
+    script.run("env", "JAX_PLATFORMS=cpu", *words, *machines)
 
 
 def uses_bucket(args: argparse.Namespace) -> bool:
     """Whether the run writes to or reads from object storage."""
-    return any("://" in (place or "") for place in (args.workdir, args.data))
+    return any(
+        "://" in (place or "") for place in (args.workdir, args.data, args.system, *args.set)
+    )
 
 
 def train(args: argparse.Namespace, program: str = "mdmspeech") -> str:
-    """The command that every worker runs: on all of them the same."""
-    words = [program, "train", "--config", args.config, "--workdir", args.workdir]
+    """The command that every worker runs: on all of them the same. What is compiled is kept in the
+    workdir, for the next start and for workers that are new.
+    """
+    words = ["env", f"JAX_COMPILATION_CACHE_DIR={args.workdir.rstrip('/')}/compiled"]
+    words += [program, "train", "--config", args.config, "--workdir", args.workdir]
     words += ["--data", args.data] if args.data else []
+    words += ["--system", args.system] if args.system else []
     words += [word for setting in args.set for word in ("--set", setting)]
     return shlex.join(words)
 
@@ -191,7 +291,7 @@ def install(extras: str) -> str:
     return f"""
 if [ ! -x venv/bin/python ]; then
   if command -v python3.11 >/dev/null; then python3.11 -m venv venv
-  else python3 -m pip install --quiet --user uv && python3 -m uv venv --seed --python 3.11 venv; fi
+  else python3 -m pip install --quiet --user uv=={UV} && python3 -m uv venv --seed --python 3.11 venv; fi
 fi
 venv/bin/python -m pip install --quiet -c constraints.txt -e {shlex.quote(f".[{extras}]")}
 """.strip()
@@ -222,10 +322,33 @@ def supervised(command: str, forward: bool) -> str:
     return f"stopped=; {pass_on}; {command} & {wait}"
 
 
-def worker(args: argparse.Namespace, extras: str, unpack: bool = True) -> str:
+def rotate(file: str, most: int = 5) -> str:
+    """Shell that moves a file out of the way, to .1, that to .2, ...; the oldest goes."""
+    return (
+        f"for n in $(seq {most - 1} -1 1); do [ ! -f {file}.$n ] || mv {file}.$n {file}.$((n+1)); "
+        f"done; [ ! -f {file} ] || mv {file} {file}.1"
+    )
+
+
+def worker(args: argparse.Namespace, extras: str, unpack: bool = True, logs: str = "") -> str:
     """A script for a worker's code folder: unpacks code.tgz, installs, then starts training so that it
-    outlives the connection. Running it again while it trains does nothing."""
+    outlives the connection. Running it again while it trains does nothing. The log is run.log,
+    those of earlier starts run.log.1, ...
+
+    Args:
+      logs: a folder in a bucket where a copy of the log is kept, as it was five minutes ago, and at
+        the end; one file a start and a worker.
+    """
     run = supervised(train(args, "venv/bin/mdmspeech"), forward=False) + "; echo $? > run.exit"
+    if logs:
+        copy = (
+            f"timeout 120 gcloud storage cp --quiet run.log {shlex.quote(logs + '/')}"
+            '"$started-$(hostname).log" >/dev/null 2>&1'
+        )
+        run = (
+            f"started=$(date -u +%Y%m%dT%H%M%SZ); (while sleep 300; do {copy}; done) & copier=$!; "
+            f"{run}; kill $copier 2>/dev/null; {copy}"
+        )
     lines = [
         "set -euo pipefail",
         (
@@ -235,94 +358,32 @@ def worker(args: argparse.Namespace, extras: str, unpack: bool = True) -> str:
         *(["tar -xzf code.tgz"] if unpack else []),
         install(extras),
         "rm -f run.exit",
+        rotate("run.log"),
         f"setsid nohup bash -c {shlex.quote(run)} > run.log 2>&1 < /dev/null &",
         "echo $! > run.pid",
     ]
     return "\n".join(lines) + "\n"
 
 
-def follow() -> str:
-    """Shell for the code folder of a worker: shows its log until training ends, then gives its exit
-    code.
+ENDED = "training ended with exit code"
+
+
+def follow(first: str = "1") -> str:
+    """Shell for the code folder of a worker: shows its log, from that line on, until training ends,
+    then says its exit code and ends with it.
     """
     return (
-        'tail -n +1 --pid="$(cat run.pid)" -F run.log; exit "$(cat run.exit 2>/dev/null || echo 1)"'
+        f'tail -n +{first} --pid="$(cat run.pid)" -F run.log; code=$(cat run.exit 2>/dev/null || '
+        f'echo 1); echo "{ENDED} $code"; exit "$code"'
     )
 
 
-def stop() -> str:
-    """Shell for the code folder of a worker: ends what is left of training there. Never fails."""
+def stop(seconds: int = 120) -> str:
+    """Shell for the code folder of a worker: has training save and end, and ends it if it takes longer
+    than so many seconds. Never fails.
+    """
     kill = lambda signal: f'kill {signal} -- "-$(cat run.pid)" 2>/dev/null'
-    return f"if [ -f run.pid ] && {kill('-TERM')}; then sleep 10; {kill('-KILL')}; fi; true"
-
-
-_DOCKERFILE = """
-FROM python:3.11-slim
-WORKDIR /mdmspeech
-COPY . .
-RUN pip install --no-cache-dir -c constraints.txt -e '.[{extras}]'
-"""
-
-
-def image(
-    script: Script,
-    args: argparse.Namespace,
-    extras: str,
-    build: str,
-    dockerfile: str = _DOCKERFILE,
-) -> None:
-    """Packs the tracked files and makes a container image of them with everything installed.
-
-    Args:
-      args: with `image`, its full name, for example
-        us-docker.pkg.dev/PROJECT/REPOSITORY/mdmspeech:NAME.
-      build: "cloud" (Google Cloud Build, no Docker needed here) or "docker".
-      dockerfile: what makes it, with {extras} for the extras.
-    """
-    folder = f"{stage(args.name)}/image"
-    code = pack(script, args.name)
-    script.note("An image of them: nothing is left to install when a pod starts.")
-    script.run("rm", "-rf", folder)
-    script.run("mkdir", "-p", folder)
-    script.run("tar", "-xzf", code, "-C", folder)
-    script.file(f"{folder}/Dockerfile", dockerfile.format(extras=extras).lstrip())
-    if build == "cloud":
-        script.run(
-            "gcloud", "builds", "submit", folder, f"--project={args.project}", f"--tag={args.image}"
-        )
-    else:
-        script.run("docker", "build", "--tag", args.image, folder)
-        script.run("docker", "push", args.image)
-
-
-def add_image(shared: argparse.ArgumentParser) -> None:
-    """The options that `image` reads."""
-    shared.add_argument(
-        "--image", required=True, help="container image to make and use, with registry and tag"
-    )
-    shared.add_argument(
-        "--build",
-        choices=("cloud", "docker"),
-        default="cloud",
-        help="who makes it: Google Cloud Build, or Docker on this machine",
-    )
-
-
-def in_pod(args: argparse.Namespace) -> str:
-    """Shell for a pod with that image. A pod that is told to stop must not succeed, or its job would
-    count as done.
-    """
-    return f"cd /mdmspeech; {supervised(train(args), forward=True)}"
-
-
-def pod_logs(script: Script, selector: str, pods: int) -> None:
-    """Waits for the pods that a label chooses and follows the logs of all of them."""
-    chosen = f"--selector={selector}"
-    script.raw(
-        f"until {shlex.join(['kubectl', 'get', 'pods', chosen, '--output=name'])} | "
-        "grep -q .; do sleep 10; done"
-    )
-    script.run("kubectl", "wait", "pods", chosen, "--for=condition=Ready", "--timeout=24h")
-    script.run(
-        "kubectl", "logs", chosen, "--follow", "--prefix", "--tail=-1", f"--max-log-requests={pods}"
+    return (
+        f"if [ -f run.pid ] && {kill('-TERM')}; then for _ in $(seq {seconds}); do {kill('-0')} || "
+        f"break; sleep 1; done; {kill('-KILL')}; fi; true"
     )

@@ -10,6 +10,7 @@ import shlex
 import sys
 
 import common
+import pods
 
 # of Beam, here and in the image: setup.cfg and tests/launch hold them together
 BEAM = "2.77.0"
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     args, asked = parser.parse_args(given[:at]), given[at + 1 :]
     _check(parser, args, asked)
     script = common.Script(f"{args.name}: a dataset prepared on Dataflow")
-    common.image(script, args, EXTRAS, args.build, _DOCKERFILE)
+    pods.image(script, args, EXTRAS, args.build, _DOCKERFILE)
     venv = f"{common.stage(args.name)}/venv"
     script.note("What starts the job: the same code, which looks at the corpus and at the models.")
     script.raw(f"[ -x {shlex.quote(venv)}/bin/python ] || python3.11 -m venv {shlex.quote(venv)}")
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--service-account", metavar="EMAIL", help="of the workers (default: the project's own)"
     )
-    common.add_image(parser)
+    pods.add_image(parser)
     common.add_go(parser)
     return parser
 

@@ -1,19 +1,54 @@
 """Train on TPU slices of any GKE cluster with a JobSet: build an image, render the manifest, apply
 it, follow its log.
 
-One job for each slice, one pod for each of its machines. A pod that is lost restarts the whole set,
-up to --restarts times, and training resumes by itself. The cluster needs node pools of the slice's
-kind and shape, and the JobSet controller:
-kubectl apply --server-side -f https://github.com/kubernetes-sigs/jobset/releases/download/VERSION/manifests.yaml
+One job for each slice, one pod for each of its machines. A pod that fails restarts the whole set,
+and training resumes by itself: as often as nodes are taken away, up to --restarts times after
+crashes, never after bad input. The cluster needs node pools of the slice's kind and shape, and the
+JobSet controller, 0.10 or later:
+kubectl apply --server-side -f https://github.com/kubernetes-sigs/jobset/releases/download/v0.10.0/manifests.yaml
 """
 
 import json
 import re
+import shlex
 import sys
 from typing import Any
 
 import common
+import pods
 from slices import parse_slice
+
+_MAIN = "train"  # the container
+# What becomes of a pod that fails. The job fails with all its pods, and says by which rule; the
+# first of the set's rules that fits then decides. What no rule names is a crash: it fails the job
+# as well (`backoffLimit`), and the set is restarted at most `maxRestarts` times.
+_POD_RULES = [
+    {
+        "action": "FailJob",
+        "onExitCodes": {
+            "containerName": _MAIN, "operator": "In", "values": [common.BAD_INPUT],
+        },
+    },
+    # evicted, preempted, its node drained or shut down
+    {"action": "FailJob", "onPodConditions": [{"type": "DisruptionTarget", "status": "True"}]},
+    {
+        "action": "FailJob",
+        "onExitCodes": {"containerName": _MAIN, "operator": "In", "values": [common.STOPPED]},
+    },
+]  # fmt: skip
+_SET_RULES = [
+    {
+        "name": "badInput",
+        "action": "FailJobSet",
+        "onJobFailureReasons": ["PodFailurePolicy"],
+        "onJobFailureMessagePatterns": ["rule at index 0"],
+    },
+    {
+        "name": "interrupted",
+        "action": "RestartJobSetAndIgnoreMaxRestarts",
+        "onJobFailureReasons": ["PodFailurePolicy"],
+    },
+]
 
 
 def manifest(args: Any) -> dict[str, Any]:
@@ -40,9 +75,10 @@ def manifest(args: Any) -> dict[str, Any]:
             }
         )
     container = {
-        "name": "train",
+        "name": _MAIN,
         "image": args.image,
-        "command": ["bash", "-c", common.in_pod(args)],
+        # Kubernetes replaces $(NAME) in it, and $$ by $
+        "command": ["bash", "-c", re.sub(r"\$(?=[$(])", "$$", pods.command(args))],
         # between the workers of a slice
         "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
         "securityContext": {"privileged": True},  # the TPU driver
@@ -55,7 +91,7 @@ def manifest(args: Any) -> dict[str, Any]:
         "restartPolicy": "Never",
         "hostNetwork": True,
         "dnsPolicy": "ClusterFirstWithHostNet",
-        "terminationGracePeriodSeconds": 120,  # to save
+        "terminationGracePeriodSeconds": pods.GRACE_SPOT_S if args.spot else pods.GRACE_S,
         "nodeSelector": selector,
         "tolerations": tolerations,
         "containers": [container],
@@ -66,6 +102,7 @@ def manifest(args: Any) -> dict[str, Any]:
         "parallelism": tpu.pods,
         "completions": tpu.pods,
         "backoffLimit": 0,
+        "podFailurePolicy": {"rules": _POD_RULES},
         "template": {"spec": pod},
     }
     metadata: dict[str, Any] = {
@@ -82,7 +119,7 @@ def manifest(args: Any) -> dict[str, Any]:
         "kind": "JobSet",
         "metadata": metadata,
         "spec": {
-            "failurePolicy": {"maxRestarts": args.restarts},
+            "failurePolicy": {"maxRestarts": args.restarts, "rules": _SET_RULES},
             "replicatedJobs": [
                 {"name": "slice", "replicas": args.slices, "template": {"spec": job}}
             ],
@@ -128,7 +165,7 @@ def _scalar(value: Any) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Writes the script; runs it with --go."""
     parser = common.parser(__doc__, cloud=True)
-    common.add_image(parser)
+    pods.add_image(parser)
     parser.add_argument("--cluster", required=True, help="of GKE, in the zone's region")
     parser.add_argument(
         "--tpu",
@@ -140,7 +177,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--slices", type=int, default=1, help="how many; the data axis of the mesh goes over them"
     )
-    parser.add_argument("--restarts", type=int, default=50, help="how often it may be restarted")
+    parser.add_argument(
+        "--restarts", type=int, default=50, help="how often it may be restarted after crashes"
+    )
     parser.add_argument("--spot", action="store_true", help="on spot nodes")
     parser.add_argument("--queue", default="", help="Kueue's local queue, if the cluster has one")
     parser.add_argument(
@@ -155,25 +194,28 @@ def main(argv: list[str] | None = None) -> int:
     script = common.Script(
         f"{args.name}: {args.config} on {args.slices} x {args.tpu.accelerator_type} by a JobSet"
     )
-    common.image(script, args, "tpu,cloud,data", args.build)
-    file = f"{common.stage(args.name)}/jobset.yaml"
-    script.note("The manifest, and go.")
-    script.file(file, to_yaml(manifest(args)))
+    common.preflight(
+        script, args, f"--topology={args.tpu.name}", f"--slices={args.slices}", "--disks=empty"
+    )
     region = re.sub(r"-[a-z]$", "", args.zone)
-    script.run(
-        "gcloud",
-        "container",
-        "clusters",
-        "get-credentials",
-        args.cluster,
-        f"--project={args.project}",
-        f"--location={region}",
+    where = [f"--project={args.project}", f"--location={region}"]
+    script.run("gcloud", "container", "clusters", "get-credentials", args.cluster, *where)
+    file = f"{common.stage(args.name)}/jobset.yaml"
+    apply = ["kubectl", "apply", "--server-side", f"--filename={file}"]
+    pods.unless_there(script, args.name, f"kubectl delete jobset {args.name}")
+    script.note("The manifest; the cluster says whether it would take it.")
+    script.run("mkdir", "-p", common.stage(args.name))
+    script.file(file, to_yaml(manifest(args)))
+    script.raw(
+        f"{shlex.join([*apply, '--dry-run=server'])} || {{ echo 'the cluster does not take the "
+        "manifest: JobSet must be there, 0.10 or later, and you may create one' >&2; exit 2; }"
     )
-    script.run("kubectl", "apply", "--server-side", f"--filename={file}")
+    pods.image(script, args, "tpu,cloud,data", args.build)
+    common.copy_local(script, args)
+    script.run(*apply)
+    script.raw("fi")
     script.note(f"Follow the logs. To stop: kubectl delete jobset {args.name}")
-    common.pod_logs(
-        script, f"jobset.sigs.k8s.io/jobset-name={args.name}", args.tpu.pods * args.slices
-    )
+    pods.follow(script, args.name, args.tpu.pods * args.slices)
     return common.finish(script, args)
 
 

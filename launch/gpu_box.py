@@ -26,7 +26,12 @@ def main(argv: list[str] | None = None) -> int:
         default="gpu,data",
         help="what to install: gpu,data[,cloud for a workdir or data in a bucket]",
     )
+    parser.add_argument(
+        "--gpus", type=int, default=0, help="how many it has, for the preflight (default: unknown)"
+    )
     args = common.parse(parser, argv, bucket=False)
+    if args.gpus < 0:
+        parser.error("--gpus must be 0 or more")
     if args.host.startswith("-") or re.search(r"\s", args.host):
         parser.error(f"--host {args.host!r}: give USER@HOST")
     if args.folder.startswith(("/", "-")) or ".." in args.folder.split("/"):
@@ -35,6 +40,7 @@ def main(argv: list[str] | None = None) -> int:
         args.extras += ",cloud"
 
     script = common.Script(f"{args.name}: {args.config} on {args.host or 'this machine'}")
+    common.preflight(script, args, f"--chips={args.gpus}", "--disks=there")
     script.note("The tracked files as they lie here, changes that are not committed included.")
     folder = shlex.quote(args.folder)
 

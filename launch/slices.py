@@ -55,6 +55,11 @@ class Slice:
     topology: str
 
     @property
+    def name(self) -> str:
+        """As `mdmspeech plan --topology` takes it."""
+        return f"{self.kind}:{self.topology}"
+
+    @property
     def chips(self) -> int:
         """Chips in the slice."""
         return math.prod(int(n) for n in self.topology.split("x"))
@@ -94,6 +99,11 @@ class Slice:
 def parse_slice(text: str) -> Slice:
     """ "v5e:4x4" -> Slice; for `type=` of an argparse option."""
     kind, _, topology = text.partition(":")
+    if re.fullmatch(r"(tpu)?v?7x?", kind.lower()):
+        raise argparse.ArgumentTypeError(
+            f'{text!r}: TPU7x is not supported (launch/README.md, "Which TPUs", says why); '
+            f"use {', '.join(_KINDS)}"
+        )
     if kind not in _KINDS:
         raise argparse.ArgumentTypeError(
             f"{text!r} begins with none of {', '.join(_KINDS)}: write for example v5e:4x4"

@@ -35,6 +35,7 @@ _GROUND_FLOOR = {
     "padding",
     "remote",
     "speech_format",
+    "xla_flags",
 }
 # Room -> rooms it may import besides itself and the ground floor.
 MAY_IMPORT: dict[str, set[str]] = {

@@ -14,7 +14,7 @@ from mdmspeech.files import as_user_error
 from mdmspeech.inference.devices import look_for_no_tpu
 
 # what brings the packages of a verb that are not always installed
-_EXTRAS = {"eval": "eval", "plan": "plan"}
+_EXTRAS = {"eval": "eval", "plan": "plan", "cost": "plan"}
 _SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
 examples:
@@ -25,8 +25,9 @@ examples:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 130 after Ctrl-C,
-    141 when nobody takes the audio from standard output.
+    """Runs one verb; exit code 0, 2 after a `UserError` (printed as one line), 75 after one that may
+    be over when the same is tried again, 130 after Ctrl-C, 141 when nobody takes the audio from
+    standard output.
 
     What is printed may be lost (`| head -0`), the work goes on.
     """
@@ -56,10 +57,12 @@ def _run(argv: list[str] | None) -> int:
         assemble,
         chat,
         convert,
+        cost,
         data,
         evaluate,
         ladder,
         plan,
+        preflight,
         release,
         say,
         train,
@@ -74,18 +77,9 @@ def _run(argv: list[str] | None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (
-        chat,
-        say,
-        data,
-        train,
-        plan,
-        ladder,
-        evaluate,
-        release,
-        assemble,
-        convert,
+        chat, say, data, train, plan, cost, preflight, ladder, evaluate, release, assemble, convert,
         voice_file,
-    ):
+    ):  # fmt: skip
         module.add(verbs)
     args = parser.parse_args(argv)
     look_for_no_tpu()
@@ -115,7 +109,7 @@ def _run(argv: list[str] | None) -> int:
         if not isinstance(told, UserError):
             raise
         print(f"mdmspeech {args.verb}: {' '.join(str(told).split())}", file=sys.stderr)
-        return 2
+        return told.exit_code
     except KeyboardInterrupt:
         print(f"mdmspeech {args.verb}: stopped", file=sys.stderr)
         return 130

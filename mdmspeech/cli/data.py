@@ -69,6 +69,17 @@ def add(verbs) -> None:
         "of the answer voice, for the codec's semantic head",
     )
     parser.add_argument(
+        "--thinker",
+        metavar="DIR",
+        help="with --states: those of this Thinker, of the answers of --parts (default: answers), for "
+        "Talkers with fixed anchors and data.states=True",
+    )
+    parser.add_argument(
+        "--system-text",
+        metavar="TEXT",
+        help="with --thinker: what stands in the system turn, as prompt.system of the experiment",
+    )
+    parser.add_argument(
         "--phones",
         type=int,
         metavar="N",
@@ -89,6 +100,10 @@ def check(args: argparse.Namespace) -> None:
         raise UserError(f"--phones {args.phones}: give 1 or more sentences")
     if args.manifest is not None and not args.manifest.strip():
         raise UserError("--manifest is empty: name the file that lists your recordings")
+    if args.thinker is not None and not args.states:
+        raise UserError("--thinker goes with --states: mdmspeech data --states --thinker DIR")
+    if args.system_text is not None and args.thinker is None:
+        raise UserError("--system-text goes with --thinker: name the Thinker whose states are made")
     parts(args)
 
 
@@ -142,7 +157,14 @@ def run(args: argparse.Namespace) -> None:
             args.root, *open_codec(args.codec or "compact"), names
         ).items():
             print(f"{name}: {count} tokens")
-    if args.states:
+    if args.states and args.thinker is not None:
+        from mdmspeech.cli import thinker_states
+
+        names = parts(args, ("answers",))
+        counts = thinker_states.write(args.root, args.thinker, names, args.system_text)
+        for name, count in counts.items():
+            print(f"{name}: {count} states")
+    elif args.states:
         from mdmspeech.interop.sources import load_speech_encoder
 
         encoder, names = load_speech_encoder(), parts(args, ("questions",))

@@ -13,6 +13,10 @@ from typing import Any
 from mdmspeech.config_names import check_names, current_name, name_now
 from mdmspeech.errors import UserError
 
+# settings of which one is 0: how long a run is, and how long its warm-up
+_EITHER = {"train.steps": "train.epochs", "optim.warmup": "optim.warmup_share"}
+_EITHER |= {other: one for one, other in _EITHER.items()}
+
 
 def load_config(path: str):
     """The ConfigDict of an experiment file's `get_config()`; of "FILE:ARG" that of
@@ -67,7 +71,8 @@ def load_experiment(path: str):
 
 
 def override(config, assignment: str) -> None:
-    """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas.
+    """Applies one KEY=VALUE, keeping the type the setting has; a tuple is written with commas. Of
+    two settings that say one thing (`_EITHER`) the last that is given counts.
     UserError: no such setting, or out of its range.
     """
     from flax.traverse_util import flatten_dict
@@ -98,7 +103,10 @@ def override(config, assignment: str) -> None:
         raise UserError(f"--set {key}={text[:60]}: {error}") from error
     except (KeyError, ValueError, OverflowError) as error:
         raise UserError(f"--set {key}={text[:60]}: expected a {type(old).__name__}") from error
-    config.update_from_flattened_dict({key: value})
+    other = _EITHER.get(key)
+    if other and not value and key.startswith("train."):
+        raise UserError(f"--set {key}={text}: {key} is 0: give a number above 0, or {other}")
+    config.update_from_flattened_dict({key: value} | ({other: 0} if other in settings else {}))
 
 
 def _like(old, text: str):
@@ -177,6 +185,7 @@ def make_task(config, workdir: Path, data: str | None = None):
         loaders.load_thinker,
         loaders.load_tokenizer,
         *of_parts,
+        mark=loaders.thinker_mark,
     )
     return build.make_task(config, workdir, data, known)
 

@@ -3,6 +3,7 @@ each, on many.
 """
 
 import argparse
+import sys
 
 from mdmspeech.errors import UserError
 
@@ -50,8 +51,8 @@ def add(verbs) -> None:
     hosts = parser.add_argument_group(
         "several processes",
         (
-            "not needed on TPU pods, in Slurm and under Open MPI, where they find "
-            "each other; also JAX_COORDINATOR_ADDRESS, ..."
+            "not needed on TPU slices (VMs, GKE, xpk), in Slurm and under Open MPI, where they "
+            "find each other; also JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES, JAX_PROCESS_ID"
         ),
     )
     hosts.add_argument(
@@ -60,7 +61,13 @@ def add(verbs) -> None:
         metavar="HOST:PORT",
         help="address of process 0, reachable from all",
     )
-    hosts.add_argument("--processes", type=int, default=0, metavar="N", help="how many there are")
+    hosts.add_argument(
+        "--processes",
+        type=int,
+        default=0,
+        metavar="N",
+        help="how many there are; 1: this one alone, whatever the machine says",
+    )
     hosts.add_argument(
         "--process", type=int, default=-1, metavar="I", help="number of this one, from 0"
     )
@@ -71,6 +78,7 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from etils import epath
 
+    from mdmspeech import xla_flags
     from mdmspeech.cli.experiment import (
         check_start,
         load_experiment,
@@ -90,6 +98,8 @@ def run(args: argparse.Namespace) -> None:
         override(config, assignment)
     check_ranges(config)
     workdir = epath.Path(args.workdir).expanduser()
+    if told := xla_flags.apply():  # before JAX looks for devices
+        print(told, file=sys.stderr)
     with distributed.session(args.coordinator, args.processes, args.process):
         # Some of these ask JAX for its devices when they are imported.
         from mdmspeech.evaluation import samples
@@ -101,4 +111,7 @@ def run(args: argparse.Namespace) -> None:
         try:
             loop.train(config, task, workdir)
         except loop.NonFiniteError as error:
-            raise UserError(f"{error}; try a smaller optim.lr, or look at the records") from error
+            raise UserError(
+                f"{error}; look at the records, try a smaller optim.lr, or go on without them "
+                "(--set train.on_nan=skip, or rollback)"
+            ) from error

@@ -3,10 +3,12 @@ the experiment's config.
 """
 
 import dataclasses
+import zlib
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from mdmspeech import remote
 from mdmspeech.errors import UserError
@@ -25,14 +27,27 @@ def load_thinker(path: str, config: ThinkerConfig, like: Any = None) -> dict[str
 
     Args:
       like: abstract parameters (`jax.ShapeDtypeStruct` with shardings) whose type and places the
-        result has: each process reads its own share, one parameter at a time. None: float32 numpy
-        arrays.
+        result has: each process reads its own share, one parameter at a time, and reads no others
+        than these. None: all of them, as float32 numpy arrays.
 
     Raises:
       UserError: names each size in which it is another model than `config`, before any weight is
         read.
     """
-    return open_thinker(path, config).params(**_places(like))
+    only = None if like is None else set(like)
+    return open_thinker(path, config).params(only=only, **_places(like))
+
+
+def thinker_mark(path: str, config: ThinkerConfig) -> str:
+    """Short digest that tells one Thinker's weights from another's, a low-rank update included: of one
+    row of every layer, read from its file.
+    """
+    tensors, digest = open_thinker(path, config).tensors, zlib.crc32(str(config.dim).encode())
+    for name in sorted(tensors):
+        if name.endswith(("q_proj.weight", "down_proj.weight")):
+            row = np.asarray(tensors[name][slice(0, 1)], np.float32)
+            digest = zlib.crc32(row.tobytes(), digest)
+    return f"{digest:08x}"
 
 
 def open_thinker(path: str, config: ThinkerConfig) -> sources.OpenedThinker:
@@ -48,9 +63,14 @@ def load_encoder(path: str, config: SpeechEncoderConfig, like: Any = None) -> di
     """Parameters of the speech encoder at `path` (see `sources.open_speech_encoder`). Arguments and
     errors as `load_thinker`.
     """
+    return open_encoder(path, config).params(**_places(like))
+
+
+def open_encoder(path: str, config: SpeechEncoderConfig) -> sources.OpenedEncoder:
+    """The speech encoder at `path`, as `open_thinker`."""
     opened = sources.open_speech_encoder(path, scan_layers=config.scan_layers)
     _same(path, config, opened.config)
-    return opened.params(**_places(like))
+    return opened
 
 
 def load_tokenizer(path: str) -> ChatTokenizer:

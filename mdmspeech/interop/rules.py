@@ -8,7 +8,7 @@ the parameter they belong to, or into each device's share of it: nothing larger 
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -60,6 +60,7 @@ def import_params(
     dtype: Any = np.float32,
     shardings: Any = None,
     progress: Progress = None,
+    only: Collection[str] | None = None,
 ) -> dict[str, Any]:
     """Foreign tensors -> parameter tree in `dtype`.
 
@@ -71,11 +72,18 @@ def import_params(
       shardings: a tree of `jax.sharding.NamedSharding` like `shapes`: the result is jax arrays born
         with them, of which this process reads its own share. None: numpy arrays.
       progress: told of every number of bytes read.
+      only: the parts of `shapes` that are wanted (names of its top level); tensors of others are not
+        read. None: all.
 
     Raises:
       UserError: missing, unknown and misshapen tensors, and those that are no floats, all of them
         counted and the first few named, in one line.
     """
+    if only is not None:
+        unread = {rule.name for rule in rules if rule.path.partition("/")[0] not in only}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in unread}
+        rules = [rule for rule in rules if rule.name not in unread]
+        shapes = {part: value for part, value in shapes.items() if part in only}
     wanted = {path: tuple(leaf.shape) for path, leaf in flatten_dict(shapes, sep="/").items()}
     check_tensors(tensors, rules, wanted, source)
     places = {} if shardings is None else flatten_dict(shardings, sep="/")

@@ -105,7 +105,7 @@ class OpenedThinker:
     files: Callable[[], dict[str, str]] = dict
 
     def params(self, **how: Any) -> dict[str, Any]:
-        """Reads the weights; `how` as `rules.import_params`: dtype, shardings, progress."""
+        """Reads the weights; `how` as `rules.import_params`: only, dtype, shardings, progress."""
         return thinker_params(self.config, self.tensors, self.origin, **how)
 
 

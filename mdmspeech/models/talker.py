@@ -205,9 +205,8 @@ class Talker(nn.Module):
         """Hidden states [..., D] -> logits [..., V], float32."""
         if self.config.output_scale != 1.0:
             hidden = hidden * self.config.output_scale
-        out = jnp.matmul(
-            hidden, constrain(self.outputs(), "vocab", "none").T, preferred_element_type=jnp.float32
-        )
+        table = constrain(self.outputs(), "vocab", "none", padded=True)  # 6566 = 2 x 7 x 7 x 67
+        out = jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
         return (
             out + self.output_bias.reshape((1,) * (out.ndim - 1) + (VOCAB,)).astype(out.dtype)
             if self.config.output_bias

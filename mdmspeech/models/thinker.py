@@ -16,7 +16,7 @@ from flax.core import FrozenDict
 from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.masks import Mask, causal
 from mdmspeech.nn.norms import RMSNorm
-from mdmspeech.nn.partition import constrain, lookup
+from mdmspeech.nn.partition import constrain, lookup_large
 from mdmspeech.nn.rope import rope_attention_factor, rope_frequencies, rope_table
 from mdmspeech.nn.stack import LayerStack
 from mdmspeech.nn.transformer import LlamaBlock
@@ -137,7 +137,7 @@ class Thinker(nn.Module):
 
     def embed(self, ids_BT: jax.Array) -> jax.Array:
         """Token ids -> input embeddings [B, T, D]."""
-        return lookup(self.embedding.embedding, ids_BT)
+        return lookup_large(self.embedding.embedding, ids_BT)
 
     def states(
         self,

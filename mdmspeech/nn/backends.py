@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import PartitionSpec
 
 from mdmspeech.nn.masks import AttentionMask, Mask
-from mdmspeech.nn.partition import spec
+from mdmspeech.nn.partition import axes_of, spec
 from mdmspeech.nn.tiles import tiled_attention
 
 # finite, so that a fully masked row gives a number
@@ -105,16 +105,14 @@ def over_mesh(
     split = spec("batch", "length", "heads", "none", shape=q_BTHD.shape, sizes=mesh.shape)
     # A device needs the K/V heads of its query heads:
     # copies, where there are fewer K/V heads than shards.
-    kv_heads, shards = (
-        k_BTKD.shape[2],
-        q_BTHD.shape[2] // NamedSharding(mesh, split).shard_shape(q_BTHD.shape)[2],
-    )
+    kv_heads, shards = k_BTKD.shape[2], math.prod(mesh.shape[a] for a in axes_of(split[2]))
     copies = math.lcm(kv_heads, shards) // kv_heads
     k_BTKD, v_BTKD = (x if copies == 1 else jnp.repeat(x, copies, axis=2) for x in (k_BTKD, v_BTKD))
     return jax.shard_map(
         lambda q, k, v, segment_BT: local(q, k, v, AttentionMask(mask.pattern, segment_BT)),
         in_specs=(split, split, split, PartitionSpec(*split[:2])),
         out_specs=split,
+        axis_names=set(mesh.auto_axes),
         check_vma=False,  # a kernel does not say how its results vary over the mesh
     )(q_BTHD, k_BTKD, v_BTKD, mask.segment_BT)
 

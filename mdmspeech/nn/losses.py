@@ -13,6 +13,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mdmspeech.nn.partition import on_one_device
+
 
 def cross_entropy(
     logits: jax.Array, targets: jax.Array, label_smoothing: float = 0.0, z_loss: float = 0.0
@@ -24,8 +26,18 @@ def cross_entropy(
     """
     logits = logits.astype(jnp.float32)
     log_z = jax.nn.logsumexp(logits, axis=-1)
-    picked = jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+    picked = (
+        jnp.take_along_axis(logits, targets[..., None], axis=-1)[..., 0]
+        if on_one_device()
+        else _picked(logits, targets)
+    )
     return _smoothed(log_z, picked, logits, label_smoothing, z_loss)
+
+
+def _picked(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """The target's logit [...], by comparison: a vocabulary split over devices needs no gathering."""
+    ids = jnp.arange(logits.shape[-1]).reshape((1,) * targets.ndim + (-1,))
+    return jnp.sum(jnp.where(ids == targets[..., None], logits, 0.0), axis=-1)
 
 
 def _smoothed(
@@ -107,8 +119,7 @@ def projected_cross_entropy(
     ) -> tuple[jax.Array, ...]:
         logits_BCV = project(hidden_BCD).astype(jnp.float32)
         log_z = jax.nn.logsumexp(logits_BCV, axis=-1)
-        is_target = jnp.arange(logits_BCV.shape[-1])[None, None, :] == targets_BC[..., None]
-        picked = jnp.sum(jnp.where(is_target, logits_BCV, 0.0), axis=-1)
+        picked = _picked(logits_BCV, targets_BC)
         loss = _smoothed(log_z, picked, logits_BCV, label_smoothing, z_loss)
         hit = (picked >= jax.lax.stop_gradient(logits_BCV.max(axis=-1))).astype(jnp.float32)
         return (

@@ -23,6 +23,8 @@ RULES: dict[str, tuple[str, ...]] = {
     "embed": ("fsdp",),
     "none": (),  # whole
 }
+# records of the devices that hold the parameters together: each of them looks at all of these
+RULES["group"] = tuple(axis for axis in RULES["batch"] if axis not in RULES["embed"])
 
 
 def spec(
@@ -31,12 +33,15 @@ def spec(
     """PartitionSpec of logical axis names.
 
     With `shape` and `sizes` (devices per mesh axis), a dimension whose size does not divide by its
-    devices stays whole.
+    devices stays whole. Inside a `shard_map` over some axes, these are left out: arrays there are one
+    device's part along them.
 
     Raises:
       ValueError: two dimensions would land on one mesh axis.
     """
-    mapped = [RULES[name] for name in logical]
+    here = jax.sharding.get_abstract_mesh()
+    apart = () if here.empty else here.manual_axes
+    mapped = [tuple(axis for axis in RULES[name] if axis not in apart) for name in logical]
     if shape is not None and sizes is not None:
         mapped = [
             axes if n % _product(sizes, axes) == 0 else ()
@@ -54,9 +59,12 @@ def on_one_device() -> bool:
     return mesh.empty or mesh.size == 1
 
 
-def constrain(x: jax.Array, *logical: str) -> jax.Array:
+def constrain(x: jax.Array, *logical: str, padded: bool = False) -> jax.Array:
     """`x`, told to the compiler to lie as its logical axes say on the mesh in context
     (`jax.set_mesh`); unchanged without one.
+
+    With `padded` an axis whose size the devices do not divide is split all the same: the compiler
+    pads what each holds of it, and nothing of that is seen.
 
     Without such marks the compiler may split activations along the axis their parameters are split
     on, and move activations instead of parameters.
@@ -64,7 +72,8 @@ def constrain(x: jax.Array, *logical: str) -> jax.Array:
     if on_one_device():
         return x
     mesh = jax.sharding.get_abstract_mesh()
-    return jax.lax.with_sharding_constraint(x, spec(*logical, shape=x.shape, sizes=mesh.shape))
+    even = {} if padded else {"shape": x.shape, "sizes": mesh.shape}
+    return jax.lax.with_sharding_constraint(x, spec(*logical, **even))
 
 
 def lookup(table_VD: jax.Array, ids: jax.Array) -> jax.Array:
@@ -73,6 +82,22 @@ def lookup(table_VD: jax.Array, ids: jax.Array) -> jax.Array:
     compiler moves all of them.
     """
     return constrain(constrain(table_VD, "vocab", "none")[ids], "batch", "length", "width")
+
+
+def lookup_large(table_VD: jax.Array, ids: jax.Array) -> jax.Array:
+    """As `lookup`, of a table with many more rows than a device has ids: the table stays where it is,
+    and the rows travel. Each device looks up its columns for all ids of its group; then they change
+    columns for records.
+    """
+    table_VD, ids = constrain(table_VD, "vocab", "embed"), constrain(ids, "group", "length")
+    return constrain(
+        constrain(table_VD[ids], "group", "length", "embed"), "batch", "length", "width"
+    )
+
+
+def axes_of(part: str | tuple[str, ...] | None) -> tuple[str, ...]:
+    """Mesh axes of one dimension of a `PartitionSpec`."""
+    return part if isinstance(part, tuple) else (part,) if part else ()
 
 
 def _product(sizes: Mapping[str, int], axes: Sequence[str]) -> int:

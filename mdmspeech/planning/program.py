@@ -68,7 +68,15 @@ def train_program(config: ConfigDict, task: Task, mesh: Mesh, rows: int = 0) -> 
     train = config.train
     state, frozen, optimizer = _train_state(config, task, mesh)
     batch = _batch(task, mesh, rows, train.accum)
-    step = make_train_step(task, optimizer, train.accum, config.optim.ema, train.dtype, train.remat)
+    step = make_train_step(
+        task,
+        optimizer,
+        train.accum,
+        config.optim.ema,
+        train.dtype,
+        train.remat,
+        reduce_dtype=train.reduce_dtype,
+    )
     shardings = jax.tree.map(lambda s: s.sharding, state)
     parts = {
         "parameters": state.params,

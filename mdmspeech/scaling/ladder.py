@@ -99,6 +99,11 @@ def rungs(
 
 def _check(rung: Rung, smaller: Rung | None) -> None:
     optim, before = rung.config.optim, smaller.stable_steps if smaller else 0
+    if optim.warmup_share or rung.config.train.epochs:
+        raise UserError(
+            f"{rung.name}: warm-up and length of a rung are numbers of updates, which budgets share: "
+            "set optim.warmup_share and train.epochs to 0, and optim.warmup"
+        )
     if smaller and smaller.config.data.to_dict() != rung.config.data.to_dict():
         raise UserError(
             f"{smaller.name} and {rung.name} have different data, and budgets of a size share one "

@@ -60,6 +60,10 @@ class CompiledStep:
         with self._goodput.time("step"):
             return {name: float(value) for name, value in jax.device_get(metrics).items()}
 
+    def forget(self) -> None:
+        """Nobody will wait for the updates that were started: their state is given up."""
+        self._in_flight.clear()
+
     def flops(self, batch: dict[str, jax.Array]) -> int:
         """Model FLOPs of the step on a batch of a shape that was compiled."""
         return self._compiled[_shapes(batch)][1]

@@ -10,6 +10,7 @@ from ml_collections import ConfigDict
 # runs, not what is computed.
 VOLATILE = (
     "train.steps",  # reported when it differs: the learning rate schedule follows it
+    "train.epochs",  # likewise
     "train.minutes",
     "train.log_every",
     "train.eval_every",
@@ -23,12 +24,16 @@ VOLATILE = (
     "train.peak_flops",
     "train.remat",
     "optim.decay_share",  # branches of one run differ in it
+    "train.on_nan",
+    "hours",
     "mesh",
 )
 # Words that a setting of every run may have; those of a stage are `Stage.choices`.
 CHOICES: dict[str, tuple[str, ...]] = {
     "train.dtype": ("float32", "bfloat16"),
     "train.remat": ("none", "dots", "full"),
+    "train.on_nan": ("stop", "skip", "rollback"),
+    "train.reduce_dtype": ("compute", "float32"),
     "train.keep_best_mode": ("min", "max"),
     "optim.schedule": ("cosine", "linear", "constant", "wsd"),
 }
@@ -39,18 +44,28 @@ def base() -> ConfigDict:
     config = ConfigDict()
     config.train = ConfigDict(
         dict(
-            steps=1000,  # end of the run and of the learning rate schedule
+            steps=1000,  # end of the run and of the learning rate schedule; 0 = by `epochs`
+            # passes over the data that the run makes: its steps follow from the records, see
+            # training.epochs; 0 = by `steps`
+            epochs=0.0,
             # also stop after this much training time, over all resumptions; 0 = no limit
             minutes=0.0,
             seed=0,  # initialisation, dropout and masks, order of the data
             accum=1,  # micro-batches per update
             # of the computation, or "bfloat16"; parameters and their updates are float32
             dtype="float32",
+            # in which gradients are added over the devices of the data axis: that of the computation
+            # (compute) or float32
+            reduce_dtype="compute",
             # what layers compute again for their gradient: none | dots | full, see nn.stack
             remat="none",
             log_every=20,
             eval_every=500,  # 0 = only at the end
             save_every=500,
+            # what becomes of an update whose loss or gradient is no number: the run stops | the
+            # update is left out | the run goes back to its last checkpoint and past those records,
+            # see training.nonfinite
+            on_nan="stop",
             keep=2,  # newest checkpoints to keep
             # and the best by this score of the evaluations, such as "held_out/token"; "" = none
             keep_best="",
@@ -69,7 +84,8 @@ def base() -> ConfigDict:
             lr=1e-3,
             schedule="cosine",  # cosine | linear | constant | wsd (warm-up, stable, decay)
             decay_share=0.2,  # wsd: the last share of all steps, in which the rate goes down
-            warmup=100,
+            warmup=100,  # steps
+            warmup_share=0.0,  # of all steps, in place of `warmup`; 0 = by that
             final=0.0,  # last learning rate as a fraction of lr
             b1=0.9,
             b2=0.98,
@@ -90,7 +106,8 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
     """
     # the same as not there: what earlier versions wrote into every run, and what they did not have
     unset: dict[str, Any] = {"init_from": "", "codec.semantic": 0.0, "codec.semantic_dim": 512}
-    unset["optim.decay_share"] = 0.2
+    unset |= {"train.epochs": 0.0, "train.on_nan": "stop", "optim.warmup_share": 0.0}
+    unset |= {"train.reduce_dtype": "compute", "optim.decay_share": 0.2}
     old, new = unset | _flat(saved), unset | _flat(now)
     hard: list[str] = []
     soft: list[str] = []

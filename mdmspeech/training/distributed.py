@@ -15,6 +15,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -26,14 +27,12 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mdmspeech.errors import UserError
+from mdmspeech.errors import TRY_AGAIN, TryAgainError, UserError
 from mdmspeech.nn.partition import spec
+from mdmspeech.training import chips, joining
 
 JOIN_S = 300.0  # to wait at the start until all processes are there
 HEARTBEAT_S = 60.0  # without a sign of life from a process before the others end
-# exit code after a lost process (EX_TEMPFAIL of sysexits.h);
-# JAX's own check ends a process with SIGABRT instead
-TRY_AGAIN = 75
 # at a barrier whose other side may be drawing pictures; a dead process is noticed long before
 _BARRIER_TIMEOUT_S = 24 * 3600
 
@@ -49,12 +48,12 @@ def session(
 ) -> Iterator[None]:
     """Joins the other processes for the `with` block; must come before anything touches a device.
 
-    Who they are: the arguments; else JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID;
-    else what JAX finds by itself on a TPU pod, in Slurm and under Open MPI. Without any of these, a
-    run of one process.
+    Who they are: the arguments, else what the environment says (`joining.find_peers`). Without
+    either, a run of one process. Where there are TPU chips, they must be free.
 
     With several processes an exception ends this one at once (exit code 2 after a `UserError`,
-    `TRY_AGAIN` after the loss of another process, else 1): a usual exit would wait for the others,
+    `TRY_AGAIN` after the loss of another process and where not all come together in time, else 1;
+    JAX's own check of lost processes ends with SIGABRT): a usual exit would wait for the others,
     who wait for us.
 
     Args:
@@ -65,15 +64,33 @@ def session(
       heartbeat_s: how long a process may be silent before it counts as lost.
 
     Raises:
-      UserError: incomplete arguments; a coordinator that does not answer in time.
+      UserError: incomplete arguments.
+      TryAgainError: a coordinator that does not answer in time, chips that another process holds.
     """
-    arguments = _initialize_arguments(coordinator, processes, process)
-    if arguments is None:
+    platforms, libtpu = (
+        getattr(jax.config, "jax_platforms", None),
+        importlib.util.find_spec("libtpu") is not None,
+    )
+    peers = joining.find_peers(
+        os.environ,
+        platforms=platforms,
+        libtpu=libtpu,
+        ask=joining.Metadata(os.environ),
+        coordinator=coordinator,
+        processes=processes,
+        process=process,
+    )
+    may_be_tpu = libtpu and (not platforms or "tpu" in platforms)
+    if may_be_tpu:
+        chips.check()
+    if peers is None:
+        if may_be_tpu:
+            _check_alone(jax.process_count())
         yield
         return
     exit_message = _ExitMessage()
     try:
-        _initialize(arguments, exit_message, join_s, heartbeat_s)
+        _initialize(peers, exit_message, join_s, heartbeat_s)
         if jax.process_count() == 1:
             yield
             return
@@ -230,86 +247,73 @@ class _ExitMessage:
             self._shell.stdin.flush()
 
 
-def _initialize_arguments(coordinator: str, processes: int, process: int) -> dict[str, Any] | None:
-    """Arguments for `jax.distributed.initialize`, or None for a run of one process."""
-    env = os.environ
-    coordinator = coordinator or env.get("JAX_COORDINATOR_ADDRESS", "")
-    count = processes or int(env.get("JAX_NUM_PROCESSES", 0))
-    number = process if process >= 0 else int(env.get("JAX_PROCESS_ID", -1))
-    if coordinator or count or number >= 0:
-        managed = "SLURM_STEP_NODELIST" in env or "OMPI_MCA_orte_hnp_uri" in env
-        if not managed and not (coordinator and count and number >= 0):
-            raise UserError(
-                f"coordinator {coordinator or '?'}, processes {count or '?'}, process "
-                f"{number if number >= 0 else '?'}: a run of several processes needs all three "
-                "(--coordinator HOST:PORT --processes N --process 0..N-1)"
-            )
-        if coordinator and not coordinator.rpartition(":")[2].isdigit():
-            raise UserError(
-                f"coordinator {coordinator!r}: give the address of process 0 as HOST:PORT"
-            )
-        if count and number >= count:
-            raise UserError(f"process {number} of {count}: processes are numbered from 0")
-        return dict(
-            coordinator_address=coordinator or None,
-            num_processes=count or None,
-            process_id=number if number >= 0 else None,
+def _check_alone(hosts: int) -> None:
+    """After the decision for a run of one process, with the number of hosts that the TPU says."""
+    if hosts > 1:
+        raise UserError(
+            f"this TPU slice has {hosts} hosts, but nothing in the environment says who they are: "
+            "start the same command on all of them, each with --coordinator HOST:PORT --processes "
+            f"{hosts} --process 0..{hosts - 1}"
         )
-    if "SLURM_STEP_NODELIST" in env and int(env.get("SLURM_NTASKS", 1)) > 1:
-        return {}
-    if int(env.get("OMPI_COMM_WORLD_SIZE", 1)) > 1:
-        return {}
-    return {} if _on_tpu_hosts() else None
-
-
-def _on_tpu_hosts() -> bool:
-    """Whether this is a TPU VM that may be one of several. JAX sets TPU_SKIP_MDS_QUERY where it
-    finds no chip.
-    """
-    if (
-        getattr(jax.config, "jax_platforms", None) == "cpu"
-        or "TPU_SKIP_MDS_QUERY" in os.environ
-        or importlib.util.find_spec("libtpu") is None
-    ):
-        return False
-    workers = os.environ.get("TPU_PROCESS_ADDRESSES", os.environ.get("TPU_WORKER_HOSTNAMES"))
-    return workers is None or "," in workers or "MEGASCALE_COORDINATOR_ADDRESS" in os.environ
 
 
 def _initialize(
-    arguments: dict[str, Any], exit_message: _ExitMessage, join_s: float, heartbeat_s: float
+    peers: joining.Peers, exit_message: _ExitMessage, join_s: float, heartbeat_s: float
 ) -> None:
     began = time.monotonic()
-    address, number = arguments.get("coordinator_address"), arguments.get("process_id")
-    if address and number:
-        _wait_for(address, join_s)
-    name = (
-        f"process {number} of {arguments['num_processes']}"
-        if arguments.get("num_processes") and number is not None
-        else "this process"
+    name = f"process {peers.number} of {peers.count}"
+    late = (
+        f"{name}: not all processes came together at {peers.coordinator} within {join_s:.0f} s. "
+        "Check that the same command runs on every host, each with its own number, and that process "
+        f"0 can be reached from all (told by {peers.told_by}; for a run of this process alone say "
+        "--processes 1)."
     )
-    exit_message.set(
-        f"{name}: not all processes came together at {address or 'the coordinator'} within "
-        f"{join_s:.0f} s. Check that the same command runs on every host, each with its own "
-        "number, and that process 0 can be reached from all."
-    )
+    if peers.number:
+        _wait_for(peers.coordinator, join_s)
+    exit_message.set(late)
     # the loop has its own handler of SIGTERM, and its own vote
     jax.config.update("jax_enable_preemption_service", False)
     left = max(join_s - (time.monotonic() - began), 1.0)
+    # JAX aborts when its time is up, which looks like a crash: we are a little earlier.
+    give_up = threading.Timer(left, _exit, (TRY_AGAIN,))
+    give_up.daemon = True
+    give_up.start()
     try:
         jax.distributed.initialize(
-            **arguments,
-            initialization_timeout=round(left),
+            coordinator_address=peers.coordinator,
+            num_processes=peers.count,
+            process_id=peers.number,
+            local_device_ids=None if peers.local_device is None else [peers.local_device],
+            cluster_detection_method="deactivate",  # joining.py has decided
+            initialization_timeout=round(left) + 30,
             heartbeat_timeout_seconds=round(heartbeat_s),
             shutdown_timeout_seconds=round(join_s),
         )
     except (ValueError, RuntimeError, OSError) as error:
+        raise _join_error(error, peers) from error
+    finally:
+        give_up.cancel()
         exit_message.set("")
-        raise UserError(
-            f"cannot join the other processes: {error}; name them by "
-            "--coordinator HOST:PORT --processes N --process 0..N-1"
-        ) from error
-    exit_message.set("")
+
+
+def _join_error(error: Exception, peers: joining.Peers) -> UserError:
+    """What could not be joined: a wrong argument, or something that may be over at the next try."""
+    wrong = not isinstance(error, (jax.errors.JaxRuntimeError, OSError)) or "INVALID_ARG" in str(
+        error
+    )
+    kind = UserError if wrong else TryAgainError
+    return kind(
+        f"process {peers.number} of {peers.count} cannot join the others at {peers.coordinator} "
+        f"(told by {peers.told_by}): {error}; another run may still hold this port, or one of the "
+        "processes is from an earlier try; name them by --coordinator HOST:PORT --processes N "
+        "--process 0..N-1"
+    )
+
+
+def _exit(code: int) -> None:
+    """At once, with what the exit message says."""
+    sys.stdout.flush()
+    os._exit(code)
 
 
 def _wait_for(address: str, seconds: float) -> None:
@@ -325,7 +329,7 @@ def _wait_for(address: str, seconds: float) -> None:
         except (OSError, OverflowError) as error:
             problem = str(error)
         time.sleep(0.2)
-    raise UserError(
+    raise TryAgainError(
         f"no coordinator at {address} after {seconds:.0f} s ({problem}): start process 0 there, or "
         "correct --coordinator; a firewall may close the port"
     )
@@ -340,7 +344,7 @@ def _end_at_once(error: BaseException, exit_message: _ExitMessage) -> None:
     text = str(error)
     code = 1
     if isinstance(error, UserError):
-        code, lines = 2, " ".join(text.split())
+        code, lines = error.exit_code, " ".join(text.split())
     elif isinstance(error, jax.errors.JaxRuntimeError) and any(
         mark in text.lower() for mark in ("gloo", "coordination", "unavailable")
     ):

@@ -7,7 +7,7 @@ end, and when a signal asks to stop, as it comes before a preemption. With sever
 """
 
 import contextlib
-import math
+import copy
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,9 +22,11 @@ from mdmspeech.training import distributed
 from mdmspeech.training import mesh as meshes
 from mdmspeech.training.checkpoint import Checkpoints, absolute, check_config
 from mdmspeech.training.compiled_step import CompiledStep
+from mdmspeech.training.epochs import steps_of
 from mdmspeech.training.mfu import model_flops
+from mdmspeech.training.nonfinite import NonFiniteError, NonFinitePolicy, is_finite
 from mdmspeech.training.observer import RunObserver
-from mdmspeech.training.optim import make_optimizer
+from mdmspeech.training.optim import make_optimizer, match_rules
 from mdmspeech.training.prefetch import DeviceBatch, Prefetcher
 from mdmspeech.training.profiler import check_window
 from mdmspeech.training.ranges import check_ranges
@@ -42,11 +44,7 @@ from mdmspeech.training.task import Task
 from mdmspeech.training.validation import Evaluator
 from mdmspeech.training.workdir import check_workdir, make_workdir
 
-
-class NonFiniteError(RuntimeError):
-    """The loss or the gradient norm is no number. The message names the step and the records; the
-    last checkpoint is good.
-    """
+__all__ = ["NonFiniteError", "train"]
 
 
 class _Update(NamedTuple):
@@ -58,8 +56,8 @@ class _Update(NamedTuple):
 
 
 def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> TrainState:
-    """Trains `task` until `train.steps` or `train.minutes`, resuming from `workdir` if it holds
-    checkpoints.
+    """Trains `task` until `train.steps`, `train.epochs` or `train.minutes`, resuming from `workdir` if
+    it holds checkpoints.
 
     SIGTERM or Ctrl-C (to any one of several processes) saves and leaves with exit code 0; a second
     Ctrl-C stops at once.
@@ -68,7 +66,7 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
       config: `config.base()` plus anything else; the whole of it is stored with the checkpoints.
       task: the stage.
       workdir: gets checkpoints/, metrics.jsonl, tensorboard/, curves.png, ledger.json, ledger.png,
-        config.json, eval/<step>/, profile/.
+        config.json, eval/<step>/, profile/, nonfinite.jsonl.
 
     Returns:
       The final state, on the devices.
@@ -76,13 +74,13 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
     Raises:
       UserError: a setting out of its range, parameter without a rule, another config's checkpoint,
         batch that does not divide, ...; nothing is written then, and what is there stays as it is.
-      NonFiniteError: see there.
+      NonFiniteError: see there, and `train.on_nan`.
       SystemExit: code 0, after a signal.
     """
     # ---- Settings and devices -------------------------------------------------------------------
     check_ranges(config)
     check_window(config.train.profile)
-    settings, workdir = config.train, absolute(workdir)
+    settings, workdir = copy.deepcopy(config.train), absolute(workdir)
     mesh = meshes.make_mesh(**config.mesh)
 
     with jax.set_mesh(mesh), StopSignal() as stop, contextlib.ExitStack() as cleanup:
@@ -91,12 +89,10 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         check_workdir(workdir)
         resumes = any(distributed.gather(check_config(workdir, config.to_dict())))
 
-        # ---- Parameters and optimizer, as shapes ------------------------------------------------
+        # ---- Parameters, as shapes --------------------------------------------------------------
         rng = jax.random.key(settings.seed)
         shapes = _abstract_params(task, rng)
-        optimizer = make_optimizer(config.optim, settings.steps, shapes, task.optimizer)
-        with_ema = config.optim.ema > 0
-        abstract = abstract_state(task.init, optimizer, rng, with_ema, mesh)
+        match_rules(shapes, task.optimizer)
 
         # ---- Data -------------------------------------------------------------------------------
         data = task.batches("train", settings.seed)
@@ -106,6 +102,12 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
                 "get_state/set_state: it could not be resumed"
             )
         put = lambda batch: meshes.put_batch(mesh, batch)
+        settings.steps, length = steps_of(settings, data)
+
+        # ---- Optimizer, whose schedule ends with the run; still shapes --------------------------
+        optimizer = make_optimizer(config.optim, settings.steps, shapes, task.optimizer)
+        with_ema = config.optim.ema > 0
+        abstract = abstract_state(task.init, optimizer, rng, with_ema, mesh)
 
         # ---- State: of the newest checkpoint, or a fresh one ------------------------------------
         def open_checkpoints() -> Checkpoints:
@@ -115,6 +117,10 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
                     Checkpoints(workdir, config.to_dict(), settings.keep, best, observer.say)
                 )
             )
+
+        def first_state() -> TrainState:
+            state = create_state(task.init, optimizer, rng, with_ema, mesh)
+            return with_params(state, task.warm_start(state.params))
 
         frozen = create_frozen(task, mesh, settings.dtype)
         checkpoints = open_checkpoints() if resumes else None
@@ -129,8 +135,7 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
                     raise
                 origin += ", on other data, from their beginning"
         else:
-            state = create_state(task.init, optimizer, rng, with_ema, mesh)
-            state = with_params(state, task.warm_start(state.params))
+            state = first_state()
             data_state, seconds, window = data.get_state(), 0.0, []
             origin = "new run"
         del restored  # its arrays are donated to the first update
@@ -150,6 +155,8 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
                     config.optim.ema,
                     settings.dtype,
                     settings.remat,
+                    skip_nan=settings.on_nan == "skip",
+                    reduce_dtype=settings.reduce_dtype,
                 ),
                 donate_argnums=0,
                 out_shardings=(shardings, replicated),
@@ -180,6 +187,8 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         observer.say(
             f"{task.name}: {count:,} parameters, {meshes.describe(mesh)}, {origin}, in {workdir}"
         )
+        if length:
+            observer.say(length)
         if distributed.is_lead() and hasattr(data, "about"):
             for line in data.about():
                 observer.say(line)
@@ -187,36 +196,47 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
         # ---- What the loop does with a state ----------------------------------------------------
         pending: _Update | None = None
 
-        def settle() -> None:
+        def last_checkpoint() -> int | None:
+            checkpoints.wait()
+            return checkpoints.newest()
+
+        policy = NonFinitePolicy(settings.on_nan, task.name, workdir, observer.say, last_checkpoint)
+
+        def settle() -> bool:
             """Waits for the metrics of the pending update. A state whose metrics were not seen is
-            never evaluated, nor saved.
+            never evaluated, nor saved. False: the state must be given up, see `go_back`.
             """
             nonlocal pending
             if pending is None:
-                return
+                return True
             update, pending = pending, None
-            values = train_step.wait(update.metrics)
-            if not (math.isfinite(values["loss"]) and math.isfinite(values["grad_norm"])):
-                ids = update.batch.ids[:32]
-                records = (
-                    f"records {', '.join(ids)}" if ids else 'records unknown (give batches an "id")'
-                )
-                raise _not_finite(
-                    task,
-                    checkpoints,
-                    update.step,
-                    f"({', '.join(f'{k} {v:g}' for k, v in values.items())}); {records}",
-                )
-            observer.step(
-                update.step, values, update.batch.units, train_step.flops(update.batch.arrays)
-            )
+            values, units = train_step.wait(update.metrics), update.batch.units
+            fine = is_finite(values)
+            if fine:
+                policy.fine()
+            elif policy.goes_back(update.step, values, update.batch.ids):
+                return False
+            flops = train_step.flops(update.batch.arrays)
+            observer.step(update.step, values if fine else None, units, flops)
+            return True
+
+        def go_back() -> None:
+            """To the newest checkpoint, or the beginning; the data go on where they are."""
+            nonlocal state, step, batch, pending
+            pending = None
+            train_step.forget()
+            saved = None if last_checkpoint() is None else checkpoints.restore(abstract)
+            state, window = (saved.state, saved.log) if saved else (first_state(), [])
+            step = int(state.step)
+            observer.back(step, window)
+            for later in [s for s in scores if s > step]:
+                del scores[later]
+            batch = batch or next_batch()
 
         def check_params() -> None:
             """An update can end in parameters that are no numbers though its loss and gradient were."""
             if not all_finite(state.params):
-                raise _not_finite(
-                    task, checkpoints, step, "(parameters after the update; its loss was finite)"
-                )
+                raise policy.error(step, "(parameters after the update; its loss was finite)")
 
         def evaluate() -> bool:
             """Whether this state is the best so far, by `train.keep_best`."""
@@ -240,6 +260,7 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
                 checkpoints.save(
                     state, data_state, observer.seconds(), list(observer.window), scores.get(step)
                 )
+            policy.fine(safe=True)
 
         def reason_to_stop(data_ended: bool) -> int:
             if stop.name:
@@ -263,21 +284,27 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
             with observer.trace(step + 1):
                 state, metrics = train_step(state, frozen, batch.arrays)
             step, data_state = step + 1, batch.data_state
-            settle()
+            good = settle()
             pending, batch = _Update(step, metrics, batch), following
 
             # ---- Evaluate -> save -> next batch -------------------------------------------------
             best = False
             if step == settings.steps or (settings.eval_every and step % settings.eval_every == 0):
-                settle()
-                best = evaluate()
+                good = good and settle()
+                best = good and evaluate()
             if best or step % settings.save_every == 0:
-                settle()
-                save()
+                good = good and settle()
+                if good:
+                    save()
             reason = consensus.result()
+            if not good:
+                go_back()
+                consensus.cast(partial(reason_to_stop, batch is None))
+                reason = consensus.result()
 
         # ---- The end: same order ----------------------------------------------------------------
-        settle()
+        if not settle():
+            go_back()
         if (
             reason in (StopReason.DATA_ENDED, StopReason.TIME_LIMIT)
             and step > first
@@ -309,10 +336,3 @@ def _abstract_params(task: Task, rng: jax.Array) -> Any:
             f"{task.name}: no model can be built from the experiment's sizes "
             f"({why}); change them back (width, heads, ...)"
         ) from error
-
-
-def _not_finite(task: Task, checkpoints: Checkpoints, step: int, what: str) -> NonFiniteError:
-    checkpoints.wait()
-    good = checkpoints.newest()
-    left = "nothing was saved" if good is None else f"the last checkpoint is good (step {good})"
-    return NonFiniteError(f"{task.name}: not finite at step {step} {what}; {left}")

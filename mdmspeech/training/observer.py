@@ -74,6 +74,17 @@ class RunObserver:
         self.goodput.begin(step)
         self._started = time.monotonic() - seconds
 
+    def back(self, step: int, window: list[dict[str, float]] | None = None) -> None:
+        """The run is at `step` once more, with the `window` of its checkpoint: what it wrote of later
+        steps is dropped.
+        """
+        assert self._progress
+        self.window = list(window or [])
+        self._progress.back(step)
+        if self._writer:
+            self._writer.close()
+            self._writer = MetricsWriter(self._workdir, step)
+
     def say(self, line: str) -> None:
         """A message on a line of its own."""
         if self._progress:
@@ -89,10 +100,11 @@ class RunObserver:
         """Put the start of update `step` (from 1) inside: it is traced if `train.profile` wants it."""
         return self._profile.step(step)
 
-    def step(self, step: int, values: dict[str, float], units: int, flops: int) -> None:
+    def step(self, step: int, values: dict[str, float] | None, units: int, flops: int) -> None:
         """The metrics of update `step` are there: a line of the log, if one is due.
 
         Args:
+          values: None of an update that was left out: no mean knows of it.
           units: what the rate counts, in its batch.
           flops: model FLOPs of the update.
         """
@@ -101,12 +113,13 @@ class RunObserver:
         self._profile.done(step)
         self._progress.advance(units)
         self._flops += flops
-        self.window.append(values)
+        if values is not None:
+            self.window.append(values)
         # The first line after a restart is shown, but not written:
         # the files are those of a run without one.
         written = step % self._settings.log_every == 0 or step == 1
-        if written or step == self._first + 1:
-            means = _means(self.window) | {"lr": values["lr"]}
+        if self.window and (written or step == self._first + 1):
+            means = _means(self.window) | {"lr": self.window[-1]["lr"]}
             since_s, shares = self._shares()
             rates = self._progress.report(
                 step,

@@ -82,11 +82,13 @@ def make_schedule(optim: Any, steps: int) -> Callable[[Any], Any]:
     `optim.final` x lr at `steps`; or warm-up, stable, decay (`stable_then_decay`).
 
     Args:
-      optim: config with lr, schedule ("cosine" | "linear" | "constant" | "wsd"), warmup (steps), final
-        (fraction of lr).
+      optim: config with lr, schedule ("cosine" | "linear" | "constant" | "wsd"), decay_share (wsd: of
+        all steps), warmup (steps) or warmup_share (of all steps, if above 0), final (fraction of lr).
       steps: length of the run in updates.
     """
-    rest = max(steps - optim.warmup, 1)
+    share = getattr(optim, "warmup_share", 0.0)
+    warmup = round(share * steps) if share else optim.warmup
+    rest = max(steps - warmup, 1)
     shapes = {
         "constant": lambda: optax.constant_schedule(optim.lr),
         "linear": lambda: optax.linear_schedule(optim.lr, optim.lr * optim.final, rest),
@@ -97,11 +99,11 @@ def make_schedule(optim: Any, steps: int) -> Callable[[Any], Any]:
     }
     if optim.schedule not in shapes:
         raise UserError(f"optim.schedule is {optim.schedule!r}: use one of {', '.join(shapes)}")
-    if not optim.warmup:
+    if not warmup:
         return shapes[optim.schedule]()
     # The first update already moves (1/warmup), so that a warm-up of one step is no wasted step.
-    warm = optax.linear_schedule(optim.lr / optim.warmup, optim.lr, max(optim.warmup - 1, 1))
-    return optax.join_schedules([warm, shapes[optim.schedule]()], [optim.warmup])
+    warm = optax.linear_schedule(optim.lr / warmup, optim.lr, max(warmup - 1, 1))
+    return optax.join_schedules([warm, shapes[optim.schedule]()], [warmup])
 
 
 def decay_steps(share: float, steps: int) -> int:
@@ -130,7 +132,7 @@ def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[ParamRul
     """AdamW over the parameters the rules do not freeze.
 
     Args:
-      optim: config with lr, schedule, warmup, final, b1, b2, eps, weight_decay, clip (global norm;
+      optim: config with lr, schedule, warmup, warmup_share, final, b1, b2, eps, weight_decay, clip (global norm;
         0 = off).
       params: arrays or `ShapeDtypeStruct`s; only paths and shapes are read.
     """

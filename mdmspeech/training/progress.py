@@ -41,6 +41,13 @@ class Progress:
         if self._bar is not None:
             self._bar.update(1)
 
+    def back(self, step: int) -> None:
+        """The run is at an earlier step once more."""
+        self._units = self._steps = 0
+        if self._bar is not None:
+            self._bar.n = step
+            self._bar.refresh()
+
     def report(
         self, step: int, values: dict[str, float], since_s: float, elapsed_s: float
     ) -> dict[str, float]:

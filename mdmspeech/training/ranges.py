@@ -30,14 +30,14 @@ _SIZES = (
 
 # pattern of the whole key, least, most; the first that matches counts
 RANGES: tuple[tuple[str, float, float], ...] = (
-    (r"train\.(steps|accum|log_every|save_every|keep|prefetch)", 1, _MOST),
-    (r"train\.(eval_every|seed|profile)", 0, _MOST),
+    (r"train\.(accum|log_every|save_every|keep|prefetch)", 1, _MOST),
+    (r"train\.(steps|eval_every|seed|profile)", 0, _MOST),
+    (r"train\.epochs", 0, 1e6),
     (r"train\.minutes", 0, 1e9),
     (r"train\.peak_flops", 0, 1e20),
     (r"optim\.lr", 0, 10),
     (r"optim\.warmup", 0, _MOST),
-    (r"optim\.final", 0, 1),
-    (r"optim\.decay_share", 0, 1),
+    (r"optim\.(final|warmup_share|decay_share)", 0, 1),
     (r"optim\.(b1|b2|ema)", 0, _BELOW_ONE),
     (r"optim\.eps", _TINY, 1),
     (r"optim\.weight_decay", 0, 10),
@@ -59,6 +59,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"start_share|label_smoothing", 0, 1),
     (r"codec\.semantic", 0, 1e3),
     (r"z_loss", 0, 1e3),
+    (r"hours", 0, 1e9),
     (r"(.*\.)?dropout", 0, _BELOW_ONE),
     (r".*\.lora_alpha", _TINY, 1e6),
     (r".*\.rope_theta", 1, 1e12),
@@ -81,17 +82,33 @@ def choices_of(stage: Any) -> Mapping[str, tuple[str, ...]]:
 
 def check_ranges(config: Mapping[str, Any]) -> None:
     """A UserError for the first setting that is no number where it should be one, not finite, out of
-    its range, or none of its choices; and for a batch that does not divide into its micro-batches.
+    its range, or none of its choices; for a batch that does not divide into its micro-batches; and
+    for a run without an end, or with two.
     """
     choices = choices_of(config.get("stage"))
     for key, value in settings(config):
         check_setting(key, value, choices)
     found = dict(settings(config))
+    check_duration(found.get("train.steps", 1), found.get("train.epochs", 0.0))
     batch, accum = found.get("data.batch", 0), found.get("train.accum", 1)
     if isinstance(batch, int) and isinstance(accum, int) and batch % accum:
         raise UserError(
             f"data.batch is {batch} and train.accum {accum}: make data.batch a "
             "multiple of train.accum"
+        )
+
+
+def check_duration(steps: int, epochs: float) -> None:
+    """A UserError unless a run ends by one of the two, the other being 0."""
+    if steps and epochs:
+        raise UserError(
+            f"train.steps is {steps} and train.epochs {epochs:g}: a run ends by one of them, set "
+            "the other to 0"
+        )
+    if not steps and not epochs:
+        raise UserError(
+            "train.steps is 0 and so is train.epochs: give one of them, a number of updates or of "
+            "passes over the data"
         )
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from mdmspeech.errors import UserError
 from mdmspeech.nn.stack import remat_policy
+from mdmspeech.training.accumulate import can_be_apart, gradients
 from mdmspeech.training.optim import Optimizer, ema_update
 from mdmspeech.training.state import TrainState, cast
 from mdmspeech.training.task import Losses, Task, Weight
@@ -43,6 +44,8 @@ def make_train_step(
     ema_decay: float = 0.0,
     dtype: str = "float32",
     remat: str = "none",
+    skip_nan: bool = False,
+    reduce_dtype: str = "compute",
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns `step(state, frozen, batch) -> (state, metrics)`, not yet compiled.
 
@@ -53,45 +56,70 @@ def make_train_step(
     With `accum` > 1 the batch is cut into micro-batches. The gradient is that of sum_k w_k (sum_m
     num_km) / (sum_m den_km), as if the batch had been one: denominators are summed first, in a pass
     from which the compiler removes the model.
+
+    Over several devices along the data axis, the gradients of micro-batches of a task whose rows count
+    by themselves (`Task.rows_apart`) are added over the devices once, at the end of all, in `dtype`,
+    or in float32 with `reduce_dtype` "float32"; see `training.accumulate`. (With `accum` 1 and
+    "compute" the compiler does it.)
+
+    With `skip_nan` an update whose loss or gradient is no number changes nothing but the step: see
+    `training.nonfinite`.
     """
 
     loss = loss_function(task, dtype, remat)
+    once = (accum > 1 or reduce_dtype != "compute") and task.rows_apart
+    added_in = "float32" if reduce_dtype == "float32" else dtype
 
     def step(
         state: TrainState, frozen: Any, batch: dict[str, jax.Array]
     ) -> tuple[TrainState, Metrics]:
         rng = jax.random.fold_in(state.rng, state.step)
         micro_batches = jax.tree.map(lambda x: _to_micro_batches(x, accum), batch)
+        order = jnp.arange(accum)
 
-        def losses_of(params: Any, index: Any) -> Losses:
-            part = jax.tree.map(lambda x: x[index], micro_batches)
-            return loss(params, frozen, part, jax.random.fold_in(rng, index), state.step)
+        def micro_batch(index: Any) -> dict[str, jax.Array]:
+            return jax.tree.map(lambda x: x[index], micro_batches)
 
-        def objective(
-            params: Any, index: Any, totals: Mapping[str, jax.Array] | None
-        ) -> tuple[jax.Array, Losses]:
-            losses = losses_of(params, index)
+        def given(index: Any) -> tuple[Any, ...]:
+            """What the loss of a micro-batch reads besides parameters and rows."""
+            return frozen, jax.random.fold_in(rng, index), state.step
+
+        def losses_of(params: Any, part: Any, given: tuple[Any, ...]) -> Losses:
+            frozen, key, number = given
+            return loss(params, frozen, part, key, number)
+
+        def objective(params: Any, part: Any, rest: Any) -> tuple[jax.Array, Losses]:
+            given, totals = rest
+            losses = losses_of(params, part, given)
             totals = totals or {name: den for name, (_, den) in losses.items()}
-            return _weighted_sum(losses, totals, task.weights, state.step), losses
+            return _weighted_sum(losses, totals, task.weights, given[-1]), losses
+
+        def denominators() -> Mapping[str, jax.Array]:
+            def of_one(index: Any) -> Mapping[str, jax.Array]:
+                losses = losses_of(state.params, micro_batch(index), given(index))
+                return {name: den for name, (_, den) in losses.items()}
+
+            return jax.tree.map(lambda x: x.sum(), jax.lax.map(of_one, order))
 
         gradient = jax.grad(objective, has_aux=True)
-        if accum == 1:
-            grads, losses = gradient(state.params, 0, None)
+        if once and can_be_apart():
+            # Random numbers are those of whole micro-batches, as everywhere.
+            micro_batches |= jax.lax.map(
+                lambda i: _drawn(task, micro_batch(i), jax.random.fold_in(rng, i)), order
+            )
+            rest = (given(0), denominators())
+            grads, losses = gradients(gradient, state.params, micro_batches, rest, added_in)
+        elif accum == 1:
+            grads, losses = gradient(state.params, micro_batch(0), (given(0), None))
         else:
-            order = jnp.arange(accum)
-            dens = jax.lax.map(
-                lambda i: {k: den for k, (_, den) in losses_of(state.params, i).items()}, order
-            )
-            totals = jax.tree.map(lambda x: x.sum(), dens)
-
-            def add(carry: Any, index: jax.Array) -> tuple[Any, None]:
-                return jax.tree.map(jnp.add, carry, gradient(state.params, index, totals)), None
-
+            totals = denominators()
+            of_one = lambda i: gradient(state.params, micro_batch(i), (given(i), totals))
             zeros = jax.tree.map(
-                lambda s: jnp.zeros(s.shape, s.dtype),
-                jax.eval_shape(gradient, state.params, 0, totals),
+                lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(of_one, jnp.int32(0))
             )
-            (grads, losses), _ = jax.lax.scan(add, zeros, order)
+            (grads, losses), _ = jax.lax.scan(
+                lambda carry, i: (jax.tree.map(jnp.add, carry, of_one(i)), None), zeros, order
+            )
 
         updates, opt_state = optimizer.tx.update(grads, state.opt_state, state.params)
         params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), state.params, updates)
@@ -104,11 +132,26 @@ def make_train_step(
             "lr": jnp.asarray(optimizer.schedule(state.step)),
         }
         metrics |= padding(batch)
-        return state.replace(
-            step=state.step + 1, params=params, opt_state=opt_state, ema=ema
-        ), metrics
+        after = state.replace(step=state.step + 1, params=params, opt_state=opt_state, ema=ema)
+        return _unless_nan(after, state, metrics) if skip_nan else after, metrics
 
     return step
+
+
+def _drawn(task: Task, batch: dict[str, jax.Array], rng: jax.Array) -> dict[str, jax.Array]:
+    """What `Task.draw` adds to a batch."""
+    return {name: x for name, x in task.draw(batch, rng).items() if name not in batch}
+
+
+def _unless_nan(after: TrainState, before: TrainState, metrics: Metrics) -> TrainState:
+    """`after`; `before` with the new step if the update is not finite."""
+    good = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+    params, opt_state, ema = jax.tree.map(
+        lambda new, old: jnp.where(good, new, old),
+        (after.params, after.opt_state, after.ema),
+        (before.params, before.opt_state, before.ema),
+    )
+    return after.replace(params=params, opt_state=opt_state, ema=ema)
 
 
 def padding(batch: Mapping[str, jax.Array]) -> Metrics:

@@ -19,7 +19,8 @@ class StopReason(enum.IntEnum):
 
 
 class StopSignal:
-    """Context that turns SIGTERM and SIGINT into `.name`; the second SIGINT acts as usual. Inactive
+    """Context that turns SIGTERM and SIGINT into `.name`; SIGINT after a signal acts as usual. SIGTERM
+    may come twice: managers of machines repeat it, and send it to a shell that passes it on. Inactive
     outside the main thread.
     """
 
@@ -40,9 +41,9 @@ class StopSignal:
             signal.signal(number, handler)
 
     def _note(self, number: int, _: FrameType | None) -> None:
-        if self.name:
+        if self.name and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.name = signal.Signals(number).name
+        self.name = self.name or signal.Signals(number).name
 
 
 def why_stopped(reason: int, signal_name: str, minutes: float) -> str:

@@ -57,6 +57,8 @@ class Task:
         of the test set.
       sources: source of the data -> its batches alone, as `batches` makes those of all: their losses
         are computed beside those of the mixture. Empty where there is one source.
+      rows_apart: `loss` is a sum over rows none of which looks at another, and draws no random numbers
+        where `draw` has drawn them: parts of a batch may then be computed apart.
       show: function (params, step, outdir) -> scores that writes samples and plots at each
         evaluation, or None. The caller's, because what it needs (voices, pictures, recognisers) is
         none of the loop's business.
@@ -68,6 +70,7 @@ class Task:
     unit: str = "examples"
     held_out: str = ""
     sources: Mapping[str, Callable[[str, int], BatchIterator]] = {}
+    rows_apart: bool = False
     show: Callable[[Params, int, Path], dict[str, float]] | None = None
 
     def init(self, rng: jax.Array) -> Params:
@@ -117,6 +120,12 @@ class Task:
           step: int32 scalar, updates done so far.
         """
         raise NotImplementedError
+
+    def draw(self, batch: dict[str, jax.Array], rng: jax.Array) -> dict[str, jax.Array]:
+        """The batch with all that is random in its loss, as `loss` would draw it from `rng`. For tasks
+        with `rows_apart`.
+        """
+        return batch
 
     def held_out_loss(
         self,

@@ -38,6 +38,7 @@ VERBS = (
     "inspect_corpus",
     "ladder",
     "plan",
+    "preflight",
     "release",
     "say",
     "train",

@@ -27,6 +27,7 @@ VERBS = (
     "train",
     "plan",
     "ladder",
+    "preflight",
     "eval",
     "release",
     "assemble",

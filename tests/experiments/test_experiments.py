@@ -2,6 +2,7 @@
 what its docstring's model has.
 """
 
+import re
 from pathlib import Path
 
 import jax
@@ -9,10 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.large import LAYOUTS
 from mdmspeech.cli.experiment import load_config, make_task
+from mdmspeech.errors import UserError
+from mdmspeech.planning.topology import parse
 from mdmspeech.training.mesh import make_mesh
 from mdmspeech.training.optim import make_optimizer, match_rules
 from mdmspeech.training.prefetch import numbers_of
+from mdmspeech.training.ranges import check_ranges
 from mdmspeech.training.state import create_frozen, create_state
 from mdmspeech.training.step import make_train_step
 
@@ -62,19 +67,78 @@ def test_it_is_whole_without_data_or_weights(name):
     ("name", "frozen", "trained"),
     [
         ("thinker_8b", 8.83e9, 43.3e6),
-        ("talker_8b", 8.19e9, 1.229e9),
+        ("talker_8b", 7.57e9, 1.229e9),
         ("talker_06b", 0.596e9, 86.8e6),
     ],
 )
 def test_sizes(name, frozen, trained):
-    """8.83 B: Qwen3-8B's 8.19 B and the encoder of Whisper-large-v3; a Talker of four layers of
-    width 4,096 has more than a billion.
+    """8.83 B: Qwen3-8B's 8.19 B and the encoder of Whisper-large-v3; 7.57 B: without its output
+    layer, which a Thinker that only reads has no use for. A Talker of four layers of width 4,096 has
+    more than a billion.
     """
     _, task = load(name)
     assert size(jax.eval_shape(task.init_frozen, jax.random.key(0))) == pytest.approx(
         frozen, rel=0.01
     )
     assert size(jax.eval_shape(task.init, jax.random.key(0))) == pytest.approx(trained, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("name", "slice_name", "mesh", "batch", "accum"),
+    [
+        ("talker_8b", "", (-1, 8, 1), 512, 1),
+        ("talker_8b", "v5e-16", (-1, 8, 1), 512, 4),
+        ("talker_8b", "v5e-256", (-1, 8, 1), 512, 1),
+        ("talker_8b", "v5p-64", (-1, 1, 1), 512, 2),
+        ("talker_8b", "v6e-64", (-1, 4, 1), 512, 1),
+        ("talker_8b", "v5p-2048", (-1, 1, 1), 1024, 1),
+        ("talker_8b", "2xv5e-64", (-1, 8, 1), 512, 1),
+        ("talker_isd_8b", "", (-1, 8, 1), 256, 1),
+        ("thinker_8b", "", (-1, 4, 1), 128, 1),
+        ("thinker_8b", "v6e-16", (-1, 2, 1), 128, 4),
+        ("talker_1b", "", (-1, 1, 1), 512, 4),
+        ("talker_isd_06b", "", (-1, 1, 1), 256, 4),
+        ("thinker_06b", "v5e:1x1", (-1, 1, 1), 128, 64),
+    ],
+)
+def test_one_recipe_cut_for_each_slice(name, slice_name, mesh, batch, accum):
+    """The same rows an update, passes over the data and rates on every slice, in parts that fit."""
+    config, usual = load(name, slice_name)[0], load(name)[0]
+    assert tuple(config.mesh[axis] for axis in ("data", "fsdp", "tensor")) == mesh
+    assert (config.data.batch, config.train.accum) == (batch, accum)
+    chips = parse(slice_name or _slice_of(name)).chips
+    stage = name.rpartition("_")[0]
+    rows = LAYOUTS.get(name, LAYOUTS[stage])[parse(slice_name or "v5e-64").tpu.name].rows
+    assert batch / chips / accum <= rows and batch % (chips * accum) == 0
+    for section in ("optim", "masking", "talker"):
+        if section in config:
+            assert config[section] == usual[section]
+    epochs = {"thinker": 1.0, "talker": 8.0, "talker_isd": 4.0}[stage]
+    assert (config.train.steps, config.train.epochs, config.optim.warmup_share) == (0, epochs, 0.03)
+    check_ranges(config)
+    small = load(name, "runlocal")[0]
+    assert (small.train.steps, small.train.epochs, small.train.accum) == (20, 0.0, 1)
+    assert dict(small.mesh) == dict(data=-1, fsdp=1, tensor=1, slices=0)
+
+
+def _slice_of(name):
+    """The slice that an experiment's docstring names."""
+    return re.search(r"laid out for a (\S+);", (ROOT / f"{name}.py").read_text())[1]
+
+
+@pytest.mark.parametrize(
+    ("argument", "told"),
+    [
+        ("v5e-4", "8 chips of v5e hold this stage together"),
+        ("2xv5e-4", "8 chips of v5e hold this stage together, a slice of 4 is too small"),
+        ("v4-32", "how this stage lies on v4 was not planned"),
+        ("v5e-7", "there is no slice"),
+        ("large", "unknown topology"),
+    ],
+)
+def test_slices_that_it_cannot_be_cut_for(argument, told):
+    with pytest.raises(UserError, match=told):
+        load("talker_8b", argument)
 
 
 @pytest.mark.parametrize(

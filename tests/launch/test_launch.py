@@ -1,11 +1,14 @@
 """Launchers: what a dry run prints, in which order, quoted how; wrong arguments; the manifest."""
 
+import configparser
+import json
 import re
 import shlex
 import subprocess
 import sys
 from pathlib import Path
 
+import common
 import gke
 import pytest
 import yaml
@@ -44,7 +47,7 @@ CASES = {
     ],
 }
 # What every worker must get, whatever shells and files it goes through.
-SETTINGS = ["--set", "train.steps=20", "--set", 'data.note=it\'s $HOME; "x"']
+SETTINGS = ["--set", "train.steps=20", "--set", 'data.note=it\'s $HOME; $$ $(HOME) "x"']
 TRAINED = ["--config", "experiments/compact_talker.py", "--workdir"]
 
 
@@ -89,19 +92,21 @@ def test_dry_run_is_the_default_and_a_script_that_bash_understands(scripts, name
 
 
 ORDER = {
-    "tpu_vm": ["git ls-files", "tpu-vm create", "tpu-vm scp", "--worker=all", "bash worker.sh",
-        "--worker=0", "tail -n +1", "tpu-vm delete"],
+    "tpu_vm": ["preflight", "git ls-files", "gcloud storage cp", "tpu-vm describe", "tpu-vm create",
+        "bash worker.sh", "--worker=0", "tail -n +", "tpu-vm delete", "launch/watch.py"],
     "queued": [
-        "git ls-files", "gcloud storage cp", "queued-resources describe", "queued-resources create",
-        "bash worker.sh", "--worker=0", "tail -n +1",
-        "SUSPENDED", "queued-resources delete",
+        "preflight", "git ls-files", "gcloud storage cp", "SUSPENDED", "queued-resources describe",
+        "queued-resources create", "bash worker.sh", "--worker=0", "tail -n +",
+        "queued-resources delete", "launch/watch.py",
     ],
-    "xpk": ["git ls-files", "gcloud builds submit", "xpk workload create", "get-credentials",
-        "kubectl wait", "kubectl logs"],
-    "gke": ["git ls-files", "gcloud builds submit", "kind: JobSet", "get-credentials",
-        "kubectl apply", "kubectl wait", "kubectl logs"],
-    "gpu_box": ["git ls-files", "rsync", "worker.sh", "ssh me@box", "bash worker.sh", "tail -n +1"],
-    "slurm": ["ssh me@login", "git ls-files", "rsync", "#SBATCH", "srun", "pip install",
+    "xpk": ["preflight", "get-credentials", "kubectl get jobset", "git ls-files",
+        "gcloud builds submit", "xpk workload create", "kubectl logs"],
+    "gke": ["preflight", "get-credentials", "kubectl get jobset", "kind: JobSet",
+        "--dry-run=server", "git ls-files", "gcloud builds submit", "kubectl apply",
+        "kubectl logs"],
+    "gpu_box": ["preflight", "git ls-files", "rsync", "worker.sh", "ssh me@box", "bash worker.sh",
+        "tail -n +1"],
+    "slurm": ["preflight", "ssh me@login", "git ls-files", "rsync", "#SBATCH", "srun", "pip install",
         "sbatch run1.sbatch", "tail -n +1"],
 }  # fmt: skip
 
@@ -113,6 +118,9 @@ def test_the_commands_come_in_order(scripts, name):
         position = scripts[name].index(words, position)
 
 
+TRAINS = re.compile(r"(^|[;&] )env '?JAX_COMPILATION_CACHE_DIR=[^;]*mdmspeech train ")
+
+
 def training_commands(script):
     """Every shell text in a script that starts training, after the shells on the way to a worker have
     unwrapped it.
@@ -121,11 +129,7 @@ def training_commands(script):
     found = []
     while texts:
         text = texts.pop()
-        if (
-            re.search(r"(^|; )[\w/ =-]*mdmspeech train ", text)
-            and "nohup" not in text
-            and "\n" not in text
-        ):
+        if TRAINS.search(text) and "nohup" not in text and "\n" not in text:
             found.append(text)
             continue
         for line in text.split("\n"):
@@ -136,24 +140,29 @@ def training_commands(script):
             for word in words:
                 if "mdmspeech train" in word and word != text:
                     texts.append(word.removeprefix("--command="))
-            if re.match(r"(stopped=; .*)?(srun .*)?[\w/]*mdmspeech train ", line) and line != text:
+            wraps = "nohup" in line or line.startswith("srun ")
+            if TRAINS.search(line) and not wraps and line != text:
                 texts.append(line)
     return found
 
 
 def arguments(command, tmp_path):
-    """What the program would be given, by letting bash run the command with a program that writes down
-    its arguments.
+    """(arguments, cache of compiled programs) that the program would be given, by letting bash run the
+    command with a program that writes them down.
     """
-    for name in ("mdmspeech", "srun"):
+    for name in ("mdmspeech", "gcloud"):
         stand_in = tmp_path / name
-        stand_in.write_text('#!/bin/bash\nprintf "%s\\n" "$@" > "$SEEN"\n')
+        stand_in.write_text(
+            "#!/bin/bash\n"
+            + 'printf "%s\\n" "$JAX_COMPILATION_CACHE_DIR" "$@" > "$SEEN"\n' * (name == "mdmspeech")
+        )
         stand_in.chmod(0o755)
     seen = tmp_path / "seen"
     command = (
         command.replace("venv/bin/mdmspeech", "mdmspeech")
         .replace("cd /mdmspeech", ":")
         .replace("> run.exit", "> /dev/null")
+        .replace("sleep 300", "sleep 0.1")
     )
     subprocess.run(
         ["bash", "-c", command],
@@ -161,21 +170,26 @@ def arguments(command, tmp_path):
         cwd=tmp_path,
         check=True,
     )
-    return seen.read_text().splitlines()
+    cache, *given = seen.read_text().splitlines()
+    return given, cache
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_what_the_workers_get_has_survived_all_quoting(scripts, name, tmp_path):
     if name == "gke":
         (text,) = [t for p, t in files(scripts[name]).items() if p.endswith(".yaml")]
-        commands = [container(yaml.safe_load(text))["command"][2]]
+        commands = [as_kubernetes_reads(container(yaml.safe_load(text))["command"][2])]
     else:
         commands = training_commands(scripts[name])
     assert len(set(commands)) == 1, commands
-    seen = arguments(commands[0], tmp_path)
-    seen = seen[seen.index("train") + 1 :]
+    seen, cache = arguments(commands[0], tmp_path)
     workdir = CASES[name][CASES[name].index("--workdir") + 1]
-    assert seen == [*TRAINED, workdir, *SETTINGS]
+    assert seen == ["train", *TRAINED, workdir, *SETTINGS] and cache == f"{workdir}/compiled"
+
+
+def as_kubernetes_reads(command):
+    """$(NAME) is the variable's value, $$ a $ (the API's words on `command`)."""
+    return re.sub(r"\$\$|\$\(HOME\)", lambda found: "$" if found[0] == "$$" else "/root", command)
 
 
 def container(manifest):
@@ -233,7 +247,7 @@ def test_spot_nodes_queues_and_accounts_are_in_the_manifest(scripts):
     assert any(t["key"] == "cloud.google.com/gke-spot" for t in pod["tolerations"])
     assert pod["serviceAccountName"] == "trainer"
     assert manifest["metadata"]["labels"] == {"kueue.x-k8s.io/queue-name": "q1"}
-    assert manifest["spec"]["failurePolicy"] == {"maxRestarts": 50}
+    assert manifest["spec"]["failurePolicy"]["maxRestarts"] == 50
 
 
 def test_yaml_of_awkward_texts():
@@ -259,8 +273,8 @@ def test_yaml_of_awkward_texts():
 )
 def test_slices_have_the_clouds_names(tpu, words):
     run = launch("queued", *RUN, *BUCKET, "--tpu", tpu)
-    (line,) = [line for line in run.stdout.splitlines() if "queued-resources create" in line]
-    assert set(words) <= set(shlex.split(line.split("||")[0]))
+    (job,) = [text for path, text in files(run.stdout).items() if path.endswith("watch.json")]
+    assert set(words) <= set(shlex.split(json.loads(job)["create"]))
 
 
 @pytest.mark.parametrize(
@@ -269,6 +283,8 @@ def test_slices_have_the_clouds_names(tpu, words):
         ("queued", ["--tpu", "v5e:4x4x4"], "a v5e slice has 2 sides"),
         ("queued", ["--tpu", "v9:4x4"], "begins with none of v4, v5e, v5p, v6e"),
         ("queued", ["--tpu", "v5e:3x2"], "four to a machine"),
+        ("gke", ["--tpu", "tpu7x:4x4x4"], "TPU7x is not supported"),
+        ("queued", ["--tpu", "v7x:2x2x1"], "TPU7x is not supported"),
         ("queued", ["--workdir", "/tmp/run"], "give a bucket: gs://BUCKET/RUN"),
         ("tpu_vm", ["--workdir", "gs://"], "give a bucket"),
         ("queued", ["--name", "Run_1"], "lower case letters"),
@@ -279,6 +295,13 @@ def test_slices_have_the_clouds_names(tpu, words):
         ("queued", ["--go", "--dry-run"], "not allowed with"),
         ("queued", ["--reserved"], "not allowed with"),
         ("queued", ["--poll", "0"], "--poll 1 or more"),
+        ("queued", ["--max-hours", "0"], "--max-hours must be above 0"),
+        ("tpu_vm", ["--max-hours", "nan"], "--max-hours must be above 0"),
+        ("tpu_vm", ["--retries", "-1"], "--retries must be 0 or more"),
+        ("queued", ["--data", "/no/such"], "no such folder here to copy"),
+        ("gke", ["--data", "gs://"], "no such folder here to copy"),
+        ("xpk", ["--system", "./no-such"], "no such folder here to copy"),
+        ("gpu_box", ["--gpus", "-1"], "--gpus must be 0 or more"),
         ("xpk", ["--slices", "0"], "--slices must be 1 or more"),
         ("gke", ["--restarts", "-1"], "--restarts 0 or more"),
         ("gpu_box", ["--host", "-oProxyCommand=x"], "expected one argument"),
@@ -311,6 +334,134 @@ def test_a_variant_of_an_experiment_is_passed_on():
 def test_a_bucket_brings_what_reads_it():
     box = lambda workdir: launch("gpu_box", *RUN, "--workdir", workdir).stdout
     assert ".[gpu,data,cloud]" in box("gs://bucket/run") and ".[gpu,data]" in box("runs/a")
+
+
+def preflight_of(name, *options):
+    """What `mdmspeech preflight` would be given, as its parser reads it."""
+    import argparse
+
+    from mdmspeech.cli import preflight
+
+    run = launch(name, *RUN, *CASES[name], *options)
+    assert run.returncode == 0, run.stderr
+    lines = [line for line in run.stdout.splitlines() if "mdmspeech preflight" in line]
+    (words,) = [shlex.split(line) for line in lines if line.startswith("env ")]
+    parser = argparse.ArgumentParser()
+    preflight.add(parser.add_subparsers())
+    return parser.parse_args(words[words.index("mdmspeech") + 1 :])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_launcher_looks_before_it_pays(name):
+    given = preflight_of(name, *SETTINGS, "--data", "gs://bucket/a corpus")
+    workdir = CASES[name][CASES[name].index("--workdir") + 1]
+    assert (given.config, given.workdir, given.data) == (RUN[3], workdir, "gs://bucket/a corpus")
+    assert given.set == SETTINGS[1::2]
+    expected = {
+        "tpu_vm": ("v5e:2x4", 1, 0, "empty"),
+        "queued": ("v5p:4x4x4", 1, 0, "empty"),
+        "xpk": ("v5e:16x16", 2, 0, "empty"),
+        "gke": ("v6e:8x8", 3, 0, "empty"),
+        "gpu_box": ("", 1, 0, "there"),
+        "slurm": ("", 1, 32, "there"),
+    }[name]
+    assert (given.topology, given.slices, given.chips, given.disks) == expected
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_no_preflight_is_said_aloud(name):
+    script = launch(name, *RUN, *CASES[name], "--no-preflight").stdout
+    assert "mdmspeech preflight" not in script and "echo 'no preflight: " in script
+
+
+def test_a_failed_preflight_ends_the_script(tmp_path):
+    """Run for real, with programs that write down that they were called."""
+    script = launch("gke", *RUN, *CASES["gke"]).stdout
+    for program in ("gcloud", "kubectl", "git", "python"):
+        (tmp_path / program).write_text(
+            f"#!/bin/bash\necho {program} >> {tmp_path}/called\n"
+            + "[ $1 = -c ] || exit 2\n" * (program == "python")
+        )
+        (tmp_path / program).chmod(0o755)
+    script = script.replace(common.python(), str(tmp_path / "python"))
+    env = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)}
+    done = subprocess.run(["bash", "-c", script], env=env, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert (tmp_path / "called").read_text().split() == ["python", "python"]
+
+
+@pytest.mark.parametrize("name", ["tpu_vm", "queued", "xpk", "gke"])
+def test_folders_of_this_machine_are_copied_for_machines_with_empty_disks(name, tmp_path):
+    system, data = tmp_path / "a system", tmp_path / "corpus"
+    for folder in (system, data / "datasets"):
+        folder.mkdir(parents=True)
+    options = ["--system", str(system), "--data", str(data)]
+    script = launch(name, *RUN, *CASES[name], *options).stdout
+    place = "gs://bucket/some run/launch"
+    copies = [shlex.split(line)[4:] for line in script.splitlines() if "storage rsync" in line]
+    assert copies == [
+        [f"{data}/datasets", f"{place}/data/datasets"],
+        [str(system), f"{place}/system"],
+    ]
+    given = preflight_of(name, *options)
+    assert (given.system, given.data) == (str(system), str(data)), "looked at where they are"
+    if name == "gke":
+        (text,) = [text for path, text in files(script).items() if path.endswith(".yaml")]
+        command = as_kubernetes_reads(container(yaml.safe_load(text))["command"][2])
+    else:
+        (command,) = set(training_commands(script))
+    for option in ("data", "system"):
+        assert re.search(rf"--{option} .{{0,9}}{place}/{option}", command), command
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("queued", ["--system", "gs://bucket/system"]),
+        ("tpu_vm", ["--system", "compact"]),
+        ("gpu_box", ["--system", "/data/system"]),
+        ("slurm", ["--system", "parts/system"]),
+    ],
+)
+def test_a_system_is_passed_on(name, options):
+    script = launch(name, *RUN, *CASES[name], *options).stdout
+    (command,) = set(training_commands(script))
+    assert f"--system {options[1]}" in command and "rsync --recursive" not in script
+    assert preflight_of(name, *options).system == options[1]
+
+
+def test_what_is_installed_on_a_pod_is_pinned():
+    """Everything that the extras of a pod bring, as it is installed here, has its version in
+    constraints.txt.
+    """
+    from importlib.metadata import PackageNotFoundError, requires
+
+    from packaging.requirements import Requirement
+
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    normal = lambda name: re.sub(r"[-_.]+", "-", name).lower()
+    pinned = {normal(line.split("==")[0]) for line in lines if "==" in line}
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    wanted = [config["options"]["install_requires"]]
+    wanted += [config["options.extras_require"][extra] for extra in ("tpu", "cloud", "data")]
+    lines = "\n".join(wanted).splitlines()
+    queue = [Requirement(line) for line in lines if line.strip() and not line.startswith("#")]
+    seen, missing = set(), set()
+    while queue:
+        one = queue.pop()
+        for extra in ("", *sorted(one.extras)):
+            if (key := (normal(one.name), extra)) in seen:
+                continue
+            seen.add(key)
+            missing |= set() if key[0] in pinned else {key[0]}
+            try:
+                needs = requires(one.name) or []
+            except PackageNotFoundError:
+                continue
+            rows = (Requirement(line) for line in needs)
+            queue += [r for r in rows if not r.marker or r.marker.evaluate({"extra": extra})]
+    assert not missing
 
 
 def test_the_readmes_commands_are_right():

@@ -95,6 +95,13 @@ def test_a_limit_is_of_training_alone():
     assert len(ids["train"]) < 80 < len(ids["val"])
 
 
+def test_packed_rows_have_no_limit():
+    config, _ = ladder("batch=2,unique=4000")
+    config.data.layout = "packed"
+    with pytest.raises(UserError, match=r"data\.unique goes with"):
+        make_task(config, Path("none")).batches("train", 0)
+
+
 def test_a_model_that_knows_nothing_has_the_logarithm_of_the_vocabulary():
     config, _ = ladder("width=64,layers=1")
     config.talker.symbol_lookahead = (1,)

@@ -145,6 +145,8 @@ def test_a_rung_knows_where_it_branches_off():
         (lambda c, b: c.optim.update(decay_share=0.0), "a decay_share between 0 and 1"),
         (lambda c, b: c.optim.update(decay_share=1.0), "a decay_share between 0 and 1"),
         (lambda c, b: c.data.update(batch=int(b)), "have different data"),
+        (lambda c, b: c.optim.update(warmup_share=0.1), "set optim.warmup_share"),
+        (lambda c, b: c.train.update(epochs=2.0), "and train.epochs to 0"),
         (lambda c, b: c.optim.update(warmup=4), "no more than those of"),
         (lambda c, b: c.train.update(steps=8), "no more than those of"),
     ],

@@ -49,12 +49,16 @@ class Process(subprocess.Popen):
             raise AssertionError(f"still running after {timeout} s:\n{self.log}") from None
 
 
-def start_together(workdir, count, *options, devices=2):
-    """`count` processes of one run on this machine."""
+def free_port():
+    """A port of this machine that nobody uses."""
     with socket.socket() as free:
         free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    where = ("--coordinator", f"localhost:{port}", "--processes", count, "--process")
+        return free.getsockname()[1]
+
+
+def start_together(workdir, count, *options, devices=2):
+    """`count` processes of one run on this machine."""
+    where = ("--coordinator", f"localhost:{free_port()}", "--processes", count, "--process")
     return [Process(workdir, *options, *where, index, devices=devices) for index in range(count)]
 
 

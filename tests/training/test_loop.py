@@ -20,7 +20,7 @@ from mdmspeech.training.checkpoint import best_step
 from mdmspeech.training.loop import NonFiniteError, train
 from mdmspeech.training.metrics import read_metrics
 from mdmspeech.training.optim import ParamRule
-from mdmspeech.training.stopping import why_stopped
+from mdmspeech.training.stopping import StopSignal, why_stopped
 from mdmspeech.training.warm_start import load_params
 
 
@@ -220,6 +220,18 @@ def test_of_several_reasons_to_stop_the_largest_is_told():
         "SIGINT",
     ]
     assert why_stopped(3, "", 0.0).startswith("a signal to another process: saved")
+
+
+def test_sigterm_may_come_twice():
+    with StopSignal() as stop:
+        try:
+            for number in (signal.SIGTERM, signal.SIGTERM):
+                signal.raise_signal(number)
+        except KeyboardInterrupt:
+            pytest.fail("the second one is no sign of impatience")
+        assert stop.name == "SIGTERM"
+        with pytest.raises(KeyboardInterrupt):  # whoever presses Ctrl-C does not want to wait
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_a_restart_adds_no_line_and_keeps_the_means(tmp_path):

@@ -3,6 +3,7 @@ train_tiny.py WORKDIR --steps 12 ...`.
 """
 
 import argparse
+import os
 import sys
 import time
 from pathlib import Path
@@ -27,9 +28,12 @@ def arguments() -> argparse.Namespace:
         default=-1,
         help="record whose batch raises an error on the process that makes it",
     )
+    parser.add_argument("--bad", type=int, default=None, help="record that is no number")
+    parser.add_argument("--on-nan", default="stop")
     parser.add_argument("--coordinator", default="")
     parser.add_argument("--processes", type=int, default=0)
     parser.add_argument("--process", type=int, default=-1)
+    parser.add_argument("--tpu-vm", action="store_true", help="find the others as on a TPU VM")
     parser.add_argument("--join-s", type=float, default=120.0)
     parser.add_argument("--heartbeat-s", type=float, default=10.0)
     return parser.parse_args()
@@ -44,7 +48,7 @@ def main() -> None:
 
     from mdmspeech.data.datasets import corpus
     from mdmspeech.data.pipelines.talker_packed import PacedText, packed_talker_batches
-    from mdmspeech.training import distributed
+    from mdmspeech.training import distributed, joining
     from mdmspeech.training.loop import train
 
     class Paced(Numbers):
@@ -107,8 +111,17 @@ def main() -> None:
         save_every=args.save_every,
         eval_every=args.eval_every,
         log_every=args.log_every,
+        on_nan=args.on_nan,
     )
     config.mesh.fsdp = args.fsdp
+    if args.tpu_vm:  # on the CPU: JAX, which has found no chip, forbids to ask the metadata server
+        env = {name: text for name, text in os.environ.items() if name != "TPU_SKIP_MDS_QUERY"}
+        peers = joining.find_peers(env, platforms="tpu,cpu", libtpu=True, ask=joining.Metadata(env))
+        args.coordinator, args.processes, args.process = (
+            peers.coordinator,
+            peers.count,
+            peers.number,
+        )
     with distributed.session(
         args.coordinator,
         args.processes,
@@ -116,7 +129,7 @@ def main() -> None:
         join_s=args.join_s,
         heartbeat_s=args.heartbeat_s,
     ):
-        train(config, Wide(), args.workdir)
+        train(config, Wide(bad=args.bad), args.workdir)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,8 @@ Batch = dict[str, np.ndarray]
 WINDOW = 16_384  # draws that are packed together; more do not pack better
 # a smaller corpus is packed several passes at a time: a handful of records leaves gaps
 _LEAST_WINDOW = 2048
+# windows that are packed to count rows; the rows of more are told from these
+COUNTED_WINDOWS = 32
 ENDLESS = 2**40  # batches
 MUCH = 0.03  # padding
 
@@ -193,6 +195,38 @@ class PackPlan:
             rows = len(self._rows(int(anchor["window"])))
         share = (batch * self.batch - int(anchor["row"])) / rows
         return self.mixture.passes(int((int(anchor["window"]) + share) * self.window))
+
+    def batches_of(self, epochs: float) -> int:
+        """Batches after which as many records have been drawn as the sources have together, `epochs`
+        times over: the first position at which `passes` says so. Of more than COUNTED_WINDOWS
+        windows the first are packed, and the rest is told from what their records fill: within a
+        thousandth.
+        """
+        draws = round(epochs * int(self.mixture.sizes.sum()))
+        whole, rest = divmod(draws, self.window)
+        counted = min(whole, COUNTED_WINDOWS)
+        rows = float(sum(len(self._rows(w)) for w in range(counted)))
+        if counted < whole:
+            filled = sum(self._filled(w) for w in range(counted))
+            return math.ceil(rows * epochs * self._filled_by_all() / filled / self.batch)
+        if rest:
+            rows += rest / self.window * len(self._rows(whole))
+        return math.ceil(rows / self.batch - 1e-9)
+
+    def _filled(self, window: int) -> float:
+        """Rows that a window's records would fill if none had a gap, by the capacity that decides."""
+        return self._rows_filled(self._sizes_of(*self._drawn(window)).sum(axis=0))
+
+    def _filled_by_all(self) -> float:
+        """The same of as many draws as there are records, in the proportions of the mixture."""
+        share_N = self.mixture.counts / self.mixture.counts.sum()
+        means_NC = np.array([self._sizes[name].mean(axis=0) for name in self.mixture.names])
+        return self._rows_filled((share_N[:, None] * means_NC).sum(axis=0)) * float(
+            self.mixture.sizes.sum()
+        )
+
+    def _rows_filled(self, sums_C: np.ndarray) -> float:
+        return float((sums_C / np.array(list(self.capacities.values()))).max())
 
     @functools.cached_property
     def fingerprint(self) -> str:
@@ -437,6 +471,10 @@ class PackedBatches:
     def about(self) -> list[str]:
         """See `PackPlan.about`."""
         return self.plan.about()
+
+    def batches_of(self, epochs: float) -> int:
+        """See `PackPlan.batches_of`."""
+        return self.plan.batches_of(epochs)
 
     def get_state(self) -> dict[str, Any]:
         """The position after the last batch handed out, for JSON; the same on every host."""

@@ -2,6 +2,7 @@
 without a word.
 """
 
+import math
 import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -37,12 +38,17 @@ def content_of(sources: Iterable[Any]) -> str:
 
 class CheckedBatches:
     """A Grain iterator of batches whose saved position knows its data. digest: see `digest_of`.
+    epoch: batches in which every record comes once, if that is a number.
 
     Positions of earlier versions, which do not know, are taken as they are.
     """
 
-    def __init__(self, batches: Any, digest: str):
-        self._batches, self._digest = batches, digest
+    def __init__(self, batches: Any, digest: str, epoch: float | None = None):
+        self._batches, self._digest, self._epoch = batches, digest, epoch
+
+    def batches_of(self, epochs: float) -> int | None:
+        """Batches after which every record has come `epochs` times; None if nobody can tell."""
+        return None if self._epoch is None else math.ceil(epochs * self._epoch - 1e-9)
 
     def __iter__(self) -> Iterator[dict[str, np.ndarray]]:
         return self

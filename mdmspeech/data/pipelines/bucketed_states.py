@@ -83,9 +83,11 @@ def state_batches(
         raise UserError(
             f"{len(lengths)} questions are fewer than one batch of {batch}: lower data.batch"
         )
-    data = grain.MapDataset.source(BatchPlan(lengths, batch, _BUCKET, seed)).map(assemble)
+    plan = BatchPlan(lengths, batch, _BUCKET, seed)
+    data = grain.MapDataset.source(plan).map(assemble)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4)
-    return CheckedBatches(iter(data.to_iter_dataset(options)), digest_of(source, "states"))
+    batches = iter(data.to_iter_dataset(options))
+    return CheckedBatches(batches, digest_of(source, "states"), plan.per_epoch)
 
 
 class BatchPlan:

@@ -11,6 +11,7 @@ and their durations make the rest.
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -241,6 +242,24 @@ class RandomSpeechStates:
         count = -(-len(record["audio"]) // round(OUTPUT_RATE * STATE_SECONDS))
         rng = np.random.default_rng((self._seed, number, 7))
         return rng.standard_normal((count, self.width)).astype(np.float16)
+
+
+class RandomThinkerStates:
+    """`source[i]` -> {id, text, states float16 [n, width]} of the records of `records`, n ids of each
+    answer (its end included) by `count`.
+    """
+
+    def __init__(self, records, width: int, count: Callable[[str], int], seed: int = 0):
+        self._records, self._width, self._count, self._seed = records, width, count, seed
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, i: int) -> dict:
+        fields = self._records.fields(i)
+        rng = np.random.default_rng((self._seed, int(i), 8))
+        states = rng.standard_normal((self._count(fields["text"]), self._width)).astype(np.float16)
+        return {"id": fields["id"], "text": fields["text"], "states": states}
 
 
 def random_text(rng: np.random.Generator, words: float) -> str:

@@ -63,14 +63,21 @@ def talker_batches(
             group=group,
             sequences=sequences,
         ),
+        len(source) / group / batch,
     )
 
 
 class JoinedBatches(CheckedBatches):
     """Batches that know how much of them is padding and how much speech they leave out."""
 
-    def __init__(self, batches: Any, digest: str, statistics: Callable[[], "JoinedStatistics"]):
-        super().__init__(batches, digest)
+    def __init__(
+        self,
+        batches: Any,
+        digest: str,
+        statistics: Callable[[], "JoinedStatistics"],
+        epoch: float | None = None,
+    ):
+        super().__init__(batches, digest, epoch)
         self._statistics = statistics
 
     def about(self) -> list[str]:

@@ -152,6 +152,51 @@ class FixedText:
         )
 
 
+class FixedStates(FixedText):
+    """As `FixedText` where the Thinker has read the conversations before: of each the answer alone, and
+    states float16 [B, N, D] of its ids (records with "states", see `datasets.thinker_states`).
+    """
+
+    def __init__(
+        self,
+        text: int,
+        chat: Conversations,
+        block: int,
+        anchors: int = ANCHORS_PER_BLOCK,
+        *,
+        width: int,
+    ):
+        super().__init__(text, chat, block, anchors)
+        self._width = width
+
+    def sizes(self, source) -> np.ndarray:
+        """Ids of each record's answer. UserError for a record without text."""
+        return self._lengths(source)[:, 1]
+
+    def start(self, rows: int, length: int) -> Batch:
+        """Empty arrays."""
+        shape = (rows, self.capacities["text"], self._width)
+        return super().start(rows, length) | {"states": np.zeros(shape, np.float16)}
+
+    def add(
+        self, out: Batch, row: int, record: dict, segment: int, first: int, size: int, filled: int
+    ) -> int:
+        """See `_Anchors`."""
+        ids, states = self._chat.answer(record["text"]), record["states"]
+        if len(ids) != len(states):
+            raise UserError(
+                f"record {record.get('id', '')!r} has {len(states)} states of a Thinker for "
+                f"{len(ids)} ids: make them again with: mdmspeech data --states --thinker DIR"
+            )
+        place = (row, slice(filled, filled + len(ids)))
+        out["text"][place], out["states"][place] = ids, states
+        out["text_segment"][place], out["text_position"][place] = segment, np.arange(len(ids))
+        out["anchor"][row, first : first + size] = anchor_index(
+            size, filled, filled + len(ids), self._block, self._anchors
+        )
+        return len(ids)
+
+
 class PrefixText:
     """text, text_segment, text_position int32 [B, N]: the ids of each utterance's text, START
     before them, which stand in front of its speech.
@@ -212,7 +257,7 @@ def anchor_index(
 
 def packed_talker_batches(
     sources: Mapping[str, Any],
-    anchors: PacedText | FixedText | PrefixText,
+    anchors: PacedText | FixedText | FixedStates | PrefixText,
     *,
     batch: int,
     length: int,

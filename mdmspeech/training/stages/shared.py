@@ -9,6 +9,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
+from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.training.stages.stage import Loaders
 from mdmspeech.training.stages.start import RANDOM, find_start
 
@@ -89,6 +90,13 @@ def tokenizer_of(config: ConfigDict, loaders: Loaders):
     load = loaders.tokenizer
     read = load_named(config, "tokenizer", load and (lambda path, _: load(path)), None)
     return read() if read else byte_tokenizer()
+
+
+def mark_of(config: ConfigDict, loaders: Loaders) -> str:
+    """What tells the Thinker's weights of this config from others'; "" where they are random."""
+    model, mark = ThinkerConfig(**config.thinker), loaders.mark
+    read = load_named(config, "thinker", mark, model)
+    return read() if read else ""
 
 
 def tiny_thinker(config: ConfigDict) -> None:

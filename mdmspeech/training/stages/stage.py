@@ -20,6 +20,7 @@ class Loaders:
       encoder: (path, SpeechEncoderConfig, abstract parameters) -> parameters of a speech encoder,
         in the type and at the places that the abstract ones have.
       thinker: (path, ThinkerConfig, abstract parameters) -> parameters of a Thinker, likewise.
+      mark: (path, ThinkerConfig) -> what tells that Thinker's weights from others'.
       tokenizer: (path) -> the Thinker's `text.tokenizer.Tokenizer`.
       release: (name or folder of a release, part) -> that part's parameters. describe: (the same)
         -> (whether it is trained, whether it is autoregressive as in `Origin`, its prompt or None).
@@ -31,6 +32,7 @@ class Loaders:
     tokenizer: Callable | None = None
     release: Callable | None = None
     describe: Callable | None = None
+    mark: Callable | None = None
 
 
 class Origin(NamedTuple):

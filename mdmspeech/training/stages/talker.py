@@ -35,6 +35,7 @@ from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import masks
 from mdmspeech.nn.losses import accuracy, weighted_cross_entropy, weighted_sum
 from mdmspeech.training import mup
+from mdmspeech.training.gathering import gather_once
 from mdmspeech.training.optim import ParamRule
 from mdmspeech.training.stages import talker_batches as layout
 from mdmspeech.training.stages.shared import each_source, load_named, start_of, tiny_thinker
@@ -53,8 +54,8 @@ class TalkerTask(Task):
       mode: "mdm", "isd" or "ntp".
       pipeline: function (split, seed) -> batches, see `data.pipelines.talker_joined`: rows "joined"
         of utterances that go on, or "packed" with separate ones.
-      sizes: batch, length, and symbols (paced anchors) or text (fixed ones) of a batch; only for
-        `batch_spec`.
+      sizes: batch, length, and symbols (paced anchors) or text (fixed ones) of a batch, for
+        `batch_spec`; states, the Thinker's width, where the data have its states.
       capacity: share of all positions that the output layer is computed on if no more are hidden
         (the loss part "over_capacity" tells in how many batches more were: these compute all); 1
         always computes all. The hidden positions are gathered in groups of 16 rows or more
@@ -116,6 +117,7 @@ class TalkerTask(Task):
         self._distillation = distillation or {}
         self._pipeline, self._start, self._load_thinker = pipeline, start, load_thinker
         self._new_mask, self._differing = new_mask, dict(differing or {})
+        self.rows_apart = capacity >= 1  # else rows are gathered together
         self.optimizer = optimizer or self.optimizer
         self._loss: dict[str, Any] = dict(label_smoothing=label_smoothing, z_loss=z_loss)
 
@@ -133,7 +135,10 @@ class TalkerTask(Task):
     def init_frozen(self, rng):
         parts = {"teacher": self.init(rng)} if self.mode == "isd" else {}
         if self.thinker is not None:
-            parts["thinker"] = self.thinker.init(rng, jnp.zeros((1, 2), jnp.int32))["params"]
+            thinker = self.thinker.init(rng, jnp.zeros((1, 2), jnp.int32))["params"]
+            # it writes nothing here; and where its states are in the data, it computes none
+            read = {"embedding"} if self._sizes.get("states") else thinker.keys() - {"output"}
+            parts["thinker"] = {name: x for name, x in thinker.items() if name in read}
         return parts
 
     def load_frozen(self, abstract):
@@ -161,6 +166,13 @@ class TalkerTask(Task):
 
     # ---- Losses ---------------------------------------------------------------------------------
 
+    def draw(self, batch, rng):
+        """With the tokens that are hidden."""
+        if self.mode == "ntp" or "hidden" in batch:
+            return batch
+        drawn = self.schedule.sample(rng, layout.valid(batch), self.config.block)
+        return {**batch, "hidden": drawn.mask_BL, "hidden_weight": drawn.weight_BL}
+
     def loss(self, params, frozen, batch, rng, step):
         """batch: see `batch_spec` and `data.pipelines.talker_joined`."""
         text = None if self.thinker is None else self._read(frozen["thinker"], batch)
@@ -183,11 +195,14 @@ class TalkerTask(Task):
         consumed y.
         """
         assert self.thinker is not None
-        causal = masks.causal(batch["text"].shape[1], segment_BT=batch["text_segment"])
         embedded = self.thinker.apply({"params": thinker}, batch["text"], method="embed")
-        states, _ = self.thinker.apply(
-            {"params": thinker}, embedded, batch["text_position"], causal, method="states"
-        )
+        if "states" in batch:
+            states = batch["states"].astype(embedded.dtype)
+        else:
+            causal = masks.causal(batch["text"].shape[1], segment_BT=batch["text_segment"])
+            states, _ = self.thinker.apply(
+                {"params": thinker}, embedded, batch["text_position"], causal, method="states"
+            )
         return jax.lax.stop_gradient(jnp.concatenate([embedded, states], axis=-1))
 
     def condition(self, params, batch, text=None):
@@ -250,12 +265,13 @@ class TalkerTask(Task):
         }
 
     def _diffusion(self, params, frozen, cond, text, batch, rows, rng):
-        drawn = self.schedule.sample(rng, rows.valid, self.config.block)
+        # it reads the same rows many times
+        teacher = gather_once(frozen["teacher"]) if self.mode == "isd" else None
+        batch = self.draw(batch, rng)
+        drawn = masking.Masking(batch["hidden"], batch["hidden_weight"])
         noisy = jnp.where(drawn.mask_BL, talker.MASK, rows.tokens)
         states = self._denoise(params, noisy, cond, rows)
-        teacher_cond = (
-            self.condition(frozen["teacher"], batch, text)[0] if self.mode == "isd" else None
-        )
+        teacher_cond = self.condition(teacher, batch, text)[0] if self.mode == "isd" else None
 
         def losses_of(picked):
             target, weight = picked.take(rows.tokens), picked.take(drawn.weight_BL) * picked.keep
@@ -271,10 +287,8 @@ class TalkerTask(Task):
                 }
 
             def teach(ids_BL, *_):
-                return self.logits(
-                    frozen["teacher"],
-                    picked.take(self._denoise(frozen["teacher"], ids_BL, teacher_cond, rows)),
-                )
+                states = self._denoise(teacher, ids_BL, teacher_cond, rows)
+                return self.logits(teacher, picked.take(states))
 
             return losses | self._distilled(
                 teach, noisy, drawn.mask_BL, rows, picked, logits, target, weight
@@ -368,6 +382,8 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         for name in ("batch", "length", "layout", "symbols", "text")
         if name in config.data
     }
+    if thinker is not None:
+        sizes["states"] = layout.states_width(config)
     pipeline = partial(layout.pipeline, model, root, loaders)
     task = TalkerTask(
         model,

@@ -8,6 +8,7 @@ B batch, L speech positions, M symbols, N text tokens of the Thinker.
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.training import distributed
-from mdmspeech.training.stages.shared import chat_of, mixture, tokenizer_of
+from mdmspeech.training.stages.shared import chat_of, mark_of, mixture, tokenizer_of
 from mdmspeech.training.stages.stage import Loaders
 from mdmspeech.training.stages.start import RANDOM
 
@@ -29,7 +30,7 @@ def batch_spec(sizes: Mapping[str, Any], anchors: str) -> dict[str, jax.ShapeDty
 
     Args:
       sizes: "batch", "length", "layout" of `config.data`; "symbols" with paced anchors, "text" with
-        the others.
+        the others; "states" with fixed ones whose Thinker has been run before: its width.
       anchors: "paced", "fixed" or "prefix", see `models.talker.TalkerConfig`.
     """
     joined = sizes.get("layout") == "joined"
@@ -51,7 +52,15 @@ def batch_spec(sizes: Mapping[str, Any], anchors: str) -> dict[str, jax.ShapeDty
     spec |= {
         name: of(sizes["text"], jnp.int32) for name in ("text", "text_segment", "text_position")
     }
+    if width := sizes.get("states", 0):
+        shape = (sizes["batch"], sizes["text"], width)
+        spec["states"] = jax.ShapeDtypeStruct(shape, jnp.float16)
     return spec | ({"anchor": of(sizes["length"], jnp.int32)} if anchors == "fixed" else {})
+
+
+def states_width(config: ConfigDict) -> int:
+    """Width of the Thinker's states if they are read from the data (`data.states`), else 0."""
+    return int(config.thinker.dim) if config.data.get("states", False) else 0
 
 
 def is_packed(batch) -> bool:
@@ -105,6 +114,7 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
       UserError: `data.layout` is none of the two, or `data.symbols` holds no utterance.
     """
     from mdmspeech.data.datasets import corpus
+    from mdmspeech.data.datasets.thinker_states import WithStates, with_states
     from mdmspeech.data.pipelines import random_source, some_tokens, talker_packed
     from mdmspeech.data.pipelines.talker_joined import talker_batches
 
@@ -141,24 +151,37 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
             f"data.layout is {data.layout!r}: use 'packed' (utterances side by "
             "side) or 'joined' (one after another, cut)"
         )
+    if data.get("unique", 0):
+        raise UserError("data.unique goes with data.layout 'joined'; set it to 0 for packed rows")
+
+    width = states_width(config)
+    chat: Any = chat_of(config, loaders) if model.anchors == "fixed" else None
 
     def source(part: str):
         if part == RANDOM:
-            return random_source.RandomSpeech(
+            speech = random_source.RandomSpeech(
                 seed=seed, symbols=model.symbols, token_seconds=data.token_seconds
             )
-        return corpus.tokens(root, (part,), split, needs_text=not paced)
+            if not width:
+                return speech
+            count = lambda text: len(chat.answer(text))
+            return WithStates(speech, random_source.RandomThinkerStates(speech, width, count, seed))
+        tokens = corpus.tokens(root, (part,), split, needs_text=not paced)
+        if not width:
+            return tokens
+        return with_states(root, part, split, tokens, chat, mark_of(config, loaders), width)
 
     texts: dict[str, Callable[[], Any]] = {
         "paced": lambda: talker_packed.PacedText(data.symbols, data.token_seconds),
         "prefix": lambda: talker_packed.PrefixText(data.text, tokenizer_of(config, loaders)),
-        "fixed": lambda: talker_packed.FixedText(
-            data.text, chat_of(config, loaders), model.block, model.anchors_per_block
-        ),
+        "fixed": lambda: (
+            partial(talker_packed.FixedStates, width=width) if width else talker_packed.FixedText
+        )(data.text, chat, model.block, model.anchors_per_block),
     }
     text = texts[model.anchors]()
     sources = {p: source(p) for p in data.parts}
-    corpus.one_codec([s for s in sources.values() if isinstance(s, corpus.Subset)])
+    plain = [s.records if isinstance(s, WithStates) else s for s in sources.values()]
+    corpus.one_codec([s for s in plain if isinstance(s, corpus.Subset)])
     return talker_packed.packed_talker_batches(
         sources,
         text,

@@ -62,6 +62,7 @@ class SpeechToTextTask(Task):
 
     name, unit, held_out = "speech_to_text", "tokens", "val"
     weights = {"loss": 1.0}
+    rows_apart = True
 
     def __init__(
         self,

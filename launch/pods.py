@@ -1,0 +1,125 @@
+"""What the launchers for Kubernetes share: an image with the code, the command of a pod, following a
+JobSet until it ends.
+"""
+
+import argparse
+import shlex
+
+import common
+
+_DOCKERFILE = """
+FROM python:3.11-slim
+WORKDIR /mdmspeech
+COPY . .
+RUN pip install --no-cache-dir -c constraints.txt -e '.[{extras}]'
+"""
+# Seconds between SIGTERM and SIGKILL. On spot nodes the kubelet gives 15, whatever is asked for.
+GRACE_S, GRACE_SPOT_S = 120, 15
+
+
+def image(
+    script: common.Script,
+    args: argparse.Namespace,
+    extras: str,
+    build: str,
+    dockerfile: str = _DOCKERFILE,
+) -> None:
+    """Packs the tracked files and makes a container image of them with everything installed.
+
+    Args:
+      args: with `image`, its full name, for example
+        us-docker.pkg.dev/PROJECT/REPOSITORY/mdmspeech:NAME.
+      build: "cloud" (Google Cloud Build, no Docker needed here) or "docker".
+      dockerfile: what makes it, with {extras} for the extras.
+    """
+    folder = f"{common.stage(args.name)}/image"
+    code = common.pack(script, args.name)
+    script.note("An image of them: nothing is left to install when a pod starts.")
+    script.run("rm", "-rf", folder)
+    script.run("mkdir", "-p", folder)
+    script.run("tar", "-xzf", code, "-C", folder)
+    script.file(f"{folder}/Dockerfile", dockerfile.format(extras=extras).lstrip())
+    if build == "cloud":
+        script.run(
+            "gcloud", "builds", "submit", folder, f"--project={args.project}", f"--tag={args.image}"
+        )
+    else:
+        script.run("docker", "build", "--tag", args.image, folder)
+        script.run("docker", "push", args.image)
+
+
+def add_image(shared: argparse.ArgumentParser) -> None:
+    """The options that `image` reads."""
+    shared.add_argument(
+        "--image", required=True, help="container image to make and use, with registry and tag"
+    )
+    shared.add_argument(
+        "--build",
+        choices=("cloud", "docker"),
+        default="cloud",
+        help="who makes it: Google Cloud Build, or Docker on this machine",
+    )
+
+
+def command(args: argparse.Namespace) -> str:
+    """Shell for a pod with that image. A pod that is told to stop must not succeed, or its job would
+    count as done; one that lost another worker before it can have got anywhere ends as after a
+    crash, so that its restarts are counted.
+    """
+    counted = (
+        f'code=$?; if [ "$code" = {common.STOPPED} ] && [ -z "$stopped" ] && [ "$SECONDS" -lt '
+        f'{common.QUICK_S} ]; then echo "another worker was lost within $SECONDS s of the start: '
+        'counted as a crash" >&2; code=1; fi; exit "$code"'
+    )
+    run = common.supervised(common.train(args), forward=True)
+    return f"cd /mdmspeech; SECONDS=0; {run}; {counted}"
+
+
+def unless_there(script: common.Script, name: str, cure: str) -> None:
+    """Begins a branch, ended with "fi", for a JobSet that is not there yet. If the cluster cannot be
+    asked, the script ends.
+    """
+    get = ["kubectl", "get", "jobset", name, "--ignore-not-found", "--output=name"]
+    script.note("Once: started again, this goes on following.")
+    script.raw(f"there=$({shlex.join(get)})")
+    told = f"{name} is there already, and is followed; to start anew: {cure}"
+    script.raw(f'if [ -n "$there" ]; then echo {shlex.quote(told)} >&2; else')
+
+
+def follow(script: common.Script, name: str, pods: int) -> None:
+    """Follows the logs of all pods of a JobSet through its restarts, until it ends. They are also
+    written to a file here; those of earlier starts are kept beside it.
+    """
+    folder = f"{common.stage(name)}/logs"
+    file = shlex.quote(f"{folder}/pods.log")
+    ask = [
+        "kubectl", "get", "jobset", name, "--ignore-not-found",
+        "--output=jsonpath={.metadata.name} {.status.terminalState}",
+    ]  # fmt: skip
+    logs = [
+        "kubectl", "logs", f"--selector=jobset.sigs.k8s.io/jobset-name={name}", "--follow",
+        "--prefix", "--tail=-1", f"--max-log-requests={pods}",
+    ]  # fmt: skip
+    why = [
+        "kubectl", "get", "jobset", name,
+        "--output=jsonpath={range .status.conditions[*]}{.type}: {.message}{'\\n'}{end}",
+    ]  # fmt: skip
+    script.run("mkdir", "-p", folder)
+    script.raw(common.rotate(file))
+    script.raw(f"""
+since=()
+while true; do
+  if state=$({shlex.join(ask)}); then
+    case "$state" in
+      "") echo "the JobSet was deleted" >&2; exit 1 ;;
+      *Completed) break ;;
+      *Failed) {shlex.join(why)} >&2; exit 1 ;;
+    esac
+    {shlex.join(logs)} "${{since[@]+${{since[@]}}}}" 2>&1 | tee -a {file} || true
+    since=("--since-time=$(date -u +%FT%TZ)")
+  else
+    echo "the cluster cannot be asked; that says nothing of the run" >&2
+  fi
+  sleep 20
+done
+""")

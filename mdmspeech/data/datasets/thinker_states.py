@@ -1,0 +1,148 @@
+"""The frozen Thinker's states of the answers, computed once: a dataset beside the tokens, record by
+record, so that a Talker with fixed anchors is trained without running the Thinker.
+
+A record has float16 [n, D]: h_i of each id of the answer, its end included, each the state of the
+position that has consumed it (docs/method.md, "The Thinker"). They belong to one Thinker and to one
+way of writing conversations, which the dataset says of itself.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mdmspeech.data.datasets.corpus import Root, folder_of, is_there, open_part, splits_of, tokens
+from mdmspeech.data.datasets.reader import Dataset, Subset
+from mdmspeech.data.datasets.writer import write_dataset
+from mdmspeech.data.pipelines.conversations import Conversations
+from mdmspeech.errors import UserError
+
+_STEP = 64  # positions: conversations are padded to multiples of it
+
+
+def states_name(part: str) -> str:
+    """The dataset of states of a part."""
+    return f"thinker_{part}"
+
+
+class WithStates:
+    """Random access to records of tokens like `reader.Subset`, each with the "states" of its answer.
+
+    Args:
+      records: tokens of a part. states: those of the same part and split.
+
+    Raises:
+      UserError: they are of other records; reading one, of another text.
+    """
+
+    def __init__(self, records: Any, states: Any, cure: str = ""):
+        self.records, self._states, self._cure = records, states, cure
+        if len(records) != len(states):
+            raise UserError(
+                f"the Thinker's states are of {len(states)} records, the tokens of {len(records)}: "
+                f"make them again with: {cure}"
+            )
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __getitem__(self, i: int) -> dict[str, Any]:
+        return self.__getitems__([int(i)])[0]
+
+    def __getitems__(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Several at once."""
+        records, states = _read(self.records, numbers), _read(self._states, numbers)
+        for record, found in zip(records, states, strict=True):
+            if (record["id"], record["text"]) != (found["id"], found["text"]):
+                raise UserError(
+                    f"the Thinker's states of record {record['id']!r} are those of {found['id']!r}, "
+                    f"or of another text: make them again with: {self._cure}"
+                )
+        return [r | {"states": s["states"]} for r, s in zip(records, states, strict=True)]
+
+    def __getattr__(self, name: str) -> Any:
+        # what the tokens tell of themselves: counts, fields, content, ...
+        if name.startswith("_") or name == "records":
+            raise AttributeError(name)
+        return getattr(self.records, name)
+
+
+def _read(source: Any, numbers: Sequence[int]) -> list[Any]:
+    if hasattr(source, "__getitems__"):
+        return source.__getitems__(numbers)
+    return [source[i] for i in numbers]
+
+
+def with_states(
+    root: Root, part: str, split: str, records: Subset, chat: Conversations, mark: str, width: int
+) -> WithStates:
+    """The records of a part's tokens with the states that were made of them.
+
+    Args:
+      mark: of the Thinker that an experiment names, see `interop.loaders.thinker_mark`. width: its.
+
+    Raises:
+      UserError: there are none, or those of another Thinker, tokenizer or prompt; it says how to
+        make them.
+    """
+    cure = f"mdmspeech data --states --thinker DIR --parts {part}"
+    if not is_there(root, "states", states_name(part)):
+        raise UserError(f"there are no states of a Thinker of {part}; make them with: {cure}")
+    states: Dataset = open_part(root, "states", states_name(part), split)
+    made_by = {"thinker": mark, "conversation": chat.fingerprint}
+    for what, ours in made_by.items():
+        if (theirs := states.about.get(what)) != ours:
+            words = {"thinker": "another Thinker", "conversation": "other conversations"}[what]
+            raise UserError(
+                f"{states.folder} was made by {words} ({theirs}) than this experiment's ({ours}): "
+                f"give it that Thinker and prompt, or make them again with: {cure}"
+            )
+    if states.about["width"] != width:
+        raise UserError(
+            f"{states.folder} has states of width {states.about['width']}, not {width}: make them "
+            f"again with: {cure}"
+        )
+    return WithStates(records, states, cure)
+
+
+def write_thinker_states(
+    root: Root,
+    part: str,
+    chat: Conversations,
+    compute: Callable[[np.ndarray, np.ndarray], Any],
+    mark: str,
+    width: int,
+    rows: int = 16,
+) -> dict[str, int]:
+    """Writes the states of all tokens of a part; returns the number of states of each split.
+
+    Args:
+      compute: (ids int32 [B, N], lengths int32 [B]) -> states [B, N, D]; `rows` conversations at a
+        time, padded to a few lengths.
+
+    Raises:
+      UserError: the part has no tokens, or a record no text.
+    """
+    counts = dict.fromkeys(splits_of(root, "tokens", part), 0)
+
+    def records(split: str) -> Iterator[Mapping[str, Any]]:
+        source = tokens(root, (part,), split, needs_text=True)
+        for first in range(0, len(source), rows):
+            fields = [source.fields(i) for i in range(first, min(first + rows, len(source)))]
+            typed = [chat.typed(one["question"], one["text"]) for one in fields]
+            longest = -(-max(len(ids) for ids, _ in typed) // _STEP) * _STEP
+            ids_BN = np.zeros((rows, longest), np.int32)
+            lengths_B = np.ones(rows, np.int32)
+            for row, (ids, _) in enumerate(typed):
+                ids_BN[row, : len(ids)], lengths_B[row] = ids, len(ids)
+            states_BND = np.asarray(compute(ids_BN, lengths_B), np.float16)
+            for one, (ids, answer), states_ND in zip(fields, typed, states_BND, strict=False):
+                counts[split] += len(ids) - answer
+                yield {**one, "states": states_ND[answer : len(ids)]}
+
+    about = {"part": part, "thinker": mark, "conversation": chat.fingerprint}
+    folder = folder_of(root, "states", states_name(part))
+    write_dataset(
+        folder, "states", {split: records(split) for split in counts}, width=width, about=about
+    )
+    return counts
