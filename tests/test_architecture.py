@@ -55,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "evaluation": _BELOW_THE_TOP,
     "serving": _BELOW_THE_TOP | {"evaluation"},
     "planning": _BELOW_THE_TOP | {"evaluation"},
-    "cli": _BELOW_THE_TOP | {"evaluation", "serving", "planning"},
+    "scaling": _BELOW_THE_TOP | {"evaluation"},
+    "cli": _BELOW_THE_TOP | {"evaluation", "serving", "planning", "scaling"},
     "": {"inference", "interop", "cli"},  # mdmspeech/__init__.py and __main__.py
 }
 # The science stays plain functions over arrays.

@@ -60,6 +60,7 @@ def _run(argv: list[str] | None) -> int:
         cost,
         data,
         evaluate,
+        ladder,
         plan,
         preflight,
         release,
@@ -76,7 +77,8 @@ def _run(argv: list[str] | None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (
-        chat, say, data, train, plan, cost, preflight, evaluate, release, assemble, convert, voice_file,
+        chat, say, data, train, plan, cost, preflight, ladder, evaluate, release, assemble, convert,
+        voice_file,
     ):  # fmt: skip
         module.add(verbs)
     args = parser.parse_args(argv)

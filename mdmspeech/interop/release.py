@@ -46,6 +46,8 @@ _LATER = {
     "norm_eps",
     "output_bias",
     "text_vocab_size",
+    "base_dim",
+    "base_head_dim",
     "semantic",
     "semantic_dim",
 }

@@ -91,6 +91,8 @@ class PacedAnchors(nn.Module):
       lookahead: symbols to the right that each layer may see; their sum is the look-ahead of the
         whole.
       reach: symbols to the left that each layer may see.
+      output_scale: factor on what the last layer of the durations reads (muP:
+        `TalkerConfig.output_scale`).
     """
 
     dim: int
@@ -98,6 +100,7 @@ class PacedAnchors(nn.Module):
     lookahead: tuple[int, ...] = (6, 4, 2)
     reach: int = 32
     head_dim: int = 64
+    output_scale: float = 1.0
 
     def setup(self):
         self.embed = nn.Embed(self.symbols, self.dim, embedding_init=nn.initializers.normal(0.3))
@@ -167,7 +170,10 @@ class PacedAnchors(nn.Module):
 
     def log_durations(self, features_BMD: jax.Array) -> jax.Array:
         """Natural log of each symbol's duration in speech tokens, [B, M]."""
-        return self.duration_out(nn.silu(self.duration_in(features_BMD)))[..., 0]
+        hidden_BMD = nn.silu(self.duration_in(features_BMD))
+        if self.output_scale != 1.0:
+            hidden_BMD = hidden_BMD * self.output_scale
+        return self.duration_out(hidden_BMD)[..., 0]
 
     def place(
         self,

@@ -48,6 +48,9 @@ class TalkerConfig:
       people's making (Qwen2 has biases and no norm on q and k);
         output_bias likewise of the output layer.
       text_vocab_size: prefix: size of the text's vocabulary.
+      base_dim: width at which the maximal update parametrisation (muP) is the standard one; 0 = the
+        standard one at every width. It sets `output_scale` and `score_scale` here, and the learning
+        rates of `training.mup`. base_head_dim (0 = `head_dim`): head size at that width.
     """
 
     dim: int = 256
@@ -69,6 +72,8 @@ class TalkerConfig:
     norm_eps: float = 1e-6
     output_bias: bool = False
     text_vocab_size: int = 0
+    base_dim: int = 0
+    base_head_dim: int = 0
 
     @property
     def head_dim(self) -> int:
@@ -79,10 +84,24 @@ class TalkerConfig:
         """Heads of keys and values, which a K/V cache holds."""
         return self.num_kv_heads or self.num_heads
 
+    @property
+    def output_scale(self) -> float:
+        """muP's factor on what output layers read: base width / width."""
+        return self.base_dim / self.dim if self.base_dim else 1.0
+
+    @property
+    def score_scale(self) -> float:
+        """muP's factor on attention scores: they go by 1 / head size, not its root."""
+        if not (self.base_dim and self.base_head_dim):
+            return 1.0
+        return (self.base_head_dim / self.head_dim) ** 0.5
+
 
 # `TalkerConfig.anchors` -> the module that makes conditions of a text
 ANCHORS: dict[str, Callable[[TalkerConfig], Any]] = {
-    "paced": lambda c: PacedAnchors(c.dim, c.symbols, c.symbol_lookahead),
+    "paced": lambda c: PacedAnchors(
+        c.dim, c.symbols, c.symbol_lookahead, output_scale=c.output_scale
+    ),
     "fixed": lambda c: FixedAnchors(c.dim),
     "prefix": lambda c: TextPrefix(c.dim, c.text_vocab_size),
 }
@@ -131,7 +150,12 @@ class Talker(nn.Module):
         self.inputs = CodeTable(c.dim, c.structured_codes, 0.3)
         self.outputs = CodeTable(c.dim, c.structured_codes, 0.01)
         layer_class = rematted(LlamaBlock)
-        trunk = dict(qkv_bias=c.qkv_bias, qk_norm=c.qk_norm, norm_eps=c.norm_eps)
+        trunk: dict[str, Any] = dict(
+            qkv_bias=c.qkv_bias,
+            qk_norm=c.qk_norm,
+            norm_eps=c.norm_eps,
+            score_scale=c.score_scale,
+        )
         self.layers = [
             layer_class(c.num_heads, c.cache_heads, c.head_dim, c.ffn_dim, **trunk)
             for _ in range(c.num_layers)
@@ -179,6 +203,8 @@ class Talker(nn.Module):
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden states [..., D] -> logits [..., V], float32."""
+        if self.config.output_scale != 1.0:
+            hidden = hidden * self.config.output_scale
         table = constrain(self.outputs(), "vocab", "none", padded=True)  # 6566 = 2 x 7 x 7 x 67
         out = jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
         return (

@@ -54,6 +54,7 @@ class Attention(nn.Module):
         `out_bias` is the output's.
       qk_norm: RMSNorm over head_dim on q and k before the rotation (Qwen3).
       lora_rank, lora_alpha: low-rank updates of all four projections, see `nn.linear`.
+      score_scale: factor on the scores beside 1 / sqrt(head_dim) (muP: `TalkerConfig.score_scale`).
     """
 
     num_heads: int
@@ -66,6 +67,7 @@ class Attention(nn.Module):
     norm_eps: float = 1e-6
     lora_rank: int = 0
     lora_alpha: float = 16.0
+    score_scale: float = 1.0
 
     @nn.compact
     def __call__(
@@ -97,6 +99,8 @@ class Attention(nn.Module):
             k_BTKD = RMSNorm(self.norm_eps, name="k_norm")(k_BTKD)
         if rope is not None:
             q_BTHD, k_BTKD = apply_rope(q_BTHD, *rope), apply_rope(k_BTKD, *rope)
+        if self.score_scale != 1.0:
+            q_BTHD = q_BTHD * self.score_scale
         if cache is not None:
             assert write_at_B is not None, "a cache needs write_at_B"
             cache = cache.write(k_BTKD, v_BTKD, write_at_B)

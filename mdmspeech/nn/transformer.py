@@ -24,6 +24,7 @@ class LlamaBlock(nn.Module):
     norm_eps: float = 1e-6
     lora_rank: int = 0
     lora_alpha: float = 16.0
+    score_scale: float = 1.0
 
     @nn.compact
     def __call__(
@@ -44,6 +45,7 @@ class LlamaBlock(nn.Module):
             norm_eps=self.norm_eps,
             lora_rank=self.lora_rank,
             lora_alpha=self.lora_alpha,
+            score_scale=self.score_scale,
             name="attn",
         )
         x_BTD = constrain(x_BTD, "batch", "length", "width")

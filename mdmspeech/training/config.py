@@ -23,6 +23,7 @@ VOLATILE = (
     "train.profile",
     "train.peak_flops",
     "train.remat",
+    "optim.decay_share",  # branches of one run differ in it
     "train.on_nan",
     "hours",
     "mesh",
@@ -34,7 +35,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "train.on_nan": ("stop", "skip", "rollback"),
     "train.reduce_dtype": ("compute", "float32"),
     "train.keep_best_mode": ("min", "max"),
-    "optim.schedule": ("cosine", "linear", "constant"),
+    "optim.schedule": ("cosine", "linear", "constant", "wsd"),
 }
 
 
@@ -81,7 +82,8 @@ def base() -> ConfigDict:
     config.optim = ConfigDict(
         dict(
             lr=1e-3,
-            schedule="cosine",  # cosine | linear | constant
+            schedule="cosine",  # cosine | linear | constant | wsd (warm-up, stable, decay)
+            decay_share=0.2,  # wsd: the last share of all steps, in which the rate goes down
             warmup=100,  # steps
             warmup_share=0.0,  # of all steps, in place of `warmup`; 0 = by that
             final=0.0,  # last learning rate as a fraction of lr
@@ -105,7 +107,7 @@ def differences(saved: dict[str, Any], now: dict[str, Any]) -> tuple[list[str], 
     # the same as not there: what earlier versions wrote into every run, and what they did not have
     unset: dict[str, Any] = {"init_from": "", "codec.semantic": 0.0, "codec.semantic_dim": 512}
     unset |= {"train.epochs": 0.0, "train.on_nan": "stop", "optim.warmup_share": 0.0}
-    unset["train.reduce_dtype"] = "compute"
+    unset |= {"train.reduce_dtype": "compute", "optim.decay_share": 0.2}
     old, new = unset | _flat(saved), unset | _flat(now)
     hard: list[str] = []
     soft: list[str] = []

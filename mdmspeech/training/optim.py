@@ -79,11 +79,11 @@ def match_rules(params: Any, rules: Sequence[ParamRule]) -> Any:
 
 def make_schedule(optim: Any, steps: int) -> Callable[[Any], Any]:
     """Learning rate over steps: linear warm-up from 0, then constant, linear or cosine down to
-    `optim.final` x lr at `steps`.
+    `optim.final` x lr at `steps`; or warm-up, stable, decay (`stable_then_decay`).
 
     Args:
-      optim: config with lr, schedule ("cosine" | "linear" | "constant"), warmup (steps) or
-        warmup_share (of all steps, if above 0), final (fraction of lr).
+      optim: config with lr, schedule ("cosine" | "linear" | "constant" | "wsd"), decay_share (wsd: of
+        all steps), warmup (steps) or warmup_share (of all steps, if above 0), final (fraction of lr).
       steps: length of the run in updates.
     """
     share = getattr(optim, "warmup_share", 0.0)
@@ -93,6 +93,9 @@ def make_schedule(optim: Any, steps: int) -> Callable[[Any], Any]:
         "constant": lambda: optax.constant_schedule(optim.lr),
         "linear": lambda: optax.linear_schedule(optim.lr, optim.lr * optim.final, rest),
         "cosine": lambda: optax.cosine_decay_schedule(optim.lr, rest, alpha=optim.final),
+        "wsd": lambda: stable_then_decay(
+            optim.lr, rest, decay_steps(optim.decay_share, steps), optim.final
+        ),
     }
     if optim.schedule not in shapes:
         raise UserError(f"optim.schedule is {optim.schedule!r}: use one of {', '.join(shapes)}")
@@ -101,6 +104,28 @@ def make_schedule(optim: Any, steps: int) -> Callable[[Any], Any]:
     # The first update already moves (1/warmup), so that a warm-up of one step is no wasted step.
     warm = optax.linear_schedule(optim.lr / warmup, optim.lr, max(warmup - 1, 1))
     return optax.join_schedules([warm, shapes[optim.schedule]()], [warmup])
+
+
+def decay_steps(share: float, steps: int) -> int:
+    """Updates of a run of `steps` in which the "wsd" schedule lowers the rate."""
+    return round(share * steps)
+
+
+def stable_then_decay(lr: float, steps: int, decay: int, final: float) -> Callable[[Any], Any]:
+    """Constant, and over the last `decay` of `steps` updates down to final x lr by 1 - sqrt(share of
+    the decay), which ended lower than a straight line (Haegele et al. 2024, arXiv 2405.18392).
+
+    What comes before the decay does not depend on `steps`: runs of all lengths share it, and one run
+    gives them all by a branch with a decay from each of its checkpoints.
+    """
+    decay = min(decay, steps)
+    start = steps - decay
+
+    def rate(step: Any) -> Any:
+        share = jnp.clip((step - start) / max(decay, 1), 0.0, 1.0) if decay else 0.0
+        return lr * (final + (1.0 - final) * (1.0 - jnp.sqrt(share)))
+
+    return rate
 
 
 def make_optimizer(optim: Any, steps: int, params: Any, rules: Sequence[ParamRule]) -> Optimizer:

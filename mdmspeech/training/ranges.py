@@ -37,7 +37,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"train\.peak_flops", 0, 1e20),
     (r"optim\.lr", 0, 10),
     (r"optim\.warmup", 0, _MOST),
-    (r"optim\.(final|warmup_share)", 0, 1),
+    (r"optim\.(final|warmup_share|decay_share)", 0, 1),
     (r"optim\.(b1|b2|ema)", 0, _BELOW_ONE),
     (r"optim\.eps", _TINY, 1),
     (r"optim\.weight_decay", 0, 10),

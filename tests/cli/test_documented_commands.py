@@ -37,6 +37,7 @@ VERBS = (
     "data",
     "evaluate",
     "inspect_corpus",
+    "ladder",
     "plan",
     "preflight",
     "release",

@@ -27,6 +27,7 @@ VERBS = (
     "train",
     "plan",
     "cost",
+    "ladder",
     "preflight",
     "eval",
     "release",

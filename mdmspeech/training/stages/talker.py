@@ -34,7 +34,9 @@ from mdmspeech.models import talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import masks
 from mdmspeech.nn.losses import accuracy, weighted_cross_entropy, weighted_sum
+from mdmspeech.training import mup
 from mdmspeech.training.gathering import gather_once
+from mdmspeech.training.optim import ParamRule
 from mdmspeech.training.stages import talker_batches as layout
 from mdmspeech.training.stages.shared import each_source, load_named, start_of, tiny_thinker
 from mdmspeech.training.stages.stage import Exported, Loaders, Origin, Stage
@@ -70,6 +72,7 @@ class TalkerTask(Task):
       thinker, load_thinker: the text LLM that fixed anchors read, and (abstract parameters) -> its
         parameters (None: random ones).
       label_smoothing, z_loss: see `nn.losses.cross_entropy`; in "isd" of its cross-entropy part.
+      optimizer: rules over parameter paths, see `Task`; None: one for all.
     """
 
     unit, held_out = "tokens", "val"
@@ -92,6 +95,7 @@ class TalkerTask(Task):
         load_thinker: Callable[[Params], Params] | None = None,
         label_smoothing: float = 0.0,
         z_loss: float = 0.0,
+        optimizer: Sequence[ParamRule] | None = None,
     ):
         if mode not in MODES:
             raise UserError(f"mode {mode!r} of a Talker is not one of {', '.join(MODES)}")
@@ -114,6 +118,7 @@ class TalkerTask(Task):
         self._pipeline, self._start, self._load_thinker = pipeline, start, load_thinker
         self._new_mask, self._differing = new_mask, dict(differing or {})
         self.rows_apart = capacity >= 1  # else rows are gathered together
+        self.optimizer = optimizer or self.optimizer
         self._loss: dict[str, Any] = dict(label_smoothing=label_smoothing, z_loss=z_loss)
 
     # ---- Parameters -----------------------------------------------------------------------------
@@ -390,6 +395,7 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         **start_of(config, workdir, loaders),
         thinker=thinker,
         load_thinker=load_named(config, "thinker", loaders.thinker, thinker) if thinker else None,
+        optimizer=mup.rules(model, config.optim.weight_decay) if model.base_dim else None,
         **{
             name: config[name]
             for name in ("capacity", "streams", "new_mask", "label_smoothing", "z_loss")

@@ -115,7 +115,7 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
     """
     from mdmspeech.data.datasets import corpus
     from mdmspeech.data.datasets.thinker_states import WithStates, with_states
-    from mdmspeech.data.pipelines import random_source, talker_packed
+    from mdmspeech.data.pipelines import random_source, some_tokens, talker_packed
     from mdmspeech.data.pipelines.talker_joined import talker_batches
 
     data = config.data
@@ -136,6 +136,8 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
             if random
             else corpus.tokens(root, tuple(data.parts), split)
         )
+        if split == "train" and data.get("unique", 0):
+            joined = some_tokens.some(joined, data.unique, seed)
         if (least := int(talker_packed.counts_of(joined, "symbols").min())) > data.symbols:
             raise UserError(
                 f"data.symbols={data.symbols} is too small: no utterance has fewer "
@@ -149,6 +151,8 @@ def pipeline(model, root, loaders: Loaders, config: ConfigDict, split: str, seed
             f"data.layout is {data.layout!r}: use 'packed' (utterances side by "
             "side) or 'joined' (one after another, cut)"
         )
+    if data.get("unique", 0):
+        raise UserError("data.unique goes with data.layout 'joined'; set it to 0 for packed rows")
 
     width = states_width(config)
     chat: Any = chat_of(config, loaders) if model.anchors == "fixed" else None
