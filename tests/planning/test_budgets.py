@@ -35,8 +35,8 @@ HELD = [
     ("talker_8b", "v5e-64", (4, 16, 1), 2.0),
     ("talker_isd_8b", "v5e-64", (4, 16, 1), 2.3),
 ]
-# Experiment, slice, mesh, rows; GiB of a chip, and GiB it sends and receives in a step. The
-# heaviest in every test run, the others in `make test-full`. (Stage 3: its teacher, 2.1 GiB, travels
+# Experiment, slice, mesh, rows; GiB of a chip, and GiB it sends and receives in a step: compiled in
+# `make test-full`. (Stage 3: its teacher, 2.1 GiB, travels
 # once, not in each of four refinements; of the Thinker's embedding table, 1.2 GiB, rows do.)
 COMPILED = [
     ("thinker_8b", "v5e-64", (16, 4, 1), 128, 8.0, 34.0),
@@ -53,7 +53,6 @@ COMPILED = [
     ("compact_talker", "v5e-16", (16, 1, 1), 256, 1.0, 0.09),
     ("compact_talker_isd", "v5e-16", (16, 1, 1), 256, 1.25, 0.09),
 ]
-LONG = pytest.mark.full
 
 
 @pytest.mark.parametrize(
@@ -70,10 +69,7 @@ def test_what_a_chip_holds(name, slice_name, sizes, budget, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "slice_name", "sizes", "rows", "memory", "sent"),
-    [
-        pytest.param(*row, id=row[0], marks=() if row[0] == "talker_isd_8b" else LONG)
-        for row in COMPILED
-    ],
+    [pytest.param(*row, id=row[0], marks=pytest.mark.full) for row in COMPILED],
 )
 def test_a_compiled_step_keeps_its_budget(name, slice_name, sizes, rows, memory, sent, tmp_path):
     config = load_config(str(EXPERIMENTS / f"{name}.py"))

@@ -16,7 +16,7 @@ from mdmspeech.training.state import abstract_state, create_frozen, create_state
 from mdmspeech.training.step import make_train_step
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
-RNG = jax.random.key(0)
+RNG, FULL = jax.random.key(0), pytest.mark.full
 
 
 def compiled(task, batch, mesh, **settings):
@@ -52,8 +52,13 @@ def reductions_in_loops(text):
 @pytest.mark.parametrize(
     ("task_of", "batch_of", "shape"),
     [
-        (stage_two, lambda: packed_talker_batch(batch=16), (4, 2, 1)),
-        (lambda: stage_two(mode="isd"), lambda: packed_talker_batch(batch=16), (2, 2, 2)),
+        pytest.param(stage_two, lambda: packed_talker_batch(batch=16), (4, 2, 1), marks=FULL),
+        pytest.param(
+            lambda: stage_two(mode="isd"),
+            lambda: packed_talker_batch(batch=16),
+            (2, 2, 2),
+            marks=FULL,
+        ),
         (stage_one, lambda: stage_one_batch(batch=16), (8, 1, 1)),
     ],
 )

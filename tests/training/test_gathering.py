@@ -32,6 +32,17 @@ def test_the_output_layer_of_the_thinker_is_neither_made_nor_asked_for():
     assert asked == [{"embedding", "layers", "norm"}]
 
 
+def test_the_teacher_is_put_together_before_it_refines(monkeypatch):
+    task, seen = stage_two(mode="isd"), []
+    monkeypatch.setattr(
+        stage, "gather_once", lambda params: seen.append(jax.tree.structure(params)) or params
+    )
+    params, frozen = jax.eval_shape(task.init, KEY), jax.eval_shape(task.init_frozen, KEY)
+    loss = lambda *args: task.loss(*args, KEY, jnp.int32(0))
+    jax.eval_shape(loss, params, frozen, packed_talker_batch())
+    assert seen == [jax.tree.structure(frozen["teacher"])]
+
+
 @pytest.mark.full
 def test_with_it_or_without_the_losses_are_the_same(monkeypatch):
     """How often the teacher travels is told by `tests/planning/test_budgets.py`."""
