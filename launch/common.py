@@ -304,7 +304,7 @@ def supervised(command: str, forward: bool) -> str:
 
     Args:
       forward: the signal reaches this shell alone and must be passed on. If it reaches both, it
-        must not be: a second one stops without saving.
+        need not be.
     """
     if not forward:
         return (

@@ -22,7 +22,11 @@ def write(root: Root, thinker: str, parts: Sequence[str], system: str | None) ->
 
     import jax
 
-    from mdmspeech.data.datasets.thinker_states import states_name, write_thinker_states
+    from mdmspeech.data.datasets.thinker_states import (
+        check_tokens,
+        states_name,
+        write_thinker_states,
+    )
     from mdmspeech.data.pipelines.conversations import Conversations
     from mdmspeech.interop import loaders, sources
     from mdmspeech.models.thinker import Thinker
@@ -30,6 +34,8 @@ def write(root: Root, thinker: str, parts: Sequence[str], system: str | None) ->
     from mdmspeech.text import prompts
     from mdmspeech.training.mesh import make_mesh, param_shardings
 
+    for part in parts:  # before anything is loaded
+        check_tokens(root, part)
     config = sources.open_thinker(thinker).config
     config = dataclasses.replace(config, scan_layers=True)
     prompt = prompts.PLAIN if system is None else dataclasses.replace(prompts.PLAIN, system=system)

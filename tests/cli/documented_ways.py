@@ -17,6 +17,7 @@ BLOCKS = {
     '.venv/bin/mdmspeech say "This is my voice now." ': "own voice",
     ".venv/bin/mdmspeech train --config experiments/": "train",
     ".venv/bin/mdmspeech plan ": "plan",
+    ".venv/bin/mdmspeech cost ": "parse",
     "python launch/": "launch",
     "mdmspeech ": "parse",
     "gcloud storage cp ": "not ours",
@@ -31,7 +32,7 @@ OTHERS = {
         r"mdmspeech train --config experiments/\w+\.py(:\w+)?( --workdir \S+)?( "
         r"--data \S+)?( --set \S+)*"
     ): "train",
-    r"(python -m )?mdmspeech (eval|data|release|convert|plan|preflight|train|ladder)( .*)?": "parse",
+    r"(python -m )?mdmspeech (eval|data|release|convert|plan|cost|preflight|train|ladder)( .*)?": "parse",
     r"python -m experiments\.\w+( .*)?": "module",
     r"python -c .*convert_lm.*": "convert_lm",
     r"(hf download|pip install) .*": "not ours",

@@ -33,6 +33,7 @@ VERBS = (
     "assemble",
     "chat",
     "convert",
+    "cost",
     "data",
     "evaluate",
     "inspect_corpus",

@@ -26,6 +26,7 @@ VERBS = (
     "data",
     "train",
     "plan",
+    "cost",
     "ladder",
     "preflight",
     "eval",

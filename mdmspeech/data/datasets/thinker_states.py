@@ -105,6 +105,12 @@ def with_states(
     return WithStates(records, states, cure)
 
 
+def check_tokens(root: Root, part: str) -> None:
+    """A UserError, with the command that makes them, if a part has no tokens to make states for."""
+    if not is_there(root, "tokens", part):
+        open_part(root, "tokens", part, "train")
+
+
 def write_thinker_states(
     root: Root,
     part: str,
@@ -123,6 +129,7 @@ def write_thinker_states(
     Raises:
       UserError: the part has no tokens, or a record no text.
     """
+    check_tokens(root, part)
     counts = dict.fromkeys(splits_of(root, "tokens", part), 0)
 
     def records(split: str) -> Iterator[Mapping[str, Any]]:
