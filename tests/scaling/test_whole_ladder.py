@@ -16,21 +16,21 @@ pytestmark = [pytest.mark.full, pytest.mark.usefixtures("quick_compilation")]
 
 def test_two_rungs_are_trained_and_measured(tmp_path, capsys):
     settings = ["--set", "optim.warmup=2", "--set", "talker.symbol_lookahead=2"]
-    command = ["ladder", "run", "--config", f"{LADDER}:batch=2,part=random",
-               "--widths", "64", "--layers", "1", "--budgets", "3e3,6e3",
+    command = ["ladder", "run", "--config", f"{LADDER}:batch=8,part=random",
+               "--widths", "64", "--layers", "1", "--budgets", "12e3,24e3",
                "--workdir", str(tmp_path), *settings]  # fmt: skip
     assert main(command) == 0
     rows = read_rows(tmp_path / "ladder.jsonl")
-    assert [row["rung"] for row in rows] == ["w64-l1/3000", "w64-l1/6000"]
+    assert [row["rung"] for row in rows] == ["w64-l1/12000", "w64-l1/24000"]
     assert not [wrong for row in rows for wrong in problems(row["made"])]
     assert rows[1]["flops"] == 2 * rows[0]["flops"] and rows[1]["steps"] == 12
     small, large = (row["tokens"]["seen"] for row in rows)
-    assert 0.8 * 6 * 512 < small < 6 * 512 < large < 12 * 512
+    assert 0.8 * 6 * 2048 < small < 6 * 2048 < large < 12 * 2048
     assert all(8.0 < run.loss < 10.0 for run in runs_of(rows))
     assert set(rows[0]["nats"]) == {"0.25", "0.5", "0.75", "1", "mean"}
     before = (tmp_path / "ladder.jsonl").read_bytes()
     assert main(command) == 0 and (tmp_path / "ladder.jsonl").read_bytes() == before
-    assert "w64-l1/6000: N " in capsys.readouterr().out
+    assert "w64-l1/24000: N " in capsys.readouterr().out
 
 
 def test_the_shipped_voice_is_understood():
