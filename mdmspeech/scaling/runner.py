@@ -14,6 +14,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.files import replace_folder, write_text
 from mdmspeech.scaling.ladder import RESULTS, Rung, results_of
 from mdmspeech.training import loop
+from mdmspeech.training.checkpoint import absolute, check_config
 from mdmspeech.training.task import Task
 
 MakeTask = Callable[[ConfigDict, Path], Task]  # (config, workdir)
@@ -41,6 +42,7 @@ def run_ladder(
         say(f"rung {number} of {len(rungs)}: {rung.name}, {rung.steps} updates")
         folder = workdir / rung.name
         branch_off(rung, workdir, make_task)
+        check_config(absolute(folder), rung.config.to_dict())  # it may have been trained elsewhere
         if newest(folder) != rung.steps:
             loop.train(rung.config, make_task(rung.config, folder), folder)
         _finish(rung, workdir, measure)

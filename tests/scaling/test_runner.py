@@ -123,6 +123,14 @@ def test_other_settings_and_smaller_budgets_are_refused(done, monkeypatch):
     run(workdir, ladder(log_every=3, keep=1))  # settings that decide nothing
 
 
+def test_a_run_of_another_config_is_not_measured(done, tmp_path):
+    shutil.copytree(done[0], tmp_path / "copy")
+    (tmp_path / "copy" / RESULTS).unlink()
+    with pytest.raises(UserError, match=r"is of another config \(train\.seed: 0 -> 5"):
+        run(tmp_path / "copy", ladder(seed=5), counting := Counting())
+    assert not counting.measured and not counting.tasks
+
+
 @pytest.mark.parametrize("text", ["{", "[1]\n", '{"rung": 1}\n', '"a"\n'])
 def test_damaged_results_are_named(tmp_path, text):
     (tmp_path / RESULTS).write_text(text)

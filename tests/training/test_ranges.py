@@ -157,7 +157,10 @@ def test_choices_are_those_of_the_code():
 
     assert set(CHOICES["train.remat"]) == set(_POLICIES)
     for name in CHOICES["optim.schedule"]:
-        make_schedule(type("optim", (), dict(schedule=name, lr=1e-3, warmup=2, final=0.0)), 10)
+        make_schedule(
+            type("optim", (), dict(schedule=name, lr=1e-3, warmup=2, final=0.0, decay_share=0.2)),
+            10,
+        )
 
 
 def test_looking_needs_no_jax():
