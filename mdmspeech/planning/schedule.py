@@ -26,6 +26,8 @@ _RESOURCES = (HBM, ICI, DCN)
 _KERNEL = 'custom_call_target="tpu_custom_call"'
 # of the peak that a Pallas attention kernel reaches, where the compiler gives no estimate; assumed
 KERNEL_SHARE = 0.5
+# cycles that mean "not known": the compiler writes the largest number there is
+_NO_ESTIMATE = 2**62
 _ASYNC = "async-collective-"  # how the compiler calls fusions that start and end a collective
 
 
@@ -178,7 +180,9 @@ class _Walk:
         matrix = sum(flops / filled for flops, filled in found) / self._rates.flops
         bound = max(matrix, moved)
         cycles = re.search(r'"estimated_cycles":"(\d+)"', i.attributes)
-        return bound, max(bound, int(cycles[1]) / self._rates.clock) if cycles else bound
+        if not cycles or int(cycles[1]) >= _NO_ESTIMATE:
+            return bound, bound
+        return bound, max(bound, int(cycles[1]) / self._rates.clock)
 
 
 def is_start(i: Instruction) -> bool:

@@ -130,6 +130,8 @@ def test_the_compilers_cycles_are_the_longer_estimate():
     assert (slow.kernels, slow.estimated) == (16, 100)
     bound = times(f"x = {PRODUCT}" + cycles % 1)
     assert bound.estimated == 16, "never faster than the chip"
+    unknown = times(f"x = {PRODUCT}" + cycles % (2**63 - 1))
+    assert unknown.estimated == 16, "the largest number there is says that it is not known"
 
 
 def test_attention_kernels_take_what_the_module_does_not_show():
