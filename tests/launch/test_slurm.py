@@ -34,7 +34,7 @@ case "$(cat "task$SLURM_PROCID")" in
 esac
 """
 SCONTROL = r"""#!/bin/bash
-if [ "$1" = requeue ]; then echo "$*" >> requeued; else echo "JobId=17 JobState=$(cat state) Reason=None"; fi
+if [ "$1" = requeue ]; then echo "$*" >> requeued; else echo "JobId=17 JobState=$(cat state) EndTime=$(cat ends) Reason=None"; fi
 """
 PROGRAMS = {"srun": SRUN, "scancel": SCANCEL, "scontrol": SCONTROL, "venv/bin/mdmspeech": TRAIN}
 
@@ -45,8 +45,9 @@ def start(tmp_path):
     group: "-" for signals to all processes of a task.
     """
 
-    def begin(tasks, *options, group=""):
+    def begin(tasks, *options, group="", ends="2100-01-01T00:00:00"):
         (tmp_path / "state").write_text("RUNNING")
+        (tmp_path / "ends").write_text(ends)
         for name, text in PROGRAMS.items():
             (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
             (tmp_path / name).write_text(text)
@@ -99,12 +100,24 @@ def test_told_to_stop_the_tasks_save_and_the_job_is_queued_again(start, tmp_path
     assert (tmp_path / "requeued").exists()
 
 
-def test_a_job_that_was_cancelled_is_not_queued_again(start, tmp_path):
-    batch = start(("train", "train"))
+@pytest.mark.parametrize(
+    ("state", "ends", "again"),
+    [
+        ("CANCELLED", "2100-01-01T00:00:00", False),
+        ("COMPLETING", "2100-01-01T00:00:00", False),  # what a cancelled job is at first
+        ("COMPLETING", "Unknown", False),  # without a limit
+        ("COMPLETING", "2020-01-01T00:00:00", True),  # its time was up while it saved
+        ("RUNNING", "2020-01-01T00:00:00", True),
+        ("RUNNING", "2100-01-01T00:00:00", True),  # told to stop ahead of its end
+    ],
+)
+def test_a_job_that_was_cancelled_is_not_queued_again(start, tmp_path, state, ends, again):
+    batch = start(("train", "train"), ends=ends)
     until(tmp_path / "started", 2)
-    (tmp_path / "state").write_text("CANCELLED")
+    (tmp_path / "state").write_text(state)
     batch.send_signal(signal.SIGTERM)
-    assert batch.wait(60) == common.STOPPED and not (tmp_path / "requeued").exists()
+    assert batch.wait(60) == common.STOPPED
+    assert (tmp_path / "requeued").exists() == again
 
 
 def test_a_job_that_does_not_get_on_is_given_up(start, tmp_path):

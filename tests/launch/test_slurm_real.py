@@ -101,7 +101,7 @@ def test_cancelled_it_is_not_queued_again(cluster, folder):
     cluster.run("scancel", number)
     _wait(lambda: not cluster.run("squeue", "--noheader"), cluster)
     job = cluster.job(number)
-    assert (job["JobState"], job["Restarts"]) == ("CANCELLED", "0"), log(folder, "told")
+    assert (job["JobState"], job["Restarts"]) == ("CANCELLED", "0"), (job, log(folder, "told"))
 
 
 @pytest.mark.parametrize(
