@@ -34,7 +34,8 @@ case "$(cat "task$SLURM_PROCID")" in
 esac
 """
 SCONTROL = r"""#!/bin/bash
-if [ "$1" = requeue ]; then echo "$*" >> requeued; else echo "JobId=17 JobState=$(cat state) EndTime=$(cat ends) Reason=None"; fi
+[ "$1" != requeue ] || { echo "$*" >> requeued; exit; }
+echo "JobId=17 JobState=$(cat state) EndTime=$(cat ends) Reason=None"
 """
 PROGRAMS = {"srun": SRUN, "scancel": SCANCEL, "scontrol": SCONTROL, "venv/bin/mdmspeech": TRAIN}
 
