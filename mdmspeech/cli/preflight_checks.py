@@ -296,19 +296,11 @@ def _batch(config: ConfigDict, rows: int, args: argparse.Namespace) -> str:
 
 def _hosts(sizes: dict[str, int], args: argparse.Namespace) -> int:
     """Of a slice. UserError if the rows of a host are not one piece."""
-    from jax.sharding import NamedSharding
-
-    from mdmspeech.nn.partition import spec
-    from mdmspeech.training.distributed import _share
+    from mdmspeech.training.distributed import rows_by_process, share_of
 
     mesh = _mesh(args.topology, tuple(sizes.items()))
-    rows_of: dict[int, set[int]] = {device.process_index: set() for device in mesh.devices.flat}
-    owners: dict[Any, Any] = dict(
-        NamedSharding(mesh, spec("batch")).devices_indices_map((mesh.size,))
-    )
-    for device, (rows, *_) in owners.items():
-        rows_of[device.process_index].update(range(*rows.indices(mesh.size)))
-    _share(rows_of, min(rows_of), dict(mesh.shape))
+    rows_of = rows_by_process(mesh, {device.process_index for device in mesh.devices.flat})
+    share_of(rows_of, min(rows_of), dict(mesh.shape))
     return len(rows_of)
 
 

@@ -18,7 +18,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, cast
 
 import jax
@@ -167,12 +167,18 @@ def share() -> tuple[int, int]:
     if jax.process_count() == 1:
         return 0, 1
     mesh = jax.sharding.get_mesh()
+    rows_of = rows_by_process(mesh, range(jax.process_count()))
+    return share_of(rows_of, jax.process_index(), dict(mesh.shape))
+
+
+def rows_by_process(mesh: Mesh, processes: Iterable[int]) -> dict[int, set[int]]:
+    """Process -> the rows that its devices hold, of a batch with one row a device."""
+    rows_of: dict[int, set[int]] = {process: set() for process in processes}
     sharding = NamedSharding(mesh, spec("batch"))
-    rows_of: dict[int, set[int]] = {process: set() for process in range(jax.process_count())}
     owners: dict[Any, Any] = dict(sharding.devices_indices_map((mesh.size,)))
     for device, (rows, *_) in owners.items():
         rows_of[device.process_index].update(range(*rows.indices(mesh.size)))
-    return _share(rows_of, jax.process_index(), dict(mesh.shape))
+    return rows_of
 
 
 class StopConsensus:
@@ -206,7 +212,7 @@ class StopConsensus:
         return int(self._pending() if callable(self._pending) else self._pending)
 
 
-def _share(rows_of: dict[int, set[int]], process: int, mesh: dict[str, int]) -> tuple[int, int]:
+def share_of(rows_of: dict[int, set[int]], process: int, mesh: dict[str, int]) -> tuple[int, int]:
     """`share`, given the rows of each process."""
     distinct = sorted({tuple(sorted(rows)) for rows in rows_of.values()})
     size = len(distinct[0])

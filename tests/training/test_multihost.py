@@ -385,7 +385,9 @@ def test_an_exit_message_is_printed_only_if_not_taken_back(tmp_path):
     ],
 )
 def test_each_process_makes_its_share_of_a_batch(parts, shares):
-    assert [distributed._share(dict(enumerate(parts)), i, {}) for i in range(len(parts))] == shares
+    assert [
+        distributed.share_of(dict(enumerate(parts)), i, {}) for i in range(len(parts))
+    ] == shares
 
 
 @pytest.mark.parametrize(
@@ -398,4 +400,4 @@ def test_each_process_makes_its_share_of_a_batch(parts, shares):
 )
 def test_meshes_that_do_not_suit_the_hosts_are_named(parts, message):
     with pytest.raises(UserError, match=message):
-        distributed._share(dict(enumerate(parts)), 0, {"data": 2})
+        distributed.share_of(dict(enumerate(parts)), 0, {"data": 2})
