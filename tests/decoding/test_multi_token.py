@@ -280,7 +280,9 @@ def test_a_row_decodes_identically_alone_beside_others_and_block_by_block(
 def test_what_a_forward_may_write_is_told(tiny_heads, cond, options):
     with pytest.raises(UserError, match="mtp_emit=0: a forward writes at least one token"):
         DecodingConfig(mtp_emit=0)
-    with pytest.raises(UserError, match="mtp_emit=5: .* at most a block, here 4 tokens; give 1 to"):
+    with pytest.raises(
+        UserError, match=r"mtp_emit=5: .* at most a block, here 4 tokens; give 1 to"
+    ):
         run(
             tiny_heads,
             SamplingParams.create(3),

@@ -117,7 +117,7 @@ def test_a_module_hears_the_condition_of_the_place_it_predicts(heads):
 
 def test_heads_over_a_cache_are_those_of_the_whole(heads):
     """Three tokens at a time, with the conditions of the two places behind them."""
-    params, apply = heads
+    _, apply = heads
     ids, cond = _inputs(12)
     whole, _ = apply(ids, cond, block_causal_mask(12, 1), jnp.arange(12)[None])
     caches, behind = talker.empty_caches(HEADS, 2, 12), jnp.pad(cond, ((0, 0), (0, 2), (0, 0)))

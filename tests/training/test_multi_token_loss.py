@@ -57,7 +57,7 @@ def test_no_head_predicts_over_the_end_of_an_utterance(segment, k, counted):
     segment = None if segment is None else jnp.array([segment])
     targets, weight = multi_token_loss.head_targets(at, valid, k, segment)
     assert weight.tolist() == [counted]
-    assert all(t == p + k for p, (t, w) in enumerate(zip(targets[0], weight[0])) if w)
+    assert all(t == p + k for p, (t, w) in enumerate(zip(targets[0], weight[0], strict=True)) if w)
 
 
 def test_padding_and_heads_without_a_target_have_no_part():

@@ -46,7 +46,7 @@ def alone(row, segment, fields, field="segment"):
         (TALKER, "ntp", 1),
         (PACED, "isd", 1),
         (PACED, "ntp", 1),
-        (dataclasses.replace(PACED, mtp_modules=5), "mtp", 1),
+        (dataclasses.replace(PACED, mtp_modules=2), "mtp", 1),
     ],
     ids=["fixed-mdm", "fixed-two-streams", "fixed-ntp", "paced-isd", "paced-ntp", "paced-mtp"],
 )

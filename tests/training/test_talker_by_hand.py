@@ -256,13 +256,19 @@ def test_the_next_token_baseline(tmp_path, batch, forward, student):
     )
 
 
-def test_the_multi_token_baseline(tmp_path, batch):
+def test_the_multi_token_baseline(tmp_path, batch, stage_two):
     """Module k reads the stage before, un-normed, and the condition k places further, whose token
     it predicts; one output table for all; the k-th loss weighs 0.8^k.
     """
     config = TalkerConfig(**SMALL, mtp_modules=2)
-    task = task_of("compact_talker_mtp", tmp_path, init_from="", talker={**SMALL, "mtp_modules": 2})
+    sizes = {**SMALL, "mtp_modules": 2}
+    task = task_of("compact_talker_mtp", tmp_path, stage_two, init_from="stage_two", talker=sizes)
     params = params_of(3, config)
+    begun = task.warm_start(params)  # as stage 2, but for the modules, which it does not have
+    fresh = {name for name in params if name.startswith("mtp_")}
+    for name in params:
+        there = params[name] if name in fresh else stage_two[name]
+        jax.tree.map(np.testing.assert_array_equal, begun[name], there)
     params["output_bias"] = jnp.zeros(VOCAB)
     losses = losses_of(task, params, {}, batch, jax.random.key(0))
     assert {k: task.weights[k] for k in ("token", "token_1", "token_2")} == pytest.approx(
