@@ -38,7 +38,7 @@ from mdmspeech.decoding.state import (
     DecodingResult,
     DecodingState,
     MultiTokenFn,
-    known_end,
+    most_tokens,
 )
 from mdmspeech.decoding.stopping import close_block, may_end
 from mdmspeech.errors import UserError
@@ -86,14 +86,9 @@ def decode_block(
     # a row that is done stays inside the cache
     block_B = jnp.minimum(state.block_B, state.max_blocks - 1)
     start_B = block_B * block
-    limit_B = jnp.minimum(known_end(state.request), state.budget_B)
-    limit_B = jnp.where(
-        state.request.max_len_B >= 0, jnp.minimum(limit_B, state.request.max_len_B), limit_B
-    )
-    room_B = jnp.clip(limit_B - start_B, 0, block)
-    cond_BCD = jnp.concatenate(
-        [state.pending_cond_BKD, cond_BKD.astype(state.pending_cond_BKD.dtype)], axis=1
-    )
+    room_B = jnp.clip(most_tokens(state) - start_B, 0, block)
+    cond_BKD = cond_BKD.astype(state.pending_cond_BKD.dtype)
+    cond_BCD = jnp.concatenate([state.pending_cond_BKD, cond_BKD], axis=1)
     cond_BCD = jnp.pad(cond_BCD, ((0, 0), (0, width - 1), (0, 0)))
     slot_S = jnp.arange(state.slots(block))[None, None, :]
 
@@ -182,19 +177,13 @@ def decode_block(
         verified if options.mtp_verify else several,
         written,
     )
-    stands_BK = _from(jnp.zeros_like(block_B), block) < written.count_B[:, None]
-    ids_BK = jnp.where(stands_BK, written.ids_BL[:, block:], options.pad)
-    going_B = ~state.done_B
+    ids_BK, done_B1 = written.ids_BL[:, block:], state.done_B[:, None]
     state = dataclasses.replace(
         state,
         cache=written.cache,
         forwards=state.forwards + written.forwards,
-        pending_ids_BK=jnp.where(going_B[:, None], ids_BK, state.pending_ids_BK),
-        pending_cond_BKD=jnp.where(
-            going_B[:, None, None],
-            cond_BKD.astype(state.pending_cond_BKD.dtype),
-            state.pending_cond_BKD,
-        ),
+        pending_ids_BK=jnp.where(done_B1, state.pending_ids_BK, ids_BK),
+        pending_cond_BKD=jnp.where(done_B1[:, :, None], state.pending_cond_BKD, cond_BKD),
     )
     return close_block(state, ids_BK, written.step_BK, written.confidence_BK, options)
 
@@ -215,16 +204,15 @@ def _stand(
     room_B: jax.Array,
     options: DecodingConfig,
 ) -> _Written:
-    """The first `most` tokens drawn (an int, or [B]) stand behind `count_B`, as far as there is room
-    and none has ended the row.
+    """The first `most` tokens drawn (an int, or [B]) stand behind `count_B`, as far as there is room.
+    (What stands behind an end, `close_block` cuts off.)
     """
     count = drawn.ids_BN.shape[1]
     index_1N = jnp.arange(count)[None, :]
     most_B1 = jnp.minimum(jnp.broadcast_to(most, room_B.shape), room_B - written.count_B)[:, None]
-    ends_BN = drawn.ids_BN == options.eos
-    open_BN = jnp.cumsum(ends_BN, axis=1) - ends_BN == 0
-    new_BN = (index_1N < most_B1) & open_BN & written.running_B[:, None]
+    new_BN = (index_1N < most_B1) & written.running_B[:, None]
     new_B = jnp.sum(new_BN, axis=1)
+    ended_B = jnp.any(new_BN & (drawn.ids_BN == options.eos), axis=1)
     put = lambda x_BN, old_BK, shift=0: _put(old_BK, x_BN, shift + written.count_B, new_B)
     count_B = written.count_B + new_B
     return written._replace(
@@ -232,7 +220,7 @@ def _stand(
         step_BK=put(jnp.full_like(drawn.ids_BN, written.forwards), written.step_BK),
         confidence_BK=put(drawn.confidence_BN, written.confidence_BK),
         count_B=count_B,
-        running_B=written.running_B & ~jnp.any(ends_BN & new_BN, axis=1) & (count_B < room_B),
+        running_B=written.running_B & ~ended_B & (count_B < room_B),
         forwards=written.forwards + 1,
     )
 

@@ -267,6 +267,15 @@ def known_end(request: SamplingParams) -> jax.Array:
     return jnp.where(request.target_len_B >= 0, request.target_len_B, NO_END)
 
 
+def most_tokens(state: DecodingState) -> jax.Array:
+    """int32 [B]: the length that no row exceeds: the known one, the text's allowance or the hard
+    limit, whichever is least.
+    """
+    limit_B = jnp.minimum(known_end(state.request), state.budget_B)
+    allowance_B = state.request.max_len_B
+    return jnp.where(allowance_B >= 0, jnp.minimum(limit_B, allowance_B), limit_B)
+
+
 def _check(name: str, value: Any, holds, range_text: str) -> None:
     # inside jit the value is not known: the caller has checked it outside
     if isinstance(value, jax.core.Tracer):
