@@ -1,5 +1,7 @@
 """The layer that only runs is the layer that is trained, over any caches."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +43,7 @@ def both(rows, heads=4, kv_heads=2, groups=(1, 1, 1), score_scale=1.0, **kwargs)
     first = np.cumsum([0, *groups])
     caches = [
         ColumnCache(*(leaf[a:b] for leaf in columns))
-        for a, b in zip(first[:-1], first[1:], strict=True)
+        for a, b in itertools.pairwise(first)
     ]
     out, new = jax.jit(feature_major.decoder_layer, static_argnums=1)(
         feature_major.prepare(params),
