@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.decoding import autoregressive, block_diffusion
+from mdmspeech.decoding import autoregressive, block_diffusion, multi_token
 from mdmspeech.decoding.state import (
     DecodingConfig,
     DecodingState,
@@ -32,12 +32,12 @@ from mdmspeech.decoding.state import (
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.errors import UserError
 from mdmspeech.inference.conditioning import TextInputs, condition
-from mdmspeech.models.prepared_talker import PreparedTalker
+from mdmspeech.models.prepared_talker import PreparedHeads, PreparedTalker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.padding import bucket
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD
 
-MODES = {"mdm": block_diffusion, "ntp": autoregressive}
+MODES = {"mdm": block_diffusion, "ntp": autoregressive, "mtp": multi_token}
 BLOCKS = (8, 16, 32, 64)  # how far back a program looks; the last is the longest utterance
 ROWS = (1, 4, 16)  # utterances in one forward
 
@@ -69,7 +69,7 @@ class TalkerEngine:
     """Compiled decoding of one Talker.
 
     Args:
-      config, params: of a Talker. mode: "mdm" or "ntp".
+      config, params: of a Talker. mode: "mdm", "ntp" or "mtp".
       options: further fields of `decoding.state.DecodingConfig`.
 
     Raises:
@@ -79,6 +79,11 @@ class TalkerEngine:
     def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options):
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
+        if mode == "mtp" and not config.mtp_modules:
+            raise UserError(
+                "this Talker has no modules of multi-token prediction (mtp_modules=0): speak with "
+                "it by mode 'ntp', or train one with experiments/compact_talker_mtp.py"
+            )
         if config.anchors == "prefix":
             raise UserError(
                 "a Talker whose text stands in front of its speech decodes with "
@@ -96,7 +101,7 @@ class TalkerEngine:
             label_shift=config.label_shift,
             **options,
         )
-        self._decode_block = MODES[mode].decode_block
+        self.mode, self._decode_block = mode, MODES[mode].decode_block
         self._spare: list[Any] = []  # caches of rows that have been closed
         self._jit_begin = jax.jit(self._begin, donate_argnums=0)
         self._jit_advance = jax.jit(self._advance, static_argnames="seen", donate_argnames="states")
@@ -214,7 +219,9 @@ class TalkerEngine:
             jnp.full((rows, length), -1, jnp.int32),
             jnp.zeros((rows, length), jnp.float32),
         )
-        step = functools.partial(self.talker.step, params)
+        step: Any = functools.partial(self.talker.step, params)
+        if self.mode == "mtp":
+            step = PreparedHeads(self.talker, params)
         offset_1K = jnp.arange(block, dtype=jnp.int32)[None]
 
         def unfinished(carry):

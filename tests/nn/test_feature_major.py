@@ -41,10 +41,7 @@ def both(rows, heads=4, kv_heads=2, groups=(1, 1, 1), score_scale=1.0, **kwargs)
     )
     columns = [jnp.asarray(leaf).transpose(0, 2, 3, 1) for leaf in old]
     first = np.cumsum([0, *groups])
-    caches = [
-        ColumnCache(*(leaf[a:b] for leaf in columns))
-        for a, b in itertools.pairwise(first)
-    ]
+    caches = [ColumnCache(*(leaf[a:b] for leaf in columns)) for a, b in itertools.pairwise(first)]
     out, new = jax.jit(feature_major.decoder_layer, static_argnums=1)(
         feature_major.prepare(params),
         shape,
