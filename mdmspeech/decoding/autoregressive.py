@@ -159,6 +159,7 @@ def decode_block(
             options.top_k,
             options.top_p,
             allowed_B1V,
+            options.vocabulary,
         )
         probability_B1V = jax.nn.softmax(logits_B1V, axis=-1)
         return (
