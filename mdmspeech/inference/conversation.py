@@ -17,7 +17,6 @@ import numpy as np
 from mdmspeech.errors import UserError
 from mdmspeech.inference.thinker_runner import PROMPTS, Answer, TextDelta, ThinkerRunner
 from mdmspeech.models import generation
-from mdmspeech.padding import bucket
 from mdmspeech.text.prompts import conversation
 from mdmspeech.text.tokenizer import SPEECH, Message
 
@@ -61,21 +60,22 @@ class Conversation:
         # what a discarded question leaves behind
         self._mark, self._before = 0, (self.turns, self.dropped)
 
-    def ask(self, question: Part, states: bool = False) -> Iterator[TextDelta]:
-        """Reads a question; its answer, see `ThinkerRunner.answer`. A question that still waits for
-        its `settle` is discarded.
+    def ask(self, *question: Part, states: bool = False) -> Iterator[TextDelta]:
+        """Reads a question, of one part or several; its answer, see `ThinkerRunner.answer`. One that
+        still waits for its `settle` is discarded.
 
         UserError: more than there is room for with all turns forgotten; then nothing has changed.
         """
         self.discard()
-        self._count += 1
-        asked, turns = (*self._unanswered, (self._count, question)), list(self.turns)
+        new = tuple(enumerate(question, self._count + 1))
+        self._count += len(new)
+        asked, turns = (*self._unanswered, *new), list(self.turns)
         keys = self._wanted(turns, asked)
         if not self._fits(keys):  # room for some turns to come, too
             while turns and len(keys) > self._columns // 2:
                 keys = self._wanted(turns := turns[1:], asked)
             while not self._fits(keys):
-                if len(asked) == 1:
+                if len(asked) == len(new):
                     raise UserError(
                         f"the question has {len(keys) - len(self._runner.before)} tokens, more "
                         f"than there is room for in a conversation of {self._columns} with its "
@@ -170,10 +170,9 @@ class Conversation:
         )
 
     def _fits(self, keys: Sequence[_Key]) -> bool:
-        """With its answer, or the padding of what is read last."""
+        """With a thought, the answer and its end."""
         thought = self._runner.max_thought * bool(self._runner.tokenizer.thought_tags)
-        behind = max(self._runner.max_new + 1 + thought, PROMPTS[0] - 1)
-        return len(keys) + behind <= self._columns
+        return len(keys) + self._runner.max_new + 1 + thought <= self._columns
 
     def _read(self, keys: list[_Key]) -> generation.ThinkerState:
         """The state before the answer."""
@@ -190,11 +189,6 @@ class Conversation:
         for at, key in enumerate(keys[kept:]):
             if not isinstance(key, int):
                 vectors[at] = parts[key[0]][key[1]]
-        at = kept
-        while at < len(keys):
-            rest = min(len(keys) - at, PROMPTS[-1])
-            if at + bucket(rest, PROMPTS) > self._columns:  # no room for so much padding
-                rest = max(width for width in PROMPTS if width <= rest)
-            state = self._runner.extend(state, vectors[at - kept :][:rest])
-            at += rest
+        for at in range(0, len(vectors), PROMPTS[-1]):
+            state = self._runner.extend(state, vectors[at : at + PROMPTS[-1]])
         return state

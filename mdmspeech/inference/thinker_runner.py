@@ -245,7 +245,7 @@ class ThinkerRunner:
         self, state: generation.ThinkerState, vectors: np.ndarray
     ) -> generation.ThinkerState:
         """A one-row state that has read input vectors [N, D] besides, N at most `PROMPTS[-1]`. The
-        state is used up; it must have room for N rounded up to one of `PROMPTS`.
+        state is used up.
         """
         padded, _ = stack([vectors], bucket(len(vectors), PROMPTS), 1)
         _, state = self._extend(

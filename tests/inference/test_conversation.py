@@ -23,7 +23,7 @@ def runner():
 
 def ask(conversation, question, settle=True, states=False):
     """Its answer and the logits before it."""
-    pieces = conversation.ask(question, states)
+    pieces = conversation.ask(question, states=states)
     logits = np.asarray(pieces.state.logits_BV[0])
     text = "".join(piece.text for piece in pieces).strip()
     if settle:
@@ -78,7 +78,7 @@ def test_the_first_turn_is_that_of_a_question_alone(runner):
     for states in (False, True):
         asked = runner.read([runner.question(QUESTIONS[1])])
         alone = list(runner.answer(asked, states))
-        here = list(Conversation(runner, 256).ask(QUESTIONS[1], states))
+        here = list(Conversation(runner, 256).ask(QUESTIONS[1], states=states))
         assert [piece.text for piece in here] == [piece.text for piece in alone]
         if states:
             for one, other in zip(here, alone, strict=True):
@@ -158,9 +158,11 @@ def test_the_oldest_turns_are_forgotten_when_there_is_no_room(runner):
         assert len(conversation.turns) + conversation.dropped == n + 1 and text
     changes = sum(a != b for a, b in itertools.pairwise(told))
     assert told[0] == 0 < told[-1] and changes < told[-1]  # several at a time
-    conversation.ask("what " * 30)
+    before = said(conversation), conversation.dropped
+    conversation.ask("what " * 90)
+    assert not conversation.turns
     conversation.discard()  # what it pushed out is there again
-    assert len(conversation.turns) + conversation.dropped == 14
+    assert (said(conversation), conversation.dropped) == before
 
 
 def test_a_question_without_room_changes_nothing(runner):
@@ -182,12 +184,12 @@ def test_a_question_without_room_changes_nothing(runner):
     assert ask(conversation, QUESTIONS[0])[0]
 
 
-@pytest.mark.parametrize("words", [1, 31, 60, 65, 70, 82, 97, 101])
+@pytest.mark.parametrize("words", [1, 60, 70, 101, 102])
 def test_a_question_may_fill_all_the_room_there_is(runner, words):
-    """What is read is padded; the padding never goes over the end of the cache."""
+    """What is read is padded; the padding may go over the end of the cache."""
     conversation, question = Conversation(runner, 128), " ".join(["red apple"] * 51)
     question = " ".join(question.split()[:words])
-    if words > 83:
+    if words > 101:
         with pytest.raises(UserError, match="a conversation of 128"):
             conversation.ask(question)
         return
