@@ -21,6 +21,7 @@ from mdmspeech.audio.vad import FRAME, VoiceActivityDetector
 from mdmspeech.errors import UserError
 from mdmspeech.inference.conversation import Conversation, Part
 from mdmspeech.inference.event_queue import EventQueue
+from mdmspeech.inference.generation_config import real
 from mdmspeech.inference.questions import check_question
 from mdmspeech.inference.recording import Recording, Resampler
 from mdmspeech.inference.session_config import SessionConfig
@@ -122,14 +123,15 @@ class Session:
 
     def played(self, seconds: float) -> None:
         """So much of the response that is being spoken has come out of the loudspeaker."""
-        now = self._clock()
-        self._leave(lambda: self._report(now, float(seconds)), at_once=True)
+        now, seconds = self._clock(), _seconds("seconds", seconds)
+        self._leave(lambda: self._report(now, seconds), at_once=True)
 
     def truncate(self, played_s: float, response: int | None = None) -> None:
         """Only so much of a response (default: the last one) was played: it is stopped, and the
         conversation remembers no more of it.
         """
-        self._leave(lambda: self._truncate(float(played_s), response), at_once=True)
+        played_s = _seconds("played_s", played_s)
+        self._leave(lambda: self._truncate(played_s, response), at_once=True)
 
     def update(self, **changes: Any) -> None:
         """Other settings from the next turn on, see `SessionConfig.updated`; UserError as there."""
@@ -221,7 +223,8 @@ class Session:
     def _leave(self, wanted: Callable[[], None], at_once: bool = False) -> None:
         """Word for `work`; at once: before all that waits."""
         with self._lock:
-            (self._urgent if at_once else self._inbox).append(wanted)
+            if not self.closed:
+                (self._urgent if at_once else self._inbox).append(wanted)
         self._wake()
 
     # ---- Listening -------------------------------------------------------------------------------
@@ -309,8 +312,9 @@ class Session:
     def _commit(self) -> None:
         texts, self._texts = tuple(self._texts), []
         if self.config.turn_detection is None:
-            wave = self._recording.wave(self._mark, self._recording.end)
-            self._mark = self._recording.end
+            end = self._recording.end
+            wave = self._recording.wave(max(self._mark, end - self._limit), end)
+            self._mark = end
             self._recording.forget(self._mark)
         elif self._turn.speaking and not texts and self._current and self._current.held:
             assert self._turn.silent_from is not None
@@ -346,6 +350,9 @@ class Session:
         )
 
     def _respond(self) -> None:
+        if not (self._noted or self._current or self._questions):
+            self.events.put(SessionError("there is nothing to respond to: ask something first"))
+            return
         self._asked += 1
         self._questions.append(Question(self._asked))
 
@@ -418,7 +425,7 @@ class Session:
             self._silence(response, "cancelled", played_s)
 
     def _report(self, now: float, played_s: float) -> None:
-        if (response := self._audible()) is not None:
+        if (response := self._audible() or self._last) is not None:
             response.playback.report(now, played_s)
 
     def _forget(self) -> None:
@@ -463,6 +470,10 @@ class Session:
 
 def _unanswered(question: Question) -> Question:
     return dataclasses.replace(question, answer=False)
+
+
+def _seconds(name: str, value: Any) -> float:
+    return real(name, value, (-1e9, 1e9), "seconds of the response; what is beyond it is its end")
 
 
 def _too_much(limit: int) -> str:

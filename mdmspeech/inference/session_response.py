@@ -154,8 +154,10 @@ class SessionResponse:
             heard = self._model.frontend.encode(question.wave)
             if heard.transcript is not None:
                 self._tell(Transcript(question.number, heard.transcript))
-            if heard.vectors is not None or heard.transcript:
-                parts.append(heard.transcript if heard.vectors is None else heard.vectors)
+            if heard.vectors is not None:
+                parts.append(heard.vectors)
+            elif heard.transcript:
+                parts.append(heard.transcript)
         parts += question.texts
         self.parts = (*question.noted, *parts)
         self.over = not (question.answer and (parts or question.noted))
