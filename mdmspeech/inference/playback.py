@@ -44,7 +44,7 @@ class Playback:
 
     def report(self, now: float, played_s: float) -> None:
         """The player says itself how far it is."""
-        self._ends = now + self.audio_s - min(max(played_s, 0.0), self.audio_s)
+        self._ends = now + (self.audio_s - min(max(played_s, 0.0), self.audio_s))
 
     def stop(self, now: float) -> None:
         """Nothing more is played."""

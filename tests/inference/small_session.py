@@ -42,7 +42,7 @@ def talkative() -> ThinkerRunner:
     params["output"]["kernel"] = params["output"]["kernel"] * 5
     params["embedding"]["embedding"] = params["embedding"]["embedding"] * 5
     return ThinkerRunner(
-        config, params, small_speech.chat_tokenizer(), Prompt("be kind"), max_new=8
+        config, params, small_speech.chat_tokenizer(), Prompt("be kind"), max_new=12
     )
 
 

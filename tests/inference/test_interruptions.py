@@ -51,7 +51,7 @@ def whole(model):
 # ---- Barge-in ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("seconds", [0.0, 0.5, 2.0, 100.0])
+@pytest.mark.parametrize("seconds", [0.0, 0.5, 1.6, 100.0])
 def test_speech_stops_what_is_being_played(model, whole, seconds):
     """Although all of it was made long ago; what a player has played by then is remembered."""
     clock = Clock()
@@ -178,7 +178,7 @@ def test_cancel_when_nothing_is_said(model):
     assert not events(session) and remembered(session) == [ended.text]
 
 
-@pytest.mark.parametrize("played", [-1.0, 0.0, 0.5, 3.0, 1e6])
+@pytest.mark.parametrize("played", [-1.0, 0.0, 0.5, 1.6, 1e6])
 def test_truncated_to_what_was_played(model, whole, played):
     """More than there is, is all of it."""
     session, reply = opened(model), whole[1]
@@ -269,12 +269,14 @@ def test_a_slow_reader_stops_only_his_own_speech(model, whole):
 
 def test_who_never_reads_is_told_in_the_end(model):
     session = opened(model, max_events=4, create_response=False)
-    sound = np.concatenate([asked(), silence(0.7)])
-    for _ in range(5 + 17):
-        session.push_audio(sound)
-        work(session)
+
+    def speak():
+        for _ in range(60):
+            session.push_audio(np.concatenate([asked(), silence(0.7)]))
+            work(session)
+
     with pytest.raises(UserError, match="s of sound wait to be listened to"):
-        session.push_audio(sound)
+        speak()
     assert len(session.events) <= 9
     assert events(session)
     work(session)
