@@ -1,7 +1,7 @@
 """Voice activity detection: for every 32 ms of a wave the probability that somebody speaks.
 
-The network is silero-vad's for 16 kHz (MIT; `assets/vad/README.md` has source and licence), run in
-NumPy: a short-time spectrum, four convolutions, an LSTM. A frame takes 0.1 to 0.3 ms.
+The network is silero-vad's for 16 kHz (MIT; mdmspeech/assets/vad/README.md has source and licence),
+run in NumPy: a short-time spectrum, four convolutions, an LSTM. A frame takes 0.1 to 0.3 ms.
 """
 
 import functools
@@ -11,9 +11,10 @@ from typing import NamedTuple
 import numpy as np
 from safetensors.numpy import load as read_safetensors
 
-RATE = 16_000  # Hz, the only one
+from mdmspeech.speech_format import INPUT_RATE
+
 FRAME = 512  # samples of a frame
-FRAME_SECONDS = FRAME / RATE
+FRAME_SECONDS = FRAME / INPUT_RATE
 CONTEXT = 64  # samples before a frame that are read with it
 ASSET = ("assets", "vad", "silero_vad_16k.safetensors")
 _WINDOW, _HOP, _BINS = 256, 128, 129  # of the spectrum

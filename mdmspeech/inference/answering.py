@@ -53,6 +53,9 @@ class Voice(Protocol):
     def stream(self, **generation: Any) -> Stream:
         """A new one."""
 
+    def warm_up(self) -> None:
+        """Compiles what a first answer needs."""
+
 
 class Answering(Iterator[Event | None]):
     """Each `next` does one unit and gives what came of it, None if nothing can be shown of it; the

@@ -114,7 +114,7 @@ class Conversation:
 
     def warm_up(self) -> None:
         """Compiles what questions of usual lengths need."""
-        for width in PROMPTS[:3]:
+        for width in PROMPTS[:2]:
             if width + len(self._runner.before) + self._runner.max_new <= self._columns:
                 state = self._runner.begin(self._columns)
                 state = self._runner.extend(state, self._runner.embedded([0] * width))

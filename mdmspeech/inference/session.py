@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -33,11 +33,8 @@ from mdmspeech.inference.session_events import (
     SpeechStarted,
     SpeechStopped,
 )
-from mdmspeech.inference.session_response import Question, SessionResponse
+from mdmspeech.inference.session_response import Model, Question, SessionResponse
 from mdmspeech.speech_format import INPUT_RATE
-
-if TYPE_CHECKING:
-    from mdmspeech.inference.assistant import Assistant
 
 TAIL = 0.15  # seconds of silence behind the speech that are heard with it
 BEHIND = 60.0  # seconds of sound that may wait to be listened to
@@ -58,7 +55,7 @@ class Session:
 
     def __init__(
         self,
-        model: "Assistant",
+        model: Model,
         config: SessionConfig | None = None,
         *,
         clock: Callable[[], float] = time.monotonic,

@@ -3,14 +3,11 @@ the model, and a session's answers do not depend on the others.
 """
 
 import threading
-from typing import TYPE_CHECKING
 
 from mdmspeech.errors import TryAgainError
 from mdmspeech.inference.session import Session
 from mdmspeech.inference.session_config import SessionConfig
-
-if TYPE_CHECKING:
-    from mdmspeech.inference.assistant import Assistant
+from mdmspeech.inference.session_response import Model
 
 SESSIONS = 16  # at a time
 
@@ -22,7 +19,7 @@ class SessionLoop:
       model: whose they are. limit: sessions at a time.
     """
 
-    def __init__(self, model: "Assistant", limit: int = SESSIONS) -> None:
+    def __init__(self, model: Model, limit: int = SESSIONS) -> None:
         self._model, self.limit = model, limit
         self._sessions: list[Session] = []
         self._lock, self._wake = threading.Lock(), threading.Event()

@@ -7,7 +7,7 @@ is released, and taken back it leaves nothing behind.
 import dataclasses
 import inspect
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,11 +28,23 @@ from mdmspeech.inference.session_events import (
     TurnsForgotten,
 )
 from mdmspeech.inference.speech import Word
-from mdmspeech.inference.speech_frontend import EncodedSpeech
-from mdmspeech.inference.thinker_runner import TextDelta
+from mdmspeech.inference.speech_frontend import EncodedSpeech, SpeechFrontend
+from mdmspeech.inference.thinker_runner import TextDelta, ThinkerRunner
 
-if TYPE_CHECKING:
-    from mdmspeech.inference.assistant import Assistant
+
+class Model(Protocol):
+    """The parts of an `assistant.Assistant`."""
+
+    @property
+    def frontend(self) -> SpeechFrontend:
+        """Hears."""
+
+    @property
+    def thinker(self) -> ThinkerRunner:
+        """Answers."""
+
+    def voice(self, talker: str) -> Voice:
+        """Speaks."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,7 +75,7 @@ class SessionResponse:
 
     def __init__(
         self,
-        model: "Assistant",
+        model: Model,
         config: SessionConfig,
         conversation: Conversation,
         question: Question,

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from mdmspeech.audio import vad
 from mdmspeech.audio.vad import FRAME, VoiceActivityDetector, speech_probabilities
 from mdmspeech.audio.wave import load_wave
+from mdmspeech.speech_format import INPUT_RATE
 
 GOLDEN = Path(__file__).parents[1] / "fixtures" / "golden" / "silero_vad.npz"
 ASSETS = resources.files("mdmspeech") / "assets"
@@ -25,7 +26,7 @@ ASSETS = resources.files("mdmspeech") / "assets"
 def signals() -> dict[str, np.ndarray]:
     """A question between silences, the same softly in noise, and what is no speech."""
     asked, rng, seconds = load_wave(str(ASSETS / "question.wav")), np.random.default_rng(0), 1.0
-    time_N = np.arange(int(seconds * vad.RATE)) / vad.RATE
+    time_N = np.arange(int(seconds * INPUT_RATE)) / INPUT_RATE
     asked = np.concatenate([np.zeros(8000, np.float32), asked, np.zeros(12000, np.float32)])
     waves = {
         "question": asked,

@@ -20,7 +20,7 @@ from mdmspeech.models.thinker import Thinker
 from mdmspeech.text.prompts import Prompt
 
 RATE = 16_000
-SETTINGS = {"warm_up": False, "context": 256, "steps": 4}
+SETTINGS = {"warm_up": False, "context": 256, "steps": 2}
 
 
 class Clock:

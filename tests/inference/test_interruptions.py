@@ -45,7 +45,7 @@ def remembered(session):
 @pytest.fixture(scope="module")
 def whole(model):
     """Events of one typed question, and its reply."""
-    return ask(opened(model)), model.answer(QUESTIONS[0], steps=4)
+    return ask(opened(model)), model.answer(QUESTIONS[0], steps=2)
 
 
 # ---- Barge-in ------------------------------------------------------------------------------------
@@ -116,7 +116,7 @@ def test_who_may_not_interrupt_is_answered_afterwards(model, whole):
 
 def test_interrupted_before_the_first_sound(model):
     """The question is not lost: it is answered with the next one."""
-    for units in range(1, 9):
+    for units in (1, 2, 3, 5, 7):
         session = opened(model)
         session.push_text(QUESTIONS[0])
         session.commit()
@@ -138,7 +138,8 @@ def test_cancelled_at_every_event(model, whole):
     """It ends once, nothing of it comes after, and the next question is answered as by a session
     that remembers the same.
     """
-    for count in range(1, len(whole[0])):
+    first = [type(event) for event in whole[0]].index(ResponseAudio)
+    for count in (*range(1, first + 4), *range(first + 4, len(whole[0]), 5)):
         clock = Clock()
         session = opened(model, clock)
         session.push_text(QUESTIONS[0])
@@ -152,7 +153,7 @@ def test_cancelled_at_every_event(model, whole):
         found += events(session)
         assert len(of(found, ResponseEnded)) == 1 and found[-1].reason == "cancelled"
         assert plain(found[:-1]) == plain(whole[0][: len(found) - 1])
-        if count % 6:
+        if count % 5:
             continue
         again = ask(session, QUESTIONS[1])
         other = opened(model)
@@ -356,6 +357,7 @@ def test_random_interruptions_leave_nothing_behind(model, times):
     assert {end.reason for end in ends} == {"completed", "cancelled", "turn_detected"}
     later = memory[len(memory) // 2 :]
     if times >= 1000:
+        print("objects and bytes", memory[0], memory[len(memory) // 2], memory[-1])
         assert later[-1][1] - later[0][1] < 32 * 2**20  # bytes in half of all
     assert ask(session)[-1].reason == "completed"
 

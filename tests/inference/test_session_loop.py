@@ -42,7 +42,7 @@ def until_the_end(session, found):
 def test_sessions_of_several_threads(model):
     """Each gets its own answer, made in one thread that ends with the last of them."""
     questions = ["what is it ?", "is a red apple good ?", "yes and no"]
-    expected = [model.answer(question, steps=4).text for question in questions]
+    expected = [model.answer(question, steps=2).text for question in questions]
     where, read = set(), model.thinker.extend
     model.thinker.extend = lambda *given: (
         where.add(threading.current_thread().name),
