@@ -256,7 +256,7 @@ class Session:
             elif self._turn.silence == self._tail(detection) and self.config.speculate_s:
                 self._speculate()
             if self._sample(self._turn.frames + 1) - self._speech_from > self._limit:
-                self._speech_stopped(self._turn.frames, 0)
+                self._speech_stopped(*self._end_of_speech(detection))
 
     def _sample(self, frame: int) -> int:
         return self._vad_from + frame * FRAME
@@ -269,6 +269,12 @@ class Session:
     def _tail(self, detection: TurnDetection) -> int:
         """Frames of silence that are heard with a question, whenever it is begun."""
         return min(frames(self.config.speculate_s or TAIL), frames(detection.silence_duration_s))
+
+    def _end_of_speech(self, detection: TurnDetection) -> tuple[int, int]:
+        """Where it ends if the turn is over now: first frame of silence, frames of it to be heard."""
+        if self._turn.silent_from is None:
+            return self._turn.frames, 0
+        return self._turn.silent_from, min(self._turn.silence, self._tail(detection))
 
     def _speech_started(self, sample: int) -> None:
         self._speech_from = sample
@@ -314,15 +320,15 @@ class Session:
             self._mark = end
             self._recording.forget(self._mark)
         elif self._turn.speaking and not texts and self._current and self._current.held:
-            assert self._turn.silent_from is not None
-            self._speech_stopped(self._turn.silent_from, self._tail(self.config.turn_detection))
+            self._speech_stopped(*self._end_of_speech(self.config.turn_detection))
             return
         else:
             self._take_back()
             wave = np.zeros(0, np.float32)
             if self._turn.speaking:
-                self.events.put(SpeechStopped(self._sample(self._turn.frames) / INPUT_RATE))
-                self._mark = self._sample(self._turn.frames)
+                frame, tail = self._end_of_speech(self.config.turn_detection)
+                self.events.put(SpeechStopped(self._sample(frame) / INPUT_RATE))
+                self._mark = self._sample(frame + tail)
                 wave = self._recording.wave(self._speech_from, self._mark)
                 self._turn = Turn(self._turn.frames)
         if len(wave) or texts:

@@ -214,7 +214,8 @@ def test_an_answer_begun_early_is_the_answer(model, between, monkeypatch):
         "_begin",
         lambda self, question, held=False: (begun.append(held), begin(self, question, held))[1],
     )
-    sound = (silence(1.0), pause(between)[: 4 * RATE - 10_000], silence(2.0)) * 2
+    hum = 0.003 * np.random.default_rng(0).normal(size=2 * RATE).astype(np.float32)
+    sound = (hum[:RATE], pause(between)[: 4 * RATE - 10_000], hum) * 2
     found = [
         run(opened(model, Clock(), speculate_s=early, interrupt_response=False), *sound)
         for early in (0.15, None)
