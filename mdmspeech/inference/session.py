@@ -16,14 +16,14 @@ from typing import Any
 
 import numpy as np
 
-from mdmspeech.audio.turns import Turn, TurnDetection, frames, step
-from mdmspeech.audio.vad import FRAME, VoiceActivityDetector
+from mdmspeech.audio.vad import FRAME
 from mdmspeech.errors import UserError
 from mdmspeech.inference.conversation import Conversation, Part
 from mdmspeech.inference.event_queue import EventQueue
 from mdmspeech.inference.generation_config import real
+from mdmspeech.inference.listener import Began, Ended, Listener, Paused, WentOn
 from mdmspeech.inference.questions import check_question
-from mdmspeech.inference.recording import Recording, Resampler
+from mdmspeech.inference.recording import Resampler
 from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.inference.session_events import (
     Reason,
@@ -69,15 +69,13 @@ class Session:
         self._urgent: deque[Callable[[], None]] = deque()
         self._waiting = 0  # samples in the inbox
         self._conversation: Conversation | None = None
-        self._recording, self._mark = Recording(), 0  # the end of the last question
-        self._speech_from = self._limit = 0
+        self._listener, self._limit = Listener(0), 0  # until it is open
         self._texts: list[str] = []
         self._noted: tuple[Part, ...] = ()
         self._questions: deque[Question] = deque()
         self._asked, self._responses = 0, 0
         self._current: SessionResponse | None = None
         self._last: SessionResponse | None = None  # that was started and is over
-        self._watch()
 
     # ---- What the caller asks for ----------------------------------------------------------------
 
@@ -207,6 +205,7 @@ class Session:
             voice.check(config.generation())
             conversation = Conversation(model.thinker, config.context)
             self._limit = int(model.frontend.limit * INPUT_RATE)
+            self._listener = Listener(self._limit)
             if config.warm_up:
                 voice.warm_up()
                 conversation.warm_up()
@@ -226,82 +225,46 @@ class Session:
 
     # ---- Listening -------------------------------------------------------------------------------
 
-    def _watch(self) -> None:
-        """Looks for turns from here on."""
-        self._vad, self._turn, self._vad_from = VoiceActivityDetector(), Turn(), self._recording.end
-
     def _listen(self, samples: np.ndarray) -> None:
-        self._recording.append(samples)
-        detection = self.config.turn_detection
-        if detection is None:
-            if self._recording.end - self._mark > self._limit:
-                if self._recording.end - len(samples) - self._mark <= self._limit:
-                    self.events.put(SessionError(_too_much(self._limit)))
-                self._recording.forget(self._recording.end - self._limit)
+        if (detection := self.config.turn_detection) is None:
+            if self._listener.record(samples):
+                self.events.put(SessionError(_too_much(self._limit)))
             return
-        for probability in self._vad.push(samples):
-            self._frame(detection, float(probability))
-        self._recording.forget(self._begin_of_speech(detection))
-
-    def _frame(self, detection: TurnDetection, probability: float) -> None:
-        before = self._turn
-        self._turn, change = step(detection, before, probability)
-        if change is not None and change.began:
-            self._speech_started(self._begin_of_speech(detection))
-        elif change is not None:
-            self._speech_stopped(change.frame, self._tail(detection))
-        elif self._turn.speaking:
-            if before.silence and not self._turn.silence:
+        for heard in self._listener.listen(samples, detection, self._tail_s):
+            if isinstance(heard, Began):
+                self._speech_started(heard)
+            elif isinstance(heard, Paused):
+                self._speculate(heard.wave)
+            elif isinstance(heard, WentOn):
                 self._take_back()
-            elif self._turn.silence == self._tail(detection) and self.config.speculate_s:
-                self._speculate()
-            if self._sample(self._turn.frames + 1) - self._speech_from > self._limit:
-                self._speech_stopped(*self._end_of_speech(detection))
+            else:
+                self._speech_stopped(heard)
 
-    def _sample(self, frame: int) -> int:
-        return self._vad_from + frame * FRAME
+    @property
+    def _tail_s(self) -> float:
+        return self.config.speculate_s or TAIL
 
-    def _begin_of_speech(self, detection: TurnDetection) -> int:
-        """Its first sample; of speech that may begin with the next frame, if there is none."""
-        frame = self._turn.frames if self._turn.began is None else self._turn.began
-        return max(self._sample(frame) - int(detection.prefix_padding_s * INPUT_RATE), self._mark)
-
-    def _tail(self, detection: TurnDetection) -> int:
-        """Frames of silence that are heard with a question, whenever it is begun."""
-        return min(frames(self.config.speculate_s or TAIL), frames(detection.silence_duration_s))
-
-    def _end_of_speech(self, detection: TurnDetection) -> tuple[int, int]:
-        """Where it ends if the turn is over now: first frame of silence, frames of it to be heard."""
-        if self._turn.silent_from is None:
-            return self._turn.frames, 0
-        return self._turn.silent_from, min(self._turn.silence, self._tail(detection))
-
-    def _speech_started(self, sample: int) -> None:
-        self._speech_from = sample
-        audible = self._audible() if self.config.interrupt_response else None
-        number = None if audible is None else audible.number
-        self.events.put(SpeechStarted(sample / INPUT_RATE, number))
+    def _speech_started(self, heard: Began) -> None:
+        interrupts = self._audible() if self.config.interrupt_response else None
+        self.events.put(SpeechStarted(heard.at_s, interrupts.number if interrupts else None))
         if self.config.interrupt_response:
             self._stop("turn_detected")
             self._questions = deque(map(_unanswered, self._questions))
 
-    def _speech_stopped(self, frame: int, tail: int) -> None:
-        """Silence begins with that frame; `tail` frames of it belong to the question."""
-        self.events.put(SpeechStopped(self._sample(frame) / INPUT_RATE))
-        self._turn, self._mark = Turn(self._turn.frames), self._sample(frame + tail)
+    def _speech_stopped(self, heard: Ended) -> None:
+        self.events.put(SpeechStopped(heard.at_s))
         if self._current is not None and self._current.held:
             self._current.release()
             self._finished(self._current)
         else:
-            self._put_question(self._recording.wave(self._speech_from, self._mark))
+            self._put_question(heard.wave)
 
-    def _speculate(self) -> None:
+    def _speculate(self, wave: np.ndarray) -> None:
         """Begins the answer, if nothing else is to be done, and keeps it back."""
-        if self._current or self._questions or self._texts or not self.config.create_response:
-            return
-        wave = self._recording.wave(self._speech_from, self._sample(self._turn.frames))
-        self._asked += 1
-        self._begin(Question(self._asked, wave), held=True)
+        busy = self._current or self._questions or self._texts
+        if self.config.speculate_s and self.config.create_response and not busy:
+            self._asked += 1
+            self._begin(Question(self._asked, wave), held=True)
 
     def _take_back(self) -> None:
         """The answer that was begun too early was never begun."""
@@ -315,22 +278,16 @@ class Session:
     def _commit(self) -> None:
         texts, self._texts = tuple(self._texts), []
         if self.config.turn_detection is None:
-            end = self._recording.end
-            wave = self._recording.wave(max(self._mark, end - self._limit), end)
-            self._mark = end
-            self._recording.forget(self._mark)
-        elif self._turn.speaking and not texts and self._current and self._current.held:
-            self._speech_stopped(*self._end_of_speech(self.config.turn_detection))
-            return
+            wave = self._listener.take()
         else:
+            ended = self._listener.end_turn(self._tail_s)
+            if ended is not None and not texts:
+                self._speech_stopped(ended)
+                return
             self._take_back()
-            wave = np.zeros(0, np.float32)
-            if self._turn.speaking:
-                frame, tail = self._end_of_speech(self.config.turn_detection)
-                self.events.put(SpeechStopped(self._sample(frame) / INPUT_RATE))
-                self._mark = self._sample(frame + tail)
-                wave = self._recording.wave(self._speech_from, self._mark)
-                self._turn = Turn(self._turn.frames)
+            wave = np.zeros(0, np.float32) if ended is None else ended.wave
+            if ended is not None:
+                self.events.put(SpeechStopped(ended.at_s))
         if len(wave) or texts:
             self._put_question(wave, texts)
         else:
@@ -433,14 +390,13 @@ class Session:
 
     def _forget(self) -> None:
         self._take_back()
-        self._texts, self._noted, self._mark = [], (), self._recording.end
-        self._turn = Turn(self._turn.frames)
+        self._texts, self._noted = [], ()
+        self._listener.forget()
 
     def _change(self, config: SessionConfig) -> None:
         self._take_back()
         if (config.turn_detection is None) != (self.config.turn_detection is None):
-            self._watch()
-            self._mark = self._recording.end
+            self._listener.begin_anew()
         self.config = config
 
     def _failed(self, message: str) -> None:
@@ -468,7 +424,7 @@ class Session:
         self.events.put(SessionClosed(message))
         self._current = self._last = self._conversation = None
         self._questions.clear()
-        self._recording = Recording()
+        self._listener = Listener(0)
 
 
 def _unanswered(question: Question) -> Question:

@@ -302,7 +302,7 @@ def test_too_much_without_a_commit(model):
     found = run(session, *[asked()] * 3)
     (error,) = found
     assert "more than 4 s of sound wait for commit()" in error.message
-    assert session._recording.end - session._recording.start < 4.3 * RATE
+    assert session._listener._recording.end - session._listener._recording.start < 4.3 * RATE
     session.commit()
     work(session)
     found = events(session)
