@@ -6,7 +6,7 @@ from typing import Any
 
 from mdmspeech.errors import UserError
 
-_PARTS = ("codec", "talker", "talker_ntp", "adaptor", "aligner")
+_PARTS = ("codec", "talker", "talker_ntp", "talker_mtp", "adaptor", "aligner")
 
 
 def add(verbs) -> None:

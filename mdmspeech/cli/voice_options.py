@@ -32,8 +32,8 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument(
         "--talker",
         default="mdm",
-        choices=("mdm", "ntp"),
-        help="masked diffusion, or the next-token baseline (default: %(default)s)",
+        choices=("mdm", "ntp", "mtp"),
+        help="masked diffusion, or the next-token or multi-token baseline (default: %(default)s)",
     )
     parser.add_argument(
         "--steps",

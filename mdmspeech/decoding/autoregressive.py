@@ -35,7 +35,7 @@ from mdmspeech.decoding.state import (
     DecodingResult,
     DecodingState,
     ModelFn,
-    known_end,
+    most_tokens,
 )
 from mdmspeech.decoding.stopping import close_block, may_end
 
@@ -137,10 +137,6 @@ def decode_block(
     block = options.block
     block_B = jnp.minimum(state.block_B, state.max_blocks - 1)
     start_B = block_B * block
-    limit_B = jnp.minimum(known_end(state.request), state.budget_B)
-    limit_B = jnp.where(
-        state.request.max_len_B >= 0, jnp.minimum(limit_B, state.request.max_len_B), limit_B
-    )
     slot_S = jnp.arange(state.slots(block))
 
     def next_code(model_state, offset, _):
@@ -163,6 +159,7 @@ def decode_block(
             options.top_k,
             options.top_p,
             allowed_B1V,
+            options.vocabulary,
         )
         probability_B1V = jax.nn.softmax(logits_B1V, axis=-1)
         return (
@@ -176,7 +173,7 @@ def decode_block(
         (state.cache, state.pending_ids_BK[:, -1]),
         max_new=block,
         stop_ids=(options.eos,),
-        limit_B=limit_B - start_B,
+        limit_B=most_tokens(state) - start_B,
         done_B=state.done_B,
         fill=options.pad,
         keep=jnp.zeros(cond_BKD.shape[:2], jnp.float32),

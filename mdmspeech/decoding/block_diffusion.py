@@ -87,6 +87,7 @@ def decode_block(
             options.top_k,
             options.top_p,
             allowed_BKV,
+            options.vocabulary,
         )
         chosen_BK = _choose(
             canvas.masked_BK, logits_BKV, allowed_BKV, state.request.steps_B - index, options
@@ -201,10 +202,10 @@ def run_blocks(
         )
         state, new = block_fn(state, cond_BKD, options=options)
         tokens = DecodedTokens(
-            ids_BL=_put(tokens.ids_BL, new.ids_BL, start_B, running_B),
+            ids_BL=put(tokens.ids_BL, new.ids_BL, start_B, running_B),
             count_B=tokens.count_B + new.count_B,
-            step_BL=_put(tokens.step_BL, new.step_BL, start_B, running_B),
-            confidence_BL=_put(tokens.confidence_BL, new.confidence_BL, start_B, running_B),
+            step_BL=put(tokens.step_BL, new.step_BL, start_B, running_B),
+            confidence_BL=put(tokens.confidence_BL, new.confidence_BL, start_B, running_B),
         )
         return state, tokens
 
@@ -237,7 +238,7 @@ def _choose(masked_BK, logits_BKV, allowed_BKV, steps_left_B, options: DecodingC
     return unmasking.select(score_BK, masked_BK, count_B)
 
 
-def _put(whole_BL: jax.Array, part_BK: jax.Array, at_B: jax.Array, where_B: jax.Array) -> jax.Array:
+def put(whole_BL: jax.Array, part_BK: jax.Array, at_B: jax.Array, where_B: jax.Array) -> jax.Array:
     """`whole_BL` with `part_BK` at offset `at_B` of each row where `where_B`."""
 
     def row(whole, part, at, put):

@@ -80,6 +80,7 @@ def sample(
     top_k: int = 0,
     top_p: float = 1.0,
     allowed: jax.Array | None = None,
+    width: int | None = None,
 ) -> jax.Array:
     """Draws one id for each position.
 
@@ -92,6 +93,8 @@ def sample(
       top_p: of these only the smallest set of the best whose probability reaches top_p (1 = all;
         the best always stays).
       allowed: bool, as the logits: ids that may be drawn at all.
+      width: ids from here on only fill up the table and are never allowed. Noise is drawn for those
+        before, so that the same seed draws the same tokens from a table that is not filled up.
 
     Returns:
       int32 [B] or [B, T].
@@ -100,7 +103,7 @@ def sample(
     greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
     def draw(temperature: float | jax.Array) -> jax.Array:
-        scaled = _top_p(_top_k(logits / temperature, top_k), top_p)
+        scaled = _top_p(_top_k(logits[..., :width] / temperature, top_k), top_p)
         noise = jax.vmap(lambda key: jax.random.gumbel(key, scaled.shape[1:], scaled.dtype))(key_B)
         return jnp.argmax(scaled + noise, axis=-1).astype(jnp.int32)
 

@@ -1,5 +1,5 @@
-"""What the decoders (block_diffusion.py, autoregressive.py) take and give: options, requests, the
-state between blocks, the model as a function.
+"""What the decoders (block_diffusion.py, autoregressive.py, multi_token.py) take and give: options,
+requests, the state between blocks, the model as a function.
 
 Static things (they shape the compiled program) are in `DecodingConfig`; everything that differs
 from row to row is in `SamplingParams`, an array a field, so that one compiled program serves any
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
@@ -52,6 +53,34 @@ class ModelFn(Protocol):
         """
 
 
+class MultiTokenFn(Protocol):
+    """A model that predicts several tokens at once, as `multi_token` sees it: heads, the first of
+    which is the next-token model's. Pure functions, params closed over.
+    """
+
+    def __call__(
+        self,
+        cache: Any,
+        ids_BT: jax.Array,
+        cond_BCD: jax.Array,
+        positions_BT: jax.Array,
+        mask_BTS: jax.Array,
+        write_at_B: jax.Array,
+        heads: int,
+        /,
+    ) -> tuple[Sequence[jax.Array], Any]:
+        """Returns (states [B, T, D] of head 0 .. `heads` - 1, new cache).
+
+        As `ModelFn`, with the *previous* tokens as ids. State t of head k is that of the token at
+        position `positions_BT[:, t] + k`. cond_BCD has the conditions of the T positions and of the
+        `heads` - 1 behind them. The T tokens' K/V are written for the trunk and for the modules of
+        these heads; `heads` is static.
+        """
+
+    def logits(self, states: jax.Array, /) -> jax.Array:
+        """States [..., D] of any heads -> logits [..., V]."""
+
+
 @dataclasses.dataclass(frozen=True)
 class DecodingConfig:
     """Static decoding options. Ids are those of docs/method.md, "The Talker"; only codes 0..codes-1
@@ -63,6 +92,7 @@ class DecodingConfig:
     eos: int = 6563
     pad: int = 6564
     mask: int = 6565
+    vocabulary: int = 6566  # ids behind only fill up the output table, see sampling.sample
     score: str = "max_probability"  # unmasking.SCORES: which positions first
     # how many: the even share, or more where the model is sure (never fewer, so S steps always do)
     count: str = "quota"
@@ -76,9 +106,15 @@ class DecodingConfig:
     fused: bool = True
     # the model is shown the token before each place, see layout.shift_right
     label_shift: bool = False
+    # multi-token: tokens a forward, of as many heads; VocalNet trains 6 and writes 3
+    mtp_emit: int = 3
+    # multi-token: the next forward checks them, and what is written is what head 0 alone writes
+    mtp_verify: bool = False
 
     def __post_init__(self):
         score_rule(self.score)
+        if self.mtp_emit < 1:
+            raise UserError(f"mtp_emit={self.mtp_emit}: a forward writes at least one token")
         if self.block < 1:
             raise UserError(f"block={self.block}: a block holds at least one token")
         if self.count not in COUNTS:
@@ -230,6 +266,15 @@ class DecodingResult(DecodedTokens):
 def known_end(request: SamplingParams) -> jax.Array:
     """int32 [B]: the known length, or NO_END."""
     return jnp.where(request.target_len_B >= 0, request.target_len_B, NO_END)
+
+
+def most_tokens(state: DecodingState) -> jax.Array:
+    """int32 [B]: the length that no row exceeds: the known one, the text's allowance or the hard
+    limit, whichever is least.
+    """
+    limit_B = jnp.minimum(known_end(state.request), state.budget_B)
+    allowance_B = state.request.max_len_B
+    return jnp.where(allowance_B >= 0, jnp.minimum(limit_B, allowance_B), limit_B)
 
 
 def _check(name: str, value: Any, holds, range_text: str) -> None:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+# talker of a row -> its line, and what it is
+_BASELINES = {"ntp": ("--", "next token"), "mtp": (":", "multi-token")}
 _COLOURS = ("#3b6ea5", "#d98032", "#4f9d69", "#a65a9b", "#8a8a8a", "#c4b03b", "#5bb0c4")
 
 
@@ -62,8 +64,9 @@ def steps(path: Path, part: Mapping[str, Any]) -> None:
             label=f"{name}, masked diffusion",
         )
         for row in part["rows"]:
-            if row["set"] == name and row["talker"] == "ntp":
-                axis.axhline(row["wer"], linestyle="--", color=colour, label=f"{name}, next token")
+            if row["set"] == name and row["talker"] in _BASELINES:
+                line, told = _BASELINES[row["talker"]]
+                axis.axhline(row["wer"], linestyle=line, color=colour, label=f"{name}, {told}")
     axis.set_xscale("log", base=2)
     ticks = sorted({row["steps"] for row in part["rows"]})
     axis.set_xticks(ticks, [str(tick) for tick in ticks])

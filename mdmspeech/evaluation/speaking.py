@@ -62,10 +62,11 @@ def open_set(root: str | Path | None, count: int) -> Texts:
 
 
 def rows(assistant: "Assistant", steps: Sequence[int] = STEPS) -> list[tuple[str, int]]:
-    """(talker, steps) of every row of the table; a release without a next-token Talker has none of
-    its rows.
+    """(talker, steps) of every row of the table; a release without a next-token or multi-token
+    Talker has none of its rows.
     """
-    return [("mdm", s) for s in steps] + ([("ntp", 1)] if "ntp" in assistant.talkers else [])
+    baselines = [(name, 1) for name in ("ntp", "mtp") if name in assistant.talkers]
+    return [("mdm", s) for s in steps] + baselines
 
 
 def score_row(

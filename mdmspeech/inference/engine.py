@@ -1,66 +1,75 @@
-"""A Talker made ready for speaking: folded tables, compiled functions over arrays, nothing else.
+"""A Talker that decodes block by block, for any mix of utterances: compiled programs over arrays,
+nothing else.
 
-`read` the text once, then either `decode` whole utterances or `begin` and take `block` after
-`block`. Masked diffusion and next-token Talkers differ in one function of `diffusion` and look the
-same from here; paced and fixed anchors differ in what `read` gives, a `PacedInputs` or a
-`FixedInputs`, from which the condition of any speech position follows.
+An utterance being spoken is a `Row`, with state and cache of its own on the device. `advance` takes
+any rows, in any company, by one block or more; blocks and their steps run inside the device. Rows
+join and leave a batch without being moved, and nothing a row computes depends on its neighbours.
+What a row hears comes from its text (`inference.conditioning`), which lies on the device, too.
 
-B rows, M symbols (padded), N text tokens (padded), E text width, L speech positions, K block size,
-D width.
+Shapes are few, so that nothing is compiled while people talk: batches of `ROWS` rows, a cache of
+`BLOCKS[-1]` blocks of which the first of `BLOCKS` that suffice are looked at.
+
+A rows of a batch, K block size, L speech positions, D width.
 """
 
 import dataclasses
 import functools
-import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.decoding import autoregressive, block_diffusion
+from mdmspeech.decoding import autoregressive, block_diffusion, multi_token
 from mdmspeech.decoding.state import (
-    DecodedTokens,
     DecodingConfig,
-    DecodingResult,
     DecodingState,
+    FinishReason,
     SamplingParams,
     initial_state,
 )
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.errors import UserError
-from mdmspeech.models import talker
-from mdmspeech.models.anchors import MIN_DURATION, anchor_index
-from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
+from mdmspeech.inference.conditioning import TextInputs, condition
+from mdmspeech.models.prepared_talker import PreparedHeads, PreparedTalker
+from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.padding import bucket
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD
 
-MODES = {"mdm": block_diffusion, "ntp": autoregressive}
+MODES = {"mdm": block_diffusion, "ntp": autoregressive, "mtp": multi_token}
+BLOCKS = (8, 16, 32, 64)  # how far back a program looks; the last is the longest utterance
+ROWS = (1, 4, 16)  # utterances in one forward
 
 
-class PacedInputs(NamedTuple):
-    """What paced anchors have read: features [B, M, D], durations [B, M] in speech tokens, valid
-    bool [B, M].
+class NewTokens(NamedTuple):
+    """Tokens of one row int32 [n], the step of each in its block, the confidence of each."""
+
+    ids_N: np.ndarray
+    step_N: np.ndarray
+    confidence_N: np.ndarray
+
+
+@dataclasses.dataclass
+class Row:
+    """One utterance on its way. What is on the device is `state`; the rest is known to the host.
+
+    Attributes:
+      blocks: decoded so far. length: tokens so far. done, reason: whether and why it has ended.
     """
 
-    features_BMD: Any
-    durations_BM: Any
-    valid_BM: Any
-
-
-class FixedInputs(NamedTuple):
-    """What fixed anchors have read: fused text [B, N, D], and how many text tokens there are, int32
-    [B].
-    """
-
-    fused_BND: Any
-    count_B: Any
+    state: DecodingState | None
+    blocks: int = 0
+    length: int = 0
+    done: bool = False
+    reason: FinishReason = FinishReason.RUNNING
 
 
 class TalkerEngine:
-    """Compiled functions of one Talker.
+    """Compiled decoding of one Talker.
 
     Args:
-      config, params: of a Talker. mode: "mdm" or "ntp".
+      config, params: of a Talker. mode: "mdm", "ntp" or "mtp".
       options: further fields of `decoding.state.DecodingConfig`.
 
     Raises:
@@ -70,13 +79,18 @@ class TalkerEngine:
     def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options):
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
+        if mode == "mtp" and not config.mtp_modules:
+            raise UserError(
+                "this Talker has no modules of multi-token prediction (mtp_modules=0): speak with "
+                "it by mode 'ntp', or train one with experiments/compact_talker_mtp.py"
+            )
         if config.anchors == "prefix":
             raise UserError(
                 "a Talker whose text stands in front of its speech decodes with "
                 "inference.prefix.PrefixEngine, not as a voice yet"
             )
-        self.config, self.params = fold_tables(config, params)
-        self.lookahead = sum(config.symbol_lookahead) if config.anchors == "paced" else 0
+        self.talker, self.params = PreparedTalker.of(config, params)
+        self.config = self.talker.config
         self.options = DecodingConfig(
             block=config.block,
             codes=CODES,
@@ -87,132 +101,175 @@ class TalkerEngine:
             label_shift=config.label_shift,
             **options,
         )
-        self._decoder, self._model = MODES[mode], Talker(self.config)
-        self._jit_read, self._jit_fuse = jax.jit(self._read), jax.jit(self._fuse)
-        self._jit_decode = jax.jit(self._decode, static_argnames="blocks")
-        self._jit_block = jax.jit(self._block, donate_argnames="state")
-        self._jit_begin = jax.jit(self._begin, static_argnames="blocks")
+        self.mode, self._decode_block = mode, MODES[mode].decode_block
+        self._spare: list[Any] = []  # caches of rows that have been closed
+        self._jit_begin = jax.jit(self._begin, donate_argnums=0)
+        self._jit_advance = jax.jit(self._advance, static_argnames="seen", donate_argnames="states")
 
-    def read(self, symbols_BM, valid_BM) -> tuple[np.ndarray, np.ndarray]:
-        """Paced anchors: symbols -> (features float32 [B, M, D], durations float32 [B, M] in speech
-        tokens, 0 where padded).
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest utterance."""
+        return BLOCKS[-1] * self.config.block
+
+    def open(self, **asked: Any) -> Row:
+        """A row before its first token. asked: seed, steps, temperature, target_len, min_len,
+        max_len, see `SamplingParams.create`.
         """
-        features, durations = self._jit_read(self.params, symbols_BM, valid_BM)
-        return np.asarray(features), np.asarray(durations)
-
-    def fuse(self, text_BNE) -> np.ndarray:
-        """Fixed anchors: [Emb(y); h] of text tokens -> what they add where they stand, float32
-        [B, N, D].
-        """
-        return np.asarray(self._jit_fuse(self.params, text_BNE))
-
-    def decode(
-        self, anchors: PacedInputs | FixedInputs, request: SamplingParams, blocks: int
-    ) -> DecodingResult:
-        """Whole utterances of up to `blocks` blocks."""
-        return jax.tree.map(
-            np.asarray, self._jit_decode(self.params, anchors, request, blocks=blocks)
-        )
-
-    def begin(self, request: SamplingParams, blocks: int) -> DecodingState:
-        """State before the first block, with room for `blocks`."""
-        return self._jit_begin(request, blocks=blocks)
-
-    def block(
-        self, anchors: PacedInputs | FixedInputs, state: DecodingState
-    ) -> tuple[DecodingState, DecodedTokens]:
-        """The next block of every row. The old state's memory is reused: it may not be used again."""
-        state, tokens = self._jit_block(self.params, anchors, state)
-        return state, jax.tree.map(np.asarray, tokens)
-
-    def grow(self, state: DecodingState, blocks: int) -> DecodingState:
-        """The same state with room for `blocks` blocks."""
-        more = (blocks - state.max_blocks) * self.config.block
-        cache = jax.tree.map(lambda x: jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0))), state.cache)
-        return dataclasses.replace(
-            state, cache=cache, max_blocks=blocks, budget_B=state.budget_B + more
-        )
-
-    def _read(self, params, symbols_BM, valid_BM):
-        features, log_durations = self._model.apply(
-            {"params": params}, symbols_BM, valid_BM, method="read"
-        )
-        return features, jnp.where(valid_BM, jnp.maximum(jnp.exp(log_durations), MIN_DURATION), 0.0)
-
-    def _fuse(self, params, text_BNE):
-        return self._model.apply({"params": params}, text_BNE, method="fuse")
-
-    def _decode(self, params, anchors, request, blocks):
-        positions = jnp.arange(blocks * self.config.block)[None]
-        cond_BLD = self._place(params, anchors, positions)
-        return self._decoder.decode(
-            functools.partial(self._step, params),
-            self._begin(request, blocks),
-            cond_BLD,
-            self.options,
-        )
-
-    def _block(self, params, anchors, state):
-        positions_BK = (
-            state.block_B[:, None] * self.config.block + jnp.arange(self.config.block)[None]
-        )
-        cond_BKD = self._place(params, anchors, positions_BK)
-        return self._decoder.decode_block(
-            functools.partial(self._step, params), state, cond_BKD, self.options
-        )
-
-    def _begin(self, request, blocks):
-        length = blocks * self.config.block
-        cache = talker.empty_caches(
-            self.config, request.steps_B.shape[0], cache_slots(length, self.config.block)
-        )
-        return initial_state(cache, request, self.options, length, self.config.dim)
-
-    def _place(self, params, anchors, positions):
-        place = functools.partial(self._model.apply, {"params": params})
-        if isinstance(anchors, PacedInputs):
-            return place(
-                anchors.features_BMD,
-                anchors.valid_BM,
-                anchors.durations_BM,
-                positions,
-                method="place",
+        slots = cache_slots(self.longest, self.config.block)
+        cache = self._spare.pop() if self._spare else self.talker.empty_cache(slots)
+        wished = {"seed": 0, "steps": 4, "temperature": 0.0, "target_len": -1, "min_len": 0}
+        wished |= {"max_len": -1, **asked}
+        kinds = {"seed": np.uint32, "temperature": np.float32}
+        return Row(
+            self._jit_begin(
+                cache, {k: np.asarray(v, kinds.get(k, np.int32)) for k, v in wished.items()}
             )
-        index_BL = anchor_index(
-            anchors.count_B, positions, self.config.block, self.config.anchors_per_block
         )
-        return place(anchors.fused_BND, index_BL, method="place_anchors")
 
-    def _step(
-        self, params, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits
-    ):
-        hidden, cache = self._model.apply(
-            {"params": params}, ids_BT, cond_BTD, mask_BTS, positions_BT, cache, write_at_B
+    def close(self, row: Row) -> None:
+        """The row is not needed any more: another one gets its memory."""
+        if row.state is not None:
+            self._spare.append(row.state.cache)
+            row.state = None
+
+    def ask(self, row: Row, **fields: int) -> None:
+        """Changes what is asked for of the blocks to come: steps, target_len, min_len, max_len."""
+        state = _open(row)
+        new: dict[str, Any] = {f"{k}_B": np.full(1, v, np.int32) for k, v in fields.items()}
+        row.state = dataclasses.replace(state, request=dataclasses.replace(state.request, **new))
+
+    def advance(
+        self, rows: Sequence[Row], texts: Sequence[TextInputs], blocks: int = 1
+    ) -> list[NewTokens]:
+        """Decodes the next blocks of every row, at most `blocks`, fewer where it ends. texts: what
+        each hears.
+
+        Rows are taken in batches of `ROWS`, without any that only fill one.
+
+        Returns:
+          the new tokens of each row.
+        """
+        out: list[NewTokens] = []
+        while len(out) < len(rows):
+            size = max(n for n in ROWS if n <= len(rows) - len(out))
+            batch = slice(len(out), len(out) + size)
+            out += self._advanced(rows[batch], texts[batch], blocks)
+        return out
+
+    def decode(self, texts: Sequence[TextInputs], **asked: Any) -> list[tuple[Row, NewTokens]]:
+        """Whole utterances, one a text, all alike or each as asked for (a value or a list of them,
+        see `open`).
+        """
+        rows = [
+            self.open(**{k: v[i] if np.ndim(v) else v for k, v in asked.items()})
+            for i in range(len(texts))
+        ]
+        tokens = self.advance(rows, texts, BLOCKS[-1])
+        for row in rows:
+            self.close(row)
+        return list(zip(rows, tokens, strict=True))
+
+    def _advanced(self, rows, texts, blocks) -> list[NewTokens]:
+        block = self.config.block
+        first = [row.blocks for row in rows]
+        blocks = min(blocks, BLOCKS[-1])
+        needed = min(max(first) + blocks, BLOCKS[-1])
+        if blocks > BLOCKS[0]:  # whole utterances: no further than the first end that is known
+            known = [n for row in rows if (n := self._known(row)) is not None]
+            if len(known) == len(rows):
+                needed = min(needed, max(-(-n // block) for n in known))
+        states, out = self._jit_advance(
+            self.params,
+            tuple(texts),
+            tuple(_open(row) for row in rows),
+            np.int32(blocks),
+            seen=bucket(needed, BLOCKS),
         )
-        return self._model.apply(
-            {"params": params}, hidden[:, hidden.shape[1] - num_logits :], method="logits"
-        ), cache
+        ids_AL, step_AL, confidence_AL, length_A, block_A, done_A, reason_A = map(np.asarray, out)
+        tokens = []
+        for i, row in enumerate(rows):
+            start, end = row.length, int(length_A[i])
+            row.state, row.blocks, row.length = states[i], int(block_A[i]), end
+            row.done, row.reason = bool(done_A[i]), FinishReason(int(reason_A[i]))
+            new = (i, slice(start, end))
+            tokens.append(NewTokens(ids_AL[new], step_AL[new], confidence_AL[new]))
+        return tokens
+
+    def _known(self, row: Row) -> int | None:
+        """The most tokens the row can have, if something says so."""
+        request = _open(row).request
+        asked = [int(np.asarray(n)[0]) for n in (request.target_len_B, request.max_len_B)]
+        return min((n for n in asked if n >= 0), default=None)
+
+    def _begin(self, cache, wished) -> DecodingState:
+        request = SamplingParams.create(1, **wished)
+        state = initial_state(cache, request, self.options, self.longest, self.config.dim)
+        return dataclasses.replace(state, cache=cache)
+
+    def _advance(self, params, texts, states, blocks, seen):
+        block, rows = self.config.block, len(states)
+        caches = tuple(state.cache for state in states)
+        # One batch of everything but the caches, which stay where they are.
+        bare = [dataclasses.replace(state, cache=(), forwards=jnp.int32(0)) for state in states]
+        batch = jax.tree.map(lambda *x: jnp.concatenate(x) if x[0].ndim else x[0], *bare)
+        batch = dataclasses.replace(batch, cache=caches, max_blocks=seen)
+        length = seen * block
+        out = (
+            jnp.full((rows, length), PAD, jnp.int32),
+            jnp.full((rows, length), -1, jnp.int32),
+            jnp.zeros((rows, length), jnp.float32),
+        )
+        step: Any = functools.partial(self.talker.step, params)
+        if self.mode == "mtp":
+            step = PreparedHeads(self.talker, params)
+        offset_1K = jnp.arange(block, dtype=jnp.int32)[None]
+
+        def unfinished(carry):
+            done, state, _ = carry
+            in_sight = jnp.all(state.done_B | (state.block_B < seen))
+            return (done < blocks) & ~jnp.all(state.done_B) & in_sight
+
+        def one_block(carry):
+            done, state, out = carry
+            running_B = ~state.done_B
+            start_B = jnp.minimum(state.block_B, seen - 1) * block
+            cond_BKD = jnp.concatenate(
+                [
+                    condition(self.talker, params, text, start_B[i : i + 1, None] + offset_1K)
+                    for i, text in enumerate(texts)
+                ]
+            )
+            state, new = self._decode_block(step, state, cond_BKD, self.options)
+            out = tuple(
+                block_diffusion.put(whole, part, start_B, running_B)
+                for whole, part in zip(
+                    out, (new.ids_BL, new.step_BL, new.confidence_BL), strict=True
+                )
+            )
+            return done + 1, state, out
+
+        _, batch, out = jax.lax.while_loop(unfinished, one_block, (jnp.int32(0), batch, out))
+        told = (
+            *out,
+            batch.length_B,
+            # the last block of a row that has ended is decoded, too
+            batch.block_B + batch.done_B,
+            batch.done_B,
+            batch.reason_B,
+        )
+        rest = dataclasses.replace(batch, cache=())
+        apart = [
+            dataclasses.replace(
+                jax.tree.map(lambda x, i=i: x[i : i + 1] if x.ndim else x, rest),
+                cache=batch.cache[i],
+                max_blocks=states[i].max_blocks,
+            )
+            for i in range(rows)
+        ]
+        return tuple(apart), told
 
 
-def fold_tables(config: TalkerConfig, params: dict) -> tuple[TalkerConfig, dict]:
-    """The same Talker with its structured code tables (table + features @ digits) computed once, as
-    plain tables.
-    """
-    params = jax.tree.map(jnp.asarray, params)
-    if config.structured_codes:
-        table = CodeTable(config.dim, True, 1.0)
-        params = {
-            **params,
-            **{
-                name: {"table": table.apply({"params": params[name]})}
-                for name in ("inputs", "outputs")
-            },
-        }
-    return dataclasses.replace(config, structured_codes=False), params
-
-
-def known_length(durations_M: np.ndarray) -> int:
-    """Speech tokens of a text whose durations are all known; summed in float64, so that padding
-    changes nothing.
-    """
-    return math.ceil(float(np.sum(durations_M, dtype=np.float64)) - 1e-3)
+def _open(row: Row) -> DecodingState:
+    if row.state is None:
+        raise RuntimeError("the row has been closed")
+    return row.state

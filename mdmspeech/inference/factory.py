@@ -26,7 +26,8 @@ from mdmspeech.inference.thinker_runner import ThinkerRunner
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text.pronounce import pronouncer
 
-_TALKERS = {"mdm": "talker", "ntp": "talker_ntp"}  # name for users -> part of a release
+# name for users -> part of a release
+_TALKERS = {"mdm": "talker", "ntp": "talker_ntp", "mtp": "talker_mtp"}
 
 
 def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable) -> Assistant:
@@ -140,6 +141,7 @@ _OPENERS: dict[tuple[str, str], Any] = {
     ("codec", "cosyvoice2_codec"): _cosyvoice2,
     ("talker", "talker_mdm"): "mdm",
     ("talker", "talker_ntp"): "ntp",
+    ("talker", "talker_mtp"): "mtp",
     ("adaptor", "attention_adaptor"): seq2seq_frontend,
     ("adaptor", "spelling_adaptor"): ctc_frontend,
     ("adaptor", "stack_adaptor"): _stacked,

@@ -7,20 +7,22 @@ states.
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mdmspeech.codec.base import Codec
 from mdmspeech.errors import UserError
-from mdmspeech.inference.engine import PacedInputs, known_length
+from mdmspeech.inference.conditioning import PacedReader, PacedText
 from mdmspeech.inference.generation_config import GenerationConfig
-from mdmspeech.inference.paced_stream import PacedStream, paced
+from mdmspeech.inference.paced_stream import PacedStream
 from mdmspeech.inference.speech import Word
 from mdmspeech.inference.symbols import SYMBOLS, Segment, read_text
-from mdmspeech.inference.synthesizer import BLOCKS, SpokenSegment, SynthesisPlan, Synthesizer
+from mdmspeech.inference.synthesizer import SynthesisPlan, Synthesizer
+from mdmspeech.inference.utterance import SpokenSegment, speak_whole
 from mdmspeech.models.talker import TalkerConfig
-from mdmspeech.padding import ROWS, batches, bucket, stack
+from mdmspeech.padding import ROWS, batches, stack
 from mdmspeech.text.normalise import normalise
 from mdmspeech.text.pronounce import Spoken, pronouncer
 
@@ -61,6 +63,7 @@ class PacedSynthesizer(Synthesizer):
                 "and cannot speak text by itself; use a FixedAnchorSynthesizer"
             )
         super().__init__(config, params, codec, mode, silence_ids=tuple(silence))
+        self.reader = PacedReader(self.engine.talker, self.engine.params)
         self.pronounce = pronounce
 
     def plan(self, text: str) -> SynthesisPlan:
@@ -88,7 +91,9 @@ class PacedSynthesizer(Synthesizer):
 
     def stream(self, **generation: Any) -> PacedStream:
         """A `PacedStream`: feed it text, take samples. Arguments and errors as of `say`."""
-        return PacedStream(self, self.pronounce, self.check(GenerationConfig.of(generation)))
+        return PacedStream(
+            self, self.reader, self.pronounce, self.check(GenerationConfig.of(generation))
+        )
 
     def warm_up(self, *, batch: bool = False) -> None:
         """Compiles what a first sentence needs, streamed and whole (`batch`: batches, too), so that
@@ -109,37 +114,22 @@ class PacedSynthesizer(Synthesizer):
         generation: GenerationConfig,
         given: Sequence[np.ndarray] | None = None,
     ) -> list[SpokenSegment]:
-        features: list[np.ndarray] = [np.zeros(0)] * len(segments)
-        durations: list[np.ndarray] = [np.zeros(0)] * len(segments)
+        texts = [PacedText(self.reader, self.block, generation.pace) for _ in segments]
         for rows, width, size in batches([len(s.symbols) for s in segments], SYMBOLS):
             symbols, valid = stack(
                 [np.array(segments[i].symbols, np.int32) for i in rows], width, size
             )
-            out, lengths = self.engine.read(symbols, valid)
+            features, durations = self.reader.read(symbols, valid)
             for b, i in enumerate(rows):
-                count = len(segments[i].symbols)
-                features[i] = out[b, :count]
-                durations[i] = (
-                    paced(lengths[b, :count], generation)
-                    if given is None
-                    else np.asarray(given[i], np.float32)
-                )
-        totals = [known_length(row) for row in durations]
-        rooms = [self.room(total) for total in totals]
-        spoken: dict[int, SpokenSegment] = {}
-        for rows, blocks, size in batches(rooms, BLOCKS):
-            width = bucket(max(len(durations[i]) for i in rows), SYMBOLS)
-            placed, valid = stack([features[i] for i in rows], width, size)
-            lasting, _ = stack([durations[i] for i in rows], width, size)
-            spare = size - len(rows)  # rows that only fill the batch have length 0
-            lengths = np.array([totals[i] for i in rows] + [0] * spare)
-            request = self.request(
-                generation, [numbers[i] for i in rows] + [0] * spare, target_len=lengths
-            )
-            result = self.engine.decode(PacedInputs(placed, lasting, valid), request, blocks)
-            for b, i in enumerate(rows):
-                spoken[i] = SpokenSegment.of(result, b, durations[i])
-        return [spoken[i] for i in range(len(segments))]
+                texts[i].take(features, durations[b], b, len(segments[i].symbols), closed=True)
+                if given is not None:
+                    texts[i].give(np.asarray(given[i], np.float32))
+        for text in texts:
+            self.check_length(text.lasting)
+        return speak_whole(
+            [partial(self.utterance, generation, *one) for one in zip(texts, numbers, strict=True)],
+            [text.lasting for text in texts],
+        )
 
     def words(
         self,

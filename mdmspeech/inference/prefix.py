@@ -18,10 +18,12 @@ import numpy as np
 from mdmspeech.decoding.state import DecodingConfig, DecodingResult, SamplingParams, initial_state
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.errors import UserError
-from mdmspeech.inference.engine import MODES
+from mdmspeech.inference.engine import MODES as ALL_MODES
 from mdmspeech.models import talker
 from mdmspeech.models.talker import Talker, TalkerConfig
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, START
+
+MODES = {name: ALL_MODES[name] for name in ("mdm", "ntp")}
 
 
 class PrefixEngine:

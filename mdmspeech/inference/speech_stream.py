@@ -1,5 +1,5 @@
-"""What streams of both kinds of voices share: blocks of tokens go to the codec as they come, and
-somebody keeps the books.
+"""What streams of all voices share: blocks of tokens go to the codec as they come, and somebody
+keeps the books.
 """
 
 import time
@@ -9,15 +9,18 @@ import numpy as np
 
 from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.speech import Speech, Word
-from mdmspeech.inference.synthesizer import SpokenSegment, Synthesizer
+from mdmspeech.inference.synthesizer import Synthesizer
+from mdmspeech.inference.thinker_runner import TextDelta
+from mdmspeech.inference.utterance import SpokenSegment, Utterance, advance
 
 
 class SpeechStream:
-    """While `ready()`, `step()` returns samples, until `done`. A voice's own stream says when a
-    block can be decoded (`ready`) and does it (`_next`).
+    """Feed it text by `push_delta` and `end` it; while `ready()`, `step()` returns samples, until
+    `done`; then `result()`. A voice's own stream makes utterances of the text (`_current`).
 
     Attributes:
       began: when it was made. seconds: spent so far, "talker" and "codec". done: all is said.
+      steps: of the blocks to come; None = as the stream was asked for.
     """
 
     def __init__(self, voice: Synthesizer, generation: GenerationConfig):
@@ -27,32 +30,59 @@ class SpeechStream:
         self._ready_at: list[float] = []
         self.began = time.perf_counter()
         self.done = False
+        self.steps: int | None = None
         self.seconds = {"talker": 0.0, "codec": 0.0}
+
+    def push_delta(self, piece: TextDelta) -> None:
+        """The next piece of an answer that is being written."""
+        raise NotImplementedError
+
+    def end(self) -> None:
+        """There is no more text."""
+        raise NotImplementedError
+
+    def result(self) -> Speech:
+        """All that was said so far (everything, once `done`)."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """No more is said: what it holds on the device is free for others."""
+        raise NotImplementedError
+
+    def _current(self) -> Utterance | None:
+        """The utterance being spoken; None if all there are so far have been spoken."""
+        raise NotImplementedError
+
+    def _over(self) -> bool:
+        """Whether there is nothing to say any more, now and later."""
+        raise NotImplementedError
 
     def ready(self) -> bool:
         """Whether `step` can go on now."""
-        raise NotImplementedError
-
-    def _next(self) -> tuple[np.ndarray, bool]:
-        """(the next block's tokens, perhaps none; whether the speech is over with them)."""
-        raise NotImplementedError
+        if self.done:
+            return False
+        began = time.perf_counter()
+        current = self._current()
+        ready = self._over() if current is None else current.ready()
+        self.seconds["talker"] += time.perf_counter() - began
+        return ready
 
     def step(self) -> np.ndarray:
         """Decodes the next block and returns the samples that are final now (at the end: all that
         are left).
         """
-        if not self.ready():
-            raise RuntimeError("step() without ready()")
+        return step_together([self])[0]
+
+    def _finish(self, tokens: np.ndarray, talker_s: float) -> np.ndarray:
+        """Samples of a block's tokens. talker_s: what they took."""
+        self.seconds["talker"] += talker_s
         began = time.perf_counter()
-        tokens, over = self._next()
-        talked = time.perf_counter()
         if len(tokens):
-            self._ready_at.append(talked - self.began)
+            self._ready_at.append(began - self.began)
         wave = self._codec.push(tokens)
-        if over:
+        if self._current() is None and self._over():
             wave, self.done = np.concatenate([wave, self._codec.finish()]), True
-        self.seconds["talker"] += talked - began
-        self.seconds["codec"] += time.perf_counter() - talked
+        self.seconds["codec"] += time.perf_counter() - began
         self._waves.append(wave)
         return wave
 
@@ -63,3 +93,19 @@ class SpeechStream:
         return self._speaker.joined(
             "".join(self._pieces), words, spoken, wave, dict(self.seconds), total, self._ready_at
         )
+
+
+def step_together(streams: Sequence[SpeechStream]) -> list[np.ndarray]:
+    """`step` of streams of one voice that are all `ready`: their blocks are decoded in one go, and
+    each comes out as it does alone.
+    """
+    if not all(stream.ready() for stream in streams):
+        raise RuntimeError("step() without ready()")
+    began = time.perf_counter()
+    speaking = {i: one for i, s in enumerate(streams) if (one := s._current()) is not None}
+    for i, one in speaking.items():
+        one.prepare(streams[i].steps)
+    tokens = dict(zip(speaking, advance(list(speaking.values())), strict=True))
+    talked = time.perf_counter() - began
+    nothing = np.zeros(0, np.int32)
+    return [stream._finish(tokens.get(i, nothing), talked) for i, stream in enumerate(streams)]

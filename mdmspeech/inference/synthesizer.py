@@ -2,7 +2,6 @@
 texts of any length are spoken.
 """
 
-import dataclasses
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
@@ -10,16 +9,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from mdmspeech.codec.base import Codec
-from mdmspeech.decoding.state import DecodingResult, FinishReason, SamplingParams
+from mdmspeech.decoding.state import FinishReason
 from mdmspeech.errors import UserError
+from mdmspeech.inference.conditioning import TextConditioner
 from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
+from mdmspeech.inference.utterance import SpokenSegment, Utterance
 from mdmspeech.models.talker import TalkerConfig
-from mdmspeech.padding import bucket
 from mdmspeech.text.normalise import check_speakable
 
-BLOCKS = (8, 16, 32, 64)  # padded lengths of a segment's speech
 _TOGETHER = 64  # segments of many texts that are spoken in batches before the next ones
 _PART = 4  # segments of one text that are spoken at a time
 
@@ -32,28 +31,6 @@ class SynthesisPlan(NamedTuple):
     segments: Sequence[Any]
     texts: Sequence[str]
     words: Sequence[str]
-
-
-@dataclasses.dataclass(frozen=True)
-class SpokenSegment:
-    """Decoded tokens of one segment [L], the step and confidence of each, its symbols' durations
-    [M] in tokens, a `FinishReason`.
-    """
-
-    tokens: np.ndarray
-    steps: np.ndarray
-    confidence: np.ndarray
-    durations: np.ndarray
-    reason: int
-
-    @classmethod
-    def of(cls, result: DecodingResult, row: int, durations: np.ndarray) -> "SpokenSegment":
-        """One row of what the decoder gave."""
-        kept = (row, slice(0, int(result.count_B[row])))
-        tokens, steps, confidence = (
-            np.asarray(x[kept]) for x in (result.ids_BL, result.step_BL, result.confidence_BL)
-        )
-        return cls(tokens, steps, confidence, durations, int(result.reason_B[row]))
 
 
 class Synthesizer:
@@ -186,30 +163,24 @@ class Synthesizer:
         """The codec with the settings of a request. UserError: settings that it does not have."""
         return self.codec.with_settings(**generation.vocoder) if generation.vocoder else self.codec
 
-    def room(self, length: int) -> int:
-        """Blocks to make room for `length` tokens. UserError: more than the largest."""
-        blocks = -(-length // self.block)
-        if blocks > BLOCKS[-1]:
-            limit = BLOCKS[-1] * self.block * self.token_seconds
+    def check_length(self, length: float) -> None:
+        """UserError: one utterance would have more than the most tokens."""
+        if length > self.engine.longest:
             raise UserError(
-                f"one sentence would last {length * self.token_seconds:.0f} s, "
-                f"the limit is {limit:.0f} s; write shorter sentences"
+                f"one sentence would last {length * self.token_seconds:.0f} s, the limit is "
+                f"{self.engine.longest * self.token_seconds:.0f} s; write shorter sentences"
             )
-        return bucket(max(blocks, 1), BLOCKS)
 
-    def request(
-        self, generation: GenerationConfig, numbers: Sequence[int], **lengths
-    ) -> SamplingParams:
-        """What the decoder is asked for; segment n of a text draws with its own seed. lengths: see
-        `SamplingParams.create`.
-        """
-        seeds = [(generation.seed * 1_000_003 + n) % 2**32 for n in numbers]
-        return SamplingParams.create(
-            len(numbers),
-            seed=np.array(seeds, np.uint32),
+    def utterance(
+        self, generation: GenerationConfig, text: TextConditioner, number: int
+    ) -> Utterance:
+        """What speaks segment `number` of a text; each draws with its own seed."""
+        return Utterance(
+            self.engine,
+            text,
+            seed=(generation.seed * 1_000_003 + number) % 2**32,
             steps=generation.steps,
             temperature=generation.temperature,
-            **lengths,
         )
 
     def joined(

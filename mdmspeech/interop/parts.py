@@ -55,7 +55,7 @@ class PartKind(NamedTuple):
         after one prompt.
       misfit: (its sizes, width of a Thinker, width of a speech encoder) -> in words what of these it
         was not made for, or "".
-      autoregressive: it predicts the next token only, and cannot fill masks.
+      autoregressive: it predicts the next token or tokens only, and cannot fill masks.
       imported: other people's weights may be in it, equal to a reference, and are to stay so.
       has_silence: a codec whose codes of silence are known without a voice.
     """
@@ -135,6 +135,7 @@ KINDS: dict[str, PartKind] = {
     "cosyvoice2_voice": PartKind(VoiceConfig, voice_shapes, imported=True),
     "talker_mdm": _TALKER,
     "talker_ntp": _TALKER._replace(autoregressive=True),
+    "talker_mtp": _TALKER._replace(autoregressive=True),
     "attention_adaptor": PartKind(Seq2SeqConfig, seq2seq_shapes, misfit=_writer_misfit),
     "spelling_adaptor": PartKind(CTCConfig, _spelling_shapes, misfit=_writer_misfit),
     "stack_adaptor": PartKind(StackConfig, _stack_shapes, lambda sizes: True, _stack_misfit),

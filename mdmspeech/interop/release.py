@@ -46,6 +46,7 @@ _LATER = {
     "norm_eps",
     "output_bias",
     "text_vocab_size",
+    "mtp_modules",
     "base_dim",
     "base_head_dim",
     "semantic",
@@ -72,8 +73,8 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Release:
-    """Everything this project trained, by name ("codec", "talker", "talker_ntp", "adaptor"), and which
-    pretrained parts it was trained with.
+    """Everything this project trained, by name ("codec", "talker", "talker_ntp", "talker_mtp", "adaptor"),
+    and which pretrained parts it was trained with.
 
     Attributes:
       thinker, encoder: what `sources.load_thinker` and `sources.load_speech_encoder` are asked for:

@@ -4,10 +4,11 @@ Source: docs/method.md, "The Talker".
 
 One module serves every way of talking: masked diffusion passes a block-causal mask and the tokens
 with masks in them; the next-token baseline passes a causal mask and the tokens shifted by one. What
-differs is the mask, never the parameters.
+differs is the mask, never the parameters. Multi-token prediction adds modules behind the trunk
+(`mtp_modules`), which `heads` runs and nothing else reads.
 
-B batch, L positions, T positions of one forward, S cache slots, D width, V = 6566 rows: 6561 codes,
-then bos, sos, eos, pad, mask.
+B batch, L positions, T positions of one forward, C conditions, S cache slots, D width, V = 6566
+rows: 6561 codes, then bos, sos, eos, pad, mask.
 """
 
 import dataclasses
@@ -48,6 +49,7 @@ class TalkerConfig:
       people's making (Qwen2 has biases and no norm on q and k);
         output_bias likewise of the output layer.
       text_vocab_size: prefix: size of the text's vocabulary.
+      mtp_modules: modules of multi-token prediction behind the trunk, see `Talker.heads`; 0 = none.
       base_dim: width at which the maximal update parametrisation (muP) is the standard one; 0 = the
         standard one at every width. It sets `output_scale` and `score_scale` here, and the learning
         rates of `training.mup`. base_head_dim (0 = `head_dim`): head size at that width.
@@ -72,6 +74,7 @@ class TalkerConfig:
     norm_eps: float = 1e-6
     output_bias: bool = False
     text_vocab_size: int = 0
+    mtp_modules: int = 0
     base_dim: int = 0
     base_head_dim: int = 0
 
@@ -141,7 +144,9 @@ def code_features() -> np.ndarray:
 
 
 class Talker(nn.Module):
-    """Trunk, anchors and output head. Methods: `condition`, `__call__` (trunk), `logits`."""
+    """Trunk, anchors and output head. Methods: `condition`, `__call__` (trunk), `heads` (trunk and
+    modules of multi-token prediction), `logits`.
+    """
 
     config: TalkerConfig
 
@@ -156,13 +161,19 @@ class Talker(nn.Module):
             norm_eps=c.norm_eps,
             score_scale=c.score_scale,
         )
-        self.layers = [
-            layer_class(c.num_heads, c.cache_heads, c.head_dim, c.ffn_dim, **trunk)
-            for _ in range(c.num_layers)
-        ]
+        sizes = c.num_heads, c.cache_heads, c.head_dim, c.ffn_dim
+        self.layers = [layer_class(*sizes, **trunk) for _ in range(c.num_layers)]
         self.norm = RMSNorm(c.norm_eps)
+        self.mtp_layers = [layer_class(*sizes, **trunk) for _ in range(c.mtp_modules)]
+        self.mtp_norms = [RMSNorm(c.norm_eps) for _ in range(c.mtp_modules)]
         if c.anchors not in ANCHORS:
             raise UserError(f"anchors {c.anchors!r}: choose {' or '.join(map(repr, ANCHORS))}")
+        if c.anchors == "prefix" and c.mtp_modules:
+            raise UserError(
+                f"mtp_modules={c.mtp_modules} with anchors 'prefix': the modules read the condition "
+                "of the position they predict, and a text in front gives none; use 'paced' or "
+                "'fixed' anchors, or mtp_modules=0"
+            )
         self.anchors = ANCHORS[c.anchors](c)
         if c.output_bias:
             self.output_bias = self.param("output_bias", nn.initializers.zeros_init(), (VOCAB,))
@@ -185,8 +196,16 @@ class Talker(nn.Module):
 
         mask_BTS: bool, True = may attend; S = T without caches (or an `nn.masks.AttentionMask`),
           else the cache length.
-        positions_BT: int32 [B or 1, T]. Caches: one a layer.
+        positions_BT: int32 [B or 1, T]. Caches: one a layer, those of modules behind them, which
+          stay as they are.
         """
+        x, _, caches = self._trunk(
+            ids_BT, cond_BTD, mask_BTS, positions_BT, caches, write_at_B, before_BND
+        )
+        return self.norm(x), caches
+
+    def _trunk(self, ids_BT, cond_BTD, mask_BTS, positions_BT, caches, write_at_B, before_BND=None):
+        """As `__call__`: (states before the norm, rotations of the positions, caches)."""
         c = self.config
         x = lookup(self.inputs(), ids_BT)
         if cond_BTD is not None:
@@ -199,7 +218,59 @@ class Talker(nn.Module):
         for i, layer in enumerate(self.layers):
             x, cache = layer(x, mask_BTS, rope, None if caches is None else caches[i], write_at_B)
             new.append(cache)
-        return self.norm(x), None if caches is None else tuple(new)
+        return x, rope, None if caches is None else (*new, *caches[c.num_layers :])
+
+    def heads(
+        self,
+        ids_BT,
+        cond_BCD,
+        mask_BTS,
+        positions_BT,
+        caches: tuple[KVCache, ...] | None = None,
+        write_at_B=None,
+        count: int | None = None,
+    ):
+        """Multi-token prediction: as `__call__`, with a causal mask over the *previous* tokens ->
+        (states [B, T, D] for the logits of head 0, 1, ... `count` - 1, a tuple; caches).
+
+        Head 0 is the trunk's, and predicts the token of each position. Module k is one more layer,
+        with a norm of its own: it reads the states of the stage before (the trunk for k = 1), before
+        their norm, and the condition of the position k places further, whose token it predicts.
+
+        Args:
+          cond_BCD: conditions of the T positions and of those behind them, C >= T; zeros where
+            there are none any more.
+          caches: one a layer, then one a module. count: static; None: all. Modules behind it are
+            not run and their caches stay.
+
+        Raises:
+          UserError: more heads than there are modules for.
+        """
+        c, length = self.config, ids_BT.shape[1]
+        count = 1 + c.mtp_modules if count is None else count
+        if not 1 <= count <= 1 + c.mtp_modules:
+            raise UserError(
+                f"{count} tokens at once of a Talker with mtp_modules={c.mtp_modules}: it predicts "
+                f"from 1 to {1 + c.mtp_modules}"
+            )
+        x, rope, caches = self._trunk(
+            ids_BT, cond_BCD[:, :length], mask_BTS, positions_BT, caches, write_at_B
+        )
+        cond_BCD = jnp.pad(cond_BCD, ((0, 0), (0, count - 1), (0, 0))).astype(x.dtype)
+        states, new = [self.norm(x)], list(caches or ())
+        for k in range(1, count):
+            at = c.num_layers + k - 1
+            x, cache = self.mtp_layers[k - 1](
+                x + cond_BCD[:, k : k + length],
+                mask_BTS,
+                rope,
+                None if caches is None else new[at],
+                write_at_B,
+            )
+            states.append(self.mtp_norms[k - 1](x))
+            if caches is not None:
+                new[at] = cache
+        return tuple(states), None if caches is None else tuple(new)
 
     def logits(self, hidden: jax.Array) -> jax.Array:
         """Hidden states [..., D] -> logits [..., V], float32."""
@@ -268,12 +339,13 @@ class Talker(nn.Module):
             cond = self.condition_fixed(
                 jnp.zeros((1, 4, c.text_dim)), jnp.zeros((1, length), jnp.int32)
             )
-        hidden, _ = self(
+        inputs = (
             jnp.zeros((1, length), jnp.int32),
             cond,
             jnp.ones((1, length, length), bool),
             jnp.arange(length)[None],
         )
+        hidden = self.heads(*inputs)[0][0] if c.mtp_modules else self(*inputs)[0]
         return self.logits(hidden)
 
 
@@ -283,10 +355,10 @@ def init(config: TalkerConfig, rng: jax.Array):
 
 
 def empty_caches(config: TalkerConfig, batch: int, slots: int) -> tuple[KVCache, ...]:
-    """One empty K/V cache a layer."""
+    """One empty K/V cache a layer, and behind them one a module of multi-token prediction."""
     return tuple(
         KVCache.zeros(batch, slots, config.cache_heads, config.head_dim)
-        for _ in range(config.num_layers)
+        for _ in range(config.num_layers + config.mtp_modules)
     )
 
 

@@ -97,7 +97,11 @@ class Planned:
         if self.task:
             return train_program(self.config, self.task, mesh, rows)
         return decode_program(
-            _talker_config(self.config), mesh, rows, dtype=self.config.train.dtype
+            _talker_config(self.config),
+            mesh,
+            rows,
+            dtype=self.config.train.dtype,
+            mode=self.config.get("mode", "mdm"),
         )
 
     def _state(self, mesh: Mesh) -> Any:

@@ -15,11 +15,12 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from ml_collections import ConfigDict
 
-from mdmspeech.decoding import block_diffusion
+from mdmspeech.decoding import autoregressive, block_diffusion, multi_token
 from mdmspeech.decoding.state import DecodingConfig, SamplingParams, initial_state
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
+from mdmspeech.models.multi_token import TalkerHeads
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, TOKEN_RATE
 from mdmspeech.training.flops import count_flops
 from mdmspeech.training.mesh import batch_sharding, data_shards, param_shardings
@@ -138,17 +139,20 @@ def decode_program(
     steps: int = 4,
     seconds: float = 30.0,
     dtype: str = "bfloat16",
+    mode: str = "mdm",
 ) -> Program:
-    """One block of masked-diffusion decoding of a Talker whose conditions are given: what a
-    streaming voice waits for.
+    """One block of decoding of a Talker whose conditions are given: what a streaming voice waits
+    for.
 
     As `inference.engine` runs it: code tables folded, state donated, K/V cache in float32. On a
     mesh of one chip it is one replica; with a tensor axis the heads and hidden units of one replica
     are split.
 
     Args:
-      rows: utterances decoded together. steps: forwards a block.
+      rows: utterances decoded together. steps: forwards a block, of masked diffusion.
       seconds: of speech that the cache has room for, at 25 tokens a second.
+      mode: as it was trained, see `training.stages.talker`: "ntp" writes the next token, "mtp" three
+        a forward, all others are of masked diffusion.
     """
     config = dataclasses.replace(config, structured_codes=False)
     model = talker.Talker(config)
@@ -162,9 +166,10 @@ def decode_program(
         return apply(hidden[:, hidden.shape[1] - num_logits :], method="logits"), cache
 
     def block(params, cond_BKD, state):
-        return block_diffusion.decode_block(
-            functools.partial(forward, params), state, cond_BKD, options
-        )
+        if mode == "mtp":
+            return multi_token.decode_block(TalkerHeads(model, params), state, cond_BKD, options)
+        decoder = autoregressive if mode == "ntp" else block_diffusion
+        return decoder.decode_block(functools.partial(forward, params), state, cond_BKD, options)
 
     def begin():
         request = SamplingParams.create(rows, steps=steps, target_len=length)
@@ -189,9 +194,11 @@ def decode_program(
     )
     shardings = (jax.tree.map(lambda s: s.sharding, state), NamedSharding(mesh, PartitionSpec()))
     plain = _plain((params, cond, state))
-    # The first forward commits the last block beside unmasking this one: twice the tokens of each
-    # of the others, whose loop counts once.
-    flops = count_flops(block, *plain) * (2 + steps - 1) / 3
+    # A loop counts once. The first forward of masked diffusion, before it, commits the last block
+    # beside unmasking this one: twice the tokens of each of the others.
+    loops = {"ntp": config.block, "mtp": -(-config.block // options.mtp_emit)}
+    trips = loops.get(mode, max(steps - 1, 1))
+    flops = count_flops(block, *plain) * (trips if mode in loops else (2 + steps - 1) / 3)
     return Program(
         function=block,
         arguments=(params, cond, state),
@@ -203,7 +210,7 @@ def decode_program(
         rows=rows,
         model_flops=flops,
         flops=flops,
-        unknown_trips=max(steps - 1, 1),
+        unknown_trips=trips,
     )
 
 

@@ -32,6 +32,18 @@ def ahead(x_BL: jax.Array, k: int) -> jax.Array:
     return jnp.pad(x_BL[:, k:], ((0, 0), (0, min(k, x_BL.shape[1]))))
 
 
+def head_targets(
+    targets_BL: jax.Array, weight_BL: jax.Array, k: int, segment_BL: jax.Array | None = None
+) -> tuple[jax.Array, jax.Array]:
+    """(targets, weight) of head k, from those of head 0. segment_BL: the utterance of each position
+    of packed rows: what lies in another one, k places further, is no target.
+    """
+    weight = ahead(weight_BL, k)
+    if segment_BL is not None:
+        weight = weight * (ahead(segment_BL, k) == segment_BL)
+    return ahead(targets_BL, k), weight
+
+
 def cross_entropies(
     logits: Sequence[jax.Array], targets_BL: jax.Array, weight_BL: jax.Array
 ) -> list[tuple[jax.Array, jax.Array]]:
@@ -39,7 +51,7 @@ def cross_entropies(
     weight of head 0.
     """
     return [
-        weighted_cross_entropy(one, ahead(targets_BL, k), ahead(weight_BL, k))
+        weighted_cross_entropy(one, *head_targets(targets_BL, weight_BL, k))
         for k, one in enumerate(logits)
     ]
 

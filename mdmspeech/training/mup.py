@@ -18,7 +18,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.training.optim import ParamRule
 
-_LAYER = r"layers_\d+/(attn/[qkvo]|mlp/(gate|up|down))/kernel"
+_LAYER = r"(mtp_)?layers_\d+/(attn/[qkvo]|mlp/(gate|up|down))/kernel"
 # Both sides grow with the width.
 HIDDEN = rf"(anchors/)?{_LAYER}|anchors/(duration_in|join|fuse_out)/kernel"
 # The width is summed over, and what comes out has a size of its own.

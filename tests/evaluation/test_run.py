@@ -3,6 +3,7 @@ one table with plots.
 """
 
 import json
+from types import SimpleNamespace
 
 import fakes
 import pytest
@@ -54,6 +55,20 @@ def test_every_part_ends_up_in_the_table_and_is_made_once(place):
 
     run.evaluate(release, root, output, count=3)
     assert not opened[1:] or not opened[1].spoken  # nothing was spoken again
+
+
+@pytest.mark.parametrize(
+    ("talkers", "baselines"),
+    [
+        (("mdm",), []),
+        (("mdm", "ntp"), ["ntp"]),
+        (("mdm", "mtp"), ["mtp"]),
+        (("mtp", "ntp", "mdm"), ["ntp", "mtp"]),
+    ],
+)
+def test_each_baseline_of_a_release_has_a_row(talkers, baselines):
+    found = speaking.rows(SimpleNamespace(talkers=talkers), (1, 4))
+    assert found == [("mdm", 1), ("mdm", 4), *((name, 1) for name in baselines)]
 
 
 def test_hearing_is_judged_against_typing(place):

@@ -24,6 +24,7 @@ from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation.speaking import endings
 from mdmspeech.inference.assistant import Assistant, AudioEvent
+from mdmspeech.inference.conditioning import earliest_end
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
 from mdmspeech.inference.speech_frontend import ctc_frontend
 from mdmspeech.inference.thinker_runner import TextDelta
@@ -134,7 +135,7 @@ def test_no_block_waits_for_more_than_its_text_and_none_ends_before_the_last(sta
             stream.step()
             before.append(count)
     assert before[: len(states) // 4] == [4 * (b + 1) for b in range(len(states) // 4)]
-    assert len(stream.result().tokens) >= state_voice.earliest_end(len(states))
+    assert len(stream.result().tokens) >= earliest_end(len(states), 4, 16)
 
 
 def test_a_stream_does_not_end_before_its_text(codec, thoughts):
@@ -150,7 +151,7 @@ def test_a_stream_does_not_end_before_its_text(codec, thoughts):
         while stream.ready():
             stream.step()
     speech = stream.result()
-    assert speech.stop_reason == "eos" and len(speech.tokens) == voice.earliest_end(len(states))
+    assert speech.stop_reason == "eos" and len(speech.tokens) == earliest_end(len(states), 4, 16)
 
 
 def test_an_assistant_speaks_what_its_thinker_writes(codec):

@@ -39,7 +39,8 @@ def no_work(voice, monkeypatch):
     def fail(*args):
         raise AssertionError("something was computed")
 
-    monkeypatch.setattr(voice.engine, "read", fail)
+    monkeypatch.setattr(voice.engine, "open", fail)
+    monkeypatch.setattr(voice.reader, "read", fail)
 
 
 def test_in_parts_and_streamed_is_whole(voice, short_codec, one_by_one):

@@ -9,8 +9,8 @@ import pytest
 from small_speech import TALKER, spell, talker_params
 
 from mdmspeech.errors import UserError
-from mdmspeech.inference import engine
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
+from mdmspeech.models.prepared_talker import fold_tables
 
 TEXTS = [
     "Hello there my friend.",
@@ -43,7 +43,7 @@ def test_speech_has_the_length_its_durations_ask_for(voice):
 
 def test_tokens_at_given_durations(voice):
     symbols = [voice.pronounce(text).symbols for text in TEXTS[:2]]
-    _, own = voice.engine.read(symbols[0][None], np.ones((1, len(symbols[0])), bool))
+    _, own = voice.reader.read(symbols[0][None], np.ones((1, len(symbols[0])), bool))
     np.testing.assert_array_equal(
         voice.tokens_at(symbols[:1], [own[0]])[0], voice.say(TEXTS[0]).tokens
     )
@@ -120,7 +120,7 @@ def test_pace_changes_the_length_and_seed_the_drawn_tokens(voice):
 
 def test_folded_tables_change_nothing(voice):
     config, params = TALKER, talker_params()
-    folded, tables = engine.fold_tables(config, params)
+    folded, tables = fold_tables(config, params)
     from mdmspeech.models.talker import CodeTable
 
     expected = CodeTable(config.dim, True, 1.0).apply({"params": params["inputs"]})

@@ -3,6 +3,7 @@ distributions, block by block.
 """
 
 import dataclasses
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -13,8 +14,14 @@ from small_speech import THINKER, chat_tokenizer, thinker
 
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, packed_talker_batches
-from mdmspeech.decoding.state import SamplingParams
-from mdmspeech.inference.engine import FixedInputs, PacedInputs, TalkerEngine
+from mdmspeech.inference.conditioning import (
+    FixedInputs,
+    FixedReader,
+    PacedInputs,
+    PacedReader,
+    condition,
+)
+from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
 from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.thinker_runner import TextDelta
@@ -75,7 +82,7 @@ def compared(task, params, frozen, records, anchors, read):
     batch = dict(next(iter(batches)))
     names = batch.pop("id")
     engine = TalkerEngine(task.config, params)
-    place = jax.jit(engine._place)
+    place = jax.jit(functools.partial(condition, engine.talker))
     tokens, utterances = np.array(batch["tokens"]), []
     for row, segment, record in [
         (row, n + 1, int(name))
@@ -84,14 +91,10 @@ def compared(task, params, frozen, records, anchors, read):
     ]:
         where = np.flatnonzero(batch["segment"][row] == segment)
         heard, size = read(engine, records[record]), len(where)
-        result = engine.decode(heard, SamplingParams.create(1, steps=1, target_len=size), 8)
+        [(_, result)] = engine.decode([heard], steps=1, target_len=size)
         placed = np.asarray(place(engine.params, heard, jnp.arange(32)[None]))[0, :size]
-        utterances.append(
-            Utterance(
-                row, where, record, placed, result.ids_BL[0, :size], result.confidence_BL[0, :size]
-            )
-        )
-        tokens[row, where] = result.ids_BL[0, :size]
+        utterances.append(Utterance(row, where, record, placed, result.ids_N, result.confidence_N))
+        tokens[row, where] = result.ids_N
     batch["tokens"] = tokens
 
     @jax.jit
@@ -126,8 +129,9 @@ def fixed(thoughts):
 
     def read(engine, record):
         row = states[int(record["id"])]
-        padded = np.pad(row, ((0, 12 - len(row)), (0, 0)), constant_values=7.0)
-        return FixedInputs(engine.fuse(padded[None]), np.array([len(row)], np.int32))
+        reader = FixedReader(engine.talker, engine.params)
+        fused = reader.fuse(reader.empty() + 7.0, row, 0)
+        return FixedInputs(fused, np.array([len(row)], np.int32))
 
     task = TalkerTask(FIXED, "mdm", None, streams=2, thinker=THINKER)
     text = FixedText(
@@ -152,13 +156,13 @@ def paced():
         durations = record["frames"] * (0.025 / 0.04)
         durations[-1] += len(record["tokens"]) - durations.sum()
         valid = np.arange(16)[None] < count
-        features, _ = engine.read(
+        features, _ = PacedReader(engine.talker, engine.params).read(
             np.pad(record["symbols"], (0, 16 - count), constant_values=3)[None], valid
         )
         return PacedInputs(
             features,
             np.pad(durations, (0, 16 - count), constant_values=9.0)[None].astype(np.float32),
-            valid,
+            np.array([count], np.int32),
         )
 
     return compared(
@@ -225,8 +229,11 @@ def ending(codec, thoughts):
 def test_the_earliest_end_is_the_block_of_the_last_anchor(ending, count):
     index = np.asarray(anchor_index(jnp.array([count]), jnp.arange(32)[None], 4, 4))[0]
     last = np.flatnonzero(index == count - 1) if count else np.zeros(1)
-    assert ending.earliest_end(count) == last[0] // 4 * 4
-    assert ending.allowance(count) > ending.earliest_end(count)
+    text = ending.text()
+    assert text.limits() == {}
+    text.count = count
+    text.end()
+    assert text.limits()["min_len"] == last[0] // 4 * 4 < text.limits()["max_len"]
 
 
 def test_speech_ends_there_and_neither_earlier_nor_later(ending, monkeypatch):

@@ -1,5 +1,7 @@
 """What a kind of part says of itself: what it was made for, and whether its codec knows silence."""
 
+import dataclasses
+
 import pytest
 
 from mdmspeech.cli.release import silence_codes
@@ -17,6 +19,7 @@ FIXED = TalkerConfig(anchors="fixed", text_dim=2 * THINKER)
 MADE_FOR_THEM = {
     "talker_mdm": FIXED,
     "talker_ntp": FIXED,
+    "talker_mtp": dataclasses.replace(FIXED, mtp_modules=5),
     "stack_adaptor": StackConfig(ENCODER, THINKER),
     "attention_adaptor": Seq2SeqConfig(encoder_dim=ENCODER),
     "spelling_adaptor": CTCConfig(encoder_dim=ENCODER),
@@ -33,6 +36,7 @@ def test_a_part_that_was_made_for_them_is_taken(kind):
     [
         ("talker_mdm", 20, ENCODER, "reads .* of width 48; this Thinker makes 40"),
         ("talker_ntp", 48, ENCODER, "reads .* of width 48; this Thinker makes 96"),
+        ("talker_mtp", 20, ENCODER, "reads .* of width 48; this Thinker makes 40"),
         ("stack_adaptor", 20, ENCODER, "makes vectors of width 24; this Thinker reads 20"),
         ("stack_adaptor", THINKER, 32, "reads states of width 16; this encoder makes 32"),
         ("stack_adaptor", 20, 32, "reads states of width 16; this encoder makes 32"),
@@ -59,5 +63,8 @@ def test_a_codec_that_needs_a_voice_has_no_codes_of_silence():
     assert silence_codes(Part("cosyvoice2_codec", CosyVoice2Config(), {})) == ()
 
 
-def test_only_a_next_token_talker_cannot_teach():
-    assert [kind for kind, about in KINDS.items() if about.autoregressive] == ["talker_ntp"]
+def test_only_talkers_of_the_next_tokens_cannot_teach():
+    assert {kind for kind, about in KINDS.items() if about.autoregressive} == {
+        "talker_ntp",
+        "talker_mtp",
+    }

@@ -2,6 +2,8 @@
 trunk.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -70,6 +72,69 @@ def test_cached_equals_uncached():
         np.testing.assert_allclose(out, whole[:, part], atol=2e-5)
 
 
+HEADS = dataclasses.replace(TINY, mtp_modules=2)
+
+
+@pytest.fixture(scope="module")
+def heads():
+    """(parameters, heads(ids, cond, mask, positions, ...) of a Talker with two modules)."""
+    params = talker.init(HEADS, jax.random.key(0))
+    apply = lambda *args, **kwargs: Talker(HEADS).apply(
+        {"params": params}, *args, method="heads", **kwargs
+    )
+    return params, apply
+
+
+def test_modules_are_beside_what_was_there(heads):
+    """A Talker without them has exactly the parameters, caches and states it had."""
+    params, apply = heads
+    plain = talker.init(TINY, jax.random.key(0))
+    assert set(params) - set(plain) == {
+        "mtp_layers_0", "mtp_layers_1", "mtp_norms_0", "mtp_norms_1"
+    }  # fmt: skip
+    jax.tree.map(np.testing.assert_array_equal, {name: params[name] for name in plain}, plain)
+    assert len(talker.empty_caches(TINY, 1, 4)) == 2 and len(talker.empty_caches(HEADS, 1, 4)) == 4
+    ids, cond = _inputs(6)
+    arguments = ids, cond, block_causal_mask(6, 1), jnp.arange(6)[None]
+    hidden, _ = Talker(TINY).apply({"params": plain}, *arguments)
+    np.testing.assert_array_equal(apply(*arguments, count=1)[0][0], hidden)
+    caches = tuple(jax.tree.map(lambda x: x + 7.0, talker.empty_caches(HEADS, 2, 6)))
+    _, after = Talker(HEADS).apply({"params": params}, *arguments, caches, jnp.zeros(2, int))
+    assert len(after) == 4 and not np.array_equal(after[0].k_BSKD, caches[0].k_BSKD)
+    jax.tree.map(np.testing.assert_array_equal, after[2:], caches[2:])
+
+
+def test_a_module_hears_the_condition_of_the_place_it_predicts(heads):
+    _, apply = heads
+    ids, cond = _inputs(12)
+    arguments = block_causal_mask(12, 1), jnp.arange(12)[None]
+    before, _ = apply(ids, cond, *arguments)
+    after, _ = apply(ids, cond.at[:, 7].add(1.0), *arguments)
+    for k in range(3):
+        moved = np.abs(np.asarray(after[k] - before[k])).max(axis=(0, 2)) > 1e-6
+        assert np.flatnonzero(moved).tolist() == list(range(7 - k, 12))
+
+
+def test_heads_over_a_cache_are_those_of_the_whole(heads):
+    """Three tokens at a time, with the conditions of the two places behind them."""
+    _, apply = heads
+    ids, cond = _inputs(12)
+    whole, _ = apply(ids, cond, block_causal_mask(12, 1), jnp.arange(12)[None])
+    caches, behind = talker.empty_caches(HEADS, 2, 12), jnp.pad(cond, ((0, 0), (0, 2), (0, 0)))
+    for at in range(0, 12, 3):
+        places = jnp.arange(at, at + 3)
+        states, caches = apply(
+            ids[:, at : at + 3],
+            behind[:, at : at + 5],
+            jnp.broadcast_to(jnp.arange(12)[None, None] <= places[None, :, None], (2, 3, 12)),
+            places[None],
+            caches,
+            jnp.full(2, at),
+        )
+        for k in range(3):
+            np.testing.assert_allclose(states[k], whole[k][:, at : at + 3], atol=2e-5)
+
+
 def test_structured_table_shares_digits():
     params = talker.init(TINY, jax.random.key(0))
     moved = jax.tree.map(jnp.copy, params)
@@ -99,6 +164,10 @@ def test_fixed_anchor_talker_has_every_parameter():
         ({"dim": 63}, "64 wide or more"),
         ({"dim": 1}, "64 wide or more"),
         ({"anchors": "pased"}, "choose 'paced'"),
+        (
+            {"anchors": "prefix", "text_vocab_size": 9, "mtp_modules": 1},
+            "mtp_modules=1 with anchors 'prefix'.*use 'paced' or 'fixed'",
+        ),
     ],
 )
 def test_sizes_of_no_talker_are_told(settings, told):

@@ -100,6 +100,25 @@ def test_a_step_by_hand(name, tmp_path):
     assert counted == pytest.approx(told, rel=0.01), "as docs/planning.md says"
 
 
+@pytest.mark.parametrize(
+    ("mode", "modules", "forwards", "tokens", "heads"), [("ntp", 0, 16, 1, 1), ("mtp", 5, 6, 3, 3)]
+)
+def test_a_block_of_the_baselines_by_hand(mode, modules, forwards, tokens, heads):
+    """Next token: a forward a token. Multi-token: six of three tokens, through the trunk and the two
+    modules that write; head by head the last one's logits.
+    """
+    config = load_experiment("experiments/talker_8b.py")
+    t, mesh = config.talker, make_mesh(data=1, devices=jax.devices()[:1])
+    sizes, layers = TalkerConfig(**t, mtp_modules=modules), t.num_layers + heads - 1
+    each = 2 * layers * (4 * t.dim**2 + 3 * t.dim * t.ffn_dim) + 4 * layers * 768 * t.dim
+    by_hand = forwards * (each * tokens + 2 * t.dim * 6566 * heads)
+    program = decode_program(sizes, mesh, mode=mode)
+    assert by_hand == pytest.approx(program.flops, rel=0.01)
+    assert (program.unknown_trips, program.units) == (forwards, 16)
+    caches = 2 * (t.num_layers + modules) * 768 * t.dim * 4
+    assert sum(x.size * 4 for x in jax.tree.leaves(program.parts["cache"])) == caches
+
+
 def test_a_block_of_decoding_by_hand():
     """16 tokens in four steps, the first of which commits the block before as well."""
     config = load_experiment("experiments/talker_8b.py")

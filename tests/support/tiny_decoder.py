@@ -56,6 +56,14 @@ class Tiny:
         return [jnp.full((2, batch, slots, self.heads, head), 7.0) for _ in range(self.layers)]
 
     def step(self, cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits):
+        x_BTD, kept = self._trunk(
+            ids_BT, cond_BTD, positions_BT, mask_BTS, self._cached(cache, write_at_B)
+        )
+        cache = [*kept, *cache[self.layers :]]
+        return x_BTD[:, x_BTD.shape[1] - num_logits :] @ self.params["out"], cache
+
+    @staticmethod
+    def _cached(cache, write_at_B):
         def attend(layer, k, v):
             write = jax.vmap(
                 lambda old, new, at: jax.lax.dynamic_update_slice_in_dim(old, new, at, axis=0)
@@ -65,8 +73,7 @@ class Tiny:
             )
             return kept[0], kept[1], kept
 
-        x_BTD, cache = self._trunk(ids_BT, cond_BTD, positions_BT, mask_BTS, attend)
-        return x_BTD[:, x_BTD.shape[1] - num_logits :] @ self.params["out"], cache
+        return attend
 
     def forward(self, ids_BT, cond_BTD, positions_BT, mask_BTT):
         x_BTD, kept = self._trunk(
@@ -75,26 +82,77 @@ class Tiny:
         return x_BTD @ self.params["out"], kept
 
     def _trunk(self, ids_BT, cond_BTD, positions_BT, mask, keys_values):
-        x = self.params["embed"][ids_BT] + cond_BTD
-        batch, length, _ = x.shape
-        kept = []
+        x, kept = self.params["embed"][ids_BT] + cond_BTD, []
         for layer in range(self.layers):
-            weights = self.params[f"layer{layer}"]
-            q, k, v = jnp.split(_norm(x) @ weights["qkv"], 3, axis=-1)
-            q, k, v = (y.reshape(batch, length, self.heads, -1) for y in (q, k, v))
-            k, v, keep = keys_values(layer, _rotate(k, positions_BT), v)
+            x, keep = self._layer(layer, x, positions_BT, mask, keys_values)
             kept.append(keep)
-            scores = jnp.einsum("bthd,bshd->bhts", _rotate(q, positions_BT), k) / jnp.sqrt(
-                q.shape[-1]
-            )
-            scores = jnp.where(mask[:, None], scores, -1e30)
-            weight = jnp.where(mask[:, None], jax.nn.softmax(scores, axis=-1), 0.0)
-            x = (
-                x
-                + jnp.einsum("bhts,bshd->bthd", weight, v).reshape(batch, length, -1) @ weights["o"]
-            )
-            x = x + jax.nn.gelu(_norm(x) @ weights["up"]) @ weights["down"]
         return _norm(x), kept
+
+    def _layer(self, layer, x, positions_BT, mask, keys_values):
+        batch, length, _ = x.shape
+        weights = self.params[f"layer{layer}"]
+        q, k, v = jnp.split(_norm(x) @ weights["qkv"], 3, axis=-1)
+        q, k, v = (y.reshape(batch, length, self.heads, -1) for y in (q, k, v))
+        k, v, keep = keys_values(layer, _rotate(k, positions_BT), v)
+        scores = jnp.einsum("bthd,bshd->bhts", _rotate(q, positions_BT), k) / jnp.sqrt(q.shape[-1])
+        scores = jnp.where(mask[:, None], scores, -1e30)
+        weight = jnp.where(mask[:, None], jax.nn.softmax(scores, axis=-1), 0.0)
+        x = x + jnp.einsum("bhts,bshd->bthd", weight, v).reshape(batch, length, -1) @ weights["o"]
+        return x + jax.nn.gelu(_norm(x) @ weights["up"]) @ weights["down"], keep
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TinyHeads(Tiny):
+    """The same with modules of multi-token prediction behind it, each a layer: a `MultiTokenFn`.
+    `step` is its head 0 alone.
+    """
+
+    modules: int = 3
+
+    @classmethod
+    def create(cls, seed=0, modules=3, layers=2, **sizes):
+        model = super().create(seed, layers=layers + modules, **sizes)
+        return dataclasses.replace(model, layers=layers, modules=modules)
+
+    def cache(self, batch, slots):
+        return Tiny(self.params, dim=self.dim, layers=self.layers + self.modules).cache(
+            batch, slots
+        )
+
+    def __call__(self, cache, ids_BT, cond_BCD, positions_BT, mask_BTS, write_at_B, heads):
+        attend = self._cached(cache, write_at_B)
+        states, kept = self._heads(ids_BT, cond_BCD, positions_BT, mask_BTS, attend, heads)
+        return states, [*kept, *cache[self.layers + heads - 1 :]]
+
+    def logits(self, states):
+        return states @ self.params["out"]
+
+    def forward_heads(self, ids_BL, cond_BLD, heads):
+        """Logits [B, L, V] of every head: all tokens at once, no cache."""
+        length = ids_BL.shape[1]
+        cond_BCD = jnp.pad(cond_BLD, ((0, 0), (0, heads), (0, 0)))
+        states, _ = self._heads(
+            ids_BL,
+            cond_BCD,
+            jnp.arange(length)[None],
+            jnp.tril(jnp.ones((1, length, length), bool)),
+            lambda layer, k, v: (k, v, None),
+            heads,
+        )
+        return [self.logits(x) for x in states]
+
+    def _heads(self, ids_BT, cond_BCD, positions_BT, mask, attend, heads):
+        length, kept, states = ids_BT.shape[1], [], []
+        x = self.params["embed"][ids_BT]
+        for layer in range(self.layers + heads - 1):
+            k = max(layer - self.layers + 1, 0)
+            if layer == 0 or k:
+                x = x + cond_BCD[:, k : k + length]
+            x, keep = self._layer(layer, x, positions_BT, mask, attend)
+            kept.append(keep)
+            if layer >= self.layers - 1:
+                states.append(_norm(x))
+        return states, kept
 
 
 def _norm(x):
@@ -114,6 +172,11 @@ def _rotate(x_BTHD, positions_BT):
 @pytest.fixture(scope="session")
 def tiny():
     return Tiny.create()
+
+
+@pytest.fixture(scope="session")
+def tiny_heads():
+    return TinyHeads.create()
 
 
 @pytest.fixture(scope="session")
@@ -178,6 +241,33 @@ class Scripted:
         return jax.tree.map(np.asarray, decode_all(state, jnp.zeros((batch, length, 1))))
 
 
+class ScriptedHeads(Scripted):
+    """The same of several heads: head k at position l has the logits of l + k, but for the places
+    `wrong_HL[k]`, whose logits come out back to front.
+    """
+
+    def __init__(self, logits_BLV, wrong_HL):
+        super().__init__(logits_BLV)
+        self.wrong_HL = wrong_HL
+
+    def __call__(self, cache, ids_BT, cond_BCD, positions_BT, mask_BTS, write_at_B, heads):
+        length = self.logits_BLV.shape[1]
+        states = []
+        for k in range(heads):
+            at_BT = (positions_BT + k) % length
+            said = jnp.take_along_axis(self.logits_BLV, at_BT[:, :, None], axis=1)
+            states.append(jnp.where(self.wrong_HL[k][at_BT][:, :, None], -said, said))
+        return states, cache
+
+    def logits(self, states):
+        return states
+
+
 @pytest.fixture(scope="session")
 def scripted():
     return Scripted
+
+
+@pytest.fixture(scope="session")
+def scripted_heads():
+    return ScriptedHeads

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mdmspeech.decoding.state import SamplingParams
 from mdmspeech.diffusion import masking
-from mdmspeech.inference.engine import PacedInputs, TalkerEngine
+from mdmspeech.inference.conditioning import PacedInputs, PacedReader
+from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.models import talker
 from mdmspeech.models.talker import CodeTable
 from mdmspeech.speech_format import CODES, MASK
@@ -91,12 +91,18 @@ def test_what_is_trained_is_what_is_decoded(params, batch, block, streams):
     """
     config = dataclasses.replace(SHIFTED, block=block)
     engine = TalkerEngine(config, params)
-    features, _ = engine.read(batch["symbols"], batch["symbols_valid"])
-    anchors = PacedInputs(features, batch["durations"], batch["symbols_valid"])
-    spoken = engine.decode(anchors, SamplingParams.create(2, steps=1, target_len=32), 32 // block)
+    reader = PacedReader(engine.talker, engine.params)
+    features, _ = reader.read(batch["symbols"], batch["symbols_valid"])
+    count_B = np.asarray(batch["symbols_valid"]).sum(axis=1, dtype=np.int32)
+    rows = [slice(b, b + 1) for b in range(2)]
+    heard = [PacedInputs(features[b], batch["durations"][b], count_B[b]) for b in rows]
+    spoken = [tokens for _, tokens in engine.decode(heard, steps=1, target_len=32)]
+    ids_BL, confidence_BL = (
+        np.stack([getattr(one, name) for one in spoken]) for name in ("ids_N", "confidence_N")
+    )
 
     task = TalkerTask(config, "mdm", None, capacity=1.0, streams=streams)
-    rows = Rows.of(batch | {"tokens": jnp.asarray(spoken.ids_BL), "valid": jnp.ones((2, 32), bool)})
+    rows = Rows.of(batch | {"tokens": jnp.asarray(ids_BL), "valid": jnp.ones((2, 32), bool)})
     noisy = rows.tokens.at[:, 32 - block :].set(MASK)
 
     @jax.jit
@@ -107,11 +113,9 @@ def test_what_is_trained_is_what_is_decoded(params, batch, block, streams):
         ]
 
     chance = np.asarray(chances(params))
-    np.testing.assert_array_equal(chance.argmax(axis=-1), spoken.ids_BL[:, 32 - block :])
-    np.testing.assert_allclose(
-        chance.max(axis=-1), spoken.confidence_BL[:, 32 - block :], rtol=1e-3
-    )
-    assert len(np.unique(spoken.ids_BL)) > 16
+    np.testing.assert_array_equal(chance.argmax(axis=-1), ids_BL[:, 32 - block :])
+    np.testing.assert_allclose(chance.max(axis=-1), confidence_BL[:, 32 - block :], rtol=1e-3)
+    assert len(np.unique(ids_BL)) > 16
 
 
 def test_distillation_reads_teacher_and_student_alike(params, batch):

@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mdmspeech.training import multi_token_loss
 
@@ -35,6 +36,28 @@ def test_each_head_is_a_mean_of_its_own_weighed_by_its_distance():
         np.testing.assert_allclose(parts[k], (sum(nats), len(nats)), rtol=1e-5)
         expected += 0.8**k * np.mean(nats)
     np.testing.assert_allclose(multi_token_loss.total(parts), expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("segment", "k", "counted"),
+    [
+        ([1, 1, 1, 2, 2, 2, 0, 0], 0, [1, 1, 1, 1, 1, 1, 0, 0]),
+        ([1, 1, 1, 2, 2, 2, 0, 0], 1, [1, 1, 0, 1, 1, 0, 0, 0]),
+        ([1, 1, 1, 2, 2, 2, 0, 0], 2, [1, 0, 0, 1, 0, 0, 0, 0]),
+        ([1, 1, 1, 2, 2, 2, 0, 0], 3, [0, 0, 0, 0, 0, 0, 0, 0]),
+        ([1, 2, 1, 2, 3, 3, 3, 3], 2, [1, 1, 0, 0, 1, 1, 0, 0]),
+        ([1, 1, 1, 1, 1, 1, 1, 1], 5, [1, 1, 1, 0, 0, 0, 0, 0]),
+        ([1, 1, 1, 1, 1, 1, 1, 1], 9, [0, 0, 0, 0, 0, 0, 0, 0]),
+        (None, 2, [1, 1, 1, 1, 0, 0, 0, 0]),
+    ],
+)
+def test_no_head_predicts_over_the_end_of_an_utterance(segment, k, counted):
+    at, valid = jnp.arange(8)[None], jnp.array([[1.0] * 6 + [0.0, 0.0]])
+    valid = jnp.ones((1, 8)) if segment and 0 not in segment else valid
+    segment = None if segment is None else jnp.array([segment])
+    targets, weight = multi_token_loss.head_targets(at, valid, k, segment)
+    assert weight.tolist() == [counted]
+    assert all(t == p + k for p, (t, w) in enumerate(zip(targets[0], weight[0], strict=True)) if w)
 
 
 def test_padding_and_heads_without_a_target_have_no_part():

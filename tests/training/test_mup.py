@@ -23,6 +23,7 @@ KINDS = {
     "prefix": dict(anchors="prefix", text_vocab_size=70),
     "no codes": dict(anchors="paced", structured_codes=False, qkv_bias=True, output_bias=True),
     "few kv heads": dict(anchors="fixed", text_dim=96, num_kv_heads=2, qk_norm=False),
+    "multi-token": dict(anchors="paced", symbols=20, symbol_lookahead=(2, 2), mtp_modules=2),
     "deep": dict(anchors="prefix", text_vocab_size=9, num_layers=3),
 }
 

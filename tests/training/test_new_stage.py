@@ -201,6 +201,7 @@ EXPORTS = [
     ("compact_talker", "talker", "talker_mdm"),
     ("compact_talker_isd", "talker", "talker_mdm"),
     ("compact_talker_ntp", "talker_ntp", "talker_ntp"),
+    ("compact_talker_mtp", "talker_mtp", "talker_mtp"),
     ("talker_06b", "talker", "talker_mdm"),
     ("compact_hearing", "adaptor", "attention_adaptor"),
     ("hearing_ctc", "adaptor", "spelling_adaptor"),
@@ -229,6 +230,8 @@ def test_what_a_run_exports_has_the_shapes_that_were_trained(experiment, part, k
     ("run", "part", "told"),
     [
         ({"stage": "talker", "mode": "ntp", "talker": {}}, "talker", "give it as --talker-ntp"),
+        ({"stage": "talker", "mode": "mtp", "talker": {}}, "talker_ntp", "give it as --talker-mtp"),
+        ({"stage": "talker", "mode": "ntp", "talker": {}}, "talker_mtp", "give it as --talker-ntp"),
         ({"stage": "talker", "mode": "mdm", "talker": {}}, "talker_ntp", "give it as --talker"),
         ({"stage": "codec", "codec": {}}, "talker", "trained codec, not the talker"),
         ({"stage": "phones", "aligner": 3}, "aligner", "has no sizes in 'aligner'"),

@@ -1,5 +1,7 @@
 """A row packed with several utterances has the losses that each of them has alone, in every stage."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -44,8 +46,9 @@ def alone(row, segment, fields, field="segment"):
         (TALKER, "ntp", 1),
         (PACED, "isd", 1),
         (PACED, "ntp", 1),
+        (dataclasses.replace(PACED, mtp_modules=2), "mtp", 1),
     ],
-    ids=["fixed-mdm", "fixed-two-streams", "fixed-ntp", "paced-isd", "paced-ntp"],
+    ids=["fixed-mdm", "fixed-two-streams", "fixed-ntp", "paced-isd", "paced-ntp", "paced-mtp"],
 )
 def test_talker(config, mode, streams):
     task = stage_two(config, mode, streams=streams)

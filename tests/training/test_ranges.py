@@ -186,7 +186,7 @@ def test_joined_rows_that_no_utterance_fits_are_refused(configs, tmp_path):
 WORDS = [
     (stage, key, word)
     for stage, key, words in [
-        ("talker", "mode", ("ctc", "attention", "mtp")),
+        ("talker", "mode", ("ctc", "attention", "mtpp")),
         ("hearing", "mode", ("mdm", "ntp", "isd")),
         ("codec", "phase", ("waves", "token", "")),
         ("talker", "data.layout", ("stacked", "pack")),

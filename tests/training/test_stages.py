@@ -2,6 +2,8 @@
 sensitive to what it should learn.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.diffusion import masking
+from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.ctc_adaptor import CTCConfig, text_to_ids
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig, greedy_decode
@@ -63,18 +66,21 @@ def talker_batch():
     }
 
 
-@pytest.mark.parametrize("mode", ["mdm", "ntp", "isd"])
+@pytest.mark.parametrize("mode", ["mdm", "ntp", "isd", "mtp"])
 def test_talker_losses(mode):
     start = None if mode != "isd" else lambda: talker.init(TALKER, jax.random.key(5))
-    task = TalkerTask(TALKER, mode, None, masking.Hierarchical(), capacity=1.0, start=start)
+    config = dataclasses.replace(TALKER, mtp_modules=2 * (mode == "mtp"))
+    task = TalkerTask(config, mode, None, masking.Hierarchical(), capacity=1.0, start=start)
     params = task.init(jax.random.key(0))
     (loss, losses), grads = total_of(task, talker_batch())(params)
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
     assert np.abs(grads["anchors"]["embed"]["embedding"]).max() > 0
     assert float(losses["token"][1]) > 0
-    if mode != "ntp":
+    if mode in ("mdm", "isd"):
         assert float(losses["left_out"][0]) == 0
+    if mode == "mtp":
+        assert all(np.abs(g).max() > 0 for g in jax.tree.leaves(grads["mtp_layers_1"]))
 
 
 def test_ntp_does_not_see_the_token_it_predicts():
@@ -85,11 +91,19 @@ def test_ntp_does_not_see_the_token_it_predicts():
 
     def first_eight(tokens):
         rows = Rows.of({"tokens": tokens, "valid": valid.at[:, 8].set(False)})
-        numerator, _ = task._ntp(params, cond, rows)["token"]
+        numerator, _ = task._next_tokens(params, cond, rows)["token"]
         return numerator
 
     tokens = batch["tokens"]
     assert first_eight(tokens) == first_eight(tokens.at[0, 8].set((tokens[0, 8] + 1) % 6561))
+
+
+@pytest.mark.parametrize(
+    ("mode", "modules"), [("mtp", 0), ("mdm", 1), ("isd", 5), ("ntp", 2), ("ntp", 5)]
+)
+def test_modules_and_mode_belong_together(mode, modules):
+    with pytest.raises(UserError, match=f"mode '{mode}' and talker.mtp_modules={modules}: "):
+        TalkerTask(dataclasses.replace(TALKER, mtp_modules=modules), mode, None)
 
 
 def test_masked_tokens_are_the_only_targets_of_diffusion():

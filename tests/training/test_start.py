@@ -139,6 +139,7 @@ def test_a_release_is_found_as_given_too(release, tmp_path, monkeypatch):
         ),
         ("compact_talker_isd", "{releases}/fresh", {}, "is untrained and would be the teacher"),
         ("talker_isd_06b", "{runs}/ntp", {}, "writes one token after another"),
+        ("talker_isd_06b", "{runs}/mtp", {}, "writes one token after another"),
         (
             "talker_isd_06b",
             "{runs}/other",
@@ -169,6 +170,7 @@ def test_a_release_is_found_as_given_too(release, tmp_path, monkeypatch):
 def test_what_cannot_teach_is_refused(experiment, start, settings, told, release, tmp_path):
     fixed = {"talker": {"anchors": "fixed"}}
     run(tmp_path / "ntp", mode="ntp", **fixed, prompt={"system": "Be grim.", "examples": []})
+    run(tmp_path / "mtp", mode="mtp", **fixed, prompt={"system": "Be grim.", "examples": []})
     run(tmp_path / "other", **fixed, prompt={"system": "Be grim.", "examples": []})
     run(tmp_path / "good", **fixed, prompt={"system": "Be grim.", "examples": []})
     run(tmp_path / "examples", **fixed, prompt={"system": "Be grim.", "examples": [["Hi.", "Ho."]]})

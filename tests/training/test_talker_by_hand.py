@@ -17,6 +17,9 @@ from mdmspeech.cli.experiment import load_config
 from mdmspeech.diffusion import masking
 from mdmspeech.models import talker
 from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.nn.norms import RMSNorm
+from mdmspeech.nn.rope import rope_frequencies, rope_table
+from mdmspeech.nn.transformer import LlamaBlock
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, SOS, VOCAB
 from mdmspeech.training.mesh import make_mesh
 from mdmspeech.training.stages import build
@@ -41,12 +44,12 @@ DISTILLATION = dict(iterations=3, a=0.3, temperature=1.5, direction="forward")
 OFF_TARGET = dict(label_smoothing=0.1, z_loss=0.01)
 
 
-def params_of(seed: int):
+def params_of(seed: int, model: TalkerConfig = MODEL):
     """Random, surer than fresh ones, with end tokens among the likeliest and with ids that nobody
     may write above all.
     """
     rng = np.random.default_rng(seed)
-    shapes = jax.eval_shape(lambda key: talker.init(MODEL, key), jax.random.key(0))
+    shapes = jax.eval_shape(lambda key: talker.init(model, key), jax.random.key(0))
     params = jax.tree.map(
         lambda x: jnp.asarray(
             rng.normal(1.0 if x.ndim == 1 else 0.0, 0.3 if x.ndim == 1 else 0.1, x.shape), x.dtype
@@ -251,3 +254,58 @@ def test_the_next_token_baseline(tmp_path, batch, forward, student):
     np.testing.assert_allclose(
         losses["token"], (nats(logits, batch)[valid].sum(), valid.sum()), rtol=1e-5
     )
+
+
+def test_the_multi_token_baseline(tmp_path, batch, stage_two):
+    """Module k reads the stage before, un-normed, and the condition k places further, whose token
+    it predicts; one output table for all; the k-th loss weighs 0.8^k.
+    """
+    config = TalkerConfig(**SMALL, mtp_modules=2)
+    sizes = {**SMALL, "mtp_modules": 2}
+    task = task_of("compact_talker_mtp", tmp_path, stage_two, init_from="stage_two", talker=sizes)
+    params = params_of(3, config)
+    begun = task.warm_start(params)  # as stage 2, but for the modules, which it does not have
+    fresh = {name for name in params if name.startswith("mtp_")}
+    for name in params:
+        there = params[name] if name in fresh else stage_two[name]
+        jax.tree.map(np.testing.assert_array_equal, begun[name], there)
+    params["output_bias"] = jnp.zeros(VOCAB)
+    losses = losses_of(task, params, {}, batch, jax.random.key(0))
+    assert {k: task.weights[k] for k in ("token", "token_1", "token_2")} == pytest.approx(
+        {"token": 1.0, "token_1": 0.8, "token_2": 0.64}
+    )
+
+    @jax.jit
+    def by_hand(params, ids):
+        apply = lambda module, name, *args: module.apply({"params": params[name]}, *args)
+        cond, _ = talker.Talker(config).apply(
+            {"params": params},
+            batch["symbols"],
+            batch["symbols_valid"],
+            batch["durations"],
+            LENGTH,
+            method="condition_paced",
+        )
+        layer = LlamaBlock(2, 2, 32, 64, qk_norm=True)
+        seen = block_causal_mask(LENGTH, 1, batch["valid"])
+        rope = rope_table(jnp.arange(LENGTH)[None], rope_frequencies(32, 10_000.0))
+        tables = {
+            name: apply(talker.CodeTable(64, True, 1.0), name) for name in ("inputs", "outputs")
+        }
+        x, _ = apply(layer, "layers_0", tables["inputs"][ids] + cond, seen, rope)
+        logits = [apply(RMSNorm(), "norm", x) @ tables["outputs"].T]
+        for k in (1, 2):
+            later = jnp.concatenate([cond[:, k:], jnp.zeros_like(cond[:, :k])], axis=1)
+            x, _ = apply(layer, f"mtp_layers_{k - 1}", x + later, seen, rope)
+            logits.append(apply(RMSNorm(), f"mtp_norms_{k - 1}", x) @ tables["outputs"].T)
+        return logits
+
+    tokens, valid = np.asarray(batch["tokens"]), np.asarray(batch["valid"])
+    shifted = np.concatenate([np.full((ROWS, 1), BOS), tokens[:, :-1]], axis=1)
+    for k, logits in enumerate(by_hand(params, jnp.asarray(shifted))):
+        logp, tail = log_softmax(np.asarray(logits, np.float64)), f"_{k}" * (k > 0)
+        places = [(r, p) for r, p in np.ndindex(ROWS, LENGTH - k) if valid[r, p + k]]
+        nats = [-logp[r, p, tokens[r, p + k]] for r, p in places]
+        right = [logp[r, p].argmax() == tokens[r, p + k] for r, p in places]
+        np.testing.assert_allclose(losses[f"token{tail}"], (sum(nats), len(places)), rtol=1e-4)
+        assert losses[f"accuracy{tail}"] == (sum(right), len(places))

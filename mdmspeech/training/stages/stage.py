@@ -39,7 +39,7 @@ class Origin(NamedTuple):
     """What matters of something that a stage starts from.
 
     Attributes:
-      autoregressive: it predicts the next token only, and cannot fill masks. reads_prompt: it works
+      autoregressive: it predicts the next token or tokens only, and cannot fill masks. reads_prompt: it works
         with a Thinker's states, which are what they are after one prompt.
     """
 

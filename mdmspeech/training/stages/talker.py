@@ -1,11 +1,11 @@
 """Training the Talker: masked diffusion (any masking schedule), iterative self-distillation, and
-the next-token baseline on the same trunk.
+the next-token and multi-token baselines on the same trunk.
 
 Stage 2 is mode "mdm" with global Bernoulli masks; stage 3 is mode "isd" with hierarchical masks,
 starting from stage 2, whose frozen copy is the teacher (docs/method.md, "Masking schedules" and
-"Iterative self-distillation"); "ntp" is the autoregressive baseline. With paced anchors all of them
-learn the symbols' durations as well; with fixed anchors the text is read by the frozen Thinker,
-inside the step.
+"Iterative self-distillation"); "ntp" and "mtp" are the autoregressive baselines
+("Autoregressive baselines"). With paced anchors all of them learn the symbols' durations as well;
+with fixed anchors the text is read by the frozen Thinker, inside the step.
 
 B batch, L speech positions, M symbols, N text tokens of the Thinker, D model width, V speech
 vocabulary.
@@ -34,7 +34,7 @@ from mdmspeech.models import talker
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import masks
 from mdmspeech.nn.losses import accuracy, weighted_cross_entropy, weighted_sum
-from mdmspeech.training import mup
+from mdmspeech.training import multi_token_loss, mup
 from mdmspeech.training.gathering import gather_once
 from mdmspeech.training.optim import ParamRule
 from mdmspeech.training.stages import talker_batches as layout
@@ -44,14 +44,15 @@ from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
 from mdmspeech.training.warm_start import overwrite
 
-MODES = ("mdm", "isd", "ntp")
+MODES = ("mdm", "isd", "ntp", "mtp")
+_AUTOREGRESSIVE = {"ntp": "talker_ntp", "mtp": "talker_mtp"}  # mode -> part of a release, and kind
 
 
 class TalkerTask(Task):
     """One of the Talker's stages.
 
     Args:
-      mode: "mdm", "isd" or "ntp".
+      mode: "mdm", "isd", "ntp", or "mtp" of a config with `mtp_modules`.
       pipeline: function (split, seed) -> batches, see `data.pipelines.talker_joined`: rows "joined"
         of utterances that go on, or "packed" with separate ones.
       sizes: batch, length, and symbols (paced anchors) or text (fixed ones) of a batch, for
@@ -99,6 +100,11 @@ class TalkerTask(Task):
     ):
         if mode not in MODES:
             raise UserError(f"mode {mode!r} of a Talker is not one of {', '.join(MODES)}")
+        if (mode == "mtp") != bool(config.mtp_modules):
+            raise UserError(
+                f"mode {mode!r} and talker.mtp_modules={config.mtp_modules}: mode 'mtp' trains "
+                "modules, 5 in VocalNet, and the other modes have none (0)"
+            )
         if (config.anchors == "fixed") != (thinker is not None):
             raise UserError(
                 f"anchors {config.anchors!r} and a Thinker {'given' if thinker else 'missing'}: "
@@ -113,6 +119,8 @@ class TalkerTask(Task):
         self.weights = (
             {"token": 1.0, "duration": 0.3} if config.anchors == "paced" else {"token": 1.0}
         )
+        for k in range(1, 1 + config.mtp_modules):
+            self.weights[f"token_{k}"] = multi_token_loss.DECAY**k
         self._sizes, self._capacity, self._streams = sizes or {}, capacity, streams
         self._distillation = distillation or {}
         self._pipeline, self._start, self._load_thinker = pipeline, start, load_thinker
@@ -168,7 +176,7 @@ class TalkerTask(Task):
 
     def draw(self, batch, rng):
         """With the tokens that are hidden."""
-        if self.mode == "ntp" or "hidden" in batch:
+        if self.mode in _AUTOREGRESSIVE or "hidden" in batch:
             return batch
         drawn = self.schedule.sample(rng, layout.valid(batch), self.config.block)
         return {**batch, "hidden": drawn.mask_BL, "hidden_weight": drawn.weight_BL}
@@ -179,8 +187,8 @@ class TalkerTask(Task):
         cond, log_durations = self.condition(params, batch, text)
         rows = layout.Rows.of(batch)
         losses = (
-            self._ntp(params, cond, rows)
-            if self.mode == "ntp"
+            self._next_tokens(params, cond, rows)
+            if self.mode in _AUTOREGRESSIVE
             else self._diffusion(params, frozen, cond, text, batch, rows, rng)
         )
         if log_durations is not None:
@@ -255,14 +263,25 @@ class TalkerTask(Task):
     def logits(self, params, hidden):
         return self.model.apply({"params": params}, hidden, method="logits")
 
-    def _ntp(self, params, cond, rows):
+    def _next_tokens(self, params, cond, rows):
+        """Losses of the next token, and "token_k", "accuracy_k" of the one k places behind it."""
         shifted = shift_right(rows.tokens, rows.tokens, rows.position, 1, talker.BOS)
-        logits = self.logits(params, self.hidden(params, shifted, cond, rows, 1))
-        weight = rows.valid.astype(jnp.float32)
-        return {
-            "token": weighted_cross_entropy(logits, rows.tokens, weight, **self._loss),
-            "accuracy": accuracy(logits, rows.tokens, weight),
-        }
+        if self.mode == "ntp":
+            states = (self.hidden(params, shifted, cond, rows, 1),)
+        else:
+            mask = masks.causal(shifted.shape[1], segment_BT=rows.segment)
+            states, _ = self.model.apply(
+                {"params": params}, shifted, cond, mask, rows.position, method="heads"
+            )
+        losses = {}
+        for k, hidden in enumerate(states):
+            logits, tail = self.logits(params, hidden), f"_{k}" * (k > 0)
+            target, weight = multi_token_loss.head_targets(
+                rows.tokens, rows.valid.astype(jnp.float32), k, rows.segment
+            )
+            losses[f"token{tail}"] = weighted_cross_entropy(logits, target, weight, **self._loss)
+            losses[f"accuracy{tail}"] = accuracy(logits, target, weight)
+        return losses
 
     def _diffusion(self, params, frozen, cond, text, batch, rows, rng):
         # it reads the same rows many times
@@ -424,19 +443,21 @@ def tiny(config: ConfigDict) -> None:
 
 
 def _export(part: str, run: Mapping[str, Any]) -> Exported:
-    """The Talker of a run; it writes one token after another, or fills masks, and these are two parts."""
-    if (right := "talker_ntp" if run.get("mode") == "ntp" else "talker") != part:
+    """The Talker of a run; it fills masks, or writes the next token or tokens, and these are three
+    parts.
+    """
+    if (right := _AUTOREGRESSIVE.get(str(run.get("mode")), "talker")) != part:
         raise UserError(
             f"trained a Talker of mode {run.get('mode')!r}; give it as --{right.replace('_', '-')}"
         )
-    return Exported("talker_ntp" if part == "talker_ntp" else "talker_mdm", run["talker"], "talker")
+    return Exported("talker_mdm" if part == "talker" else part, run["talker"], "talker")
 
 
 def _origin(run: Mapping[str, Any]) -> Origin:
     """See `Stage.origin`."""
     sizes = run.get("talker")
     fixed = isinstance(sizes, Mapping) and sizes.get("anchors") == "fixed"
-    return Origin(autoregressive=run.get("mode") == "ntp", reads_prompt=fixed)
+    return Origin(autoregressive=run.get("mode") in tuple(_AUTOREGRESSIVE), reads_prompt=fixed)
 
 
 STAGE = Stage(
@@ -452,5 +473,5 @@ STAGE = Stage(
         "talker.anchors": tuple(talker.ANCHORS),
         "distillation.direction": distill.DIRECTIONS,
     },
-    exports={part: partial(_export, part) for part in ("talker", "talker_ntp")},
+    exports={part: partial(_export, part) for part in ("talker", *_AUTOREGRESSIVE.values())},
 )

@@ -1,0 +1,275 @@
+"""What a Talker hears of a text that grows: one `TextConditioner` a kind of anchors.
+
+The only place where a running Talker's kind of anchors matters. A conditioner is told the text as it
+comes, keeps what has been read of it on the device, and says when the next block may be decoded and
+where the speech ends. `condition` is the part of it inside the compiled programs.
+
+B rows (one), M symbols, N text tokens, L speech positions, D width.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mdmspeech.inference.symbols import SYMBOLS
+from mdmspeech.models.anchors import MIN_DURATION, anchor_index
+from mdmspeech.models.prepared_talker import PreparedTalker
+from mdmspeech.padding import bucket, stack
+
+TEXTS = (32, 64, 128, 256)  # padded lengths of a text read by fixed anchors, in tokens
+
+
+class PacedInputs(NamedTuple):
+    """What paced anchors have read: features [B, M, D], durations [B, M] in speech tokens, count
+    int32 [B] of symbols.
+    """
+
+    features_BMD: Any
+    durations_BM: Any
+    count_B: Any
+
+
+class FixedInputs(NamedTuple):
+    """What fixed anchors have read: fused text [B, N, D], and how many text tokens there are, int32
+    [B].
+    """
+
+    fused_BND: Any
+    count_B: Any
+
+
+TextInputs = PacedInputs | FixedInputs
+
+
+def condition(talker: PreparedTalker, params, text: TextInputs, positions_BL) -> jax.Array:
+    """Conditions [B, L, D] of speech positions, inside a compiled program."""
+    if isinstance(text, PacedInputs):
+        valid_BM = jnp.arange(text.durations_BM.shape[1])[None] < text.count_B[:, None]
+        inputs = (text.features_BMD, valid_BM, text.durations_BM, positions_BL)
+        return talker.anchors(params, *inputs, method="place")
+    index_BL = anchor_index(
+        text.count_B, positions_BL, talker.config.block, talker.config.anchors_per_block
+    )
+    return talker.anchors(params, text.fused_BND, index_BL, method="place_anchors")
+
+
+class TextConditioner:
+    """A text as one utterance hears it."""
+
+    @property
+    def inputs(self) -> TextInputs:
+        """What has been read of it, on the device, for `TalkerEngine.advance`."""
+        raise NotImplementedError
+
+    @property
+    def durations(self) -> np.ndarray:
+        """Of its symbols so far, in speech tokens [M]; none where nobody knows."""
+        return np.zeros(0, np.float32)
+
+    def ready(self, block: int) -> bool:
+        """Whether block number `block` can be decoded: nothing that comes later changes it."""
+        raise NotImplementedError
+
+    def limits(self) -> dict[str, int]:
+        """What is known of the end of the speech, as fields of `TalkerEngine.ask`; nothing while
+        the text is growing.
+        """
+        raise NotImplementedError
+
+
+class PacedReader:
+    """Compiled reading of symbols by a Talker with paced anchors, shared by its utterances."""
+
+    def __init__(self, talker: PreparedTalker, params: dict):
+        self.lookahead = sum(talker.config.symbol_lookahead)
+        self._talker, self._params = talker, params
+        self._jit_read = jax.jit(self._read)
+        self._jit_place = jax.jit(self._place, donate_argnums=0)
+
+    def read(self, symbols_BM, valid_BM) -> tuple[Any, np.ndarray]:
+        """(features [B, M, D], on the device; durations float32 [B, M] in speech tokens, 0 where
+        padded).
+        """
+        features, durations = self._jit_read(self._params, symbols_BM, valid_BM)
+        return features, np.asarray(durations)
+
+    def place(self, into_BMD, features_BMD, row: int, first: int, end: int) -> jax.Array:
+        """`into_BMD` [1, `SYMBOLS[-1]`, D], whose memory is reused, with features first..end of one
+        row.
+        """
+        return self._jit_place(into_BMD, features_BMD, np.array([row, first, end], np.int32))
+
+    def empty(self) -> jax.Array:
+        """Room for the features of one utterance."""
+        return jnp.zeros((1, SYMBOLS[-1], self._talker.config.dim), jnp.float32)
+
+    def _read(self, params, symbols_BM, valid_BM):
+        features, log_durations = self._talker.anchors(params, symbols_BM, valid_BM, method="read")
+        lasting = jnp.maximum(jnp.exp(log_durations), MIN_DURATION)
+        return features, jnp.where(valid_BM, lasting, 0.0)
+
+    @staticmethod
+    def _place(into_BMD, features_BMD, where):
+        row, first, end = where
+        wanted = features_BMD.shape[1]
+        new = jax.lax.dynamic_index_in_dim(features_BMD, row, 0).astype(into_BMD.dtype)
+        at_M = jnp.arange(wanted)[None, :, None]
+        kept = jnp.where((at_M >= first) & (at_M < end), new, into_BMD[:, :wanted])
+        return jax.lax.dynamic_update_slice(into_BMD, kept, (0, 0, 0))
+
+
+class PacedText(TextConditioner):
+    """Symbols of one utterance. Features and durations of symbols whose look-ahead is complete are
+    kept for good.
+
+    Args:
+      pace: as in `GenerationConfig`.
+    """
+
+    def __init__(self, reader: PacedReader, block: int, pace: float = 1.0):
+        self._reader, self._block, self._pace = reader, block, pace
+        self._features = reader.empty()
+        self._durations = np.zeros((1, SYMBOLS[-1]), np.float32)
+        self.count = 0  # symbols whose features can no longer change
+        self.length: int | None = None  # of the speech, tokens, once it is known
+
+    @property
+    def inputs(self) -> PacedInputs:
+        return PacedInputs(self._features, self._durations, np.full(1, self.count, np.int32))
+
+    @property
+    def lasting(self) -> float:
+        """How long the symbols so far are spoken, in speech tokens."""
+        return float(self._durations.sum(dtype=np.float64))
+
+    @property
+    def durations(self) -> np.ndarray:
+        """Of the symbols so far, in speech tokens."""
+        return self._durations[0, : self.count]
+
+    def extend(self, symbols: Sequence[int], closed: bool) -> None:
+        """All symbols of the utterance so far. closed: there are no more."""
+        end = len(symbols) if closed else max(len(symbols) - self._reader.lookahead, 0)
+        if end > self.count:
+            width = bucket(len(symbols), SYMBOLS)
+            padded, valid = stack([np.array(symbols, np.int32)], width, 1)
+            features, durations = self._reader.read(padded, valid)
+            self.take(features, durations[0], 0, end, closed)
+        elif closed and self.length is None:
+            self.length = known_length(self.durations)
+
+    def take(
+        self, features_BMD: Any, durations_M: np.ndarray, row: int, end: int, closed: bool = False
+    ) -> None:
+        """What has been read of the symbols up to `end`: one row of features, and durations."""
+        self._features = self._reader.place(self._features, features_BMD, row, self.count, end)
+        new = slice(self.count, end)
+        self._durations = self._durations.copy()  # the device may still read the old ones
+        self._durations[0, new] = paced(durations_M[new], self._pace)
+        self.count = end
+        if closed:
+            self.length = known_length(self.durations)
+
+    def give(self, durations_M: np.ndarray) -> None:
+        """Other durations (speech tokens) than the Talker's own, of all symbols."""
+        self._durations = np.zeros_like(self._durations)
+        self._durations[0, : self.count] = durations_M
+        self.length = known_length(self.durations)
+
+    def ready(self, block: int) -> bool:
+        return self.length is not None or self.lasting >= (block + 1) * self._block + 1e-3
+
+    def limits(self) -> dict[str, int]:
+        return {} if self.length is None else {"target_len": self.length}
+
+
+class FixedReader:
+    """Compiled fusing of [Emb(y); h] by a Talker with fixed anchors, shared by its utterances."""
+
+    def __init__(self, talker: PreparedTalker, params: dict):
+        self._talker, self._params = talker, params
+        self._jit_fuse = jax.jit(self._fuse, donate_argnums=1)
+
+    def fuse(self, into_BND, text_NE: np.ndarray, first: int) -> jax.Array:
+        """`into_BND` [1, `TEXTS[-1]`, D], whose memory is reused, with what text tokens from number
+        `first` on add where they stand.
+        """
+        count = len(text_NE)
+        width = bucket(count, (1, *TEXTS))
+        padded = np.zeros((1, width, text_NE.shape[1]), np.float32)
+        padded[0, :count] = text_NE
+        where = np.array([first, first + count], np.int32)
+        return self._jit_fuse(self._params, into_BND, padded, where)
+
+    def empty(self) -> jax.Array:
+        """Room for the text of one utterance."""
+        return jnp.zeros((1, TEXTS[-1], self._talker.config.dim), jnp.float32)
+
+    def _fuse(self, params, into_BND, text_BNE, where):
+        fused_BND = self._talker.anchors(params, text_BNE, method="fuse").astype(into_BND.dtype)
+        first, end = where
+        index_N = jnp.arange(into_BND.shape[1])
+        there_N = jnp.clip(index_N - first, 0, fused_BND.shape[1] - 1)
+        new = (index_N >= first) & (index_N < end)
+        return jnp.where(new[None, :, None], fused_BND[:, there_N], into_BND)
+
+
+class FixedText(TextConditioner):
+    """Text tokens of one utterance.
+
+    Args:
+      longest, spare: the speech may take longest x tokens + spare speech tokens.
+    """
+
+    def __init__(self, reader: FixedReader, block: int, anchors: int, longest: int, spare: int):
+        self._reader, self._block, self._anchors = reader, block, anchors
+        self._longest, self._spare = longest, spare
+        self._fused = reader.empty()
+        self.count, self.ended = 0, False
+
+    @property
+    def inputs(self) -> FixedInputs:
+        return FixedInputs(self._fused, np.full(1, self.count, np.int32))
+
+    def extend(self, text_NE: np.ndarray) -> None:
+        """[Emb(y); h] of the next text tokens, float32 [n, E]."""
+        self._fused = self._reader.fuse(self._fused, text_NE, self.count)
+        self.count += len(text_NE)
+
+    def end(self) -> None:
+        """There is no more text."""
+        self.ended = True
+
+    def ready(self, block: int) -> bool:
+        return self.ended or self.count >= (block + 1) * self._anchors
+
+    def limits(self) -> dict[str, int]:
+        if not self.ended:
+            return {}
+        return {
+            "min_len": earliest_end(self.count, self._anchors, self._block),
+            "max_len": self._longest * self.count + self._spare,
+        }
+
+
+def earliest_end(count: int, anchors: int, block: int) -> int:
+    """First position of the block in which the last of `count` text tokens stands."""
+    return (max(count, 1) - 1) // anchors * block
+
+
+def known_length(durations_M: np.ndarray) -> int:
+    """Speech tokens of a text whose durations are all known; summed in float64, so that padding
+    changes nothing.
+    """
+    return math.ceil(float(np.sum(durations_M, dtype=np.float64)) - 1e-3)
+
+
+def paced(durations: np.ndarray, pace: float) -> np.ndarray:
+    """Durations (speech tokens, float of any shape) at the wanted pace, none below the shortest."""
+    if pace == 1.0:
+        return durations
+    return np.maximum(durations / np.float32(pace), np.float32(MIN_DURATION))

@@ -1,0 +1,206 @@
+"""A Talker made ready to speak: the trunk of `models.talker` over prepared weights, without what
+only training needs.
+
+Code tables are folded (table + features @ digits, computed once), weights are laid out for few
+columns (`nn.feature_major`), the output table is padded to whole vectors. Anchors are those of
+`models.talker`, which read a text once.
+
+B rows, T tokens of one forward, S cache slots, D width, V rows of the output table.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
+from mdmspeech.nn import feature_major
+from mdmspeech.nn.feature_major import ColumnCache, LayerShape
+from mdmspeech.nn.rope import rope_frequencies
+
+# The output table has whole multiples of this many rows: reductions over the vocabulary are three
+# times as fast as over 6,566. Nothing may draw the rows behind it (`decoding.sampling.allowed_ids`).
+_WHOLE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedTalker:
+    """Pure functions of one Talker. Static: hashable, it holds no arrays.
+
+    Attributes:
+      config: with folded tables (`structured_codes` False).
+    """
+
+    config: TalkerConfig
+
+    @classmethod
+    def of(cls, config: TalkerConfig, params: dict) -> tuple["PreparedTalker", dict[str, Any]]:
+        """From trained parameters -> (functions, parameters as they take them)."""
+        config, params = fold_tables(config, params)
+        layers = [feature_major.prepare(params[f"layers_{i}"]) for i in range(config.num_layers)]
+        modules = [
+            {
+                "layer": feature_major.prepare(params[f"mtp_layers_{k}"]),
+                "norm": params[f"mtp_norms_{k}"],
+            }
+            for k in range(config.mtp_modules)
+        ]
+        table_VD = params["outputs"]["table"]
+        padding = -len(table_VD) % _WHOLE
+        prepared = {
+            "layers": tuple(layers),
+            "modules": tuple(modules),
+            "inputs": params["inputs"]["table"],
+            "outputs_DV": jnp.pad(table_VD, ((0, padding), (0, 0))).T,
+            "norm": params["norm"],
+            "anchors": params["anchors"],
+        }
+        if config.output_bias:
+            prepared["output_bias_V"] = jnp.pad(params["output_bias"], (0, padding))
+        return cls(config), prepared
+
+    @property
+    def layer_shape(self) -> LayerShape:
+        """Of every layer."""
+        c = self.config
+        return LayerShape(c.num_heads, c.cache_heads, c.head_dim, c.norm_eps, c.score_scale)
+
+    def empty_cache(self, slots: int, rows: int = 1, dtype: Any = jnp.float32) -> tuple:
+        """Caches of `rows` rows, one a layer."""
+        return tuple(
+            ColumnCache.zeros(rows, self.layer_shape, slots, dtype)
+            for _ in range(self.config.num_layers + self.config.mtp_modules)
+        )
+
+    def _trunk(
+        self, params, caches, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B
+    ) -> tuple[jax.Array, Callable, list[list[ColumnCache]]]:
+        """(states before the norm [D, B x T]; what runs one more layer at the same places; caches).
+
+        caches: of consecutive rows, see `empty_cache`.
+        """
+        x_BTD = params["inputs"][ids_BT]
+        x_BTD = x_BTD + cond_BTD.astype(x_BTD.dtype)
+        batch, length, width = x_BTD.shape
+        x_DM = x_BTD.reshape(-1, width).T
+        frequencies_F = rope_frequencies(self.config.head_dim, self.config.rope_theta)
+        positions_BT = jnp.broadcast_to(positions_BT, (batch, length))
+        angles_FM = jnp.asarray(frequencies_F)[:, None] * positions_BT.reshape(1, -1)
+        rope_FM = jnp.cos(angles_FM), jnp.sin(angles_FM)
+        mask_BTS = jnp.broadcast_to(mask_BTS, (batch, *mask_BTS.shape[1:]))
+        new = [list(row) for row in caches]
+
+        def run(weights: Any, x_DM: jax.Array, at: int) -> jax.Array:
+            x_DM, written = feature_major.decoder_layer(
+                weights,
+                self.layer_shape,
+                x_DM,
+                mask_BTS,
+                rope_FM,
+                [row[at] for row in new],
+                write_at_B,
+            )
+            for row, cache in zip(new, written, strict=True):
+                row[at] = cache
+            return x_DM
+
+        for i, layer in enumerate(params["layers"]):
+            x_DM = run(layer, x_DM, i)
+        return x_DM, run, new
+
+    def logits(self, params, hidden: jax.Array) -> jax.Array:
+        """Normed states [..., D] -> [..., V], float32."""
+        # row by row: each is then reduced over the vocabulary, as it lies
+        if self.config.output_scale != 1.0:
+            hidden = hidden * self.config.output_scale
+        hidden_MD = hidden.reshape(-1, hidden.shape[-1])
+        out_MV = jnp.matmul(hidden_MD, params["outputs_DV"], preferred_element_type=jnp.float32)
+        if self.config.output_bias:
+            out_MV = out_MV + params["output_bias_V"][None]
+        return out_MV.reshape(*hidden.shape[:-1], -1)
+
+    def step(
+        self, params, caches, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits
+    ):
+        """A `decoding.state.ModelFn`, once `params` is given."""
+        x_DM, _, new = self._trunk(
+            params, caches, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B
+        )
+        hidden_DM = feature_major.rms_norm(params["norm"], x_DM, self.config.norm_eps)
+        batch, length = ids_BT.shape
+        if num_logits < length:
+            hidden_DBT = hidden_DM.reshape(-1, batch, length)[:, :, length - num_logits :]
+            hidden_DM = hidden_DBT.reshape(-1, batch * num_logits)
+        out_BTV = self.logits(params, hidden_DM.T).reshape(batch, num_logits, -1)
+        return out_BTV, tuple(map(tuple, new))
+
+    def heads(
+        self,
+        params,
+        caches,
+        ids_BT,
+        cond_BCD,
+        positions_BT,
+        mask_BTS,
+        write_at_B,
+        count,
+    ):
+        """A `decoding.state.MultiTokenFn`, once `params` is given; see `Talker.heads`."""
+        batch, length = ids_BT.shape
+        x_DM, run, new = self._trunk(
+            params, caches, ids_BT, cond_BCD[:, :length], positions_BT, mask_BTS, write_at_B
+        )
+        norms = [params["norm"], *(module["norm"] for module in params["modules"])]
+        states = []
+        for k in range(count):
+            if k:
+                cond_BTD = cond_BCD[:, k : k + length].astype(x_DM.dtype)
+                cond_DM = cond_BTD.reshape(batch * length, -1).T
+                weights = params["modules"][k - 1]["layer"]
+                x_DM = run(weights, x_DM + cond_DM, self.config.num_layers + k - 1)
+            normed_DM = feature_major.rms_norm(norms[k], x_DM, self.config.norm_eps)
+            states.append(normed_DM.T.reshape(batch, length, -1))
+        return tuple(states), tuple(map(tuple, new))
+
+    def anchors(self, params, *args, method: str):
+        """A method of `Talker` that needs its anchors only: "read", "place", "fuse", ..."""
+        variables = {"anchors": params["anchors"], "inputs": {"table": params["inputs"]}}
+        reader = Talker(dataclasses.replace(self.config, output_bias=False))
+        return reader.apply({"params": variables}, *args, method=method)
+
+
+def fold_tables(config: TalkerConfig, params: dict) -> tuple[TalkerConfig, dict]:
+    """The same Talker with its structured code tables (table + features @ digits) computed once, as
+    plain tables.
+    """
+    params = jax.tree.map(jnp.asarray, params)
+    if config.structured_codes:
+        table = CodeTable(config.dim, True, 1.0)
+        params = {
+            **params,
+            **{
+                name: {"table": table.apply({"params": params[name]})}
+                for name in ("inputs", "outputs")
+            },
+        }
+    return dataclasses.replace(config, structured_codes=False), params
+
+
+@dataclasses.dataclass(frozen=True)
+class PreparedHeads:
+    """A `decoding.state.MultiTokenFn` of a prepared Talker. Make it inside jit, around the
+    parameters that are traced.
+    """
+
+    talker: PreparedTalker
+    params: Any
+
+    def __call__(self, *args):
+        """See `PreparedTalker.heads`."""
+        return self.talker.heads(self.params, *args)
+
+    def logits(self, states: jax.Array) -> jax.Array:
+        """States [..., D] of any heads -> logits [..., V]."""
+        return self.talker.logits(self.params, states)

@@ -1,0 +1,95 @@
+"""The layer that only runs is the layer that is trained, over any caches."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mdmspeech.nn import feature_major
+from mdmspeech.nn.attention import KVCache
+from mdmspeech.nn.feature_major import ColumnCache, LayerShape
+from mdmspeech.nn.rope import rope_frequencies, rope_table
+from mdmspeech.nn.transformer import LlamaBlock
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+WIDTH, SLOTS, LENGTH = 24, 10, 3
+
+
+def both(rows, heads=4, kv_heads=2, groups=(1, 1, 1), score_scale=1.0, **kwargs):
+    """(x, cache) of the trained layer and of the other, over `rows` rows at different slots."""
+    shape = LayerShape(heads, kv_heads, 8, score_scale=score_scale)
+    layer = LlamaBlock(heads, kv_heads, 8, 40, score_scale=score_scale, **kwargs)
+    keys = jax.random.split(jax.random.key(rows), 6)
+    x = jax.random.normal(keys[0], (rows, LENGTH, WIDTH))
+    write_at = jnp.arange(rows) + 2
+    positions = write_at[:, None] + jnp.arange(LENGTH)[None] * 3
+    mask = (
+        jnp.arange(SLOTS)[None, None] <= (write_at[:, None] + jnp.arange(LENGTH)[None])[..., None]
+    )
+    rope = rope_table(positions, rope_frequencies(8, 100.0))
+    old = [jax.random.normal(key, (rows, SLOTS, kv_heads, 8)) for key in keys[1:3]]
+    params = layer.init(keys[3], x, mask, rope, KVCache(*old), write_at)["params"]
+    noise = jax.tree.unflatten(
+        jax.tree.structure(params),
+        [jax.random.normal(keys[4], leaf.shape) * 0.3 for leaf in jax.tree.leaves(params)],
+    )
+    params = jax.tree.map(jnp.add, params, noise)
+    expected, cache = jax.jit(layer.apply)(
+        {"params": params}, x, mask, rope, KVCache(*old), write_at
+    )
+    columns = [jnp.asarray(leaf).transpose(0, 2, 3, 1) for leaf in old]
+    first = np.cumsum([0, *groups])
+    caches = [ColumnCache(*(leaf[a:b] for leaf in columns)) for a, b in itertools.pairwise(first)]
+    out, new = jax.jit(feature_major.decoder_layer, static_argnums=1)(
+        feature_major.prepare(params),
+        shape,
+        x.reshape(-1, WIDTH).T,
+        mask,
+        tuple(part.reshape(rows * LENGTH, -1).T for part in rope),
+        caches,
+        write_at,
+    )
+    joined = [
+        jnp.concatenate([getattr(one, name) for one in new]).transpose(0, 3, 1, 2)
+        for name in ("k_BKES", "v_BKES")
+    ]
+    return (expected, cache), (out.T.reshape(x.shape), KVCache(*joined))
+
+
+@pytest.mark.parametrize(
+    ("rows", "groups", "kwargs"),
+    [
+        (1, (1,), {}),
+        (3, (1, 1, 1), {"qk_norm": True}),
+        (3, (2, 1), {"qkv_bias": True}),
+        (3, (3,), {"qk_norm": True, "qkv_bias": True, "score_scale": 0.5}),
+        (2, (2,), {"kv_heads": 4}),
+        (2, (1, 1), {"kv_heads": 1, "qk_norm": True}),
+    ],
+)
+def test_it_is_the_trained_layer(rows, groups, kwargs):
+    (expected, cache), (out, new) = both(rows, groups=groups, **kwargs)
+    np.testing.assert_allclose(out, expected, rtol=2e-4, atol=2e-4)
+    for name in ("k_BSKD", "v_BSKD"):
+        theirs, ours = getattr(cache, name), getattr(new, name)
+        np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
+        assert (np.asarray(theirs) != 0).all()
+
+
+def test_weights_that_are_no_layers_stay():
+    tree = {"a": {"kernel": jnp.ones((2, 3, 4))}, "b": {"scale": jnp.ones(3)}, "c": jnp.ones(2)}
+    kept = feature_major.prepare(tree)
+    jax.tree.map(np.testing.assert_array_equal, kept, tree)
+
+
+def test_a_missing_bias_of_one_is_a_bias_of_zeros():
+    """Whisper's keys have none."""
+    layers = {
+        n: {"kernel": jnp.full((2, 3), i), "bias": jnp.full(3, i)} for i, n in enumerate("qkv")
+    }
+    del layers["k"]["bias"]
+    joined = feature_major.prepare(layers)["qkv"]
+    np.testing.assert_array_equal(joined["bias"], [0, 0, 0, 0, 0, 0, 2, 2, 2])
+    np.testing.assert_array_equal(joined["weight"][:, 0], [0, 0, 0, 1, 1, 1, 2, 2, 2])
