@@ -23,6 +23,7 @@ class Stream(Protocol):
     began: float
     done: bool
     seconds: dict[str, float]
+    steps: int | None
 
     def push_delta(self, piece: TextDelta) -> None:
         """More of the answer."""
@@ -38,6 +39,9 @@ class Stream(Protocol):
 
     def result(self) -> Speech:
         """All that was said so far."""
+
+    def close(self) -> None:
+        """No more is said."""
 
 
 class Voice(Protocol):
@@ -68,6 +72,7 @@ class Answering(Iterator[Event | None]):
     Args:
       voice: that speaks. encode: hears the question: (what the Thinker is asked, what was
         understood). ask: reads it and returns the pieces of the answer. stream: of the voice.
+      steps: forwards of the next block, asked for each time (None: as the stream was made).
     """
 
     def __init__(
@@ -76,8 +81,9 @@ class Answering(Iterator[Event | None]):
         encode: Callable[[], tuple[EncodedSpeech, str | None]],
         ask: Callable[[EncodedSpeech], Iterator[TextDelta]],
         stream: Stream,
+        steps: Callable[[], int] | None = None,
     ) -> None:
-        self.stream, self.text = stream, ""
+        self.stream, self.text, self._steps = stream, "", steps
         self.heard: str | None = None
         self._voice, self._encode, self._ask = voice, encode, ask
         self._timeline: dict[str, Any] = {"thinker_decode": 0.0}
@@ -88,8 +94,9 @@ class Answering(Iterator[Event | None]):
         return next(self._units)
 
     def close(self) -> None:
-        """No more units."""
+        """No more units; what the stream holds on the device is free."""
         self._units.close()
+        self.stream.close()
 
     def _work(self) -> Generator[Event | None]:
         self._began = time.perf_counter()
@@ -119,6 +126,8 @@ class Answering(Iterator[Event | None]):
         yield EndEvent(self._reply())
 
     def _speak(self) -> AudioEvent | None:
+        if self._steps is not None:
+            self.stream.steps = self._steps()
         audio = self.stream.step()
         if not len(audio):
             return None

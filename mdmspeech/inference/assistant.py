@@ -267,9 +267,11 @@ class Assistant:
             state = thinker.read([self._question(heard)])
             return thinker.answer(state, states=voice.reads_states)
 
-        for event in Answering(voice, encode, ask, voice.stream(**generation)):
-            if event is not None:
-                yield event
+        answering = Answering(voice, encode, ask, voice.stream(**generation))
+        try:
+            yield from (event for event in answering if event is not None)
+        finally:  # also if nobody wants the rest
+            answering.close()
 
 
 def _nothing_in(name: str) -> str:

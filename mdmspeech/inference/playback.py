@@ -51,27 +51,23 @@ class Playback:
         self._ends = now
 
 
-def steps_for(
-    lead_s: float, step_s: float | None, last: int | None, largest: int = STEPS[-1]
-) -> int:
-    """Forwards for the next block: as many as leave `RESERVE` of what is ahead when it is ready.
+def steps_for(lead_s: float, step_s: float, last: int, largest: int = STEPS[-1]) -> int:
+    """Forwards for the next block: as many as leave `RESERVE` of what is ahead when it is ready; at
+    most twice the last, down at once.
 
     Args:
-      lead_s: seconds of speech that are ahead. step_s: seconds a forward takes (None: not known).
-      last: forwards of the block before (None: this is the first). largest: block size.
-
-    The first block takes one, for the sake of the first sound. Then at most twice the last; down at
-    once.
+      lead_s: seconds of speech that are ahead. step_s: seconds a forward takes. last: forwards of
+        the block before; the first takes one, for the sake of the first sound. largest: block size.
     """
-    if last is None or step_s is None:
-        return 1
     fitting = [s for s in STEPS if s <= min(2 * last, largest) and s * step_s <= lead_s - RESERVE]
     return max(fitting, default=1)
 
 
 class AdaptiveSteps:
-    """`steps_for` as a stream asks for it: call it with the number of a block (0 first) when that
-    block begins.
+    """`steps_for` block by block: call it before each, and say what the block `took`.
+
+    Attributes:
+      chosen: of the blocks so far.
 
     Args:
       playback: of the response. clock: seconds, of that playback. largest: block size.
@@ -80,20 +76,19 @@ class AdaptiveSteps:
     def __init__(self, playback: Playback, clock: Callable[[], float], largest: int) -> None:
         self.chosen: list[int] = []
         self._playback, self._clock, self._largest = playback, clock, largest
-        self._step_s: float | None = None
-        self._began: float | None = None
+        self._next, self._step_s = 1, 0.0
 
-    def __call__(self, block: int) -> int:
-        """Forwards for this block."""
-        last = self.chosen[-1] if self.chosen else None
-        lead = self._playback.lead(self._clock())
-        self.chosen.append(steps_for(lead, self._step_s, last, self._largest))
-        return self.chosen[-1]
+    def __call__(self) -> int:
+        """Forwards for the next block."""
+        if self.chosen:
+            lead = self._playback.lead(self._clock())
+            self._next = steps_for(lead, self._step_s, self.chosen[-1], self._largest)
+        return self._next
 
     def took(self, seconds: float) -> None:
-        """The last block took so long, its part of the codec's work included."""
-        if self.chosen:
-            self._step_s = seconds / self.chosen[-1]
+        """The block took so long, its part of the codec's work included."""
+        self.chosen.append(self._next)
+        self._step_s = seconds / self._next
 
 
 def heard_text(text: str, words: Sequence[Word], played_s: float, audio_s: float) -> str:

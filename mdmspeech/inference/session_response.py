@@ -5,9 +5,8 @@ is released, and taken back it leaves nothing behind.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 
@@ -175,18 +174,13 @@ class SessionResponse:
         self.over = not (question.answer and (parts or question.noted))
 
     def _begin(self) -> None:
-        voice = self._model.voice(self._config.talker)
-        nothing = EncodedSpeech(None, None, 0.0, 0.0)
-        self._answering = Answering(voice, lambda: (nothing, None), self._ask, self._stream(voice))
+        voice, nothing = self._model.voice(self._config.talker), EncodedSpeech(None, None, 0.0, 0.0)
+        if self._config.steps == "auto":
+            self._steps = AdaptiveSteps(self.playback, self._clock, voice.block)
+        stream = voice.stream(**dataclasses.asdict(self._config.generation()))
+        self._answering = Answering(voice, lambda: (nothing, None), self._ask, stream, self._steps)
         self._rate, self.started = voice.codec.sample_rate, True
         self._tell(ResponseStarted(self.number, self.question.number))
-
-    def _stream(self, voice: Voice) -> Stream:
-        generation: dict[str, Any] = dataclasses.asdict(self._config.generation())
-        if self._config.steps == "auto" and _takes_steps(voice):
-            self._steps = AdaptiveSteps(self.playback, self._clock, voice.block)
-            generation["steps_for_block"] = self._steps
-        return voice.stream(**generation)
 
     def _ask(self, _: EncodedSpeech) -> Iterator[TextDelta]:
         conversation, voice = self._conversation, self._model.voice(self._config.talker)
@@ -271,8 +265,3 @@ class SessionResponse:
         if self._answering is not None:
             self._answering.close()
         self._answering = None
-
-
-def _takes_steps(voice: Voice) -> bool:
-    """Whether the streams of a voice ask for the steps of each block."""
-    return "steps_for_block" in inspect.signature(voice.stream).parameters

@@ -59,8 +59,7 @@ def test_what_was_played_and_what_is_ahead_are_all(seed):
     assert playback.played(now) == 0
 
 
-def test_the_first_block_takes_one_step_and_the_others_what_there_is_time_for():
-    assert steps_for(9.0, None, None) == steps_for(9.0, 0.01, None) == 1
+def test_steps_are_those_that_there_is_time_for():
     assert [steps_for(lead, 0.1, 4) for lead in (0.0, 0.4, 0.5, 0.7, 1.1, 9.0)] == [
         1,
         1,
@@ -70,7 +69,6 @@ def test_the_first_block_takes_one_step_and_the_others_what_there_is_time_for():
         8,
     ]
     assert steps_for(9.0, 0.01, 16) == 16 and steps_for(9.0, 0.01, 8, largest=8) == 8
-    assert steps_for(9.0, None, 4) == 1
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -78,10 +76,10 @@ def test_steps_rise_by_doubling_and_never_cost_an_underrun(seed):
     """On a machine of any speed at which one step keeps up; on a quick one they come to 16."""
     rng = np.random.default_rng(seed)
     block_s, step_s = 0.64, float(rng.uniform(0.005, 0.3))
-    playback, now, last, all_of_them = Playback(), 0.0, None, []
+    playback, now, last, all_of_them = Playback(), 0.0, 1, []
     for _ in range(60):
-        steps = steps_for(playback.lead(now), None if last is None else step_s, last)
-        assert steps in STEPS and steps <= 2 * (last or 0.5)
+        steps = steps_for(playback.lead(now), step_s, last) if playback.audio_s else 1
+        assert steps in STEPS and steps <= 2 * last
         if steps > 1:
             assert playback.lead(now) - steps * step_s >= RESERVE - 1e-9
         now += steps * step_s
@@ -92,19 +90,19 @@ def test_steps_rise_by_doubling_and_never_cost_an_underrun(seed):
     assert all_of_them[0] == 1 and (max(all_of_them) == 16 or 16 * step_s > block_s)
 
 
-def test_a_stream_asks_for_the_steps_of_each_block():
+def test_the_first_block_takes_one_step():
     now = [0.0]
     playback = Playback()
     steps = AdaptiveSteps(playback, lambda: now[0], 16)
-    for block in range(6):
-        chosen = steps(block)
+    for _ in range(6):
+        chosen = steps()
         now[0] += 0.02 * chosen
         steps.took(0.02 * chosen)
         playback.add(now[0], 0.64)
     assert steps.chosen == [1, 2, 4, 8, 16, 16]
     now[0] += 60
-    assert steps(6) == 1  # nothing is ahead any more
-    assert AdaptiveSteps(playback, lambda: 0.0, 16)(0) == 1
+    assert steps() == 1  # nothing is ahead any more
+    assert AdaptiveSteps(playback, lambda: 0.0, 16)() == 1
 
 
 WORDS = [Word("One,", 0.0, 0.4), Word("two,", 0.5, 0.9), Word("three.", 1.0, 1.5)]
