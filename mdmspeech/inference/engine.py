@@ -39,7 +39,7 @@ from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD
 
 MODES = {"mdm": block_diffusion, "ntp": autoregressive, "mtp": multi_token}
 BLOCKS = (8, 16, 32, 64)  # how far back a program looks; the last is the longest utterance
-ROWS = (1, 4, 16)  # utterances in one forward
+ROWS = (1, 4, 8, 32)  # utterances in one forward
 
 
 class NewTokens(NamedTuple):
