@@ -37,7 +37,7 @@ def rows_of(rows: Sequence[Row], machine: Machine, made: Mapping[str, Any]) -> d
     }
 
 
-def page(result: Mapping[str, Any]) -> str:
+def talker_page(result: Mapping[str, Any]) -> str:
     """The table of `rows_of`, in Markdown."""
     machine = result["machine"]
     out = [
@@ -85,8 +85,79 @@ def picture(path: Path, result: Mapping[str, Any]) -> None:
     _save(figure, path)
 
 
-def write(stem: str, result: Mapping[str, Any]) -> None:
-    """STEM.json, .md and .png."""
+def first_audio_page(result: Mapping[str, Any]) -> str:
+    """The table of `live.first_audio` and of turns in a session."""
+    rows = result["first_audio"]
+    out = [
+        "# How long the first sound takes",
+        "",
+        f"*{line(result['made'])}*",
+        "",
+        "From the end of a recorded question to the first samples, ms, median (95th percentile); all "
+        "ways take turns on each question.",
+        "",
+        "| | " + " | ".join(_way(row) for row in rows) + " |",
+        "|" + " --- |" * (len(rows) + 1),
+        _line("**first sound**", [row["first_audio_ms"] for row in rows]),
+    ]
+    for stage in rows[0]["stages_ms"]:
+        out.append(_line(stage.replace("_", " "), [row["stages_ms"][stage] for row in rows]))
+    out.append(
+        "| real-time factor | "
+        + " | ".join(f"{row['real_time_factor']:.2f}" for row in rows)
+        + " |"
+    )
+    out.append("| underruns | " + " | ".join(str(row["underruns"]) for row in rows) + " |")
+    out += [
+        "",
+        "In a session, from the end of the turn (500 ms of silence) to the first samples:",
+        "",
+    ]
+    out += ["| begun after | answered | first sound, ms | underruns |", "| --- | --- | --- | --- |"]
+    for name, one in result["turns"].items():
+        wait = name.partition("=")[2]
+        when = "the end of the turn" if wait == "None" else f"{wait} s of silence"
+        out.append(_turns(when, one))
+    return "\n".join(out) + "\n"
+
+
+def sessions_page(result: Mapping[str, Any]) -> str:
+    """The table of `live.sustained`."""
+    out = [
+        "# How many can talk at once",
+        "",
+        f"*{line(result['made'])}*",
+        "",
+        "Sessions that ask at the same time, in real time; first sound after the end of the turn.",
+        "",
+        "| sessions | answered | first sound, ms | underruns |",
+        "| --- | --- | --- | --- |",
+    ]
+    out += [_turns(count, one) for count, one in result["sessions"].items()]
+    return "\n".join(out) + "\n"
+
+
+def _way(row: Mapping[str, Any]) -> str:
+    return f"S={row['steps']}" if row["talker"] == "mdm" else row["talker"].upper()
+
+
+def _line(name: str, spreads: Sequence[Mapping[str, float]]) -> str:
+    cells = [f"{one['median']:.0f} ({one['p95']:.0f})" for one in spreads]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _turns(name: str, one: Mapping[str, Any]) -> str:
+    wait = one["first_audio_ms"]
+    told = f"{wait['median']:.0f} ({wait['p95']:.0f})" if wait else "none"
+    return f"| {name} | {one['answered']} of {one['turns']} | {told} | {one['underruns']} |"
+
+
+PAGES = {"talker": talker_page, "first-audio": first_audio_page, "sessions": sessions_page}
+
+
+def write(stem: str, part: str, result: Mapping[str, Any]) -> None:
+    """STEM.json and .md; of talkers .png, too."""
     write_json(Path(f"{stem}.json"), result)
-    Path(f"{stem}.md").write_text(page(result), encoding="utf-8")
-    picture(Path(f"{stem}.png"), result)
+    Path(f"{stem}.md").write_text(PAGES[part](result), encoding="utf-8")
+    if part == "talker":
+        picture(Path(f"{stem}.png"), result)
