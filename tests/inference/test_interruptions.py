@@ -28,8 +28,8 @@ QUESTIONS = ["what is it ?", "is a red apple good ?", "yes and no", "what is ver
 
 
 @pytest.fixture(scope="module")
-def model(assistant):
-    return small_session.model(assistant)
+def model(talkative):
+    return talkative
 
 
 def ask(session, question=QUESTIONS[0]):
