@@ -7,7 +7,6 @@ import os
 
 import numpy as np
 import pytest
-import small_session
 from small_session import Clock, asked, events, of, opened, plain, run, silence, work
 
 from mdmspeech.audio.turns import TurnDetection
