@@ -88,7 +88,18 @@ class Answering(Iterator[Event | None]):
         self._voice, self._encode, self._ask = voice, encode, ask
         self._timeline: dict[str, Any] = {"thinker_decode": 0.0}
         self._first: float | None = None
+        self._follows = False  # whether the stream has the answer so far
         self._units = self._work()
+
+    @property
+    def speaking(self) -> Stream | None:
+        """The stream, if the next unit decodes a block of it: it may as well be decoded now, with
+        those of others (`speech_stream.decode_together`).
+        """
+        if not self._follows or self.stream.done or not self.stream.ready():
+            return None
+        self._choose_steps()
+        return self.stream
 
     def __next__(self) -> Event | None:
         return next(self._units)
@@ -116,8 +127,9 @@ class Answering(Iterator[Event | None]):
             if piece is None:
                 break
             self.text += piece.text
-            yield TextEvent(piece.text) if piece.text else None
             self.stream.push_delta(piece)
+            self._follows = True
+            yield TextEvent(piece.text) if piece.text else None
             while self.stream.ready():
                 yield self._speak()
         self.stream.end()
@@ -125,9 +137,12 @@ class Answering(Iterator[Event | None]):
             yield self._speak()
         yield EndEvent(self._reply())
 
-    def _speak(self) -> AudioEvent | None:
+    def _choose_steps(self) -> None:
         if self._steps is not None:
             self.stream.steps = self._steps()
+
+    def _speak(self) -> AudioEvent | None:
+        self._choose_steps()
         audio = self.stream.step()
         if not len(audio):
             return None

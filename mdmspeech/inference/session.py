@@ -18,6 +18,7 @@ import numpy as np
 
 from mdmspeech.audio.vad import FRAME
 from mdmspeech.errors import UserError
+from mdmspeech.inference.answering import Stream
 from mdmspeech.inference.conversation import Conversation, Part
 from mdmspeech.inference.event_queue import EventQueue
 from mdmspeech.inference.generation_config import real
@@ -157,6 +158,13 @@ class Session:
             logging.getLogger(__name__).exception("a session's unit of work failed")
             self._failed(f"{type(error).__name__}: {error}")
         return not self.closed
+
+    def speaking(self) -> Stream | None:
+        """The speech whose next block the next unit of work decodes, if that is what it does."""
+        response = self._current
+        if self.closed or response is None or not self._may_go_on(response):
+            return None
+        return response.speaking
 
     def _unit(self) -> bool:
         with self._lock:

@@ -1,13 +1,19 @@
 """Many sessions on one device: one thread does their work, a unit of each in turn. Nobody else calls
 the model, and a session's answers do not depend on the others.
+
+Before a round the blocks that its units will speak are decoded together (continuous batching):
+sessions join and leave between blocks.
 """
 
+import logging
 import threading
+from collections.abc import Sequence
 
 from mdmspeech.errors import TryAgainError
 from mdmspeech.inference.session import Session
 from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.inference.session_response import Model
+from mdmspeech.inference.speech_stream import SpeechStream, decode_together
 
 SESSIONS = 16  # at a time
 
@@ -54,6 +60,22 @@ class SessionLoop:
                     self._thread = None
                     return
                 sessions = list(self._sessions)
+            _decode_ahead(sessions)
             busy = [session.work() for session in sessions]
             if not any(busy):
                 self._wake.wait()
+
+
+def _decode_ahead(sessions: Sequence[Session]) -> None:
+    """Decodes together what at least two sessions are about to speak. What fails is left for the
+    session's own unit, which tells of it.
+    """
+    try:
+        found = [one.speaking() for one in sessions]
+        streams = [stream for stream in found if isinstance(stream, SpeechStream)]
+        if len(streams) > 1:
+            decode_together(streams)
+    except Exception:
+        logging.getLogger(__name__).exception(
+            "blocks of several sessions were not decoded together"
+        )

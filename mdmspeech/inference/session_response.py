@@ -107,6 +107,11 @@ class SessionResponse:
         spoken = self._answering is not None and self._answering.stream.done
         return self.held and (self.over or self._samples > 0 or spoken)
 
+    @property
+    def speaking(self) -> Stream | None:
+        """See `Answering.speaking`."""
+        return None if self._answering is None else self._answering.speaking
+
     def step(self) -> None:
         """One unit of work."""
         if self.parts is None:

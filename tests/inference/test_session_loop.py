@@ -132,3 +132,60 @@ def test_steps_follow_the_lead(model):
     for block, steps in zip(blocks, found[-1].steps, strict=True):
         assert block.steps.max() < steps
     assert [int(block.steps.max()) + 1 for block in blocks[:3]] == [1, 2, 4]
+
+
+def test_blocks_of_several_sessions_are_decoded_together(model, monkeypatch):
+    """As many rows a forward as sessions that speak; each says what it says alone."""
+    questions = ["what is it ?", "is a red apple good ?", "yes and no"]
+
+    def opened():
+        sessions = [small_session.opened(model) for _ in questions]
+        for session, question in zip(sessions, questions, strict=True):
+            session.push_text(question)
+            session.commit()
+        return sessions
+
+    def finish(sessions, ahead):
+        busy = [True]
+        while any(busy):
+            ahead(sessions)
+            busy = [session.work() for session in sessions]
+        found = [small_session.events(session) for session in sessions]
+        for session in sessions:
+            session.close()
+            session.work()
+        return found
+
+    alone = finish(opened(), lambda sessions: None)
+    rows, engine = [], model.voice().engine
+    advance = engine.advance
+    monkeypatch.setattr(
+        engine, "advance", lambda some, *rest: (rows.append(len(some)), advance(some, *rest))[1]
+    )
+    together = finish(opened(), session_loop._decode_ahead)
+    assert max(rows) > 1 and sum(rows) == sum(len(of(one, ResponseTokens)) for one in alone)
+    for ours, theirs in zip(together, alone, strict=True):
+        for one, other in zip(of(ours, ResponseTokens), of(theirs, ResponseTokens), strict=True):
+            np.testing.assert_array_equal(one.tokens, other.tokens)
+        np.testing.assert_allclose(
+            small_session.joined(ours), small_session.joined(theirs), atol=1e-5
+        )
+
+
+def test_a_session_that_leaves_with_a_block_ahead_disturbs_nobody(model):
+    """Cancelled between the common block and its own unit."""
+    question = "is a red apple good ?"
+    expected = model.answer(question, steps=2).tokens
+    stays, leaves = small_session.opened(model), small_session.opened(model)
+    for session in (stays, leaves):
+        session.push_text(question)
+        session.commit()
+    for _ in range(200):
+        session_loop._decode_ahead([stays, leaves])
+        if not leaves.closed and leaves.speaking() is not None:
+            leaves.close()
+        if not any([stays.work(), leaves.work()]):
+            break
+    tokens = [event.tokens for event in of(small_session.events(stays), ResponseTokens)]
+    np.testing.assert_array_equal(np.concatenate(tokens), expected)
+    assert isinstance(small_session.events(leaves)[-1], SessionClosed)
