@@ -12,9 +12,8 @@ import mdmspeech
 PAGE = (Path(__file__).parents[2] / "docs" / "sessions.md").read_text(encoding="utf-8")
 
 
-def test_the_example_holds_a_conversation(assistant, tmp_path, monkeypatch, capsys):
-    model = small_session.model(assistant)
-    monkeypatch.setattr(mdmspeech, "load", lambda release: model)
+def test_the_example_holds_a_conversation(talkative, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(mdmspeech, "load", lambda release: talkative)
     monkeypatch.chdir(tmp_path)
     shutil.copy(str(resources.files("mdmspeech") / "assets" / "question.wav"), "question.wav")
     (example,) = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
@@ -22,7 +21,7 @@ def test_the_example_holds_a_conversation(assistant, tmp_path, monkeypatch, caps
     said = capsys.readouterr().out
     assert said.startswith("understood: ") and "samples to play" in said
     assert said.splitlines()[-1].startswith("completed ")
-    assert len(model.sessions) <= 1  # it was closed
+    assert len(talkative.sessions) <= 1  # it was closed
 
 
 def test_the_page_names_every_method_and_event():

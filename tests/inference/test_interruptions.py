@@ -7,7 +7,6 @@ import os
 
 import numpy as np
 import pytest
-import small_session
 from small_session import Clock, asked, events, of, opened, plain, run, silence, work
 
 from mdmspeech.audio.turns import TurnDetection
@@ -28,8 +27,8 @@ QUESTIONS = ["what is it ?", "is a red apple good ?", "yes and no", "what is ver
 
 
 @pytest.fixture(scope="module")
-def model(assistant):
-    return small_session.model(assistant)
+def model(talkative):
+    return talkative
 
 
 def ask(session, question=QUESTIONS[0]):
@@ -199,13 +198,16 @@ def test_truncated_to_what_was_played(model, whole, played):
 
 
 def test_truncated_while_it_is_made(model, whole):
-    session, reply = opened(model), whole[1]
+    session, reply, engine = opened(model), whole[1], model.voice("mdm").engine
+    rows = len(engine._spare)
     session.push_text(QUESTIONS[0])
     session.commit()
     while len(of(list(session.events._events), ResponseAudio)) < 3:
         session.work()
+    assert len(engine._spare) == rows - 1
     session.truncate(0.9, response=1)
     work(session)
+    assert len(engine._spare) == rows  # the row is free for others
     (end,) = of(events(session), ResponseEnded)
     assert end.reason == "cancelled" and end.text == heard_text(reply.text, reply.words, 0.9, 9)
     with pytest.raises(UserError, match="played_s=nan"):
@@ -327,7 +329,6 @@ def test_random_interruptions_leave_nothing_behind(model, times):
     clock, rng = Clock(), np.random.default_rng(0)
     session = opened(model, clock, context=128)
     speech, counts, memory = asked(), [], []
-    spare = len(model.voice("mdm").engine._spare)
     for n in range(times):
         session.push_text(QUESTIONS[rng.integers(4)])
         session.commit()
@@ -356,7 +357,6 @@ def test_random_interruptions_leave_nothing_behind(model, times):
     assert (
         [e.response for e in starts] == [e.response for e in ends] == list(range(1, len(ends) + 1))
     )
-    assert len(model.voice("mdm").engine._spare) >= max(spare, 1)  # rows have been given back
     assert {end.reason for end in ends} == {"completed", "cancelled", "turn_detected"}
     later = memory[len(memory) // 2 :]
     if times >= 1000:  # bytes, and objects, in half of all; of what is said nothing is kept

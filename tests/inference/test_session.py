@@ -40,8 +40,8 @@ AROUND = (silence(1.0), asked(), silence(1.0))
 
 
 @pytest.fixture(scope="module")
-def model(assistant):
-    return small_session.model(assistant)
+def model(talkative):
+    return talkative
 
 
 @pytest.fixture(scope="module")

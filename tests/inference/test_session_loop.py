@@ -22,8 +22,8 @@ SETTINGS = small_session.SETTINGS
 
 
 @pytest.fixture(scope="module")
-def model(assistant):
-    return small_session.model(assistant)
+def model(talkative):
+    return talkative
 
 
 def until_the_end(session, found):
