@@ -32,14 +32,56 @@ def keep_compiled(root: str | None = None) -> Path | None:
     Args:
       root: as `data.storage.record_store.data_root` takes it.
     """
-    from mdmspeech.data.storage.record_store import data_root
-
     if (
         "jax" in sys.modules
         or "JAX_COMPILATION_CACHE_DIR" in os.environ
         or os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "1") in ("0", "false")
     ):
         return None
+    folder = _folder(root)
+    if folder is not None:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        # a start compiles dozens of small ones, too
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    return folder
+
+
+def keep_programs(root: str | None = None) -> Path | None:
+    """For `mdmspeech.load`, wherever it is called: JAX keeps what it compiles where it was told to,
+    or where `keep_compiled` has it, and `mdmspeech.programs` what is traced, beside it; converted
+    weights are kept in a folder of their own. Returns the first folder.
+
+    None, and no program kept: the user has said JAX_ENABLE_COMPILATION_CACHE=false, has chosen a
+    bucket, or nothing can be written.
+    """
+    import jax
+
+    from mdmspeech import programs
+    from mdmspeech.data.storage.record_store import data_root
+    from mdmspeech.interop import converted
+
+    chosen = jax.config.jax_compilation_cache_dir
+    if not jax.config.jax_enable_compilation_cache:
+        folder = None
+    elif chosen:
+        folder = None if "://" in chosen or why_not(chosen, folder=True) else Path(chosen)
+    elif (folder := _folder(root)) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    programs.keep(folder)
+    try:
+        weights = data_root(root) / "converted"
+        converted.keep(None if why_not(weights, folder=True) else weights)
+    except UserError:
+        converted.keep(None)
+    return folder
+
+
+def _folder(root: str | None) -> Path | None:
+    """Where programs are kept; None if they cannot be. One that has grown too large is emptied."""
+    from mdmspeech.data.storage.record_store import data_root
+
     try:
         folder = data_root(root) / "compiled" / _kind()
         if folder.is_dir() and sum(file.stat().st_size for file in folder.iterdir()) > MOST:
@@ -48,8 +90,6 @@ def keep_compiled(root: str | None = None) -> Path | None:
             return None
     except (OSError, UserError):
         return None
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     return folder
 
 

@@ -35,6 +35,7 @@ from mdmspeech.inference.conditioning import TextInputs, condition
 from mdmspeech.models.prepared_talker import PreparedHeads, PreparedTalker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.padding import bucket
+from mdmspeech.programs import KeptProgram
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD
 
 MODES = {"mdm": block_diffusion, "ntp": autoregressive, "mtp": multi_token}
@@ -103,8 +104,11 @@ class TalkerEngine:
         )
         self.mode, self._decode_block = mode, MODES[mode].decode_block
         self._spare: list[Any] = []  # caches of rows that have been closed
-        self._jit_begin = jax.jit(self._begin, donate_argnums=0)
-        self._jit_advance = jax.jit(self._advance, static_argnames="seen", donate_argnames="states")
+        program = functools.partial(KeptProgram, "Talker", about=(self.config, mode, self.options))
+        self._jit_begin = program("begin", self._begin, donate_argnums=0)
+        self._jit_advance = program(
+            "advance", self._advance, static_argnames="seen", donate_argnames="states"
+        )
 
     @property
     def longest(self) -> int:

@@ -16,6 +16,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.models import generation
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.padding import ROWS, batches, bucket, stack
+from mdmspeech.programs import KeptProgram
 from mdmspeech.text import prompts
 from mdmspeech.text.thinking import CLOSE, OPEN, ThoughtFilter
 from mdmspeech.text.tokenizer import ChatTokenizer, StreamDecoder, end_of_turn
@@ -92,20 +93,25 @@ class ThinkerRunner:
             np.array(tokenizer.closing(after), np.int32),
         )
         self._thought_end = tokenizer.thought_end()
-        self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
-        self._advance = jax.jit(self._read_token, donate_argnames="state")
-        self._best = jax.jit(sample)
-        self._generate = jax.jit(
-            partial(generation.generate, self._thinker),
-            static_argnames=("stop_ids", "max_new", "sampling"),
+        program = partial(KeptProgram, "Thinker", about=config)
+        extend, generate = (
+            partial(f, self._thinker) for f in (generation.extend, generation.generate)
         )
-        self._fit = jax.jit(
-            partial(generation.fit_state, self._thinker), static_argnames=("batch", "cache_length")
+        self._extend = program("extend", extend, donate_argnames="state")
+        self._advance = program("advance", self._read_token, donate_argnames="state")
+        self._best = program("best", sample)
+        self._generate = program(
+            "generate", generate, static_argnames=("stop_ids", "max_new", "sampling")
         )
-        self._embed = jax.jit(
-            lambda params, ids: self._thinker.apply({"params": params}, ids, method=Thinker.embed)
+        self._fit = program(
+            "fit",
+            partial(generation.fit_state, self._thinker),
+            static_argnames=("batch", "cache_length"),
         )
-        self._prefix, self._prefix_length = self._read_prefix(before), len(before)
+        self._embed = program("embed", self._embedded_ids)
+        read_prefix = program("prefix", self._read_prefix)
+        embedded = self._embed(self._params, np.array(before, np.int32)[None])
+        self._prefix, self._prefix_length = read_prefix(self._params, embedded), len(before)
 
     @property
     def width(self) -> int:
@@ -298,16 +304,15 @@ class ThinkerRunner:
         embedded_BD, hidden_BD, state = generation.read_token(self._thinker, params, state, token_B)
         return jnp.concatenate([embedded_BD, hidden_BD], axis=-1).astype(jnp.float32), state
 
-    def _read_prefix(self, ids: Sequence[int]) -> generation.ThinkerState:
-        embedded = self._embed(self._params, np.array(ids, np.int32)[None])
+    def _embedded_ids(self, params, ids):
+        return self._thinker.apply({"params": params}, ids, method=Thinker.embed)
 
-        def read(params, x_BTD):
-            state = generation.empty_state(self._thinker, 1, len(ids), self._dtype)
-            return generation.extend(
-                self._thinker, params, state, x_BTD, jnp.full(1, len(ids), jnp.int32)
-            )[1]
-
-        return jax.jit(read)(self._params, embedded)
+    def _read_prefix(self, params, x_BTD):
+        batch, length = x_BTD.shape[:2]
+        state = generation.empty_state(self._thinker, batch, length, self._dtype)
+        return generation.extend(
+            self._thinker, params, state, x_BTD, jnp.full(batch, length, jnp.int32)
+        )[1]
 
     def _room(self, width: int) -> int:
         """Cache columns for the prefix, a question and its answer."""

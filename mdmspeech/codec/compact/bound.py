@@ -2,6 +2,7 @@
 few padded lengths.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
@@ -13,6 +14,7 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 from mdmspeech.padding import batches, stack
+from mdmspeech.programs import KeptProgram
 from mdmspeech.speech_format import CODES
 
 # tokens; each is compiled once. Longer rows are streamed
@@ -37,10 +39,10 @@ class CompactCodec:
         self.sample_rate, self.token_samples = config.sample_rate, config.token_samples
         self._params = jax.tree.map(jnp.asarray, params)
         self._push_size = push
-        self._encode, self._decode = jax.jit(self.model.encode), jax.jit(self.model.decode)
-        self._push = jax.jit(
-            lambda params, state, ids, valid: streaming.push(self.model, params, state, ids, valid)
-        )
+        program = functools.partial(KeptProgram, "codec", about=config)
+        self._encode = program("encode", self.model.encode)
+        self._decode = program("decode", self.model.decode)
+        self._push = program("push", functools.partial(streaming.push, self.model))
 
     def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Waves float32 [N] -> ids int32 [ceil(N / token_samples)]; the last token is completed
