@@ -12,12 +12,13 @@ import dataclasses
 import functools
 import hashlib
 import importlib
+import inspect
 import json
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,47 +69,65 @@ class KeptProgram:
     Args:
       part, name: what it belongs to, for people, and what it does; both are in the file's name.
       function: of pytrees of arrays -> a pytree of arrays made of dicts, tuples, lists, NamedTuples
-        and dataclasses. Arguments that are not arrays are given by keyword.
+        and dataclasses.
       about: all that the function holds besides its arguments and its code, as something whose repr
         says it completely: sizes, options. Two functions of one part and name that differ must
         differ in it. None: its programs are not kept.
-      options: of `jax.jit`: donate_argnums, donate_argnames, static_argnames.
+      donate: names of arguments whose memory is reused. static: names of those that are not arrays
+        but hashable values, always given by keyword.
     """
 
-    def __init__(self, part: str, name: str, function: Callable, about: Any, **options: Any):
+    def __init__(
+        self,
+        part: str,
+        name: str,
+        function: Callable,
+        about: Any,
+        donate: Sequence[str] = (),
+        static: Sequence[str] = (),
+    ):
         self.part, self.name = part, name
-        self._function, self._about = function, about
-        static = options.get("static_argnames", ())
-        self._static = {static} if isinstance(static, str) else set(static)
+        self._function, self._about, self._static = function, about, tuple(static)
+        self._names = [n for n in inspect.signature(function).parameters if n not in static]
+        self._donate = [self._names.index(n) for n in donate]
+        self._jits: dict[Any, Callable] = {}
         self._making = threading.local()
 
-        @functools.wraps(function)
-        def traced(*args: Any, **named: Any) -> Any:
-            return self._traced(args, named)
-
-        traced.__name__ = traced.__qualname__ = name
-        self._jit = jax.jit(traced, **options)
-
     def __call__(self, *args: Any, **named: Any) -> Any:
-        out = self._jit(*args, **named)
+        static = tuple((name, named.pop(name)) for name in self._static if name in named)
+        if named:
+            args += tuple(named[name] for name in self._names[len(args) :] if name in named)
+        keeping = self._about is not None and _state["folder"] is not None and _alone()
+        if (compiled := self._jits.get((static, keeping))) is None:
+            compiled = self._jits[static, keeping] = self._compiled(static, keeping)
+        out = compiled(*args)
         if (began := getattr(self._making, "began", None)) is not None:
             self._making.began = None
             _tell(self.part, time.perf_counter() - began)
         return out
 
-    def _traced(self, args: tuple, named: Mapping[str, Any]) -> Any:
+    def _compiled(self, static: tuple, keeping: bool) -> Callable:
+        def traced(*args: Any) -> Any:
+            if keeping:
+                return self._traced(args, dict(static))
+            self._begin()
+            return self._function(*args, **dict(static))
+
+        traced.__name__ = traced.__qualname__ = self.name
+        # What a kept program returns is bound to a device, what comes from NumPy is not. That would
+        # be two programs, were it not said that it is the same.
+        where = {"in_shardings": jax.sharding.SingleDeviceSharding(jax.devices()[0])}
+        return jax.jit(traced, donate_argnums=self._donate, **(where if keeping else {}))
+
+    def _traced(self, args: tuple, static: dict[str, Any]) -> Any:
         """What a trace of the function gives: of the kept program, if there is one."""
-        static = {key: value for key, value in named.items() if key in self._static}
-        arrays = (args, {key: value for key, value in named.items() if key not in static})
-        leaves, tree = jax.tree.flatten(arrays)
+        leaves, tree = jax.tree.flatten(args)
 
         def flat(*leaves: Any) -> Any:
-            args, named = jax.tree.unflatten(tree, leaves)
-            return self._function(*args, **named, **static)
+            return self._function(*jax.tree.unflatten(tree, leaves), **static)
 
         folder = _state["folder"]
-        if folder is None or self._about is None or not _alone(leaves):
-            self._begin()
+        if folder is None or not all(isinstance(x, jax.core.Tracer) for x in leaves):
             return flat(*leaves)
         shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype, weak_type=x.weak_type) for x in leaves]
         part = self.part.replace(" ", "_")
@@ -157,15 +176,9 @@ def _tell(part: str, seconds: float | None) -> None:
         _state["told"](part, seconds)
 
 
-def _alone(leaves: list) -> bool:
-    """Whether a program of these arguments can be one that is kept: for one device, and not inside
-    a transformation.
-    """
-    return (
-        jax.device_count() == 1
-        and not jax.config.jax_debug_nans
-        and all(isinstance(x, jax.core.Tracer) for x in leaves)
-    )
+def _alone() -> bool:
+    """Whether this process has one device: for that programs are kept."""
+    return jax.device_count() == 1 and not jax.config.jax_debug_nans
 
 
 def _made(flat: Callable, shapes: list, file: Path) -> tuple[Any, Any] | None:

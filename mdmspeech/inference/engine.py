@@ -105,9 +105,9 @@ class TalkerEngine:
         self.mode, self._decode_block = mode, MODES[mode].decode_block
         self._spare: list[Any] = []  # caches of rows that have been closed
         program = functools.partial(KeptProgram, "Talker", about=(self.config, mode, self.options))
-        self._jit_begin = program("begin", self._begin, donate_argnums=0)
+        self._jit_begin = program("begin", self._begin, donate=("cache",))
         self._jit_advance = program(
-            "advance", self._advance, static_argnames="seen", donate_argnames="states"
+            "advance", self._advance, static=("seen",), donate=("states",)
         )
 
     @property

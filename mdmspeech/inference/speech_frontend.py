@@ -89,7 +89,7 @@ class SpeechFrontend:
     ):
         self.limit = encoder.max_positions / 50
         self._module = SpeechEncoder(encoder)
-        self._params = jax.tree.map(jnp.asarray, (encoder_params, adaptor_params))
+        self._params = jax.device_put((encoder_params, adaptor_params))
         self._finish = finish
         self._encode = KeptProgram("front end", "encode", self._states, encoder)
         self._adapt = KeptProgram("front end", "adapt", adaptor, about)

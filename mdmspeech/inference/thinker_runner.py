@@ -83,7 +83,7 @@ class ThinkerRunner:
         self.tokenizer, self.max_new, self.max_thought = tokenizer, max_new, max_thought
         self._ended = is_repetition if stop_repetition else lambda ids: False
         self._thinker = Thinker(config)
-        self._params = jax.tree.map(jnp.asarray, params)
+        self._params = jax.device_put(params)
         # that of the weights is that of the computation and of the cache
         self._dtype = jax.tree.leaves(self._params)[0].dtype
         before, after = prompts.around_question(tokenizer, prompt)
@@ -97,16 +97,16 @@ class ThinkerRunner:
         extend, generate = (
             partial(f, self._thinker) for f in (generation.extend, generation.generate)
         )
-        self._extend = program("extend", extend, donate_argnames="state")
-        self._advance = program("advance", self._read_token, donate_argnames="state")
+        self._extend = program("extend", extend, donate=("state",))
+        self._advance = program("advance", self._read_token, donate=("state",))
         self._best = program("best", sample)
         self._generate = program(
-            "generate", generate, static_argnames=("stop_ids", "max_new", "sampling")
+            "generate", generate, static=("stop_ids", "max_new", "sampling")
         )
         self._fit = program(
             "fit",
             partial(generation.fit_state, self._thinker),
-            static_argnames=("batch", "cache_length"),
+            static=("batch", "cache_length"),
         )
         self._embed = program("embed", self._embedded_ids)
         read_prefix = program("prefix", self._read_prefix)

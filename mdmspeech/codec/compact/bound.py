@@ -6,7 +6,6 @@ import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.codec.compact import streaming
@@ -37,7 +36,7 @@ class CompactCodec:
     def __init__(self, config: CompactCodecConfig, params: dict, push: int = 16):
         self.model = CompactCodecModel(config)
         self.sample_rate, self.token_samples = config.sample_rate, config.token_samples
-        self._params = jax.tree.map(jnp.asarray, params)
+        self._params = jax.device_put(params)
         self._push_size = push
         program = functools.partial(KeptProgram, "codec", about=config)
         self._encode = program("encode", self.model.encode)
@@ -133,9 +132,8 @@ class CompactStream:
         skipped, self._early = min(self._early, size), max(self._early - size, 0)
         count = min(size - skipped, self._due)
         self._due -= count
-        return np.asarray(
-            wave[0, skipped * codec.token_samples : (skipped + count) * codec.token_samples]
-        )
+        one = codec.token_samples
+        return np.asarray(wave)[0, skipped * one : (skipped + count) * one]
 
 
 def _checked(counts: list[int]) -> list[int]:
