@@ -43,7 +43,9 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
     @cache
     def thinker() -> ThinkerRunner:
         loaded = load_thinker(release.thinker)
-        return ThinkerRunner(loaded.config, loaded.params, loaded.tokenizer, release.prompt)
+        return ThinkerRunner(
+            loaded.config, loaded.params, loaded.tokenizer, release.prompt, keep=loaded.keep
+        )
 
     voices = {
         name: partial(_synthesizer, release, part, codec, thinker)

@@ -4,8 +4,9 @@ token by token, or many in a batch.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ import numpy as np
 from mdmspeech.decoding.sampling import GREEDY, sample
 from mdmspeech.errors import UserError
 from mdmspeech.models import generation
+from mdmspeech.models.staged_thinker import staged_extend
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.padding import ROWS, batches, bucket, stack
 from mdmspeech.programs import KeptProgram
@@ -26,6 +28,8 @@ MAX_NEW = 96  # tokens of an answer
 # tokens that a Thinker may write between <think> and </think>, besides; then it is made to answer
 MAX_THOUGHT = 256
 _LONG_PERIOD = 6  # tokens, see `is_repetition`
+
+Keep = Callable[[Any, Callable[[], dict[str, np.ndarray]]], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,6 +62,8 @@ class ThinkerRunner:
     Args:
       config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new:
         longest answer in tokens.
+      keep: (what it is, how it is made) -> arrays by name, made or as they were kept: for what the
+        Thinker has read of the beginning.
       stop_repetition: end an answer that repeats itself, see `is_repetition`. max_thought: the most
         tokens of thoughts, which are no part of the answer.
 
@@ -74,6 +80,7 @@ class ThinkerRunner:
         max_new: int = MAX_NEW,
         stop_repetition: bool = True,
         max_thought: int = MAX_THOUGHT,
+        keep: Keep | None = None,
     ):
         if not tokenizer.stop_ids:
             raise UserError(
@@ -94,14 +101,13 @@ class ThinkerRunner:
         )
         self._thought_end = tokenizer.thought_end()
         program = partial(KeptProgram, "Thinker", about=config)
-        extend, generate = (
-            partial(f, self._thinker) for f in (generation.extend, generation.generate)
-        )
-        self._extend = program("extend", extend, donate=("state",))
+        self._extend = staged_extend(self._thinker)
         self._advance = program("advance", self._read_token, donate=("state",))
         self._best = program("best", sample)
         self._generate = program(
-            "generate", generate, static=("stop_ids", "max_new", "sampling")
+            "generate",
+            partial(generation.generate, self._thinker),
+            static=("stop_ids", "max_new", "sampling"),
         )
         self._fit = program(
             "fit",
@@ -109,9 +115,7 @@ class ThinkerRunner:
             static=("batch", "cache_length"),
         )
         self._embed = program("embed", self._embedded_ids)
-        read_prefix = program("prefix", self._read_prefix)
-        embedded = self._embed(self._params, np.array(before, np.int32)[None])
-        self._prefix, self._prefix_length = read_prefix(self._params, embedded), len(before)
+        self._prefix, self._prefix_length = self._read_prefix(before, keep), len(before)
 
     @property
     def width(self) -> int:
@@ -307,12 +311,22 @@ class ThinkerRunner:
     def _embedded_ids(self, params, ids):
         return self._thinker.apply({"params": params}, ids, method=Thinker.embed)
 
-    def _read_prefix(self, params, x_BTD):
-        batch, length = x_BTD.shape[:2]
-        state = generation.empty_state(self._thinker, batch, length, self._dtype)
-        return generation.extend(
-            self._thinker, params, state, x_BTD, jnp.full(batch, length, jnp.int32)
-        )[1]
+    def _read_prefix(self, ids: Sequence[int], keep: Keep | None) -> generation.ThinkerState:
+        empty = jax.eval_shape(
+            partial(generation.empty_state, self._thinker, 1, len(ids), self._dtype)
+        )
+
+        def read() -> dict[str, np.ndarray]:
+            embedded = self._embed(self._params, np.array(ids, np.int32)[None])
+            new_B = np.array([len(ids)], np.int32)
+            state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), empty)
+            _, state = self._extend(params=self._params, state=state, x_BTD=embedded, new_B=new_B)
+            return {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+
+        found = keep((self._thinker.config, tuple(ids)), read) if keep else read()
+        structure = jax.tree.structure(empty)
+        leaves = [found[str(i)] for i in range(structure.num_leaves)]
+        return jax.device_put(jax.tree.unflatten(structure, leaves))
 
     def _room(self, width: int) -> int:
         """Cache columns for the prefix, a question and its answer."""

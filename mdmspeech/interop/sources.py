@@ -7,6 +7,7 @@ Nothing is downloaded here. What is missing is named together with the command t
 import dataclasses
 import importlib.util
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import resources
@@ -72,12 +73,17 @@ _WHISPER_ASSET = "whisper_base_encoder.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class LoadedThinker:
-    """A text LLM ready to use: config, parameters, tokenizer, and in words where it came from."""
+    """A text LLM ready to use: config, parameters, tokenizer, and in words where it came from.
+
+    keep: (what it is, how it is made) -> arrays by name that follow from these weights, made or as
+      they were kept; None where the weights are not kept either.
+    """
 
     config: ThinkerConfig
     params: dict[str, Any]
     tokenizer: ChatTokenizer
     origin: str
+    keep: Callable[[Any, Callable[[], dict]], dict] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,7 +146,18 @@ def load_thinker(
     """
     opened = open_thinker(source, official=official, scan_layers=scan_layers)
     params = _read_once("thinker", opened, how)
-    return LoadedThinker(opened.config, params, opened.tokenizer(), opened.origin)
+
+    def keep(about: Any, make: Callable[[], dict]) -> dict:
+        name = f"prefix_{zlib.crc32(repr(about).encode()):08x}"
+        return converted(name, opened.weights, (about, str(how.get("dtype"))), make)
+
+    return LoadedThinker(
+        opened.config,
+        params,
+        opened.tokenizer(),
+        opened.origin,
+        keep if opened.weights and not set(how) - {"dtype"} else None,
+    )
 
 
 def load_speech_encoder(
