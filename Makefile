@@ -24,7 +24,7 @@ BEAM_VENV ?= $(VENV)-beam
 # Programs as users run them; `make test` has them compiled with few optimisations, in half the time (tests/conftest.py).
 AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 # In this order: each stage starts from the one before.
-COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp
+COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check test test-full killtest multihost-test slurm-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam freeze clean

@@ -14,7 +14,7 @@ from mdmspeech.files import as_user_error
 from mdmspeech.inference.devices import look_for_no_tpu
 
 # what brings the packages of a verb that are not always installed
-_EXTRAS = {"eval": "eval", "plan": "plan", "cost": "plan"}
+_EXTRAS = {"eval": "eval", "bench": "eval", "plan": "plan", "cost": "plan"}
 _SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
 examples:
@@ -55,6 +55,7 @@ def main(argv: list[str] | None = None) -> int:
 def _run(argv: list[str] | None) -> int:
     from mdmspeech.cli import (
         assemble,
+        bench,
         chat,
         convert,
         cost,
@@ -77,8 +78,8 @@ def _run(argv: list[str] | None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (
-        chat, say, data, train, plan, cost, preflight, ladder, evaluate, release, assemble, convert,
-        voice_file,
+        chat, say, data, train, plan, cost, preflight, ladder, evaluate, bench, release, assemble,
+        convert, voice_file,
     ):  # fmt: skip
         module.add(verbs)
     args = parser.parse_args(argv)

@@ -162,7 +162,8 @@ def use_system(config, folder: str) -> None:
                 f"--system {folder}: its Talker has {sizes.anchors} anchors, this "
                 f"experiment trains one with {mine} anchors"
             )
-        config.talker = asdict(sizes)
+        # what the experiment adds to the trunk is its own
+        config.talker = asdict(sizes) | {"mtp_modules": config.talker.get("mtp_modules", 0)}
         config.init_from = remote.origin(about.folder)
         if "init_part" in config:
             config.init_part = "talker"

@@ -101,8 +101,7 @@ def _talker(config: ConfigDict, workdir: Path, root: str | Path | None) -> Show 
         key: tuple(value) if isinstance(value, list) else value for key, value in stored.items()
     }
     codec = CompactCodec(CompactCodecConfig(**sizes), load_params(folder))
-    # of a multi-token Talker head 0, which is a next-token one
-    mode = "ntp" if config.mode in ("ntp", "mtp") else "mdm"
+    mode = config.mode if config.mode in ("ntp", "mtp") else "mdm"
 
     def run(params, step: int, outdir: Path) -> dict[str, float]:
         voice = PacedSynthesizer(

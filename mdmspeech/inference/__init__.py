@@ -4,4 +4,8 @@
 with `thinker_runner` and speaks with a `synthesizer`: `paced_synthesizer` reads text,
 `fixed_anchor_synthesizer` the Thinker's states; `engine` is the Talker compiled.
 `generation_config` holds the options of a request.
+
+A `session` listens, thinks and speaks at the same time: `listener` finds turns, `session_response`
+answers one question by units of `answering`, `conversation` keeps what the Thinker has read, and
+`session_loop` does the work of all sessions in one thread (docs/sessions.md).
 """

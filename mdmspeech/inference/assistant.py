@@ -4,9 +4,6 @@ whole-answer calls collect a stream.
 Parts are opened when they are first needed: `say` needs no Thinker, `hear` no voice.
 """
 
-import dataclasses
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,71 +11,27 @@ import numpy as np
 
 from mdmspeech.audio.files import name_of
 from mdmspeech.audio.wave import Source
-from mdmspeech.audio.writer import save_wave
 from mdmspeech.errors import UserError
+from mdmspeech.inference.answering import Answering
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
-from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
+from mdmspeech.inference.questions import check_question
+from mdmspeech.inference.reply import AudioEvent, EndEvent, Event, Reply, TextEvent
+from mdmspeech.inference.session import Session
+from mdmspeech.inference.session_config import SessionConfig
+from mdmspeech.inference.session_loop import SessionLoop
+from mdmspeech.inference.speech import Parts, Speech
 from mdmspeech.inference.speech_frontend import EncodedSpeech, SpeechFrontend, load_waves
-from mdmspeech.inference.thinker_runner import ThinkerRunner
+from mdmspeech.inference.thinker_runner import TextDelta, ThinkerRunner
 
-
-@dataclasses.dataclass(frozen=True)
-class TextEvent:
-    """A piece of the answer's text, as soon as it is written. Pieces joined are the text."""
-
-    text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class AudioEvent:
-    """Samples of the answer, float32 [N], as soon as they are final. Joined they are the audio."""
-
-    audio: np.ndarray
-    sample_rate: int
-
-
-@dataclasses.dataclass(frozen=True)
-class Reply:
-    """A whole answer.
-
-    Attributes:
-      text; audio: float32 [N] at `sample_rate` Hz; tokens: speech tokens int32 [L]; stop_reason:
-      why the speech ended ("length", "eos", ...).
-      heard: what was understood, if the frontend writes it down (else None).
-      words: when each word is spoken. trace: how the tokens were unmasked.
-      timeline: seconds of encoder, adaptor, thinker_prefill, thinker_decode, talker and codec;
-        first_audio_s and total_s from the call on; until_first_audio: what the last three had taken
-        by then; audio_s; real_time_factor.
-    """
-
-    text: str
-    audio: np.ndarray
-    sample_rate: int
-    tokens: np.ndarray
-    stop_reason: str
-    heard: str | None
-    words: tuple[Word, ...]
-    trace: Trace
-    timeline: dict[str, Any]
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Writes the audio (16-bit; .wav or .flac)."""
-        save_wave(path, self.audio, self.sample_rate)
-
-
-@dataclasses.dataclass(frozen=True)
-class EndEvent:
-    """The last event: the whole answer."""
-
-    reply: Reply
-
-
-Event = TextEvent | AudioEvent | EndEvent
+__all__ = ["Assistant", "AudioEvent", "EndEvent", "Event", "Reply", "TextEvent", "check_question"]
 
 
 class Assistant:
     """An opened model. Make one with `mdmspeech.load`.
+
+    Attributes:
+      sessions: those that are open, see `session`.
 
     Args:
       name: of the release.
@@ -100,6 +53,7 @@ class Assistant:
             **{f"voice {key}": make for key, make in voices.items()},
         }
         self._parts: dict[str, Any] = {}
+        self.sessions = SessionLoop(self)
 
     @property
     def frontend(self) -> SpeechFrontend:
@@ -266,6 +220,18 @@ class Assistant:
         self.thinker.warm_up()
         self.frontend.warm_up()
 
+    def session(self, config: SessionConfig | None = None, **settings: Any) -> Session:
+        """A conversation that listens, thinks and speaks at the same time: push sound or text, read
+        its `events`. All sessions of an assistant share one thread.
+
+        Args:
+          config, settings: a `SessionConfig`, or some of its fields.
+
+        Raises:
+          UserError: a setting out of range. TryAgainError: too many are open.
+        """
+        return self.sessions.open((config or SessionConfig()).updated(settings))
+
     def _part(self, key: str) -> Any:
         if key not in self._parts:
             self._parts[key] = self._open[key]()
@@ -296,87 +262,16 @@ class Assistant:
         **generation: Any,
     ) -> Iterator[Event]:
         voice, thinker = self.voice(talker), self.thinker  # opened before the clock starts
-        stream = voice.stream(**generation)
-        began = time.perf_counter()
-        heard, understood = encode()
-        asked = time.perf_counter()
-        state = thinker.read([self._question(heard)])
-        timeline: dict[str, Any] = {
-            "encoder": heard.encoder_s, "adaptor": heard.adaptor_s,
-            "thinker_prefill": time.perf_counter() - asked, "thinker_decode": 0.0,
-        }  # fmt: skip
-        text, first = "", None
 
-        def speak(all_of_it: bool) -> Iterator[Event]:
-            nonlocal first
-            while stream.ready() if not all_of_it else not stream.done:
-                audio = stream.step()
-                if len(audio):
-                    if first is None:
-                        first = time.perf_counter() - began
-                        timeline["until_first_audio"] = {
-                            "thinker_decode": timeline["thinker_decode"],
-                            **stream.seconds,
-                        }
-                    yield AudioEvent(audio, voice.codec.sample_rate)
+        def ask(heard: EncodedSpeech) -> Iterator[TextDelta]:
+            state = thinker.read([self._question(heard)])
+            return thinker.answer(state, states=voice.reads_states)
 
-        pieces = thinker.answer(state, states=voice.reads_states)
-        while True:
-            waited = time.perf_counter()
-            piece = next(pieces, None)
-            timeline["thinker_decode"] += time.perf_counter() - waited
-            if piece is None:
-                break
-            if piece.text:
-                text += piece.text
-                yield TextEvent(piece.text)
-            stream.push_delta(piece)
-            yield from speak(False)
-        stream.end()
-        yield from speak(True)
-        speech = stream.result()
-        timeline |= {
-            "talker": stream.seconds["talker"],
-            "codec": stream.seconds["codec"],
-            "first_audio_s": first,
-        }
-        total = time.perf_counter() - began
-        timeline = finish_timeline(timeline, len(speech.audio), speech.sample_rate, total)
-        trace = dataclasses.replace(
-            speech.trace, ready_P=speech.trace.ready_P - np.float32(began - stream.began)
-        )
-        yield EndEvent(
-            Reply(
-                text.strip(),
-                speech.audio,
-                speech.sample_rate,
-                speech.tokens,
-                speech.stop_reason,
-                understood,
-                speech.words,
-                trace,
-                timeline,
-            )
-        )
-
-
-def check_question(question: str) -> None:
-    """A UserError for a typed question that is none."""
-    if not isinstance(question, str):
-        raise UserError(
-            f"a typed question is a str, this is {type(question).__name__}; chat() "
-            "and hear() take recordings"
-        )
-    if not any(character.isalnum() for character in question):
-        raise UserError(
-            f"there is no question in {question[:40]!r}: give words, for example "
-            "'What is the capital of France?'"
-        )
-    if any("\ud800" <= character <= "\udfff" for character in question):
-        raise UserError(
-            f"the question {question[:40]!r} has half a character in it (a lone "
-            "surrogate); decode its bytes as UTF-8"
-        )
+        answering = Answering(voice, encode, ask, voice.stream(**generation))
+        try:
+            yield from (event for event in answering if event is not None)
+        finally:  # also if nobody wants the rest
+            answering.close()
 
 
 def _nothing_in(name: str) -> str:

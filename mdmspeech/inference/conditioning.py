@@ -51,8 +51,7 @@ def condition(talker: PreparedTalker, params, text: TextInputs, positions_BL) ->
     """Conditions [B, L, D] of speech positions, inside a compiled program."""
     if isinstance(text, PacedInputs):
         valid_BM = jnp.arange(text.durations_BM.shape[1])[None] < text.count_B[:, None]
-        inputs = (text.features_BMD, valid_BM, text.durations_BM, positions_BL)
-        return talker.anchors(params, *inputs, method="place")
+        return talker.place(params, text.features_BMD, valid_BM, text.durations_BM, positions_BL)
     index_BL = anchor_index(
         text.count_B, positions_BL, talker.config.block, talker.config.anchors_per_block
     )

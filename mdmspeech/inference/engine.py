@@ -40,7 +40,7 @@ from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD
 
 MODES = {"mdm": block_diffusion, "ntp": autoregressive, "mtp": multi_token}
 BLOCKS = (8, 16, 32, 64)  # how far back a program looks; the last is the longest utterance
-ROWS = (1, 4, 16)  # utterances in one forward
+ROWS = (1, 4, 8, 32)  # utterances in one forward
 
 
 class NewTokens(NamedTuple):
@@ -77,7 +77,7 @@ class TalkerEngine:
       UserError: unknown mode, or a text in front of the speech.
     """
 
-    def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options):
+    def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options: Any):
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
         if mode == "mtp" and not config.mtp_modules:
@@ -90,6 +90,13 @@ class TalkerEngine:
                 "a Talker whose text stands in front of its speech decodes with "
                 "inference.prefix.PrefixEngine, not as a voice yet"
             )
+        if mode == "mtp":
+            options.setdefault("mtp_emit", min(DecodingConfig.mtp_emit, 1 + config.mtp_modules))
+            if options["mtp_emit"] > 1 + config.mtp_modules:
+                raise UserError(
+                    f"mtp_emit={options['mtp_emit']}: with mtp_modules={config.mtp_modules} a "
+                    f"forward writes at most {1 + config.mtp_modules} tokens"
+                )
         self.talker, self.params = PreparedTalker.of(config, params)
         self.config = self.talker.config
         self.options = DecodingConfig(

@@ -28,6 +28,7 @@ class SpeechStream:
         self._pieces: list[str] = []
         self._waves: list[np.ndarray] = []
         self._ready_at: list[float] = []
+        self._decoded: np.ndarray | None = None  # a block that is not spoken yet
         self.began = time.perf_counter()
         self.done = False
         self.steps: int | None = None
@@ -59,8 +60,8 @@ class SpeechStream:
 
     def ready(self) -> bool:
         """Whether `step` can go on now."""
-        if self.done:
-            return False
+        if self.done or self._decoded is not None:
+            return not self.done
         began = time.perf_counter()
         current = self._current()
         ready = self._over() if current is None else current.ready()
@@ -71,11 +72,10 @@ class SpeechStream:
         """Decodes the next block and returns the samples that are final now (at the end: all that
         are left).
         """
-        return step_together([self])[0]
-
-    def _finish(self, tokens: np.ndarray, talker_s: float) -> np.ndarray:
-        """Samples of a block's tokens. talker_s: what they took."""
-        self.seconds["talker"] += talker_s
+        if self._decoded is None:
+            decode_together([self])
+        tokens, self._decoded = self._decoded, None
+        assert tokens is not None
         began = time.perf_counter()
         if len(tokens):
             self._ready_at.append(began - self.began)
@@ -95,17 +95,26 @@ class SpeechStream:
         )
 
 
-def step_together(streams: Sequence[SpeechStream]) -> list[np.ndarray]:
-    """`step` of streams of one voice that are all `ready`: their blocks are decoded in one go, and
-    each comes out as it does alone.
+def decode_together(streams: Sequence[SpeechStream]) -> None:
+    """Decodes the next block of streams that are all `ready`, those of one Talker in one go; `step`
+    speaks it. Each comes out as it does alone.
+
+    RuntimeError: one is not ready.
     """
     if not all(stream.ready() for stream in streams):
         raise RuntimeError("step() without ready()")
-    began = time.perf_counter()
-    speaking = {i: one for i, s in enumerate(streams) if (one := s._current()) is not None}
-    for i, one in speaking.items():
-        one.prepare(streams[i].steps)
-    tokens = dict(zip(speaking, advance(list(speaking.values())), strict=True))
-    talked = time.perf_counter() - began
-    nothing = np.zeros(0, np.int32)
-    return [stream._finish(tokens.get(i, nothing), talked) for i, stream in enumerate(streams)]
+    waiting = [stream for stream in streams if stream._decoded is None]
+    engines = {id(stream._speaker.engine): stream._speaker.engine for stream in waiting}
+    for engine in engines.values():
+        began = time.perf_counter()
+        mine = [stream for stream in waiting if stream._speaker.engine is engine]
+        speaking = [(stream, one) for stream in mine if (one := stream._current()) is not None]
+        for stream, one in speaking:
+            one.prepare(stream.steps)
+        tokens = advance([one for _, one in speaking])
+        talked = time.perf_counter() - began
+        for stream in mine:
+            stream._decoded = np.zeros(0, np.int32)  # of one that only has to end
+            stream.seconds["talker"] += talked
+        for (stream, _), new in zip(speaking, tokens, strict=True):
+            stream._decoded = new

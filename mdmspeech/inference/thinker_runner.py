@@ -52,12 +52,28 @@ class TextDelta:
     thought: int = 0
 
 
+class Answer(Iterator[TextDelta]):
+    """An answer being written: iterate for its pieces.
+
+    Attributes:
+      state: what the Thinker has read, up to the last piece that was given out.
+      read: tokens that it has read since the question.
+    """
+
+    def __init__(self, state: generation.ThinkerState) -> None:
+        self.state, self.read = state, list[int]()
+        self.pieces: Iterator[TextDelta] = iter(())
+
+    def __next__(self) -> TextDelta:
+        return next(self.pieces)
+
+
 class ThinkerRunner:
     """Answers with one Thinker after one fixed beginning of the conversation; pure of state between
     calls.
 
     Attributes:
-      before: ids of that beginning.
+      before: ids of that beginning. prompt: which it is.
 
     Args:
       config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new:
@@ -88,6 +104,7 @@ class ThinkerRunner:
                 "eos_token_id in its generation_config.json"
             )
         self.tokenizer, self.max_new, self.max_thought = tokenizer, max_new, max_thought
+        self.prompt = prompt
         self._ended = is_repetition if stop_repetition else lambda ids: False
         self._thinker = Thinker(config)
         self._params = jax.device_put(params)
@@ -167,7 +184,7 @@ class ThinkerRunner:
         )
         return jax.block_until_ready(state)
 
-    def answer(self, state: generation.ThinkerState, states: bool = False) -> Iterator[TextDelta]:
+    def answer(self, state: generation.ThinkerState, states: bool = False) -> Answer:
         """The answer of a one-row state, greedily, token by token. The state is used up. states:
         with what fixed anchors read of each token.
 
@@ -175,9 +192,14 @@ class ThinkerRunner:
         of the answer's `max_new` tokens; after `max_thought` tokens it is closed, and the answer
         follows.
         """
+        answer = Answer(state)
+        answer.pieces = self._write(answer, states)
+        return answer
+
+    def _write(self, written: Answer, states: bool) -> Iterator[TextDelta]:
         stream, thoughts = self.tokenizer.stream(), ThoughtFilter(self._opened)
         answer: list[int] = []  # indices of `ids` that are the answer's, the others are thoughts
-        ids: list[int] = []
+        ids, begin = written.read, int(written.state.lengths_B[0])
         reads: list[np.ndarray] = []
         forced: list[int] = []
         room, stopped, text = self.max_new, False, ""
@@ -185,21 +207,25 @@ class ThinkerRunner:
         while len(answer) < self.max_new and len(ids) < room:
             if thoughts.inside and room == self.max_new:
                 room += self.max_thought + len(self._thought_end)
-                state = self._fit(
-                    state,
-                    batch=1,
-                    cache_length=_whole(generation.columns(state) + room - self.max_new),
-                )
+                if begin + room > generation.columns(written.state):
+                    more = generation.columns(written.state) + room - self.max_new
+                    written.state = self._fit(written.state, batch=1, cache_length=_whole(more))
             if thoughts.inside and not forced and len(ids) - len(answer) >= self.max_thought:
                 forced = list(self._thought_end)
-            token_B = np.array([forced.pop(0)], np.int32) if forced else self._best(state.logits_BV)
+            token_B = (
+                np.array([forced.pop(0)], np.int32)
+                if forced
+                else self._best(written.state.logits_BV)
+            )
             if stopped := int(token_B[0]) in self.tokenizer.stop_ids:
                 break
             ids.append(int(token_B[0]))
             text, new = thoughts.push(self._said(stream, ids[-1]), len(ids) - 1)
             answer += new
             # runs on while the caller has the text
-            read_BE, state = self._advance(params=self._params, state=state, token_B=token_B)
+            read_BE, written.state = self._advance(
+                params=self._params, state=written.state, token_B=token_B
+            )
             if states:
                 reads.append(np.asarray(read_BE))
             if stopped := bool(new) and self._ended([ids[i] for i in answer]):
@@ -211,13 +237,39 @@ class ThinkerRunner:
         tail, left = thoughts.finish(stream.flush())
         if states:
             end_B = np.array([self._end], np.int32)
-            read_BE, _ = self._advance(params=self._params, state=state, token_B=end_B)
+            read_BE, written.state = self._advance(
+                params=self._params, state=written.state, token_B=end_B
+            )
             reads.append(np.asarray(read_BE))
         answer += left
+        thought = len(ids) - len(answer)
+        written.read += [self._end] * states
         read = self._rows(reads, [*new, *left, -1])
-        yield TextDelta(
-            text + tail, stopped, len(answer), read, last=True, thought=len(ids) - len(answer)
+        yield TextDelta(text + tail, stopped, len(answer), read, last=True, thought=thought)
+
+    def begin(self, columns: int) -> generation.ThinkerState:
+        """The state after the fixed beginning, one row, with room for `columns` positions."""
+        return self._fit(self._prefix, batch=1, cache_length=columns)
+
+    def extend(
+        self, state: generation.ThinkerState, vectors: np.ndarray
+    ) -> generation.ThinkerState:
+        """A one-row state that has read input vectors [N, D] besides, N at most `PROMPTS[-1]`. The
+        state is used up.
+        """
+        padded, _ = stack([vectors], bucket(len(vectors), PROMPTS), 1)
+        _, state = self._extend(
+            params=self._params,
+            state=state,
+            x_BTD=padded.astype(self._dtype),
+            new_B=np.array([len(vectors)], np.int32),
         )
+        return state
+
+    def embedded(self, ids: Sequence[int]) -> np.ndarray:
+        """Input vectors of token ids, float32 [N, D]; few lengths are compiled."""
+        padded, _ = stack([np.array(ids, np.int32)], -(-len(ids) // PROMPTS[0]) * PROMPTS[0], 1)
+        return self._embedded(padded[0])[: len(ids)]
 
     def hidden_states_of(self, texts: Sequence[str]) -> list[np.ndarray]:
         """[Emb(y); h] of the tokens of answers that are given, the end token included, float32

@@ -147,8 +147,8 @@ class PacedAnchors(nn.Module):
             jnp.sum(before_BL, axis=-1),
             jnp.maximum(jnp.sum(until_BL, axis=-1) - 1, 0),
         )
-        cond = self._place(features, lengths_BM, position_BL + start_BL, first_BL, last_BL)
-        return cond, self.log_durations(features)
+        looked_up = self._look_up(features, lengths_BM, position_BL + start_BL, first_BL, last_BL)
+        return self.join(looked_up), self.log_durations(features)
 
     def encode(
         self, symbols_BM: jax.Array, valid_BM: jax.Array, segment_BM: jax.Array | None = None
@@ -187,12 +187,23 @@ class PacedAnchors(nn.Module):
         durations_BM: speech tokens per symbol, float; padding is ignored. A position after the end
           keeps the last symbol, and is told so.
         """
+        return self.join(self.look_up(features_BMD, valid_BM, durations_BM, positions_BL))
+
+    def look_up(
+        self,
+        features_BMD: jax.Array,
+        valid_BM: jax.Array,
+        durations_BM: jax.Array,
+        positions_BL: jax.Array,
+    ) -> jax.Array:
+        """What `place` joins: the text at each of `_SAMPLES` of a position, [B, L, 3 D]."""
         lengths_BM = jnp.where(valid_BM, jnp.maximum(durations_BM, MIN_DURATION), 0.0)
         last_B1 = jnp.maximum(jnp.sum(valid_BM, axis=1) - 1, 0)[:, None]
-        return self._place(features_BMD, lengths_BM, positions_BL, jnp.zeros_like(last_B1), last_B1)
+        first_B1 = jnp.zeros_like(last_B1)
+        return self._look_up(features_BMD, lengths_BM, positions_BL, first_B1, last_B1)
 
-    def _place(self, features_BMD, lengths_BM, time_BL, first_BL, last_BL) -> jax.Array:
-        """Condition of the positions at `time_BL`, whose symbols are first..last: [B or 1, L] each."""
+    def _look_up(self, features_BMD, lengths_BM, time_BL, first_BL, last_BL) -> jax.Array:
+        """Text of the positions at `time_BL`, whose symbols are first..last: [B or 1, L] each."""
         ends = jnp.cumsum(lengths_BM, axis=1)
         parts = []
         for offset in _SAMPLES:
@@ -211,7 +222,7 @@ class PacedAnchors(nn.Module):
             )
             features = jnp.take_along_axis(features_BMD, index[..., None], axis=1)
             parts.append(features + self.inside(inside.astype(features.dtype)))
-        return self.join(jnp.concatenate(parts, axis=-1))
+        return jnp.concatenate(parts, axis=-1)
 
 
 class TextPrefix(nn.Module):

@@ -146,6 +146,13 @@ class PreparedTalker:
             states.append(normed_DM.T.reshape(batch, length, -1))
         return tuple(states), tuple(map(tuple, new))
 
+    def place(self, params, features_BMD, valid_BM, durations_BM, positions_BL) -> jax.Array:
+        """`Talker.place`, conditions [B, L, D] of paced anchors, for few positions."""
+        inputs = (features_BMD, valid_BM, durations_BM, positions_BL)
+        text_BLE = self.anchors(params, *inputs, method="look_up")
+        cond_DM = feature_major.linear(params["join"], text_BLE.reshape(-1, text_BLE.shape[-1]).T)
+        return cond_DM.T.reshape(*text_BLE.shape[:2], -1)
+
     def anchors(self, params, *args, method: str):
         """A method of `Talker` that needs its anchors only: "read", "place", "fuse", ..."""
         variables = {"anchors": params["anchors"], "inputs": {"table": params["inputs"]}}
@@ -179,6 +186,8 @@ def _prepared(config: TalkerConfig, params: dict) -> dict[str, Any]:
         "norm": params["norm"],
         "anchors": params["anchors"],
     }
+    if config.anchors == "paced":
+        prepared["join"] = feature_major.prepare(params["anchors"]["join"])
     if config.output_bias:
         prepared["output_bias_V"] = jnp.pad(params["output_bias"], (0, padding))
     return prepared

@@ -297,6 +297,10 @@ class Talker(nn.Module):
         """Paced anchors: condition of the given speech positions."""
         return self.anchors.place(features_BMD, valid_BM, durations_BM, positions_BL)
 
+    def look_up(self, features_BMD, valid_BM, durations_BM, positions_BL):
+        """Paced anchors: what `place` joins, [B, L, 3 D]."""
+        return self.anchors.look_up(features_BMD, valid_BM, durations_BM, positions_BL)
+
     def condition_packed(
         self, symbols_BM, symbols_segment_BM, durations_BM, segment_BL, position_BL
     ):

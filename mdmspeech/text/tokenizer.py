@@ -162,19 +162,27 @@ class ChatTokenizer:
         Raises:
           UserError: the placeholder is missing or occurs more than once.
         """
-        parts, given = (
-            self._render(messages).split(SPEECH),
-            sum(_texts(m["content"]).count(SPEECH) for m in messages),
-        )
-        if given != 1:
+        if (given := _placeholders(messages)) != 1:
             raise UserError(f"the messages hold {given} speech placeholders, exactly one is needed")
-        if len(parts) != 2:
+        before, after = self.speech_prompts(messages)
+        return before, after
+
+    def speech_prompts(self, messages: Sequence[Message]) -> list[list[int]]:
+        """Ids before, between and after the speech vectors of a conversation in which `SPEECH`
+        stands once or more often.
+
+        Raises:
+          UserError: a chat template that does not write each of them once.
+        """
+        parts, given = self._render(messages).split(SPEECH), _placeholders(messages)
+        if len(parts) != given + 1:
             raise UserError(
                 f"the chat template of this Thinker writes what the user says {len(parts) - 1} "
-                "times, once is needed: put the template that belongs to its weights into its "
-                "folder (chat_template.jinja), or take another Thinker"
+                f"times, {'once' if given == 1 else given} is needed: put the template that "
+                "belongs to its weights into its folder (chat_template.jinja), or take another "
+                "Thinker"
             )
-        return self._ids(parts[0]), self._ids(parts[1])
+        return [self._ids(part) for part in parts]
 
     def stream(self) -> "StreamDecoder":
         """A fresh incremental decoder."""
@@ -221,6 +229,10 @@ class ChatTokenizer:
         for token in self._special:
             text = text.replace(token, f"{token[:1]} {token[1:]}")
         return text
+
+
+def _placeholders(messages: Sequence[Message]) -> int:
+    return sum(_texts(message["content"]).count(SPEECH) for message in messages)
 
 
 def _texts(content: Any) -> str:

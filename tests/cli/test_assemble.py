@@ -80,6 +80,11 @@ def test_an_experiment_takes_its_sizes_and_weights(system):
         config.thinker.dim == THINKER.dim and config.thinker.scan_layers and config.talker.dim == 64
     )
     assert config.weights.thinker == str(system / "thinker") and config.init_from == str(system)
+    assert config.talker.mtp_modules == 0
+    config = load_config("experiments/talker_8b.py")
+    config.talker.mtp_modules = 5  # what an experiment adds to the trunk stays
+    use_system(config, str(system))
+    assert config.talker.mtp_modules == 5 and config.talker.dim == 64
     with pytest.raises(UserError, match="trains no part of it"):
         use_system(load_config("experiments/compact_codec.py"), str(system))
 

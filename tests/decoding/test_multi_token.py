@@ -133,7 +133,7 @@ def _random_requests(rng, batch, length):
 
 @pytest.mark.parametrize(
     ("block", "emit", "filters"),
-    [(4, 3, {}), (5, 2, {"top_k": 7}), (3, 3, {"top_p": 0.9})],
+    [(5, 2, {"top_k": 7}), (3, 3, {"top_p": 0.9})],
 )
 def test_what_is_verified_is_next_token_decoding(tiny_heads, options, block, emit, filters):
     """For random weights, conditions, lengths, ends and temperatures."""

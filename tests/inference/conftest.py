@@ -38,3 +38,11 @@ def ntp_voice(codec):
 @pytest.fixture(scope="session")
 def assistant(codec):
     return small_speech.assistant(codec)
+
+
+@pytest.fixture(scope="session")
+def talkative(assistant):
+    """An assistant for sessions, see small_session."""
+    import small_session
+
+    return small_session.model(assistant)

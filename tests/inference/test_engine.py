@@ -197,6 +197,10 @@ def test_what_cannot_be():
         TalkerEngine(CONFIG, params(), "other")
     with pytest.raises(UserError, match="mode 'ntp'"):
         TalkerEngine(TALKER, talker_params(), "mtp")
+    with pytest.raises(UserError, match="at most 3 tokens"):
+        TalkerEngine(CONFIG, params(), "mtp", mtp_emit=4)
+    few = dataclasses.replace(CONFIG, mtp_modules=1)
+    assert TalkerEngine(few, params(), "mtp").options.mtp_emit == 2
     row = engine().open()
     engine().close(row)
     with pytest.raises(RuntimeError, match="closed"):

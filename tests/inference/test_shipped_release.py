@@ -9,6 +9,8 @@ import pytest
 
 import mdmspeech
 from mdmspeech.audio.wave import load_wave
+from mdmspeech.inference.session import Session
+from mdmspeech.inference.session_config import SessionConfig
 
 RATE = 16_000
 SHIPPED = (resources.files("mdmspeech") / "assets" / "compact" / "config.json").is_file()
@@ -28,6 +30,31 @@ def test_it_hears_answers_and_speaks(model):
     assert len(reply.audio) > reply.sample_rate / 2 and np.isfinite(reply.audio).all()
     assert np.abs(reply.audio).max() > 0.02
     np.testing.assert_array_equal(model.say(reply.text).tokens, reply.tokens)
+    _holds_a_conversation(model, asked)
+
+
+def _holds_a_conversation(model, asked):
+    """In a session the answer is there when the turn is over. (The context is that for which the
+    Thinker was compiled above.)
+    """
+    session = Session(model, SessionConfig(warm_up=False, context=320, steps=4))
+    pause = np.zeros(asked.sample_rate, np.float32)
+    found, sound = [], np.concatenate([pause, asked.audio, pause])
+    for at in range(0, len(sound), 480):
+        session.push_audio(sound[at : at + 480], asked.sample_rate)
+        while session.work():
+            pass
+        while (event := session.events.get()) is not None:
+            found.append(event)
+    kinds = [type(event).__name__ for event in found]
+    assert kinds[:5] == [
+        "SessionOpened",
+        "SpeechStarted",
+        "SpeechStopped",
+        "Transcript",
+        "ResponseStarted",
+    ]
+    assert "France" in found[3].text and found[-1].reason == "completed" and found[-1].text
 
 
 @pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")

@@ -3,6 +3,7 @@ trunk.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -33,12 +34,27 @@ def test_code_features_agree_with_the_codec():
     np.testing.assert_array_equal(talker.code_features()[:, :8], digits)
 
 
+def shapes_of(config):
+    return jax.eval_shape(lambda key: talker.init(config, key), jax.random.key(0))
+
+
+@functools.cache
+def params_of(config):
+    """Random ones, which need no compiler: scales around 1."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(
+        lambda x: jnp.asarray(rng.normal(float(x.ndim == 1), 0.1, x.shape), x.dtype),
+        shapes_of(config),
+    )
+
+
 def test_no_leak_from_later_blocks():
-    params = talker.init(TINY, jax.random.key(0))
+    params = params_of(TINY)
     ids, cond = _inputs()
     mask = block_causal_mask(48, 16)
     positions = jnp.arange(48)[None]
 
+    @jax.jit
     def hidden(cond):
         return Talker(TINY).apply({"params": params}, ids, cond, mask, positions)[0]
 
@@ -49,18 +65,16 @@ def test_no_leak_from_later_blocks():
 
 
 def test_cached_equals_uncached():
-    params = talker.init(TINY, jax.random.key(0))
+    params = params_of(TINY)
     ids, cond = _inputs()
-    model = Talker(TINY)
-    whole, _ = model.apply(
-        {"params": params}, ids, cond, block_causal_mask(48, 16), jnp.arange(48)[None]
-    )
+    apply = jax.jit(Talker(TINY).apply)
+    whole, _ = apply({"params": params}, ids, cond, block_causal_mask(48, 16), jnp.arange(48)[None])
     caches = talker.empty_caches(TINY, 2, 48)
     for block in range(3):
         part = slice(16 * block, 16 * block + 16)
         mask = jnp.broadcast_to(jnp.arange(48)[None, None] < 16 * (block + 1), (2, 16, 48))
         positions = jnp.arange(16 * block, 16 * block + 16)[None]
-        out, caches = model.apply(
+        out, caches = apply(
             {"params": params},
             ids[:, part],
             cond[:, part],
@@ -78,28 +92,30 @@ HEADS = dataclasses.replace(TINY, mtp_modules=2)
 @pytest.fixture(scope="module")
 def heads():
     """(parameters, heads(ids, cond, mask, positions, ...) of a Talker with two modules)."""
-    params = talker.init(HEADS, jax.random.key(0))
-    apply = lambda *args, **kwargs: Talker(HEADS).apply(
-        {"params": params}, *args, method="heads", **kwargs
-    )
-    return params, apply
+
+    @functools.partial(jax.jit, static_argnames="count")
+    def apply(params, *args, count=None):
+        return Talker(HEADS).apply({"params": params}, *args, count=count, method="heads")
+
+    return params_of(HEADS), functools.partial(apply, params_of(HEADS))
 
 
 def test_modules_are_beside_what_was_there(heads):
     """A Talker without them has exactly the parameters, caches and states it had."""
     params, apply = heads
-    plain = talker.init(TINY, jax.random.key(0))
+    plain = {name: params[name] for name in shapes_of(TINY)}
     assert set(params) - set(plain) == {
         "mtp_layers_0", "mtp_layers_1", "mtp_norms_0", "mtp_norms_1"
     }  # fmt: skip
-    jax.tree.map(np.testing.assert_array_equal, {name: params[name] for name in plain}, plain)
+    assert jax.tree.map(jnp.shape, plain) == jax.tree.map(lambda x: x.shape, shapes_of(TINY))
     assert len(talker.empty_caches(TINY, 1, 4)) == 2 and len(talker.empty_caches(HEADS, 1, 4)) == 4
     ids, cond = _inputs(6)
     arguments = ids, cond, block_causal_mask(6, 1), jnp.arange(6)[None]
-    hidden, _ = Talker(TINY).apply({"params": plain}, *arguments)
+    hidden, _ = jax.jit(Talker(TINY).apply)({"params": plain}, *arguments)
     np.testing.assert_array_equal(apply(*arguments, count=1)[0][0], hidden)
     caches = tuple(jax.tree.map(lambda x: x + 7.0, talker.empty_caches(HEADS, 2, 6)))
-    _, after = Talker(HEADS).apply({"params": params}, *arguments, caches, jnp.zeros(2, int))
+    first_B = jnp.zeros(2, int)
+    after = jax.jit(Talker(HEADS).apply)({"params": params}, *arguments, caches, first_B)[1]
     assert len(after) == 4 and not np.array_equal(after[0].k_BSKD, caches[0].k_BSKD)
     jax.tree.map(np.testing.assert_array_equal, after[2:], caches[2:])
 
@@ -136,7 +152,7 @@ def test_heads_over_a_cache_are_those_of_the_whole(heads):
 
 
 def test_structured_table_shares_digits():
-    params = talker.init(TINY, jax.random.key(0))
+    params = params_of(TINY)
     moved = jax.tree.map(jnp.copy, params)
     moved["outputs"]["digits"] = moved["outputs"]["digits"].at[0].add(1.0)  # digit 0
     hidden = jnp.ones((1, 64))
@@ -154,7 +170,7 @@ def test_fixed_anchor_talker_has_every_parameter():
     config = TalkerConfig(
         dim=64, num_layers=1, num_heads=2, ffn_dim=128, anchors="fixed", text_dim=24
     )
-    params = talker.init(config, jax.random.key(0))
+    params = jax.eval_shape(lambda key: talker.init(config, key), jax.random.key(0))
     assert params["anchors"]["fuse_in"]["kernel"].shape == (24, 128)
 
 

@@ -45,10 +45,9 @@ def alone(row, segment, fields, field="segment"):
         (TALKER, "mdm", 2),
         (TALKER, "ntp", 1),
         (PACED, "isd", 1),
-        (PACED, "ntp", 1),
         (dataclasses.replace(PACED, mtp_modules=2), "mtp", 1),
     ],
-    ids=["fixed-mdm", "fixed-two-streams", "fixed-ntp", "paced-isd", "paced-ntp", "paced-mtp"],
+    ids=["fixed-mdm", "fixed-two-streams", "fixed-ntp", "paced-isd", "paced-mtp"],
 )
 def test_talker(config, mode, streams):
     task = stage_two(config, mode, streams=streams)

@@ -1,0 +1,117 @@
+"""`mdmspeech bench`: how fast things run here, beside what the machine can do at best."""
+
+import argparse
+import sys
+from typing import Any
+
+from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
+
+PARTS = ("talker", "first-audio", "sessions")
+SIZES = ("compact", "d1024", "paper")
+
+
+def add(verbs) -> None:
+    """Declares the verb and its options."""
+    parser = verbs.add_parser(
+        "bench",
+        help="how fast this machine speaks and answers, beside what it can do at best",
+        description="talker: masked diffusion at S = 1 .. 16, next-token and multi-token decoding "
+        "take turns in one engine; beside them the bare matrix products, and what bandwidth and "
+        "arithmetic allow. first-audio: how long a spoken question waits for its first sound, by "
+        "stage, and in a session. sessions: how many can talk at once. Let nothing else run.",
+    )
+    parser.add_argument("part", nargs="?", default="talker", choices=PARTS, help="what to measure")
+    parser.add_argument("--model", default="compact", metavar="NAME", help="release (not: talker)")
+    parser.add_argument("--data", metavar="DIR", help="the corpus with test questions")
+    parser.add_argument(
+        "--questions", type=int, default=50, metavar="N", help="spoken questions (default 50)"
+    )
+    parser.add_argument(
+        "--sessions", nargs="+", type=int, default=[1, 2, 4], metavar="N", help="at a time"
+    )
+    parser.add_argument(
+        "--size", nargs="+", default=["compact"], choices=SIZES, help="shapes (default compact)"
+    )
+    parser.add_argument(
+        "--batch", nargs="+", type=int, default=[1], metavar="N", help="rows at a time (default 1)"
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=9, metavar="N", help="of which medians are taken (default 9)"
+    )
+    parser.add_argument(
+        "--blocks", type=int, default=8, metavar="N", help="of each measurement (default 8)"
+    )
+    parser.add_argument("--out", metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Does it."""
+    numbers = {"--rounds": [args.rounds], "--blocks": [args.blocks], "--batch": args.batch}
+    numbers |= {"--questions": [args.questions], "--sessions": args.sessions}
+    for name, values in numbers.items():
+        if min(values) < 1:
+            raise UserError(f"{name} {min(values)}: give 1 or more")
+    for end in (".json", ".md", ".png") if args.out else ():
+        check_writable(args.out + end, "name another --out")
+    from mdmspeech.evaluation.speed import report
+
+    result = {"talker": _talker, "first-audio": _first_audio, "sessions": _sessions}[args.part](
+        args
+    )
+    _told("")
+    page = report.PAGES[args.part](result)
+    print(page)
+    if args.out:
+        report.write(args.out, args.part, result)
+    return 0
+
+
+def _told(text: str) -> None:
+    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _talker(args: argparse.Namespace) -> dict[str, Any]:
+    from mdmspeech.evaluation.provenance import provenance
+    from mdmspeech.evaluation.speed import machine, report, talkers
+
+    _told("measuring the machine")
+    best = machine.measure()
+    rows = talkers.measure_talkers(
+        args.size, args.batch, best, blocks=args.blocks, rounds=args.rounds, told=_told
+    )
+    made = provenance(sizes={"rounds": args.rounds, "blocks": args.blocks}, seeds={"weights": 0})
+    return report.rows_of(rows, best, made)
+
+
+def _first_audio(args: argparse.Namespace) -> dict[str, Any]:
+    import mdmspeech
+    from mdmspeech.evaluation.provenance import provenance
+    from mdmspeech.evaluation.speed import live
+
+    assistant = mdmspeech.load(args.model)
+    waves = live.questions(args.data, args.questions)
+    ways = [("mdm", 1), ("mdm", 4), *((name, 1) for name in assistant.talkers if name != "mdm")]
+    told = live.first_audio(assistant, waves, ways, _told)
+    turns = {
+        f"speculate_s={wait}": live.summary(live.turns(assistant, waves, _told, speculate_s=wait))
+        for wait in (0.15, None)
+    }
+    made = provenance(sizes={"questions": len(waves)}, seeds={"speech": 0})
+    return {"made": made, "first_audio": told, "turns": turns}
+
+
+def _sessions(args: argparse.Namespace) -> dict[str, Any]:
+    import mdmspeech
+    from mdmspeech.evaluation.provenance import provenance
+    from mdmspeech.evaluation.speed import live
+
+    assistant = mdmspeech.load(args.model)
+    waves = live.questions(args.data, args.questions)
+    found = {}
+    for count in args.sessions:
+        _told(f"{count} sessions")
+        found[str(count)] = live.summary(live.sustained(assistant, waves, count))
+    made = provenance(sizes={"questions": len(waves)}, seeds={"speech": 0})
+    return {"made": made, "sessions": found}

@@ -1,0 +1,163 @@
+"""Results of speed as JSON rows, a page and a picture."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mdmspeech.evaluation.plots import _figure, _save
+from mdmspeech.evaluation.provenance import line
+from mdmspeech.evaluation.report import write_json
+from mdmspeech.evaluation.speed.machine import Machine
+from mdmspeech.evaluation.speed.talkers import Row
+
+_HEAD = (
+    "| {} | ms a block | quartiles | tokens/s | beside NTP | bare products, ms | engine / bare "
+    "| beside NTP, bare | bound, ms |"
+)
+
+
+def rows_of(rows: Sequence[Row], machine: Machine, made: Mapping[str, Any]) -> dict[str, Any]:
+    """JSON-ready: one entry a way, size and batch."""
+    return {
+        "made": dict(made),
+        "machine": {name: round(value, 2) for name, value in vars(machine).items()},
+        "rows": [
+            {
+                "size": row.size,
+                "way": row.way,
+                "batch": row.batch,
+                "block_ms": round(1e3 * row.block.median, 3),
+                "quartiles_ms": [round(1e3 * x, 3) for x in row.block.spread],
+                "tokens_per_second": round(row.rate, 1),
+                "bare_ms": round(1e3 * row.bare, 3),
+                "bound_ms": round(1e3 * row.bound, 3),
+            }
+            for row in rows
+        ],
+    }
+
+
+def talker_page(result: Mapping[str, Any]) -> str:
+    """The table of `rows_of`, in Markdown."""
+    machine = result["machine"]
+    out = [
+        "# How fast Talkers speak",
+        "",
+        f"*{line(result['made'])}*",
+        "",
+        f"In the same run this machine copies {machine['copy_gbs']:.1f} GB/s, streams weights at "
+        f"{machine['read_gbs']:.1f} GB/s and multiplies square float32 matrices at "
+        f"{machine['matmul_gflops']:.0f} GFLOP/s. One engine, one trunk, random weights, float32; "
+        "all ways take turns. *Bare products* are the matrix products of the same shapes alone, each "
+        "in its best layout; *bound* is bytes of weights over bandwidth or arithmetic over the "
+        "matrix rate, whichever is more, for each forward. MTP 3: five modules, three tokens a "
+        "forward, not verified.",
+    ]
+    for size, batch in dict.fromkeys((r["size"], r["batch"]) for r in result["rows"]):
+        rows = [r for r in result["rows"] if (r["size"], r["batch"]) == (size, batch)]
+        ntp = next(r for r in rows if r["way"] == "NTP")
+        out += ["", f"## {size}, batch {batch}", "", _HEAD.format("")]
+        out += ["|" + " --- |" * (_HEAD.count("|") - 1)]
+        for r in rows:
+            low, high = r["quartiles_ms"]
+            out.append(
+                f"| {r['way']} | {r['block_ms']:.1f} | {low:.1f} .. {high:.1f} | "
+                f"{r['tokens_per_second']:,.0f} | {ntp['block_ms'] / r['block_ms']:.2f} | "
+                f"{r['bare_ms']:.1f} | {r['block_ms'] / r['bare_ms']:.2f} | "
+                f"{ntp['bare_ms'] / r['bare_ms']:.2f} | {r['bound_ms']:.1f} |"
+            )
+    return "\n".join(out) + "\n"
+
+
+def picture(path: Path, result: Mapping[str, Any]) -> None:
+    """Tokens a second of every way, a panel a size and batch; a line where the bare products end."""
+    groups = list(dict.fromkeys((r["size"], r["batch"]) for r in result["rows"]))
+    figure, axes = _figure(rows=len(groups), height=2.2 * len(groups))
+    for axis, (size, batch) in zip(axes, groups, strict=True):
+        rows = [r for r in result["rows"] if (r["size"], r["batch"]) == (size, batch)]
+        names, rates = [r["way"] for r in rows], [r["tokens_per_second"] for r in rows]
+        best = [rate * r["block_ms"] / r["bare_ms"] for rate, r in zip(rates, rows, strict=True)]
+        axis.bar(names, rates, label="engine")
+        axis.scatter(names, best, marker="_", s=400, color="black", label="bare products")
+        axis.set_title(f"{size}, batch {batch}", fontsize=9)
+        axis.set_ylabel("tokens/s")
+        axis.legend(fontsize=7)
+    _save(figure, path)
+
+
+def first_audio_page(result: Mapping[str, Any]) -> str:
+    """The table of `live.first_audio` and of turns in a session."""
+    rows = result["first_audio"]
+    out = [
+        "# How long the first sound takes",
+        "",
+        f"*{line(result['made'])}*",
+        "",
+        "From the end of a recorded question to the first samples, ms, median (95th percentile); all "
+        "ways take turns on each question.",
+        "",
+        "| | " + " | ".join(_way(row) for row in rows) + " |",
+        "|" + " --- |" * (len(rows) + 1),
+        _line("**first sound**", [row["first_audio_ms"] for row in rows]),
+    ]
+    for stage in rows[0]["stages_ms"]:
+        out.append(_line(stage.replace("_", " "), [row["stages_ms"][stage] for row in rows]))
+    out.append(
+        "| real-time factor | "
+        + " | ".join(f"{row['real_time_factor']:.2f}" for row in rows)
+        + " |"
+    )
+    out.append("| underruns | " + " | ".join(str(row["underruns"]) for row in rows) + " |")
+    out += [
+        "",
+        "In a session, from the end of the turn (500 ms of silence) to the first samples:",
+        "",
+    ]
+    out += ["| begun after | answered | first sound, ms | underruns |", "| --- | --- | --- | --- |"]
+    for name, one in result["turns"].items():
+        wait = name.partition("=")[2]
+        when = "the end of the turn" if wait == "None" else f"{wait} s of silence"
+        out.append(_turns(when, one))
+    return "\n".join(out) + "\n"
+
+
+def sessions_page(result: Mapping[str, Any]) -> str:
+    """The table of `live.sustained`."""
+    out = [
+        "# How many can talk at once",
+        "",
+        f"*{line(result['made'])}*",
+        "",
+        "Sessions that ask at the same time, in real time; first sound after the end of the turn.",
+        "",
+        "| sessions | answered | first sound, ms | underruns |",
+        "| --- | --- | --- | --- |",
+    ]
+    out += [_turns(count, one) for count, one in result["sessions"].items()]
+    return "\n".join(out) + "\n"
+
+
+def _way(row: Mapping[str, Any]) -> str:
+    return f"S={row['steps']}" if row["talker"] == "mdm" else row["talker"].upper()
+
+
+def _line(name: str, spreads: Sequence[Mapping[str, float]]) -> str:
+    cells = [f"{one['median']:.0f} ({one['p95']:.0f})" for one in spreads]
+    return f"| {name} | " + " | ".join(cells) + " |"
+
+
+def _turns(name: str, one: Mapping[str, Any]) -> str:
+    wait = one["first_audio_ms"]
+    told = f"{wait['median']:.0f} ({wait['p95']:.0f})" if wait else "none"
+    return f"| {name} | {one['answered']} of {one['turns']} | {told} | {one['underruns']} |"
+
+
+PAGES = {"talker": talker_page, "first-audio": first_audio_page, "sessions": sessions_page}
+
+
+def write(stem: str, part: str, result: Mapping[str, Any]) -> None:
+    """STEM.json and .md; of talkers .png, too."""
+    write_json(Path(f"{stem}.json"), result)
+    Path(f"{stem}.md").write_text(PAGES[part](result), encoding="utf-8")
+    if part == "talker":
+        picture(Path(f"{stem}.png"), result)

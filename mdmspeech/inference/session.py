@@ -1,0 +1,450 @@
+"""A session: it listens, thinks and speaks at the same time, and can be interrupted.
+
+It is a state machine without a thread or a timer of its own. The caller's methods only leave word;
+`work` does one bounded unit (listen to a quarter of a second, hear a question, write one token,
+speak one block), and `SessionLoop` calls it for many sessions in turn. Turns follow the sound that
+was pushed; only playback asks the clock. So hours run in seconds, and every run is the same.
+"""
+
+import dataclasses
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mdmspeech.audio.vad import FRAME
+from mdmspeech.errors import UserError
+from mdmspeech.inference.answering import Stream
+from mdmspeech.inference.conversation import Conversation, Part
+from mdmspeech.inference.event_queue import EventQueue
+from mdmspeech.inference.generation_config import real
+from mdmspeech.inference.listener import Began, Ended, Listener, Paused, WentOn
+from mdmspeech.inference.questions import check_question
+from mdmspeech.inference.recording import Resampler
+from mdmspeech.inference.session_config import SessionConfig
+from mdmspeech.inference.session_events import (
+    Reason,
+    SessionClosed,
+    SessionError,
+    SessionOpened,
+    SpeechStarted,
+    SpeechStopped,
+)
+from mdmspeech.inference.session_response import Model, Question, SessionResponse
+from mdmspeech.speech_format import INPUT_RATE
+
+TAIL = 0.15  # seconds of silence behind the speech that are heard with it
+BEHIND = 60.0  # seconds of sound that may wait to be listened to
+_LISTEN = 8 * FRAME  # samples a unit
+_QUESTIONS = 8  # that may wait for their answer
+
+
+class Session:
+    """Push sound or text, read `events`. All methods but `work` return at once, from any thread.
+
+    Attributes:
+      config: how it listens and speaks. events: an `EventQueue`: iterate, or `get(timeout)`.
+      closed: whether it is over.
+
+    Args:
+      model: the assistant whose parts it uses. clock: seconds. wake: called when there is work.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        config: SessionConfig | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wake: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.config = SessionConfig() if config is None else config
+        self.events, self.closed = EventQueue(wake), False
+        self._model, self._clock, self._wake = model, clock, wake
+        self._lock, self._resampler = threading.Lock(), Resampler()
+        self._inbox: deque[np.ndarray | Callable[[], None]] = deque()
+        self._urgent: deque[Callable[[], None]] = deque()
+        self._waiting = 0  # samples in the inbox
+        self._conversation: Conversation | None = None
+        self._listener, self._limit = Listener(0), 0  # until it is open
+        self._texts: list[str] = []
+        self._noted: tuple[Part, ...] = ()
+        self._questions: deque[Question] = deque()
+        self._asked, self._responses = 0, 0
+        self._current: SessionResponse | None = None
+        self._last: SessionResponse | None = None  # that was started and is over
+
+    # ---- What the caller asks for ----------------------------------------------------------------
+
+    def push_audio(self, samples: Any, rate: float = INPUT_RATE) -> None:
+        """More sound: samples [N] of one channel, float at full scale 1 or int16, in pieces of any
+        length. UserError: something else, or it comes faster than it can be listened to.
+        """
+        with self._lock:
+            if self._waiting > BEHIND * INPUT_RATE:
+                raise UserError(
+                    f"{self._waiting / INPUT_RATE:.0f} s of sound wait to be listened to; push it "
+                    "as it is recorded, and read the session's events"
+                )
+            wave = self._resampler.push(samples, rate)
+            if len(wave) and not self.closed:
+                self._inbox.append(wave)
+                self._waiting += len(wave)
+        self._wake()
+
+    def push_text(self, text: str) -> None:
+        """A typed question, or more of it, for the next `commit`. UserError: no words in it."""
+        check_question(text)
+        self._leave(lambda: self._texts.append(text))
+
+    def commit(self) -> None:
+        """The turn is over: what was pushed since the last one is the question."""
+        self._leave(self._commit)
+
+    def respond(self) -> None:
+        """Answer what was written down (see `SessionConfig.create_response`)."""
+        self._leave(self._respond)
+
+    def clear(self) -> None:
+        """What was pushed since the last turn was nothing."""
+        self._leave(self._forget)
+
+    def cancel(self) -> None:
+        """Stop speaking, now. Nothing happens if nothing is being said."""
+        self._leave(lambda: self._stop("cancelled"), at_once=True)
+
+    def played(self, seconds: float) -> None:
+        """So much of the response that is being spoken has come out of the loudspeaker."""
+        now, seconds = self._clock(), _seconds("seconds", seconds)
+        self._leave(lambda: self._report(now, seconds), at_once=True)
+
+    def truncate(self, played_s: float, response: int | None = None) -> None:
+        """Only so much of a response (default: the last one) was played: it is stopped, and the
+        conversation remembers no more of it.
+        """
+        played_s = _seconds("played_s", played_s)
+        self._leave(lambda: self._truncate(played_s, response), at_once=True)
+
+    def update(self, **changes: Any) -> None:
+        """Other settings from the next turn on, see `SessionConfig.updated`; UserError as there."""
+        config = self.config.updated(changes)
+        if (config.context, config.talker) != (self.config.context, self.config.talker):
+            raise UserError("context and talker stay as the session began; open another one")
+        self._leave(lambda: self._change(config))
+
+    def close(self) -> None:
+        """The end; a `SessionClosed` is the last event."""
+        self._leave(self._close, at_once=True)
+
+    def __enter__(self) -> "Session":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # ---- One unit of work ------------------------------------------------------------------------
+
+    def work(self) -> bool:
+        """Does one unit, in the one thread that may call the model; whether there may be more."""
+        try:
+            return self._unit()
+        except UserError as error:
+            self._failed(str(error))
+        except Exception as error:
+            logging.getLogger(__name__).exception("a session's unit of work failed")
+            self._failed(f"{type(error).__name__}: {error}")
+        return not self.closed
+
+    def speaking(self) -> Stream | None:
+        """The speech whose next block the next unit of work decodes, if that is what it does."""
+        response = self._current
+        if self.closed or response is None or not self._may_go_on(response):
+            return None
+        return response.speaking
+
+    def _unit(self) -> bool:
+        with self._lock:
+            urgent = self._urgent.popleft() if self._urgent else None
+        if urgent is not None:
+            urgent()
+        elif self.closed:
+            return False
+        elif self._conversation is None:
+            self._open()
+        elif (wanted := self._next_wanted()) is not None:
+            if callable(wanted):
+                wanted()
+            else:
+                self._listen(wanted)
+        elif self._current is not None and self._may_go_on(self._current):
+            self._go_on(self._current)
+        elif self._current is None and self._questions:
+            self._begin(self._questions.popleft())
+        else:
+            return False
+        return True
+
+    def _next_wanted(self) -> np.ndarray | Callable[[], None] | None:
+        """Of what was pushed, unless nobody reads what comes of it."""
+        with self._lock:
+            if not self._inbox or len(self.events) >= 2 * self.config.max_events:
+                return None
+            wanted = self._inbox.popleft()
+            if callable(wanted):
+                return wanted
+            if len(wanted) > _LISTEN:
+                self._inbox.appendleft(wanted[_LISTEN:])
+            wanted = wanted[:_LISTEN]
+            self._waiting -= len(wanted)
+            return wanted
+
+    def _may_go_on(self, response: SessionResponse) -> bool:
+        return not response.waits and len(self.events) < self.config.max_events
+
+    def _open(self) -> None:
+        """Opens the parts, checks that they can do what is asked, compiles."""
+        try:
+            model, config = self._model, self.config
+            voice = model.voice(config.talker)
+            voice.check(config.generation())
+            conversation = Conversation(model.thinker, config.context)
+            self._limit = int(model.frontend.limit * INPUT_RATE)
+            self._listener = Listener(self._limit)
+            if config.warm_up:
+                voice.warm_up()
+                conversation.warm_up()
+                model.frontend.warm_up()
+        except UserError as error:
+            self._close(str(error))
+            return
+        self._conversation = conversation
+        self.events.put(SessionOpened())
+
+    def _leave(self, wanted: Callable[[], None], at_once: bool = False) -> None:
+        """Word for `work`; at once: before all that waits."""
+        with self._lock:
+            if not self.closed:
+                (self._urgent if at_once else self._inbox).append(wanted)
+        self._wake()
+
+    # ---- Listening -------------------------------------------------------------------------------
+
+    def _listen(self, samples: np.ndarray) -> None:
+        if (detection := self.config.turn_detection) is None:
+            if self._listener.record(samples):
+                self.events.put(SessionError(_too_much(self._limit)))
+            return
+        for heard in self._listener.listen(samples, detection, self._tail_s):
+            if isinstance(heard, Began):
+                self._speech_started(heard)
+            elif isinstance(heard, Paused):
+                self._speculate(heard.wave)
+            elif isinstance(heard, WentOn):
+                self._take_back()
+            else:
+                self._speech_stopped(heard)
+
+    @property
+    def _tail_s(self) -> float:
+        return self.config.speculate_s or TAIL
+
+    def _speech_started(self, heard: Began) -> None:
+        interrupts = self._audible() if self.config.interrupt_response else None
+        self.events.put(SpeechStarted(heard.at_s, interrupts.number if interrupts else None))
+        if self.config.interrupt_response:
+            self._stop("turn_detected")
+            self._questions = deque(map(_unanswered, self._questions))
+
+    def _speech_stopped(self, heard: Ended) -> None:
+        self.events.put(SpeechStopped(heard.at_s))
+        if self._current is not None and self._current.held:
+            self._current.release()
+            self._finished(self._current)
+        else:
+            self._put_question(heard.wave)
+
+    def _speculate(self, wave: np.ndarray) -> None:
+        """Begins the answer, if nothing else is to be done, and keeps it back."""
+        busy = self._current or self._questions or self._texts
+        if self.config.speculate_s and self.config.create_response and not busy:
+            self._asked += 1
+            self._begin(Question(self._asked, wave), held=True)
+
+    def _take_back(self) -> None:
+        """The answer that was begun too early was never begun."""
+        if self._current is not None and self._current.held:
+            self._current.take_back()
+            self._noted = self._current.question.noted
+            self._asked, self._current = self._asked - 1, None
+
+    # ---- Questions and answers -------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        texts, self._texts = tuple(self._texts), []
+        if self.config.turn_detection is None:
+            wave = self._listener.take()
+        else:
+            ended = self._listener.end_turn(self._tail_s)
+            if ended is not None and not texts:
+                self._speech_stopped(ended)
+                return
+            self._take_back()
+            wave = np.zeros(0, np.float32) if ended is None else ended.wave
+            if ended is not None:
+                self.events.put(SpeechStopped(ended.at_s))
+        if len(wave) or texts:
+            self._put_question(wave, texts)
+        else:
+            self.events.put(SessionError("there is nothing to commit: push sound or text first"))
+
+    def _put_question(self, wave: np.ndarray, texts: tuple[str, ...] = ()) -> None:
+        if len(self._questions) >= _QUESTIONS:
+            self.events.put(
+                SessionError(
+                    f"{_QUESTIONS} questions wait for their answer; this one is not taken: wait "
+                    "for a response to end, or cancel() it"
+                )
+            )
+            return
+        self._asked += 1
+        self._questions.append(
+            Question(
+                self._asked, wave if len(wave) else None, texts, answer=self.config.create_response
+            )
+        )
+
+    def _respond(self) -> None:
+        if not (self._noted or self._current or self._questions):
+            self.events.put(SessionError("there is nothing to respond to: ask something first"))
+            return
+        self._asked += 1
+        self._questions.append(Question(self._asked))
+
+    def _begin(self, question: Question, held: bool = False) -> None:
+        assert self._conversation is not None
+        question, self._noted = dataclasses.replace(question, noted=self._noted), ()
+        self._current = SessionResponse(
+            self._model,
+            self.config,
+            self._conversation,
+            question,
+            self._responses + 1,
+            self.events.put,
+            self._clock,
+            held,
+        )
+
+    def _go_on(self, response: SessionResponse) -> None:
+        response.step()
+        self._finished(response)
+
+    def _finished(self, response: SessionResponse) -> None:
+        """What follows when a response is over."""
+        if not response.over or response.held:
+            return
+        self._current = None
+        self._noted = (*self._noted, *response.unasked)[-_QUESTIONS:]
+        if response.started:
+            self._last, self._responses = response, self._responses + 1
+
+    def _audible(self) -> SessionResponse | None:
+        """The response that somebody hears now, or will."""
+        if self._current is not None:
+            return self._current if self._current.started and not self._current.held else None
+        last = self._last
+        if last is not None and (
+            last.playback.lead(self._clock()) > 0 or self.events.waits(last.number)
+        ):
+            return last
+        return None
+
+    def _stop(self, reason: Reason, played_s: float | None = None) -> None:
+        """Nothing more is said of what is being said; what was played of it is remembered."""
+        response = self._audible()
+        if response is not None:
+            self._silence(response, reason, played_s)
+        elif self._current is not None and not self._current.held:  # still being heard
+            question, self._current = self._current.question, None
+            self._noted = question.noted
+            self._questions.appendleft(dataclasses.replace(question, noted=(), answer=False))
+
+    def _silence(self, response: SessionResponse, reason: Reason, played_s: float | None) -> None:
+        unread_s, end = self.events.drop(response.number)
+        if played_s is None:
+            playback = response.playback
+            played_s = min(playback.played(self._clock()), playback.audio_s - unread_s)
+        if not response.over:
+            response.stop(reason, played_s)
+            self._finished(response)
+            return
+        text = response.cut(played_s)
+        if end is not None:
+            self.events.put(dataclasses.replace(end, reason=reason, text=text))
+
+    def _truncate(self, played_s: float, number: int | None) -> None:
+        response = self._current if self._audible() is self._current else None
+        response = response or self._last
+        if response is not None and number in (None, response.number):
+            self._take_back()
+            self._silence(response, "cancelled", played_s)
+
+    def _report(self, now: float, played_s: float) -> None:
+        if (response := self._audible() or self._last) is not None:
+            response.playback.report(now, played_s)
+
+    def _forget(self) -> None:
+        self._take_back()
+        self._texts, self._noted = [], ()
+        self._listener.forget()
+
+    def _change(self, config: SessionConfig) -> None:
+        self._take_back()
+        if (config.turn_detection is None) != (self.config.turn_detection is None):
+            self._listener.begin_anew()
+        self.config = config
+
+    def _failed(self, message: str) -> None:
+        """A unit of work has failed; the session goes on."""
+        response = self._current
+        if response is not None and response.held:
+            self._take_back()  # it is asked again when the turn is over
+        elif response is not None and response.started and not response.over:
+            response.stop("error", message=message)
+            self._current, self._last, self._responses = None, response, self._responses + 1
+        else:
+            self._current = None
+            self.events.put(SessionError(message))
+
+    def _close(self, message: str = "") -> None:
+        if self.closed:
+            return
+        self._take_back()
+        if self._current is not None and self._current.started:
+            self._silence(self._current, "cancelled", None)
+        with self._lock:
+            self.closed = True
+            self._inbox.clear()
+            self._urgent.clear()
+        self.events.put(SessionClosed(message))
+        self._current = self._last = self._conversation = None
+        self._questions.clear()
+        self._listener = Listener(0)
+
+
+def _unanswered(question: Question) -> Question:
+    return dataclasses.replace(question, answer=False)
+
+
+def _seconds(name: str, value: Any) -> float:
+    return real(name, value, (-1e9, 1e9), "seconds of the response; what is beyond it is its end")
+
+
+def _too_much(limit: int) -> str:
+    return (
+        f"more than {limit / INPUT_RATE:.0f} s of sound wait for commit(); only the last of it is "
+        "kept: commit() or clear() in time, or let turns be detected"
+    )
