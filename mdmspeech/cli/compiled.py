@@ -3,6 +3,7 @@ compiling; and where nothing can be kept.
 """
 
 import atexit
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -10,6 +11,7 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from mdmspeech.errors import UserError
@@ -48,16 +50,15 @@ def keep_compiled(root: str | None = None) -> Path | None:
 
 def keep_programs(root: str | None = None) -> Path | None:
     """For `mdmspeech.load`, wherever it is called: JAX keeps what it compiles where it was told to,
-    or where `keep_compiled` has it, and `mdmspeech.programs` what is traced, beside it; converted
-    weights are kept in a folder of their own. Returns the first folder.
+    or where `keep_compiled` has it, and `mdmspeech.programs` what is traced, beside it; and so are
+    converted weights. Returns that folder.
 
-    None, and no program kept: the user has said JAX_ENABLE_COMPILATION_CACHE=false, has chosen a
+    None, and nothing kept: the user has said JAX_ENABLE_COMPILATION_CACHE=false, has chosen a
     bucket, or nothing can be written.
     """
     import jax
 
     from mdmspeech import programs
-    from mdmspeech.data.storage.record_store import data_root
     from mdmspeech.interop import converted
 
     chosen = jax.config.jax_compilation_cache_dir
@@ -70,12 +71,43 @@ def keep_programs(root: str | None = None) -> Path | None:
         if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
     programs.keep(folder)
-    try:
-        weights = data_root(root) / "converted"
-        converted.keep(None if why_not(weights, folder=True) else weights)
-    except UserError:
-        converted.keep(None)
+    converted.keep(None if folder is None else _weights(folder, root))
     return folder
+
+
+@contextlib.contextmanager
+def telling_what_is_compiled(quiet: bool) -> Iterator[None]:
+    """Says on stderr which parts have to be compiled, when it begins, and at the end how long each
+    took; nothing where all that is needed was kept.
+    """
+    if quiet:
+        yield
+        return
+    from mdmspeech import programs
+
+    seconds: dict[str, list[float]] = {}
+
+    def told(part: str, took: float | None) -> None:
+        if took is None and part not in seconds:
+            print(f"compiling the {part} ...", file=sys.stderr, flush=True)
+        seconds.setdefault(part, []).extend([] if took is None else [took])
+
+    with programs.telling(told):
+        yield
+    for part, each in seconds.items():
+        print(f"compiled the {part}: {len(each)} programs, {sum(each):.1f} s", file=sys.stderr)
+
+
+def _weights(programs: Path, root: str | None) -> Path:
+    """Where converted weights are kept: in a folder that outlives JAX's version, or in the one that
+    the user has chosen for what is compiled.
+    """
+    from mdmspeech.data.storage.record_store import data_root
+
+    with contextlib.suppress(UserError):
+        if programs.parent == data_root(root) / "compiled":
+            return data_root(root) / "converted"
+    return programs / "weights"
 
 
 def _folder(root: str | None) -> Path | None:

@@ -113,9 +113,7 @@ class TalkerEngine:
         self._spare: list[Any] = []  # caches of rows that have been closed
         program = functools.partial(KeptProgram, "Talker", about=(self.config, mode, self.options))
         self._jit_begin = program("begin", self._begin, donate=("cache",))
-        self._jit_advance = program(
-            "advance", self._advance, static=("seen",), donate=("states",)
-        )
+        self._jit_advance = program("advance", self._advance, static=("seen",), donate=("states",))
 
     @property
     def longest(self) -> int:
@@ -179,6 +177,17 @@ class TalkerEngine:
         for row in rows:
             self.close(row)
         return list(zip(rows, tokens, strict=True))
+
+    def warm_up(self, text: TextInputs) -> None:
+        """Compiles every program that rows of a text can need, whatever stands in it."""
+        for size in ROWS:
+            for blocks in BLOCKS:
+                rows = [self.open(steps=1) for _ in range(size)]
+                for row in rows:
+                    row.blocks = blocks - 1  # as if it had come so far
+                self.advance(rows, [text] * size)
+                for row in rows:
+                    self.close(row)
 
     def _advanced(self, rows, texts, blocks) -> list[NewTokens]:
         block = self.config.block

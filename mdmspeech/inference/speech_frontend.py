@@ -124,9 +124,11 @@ class SpeechFrontend:
                 heard[i] = EncodedSpeech(vectors, transcript, encoded - began, adapted - encoded)
         return [heard[i] for i in range(len(waves))]
 
-    def warm_up(self, seconds: Sequence[float] = (3.0,)) -> None:
-        """Compiles for questions of these lengths."""
+    def warm_up(self, seconds: Sequence[float] | None = (3.0,)) -> None:
+        """Compiles for questions of these lengths; None: of all."""
         noise = np.random.default_rng(0)
+        if seconds is None:
+            seconds = sorted({min(length, self.limit) for length in SECONDS})
         for length in seconds:
             self.encode((0.1 * noise.normal(size=int(length * INPUT_RATE)), INPUT_RATE))
 

@@ -331,9 +331,11 @@ class ThinkerRunner:
                 answers[i] = self.tokenizer.decode(ids[:end]).strip()
         return answers
 
-    def warm_up(self) -> None:
-        """Compiles what a short question needs."""
+    def warm_up(self, *, all: bool = False) -> None:
+        """Compiles what a short question needs; all: what one of any length needs."""
         next(self.answer(self.read([self.question("What is it?")])))
+        for width in PROMPTS if all else ():
+            next(self.answer(self.read([np.zeros((width, self.width), np.float32)])))
 
     def _said(self, stream: StreamDecoder, token_id: int) -> str:
         """The text that a token completes; tags of thoughts also where they are special tokens,
