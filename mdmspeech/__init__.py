@@ -41,6 +41,9 @@ def load(
     from mdmspeech.inference.devices import look_for_no_tpu
 
     look_for_no_tpu()
+    from mdmspeech.cli.compiled import keep_programs
+
+    keep_programs()
     from mdmspeech.inference.factory import open_assistant
     from mdmspeech.interop.release import load_release
     from mdmspeech.interop.sources import load_speech_encoder, load_thinker

@@ -33,6 +33,7 @@ _GROUND_FLOOR = {
     "files",
     "hardware",
     "padding",
+    "programs",
     "remote",
     "speech_format",
     "xla_flags",

@@ -4,6 +4,7 @@ import argparse
 import sys
 import warnings
 
+from mdmspeech.cli.compiled import telling_what_is_compiled
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
 from mdmspeech.cli.streams import STDIN, input_bytes
 from mdmspeech.cli.voice_options import add_voice_options, generation, warn_of_untrained
@@ -60,9 +61,9 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
     voice.stream(**{key: value for key, value in how.items() if key != "talker"})
     if not args.cold:
         if not args.quiet:
-            print("opening and compiling the model ...", file=sys.stderr, flush=True)
-        model.warm_up(args.talker)
-        model.frontend.encode(wave)
+            print("opening the model ...", file=sys.stderr, flush=True)
+        with telling_what_is_compiled(args.quiet):
+            model.warm_up(args.talker, seconds=len(wave) / INPUT_RATE)
     with writing(target, voice.codec.sample_rate) as out:
         for event in model.stream(wave, **how):
             if isinstance(event, TextEvent):

@@ -3,6 +3,7 @@ compiling; and where nothing can be kept.
 """
 
 import atexit
+import contextlib
 import hashlib
 import importlib.metadata
 import os
@@ -10,6 +11,7 @@ import platform
 import shutil
 import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
 from mdmspeech.errors import UserError
@@ -32,14 +34,86 @@ def keep_compiled(root: str | None = None) -> Path | None:
     Args:
       root: as `data.storage.record_store.data_root` takes it.
     """
-    from mdmspeech.data.storage.record_store import data_root
-
     if (
         "jax" in sys.modules
         or "JAX_COMPILATION_CACHE_DIR" in os.environ
         or os.environ.get("JAX_ENABLE_COMPILATION_CACHE", "1") in ("0", "false")
     ):
         return None
+    folder = _folder(root)
+    if folder is not None:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+        # a start compiles dozens of small ones, too
+        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    return folder
+
+
+def keep_programs(root: str | None = None) -> Path | None:
+    """For `mdmspeech.load`, wherever it is called: JAX keeps what it compiles where it was told to,
+    or where `keep_compiled` has it, and `mdmspeech.programs` what is traced, beside it; and so are
+    converted weights. Returns that folder.
+
+    None, and nothing kept: the user has said JAX_ENABLE_COMPILATION_CACHE=false, has chosen a
+    bucket, or nothing can be written.
+    """
+    import jax
+
+    from mdmspeech import programs
+    from mdmspeech.interop import converted
+
+    chosen = jax.config.jax_compilation_cache_dir
+    if not jax.config.jax_enable_compilation_cache:
+        folder = None
+    elif chosen:
+        folder = None if "://" in chosen or why_not(chosen, folder=True) else Path(chosen)
+    elif (folder := _folder(root)) is not None:
+        jax.config.update("jax_compilation_cache_dir", str(folder))
+        if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+    programs.keep(folder)
+    converted.keep(None if folder is None else _weights(folder, root))
+    return folder
+
+
+@contextlib.contextmanager
+def telling_what_is_compiled(quiet: bool) -> Iterator[None]:
+    """Says on stderr which parts have to be compiled, when it begins, and at the end how long each
+    took; nothing where all that is needed was kept.
+    """
+    if quiet:
+        yield
+        return
+    from mdmspeech import programs
+
+    seconds: dict[str, list[float]] = {}
+
+    def told(part: str, took: float | None) -> None:
+        if took is None and part not in seconds:
+            print(f"compiling the {part} ...", file=sys.stderr, flush=True)
+        seconds.setdefault(part, []).extend([] if took is None else [took])
+
+    with programs.telling(told):
+        yield
+    for part, each in seconds.items():
+        print(f"compiled the {part}: {len(each)} programs, {sum(each):.1f} s", file=sys.stderr)
+
+
+def _weights(programs: Path, root: str | None) -> Path:
+    """Where converted weights are kept: in a folder that outlives JAX's version, or in the one that
+    the user has chosen for what is compiled.
+    """
+    from mdmspeech.data.storage.record_store import data_root
+
+    with contextlib.suppress(UserError):
+        if programs.parent == data_root(root) / "compiled":
+            return data_root(root) / "converted"
+    return programs / "weights"
+
+
+def _folder(root: str | None) -> Path | None:
+    """Where programs are kept; None if they cannot be. One that has grown too large is emptied."""
+    from mdmspeech.data.storage.record_store import data_root
+
     try:
         folder = data_root(root) / "compiled" / _kind()
         if folder.is_dir() and sum(file.stat().st_size for file in folder.iterdir()) > MOST:
@@ -48,8 +122,6 @@ def keep_compiled(root: str | None = None) -> Path | None:
             return None
     except (OSError, UserError):
         return None
-    os.environ["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
     return folder
 
 

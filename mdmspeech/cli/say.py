@@ -5,6 +5,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any
 
+from mdmspeech.cli.compiled import telling_what_is_compiled
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
 from mdmspeech.cli.streams import STDIN, input_text
 from mdmspeech.cli.voice_options import add_voice_options, generation, warn_of_untrained
@@ -38,7 +39,7 @@ def run(args: argparse.Namespace) -> None:
     from mdmspeech.inference.speech import finish_timeline, join
     from mdmspeech.inference.timeline import render
 
-    with messages_aside(args) as target:
+    with messages_aside(args) as target, telling_what_is_compiled(args.quiet):
         parts = mdmspeech.load(args.model, voice=args.voice).say_parts(text, **how)
         spent, kept = {"talker": 0.0, "codec": 0.0, "total_s": 0.0}, []
         with writing(target, parts.sample_rate) as out:

@@ -5,6 +5,8 @@ Parts are opened when they are first needed: `say` needs no Thinker, `hear` no v
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -212,13 +214,20 @@ class Assistant:
             )
         return texts
 
-    def warm_up(self, talker: str = "mdm") -> None:
-        """Opens and compiles what a short spoken question needs, so that the first answer is as
-        fast as the others.
+    def warm_up(self, talker: str = "mdm", *, seconds: float = 3.0, all: bool = False) -> None:
+        """Opens and compiles what a spoken question of `seconds` needs, so that the first answer is
+        as fast as the others. all: whatever any question, text and number of sessions needs, which
+        takes minutes at the first time; where programs are kept, later starts find it.
         """
-        self.voice(talker).warm_up()
-        self.thinker.warm_up()
-        self.frontend.warm_up()
+        jobs: list[Callable[[], None]] = [
+            lambda: self.voice(talker).warm_up(all=all),
+            lambda: self.thinker.warm_up(all=all),
+            lambda: self.frontend.warm_up(None if all else (seconds,)),
+        ]
+        # opening is mostly XLA's work, which is done outside Python
+        with ThreadPoolExecutor(len(jobs)) as pool:
+            for done in [pool.submit(copy_context().run, job) for job in jobs]:
+                done.result()
 
     def session(self, config: SessionConfig | None = None, **settings: Any) -> Session:
         """A conversation that listens, thinks and speaks at the same time: push sound or text, read

@@ -7,6 +7,7 @@ where the speech ends. `condition` is the part of it inside the compiled program
 B rows (one), M symbols, N text tokens, L speech positions, D width.
 """
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ from mdmspeech.inference.symbols import SYMBOLS
 from mdmspeech.models.anchors import MIN_DURATION, anchor_index
 from mdmspeech.models.prepared_talker import PreparedTalker
 from mdmspeech.padding import bucket, stack
+from mdmspeech.programs import KeptProgram
 
 TEXTS = (32, 64, 128, 256)  # padded lengths of a text read by fixed anchors, in tokens
 
@@ -86,8 +88,9 @@ class PacedReader:
     def __init__(self, talker: PreparedTalker, params: dict):
         self.lookahead = sum(talker.config.symbol_lookahead)
         self._talker, self._params = talker, params
-        self._jit_read = jax.jit(self._read)
-        self._jit_place = jax.jit(self._place, donate_argnums=0)
+        program = functools.partial(KeptProgram, "Talker", about=talker.config)
+        self._jit_read = program("read", self._read)
+        self._jit_place = program("place", self._place, donate=("into_BMD",))
 
     def read(self, symbols_BM, valid_BM) -> tuple[Any, np.ndarray]:
         """(features [B, M, D], on the device; durations float32 [B, M] in speech tokens, 0 where
@@ -102,9 +105,9 @@ class PacedReader:
         """
         return self._jit_place(into_BMD, features_BMD, np.array([row, first, end], np.int32))
 
-    def empty(self) -> jax.Array:
+    def empty(self) -> np.ndarray:
         """Room for the features of one utterance."""
-        return jnp.zeros((1, SYMBOLS[-1], self._talker.config.dim), jnp.float32)
+        return np.zeros((1, SYMBOLS[-1], self._talker.config.dim), np.float32)
 
     def _read(self, params, symbols_BM, valid_BM):
         features, log_durations = self._talker.anchors(params, symbols_BM, valid_BM, method="read")
@@ -191,7 +194,9 @@ class FixedReader:
 
     def __init__(self, talker: PreparedTalker, params: dict):
         self._talker, self._params = talker, params
-        self._jit_fuse = jax.jit(self._fuse, donate_argnums=1)
+        self._jit_fuse = KeptProgram(
+            "Talker", "fuse", self._fuse, talker.config, donate=("into_BND",)
+        )
 
     def fuse(self, into_BND, text_NE: np.ndarray, first: int) -> jax.Array:
         """`into_BND` [1, `TEXTS[-1]`, D], whose memory is reused, with what text tokens from number
@@ -204,9 +209,9 @@ class FixedReader:
         where = np.array([first, first + count], np.int32)
         return self._jit_fuse(self._params, into_BND, padded, where)
 
-    def empty(self) -> jax.Array:
+    def empty(self) -> np.ndarray:
         """Room for the text of one utterance."""
-        return jnp.zeros((1, TEXTS[-1], self._talker.config.dim), jnp.float32)
+        return np.zeros((1, TEXTS[-1], self._talker.config.dim), np.float32)
 
     def _fuse(self, params, into_BND, text_BNE, where):
         fused_BND = self._talker.anchors(params, text_BNE, method="fuse").astype(into_BND.dtype)

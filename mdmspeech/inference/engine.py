@@ -35,6 +35,7 @@ from mdmspeech.inference.conditioning import TextInputs, condition
 from mdmspeech.models.prepared_talker import PreparedHeads, PreparedTalker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.padding import bucket
+from mdmspeech.programs import KeptProgram
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD
 
 MODES = {"mdm": block_diffusion, "ntp": autoregressive, "mtp": multi_token}
@@ -110,8 +111,9 @@ class TalkerEngine:
         )
         self.mode, self._decode_block = mode, MODES[mode].decode_block
         self._spare: list[Any] = []  # caches of rows that have been closed
-        self._jit_begin = jax.jit(self._begin, donate_argnums=0)
-        self._jit_advance = jax.jit(self._advance, static_argnames="seen", donate_argnames="states")
+        program = functools.partial(KeptProgram, "Talker", about=(self.config, mode, self.options))
+        self._jit_begin = program("begin", self._begin, donate=("cache",))
+        self._jit_advance = program("advance", self._advance, static=("seen",), donate=("states",))
 
     @property
     def longest(self) -> int:
@@ -175,6 +177,17 @@ class TalkerEngine:
         for row in rows:
             self.close(row)
         return list(zip(rows, tokens, strict=True))
+
+    def warm_up(self, text: TextInputs) -> None:
+        """Compiles every program that rows of a text can need, whatever stands in it."""
+        for size in ROWS:
+            for blocks in BLOCKS:
+                rows = [self.open(steps=1) for _ in range(size)]
+                for row in rows:
+                    row.blocks = blocks - 1  # as if it had come so far
+                self.advance(rows, [text] * size)
+                for row in rows:
+                    self.close(row)
 
     def _advanced(self, rows, texts, blocks) -> list[NewTokens]:
         block = self.config.block

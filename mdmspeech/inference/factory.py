@@ -4,8 +4,9 @@ Reading files is `interop`'s business, which this room does not import: the call
 `interop.release.Release` and the two loaders.
 """
 
+import threading
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from typing import Any, NoReturn
 
 from mdmspeech.codec.base import Codec
@@ -38,12 +39,14 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
       load_thinker, load_encoder: `interop.sources.load_thinker` and `load_speech_encoder`, or
         functions like them; called with the release's `thinker` and `encoder`.
     """
-    codec = cache(partial(open_codec, release))
+    codec = _once(partial(open_codec, release))
 
-    @cache
+    @_once
     def thinker() -> ThinkerRunner:
         loaded = load_thinker(release.thinker)
-        return ThinkerRunner(loaded.config, loaded.params, loaded.tokenizer, release.prompt)
+        return ThinkerRunner(
+            loaded.config, loaded.params, loaded.tokenizer, release.prompt, keep=loaded.keep
+        )
 
     voices = {
         name: partial(_synthesizer, release, part, codec, thinker)
@@ -51,6 +54,19 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
         if part in release.parts
     }
     return Assistant(release.name, voices, partial(_frontend, release, load_encoder), thinker)
+
+
+def _once(make: Callable[[], Any]) -> Callable[[], Any]:
+    """`make`, called once, whichever thread needs it first."""
+    lock, made = threading.Lock(), []
+
+    def made_once() -> Any:
+        with lock:
+            if not made:
+                made.append(make())
+        return made[0]
+
+    return made_once
 
 
 def open_codec(release: Any) -> Codec:

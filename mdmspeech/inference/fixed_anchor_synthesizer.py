@@ -13,6 +13,8 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from mdmspeech.codec.base import Codec
 from mdmspeech.errors import UserError
 from mdmspeech.inference.conditioning import TEXTS, FixedReader, FixedText
@@ -93,13 +95,23 @@ class FixedAnchorSynthesizer(Synthesizer):
         """
         return FixedAnchorStream(self, self.check(GenerationConfig.of(generation)))
 
-    def warm_up(self) -> None:
-        """Compiles what a first answer needs."""
+    def warm_up(self, *, all: bool = False) -> None:
+        """Compiles what a first answer needs; all: whatever any answer and any number of them
+        need.
+        """
         (states,) = self.thinker.hidden_states_of(["Yes."])
         stream = self.stream()
         stream.push_delta(TextDelta("Yes.", True, 1, states, last=True))
         while not stream.done:
             stream.step()
+        if not all:
+            return
+        text = self.text()
+        for width in TEXTS:
+            text = self.text()
+            text.extend(np.zeros((width, states.shape[1]), np.float32))
+        self.engine.warm_up(text.inputs)
+        self.codec.warm_up(self.engine.longest)
 
     def check(self, generation: GenerationConfig) -> GenerationConfig:
         """The same config, or a UserError: the speech's length is the Talker's own."""

@@ -95,17 +95,25 @@ class PacedSynthesizer(Synthesizer):
             self, self.reader, self.pronounce, self.check(GenerationConfig.of(generation))
         )
 
-    def warm_up(self, *, batch: bool = False) -> None:
-        """Compiles what a first sentence needs, streamed and whole (`batch`: batches, too), so that
-        calls are fast from the first on.
+    def warm_up(self, *, all: bool = False) -> None:
+        """Compiles what a first sentence needs, streamed; all: whatever any text and any number of
+        them need.
         """
-        text = "This is a sentence."
         stream = self.stream()
-        stream.end(text)
+        stream.end("This is a sentence.")
         while not stream.done:
             stream.step()
-        for count in ROWS if batch else ROWS[:1]:
-            self.say_many([text] * count)
+        if not all:
+            return
+        text = PacedText(self.reader, self.block)
+        for width in SYMBOLS:
+            symbols = np.zeros(width, np.int32)
+            text = PacedText(self.reader, self.block)
+            text.extend(symbols.tolist(), closed=True)
+            for count in ROWS[1:]:
+                self.reader.read(np.tile(symbols, (count, 1)), np.ones((count, width), bool))
+        self.engine.warm_up(text.inputs)
+        self.codec.warm_up(self.engine.longest)
 
     def _speak(
         self,

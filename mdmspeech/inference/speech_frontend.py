@@ -9,7 +9,7 @@ and embedding table make vectors of it.
 import os
 import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,6 +23,7 @@ from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig, greedy_decode
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.padding import batches, stack
+from mdmspeech.programs import KeptProgram
 from mdmspeech.speech_format import INPUT_RATE
 from mdmspeech.text.pieces import shipped, shipped_names
 
@@ -74,6 +75,7 @@ class SpeechFrontend:
       encoder, encoder_params: Whisper's encoder.
       adaptor: a function (params, states_BTD, valid_BT) -> array or arrays, and its parameters.
       finish: (those in NumPy, valid_BT, row) -> (vectors, transcript).
+      about: what tells this adaptor's function from any other's, see `programs.KeptProgram`.
     """
 
     def __init__(
@@ -83,12 +85,14 @@ class SpeechFrontend:
         adaptor: Callable,
         adaptor_params: dict,
         finish: Callable,
+        about: Any = None,
     ):
         self.limit = encoder.max_positions / 50
         self._module = SpeechEncoder(encoder)
-        self._params = jax.tree.map(jnp.asarray, (encoder_params, adaptor_params))
+        self._params = jax.device_put((encoder_params, adaptor_params))
         self._finish = finish
-        self._encode, self._adapt = jax.jit(self._states), jax.jit(adaptor)
+        self._encode = KeptProgram("front end", "encode", self._states, encoder)
+        self._adapt = KeptProgram("front end", "adapt", adaptor, about)
 
     def load(self, source: Source) -> np.ndarray:
         """A clean 16 kHz wave, or one clear error (see `load_wave`)."""
@@ -120,9 +124,11 @@ class SpeechFrontend:
                 heard[i] = EncodedSpeech(vectors, transcript, encoded - began, adapted - encoded)
         return [heard[i] for i in range(len(waves))]
 
-    def warm_up(self, seconds: Sequence[float] = (3.0,)) -> None:
-        """Compiles for questions of these lengths."""
+    def warm_up(self, seconds: Sequence[float] | None = (3.0,)) -> None:
+        """Compiles for questions of these lengths; None: of all."""
         noise = np.random.default_rng(0)
+        if seconds is None:
+            seconds = sorted({min(length, self.limit) for length in SECONDS})
         for length in seconds:
             self.encode((0.1 * noise.normal(size=int(length * INPUT_RATE)), INPUT_RATE))
 
@@ -151,7 +157,8 @@ def seq2seq_frontend(
         ids_BN, silent_B = out
         return None, "" if silent_B[row] > MOST else spoken_part(pieces.decode(ids_BN[row]))
 
-    return SpeechFrontend(encoder, encoder_params, adapt, params, finish)
+    about = (config, np.flatnonzero(silent_V).tolist())
+    return SpeechFrontend(encoder, encoder_params, adapt, params, finish, about)
 
 
 def ctc_frontend(
@@ -172,6 +179,7 @@ def ctc_frontend(
             None,
             ctc_greedy_decode(logits[row : row + 1], valid[row : row + 1])[0],
         ),
+        config,
     )
 
 
@@ -189,4 +197,5 @@ def stack_frontend(
         adapt,
         params,
         lambda out, valid, row: (out[row, : module.num_vectors(int(valid[row].sum()))], None),
+        module,
     )

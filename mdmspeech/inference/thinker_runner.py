@@ -4,8 +4,9 @@ token by token, or many in a batch.
 
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +15,10 @@ import numpy as np
 from mdmspeech.decoding.sampling import GREEDY, sample
 from mdmspeech.errors import UserError
 from mdmspeech.models import generation
+from mdmspeech.models.staged_thinker import staged_extend
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.padding import ROWS, batches, bucket, stack
+from mdmspeech.programs import KeptProgram
 from mdmspeech.text import prompts
 from mdmspeech.text.thinking import CLOSE, OPEN, ThoughtFilter
 from mdmspeech.text.tokenizer import ChatTokenizer, StreamDecoder, end_of_turn
@@ -25,6 +28,8 @@ MAX_NEW = 96  # tokens of an answer
 # tokens that a Thinker may write between <think> and </think>, besides; then it is made to answer
 MAX_THOUGHT = 256
 _LONG_PERIOD = 6  # tokens, see `is_repetition`
+
+Keep = Callable[[Any, Callable[[], dict[str, np.ndarray]]], dict[str, Any]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +78,8 @@ class ThinkerRunner:
     Args:
       config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new:
         longest answer in tokens.
+      keep: (what it is, how it is made) -> arrays by name, made or as they were kept: for what the
+        Thinker has read of the beginning.
       stop_repetition: end an answer that repeats itself, see `is_repetition`. max_thought: the most
         tokens of thoughts, which are no part of the answer.
 
@@ -89,6 +96,7 @@ class ThinkerRunner:
         max_new: int = MAX_NEW,
         stop_repetition: bool = True,
         max_thought: int = MAX_THOUGHT,
+        keep: Keep | None = None,
     ):
         if not tokenizer.stop_ids:
             raise UserError(
@@ -99,7 +107,7 @@ class ThinkerRunner:
         self.prompt = prompt
         self._ended = is_repetition if stop_repetition else lambda ids: False
         self._thinker = Thinker(config)
-        self._params = jax.tree.map(jnp.asarray, params)
+        self._params = jax.device_put(params)
         # that of the weights is that of the computation and of the cache
         self._dtype = jax.tree.leaves(self._params)[0].dtype
         before, after = prompts.around_question(tokenizer, prompt)
@@ -109,20 +117,22 @@ class ThinkerRunner:
             np.array(tokenizer.closing(after), np.int32),
         )
         self._thought_end = tokenizer.thought_end()
-        self._extend = jax.jit(partial(generation.extend, self._thinker), donate_argnames="state")
-        self._advance = jax.jit(self._read_token, donate_argnames="state")
-        self._best = jax.jit(sample)
-        self._generate = jax.jit(
+        program = partial(KeptProgram, "Thinker", about=config)
+        self._extend = staged_extend(self._thinker)
+        self._advance = program("advance", self._read_token, donate=("state",))
+        self._best = program("best", sample)
+        self._generate = program(
+            "generate",
             partial(generation.generate, self._thinker),
-            static_argnames=("stop_ids", "max_new", "sampling"),
+            static=("stop_ids", "max_new", "sampling"),
         )
-        self._fit = jax.jit(
-            partial(generation.fit_state, self._thinker), static_argnames=("batch", "cache_length")
+        self._fit = program(
+            "fit",
+            partial(generation.fit_state, self._thinker),
+            static=("batch", "cache_length"),
         )
-        self._embed = jax.jit(
-            lambda params, ids: self._thinker.apply({"params": params}, ids, method=Thinker.embed)
-        )
-        self._prefix, self._prefix_length = self._read_prefix(before), len(before)
+        self._embed = program("embed", self._embedded_ids)
+        self._prefix, self._prefix_length = self._read_prefix(before, keep), len(before)
 
     @property
     def width(self) -> int:
@@ -321,9 +331,11 @@ class ThinkerRunner:
                 answers[i] = self.tokenizer.decode(ids[:end]).strip()
         return answers
 
-    def warm_up(self) -> None:
-        """Compiles what a short question needs."""
+    def warm_up(self, *, all: bool = False) -> None:
+        """Compiles what a short question needs; all: what one of any length needs."""
         next(self.answer(self.read([self.question("What is it?")])))
+        for width in PROMPTS if all else ():
+            next(self.answer(self.read([np.zeros((width, self.width), np.float32)])))
 
     def _said(self, stream: StreamDecoder, token_id: int) -> str:
         """The text that a token completes; tags of thoughts also where they are special tokens,
@@ -350,16 +362,25 @@ class ThinkerRunner:
         embedded_BD, hidden_BD, state = generation.read_token(self._thinker, params, state, token_B)
         return jnp.concatenate([embedded_BD, hidden_BD], axis=-1).astype(jnp.float32), state
 
-    def _read_prefix(self, ids: Sequence[int]) -> generation.ThinkerState:
-        embedded = self._embed(self._params, np.array(ids, np.int32)[None])
+    def _embedded_ids(self, params, ids):
+        return self._thinker.apply({"params": params}, ids, method=Thinker.embed)
 
-        def read(params, x_BTD):
-            state = generation.empty_state(self._thinker, 1, len(ids), self._dtype)
-            return generation.extend(
-                self._thinker, params, state, x_BTD, jnp.full(1, len(ids), jnp.int32)
-            )[1]
+    def _read_prefix(self, ids: Sequence[int], keep: Keep | None) -> generation.ThinkerState:
+        empty = jax.eval_shape(
+            partial(generation.empty_state, self._thinker, 1, len(ids), self._dtype)
+        )
 
-        return jax.jit(read)(self._params, embedded)
+        def read() -> dict[str, np.ndarray]:
+            embedded = self._embed(self._params, np.array(ids, np.int32)[None])
+            new_B = np.array([len(ids)], np.int32)
+            state = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), empty)
+            _, state = self._extend(params=self._params, state=state, x_BTD=embedded, new_B=new_B)
+            return {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
+
+        found = keep((self._thinker.config, tuple(ids)), read) if keep else read()
+        structure = jax.tree.structure(empty)
+        leaves = [found[str(i)] for i in range(structure.num_leaves)]
+        return jax.device_put(jax.tree.unflatten(structure, leaves))
 
     def _room(self, width: int) -> int:
         """Cache columns for the prefix, a question and its answer."""

@@ -27,6 +27,7 @@ from mdmspeech import remote
 from mdmspeech.config_names import upgrade
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
+from mdmspeech.interop.converted import converted
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
 from mdmspeech.interop.parts import KINDS, Config, reads_prompt
 from mdmspeech.interop.rules import TensorRule, import_params
@@ -409,12 +410,16 @@ def _read_part(about: About, name: str) -> Part:
     path = folder / str(entry["file"])
     if path.parent != folder or not path.is_file():
         raise UserError(f"{path} is missing; fetch the release again")
-    check_sha256(memoryview(remote.whole(path).read_bytes()), entry["sha256"], str(path))
-    tensors = {
-        path: np.asarray(value, np.float32)
-        for path, value in from_int8(read_tensors(path), str(path)).items()
-    }
-    return Part(kind, config, _fit(tensors, kind, config, str(path)), about.trained_after.get(name))
+    sha256 = entry["sha256"]
+
+    def read() -> dict[str, Any]:
+        check_sha256(memoryview(remote.whole(path).read_bytes()), sha256, str(path))
+        stored = from_int8(read_tensors(path), str(path))
+        tensors = {key: np.asarray(value, np.float32) for key, value in stored.items()}
+        return _fit(tensors, kind, config, str(path))
+
+    params = read() if remote.hole(path) else converted(name, [path], (sha256, kind, config), read)
+    return Part(kind, config, params, about.trained_after.get(name))
 
 
 def _fit(

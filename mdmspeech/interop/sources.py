@@ -7,6 +7,7 @@ Nothing is downloaded here. What is missing is named together with the command t
 import dataclasses
 import importlib.util
 import os
+import zlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import resources
@@ -18,6 +19,7 @@ import numpy as np
 from mdmspeech import remote
 from mdmspeech.errors import UserError
 from mdmspeech.interop import ctranslate2
+from mdmspeech.interop.converted import converted
 from mdmspeech.interop.gguf import GGUF
 from mdmspeech.interop.gguf_thinker import (
     gguf_thinker_config,
@@ -39,6 +41,7 @@ from mdmspeech.interop.huggingface import (
 from mdmspeech.interop.huggingface_rules import encoder_rules
 from mdmspeech.interop.rules import export_params
 from mdmspeech.interop.tensors import (
+    OnDisk,
     Stored,
     check_sha256,
     open_tensors,
@@ -70,12 +73,17 @@ _WHISPER_ASSET = "whisper_base_encoder.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class LoadedThinker:
-    """A text LLM ready to use: config, parameters, tokenizer, and in words where it came from."""
+    """A text LLM ready to use: config, parameters, tokenizer, and in words where it came from.
+
+    keep: (what it is, how it is made) -> arrays by name that follow from these weights, made or as
+      they were kept; None where the weights are not kept either.
+    """
 
     config: ThinkerConfig
     params: dict[str, Any]
     tokenizer: ChatTokenizer
     origin: str
+    keep: Callable[[Any, Callable[[], dict]], dict] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,7 +102,8 @@ class OpenedThinker:
     Attributes:
       tensors: under their Hugging Face names. tokenizer: makes the tokenizer. folder: with the
         small files beside the weights, or None. files: () -> the small files that are made from the
-        weights' own metadata: name -> text.
+        weights' own metadata: name -> text. weights: the files that `tensors` are in, if none is
+        left in a bucket.
     """
 
     config: ThinkerConfig
@@ -103,6 +112,7 @@ class OpenedThinker:
     origin: str
     folder: Path | None = None
     files: Callable[[], dict[str, str]] = dict
+    weights: tuple[Path, ...] = ()
 
     def params(self, **how: Any) -> dict[str, Any]:
         """Reads the weights; `how` as `rules.import_params`: only, dtype, shardings, progress."""
@@ -117,6 +127,7 @@ class OpenedEncoder:
     tensors: Mapping[str, Stored]
     origin: str
     folder: Path | None = None
+    weights: tuple[Path, ...] = ()
 
     def params(self, **how: Any) -> dict[str, Any]:
         """As `OpenedThinker.params`."""
@@ -134,7 +145,19 @@ def load_thinker(
     (dtype, shardings, progress: `rules.import_params`).
     """
     opened = open_thinker(source, official=official, scan_layers=scan_layers)
-    return LoadedThinker(opened.config, opened.params(**how), opened.tokenizer(), opened.origin)
+    params = _read_once("thinker", opened, how)
+
+    def keep(about: Any, make: Callable[[], dict]) -> dict:
+        name = f"prefix_{zlib.crc32(repr(about).encode()):08x}"
+        return converted(name, opened.weights, (about, str(how.get("dtype"))), make)
+
+    return LoadedThinker(
+        opened.config,
+        params,
+        opened.tokenizer(),
+        opened.origin,
+        keep if opened.weights and not set(how) - {"dtype"} else None,
+    )
 
 
 def load_speech_encoder(
@@ -146,7 +169,22 @@ def load_speech_encoder(
 ) -> LoadedEncoder:
     """`open_speech_encoder`, read; `how` as in `load_thinker`."""
     opened = open_speech_encoder(source, official=official, scan_layers=scan_layers)
-    return LoadedEncoder(opened.config, opened.params(**how), opened.origin)
+    return LoadedEncoder(opened.config, _read_once("encoder", opened, how), opened.origin)
+
+
+def _read_once(what: str, opened: OpenedThinker | OpenedEncoder, how: dict[str, Any]) -> dict:
+    """Parameters as `how` says, in numpy from the copy that is kept of them, if that is asked for."""
+    if not opened.weights or set(how) - {"dtype"}:
+        return opened.params(**how)
+    about = (opened.config, str(how.get("dtype")))
+    return converted(what, opened.weights, about, partial(opened.params, **how))
+
+
+def _files_of(tensors: Mapping[str, Stored]) -> tuple[Path, ...]:
+    """The files of tensors that all lie on this disk; else none."""
+    files = {tensor.file if isinstance(tensor, OnDisk) else None for tensor in tensors.values()}
+    here = [file for file in files if file is not None and not remote.hole(file)]
+    return tuple(sorted(here)) if len(here) == len(files) else ()
 
 
 def open_thinker(
@@ -188,7 +226,9 @@ def open_thinker(
     hf, config = config_of(path, thinker_config, upgrade, scan_layers=scan_layers)
     tensors = thinker_tensors(config, open_weights(path, hf), str(path))
     tokenizer = lambda: fitting(ChatTokenizer.from_folder(path), config, path)
-    return OpenedThinker(config, tensors, tokenizer, f"folder {path.name}", path)
+    return OpenedThinker(
+        config, tensors, tokenizer, f"folder {path.name}", path, weights=_files_of(tensors)
+    )
 
 
 def open_speech_encoder(
@@ -236,9 +276,8 @@ def open_speech_encoder(
             f"or the name {WHISPER_BASE!r}"
         )
     hf, config = config_of(path, encoder_config, upgrade, scan_layers=scan_layers)
-    return OpenedEncoder(
-        config, whisper_encoder_tensors(open_weights(path, hf)), f"folder {path.name}", path
-    )
+    tensors = whisper_encoder_tensors(open_weights(path, hf))
+    return OpenedEncoder(config, tensors, f"folder {path.name}", path, _files_of(tensors))
 
 
 def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThinker | OpenedEncoder:
@@ -323,7 +362,8 @@ def _encoder_in_file(path: Path, scan_layers: bool) -> OpenedEncoder:
         **{name: int(metadata[name]) for name in names}, scan_layers=scan_layers
     )
     config = encoder_config(encoder_json(config), scan_layers=scan_layers)  # checks the sizes
-    return OpenedEncoder(config, whisper_encoder_tensors(open_tensors(path)), f"file {path.name}")
+    tensors = whisper_encoder_tensors(open_tensors(path))
+    return OpenedEncoder(config, tensors, f"file {path.name}", weights=_files_of(tensors))
 
 
 def _thinker_in_gguf(path: Path, scan_layers: bool, sha256: str | None = None) -> OpenedThinker:
@@ -339,6 +379,7 @@ def _thinker_in_gguf(path: Path, scan_layers: bool, sha256: str | None = None) -
         f"file {path.name}",
         None,
         partial(tokenizer_files, file),
+        (path,),
     )
 
 

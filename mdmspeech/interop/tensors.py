@@ -150,6 +150,21 @@ def read_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
     return {name: np.asarray(tensor) for name, tensor in open_tensors(path).items()}
 
 
+def map_tensors(path: str | os.PathLike) -> dict[str, np.ndarray]:
+    """Tensors of one safetensors file as parts of its memory map: read from the disk when they are
+    used, shared by all processes that use them, read-only. UserError as `open_tensors`.
+    """
+    path = Path(path)
+    headers, starts = _headers(path), _starts(path)
+    whole = np.memmap(path, np.uint8, "r")
+    return {
+        name: whole[starts[name] :][: math.prod(tensor.shape) * tensor.dtype.itemsize]
+        .view(tensor.dtype)
+        .reshape(tensor.shape)
+        for name, tensor in headers.items()
+    }
+
+
 def read_metadata(path: str | os.PathLike) -> dict[str, str]:
     """The string metadata of one safetensors file ({} if it has none)."""
     with _opened(Path(path)) as handle:
@@ -162,13 +177,14 @@ def write_tensors(
     metadata: Mapping[str, str] | None = None,
     dtype: Any = None,
     progress: Callable[[int], object] | None = None,
+    align: int = 8,
 ) -> None:
     """Writes one safetensors file, a piece of a tensor at a time, replacing an older one only when
     it is complete.
 
     Args:
       dtype: of the stored tensors; default: each tensor's own. progress: told of every number of
-        bytes written.
+        bytes written. align: the first tensor begins at a multiple of so many bytes.
     """
     path, at, head = Path(path), 0, {}
     for name, tensor in tensors.items():
@@ -181,7 +197,7 @@ def write_tensors(
         }
         at += size
     text = json.dumps({**({"__metadata__": dict(metadata)} if metadata else {}), **head}).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % align)
     with written_whole(path) as part, open(part, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, tensor in tensors.items():

@@ -94,12 +94,8 @@ def extend(
     Returns:
       (post-norm hidden states [B, T, D], meaningless at padded positions; the new state).
     """
-    length, room = x_BTD.shape[1], columns(state)
     start_B = state.lengths_B
-    positions_BT = start_B[:, None] + jnp.arange(length)[None, :]
-    columns_S = jnp.arange(room)
-    # padded queries come last, so nobody real sees their keys
-    mask_BTS = columns_S[None, None, :] <= positions_BT[:, :, None]
+    positions_BT, mask_BTS = places(start_B, x_BTD.shape[1], columns(state))
     hidden_BTD, cache = thinker.apply(
         {"params": params},
         x_BTD,
@@ -109,10 +105,28 @@ def extend(
         start_B,
         method=Thinker.states,
     )
+    logits_BV = next_logits(thinker, params, hidden_BTD, new_B, state.logits_BV)
+    return hidden_BTD, ThinkerState(cache, start_B + new_B, logits_BV)
+
+
+def places(start_B: jax.Array, length: int, room: int) -> tuple[jax.Array, jax.Array]:
+    """Of `length` inputs behind what has been read: (positions [B, T], mask [B, T, S] over a cache
+    of `room` columns).
+    """
+    positions_BT = start_B[:, None] + jnp.arange(length)[None, :]
+    # padded queries come last, so nobody real sees their keys
+    return positions_BT, jnp.arange(room)[None, None, :] <= positions_BT[:, :, None]
+
+
+def next_logits(
+    thinker: Thinker, params: Any, hidden_BTD: jax.Array, new_B: jax.Array, before_BV: jax.Array
+) -> jax.Array:
+    """Logits of the token after the first `new_B` states of each row [B, V], float32; those of
+    before where there are none.
+    """
     last_B1D = jnp.take_along_axis(hidden_BTD, jnp.maximum(new_B - 1, 0)[:, None, None], axis=1)
     logits_BV = thinker.apply({"params": params}, last_B1D, method=Thinker.logits)[:, 0]
-    logits_BV = jnp.where((new_B > 0)[:, None], logits_BV, state.logits_BV)
-    return hidden_BTD, ThinkerState(cache, start_B + new_B, logits_BV)
+    return jnp.where((new_B > 0)[:, None], logits_BV, before_BV)
 
 
 def draw(

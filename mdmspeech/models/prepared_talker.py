@@ -9,6 +9,7 @@ B rows, T tokens of one forward, S cache slots, D width, V rows of the output ta
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.feature_major import ColumnCache, LayerShape
 from mdmspeech.nn.rope import rope_frequencies
+from mdmspeech.programs import KeptProgram
 
 # The output table has whole multiples of this many rows: reductions over the vocabulary are three
 # times as fast as over 6,566. Nothing may draw the rows behind it (`decoding.sampling.allowed_ids`).
@@ -38,30 +40,8 @@ class PreparedTalker:
     @classmethod
     def of(cls, config: TalkerConfig, params: dict) -> tuple["PreparedTalker", dict[str, Any]]:
         """From trained parameters -> (functions, parameters as they take them)."""
-        config, params = fold_tables(config, params)
-        layers = [feature_major.prepare(params[f"layers_{i}"]) for i in range(config.num_layers)]
-        modules = [
-            {
-                "layer": feature_major.prepare(params[f"mtp_layers_{k}"]),
-                "norm": params[f"mtp_norms_{k}"],
-            }
-            for k in range(config.mtp_modules)
-        ]
-        table_VD = params["outputs"]["table"]
-        padding = -len(table_VD) % _WHOLE
-        prepared = {
-            "layers": tuple(layers),
-            "modules": tuple(modules),
-            "inputs": params["inputs"]["table"],
-            "outputs_DV": jnp.pad(table_VD, ((0, padding), (0, 0))).T,
-            "norm": params["norm"],
-            "anchors": params["anchors"],
-        }
-        if config.anchors == "paced":
-            prepared["join"] = feature_major.prepare(params["anchors"]["join"])
-        if config.output_bias:
-            prepared["output_bias_V"] = jnp.pad(params["output_bias"], (0, padding))
-        return cls(config), prepared
+        plain = dataclasses.replace(config, structured_codes=False)
+        return cls(plain), _preparing(config)(jax.device_put(params))
 
     @property
     def layer_shape(self) -> LayerShape:
@@ -178,6 +158,39 @@ class PreparedTalker:
         variables = {"anchors": params["anchors"], "inputs": {"table": params["inputs"]}}
         reader = Talker(dataclasses.replace(self.config, output_bias=False))
         return reader.apply({"params": variables}, *args, method=method)
+
+
+@functools.cache
+def _preparing(config: TalkerConfig) -> KeptProgram:
+    """What lays a Talker's weights out, in one program."""
+    return KeptProgram("Talker", "prepare", functools.partial(_prepared, config), config)
+
+
+def _prepared(config: TalkerConfig, params: dict) -> dict[str, Any]:
+    config, params = fold_tables(config, params)
+    layers = [feature_major.prepare(params[f"layers_{i}"]) for i in range(config.num_layers)]
+    modules = [
+        {
+            "layer": feature_major.prepare(params[f"mtp_layers_{k}"]),
+            "norm": params[f"mtp_norms_{k}"],
+        }
+        for k in range(config.mtp_modules)
+    ]
+    table_VD = params["outputs"]["table"]
+    padding = -len(table_VD) % _WHOLE
+    prepared = {
+        "layers": tuple(layers),
+        "modules": tuple(modules),
+        "inputs": params["inputs"]["table"],
+        "outputs_DV": jnp.pad(table_VD, ((0, padding), (0, 0))).T,
+        "norm": params["norm"],
+        "anchors": params["anchors"],
+    }
+    if config.anchors == "paced":
+        prepared["join"] = feature_major.prepare(params["anchors"]["join"])
+    if config.output_bias:
+        prepared["output_bias_V"] = jnp.pad(params["output_bias"], (0, padding))
+    return prepared
 
 
 def fold_tables(config: TalkerConfig, params: dict) -> tuple[TalkerConfig, dict]:

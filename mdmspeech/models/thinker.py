@@ -156,6 +156,18 @@ class Thinker(nn.Module):
             its length and a dense mask must be given.
           cache, write_at_B: from `init_cache`, and the first column to write in each row.
         """
+        x_BTD, cache = self.through_layers(x_BTD, positions_BT, mask_BTS, cache, write_at_B)
+        return self.norm(x_BTD), cache
+
+    def through_layers(
+        self,
+        x_BTD: jax.Array,
+        positions_BT: jax.Array | None = None,
+        mask_BTS: Mask | None = None,
+        cache: Any = None,
+        write_at_B: jax.Array | None = None,
+    ) -> tuple[jax.Array, Any]:
+        """`states` before the last norm."""
         length = x_BTD.shape[1]
         if positions_BT is None:
             positions_BT = jnp.arange(length)[None, :]
@@ -165,7 +177,11 @@ class Thinker(nn.Module):
         frequencies = rope_frequencies(self.config.head_dim, self.config.rope_theta, scaling)
         rope = rope_table(positions_BT, frequencies, rope_attention_factor(scaling))
         x_BTD, cache = self.layers(x_BTD, mask_BTS, rope, cache, write_at_B)
-        return self.norm(x_BTD), cache
+        return x_BTD, cache
+
+    def normed(self, x_BTD: jax.Array) -> jax.Array:
+        """What comes out of the last layer, after the last norm."""
+        return self.norm(x_BTD)
 
     def output_matrix(self) -> jax.Array:
         """[D, V]: `logits(h)` is h times this. For loops over parts of a sequence: over several

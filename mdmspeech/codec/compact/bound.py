@@ -2,10 +2,10 @@
 few padded lengths.
 """
 
+import functools
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.codec.compact import streaming
@@ -13,6 +13,7 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.errors import UserError
 from mdmspeech.padding import batches, stack
+from mdmspeech.programs import KeptProgram
 from mdmspeech.speech_format import CODES
 
 # tokens; each is compiled once. Longer rows are streamed
@@ -35,12 +36,12 @@ class CompactCodec:
     def __init__(self, config: CompactCodecConfig, params: dict, push: int = 16):
         self.model = CompactCodecModel(config)
         self.sample_rate, self.token_samples = config.sample_rate, config.token_samples
-        self._params = jax.tree.map(jnp.asarray, params)
+        self._params = jax.device_put(params)
         self._push_size = push
-        self._encode, self._decode = jax.jit(self.model.encode), jax.jit(self.model.decode)
-        self._push = jax.jit(
-            lambda params, state, ids, valid: streaming.push(self.model, params, state, ids, valid)
-        )
+        program = functools.partial(KeptProgram, "codec", about=config)
+        self._encode = program("encode", self.model.encode)
+        self._decode = program("decode", self.model.decode)
+        self._push = program("push", functools.partial(streaming.push, self.model))
 
     def encode(self, waves: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Waves float32 [N] -> ids int32 [ceil(N / token_samples)]; the last token is completed
@@ -131,9 +132,8 @@ class CompactStream:
         skipped, self._early = min(self._early, size), max(self._early - size, 0)
         count = min(size - skipped, self._due)
         self._due -= count
-        return np.asarray(
-            wave[0, skipped * codec.token_samples : (skipped + count) * codec.token_samples]
-        )
+        one = codec.token_samples
+        return np.asarray(wave)[0, skipped * one : (skipped + count) * one]
 
 
 def _checked(counts: list[int]) -> list[int]:

@@ -8,9 +8,12 @@ the phase of the pulse train.
 B batch, n tokens of a push, W tokens of the window.
 """
 
+from typing import Any
+
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mdmspeech.codec.compact.codec import NOISE_SEED, CompactCodecModel, source_controls
 
@@ -23,20 +26,21 @@ _BEFORE, _BEHIND = 1, 2
 class StreamState:
     """What is carried from push to push; all rows share one clock."""
 
-    ids_BW: jax.Array  # int32: the last left_context + right_context tokens pushed
-    valid_BW: jax.Array  # bool: False before the first token and after a row's last
-    pushed: jax.Array  # int32 scalar: tokens pushed so far, invalid ones included
-    phase_B: jax.Array  # cycles, at the start of the first token that the next push synthesises
+    ids_BW: Any  # int32: the last left_context + right_context tokens pushed
+    valid_BW: Any  # bool: False before the first token and after a row's last
+    pushed: Any  # int32 scalar: tokens pushed so far, invalid ones included
+    phase_B: Any  # cycles, at the start of the first token that the next push synthesises
 
 
 def start(model: CompactCodecModel, batch: int) -> StreamState:
     """The state before the first token."""
     width = model.config.left_context + model.config.right_context
+    # of NumPy: nothing is compiled for zeros
     return StreamState(
-        jnp.zeros((batch, width), jnp.int32),
-        jnp.zeros((batch, width), bool),
-        jnp.int32(0),
-        jnp.zeros(batch),
+        np.zeros((batch, width), np.int32),
+        np.zeros((batch, width), bool),
+        np.int32(0),
+        np.zeros(batch, np.float32),
     )
 
 
