@@ -27,7 +27,7 @@ AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,12 @@ plan: $(VENV)/.ready-dev ## what each configuration needs on TPU slices, compile
 
 eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experiments/results
 	$(BIN)/mdmspeech eval
+
+bench: $(VENV)/.ready-dev ## how fast it speaks and answers, beside this machine's bounds; let nothing else run (half an hour)
+	$(BIN)/mdmspeech bench --size compact d1024 --out experiments/results/bench_talker
+	$(BIN)/mdmspeech bench --size compact --batch 8 32 --rounds 3 --out experiments/results/bench_talker_batches
+	$(BIN)/mdmspeech bench first-audio --questions 20 --out experiments/results/bench_first_audio
+	$(BIN)/mdmspeech bench sessions --sessions 1 2 4 --out experiments/results/bench_sessions
 
 bench-input: $(VENV)/.ready-dev ## input pipelines alone: tokens a second, padding packed, bucketed, joined and naive
 	$(BIN)/python -m experiments.bench_input

@@ -138,15 +138,21 @@ def decoder_layer(
 def _attention(params, shape, all_M, mask_BTS, rope_FM, caches, write_at_B):
     """[H E, M] of queries, keys and values, together [(H + 2K) E, M]."""
     heads, kv, dim = shape.heads, shape.kv_heads, shape.head_dim
-    q_HEM, k_KEM, v_KEM = (
-        x.reshape(-1, dim, x.shape[-1])
-        for x in jnp.split(all_M, [heads * dim, (heads + kv) * dim], axis=0)
-    )
+    # queries and keys in one: the same norm and rotation, few operations
+    both_JEM = all_M[: (heads + kv) * dim].reshape(heads + kv, dim, -1)
+    v_KEM = all_M[(heads + kv) * dim :].reshape(kv, dim, -1)
+    scale_J11 = jnp.where(jnp.arange(heads + kv) < heads, shape.score_scale * dim**-0.5, 1.0)
+    scale_JE1 = scale_J11[:, None, None]
     if "q_norm" in params:
-        q_HEM = rms_norm(params["q_norm"], q_HEM, shape.norm_eps, 1)
-        k_KEM = rms_norm(params["k_norm"], k_KEM, shape.norm_eps, 1)
-    q_HEM = _rotated(q_HEM, *rope_FM) * (shape.score_scale * dim**-0.5)
-    k_KEM = _rotated(k_KEM, *rope_FM)
+        norms = [
+            jnp.tile(params[f"{x}_norm"]["scale"], (n, 1)) for x, n in (("q", heads), ("k", kv))
+        ]
+        both32 = both_JEM.astype(jnp.float32)
+        mean_J1M = jnp.mean(jnp.square(both32), axis=1, keepdims=True)
+        scale_JE1 = scale_JE1 * jnp.concatenate(norms)[:, :, None]
+        both_JEM = (both32 * jax.lax.rsqrt(mean_J1M + shape.norm_eps)).astype(both_JEM.dtype)
+    both_JEM = _rotated(both_JEM * scale_JE1.astype(both_JEM.dtype), *rope_FM)
+    q_HEM, k_KEM = both_JEM[:heads], both_JEM[heads:]
     new, out, first = [], [], 0
     for cache in caches:
         rows, length = cache.k_BKES.shape[0], mask_BTS.shape[1]

@@ -43,7 +43,7 @@ def talker_page(result: Mapping[str, Any]) -> str:
     out = [
         "# How fast Talkers speak",
         "",
-        f"*{line(result['made'])}*",
+        line(result["made"]),
         "",
         f"In the same run this machine copies {machine['copy_gbs']:.1f} GB/s, streams weights at "
         f"{machine['read_gbs']:.1f} GB/s and multiplies square float32 matrices at "
@@ -91,7 +91,7 @@ def first_audio_page(result: Mapping[str, Any]) -> str:
     out = [
         "# How long the first sound takes",
         "",
-        f"*{line(result['made'])}*",
+        line(result["made"]),
         "",
         "From the end of a recorded question to the first samples, ms, median (95th percentile); all "
         "ways take turns on each question.",
@@ -126,7 +126,7 @@ def sessions_page(result: Mapping[str, Any]) -> str:
     out = [
         "# How many can talk at once",
         "",
-        f"*{line(result['made'])}*",
+        line(result["made"]),
         "",
         "Sessions that ask at the same time, in real time; first sound after the end of the turn.",
         "",

@@ -85,12 +85,12 @@ def measure_talkers(
     batches: Sequence[int],
     machine: Machine,
     *,
-    blocks: int = 4,
+    blocks: int = 8,
     rounds: int = 7,
     told: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
     """Every way of every size and batch. Weights are random: they decide no shape and no number of
-    forwards. blocks: of a measurement, after a first one. UserError: unknown size.
+    forwards. blocks: of each utterance. UserError: unknown size.
     """
     rows = []
     for size in sizes:
@@ -106,12 +106,21 @@ def measure_talkers(
                 dataclasses.replace(config, mtp_modules=MODULES), params, "mtp", mtp_emit=EMIT
             ),
         }
-        text = PacedText(PacedReader(engines["mdm"].talker, engines["mdm"].params), config.block)
-        text.extend(np.random.default_rng(0).integers(0, config.symbols, 90).tolist(), closed=True)
+        text = _text(engines["mdm"], blocks)
         for batch in batches:
             told(f"{size}, batch {batch}")
             rows += _batch(size, config, engines, text, batch, machine, blocks, rounds, told)
     return rows
+
+
+def _text(engine: TalkerEngine, blocks: int) -> PacedText:
+    """Symbols that are spoken in exactly so many blocks."""
+    config, count = engine.config, 90
+    text = PacedText(PacedReader(engine.talker, engine.params), config.block)
+    symbols = np.random.default_rng(0).integers(0, config.symbols, count)
+    text.extend(symbols.tolist(), closed=True)
+    text.give(np.full(count, blocks * config.block / count, np.float32))
+    return text
 
 
 def _batch(size, config, engines, text, batch, machine, blocks, rounds, told) -> list[Row]:
@@ -155,14 +164,14 @@ def _forwards(way: Way, block: int) -> list[tuple[int, int, int]]:
 
 
 def _job(engine: TalkerEngine, text: PacedText, way: Way, batch: int, blocks: int):
-    """Decodes `blocks` blocks of `batch` rows, behind a first block that is not counted. Rows begin
-    again each time; beginning is no part of it but a few small arrays.
-    """
+    """Says the text with `batch` rows, from their beginning to their end."""
 
     def run() -> None:
         rows = [Utterance(engine, text, steps=way.steps, seed=n) for n in range(batch)]
         advance(rows, blocks)
         for row in rows:
+            if row.row.blocks != blocks or not row.finished:
+                raise RuntimeError(f"{way.name}: {row.row.blocks} blocks decoded, not {blocks}")
             row.close()
 
     return run

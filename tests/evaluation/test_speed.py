@@ -1,0 +1,152 @@
+"""What is measured is what was decoded, and the figures beside it are counted right."""
+
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from mdmspeech.cli import main
+from mdmspeech.evaluation.provenance import provenance
+from mdmspeech.evaluation.speed import live, machine, report, talkers
+from mdmspeech.evaluation.speed.machine import Machine, Times
+from mdmspeech.models import talker
+from mdmspeech.models.talker import TalkerConfig
+
+pytestmark = pytest.mark.usefixtures("quick_compilation")
+TINY = TalkerConfig(dim=64, num_layers=1, num_heads=2, ffn_dim=64, block=4, symbols=40)
+MADE = provenance(sizes={}, seeds={})
+FAST = Machine(copy_gbs=10.0, read_gbs=10.0, matmul_gflops=100.0)
+
+
+def ticking(seconds):
+    """A clock: each reading is so much later than the one before."""
+    return map(float, itertools.accumulate(itertools.chain([0.0], itertools.cycle([seconds]))))
+
+
+def test_jobs_take_turns_and_the_first_time_is_not_counted(monkeypatch):
+    done, clock = [], ticking(1.0)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    times = machine.interleaved({name: lambda n=name: done.append(n) for name in "abc"}, 5)
+    assert done[:3] == ["a", "b", "c"] and len(done) == 3 + 3 * 5
+    for at in range(3, len(done), 3):
+        assert sorted(done[at : at + 3]) == ["a", "b", "c"]
+    assert all(one.seconds == (1.0,) * 5 for one in times.values())
+    assert len({tuple(done[at : at + 3]) for at in range(3, len(done), 3)}) > 1
+    some = Times((1.0, 2.0, 3.0, 10.0, 2.5))
+    assert some.median == 2.5 and some.spread == (2.0, 3.0)
+
+
+@pytest.mark.parametrize("config", [TINY, talkers.SIZES["compact"]])
+def test_weights_of_a_forward_are_those_of_the_network(config):
+    shapes = jax.eval_shape(lambda key: talker.init(config, key), jax.random.key(0))
+    kernels = [
+        leaf.size
+        for path, leaf in jax.tree_util.tree_leaves_with_path(
+            {name: part for name, part in shapes.items() if name.startswith("layers_")}
+        )
+        if path[-1].key == "kernel"
+    ]
+    assert machine.parameters(config, logits=False) == sum(kernels)
+    assert machine.parameters(config) - sum(kernels) == talker.VOCAB * config.dim
+
+
+def test_a_bound_is_bytes_or_arithmetic():
+    assert FAST.bound(20e9, 1.0) == pytest.approx(2.0)
+    assert FAST.bound(1.0, 300e9) == pytest.approx(3.0)
+
+
+def test_forwards_of_a_block():
+    """As the decoders do them: the first of masked diffusion carries the block before."""
+    ways = {way.name: talkers._forwards(way, 16) for way in talkers.WAYS}
+    assert ways["NTP"] == [(1, 1, 16)] and ways["MTP 3"] == [(3, 1, 6)]
+    assert ways["S=1"] == [(32, 16, 1)] and ways["S=4"] == [(32, 16, 1), (16, 16, 3)]
+
+
+def test_every_way_is_measured_over_the_same_blocks(monkeypatch):
+    monkeypatch.setattr(talkers, "SIZES", {"tiny": TINY})
+    monkeypatch.setattr(talkers, "STEPS", (1, 2))
+    ways = (talkers.Way("ntp"), talkers.Way("mtp", emit=3), talkers.Way("mdm", 2))
+    monkeypatch.setattr(talkers, "WAYS", ways)
+    # a clock by which every job takes six seconds
+    clock = ticking(6.0)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    rows = talkers.measure_talkers(["tiny"], [1, 2], FAST, blocks=3, rounds=2)
+    assert [(row.way, row.batch) for row in rows] == [
+        (name, batch) for batch in (1, 2) for name in ("NTP", "MTP 3", "S=2")
+    ]
+    for row in rows:
+        assert row.block.median == pytest.approx(2.0)  # of three blocks in six seconds
+        assert row.rate == pytest.approx(row.batch * 4 / 2.0)
+    ntp = next(row for row in rows if row.way == "NTP")
+    assert ntp.bound == pytest.approx(4 * FAST.bound(4 * machine.parameters(TINY), 0))
+    assert ntp.bare == pytest.approx(4 * 6.0 / machine.REPEATS)
+    result = report.rows_of(rows, FAST, MADE)
+    text = report.talker_page(result)
+    assert "## tiny, batch 2" in text and "| S=2 | 2000.0 |" in text
+
+
+def test_a_job_says_all_its_blocks_or_fails():
+    one = talkers.TalkerEngine(
+        TINY, jax.jit(talker.init, static_argnums=0)(TINY, jax.random.key(0))
+    )
+    text = talkers._text(one, 3)
+    talkers._job(one, text, talkers.Way("mdm", 1), 2, 3)()
+    with pytest.raises(RuntimeError, match="3 blocks decoded, not 2"):
+        talkers._job(one, text, talkers.Way("mdm", 1), 1, 2)()
+
+
+def test_a_picture_and_a_page_are_written(tmp_path):
+    rows = [
+        talkers.Row("tiny", way, 1, Times((seconds,) * 3), seconds / 2, seconds / 4, 16)
+        for way, seconds in (("NTP", 0.4), ("S=1", 0.1))
+    ]
+    result = report.rows_of(rows, FAST, MADE)
+    report.write(str(tmp_path / "x"), "talker", result)
+    assert report.talker_page(result) == (tmp_path / "x.md").read_text()
+    assert (
+        "| S=1 | 100.0 | 100.0 .. 100.0 | 160 | 4.00 | 50.0 | 2.00 | 4.00 | 25.0 |"
+        in (tmp_path / "x.md").read_text()
+    )
+    assert (tmp_path / "x.png").stat().st_size > 1000 and (tmp_path / "x.json").exists()
+
+
+def test_pages_of_live_talk():
+    spread = {"median": 200.4, "p95": 300.0}
+    row = {
+        "talker": "mdm",
+        "steps": 1,
+        "questions": 2,
+        "first_audio_ms": spread,
+        "stages_ms": {"thinker_decode": spread},
+        "real_time_factor": 0.2,
+        "underruns": 1,
+    }
+    turns = [live.Turn(0.2, 0, 1.0), live.Turn(0.4, 2, 1.0), live.Turn(None, 0, 0.0)]
+    one = live.summary(turns)
+    assert (one["turns"], one["answered"], one["underruns"]) == (3, 2, 2)
+    assert one["first_audio_ms"]["median"] == pytest.approx(300.0)
+    assert live.summary(turns[2:])["first_audio_ms"] is None
+    result = {
+        "made": MADE,
+        "first_audio": [row, {**row, "talker": "ntp"}],
+        "turns": {"speculate_s=None": one},
+    }
+    page = report.first_audio_page(result)
+    assert "| | S=1 | NTP |" in page and "| **first sound** | 200 (300) | 200 (300) |" in page
+    assert "| the end of the turn | 2 of 3 | 300 (390) | 2 |" in page
+    page = report.sessions_page({"made": MADE, "sessions": {"4": one}})
+    assert "| 4 | 2 of 3 | 300 (390) | 2 |" in page
+
+
+def test_wrong_wishes(capsys, tmp_path):
+    assert main(["bench", "--rounds", "0"]) == 2
+    assert "--rounds 0" in capsys.readouterr().err
+    assert main(["bench", "--out", str(tmp_path / "no" / "such" / "x")]) == 2
+    assert "name another --out" in capsys.readouterr().err
+
+
+def test_machine_is_measured():
+    found = machine.measure(rounds=1, size=64, megabytes=1)
+    assert all(np.isfinite(value) and value > 0 for value in dataclasses.asdict(found).values())
