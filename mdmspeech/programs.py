@@ -232,10 +232,10 @@ def _structure(tree: Any) -> Any:
     if type(tree) in (tuple, list):
         return {type(tree).__name__: [_structure(x) for x in tree]}
     told = {"class": f"{type(tree).__module__}:{type(tree).__qualname__}"}
+    if not _is_ours(type(tree).__module__):
+        raise TypeError(f"a program that is kept may not return {type(tree).__name__}")
     if hasattr(tree, "_fields"):
         return told | {"fields": {name: _structure(getattr(tree, name)) for name in tree._fields}}
-    if not dataclasses.is_dataclass(tree):
-        raise TypeError(f"a program that is kept may not return {type(tree).__name__}")
     fields = {}
     for field in dataclasses.fields(tree):
         value = getattr(tree, field.name)
@@ -259,7 +259,11 @@ def _rebuilt(structure: Any, leaves: Iterator[Any]) -> Any:
         if kind.__name__ in structure:
             return kind(_rebuilt(value, leaves) for value in structure[kind.__name__])
     module, _, name = structure["class"].partition(":")
-    if module.partition(".")[0] != _PACKAGE.name:
+    if not _is_ours(module):
         raise ValueError(f"{module} is none of ours")
     fields = {key: _rebuilt(value, leaves) for key, value in structure["fields"].items()}
     return getattr(importlib.import_module(module), name)(**fields)
+
+
+def _is_ours(module: str) -> bool:
+    return module.partition(".")[0] == _PACKAGE.name

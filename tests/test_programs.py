@@ -261,6 +261,7 @@ def test_fields_of_a_class_of_ours_with_a_static_one(folder):
         x: Any
         size: int = dataclasses.field(metadata={"static": True})
 
+    Static.__module__ = "mdmspeech.somewhere"
     told = programs._structure(Static(X, 4))
     assert told["fields"] == {"x": "leaf", "size": {"static": 4}}
     with pytest.raises(TypeError):

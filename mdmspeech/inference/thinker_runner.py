@@ -159,7 +159,7 @@ class ThinkerRunner:
         )
         parts = [] if vectors is None else [np.asarray(vectors, np.float32)]
         after = np.concatenate([self._after, self._closing]) if answered else self._after
-        embedded = self._embedded(np.concatenate([ids, after]))
+        embedded = self.embedded(np.concatenate([ids, after]))
         whole = np.concatenate([*parts, embedded])
         if len(whole) > PROMPTS[-1]:
             raise UserError(
@@ -266,9 +266,11 @@ class ThinkerRunner:
         )
         return state
 
-    def embedded(self, ids: Sequence[int]) -> np.ndarray:
+    def embedded(self, ids: Sequence[int] | np.ndarray) -> np.ndarray:
         """Input vectors of token ids, float32 [N, D]; few lengths are compiled."""
-        padded, _ = stack([np.array(ids, np.int32)], -(-len(ids) // PROMPTS[0]) * PROMPTS[0], 1)
+        most = PROMPTS[-1]
+        width = bucket(len(ids), PROMPTS) if len(ids) <= most else -(-len(ids) // most) * most
+        padded, _ = stack([np.array(ids, np.int32)], width, 1)
         return self._embedded(padded[0])[: len(ids)]
 
     def hidden_states_of(self, texts: Sequence[str]) -> list[np.ndarray]:
@@ -287,7 +289,7 @@ class ThinkerRunner:
                 f"a text of {longest} tokens cannot be said in one go, {most} are "
                 "the most; give it in parts"
             )
-        embedded = [self._embedded(row) for row in ids]
+        embedded = [self.embedded(row) for row in ids]
         asked = [self.question(prompts.REPEAT.format(text), answered=True) for text in texts]
         wholes = [np.concatenate(pair) for pair in zip(asked, embedded, strict=True)]
         found: list[np.ndarray] = [np.zeros(0)] * len(texts)
@@ -335,7 +337,7 @@ class ThinkerRunner:
         """Compiles what a short question needs; all: what one of any length needs."""
         next(self.answer(self.read([self.question("What is it?")])))
         for width in PROMPTS if all else ():
-            next(self.answer(self.read([np.zeros((width, self.width), np.float32)])))
+            next(self.answer(self.read([self.embedded([0] * width)])))
 
     def _said(self, stream: StreamDecoder, token_id: int) -> str:
         """The text that a token completes; tags of thoughts also where they are special tokens,

@@ -1,0 +1,99 @@
+"""After a whole warm-up nothing is compiled any more, whatever is said, asked or heard."""
+
+import jax
+import numpy as np
+import pytest
+import small_speech
+
+from mdmspeech.inference import conditioning, engine, paced_synthesizer
+from mdmspeech.inference import speech_frontend as hearing
+from mdmspeech.inference import thinker_runner as thinking
+from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
+
+
+@pytest.fixture
+def few(monkeypatch):
+    """Few sizes of everything."""
+    for module in (engine, paced_synthesizer):
+        monkeypatch.setattr(module, "ROWS", (1, 2))
+    monkeypatch.setattr(engine, "BLOCKS", (2, 4))
+    for module in (conditioning, paced_synthesizer):
+        monkeypatch.setattr(module, "SYMBOLS", (8, 24))
+    monkeypatch.setattr(thinking, "PROMPTS", (16, 32))
+    monkeypatch.setattr(hearing, "SECONDS", (1, 2))
+
+
+@pytest.fixture
+def compiled():
+    """Names of events of XLA's compiler since it was emptied."""
+    heard = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **__: heard.append(event) if "backend_compile" in event else None
+    )
+    return heard
+
+
+def test_nothing_is_compiled_while_people_talk(few, compiled, codec):
+    voice = PacedSynthesizer(
+        small_speech.TALKER, small_speech.talker_params(), codec, pronounce=small_speech.spell
+    )
+    voice.warm_up(all=True)
+    compiled.clear()
+    for text in ("no", "a red apple is here", "yes it is"):
+        stream = voice.stream(steps=3, seed=5, temperature=0.5)
+        stream.end(text)
+        while not stream.done:
+            stream.step()
+    texts = []
+    for symbols in ([0, 3, 4, 0], [0, *range(1, 20), 0]):
+        text = conditioning.PacedText(voice.reader, voice.block)
+        text.extend(symbols, closed=True)
+        texts.append(text.inputs)
+    for count in (1, 2):
+        rows = [voice.engine.open(steps=2, target_len=60) for _ in range(count)]
+        for blocks in (1, 1, 2):
+            voice.engine.advance(rows, texts[:count], blocks)
+    assert compiled == []
+
+
+def test_nothing_is_compiled_while_it_thinks(few, compiled):
+    runner = small_speech.thinker()
+    runner.warm_up(all=True)
+    compiled.clear()
+    for words in (1, 3, 7, 12):
+        question = runner.question(" ".join(["apple"] * words))
+        assert 0 < len(list(runner.answer(runner.read([question]))))
+    assert compiled == []
+
+
+def test_nothing_is_compiled_while_it_listens(few, compiled):
+    frontend = hearing.ctc_frontend(
+        small_speech.ENCODER, small_speech.encoder_params(), *small_speech.spelling()
+    )
+    frontend.warm_up(None)
+    compiled.clear()
+    for seconds in (0.4, 1.0, 1.7):
+        frontend.encode(small_speech.question(seconds))
+    assert compiled == []
+
+
+def test_parts_are_opened_once_by_whichever_thread_comes_first():
+    from concurrent.futures import ThreadPoolExecutor
+    from time import sleep
+
+    from mdmspeech.inference.factory import _once
+
+    made = []
+    once = _once(lambda: sleep(0.02) or made.append(1) or object())
+    with ThreadPoolExecutor(8) as pool:
+        assert len({id(done) for done in pool.map(lambda _: once(), range(8))}) == 1 == len(made)
+
+
+def test_an_error_of_a_part_is_told(assistant, monkeypatch):
+    def fail(**_):
+        raise ValueError("no such weights")
+
+    monkeypatch.setattr(assistant.thinker, "warm_up", fail)
+    monkeypatch.setattr(assistant.frontend, "warm_up", lambda seconds: np.zeros(0))
+    with pytest.raises(ValueError, match="no such weights"):
+        assistant.warm_up()
