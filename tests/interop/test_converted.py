@@ -172,7 +172,7 @@ def test_a_missing_file_is_the_makers_error(folder, tmp_path):
         converted("part", [tmp_path / "none"], "sizes", refuse)
 
 
-TALKER = talker.TalkerConfig(dim=32, num_layers=1, num_heads=2, ffn_dim=32, symbols=8)
+TALKER = talker.TalkerConfig(dim=64, num_layers=1, num_heads=2, ffn_dim=32, symbols=8)
 
 
 @pytest.fixture(scope="module")
