@@ -132,7 +132,7 @@ class PacedText(TextConditioner):
 
     def __init__(self, reader: PacedReader, block: int, pace: float = 1.0):
         self._reader, self._block, self._pace = reader, block, pace
-        self._features = reader.empty()
+        self._features: Any = reader.empty()
         self._durations = np.zeros((1, SYMBOLS[-1]), np.float32)
         self.count = 0  # symbols whose features can no longer change
         self.length: int | None = None  # of the speech, tokens, once it is known
@@ -222,7 +222,7 @@ class FixedText(TextConditioner):
     def __init__(self, reader: FixedReader, block: int, anchors: int, longest: int, spare: int):
         self._reader, self._block, self._anchors = reader, block, anchors
         self._longest, self._spare = longest, spare
-        self._fused = reader.empty()
+        self._fused: Any = reader.empty()
         self.count, self.ended = 0, False
 
     @property
