@@ -26,7 +26,7 @@ made = []
 programs._made = (lambda make: lambda *args: made.append(args[-1].name) or make(*args))(programs._made)
 code = main(sys.argv[1:])
 heavy = {"optax", "orbax", "grain", "matplotlib", "librosa", "numba", "transformers", "tensorflow",
-         "torch", "num2words.lang_FR", "jax.experimental.pallas"} & set(sys.modules)
+         "torch", "jax.experimental.pallas"} & set(sys.modules)
 print(json.dumps([code, len(made), heard["cache_misses"], heard["cache_hits"], sorted(heavy)]))
 """
 
