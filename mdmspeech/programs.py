@@ -116,8 +116,9 @@ class KeptProgram:
         traced.__name__ = traced.__qualname__ = self.name
         # What a kept program returns is bound to a device, what comes from NumPy is not. That would
         # be two programs, were it not said that it is the same.
-        where = {"in_shardings": jax.sharding.SingleDeviceSharding(jax.devices()[0])}
-        return jax.jit(traced, donate_argnums=self._donate, **(where if keeping else {}))
+        here = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        where: dict[str, Any] = {"in_shardings": here} if keeping else {}
+        return jax.jit(traced, donate_argnums=self._donate, **where)
 
     def _traced(self, args: tuple, static: dict[str, Any]) -> Any:
         """What a trace of the function gives: of the kept program, if there is one."""
@@ -178,7 +179,8 @@ def _tell(part: str, seconds: float | None) -> None:
 
 def _alone() -> bool:
     """Whether this process has one device: for that programs are kept."""
-    return jax.device_count() == 1 and not jax.config.jax_debug_nans
+    settings: Any = jax.config  # mypy does not know its fields
+    return jax.device_count() == 1 and not settings.jax_debug_nans
 
 
 def _made(flat: Callable, shapes: list, file: Path) -> tuple[Any, Any] | None:

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from mdmspeech.errors import UserError
 from mdmspeech.files import why_not
@@ -61,8 +62,9 @@ def keep_programs(root: str | None = None) -> Path | None:
     from mdmspeech import programs
     from mdmspeech.interop import converted
 
-    chosen = jax.config.jax_compilation_cache_dir
-    if not jax.config.jax_enable_compilation_cache:
+    settings: Any = jax.config  # mypy does not know its fields
+    chosen = settings.jax_compilation_cache_dir
+    if not settings.jax_enable_compilation_cache:
         folder = None
     elif chosen:
         folder = None if "://" in chosen or why_not(chosen, folder=True) else Path(chosen)

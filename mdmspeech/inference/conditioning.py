@@ -99,27 +99,25 @@ class PacedReader:
         features, durations = self._jit_read(self._params, symbols_BM, valid_BM)
         return features, np.asarray(durations)
 
-    def place(self, into_BMD, features_BMD, row: int, first: int, end: int) -> jax.Array:
-        """`into_BMD` [1, `SYMBOLS[-1]`, D], whose memory is reused, with features first..end of one
-        row.
-        """
-        return self._jit_place(into_BMD, features_BMD, np.array([row, first, end], np.int32))
+    def place(self, into_BMD, features_BMD, first: int, end: int) -> jax.Array:
+        """`into_BMD` [1, `SYMBOLS[-1]`, D], whose memory is reused, with the features first..end."""
+        return self._jit_place(into_BMD, features_BMD, np.array([first, end], np.int32))
 
     def empty(self) -> np.ndarray:
         """Room for the features of one utterance."""
         return np.zeros((1, SYMBOLS[-1], self._talker.config.dim), np.float32)
 
     def _read(self, params, symbols_BM, valid_BM):
-        features, log_durations = self._talker.anchors(params, symbols_BM, valid_BM, method="read")
+        features, log_durations = self._talker.read(params, symbols_BM, valid_BM)
         lasting = jnp.maximum(jnp.exp(log_durations), MIN_DURATION)
         return features, jnp.where(valid_BM, lasting, 0.0)
 
     @staticmethod
     def _place(into_BMD, features_BMD, where):
-        row, first, end = where
+        first, end = where
         wanted = features_BMD.shape[1]
-        new = jax.lax.dynamic_index_in_dim(features_BMD, row, 0).astype(into_BMD.dtype)
         at_M = jnp.arange(wanted)[None, :, None]
+        new = features_BMD.astype(into_BMD.dtype)
         kept = jnp.where((at_M >= first) & (at_M < end), new, into_BMD[:, :wanted])
         return jax.lax.dynamic_update_slice(into_BMD, kept, (0, 0, 0))
 
@@ -134,7 +132,7 @@ class PacedText(TextConditioner):
 
     def __init__(self, reader: PacedReader, block: int, pace: float = 1.0):
         self._reader, self._block, self._pace = reader, block, pace
-        self._features = reader.empty()
+        self._features: Any = reader.empty()
         self._durations = np.zeros((1, SYMBOLS[-1]), np.float32)
         self.count = 0  # symbols whose features can no longer change
         self.length: int | None = None  # of the speech, tokens, once it is known
@@ -160,20 +158,12 @@ class PacedText(TextConditioner):
             width = bucket(len(symbols), SYMBOLS)
             padded, valid = stack([np.array(symbols, np.int32)], width, 1)
             features, durations = self._reader.read(padded, valid)
-            self.take(features, durations[0], 0, end, closed)
-        elif closed and self.length is None:
-            self.length = known_length(self.durations)
-
-    def take(
-        self, features_BMD: Any, durations_M: np.ndarray, row: int, end: int, closed: bool = False
-    ) -> None:
-        """What has been read of the symbols up to `end`: one row of features, and durations."""
-        self._features = self._reader.place(self._features, features_BMD, row, self.count, end)
-        new = slice(self.count, end)
-        self._durations = self._durations.copy()  # the device may still read the old ones
-        self._durations[0, new] = paced(durations_M[new], self._pace)
-        self.count = end
-        if closed:
+            new = slice(self.count, end)
+            self._features = self._reader.place(self._features, features, self.count, end)
+            self._durations = self._durations.copy()  # the device may still read the old ones
+            self._durations[0, new] = paced(durations[0, new], self._pace)
+            self.count = end
+        if closed and self.length is None:
             self.length = known_length(self.durations)
 
     def give(self, durations_M: np.ndarray) -> None:
@@ -232,7 +222,7 @@ class FixedText(TextConditioner):
     def __init__(self, reader: FixedReader, block: int, anchors: int, longest: int, spare: int):
         self._reader, self._block, self._anchors = reader, block, anchors
         self._longest, self._spare = longest, spare
-        self._fused = reader.empty()
+        self._fused: Any = reader.empty()
         self.count, self.ended = 0, False
 
     @property

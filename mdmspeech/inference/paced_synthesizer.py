@@ -22,7 +22,6 @@ from mdmspeech.inference.symbols import SYMBOLS, Segment, read_text
 from mdmspeech.inference.synthesizer import SynthesisPlan, Synthesizer
 from mdmspeech.inference.utterance import SpokenSegment, speak_whole
 from mdmspeech.models.talker import TalkerConfig
-from mdmspeech.padding import ROWS, batches, stack
 from mdmspeech.text.normalise import normalise
 from mdmspeech.text.pronounce import Spoken, pronouncer
 
@@ -107,11 +106,8 @@ class PacedSynthesizer(Synthesizer):
             return
         text = PacedText(self.reader, self.block)
         for width in SYMBOLS:
-            symbols = np.zeros(width, np.int32)
             text = PacedText(self.reader, self.block)
-            text.extend(symbols.tolist(), closed=True)
-            for count in ROWS[1:]:
-                self.reader.read(np.tile(symbols, (count, 1)), np.ones((count, width), bool))
+            text.extend([0] * width, closed=True)
         self.engine.warm_up(text.inputs)
         self.codec.warm_up(self.engine.longest)
 
@@ -122,16 +118,12 @@ class PacedSynthesizer(Synthesizer):
         generation: GenerationConfig,
         given: Sequence[np.ndarray] | None = None,
     ) -> list[SpokenSegment]:
-        texts = [PacedText(self.reader, self.block, generation.pace) for _ in segments]
-        for rows, width, size in batches([len(s.symbols) for s in segments], SYMBOLS):
-            symbols, valid = stack(
-                [np.array(segments[i].symbols, np.int32) for i in rows], width, size
-            )
-            features, durations = self.reader.read(symbols, valid)
-            for b, i in enumerate(rows):
-                texts[i].take(features, durations[b], b, len(segments[i].symbols), closed=True)
-                if given is not None:
-                    texts[i].give(np.asarray(given[i], np.float32))
+        texts = []
+        for number, segment in enumerate(segments):
+            texts.append(text := PacedText(self.reader, self.block, generation.pace))
+            text.extend(segment.symbols, closed=True)  # alone, so that it is read as it is alone
+            if given is not None:
+                text.give(np.asarray(given[number], np.float32))
         for text in texts:
             self.check_length(text.lasting)
         return speak_whole(

@@ -18,7 +18,7 @@ from mdmspeech.text.pronounce import BOUNDARY, Spoken
 # symbols (about 5 s): the next sentence starts a new segment once one is as long as this
 SEGMENT = 80
 LONGEST = 320  # symbols of a segment, at most
-SYMBOLS = (96, 192, 512)  # padded lengths of a segment
+SYMBOLS = (32, 96, 192, 512)  # padded lengths of a segment
 # characters: a longer sentence is cut after a clause, or else at the last space that is in time
 CLAUSE, PIECE = 180, 280
 _SHORT = 3  # letters: a word up to this long is said as its successor asks ("a", "to", "the")

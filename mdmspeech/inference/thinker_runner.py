@@ -299,8 +299,8 @@ class ThinkerRunner:
             )
             state = self._fit(self._prefix, batch=size, cache_length=self._room(width))
             x_BTD, new_B = vectors.astype(self._dtype), valid.sum(axis=1).astype(np.int32)
-            hidden_BTD, _ = self._extend(params=self._params, state=state, x_BTD=x_BTD, new_B=new_B)
-            hidden_BTD = np.asarray(hidden_BTD, np.float32)
+            states_BTD, _ = self._extend(params=self._params, state=state, x_BTD=x_BTD, new_B=new_B)
+            hidden_BTD = np.asarray(states_BTD, np.float32)
             for b, i in enumerate(rows):
                 found[i] = np.concatenate(
                     [embedded[i], hidden_BTD[b, len(asked[i]) : len(wholes[i])]], axis=1
@@ -380,9 +380,8 @@ class ThinkerRunner:
             return {str(i): np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))}
 
         found = keep((self._thinker.config, tuple(ids)), read) if keep else read()
-        structure = jax.tree.structure(empty)
-        leaves = [found[str(i)] for i in range(structure.num_leaves)]
-        return jax.device_put(jax.tree.unflatten(structure, leaves))
+        leaves = [found[str(i)] for i in range(len(jax.tree.leaves(empty)))]
+        return jax.device_put(jax.tree.unflatten(jax.tree.structure(empty), leaves))
 
     def _room(self, width: int) -> int:
         """Cache columns for the prefix, a question and its answer."""

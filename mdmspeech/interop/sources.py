@@ -276,8 +276,8 @@ def open_speech_encoder(
             f"or the name {WHISPER_BASE!r}"
         )
     hf, config = config_of(path, encoder_config, upgrade, scan_layers=scan_layers)
-    tensors = whisper_encoder_tensors(open_weights(path, hf))
-    return OpenedEncoder(config, tensors, f"folder {path.name}", path, _files_of(tensors))
+    found = whisper_encoder_tensors(open_weights(path, hf))
+    return OpenedEncoder(config, found, f"folder {path.name}", path, _files_of(found))
 
 
 def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThinker | OpenedEncoder:

@@ -101,6 +101,12 @@ class PacedAnchors(nn.Module):
     reach: int = 32
     head_dim: int = 64
     output_scale: float = 1.0
+    rope_theta: float = 10_000.0
+
+    def window(self, count: int, right: int) -> np.ndarray:
+        """bool [M, M]: what a layer that looks `right` symbols ahead may see."""
+        distance = np.arange(count)[None, :] - np.arange(count)[:, None]
+        return (distance >= -self.reach) & (distance <= right)
 
     def setup(self):
         self.embed = nn.Embed(self.symbols, self.dim, embedding_init=nn.initializers.normal(0.3))
@@ -160,11 +166,11 @@ class PacedAnchors(nn.Module):
         known = valid_BM[:, None, :] & valid_BM[:, :, None]
         if segment_BM is not None:
             known = known & (segment_BM[:, None, :] == segment_BM[:, :, None])
-        distance = np.arange(count)[None, :] - np.arange(count)[:, None]
-        rope = rope_table(jnp.arange(count)[None, :], rope_frequencies(self.head_dim, 10_000.0))
+        frequencies = rope_frequencies(self.head_dim, self.rope_theta)
+        rope = rope_table(jnp.arange(count)[None, :], frequencies)
         x = self.embed(symbols_BM)
         for layer, right in zip(self.layers, self.lookahead, strict=True):
-            window = jnp.asarray((distance >= -self.reach) & (distance <= right))
+            window = jnp.asarray(self.window(count, right))
             x, _ = layer(x, window[None] & known, rope)
         return self.norm(x)
 

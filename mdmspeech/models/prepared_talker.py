@@ -16,6 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mdmspeech.models.anchors import PacedAnchors
 from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.feature_major import ColumnCache, LayerShape
@@ -146,11 +147,44 @@ class PreparedTalker:
             states.append(normed_DM.T.reshape(batch, length, -1))
         return tuple(states), tuple(map(tuple, new))
 
+    def read(self, params, symbols_BM, valid_BM) -> tuple[jax.Array, jax.Array]:
+        """`Talker.read`: (features [B, M, D], log-durations [B, M]) of paced anchors."""
+        reader, (batch, count) = params["reader"], symbols_BM.shape
+        anchors = PacedAnchors(self.config.dim, self.config.symbols, self.config.symbol_lookahead)
+        heads = self.config.dim // anchors.head_dim
+        shape = LayerShape(heads, heads, anchors.head_dim)
+        known_BMM = valid_BM[:, None, :] & valid_BM[:, :, None]
+        frequencies_F = rope_frequencies(anchors.head_dim, anchors.rope_theta)
+        angles_FM = jnp.asarray(frequencies_F)[:, None] * jnp.tile(jnp.arange(count), batch)[None]
+        rope_FM = jnp.cos(angles_FM), jnp.sin(angles_FM)
+        x_DM = reader["embed"]["embedding"][symbols_BM].reshape(batch * count, -1).T
+        for i, right in enumerate(anchors.lookahead):
+            # over a cache that holds nothing but these symbols
+            cache = ColumnCache.zeros(batch, shape, count, x_DM.dtype)
+            mask_BMM = known_BMM & jnp.asarray(anchors.window(count, right))[None]
+            x_DM, _ = feature_major.decoder_layer(
+                reader[f"layers_{i}"],
+                shape,
+                x_DM,
+                mask_BMM,
+                rope_FM,
+                [cache],
+                jnp.zeros(batch, jnp.int32),
+            )
+        x_DM = feature_major.rms_norm(reader["norm"], x_DM, 1e-6)
+        hidden_DM = jax.nn.silu(feature_major.linear(reader["duration_in"], x_DM))
+        durations_1M = feature_major.linear(
+            reader["duration_out"], hidden_DM * self.config.output_scale
+        )
+        return x_DM.T.reshape(batch, count, -1), durations_1M.reshape(batch, count)
+
     def place(self, params, features_BMD, valid_BM, durations_BM, positions_BL) -> jax.Array:
         """`Talker.place`, conditions [B, L, D] of paced anchors, for few positions."""
         inputs = (features_BMD, valid_BM, durations_BM, positions_BL)
         text_BLE = self.anchors(params, *inputs, method="look_up")
-        cond_DM = feature_major.linear(params["join"], text_BLE.reshape(-1, text_BLE.shape[-1]).T)
+        cond_DM = feature_major.linear(
+            params["reader"]["join"], text_BLE.reshape(-1, text_BLE.shape[-1]).T
+        )
         return cond_DM.T.reshape(*text_BLE.shape[:2], -1)
 
     def anchors(self, params, *args, method: str):
@@ -187,7 +221,7 @@ def _prepared(config: TalkerConfig, params: dict) -> dict[str, Any]:
         "anchors": params["anchors"],
     }
     if config.anchors == "paced":
-        prepared["join"] = feature_major.prepare(params["anchors"]["join"])
+        prepared["reader"] = feature_major.prepare(params["anchors"])
     if config.output_bias:
         prepared["output_bias_V"] = jnp.pad(params["output_bias"], (0, padding))
     return prepared

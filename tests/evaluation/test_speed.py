@@ -93,7 +93,7 @@ def test_a_job_says_all_its_blocks_or_fails():
     )
     text = talkers._text(one, 3)
     talkers._job(one, text, talkers.Way("mdm", 1), 2, 3)()
-    with pytest.raises(RuntimeError, match="3 blocks decoded, not 2"):
+    with pytest.raises(RuntimeError, match="finished: False"):
         talkers._job(one, text, talkers.Way("mdm", 1), 1, 2)()
 
 
@@ -140,10 +140,10 @@ def test_pages_of_live_talk():
     assert "| 4 | 2 of 3 | 300 (390) | 2 |" in page
 
 
-def test_wrong_wishes(capsys, tmp_path):
+def test_wrong_wishes(capsys):
     assert main(["bench", "--rounds", "0"]) == 2
     assert "--rounds 0" in capsys.readouterr().err
-    assert main(["bench", "--out", str(tmp_path / "no" / "such" / "x")]) == 2
+    assert main(["bench", "--out", "/proc/bench"]) == 2
     assert "name another --out" in capsys.readouterr().err
 
 

@@ -171,7 +171,10 @@ def _job(engine: TalkerEngine, text: PacedText, way: Way, batch: int, blocks: in
         advance(rows, blocks)
         for row in rows:
             if row.row.blocks != blocks or not row.finished:
-                raise RuntimeError(f"{way.name}: {row.row.blocks} blocks decoded, not {blocks}")
+                raise RuntimeError(
+                    f"{way.name}: {blocks} blocks were asked for, {row.row.blocks} decoded, "
+                    f"finished: {row.finished}"
+                )
             row.close()
 
     return run
