@@ -32,7 +32,7 @@ OTHERS = {
         r"mdmspeech train --config experiments/\w+\.py(:\w+)?( --workdir \S+)?( "
         r"--data \S+)?( --set \S+)*"
     ): "train",
-    r"(python -m )?mdmspeech (eval|data|release|convert|plan|cost|preflight|train|ladder)( .*)?": "parse",
+    r"(python -m )?mdmspeech (eval|data|release|convert|plan|cost|preflight|train|ladder|bench)( .*)?": "parse",
     r"python -m experiments\.\w+( .*)?": "module",
     r"python -c .*convert_lm.*": "convert_lm",
     r"(hf download|pip install) .*": "not ours",

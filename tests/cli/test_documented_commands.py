@@ -31,6 +31,7 @@ sys.path.insert(0, str(ROOT / "launch"))
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 VERBS = (
     "assemble",
+    "bench",
     "chat",
     "convert",
     "cost",

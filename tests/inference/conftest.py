@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))  # for `import small_speech`
@@ -46,3 +47,13 @@ def talkative(assistant):
     import small_session
 
     return small_session.model(assistant)
+
+
+@pytest.fixture
+def compiled():
+    """Names of events of XLA's compiler since it was emptied."""
+    heard = []
+    jax.monitoring.register_event_duration_secs_listener(
+        lambda event, _, **__: heard.append(event) if "backend_compile" in event else None
+    )
+    return heard

@@ -28,7 +28,9 @@ def test_the_page_names_every_method_and_event():
     from mdmspeech.inference import session_events
 
     public = [n for n, f in vars(small_session.Session).items() if callable(f) and n[0] != "_"]
-    assert [name for name in public if f"`{name}(" not in PAGE and name != "work"] == []
+    assert [
+        name for name in public if f"`{name}(" not in PAGE and name not in ("work", "speaking")
+    ] == []
     events = [
         name for name in vars(session_events) if re.match("(Session|Speech|Resp|Turns|Tran)", name)
     ]

@@ -1,6 +1,5 @@
 """After a whole warm-up nothing is compiled any more, whatever is said, asked or heard."""
 
-import jax
 import numpy as np
 import pytest
 import small_speech
@@ -14,23 +13,12 @@ from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 @pytest.fixture
 def few(monkeypatch):
     """Few sizes of everything."""
-    for module in (engine, paced_synthesizer):
-        monkeypatch.setattr(module, "ROWS", (1, 2))
+    monkeypatch.setattr(engine, "ROWS", (1, 2))
     monkeypatch.setattr(engine, "BLOCKS", (2, 4))
     for module in (conditioning, paced_synthesizer):
         monkeypatch.setattr(module, "SYMBOLS", (8, 24))
     monkeypatch.setattr(thinking, "PROMPTS", (16, 32))
     monkeypatch.setattr(hearing, "SECONDS", (1, 2))
-
-
-@pytest.fixture
-def compiled():
-    """Names of events of XLA's compiler since it was emptied."""
-    heard = []
-    jax.monitoring.register_event_duration_secs_listener(
-        lambda event, _, **__: heard.append(event) if "backend_compile" in event else None
-    )
-    return heard
 
 
 def test_nothing_is_compiled_while_people_talk(few, compiled, codec):
