@@ -117,3 +117,19 @@ def latency(path: Path, part: Mapping[str, Any]) -> None:
     axis.set(xlabel="ms after the end of the question", title="Until the first sound")
     figure.legend(loc="outside lower center", ncols=6, fontsize=8)
     _save(figure, path)
+
+
+def talker_speeds(path: Path, part: Mapping[str, Any]) -> None:
+    """Tokens a second of every way, a panel a size and batch; a line where the bare products end."""
+    groups = list(dict.fromkeys((r["size"], r["batch"]) for r in part["rows"]))
+    figure, axes = _figure(rows=len(groups), height=2.2 * len(groups))
+    for axis, (size, batch) in zip(axes, groups, strict=True):
+        rows = [r for r in part["rows"] if (r["size"], r["batch"]) == (size, batch)]
+        names, rates = [r["way"] for r in rows], [r["tokens_per_second"] for r in rows]
+        best = [rate * r["block_ms"] / r["bare_ms"] for rate, r in zip(rates, rows, strict=True)]
+        axis.bar(names, rates, label="engine")
+        axis.scatter(names, best, marker="_", s=400, color="black", label="bare products")
+        axis.set_title(f"{size}, batch {batch}", fontsize=9)
+        axis.set_ylabel("tokens/s")
+        axis.legend(fontsize=7)
+    _save(figure, path)

@@ -192,11 +192,8 @@ class FixedReader:
         """`into_BND` [1, `TEXTS[-1]`, D], whose memory is reused, with what text tokens from number
         `first` on add where they stand.
         """
-        count = len(text_NE)
-        width = bucket(count, (1, *TEXTS))
-        padded = np.zeros((1, width, text_NE.shape[1]), np.float32)
-        padded[0, :count] = text_NE
-        where = np.array([first, first + count], np.int32)
+        padded, _ = stack([text_NE], bucket(len(text_NE), (1, *TEXTS)), 1, np.float32)
+        where = np.array([first, first + len(text_NE)], np.int32)
         return self._jit_fuse(self._params, into_BND, padded, where)
 
     def empty(self) -> np.ndarray:

@@ -74,17 +74,13 @@ class TalkerEngine:
       options: further fields of `decoding.state.DecodingConfig`.
 
     Raises:
-      UserError: unknown mode, or a text in front of the speech.
+      UserError: unknown mode, a text in front of the speech, or more tokens a forward than the
+        Talker has modules for.
     """
 
     def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options: Any):
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
-        if mode == "mtp" and not config.mtp_modules:
-            raise UserError(
-                "this Talker has no modules of multi-token prediction (mtp_modules=0): speak with "
-                "it by mode 'ntp', or train one with experiments/compact_talker_mtp.py"
-            )
         if config.anchors == "prefix":
             raise UserError(
                 "a Talker whose text stands in front of its speech decodes with "
@@ -92,23 +88,10 @@ class TalkerEngine:
             )
         if mode == "mtp":
             options.setdefault("mtp_emit", min(DecodingConfig.mtp_emit, 1 + config.mtp_modules))
-            if options["mtp_emit"] > 1 + config.mtp_modules:
-                raise UserError(
-                    f"mtp_emit={options['mtp_emit']}: with mtp_modules={config.mtp_modules} a "
-                    f"forward writes at most {1 + config.mtp_modules} tokens"
-                )
+            _check_modules(config, options["mtp_emit"])
         self.talker, self.params = PreparedTalker.of(config, params)
         self.config = self.talker.config
-        self.options = DecodingConfig(
-            block=config.block,
-            codes=CODES,
-            bos=BOS,
-            eos=EOS,
-            pad=PAD,
-            mask=MASK,
-            label_shift=config.label_shift,
-            **options,
-        )
+        self.options = decoding_config(config, **options)
         self.mode, self._decode_block = mode, MODES[mode].decode_block
         self._spare: list[Any] = []  # caches of rows that have been closed
         program = functools.partial(KeptProgram, "Talker", about=(self.config, mode, self.options))
@@ -173,10 +156,15 @@ class TalkerEngine:
             self.open(**{k: v[i] if np.ndim(v) else v for k, v in asked.items()})
             for i in range(len(texts))
         ]
-        tokens = self.advance(rows, texts, BLOCKS[-1])
+        parts: list[list[NewTokens]] = [[] for _ in rows]
+        while left := [i for i, row in enumerate(rows) if not row.done]:
+            new = self.advance([rows[i] for i in left], [texts[i] for i in left], BLOCKS[0])
+            for i, tokens in zip(left, new, strict=True):
+                parts[i].append(tokens)
         for row in rows:
             self.close(row)
-        return list(zip(rows, tokens, strict=True))
+        whole = [NewTokens(*map(np.concatenate, zip(*part, strict=True))) for part in parts]
+        return list(zip(rows, whole, strict=True))
 
     def warm_up(self, text: TextInputs) -> None:
         """Compiles every program that rows of a text can need, whatever stands in it."""
@@ -190,14 +178,7 @@ class TalkerEngine:
                     self.close(row)
 
     def _advanced(self, rows, texts, blocks) -> list[NewTokens]:
-        block = self.config.block
-        first = [row.blocks for row in rows]
-        blocks = min(blocks, BLOCKS[-1])
-        needed = min(max(first) + blocks, BLOCKS[-1])
-        if blocks > BLOCKS[0]:  # whole utterances: no further than the first end that is known
-            known = [n for row in rows if (n := self._known(row)) is not None]
-            if len(known) == len(rows):
-                needed = min(needed, max(-(-n // block) for n in known))
+        needed = max(row.blocks for row in rows) + blocks
         states, out = self._jit_advance(
             self.params,
             tuple(texts),
@@ -215,16 +196,9 @@ class TalkerEngine:
             tokens.append(NewTokens(ids_AL[new], step_AL[new], confidence_AL[new]))
         return tokens
 
-    def _known(self, row: Row) -> int | None:
-        """The most tokens the row can have, if something says so."""
-        request = _open(row).request
-        asked = [int(np.asarray(n)[0]) for n in (request.target_len_B, request.max_len_B)]
-        return min((n for n in asked if n >= 0), default=None)
-
     def _begin(self, cache, wished) -> DecodingState:
         request = SamplingParams.create(1, **wished)
-        state = initial_state(cache, request, self.options, self.longest, self.config.dim)
-        return dataclasses.replace(state, cache=cache)
+        return initial_state(cache, request, self.options, self.longest, self.config.dim)
 
     def _advance(self, params, texts, states, blocks, seen):
         block, rows = self.config.block, len(states)
@@ -287,6 +261,28 @@ class TalkerEngine:
             for i in range(rows)
         ]
         return tuple(apart), told
+
+
+def decoding_config(config: TalkerConfig, **options: Any) -> DecodingConfig:
+    """How a Talker's tokens are decoded: block and label shift are its own, ids those of all
+    Talkers. options: further fields.
+    """
+    ids: dict[str, Any] = {"codes": CODES, "bos": BOS, "eos": EOS, "pad": PAD, "mask": MASK}
+    return DecodingConfig(block=config.block, label_shift=config.label_shift, **ids, **options)
+
+
+def _check_modules(config: TalkerConfig, emit: int) -> None:
+    """UserError: a Talker without modules of multi-token prediction, or with too few."""
+    if not config.mtp_modules:
+        raise UserError(
+            "this Talker has no modules of multi-token prediction (mtp_modules=0): speak with "
+            "it by mode 'ntp', or train one with experiments/compact_talker_mtp.py"
+        )
+    if emit > 1 + config.mtp_modules:
+        raise UserError(
+            f"mtp_emit={emit}: with mtp_modules={config.mtp_modules} a "
+            f"forward writes at most {1 + config.mtp_modules} tokens"
+        )
 
 
 def _open(row: Row) -> DecodingState:

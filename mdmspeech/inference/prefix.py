@@ -9,21 +9,21 @@ behind the text.
 """
 
 import functools
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.decoding.state import DecodingConfig, DecodingResult, SamplingParams, initial_state
+from mdmspeech.decoding import autoregressive, block_diffusion
+from mdmspeech.decoding.state import DecodingResult, SamplingParams, initial_state
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.errors import UserError
-from mdmspeech.inference.engine import MODES as ALL_MODES
+from mdmspeech.inference.engine import decoding_config
 from mdmspeech.models import talker
 from mdmspeech.models.talker import Talker, TalkerConfig
-from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD, START
+from mdmspeech.speech_format import START
 
-MODES = {name: ALL_MODES[name] for name in ("mdm", "ntp")}
+MODES = {"mdm": block_diffusion, "ntp": autoregressive}
 
 
 class PrefixEngine:
@@ -46,10 +46,7 @@ class PrefixEngine:
                 "of its speech; use TalkerEngine"
             )
         self.config, self.params = config, jax.tree.map(jnp.asarray, params)
-        ids: dict[str, Any] = dict(codes=CODES, bos=BOS, eos=EOS, pad=PAD, mask=MASK)
-        self.options = DecodingConfig(
-            block=config.block, label_shift=config.label_shift, **ids, **options
-        )
+        self.options = decoding_config(config, **options)
         self._decoder, self._model = MODES[mode], Talker(config)
         self._jit_decode = jax.jit(self._decode, static_argnames="blocks")
 

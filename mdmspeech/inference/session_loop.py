@@ -70,6 +70,8 @@ def _decode_ahead(sessions: Sequence[Session]) -> None:
     """Decodes together what at least two sessions are about to speak. What fails is left for the
     session's own unit, which tells of it.
     """
+    if len(sessions) < 2:
+        return
     try:
         found = [one.speaking() for one in sessions]
         streams = [stream for stream in found if isinstance(stream, SpeechStream)]

@@ -110,7 +110,7 @@ def decode_together(streams: Sequence[SpeechStream]) -> None:
         mine = [stream for stream in waiting if stream._speaker.engine is engine]
         speaking = [(stream, one) for stream in mine if (one := stream._current()) is not None]
         for stream, one in speaking:
-            one.prepare(stream.steps)
+            one.steps = stream.steps
         tokens = advance([one for _, one in speaking])
         talked = time.perf_counter() - began
         for stream in mine:

@@ -29,13 +29,17 @@ class SpokenSegment:
 class Utterance:
     """A text, a row of the engine and the tokens so far.
 
+    Attributes:
+      steps: of the blocks to come; None = as asked for.
+
     Args:
       text: what is heard, perhaps still growing. asked: seed, steps, temperature.
     """
 
     def __init__(self, engine: TalkerEngine, text: TextConditioner, **asked):
         self.text, self.engine, self.row = text, engine, engine.open(**asked, min_len=NO_END)
-        self._limits: dict[str, int] = {}
+        self.steps: int | None = None
+        self._told: dict[str, int] = {}
         self._out: list[NewTokens] = []
 
     def ready(self) -> bool:
@@ -58,15 +62,12 @@ class Utterance:
         self.close()
         return self.spoken()
 
-    def prepare(self, steps: int | None = None) -> None:
-        """Tells the engine what is known before the next block. steps: other than before."""
-        limits = self.text.limits()
-        changed = {k: v for k, v in limits.items() if self._limits.get(k) != v}
-        if steps is not None:
-            changed["steps"] = steps
-        if changed:
-            self.engine.ask(self.row, **changed)
-            self._limits = limits
+    def prepare(self) -> None:
+        """Tells the engine what is new before the next block."""
+        known = self.text.limits() | ({} if self.steps is None else {"steps": self.steps})
+        if new := {k: v for k, v in known.items() if self._told.get(k) != v}:
+            self.engine.ask(self.row, **new)
+            self._told |= new
 
     def take(self, tokens: NewTokens) -> None:
         """The next tokens, from the engine."""

@@ -50,10 +50,10 @@ class PreparedTalker:
         c = self.config
         return LayerShape(c.num_heads, c.cache_heads, c.head_dim, c.norm_eps, c.score_scale)
 
-    def empty_cache(self, slots: int, rows: int = 1, dtype: Any = jnp.float32) -> tuple:
-        """Caches of `rows` rows, one a layer."""
+    def empty_cache(self, slots: int) -> tuple[ColumnCache, ...]:
+        """Caches of one row, one a layer and behind them one a module."""
         return tuple(
-            ColumnCache.zeros(rows, self.layer_shape, slots, dtype)
+            ColumnCache.zeros(1, self.layer_shape, slots)
             for _ in range(self.config.num_layers + self.config.mtp_modules)
         )
 
@@ -70,8 +70,7 @@ class PreparedTalker:
         x_DM = x_BTD.reshape(-1, width).T
         frequencies_F = rope_frequencies(self.config.head_dim, self.config.rope_theta)
         positions_BT = jnp.broadcast_to(positions_BT, (batch, length))
-        angles_FM = jnp.asarray(frequencies_F)[:, None] * positions_BT.reshape(1, -1)
-        rope_FM = jnp.cos(angles_FM), jnp.sin(angles_FM)
+        rope_FM = feature_major.rope_columns(positions_BT.reshape(-1), frequencies_F)
         mask_BTS = jnp.broadcast_to(mask_BTS, (batch, *mask_BTS.shape[1:]))
         new = [list(row) for row in caches]
 
@@ -155,8 +154,7 @@ class PreparedTalker:
         shape = LayerShape(heads, heads, anchors.head_dim)
         known_BMM = valid_BM[:, None, :] & valid_BM[:, :, None]
         frequencies_F = rope_frequencies(anchors.head_dim, anchors.rope_theta)
-        angles_FM = jnp.asarray(frequencies_F)[:, None] * jnp.tile(jnp.arange(count), batch)[None]
-        rope_FM = jnp.cos(angles_FM), jnp.sin(angles_FM)
+        rope_FM = feature_major.rope_columns(jnp.tile(jnp.arange(count), batch), frequencies_F)
         x_DM = reader["embed"]["embedding"][symbols_BM].reshape(batch * count, -1).T
         for i, right in enumerate(anchors.lookahead):
             # over a cache that holds nothing but these symbols
@@ -188,7 +186,7 @@ class PreparedTalker:
         return cond_DM.T.reshape(*text_BLE.shape[:2], -1)
 
     def anchors(self, params, *args, method: str):
-        """A method of `Talker` that needs its anchors only: "read", "place", "fuse", ..."""
+        """A method of `Talker` that needs its anchors only: "look_up", "fuse", "place_anchors"."""
         variables = {"anchors": params["anchors"], "inputs": {"table": params["inputs"]}}
         reader = Talker(dataclasses.replace(self.config, output_bias=False))
         return reader.apply({"params": variables}, *args, method=method)
@@ -221,7 +219,9 @@ def _prepared(config: TalkerConfig, params: dict) -> dict[str, Any]:
         "anchors": params["anchors"],
     }
     if config.anchors == "paced":
+        # what is read through it is laid out; the rest is all that `Talker.look_up` needs
         prepared["reader"] = feature_major.prepare(params["anchors"])
+        prepared["anchors"] = {"inside": params["anchors"]["inside"]}
     if config.output_bias:
         prepared["output_bias_V"] = jnp.pad(params["output_bias"], (0, padding))
     return prepared

@@ -53,14 +53,13 @@ def _read(group: Thinker, layers: Any, caches: Any, x_BTD: jax.Array, start_B: j
     """Input of some layers -> (their output, their caches)."""
     room = jax.tree.leaves(caches)[0].shape[-3]
     positions_BT, mask_BTS = generation.places(start_B, x_BTD.shape[1], room)
+    inputs = (x_BTD, positions_BT, mask_BTS, caches, start_B)
     variables = {"params": {"layers": layers}}
-    return group.apply(
-        variables, x_BTD, positions_BT, mask_BTS, caches, start_B, method=Thinker.through_layers
-    )
+    return group.apply(variables, *inputs, normed=False, method=Thinker.states)
 
 
 def _finish(thinker: Thinker, params: Any, x_BTD, start_B, logits_BV, new_B):
     """Output of the last layer -> (post-norm states, filled columns, logits of the next token)."""
-    hidden_BTD = thinker.apply({"params": params}, x_BTD, method=Thinker.normed)
+    hidden_BTD = thinker.apply({"params": params}, x_BTD, method=Thinker.last_norm)
     logits_BV = generation.next_logits(thinker, params, hidden_BTD, new_B, logits_BV)
     return hidden_BTD, start_B + new_B, logits_BV

@@ -146,6 +146,7 @@ class Thinker(nn.Module):
         mask_BTS: Mask | None = None,
         cache: Any = None,
         write_at_B: jax.Array | None = None,
+        normed: bool = True,
     ) -> tuple[jax.Array, Any]:
         """Input embeddings -> final hidden states after the last norm [B, T, D], and the new cache
         (None without one).
@@ -155,19 +156,8 @@ class Thinker(nn.Module):
           mask_BTS: bool, True = may attend, or described; default causal over x. With a cache, S is
             its length and a dense mask must be given.
           cache, write_at_B: from `init_cache`, and the first column to write in each row.
+          normed: False gives them before the last norm.
         """
-        x_BTD, cache = self.through_layers(x_BTD, positions_BT, mask_BTS, cache, write_at_B)
-        return self.norm(x_BTD), cache
-
-    def through_layers(
-        self,
-        x_BTD: jax.Array,
-        positions_BT: jax.Array | None = None,
-        mask_BTS: Mask | None = None,
-        cache: Any = None,
-        write_at_B: jax.Array | None = None,
-    ) -> tuple[jax.Array, Any]:
-        """`states` before the last norm."""
         length = x_BTD.shape[1]
         if positions_BT is None:
             positions_BT = jnp.arange(length)[None, :]
@@ -177,10 +167,10 @@ class Thinker(nn.Module):
         frequencies = rope_frequencies(self.config.head_dim, self.config.rope_theta, scaling)
         rope = rope_table(positions_BT, frequencies, rope_attention_factor(scaling))
         x_BTD, cache = self.layers(x_BTD, mask_BTS, rope, cache, write_at_B)
-        return x_BTD, cache
+        return self.last_norm(x_BTD) if normed else x_BTD, cache
 
-    def normed(self, x_BTD: jax.Array) -> jax.Array:
-        """What comes out of the last layer, after the last norm."""
+    def last_norm(self, x_BTD: jax.Array) -> jax.Array:
+        """What comes out of the last layer -> final hidden states."""
         return self.norm(x_BTD)
 
     def output_matrix(self) -> jax.Array:

@@ -105,6 +105,12 @@ def rms_norm(params: Mapping[str, Any], x: jax.Array, eps: float, axis: int = 0)
     return (normed * scale).astype(x.dtype)
 
 
+def rope_columns(positions_M: jax.Array, frequencies_F: Any) -> tuple[jax.Array, jax.Array]:
+    """`nn.rope.rope_table` of columns at int positions [M]: (cos, sin) [F, M]."""
+    angles_FM = jnp.asarray(frequencies_F)[:, None] * positions_M[None, :].astype(jnp.float32)
+    return jnp.cos(angles_FM), jnp.sin(angles_FM)
+
+
 def decoder_layer(
     params: Mapping[str, Any],
     shape: LayerShape,

@@ -59,7 +59,7 @@ def test_a_bound_is_bytes_or_arithmetic():
 
 def test_forwards_of_a_block():
     """As the decoders do them: the first of masked diffusion carries the block before."""
-    ways = {way.name: talkers._forwards(way, 16) for way in talkers.WAYS}
+    ways = {way.name: way.forwards(16) for way in talkers.WAYS}
     assert ways["NTP"] == [(1, 1, 16)] and ways["MTP 3"] == [(3, 1, 6)]
     assert ways["S=1"] == [(32, 16, 1)] and ways["S=4"] == [(32, 16, 1), (16, 16, 3)]
 

@@ -160,6 +160,10 @@ def test_nothing_is_compiled_for_another_length_and_no_memory_is_taken_twice():
     for _ in range(3):
         for text in reversed(texts):
             one.decode([text.inputs], target_len=text.length, steps=1)
+    row = one.open(target_len=texts[1].length, steps=1)  # block by block, too
+    while not row.done:
+        one.advance([row], [texts[1].inputs])
+    one.close(row)
     assert count() == programs > 0 and len(one._spare) == spare
 
 
@@ -178,6 +182,8 @@ def test_a_row_may_become_longer_than_the_first_program_reaches(monkeypatch):
         parts += one.advance([row], [text.inputs])
     np.testing.assert_array_equal(np.concatenate([part.ids_N for part in parts]), whole.ids_N)
     row = one.open(steps=1)  # without an end: the longest there is
+    one.advance([row], [text.inputs], blocks=3)
+    assert row.blocks == 3
     while not row.done:
         one.advance([row], [text.inputs], blocks=3)
     assert (row.length, row.reason) == (8 * CONFIG.block, FinishReason.BUDGET)

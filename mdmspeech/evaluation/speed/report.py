@@ -1,10 +1,10 @@
-"""Results of speed as JSON rows, a page and a picture."""
+"""Results of speed as JSON rows and pages."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mdmspeech.evaluation.plots import _figure, _save
+from mdmspeech.evaluation import plots
 from mdmspeech.evaluation.provenance import line
 from mdmspeech.evaluation.report import write_json
 from mdmspeech.evaluation.speed.machine import Machine
@@ -37,14 +37,15 @@ def rows_of(rows: Sequence[Row], machine: Machine, made: Mapping[str, Any]) -> d
     }
 
 
+def _title(told: str, result: Mapping[str, Any]) -> list[str]:
+    return [f"# {told}", "", line(result["made"]), ""]
+
+
 def talker_page(result: Mapping[str, Any]) -> str:
     """The table of `rows_of`, in Markdown."""
     machine = result["machine"]
     out = [
-        "# How fast Talkers speak",
-        "",
-        line(result["made"]),
-        "",
+        *_title("How fast Talkers speak", result),
         f"In the same run this machine copies {machine['copy_gbs']:.1f} GB/s, streams weights at "
         f"{machine['read_gbs']:.1f} GB/s and multiplies square float32 matrices at "
         f"{machine['matmul_gflops']:.0f} GFLOP/s. One engine, one trunk, random weights, float32; "
@@ -69,30 +70,11 @@ def talker_page(result: Mapping[str, Any]) -> str:
     return "\n".join(out) + "\n"
 
 
-def picture(path: Path, result: Mapping[str, Any]) -> None:
-    """Tokens a second of every way, a panel a size and batch; a line where the bare products end."""
-    groups = list(dict.fromkeys((r["size"], r["batch"]) for r in result["rows"]))
-    figure, axes = _figure(rows=len(groups), height=2.2 * len(groups))
-    for axis, (size, batch) in zip(axes, groups, strict=True):
-        rows = [r for r in result["rows"] if (r["size"], r["batch"]) == (size, batch)]
-        names, rates = [r["way"] for r in rows], [r["tokens_per_second"] for r in rows]
-        best = [rate * r["block_ms"] / r["bare_ms"] for rate, r in zip(rates, rows, strict=True)]
-        axis.bar(names, rates, label="engine")
-        axis.scatter(names, best, marker="_", s=400, color="black", label="bare products")
-        axis.set_title(f"{size}, batch {batch}", fontsize=9)
-        axis.set_ylabel("tokens/s")
-        axis.legend(fontsize=7)
-    _save(figure, path)
-
-
 def first_audio_page(result: Mapping[str, Any]) -> str:
     """The table of `live.first_audio` and of turns in a session."""
     rows = result["first_audio"]
     out = [
-        "# How long the first sound takes",
-        "",
-        line(result["made"]),
-        "",
+        *_title("How long the first sound takes", result),
         "From the end of a recorded question to the first samples, ms, median (95th percentile); all "
         "ways take turns on each question.",
         "",
@@ -124,10 +106,7 @@ def first_audio_page(result: Mapping[str, Any]) -> str:
 def sessions_page(result: Mapping[str, Any]) -> str:
     """The table of `live.sustained`."""
     out = [
-        "# How many can talk at once",
-        "",
-        line(result["made"]),
-        "",
+        *_title("How many can talk at once", result),
         "Sessions that ask at the same time, in real time; first sound after the end of the turn.",
         "",
         "| sessions | answered | first sound, ms | underruns |",
@@ -160,4 +139,4 @@ def write(stem: str, part: str, result: Mapping[str, Any]) -> None:
     write_json(Path(f"{stem}.json"), result)
     Path(f"{stem}.md").write_text(PAGES[part](result), encoding="utf-8")
     if part == "talker":
-        picture(Path(f"{stem}.png"), result)
+        plots.talker_speeds(Path(f"{stem}.png"), result)

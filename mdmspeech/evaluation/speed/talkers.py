@@ -52,9 +52,10 @@ class Way:
         """(columns a row, of them through the output layer, how many) of the forwards of a block,
         without modules.
         """
-        if self.mode == "mdm":
-            return [(2 * block, block, 1), (block, block, self.steps - 1)]
-        return [(self.emit, 1, -(-block // self.emit))]
+        if self.mode != "mdm":
+            return [(self.emit, 1, -(-block // self.emit))]
+        first, others = (2 * block, block, 1), (block, block, self.steps - 1)
+        return [first] if self.steps == 1 else [first, others]
 
 
 WAYS = (Way("ntp"), Way("mtp", emit=EMIT), *(Way("mdm", steps) for steps in STEPS))
@@ -128,7 +129,7 @@ def _batch(size, config, engines, text, batch, machine, blocks, rounds, told) ->
     jobs: dict[str, Any] = {
         way.name: _job(engines[way.mode], text, way, batch, blocks) for way in WAYS
     }
-    forwards = {part for way in WAYS for part in _forwards(way, block)}
+    forwards = {part for way in WAYS for part in way.forwards(block)}
     bare = {
         f"bare {columns} {logits}": bare_forward(config, columns * batch, logits * batch)
         for columns, logits, _ in forwards
@@ -141,13 +142,13 @@ def _batch(size, config, engines, text, batch, machine, blocks, rounds, told) ->
     for way in WAYS:
         alone = sum(
             count * alone_s[f"bare {columns} {logits}"]
-            for columns, logits, count in _forwards(way, block)
+            for columns, logits, count in way.forwards(block)
         )
         weights = 4 * parameters(config)
         flops = {"trunk": parameters(config, logits=False), "out": talker.VOCAB * config.dim}
         bound = sum(
             count * machine.bound(weights, 2 * batch * (c * flops["trunk"] + n * flops["out"]))
-            for c, n, count in _forwards(way, block)
+            for c, n, count in way.forwards(block)
         )
         if way.mode == "mtp":
             modules = (way.emit - 1) * -(-block // way.emit)
@@ -157,10 +158,6 @@ def _batch(size, config, engines, text, batch, machine, blocks, rounds, told) ->
         each = Times(tuple(value / blocks for value in times[way.name].seconds))
         rows.append(Row(size, way.name, batch, each, alone, bound, block))
     return rows
-
-
-def _forwards(way: Way, block: int) -> list[tuple[int, int, int]]:
-    return [part for part in way.forwards(block) if part[2]]
 
 
 def _job(engine: TalkerEngine, text: PacedText, way: Way, batch: int, blocks: int):
