@@ -164,7 +164,7 @@ def test_nothing_is_compiled_for_another_length_and_no_memory_is_taken_twice():
     while not row.done:
         one.advance([row], [texts[1].inputs])
     one.close(row)
-    assert count() == programs > 0 and len(one._spare) == spare
+    assert count() == programs > 0 and len(one._spare) == spare > 0
 
 
 def test_a_row_may_become_longer_than_the_first_program_reaches(monkeypatch):
