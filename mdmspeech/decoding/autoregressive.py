@@ -159,7 +159,7 @@ def decode_block(
             options.top_k,
             options.top_p,
             allowed_B1V,
-            options.vocabulary,
+            options.vocab_size,
         )
         probability_B1V = jax.nn.softmax(logits_B1V, axis=-1)
         return (

@@ -87,7 +87,7 @@ def decode_block(
             options.top_k,
             options.top_p,
             allowed_BKV,
-            options.vocabulary,
+            options.vocab_size,
         )
         chosen_BK = _choose(
             canvas.masked_BK, logits_BKV, allowed_BKV, state.request.steps_B - index, options

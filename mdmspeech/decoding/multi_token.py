@@ -124,7 +124,7 @@ def decode_block(
             options.top_k,
             options.top_p,
             each(allowed_BNV)[:, None],
-            options.vocabulary,
+            options.vocab_size,
         ).reshape(batch, count)
         probability_BNV = jax.nn.softmax(logits_BNV, axis=-1)
         return _Drawn(ids_BN, _pick(probability_BNV, ids_BN))

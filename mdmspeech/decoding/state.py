@@ -92,7 +92,7 @@ class DecodingConfig:
     eos: int = 6563
     pad: int = 6564
     mask: int = 6565
-    vocabulary: int = 6566  # ids behind only fill up the output table, see sampling.sample
+    vocab_size: int = 6566  # ids behind only fill up the output table, see sampling.sample
     score: str = "max_probability"  # unmasking.SCORES: which positions first
     # how many: the even share, or more where the model is sure (never fewer, so S steps always do)
     count: str = "quota"
