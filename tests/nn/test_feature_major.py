@@ -9,6 +9,7 @@ import pytest
 
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.attention import KVCache
+from mdmspeech.nn.backends import attention_backend
 from mdmspeech.nn.feature_major import ColumnCache, LayerShape
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
@@ -93,3 +94,16 @@ def test_a_missing_bias_of_one_is_a_bias_of_zeros():
     joined = feature_major.prepare(layers)["qkv"]
     np.testing.assert_array_equal(joined["bias"], [0, 0, 0, 0, 0, 0, 2, 2, 2])
     np.testing.assert_array_equal(joined["weight"][:, 0], [0, 0, 0, 1, 1, 1, 2, 2, 2])
+
+
+def test_one_column_on_a_tpu_is_a_product_of_eight():
+    weights = {"weight": jnp.arange(12.0).reshape(3, 4), "bias": jnp.ones(3)}
+    x = jnp.arange(4.0)[:, None]
+    with attention_backend("tpu"):
+        wide = feature_major.linear(weights, x)
+        assert str(jax.make_jaxpr(feature_major.linear)(weights, x)).count("3,8") == 1
+        two = jnp.concatenate([x, x], axis=1)
+        assert feature_major.widened(two, 1) is two and feature_major.widened(x, 0) is x
+        assert feature_major.widened(x.T, 0).shape == (8, 4)
+    assert "3,8" not in str(jax.make_jaxpr(feature_major.linear)(weights, x))
+    np.testing.assert_array_equal(wide, feature_major.linear(weights, x))

@@ -172,7 +172,30 @@ def test_a_loop_that_depends_on_data():
     text = MODULE.replace(
         "compare(%i.1, %seven), direction=LT", "compare(%i.1, %seven), direction=NE"
     )
-    assert dict(hlo.parse(text).executed(unknown_trips=4))["body"] == 4
+    assert dict(hlo.parse(text).executed(unknown_trips=(4,)))["body"] == 4
+    inner = text.replace(", body=%body,", ", body=%outer,").replace(
+        "ENTRY", "%outer (o: s32[]) -> s32[] {\n" + _loop(text) + "\n}\n\nENTRY", 1
+    )
+    for trips, runs in (((1, 4), (1, 4)), ((3, 4), (3, 12)), ((2,), (2, 4)), ((5, 0), (5, 0))):
+        found = dict(hlo.parse(inner).executed(unknown_trips=trips))
+        assert (found["outer"], found["body"]) == runs
+
+
+def _loop(text):
+    """The loop of a module's entry, as the only instruction of another computation."""
+    line = next(line for line in text.splitlines() if " while(" in line)
+    return "  ROOT " + line.strip().removeprefix("ROOT ")
+
+
+def test_a_copy_ahead_is_read_once_and_written_where_memory_is():
+    near, far = "f32[10]{0:S(1)}", "f32[10]{0}"
+    for where, moved in ((near, 40), (far, 80)):
+        line = f"((f32[100]{{0}}), {where}, u32[]) slice-start(%x)"
+        text = (
+            "ENTRY %m (x: f32[100]) -> f32[100] {\n  %x = f32[100]{0} parameter(0)\n"
+            f"  ROOT %s = {line}\n}}\n"
+        )
+        assert traffic.hbm_bytes(hlo.parse(text)) == moved
 
 
 def test_not_a_module():
