@@ -20,6 +20,7 @@ from mdmspeech.models.anchors import PacedAnchors
 from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.feature_major import ColumnCache, LayerShape
+from mdmspeech.nn.linear import widened
 from mdmspeech.nn.rope import rope_frequencies
 from mdmspeech.programs import KeptProgram
 
@@ -109,7 +110,7 @@ class PreparedTalker:
             hidden = hidden * self.config.output_scale
         hidden_MD = hidden.reshape(-1, hidden.shape[-1])
         out_MV = jnp.matmul(
-            feature_major.widened(hidden_MD, 0),
+            widened(hidden_MD, 0),
             params["outputs_DV"],
             preferred_element_type=jnp.float32,
         )[: len(hidden_MD)]

@@ -19,12 +19,11 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from mdmspeech.nn.backends import platform
+from mdmspeech.nn.linear import widened
 
 # Layers that read the same input are one product.
 _JOINED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 _MASKED = -1e30
-_TPU_ROWS = 8  # that a TPU's registers hold
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,16 +99,6 @@ def linear(params: Mapping[str, Any], x_KM: jax.Array) -> jax.Array:
     y_NM = params["weight"] @ widened(x_KM.astype(params["weight"].dtype), 1)
     y_NM = y_NM[:, :columns]
     return y_NM + params["bias"][:, None].astype(y_NM.dtype) if "bias" in params else y_NM
-
-
-def widened(x: jax.Array, axis: int) -> jax.Array:
-    """One column (or row) that is to be multiplied by a matrix, on a TPU with zeros beside it: its
-    vector unit would do the product, four times as slowly as memory is read; so the matrix unit
-    does.
-    """
-    if x.shape[axis] != 1 or platform() != "tpu":
-        return x
-    return jnp.pad(x, [(0, _TPU_ROWS - 1 if i == axis else 0) for i in range(x.ndim)])
 
 
 def rms_norm(params: Mapping[str, Any], x: jax.Array, eps: float, axis: int = 0) -> jax.Array:

@@ -173,18 +173,26 @@ def test_a_loop_that_depends_on_data():
         "compare(%i.1, %seven), direction=LT", "compare(%i.1, %seven), direction=NE"
     )
     assert dict(hlo.parse(text).executed(unknown_trips=(4,)))["body"] == 4
-    inner = text.replace(", body=%body,", ", body=%outer,").replace(
-        "ENTRY", "%outer (o: s32[]) -> s32[] {\n" + _loop(text) + "\n}\n\nENTRY", 1
+
+
+@pytest.mark.parametrize(
+    ("trips", "runs"),
+    [((4,), (4, 16)), ((1, 4), (1, 4)), ((3, 2), (3, 6)), ((5, 0), (5, 0)), ((2, 1, 7), (2, 2))],
+)
+def test_loops_inside_loops_that_depend_on_data(trips, runs):
+    """The outer one's trips come first; the last number holds for all further in."""
+    loop = "%{name} = s32[] while(%{of}), condition=%done, body=%{body}"
+    text = (
+        "HloModule m\n\n%done (d: s32[]) -> pred[] {\n  ROOT %d = pred[] parameter(0)\n}\n\n"
+        "%inner (i: s32[]) -> s32[] {\n  ROOT %i = s32[] parameter(0)\n}\n\n"
+        "%outer (o: s32[]) -> s32[] {\n  %o = s32[] parameter(0)\n  ROOT "
+        + loop.format(name="w", of="o", body="inner")
+        + "\n}\n\nENTRY %main (a: s32[]) -> s32[] {\n  %a = s32[] parameter(0)\n  ROOT "
+        + loop.format(name="v", of="a", body="outer")
+        + "\n}\n"
     )
-    for trips, runs in (((1, 4), (1, 4)), ((3, 4), (3, 12)), ((2,), (2, 4)), ((5, 0), (5, 0))):
-        found = dict(hlo.parse(inner).executed(unknown_trips=trips))
-        assert (found["outer"], found["body"]) == runs
-
-
-def _loop(text):
-    """The loop of a module's entry, as the only instruction of another computation."""
-    line = next(line for line in text.splitlines() if " while(" in line)
-    return "  ROOT " + line.strip().removeprefix("ROOT ")
+    found = dict(hlo.parse(text).executed(unknown_trips=trips))
+    assert (found["outer"], found["inner"]) == runs
 
 
 def test_a_copy_ahead_is_read_once_and_written_where_memory_is():
