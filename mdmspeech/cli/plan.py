@@ -152,6 +152,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("give --config FILE and --topology NAME (or --list FILE)")
     if args.sweep and args.what != "train":
         raise UserError(f"--sweep is for training; --what {args.what} takes a --mesh")
+    if args.way and args.what != "decode":
+        raise UserError(f"--way {args.way}: only --what decode has ways")
     from mdmspeech.planning import report
     from mdmspeech.planning.topology import parse
 
@@ -162,7 +164,7 @@ def run(args: argparse.Namespace) -> int:
         plans, shown = _sweep(made(), topology, args)
     elif args.what == "decode" and not args.way:
         plans = _ways(made, topology, args)
-        shown = plans[-1]
+        shown = next((plan for plan in plans if not plan.fits), plans[0])
     else:
         plans = [_one(made(args.way), topology, args)]
         shown = plans[0]
@@ -237,19 +239,16 @@ def _list(args: argparse.Namespace) -> int:
     jobs = []
     for entry in load_config(args.list):
         lazy = _Lazy(entry)
-        for rank, topology in enumerate(map(parse, entry.topologies)):
+        for topology in map(parse, entry.topologies):
             key = tables.key_of(lazy.digest, entry.what, entry.way, entry.rows, topology.name)
             make = lambda lazy=lazy, topology=topology: lazy.plan(topology)
             label = " ".join(filter(None, (lazy.name, entry.way, "on", topology.slice_name)))
-            jobs.append((rank, (key, label, make)))
-    # The first slice of every configuration, then the second of every, ...: what is stopped early
-    # has something of everything.
-    in_turn = [job for _, job in sorted(jobs, key=lambda item: item[0])]
+            jobs.append((key, label, make))
     done = lambda plans, refused, missing, older: tables.write(
         plans, refused, missing, older, Path(args.out)
     )
     tables.run(
-        in_turn,
+        jobs,
         cache,
         code,
         args.fresh,

@@ -165,9 +165,7 @@ def _lies(mesh: Mesh, array: Any) -> NamedSharding:
     named = {1: ("batch",), 2: ("batch", "vocab"), 4: ("batch", "none", "heads", "none")}
     names = named[min(array.ndim, 4)]
     layers = ("none",) * (array.ndim - len(names))
-    return NamedSharding(
-        mesh, spec(*layers, *names, shape=array.shape, sizes=mesh.shape)
-    )
+    return NamedSharding(mesh, spec(*layers, *names, shape=array.shape, sizes=mesh.shape))
 
 
 def _text(config: TalkerConfig) -> TextInputs:

@@ -2,9 +2,10 @@
 estimate, never a measurement.
 
 `seconds_low`: the compiled schedule, every instruction at the rate of the chip, networks and copies
-beside it where the schedule lets them; but no resource is used faster than it is. `seconds_high`: every instruction as long as the compiler
-estimates it from its shapes (that is the utilisation of the matrix and vector units), and nothing
-overlaps. docs/planning.md sets published utilisation of similar steps beside it.
+beside it where the schedule lets them; but no resource is used faster than it is. `seconds_high`:
+every instruction as long as the compiler estimates it from its shapes (that is the utilisation of
+the matrix and vector units), and nothing overlaps. docs/planning.md sets published utilisation of
+similar steps beside it.
 """
 
 import dataclasses

@@ -84,9 +84,7 @@ def sweep(
         yield plan
 
 
-def layouts(
-    start: Plan, plan_of: Callable[[str, int], Plan], tries: int = 6
-) -> Iterator[Plan]:
+def layouts(start: Plan, plan_of: Callable[[str, int], Plan], tries: int = 6) -> Iterator[Plan]:
     """Plans of one step with each remat policy and number of micro-batches, `start`'s left out, at
     most `tries`: from few rows at a time to many, where that has fitted so far.
 

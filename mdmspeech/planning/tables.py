@@ -23,7 +23,16 @@ from mdmspeech.planning import report
 from mdmspeech.planning.plan import Plan, versions
 from mdmspeech.training.progress import format_duration
 
-_ROOMS = ("nn", "models", "codec", "diffusion", "decoding", "inference", "training", "planning")  # what a plan depends on
+_ROOMS = (
+    "nn",
+    "models",
+    "codec",
+    "diffusion",
+    "decoding",
+    "inference",
+    "training",
+    "planning",
+)  # what a plan depends on
 
 
 @dataclasses.dataclass(frozen=True)

@@ -5,6 +5,7 @@ import pytest
 
 from mdmspeech.cli.experiment import load_experiment, make_task
 from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.planning.decode import find_way, speech_program, thinking_program
 from mdmspeech.planning.program import train_program
 from mdmspeech.training.mesh import make_mesh
