@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
-from small_speech import thinker
+from small_speech import TALKER, small_codec, spell, talker_params, thinker
 
 from mdmspeech.decoding.prompt_lookup import lookup
+from mdmspeech.inference.assistant import Assistant
+from mdmspeech.inference.conversation import Conversation
+from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 
 QUESTIONS = ("what is it ?", "is a red apple good ?", "yes and no")
 
@@ -88,3 +91,39 @@ def test_an_answer_that_is_cut_off_has_read_what_was_given_out(runner):
 def test_no_context_no_drafts(runner, monkeypatch):
     monkeypatch.setattr(runner, "_verify", lambda *_, **__: pytest.fail("something was drafted"))
     assert list(runner.answer(runner.read([runner.question(QUESTIONS[1])])))
+
+
+def test_what_was_drafted_when_the_answer_repeats_itself_is_not_read():
+    """The end token is read where it stands without drafts."""
+    one = thinker(stop_repetition=True)
+    for question in QUESTIONS:
+        plain, answer, _ = answered(one, question)
+        drafted, again, _ = answered(one, question, [*answer.read[:-1], *answer.read[1:4]] * 2)
+        assert again.read == answer.read
+        np.testing.assert_allclose(drafted[-1].states, plain[-1].states, atol=1e-5)
+        assert again.state.lengths_B.tolist() == answer.state.lengths_B.tolist()
+
+
+def test_who_asks_says_what_may_be_repeated(runner, monkeypatch):
+    """An assistant the question, a conversation all that both have said."""
+    given = []
+    before = runner.answer
+
+    def answer(state, states=False, context=()):
+        given.append(list(context))
+        return before(state, states, context)
+
+    monkeypatch.setattr(runner, "answer", answer)
+    voice = lambda: PacedSynthesizer(TALKER, talker_params(), small_codec(), pronounce=spell)
+    Assistant("small", {"mdm": voice}, None, lambda: runner).answer(QUESTIONS[1], steps=1)
+    encode = runner.tokenizer.encode
+    assert given.pop() == encode(QUESTIONS[1])
+    talk = Conversation(runner, 256)
+    text = "".join(piece.text for piece in talk.ask(QUESTIONS[0]))
+    talk.settle(text)
+    list(talk.ask(QUESTIONS[2]))
+    for context, texts in zip(
+        given, (QUESTIONS[:1], [QUESTIONS[0], text, QUESTIONS[2]]), strict=True
+    ):
+        said = " ".join(map(str, context))
+        assert all(" ".join(map(str, encode(part.strip()))) in said for part in texts)
