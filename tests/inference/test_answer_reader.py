@@ -93,15 +93,22 @@ def test_no_context_no_drafts(runner, monkeypatch):
     assert list(runner.answer(runner.read([runner.question(QUESTIONS[1])])))
 
 
-def test_what_was_drafted_when_the_answer_repeats_itself_is_not_read():
-    """The end token is read where it stands without drafts."""
-    one = thinker(stop_repetition=True)
-    for question in QUESTIONS:
-        plain, answer, _ = answered(one, question)
-        drafted, again, _ = answered(one, question, [*answer.read[:-1], *answer.read[1:4]] * 2)
-        assert again.read == answer.read
-        np.testing.assert_allclose(drafted[-1].states, plain[-1].states, atol=1e-5)
-        assert again.state.lengths_B.tolist() == answer.state.lengths_B.tolist()
+def test_drafts_that_are_not_taken_are_not_read(runner):
+    """Another token than the drafted one stands where it does without drafts: the end of an answer
+    that repeats itself, the end of a thought that takes too long.
+    """
+    ids = answered(runner, QUESTIONS[0])[1].read
+    for taken in (1, 2, 3):
+        found = []
+        for context in (ids, ()):
+            reader = answered(runner, QUESTIONS[0], context, take=taken)[1]._reader
+            drafted = reader.best()
+            reader.take(drafted + 1)
+            found.append(reader)
+        with_drafts, without = (reader.state for reader in found)
+        assert with_drafts.lengths_B.tolist() == without.lengths_B.tolist()
+        np.testing.assert_allclose(with_drafts.logits_BV, without.logits_BV, atol=1e-4)
+        assert len(found[0].reads()) == len(found[1].reads()) == taken + 1
 
 
 def test_who_asks_says_what_may_be_repeated(runner, monkeypatch):
