@@ -46,8 +46,7 @@ def runner():
     params = init(jax.random.key(11), jnp.zeros((1, 2), jnp.int32))["params"]
     params["embedding"]["embedding"] = params["embedding"]["embedding"] * 40
     one = ThinkerRunner(config, params, chat_tokenizer(), Prompt("be kind"), max_new=12)
-    for question in QUESTIONS:
-        assert len(set(one.answer(one.read([one.question(question)])).read)) > 4
+    assert all(len(set(answered(one, question)[1].read)) > 4 for question in QUESTIONS)
     return one
 
 
