@@ -8,9 +8,11 @@ follows. The code and the start script lie beside the checkpoints in the bucket,
 worker fetches them.
 """
 
+import math
 import sys
 
 import common
+import slices
 import tpu_job
 
 
@@ -21,9 +23,18 @@ def main(argv: list[str] | None = None) -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--spot", action="store_true", help="cheaper, may be preempted at any time")
     kind.add_argument("--reserved", action="store_true", help="from your reservation")
+    kind.add_argument(
+        "--flex-start",
+        action="store_true",
+        help="for --max-hours, but 7 days at most, after which the cloud itself deletes the slice (it is "
+        "asked for again until the hours are used up); v5e and v6e in some zones, by gcloud alpha",
+    )
     args = tpu_job.parse(parser, argv)
     tier = ["--spot"] if args.spot else ["--reserved"] if args.reserved else []
-    return tpu_job.finish(args, queued=True, create=tier)
+    if args.flex_start:
+        seconds = math.ceil(min(args.max_hours * 3600, slices.FLEX_START_S))
+        tier = ["--provisioning-model=flex-start", f"--max-run-duration={seconds}s"]
+    return tpu_job.finish(args, queued=True, create=tier, alpha=args.flex_start)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,14 @@ from dry_run import BUCKET, RUN, files, launch
 
 SCHEMA = json.loads((Path(__file__).parent / "jobset_schema.json").read_text())["schema"]
 KINDS = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-SHAPES = ["v5e:1x1", "v5e:16x16", "v5p:4x4x8"]
-OPTIONS = [[], ["--spot"], ["--slices", "3", "--queue", "q", "--service-account", "s"]]
+SHAPES = ["v5e:4x8", "v5e:16x16", "v5p:4x4x8"]
+OPTIONS = [
+    [],
+    ["--spot"],
+    ["--slices", "3", "--queue", "q", "--service-account", "s"],
+    ["--flex-start", "--queue", "q", "--max-hours", "0.5"],
+    ["--reservation", "mine"],
+]
 
 
 def jobset(*options):
@@ -107,7 +113,9 @@ def test_what_the_api_asks_for_besides():
     assert len(set(names)) == len(names)
     for rule in policy["rules"]:
         assert re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
-        assert set(rule["onJobFailureReasons"]) <= {"PodFailurePolicy", "BackoffLimitExceeded"}
+        assert set(rule["onJobFailureReasons"]) <= {
+            "PodFailurePolicy", "BackoffLimitExceeded", "DeadlineExceeded",
+        }  # fmt: skip
 
 
 def outcome(manifest, code, disrupted=False):
