@@ -15,6 +15,9 @@ import common
 import slices
 import tpu_job
 
+# that a slice outlives its hours, if the cloud has to delete it: the watcher saves first
+_TO_SAVE_S = 1800
+
 
 def main(argv: list[str] | None = None) -> int:
     """Writes the script; runs it with --go."""
@@ -26,13 +29,13 @@ def main(argv: list[str] | None = None) -> int:
     kind.add_argument(
         "--flex-start",
         action="store_true",
-        help="for --max-hours, but 7 days at most, after which the cloud itself deletes the slice (it is "
-        "asked for again until the hours are used up); v5e and v6e in some zones, by gcloud alpha",
+        help="the cloud itself deletes the slice, half an hour after --max-hours, and after 7 days at the "
+        "latest (it is asked for again then); v5e and v6e in some zones, by gcloud alpha",
     )
     args = tpu_job.parse(parser, argv)
     tier = ["--spot"] if args.spot else ["--reserved"] if args.reserved else []
     if args.flex_start:
-        seconds = math.ceil(min(args.max_hours * 3600, slices.FLEX_START_S))
+        seconds = math.ceil(min(args.max_hours * 3600 + _TO_SAVE_S, slices.FLEX_START_S))
         tier = ["--provisioning-model=flex-start", f"--max-run-duration={seconds}s"]
     return tpu_job.finish(args, queued=True, create=tier, alpha=args.flex_start)
 

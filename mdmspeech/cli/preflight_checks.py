@@ -104,7 +104,7 @@ def _account(args: argparse.Namespace) -> tuple[str, Any]:
     be known what it may.
     """
     if not args.account:
-        return "that of the machines is not known here: buckets are looked at as you", None
+        return "NOT KNOWN which the machines have: buckets are looked at as you alone", None
     try:
         credentials = remote.credentials_of(args.account)
     except remote.NotKnown as unknown:

@@ -210,7 +210,7 @@ def test_an_account_that_does_not_exist(bucket, log_in, capsys):
 def test_without_an_account_it_is_said_who_looked(bucket, capsys):
     code, told = look(capsys)
     assert code == 0 and told["account"] == (
-        "that of the machines is not known here: buckets are looked at as you"
+        "NOT KNOWN which the machines have: buckets are looked at as you alone"
     )
 
 

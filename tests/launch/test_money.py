@@ -275,7 +275,7 @@ def create(name, *options):
         (
             "queued",
             ["--flex-start", "--max-hours", "1.5"],
-            ["alpha", "--provisioning-model=flex-start", "--max-run-duration=5400s"],
+            ["alpha", "--provisioning-model=flex-start", "--max-run-duration=7200s"],
             ["--spot"],
         ),
         ("queued", ["--flex-start", "--max-hours", "500"], ["--max-run-duration=604800s"], []),
