@@ -180,7 +180,8 @@ def parse(
         if args.hours_in_run:
             if any(setting.startswith("train.max_hours=") for setting in args.set):
                 shared.error("--set train.max_hours: give --max-hours instead")
-            args.set += [f"train.max_hours={args.max_hours:g}"] if args.max_hours else []
+            hours = [f"train.max_hours={args.max_hours:g}"] if args.max_hours else []
+            args.set = [*args.set, *hours]
     args.local = {"data": args.data, "system": args.system}  # as they were given
     args.copied = {}
     for option, given in args.local.items() if bucket else ():
