@@ -7,6 +7,7 @@ import re
 import shlex
 
 import pytest
+import yaml
 from dry_run import BUCKET, ROOT, RUN, files, launch
 
 WHERE = ["--project=proj", "--zone=us-east5-b"]
@@ -81,7 +82,11 @@ def lines_of(name, *options):
     image = ["--image", "registry/x:1", "--cluster", "c1", "--tpu", "v5e:4x4"]
     run = launch(name, *RUN, *BUCKET, *image, *options)
     assert run.returncode == 0, run.stderr
-    return [shlex.split(x) for x in run.stdout.splitlines() if re.match("gcloud|kubectl|xpk", x)]
+    return [
+        shlex.split(x)
+        for x in run.stdout.splitlines()
+        if re.match(r" *(account=\$\()?(gcloud|kubectl|xpk) ", x)
+    ]
 
 
 def test_what_xpk_is_told():
@@ -102,6 +107,15 @@ def test_an_image_is_made_and_the_cluster_is_the_one_that_was_named(name):
     lines = lines_of(name)
     there = ["--project=proj", "--location=us-east5"]
     assert lines[0] == ["gcloud", "container", "clusters", "get-credentials", "c1", *there]
+    (pools,) = [
+        words for words in lines if words[:3] == ["account=$(gcloud", "container", "node-pools"]
+    ]
+    assert pools[3:8] == ["list", "--cluster=c1", *there, "--filter=config.machineType~^(ct|tpu)"]
+    logs = next(words for words in lines if words[:2] == ["kubectl", "logs"])
+    assert logs[2:7] == [
+        "--selector=jobset.sigs.k8s.io/jobset-name=run1", "--follow", "--prefix", "--tail=-1",
+        "--max-log-requests=4",
+    ]  # fmt: skip
     (build,) = [words for words in lines if words[1] == "builds"]
     assert build[2:] == ["submit", build[3], "--project=proj", "--tag=registry/x:1"]
     docker = launch(name, *RUN, *BUCKET, "--image", "r/x:1", "--cluster", "c1", "--tpu", "v5e:4x4",
@@ -123,6 +137,22 @@ def test_the_jobset_is_applied_once_its_image_and_data_are_there(tmp_path):
     assert tried < at("gcloud builds submit")[0] < at("gcloud storage rsync")[0] < applied
 
 
+def test_the_container_as_gke_wants_it():
+    image = ["--image", "registry/x:1", "--cluster", "c1", "--tpu", "v5e:4x4"]
+    run = launch("gke", *RUN, *BUCKET, *image)
+    text = next(text for path, text in files(run.stdout).items() if path.endswith(".yaml"))
+    job = yaml.safe_load(text)["spec"]["replicatedJobs"][0]["template"]["spec"]
+    (container,) = job["template"]["spec"]["containers"]
+    assert {name: container[name] for name in container if name != "command"} == {
+        "name": "train",
+        "image": "registry/x:1",
+        # libtpu's between hosts, and MegaScale's between slices
+        "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
+        "securityContext": {"privileged": True},
+        "resources": {"requests": {"google.com/tpu": 4}, "limits": {"google.com/tpu": 4}},
+    }
+
+
 def test_workers_install_what_is_pinned():
     for name, extras in (("queued", "tpu,cloud,data"), ("gpu_box", "gpu,data")):
         options = [*BUCKET, "--tpu", "v5e:2x4"] if name == "queued" else ["--workdir", "w"]
@@ -133,6 +163,8 @@ def test_workers_install_what_is_pinned():
         )
         wanted = f"venv/bin/python -m pip install --quiet -c constraints.txt -e '.[{extras}]'"
         assert wanted in worker.splitlines()
+        assert ("storage cp --quiet run.log" in worker) == (name == "queued"), "its disk is deleted"
+        assert name != "queued" or f"{PLACE}/logs/" in worker
 
 
 def test_the_sbatch_options():
