@@ -60,7 +60,10 @@ class AnswerReader:
         """
         self._look_at_drafts()
         if self._ahead and self._ahead[0][0] != token:
-            self.take_back()
+            # what was not taken is not read: columns behind a state's length are free
+            self._ahead.clear()
+            lengths_B = np.array([self._begin + len(self.ids)], np.int32)
+            self.state = dataclasses.replace(self.state, lengths_B=jax.device_put(lengths_B))
         self.ids.append(token)
         if self._ahead:
             self._remember(self._ahead.popleft()[1])
@@ -83,14 +86,6 @@ class AnswerReader:
         """[Emb(y); h] of each of `ids`, float32 [1, 2D]; none unless `states`."""
         self._look_at_drafts()
         return self._reads
-
-    def take_back(self) -> None:
-        """Drafts that were not taken are not read: columns behind a state's length are free."""
-        self._look_at_drafts()
-        if self._ahead:
-            self._ahead.clear()
-            lengths_B = np.array([self._begin + len(self.ids)], np.int32)
-            self.state = dataclasses.replace(self.state, lengths_B=jax.device_put(lengths_B))
 
     def _look_at_drafts(self) -> None:
         """Waits for the device to say which drafts are right, if it was asked."""

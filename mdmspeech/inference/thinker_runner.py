@@ -249,7 +249,6 @@ class ThinkerRunner:
         answer += left
         thought, end = len(ids) - len(answer), list[int]()
         if states:
-            reader.take_back()
             reader.take(self._end)
             end = [len(ids) - 1]
         read = self._rows(reader, [*new, *left, *end])
