@@ -22,12 +22,16 @@ def credentials_of(account: str) -> Any:
 
     Raises:
       NotKnown: nobody is logged in here, or this person may not act as it.
-      UserError: there is no such account.
+      UserError: there is no such account, or a package is missing.
     """
-    import google.auth
-    from google.auth import exceptions, impersonated_credentials
-    from google.auth.transport.requests import Request
-
+    try:
+        import google.auth
+        from google.auth import exceptions, impersonated_credentials
+        from google.auth.transport.requests import Request
+    except ImportError as error:
+        raise UserError(
+            f"cannot act as {account}: {error}; pip install mdmspeech[cloud] brings what it needs"
+        ) from error
     try:
         own, _ = google.auth.default(scopes=[_SCOPE])
         found = impersonated_credentials.Credentials(own, account, [_SCOPE])
