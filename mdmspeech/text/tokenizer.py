@@ -110,6 +110,17 @@ class ChatTokenizer:
         )
 
     @classmethod
+    def of_text(cls, written: str, where: str) -> "ChatTokenizer":
+        """From what a tokenizer.json has in it, for plain text: it knows no chat.
+
+        where: it is written, for the UserError if it is broken.
+        """
+        try:
+            return cls(Tokenizer.from_str(written), "", [])
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"{where} is broken ({error}); fetch it again") from error
+
+    @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "ChatTokenizer":
         """From the metadata of a GGUF file with byte-level BPE whose text is cut as SmolLM2's,
         Llama 3's or Qwen's ("smollm", "llama-bpe", "qwen2").

@@ -10,8 +10,8 @@ import linen_prefix
 import numpy as np
 import pytest
 
-from mdmspeech.data.pipelines.random_source import RandomSpeech, byte_tokenizer
 from mdmspeech.data.pipelines import talker_packed
+from mdmspeech.data.pipelines.random_source import RandomSpeech, byte_tokenizer
 from mdmspeech.decoding.state import FinishReason, SamplingParams
 from mdmspeech.errors import UserError
 from mdmspeech.inference.conditioning import PrefixReader, PrefixText
