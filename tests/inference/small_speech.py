@@ -96,6 +96,7 @@ PREFIX = TalkerConfig(
     text_vocab_size=60,
     structured_codes=False,
     label_shift=True,
+    output_bias=True,
 )
 ENCODER = SpeechEncoderConfig(
     num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=32, max_positions=200
