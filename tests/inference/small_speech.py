@@ -109,7 +109,9 @@ def ending_params(config, likely=3):
     """
     params = jax.jit(talker.init, static_argnums=0)(config, jax.random.key(0))
     table = params["outputs"]["table"] * 30
-    params["outputs"]["table"] = table.at[EOS].set(likely * table[100:140].mean(axis=0) + table[EOS])
+    params["outputs"]["table"] = table.at[EOS].set(
+        likely * table[100:140].mean(axis=0) + table[EOS]
+    )
     if config.anchors == "prefix":
         params["anchors"]["embedding"] = params["anchors"]["embedding"] * 30
     return params
@@ -168,8 +170,12 @@ def spelling():
     return config, params
 
 
+def codec_params():
+    return jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0))
+
+
 def small_codec() -> CompactCodec:
-    return CompactCodec(CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)))
+    return CompactCodec(CODEC, codec_params())
 
 
 def assistant(codec: CompactCodec) -> Assistant:
