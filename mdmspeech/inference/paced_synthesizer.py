@@ -37,6 +37,7 @@ class PacedSynthesizer(TextSynthesizer):
     """
 
     anchors = "paced"
+    takes_pace = True
 
     def __init__(
         self,

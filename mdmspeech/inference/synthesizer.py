@@ -46,7 +46,7 @@ class Synthesizer:
 
     Attributes:
       anchors: of the Talkers that it speaks with. reads_states: whether it needs those of the
-        Thinker that writes an answer.
+        Thinker that writes an answer. takes_pace: whether it can be told how fast to speak.
 
     Args:
       config, params, mode, options: the Talker, see `TalkerEngine`. codec: a `codec.base.Codec`
@@ -58,6 +58,7 @@ class Synthesizer:
 
     anchors: ClassVar[str]
     reads_states: bool = False
+    takes_pace: bool = False
 
     def __init__(self, config: TalkerConfig, params: dict, codec: Codec, mode: str, **options):
         self._check_talker(config)
@@ -198,7 +199,7 @@ class Synthesizer:
 
     def check(self, generation: GenerationConfig) -> GenerationConfig:
         """The same config, or a UserError."""
-        if generation.pace != 1.0 and self.anchors != "paced":
+        if generation.pace != 1.0 and not self.takes_pace:
             raise UserError(
                 f"pace={generation.pace}: a Talker with {self.anchors} anchors finds its "
                 "own pace; only one with paced anchors can be told"

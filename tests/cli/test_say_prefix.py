@@ -23,10 +23,6 @@ from mdmspeech.interop.release import Part, Release, load_part, load_release, sa
 WRITTEN = small_speech.text_tokenizer().tokenizer.to_str()
 
 
-def opened(folder):
-    return open_assistant(load_release(folder), None, None)
-
-
 @pytest.fixture(scope="module")
 def parts():
     params = small_speech.ending_params(PREFIX, likely=12)
@@ -43,37 +39,35 @@ def folder(parts, tmp_path):
     return tmp_path / "release"
 
 
-def test_it_says_with_the_talker_that_is_asked_for(folder, tmp_path, monkeypatch):
-    monkeypatch.setattr(mdmspeech, "load", lambda name, voice=None: opened(name))
-    assistant, text, heard = opened(folder), "It is a red apple. And so on.", {}
-    for talker in assistant.talkers:
-        out = tmp_path / f"{talker}.wav"
-        how = ["--steps", "2", "--temperature", "0.5", "--seed", "3", "--talker", talker]
-        argv = ["say", text, "--model", str(folder), "-o", str(out), "--quiet", *how]
-        assert main(argv) == 0
-        heard[talker], rate = soundfile.read(out)
-        speech = assistant.say(text, steps=2, temperature=0.5, seed=3, talker=talker)
-        assert rate == speech.sample_rate and len(heard[talker]) == len(speech.audio)
-        np.testing.assert_allclose(heard[talker], np.clip(speech.audio, -1, 1), atol=2e-3)
-    assert set(heard) == {"mdm", "ntp"}
+def test_it_says(folder, tmp_path, monkeypatch):
+    assistant = open_assistant(load_release(folder), None, None)
+    assert assistant.talkers == ("mdm", "ntp")
+    monkeypatch.setattr(mdmspeech, "load", lambda name, voice=None: assistant)
+    out, text = tmp_path / "out.wav", "It is a red apple. And so on."
+    how = ["--steps", "2", "--temperature", "0.5", "--seed", "3"]
+    assert main(["say", text, "--model", str(folder), "-o", str(out), "--quiet", *how]) == 0
+    heard, rate = soundfile.read(out)
+    speech = assistant.say(text, steps=2, temperature=0.5, seed=3)
+    assert rate == speech.sample_rate and len(heard) == len(speech.audio) > 0
+    np.testing.assert_allclose(heard, np.clip(speech.audio, -1, 1), atol=2e-3)
 
 
 def test_the_tokenizer_is_stored_and_checked(parts, folder):
-    assert load_part(folder, "talker").tokenizer == WRITTEN
-    assert {part.tokenizer for part in load_release(folder).parts.values()} == {None, WRITTEN}
-    save_release(folder, load_release(folder), "once more")  # as `mdmspeech release --base` does
-    assert load_part(folder, "talker_ntp").tokenizer == WRITTEN
+    stored = load_release(folder)
+    assert {n: part.tokenizer for n, part in stored.parts.items()} == {
+        "codec": None, "talker": WRITTEN, "talker_ntp": WRITTEN
+    }  # fmt: skip
     file = folder / "talker.tokenizer.json"
     whole = file.read_bytes()
     for damage, told in ((whole[:-9], "talker.tokenizer.json"), (None, "is missing")):
         file.unlink() if damage is None else file.write_bytes(damage)
         with pytest.raises(UserError, match=told):
-            load_release(folder)
+            load_part(folder, "talker")
     about = json.loads((folder / "config.json").read_text())
     about["parts"]["talker"]["tokenizer"]["file"] = "../release/config.json"
     (folder / "config.json").write_text(json.dumps(about))
     with pytest.raises(UserError, match="is missing"):
-        load_release(folder)
+        load_part(folder, "talker")
 
 
 @pytest.mark.parametrize(

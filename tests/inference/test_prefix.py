@@ -14,6 +14,7 @@ from mdmspeech.data.pipelines import talker_packed
 from mdmspeech.data.pipelines.random_source import RandomSpeech, byte_tokenizer
 from mdmspeech.decoding.state import FinishReason, SamplingParams
 from mdmspeech.errors import UserError
+from mdmspeech.inference import engine as module
 from mdmspeech.inference.conditioning import PrefixReader, PrefixText
 from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.models import talker
@@ -144,21 +145,26 @@ def test_the_loss_teaches_the_text(params, batch, mode):
 
 
 WAYS = {
-    "drawn": dict(steps=8, temperature=[0.0, 1.0, 0.6]),
     "drawn from the best, no label shift": dict(
         steps=[1, 2, 4], temperature=0.8, shift=False, options=dict(top_k=40, top_p=0.9)
     ),
-    "next token": dict(mode="ntp", temperature=[0.9, 0.0, 0.5], options=dict(top_p=0.8)),
-    "ends by itself": dict(steps=4, temperature=0.7, mode="ntp", ends=True),
-    "ends in silence": dict(steps=4, temperature=1.0, ends=True, options=dict(max_silence=3)),
+    "next token, ends by itself": dict(
+        mode="ntp", temperature=[0.7, 0.0, 1.0], ends=True, options=dict(top_p=0.9)
+    ),
+    "ends in silence": dict(
+        steps=[8, 1, 3], temperature=[1.0, 0.0, 0.6], ends=True, options=dict(max_silence=3)
+    ),
 }
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_the_engine_writes_what_the_decoders_write_over_the_trained_talker(params, way):
-    """Golden: rows of other texts, lengths and seeds in one batch of the trained model, each alone
-    in the engine.
+def test_the_engine_writes_what_the_decoders_write_over_the_trained_talker(
+    params, way, monkeypatch
+):
+    """Golden: rows of other texts, lengths and seeds, in one batch of the trained model and in one of
+    the engine.
     """
+    monkeypatch.setattr(module, "ROWS", (1, 3))
     asked = {"mode": "mdm", "steps": 1, "temperature": 0.0, "shift": True, "ends": False} | way
     options = {"silence_ids": tuple(range(0, 6561, 2))} | asked.pop("options", {})
     config = dataclasses.replace(CONFIG, label_shift=asked["shift"])
