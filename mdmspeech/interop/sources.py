@@ -48,6 +48,7 @@ from mdmspeech.interop.tensors import (
     read_metadata,
     write_tensors,
 )
+from mdmspeech.models.prepared_thinker import prepared
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -139,13 +140,19 @@ def load_thinker(
     *,
     official: bool = True,
     scan_layers: bool = False,
+    to_run: bool = False,
     **how: Any,
 ) -> LoadedThinker:
     """`open_thinker`, read: parameters are numpy arrays in float32 unless `how` says otherwise
-    (dtype, shardings, progress: `rules.import_params`).
+    (dtype, shardings, progress: `rules.import_params`). to_run: as `models.prepared_thinker` takes
+    them.
     """
     opened = open_thinker(source, official=official, scan_layers=scan_layers)
-    params = _read_once("thinker", opened, how)
+    if to_run:
+        lay_out = partial(prepared, scan_layers=scan_layers, use_up=True)
+        params = _read_once("thinker-to-run", opened, how, lay_out)
+    else:
+        params = _read_once("thinker", opened, how)
 
     def keep(about: Any, make: Callable[[], dict]) -> dict:
         name = f"prefix_{zlib.crc32(repr(about).encode()):08x}"
@@ -172,12 +179,17 @@ def load_speech_encoder(
     return LoadedEncoder(opened.config, _read_once("encoder", opened, how), opened.origin)
 
 
-def _read_once(what: str, opened: OpenedThinker | OpenedEncoder, how: dict[str, Any]) -> dict:
+def _read_once(
+    what: str,
+    opened: OpenedThinker | OpenedEncoder,
+    how: dict[str, Any],
+    lay_out: Callable[[dict], dict] = lambda params: params,
+) -> dict:
     """Parameters as `how` says, in numpy from the copy that is kept of them, if that is asked for."""
+    make = lambda: lay_out(opened.params(**how))
     if not opened.weights or set(how) - {"dtype"}:
-        return opened.params(**how)
-    about = (opened.config, str(how.get("dtype")))
-    return converted(what, opened.weights, about, partial(opened.params, **how))
+        return make()
+    return converted(what, opened.weights, (opened.config, str(how.get("dtype"))), make)
 
 
 def _files_of(tensors: Mapping[str, Stored]) -> tuple[Path, ...]:
