@@ -39,12 +39,25 @@ CONFIG = TalkerConfig(
 )
 
 
-@pytest.fixture(scope="module")
-def params():
-    params = jax.jit(talker.init, static_argnums=0)(CONFIG, jax.random.key(0))
+# What a text sees of itself, the speech hears from the second layer on.
+DEEP = dataclasses.replace(CONFIG, num_layers=2)
+
+
+def params_of(config):
+    params = jax.jit(talker.init, static_argnums=0)(config, jax.random.key(0))
     params["outputs"]["table"] = params["outputs"]["table"] * 30
     params["anchors"]["embedding"] = params["anchors"]["embedding"] * 30
     return params
+
+
+@pytest.fixture(scope="module")
+def params():
+    return params_of(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def deep():
+    return params_of(DEEP)
 
 
 @pytest.fixture(scope="module")
@@ -158,16 +171,14 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
-def test_the_engine_writes_what_the_decoders_write_over_the_trained_talker(
-    params, way, monkeypatch
-):
+def test_the_engine_writes_what_the_decoders_write_over_the_trained_talker(deep, way, monkeypatch):
     """Golden: rows of other texts, lengths and seeds, in one batch of the trained model and in one of
     the engine.
     """
     monkeypatch.setattr(module, "ROWS", (1, 3))
     asked = {"mode": "mdm", "steps": 1, "temperature": 0.0, "shift": True, "ends": False} | way
     options = {"silence_ids": tuple(range(0, 6561, 2))} | asked.pop("options", {})
-    config = dataclasses.replace(CONFIG, label_shift=asked["shift"])
+    config, params = dataclasses.replace(DEEP, label_shift=asked["shift"]), deep
     rng = np.random.default_rng(len(str(way)))
     texts = [rng.integers(0, 300, count).tolist() for count in (9, 1, 40)]
     wished = {"steps": asked["steps"], "temperature": asked["temperature"], "seed": [3, 4, 5]}
