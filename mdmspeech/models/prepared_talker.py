@@ -20,12 +20,14 @@ from mdmspeech.models.anchors import PacedAnchors
 from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.feature_major import ColumnCache, LayerShape
+from mdmspeech.nn.linear import widened
 from mdmspeech.nn.rope import rope_frequencies
 from mdmspeech.programs import KeptProgram
 
-# The output table has whole multiples of this many rows: reductions over the vocabulary are three
-# times as fast as over 6,566. Nothing may draw the rows behind it (`decoding.sampling.allowed_ids`).
-_WHOLE = 64
+# The output table has whole multiples of this many rows: on CPUs reductions over the vocabulary are
+# three times as fast as over 6,566, and a TPU (vectors of 128) takes the table as it lies, where it
+# would lay it out anew in every call. Nothing may draw the rows behind it (`decoding.sampling.allowed_ids`).
+_WHOLE = 128
 
 
 class TextBefore(NamedTuple):
@@ -50,8 +52,17 @@ class PreparedTalker:
     @classmethod
     def of(cls, config: TalkerConfig, params: dict) -> tuple["PreparedTalker", dict[str, Any]]:
         """From trained parameters -> (functions, parameters as they take them)."""
-        plain = dataclasses.replace(config, structured_codes=False)
-        return cls(plain), _preparing(config)(jax.device_put(params))
+        return cls.plain(config), _preparing(config)(jax.device_put(params))
+
+    @classmethod
+    def abstract(cls, config: TalkerConfig, params: Any) -> tuple["PreparedTalker", dict[str, Any]]:
+        """The same of shapes alone: nothing is computed."""
+        return cls.plain(config), jax.eval_shape(functools.partial(_prepared, config), params)
+
+    @classmethod
+    def plain(cls, config: TalkerConfig) -> "PreparedTalker":
+        """The functions, which know no structured tables."""
+        return cls(dataclasses.replace(config, structured_codes=False))
 
     @property
     def layer_shape(self) -> LayerShape:
@@ -130,7 +141,11 @@ class PreparedTalker:
         if self.config.output_scale != 1.0:
             hidden = hidden * self.config.output_scale
         hidden_MD = hidden.reshape(-1, hidden.shape[-1])
-        out_MV = jnp.matmul(hidden_MD, params["outputs_DV"], preferred_element_type=jnp.float32)
+        out_MV = jnp.matmul(
+            widened(hidden_MD, 0),
+            params["outputs_DV"],
+            preferred_element_type=jnp.float32,
+        )[: len(hidden_MD)]
         if self.config.output_bias:
             out_MV = out_MV + params["output_bias_V"][None]
         return out_MV.reshape(*hidden.shape[:-1], -1)

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mdmspeech.nn.attention import fitted
+from mdmspeech.nn.linear import widened
 
 # Layers that read the same input are one product.
 _JOINED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
@@ -142,7 +143,9 @@ def _joined(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def linear(params: Mapping[str, Any], x_KM: jax.Array) -> jax.Array:
     """weight [N, K] (and bias [N]) of `prepare` on columns [K, M] -> [N, M]."""
-    y_NM = params["weight"] @ x_KM.astype(params["weight"].dtype)
+    columns = x_KM.shape[1]
+    y_NM = params["weight"] @ widened(x_KM.astype(params["weight"].dtype), 1)
+    y_NM = y_NM[:, :columns]
     return y_NM + params["bias"][:, None].astype(y_NM.dtype) if "bias" in params else y_NM
 
 
