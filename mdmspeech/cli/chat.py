@@ -8,6 +8,7 @@ from mdmspeech.cli.compiled import telling_what_is_compiled
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
 from mdmspeech.cli.streams import STDIN, input_bytes
 from mdmspeech.cli.voice_options import add_voice_options, generation, warn_of_untrained
+from mdmspeech.hardware import peak_memory
 from mdmspeech.speech_format import INPUT_RATE
 
 FORMATS = (
@@ -33,6 +34,23 @@ def add(verbs) -> None:
     )
     add_voice_options(parser, "answer.wav")
     parser.add_argument(
+        "--thinker",
+        metavar="DIR|FILE|NAME",
+        help=(
+            "another text LLM between the ear and the voice: a Hugging Face folder, a .gguf file, "
+            "or a repository in the local Hugging Face cache (default: the model's own)"
+        ),
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help=(
+            "in which the Thinker computes; bfloat16 needs half the memory and is many times slower "
+            "on CPUs (default: %(default)s)"
+        ),
+    )
+    parser.add_argument(
         "--cold",
         action="store_true",
         help="do not compile before the clock starts: the timeline then includes it",
@@ -55,7 +73,7 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
     from mdmspeech.inference.assistant import AudioEvent, EndEvent, TextEvent
     from mdmspeech.inference.timeline import render
 
-    model = mdmspeech.load(args.model, voice=args.voice)
+    model = mdmspeech.load(args.model, thinker=args.thinker, voice=args.voice, dtype=args.dtype)
     voice = model.voice(args.talker)
     # what it refuses is refused now
     voice.stream(**{key: value for key, value in how.items() if key != "talker"})
@@ -78,7 +96,10 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
     if not args.quiet:
         if reply.heard is not None:
             print(f"\nheard: {reply.heard}")
-        print("\n" + render(reply.timeline) + "\n")
+        print("\n" + render(reply.timeline))
+        if (peak := peak_memory()) is not None:
+            print(f"{'peak memory':<17}{peak / 1e9:8.2f} GB, weights included")
+        print()
     if out.samples:
         finish(args, reply)
     else:

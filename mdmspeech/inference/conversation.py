@@ -44,13 +44,16 @@ class Conversation:
       dropped: how many turns were forgotten because the context was full.
 
     Args:
-      runner: the Thinker. context: columns of its cache, all of which are taken at once.
+      runner: the Thinker. context: columns of its cache, all of which are taken at once; no more
+        than it was made for.
     """
 
     def __init__(self, runner: ThinkerRunner, context: int = CONTEXT) -> None:
         self.turns: list[Exchange] = []
         self.dropped = 0
         self._runner, self._columns = runner, -(-context // 64) * 64
+        if runner.context is not None:
+            self._columns = min(self._columns, runner.context)
         self._state: generation.ThinkerState | None = None
         self._keys: list[_Key] = []  # of the positions that the state has read
         self.asked: tuple[tuple[int, Part], ...] = ()

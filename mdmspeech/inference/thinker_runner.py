@@ -73,7 +73,7 @@ class ThinkerRunner:
     calls.
 
     Attributes:
-      before: ids of that beginning. prompt: which it is.
+      before: ids of that beginning. prompt: which it is. context: see Args.
 
     Args:
       config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new:
@@ -81,10 +81,11 @@ class ThinkerRunner:
       keep: (what it is, how it is made) -> arrays by name, made or as they were kept: for what the
         Thinker has read of the beginning.
       stop_repetition: end an answer that repeats itself, see `is_repetition`. max_thought: the most
-        tokens of thoughts, which are no part of the answer.
+        tokens of thoughts, which are no part of the answer. context: the most tokens of a
+        conversation that the Thinker was made for (None: more than any here has).
 
     Raises:
-      UserError: a tokenizer that names no end of an answer.
+      UserError: a tokenizer that names no end of an answer; a context that has no room for one.
     """
 
     def __init__(
@@ -97,6 +98,7 @@ class ThinkerRunner:
         stop_repetition: bool = True,
         max_thought: int = MAX_THOUGHT,
         keep: Keep | None = None,
+        context: int | None = None,
     ):
         if not tokenizer.stop_ids:
             raise UserError(
@@ -112,6 +114,13 @@ class ThinkerRunner:
         self._dtype = jax.tree.leaves(self._params)[0].dtype
         before, after = prompts.around_question(tokenizer, prompt)
         self.before, self._after = tuple(before), np.array(after, np.int32)
+        self.context = context
+        if context is not None and len(before) + PROMPTS[0] + max_new > context:
+            raise UserError(
+                f"this Thinker was made for {context} tokens, the beginning of a conversation, a "
+                f"short question and its answer need {len(before) + PROMPTS[0] + max_new}; take "
+                "one with a longer context"
+            )
         self._opened, self._closing = (
             tokenizer.opens_thought(after),
             np.array(tokenizer.closing(after), np.int32),
@@ -161,10 +170,12 @@ class ThinkerRunner:
         after = np.concatenate([self._after, self._closing]) if answered else self._after
         embedded = self.embedded(np.concatenate([ids, after]))
         whole = np.concatenate([*parts, embedded])
-        if len(whole) > PROMPTS[-1]:
+        most = PROMPTS[-1]
+        if self.context is not None:
+            most = min(most, self.context - len(self.before) - self.max_new)
+        if len(whole) > most:
             raise UserError(
-                f"the question has {len(whole)} tokens, the limit is {PROMPTS[-1]}; "
-                "ask something shorter"
+                f"the question has {len(whole)} tokens, the limit is {most}; ask something shorter"
             )
         return whole
 

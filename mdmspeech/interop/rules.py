@@ -9,6 +9,7 @@ the parameter they belong to, or into each device's share of it: nothing larger 
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mdmspeech.errors import UserError
-from mdmspeech.interop.tensors import Stored, pieces
+from mdmspeech.interop.tensors import Stored, Unread, pieces
 
 LINEAR = (1, 0)  # [out, in] -> [in, out]
 CONV1D = (2, 1, 0)  # [out, in, kernel] -> [kernel, in, out]
@@ -61,6 +62,7 @@ def import_params(
     shardings: Any = None,
     progress: Progress = None,
     only: Collection[str] | None = None,
+    unread: bool = False,
 ) -> dict[str, Any]:
     """Foreign tensors -> parameter tree in `dtype`.
 
@@ -74,6 +76,7 @@ def import_params(
       progress: told of every number of bytes read.
       only: the parts of `shapes` that are wanted (names of its top level); tensors of others are not
         read. None: all.
+      unread: numpy arrays are not made yet, see `tensors.Unread`: for who takes one at a time.
 
     Raises:
       UserError: missing, unknown and misshapen tensors, and those that are no floats, all of them
@@ -90,8 +93,13 @@ def import_params(
     groups: dict[str, list[TensorRule]] = {path: [] for path in wanted}
     for rule in rules:
         groups[rule.path].append(rule)
+
+    def parameter(path: str) -> Any:
+        how = (np.dtype(dtype), places.get(path), progress)
+        return _assemble(tensors, groups[path], wanted[path], *how)
+
     flat = {
-        path: _assemble(tensors, groups[path], shape, np.dtype(dtype), places.get(path), progress)
+        path: Unread(shape, dtype, partial(parameter, path)) if unread else parameter(path)
         for path, shape in wanted.items()
     }
     return unflatten_dict(flat, sep="/")
