@@ -51,9 +51,11 @@ class Conversation:
     def __init__(self, runner: ThinkerRunner, context: int = CONTEXT) -> None:
         self.turns: list[Exchange] = []
         self.dropped = 0
-        self._runner, self._columns = runner, -(-context // 64) * 64
-        if runner.context is not None:
-            self._columns = min(self._columns, runner.context)
+        self._runner, self._columns, self._cure = runner, -(-context // 64) * 64, ""
+        if runner.context is None or self._columns < runner.context:
+            self._cure = ", or give a larger context"
+        else:
+            self._columns = runner.context
         self._state: generation.ThinkerState | None = None
         self._keys: list[_Key] = []  # of the positions that the state has read
         self.asked: tuple[tuple[int, Part], ...] = ()
@@ -82,7 +84,7 @@ class Conversation:
                     raise UserError(
                         f"the question has {len(keys) - len(self._runner.before)} tokens, more "
                         f"than there is room for in a conversation of {self._columns} with its "
-                        "answer; ask something shorter, or give a larger context"
+                        f"answer; ask something shorter{self._cure}"
                     )
                 keys = self._wanted(turns, asked := asked[1:])
         self._before = self.turns, self.dropped
