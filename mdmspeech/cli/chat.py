@@ -15,6 +15,8 @@ FORMATS = (
     "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, "
     "webm, mp4, 3gp, amr, wma"
 )
+# at the first start with a Thinker that is not the model's own
+_CONVERTS = " (another Thinker is converted once: a minute or two a billion parameters)"
 
 
 def add(verbs) -> None:
@@ -79,7 +81,11 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
     voice.stream(**{key: value for key, value in how.items() if key != "talker"})
     if not args.cold:
         if not args.quiet:
-            print("opening the model ...", file=sys.stderr, flush=True)
+            print(
+                f"opening the model{_CONVERTS * bool(args.thinker)} ...",
+                file=sys.stderr,
+                flush=True,
+            )
         with telling_what_is_compiled(args.quiet):
             model.warm_up(args.talker, seconds=len(wave) / INPUT_RATE)
     with writing(target, voice.codec.sample_rate) as out:

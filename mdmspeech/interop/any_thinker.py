@@ -20,6 +20,7 @@ from mdmspeech.interop.huggingface_rules import THINKERS
 from mdmspeech.interop.parts import reads_prompt
 from mdmspeech.interop.tensors import read_json
 from mdmspeech.text.prompts import Prompt, around_question
+from mdmspeech.text.tokenizer import ChatTokenizer
 
 _REPO = re.compile(r"[\w.-]+/[\w.-]+")
 _LORA, _PICKLE = "adapter_config.json", "pytorch_model.bin"
@@ -69,15 +70,14 @@ def open_any_thinker(
         )
     path = str(source) if str(source) == sources.SMOLLM2 else _find(str(source))
     opened = sources.open_thinker(path)
-    tokenizer = opened.tokenizer()
     own = str(source) == about.thinker
     prompt = about.prompt if own else Prompt(about.prompt.system)
-    if not tokenizer.stop_ids:
-        raise UserError(
-            f"the tokenizer of {source} names no end of an answer: set eos_token_id in its "
-            "generation_config.json"
-        )
-    around_question(tokenizer, prompt)
+    try:
+        _check_chat(opened.tokenizer(), prompt)
+        opened.params(unread=True)  # names and shapes
+    except UserError as error:
+        told = str(error) if str(path) in str(error) else f"{path}: {error}"
+        raise UserError(told) from error
     _check_memory(opened, dtype)
     return AnyThinker(opened, prompt, dtype)
 
@@ -86,6 +86,15 @@ def with_thinker(release: releases.Release, thinker: AnyThinker) -> releases.Rel
     """The release with its conversations begun as that Thinker's are."""
     prompt = thinker.prompt
     return dataclasses.replace(release, system=prompt.system, examples=prompt.examples)
+
+
+def _check_chat(tokenizer: ChatTokenizer, prompt: Prompt) -> None:
+    """A UserError if it cannot be asked, or its answers have no end."""
+    if not tokenizer.stop_ids:
+        raise UserError(
+            "the tokenizer names no end of an answer: set eos_token_id in generation_config.json"
+        )
+    around_question(tokenizer, prompt)
 
 
 def _find(source: str) -> str:

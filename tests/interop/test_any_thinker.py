@@ -21,7 +21,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.interop import any_thinker, converted, rules, sources
 from mdmspeech.interop.any_thinker import open_any_thinker
 from mdmspeech.interop.release import read_about
-from mdmspeech.interop.tensors import read_tensors
+from mdmspeech.interop.tensors import read_tensors, write_tensors
 from mdmspeech.text.prompts import SYSTEM, Prompt, around_question
 
 KINDS = {"llama": {}, "qwen2": {"shards": 3}, "qwen3": {"dtype": "bfloat16"}}
@@ -212,6 +212,13 @@ def bare_run(folder):
     without("config.json")(folder), run(folder)
 
 
+def weights(folder, change):
+    path = folder / "model.safetensors"
+    tensors = read_tensors(path)
+    change(tensors)
+    write_tensors(path, tensors)
+
+
 def pickles(*names):
     def change(folder):
         without("model.safetensors")(folder)
@@ -280,6 +287,14 @@ REFUSED = {
     "cut off": (cut, "model.safetensors is corrupt"),
     "too few embeddings": (vocabulary(200), r"its tokenizer has \d+ ids, its model 200"),
     "too many embeddings": (vocabulary(9000), r"its tokenizer has \d+ ids, its model 9000"),
+    "a weight less": (lambda folder: weights(folder, lambda w: w.pop("model.norm.weight")),
+        r"llm does not fit its config: 1 missing \(model.norm.weight\)"),
+    "a weight more": (lambda folder: weights(folder, lambda w: w.update(more=w["model.norm.weight"])),
+        r"llm does not fit its config: 1 unknown \(more\)"),
+    "of another width": (config(hidden_size=40), "does not fit its config: .* misshapen"),
+    "of another depth": (config(num_hidden_layers=3), "does not fit its config: 11 missing"),
+    "whole numbers": (lambda folder: weights(folder, lambda w: w.update(
+        {n: v.astype(np.int8) for n, v in w.items() if "q_proj" in n})), "whole numbers"),
     "no config": (without("config.json"), "config.json does not exist"),
     "a broken config": (lambda folder: (folder / "config.json").write_text("[]"),
         "holds a JSON list instead of an object"),
@@ -291,8 +306,9 @@ REFUSED = {
 def test_what_cannot_be_the_thinker_is_told_with_a_cure(folder, case):
     change, told = REFUSED[case]
     change(folder)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=told) as refused:
         open_any_thinker(folder, "compact")
+    assert str(folder) in str(refused.value)
 
 
 @reads
@@ -342,8 +358,9 @@ GGUFS = {
 def test_gguf_files_that_cannot_be_the_thinker(tmp_path, case):
     data, told = GGUFS[case]
     (tmp_path / "m.gguf").write_bytes(data)
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=told) as refused:
         open_any_thinker(tmp_path / "m.gguf", "compact")
+    assert "m.gguf" in str(refused.value)
 
 
 def test_a_real_file_that_is_cut_off(tmp_path):
