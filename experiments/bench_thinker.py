@@ -53,7 +53,7 @@ def runner(what: str, dtype: str):
         chat.stop_ids = (1,)  # it writes the first token only
         return ThinkerRunner(config, params, chat, PLAIN, **how), config
     path = sources._package_file(*sources._SMOLLM2_FILE, "", "") if what == SMOLLM2 else what
-    loaded = open_any_thinker(path, "compact", dtype).load()
+    loaded = open_any_thinker(path, "compact", dtype).load(to_run=True)
     return ThinkerRunner(
         loaded.config, loaded.params, loaded.tokenizer, PLAIN, keep=loaded.keep, **how
     ), loaded.config

@@ -274,7 +274,8 @@ class Assistant:
 
         def ask(heard: EncodedSpeech) -> Iterator[TextDelta]:
             state = thinker.read([self._question(heard)])
-            return thinker.answer(state, states=voice.reads_states)
+            said = thinker.tokenizer.encode(heard.transcript or "")
+            return thinker.answer(state, voice.reads_states, said)
 
         answering = Answering(voice, encode, ask, voice.stream(**generation))
         try:

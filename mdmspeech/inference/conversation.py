@@ -90,7 +90,8 @@ class Conversation:
         self._before = self.turns, self.dropped
         self.dropped += len(self.turns) - len(turns)
         self.turns, self.asked = turns, asked
-        self._answer = self._runner.answer(self._read(keys), states)
+        said = [key for key in keys[len(self._runner.before) :] if isinstance(key, int)]
+        self._answer = self._runner.answer(self._read(keys), states, said)
         return self._answer
 
     def settle(self, answer: str) -> None:

@@ -37,13 +37,13 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
     Args:
       release: an `interop.release.Release`.
       load_thinker, load_encoder: `interop.sources.load_thinker` and `load_speech_encoder`, or
-        functions like them; called with the release's `thinker` and `encoder`.
+        functions like them; called with the release's `thinker` (and to_run=True) and `encoder`.
     """
     codec = _once(partial(open_codec, release))
 
     @_once
     def thinker() -> ThinkerRunner:
-        loaded = load_thinker(release.thinker)
+        loaded = load_thinker(release.thinker, to_run=True)
         return ThinkerRunner(
             loaded.config,
             loaded.params,

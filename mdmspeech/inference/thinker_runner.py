@@ -14,7 +14,9 @@ import numpy as np
 
 from mdmspeech.decoding.sampling import GREEDY, sample
 from mdmspeech.errors import UserError
+from mdmspeech.inference.answer_reader import AnswerReader
 from mdmspeech.models import generation
+from mdmspeech.models.prepared_thinker import PreparedThinker
 from mdmspeech.models.staged_thinker import staged_extend
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.padding import ROWS, batches, bucket, stack
@@ -23,7 +25,8 @@ from mdmspeech.text import prompts
 from mdmspeech.text.thinking import CLOSE, OPEN, ThoughtFilter
 from mdmspeech.text.tokenizer import ChatTokenizer, StreamDecoder, end_of_turn
 
-PROMPTS = (32, 64, 128, 256, 512)  # padded lengths of a question with the end of its turn
+# padded lengths of a question with the end of its turn
+PROMPTS = (16, 24, 32, 64, 128, 256, 512)
 MAX_NEW = 96  # tokens of an answer
 # tokens that a Thinker may write between <think> and </think>, besides; then it is made to answer
 MAX_THOUGHT = 256
@@ -53,19 +56,23 @@ class TextDelta:
 
 
 class Answer(Iterator[TextDelta]):
-    """An answer being written: iterate for its pieces.
+    """An answer being written: iterate for its pieces."""
 
-    Attributes:
-      state: what the Thinker has read, up to the last piece that was given out.
-      read: tokens that it has read since the question.
-    """
+    def __init__(self, reader: AnswerReader, pieces: Iterator[TextDelta]) -> None:
+        self._reader, self._pieces = reader, pieces
 
-    def __init__(self, state: generation.ThinkerState) -> None:
-        self.state, self.read = state, list[int]()
-        self.pieces: Iterator[TextDelta] = iter(())
+    @property
+    def state(self) -> generation.ThinkerState:
+        """What the Thinker has read: the question, then `read`, and perhaps drafts."""
+        return self._reader.state
+
+    @property
+    def read(self) -> list[int]:
+        """Tokens that it has read since the question, as far as they were given out."""
+        return self._reader.ids
 
     def __next__(self) -> TextDelta:
-        return next(self.pieces)
+        return next(self._pieces)
 
 
 class ThinkerRunner:
@@ -76,7 +83,8 @@ class ThinkerRunner:
       before: ids of that beginning. prompt: which it is. context: see Args.
 
     Args:
-      config, params, tokenizer: the Thinker. prompt: how every conversation begins. max_new:
+      config, params, tokenizer: the Thinker, its parameters as trained or prepared
+        (`models.prepared_thinker`). prompt: how every conversation begins. max_new:
         longest answer in tokens.
       keep: (what it is, how it is made) -> arrays by name, made or as they were kept: for what the
         Thinker has read of the beginning.
@@ -108,7 +116,7 @@ class ThinkerRunner:
         self.tokenizer, self.max_new, self.max_thought = tokenizer, max_new, max_thought
         self.prompt = prompt
         self._ended = is_repetition if stop_repetition else lambda ids: False
-        self._thinker = Thinker(config)
+        self._thinker, params = PreparedThinker.of(config, params)
         self._params = jax.device_put(params)
         # that of the weights is that of the computation and of the cache
         self._dtype = jax.tree.leaves(self._params)[0].dtype
@@ -129,6 +137,7 @@ class ThinkerRunner:
         program = partial(KeptProgram, "Thinker", about=config)
         self._extend = staged_extend(self._thinker)
         self._advance = program("advance", self._read_token, donate=("state",))
+        self._verify = program("verify", self._read_drafts, donate=("state",))
         self._best = program("best", sample)
         self._generate = program(
             "generate",
@@ -137,7 +146,7 @@ class ThinkerRunner:
         )
         self._fit = program(
             "fit",
-            partial(generation.fit_state, self._thinker),
+            generation.fit_state,
             static=("batch", "cache_length"),
         )
         self._embed = program("embed", self._embedded_ids)
@@ -195,67 +204,65 @@ class ThinkerRunner:
         )
         return jax.block_until_ready(state)
 
-    def answer(self, state: generation.ThinkerState, states: bool = False) -> Answer:
-        """The answer of a one-row state, greedily, token by token. The state is used up. states:
-        with what fixed anchors read of each token.
+    def answer(
+        self, state: generation.ThinkerState, states: bool = False, context: Sequence[int] = ()
+    ) -> Answer:
+        """The answer of a one-row state, greedily, token by token. The state is used up.
+
+        states: with what fixed anchors read of each token. context: ids of what was asked, as far
+          as it is text: what the answer repeats of it comes several tokens at once. It does not
+          change the answer.
 
         A thought (`<think>` to `</think>`) comes as pieces without text and states and is no part
         of the answer's `max_new` tokens; after `max_thought` tokens it is closed, and the answer
         follows.
         """
-        answer = Answer(state)
-        answer.pieces = self._write(answer, states)
-        return answer
+        reader = AnswerReader(
+            partial(self._advance, self._params),
+            partial(self._verify, self._params),
+            self._best,
+            state,
+            context,
+            self.tokenizer.stop_ids,
+            states,
+        )
+        return Answer(reader, self._write(reader, states))
 
-    def _write(self, written: Answer, states: bool) -> Iterator[TextDelta]:
+    def _write(self, reader: AnswerReader, states: bool) -> Iterator[TextDelta]:
         stream, thoughts = self.tokenizer.stream(), ThoughtFilter(self._opened)
         answer: list[int] = []  # indices of `ids` that are the answer's, the others are thoughts
-        ids, begin = written.read, int(written.state.lengths_B[0])
-        reads: list[np.ndarray] = []
+        ids, begin = reader.ids, int(reader.state.lengths_B[0])
         forced: list[int] = []
         room, stopped, text = self.max_new, False, ""
         new: list[int] = []
         while len(answer) < self.max_new and len(ids) < room:
             if thoughts.inside and room == self.max_new:
                 room += self.max_thought + len(self._thought_end)
-                if begin + room > generation.columns(written.state):
-                    more = generation.columns(written.state) + room - self.max_new
-                    written.state = self._fit(written.state, batch=1, cache_length=_whole(more))
+                if begin + room > generation.columns(reader.state):
+                    more = generation.columns(reader.state) + room - self.max_new
+                    reader.state = self._fit(reader.state, batch=1, cache_length=_whole(more))
             if thoughts.inside and not forced and len(ids) - len(answer) >= self.max_thought:
                 forced = list(self._thought_end)
-            token_B = (
-                np.array([forced.pop(0)], np.int32)
-                if forced
-                else self._best(written.state.logits_BV)
-            )
-            if stopped := int(token_B[0]) in self.tokenizer.stop_ids:
+            token = forced.pop(0) if forced else reader.best()
+            if stopped := token in self.tokenizer.stop_ids:
                 break
-            ids.append(int(token_B[0]))
-            text, new = thoughts.push(self._said(stream, ids[-1]), len(ids) - 1)
-            answer += new
             # runs on while the caller has the text
-            read_BE, written.state = self._advance(
-                params=self._params, state=written.state, token_B=token_B
-            )
-            if states:
-                reads.append(np.asarray(read_BE))
+            reader.take(token, room - len(ids) - 1)
+            text, new = thoughts.push(self._said(stream, token), len(ids) - 1)
+            answer += new
             if stopped := bool(new) and self._ended([ids[i] for i in answer]):
                 break
             yield TextDelta(
-                text, False, len(answer), self._rows(reads, new), thought=len(ids) - len(answer)
+                text, False, len(answer), self._rows(reader, new), thought=len(ids) - len(answer)
             )
             text, new = "", []
         tail, left = thoughts.finish(stream.flush())
-        if states:
-            end_B = np.array([self._end], np.int32)
-            read_BE, written.state = self._advance(
-                params=self._params, state=written.state, token_B=end_B
-            )
-            reads.append(np.asarray(read_BE))
         answer += left
-        thought = len(ids) - len(answer)
-        written.read += [self._end] * states
-        read = self._rows(reads, [*new, *left, -1])
+        thought, end = len(ids) - len(answer), list[int]()
+        if states:
+            reader.take(self._end)
+            end = [len(ids) - 1]
+        read = self._rows(reader, [*new, *left, *end])
         yield TextDelta(text + tail, stopped, len(answer), read, last=True, thought=thought)
 
     def begin(self, columns: int) -> generation.ThinkerState:
@@ -268,7 +275,9 @@ class ThinkerRunner:
         """A one-row state that has read input vectors [N, D] besides, N at most `PROMPTS[-1]`. The
         state is used up.
         """
-        padded, _ = stack([vectors], bucket(len(vectors), PROMPTS), 1)
+        # a cache is not written more widely than it is
+        width = min(bucket(len(vectors), PROMPTS), generation.columns(state))
+        padded, _ = stack([vectors], width, 1)
         _, state = self._extend(
             params=self._params,
             state=state,
@@ -363,9 +372,11 @@ class ThinkerRunner:
             i in self.tokenizer.thought_tags for i in ids
         )
 
-    def _rows(self, reads: Sequence[np.ndarray], indices: Sequence[int]) -> np.ndarray | None:
+    @staticmethod
+    def _rows(reader: AnswerReader, indices: Sequence[int]) -> np.ndarray | None:
         """What was read of some tokens, [n, 2D]; None if nothing is to be handed on."""
-        return np.concatenate([reads[i] for i in indices]) if reads and indices else None
+        rows = reader.reads() if indices else []
+        return np.concatenate([rows[i] for i in indices]) if rows else None
 
     def _embedded(self, ids: np.ndarray) -> np.ndarray:
         """Input vectors of token ids, float32 [N, D]."""
@@ -374,6 +385,10 @@ class ThinkerRunner:
     def _read_token(self, params, state, token_B):
         embedded_BD, hidden_BD, state = generation.read_token(self._thinker, params, state, token_B)
         return jnp.concatenate([embedded_BD, hidden_BD], axis=-1).astype(jnp.float32), state
+
+    def _read_drafts(self, params, state, ids_T):
+        count, *read, state = generation.verify(self._thinker, params, state, ids_T)
+        return count, jnp.concatenate(read, axis=-1).astype(jnp.float32), state
 
     def _embedded_ids(self, params, ids):
         return self._thinker.apply({"params": params}, ids, method=Thinker.embed)

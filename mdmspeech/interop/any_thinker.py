@@ -39,9 +39,9 @@ class AnyThinker:
     prompt: Prompt
     dtype: str
 
-    def load(self, *_: Any) -> sources.LoadedThinker:
-        """Reads it, or the copy that is kept of it (`interop.converted`)."""
-        return sources.read_thinker(self.opened, dtype=self.dtype)
+    def load(self, *_: Any, to_run: bool = False) -> sources.LoadedThinker:
+        """Reads it, or the copy that is kept of it (`interop.converted`); as `sources.load_thinker`."""
+        return sources.read_thinker(self.opened, to_run, dtype=self.dtype)
 
 
 def open_any_thinker(

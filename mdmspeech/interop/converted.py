@@ -18,13 +18,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mdmspeech import programs
 from mdmspeech.errors import UserError
-from mdmspeech.interop.tensors import Unread, map_tensors, write_tensors
+from mdmspeech.interop.tensors import Unread, map_tensors, read_all, write_tensors
 
 MOST = 2**36  # bytes of one copy; larger models are read from their own files
 _ALIGN = 64  # bytes: JAX takes what begins so without a copy
@@ -49,11 +48,11 @@ def converted(
     """
     folder = _state["folder"]
     if folder is None:
-        return _read(make())
+        return read_all(make())
     try:
         stats = [(str(file.resolve()), file.stat()) for file in files]
     except OSError:
-        return _read(make())
+        return read_all(make())
     places = [place for place, _ in stats]
     states = [(place, stat.st_size, stat.st_mtime_ns) for place, stat in stats]
     same = f"{what}-{_digest(places)}-"
@@ -64,11 +63,7 @@ def converted(
     with contextlib.suppress(UserError, OSError, ValueError):
         if _write(copy, made, same):
             return unflatten_dict(map_tensors(copy), sep="/")
-    return _read(made)
-
-
-def _read(made: dict[str, Any]) -> dict[str, Any]:
-    return jax.tree.map(lambda leaf: np.asarray(leaf) if isinstance(leaf, Unread) else leaf, made)
+    return read_all(made)
 
 
 def _write(copy: Path, made: dict[str, Any], same: str) -> bool:

@@ -83,9 +83,9 @@ def import_params(
         counted and the first few named, in one line.
     """
     if only is not None:
-        unread = {rule.name for rule in rules if rule.path.partition("/")[0] not in only}
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in unread}
-        rules = [rule for rule in rules if rule.name not in unread]
+        others = {rule.name for rule in rules if rule.path.partition("/")[0] not in only}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in others}
+        rules = [rule for rule in rules if rule.name not in others]
         shapes = {part: value for part, value in shapes.items() if part in only}
     wanted = {path: tuple(leaf.shape) for path, leaf in flatten_dict(shapes, sep="/").items()}
     check_tensors(tensors, rules, wanted, source)

@@ -49,6 +49,7 @@ from mdmspeech.interop.tensors import (
     read_metadata,
     write_tensors,
 )
+from mdmspeech.interop.to_run import laid_out
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -143,18 +144,25 @@ def load_thinker(
     *,
     official: bool = True,
     scan_layers: bool = False,
+    to_run: bool = False,
     **how: Any,
 ) -> LoadedThinker:
     """`open_thinker`, read: parameters are numpy arrays in float32 unless `how` says otherwise
-    (dtype, shardings, progress: `rules.import_params`).
+    (dtype, shardings, progress: `rules.import_params`). to_run: as `models.prepared_thinker` takes
+    them.
     """
-    return read_thinker(open_thinker(source, official=official, scan_layers=scan_layers), **how)
+    opened = open_thinker(source, official=official, scan_layers=scan_layers)
+    return read_thinker(opened, to_run=to_run, **how)
 
 
-def read_thinker(opened: OpenedThinker, **how: Any) -> LoadedThinker:
+def read_thinker(opened: OpenedThinker, to_run: bool = False, **how: Any) -> LoadedThinker:
     """`load_thinker` of one that is open; its tokenizer is read before its weights."""
     tokenizer = opened.tokenizer()
-    params = _read_once("thinker", opened, how)
+    if to_run:
+        lay_out = partial(laid_out, scan_layers=opened.config.scan_layers)
+        params = _read_once("thinker-to-run", opened, how, lay_out)
+    else:
+        params = _read_once("thinker", opened, how)
 
     def keep(about: Any, make: Callable[[], dict]) -> dict:
         name = f"prefix_{zlib.crc32(repr(about).encode()):08x}"
@@ -182,12 +190,17 @@ def load_speech_encoder(
     return LoadedEncoder(opened.config, _read_once("encoder", opened, how), opened.origin)
 
 
-def _read_once(what: str, opened: OpenedThinker | OpenedEncoder, how: dict[str, Any]) -> dict:
+def _read_once(
+    what: str,
+    opened: OpenedThinker | OpenedEncoder,
+    how: dict[str, Any],
+    lay_out: Callable[[dict], dict] = lambda params: params,
+) -> dict:
     """Parameters as `how` says, in numpy from the copy that is kept of them, if that is asked for."""
     if not opened.weights or set(how) - {"dtype"}:
-        return opened.params(**how)
-    about = (opened.config, str(how.get("dtype")))
-    return converted(what, opened.weights, about, partial(opened.params, unread=True, **how))
+        return lay_out(opened.params(**how))
+    make = lambda: lay_out(opened.params(unread=True, **how))
+    return converted(what, opened.weights, (opened.config, str(how.get("dtype"))), make)
 
 
 def _files_of(tensors: Mapping[str, Stored]) -> tuple[Path, ...]:

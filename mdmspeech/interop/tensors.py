@@ -117,6 +117,18 @@ class Unread:
         return value if dtype is None else value.astype(dtype, copy=False)
 
 
+def read_all(tree: dict[str, Any]) -> dict[str, Any]:
+    """Nested dicts with every `Unread` in them read."""
+    return {
+        name: read_all(value)
+        if isinstance(value, dict)
+        else np.asarray(value)
+        if isinstance(value, Unread)
+        else value
+        for name, value in tree.items()
+    }
+
+
 def pieces(
     tensor: Stored, start: int = 0, stop: int | None = None, size: int = _PIECE
 ) -> Iterator[tuple[int, np.ndarray]]:

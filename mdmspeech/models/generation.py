@@ -1,5 +1,8 @@
-"""A Thinker that writes: one `extend` for prompts, cached prefixes and single tokens, and what
-`decoding.autoregressive` needs of it.
+"""A Thinker that writes: one `extend` for prompts, cached prefixes and single tokens, `verify` for
+drafts, and what `decoding.autoregressive` needs of it.
+
+A Thinker is the module (`models.thinker`) or, to run on one device, `models.prepared_thinker`; each
+with its own parameters and caches.
 
 Convention (docs/method.md, "The Thinker"): the state h_i handed on with token y_i is the post-norm
 state of the position that has *consumed* y_i, the end token included. All functions are pure; a row
@@ -17,7 +20,13 @@ from flax import struct
 from mdmspeech.decoding import autoregressive
 from mdmspeech.decoding.sampling import GREEDY, SamplingConfig, sample, step_keys
 from mdmspeech.errors import UserError
-from mdmspeech.models.thinker import Thinker, init_cache
+from mdmspeech.models.prepared_thinker import PreparedThinker
+from mdmspeech.models.thinker import Thinker as Module
+from mdmspeech.nn.attention import KVCache
+from mdmspeech.nn.feature_major import ColumnCache
+
+Thinker = Module | PreparedThinker
+_Cache = KVCache | ColumnCache
 
 
 @struct.dataclass
@@ -48,14 +57,12 @@ def empty_state(
     thinker: Thinker, batch: int, cache_length: int, dtype: Any = jnp.float32
 ) -> ThinkerState:
     """A state that has read nothing and has room for `cache_length` positions."""
-    config = thinker.config
-    cache = init_cache(config, batch, cache_length, dtype)
-    return ThinkerState(
-        cache, jnp.zeros(batch, jnp.int32), jnp.zeros((batch, config.vocab_size), jnp.float32)
-    )
+    logits_BV = jnp.zeros((batch, thinker.config.vocab_size), jnp.float32)
+    cache = thinker.init_cache(batch, cache_length, dtype)
+    return ThinkerState(cache, jnp.zeros(batch, jnp.int32), logits_BV)
 
 
-def fit_state(thinker: Thinker, state: ThinkerState, batch: int, cache_length: int) -> ThinkerState:
+def fit_state(state: ThinkerState, batch: int, cache_length: int) -> ThinkerState:
     """A one-row prefix state (a system prompt, read once) repeated for `batch` rows, with room for
     `cache_length` positions.
 
@@ -68,18 +75,11 @@ def fit_state(thinker: Thinker, state: ThinkerState, batch: int, cache_length: i
             f"cannot fit a state of {rows} rows and {have} positions to {batch} "
             f"rows and {cache_length} positions"
         )
-    # the batch axis of a cache leaf; its columns follow
-    axis = 1 if thinker.config.scan_layers else 0
-
-    def fit(leaf: jax.Array) -> jax.Array:
-        widths = [(0, 0)] * leaf.ndim
-        widths[axis + 1] = (0, cache_length - have)
-        return jnp.repeat(jnp.pad(leaf, widths), batch, axis=axis)
-
     repeat = partial(jnp.repeat, repeats=batch, axis=0)
-    return ThinkerState(
-        jax.tree.map(fit, state.cache), repeat(state.lengths_B), repeat(state.logits_BV)
+    cache = jax.tree.map(
+        lambda layer: layer.fitted(batch, cache_length), state.cache, is_leaf=_is_cache
     )
+    return ThinkerState(cache, repeat(state.lengths_B), repeat(state.logits_BV))
 
 
 def extend(
@@ -103,7 +103,7 @@ def extend(
         mask_BTS,
         state.cache,
         start_B,
-        method=Thinker.states,
+        method=Module.states,
     )
     logits_BV = next_logits(thinker, params, hidden_BTD, new_B, state.logits_BV)
     return hidden_BTD, ThinkerState(cache, start_B + new_B, logits_BV)
@@ -125,7 +125,7 @@ def next_logits(
     before where there are none.
     """
     last_B1D = jnp.take_along_axis(hidden_BTD, jnp.maximum(new_B - 1, 0)[:, None, None], axis=1)
-    logits_BV = thinker.apply({"params": params}, last_B1D, method=Thinker.logits)[:, 0]
+    logits_BV = thinker.apply({"params": params}, last_B1D, method=Module.logits)[:, 0]
     return jnp.where((new_B > 0)[:, None], logits_BV, before_BV)
 
 
@@ -149,11 +149,37 @@ def read_token(
     """Reads one token of every row where `running_B`: (its embedding [B, D], its post-norm state
     [B, D], the new state).
     """
-    x_B1D = thinker.apply({"params": params}, token_B[:, None], method=Thinker.embed)
+    x_B1D = thinker.apply({"params": params}, token_B[:, None], method=Module.embed)
     hidden_B1D, state = extend(
         thinker, params, state, x_B1D, jnp.broadcast_to(running_B, token_B.shape).astype(jnp.int32)
     )
     return x_B1D[:, 0], hidden_B1D[:, 0], state
+
+
+def verify(
+    thinker: Thinker, params: Any, state: ThinkerState, ids_T: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array, ThinkerState]:
+    """Reads a token of a one-row state and, of the drafts behind it, as many as are what the Thinker
+    writes greedily (speculative decoding, Leviathan et al. 2023, at temperature 0: the tokens are
+    those of one after the other).
+
+    Args:
+      ids_T: int32, the token and T - 1 drafts of those that follow; -1 is no draft.
+
+    Returns:
+      (how many were read, 1 to T, int32; the embeddings [T, D] and post-norm states [T, D] of all,
+      meaningless where not read; the new state, which has read those only).
+    """
+    x_BTD = thinker.apply({"params": params}, ids_T[None], method=Module.embed)
+    start_B, length = state.lengths_B, len(ids_T)
+    positions_BT, mask_BTS = places(start_B, length, columns(state))
+    inputs = (x_BTD, positions_BT, mask_BTS, state.cache, start_B)
+    hidden_BTD, cache = thinker.apply({"params": params}, *inputs, method=Module.states)
+    logits_BTV = thinker.apply({"params": params}, hidden_BTD, method=Module.logits)
+    right_T = jnp.argmax(logits_BTV[0, :-1], axis=-1) == ids_T[1:]
+    count = 1 + jnp.sum(jnp.cumprod(right_T.astype(jnp.int32)))
+    new = ThinkerState(cache, start_B + count, logits_BTV[:, count - 1])
+    return count, x_BTD[0], hidden_BTD[0], new
 
 
 def generate(
@@ -191,8 +217,12 @@ def generate(
 
 
 def columns(state: ThinkerState) -> int:
-    """Positions that the cache has room for; its leaves end in [S, K, D]."""
-    return jax.tree.leaves(state.cache)[0].shape[-3]
+    """Positions that the cache has room for."""
+    return jax.tree.leaves(state.cache, is_leaf=_is_cache)[0].columns
+
+
+def _is_cache(node: Any) -> bool:
+    return isinstance(node, _Cache)
 
 
 jit_extend = jax.jit(extend, static_argnums=0)

@@ -15,8 +15,8 @@ from typing import Any
 import jax
 
 from mdmspeech.models import generation
-from mdmspeech.models.generation import ThinkerState
-from mdmspeech.models.thinker import Thinker
+from mdmspeech.models.generation import Thinker, ThinkerState
+from mdmspeech.models.thinker import Thinker as Module
 from mdmspeech.programs import KeptProgram
 
 TOGETHER = 6  # layers in one program, at most
@@ -31,7 +31,7 @@ def staged_extend(thinker: Thinker) -> Callable[..., tuple[jax.Array, ThinkerSta
     if config.scan_layers:  # it is small already
         return program("extend", partial(generation.extend, thinker), donate=("state",))
     size = max(n for n in range(1, TOGETHER + 1) if config.num_layers % n == 0)
-    group = Thinker(dataclasses.replace(config, num_layers=size))
+    group = type(thinker)(dataclasses.replace(config, num_layers=size))
     read = program(f"read-{size}-layers", partial(_read, group), donate=("caches",))
     finish = program("finish", partial(_finish, thinker))
 
@@ -51,15 +51,15 @@ def staged_extend(thinker: Thinker) -> Callable[..., tuple[jax.Array, ThinkerSta
 
 def _read(group: Thinker, layers: Any, caches: Any, x_BTD: jax.Array, start_B: jax.Array):
     """Input of some layers -> (their output, their caches)."""
-    room = jax.tree.leaves(caches)[0].shape[-3]
+    room = caches[0].columns
     positions_BT, mask_BTS = generation.places(start_B, x_BTD.shape[1], room)
     inputs = (x_BTD, positions_BT, mask_BTS, caches, start_B)
     variables = {"params": {"layers": layers}}
-    return group.apply(variables, *inputs, normed=False, method=Thinker.states)
+    return group.apply(variables, *inputs, normed=False, method=Module.states)
 
 
 def _finish(thinker: Thinker, params: Any, x_BTD, start_B, logits_BV, new_B):
     """Output of the last layer -> (post-norm states, filled columns, logits of the next token)."""
-    hidden_BTD = thinker.apply({"params": params}, x_BTD, method=Thinker.last_norm)
+    hidden_BTD = thinker.apply({"params": params}, x_BTD, method=Module.last_norm)
     logits_BV = generation.next_logits(thinker, params, hidden_BTD, new_B, logits_BV)
     return hidden_BTD, start_B + new_B, logits_BV

@@ -128,6 +128,16 @@ class Thinker(nn.Module):
         if not config.tie_embeddings:
             self.output = nn.Dense(config.vocab_size, use_bias=False)
 
+    @nn.nowrap
+    def init_cache(self, batch: int, columns: int, dtype: Any = jnp.float32) -> Any:
+        """Empty K/V cache of so many positions in the layout that `scan_layers` needs."""
+        config = self.config
+        layer = KVCache.zeros(batch, columns, config.num_kv_heads, config.head_dim, dtype)
+        if config.scan_layers:
+            stack = lambda leaf: jnp.zeros((config.num_layers, *leaf.shape), dtype)
+            return jax.tree.map(stack, layer)
+        return (layer,) * config.num_layers
+
     def __call__(self, ids_BT: jax.Array) -> jax.Array:
         """Token ids [B, T] -> logits [B, T, V], causal, positions 0..T-1 (training on text, parity,
         initialisation).
@@ -193,11 +203,3 @@ class Thinker(nn.Module):
             else self.output(hidden_BTD)
         )
         return constrain(out, "batch", "length", "vocab").astype(jnp.float32)
-
-
-def init_cache(config: ThinkerConfig, batch: int, length: int, dtype: Any = jnp.float32) -> Any:
-    """Empty K/V cache of `length` positions in the layout that `config.scan_layers` needs."""
-    layer = KVCache.zeros(batch, length, config.num_kv_heads, config.head_dim, dtype)
-    if config.scan_layers:
-        return jax.tree.map(lambda leaf: jnp.zeros((config.num_layers, *leaf.shape), dtype), layer)
-    return (layer,) * config.num_layers

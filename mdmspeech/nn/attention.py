@@ -33,6 +33,17 @@ class KVCache:
         shape = (batch, length, num_kv_heads, head_dim)
         return cls(jnp.zeros(shape, dtype), jnp.zeros(shape, dtype))
 
+    @property
+    def columns(self) -> int:
+        """Positions there is room for."""
+        return self.k_BSKD.shape[-3]
+
+    def fitted(self, rows: int, columns: int) -> "KVCache":
+        """One row, repeated, with room for `columns` positions (of one layer, or of layers that are
+        stacked in front).
+        """
+        return jax.tree.map(lambda leaf: fitted(leaf, rows, columns, axis=-3), self)
+
     def write(self, k_BTKD: jax.Array, v_BTKD: jax.Array, write_at_B: jax.Array) -> "KVCache":
         """New cache with k, v stored at columns write_at .. write_at+T-1 of each row; columns past
         the end are dropped.
@@ -44,6 +55,13 @@ class KVCache:
             self.k_BSKD.at[rows_B1, columns_BT].set(k_BTKD.astype(self.k_BSKD.dtype), mode="drop"),
             self.v_BSKD.at[rows_B1, columns_BT].set(v_BTKD.astype(self.v_BSKD.dtype), mode="drop"),
         )
+
+
+def fitted(leaf: jax.Array, rows: int, columns: int, axis: int) -> jax.Array:
+    """A cache's [..., 1, a, b, c] -> [..., rows, a, b, c], padded to `columns` along `axis`."""
+    widths = [(0, 0)] * leaf.ndim
+    widths[axis] = (0, columns - leaf.shape[axis])
+    return jnp.repeat(jnp.pad(leaf, widths), rows, axis=-4)
 
 
 class Attention(nn.Module):

@@ -13,15 +13,19 @@ by row), H heads, K heads of keys and values, G = H / K, E head size, S cache sl
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
+from mdmspeech.nn.attention import fitted
+
 # Layers that read the same input are one product.
 _JOINED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
 _MASKED = -1e30
+# rows of a `DroppingCache` that are written one by one
+_WRITTEN_ALONE = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +47,20 @@ class ColumnCache:
     v_BKES: jax.Array
 
     @classmethod
-    def zeros(cls, batch: int, shape: LayerShape, slots: int, dtype=jnp.float32) -> "ColumnCache":
+    def zeros(cls, batch: int, shape: LayerShape, slots: int, dtype: Any = jnp.float32) -> Self:
         size = (batch, shape.kv_heads, shape.head_dim, slots)
         return cls(jnp.zeros(size, dtype), jnp.zeros(size, dtype))
 
-    def write(self, k_BKET: jax.Array, v_BKET: jax.Array, write_at_B: jax.Array) -> "ColumnCache":
+    @property
+    def columns(self) -> int:
+        """Positions there is room for."""
+        return self.k_BKES.shape[-1]
+
+    def fitted(self, rows: int, columns: int) -> Self:
+        """As `nn.attention.KVCache.fitted`."""
+        return jax.tree.map(lambda leaf: fitted(leaf, rows, columns, axis=-1), self)
+
+    def write(self, k_BKET: jax.Array, v_BKET: jax.Array, write_at_B: jax.Array) -> Self:
         """New cache with k, v in slots write_at .. write_at+T-1 of each row, which must exist."""
 
         def put(whole: jax.Array, part_BKET: jax.Array) -> jax.Array:
@@ -58,13 +71,46 @@ class ColumnCache:
                 whole = jax.lax.dynamic_update_slice(whole, part_BKET[b : b + 1], at)
             return whole
 
-        return ColumnCache(put(self.k_BKES, k_BKET), put(self.v_BKES, v_BKET))
+        return type(self)(put(self.k_BKES, k_BKET), put(self.v_BKES, v_BKET))
+
+
+@struct.dataclass
+class DroppingCache(ColumnCache):
+    """A `ColumnCache` that may be written past its end: what has no slot is dropped (padded inputs,
+    rows that are done).
+    """
+
+    def write(self, k_BKET: jax.Array, v_BKET: jax.Array, write_at_B: jax.Array) -> Self:
+        """As `ColumnCache.write`; slots past the end are dropped."""
+        length = k_BKET.shape[-1]
+        if length == 1:
+            return super().write(k_BKET, v_BKET, write_at_B)
+
+        def put(whole: jax.Array, part_BKET: jax.Array, write_at_B: jax.Array) -> jax.Array:
+            part_BKET = part_BKET.astype(whole.dtype)
+            first_B = jnp.minimum(write_at_B, whole.shape[-1] - length)
+            late_B = jnp.minimum(write_at_B - first_B, length)
+            for b in range(whole.shape[0]):  # see `ColumnCache.write`
+                at, size = (b, 0, 0, first_B[b]), (1, *part_BKET.shape[1:])
+                old = jax.lax.dynamic_slice(whole, at, size)
+                both = jnp.concatenate([old, part_BKET[b : b + 1]], axis=3)
+                moved = jax.lax.dynamic_slice_in_dim(both, length - late_B[b], length, axis=3)
+                new = jnp.where(jnp.arange(length) < late_B[b], old, moved)
+                whole = jax.lax.dynamic_update_slice(whole, new, at)
+            return whole
+
+        if len(write_at_B) > _WRITTEN_ALONE:  # one small program, whatever the number of rows
+            alone = put
+            put = jax.vmap(lambda *row: alone(*(leaf[None] for leaf in row))[0])
+        both = (self.k_BKES, k_BKET), (self.v_BKES, v_BKET)
+        return type(self)(*(put(whole, part_BKET, write_at_B) for whole, part_BKET in both))
 
 
 def prepare(params: Mapping[str, Any]) -> dict[str, Any]:
     """Parameters of `LlamaBlock`s (or a tree with some in it) as `decoder_layer` reads them: each
     linear layer's kernel [K, N] as `weight` [N, K], q, k, v in one, gate and up in one. What is no
-    linear layer stays; a low-rank update (`models.lora`) must have been fused.
+    linear layer stays, and so does what was prepared before; a low-rank update (`models.lora`) must
+    have been fused. Layers that are stacked: `jax.vmap` of this.
     """
     out = {
         name: prepare(value) if isinstance(value, Mapping) else value
@@ -99,16 +145,20 @@ def linear(params: Mapping[str, Any], x_KM: jax.Array) -> jax.Array:
 
 def rms_norm(params: Mapping[str, Any], x: jax.Array, eps: float, axis: int = 0) -> jax.Array:
     """`nn.norms.RMSNorm` over `axis`."""
-    scale = params["scale"].reshape([-1 if i == axis else 1 for i in range(x.ndim)])
+    scale = params["scale"].reshape([-1 if i == axis % x.ndim else 1 for i in range(x.ndim)])
     x32 = x.astype(jnp.float32)
     normed = x32 * jax.lax.rsqrt(jnp.mean(jnp.square(x32), axis=axis, keepdims=True) + eps)
     return (normed * scale).astype(x.dtype)
 
 
-def rope_columns(positions_M: jax.Array, frequencies_F: Any) -> tuple[jax.Array, jax.Array]:
+def rope_columns(
+    positions_M: jax.Array, frequencies_F: Any, attention_factor: float = 1.0
+) -> tuple[jax.Array, jax.Array]:
     """`nn.rope.rope_table` of columns at int positions [M]: (cos, sin) [F, M]."""
     angles_FM = jnp.asarray(frequencies_F)[:, None] * positions_M[None, :].astype(jnp.float32)
-    return jnp.cos(angles_FM), jnp.sin(angles_FM)
+    if attention_factor == 1.0:
+        return jnp.cos(angles_FM), jnp.sin(angles_FM)
+    return jnp.cos(angles_FM) * attention_factor, jnp.sin(angles_FM) * attention_factor
 
 
 def decoder_layer(

@@ -101,5 +101,7 @@ def test_no_question_goes_beyond_the_context(llms):
     with pytest.raises(UserError, match=r"of 128 with its answer; ask something shorter$"):
         talk.ask("x" * context)
     list(talk.ask("Hm?"))
+    long = limited(llms["llama"], 448)
+    assert list(Conversation(long, 1024).ask("x" * 300))  # padded, it would be more than the cache
     with pytest.raises(UserError, match=r"of 64 with its answer; .* or give a larger context"):
         Conversation(one, 64).ask("x" * context)

@@ -58,18 +58,16 @@ def test_the_fixed_prefix_changes_nothing():
     """Prefix read once and reused = the whole prompt read at once."""
     import jax.numpy as jnp
 
-    from mdmspeech.models.thinker import Thinker
+    from mdmspeech.models import generation
 
     one = thinker()
     prompt = one.tokenizer.chat_prompt(
         [{"role": "system", "content": "be kind"}, {"role": "user", "content": "what is it ?"}]
     )
-    states, _ = one._thinker.apply(
-        {"params": one._params}, one._embed(one._params, np.array([prompt])), method=Thinker.states
-    )
-    expected = one._thinker.apply({"params": one._params}, states[:, -1:], method=Thinker.logits)[
-        0, 0
-    ]
+    embedded, count = one._embed(one._params, np.array([prompt])), np.array([len(prompt)])
+    nothing = generation.empty_state(one._thinker, 1, len(prompt))
+    read = generation.extend(one._thinker, one._params, nothing, embedded, count)[1]
+    expected = read.logits_BV[0]
     for _ in range(2):
         state = one.read([one.question("what is it ?")])
         assert jnp.allclose(state.logits_BV[0], expected, atol=1e-4)

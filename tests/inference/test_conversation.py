@@ -11,6 +11,7 @@ from small_speech import thinker
 
 from mdmspeech.errors import UserError
 from mdmspeech.inference.conversation import Conversation
+from mdmspeech.models import generation
 from mdmspeech.models.thinker import Thinker
 
 QUESTIONS = ["what is it ?", "is a red apple good ?", "yes and no", "what is a very good answer ?"]
@@ -41,10 +42,10 @@ def logits_of(runner):
 
     @jax.jit
     def apply(params, ids_BT, count):
-        given = {"params": params}
-        embedded = runner._thinker.apply(given, ids_BT, method=Thinker.embed)
-        states_BTD, _ = runner._thinker.apply(given, embedded, method=Thinker.states)
-        return runner._thinker.apply(given, states_BTD[:, count - 1], method=Thinker.logits)[0]
+        embedded = runner._thinker.apply({"params": params}, ids_BT, method=Thinker.embed)
+        nothing = generation.empty_state(runner._thinker, 1, ids_BT.shape[1])
+        _, state = generation.extend(runner._thinker, params, nothing, embedded, count[None])
+        return state.logits_BV[0]
 
     return apply
 
@@ -59,7 +60,7 @@ def anew(runner, turns):
         messages += [{"role": "assistant", "content": answered}] if answered else []
     ids = runner.tokenizer.chat_prompt(messages)
     padded = np.array([ids + [0] * (256 - len(ids))])
-    return np.asarray(logits_of(runner)(runner._params, padded, len(ids)))
+    return np.asarray(logits_of(runner)(runner._params, padded, np.int32(len(ids))))
 
 
 def test_every_turn_is_answered_as_if_all_were_read_anew(runner):

@@ -94,7 +94,7 @@ def _scripted(thinker, *chains):
             table[ids[one]] = 0
             table[ids[one], ids[after]] = 1
     one = copy.copy(thinker)
-    one._params = {**thinker._params, "output": {"kernel": jnp.asarray(table)}}
+    one._params = {**thinker._params, "output": {"weight": jnp.asarray(table.T)}}
     return one
 
 
@@ -181,9 +181,9 @@ def test_a_thought_costs_the_answer_nothing():
 
 def _scripted_cycle(thinker, one, after):
     ids = [thinker.tokenizer.tokenizer.token_to_id(name) for name in (one, after)]
-    table = thinker._params["output"]["kernel"].at[ids[0]].set(0).at[ids[0], ids[1]].set(1)
+    table = thinker._params["output"]["weight"].at[:, ids[0]].set(0).at[ids[1], ids[0]].set(1)
     other = copy.copy(thinker)
-    other._params = {**thinker._params, "output": {"kernel": table}}
+    other._params = {**thinker._params, "output": {"weight": table}}
     return other
 
 

@@ -22,6 +22,8 @@ from mdmspeech.interop import any_thinker, converted, rules, sources
 from mdmspeech.interop.any_thinker import open_any_thinker
 from mdmspeech.interop.release import read_about
 from mdmspeech.interop.tensors import read_tensors, write_tensors
+from mdmspeech.interop.to_run import laid_out
+from mdmspeech.models.prepared_thinker import prepared
 from mdmspeech.text.prompts import SYSTEM, Prompt, around_question
 
 KINDS = {"llama": {}, "qwen2": {"shards": 3}, "qwen3": {"dtype": "bfloat16"}}
@@ -429,7 +431,11 @@ def test_it_is_converted_once_and_anew_when_a_file_changes(copies, folder, monke
 
 
 @reads
-def test_one_parameter_after_the_other_is_held_while_it_is_converted(copies, folder, monkeypatch):
+@pytest.mark.parametrize(("to_run", "most"), [(False, 1), (True, 16)])
+def test_one_layer_after_the_other_is_held_while_it_is_converted(
+    copies, tmp_path, monkeypatch, to_run, most
+):
+    folder = write_llm(tmp_path / "deep", "qwen3", num_hidden_layers=4)
     made, held, real = [], [], rules._assemble
 
     def assemble(*args):
@@ -438,8 +444,8 @@ def test_one_parameter_after_the_other_is_held_while_it_is_converted(copies, fol
         return value
 
     monkeypatch.setattr(rules, "_assemble", assemble)
-    open_any_thinker(folder, "compact").load()
-    assert len(made) > 10 and max(held) <= 1
+    open_any_thinker(folder, "compact").load(to_run=to_run)
+    assert len(made) == 47 and max(held) <= most
 
 
 @reads
@@ -447,4 +453,8 @@ def test_one_parameter_after_the_other_is_held_while_it_is_converted(copies, fol
 def test_read_one_by_one_is_read_at_once(published, kind):
     opened = open_any_thinker(published[kind], "compact").opened
     whole, lazily = opened.params(), opened.params(unread=True)
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, lazily), whole)
+    equal = np.testing.assert_array_equal
+    jax.tree.map(equal, jax.tree.map(np.asarray, lazily), whole)
+    ready, wanted = laid_out(lazily, False), prepared(whole)
+    assert {leaf.dtype for leaf in jax.tree.leaves(ready)} == {np.dtype(np.float32)}
+    jax.tree.map(lambda one, other: equal(np.asarray(one), other), ready, wanted)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mdmspeech.models import generation, staged_thinker
+from mdmspeech.models.prepared_thinker import PreparedThinker
 from mdmspeech.models.staged_thinker import staged_extend
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 
@@ -31,21 +32,24 @@ CONFIGS = {
 
 @pytest.mark.parametrize("which", CONFIGS)
 def test_a_chain_of_groups_is_the_whole(which, monkeypatch):
+    """And prepared weights are the module's."""
     monkeypatch.setattr(staged_thinker, "TOGETHER", 2)
-    thinker = Thinker(CONFIGS[which])
-    params = jax.jit(thinker.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
-    params = jax.tree.map(lambda x: x * 3 if x.ndim > 1 else x, params)
+    module = Thinker(CONFIGS[which])
+    trained = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    trained = jax.tree.map(lambda x: x * 3 if x.ndim > 1 else x, trained)
+    thinker, params = PreparedThinker.of(module.config, trained)
     whole, staged = jax.jit(generation.extend, static_argnums=0), staged_extend(thinker)
     rng = np.random.default_rng(0)
     states = [
-        jax.tree.map(np.array, generation.empty_state(thinker, 3, 16)) for _ in range(2)
+        jax.tree.map(np.array, generation.empty_state(model, 3, 16)) for model in (module, thinker)
     ]  # arrays of their own: they are used up
     for new_B in ([4, 2, 3], [1, 0, 4], [0, 0, 0]):
         x_BTD, new_B = rng.normal(size=(3, 4, 16)).astype(np.float32), np.array(new_B, np.int32)
-        hidden, states[0] = whole(thinker, params, states[0], x_BTD, new_B)
+        hidden, states[0] = whole(module, trained, states[0], x_BTD, new_B)
         ours, states[1] = staged(params=params, state=states[1], x_BTD=x_BTD, new_B=new_B)
         for b, count in enumerate(new_B):
             np.testing.assert_allclose(ours[b, :count], hidden[b, :count], atol=2e-5, rtol=1e-4)
         np.testing.assert_array_equal(states[1].lengths_B, states[0].lengths_B)
         np.testing.assert_allclose(states[1].logits_BV, states[0].logits_BV, atol=2e-5, rtol=1e-4)
-        assert jax.tree.structure(states[1]) == jax.tree.structure(states[0])
+        empty = generation.empty_state(thinker, 3, 16)
+        assert jax.tree.structure(states[1]) == jax.tree.structure(empty)

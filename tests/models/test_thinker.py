@@ -26,6 +26,7 @@ from mdmspeech.models.generation import (
     jit_generate,
     read_token,
 )
+from mdmspeech.models.prepared_thinker import PreparedThinker
 from mdmspeech.models.thinker import Thinker
 from mdmspeech.nn.rope import rope_frequencies
 
@@ -45,10 +46,12 @@ def _load(name):
     )
 
 
-@pytest.fixture(scope="module")
-def qwen3():
+@pytest.fixture(scope="module", params=["module", "prepared"])
+def qwen3(request):
     config, params, golden = _load("hf_qwen3")
-    return Thinker(config), params, golden
+    if request.param == "module":
+        return Thinker(config), params, golden
+    return *PreparedThinker.of(config, params), golden
 
 
 def _read(thinker, params, rows, room):
@@ -184,9 +187,9 @@ def test_states_are_those_of_the_position_that_consumed_the_token(qwen3):
         max_new=16,
     )
     ids = jnp.array([prompt + out.tokens_BN[0].tolist()])
-    hidden, _ = thinker.apply(
-        {"params": params}, thinker.apply({"params": params}, ids, method="embed"), method="states"
-    )
+    config, params, _ = _load("hf_qwen3")
+    whole = functools.partial(Thinker(config).apply, {"params": params})
+    hidden, _ = whole(whole(ids, method="embed"), method="states")
     np.testing.assert_allclose(out.hidden_BND[0], hidden[0, len(prompt) :], atol=1e-4)
 
 
@@ -240,7 +243,7 @@ def test_prefix_is_read_once_and_steps_equal_the_loop(qwen3):
     rows = _prompts(golden)
     common = rows[0][:3]
     rest = [rows[0][3:], rows[0][3:5]]
-    state = fit_state(thinker, _read(thinker, params, [common], 3)[1], 2, 40)
+    state = fit_state(_read(thinker, params, [common], 3)[1], 2, 40)
     ids = np.zeros((2, len(rest[0])), np.int32)
     for row, tokens in enumerate(rest):
         ids[row, : len(tokens)] = tokens
@@ -262,9 +265,9 @@ def test_prefix_is_read_once_and_steps_equal_the_loop(qwen3):
 def test_prefix_of_a_scanned_stack(qwen3):
     thinker, params, golden = qwen3
     prompt = _prompts(golden)[0]
-    scanned = Thinker(dataclasses.replace(thinker.config, scan_layers=True))
+    scanned = type(thinker)(dataclasses.replace(thinker.config, scan_layers=True))
     params = {**params, "layers": stack_layers(params["layers"])}
-    state = fit_state(scanned, _read(scanned, params, [prompt], 12)[1], 2, 30)
+    state = fit_state(_read(scanned, params, [prompt], 12)[1], 2, 30)
     out = jit_generate(scanned, params, state, _keys([0, 1]), stop_ids=NO_STOP, max_new=16)
     np.testing.assert_array_equal(out.tokens_BN, golden["generate.out.tokens"][[0, 0]])
 
@@ -272,9 +275,9 @@ def test_prefix_of_a_scanned_stack(qwen3):
 def test_bad_fit_is_named(qwen3):
     thinker, _, _ = qwen3
     with pytest.raises(UserError, match="2 rows and 5 positions to 2 rows"):
-        fit_state(thinker, empty_state(thinker, 2, 5), 2, 9)
+        fit_state(empty_state(thinker, 2, 5), 2, 9)
     with pytest.raises(UserError, match="to 1 rows and 4 positions"):
-        fit_state(thinker, empty_state(thinker, 1, 5), 1, 4)
+        fit_state(empty_state(thinker, 1, 5), 1, 4)
 
 
 def test_sampled_rows_do_not_depend_on_their_batch(qwen3):
