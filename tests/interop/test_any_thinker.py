@@ -435,7 +435,7 @@ def test_it_is_converted_once_and_anew_when_a_file_changes(copies, folder, monke
 def test_one_layer_after_the_other_is_held_while_it_is_converted(
     copies, tmp_path, monkeypatch, to_run, most
 ):
-    folder = write_llm(tmp_path / "deep", "qwen3", num_hidden_layers=4)
+    folder = write_llm(tmp_path / "deep", "qwen3", num_hidden_layers=4, head_dim=16)
     made, held, real = [], [], rules._assemble
 
     def assemble(*args):
