@@ -3,11 +3,11 @@ and published shapes with weights of no meaning.
 
 Command: python -m experiments.bench_thinker --thinker qwen2.5-coder-0.5b-instruct-q4_k_m.gguf
 
-Writes experiments/results/bench_thinker.json and .md. Every row runs in a process of its own: the
-Thinker alone, its greedy answers token by token, without a voice beside it. The first answer
-compiles and is not counted; "second start" is from opening it to the end of the first token where
-its converted copy and its programs are kept. `read` is what a token reads: all weights, of an
-embedding that is not the output layer too one row only.
+Writes bench_thinker.json and a page beside it into experiments/results; let nothing else run. Every
+row runs in a process of its own: the Thinker alone, its greedy answers token by token, without a
+voice beside it. The first answer compiles and is not counted; "second start" is from opening it to
+the end of the first token where its converted copy and its programs are kept. `read` is what a
+token reads: all weights, of an embedding that is not the output layer too one row only.
 """
 
 import argparse
