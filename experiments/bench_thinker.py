@@ -150,8 +150,9 @@ def main() -> None:
         print(rows[-1], flush=True)
     made = provenance(sizes={"questions": len(QUESTIONS), "tokens": NEW["float32"]}, seeds={})
     result = {"made": made, "rows": rows}
-    (RESULTS / "bench_thinker.json").write_text(json.dumps(result, indent=1) + "\n")
-    (RESULTS / "bench_thinker.md").write_text(page(result))
+    out = RESULTS / "bench_thinker.json"
+    out.write_text(json.dumps(result, indent=1) + "\n")
+    out.with_suffix(".md").write_text(page(result))
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from mdmspeech.interop.tensors import read_json
 from mdmspeech.text.prompts import Prompt, around_question
 from mdmspeech.text.tokenizer import ChatTokenizer
 
-_REPO = re.compile(r"[\w.-]+/[\w.-]+")
+_REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _LORA, _PICKLE = "adapter_config.json", "pytorch_model.bin"
 _CONVERT = "`mdmspeech convert {} NEW_FOLDER` writes it anew; give that folder"
 
