@@ -43,12 +43,14 @@ def runner(what: str, dtype: str):
     from mdmspeech.interop.any_thinker import open_any_thinker
     from mdmspeech.interop.huggingface import thinker_shapes
     from mdmspeech.models import thinker
+    from mdmspeech.models.prepared_thinker import prepared
     from mdmspeech.text.prompts import PLAIN
 
     how = {"max_new": NEW[dtype], "stop_repetition": what not in SHAPES}
     if what in SHAPES:
         config = dataclasses.replace(getattr(thinker, what), scan_layers=False)
-        params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), thinker_shapes(config))
+        shapes = jax.eval_shape(prepared, thinker_shapes(config))
+        params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, dtype), shapes)
         chat = byte_tokenizer()
         chat.stop_ids = (1,)  # it writes the first token only
         return ThinkerRunner(config, params, chat, PLAIN, **how), config

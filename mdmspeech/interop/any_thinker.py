@@ -101,13 +101,13 @@ def _find(source: str) -> str:
     """What `sources.open_thinker` takes: a folder of a text LLM, or a .gguf file."""
     if remote.is_remote(source):
         return source
-    path = Path(source).expanduser()
+    path = Path(os.path.expanduser(source))  # pathlib's fails for users that there are not
     if not source.strip() or not path.exists():
         path = _in_hub_cache(source)
     if not path.is_dir():
         return str(path)
+    _refuse_ours(path)
     if (path / "config.json").is_file():
-        _refuse_ours(path)
         _refuse_pickles(path)
         return str(path)
     if (path / _LORA).is_file():
@@ -116,11 +116,6 @@ def _find(source: str) -> str:
             f"{path} is a LoRA of {base or 'another model'}, not a whole model: merge the two (peft: "
             f"AutoPeftModelForCausalLM.from_pretrained({str(path)!r}).merge_and_unload()"
             ".save_pretrained(NEW_FOLDER), and the tokenizer files beside it) and give that folder"
-        )
-    if (path / "checkpoints").is_dir():
-        raise UserError(
-            f"{path} is a training run, not a text LLM. If it trained a Thinker, "
-            f"{_CONVERT.format(path)}; else give the folder of the Thinker itself"
         )
     files = sorted(path.glob("*.gguf"))
     whole = [file for file in files if "mmproj" not in file.name.lower()]
@@ -157,14 +152,15 @@ def _in_hub_cache(name: str) -> Path:
 
 def _refuse_ours(path: Path) -> None:
     """What this program writes, and is no text LLM."""
-    about = read_json(path / "config.json")
-    if about.get("format") != releases.FORMAT and not (path / "checkpoints").is_dir():
-        return
-    if (path / "checkpoints").is_dir():
+    file = path / "config.json"
+    about = read_json(file) if file.is_file() else {}
+    if (path / "checkpoints").is_dir() and about.get("model_type") is None:
         raise UserError(
             f"{path} is a training run, not a text LLM. If it trained a Thinker, "
             f"{_CONVERT.format(path)}; else give the folder of the Thinker itself"
         )
+    if about.get("format") != releases.FORMAT:
+        return
     parts = ", ".join(about.get("parts", ())) or "nothing"
     inside = path / "thinker"
     cure = (

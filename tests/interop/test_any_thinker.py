@@ -151,6 +151,7 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path):
         ("me/..", r"no Thinker at me/\.\."),
         ("./none", "no Thinker at ./none"),
         ("~/none", "no Thinker at ~/none"),
+        ("~nobody-here/none", "no Thinker at ~nobody-here/none"),
         ("./me/none", "no Thinker at ./me/none"),
         ("me/none.gguf", "no such repository"),
         ("https://example.com/m.gguf", "example.com"),
@@ -210,10 +211,11 @@ def system(folder):
 
 def run(folder):
     (folder / "checkpoints").mkdir()
+    (folder / "config.json").write_text('{"stage": "thinker"}')
 
 
 def bare_run(folder):
-    without("config.json")(folder), run(folder)
+    run(folder), without("config.json")(folder)
 
 
 def weights(folder, change):
@@ -325,6 +327,11 @@ def test_the_cure_of_a_pickle_works(folder, tmp_path):
         open_any_thinker(folder, "compact")
     assert main(["convert", str(folder), str(tmp_path / "new")]) == 0
     assert open_any_thinker(tmp_path / "new", "compact").opened.config.qk_norm
+
+
+def test_a_model_with_checkpoints_beside_it_is_a_model(folder):
+    (folder / "checkpoints").mkdir()
+    assert open_any_thinker(folder, "compact").opened.config.qk_norm
 
 
 def test_a_file_of_weights_alone(folder):
