@@ -7,7 +7,7 @@ from typing import Any
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable
 
-PARTS = ("talker", "first-audio", "sessions")
+PARTS = ("talker", "thinker", "codec", "first-audio", "sessions")
 SIZES = ("compact", "d1024", "paper")
 
 
@@ -18,7 +18,8 @@ def add(verbs) -> None:
         help="how fast this machine speaks and answers, beside what it can do at best",
         description="talker: masked diffusion at S = 1 .. 16, next-token and multi-token decoding "
         "take turns in one engine; beside them the bare matrix products, and what bandwidth and "
-        "arithmetic allow. first-audio: how long a spoken question waits for its first sound, by "
+        "arithmetic allow. thinker, codec: reading and writing, and sound. "
+        "first-audio: how long a spoken question waits for its first sound, by "
         "stage, and in a session. sessions: how many can talk at once. Let nothing else run.",
     )
     parser.add_argument("part", nargs="?", default="talker", choices=PARTS, help="what to measure")
@@ -57,9 +58,8 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.out + end, "name another --out")
     from mdmspeech.evaluation.speed import report
 
-    result = {"talker": _talker, "first-audio": _first_audio, "sessions": _sessions}[args.part](
-        args
-    )
+    measured = {"talker": _talker, "first-audio": _first_audio, "sessions": _sessions}
+    result = measured.get(args.part, _part)(args)
     _told("")
     page = report.PAGES[args.part](result)
     print(page)
@@ -83,6 +83,24 @@ def _talker(args: argparse.Namespace) -> dict[str, Any]:
     )
     made = provenance(sizes={"rounds": args.rounds, "blocks": args.blocks}, seeds={"weights": 0})
     return report.rows_of(rows, best, made)
+
+
+def _part(args: argparse.Namespace) -> dict[str, Any]:
+    import mdmspeech
+    from mdmspeech.evaluation.provenance import provenance
+    from mdmspeech.evaluation.speed import machine, parts
+
+    assistant = mdmspeech.load(args.model)
+    if args.part == "thinker":
+        jobs = parts.thinker_jobs(assistant.thinker)
+    else:
+        voice = assistant.voice(assistant.talkers[0])
+        jobs = parts.codec_jobs(voice.codec, voice.block)
+    best = machine.measure()
+    rows = parts.measure(jobs, best, args.rounds, _told)
+    made = provenance(sizes={"rounds": args.rounds}, seeds={"tokens": 0})
+    told = {name: round(value, 2) for name, value in vars(best).items()}
+    return {"made": made, "part": args.part, "machine": told, "rows": rows}
 
 
 def _first_audio(args: argparse.Namespace) -> dict[str, Any]:

@@ -153,6 +153,11 @@ class ThinkerRunner:
         self._prefix, self._prefix_length = self._read_prefix(before, keep), len(before)
 
     @property
+    def params(self) -> dict[str, Any]:
+        """Prepared, on the device."""
+        return self._params
+
+    @property
     def width(self) -> int:
         """Of the Thinker's states."""
         return self._thinker.config.dim

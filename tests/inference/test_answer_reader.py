@@ -1,13 +1,20 @@
 """Drafts make an answer come sooner and change nothing else of it."""
 
+import dataclasses
+
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_speech import TALKER, small_codec, spell, talker_params, thinker
+from small_speech import TALKER, THINKER, chat_tokenizer, small_codec, spell, talker_params
 
 from mdmspeech.decoding.prompt_lookup import lookup
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.conversation import Conversation
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
+from mdmspeech.inference.thinker_runner import ThinkerRunner
+from mdmspeech.models.thinker import Thinker
+from mdmspeech.text.prompts import Prompt
 
 QUESTIONS = ("what is it ?", "is a red apple good ?", "yes and no")
 
@@ -33,7 +40,14 @@ def test_what_stood_behind_the_same_words_is_drafted(read, most, found):
 
 @pytest.fixture(scope="module")
 def runner():
-    return thinker()
+    """One whose answers have many words."""
+    config = dataclasses.replace(THINKER, tie_embeddings=False)
+    init = jax.jit(Thinker(config).init)
+    params = init(jax.random.key(11), jnp.zeros((1, 2), jnp.int32))["params"]
+    params["embedding"]["embedding"] = params["embedding"]["embedding"] * 40
+    one = ThinkerRunner(config, params, chat_tokenizer(), Prompt("be kind"), max_new=12)
+    assert all(len(set(answered(one, question)[1].read)) > 4 for question in QUESTIONS)
+    return one
 
 
 def answered(runner, question, context=(), states=True, take=None):
@@ -103,7 +117,7 @@ def test_drafts_that_are_not_taken_are_not_read(runner):
         for context in (ids, ()):
             reader = answered(runner, QUESTIONS[0], context, take=taken)[1]._reader
             drafted = reader.best()
-            reader.take(drafted + 1)
+            reader.take(drafted - 1)
             found.append(reader)
         with_drafts, without = (reader.state for reader in found)
         assert with_drafts.lengths_B.tolist() == without.lengths_B.tolist()
