@@ -7,7 +7,12 @@ import warnings
 from mdmspeech.cli.compiled import telling_what_is_compiled
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
 from mdmspeech.cli.streams import STDIN, input_bytes
-from mdmspeech.cli.voice_options import add_voice_options, generation, warn_of_untrained
+from mdmspeech.cli.voice_options import (
+    add_thinker_options,
+    add_voice_options,
+    generation,
+    warn_of_untrained,
+)
 from mdmspeech.hardware import peak_memory
 from mdmspeech.speech_format import INPUT_RATE
 
@@ -35,23 +40,7 @@ def add(verbs) -> None:
         help=f"a recording of 0.1 to 30 s: {FORMATS}; - reads it from standard input",
     )
     add_voice_options(parser, "answer.wav")
-    parser.add_argument(
-        "--thinker",
-        metavar="DIR|FILE|NAME",
-        help=(
-            "another text LLM between the ear and the voice: a Hugging Face folder, a .gguf file, "
-            "or a repository in the local Hugging Face cache (default: the model's own)"
-        ),
-    )
-    parser.add_argument(
-        "--dtype",
-        choices=("float32", "bfloat16"),
-        default="float32",
-        help=(
-            "in which the Thinker computes; bfloat16 needs half the memory and is many times slower "
-            "on CPUs (default: %(default)s)"
-        ),
-    )
+    add_thinker_options(parser)
     parser.add_argument(
         "--cold",
         action="store_true",

@@ -2,6 +2,7 @@
 by text with another LLM between its ear and its voice; whoever cannot be one is told so first.
 """
 
+import json
 import re
 
 import pytest
@@ -109,3 +110,11 @@ def test_a_release_whose_ear_makes_vectors_takes_no_other(system, llm, wave, tmp
     argv = ["chat", wave, "--model", str(system), "--thinker", str(llm), "--quiet"]
     assert main([*argv, "-o", str(tmp_path / "a.wav")]) == 2
     assert "with the states of their own Thinker" in capsys.readouterr().err
+
+
+def test_it_can_be_measured(hears, llm, tmp_path, capsys):
+    argv = ["bench", "thinker", "--model", str(hears), "--thinker", str(llm), "--rounds", "1"]
+    assert main([*argv, "--out", str(tmp_path / "b")]) == 0
+    result = json.loads((tmp_path / "b.json").read_text())
+    assert len(result["rows"]) == 5 and 0.1 < result["peak_memory_gb"] < 60
+    assert f"weights included: {result['peak_memory_gb']} GB" in capsys.readouterr().out
