@@ -48,7 +48,12 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
     def thinker() -> ThinkerRunner:
         loaded = load_thinker(release.thinker, to_run=True)
         return ThinkerRunner(
-            loaded.config, loaded.params, loaded.tokenizer, release.prompt, keep=loaded.keep
+            loaded.config,
+            loaded.params,
+            loaded.tokenizer,
+            release.prompt,
+            keep=loaded.keep,
+            context=loaded.context,
         )
 
     voices = {

@@ -388,5 +388,6 @@ def _without_tokenizer(folder: Path) -> str:
 
 
 def _end_ids(tokenizer: Tokenizer) -> list[int]:
-    ids = [tokenizer.token_to_id(token) for token in _ENDS]
-    return [i for i in ids if i is not None]
+    """Of the special ones: Qwen's vocabulary has a "</s>" that is plain text."""
+    added = tokenizer.get_added_tokens_decoder().items()
+    return [i for i, token in added if token.content in _ENDS and token.special]
