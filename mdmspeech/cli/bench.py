@@ -4,8 +4,10 @@ import argparse
 import sys
 from typing import Any
 
+from mdmspeech.cli.voice_options import add_thinker_options
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable
+from mdmspeech.hardware import peak_memory
 
 PARTS = ("talker", "thinker", "codec", "first-audio", "sessions")
 SIZES = ("compact", "d1024", "paper")
@@ -24,6 +26,7 @@ def add(verbs) -> None:
     )
     parser.add_argument("part", nargs="?", default="talker", choices=PARTS, help="what to measure")
     parser.add_argument("--model", default="compact", metavar="NAME", help="release (not: talker)")
+    add_thinker_options(parser)
     parser.add_argument("--data", metavar="DIR", help="the corpus with test questions")
     parser.add_argument(
         "--questions", type=int, default=50, metavar="N", help="spoken questions (default 50)"
@@ -90,7 +93,7 @@ def _part(args: argparse.Namespace) -> dict[str, Any]:
     from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.evaluation.speed import machine, parts
 
-    assistant = mdmspeech.load(args.model)
+    assistant = mdmspeech.load(args.model, thinker=args.thinker, dtype=args.dtype)
     if args.part == "thinker":
         jobs = parts.thinker_jobs(assistant.thinker)
     else:
@@ -100,7 +103,9 @@ def _part(args: argparse.Namespace) -> dict[str, Any]:
     rows = parts.measure(jobs, best, args.rounds, _told)
     made = provenance(sizes={"rounds": args.rounds}, seeds={"tokens": 0})
     told = {name: round(value, 2) for name, value in vars(best).items()}
-    return {"made": made, "part": args.part, "machine": told, "rows": rows}
+    result = {"made": made, "part": args.part, "machine": told, "rows": rows}
+    peak = peak_memory()
+    return result | ({} if peak is None else {"peak_memory_gb": round(peak / 1e9, 2)})
 
 
 def _first_audio(args: argparse.Namespace) -> dict[str, Any]:
@@ -108,7 +113,7 @@ def _first_audio(args: argparse.Namespace) -> dict[str, Any]:
     from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.evaluation.speed import live
 
-    assistant = mdmspeech.load(args.model)
+    assistant = mdmspeech.load(args.model, thinker=args.thinker, dtype=args.dtype)
     waves = live.questions(args.data, args.questions)
     ways = [("mdm", 1), ("mdm", 4), *((name, 1) for name in assistant.talkers if name != "mdm")]
     told = live.first_audio(assistant, waves, ways, _told)
@@ -125,7 +130,7 @@ def _sessions(args: argparse.Namespace) -> dict[str, Any]:
     from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.evaluation.speed import live
 
-    assistant = mdmspeech.load(args.model)
+    assistant = mdmspeech.load(args.model, thinker=args.thinker, dtype=args.dtype)
     waves = live.questions(args.data, args.questions)
     found = {}
     for count in args.sessions:

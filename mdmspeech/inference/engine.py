@@ -31,7 +31,7 @@ from mdmspeech.decoding.state import (
 )
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.errors import UserError
-from mdmspeech.inference.conditioning import TextInputs, condition
+from mdmspeech.inference.conditioning import TextInputs
 from mdmspeech.models.prepared_talker import PreparedHeads, PreparedTalker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.padding import bucket
@@ -74,18 +74,12 @@ class TalkerEngine:
       options: further fields of `decoding.state.DecodingConfig`.
 
     Raises:
-      UserError: unknown mode, a text in front of the speech, or more tokens a forward than the
-        Talker has modules for.
+      UserError: unknown mode, or more tokens a forward than the Talker has modules for.
     """
 
     def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options: Any):
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
-        if config.anchors == "prefix":
-            raise UserError(
-                "a Talker whose text stands in front of its speech decodes with "
-                "inference.prefix.PrefixEngine, not as a voice yet"
-            )
         if mode == "mtp":
             options.setdefault("mtp_emit", min(DecodingConfig.mtp_emit, 1 + config.mtp_modules))
             _check_modules(config, options["mtp_emit"])
@@ -230,7 +224,8 @@ class PureEngine:
             jnp.full((rows, length), -1, jnp.int32),
             jnp.zeros((rows, length), jnp.float32),
         )
-        step: Any = functools.partial(self.talker.step, params)
+        before = [text.before for text in texts if text.before is not None]
+        step: Any = functools.partial(self.talker.step, params, before)
         if self.mode == "mtp":
             step = PreparedHeads(self.talker, params)
         offset_1K = jnp.arange(block, dtype=jnp.int32)[None]
@@ -246,7 +241,7 @@ class PureEngine:
             start_B = jnp.minimum(state.block_B, seen - 1) * block
             cond_BKD = jnp.concatenate(
                 [
-                    condition(self.talker, params, text, start_B[i : i + 1, None] + offset_1K)
+                    text.condition(self.talker, params, start_B[i : i + 1, None] + offset_1K)
                     for i, text in enumerate(texts)
                 ]
             )

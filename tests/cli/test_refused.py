@@ -18,6 +18,7 @@ from mdmspeech.interop.parts import KINDS
 from mdmspeech.interop.release import Part, Release, load_release, save_release
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+QUESTION = str(EXPERIMENTS.parent / "mdmspeech" / "assets" / "question.wav")
 RUN = ["data.parts=random,", "train.steps=5"]
 
 
@@ -153,6 +154,10 @@ REFUSED = {
         "old.wav"], ""),
     "say: below a file": (["say", "hello", "-o", "notes.txt/a.wav"], "does not exist"),
     "chat: too short": (["chat", "short.wav", "-o", "old.wav"], "too short"),
+    "chat: no such Thinker": (["chat", QUESTION, "--thinker", "./nowhere", "-o", "old.wav"],
+        "no Thinker at ./nowhere"),
+    "chat: a Thinker that is none": (["chat", QUESTION, "--thinker", "release", "-o", "old.wav"],
+        "is a release (codec, talker), not a text LLM"),
     "chat: no model": (["chat", "short.wav", "--model", "nowhere", "-o", "old.wav"], ""),
     "plan: list into a file's place": (["plan", "--list", str(EXPERIMENTS / "plan_list.py"),
         "--out", "notes.txt/plan"], "notes.txt is a file"),

@@ -122,6 +122,8 @@ def parts_page(result: Mapping[str, Any]) -> str:
             f"| {row['what']} | {row['unit']} | {row['ms']:.1f} | {low:.1f} .. {high:.1f} | "
             f"{row['per_second']:.1f} | {bound} |"
         )
+    if "peak_memory_gb" in result:
+        out += ["", f"Peak memory of the process, weights included: {result['peak_memory_gb']} GB."]
     return "\n".join(out) + "\n"
 
 
