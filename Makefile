@@ -105,6 +105,8 @@ eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experime
 bench: $(VENV)/.ready-dev ## how fast it speaks and answers, beside this machine's bounds; let nothing else run (half an hour)
 	$(BIN)/mdmspeech bench --size compact d1024 --out experiments/results/bench_talker
 	$(BIN)/mdmspeech bench --size compact --batch 8 32 --rounds 3 --out experiments/results/bench_talker_batches
+	$(BIN)/mdmspeech bench thinker --out experiments/results/bench_thinker
+	$(BIN)/mdmspeech bench codec --out experiments/results/bench_codec
 	$(BIN)/mdmspeech bench first-audio --questions 20 --out experiments/results/bench_first_audio
 	$(BIN)/mdmspeech bench sessions --sessions 1 2 4 --out experiments/results/bench_sessions
 

@@ -6,6 +6,10 @@ convert_lm('CosyVoice2-0.5B/llm.pt', 'cosyvoice2_lm')"
           mdmspeech train --config experiments/talker_llada_05b.py --workdir ~/.cache/mdmspeech/runs/talker_llada_05b \
           --set init_from=cosyvoice2_lm --set weights.tokenizer=CosyVoice2-0.5B/CosyVoice-BlankEN
           In small, random data and weights: --config experiments/talker_llada_05b.py:runlocal
+Speaks:   mdmspeech assemble -o llada --codec CosyVoice2-0.5B --voice me.safetensors \
+          --talker ~/.cache/mdmspeech/runs/talker_llada_05b
+          mdmspeech say "It is a fine day." --model llada
+          CosyVoice2's own: assemble with --talker cosyvoice2_lm, say with --talker ntp
 Plan:     506 M parameters, all trained but from CosyVoice2's; only the mask's embedding is new.
           Label shift, 1/t-weighted cross-entropy of the speech tokens, lr 1e-5. Blocks of 16, which
           stream; talker.block=1024 and data.length=1024 are LLaDA-TTS's own whole sequence. Two

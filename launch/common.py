@@ -31,11 +31,17 @@ class Ending(NamedTuple):
 
 
 # The one list that all launchers go by. Of the program: mdmspeech/cli (2), `loop.NonFiniteError`
-# (2), `distributed.TRY_AGAIN` (75). Every other code is a crash.
+# and `train.max_hours` (2), `distributed.TRY_AGAIN` (75); of timeout (124). Every other code is a
+# crash.
 ENDINGS = (
     Ending(DONE, "done", False),
-    Ending(BAD_INPUT, "bad input, or a loss that is no number: again it would end the same", False),
+    Ending(
+        BAD_INPUT,
+        "bad input, a loss that is no number, or its hours used up: again it would end the same",
+        False,
+    ),
     Ending(STOPPED, "told to stop, and saved; or another worker was lost", True),
+    Ending(124, "still ran an hour after its hours were used up: stopped", False),
     Ending(134, "ended by JAX's own check, as after the loss of another worker", True),
     Ending(137, "killed: its time to stop was up, or memory ran out", True),
 )
@@ -99,6 +105,32 @@ def add_go(shared: argparse.ArgumentParser) -> None:
     do.add_argument("--go", action="store_true", help="run them")
 
 
+def add_hours(
+    shared: argparse.ArgumentParser, default: float, what: str, *, in_run: bool = False
+) -> None:
+    """The option --max-hours, which `parse` reads.
+
+    Args:
+      default: 0 if it may be left out.
+      what: becomes of the run after so many hours.
+      in_run: training itself counts them, over all its starts (`train.max_hours`).
+    """
+    shared.add_argument(
+        "--max-hours",
+        type=float,
+        default=default,
+        metavar="H",
+        help=f"{what} (default {f'{default:g}' if default else 'no limit'})",
+    )
+    shared.set_defaults(hours_in_run=in_run, hours_needed=bool(default))
+
+
+def check_hours(shared: argparse.ArgumentParser, args: argparse.Namespace) -> None:
+    """Ends the program for hours that bound nothing."""
+    if not 0 < args.max_hours < 1e5 and (args.hours_needed or args.max_hours != 0):
+        shared.error("--max-hours must be above 0: it bounds what the run can cost")
+
+
 def add_preflight(shared: argparse.ArgumentParser) -> None:
     """The option that `preflight` reads."""
     shared.add_argument(
@@ -143,6 +175,13 @@ def parse(
     for setting in args.set:
         if not re.fullmatch(r"[\w.]+=.*", setting, re.DOTALL):
             shared.error(f"--set {setting}: write KEY=VALUE, for example train.steps=200")
+    if "max_hours" in args:
+        check_hours(shared, args)
+        if args.hours_in_run:
+            if any(setting.startswith("train.max_hours=") for setting in args.set):
+                shared.error("--set train.max_hours: give --max-hours instead")
+            hours = [f"train.max_hours={args.max_hours:g}"] if args.max_hours else []
+            args.set = [*args.set, *hours]
     args.local = {"data": args.data, "system": args.system}  # as they were given
     args.copied = {}
     for option, given in args.local.items() if bucket else ():
@@ -176,11 +215,14 @@ def python() -> str:
     return str(own if own.exists() else sys.executable)
 
 
-def preflight(script: "Script", args: argparse.Namespace, *machines: str) -> None:
+def preflight(
+    script: "Script", args: argparse.Namespace, *machines: str, account: bool = False
+) -> None:
     """Puts a look at everything that can be known beforehand in front of what costs.
 
     Args:
       machines: options of `mdmspeech preflight` that say what will run it.
+      account: $account says which service account they have.
     """
     if args.no_preflight:
         script.note("No preflight, as asked.")
@@ -197,7 +239,10 @@ def preflight(script: "Script", args: argparse.Namespace, *machines: str) -> Non
     for option, given in args.local.items():
         words += [f"--{option}", given] if given else []
     words += [word for setting in args.set for word in ("--set", setting)]
-    script.run("env", "JAX_PLATFORMS=cpu", *words, *machines)
+    script.raw(
+        shlex.join(["env", "JAX_PLATFORMS=cpu", *words, *machines])
+        + (' --account "$account"' if account else "")
+    )
 
 
 def uses_bucket(args: argparse.Namespace) -> bool:

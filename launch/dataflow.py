@@ -5,10 +5,12 @@ What comes after `--` is for `mdmspeech data`: --import gs://..., --name, --form
 """
 
 import argparse
+import math
 import re
 import shlex
 import sys
 
+import accounts
 import common
 import pods
 
@@ -34,6 +36,10 @@ def main(argv: list[str] | None = None) -> int:
     args, asked = parser.parse_args(given[:at]), given[at + 1 :]
     _check(parser, args, asked)
     script = common.Script(f"{args.name}: a dataset prepared on Dataflow")
+    if not args.no_preflight:
+        script.note("The buckets, before anything is paid for.")
+        accounts.look_up(script, args.project, accounts.given(args.service_account or ""))
+        accounts.try_buckets(script, [_temporary(args), args.data], [_source(asked)])
     pods.image(script, args, EXTRAS, args.build, _DOCKERFILE)
     venv = f"{common.stage(args.name)}/venv"
     script.note("What starts the job: the same code, which looks at the corpus and at the models.")
@@ -50,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def beam_arguments(args: argparse.Namespace) -> list[str]:
     """Options of the runner, see Dataflow's page of pipeline options."""
-    temporary = (args.temp or f"{args.data.rstrip('/')}/dataflow").rstrip("/")
+    temporary, seconds = _temporary(args), math.ceil(args.max_hours * 3600)
     words = [
         f"--project={args.project}",
         f"--region={args.region}",
@@ -64,10 +70,22 @@ def beam_arguments(args: argparse.Namespace) -> list[str]:
         f"--disk_size_gb={args.disk}",
         # one unit a process at a time: a unit is held in memory
         "--number_of_worker_harness_threads=1",
+        # Dataflow itself stops the job then
+        f"--dataflow_service_options=max_workflow_runtime_walltime_seconds={seconds}",
     ]
     if args.service_account:
         words.append(f"--service_account_email={args.service_account}")
     return words
+
+
+def _temporary(args: argparse.Namespace) -> str:
+    return (args.temp or f"{args.data.rstrip('/')}/dataflow").rstrip("/")
+
+
+def _source(asked: list[str]) -> str:
+    """What --import names, "" if nothing."""
+    (at,) = [n for n, word in enumerate(asked) if word.partition("=")[0] == "--import"][:1]
+    return asked[at].partition("=")[2] or "".join(asked[at + 1 : at + 2])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -98,13 +116,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--service-account", metavar="EMAIL", help="of the workers (default: the project's own)"
     )
+    common.add_hours(parser, 72.0, "Dataflow stops the job, and its machines, after so many hours")
     pods.add_image(parser)
+    common.add_preflight(parser)
     common.add_go(parser)
     return parser
 
 
 def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, asked: list[str]) -> None:
     common.check_name(parser, args.name)
+    common.check_hours(parser, args)
     for option in ("data", "temp"):
         place = getattr(args, option)
         if place is not None and not re.fullmatch(_BUCKET, place):
@@ -118,8 +139,7 @@ def _check(parser: argparse.ArgumentParser, args: argparse.Namespace, asked: lis
         parser.error("say what to prepare: -- --import gs://BUCKET/RECORDINGS --name NAME")
     if wrong := [name for name in names if name in _OURS]:
         parser.error(f"{wrong[0]} follows from this program's own options: leave it out after --")
-    at = names.index("--import")
-    place = asked[at].partition("=")[2] or "".join(asked[at + 1 : at + 2])
+    place = _source(asked)
     if not re.fullmatch(_BUCKET, place):
         parser.error(f"--import {place}: its workers cannot read it; copy it to a bucket, gs://...")
 

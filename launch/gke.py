@@ -9,14 +9,16 @@ kubectl apply --server-side -f https://github.com/kubernetes-sigs/jobset/release
 """
 
 import json
+import math
 import re
 import shlex
 import sys
 from typing import Any
 
+import accounts
 import common
 import pods
-from slices import parse_slice
+import slices
 
 _MAIN = "train"  # the container
 # What becomes of a pod that fails. The job fails with all its pods, and says by which rule; the
@@ -37,6 +39,8 @@ _POD_RULES = [
     },
 ]  # fmt: skip
 _SET_RULES = [
+    # pods that hang, or wait for nodes or an image (`activeDeadlineSeconds`)
+    {"name": "overdue", "action": "FailJobSet", "onJobFailureReasons": ["DeadlineExceeded"]},
     {
         "name": "badInput",
         "action": "FailJobSet",
@@ -55,30 +59,28 @@ def manifest(args: Any) -> dict[str, Any]:
     """The JobSet (API jobset.x-k8s.io/v1alpha2) as nested dicts.
 
     Args:
-      args: with name, image, tpu (a Slice), slices, restarts, spot, service_account, queue, and
-        what the training command needs.
+      args: with name, image, tpu (a Slice), slices, restarts, max_hours, spot, flex_start,
+        reservation, service_account, queue, and what the training command needs.
     """
-    tpu = args.tpu
+    tpu, seconds = args.tpu, math.ceil(args.max_hours * 3600)
     selector = {
         "cloud.google.com/gke-tpu-accelerator": tpu.gke_accelerator,
         "cloud.google.com/gke-tpu-topology": tpu.topology,
     }
-    tolerations = [{"key": "google.com/tpu", "operator": "Exists", "effect": "NoSchedule"}]
+    taints = ["google.com/tpu"]
     if args.spot:
         selector["cloud.google.com/gke-spot"] = "true"
-        tolerations.append(
-            {
-                "key": "cloud.google.com/gke-spot",
-                "operator": "Equal",
-                "value": "true",
-                "effect": "NoSchedule",
-            }
-        )
+        taints.append("cloud.google.com/gke-spot")
+    if args.flex_start:
+        selector["cloud.google.com/gke-flex-start"] = "true"
+        taints.append("cloud.google.com/gke-queued")
+    if args.reservation:
+        selector["cloud.google.com/reservation-name"] = args.reservation
+    tolerations = [{"key": taint, "operator": "Exists", "effect": "NoSchedule"} for taint in taints]
     container = {
         "name": _MAIN,
         "image": args.image,
-        # Kubernetes replaces $(NAME) in it, and $$ by $
-        "command": ["bash", "-c", re.sub(r"\$(?=[$(])", "$$", pods.command(args))],
+        "command": ["bash", "-c", pods.as_kubernetes_reads(pods.command(args))],
         # between the workers of a slice
         "ports": [{"containerPort": 8471}, {"containerPort": 8080}],
         "securityContext": {"privileged": True},  # the TPU driver
@@ -89,8 +91,6 @@ def manifest(args: Any) -> dict[str, Any]:
     }
     pod: dict[str, Any] = {
         "restartPolicy": "Never",
-        "hostNetwork": True,
-        "dnsPolicy": "ClusterFirstWithHostNet",
         "terminationGracePeriodSeconds": pods.GRACE_SPOT_S if args.spot else pods.GRACE_S,
         "nodeSelector": selector,
         "tolerations": tolerations,
@@ -98,10 +98,13 @@ def manifest(args: Any) -> dict[str, Any]:
     }
     if args.service_account:
         pod["serviceAccountName"] = args.service_account
+    else:  # faster, but its pods have the node's account (Workload Identity's restrictions)
+        pod |= {"hostNetwork": True, "dnsPolicy": "ClusterFirstWithHostNet"}
     job = {
         "parallelism": tpu.pods,
         "completions": tpu.pods,
         "backoffLimit": 0,
+        "activeDeadlineSeconds": seconds + pods.OVERTIME_S,  # of one life of the set
         "podFailurePolicy": {"rules": _POD_RULES},
         "template": {"spec": pod},
     }
@@ -114,6 +117,9 @@ def manifest(args: Any) -> dict[str, Any]:
     }
     if args.queue:
         metadata["labels"] = {"kueue.x-k8s.io/queue-name": args.queue}
+    if args.queue and args.flex_start:
+        lasts = min(seconds + pods.OVERTIME_S, slices.FLEX_START_S)
+        metadata["annotations"]["provreq.kueue.x-k8s.io/maxRunDurationSeconds"] = str(lasts)
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
@@ -165,41 +171,30 @@ def _scalar(value: Any) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Writes the script; runs it with --go."""
     parser = common.parser(__doc__, cloud=True)
-    pods.add_image(parser)
-    parser.add_argument("--cluster", required=True, help="of GKE, in the zone's region")
-    parser.add_argument(
-        "--tpu",
-        required=True,
-        type=parse_slice,
-        metavar="KIND:SHAPE",
-        help="for example v5e:4x4, as in `mdmspeech plan`",
-    )
-    parser.add_argument(
-        "--slices", type=int, default=1, help="how many; the data axis of the mesh goes over them"
-    )
-    parser.add_argument(
-        "--restarts", type=int, default=50, help="how often it may be restarted after crashes"
-    )
-    parser.add_argument("--spot", action="store_true", help="on spot nodes")
+    pods.add_options(parser)
     parser.add_argument("--queue", default="", help="Kueue's local queue, if the cluster has one")
     parser.add_argument(
         "--service-account",
         default="",
-        help="of Kubernetes, that may read and write the bucket (Workload Identity)",
+        metavar="NAME",
+        help="of Kubernetes, bound to one that may read and write the buckets (Workload Identity); "
+        "default: the account of the nodes, and their own network, which is faster",
     )
-    args = common.parse(parser, argv, bucket=True)
-    if args.slices < 1 or args.restarts < 0:
-        parser.error("--slices must be 1 or more, and --restarts 0 or more")
+    args = pods.parse(parser, argv)
 
     script = common.Script(
         f"{args.name}: {args.config} on {args.slices} x {args.tpu.accelerator_type} by a JobSet"
     )
-    common.preflight(
-        script, args, f"--topology={args.tpu.name}", f"--slices={args.slices}", "--disks=empty"
+    script.run(
+        *["gcloud", "container", "clusters", "get-credentials", args.cluster, *pods.where(args)]
     )
-    region = re.sub(r"-[a-z]$", "", args.zone)
-    where = [f"--project={args.project}", f"--location={region}"]
-    script.run("gcloud", "container", "clusters", "get-credentials", args.cluster, *where)
+    if not args.no_preflight:
+        own, nodes = args.service_account, accounts.of_nodes(args, pods.where(args))
+        accounts.look_up(script, args.project, accounts.bound_to(own) if own else nodes)
+    common.preflight(
+        script, args, f"--topology={args.tpu.name}", f"--slices={args.slices}", "--disks=empty",
+        account=True,
+    )  # fmt: skip
     file = f"{common.stage(args.name)}/jobset.yaml"
     apply = ["kubectl", "apply", "--server-side", f"--filename={file}"]
     pods.unless_there(script, args.name, f"kubectl delete jobset {args.name}")

@@ -29,6 +29,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument(
         "--gpus", type=int, default=0, help="how many it has, for the preflight (default: unknown)"
     )
+    common.add_hours(
+        parser,
+        0.0,
+        "end the run, saved, after so many hours of training, those of earlier starts included",
+        in_run=True,
+    )
     args = common.parse(parser, argv, bucket=False)
     if args.gpus < 0:
         parser.error("--gpus must be 0 or more")

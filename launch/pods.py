@@ -3,9 +3,11 @@ JobSet until it ends.
 """
 
 import argparse
+import re
 import shlex
 
 import common
+from slices import parse_slice
 
 _DOCKERFILE = """
 FROM python:3.11-slim
@@ -15,6 +17,8 @@ RUN pip install --no-cache-dir -c constraints.txt -e '.[{extras}]'
 """
 # Seconds between SIGTERM and SIGKILL. On spot nodes the kubelet gives 15, whatever is asked for.
 GRACE_S, GRACE_SPOT_S = 120, 15
+# Training ends by itself after --max-hours. What still runs (or waits) so much later is stopped.
+OVERTIME_S = 3600
 
 
 def image(
@@ -61,17 +65,78 @@ def add_image(shared: argparse.ArgumentParser) -> None:
     )
 
 
-def command(args: argparse.Namespace) -> str:
+def add_options(shared: argparse.ArgumentParser) -> None:
+    """Those of a run on slices of a cluster."""
+    add_image(shared)
+    shared.add_argument("--cluster", required=True, help="of GKE, in the zone's region")
+    shared.add_argument(
+        "--tpu",
+        required=True,
+        type=parse_slice,
+        metavar="KIND:SHAPE",
+        help="for example v5e:4x4, as in `mdmspeech plan`",
+    )
+    shared.add_argument(
+        "--slices", type=int, default=1, help="how many; the data axis of the mesh goes over them"
+    )
+    shared.add_argument(
+        "--restarts", type=int, default=50, help="how often it may be restarted after crashes"
+    )
+    common.add_hours(
+        shared,
+        72.0,
+        "end the run after so many hours of training, those of earlier starts included; what deletes "
+        "its nodes is the cluster",
+        in_run=True,
+    )
+    kind = shared.add_mutually_exclusive_group()
+    kind.add_argument("--spot", action="store_true", help="on spot nodes")
+    kind.add_argument(
+        "--flex-start", action="store_true", help="on flex-start nodes, which last 7 days at most"
+    )
+    kind.add_argument("--reservation", default="", metavar="NAME", help="on nodes of a reservation")
+
+
+def parse(shared: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
+    """Parsed and checked."""
+    args = common.parse(shared, argv, bucket=True)
+    if args.slices < 1 or args.restarts < 0:
+        shared.error("--slices must be 1 or more, and --restarts 0 or more")
+    if args.slices > 1 and args.tpu.pods == 1:
+        shared.error(
+            f"--slices {args.slices} --tpu {args.tpu.name}: GKE joins only slices of several hosts; "
+            "take larger ones"
+        )
+    if re.search(r"[^\w./-]", args.reservation) or args.reservation.startswith("-"):
+        shared.error(f"--reservation {args.reservation!r}: give its name")
+    return args
+
+
+def where(args: argparse.Namespace) -> list[str]:
+    """The cluster's, for gcloud: its region, as xpk makes clusters."""
+    return [f"--project={args.project}", f"--location={re.sub(r'-[a-z]$', '', args.zone)}"]
+
+
+def as_kubernetes_reads(shell: str) -> str:
+    """A command that Kubernetes turns into this one: it replaces $(NAME), and $$ by $."""
+    return re.sub(r"\$(?=[$(])", "$$", shell)
+
+
+def command(args: argparse.Namespace, limit_s: int = 0) -> str:
     """Shell for a pod with that image. A pod that is told to stop must not succeed, or its job would
     count as done; one that lost another worker before it can have got anywhere ends as after a
     crash, so that its restarts are counted.
+
+    Args:
+      limit_s: seconds that one life of the pod may take, 0 for any; it ends with exit code 124 then.
     """
     counted = (
         f'code=$?; if [ "$code" = {common.STOPPED} ] && [ -z "$stopped" ] && [ "$SECONDS" -lt '
         f'{common.QUICK_S} ]; then echo "another worker was lost within $SECONDS s of the start: '
         'counted as a crash" >&2; code=1; fi; exit "$code"'
     )
-    run = common.supervised(common.train(args), forward=True)
+    limit = f"timeout --kill-after={GRACE_S} {limit_s} " if limit_s else ""
+    run = common.supervised(limit + common.train(args), forward=True)
     return f"cd /mdmspeech; SECONDS=0; {run}; {counted}"
 
 
@@ -105,6 +170,11 @@ def follow(script: common.Script, name: str, pods: int) -> None:
         "--output=jsonpath={range .status.conditions[*]}{.type}: {.message}{'\\n'}{end}",
     ]  # fmt: skip
     script.run("mkdir", "-p", folder)
+    nodes = (
+        "The nodes are the cluster's: when this has ended they go on costing, unless their pool scales "
+        'down by itself (launch/README.md, "What a run can cost").'
+    )
+    script.raw(f"echo {shlex.quote(nodes)} >&2")
     script.raw(common.rotate(file))
     script.raw(f"""
 since=()

@@ -8,10 +8,15 @@ follows. The code and the start script lie beside the checkpoints in the bucket,
 worker fetches them.
 """
 
+import math
 import sys
 
 import common
+import slices
 import tpu_job
+
+# that a slice outlives its hours, if the cloud has to delete it: the watcher saves first
+_TO_SAVE_S = 1800
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -21,9 +26,18 @@ def main(argv: list[str] | None = None) -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--spot", action="store_true", help="cheaper, may be preempted at any time")
     kind.add_argument("--reserved", action="store_true", help="from your reservation")
+    kind.add_argument(
+        "--flex-start",
+        action="store_true",
+        help="the cloud itself deletes the slice, half an hour after --max-hours, and after 7 days at the "
+        "latest (it is asked for again then); v5e and v6e in some zones, by gcloud alpha",
+    )
     args = tpu_job.parse(parser, argv)
     tier = ["--spot"] if args.spot else ["--reserved"] if args.reserved else []
-    return tpu_job.finish(args, queued=True, create=tier)
+    if args.flex_start:
+        seconds = math.ceil(min(args.max_hours * 3600 + _TO_SAVE_S, slices.FLEX_START_S))
+        tier = ["--provisioning-model=flex-start", f"--max-run-duration={seconds}s"]
+    return tpu_job.finish(args, queued=True, create=tier, alpha=args.flex_start)
 
 
 if __name__ == "__main__":

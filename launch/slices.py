@@ -2,13 +2,17 @@
 calls them.
 
 Sources: docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e (shapes and names), /tpu/docs/runtimes
-(software versions), /kubernetes-engine/docs/concepts/plan-tpus (node selectors, machine types).
+(software versions), /kubernetes-engine/docs/concepts/plan-tpus (node selectors, machine types);
+of shapes also xpk 1.13, src/xpk/core/system_characteristics.py.
 """
 
 import argparse
 import dataclasses
 import math
 import re
+
+# that flex-start gives a slice at most
+FLEX_START_S = 7 * 24 * 3600
 
 
 @dataclasses.dataclass(frozen=True)
@@ -91,9 +95,20 @@ class Slice:
 
     def gcloud(self) -> list[str]:
         """Options of `gcloud compute tpus ... create` that ask for it."""
-        if self.topology in _SHAPES[_KINDS[self.kind].dims]:
+        if self._usual:
             return [f"--accelerator-type={self.accelerator_type}"]
         return [f"--type={_KINDS[self.kind].prefix}", f"--topology={self.topology}"]
+
+    @property
+    def xpk(self) -> str:
+        """Value of xpk's --tpu-type. By a number of cores it would make the usual shape of them."""
+        prefix = _KINDS[self.kind].prefix
+        return self.accelerator_type if self._usual else f"{prefix}-{self.topology}"
+
+    @property
+    def _usual(self) -> bool:
+        """Whether its accelerator type says its shape."""
+        return self.topology in _SHAPES[_KINDS[self.kind].dims]
 
 
 def parse_slice(text: str) -> Slice:
@@ -118,4 +133,15 @@ def parse_slice(text: str) -> Slice:
         raise argparse.ArgumentTypeError(
             f"{text!r} has {found.chips} chips: they come four to a machine"
         )
+    if topology not in _SHAPES[dims] and not (dims == 3 and _of_cubes(kind, topology)):
+        more = ", or sides that are multiples of 4 in rising order" if dims == 3 else ""
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: there are no such {kind} slices, but {', '.join(_SHAPES[dims])}{more}"
+        )
     return found
+
+
+def _of_cubes(kind: str, topology: str) -> bool:
+    """Whether it is made of whole cubes of 4x4x4 chips, in an order that there is."""
+    sides = [int(n) for n in topology.split("x")]
+    return not any(side % 4 for side in sides) and (kind == "v4" or sides == sorted(sides))

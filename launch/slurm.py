@@ -122,6 +122,12 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--partition", default="")
     parser.add_argument("--account", default="")
     parser.add_argument("--constraint", default="")
+    common.add_hours(
+        parser,
+        0.0,
+        "end the run, saved, after so many hours of training, those of earlier starts included",
+        in_run=True,
+    )
     args = common.parse(parser, argv, bucket=False)
     if args.host.startswith("-") or re.search(r"\s", args.host):
         parser.error(f"--host {args.host!r}: give USER@HOST")

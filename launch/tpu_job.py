@@ -4,9 +4,11 @@ commands.
 
 import argparse
 import json
+import re
 import shlex
 from typing import Any
 
+import accounts
 import common
 import watch
 from slices import parse_slice
@@ -32,13 +34,15 @@ def add_options(parser: argparse.ArgumentParser, retries: int) -> None:
         help="give up after so many failures in a row that brought no new checkpoint, and after so "
         "many refusals in a row (default %(default)s)",
     )
+    common.add_hours(
+        parser, 72.0, "delete it after so many hours, those of earlier slices of this run included"
+    )
     parser.add_argument(
-        "--max-hours",
-        type=float,
-        default=72.0,
-        metavar="H",
-        help="delete it after so many hours, those of earlier slices of this run included "
-        "(default %(default)g)",
+        "--service-account",
+        default="",
+        metavar="EMAIL",
+        help="of the machines, which reads and writes the buckets (default: Compute Engine's own of the "
+        "project)",
     )
     parser.add_argument(
         "--poll", type=int, default=60, metavar="SECONDS", help="between looks at its state"
@@ -53,21 +57,27 @@ def parse(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.N
     args = common.parse(parser, argv, bucket=True)
     if args.retries < 0 or args.poll < 1:
         parser.error("--retries must be 0 or more, and --poll 1 or more")
-    if not 0 < args.max_hours < 1e5:
-        parser.error("--max-hours must be above 0: it bounds what the run can cost")
+    if args.service_account and not re.fullmatch(r"[\w.-]+@[\w.-]+", args.service_account):
+        parser.error(f"--service-account {args.service_account}: give its e-mail address")
     return args
 
 
-def finish(args: argparse.Namespace, *, queued: bool, create: list[str]) -> int:
+def finish(
+    args: argparse.Namespace, *, queued: bool, create: list[str], alpha: bool = False
+) -> int:
     """Writes the script; runs it with --go.
 
     Args:
       queued: ask by queued resources, else for a TPU VM at once.
       create: options that only this launcher gives to what asks for the slice.
+      alpha: only gcloud's alpha commands have them.
     """
     how = "by queued resources" if queued else "at once"
     script = common.Script(f"{args.name}: {args.config} on {args.tpu.accelerator_type} {how}")
-    common.preflight(script, args, f"--topology={args.tpu.name}", "--disks=empty")
+    if not args.no_preflight:
+        accounts.look_up(script, args.project, accounts.given(args.service_account))
+    topology = f"--topology={args.tpu.name}"
+    common.preflight(script, args, topology, "--disks=empty", account=True)
     code = common.pack(script, args.name)
     folder, place = common.stage(args.name), f"{args.workdir.rstrip('/')}/launch"
     worker = common.worker(args, "tpu,cloud,data", logs=f"{args.workdir.rstrip('/')}/logs")
@@ -75,7 +85,7 @@ def finish(args: argparse.Namespace, *, queued: bool, create: list[str]) -> int:
     script.run("gcloud", "storage", "cp", code, f"{folder}/worker.sh", f"{place}/")
     common.copy_local(script, args)
     script.note("What the watcher runs: ask, wait, start, follow, delete.")
-    script.file(f"{folder}/watch.json", json.dumps(_job(args, queued, create), indent=1))
+    script.file(f"{folder}/watch.json", json.dumps(_job(args, queued, create, alpha), indent=1))
     script.note(
         f"Watch. Interrupting it stops nothing; the same command goes on. Its log is in {folder}/logs, "
         f"those of all workers in {args.workdir.rstrip('/')}/logs."
@@ -84,7 +94,7 @@ def finish(args: argparse.Namespace, *, queued: bool, create: list[str]) -> int:
     return common.finish(script, args)
 
 
-def _job(args: argparse.Namespace, queued: bool, create: list[str]) -> dict[str, Any]:
+def _job(args: argparse.Namespace, queued: bool, create: list[str], alpha: bool) -> dict[str, Any]:
     """The fields of `watch.Job`."""
     where = [f"--project={args.project}", f"--zone={args.zone}"]
     asked, version = (_QUEUED, "--runtime-version") if queued else (_VM, "--version")
@@ -103,8 +113,11 @@ def _job(args: argparse.Namespace, queued: bool, create: list[str]) -> dict[str,
     describe = lambda what, form: shlex.join(
         [*what, "describe", args.name, *where, f"--format={form}"]
     )
-    asking = [*asked, "create", args.name, *([f"--node-id={args.name}"] if queued else []), *where]
+    asking = [*(["gcloud", "alpha", *asked[1:]] if alpha else asked), "create", args.name, *where]
+    asking += [f"--node-id={args.name}"] if queued else []
     asking += [*args.tpu.gcloud(), f"{version}={args.tpu.runtime}", *create]
+    if args.service_account:
+        asking.append(f"--service-account={args.service_account}")
     force = ["--force"] if queued else []
     return dict(
         name=args.name,

@@ -16,11 +16,12 @@ def main(argv: list[str] | None = None) -> int:
     """Writes the script; runs it with --go."""
     parser = common.parser(__doc__, cloud=True)
     tpu_job.add_options(parser, retries=1)
-    parser.add_argument(
-        "--spot", action="store_true", help="cheaper, may be taken away at any time"
-    )
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--spot", action="store_true", help="cheaper, may be taken away at any time")
+    kind.add_argument("--reserved", action="store_true", help="from your reservation")
     args = tpu_job.parse(parser, argv)
-    return tpu_job.finish(args, queued=False, create=["--spot"] if args.spot else [])
+    tier = ["--spot"] if args.spot else ["--reserved"] if args.reserved else []
+    return tpu_job.finish(args, queued=False, create=tier)
 
 
 if __name__ == "__main__":

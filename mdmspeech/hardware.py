@@ -1,5 +1,5 @@
 """Public figures of accelerators, the one table that MFU and planning read: chips, how TPUs are
-wired, and how their slices are named.
+wired, and how their slices are named. And the memory of this machine.
 
 Sources: each chip's own page; for the wiring the system architecture pages of Google Cloud
 (docs.cloud.google.com/tpu/docs/v4, v5e, v5p, v6e: "bidirectional ICI bandwidth per chip", ports,
@@ -9,6 +9,9 @@ each way), and for the wiring of small slices "How to Scale Your Model"
 """
 
 import dataclasses
+import os
+import sys
+from pathlib import Path
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,3 +175,30 @@ SHAPES: dict[int, dict[int, tuple[int, ...]]] = {
         1024: (8, 8, 16), 2048: (8, 16, 16), 4096: (16, 16, 16),
     },
 }  # fmt: skip
+
+
+_LIMIT = Path("/sys/fs/cgroup/memory.max")  # of a container
+
+
+def machine_memory() -> int | None:
+    """Bytes of memory that this machine, or the container, has; None where that is not known."""
+    try:
+        have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return None
+    try:
+        return min(have, int(_LIMIT.read_text()))
+    except (OSError, ValueError):  # none, or "max"
+        return have
+
+
+def peak_memory() -> int | None:
+    """Bytes that this process has held at most, parts of memory maps that it has read included; None
+    where that is not known.
+    """
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -483,12 +483,12 @@ def test_tables_are_read():
     )
     assert arrows(page) == {"a": set(), "": {"a", "b"}}
     row = "## Names that changed\n\n| before | now |\n|---|---|\n| `x` | {} |\n"
-    good = "`diffusion.layout`: `mask_mod`, `MaskCoords`; `inference.paced_stream`; `.push_delta()`"
+    good = "`diffusion.layout`: `mask_mod`, `MaskCoords`; `inference.text_synthesizer`; `.push_delta()`"
     assert not lacking(new_names(row.format(good) + "| `y` | `Assistant.frontend` |\n"))
     for wrong in (
         "`diffusion.places`",
         "`diffusion.layout`: `allow`",
-        "`inference.paced_stream`; `.follow()`",
+        "`inference.text_synthesizer`; `.follow()`",
         "`Assistant.ear`",
     ):
         assert len(lacking(new_names(row.format(wrong)))) == 1, wrong

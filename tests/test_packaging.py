@@ -29,6 +29,7 @@ OUTSIDE = {
 
 # Imports whose distribution has another name.
 DISTRIBUTION = {
+    "google": "google-auth",
     "orbax": "orbax-checkpoint",
     "yaml": "pyyaml",
     "hibari": "hibari-tts",

@@ -112,15 +112,12 @@ def run(args: argparse.Namespace) -> None:
     tokenizer = thinker.tokenizer()  # a folder without one is an error before anything is written
     dims = thinker.config.dim, encoder.config.dim
     sizes = assembly.talker_sizes(dims[0], _sizes(args.talker_sizes))
-    parts, merged, untrained = (
-        _codec(args.codec, args.voice),
-        None,
-        {"talker": args.talker == RANDOM, "adaptor": args.adaptor == RANDOM},
-    )
-    if untrained["talker"]:
-        parts["talker"] = assembly.random_talker(sizes, args.seed)
+    parts, merged, talker = _codec(args.codec, args.voice), None, _talker_name(args.talker)
+    untrained = {talker: args.talker == RANDOM, "adaptor": args.adaptor == RANDOM}
+    if untrained[talker]:
+        parts[talker] = assembly.random_talker(sizes, args.seed)
     else:
-        parts["talker"], untrained["talker"] = _part(args.talker, "talker")
+        parts[talker], untrained[talker] = _part(args.talker, talker)
     if untrained["adaptor"]:
         parts["adaptor"] = assembly.random_adaptor(dims[1], dims[0], args.seed)
     else:
@@ -180,7 +177,7 @@ def _prompt(args: argparse.Namespace, parts: Mapping[str, Any]) -> Any:
     from mdmspeech.text import prompts
 
     trained = {
-        f"the {name} of {getattr(args, name)}": part.prompt
+        f"the {name} of {getattr(args, name, args.talker)}": part.prompt
         for name, part in parts.items()
         if part.prompt is not None
     }
@@ -193,6 +190,20 @@ def _prompt(args: argparse.Namespace, parts: Mapping[str, Any]) -> Any:
     )
     agreed_prompt(trained, asked, "the system you ask for", cure)
     return asked
+
+
+def _talker_name(source: str) -> str:
+    """Of the Talker that is taken from there: one that fills masks, or if a release has none, its
+    next-token one (CosyVoice2's language model).
+    """
+    from mdmspeech.cli.release import is_run
+    from mdmspeech.interop.release import read_about
+
+    known = Path(source).expanduser().is_dir() or source.isidentifier()
+    if source == RANDOM or is_run(source) or not known:
+        return "talker"
+    parts = read_about(source).parts
+    return "talker_ntp" if "talker_ntp" in parts and "talker" not in parts else "talker"
 
 
 def _part(source: str, name: str) -> tuple[Any, bool]:
@@ -241,6 +252,7 @@ def _card(args: argparse.Namespace, parts: Mapping[str, Any]) -> str:
         "codec": args.codec,
         "voice": args.voice,
         "talker": args.talker,
+        "talker_ntp": args.talker,
         "adaptor": args.adaptor,
     }
     rows += [(name, sources[name], part) for name, part in parts.items()]

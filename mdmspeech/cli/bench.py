@@ -4,10 +4,12 @@ import argparse
 import sys
 from typing import Any
 
+from mdmspeech.cli.voice_options import add_thinker_options
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable
+from mdmspeech.hardware import peak_memory
 
-PARTS = ("talker", "first-audio", "sessions")
+PARTS = ("talker", "thinker", "codec", "first-audio", "sessions")
 SIZES = ("compact", "d1024", "paper")
 
 
@@ -18,11 +20,13 @@ def add(verbs) -> None:
         help="how fast this machine speaks and answers, beside what it can do at best",
         description="talker: masked diffusion at S = 1 .. 16, next-token and multi-token decoding "
         "take turns in one engine; beside them the bare matrix products, and what bandwidth and "
-        "arithmetic allow. first-audio: how long a spoken question waits for its first sound, by "
+        "arithmetic allow. thinker, codec: reading and writing, and sound. "
+        "first-audio: how long a spoken question waits for its first sound, by "
         "stage, and in a session. sessions: how many can talk at once. Let nothing else run.",
     )
     parser.add_argument("part", nargs="?", default="talker", choices=PARTS, help="what to measure")
     parser.add_argument("--model", default="compact", metavar="NAME", help="release (not: talker)")
+    add_thinker_options(parser)
     parser.add_argument("--data", metavar="DIR", help="the corpus with test questions")
     parser.add_argument(
         "--questions", type=int, default=50, metavar="N", help="spoken questions (default 50)"
@@ -57,9 +61,8 @@ def run(args: argparse.Namespace) -> int:
         check_writable(args.out + end, "name another --out")
     from mdmspeech.evaluation.speed import report
 
-    result = {"talker": _talker, "first-audio": _first_audio, "sessions": _sessions}[args.part](
-        args
-    )
+    measured = {"talker": _talker, "first-audio": _first_audio, "sessions": _sessions}
+    result = measured.get(args.part, _part)(args)
     _told("")
     page = report.PAGES[args.part](result)
     print(page)
@@ -85,12 +88,32 @@ def _talker(args: argparse.Namespace) -> dict[str, Any]:
     return report.rows_of(rows, best, made)
 
 
+def _part(args: argparse.Namespace) -> dict[str, Any]:
+    import mdmspeech
+    from mdmspeech.evaluation.provenance import provenance
+    from mdmspeech.evaluation.speed import machine, parts
+
+    assistant = mdmspeech.load(args.model, thinker=args.thinker, dtype=args.dtype)
+    if args.part == "thinker":
+        jobs = parts.thinker_jobs(assistant.thinker)
+    else:
+        voice = assistant.voice(assistant.talkers[0])
+        jobs = parts.codec_jobs(voice.codec, voice.block)
+    best = machine.measure()
+    rows = parts.measure(jobs, best, args.rounds, _told)
+    made = provenance(sizes={"rounds": args.rounds}, seeds={"tokens": 0})
+    told = {name: round(value, 2) for name, value in vars(best).items()}
+    result = {"made": made, "part": args.part, "machine": told, "rows": rows}
+    peak = peak_memory()
+    return result | ({} if peak is None else {"peak_memory_gb": round(peak / 1e9, 2)})
+
+
 def _first_audio(args: argparse.Namespace) -> dict[str, Any]:
     import mdmspeech
     from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.evaluation.speed import live
 
-    assistant = mdmspeech.load(args.model)
+    assistant = mdmspeech.load(args.model, thinker=args.thinker, dtype=args.dtype)
     waves = live.questions(args.data, args.questions)
     ways = [("mdm", 1), ("mdm", 4), *((name, 1) for name in assistant.talkers if name != "mdm")]
     told = live.first_audio(assistant, waves, ways, _told)
@@ -107,7 +130,7 @@ def _sessions(args: argparse.Namespace) -> dict[str, Any]:
     from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.evaluation.speed import live
 
-    assistant = mdmspeech.load(args.model)
+    assistant = mdmspeech.load(args.model, thinker=args.thinker, dtype=args.dtype)
     waves = live.questions(args.data, args.questions)
     found = {}
     for count in args.sessions:

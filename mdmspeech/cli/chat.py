@@ -7,13 +7,21 @@ import warnings
 from mdmspeech.cli.compiled import telling_what_is_compiled
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
 from mdmspeech.cli.streams import STDIN, input_bytes
-from mdmspeech.cli.voice_options import add_voice_options, generation, warn_of_untrained
+from mdmspeech.cli.voice_options import (
+    add_thinker_options,
+    add_voice_options,
+    generation,
+    warn_of_untrained,
+)
+from mdmspeech.hardware import peak_memory
 from mdmspeech.speech_format import INPUT_RATE
 
 FORMATS = (
     "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, "
     "webm, mp4, 3gp, amr, wma"
 )
+# at the first start with a Thinker that is not the model's own
+_CONVERTS = " (another Thinker is converted once: a minute or two a billion parameters)"
 
 
 def add(verbs) -> None:
@@ -32,6 +40,7 @@ def add(verbs) -> None:
         help=f"a recording of 0.1 to 30 s: {FORMATS}; - reads it from standard input",
     )
     add_voice_options(parser, "answer.wav")
+    add_thinker_options(parser)
     parser.add_argument(
         "--cold",
         action="store_true",
@@ -55,13 +64,17 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
     from mdmspeech.inference.assistant import AudioEvent, EndEvent, TextEvent
     from mdmspeech.inference.timeline import render
 
-    model = mdmspeech.load(args.model, voice=args.voice)
+    model = mdmspeech.load(args.model, thinker=args.thinker, voice=args.voice, dtype=args.dtype)
     voice = model.voice(args.talker)
     # what it refuses is refused now
     voice.stream(**{key: value for key, value in how.items() if key != "talker"})
     if not args.cold:
         if not args.quiet:
-            print("opening the model ...", file=sys.stderr, flush=True)
+            print(
+                f"opening the model{_CONVERTS * bool(args.thinker)} ...",
+                file=sys.stderr,
+                flush=True,
+            )
         with telling_what_is_compiled(args.quiet):
             model.warm_up(args.talker, seconds=len(wave) / INPUT_RATE)
     with writing(target, voice.codec.sample_rate) as out:
@@ -78,7 +91,10 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
     if not args.quiet:
         if reply.heard is not None:
             print(f"\nheard: {reply.heard}")
-        print("\n" + render(reply.timeline) + "\n")
+        print("\n" + render(reply.timeline))
+        if (peak := peak_memory()) is not None:
+            print(f"{'peak memory':<17}{peak / 1e9:8.2f} GB, weights included")
+        print()
     if out.samples:
         finish(args, reply)
     else:

@@ -112,10 +112,10 @@ class _Stage:
 
 def _plans(stages, args: argparse.Namespace) -> list:
     """One for each stage: kept from before, or compiled now."""
-    from mdmspeech.cli.experiment import make_task
+    from mdmspeech.cli.plan import planned
     from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.planning import tables
-    from mdmspeech.planning.configs import Planned, mesh_sizes
+    from mdmspeech.planning.configs import mesh_sizes
 
     kept = args.out + ".jsonl" if args.out else "~/.cache/mdmspeech/plans.jsonl"
     cache, code = tables.Cache(Path(kept).expanduser()), tables.code_digest()
@@ -127,11 +127,8 @@ def _plans(stages, args: argparse.Namespace) -> list:
         if plan is None or isinstance(plan, str):
             print(f"planning {stage.path} ...", file=sys.stderr, flush=True)
             name = Path(stage.path.partition(":")[0]).stem
-            planned = Planned(
-                name, stage.config, "train", lambda config: make_task(config, Path("unused"))
-            )
             sizes = mesh_sizes(stage.config, stage.topology.chips)
-            plan = planned.plan(stage.topology, sizes, quick=args.quick)
+            plan = planned(name, stage.config).plan(stage.topology, sizes, quick=args.quick)
             cache.put(key, plan, code, provenance(sizes={"plans": 1}, seeds={}))
         plans.append(plan)
     return plans

@@ -6,7 +6,9 @@ import argparse
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, write_text
@@ -60,12 +62,20 @@ def add(verbs) -> None:
         "--what",
         default="train",
         metavar="WHAT",
-        help="train (one step; default) or decode (one block of the Talker)",
+        help="train (one step; default), decode (a block of the Talker) or think (a token of the "
+        "Thinker)",
+    )
+    parser.add_argument(
+        "--way",
+        default="",
+        metavar="WAY",
+        help="with --what decode: NTP, 'MTP 3', or S=1, 2, 4, 8 or 16 (default: all, side by side)",
     )
     parser.add_argument(
         "--sweep",
         action="store_true",
-        help="try meshes and name the best that fits with 10%% to spare",
+        help="try meshes, then remat policies and rows at a time, and name the best that fits with "
+        "10%% to spare",
     )
     parser.add_argument(
         "--quick",
@@ -76,7 +86,11 @@ def add(verbs) -> None:
         ),
     )
     parser.add_argument(
-        "--tries", type=int, default=6, metavar="N", help="meshes to compile in a sweep (default 6)"
+        "--tries",
+        type=int,
+        default=6,
+        metavar="N",
+        help="meshes to compile in a sweep, and then layouts on the best (default 6 each)",
     )
     parser.add_argument(
         "--set",
@@ -136,54 +150,83 @@ def run(args: argparse.Namespace) -> int:
         return _list(args)
     if not args.config or not args.topology:
         raise UserError("give --config FILE and --topology NAME (or --list FILE)")
-    from mdmspeech.planning import configs, report
-    from mdmspeech.planning import sweep as sweeps
+    if args.sweep and args.what != "train":
+        raise UserError(f"--sweep is for training; --what {args.what} takes a --mesh")
+    if args.way and args.what != "decode":
+        raise UserError(f"--way {args.way}: only --what decode has ways")
+    from mdmspeech.planning import report
     from mdmspeech.planning.topology import parse
 
-    topology, planned = (
-        parse(args.topology, args.slices),
-        _planned(args.config, args.set, args.what, args.system),
-    )
+    topology = parse(args.topology, args.slices)
+    config = _config(args.config, args.set, args.system)
+    made = partial(planned, _name(args.config), config, args.what)
     if args.sweep:
-        made, left_out = planned.try_meshes(
-            topology, lambda sizes: args.rows or planned.rows(), args.tries, args.quick
-        )
-        for sizes, why in left_out:
-            print(
-                (
-                    f"left out data={sizes['data']} fsdp={sizes['fsdp']} "
-                    f"tensor={sizes['tensor']}: {why}"
-                ),
-                file=sys.stderr,
-            )
-        plans = []
-        for plan in made:
-            plans.append(plan)
-            print(
-                f"compiled {len(plans)}: {report.table([plan]).splitlines()[1]}",
-                file=sys.stderr,
-                flush=True,
-            )
-        if not plans:
-            raise UserError(
-                f"no mesh of {topology.chips} chips suits {args.rows or planned.rows()} rows: give "
-                "--rows, or a smaller slice"
-            )
-        best = sweeps.best(plans)
-        print(report.table(plans, best), end="\n\n")
-        shown = best or min(plans, key=lambda plan: plan.needed)
+        plans, shown = _sweep(made(), topology, args)
+    elif args.what == "decode" and not args.way:
+        plans = _ways(made, topology, args)
+        shown = next((plan for plan in plans if not plan.fits), plans[0])
     else:
-        shown = planned.plan(
-            topology,
-            configs.mesh_sizes(planned.config, topology.chips, args.mesh or ""),
-            args.rows,
-            args.quick,
-        )
-        plans = [shown]
-    print(report.text(shown))
+        plans = [_one(made(args.way), topology, args)]
+        shown = plans[0]
+    if len(plans) == 1 or args.sweep:
+        print(report.text(shown))
     if args.json:
         write_text(args.json, json.dumps([plan.to_json() for plan in plans], indent=1) + "\n")
     return 0 if shown.fits else 1
+
+
+def _one(planned, topology, args: argparse.Namespace):
+    from mdmspeech.planning.configs import decoding_mesh, mesh_sizes
+
+    if args.what == "train" or args.mesh:
+        sizes = mesh_sizes(planned.config, topology.chips, args.mesh or "")
+    else:
+        sizes = decoding_mesh(args.what, topology.chips)
+    return planned.plan(topology, sizes, args.rows, args.quick)
+
+
+def _ways(made, topology, args: argparse.Namespace) -> list:
+    """Every way of talking, with a table of them."""
+    from mdmspeech.planning import report
+    from mdmspeech.planning.decode import WAY_NAMES
+
+    plans = []
+    for way in WAY_NAMES:
+        plans.append(_one(made(way), topology, args))
+        print(report.table(plans).splitlines()[-1], file=sys.stderr, flush=True)
+    print(f"{report.table(plans)}\n\n{report.speech(plans)}\n")
+    print("\n".join(f"  - {line}" for line in report.ASSUMPTIONS))
+    return plans
+
+
+def _sweep(planned, topology, args: argparse.Namespace) -> tuple[list, Any]:
+    """Meshes, then on the best of them how much is computed again and how many rows at a time."""
+    from mdmspeech.planning import report
+    from mdmspeech.planning import sweep as sweeps
+
+    rows = args.rows or planned.rows()
+    made, left_out = planned.try_meshes(topology, lambda sizes: rows, args.tries, args.quick)
+    for sizes, why in left_out:
+        told = " ".join(f"{axis}={n}" for axis, n in sizes.items())
+        print(f"left out {told}: {why}", file=sys.stderr)
+    plans: list[Any] = []
+
+    def keep(found) -> None:
+        for plan in found:
+            plans.append(plan)
+            line = report.table([plan]).splitlines()[1]
+            print(f"compiled {len(plans)}: {line}", file=sys.stderr, flush=True)
+
+    keep(made)
+    if not plans:
+        raise UserError(
+            f"no mesh of {topology.chips} chips suits {rows} rows: give --rows, or a smaller slice"
+        )
+    if first := sweeps.best(plans):
+        keep(planned.try_layouts(topology, first, args.tries, args.quick))
+    best = sweeps.best(plans)
+    print(report.table(plans, best), end="\n\n")
+    return plans, best or min(plans, key=lambda plan: plan.needed)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -195,19 +238,17 @@ def _list(args: argparse.Namespace) -> int:
     cache, code = tables.Cache(Path(args.out + ".jsonl")), tables.code_digest()
     jobs = []
     for entry in load_config(args.list):
-        planned = _Lazy(entry)
-        for rank, topology in enumerate(map(parse, entry.topologies)):
-            key = tables.key_of(planned.digest, entry.what, entry.rows, topology.name)
-            make = lambda planned=planned, topology=topology: planned.plan(topology)
-            jobs.append((rank, (key, f"{planned.name} on {topology.slice_name}", make)))
-    # The first slice of every configuration, then the second of every, ...: what is stopped early
-    # has something of everything.
-    in_turn = [job for _, job in sorted(jobs, key=lambda item: item[0])]
+        lazy = _Lazy(entry)
+        for topology in map(parse, entry.topologies):
+            key = tables.key_of(lazy.digest, entry.what, entry.way, entry.rows, topology.name)
+            make = lambda lazy=lazy, topology=topology: lazy.plan(topology)
+            label = " ".join(filter(None, (lazy.name, entry.way, "on", topology.slice_name)))
+            jobs.append((key, label, make))
     done = lambda plans, refused, missing, older: tables.write(
         plans, refused, missing, older, Path(args.out)
     )
     tables.run(
-        in_turn,
+        jobs,
         cache,
         code,
         args.fresh,
@@ -223,19 +264,19 @@ class _Lazy:
 
     def __init__(self, entry):
         self.entry, self.name, self._planned = entry, _name(entry.config), None
-        self.digest = _config(entry.config, entry.settings).to_json_best_effort(sort_keys=True)
+        self.config = _config(entry.config, entry.settings)
+        self.digest = self.config.to_json_best_effort(sort_keys=True)
 
     def plan(self, topology):
         """The first of the promising meshes that fits, else the last that was tried."""
-        self._planned = self._planned or _planned(
-            self.entry.config, self.entry.settings, self.entry.what
-        )
+        from mdmspeech.planning.configs import decoding_mesh
+
         entry, plan = self.entry, None
-        rows_of = (
-            (lambda sizes: entry.rows * sizes["data"] * sizes["fsdp"])
-            if entry.what == "train"
-            else (lambda sizes: entry.rows)
-        )
+        self._planned = self._planned or planned(self.name, self.config, entry.what, entry.way)
+        if entry.what != "train":
+            sizes = decoding_mesh(entry.what, topology.chips)
+            return self._planned.plan(topology, sizes, entry.rows)
+        rows_of = lambda sizes: entry.rows * sizes["data"] * sizes["fsdp"]
         made, left_out = self._planned.try_meshes(topology, rows_of, tries=3)
         for plan in made:
             if plan.fits:
@@ -247,16 +288,12 @@ class _Lazy:
         return plan
 
 
-def _planned(path: str, settings, what: str, system: str | None = None):
+def planned(name: str, config: Any, what: str = "train", way: str = ""):
+    """A configuration, ready to be compiled for any slice. UserError: see `configs.Planned`."""
     from mdmspeech.cli.experiment import make_task
     from mdmspeech.planning.configs import Planned
 
-    return Planned(
-        _name(path),
-        _config(path, settings, system),
-        what,
-        lambda config: make_task(config, Path("unused")),
-    )
+    return Planned(name, config, what, lambda config: make_task(config, Path("unused")), way)
 
 
 def _name(path: str) -> str:

@@ -49,6 +49,13 @@ def add(verbs) -> None:
         "and cannot be looked at; nowhere, because their disks are empty when they start",
     )
     parser.add_argument(
+        "--account",
+        default="",
+        metavar="EMAIL",
+        help="service account of the machines: buckets are looked at with its permissions, too, where "
+        "you may act as it",
+    )
+    parser.add_argument(
         "--no-compile",
         action="store_true",
         help="tell the memory of a chip by arithmetic alone, which is too little",

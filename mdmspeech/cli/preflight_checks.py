@@ -41,6 +41,13 @@ def look(args: argparse.Namespace) -> Iterator[tuple[str, str | UserError]]:
         return
     rows = next(iter(spec.values())).shape[0]
     yield "settings", f"{args.config}, stage {config.stage}, {rows} rows a step"
+    account = None
+    if args.disks == "empty":
+        try:
+            told, account = _account(args)
+            yield "account", told
+        except UserError as error:
+            yield "account", error
     checks: list[tuple[str, Callable[[], str]]] = [
         ("weights", lambda: _weights(config, args)),
         ("start", lambda: _start(config, args)),
@@ -51,10 +58,12 @@ def look(args: argparse.Namespace) -> Iterator[tuple[str, str | UserError]]:
     fits = True
     for name, check in checks:
         try:
-            yield name, check()
+            with remote.acting_as(account):
+                outcome: str | UserError = check()
         except UserError as error:
             fits &= name != "batch"
-            yield name, error
+            outcome = error
+        yield name, outcome
     if args.topology and fits:
         try:
             yield "memory", _memory(config, task, rows, args)
@@ -88,6 +97,19 @@ def _system_folder(args: argparse.Namespace) -> str:
 
 
 # ---- What it starts from, where it writes ---------------------------------------------------------
+
+
+def _account(args: argparse.Namespace) -> tuple[str, Any]:
+    """(what is said of it, its credentials): of the machines' service account, None where it cannot
+    be known what it may.
+    """
+    if not args.account:
+        return "NOT KNOWN which the machines have: buckets are looked at as you alone", None
+    try:
+        credentials = remote.credentials_of(args.account)
+    except remote.NotKnown as unknown:
+        return f"NOT KNOWN, buckets are looked at as you alone: {unknown}", None
+    return f"buckets are looked at as {args.account}", credentials
 
 
 def _weights(config: ConfigDict, args: argparse.Namespace) -> str:
@@ -161,23 +183,48 @@ def _workdir(config: ConfigDict, args: argparse.Namespace) -> str:
     from mdmspeech.training.checkpoint import check_config
     from mdmspeech.training.workdir import check_workdir
 
-    place = args.workdir
+    place, access = args.workdir, ""
     if not _can_look(place, args.disks):
         return f"{place}, on the machines: not looked at"
     workdir = epath.Path(place).expanduser()
     if remote.is_remote(place):
-        probe, text = remote.join(place, "launch", f"preflight-{uuid.uuid4().hex}"), "a probe"
-        remote.write_text(probe, text)
-        read = remote.read_text(probe)
-        remote.remove(probe)
-        if read != text:
-            raise UserError(f"{remote.shown(probe)} reads {read!r}, not what was written to it")
+        with remote.acting_as(None):  # a launcher brings the code there
+            _probe(place)
+        access = "written, read and removed a probe, as you; "
+        if remote.acting() is not None:
+            try:
+                _probe(place)
+            except UserError as error:
+                raise UserError(f"as {args.account}, the machines' account: {error}") from error
+            access = f"written, read and removed a probe, as you and as {args.account}; "
     else:
         check_workdir(workdir)
     going_on = check_config(workdir, config.to_dict())
+    _check_hours(config, workdir)
     found = "goes on from its checkpoints" if going_on else "a new run"
-    access = "written, read and removed a probe, as you; " if remote.is_remote(place) else ""
     return f"{access}{found}"
+
+
+def _probe(place: str) -> None:
+    """Writes, reads and removes a small object."""
+    probe, text = remote.join(place, "launch", f"preflight-{uuid.uuid4().hex}"), "a probe"
+    remote.write_text(probe, text)
+    read = remote.read_text(probe)
+    remote.remove(probe)
+    if read != text:
+        raise UserError(f"{remote.shown(probe)} reads {read!r}, not what was written to it")
+
+
+def _check_hours(config: ConfigDict, workdir: epath.Path) -> None:
+    from mdmspeech.training.goodput import read_goodput, totals
+
+    starts = read_goodput(workdir / "ledger.json").get("starts", [])
+    most, spent = config.train.max_hours, sum(totals(starts).values()) / 3600
+    if most and spent >= most:
+        raise UserError(
+            f"the {most:g} hours of train.max_hours are used up: {len(starts)} starts of this run took "
+            f"{spent:.1f}; give more (--max-hours of a launcher), or another --workdir"
+        )
 
 
 # ---- Data -----------------------------------------------------------------------------------------

@@ -156,9 +156,8 @@ def part_of_run(workdir: str, name: str):
             KINDS[exported.kind].config(**sizes),
             exported.params(load_params(folder)),
         )
-        return _with_prompt(
-            _mixed(part, config) if config.get("start_share") else part, config, folder
-        )
+        whole = _mixed(part, config) if config.get("start_share") else part
+        return _with_tokenizer(_with_prompt(whole, config, folder), config, folder)
     except TypeError as error:
         raise UserError(
             f"{folder / 'config.json'} has sizes that no {exported.kind} has ({error})"
@@ -211,6 +210,36 @@ def _with_prompt(part, config, folder: Path):
     return dataclasses.replace(
         part, prompt=Prompt.of(config["prompt"], f"{folder / 'config.json'}")
     )
+
+
+def _with_tokenizer(part, config, folder: Path):
+    """The part with the tokenizer whose ids its run taught it, if it reads any."""
+    import dataclasses
+
+    from ml_collections import ConfigDict
+
+    from mdmspeech.interop.loaders import load_tokenizer
+    from mdmspeech.interop.parts import KINDS
+    from mdmspeech.training.stages.shared import tokenizer_of
+    from mdmspeech.training.stages.stage import Loaders
+
+    if not KINDS[part.kind].reads_text(part.config):
+        return part
+    path, weights = folder / "config.json", config.get("weights")
+    if not isinstance(weights, dict) or not isinstance(weights.get("tokenizer"), str):
+        raise UserError(
+            f"{path} does not say with which tokenizer the run read its texts; give the folder of a "
+            "run of `mdmspeech train`"
+        )
+    try:
+        read = tokenizer_of(ConfigDict(config), Loaders(tokenizer=load_tokenizer))
+    except UserError as error:
+        raise UserError(
+            f"the Talker of {folder} reads texts with the tokenizer at {weights['tokenizer']}, which "
+            f"is to be stored with it: {error} (or write where it is now into weights.tokenizer of "
+            f"{path})"
+        ) from error
+    return dataclasses.replace(part, tokenizer=read.tokenizer.to_str())
 
 
 def _mixed(part, config):

@@ -1,4 +1,4 @@
-"""The options that `chat` and `say` share: how to speak, where the audio goes."""
+"""The options that verbs share: how to speak, where the audio goes, which Thinker answers."""
 
 import argparse
 import sys
@@ -82,6 +82,27 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
     )
     parser.add_argument("--play", action="store_true", help="play the speech, too")
     parser.add_argument("--quiet", action="store_true", help="print only the text, and no progress")
+
+
+def add_thinker_options(parser: argparse.ArgumentParser) -> None:
+    """Adds --thinker and --dtype, which `mdmspeech.load` takes."""
+    parser.add_argument(
+        "--thinker",
+        metavar="DIR|FILE|NAME",
+        help=(
+            "another text LLM between the ear and the voice: a Hugging Face folder, a .gguf file, "
+            "or a repository in the local Hugging Face cache (default: the model's own)"
+        ),
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("float32", "bfloat16"),
+        default="float32",
+        help=(
+            "in which the Thinker computes; bfloat16 needs half the memory and is many times slower "
+            "on CPUs (default: %(default)s)"
+        ),
+    )
 
 
 def generation(args: argparse.Namespace) -> dict[str, Any]:

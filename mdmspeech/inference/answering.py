@@ -118,6 +118,7 @@ class Answering(Iterator[Event | None]):
         self._timeline = {
             "encoder": question.encoder_s, "adaptor": question.adaptor_s,
             "thinker_prefill": time.perf_counter() - asked, "thinker_decode": 0.0,
+            "thinker_tokens": 0,
         }  # fmt: skip
         yield None
         while True:
@@ -126,6 +127,7 @@ class Answering(Iterator[Event | None]):
             self._timeline["thinker_decode"] += time.perf_counter() - waited
             if piece is None:
                 break
+            self._timeline["thinker_tokens"] = piece.count + piece.thought
             self.text += piece.text
             self.stream.push_delta(piece)
             self._follows = True

@@ -15,8 +15,6 @@ from mdmspeech.audio.files import name_of
 from mdmspeech.audio.wave import Source
 from mdmspeech.errors import UserError
 from mdmspeech.inference.answering import Answering
-from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
-from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 from mdmspeech.inference.questions import check_question
 from mdmspeech.inference.reply import AudioEvent, EndEvent, Event, Reply, TextEvent
 from mdmspeech.inference.session import Session
@@ -24,6 +22,7 @@ from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.inference.session_loop import SessionLoop
 from mdmspeech.inference.speech import Parts, Speech
 from mdmspeech.inference.speech_frontend import EncodedSpeech, SpeechFrontend, load_waves
+from mdmspeech.inference.synthesizer import Synthesizer
 from mdmspeech.inference.thinker_runner import TextDelta, ThinkerRunner
 
 __all__ = ["Assistant", "AudioEvent", "EndEvent", "Event", "Reply", "TextEvent", "check_question"]
@@ -44,7 +43,7 @@ class Assistant:
     def __init__(
         self,
         name: str,
-        voices: Mapping[str, Callable[[], PacedSynthesizer | FixedAnchorSynthesizer]],
+        voices: Mapping[str, Callable[[], Synthesizer]],
         frontend: Callable[[], SpeechFrontend],
         thinker: Callable[[], ThinkerRunner],
     ):
@@ -72,7 +71,7 @@ class Assistant:
         """Names that `talker=` takes."""
         return tuple(key.removeprefix("voice ") for key in self._open if key.startswith("voice "))
 
-    def voice(self, talker: str = "mdm") -> PacedSynthesizer | FixedAnchorSynthesizer:
+    def voice(self, talker: str = "mdm") -> Synthesizer:
         """The voice of one Talker."""
         if talker not in self.talkers:
             raise UserError(
@@ -143,17 +142,17 @@ class Assistant:
         )
 
     def say(self, text: str, *, talker: str = "mdm", **generation: Any) -> Speech:
-        """Speaks a text of any length, see `PacedSynthesizer.say`."""
+        """Speaks a text of any length, see `Synthesizer.say`."""
         return self.voice(talker).say(text, **generation)
 
     def say_parts(self, text: str, *, talker: str = "mdm", **generation: Any) -> Parts:
-        """Speaks a long text part by part, see `PacedSynthesizer.say_parts`."""
+        """Speaks a long text part by part, see `Synthesizer.say_parts`."""
         return self.voice(talker).say_parts(text, **generation)
 
     def say_many(
         self, texts: Sequence[str], *, talker: str = "mdm", **generation: Any
     ) -> list[Speech]:
-        """Speaks many texts in batches, see `PacedSynthesizer.say_many`."""
+        """Speaks many texts in batches, see `Synthesizer.say_many`."""
         return self.voice(talker).say_many(texts, **generation)
 
     def hear(self, question: Source) -> str:

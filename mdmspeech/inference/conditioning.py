@@ -1,8 +1,8 @@
-"""What a Talker hears of a text that grows: one `TextConditioner` a kind of anchors.
+"""What a Talker hears of a text: one `TextConditioner` a kind of anchors.
 
-The only place where a running Talker's kind of anchors matters. A conditioner is told the text as it
-comes, keeps what has been read of it on the device, and says when the next block may be decoded and
-where the speech ends. `condition` is the part of it inside the compiled programs.
+A conditioner is told the text as it comes, keeps what has been read of it on the device, and says
+when the next block may be decoded and where the speech ends. Its `TextInputs` are the part of it
+inside the compiled programs: conditions of speech positions, and what stands in front of them.
 
 B rows (one), M symbols, N text tokens, L speech positions, D width.
 """
@@ -10,7 +10,7 @@ B rows (one), M symbols, N text tokens, L speech positions, D width.
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,11 +18,23 @@ import numpy as np
 
 from mdmspeech.inference.symbols import SYMBOLS
 from mdmspeech.models.anchors import MIN_DURATION, anchor_index
-from mdmspeech.models.prepared_talker import PreparedTalker
+from mdmspeech.models.prepared_talker import PreparedTalker, TextBefore
 from mdmspeech.padding import bucket, stack
 from mdmspeech.programs import KeptProgram
+from mdmspeech.speech_format import START
 
-TEXTS = (32, 64, 128, 256)  # padded lengths of a text read by fixed anchors, in tokens
+TEXTS = (32, 64, 128, 256)  # padded lengths of a text that is read in tokens
+
+
+class TextInputs(Protocol):
+    """What has been read of a text, on the device. All of one engine are of one kind."""
+
+    @property
+    def before(self) -> TextBefore | None:
+        """What stands in front of the speech, if anything does."""
+
+    def condition(self, talker: PreparedTalker, params: Any, positions_BL: Any) -> jax.Array:
+        """Conditions [B, L, D] of speech positions, inside a compiled program."""
 
 
 class PacedInputs(NamedTuple):
@@ -34,6 +46,16 @@ class PacedInputs(NamedTuple):
     durations_BM: Any
     count_B: Any
 
+    @property
+    def before(self) -> None:
+        """Nothing."""
+        return None
+
+    def condition(self, talker: PreparedTalker, params: Any, positions_BL: Any) -> jax.Array:
+        """See `TextInputs`."""
+        valid_BM = jnp.arange(self.durations_BM.shape[1])[None] < self.count_B[:, None]
+        return talker.place(params, self.features_BMD, valid_BM, self.durations_BM, positions_BL)
+
 
 class FixedInputs(NamedTuple):
     """What fixed anchors have read: fused text [B, N, D], and how many text tokens there are, int32
@@ -43,19 +65,27 @@ class FixedInputs(NamedTuple):
     fused_BND: Any
     count_B: Any
 
+    @property
+    def before(self) -> None:
+        """Nothing."""
+        return None
 
-TextInputs = PacedInputs | FixedInputs
+    def condition(self, talker: PreparedTalker, params: Any, positions_BL: Any) -> jax.Array:
+        """See `TextInputs`."""
+        index_BL = anchor_index(
+            self.count_B, positions_BL, talker.config.block, talker.config.anchors_per_block
+        )
+        return talker.anchors(params, self.fused_BND, index_BL, method="place_anchors")
 
 
-def condition(talker: PreparedTalker, params, text: TextInputs, positions_BL) -> jax.Array:
-    """Conditions [B, L, D] of speech positions, inside a compiled program."""
-    if isinstance(text, PacedInputs):
-        valid_BM = jnp.arange(text.durations_BM.shape[1])[None] < text.count_B[:, None]
-        return talker.place(params, text.features_BMD, valid_BM, text.durations_BM, positions_BL)
-    index_BL = anchor_index(
-        text.count_B, positions_BL, talker.config.block, talker.config.anchors_per_block
-    )
-    return talker.anchors(params, text.fused_BND, index_BL, method="place_anchors")
+class PrefixInputs(NamedTuple):
+    """What prefix anchors have read: keys and values of the text, which stand before the speech."""
+
+    before: TextBefore
+
+    def condition(self, talker: PreparedTalker, params: Any, positions_BL: Any) -> jax.Array:
+        """None: the text is heard by attention."""
+        return jnp.zeros((*positions_BL.shape, talker.config.dim))
 
 
 class TextConditioner:
@@ -70,6 +100,11 @@ class TextConditioner:
     def durations(self) -> np.ndarray:
         """Of its symbols so far, in speech tokens [M]; none where nobody knows."""
         return np.zeros(0, np.float32)
+
+    @property
+    def lasting(self) -> float:
+        """How long it is, to compare it with other texts of its kind."""
+        raise NotImplementedError
 
     def ready(self, block: int) -> bool:
         """Whether block number `block` can be decoded: nothing that comes later changes it."""
@@ -226,6 +261,11 @@ class FixedText(TextConditioner):
     def inputs(self) -> FixedInputs:
         return FixedInputs(self._fused, np.full(1, self.count, np.int32))
 
+    @property
+    def lasting(self) -> float:
+        """In text tokens."""
+        return self.count
+
     def extend(self, text_NE: np.ndarray) -> None:
         """[Emb(y); h] of the next text tokens, float32 [n, E]."""
         self._fused = self._reader.fuse(self._fused, text_NE, self.count)
@@ -245,6 +285,61 @@ class FixedText(TextConditioner):
             "min_len": earliest_end(self.count, self._anchors, self._block),
             "max_len": self._longest * self.count + self._spare,
         }
+
+
+class PrefixReader:
+    """Compiled reading of whole texts by a Talker with prefix anchors, shared by its utterances."""
+
+    longest = TEXTS[-1] - 1  # ids of a text; START comes first
+
+    def __init__(self, talker: PreparedTalker, params: dict):
+        self._talker, self._params = talker, params
+        self._jit_read = KeptProgram("Talker", "read_before", self._read, talker.config)
+
+    def read(self, ids: Sequence[int]) -> TextBefore:
+        """Ids of a text -> what its speech sees of it, padded to one size for all texts."""
+        text_N = np.array([START, *ids], np.int32)
+        padded_1N, _ = stack([text_N], bucket(len(text_N), TEXTS), 1)
+        return self._jit_read(self._params, padded_1N, np.full(1, len(text_N), np.int32))
+
+    def _read(self, params, text_1N, count_1):
+        return self._talker.read_before(params, text_1N, count_1, TEXTS[-1])
+
+
+class PrefixText(TextConditioner):
+    """The text of one utterance, which is read whole before the first of its speech.
+
+    Args:
+      shortest, longest: the speech takes from shortest to longest tokens for each id.
+    """
+
+    def __init__(self, reader: PrefixReader, shortest: int, longest: int):
+        self._reader, self._shortest, self._longest = reader, shortest, longest
+        self._inputs: PrefixInputs | None = None
+        self.count = 0
+
+    @property
+    def inputs(self) -> PrefixInputs:
+        if self._inputs is None:
+            raise RuntimeError("a text in front of its speech has not been read")
+        return self._inputs
+
+    @property
+    def lasting(self) -> float:
+        """In ids."""
+        return self.count
+
+    def extend(self, ids: Sequence[int]) -> None:
+        """All ids of the text."""
+        self._inputs, self.count = PrefixInputs(self._reader.read(ids)), len(ids)
+
+    def ready(self, block: int) -> bool:
+        return self._inputs is not None
+
+    def limits(self) -> dict[str, int]:
+        if self._inputs is None:
+            return {}
+        return {"min_len": self._shortest * self.count, "max_len": self._longest * self.count}
 
 
 def earliest_end(count: int, anchors: int, block: int) -> int:

@@ -44,13 +44,18 @@ class Conversation:
       dropped: how many turns were forgotten because the context was full.
 
     Args:
-      runner: the Thinker. context: columns of its cache, all of which are taken at once.
+      runner: the Thinker. context: columns of its cache, all of which are taken at once; no more
+        than it was made for.
     """
 
     def __init__(self, runner: ThinkerRunner, context: int = CONTEXT) -> None:
         self.turns: list[Exchange] = []
         self.dropped = 0
-        self._runner, self._columns = runner, -(-context // 64) * 64
+        self._runner, self._columns, self._cure = runner, -(-context // 64) * 64, ""
+        if runner.context is None or self._columns < runner.context:
+            self._cure = ", or give a larger context"
+        else:
+            self._columns = runner.context
         self._state: generation.ThinkerState | None = None
         self._keys: list[_Key] = []  # of the positions that the state has read
         self.asked: tuple[tuple[int, Part], ...] = ()
@@ -79,7 +84,7 @@ class Conversation:
                     raise UserError(
                         f"the question has {len(keys) - len(self._runner.before)} tokens, more "
                         f"than there is room for in a conversation of {self._columns} with its "
-                        "answer; ask something shorter, or give a larger context"
+                        f"answer; ask something shorter{self._cure}"
                     )
                 keys = self._wanted(turns, asked := asked[1:])
         self._before = self.turns, self.dropped

@@ -31,7 +31,7 @@ from mdmspeech.decoding.state import (
 )
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.errors import UserError
-from mdmspeech.inference.conditioning import TextInputs, condition
+from mdmspeech.inference.conditioning import TextInputs
 from mdmspeech.models.prepared_talker import PreparedHeads, PreparedTalker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.padding import bucket
@@ -74,49 +74,37 @@ class TalkerEngine:
       options: further fields of `decoding.state.DecodingConfig`.
 
     Raises:
-      UserError: unknown mode, a text in front of the speech, or more tokens a forward than the
-        Talker has modules for.
+      UserError: unknown mode, or more tokens a forward than the Talker has modules for.
     """
 
     def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options: Any):
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
-        if config.anchors == "prefix":
-            raise UserError(
-                "a Talker whose text stands in front of its speech decodes with "
-                "inference.prefix.PrefixEngine, not as a voice yet"
-            )
         if mode == "mtp":
             options.setdefault("mtp_emit", min(DecodingConfig.mtp_emit, 1 + config.mtp_modules))
             _check_modules(config, options["mtp_emit"])
         self.talker, self.params = PreparedTalker.of(config, params)
         self.config = self.talker.config
         self.options = decoding_config(config, **options)
-        self.mode, self._decode_block = mode, MODES[mode].decode_block
+        self.mode, self._pure = mode, PureEngine(self.talker, mode, self.options)
         self._spare: list[Any] = []  # caches of rows that have been closed
         program = functools.partial(KeptProgram, "Talker", about=(self.config, mode, self.options))
-        self._jit_begin = program("begin", self._begin, donate=("cache",))
-        self._jit_advance = program("advance", self._advance, static=("seen",), donate=("states",))
+        self._jit_begin = program("begin", self._pure.begin, donate=("cache",))
+        self._jit_advance = program(
+            "advance", self._pure.advance, static=("seen",), donate=("states",)
+        )
 
     @property
     def longest(self) -> int:
         """Tokens of the longest utterance."""
-        return BLOCKS[-1] * self.config.block
+        return self._pure.longest
 
     def open(self, **asked: Any) -> Row:
         """A row before its first token. asked: seed, steps, temperature, target_len, min_len,
         max_len, see `SamplingParams.create`.
         """
-        slots = cache_slots(self.longest, self.config.block)
-        cache = self._spare.pop() if self._spare else self.talker.empty_cache(slots)
-        wished = {"seed": 0, "steps": 4, "temperature": 0.0, "target_len": -1, "min_len": 0}
-        wished |= {"max_len": -1, **asked}
-        kinds = {"seed": np.uint32, "temperature": np.float32}
-        return Row(
-            self._jit_begin(
-                cache, {k: np.asarray(v, kinds.get(k, np.int32)) for k, v in wished.items()}
-            )
-        )
+        cache = self._spare.pop() if self._spare else self._pure.empty_cache()
+        return Row(self._jit_begin(cache, wishes(**asked)))
 
     def close(self, row: Row) -> None:
         """The row is not needed any more: another one gets its memory."""
@@ -196,12 +184,35 @@ class TalkerEngine:
             tokens.append(NewTokens(ids_AL[new], step_AL[new], confidence_AL[new]))
         return tokens
 
-    def _begin(self, cache, wished) -> DecodingState:
-        request = SamplingParams.create(1, **wished)
-        return initial_state(cache, request, self.options, self.longest, self.config.dim)
 
-    def _advance(self, params, texts, states, blocks, seen):
-        block, rows = self.config.block, len(states)
+@dataclasses.dataclass(frozen=True)
+class PureEngine:
+    """The functions of arrays that an engine compiles. Static: it holds no arrays."""
+
+    talker: PreparedTalker
+    mode: str
+    options: DecodingConfig
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest utterance."""
+        return BLOCKS[-1] * self.talker.config.block
+
+    def empty_cache(self):
+        """Of one row."""
+        return self.talker.empty_cache(cache_slots(self.longest, self.talker.config.block))
+
+    def begin(self, cache, wished) -> DecodingState:
+        """The state of one row before its first token. wished: see `wishes`."""
+        request = SamplingParams.create(1, **wished)
+        return initial_state(cache, request, self.options, self.longest, self.talker.config.dim)
+
+    def advance(self, params, texts, states, blocks, seen):
+        """Rows (a state and a text each) by `blocks` blocks, of which the first `seen` of an utterance
+        are looked at -> (states; ids, steps and confidences [A, `seen` K], then lengths, blocks, done
+        and reasons [A]).
+        """
+        block, rows = self.talker.config.block, len(states)
         caches = tuple(state.cache for state in states)
         # One batch of everything but the caches, which stay where they are.
         bare = [dataclasses.replace(state, cache=(), forwards=jnp.int32(0)) for state in states]
@@ -213,7 +224,8 @@ class TalkerEngine:
             jnp.full((rows, length), -1, jnp.int32),
             jnp.zeros((rows, length), jnp.float32),
         )
-        step: Any = functools.partial(self.talker.step, params)
+        before = [text.before for text in texts if text.before is not None]
+        step: Any = functools.partial(self.talker.step, params, before)
         if self.mode == "mtp":
             step = PreparedHeads(self.talker, params)
         offset_1K = jnp.arange(block, dtype=jnp.int32)[None]
@@ -229,11 +241,11 @@ class TalkerEngine:
             start_B = jnp.minimum(state.block_B, seen - 1) * block
             cond_BKD = jnp.concatenate(
                 [
-                    condition(self.talker, params, text, start_B[i : i + 1, None] + offset_1K)
+                    text.condition(self.talker, params, start_B[i : i + 1, None] + offset_1K)
                     for i, text in enumerate(texts)
                 ]
             )
-            state, new = self._decode_block(step, state, cond_BKD, self.options)
+            state, new = MODES[self.mode].decode_block(step, state, cond_BKD, self.options)
             out = tuple(
                 block_diffusion.put(whole, part, start_B, running_B)
                 for whole, part in zip(
@@ -261,6 +273,14 @@ class TalkerEngine:
             for i in range(rows)
         ]
         return tuple(apart), told
+
+
+def wishes(**asked: Any) -> dict[str, np.ndarray]:
+    """What a row is asked for, see `TalkerEngine.open`, the rest as it is by default."""
+    wished = {"seed": 0, "steps": 4, "temperature": 0.0, "target_len": -1, "min_len": 0}
+    kinds = {"seed": np.uint32, "temperature": np.float32}
+    wished |= {"max_len": -1, **asked}
+    return {k: np.asarray(v, kinds.get(k, np.int32)) for k, v in wished.items()}
 
 
 def decoding_config(config: TalkerConfig, **options: Any) -> DecodingConfig:

@@ -7,7 +7,7 @@ Reading files is `interop`'s business, which this room does not import: the call
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
@@ -17,15 +17,18 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
+from mdmspeech.inference.prefix_synthesizer import PrefixSynthesizer
 from mdmspeech.inference.speech_frontend import (
     SpeechFrontend,
     ctc_frontend,
     seq2seq_frontend,
     stack_frontend,
 )
+from mdmspeech.inference.synthesizer import Synthesizer
 from mdmspeech.inference.thinker_runner import ThinkerRunner
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text.pronounce import pronouncer
+from mdmspeech.text.tokenizer import ChatTokenizer
 
 # name for users -> part of a release
 _TALKERS = {"mdm": "talker", "ntp": "talker_ntp", "mtp": "talker_mtp"}
@@ -45,7 +48,12 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
     def thinker() -> ThinkerRunner:
         loaded = load_thinker(release.thinker, to_run=True)
         return ThinkerRunner(
-            loaded.config, loaded.params, loaded.tokenizer, release.prompt, keep=loaded.keep
+            loaded.config,
+            loaded.params,
+            loaded.tokenizer,
+            release.prompt,
+            keep=loaded.keep,
+            context=loaded.context,
         )
 
     voices = {
@@ -96,7 +104,7 @@ def _cosyvoice2(release: Any, part: Any) -> Codec:
 
 def _synthesizer(
     release: Any, name: str, codec: Callable[[], Codec], thinker: Callable[[], ThinkerRunner]
-) -> PacedSynthesizer | FixedAnchorSynthesizer:
+) -> Synthesizer:
     part = release.part(name)
     settings = dict(mode=_opener(release, "talker", part.kind), silence=release.silence)
     return _SYNTHESIZERS[part.config.anchors](name, part, codec, thinker, settings)
@@ -120,11 +128,17 @@ def _fixed(
     return FixedAnchorSynthesizer(part.config, part.params, codec(), thinker(), **settings)
 
 
-def _prefix(name: str, *_: Any) -> NoReturn:
-    raise UserError(
-        f"{name} reads whole texts in front of its speech and cannot follow an "
-        "answer being written; see inference.prefix"
-    )
+def _prefix(
+    name: str, part: Any, codec: Callable, thinker: Callable, settings: dict[str, Any]
+) -> PrefixSynthesizer:
+    if part.tokenizer is None:
+        raise UserError(
+            f"{name} reads the ids of a text, and its release does not say of which tokenizer: make "
+            "it again with `mdmspeech release` from the run that trained it, or from CosyVoice2's "
+            "llm.pt with convert_lm(..., tokenizer=FOLDER)"
+        )
+    tokenizer = ChatTokenizer.of_text(part.tokenizer, f"the tokenizer of {name}")
+    return PrefixSynthesizer(part.config, part.params, codec(), tokenizer, **settings)
 
 
 def _frontend(release: Any, load_encoder: Callable) -> SpeechFrontend:

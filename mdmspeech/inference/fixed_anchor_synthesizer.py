@@ -10,7 +10,6 @@ last text token, the end token, is an anchor; it ends at the first EOS then.
 
 import time
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,19 +18,18 @@ from mdmspeech.codec.base import Codec
 from mdmspeech.errors import UserError
 from mdmspeech.inference.conditioning import TEXTS, FixedReader, FixedText
 from mdmspeech.inference.generation_config import GenerationConfig
-from mdmspeech.inference.speech import Speech, Word
+from mdmspeech.inference.speech import Speech
 from mdmspeech.inference.speech_stream import SpeechStream
-from mdmspeech.inference.symbols import cut
-from mdmspeech.inference.synthesizer import SynthesisPlan, Synthesizer
+from mdmspeech.inference.symbols import cut, halves
+from mdmspeech.inference.synthesizer import SynthesisPlan, Synthesizer, silence_guard
 from mdmspeech.inference.thinker_runner import TextDelta, ThinkerRunner
-from mdmspeech.inference.utterance import SpokenSegment, Utterance, speak_whole
+from mdmspeech.inference.utterance import Utterance
 from mdmspeech.models.talker import TalkerConfig
 
 _PART = 96  # tokens of a text that is spoken in one go: those of the longest answers
 # speech tokens that a text token may take: words of two or three tokens a second are slow speech
 _LONGEST = 16
 _SPARE = 64  # speech tokens that any text may take besides
-_SILENT = 50  # tokens of silence after the end of the text that end the speech too
 
 
 class FixedAnchorSynthesizer(Synthesizer):
@@ -44,9 +42,10 @@ class FixedAnchorSynthesizer(Synthesizer):
       silence: codes that sound like silence.
 
     Raises:
-      UserError: a Talker with paced anchors, or one that reads states of another width.
+      UserError: a Talker with other anchors, or one that reads states of another width.
     """
 
+    anchors = "fixed"
     reads_states = True
 
     def __init__(
@@ -59,35 +58,14 @@ class FixedAnchorSynthesizer(Synthesizer):
         mode: str = "mdm",
         silence: Sequence[int] = (),
     ):
-        if config.anchors != "fixed":
-            raise UserError(
-                f"a Talker with {config.anchors!r} anchors reads text, not states; "
-                "use a PacedSynthesizer"
-            )
-        if config.text_dim != 2 * thinker.width:
-            raise UserError(
-                f"the Talker reads [Emb(y); h] of width {config.text_dim}, this Thinker makes "
-                f"{2 * thinker.width}: use the Thinker it was trained with"
-            )
-        guard = {"silence_ids": tuple(silence), "max_silence": _SILENT} if silence else {}
-        super().__init__(config, params, codec, mode, **guard)
-        self.reader = FixedReader(self.engine.talker, self.engine.params)
         self.thinker = thinker
+        super().__init__(config, params, codec, mode, **silence_guard(silence))
+        self.reader = FixedReader(self.engine.talker, self.engine.params)
 
     def plan(self, text: str) -> SynthesisPlan:
         """Parts of the text, each of which the Thinker reads as an answer to the request to repeat it."""
         parts = list(self._parts_of(text))
         return SynthesisPlan(parts, parts, ())
-
-    def words(
-        self,
-        words: Sequence[str],
-        segments: Sequence[str],
-        spoken: Sequence[SpokenSegment],
-        begin: float = 0.0,
-    ) -> tuple[Word, ...]:
-        """None: nobody knows when this Talker says them."""
-        return ()
 
     def stream(self, **generation: Any) -> "FixedAnchorStream":
         """A `FixedAnchorStream`: let it follow the pieces of an answer, take samples. Arguments and
@@ -113,14 +91,13 @@ class FixedAnchorSynthesizer(Synthesizer):
         self.engine.warm_up(text.inputs)
         self.codec.warm_up(self.engine.longest)
 
-    def check(self, generation: GenerationConfig) -> GenerationConfig:
-        """The same config, or a UserError: the speech's length is the Talker's own."""
-        if generation.pace != 1.0:
+    def _check_talker(self, config: TalkerConfig) -> None:
+        super()._check_talker(config)
+        if config.text_dim != 2 * self.thinker.width:
             raise UserError(
-                f"pace={generation.pace}: a Talker with fixed anchors finds its "
-                "own pace; only one with paced anchors can be told"
+                f"the Talker reads [Emb(y); h] of width {config.text_dim}, this Thinker makes "
+                f"{2 * self.thinker.width}: use the Thinker it was trained with"
             )
-        return super().check(generation)
 
     def _parts_of(self, text: str) -> Iterator[str]:
         """The text if it is no longer than answers are, else its pieces, put together as long as
@@ -131,7 +108,7 @@ class FixedAnchorSynthesizer(Synthesizer):
             return
         over, last = cut(text)
         part = ""
-        for piece in (one for whole in [*over, last] for one in self._halves(whole.strip())):
+        for piece in (one for whole in [*over, last] for one in halves(whole, self._fits)):
             if part and not self._fits(f"{part} {piece}"):
                 yield part
                 part = piece
@@ -139,30 +116,17 @@ class FixedAnchorSynthesizer(Synthesizer):
                 part = f"{part} {piece}".strip()
         yield part
 
-    def _halves(self, piece: str) -> Iterator[str]:
-        """The piece, or what it has to be cut into."""
-        if self._fits(piece) or len(piece) == 1:
-            yield from [piece] * bool(piece)
-        else:
-            middle = max(piece.find(" ", len(piece) // 2), len(piece) // 2)
-            yield from self._halves(piece[:middle].strip())
-            yield from self._halves(piece[middle:].strip())
-
     def _fits(self, text: str) -> bool:
         return len(self.thinker.tokenizer.encode(text)) <= _PART
 
-    def _speak(
-        self, segments: Sequence[str], numbers: Sequence[int], generation: GenerationConfig
-    ) -> list[SpokenSegment]:
-        states, texts = self.thinker.hidden_states_of(segments), []
-        for row in states:
+    def heard(self, segments: Sequence[str], generation: GenerationConfig) -> list[FixedText]:
+        """See `Synthesizer`."""
+        texts = []
+        for row in self.thinker.hidden_states_of(segments):
             texts.append(text := self.text())
             text.extend(row)
             text.end()
-        return speak_whole(
-            [partial(self.utterance, generation, *one) for one in zip(texts, numbers, strict=True)],
-            [len(row) for row in states],
-        )
+        return texts
 
     def text(self) -> FixedText:
         """A text that is empty so far."""

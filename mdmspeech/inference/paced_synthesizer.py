@@ -1,26 +1,18 @@
-"""A voice: text -> symbols -> durations and conditions -> speech tokens, block by block -> samples.
-
-`say` and `say_many` speak whole texts, in batches; `stream` (paced_stream.py) speaks a text that is
-still being written. `PacedSynthesizer` has paced anchors and reads the text itself;
-fixed_anchor_synthesizer.py has the one with the paper's fixed anchors, which reads the Thinker's
-states.
+"""A voice with paced anchors: text -> symbols -> durations and conditions -> speech tokens, block by
+block -> samples.
 """
 
 from collections.abc import Callable, Sequence
-from functools import partial
-from typing import Any
 
 import numpy as np
 
 from mdmspeech.codec.base import Codec
-from mdmspeech.errors import UserError
 from mdmspeech.inference.conditioning import PacedReader, PacedText
 from mdmspeech.inference.generation_config import GenerationConfig
-from mdmspeech.inference.paced_stream import PacedStream
 from mdmspeech.inference.speech import Word
-from mdmspeech.inference.symbols import SYMBOLS, Segment, read_text
-from mdmspeech.inference.synthesizer import SynthesisPlan, Synthesizer
-from mdmspeech.inference.utterance import SpokenSegment, speak_whole
+from mdmspeech.inference.symbols import SYMBOLS, Segment, SymbolStream
+from mdmspeech.inference.text_synthesizer import TextSynthesizer
+from mdmspeech.inference.utterance import SpokenSegment
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.text.normalise import normalise
 from mdmspeech.text.pronounce import Spoken, pronouncer
@@ -31,7 +23,7 @@ def pronounce_text(text: str) -> Spoken:
     return pronouncer()(normalise(text))
 
 
-class PacedSynthesizer(Synthesizer):
+class PacedSynthesizer(TextSynthesizer):
     """Speaks text with one Talker and one codec.
 
     Args:
@@ -41,10 +33,11 @@ class PacedSynthesizer(Synthesizer):
       silence: codes that sound like silence.
 
     Raises:
-      UserError: a Talker with fixed anchors.
+      UserError: a Talker with other anchors.
     """
 
-    reads_states = False
+    anchors = "paced"
+    takes_pace = True
 
     def __init__(
         self,
@@ -56,25 +49,23 @@ class PacedSynthesizer(Synthesizer):
         pronounce: Callable[[str], Spoken] = pronounce_text,
         silence=(),
     ):
-        if config.anchors != "paced":
-            raise UserError(
-                f"a Talker with {config.anchors!r} anchors reads Thinker states "
-                "and cannot speak text by itself; use a FixedAnchorSynthesizer"
-            )
         super().__init__(config, params, codec, mode, silence_ids=tuple(silence))
         self.reader = PacedReader(self.engine.talker, self.engine.params)
         self.pronounce = pronounce
 
-    def plan(self, text: str) -> SynthesisPlan:
-        """Its symbols in segments. UserError: it has none."""
-        read = read_text(self.pronounce, text)
-        if not read.words:
-            raise UserError(f"there is nothing to say in {text[:40]!r}; give words")
-        texts = [
-            " ".join(read.words[word] for word in sorted({*segment.owner} - {-1}))
-            for segment in read.segments
-        ]
-        return SynthesisPlan(read.segments, texts, read.words)
+    def reading(self) -> SymbolStream:
+        """See `TextSynthesizer`."""
+        return SymbolStream(self.pronounce)
+
+    def text(self, generation: GenerationConfig) -> PacedText:
+        """See `TextSynthesizer`."""
+        return PacedText(self.reader, self.block, generation.pace)
+
+    def hear(self, text: PacedText, segment: Segment) -> None:
+        """See `TextSynthesizer`."""
+        if text.length is None:
+            text.extend(segment.symbols, segment.closed)
+            self.check_length(text.lasting)  # a clear error before more is said
 
     def tokens_at(
         self, symbols: Sequence[np.ndarray], durations: Sequence[np.ndarray], steps: int = 4
@@ -82,54 +73,20 @@ class PacedSynthesizer(Synthesizer):
         """Speech tokens int32 [L] of symbols [M] spoken at given durations (speech tokens, float
         [M]) instead of the Talker's own; L is their sum, rounded up.
         """
-        segments = [Segment(row.tolist(), [-1] * len(row), True) for row in symbols]
-        spoken = self._speak(
-            segments, [0] * len(segments), self.check(GenerationConfig(steps)), durations
-        )
+        generation, texts = self.check(GenerationConfig(steps)), []
+        for row, lasting in zip(symbols, durations, strict=True):
+            texts.append(text := self.text(generation))
+            text.extend(row.tolist(), closed=True)
+            text.give(np.asarray(lasting, np.float32))
+            self.check_length(text.lasting)
+        spoken = self._spoken(texts, [0] * len(texts), generation)
         return [np.asarray(one.tokens, np.int32) for one in spoken]
 
-    def stream(self, **generation: Any) -> PacedStream:
-        """A `PacedStream`: feed it text, take samples. Arguments and errors as of `say`."""
-        return PacedStream(
-            self, self.reader, self.pronounce, self.check(GenerationConfig.of(generation))
-        )
-
-    def warm_up(self, *, all: bool = False) -> None:
-        """Compiles what a first sentence needs, streamed; all: whatever any text and any number of
-        them need.
-        """
-        stream = self.stream()
-        stream.end("This is a sentence.")
-        while not stream.done:
-            stream.step()
-        if not all:
-            return
-        text = PacedText(self.reader, self.block)
+    def _longest_text(self) -> PacedText:
         for width in SYMBOLS:
             text = PacedText(self.reader, self.block)
             text.extend([0] * width, closed=True)
-        self.engine.warm_up(text.inputs)
-        self.codec.warm_up(self.engine.longest)
-
-    def _speak(
-        self,
-        segments: Sequence[Segment],
-        numbers: Sequence[int],
-        generation: GenerationConfig,
-        given: Sequence[np.ndarray] | None = None,
-    ) -> list[SpokenSegment]:
-        texts = []
-        for number, segment in enumerate(segments):
-            texts.append(text := PacedText(self.reader, self.block, generation.pace))
-            text.extend(segment.symbols, closed=True)  # alone, so that it is read as it is alone
-            if given is not None:
-                text.give(np.asarray(given[number], np.float32))
-        for text in texts:
-            self.check_length(text.lasting)
-        return speak_whole(
-            [partial(self.utterance, generation, *one) for one in zip(texts, numbers, strict=True)],
-            [text.lasting for text in texts],
-        )
+        return text
 
     def words(
         self,

@@ -35,8 +35,9 @@ class Reply:
       heard: what was understood, if the frontend writes it down (else None).
       words: when each word is spoken. trace: how the tokens were unmasked.
       timeline: seconds of encoder, adaptor, thinker_prefill, thinker_decode, talker and codec;
-        first_audio_s and total_s from the call on; until_first_audio: what the last three had taken
-        by then; audio_s; real_time_factor.
+        thinker_tokens: how many were written, thoughts included; first_audio_s and total_s from the
+        call on; until_first_audio: what the last three had taken by then; audio_s;
+        real_time_factor.
     """
 
     text: str

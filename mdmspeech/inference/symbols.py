@@ -9,7 +9,7 @@ the Talker: whole pieces, started anew before they grow longer than what it was 
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -68,6 +68,19 @@ class SymbolStream:
         self._pronounce, self._limit = pronounce, limit
         self._text = ""  # of the piece that is not over, from its beginning
         self._before = 0  # words of the pieces before
+
+    @property
+    def texts(self) -> list[str]:
+        """The words of each segment."""
+        return [
+            " ".join(self.words[word] for word in sorted({*segment.owner} - {-1}))
+            for segment in self.segments
+        ]
+
+    @property
+    def silent(self) -> bool:
+        """Whether there is nothing to say so far."""
+        return not self.words
 
     def feed(self, text: str) -> None:
         """The next part of the text, of any size."""
@@ -145,6 +158,17 @@ def cut(text: str) -> tuple[list[str], str]:
             return over, text[at:]
         over.append(text[at : at + length])
         at += length
+
+
+def halves(piece: str, fits: Callable[[str], bool]) -> Iterator[str]:
+    """A piece that fits, or what it has to be cut into; nothing if it is empty."""
+    piece = piece.strip()
+    if fits(piece) or len(piece) <= 1:
+        yield from [piece] * bool(piece)
+        return
+    middle = max(piece.find(" ", len(piece) // 2), len(piece) // 2)
+    yield from halves(piece[:middle], fits)
+    yield from halves(piece[middle:], fits)
 
 
 def _piece(window: str) -> int:

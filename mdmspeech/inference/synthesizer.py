@@ -1,10 +1,11 @@
-"""What voices of both kinds of anchors share: how a `GenerationConfig` becomes a request, and how
+"""What voices of all kinds of anchors share: how a `GenerationConfig` becomes a request, and how
 texts of any length are spoken.
 """
 
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -15,12 +16,18 @@ from mdmspeech.inference.conditioning import TextConditioner
 from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.speech import Parts, Speech, Trace, Word, finish_timeline
-from mdmspeech.inference.utterance import SpokenSegment, Utterance
+from mdmspeech.inference.utterance import SpokenSegment, Utterance, speak_whole
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.text.normalise import check_speakable
 
 _TOGETHER = 64  # segments of many texts that are spoken in batches before the next ones
 _PART = 4  # segments of one text that are spoken at a time
+_SILENT = 50  # tokens of silence, where the speech may end, that end it too
+_OF_ANCHORS = {
+    "paced": "PacedSynthesizer",
+    "fixed": "FixedAnchorSynthesizer",
+    "prefix": "PrefixSynthesizer",
+}
 
 
 class SynthesisPlan(NamedTuple):
@@ -35,14 +42,26 @@ class SynthesisPlan(NamedTuple):
 
 class Synthesizer:
     """A Talker and a codec that speak. A voice's own class says what it makes of a text (`plan`),
-    how it speaks that (`_speak`), and when its words are said (`words`).
+    what the Talker hears of that (`heard`), and when its words are said (`words`).
+
+    Attributes:
+      anchors: of the Talkers that it speaks with. reads_states: whether it needs those of the
+        Thinker that writes an answer. takes_pace: whether it can be told how fast to speak.
 
     Args:
       config, params, mode, options: the Talker, see `TalkerEngine`. codec: a `codec.base.Codec`
         whose tokens it speaks.
+
+    Raises:
+      UserError: a Talker with other anchors.
     """
 
+    anchors: ClassVar[str]
+    reads_states: bool = False
+    takes_pace: bool = False
+
     def __init__(self, config: TalkerConfig, params: dict, codec: Codec, mode: str, **options):
+        self._check_talker(config)
         self.engine, self.codec, self.mode, self.block = (
             TalkerEngine(config, params, mode, **options),
             codec,
@@ -54,10 +73,22 @@ class Synthesizer:
         """What is spoken of a text of any length that has something to say."""
         raise NotImplementedError
 
-    def _speak(
-        self, segments: Sequence[Any], numbers: Sequence[int], generation: GenerationConfig
-    ) -> list[SpokenSegment]:
-        """Speaks segments in batches, each as it is spoken alone. numbers: of each in its text."""
+    def heard(
+        self, segments: Sequence[Any], generation: GenerationConfig
+    ) -> Sequence[TextConditioner]:
+        """Segments that are complete, as the Talker hears them, each as it is heard alone."""
+        raise NotImplementedError
+
+    def stream(self, **generation: Any) -> Any:
+        """A `SpeechStream` of a text that is still being written. Arguments and errors as of
+        `say`.
+        """
+        raise NotImplementedError
+
+    def warm_up(self, *, all: bool = False) -> None:
+        """Compiles what a first answer needs; all: whatever any text and any number of them
+        need.
+        """
         raise NotImplementedError
 
     def words(
@@ -68,9 +99,9 @@ class Synthesizer:
         begin: float = 0.0,
     ) -> tuple[Word, ...]:
         """When the words of consecutive segments are spoken, the first segment from `begin` seconds
-        on.
+        on; none where nobody knows.
         """
-        raise NotImplementedError
+        return ()
 
     def say(self, text: str, **generation: Any) -> Speech:
         """Speaks one text of any length.
@@ -144,6 +175,23 @@ class Synthesizer:
             )
             begin += sum(len(one.tokens) for one in spoken) * self.token_seconds
 
+    def _speak(
+        self, segments: Sequence[Any], numbers: Sequence[int], generation: GenerationConfig
+    ) -> list[SpokenSegment]:
+        """Speaks segments in batches, each as it is spoken alone. numbers: of each in its text."""
+        return self._spoken(self.heard(segments, generation), numbers, generation)
+
+    def _spoken(
+        self,
+        texts: Sequence[TextConditioner],
+        numbers: Sequence[int],
+        generation: GenerationConfig,
+    ) -> list[SpokenSegment]:
+        return speak_whole(
+            [partial(self.utterance, generation, *one) for one in zip(texts, numbers, strict=True)],
+            [text.lasting for text in texts],
+        )
+
     @property
     def token_seconds(self) -> float:
         """Seconds of speech a token."""
@@ -151,6 +199,11 @@ class Synthesizer:
 
     def check(self, generation: GenerationConfig) -> GenerationConfig:
         """The same config, or a UserError."""
+        if generation.pace != 1.0 and not self.takes_pace:
+            raise UserError(
+                f"pace={generation.pace}: a Talker with {self.anchors} anchors finds its "
+                "own pace; only one with paced anchors can be told"
+            )
         if self.mode == "mdm" and generation.steps > self.block:
             raise UserError(
                 f"steps={generation.steps}: a block has {self.block} tokens, so "
@@ -162,6 +215,13 @@ class Synthesizer:
     def codec_for(self, generation: GenerationConfig) -> Codec:
         """The codec with the settings of a request. UserError: settings that it does not have."""
         return self.codec.with_settings(**generation.vocoder) if generation.vocoder else self.codec
+
+    def _check_talker(self, config: TalkerConfig) -> None:
+        if config.anchors != self.anchors:
+            raise UserError(
+                f"a Talker with {config.anchors!r} anchors does not speak with a "
+                f"{type(self).__name__}; use a {_OF_ANCHORS.get(config.anchors, 'known kind')}"
+            )
 
     def check_length(self, length: float) -> None:
         """UserError: one utterance would have more than the most tokens."""
@@ -221,6 +281,13 @@ class Synthesizer:
             ),
             timeline=finish_timeline(timeline, len(wave), self.codec.sample_rate, total),
         )
+
+
+def silence_guard(silence: Sequence[int]) -> dict[str, Any]:
+    """Options of a `TalkerEngine` whose Talker finds its ends itself: a long silence (of these codes)
+    is one too.
+    """
+    return {"silence_ids": tuple(silence), "max_silence": _SILENT} if silence else {}
 
 
 def _check(texts: Sequence[str]) -> None:

@@ -80,7 +80,7 @@ class ThinkerRunner:
     calls.
 
     Attributes:
-      before: ids of that beginning. prompt: which it is.
+      before: ids of that beginning. prompt: which it is. context: see Args.
 
     Args:
       config, params, tokenizer: the Thinker, its parameters as trained or prepared
@@ -89,10 +89,11 @@ class ThinkerRunner:
       keep: (what it is, how it is made) -> arrays by name, made or as they were kept: for what the
         Thinker has read of the beginning.
       stop_repetition: end an answer that repeats itself, see `is_repetition`. max_thought: the most
-        tokens of thoughts, which are no part of the answer.
+        tokens of thoughts, which are no part of the answer. context: the most tokens of a
+        conversation that the Thinker was made for (None: more than any here has).
 
     Raises:
-      UserError: a tokenizer that names no end of an answer.
+      UserError: a tokenizer that names no end of an answer; a context that has no room for one.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class ThinkerRunner:
         stop_repetition: bool = True,
         max_thought: int = MAX_THOUGHT,
         keep: Keep | None = None,
+        context: int | None = None,
     ):
         if not tokenizer.stop_ids:
             raise UserError(
@@ -120,6 +122,13 @@ class ThinkerRunner:
         self._dtype = jax.tree.leaves(self._params)[0].dtype
         before, after = prompts.around_question(tokenizer, prompt)
         self.before, self._after = tuple(before), np.array(after, np.int32)
+        self.context = context
+        if context is not None and len(before) + PROMPTS[0] + max_new > context:
+            raise UserError(
+                f"this Thinker was made for {context} tokens, the beginning of a conversation, a "
+                f"short question and its answer need {len(before) + PROMPTS[0] + max_new}; take "
+                "one with a longer context"
+            )
         self._opened, self._closing = (
             tokenizer.opens_thought(after),
             np.array(tokenizer.closing(after), np.int32),
@@ -142,6 +151,11 @@ class ThinkerRunner:
         )
         self._embed = program("embed", self._embedded_ids)
         self._prefix, self._prefix_length = self._read_prefix(before, keep), len(before)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """Prepared, on the device."""
+        return self._params
 
     @property
     def width(self) -> int:
@@ -170,10 +184,12 @@ class ThinkerRunner:
         after = np.concatenate([self._after, self._closing]) if answered else self._after
         embedded = self.embedded(np.concatenate([ids, after]))
         whole = np.concatenate([*parts, embedded])
-        if len(whole) > PROMPTS[-1]:
+        most = PROMPTS[-1]
+        if self.context is not None:
+            most = min(most, self.context - len(self.before) - self.max_new)
+        if len(whole) > most:
             raise UserError(
-                f"the question has {len(whole)} tokens, the limit is {PROMPTS[-1]}; "
-                "ask something shorter"
+                f"the question has {len(whole)} tokens, the limit is {most}; ask something shorter"
             )
         return whole
 
@@ -264,7 +280,9 @@ class ThinkerRunner:
         """A one-row state that has read input vectors [N, D] besides, N at most `PROMPTS[-1]`. The
         state is used up.
         """
-        padded, _ = stack([vectors], bucket(len(vectors), PROMPTS), 1)
+        # a cache is not written more widely than it is
+        width = min(bucket(len(vectors), PROMPTS), generation.columns(state))
+        padded, _ = stack([vectors], width, 1)
         _, state = self._extend(
             params=self._params,
             state=state,

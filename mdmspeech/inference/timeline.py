@@ -30,6 +30,11 @@ def render(timeline: Mapping[str, Any]) -> str:
             f"{'first audio':<17}{1000 * timeline['first_audio_s']:8.0f} ms after "
             "the end of the question"
         )
+    if timeline.get("thinker_tokens") and timeline["thinker_decode"]:
+        rate = timeline["thinker_tokens"] / timeline["thinker_decode"]
+        lines.append(
+            f"{'Thinker':<17}{rate:8.1f} tokens a second, {timeline['thinker_tokens']} tokens"
+        )
     lines.append(
         f"{'whole answer':<17}{1000 * timeline['total_s']:8.0f} ms for "
         f"{timeline['audio_s']:.2f} s of speech"

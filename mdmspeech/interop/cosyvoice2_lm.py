@@ -14,6 +14,7 @@ with blocks of one token our Talker *is* their model. Only the mask's embedding 
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -28,6 +29,7 @@ from mdmspeech.interop.rules import TensorRule, import_params
 from mdmspeech.models import talker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.speech_format import BOS, CODES, EOS, PAD, SOS, VOCAB
+from mdmspeech.text.tokenizer import ChatTokenizer
 
 COSYVOICE2_LM = TalkerConfig(
     dim=896,
@@ -52,23 +54,44 @@ _NEVER = -100.0  # bias of ids that they do not have: e^-100 is no chance in flo
 _UNUSED = "llm.model.lm_head.weight"
 
 
-def read_lm(path: str | os.PathLike, config: TalkerConfig = COSYVOICE2_LM) -> Part:
+def read_lm(
+    path: str | os.PathLike,
+    config: TalkerConfig = COSYVOICE2_LM,
+    tokenizer: str | os.PathLike | None = None,
+) -> Part:
     """`llm.pt` -> a part of a release (`interop.release`), to decode autoregressively as kind
     "talker_ntp" or to train from, see `lm_params`.
+
+    tokenizer: the folder of its text's; None: `CosyVoice-BlankEN` beside the file, where it was
+      published, if that has a tokenizer.json. Without one it does not speak, but training can begin
+      from it.
     """
-    return Part("talker_ntp", config, lm_params(config, read_pytorch(path), str(path)))
+    beside = Path(path).parent / "CosyVoice-BlankEN"
+    if tokenizer is None and (beside / "tokenizer.json").is_file():
+        tokenizer = beside
+    read = None if tokenizer is None else ChatTokenizer.from_folder(tokenizer).tokenizer.to_str()
+    params = lm_params(config, read_pytorch(path), str(path))
+    return Part("talker_ntp", config, params, tokenizer=read)
 
 
-def convert_lm(path: str | os.PathLike, folder: str | os.PathLike) -> int:
+def convert_lm(
+    path: str | os.PathLike,
+    folder: str | os.PathLike,
+    tokenizer: str | os.PathLike | None = None,
+) -> int:
     """Writes `llm.pt` as a release folder with the part "talker_ntp", for `init_from` of
-    experiments/talker_llada_05b.py; returns its size in bytes.
+    experiments/talker_llada_05b.py, or to be put together with a codec; returns its size in bytes.
+    tokenizer: see `read_lm`.
     """
     card = (
         "# CosyVoice2's language model\n\nConverted from llm.pt of "
         "FunAudioLLM/CosyVoice2-0.5B (Apache-2.0).\n"
     )
     return save_release(
-        folder, Release("cosyvoice2_lm", {"talker_ntp": read_lm(path)}), card, "bfloat16"
+        folder,
+        Release("cosyvoice2_lm", {"talker_ntp": read_lm(path, tokenizer=tokenizer)}),
+        card,
+        "bfloat16",
     )
 
 

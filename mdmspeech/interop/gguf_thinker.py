@@ -13,6 +13,7 @@ import numpy as np
 from mdmspeech.errors import UserError
 from mdmspeech.interop.gguf import GGUF
 from mdmspeech.interop.huggingface import thinker_config
+from mdmspeech.interop.huggingface_rules import THINKER_TYPES, THINKERS
 from mdmspeech.interop.tensors import Stored
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.nn.rope import rope_frequencies
@@ -53,10 +54,19 @@ def gguf_thinker_config(file: GGUF) -> ThinkerConfig:
     `huggingface.thinker_config`.
     """
     meta, kind = file.metadata, file.metadata.get("general.architecture")
-    if kind not in ("llama", "qwen2", "qwen3"):
+    if meta.get("general.type") == "adapter":
         raise UserError(
-            f"{file.path} is a {kind!r} model, which cannot be the Thinker; use "
-            "llama, qwen2 or qwen3"
+            f"{file.path} is a LoRA, not a whole model; merge it into its model with llama.cpp: "
+            "llama-export-lora -m MODEL.gguf --lora LORA.gguf -o MERGED.gguf"
+        )
+    if kind not in THINKER_TYPES:
+        raise UserError(
+            f"{file.path} is a {kind!r:.80} model, which cannot be the Thinker; use one of: {THINKERS}"
+        )
+    if (count := meta.get("split.count", 1)) != 1:
+        raise UserError(
+            f"{file.path} is one of {count} files of a split model; make one of them with llama.cpp: "
+            "llama-gguf-split --merge FIRST.gguf WHOLE.gguf"
         )
     embedding = file.tensors.get("token_embd.weight")
     if embedding is None or not embedding.shape:

@@ -20,6 +20,8 @@ from mdmspeech.interop.huggingface_rules import (
     EMBEDDING,
     ENCODER_PREFIX,
     OUTPUT,
+    THINKER_TYPES,
+    THINKERS,
     encoder_rules,
     thinker_rules,
 )
@@ -33,11 +35,6 @@ from mdmspeech.nn.rope import KINDS, rope_attention_factor, rope_frequencies
 # what `interop.export` adds to config.json:
 # the key, and the version of the layout of what it writes
 STAMP, LAYOUT = "mdmspeech", 1
-_THINKER_TYPES = {
-    "llama": "LlamaForCausalLM",
-    "qwen2": "Qwen2ForCausalLM",
-    "qwen3": "Qwen3ForCausalLM",
-}
 # Sizes that are believed, several times those of the largest published models; larger ones would
 # only fill the memory.
 _LARGEST = {
@@ -57,10 +54,8 @@ def thinker_config(hf: Mapping[str, Any], **overrides: Any) -> ThinkerConfig:
         no model has.
     """
     kind = hf.get("model_type")
-    if not isinstance(kind, str) or kind not in _THINKER_TYPES:
-        raise UserError(
-            f"model_type {kind!r} cannot be a Thinker; use one of: {', '.join(_THINKER_TYPES)}"
-        )
+    if not isinstance(kind, str) or kind not in THINKER_TYPES:
+        raise UserError(f"model_type {kind!r:.80} cannot be a Thinker; use one of: {THINKERS}")
     _check_switches(hf, kind)
     # the former since transformers 5, with theta inside
     rope = hf.get("rope_parameters") or hf.get("rope_scaling") or {}
@@ -150,7 +145,7 @@ def thinker_json(config: ThinkerConfig) -> dict[str, Any]:
         )
     kind = "qwen2" if config.qkv_bias else "qwen3" if config.qk_norm else "llama"
     hf: dict[str, Any] = {
-        "architectures": [_THINKER_TYPES[kind]], "model_type": kind,
+        "architectures": [THINKER_TYPES[kind]], "model_type": kind,
         "vocab_size": config.vocab_size, "hidden_size": config.dim,
         "num_hidden_layers": config.num_layers, "num_attention_heads": config.num_heads,
         "num_key_value_heads": config.num_kv_heads,

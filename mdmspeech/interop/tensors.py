@@ -99,6 +99,36 @@ class _ByRange(OnDisk):
         return np.frombuffer(data, self.dtype)
 
 
+class Unread:
+    """A tensor that is made when it is read, whole, and not kept.
+
+    Args:
+      make: returns it.
+    """
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any, make: Callable[[], np.ndarray]) -> None:
+        self.shape, self.dtype, self._make = shape, np.dtype(dtype), make
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return self._make()[rows]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        value = self._make()
+        return value if dtype is None else value.astype(dtype, copy=False)
+
+
+def read_all(tree: dict[str, Any]) -> dict[str, Any]:
+    """Nested dicts with every `Unread` in them read."""
+    return {
+        name: read_all(value)
+        if isinstance(value, dict)
+        else np.asarray(value)
+        if isinstance(value, Unread)
+        else value
+        for name, value in tree.items()
+    }
+
+
 def pieces(
     tensor: Stored, start: int = 0, stop: int | None = None, size: int = _PIECE
 ) -> Iterator[tuple[int, np.ndarray]]:
@@ -201,6 +231,7 @@ def write_tensors(
     with written_whole(path) as part, open(part, "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for name, tensor in tensors.items():
+            tensor = np.asarray(tensor) if isinstance(tensor, Unread) else tensor
             blocks = pieces(tensor) if tensor.shape else [(0, np.asarray(tensor))]
             for _, block in blocks:
                 block = _narrowed(block, np.dtype(tensor.dtype if dtype is None else dtype), name)

@@ -10,8 +10,8 @@ B rows, T tokens of one forward, S cache slots, D width, V rows of the output ta
 
 import dataclasses
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,12 +20,23 @@ from mdmspeech.models.anchors import PacedAnchors
 from mdmspeech.models.talker import CodeTable, Talker, TalkerConfig
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.feature_major import ColumnCache, LayerShape
+from mdmspeech.nn.linear import widened
 from mdmspeech.nn.rope import rope_frequencies
 from mdmspeech.programs import KeptProgram
 
-# The output table has whole multiples of this many rows: reductions over the vocabulary are three
-# times as fast as over 6,566. Nothing may draw the rows behind it (`decoding.sampling.allowed_ids`).
-_WHOLE = 64
+# The output table has whole multiples of this many rows: on CPUs reductions over the vocabulary are
+# three times as fast as over 6,566, and a TPU (vectors of 128) takes the table as it lies, where it
+# would lay it out anew in every call. Nothing may draw the rows behind it (`decoding.sampling.allowed_ids`).
+_WHOLE = 128
+
+
+class TextBefore(NamedTuple):
+    """A text in front of one row's speech (prefix anchors): its keys and values, one a layer, and
+    how many ids it has, int32 [1].
+    """
+
+    caches: tuple[ColumnCache, ...]
+    count_B: Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,8 +52,17 @@ class PreparedTalker:
     @classmethod
     def of(cls, config: TalkerConfig, params: dict) -> tuple["PreparedTalker", dict[str, Any]]:
         """From trained parameters -> (functions, parameters as they take them)."""
-        plain = dataclasses.replace(config, structured_codes=False)
-        return cls(plain), _preparing(config)(jax.device_put(params))
+        return cls.plain(config), _preparing(config)(jax.device_put(params))
+
+    @classmethod
+    def abstract(cls, config: TalkerConfig, params: Any) -> tuple["PreparedTalker", dict[str, Any]]:
+        """The same of shapes alone: nothing is computed."""
+        return cls.plain(config), jax.eval_shape(functools.partial(_prepared, config), params)
+
+    @classmethod
+    def plain(cls, config: TalkerConfig) -> "PreparedTalker":
+        """The functions, which know no structured tables."""
+        return cls(dataclasses.replace(config, structured_codes=False))
 
     @property
     def layer_shape(self) -> LayerShape:
@@ -58,20 +78,42 @@ class PreparedTalker:
         )
 
     def _trunk(
-        self, params, caches, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B
+        self, params, caches, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, before=()
+    ) -> tuple[jax.Array, Callable, list[list[ColumnCache]]]:
+        """`_layers` over speech tokens and their conditions."""
+        x_BTD = params["inputs"][ids_BT]
+        x_BTD = x_BTD + cond_BTD.astype(x_BTD.dtype)
+        return self._layers(params, caches, x_BTD, positions_BT, mask_BTS, write_at_B, before)
+
+    def _layers(
+        self,
+        params,
+        caches,
+        x_BTD,
+        positions_BT,
+        mask_BTS,
+        write_at_B,
+        before: Sequence[TextBefore] = (),
     ) -> tuple[jax.Array, Callable, list[list[ColumnCache]]]:
         """(states before the norm [D, B x T]; what runs one more layer at the same places; caches).
 
-        caches: of consecutive rows, see `empty_cache`.
+        caches: of consecutive rows, see `empty_cache`. before: the text in front of each row, which
+          all its positions see, and go on from; () where there is none.
         """
-        x_BTD = params["inputs"][ids_BT]
-        x_BTD = x_BTD + cond_BTD.astype(x_BTD.dtype)
         batch, length, width = x_BTD.shape
         x_DM = x_BTD.reshape(-1, width).T
         frequencies_F = rope_frequencies(self.config.head_dim, self.config.rope_theta)
         positions_BT = jnp.broadcast_to(positions_BT, (batch, length))
-        rope_FM = feature_major.rope_columns(positions_BT.reshape(-1), frequencies_F)
         mask_BTS = jnp.broadcast_to(mask_BTS, (batch, *mask_BTS.shape[1:]))
+        if before:
+            count_B = jnp.concatenate([text.count_B for text in before])
+            positions_BT = positions_BT + count_B[:, None]
+            slots_N = jnp.arange(before[0].caches[0].k_BKES.shape[-1])
+            seen_BTN = jnp.broadcast_to(
+                slots_N[None, None] < count_B[:, None, None], (batch, length, len(slots_N))
+            )
+            mask_BTS = jnp.concatenate([seen_BTN, mask_BTS], axis=-1)
+        rope_FM = feature_major.rope_columns(positions_BT.reshape(-1), frequencies_F)
         new = [list(row) for row in caches]
 
         def run(weights: Any, x_DM: jax.Array, at: int) -> jax.Array:
@@ -83,6 +125,7 @@ class PreparedTalker:
                 rope_FM,
                 [row[at] for row in new],
                 write_at_B,
+                [text.caches[at] for text in before],
             )
             for row, cache in zip(new, written, strict=True):
                 row[at] = cache
@@ -98,17 +141,32 @@ class PreparedTalker:
         if self.config.output_scale != 1.0:
             hidden = hidden * self.config.output_scale
         hidden_MD = hidden.reshape(-1, hidden.shape[-1])
-        out_MV = jnp.matmul(hidden_MD, params["outputs_DV"], preferred_element_type=jnp.float32)
+        out_MV = jnp.matmul(
+            widened(hidden_MD, 0),
+            params["outputs_DV"],
+            preferred_element_type=jnp.float32,
+        )[: len(hidden_MD)]
         if self.config.output_bias:
             out_MV = out_MV + params["output_bias_V"][None]
         return out_MV.reshape(*hidden.shape[:-1], -1)
 
     def step(
-        self, params, caches, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits
+        self,
+        params,
+        before: Sequence[TextBefore],
+        caches,
+        ids_BT,
+        cond_BTD,
+        positions_BT,
+        mask_BTS,
+        write_at_B,
+        num_logits,
     ):
-        """A `decoding.state.ModelFn`, once `params` is given."""
+        """A `decoding.state.ModelFn`, once `params` and `before` are given: the text in front of each
+        row, () for none.
+        """
         x_DM, _, new = self._trunk(
-            params, caches, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B
+            params, caches, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, before
         )
         hidden_DM = feature_major.rms_norm(params["norm"], x_DM, self.config.norm_eps)
         batch, length = ids_BT.shape
@@ -145,6 +203,18 @@ class PreparedTalker:
             normed_DM = feature_major.rms_norm(norms[k], x_DM, self.config.norm_eps)
             states.append(normed_DM.T.reshape(batch, length, -1))
         return tuple(states), tuple(map(tuple, new))
+
+    def read_before(self, params, text_1N, count_1, slots: int) -> TextBefore:
+        """What speech sees of a text in front of it (prefix anchors): of ids int32 [1, N], START among
+        them, the first `count_1` [1], in caches of so many slots.
+        """
+        x_1ND = self.anchors(params, text_1N, method="prefix")
+        place_N = jnp.arange(text_1N.shape[1])
+        causal_1NN = (place_N[None, :] <= place_N[:, None])[None]
+        first_1 = jnp.zeros(1, jnp.int32)
+        empty = [self.empty_cache(slots)]
+        _, _, (caches,) = self._layers(params, empty, x_1ND, place_N[None], causal_1NN, first_1)
+        return TextBefore(tuple(caches), count_1)
 
     def read(self, params, symbols_BM, valid_BM) -> tuple[jax.Array, jax.Array]:
         """`Talker.read`: (features [B, M, D], log-durations [B, M]) of paced anchors."""
@@ -186,7 +256,9 @@ class PreparedTalker:
         return cond_DM.T.reshape(*text_BLE.shape[:2], -1)
 
     def anchors(self, params, *args, method: str):
-        """A method of `Talker` that needs its anchors only: "look_up", "fuse", "place_anchors"."""
+        """A method of `Talker` that needs its anchors only: "look_up", "fuse", "place_anchors",
+        "prefix".
+        """
         variables = {"anchors": params["anchors"], "inputs": {"table": params["inputs"]}}
         reader = Talker(dataclasses.replace(self.config, output_bias=False))
         return reader.apply({"params": variables}, *args, method=method)

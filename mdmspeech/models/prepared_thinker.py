@@ -101,7 +101,7 @@ class PreparedThinker:
         tied = self.config.tie_embeddings
         weight_VD = params["embedding"]["embedding"] if tied else params["output"]["weight"]
         hidden_DM = hidden_BTD.reshape(-1, hidden_BTD.shape[-1]).T
-        out_VM = weight_VD @ hidden_DM.astype(weight_VD.dtype)
+        out_VM = feature_major.linear({"weight": weight_VD}, hidden_DM)
         return out_VM.T.reshape(*hidden_BTD.shape[:-1], -1).astype(jnp.float32)
 
     @property

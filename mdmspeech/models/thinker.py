@@ -14,6 +14,7 @@ from flax import linen as nn
 from flax.core import FrozenDict
 
 from mdmspeech.nn.attention import KVCache
+from mdmspeech.nn.linear import widened
 from mdmspeech.nn.masks import Mask, causal
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import constrain, lookup_large
@@ -197,9 +198,12 @@ class Thinker(nn.Module):
 
     def logits(self, hidden_BTD: jax.Array) -> jax.Array:
         """Final hidden states -> next-token logits [B, T, V], float32."""
+        single = hidden_BTD.size == hidden_BTD.shape[-1]
+        rows_BTD = widened(hidden_BTD, 1) if single else hidden_BTD
         out = (
-            hidden_BTD @ constrain(self.embedding.embedding, "vocab", "none").T
+            rows_BTD @ constrain(self.embedding.embedding, "vocab", "none").T
             if self.config.tie_embeddings
-            else self.output(hidden_BTD)
+            else self.output(rows_BTD)
         )
+        out = out[:, :1] if single else out
         return constrain(out, "batch", "length", "vocab").astype(jnp.float32)

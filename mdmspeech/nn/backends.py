@@ -48,6 +48,11 @@ def attention_backend(name: str) -> Iterator[None]:
         _backend.reset(token)
 
 
+def platform() -> str:
+    """For which machine is traced: "cpu", "gpu" or "tpu"."""
+    return _backend.get() or jax.default_backend()
+
+
 def attend(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask: Mask) -> jax.Array:
     """softmax(q k' / sqrt(D)) v with H/K query heads sharing each K/V head -> [B, T, H, D] in q's
     dtype.
@@ -57,8 +62,8 @@ def attend(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask: Mask) 
         that may attend nothing gives zeros.
     """
     queries, keys, dim = q_BTHD.shape[1], k_BSKD.shape[1], q_BTHD.shape[3]
-    described, platform = isinstance(mask, AttentionMask), _backend.get() or jax.default_backend()
-    way = formulation(platform, described, queries, keys, dim, q_BTHD.dtype, _fused_on_this_gpu())
+    described = isinstance(mask, AttentionMask)
+    way = formulation(platform(), described, queries, keys, dim, q_BTHD.dtype, _fused_on_this_gpu())
     if isinstance(mask, AttentionMask):
         if not mask.length == queries == keys:
             raise ValueError(

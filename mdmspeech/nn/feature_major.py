@@ -12,6 +12,9 @@ by row), H heads, K heads of keys and values, G = H / K, E head size, S cache sl
 """
 
 import dataclasses
+import functools
+import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -20,6 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mdmspeech.nn.attention import fitted
+from mdmspeech.nn.linear import widened
 
 # Layers that read the same input are one product.
 _JOINED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}
@@ -139,7 +143,9 @@ def _joined(layers: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 def linear(params: Mapping[str, Any], x_KM: jax.Array) -> jax.Array:
     """weight [N, K] (and bias [N]) of `prepare` on columns [K, M] -> [N, M]."""
-    y_NM = params["weight"] @ x_KM.astype(params["weight"].dtype)
+    columns = x_KM.shape[1]
+    y_NM = params["weight"] @ widened(x_KM.astype(params["weight"].dtype), 1)
+    y_NM = y_NM[:, :columns]
     return y_NM + params["bias"][:, None].astype(y_NM.dtype) if "bias" in params else y_NM
 
 
@@ -169,29 +175,35 @@ def decoder_layer(
     rope_FM: tuple[jax.Array, jax.Array],
     caches: Sequence[ColumnCache],
     write_at_B: jax.Array,
+    before: Sequence[ColumnCache] = (),
 ) -> tuple[jax.Array, tuple[ColumnCache, ...]]:
     """x [D, M] through one layer, over its cache.
 
     Args:
-      mask_BTS: bool, True = may attend; the first S slots of the cache are looked at.
+      mask_BTS: bool, True = may attend; the first S slots are looked at, of `before` and behind it
+        of the cache.
       rope_FM: (cos, sin) [head_dim / 2, M] of the columns' positions.
       caches: of consecutive rows, one or more each; together B rows. A row's cache is never moved,
         so that rows can join and leave a batch.
-      write_at_B: int32, first slot that each row writes.
+      write_at_B: int32, first slot of the cache that each row writes.
+      before: what every row sees in front of its cache and never writes, one for each of `caches`
+        and all equally long; () for nothing.
 
     Returns:
       (x [D, M], the new caches).
     """
     attention, mlp = params["attn"], params["mlp"]
     heads_M = linear(attention["qkv"], rms_norm(params["attn_norm"], x_DM, shape.norm_eps))
-    out_M, new = _attention(attention, shape, heads_M, mask_BTS, rope_FM, caches, write_at_B)
+    out_M, new = _attention(
+        attention, shape, heads_M, mask_BTS, rope_FM, caches, write_at_B, before
+    )
     x_DM = x_DM + linear(attention["o"], out_M)
     both_M = linear(mlp["gate_up"], rms_norm(params["mlp_norm"], x_DM, shape.norm_eps))
     gate_M, up_M = jnp.split(both_M, 2, axis=0)
     return x_DM + linear(mlp["down"], jax.nn.silu(gate_M) * up_M), new
 
 
-def _attention(params, shape, all_M, mask_BTS, rope_FM, caches, write_at_B):
+def _attention(params, shape, all_M, mask_BTS, rope_FM, caches, write_at_B, before):
     """[H E, M] of queries, keys and values, together [(H + 2K) E, M]."""
     heads, kv, dim = shape.heads, shape.kv_heads, shape.head_dim
     # queries and keys in one: the same norm and rotation, few operations
@@ -210,13 +222,13 @@ def _attention(params, shape, all_M, mask_BTS, rope_FM, caches, write_at_B):
     both_JEM = _rotated(both_JEM * scale_JE1.astype(both_JEM.dtype), *rope_FM)
     q_HEM, k_KEM = both_JEM[:heads], both_JEM[heads:]
     new, out, first = [], [], 0
-    for cache in caches:
+    for i, cache in enumerate(caches):
         rows, length = cache.k_BKES.shape[0], mask_BTS.shape[1]
         here = slice(first * length, (first + rows) * length)
         mine = slice(first, first + rows)
         split = [_by_row(x[..., here], rows) for x in (k_KEM, v_KEM)]
         cache = cache.write(*split, write_at_B[mine])
-        out.append(_attend(q_HEM[..., here], cache, mask_BTS[mine]))
+        out.append(_attend(q_HEM[..., here], [*before[i : i + 1], cache], mask_BTS[mine]))
         new.append(cache)
         first += rows
     return (out[0] if len(out) == 1 else jnp.concatenate(out, axis=-1)), tuple(new)
@@ -239,26 +251,40 @@ def _by_row(x_KEM: jax.Array, rows: int) -> jax.Array:
     return x_KEM.reshape(kv, dim, rows, columns // rows).transpose(2, 0, 1, 3)
 
 
-def _attend(q_HEM: jax.Array, cache: ColumnCache, mask_BTS: jax.Array) -> jax.Array:
-    """softmax(q k) v of scaled queries [H, E, M] over the cache -> [H E, M]; a query that may see
-    nothing gets some finite vector.
+def _attend(q_HEM: jax.Array, caches: Sequence[ColumnCache], mask_BTS: jax.Array) -> jax.Array:
+    """softmax(q k) v of scaled queries [H, E, M] over caches, one behind the other, of the last as
+    much as the mask has -> [H E, M]; a query that may see nothing gets some finite vector.
     """
     heads, dim, columns = q_HEM.shape
-    rows, kv = cache.k_BKES.shape[:2]
+    rows, kv = caches[-1].k_BKES.shape[:2]
     length, slots = mask_BTS.shape[1:]
-    k_BKES, v_BKES = (x[..., :slots].astype(q_HEM.dtype) for x in (cache.k_BKES, cache.v_BKES))
+    ends = [*itertools.accumulate(one.k_BKES.shape[-1] for one in caches[:-1]), slots]
+    sizes = [end - first for first, end in itertools.pairwise([0, *ends])]
+    looked_at = [
+        [x[..., :size].astype(q_HEM.dtype) for x in (one.k_BKES, one.v_BKES)]
+        for one, size in zip(caches, sizes, strict=True)
+    ]
     # query heads that share a key head stand side by side: [B, K, E, G x T]
     q_BKGET = _by_row(q_HEM, rows).reshape(rows, kv, heads // kv, dim, length)
     q_BKEN = jnp.moveaxis(q_BKGET, 2, 3).reshape(rows, kv, dim, -1)
     batched = ((0, 1), (0, 1))
-    scores_BKNS = jax.lax.dot_general(
-        q_BKEN, k_BKES, (((2,), (2,)), batched), preferred_element_type=jnp.float32
-    )
+    scores = [
+        jax.lax.dot_general(
+            q_BKEN, k_BKES, (((2,), (2,)), batched), preferred_element_type=jnp.float32
+        )
+        for k_BKES, _ in looked_at
+    ]
+    scores_BKNS = jnp.concatenate(scores, axis=-1) if len(scores) > 1 else scores[0]
     mask_BKNS = jnp.tile(mask_BTS[:, None], (1, 1, heads // kv, 1))
     scores_BKNS = jnp.where(mask_BKNS, scores_BKNS, _MASKED)
     weights_BKNS = jnp.exp(scores_BKNS - scores_BKNS.max(axis=-1, keepdims=True))
     weights_BKNS = (weights_BKNS / weights_BKNS.sum(axis=-1, keepdims=True)).astype(q_HEM.dtype)
-    out_BKEN = jax.lax.dot_general(v_BKES, weights_BKNS, (((3,), (3,)), batched))
+    parts = jnp.split(weights_BKNS, ends[:-1], axis=-1)
+    out = [
+        jax.lax.dot_general(v_BKES, part_BKNS, (((3,), (3,)), batched))
+        for (_, v_BKES), part_BKNS in zip(looked_at, parts, strict=True)
+    ]
+    out_BKEN = functools.reduce(operator.add, out)
     out_BKEGT = out_BKEN.reshape(rows, kv, dim, heads // kv, length)
     # head, then feature, then row by row
     return out_BKEGT.transpose(1, 3, 2, 0, 4).reshape(heads * dim, columns)

@@ -6,7 +6,27 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from mdmspeech.nn.backends import platform
 from mdmspeech.nn.partition import on_one_device
+
+_TPU_ROWS = 8  # that a TPU's registers hold
+
+
+def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """[..., T, D] @ [D, N]; a single row as `widened` has it."""
+    if x.ndim < 2 or x.size != x.shape[-1] or platform() != "tpu":
+        return x @ kernel
+    return (widened(x, x.ndim - 2) @ kernel)[..., :1, :]
+
+
+def widened(x: jax.Array, axis: int) -> jax.Array:
+    """One row (or column) that is to be multiplied by a matrix, on a TPU with zeros beside it: its
+    vector unit would do the product, four times as slowly as memory is read; so the matrix unit
+    does.
+    """
+    if x.shape[axis] != 1 or platform() != "tpu":
+        return x
+    return jnp.pad(x, [(0, _TPU_ROWS - 1 if i == axis else 0) for i in range(x.ndim)])
 
 
 class Linear(nn.Module):
@@ -32,7 +52,7 @@ class Linear(nn.Module):
             # contract over two axes (batch, length) than over one. Over several devices the axes
             # stay apart, because the batch is what is split.
             x = x.reshape(-1, x.shape[-1])
-        y = x @ kernel.astype(dtype)
+        y = product(x, kernel.astype(dtype))
         if self.use_bias:
             bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
             y = y + bias.astype(dtype).reshape((1,) * (x.ndim - 1) + bias.shape)

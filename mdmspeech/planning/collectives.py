@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from mdmspeech.planning.hlo import Instruction, Module
+from mdmspeech.planning.hlo import ONCE, Instruction, Module, Trips
 from mdmspeech.planning.topology import Topology
 
 KINDS = ("all-gather", "reduce-scatter", "all-reduce", "all-to-all", "collective-permute")
@@ -125,7 +125,7 @@ class Links:
 
 
 def find(
-    module: Module, sizes: dict[str, int], links: Links | None = None, unknown_trips: int = 1
+    module: Module, sizes: dict[str, int], links: Links | None = None, unknown_trips: Trips = ONCE
 ) -> list[Collective]:
     """Every collective of the program.
 

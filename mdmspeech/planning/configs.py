@@ -2,55 +2,67 @@
 weights and no device are touched.
 """
 
+import copy
+import math
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
+from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.planning.decode import find_way, speech_program, thinking_program
 from mdmspeech.planning.plan import Plan, make_plan
-from mdmspeech.planning.program import (
-    Program,
-    decode_program,
-    decode_state,
-    train_program,
-    train_state,
-)
-from mdmspeech.planning.sweep import candidates, sweep
+from mdmspeech.planning.program import Program, train_program, train_state
+from mdmspeech.planning.sweep import MOST_TENSOR, candidates, layouts, sweep
 from mdmspeech.planning.topology import Topology
 from mdmspeech.training.mesh import AXES
 from mdmspeech.training.task import Task
 
-WHATS = ("train", "decode")
+# a step of training; a block of speech; a token of the Thinker
+WHATS = ("train", "decode", "think")
 
 
 class Planned:
     """One configuration, ready to be compiled for any slice.
 
     Args:
-      name: for tables. what: "train", or "decode" for one block of the Talker.
+      name: for tables. what: of WHATS. way: of talking, for "decode", by its name in tables.
       make_task: (config) -> its task, for training; nothing of it is loaded.
 
     Raises:
-      UserError: unknown `what`, or a decode of something that is no Talker.
+      UserError: unknown `what` or `way`, or a configuration that has nothing of the kind.
     """
 
     def __init__(
-        self, name: str, config: ConfigDict, what: str, make_task: Callable[[ConfigDict], Task]
+        self,
+        name: str,
+        config: ConfigDict,
+        what: str,
+        make_task: Callable[[ConfigDict], Task],
+        way: str = "",
     ):
         if what not in WHATS:
             raise UserError(f"what={what!r}: plan one of {', '.join(WHATS)}")
-        if what == "decode" and "talker" not in config:
+        part = {"decode": "talker", "think": "thinker"}.get(what)
+        if part and part not in config:
             raise UserError(
-                f"{name} trains no Talker (stage {config.get('stage')!r}): --what decode needs one"
+                f"{name} has no {part.title()} (stage {config.get('stage')!r}): --what {what} needs "
+                "one"
+            )
+        if what == "decode" and config.talker.get("anchors") == "prefix":
+            raise UserError(
+                f"{name}: a text in front of the speech is not decoded by the engine that --what "
+                "decode plans"
             )
         self.name, self.config, self.what = name, config, what
+        self.way = find_way(way) if what == "decode" else None
         self.task = make_task(config) if what == "train" else None
 
     def rows(self) -> int:
-        """Of the configuration's global batch; for decoding one utterance."""
+        """Of the configuration's global batch; for decoding one."""
         return next(iter(self.task.batch_spec().values())).shape[0] if self.task else 1
 
     def plan(
@@ -71,6 +83,7 @@ class Planned:
             lambda mesh: self._program(mesh, rows or self.rows()),
             settings,
             quick,
+            self.way.name if self.way else "",
         )
         jax.clear_caches()  # of the traced program: a long list of plans would fill the memory
         return plan
@@ -85,31 +98,47 @@ class Planned:
         """(plans of the most promising meshes as they are made, meshes left out and why). rows_of:
         rows of the global batch on a mesh.
         """
+        if not self.task:
+            raise UserError(f"meshes are tried for training, not for --what {self.what}")
         fixed = {rows_of({"data": n, "fsdp": 1, "tensor": 1}) for n in (1, topology.chips)}
         rows = fixed.pop() if len(fixed) == 1 else 0
-        accum = self.config.train.accum if self.task else 1
-        meshes, left_out = candidates(topology, rows, accum, self._state)
+        state = lambda mesh: train_state(self.config, self.task, mesh)
+        meshes, left_out = candidates(topology, rows, self.config.train.accum, state)
         return sweep(
             meshes, lambda sizes: self.plan(topology, sizes, rows_of(sizes), quick), tries
         ), left_out
 
+    def try_layouts(
+        self, topology: Topology, start: Plan, tries: int, quick: bool = False
+    ) -> Iterator[Plan]:
+        """Plans of the same step on the same mesh as `start`'s, with other remat policies and more or
+        fewer rows at a time, see `sweep.layouts`.
+        """
+
+        def plan_of(remat: str, accum: int) -> Plan:
+            other = copy.copy(self)
+            other.config = copy.deepcopy(self.config)
+            other.config.train.update(remat=remat, accum=accum)
+            return other.plan(topology, start.mesh, start.rows, quick)
+
+        return layouts(start, plan_of, tries)
+
     def _program(self, mesh: Mesh, rows: int) -> Program:
         if self.task:
             return train_program(self.config, self.task, mesh, rows)
-        return decode_program(
-            _talker_config(self.config),
-            mesh,
-            rows,
-            dtype=self.config.train.dtype,
-            mode=self.config.get("mode", "mdm"),
-        )
+        dtype = self.config.train.dtype
+        if self.way:
+            sizes = TalkerConfig(**self.config.talker)
+            return speech_program(sizes, mesh, self.way, rows, dtype=dtype)
+        return thinking_program(ThinkerConfig(**self.config.thinker), mesh, rows, dtype=dtype)
 
-    def _state(self, mesh: Mesh) -> Any:
-        return (
-            train_state(self.config, self.task, mesh)
-            if self.task
-            else decode_state(_talker_config(self.config), mesh, self.config.train.dtype)
-        )
+
+def decoding_mesh(what: str, chips: int) -> dict[str, int]:
+    """Devices per axis where none are given: a Talker speaks on one chip, a Thinker's layers are
+    split.
+    """
+    tensor = 1 if what == "decode" else math.gcd(chips, MOST_TENSOR)
+    return dict(zip(AXES, (chips // tensor, 1, tensor), strict=True))
 
 
 def mesh_sizes(config: ConfigDict, chips: int, given: str = "") -> dict[str, int]:
@@ -131,9 +160,3 @@ def mesh_sizes(config: ConfigDict, chips: int, given: str = "") -> dict[str, int
             f"{max(data, 1) * fsdp * tensor} chips; the slice has {chips}"
         )
     return dict(zip(AXES, (data, fsdp, tensor), strict=True))
-
-
-def _talker_config(config: ConfigDict) -> Any:
-    from mdmspeech.models.talker import TalkerConfig
-
-    return TalkerConfig(**config.talker)

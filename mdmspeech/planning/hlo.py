@@ -23,6 +23,11 @@ _CALLED = re.compile(
     r"|false_computation|called_computations)=(\{[^}]*\}|%[\w.\-]+)"
 )
 
+# Iterations of loops whose length depends on data: of the outermost, of those in it, and so on; the
+# last holds for all further ones.
+Trips = tuple[int, ...]
+ONCE: Trips = (1,)
+
 
 @dataclasses.dataclass(frozen=True)
 class Array:
@@ -74,26 +79,36 @@ class Module:
         """Computation -> its instructions by name."""
         return {name: {i.name: i for i in body} for name, body in self.computations.items()}
 
-    def executed(self, unknown_trips: int = 1) -> Iterator[tuple[str, float]]:
+    def executed(self, unknown_trips: Trips = ONCE) -> Iterator[tuple[str, float]]:
         """(computation, how often it runs) of the entry and of everything that loops, calls and
         conditionals run, fusions left out.
 
-        A branch of a conditional counts as if always taken. Loops without a known trip count run
-        `unknown_trips` times.
+        A branch of a conditional counts as if always taken. unknown_trips: of loops without a known
+        trip count.
         """
-        stack: list[tuple[str, float]] = [(self.entry, 1.0)]
+        stack: list[tuple[str, float, Trips]] = [(self.entry, 1.0, unknown_trips)]
         while stack:
-            name, times = stack.pop()
+            name, times, trips = stack.pop()
             yield name, times
             for instruction in self.computations[name]:
-                called = instruction.called()
-                if instruction.opcode == "while":
-                    trips = trip_count(self, name, instruction)
-                    stack.append(
-                        (called["body"][0], times * (unknown_trips if trips is None else trips))
-                    )
-                elif instruction.opcode in ("call", "conditional"):
-                    stack += [(inner, times) for names in called.values() for inner in names]
+                stack += [
+                    (inner, times * runs, left)
+                    for inner, runs, left in self.inside(instruction, name, trips)
+                ]
+
+    def inside(self, i: Instruction, where: str, trips: Trips) -> list[tuple[str, float, Trips]]:
+        """What a loop, call or conditional in computation `where` runs: (computation, how often,
+        trips of unknown loops in it).
+        """
+        called = i.called()
+        if i.opcode == "while":
+            known = trip_count(self, where, i)
+            if known is not None:
+                return [(called["body"][0], known, trips)]
+            return [(called["body"][0], trips[0], trips[1:] or trips)]
+        if i.opcode in ("call", "conditional"):
+            return [(name, 1, trips) for names in called.values() for name in names]
+        return []
 
 
 def parse(text: str) -> Module:

@@ -4,6 +4,7 @@ collectives.
 
 import dataclasses
 import importlib.metadata
+import os
 import re
 import time
 from collections.abc import Callable
@@ -13,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mdmspeech import xla_flags
 from mdmspeech.errors import UserError
 from mdmspeech.nn.backends import attention_backend
 from mdmspeech.planning import collectives, hlo, memory, schedule, traffic
@@ -35,7 +37,8 @@ _UNITS = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 @dataclasses.dataclass(frozen=True)
 class Plan:
     """Attributes:
-    name, what: of the configuration; "train" or "decode".
+    name, what, way: of the configuration; "train", "decode" or "think"; how a Talker decodes.
+    remat, accum: of a training step.
     topology, slice_name, chips: of the whole slice. mesh: devices per axis. rows: of the global
       batch (or decoded together).
     memory: bytes on one chip by kind, see `memory.split`; without what the compiler did not get to
@@ -72,6 +75,9 @@ class Plan:
     seconds: dict[str, float] = dataclasses.field(default_factory=dict)
     versions: dict[str, str] = dataclasses.field(default_factory=dict)
     quick: bool = False
+    way: str = ""
+    remat: str = ""
+    accum: int = 1
 
     def to_json(self) -> dict[str, Any]:
         """Numbers, strings, lists and dicts."""
@@ -105,8 +111,10 @@ def make_plan(
     program_of: Callable[[Mesh], Program],
     settings: dict[str, Any] | None = None,
     quick: bool = False,
+    way: str = "",
 ) -> Plan:
-    """Compiles and reads.
+    """Compiles and reads. A training step gets the flags with which `train` compiles on such chips
+    (`xla_flags`).
 
     Args:
       sizes: devices per mesh axis (data, fsdp, tensor); may be fewer than the slice has.
@@ -130,15 +138,19 @@ def make_plan(
         rows=program.rows, unit=program.unit, units=program.units, memory={}, needed=0,
         available=int(topology.tpu.chip.memory), compiled=False,
         fits=False, model_flops=program.model_flops, flops=program.flops, versions=versions(),
-        quick=quick,
+        quick=quick, way=way, remat=(settings or {}).get("remat", ""),
+        accum=(settings or {}).get("accum", 1),
     )  # fmt: skip
+    options: dict[str, str | bool] = dict(_QUICK if quick else {})
+    if what == "train" and os.environ.get(xla_flags.SWITCH) != "none":
+        options |= xla_flags.flags_for(topology.tpu.name, topology.slices)
     with jax.set_mesh(mesh), attention_backend("tpu"):
         lowered = jax.jit(
             program.function, donate_argnums=program.donated, out_shardings=program.out_shardings
         ).lower(*program.arguments)
     traced = time.perf_counter()
     try:
-        compiled = lowered.compile(_QUICK if quick else None)
+        compiled = lowered.compile(options or None)
     except jax.errors.JaxRuntimeError as error:
         plan = _refused(plan, program, error)
     else:

@@ -3,8 +3,9 @@
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mdmspeech.planning.decode import PAPER, WAY_NAMES
 from mdmspeech.planning.plan import Plan, describe
-from mdmspeech.planning.roofline import ASSUMPTIONS
+from mdmspeech.planning.roofline import ASSUMPTIONS, Roofline
 from mdmspeech.planning.units import amount, duration, size
 
 COLUMNS = (
@@ -13,6 +14,7 @@ COLUMNS = (
     "chips",
     "mesh",
     "batch",
+    "at a time",
     "memory/chip",
     "of",
     "fits",
@@ -39,7 +41,7 @@ def text(plan: Plan) -> str:
     )
     lines = [
         (
-            f"{plan.name} ({plan.what}) on {plan.topology} = {plan.slice_name}, "
+            f"{plan.name} ({plan.way or plan.what}) on {plan.topology} = {plan.slice_name}, "
             f"{plan.chips} chips, mesh {describe(plan.mesh)}: {verdict}"
         ),
         (
@@ -97,11 +99,12 @@ def row(plan: Plan) -> tuple[str, ...]:
     """Of a table, see COLUMNS."""
     r = plan.roofline
     return (
-        plan.name if plan.what == "train" else f"{plan.name} {plan.what}",
+        plan.name if plan.what == "train" else f"{plan.name} {plan.way or plan.what}",
         plan.slice_name,
         str(plan.chips),
         "/".join(str(n) for n in plan.mesh.values()),
         str(plan.rows),
+        _at_a_time(plan),
         ("" if plan.compiled else ">") + f"{plan.needed / 2**30:.1f} GiB",
         f"{plan.available / 2**30:.0f} GiB",
         "yes" if plan.fits else "tight" if plan.compiled else "no",
@@ -110,6 +113,12 @@ def row(plan: Plan) -> tuple[str, ...]:
         f"{r.mfu_low:.0%} - {r.mfu:.0%}" if r else "",
         f"{amount(r.rate_low).strip()} - {amount(r.rate).strip()}" if r else "",
     )
+
+
+def _at_a_time(plan: Plan) -> str:
+    """Rows that a chip computes at a time, and what of them it computes again."""
+    rows = plan.rows / (plan.mesh["data"] * plan.mesh["fsdp"] * plan.accum)
+    return " ".join(filter(None, (f"{rows:g}", plan.remat)))
 
 
 def table(plans: Iterable[Plan], best: Plan | None = None) -> str:
@@ -131,6 +140,29 @@ def markdown(plans: Iterable[Plan]) -> str:
         for cells in (COLUMNS, ("---",) * len(COLUMNS), *(row(plan) for plan in plans))
     ]
     return "\n".join(lines)
+
+
+def speech(plans: Iterable[Plan]) -> str:
+    """Ways of talking side by side, as a Markdown table: a line a way, by chip tokens a second and
+    how many times next-token decoding that is; last the paper's.
+    """
+    by_chip: dict[str, dict[str, Roofline]] = {}
+    for plan in plans:
+        if plan.roofline:
+            by_chip.setdefault(plan.slice_name, {})[plan.way] = plan.roofline
+    head = ["tokens/s"]
+    for chip in by_chip:
+        head += [chip, "x NTP"]
+    lines = [[*head, "paper, x NTP"], ["---"] * (len(head) + 1)]
+    for way in (name for name in WAY_NAMES if any(name in found for found in by_chip.values())):
+        cells = [way]
+        for found in by_chip.values():
+            r, ntp = found.get(way), found.get("NTP")
+            cells.append(f"{r.rate_low:,.0f} - {r.rate:,.0f}" if r else "")
+            ends = sorted((r.rate_low / ntp.rate_low, r.rate / ntp.rate)) if r and ntp else ()
+            cells.append(" - ".join(dict.fromkeys(f"{end:.1f}" for end in ends)))
+        lines.append([*cells, f"{PAPER[way]:.1f}" if way in PAPER else ""])
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
 def plot_weak_scaling(path: Path, plans: Sequence[Plan]) -> None:

@@ -2,9 +2,10 @@
 estimate, never a measurement.
 
 `seconds_low`: the compiled schedule, every instruction at the rate of the chip, networks and copies
-beside it where the schedule lets them. `seconds_high`: every instruction as long as the compiler
-estimates it from its shapes (that is the utilisation of the matrix and vector units), and nothing
-overlaps. docs/planning.md sets published utilisation of similar steps beside it.
+beside it where the schedule lets them; but no resource is used faster than it is. `seconds_high`:
+every instruction as long as the compiler estimates it from its shapes (that is the utilisation of
+the matrix and vector units), and nothing overlaps. docs/planning.md sets published utilisation of
+similar steps beside it.
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ ASSUMPTIONS = (
         "shortest step: every instruction takes the longer of its FLOPs at the bfloat16 peak "
         "(matrices padded to the unit's tiles) and its HBM bytes at the published bandwidth; "
         "copies and collectives run beside what the compiled schedule puts between their start "
-        "and their end"
+        "and their end; never less than any one of compute, HBM and links needs alone"
     ),
     (
         "longest step: every instruction takes as many cycles as the TPU compiler itself "
@@ -83,7 +84,9 @@ def estimate(
         "hbm": hbm_bytes / chip.bandwidth,
         **{net: sum(c.seconds for c in collectives if c.network == net) for net in ("ici", "dcn")},
     }
-    low, high = times.scheduled, times.estimated + sum(times.serial.values())
+    # copies beside an instruction share the bandwidth with it, which the schedule does not show
+    low = max(times.scheduled, *alone.values())
+    high = max(low, times.estimated + sum(times.serial.values()))
     peak = chips * chip.bf16_flops
     return Roofline(
         **alone,

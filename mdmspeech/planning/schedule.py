@@ -19,7 +19,7 @@ import numpy as np
 from mdmspeech.hardware import Tpu
 from mdmspeech.planning import traffic
 from mdmspeech.planning.collectives import DCN, ICI
-from mdmspeech.planning.hlo import Instruction, Module, trip_count
+from mdmspeech.planning.hlo import ONCE, Instruction, Module, Trips
 
 HBM = "hbm"
 _RESOURCES = (HBM, ICI, DCN)
@@ -80,7 +80,7 @@ class Rates:
     kernel_flops: float = 0.0
 
 
-def rates(module: Module, tpu: Tpu, total_flops: float, unknown_trips: int = 1) -> Rates:
+def rates(module: Module, tpu: Tpu, total_flops: float, unknown_trips: Trips = ONCE) -> Rates:
     """Of a chip. total_flops: of one call on one chip, Pallas kernels included."""
     shown = sum(
         times * flops
@@ -96,7 +96,7 @@ def walk(
     module: Module,
     rates: Rates,
     collective: Callable[[Instruction, str], tuple[str, float] | None],
-    unknown_trips: int = 1,
+    unknown_trips: Trips = ONCE,
 ) -> Times:
     """The schedule from begin to end.
 
@@ -112,15 +112,15 @@ def walk(
         if _KERNEL in i.attributes
     )
     per_byte = rates.kernel_flops / kernel_bytes if kernel_bytes else 0.0
-    return _Walk(module, rates, collective, unknown_trips, per_byte).run(module.entry)
+    return _Walk(module, rates, collective, per_byte).run(module.entry, unknown_trips)
 
 
 class _Walk:
-    def __init__(self, module, rates, collective, unknown_trips, kernel_flops_per_byte):
+    def __init__(self, module, rates, collective, kernel_flops_per_byte):
         self._module, self._rates, self._collective = module, rates, collective
-        self._unknown_trips, self._per_byte = unknown_trips, kernel_flops_per_byte
+        self._per_byte = kernel_flops_per_byte
 
-    def run(self, name: str) -> Times:
+    def run(self, name: str, trips: Trips) -> Times:
         """Of one computation. What is in flight at its end is waited for."""
         times = Times()
         free = dict.fromkeys(_RESOURCES, 0.0)  # when each is done with what it has
@@ -130,8 +130,8 @@ class _Walk:
             times.exposed[resource] += max(until - times.scheduled, 0.0)
 
         for i in self._module.computations[name]:
-            for inner, runs in self._inside(i, name):
-                times.add(self.run(inner), runs)
+            for inner, runs, left in self._module.inside(i, name, trips):
+                times.add(self.run(inner, left), runs)
             key = flight(self._module, i, name)
             if is_done(i):
                 wait(*ends.pop(key, (HBM, 0.0)))
@@ -152,16 +152,6 @@ class _Walk:
         for resource, end in ends.values():
             wait(resource, end)
         return times
-
-    def _inside(self, i: Instruction, where: str) -> list[tuple[str, float]]:
-        """(computation, how often it runs) of what a loop or call runs."""
-        called = i.called()
-        if i.opcode == "while":
-            trips = trip_count(self._module, where, i)
-            return [(called["body"][0], self._unknown_trips if trips is None else trips)]
-        if i.opcode in ("call", "conditional"):
-            return [(name, 1) for names in called.values() for name in names]
-        return []
 
     def _transfer(self, i: Instruction, where: str) -> tuple[str, float] | None:
         """(resource, seconds) of what runs beside the core."""

@@ -14,6 +14,7 @@ from mdmspeech.planning.plan import HEADROOM, Plan, slice_mesh
 from mdmspeech.planning.topology import Topology
 from mdmspeech.training.mesh import AXES
 
+REMATS = ("full", "dots", "none")  # from the least memory to the most
 MOST_TENSOR = 8  # ways to split a layer: beyond, two all-reduces a layer cost more than they save
 
 
@@ -80,6 +81,31 @@ def sweep(
         tried += 1
         if not plan.fits:
             too_big.append(sizes)
+        yield plan
+
+
+def layouts(start: Plan, plan_of: Callable[[str, int], Plan], tries: int = 6) -> Iterator[Plan]:
+    """Plans of one step with each remat policy and number of micro-batches, `start`'s left out, at
+    most `tries`: from few rows at a time to many, where that has fitted so far.
+
+    Args:
+      plan_of: (remat, accum) -> its plan, on `start`'s mesh with `start`'s rows.
+    """
+    shards = start.mesh["data"] * start.mesh["fsdp"]
+    accums = [n for n in (start.accum * 2, start.accum, start.accum // 2, start.accum // 4) if n]
+    accums = [n for n in dict.fromkeys(accums) if start.rows % (shards * n) == 0]
+    full: dict[str, bool] = {}  # policy -> nothing more fits under it
+    left = [(accum, remat) for accum in accums for remat in REMATS]
+    for accum, remat in left:
+        if tries < 1:
+            return
+        if (remat, accum) == (start.remat, start.accum) or full.get(remat):
+            continue
+        plan = plan_of(remat, accum)
+        tries -= 1
+        if not plan.fits:
+            # a policy that keeps more fits still less
+            full |= dict.fromkeys(REMATS[REMATS.index(remat) :], True)
         yield plan
 
 

@@ -23,7 +23,16 @@ from mdmspeech.planning import report
 from mdmspeech.planning.plan import Plan, versions
 from mdmspeech.training.progress import format_duration
 
-_ROOMS = ("nn", "models", "codec", "diffusion", "training", "planning")  # what a plan depends on
+_ROOMS = (
+    "nn",
+    "models",
+    "codec",
+    "diffusion",
+    "decoding",
+    "inference",
+    "training",
+    "planning",
+)  # what a plan depends on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +41,8 @@ class Entry:
 
     Attributes:
       config: experiment file. topologies: slices, as `topology.parse` reads them.
-      rows: of the batch, a data-parallel device (train) or decoded together (decode). what: "train"
-        or "decode".
+      rows: of the batch, a data-parallel device (train) or decoded together. what, way: see
+        `configs.Planned`.
       settings: KEY=VALUE overrides.
     """
 
@@ -42,6 +51,7 @@ class Entry:
     rows: int = 1
     what: str = "train"
     settings: tuple[str, ...] = ()
+    way: str = ""
 
 
 class Cache:
@@ -199,6 +209,16 @@ def _by(made: dict) -> str:
     return f"`{made['command']}` {state} commit {str(made['commit'])[:12]}, {made['date'][:10]}"
 
 
+def _speech(plans: list[Plan]) -> list[str]:
+    """Tables of the ways of talking, one a number of rows."""
+    talking = [plan for plan in plans if plan.way]
+    return [
+        f"Speaking, {rows} at a time:\n\n"
+        + report.speech(plan for plan in talking if plan.rows == rows)
+        for rows in sorted({plan.rows for plan in talking})
+    ]
+
+
 def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: Path) -> None:
     """`out`.md and `out`.png. missing: plans of the list that are still to be made. older: plans
     that other code has made.
@@ -244,7 +264,7 @@ def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: 
             (p for p in plans if p.name == name),
             key=lambda p: (p.what, p.slice_name.split("-")[0], p.chips),
         )
-        parts += [f"## {name}", report.markdown(mine)]
+        parts += [f"## {name}", report.markdown(mine), *_speech(mine)]
         advice = [f"- {plan.slice_name}: {'; '.join(plan.advice)}" for plan in mine if plan.advice]
         parts += ["What would make the others fit:\n" + "\n".join(advice)] if advice else []
     if refused:

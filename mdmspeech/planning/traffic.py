@@ -7,7 +7,7 @@ compiler keeps on the chip (TPU memory space 1) cost nothing.
 
 import re
 
-from mdmspeech.planning.hlo import Array, Instruction, Module
+from mdmspeech.planning.hlo import ONCE, Array, Instruction, Module, Trips
 
 _FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "while", "conditional",
@@ -18,7 +18,7 @@ _FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AssumeGatherIndicesInBound")
 _SLICES = ("dynamic-slice", "slice", "gather")
 
 
-def hbm_bytes(module: Module, unknown_trips: int = 1) -> float:
+def hbm_bytes(module: Module, unknown_trips: Trips = ONCE) -> float:
     """Of one call of the program, on one device."""
     return sum(times * _computation(module, name) for name, times in module.executed(unknown_trips))
 
@@ -45,7 +45,7 @@ def _instruction(module: Module, i: Instruction, named: dict[str, Instruction]) 
     if i.opcode in _SLICES:
         return 2 * _hbm(i.arrays)
     if i.opcode == "slice-start":  # ((operand), result, ...)
-        return sum(2 * a.bytes for a in i.arrays[1:2])
+        return sum((1 + a.in_hbm) * a.bytes for a in i.arrays[1:2])
     if i.opcode == "copy-start":  # (result, operand, ...)
         return _hbm(i.arrays[:2])
     if i.opcode == "dynamic-update-slice":

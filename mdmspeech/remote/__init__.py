@@ -2,6 +2,7 @@
 knows): the one layer through which a bucket is read and written. Importing it is cheap.
 """
 
+from mdmspeech.remote.accounts import NotKnown, acting, acting_as, credentials_of
 from mdmspeech.remote.filesystem import register
 from mdmspeech.remote.folders import hole, local_folder, origin, whole
 from mdmspeech.remote.local_copies import cache_folder, local_copy
@@ -29,8 +30,9 @@ from mdmspeech.remote.paths import Place, is_remote, join, local, name, parent, 
 from mdmspeech.remote.retrying import NotFound
 
 __all__ = [
-    "NotFound", "Place", "Stat", "cache_folder", "copy", "download", "exists", "hole", "is_dir",
-    "is_file", "is_remote", "join", "list_names", "local", "local_copy", "local_folder", "name",
-    "origin", "parent", "read_bytes", "read_json", "read_range", "read_text", "register", "remove",
-    "scheme", "sha256", "shown", "size", "stat", "upload", "whole", "write_bytes", "write_text",
+    "NotFound", "NotKnown", "Place", "Stat", "acting", "acting_as", "cache_folder", "copy",
+    "credentials_of", "download", "exists", "hole", "is_dir", "is_file", "is_remote", "join",
+    "list_names", "local", "local_copy", "local_folder", "name", "origin", "parent", "read_bytes",
+    "read_json", "read_range", "read_text", "register", "remove", "scheme", "sha256", "shown",
+    "size", "stat", "upload", "whole", "write_bytes", "write_text",
 ]  # fmt: skip

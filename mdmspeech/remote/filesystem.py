@@ -5,7 +5,7 @@ import threading
 from typing import Any
 
 from mdmspeech.errors import UserError
-from mdmspeech.remote import paths, retrying
+from mdmspeech.remote import accounts, paths, retrying
 
 _ENVIRONMENT = {"STORAGE_EMULATOR_HOST", "AWS_ENDPOINT_URL", retrying.STALL}
 _open: dict[tuple, Any] = {}
@@ -38,7 +38,7 @@ def filesystem(path: paths.Place) -> tuple[Any, str]:
     kind, settings = _class(path)
     # an endpoint and limits may be named by the environment: read when a file system is made
     named = [value for key, value in sorted(os.environ.items()) if key in _ENVIRONMENT]
-    key = (os.getpid(), kind, *named)
+    key = (os.getpid(), kind, accounts.acting(), *named)
     with _lock:
         if key not in _open:
             # an instance of our own: fsspec's cache has one a thread, each with its own log-in

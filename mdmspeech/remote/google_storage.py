@@ -5,7 +5,7 @@ import os
 import aiohttp
 import gcsfs.core
 
-from mdmspeech.remote import retrying
+from mdmspeech.remote import accounts, retrying
 
 # without gcsfs's own retries: from one second up, six times, each logged with a traceback
 _request_once = getattr(
@@ -27,6 +27,8 @@ class GoogleStorage(gcsfs.core.GCSFileSystem):
             defaults["token"] = (
                 "anon"  # an emulator has no accounts; a search for one takes seconds
             )
+        if accounts.acting() is not None:
+            defaults["token"] = accounts.acting()
         kwargs.pop("finalize_on_close", None)  # of buckets of another kind; etils gives it
         super().__init__(*args, **{**defaults, **kwargs})
 

@@ -110,6 +110,17 @@ class ChatTokenizer:
         )
 
     @classmethod
+    def of_text(cls, written: str, where: str) -> "ChatTokenizer":
+        """From what a tokenizer.json has in it, for plain text: it knows no chat.
+
+        where: it is written, for the UserError if it is broken.
+        """
+        try:
+            return cls(Tokenizer.from_str(written), "", [])
+        except Exception as error:  # the library raises bare Exception
+            raise UserError(f"{where} is broken ({error}); fetch it again") from error
+
+    @classmethod
     def from_gguf(cls, metadata: Mapping[str, Any]) -> "ChatTokenizer":
         """From the metadata of a GGUF file with byte-level BPE whose text is cut as SmolLM2's,
         Llama 3's or Qwen's ("smollm", "llama-bpe", "qwen2").
@@ -377,5 +388,6 @@ def _without_tokenizer(folder: Path) -> str:
 
 
 def _end_ids(tokenizer: Tokenizer) -> list[int]:
-    ids = [tokenizer.token_to_id(token) for token in _ENDS]
-    return [i for i in ids if i is not None]
+    """Of the special ones: Qwen's vocabulary has a "</s>" that is plain text."""
+    added = tokenizer.get_added_tokens_decoder().items()
+    return [i for i, token in added if token.content in _ENDS and token.special]

@@ -12,6 +12,7 @@ VOLATILE = (
     "train.steps",  # reported when it differs: the learning rate schedule follows it
     "train.epochs",  # likewise
     "train.minutes",
+    "train.max_hours",
     "train.log_every",
     "train.eval_every",
     "train.save_every",
@@ -50,6 +51,9 @@ def base() -> ConfigDict:
             epochs=0.0,
             # also stop after this much training time, over all resumptions; 0 = no limit
             minutes=0.0,
+            # what all starts of the run may take together, by its ledger.json, lost steps included:
+            # then it saves and ends with exit code 2, so that nothing starts it again; 0 = no limit
+            max_hours=0.0,
             seed=0,  # initialisation, dropout and masks, order of the data
             accum=1,  # micro-batches per update
             # of the computation, or "bfloat16"; parameters and their updates are float32

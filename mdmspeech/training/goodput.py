@@ -119,6 +119,10 @@ class GoodputTracker:
         """Seconds of each part over all starts."""
         return totals(self._starts())
 
+    def hours(self) -> float:
+        """Of all starts together."""
+        return sum(self.totals().values()) / 3600
+
     def goodput(self) -> float:
         """Share of the wall time, over all starts, in which the devices computed steps that count."""
         return goodput(self.totals())

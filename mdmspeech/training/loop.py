@@ -59,6 +59,8 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
     """Trains `task` until `train.steps`, `train.epochs` or `train.minutes`, resuming from `workdir` if
     it holds checkpoints.
 
+    A run that has used up `train.max_hours` saves and ends with a UserError.
+
     SIGTERM or Ctrl-C (to any one of several processes) saves and leaves with exit code 0; a second
     Ctrl-C stops at once.
 
@@ -263,6 +265,8 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
             policy.fine(safe=True)
 
         def reason_to_stop(data_ended: bool) -> int:
+            if settings.max_hours and observer.goodput.hours() >= settings.max_hours:
+                return StopReason.BUDGET
             if stop.name:
                 return StopReason.SIGNAL
             if settings.minutes and observer.seconds() > settings.minutes * 60:
@@ -315,8 +319,14 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
             save()
         with observer.goodput.time("save"):
             checkpoints.wait()
-        why = why_stopped(reason, stop.name, settings.minutes)
+        why = why_stopped(reason, stop.name, settings.minutes, settings.max_hours)
         observer.finish(f"{task.name}: {why} at step {step}/{settings.steps}")
+        if reason == StopReason.BUDGET and step < settings.steps:
+            raise UserError(
+                f"all starts of this run together have used up its {settings.max_hours:g} hours at "
+                f"step {step}/{settings.steps}: with more (--max-hours of a launcher, or --set "
+                "train.max_hours) the same command goes on from there"
+            )
         if reason == StopReason.SIGNAL:
             raise SystemExit(0)
         return state

@@ -34,6 +34,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"train\.(steps|eval_every|seed|profile)", 0, _MOST),
     (r"train\.epochs", 0, 1e6),
     (r"train\.minutes", 0, 1e9),
+    (r"train\.max_hours", 0, 1e6),
     (r"train\.peak_flops", 0, 1e20),
     (r"optim\.lr", 0, 10),
     (r"optim\.warmup", 0, _MOST),

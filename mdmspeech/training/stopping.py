@@ -16,6 +16,7 @@ class StopReason(enum.IntEnum):
     DATA_ENDED = 1
     TIME_LIMIT = 2
     SIGNAL = 3
+    BUDGET = 4
 
 
 class StopSignal:
@@ -46,11 +47,12 @@ class StopSignal:
         self.name = self.name or signal.Signals(number).name
 
 
-def why_stopped(reason: int, signal_name: str, minutes: float) -> str:
-    """For people. signal_name: of this process, "" if it got none; minutes: the limit of the run."""
+def why_stopped(reason: int, signal_name: str, minutes: float, max_hours: float = 0.0) -> str:
+    """For people. signal_name: of this process, "" if it got none; the others: limits of the run."""
     return {
         StopReason.NONE: "done",
         StopReason.DATA_ENDED: "the data ended",
         StopReason.TIME_LIMIT: f"train.minutes={minutes:g} used up",
         StopReason.SIGNAL: f"{signal_name or 'a signal to another process'}: saved, start again to go on,",
+        StopReason.BUDGET: f"train.max_hours={max_hours:g} used up: saved",
     }[StopReason(reason)]

@@ -25,13 +25,13 @@ def assistant():
 
 @pytest.fixture
 def small_model(assistant, monkeypatch):
-    monkeypatch.setattr(mdmspeech, "load", lambda name, voice=None: assistant)
+    monkeypatch.setattr(mdmspeech, "load", lambda name, **how: assistant)
     return assistant
 
 
 @pytest.fixture
 def no_model(monkeypatch):
-    def fail(name, voice=None):
+    def fail(name, **how):
         raise AssertionError("the model was opened")
 
     monkeypatch.setattr(mdmspeech, "load", fail)

@@ -11,6 +11,7 @@ BLOCKS = {
     '{"audio": "wavs/0001.wav"': "data",
     "make ": "make",
     ".venv/bin/mdmspeech chat your.wav ": "talk",
+    ".venv/bin/mdmspeech chat question.wav --thinker ": "parse",
     '.venv/bin/mdmspeech say "Masked diffusion can talk." ': "talk",
     ".venv/bin/mdmspeech say - ": "talk",
     ".venv/bin/mdmspeech data --manifest my/manifest.jsonl --name mine": "own voice",

@@ -18,6 +18,7 @@ from mdmspeech.interop.parts import KINDS
 from mdmspeech.interop.release import Part, Release, load_release, save_release
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
+QUESTION = str(EXPERIMENTS.parent / "mdmspeech" / "assets" / "question.wav")
 RUN = ["data.parts=random,", "train.steps=5"]
 
 
@@ -153,6 +154,10 @@ REFUSED = {
         "old.wav"], ""),
     "say: below a file": (["say", "hello", "-o", "notes.txt/a.wav"], "does not exist"),
     "chat: too short": (["chat", "short.wav", "-o", "old.wav"], "too short"),
+    "chat: no such Thinker": (["chat", QUESTION, "--thinker", "./nowhere", "-o", "old.wav"],
+        "no Thinker at ./nowhere"),
+    "chat: a Thinker that is none": (["chat", QUESTION, "--thinker", "release", "-o", "old.wav"],
+        "is a release (codec, talker), not a text LLM"),
     "chat: no model": (["chat", "short.wav", "--model", "nowhere", "-o", "old.wav"], ""),
     "plan: list into a file's place": (["plan", "--list", str(EXPERIMENTS / "plan_list.py"),
         "--out", "notes.txt/plan"], "notes.txt is a file"),
@@ -161,6 +166,12 @@ REFUSED = {
         "--json", "root"], "it is a folder"),
     "plan: no number": (["plan", "--config", TRAIN[2], "--topology", "v5e-4", "--set",
         "optim.lr=inf", "--json", "plan.json"], "optim.lr is inf"),
+    "plan: a way of training": (["plan", "--config", TRAIN[2], "--topology", "v5e-4", "--way",
+        "NTP", "--json", "plan.json"], "only --what decode has ways"),
+    "plan: no such way": (["plan", "--config", TRAIN[2], "--topology", "v5e-4", "--what",
+        "decode", "--way", "AR", "--json", "plan.json"], "way 'AR': choose one of NTP, MTP 3"),
+    "plan: meshes of a talker": (["plan", "--config", TRAIN[2], "--topology", "v5e-4", "--what",
+        "decode", "--sweep", "--json", "plan.json"], "--sweep is for training"),
     "eval: no such part": (["eval", "--model", "release", "--parts", "codex", "-o", "results"],
         "no part 'codex'"),
     "eval: no such model": (["eval", "--model", "nowhere", "-o", "results"], "no release"),

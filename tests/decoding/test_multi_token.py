@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linen_heads import TalkerHeads
 
 from mdmspeech.decoding import autoregressive, multi_token
 from mdmspeech.decoding.state import DecodingConfig, FinishReason, SamplingParams, initial_state
 from mdmspeech.diffusion.layout import cache_slots
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
-from mdmspeech.models.multi_token import TalkerHeads
 
 CODES, BOS, EOS, PAD, LENGTH = 20, 20, 22, 23, 12
 FIELDS = ("ids_BL", "count_B", "reason_B")

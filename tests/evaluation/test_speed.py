@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 
 from mdmspeech.cli import main
 from mdmspeech.evaluation.provenance import provenance
-from mdmspeech.evaluation.speed import live, machine, report, talkers
+from mdmspeech.evaluation.speed import live, machine, parts, report, talkers
 from mdmspeech.evaluation.speed.machine import Machine, Times
 from mdmspeech.models import talker
 from mdmspeech.models.talker import TalkerConfig
@@ -18,6 +20,15 @@ pytestmark = pytest.mark.usefixtures("quick_compilation")
 TINY = TalkerConfig(dim=64, num_layers=1, num_heads=2, ffn_dim=64, block=4, symbols=40)
 MADE = provenance(sizes={}, seeds={})
 FAST = Machine(copy_gbs=10.0, read_gbs=10.0, matmul_gflops=100.0)
+
+
+@pytest.fixture(scope="module")
+def small():
+    """The small random parts of the inference tests."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "inference"))
+    import small_speech
+
+    return small_speech
 
 
 def ticking(seconds):
@@ -151,3 +162,48 @@ def test_wrong_wishes(capsys, tmp_path):
 def test_machine_is_measured():
     found = machine.measure(rounds=1, size=64, megabytes=1)
     assert all(np.isfinite(value) and value > 0 for value in dataclasses.asdict(found).values())
+
+
+def test_a_part_is_measured_by_what_it_makes(monkeypatch):
+    """Milliseconds a unit, beside the larger of bytes and arithmetic."""
+    clock = ticking(6.0)
+    monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
+    done = []
+    jobs = [
+        parts.Job("one", "token", lambda: done.append("one") or 3.0, 20e9, 1.0),
+        parts.Job("other", "second of sound", lambda: done.append("other") or 12.0, 0.0, 0.0),
+    ]
+    rows = parts.measure(jobs, FAST, rounds=2)
+    assert sorted(done) == ["one"] * 3 + ["other"] * 3
+    assert [(row["ms"], row["bound_ms"]) for row in rows] == [(2000.0, 2000.0), (500.0, 0.0)]
+    assert rows[1]["per_second"] == 2.0
+    told = {"read_gbs": 10.0, "matmul_gflops": 100.0}
+    page = report.parts_page({"made": MADE, "part": "codec", "machine": told, "rows": rows})
+    assert "| one | token | 2000.0 | 2000.0 .. 2000.0 | 0.5 | 2000.0 |" in page
+    assert "| other | second of sound | 500.0 | 500.0 .. 500.0 | 2.0 |  |" in page
+
+
+def test_the_thinker_and_the_codec_do_their_jobs(small):
+    runner, codec = small.thinker(), small.small_codec()
+    answers = []
+    before = runner.answer
+    runner.answer = lambda *args, **named: (
+        answers.append(named.get("context")) or before(*args, **named)
+    )
+    jobs = parts.thinker_jobs(runner)
+    weights = sum(leaf.nbytes for leaf in jax.tree.leaves(runner.params["layers"]))
+    weights += runner.params["embedding"]["embedding"].nbytes
+    assert {job.read_bytes for job in jobs[:3]} == {weights}
+    one, many = jobs[0].flops, jobs[2].flops
+    # 112 more inputs go through the layers, none more through the output
+    layers = sum(leaf.size for leaf in jax.tree.leaves(runner.params["layers"]))
+    assert many - one == 112 * 2 * layers
+    answers.clear()
+    assert [job.run() for job in jobs] == [1] * 5
+    assert not answers[0] and runner.tokenizer.decode(answers[1])
+    pushed = []
+    stream = codec.stream
+    codec.stream = lambda: pushed.append(0) or stream()
+    whole, streamed = parts.codec_jobs(codec, 16)
+    seconds = whole.run()
+    assert not pushed and 9 < seconds <= 10 and streamed.run() == seconds and pushed == [0]

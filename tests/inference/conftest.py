@@ -10,7 +10,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # for `import small_speech`
 
 import small_speech
 
+from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
+from mdmspeech.inference.prefix_synthesizer import PrefixSynthesizer
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +35,28 @@ def ntp_voice(codec):
         codec,
         mode="ntp",
         pronounce=small_speech.spell,
+    )
+
+
+@pytest.fixture(scope="session")
+def thoughts():
+    return small_speech.thinker()
+
+
+@pytest.fixture(scope="session")
+def state_voice(codec, thoughts):
+    return FixedAnchorSynthesizer(
+        small_speech.FIXED, small_speech.ending_params(small_speech.FIXED), codec, thoughts
+    )
+
+
+@pytest.fixture(scope="session")
+def prefix_voice(codec):
+    return PrefixSynthesizer(
+        small_speech.PREFIX,
+        small_speech.ending_params(small_speech.PREFIX, likely=12),
+        codec,
+        small_speech.text_tokenizer(),
     )
 
 

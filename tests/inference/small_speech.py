@@ -7,7 +7,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, models, normalizers, pre_tokenizers
 
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.codec import CompactCodecModel
@@ -21,6 +21,7 @@ from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.speech_format import EOS
 from mdmspeech.text.prompts import Prompt
 from mdmspeech.text.pronounce import Spoken
 from mdmspeech.text.tokenizer import ChatTokenizer
@@ -82,9 +83,50 @@ TEMPLATE = (
 THINKER = ThinkerConfig(
     vocab_size=24, dim=32, num_layers=2, num_heads=2, num_kv_heads=1, head_dim=16, ffn_dim=32
 )
+FIXED = TalkerConfig(
+    dim=64, num_layers=2, num_heads=2, ffn_dim=64, anchors="fixed", text_dim=2 * THINKER.dim
+)
+PREFIX = TalkerConfig(
+    dim=64,
+    num_layers=2,
+    num_heads=2,
+    num_kv_heads=1,
+    ffn_dim=64,
+    anchors="prefix",
+    text_vocab_size=60,
+    structured_codes=False,
+    label_shift=True,
+    output_bias=True,
+)
 ENCODER = SpeechEncoderConfig(
     num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=32, max_positions=200
 )
+
+
+def ending_params(config, likely=3):
+    """Random parameters of a Talker that does not know its length, with an end token that is `likely`
+    enough to be met.
+    """
+    params = jax.jit(talker.init, static_argnums=0)(config, jax.random.key(0))
+    table = params["outputs"]["table"] * 30
+    params["outputs"]["table"] = table.at[EOS].set(
+        likely * table[100:140].mean(axis=0) + table[EOS]
+    )
+    if config.anchors == "prefix":
+        params["anchors"]["embedding"] = params["anchors"]["embedding"] * 30
+    return params
+
+
+def text_tokenizer() -> ChatTokenizer:
+    """Whole words, or their letters: few ids, and none that stands for several texts."""
+    letters = list("abcdefghijklmnopqrstuvwxyz'")
+    known = [w for w in WORDS if w.isalpha() and len(w) > 1]
+    vocabulary = {piece: i for i, piece in enumerate(["<unk>", *letters, *known, ".", "?", "!"])}
+    model = models.WordPiece(vocab=vocabulary, unk_token="<unk>", continuing_subword_prefix="")
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    return ChatTokenizer.of_text(tokenizer.to_str(), "the small tokenizer")
 
 
 def chat_tokenizer() -> ChatTokenizer:
@@ -128,8 +170,12 @@ def spelling():
     return config, params
 
 
+def codec_params():
+    return jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0))
+
+
 def small_codec() -> CompactCodec:
-    return CompactCodec(CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)))
+    return CompactCodec(CODEC, codec_params())
 
 
 def assistant(codec: CompactCodec) -> Assistant:

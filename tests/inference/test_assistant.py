@@ -90,6 +90,9 @@ def test_the_timeline_has_every_stage(events):
         "real-time factor",
     ):
         assert told in text
+    tokens, seconds = timeline["thinker_tokens"], timeline["thinker_decode"]
+    assert 1 <= tokens <= 12  # the most that this Thinker writes
+    assert f"{tokens / seconds:.1f} tokens a second, {tokens} tokens" in text
 
 
 def test_a_silent_answer_has_a_timeline_without_factor():

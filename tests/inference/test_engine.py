@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from linen_heads import TalkerHeads
 from small_speech import TALKER, talker_params
 
 from mdmspeech.decoding.state import DecodingConfig, FinishReason, SamplingParams, initial_state
@@ -18,7 +19,6 @@ from mdmspeech.inference import engine as module
 from mdmspeech.inference.conditioning import PacedReader, PacedText
 from mdmspeech.inference.engine import MODES, TalkerEngine
 from mdmspeech.models import talker
-from mdmspeech.models.multi_token import TalkerHeads
 from mdmspeech.models.talker import Talker
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

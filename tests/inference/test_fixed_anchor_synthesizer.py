@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from small_speech import (
     ENCODER,
+    FIXED,
     THINKER,
     chat_tokenizer,
     encoder_params,
+    ending_params,
     question,
     spelling,
     thinker,
@@ -34,32 +36,11 @@ from mdmspeech.models.thinker import Thinker
 from mdmspeech.speech_format import EOS
 from mdmspeech.text.prompts import Prompt
 
-FIXED = TalkerConfig(
-    dim=64, num_layers=2, num_heads=2, ffn_dim=64, anchors="fixed", text_dim=2 * THINKER.dim
-)
 TEXTS = [
     "yes it is a red apple .",
     "no",
     "what is a very good answer ? it is a red apple and a very good answer .",
 ]
-
-
-def params():
-    """Random, with an end token that is likely enough to be met."""
-    params = jax.jit(talker.init, static_argnums=0)(FIXED, jax.random.key(0))
-    table = params["outputs"]["table"] * 30
-    params["outputs"]["table"] = table.at[EOS].set(3 * table[100:140].mean(axis=0) + table[EOS])
-    return params
-
-
-@pytest.fixture(scope="module")
-def thoughts():
-    return thinker()
-
-
-@pytest.fixture(scope="module")
-def state_voice(codec, thoughts):
-    return FixedAnchorSynthesizer(FIXED, params(), codec, thoughts)
 
 
 def pieces_of(states, cut):
@@ -157,7 +138,9 @@ def test_a_stream_does_not_end_before_its_text(codec, thoughts):
 def test_an_assistant_speaks_what_its_thinker_writes(codec):
     thoughts = functools.cache(thinker)
     voices = {
-        "mdm": functools.cache(lambda: FixedAnchorSynthesizer(FIXED, params(), codec, thoughts()))
+        "mdm": functools.cache(
+            lambda: FixedAnchorSynthesizer(FIXED, ending_params(FIXED), codec, thoughts())
+        )
     }
     assistant = Assistant(
         "fixed", voices, lambda: ctc_frontend(ENCODER, encoder_params(), *spelling()), thoughts

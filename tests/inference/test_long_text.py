@@ -10,10 +10,11 @@ from small_speech import spell
 
 from mdmspeech.codec.compact import bound
 from mdmspeech.errors import UserError
-from mdmspeech.inference import paced_stream, synthesizer
+from mdmspeech.inference import synthesizer
 from mdmspeech.inference.speech import join
 from mdmspeech.inference.symbols import read_text
 from mdmspeech.inference.thinker_runner import TextDelta
+from mdmspeech.inference.utterance import Utterance
 
 SENTENCE = "A much longer sentence follows here and it takes two blocks or more."
 TEXT = " ".join([SENTENCE, "And another one.", SENTENCE, SENTENCE])
@@ -95,7 +96,7 @@ def test_a_stream_keeps_only_the_segment_that_it_is_at(voice):
     while not stream.done:
         stream.step()
         gc.collect()
-        assert sum(isinstance(thing, paced_stream._Run) for thing in gc.get_objects()) <= 1
+        assert sum(isinstance(thing, Utterance) for thing in gc.get_objects()) <= 1
     assert len(stream._spoken) == len(read_text(spell, TEXT).segments)
 
 

@@ -3,7 +3,6 @@ distributions, block by block.
 """
 
 import dataclasses
-import functools
 from types import SimpleNamespace
 
 import jax
@@ -19,7 +18,6 @@ from mdmspeech.inference.conditioning import (
     FixedReader,
     PacedInputs,
     PacedReader,
-    condition,
 )
 from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
@@ -82,7 +80,7 @@ def compared(task, params, frozen, records, anchors, read):
     batch = dict(next(iter(batches)))
     names = batch.pop("id")
     engine = TalkerEngine(task.config, params)
-    place = jax.jit(functools.partial(condition, engine.talker))
+    place = jax.jit(lambda params, text, at_BL: text.condition(engine.talker, params, at_BL))
     tokens, utterances = np.array(batch["tokens"]), []
     for row, segment, record in [
         (row, n + 1, int(name))

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import small_speech
 
-from mdmspeech.inference import conditioning, engine, paced_synthesizer
+from mdmspeech.inference import conditioning, engine, paced_synthesizer, prefix_synthesizer
 from mdmspeech.inference import speech_frontend as hearing
 from mdmspeech.inference import thinker_runner as thinking
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
+from mdmspeech.inference.prefix_synthesizer import PrefixSynthesizer
 
 
 @pytest.fixture
@@ -17,6 +18,9 @@ def few(monkeypatch):
     monkeypatch.setattr(engine, "BLOCKS", (2, 4))
     for module in (conditioning, paced_synthesizer):
         monkeypatch.setattr(module, "SYMBOLS", (8, 24))
+    for module in (conditioning, prefix_synthesizer):
+        monkeypatch.setattr(module, "TEXTS", (4, 8))
+    monkeypatch.setattr(conditioning.PrefixReader, "longest", 7)
     monkeypatch.setattr(thinking, "PROMPTS", (16, 32))
     monkeypatch.setattr(hearing, "SECONDS", (1, 2))
 
@@ -41,6 +45,27 @@ def test_nothing_is_compiled_while_people_talk(few, compiled, codec):
         rows = [voice.engine.open(steps=2, target_len=60) for _ in range(count)]
         for blocks in (1, 1, 2):
             voice.engine.advance(rows, texts[:count], blocks)
+    assert compiled == []
+
+
+def test_nothing_is_compiled_while_a_text_prefix_is_read_and_spoken(few, compiled, codec):
+    params = small_speech.ending_params(small_speech.PREFIX, likely=12)
+    tokenizer = small_speech.text_tokenizer()
+    voice = PrefixSynthesizer(small_speech.PREFIX, params, codec, tokenizer)
+    voice.warm_up(all=True)
+    compiled.clear()
+    # of one id, of as many as there may be, and of more
+    for text in ("No", "Yes it is", "It is a red apple and a good answer. And very good is it"):
+        stream = voice.stream(steps=3, seed=5, temperature=0.5)
+        for word in text.split():
+            stream.feed(word + " ")
+            while stream.ready():
+                stream.step()
+        stream.end()
+        while not stream.done:
+            stream.step()
+    assert len(stream._spoken) > 2
+    voice.engine.decode([text.inputs for text in voice.heard(voice.plan(text).segments[:2], None)])
     assert compiled == []
 
 

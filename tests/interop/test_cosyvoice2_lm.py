@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
-from mdmspeech.decoding.state import SamplingParams
 from mdmspeech.errors import UserError
-from mdmspeech.inference.prefix import PrefixEngine
+from mdmspeech.inference.conditioning import PrefixReader, PrefixText
+from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.interop.cosyvoice2_lm import (
     COSYVOICE2_LM,
     SPEECH_ROWS,
@@ -192,15 +192,18 @@ def test_blocks_of_one_token_speak_as_it_does_whatever_the_company(reference, pa
     diffusion with blocks of one; rows of several texts.
     """
     texts = [TEXTS, [7], [1, 2, 3, 4, 5, 6, 7, 8]]
-    request = SamplingParams.create(3, steps=1, target_len=[6, 8, 3])
-    one = dataclasses.replace(SMALL, block=1)
-    theirs = PrefixEngine(dataclasses.replace(SMALL, block=8), params, "ntp").decode(
-        texts, request, 1
-    )
-    ours = PrefixEngine(one, params, "mdm").decode(texts, request, 8)
-    np.testing.assert_array_equal(ours.ids_BL, theirs.ids_BL)
-    np.testing.assert_allclose(ours.confidence_BL, theirs.confidence_BL, rtol=1e-3)
+    spoken = []
+    for block, mode in ((8, "ntp"), (1, "mdm")):
+        engine = TalkerEngine(dataclasses.replace(SMALL, block=block), params, mode)
+        heard = [PrefixText(PrefixReader(engine.talker, engine.params), 2, 20) for _ in texts]
+        for text, ids in zip(heard, texts, strict=True):
+            text.extend(ids)
+        inputs = [text.inputs for text in heard]
+        spoken.append([new for _, new in engine.decode(inputs, steps=1, target_len=[6, 8, 3])])
+    for theirs, ours in zip(*spoken, strict=True):
+        np.testing.assert_array_equal(ours.ids_N, theirs.ids_N)
+        np.testing.assert_allclose(ours.confidence_N, theirs.confidence_N, rtol=1e-3)
     said = []
     for at in range(6):
         said.append(int(reference(said)[at, :CODES].argmax()))
-    assert ours.ids_BL[0, :6].tolist() == said and len(set(said)) > 3
+    assert spoken[0][0].ids_N.tolist() == said and len(set(said)) > 3

@@ -14,8 +14,14 @@ from dry_run import BUCKET, RUN, files, launch
 
 SCHEMA = json.loads((Path(__file__).parent / "jobset_schema.json").read_text())["schema"]
 KINDS = {"object": dict, "array": list, "string": str, "integer": int, "boolean": bool}
-SHAPES = ["v5e:1x1", "v5e:16x16", "v5p:4x4x8"]
-OPTIONS = [[], ["--spot"], ["--slices", "3", "--queue", "q", "--service-account", "s"]]
+SHAPES = ["v5e:4x8", "v5e:16x16", "v5p:4x4x8"]
+OPTIONS = [
+    [],
+    ["--spot"],
+    ["--slices", "3", "--queue", "q", "--service-account", "s"],
+    ["--flex-start", "--queue", "q", "--max-hours", "0.5"],
+    ["--reservation", "mine"],
+]
 
 
 def jobset(*options):
@@ -66,6 +72,7 @@ def change(manifest, path, value):
     manifest[last] = value
 
 
+OVERDUE = "overdue"
 JOB = ("spec", "replicatedJobs", 0, "template", "spec")
 
 
@@ -107,15 +114,22 @@ def test_what_the_api_asks_for_besides():
     assert len(set(names)) == len(names)
     for rule in policy["rules"]:
         assert re.fullmatch(r"[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?", rule["name"])
-        assert set(rule["onJobFailureReasons"]) <= {"PodFailurePolicy", "BackoffLimitExceeded"}
+        assert set(rule["onJobFailureReasons"]) <= {
+            "PodFailurePolicy", "BackoffLimitExceeded", "DeadlineExceeded",
+        }  # fmt: skip
 
 
 def outcome(manifest, code, disrupted=False):
     """What becomes of the set when a pod ends so, as the job's controller and JobSet's decide
     (kubernetes pkg/controller/job/pod_failure_policy.go; jobset pkg/controllers/failure_policy.go).
+    code: OVERDUE if the job's deadline ends it.
     """
     if code == 0:
         return "done"
+    if code == OVERDUE:
+        return by_rules(
+            manifest, "DeadlineExceeded", "Job was active longer than specified deadline"
+        )
     job, reason, message = job_of(manifest), "BackoffLimitExceeded", "Job has reached the limit"
     assert job["backoffLimit"] == 0
     for index, rule in enumerate(job["podFailurePolicy"]["rules"]):
@@ -129,6 +143,11 @@ def outcome(manifest, code, disrupted=False):
                 f"Container train for pod default/x {what} matching FailJob rule at index {index}"
             )
             break
+    return by_rules(manifest, reason, message)
+
+
+def by_rules(manifest, reason, message):
+    """The set's first rule that fits decides."""
     for rule in manifest["spec"]["failurePolicy"]["rules"]:
         patterns = rule.get("onJobFailureMessagePatterns", [""])
         if reason in rule["onJobFailureReasons"] and any(re.search(p, message) for p in patterns):
@@ -140,6 +159,8 @@ def outcome(manifest, code, disrupted=False):
     ("code", "disrupted", "expected"),
     [
         (0, False, "done"),
+        (OVERDUE, False, "FailJobSet"),
+        (OVERDUE, True, "FailJobSet"),
         (common.BAD_INPUT, False, "FailJobSet"),
         (common.BAD_INPUT, True, "FailJobSet"),
         (common.STOPPED, False, "RestartJobSetAndIgnoreMaxRestarts"),

@@ -9,7 +9,9 @@ import pytest
 
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.attention import KVCache
+from mdmspeech.nn.backends import attention_backend
 from mdmspeech.nn.feature_major import ColumnCache, LayerShape
+from mdmspeech.nn.linear import Linear, widened
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
 
@@ -93,3 +95,22 @@ def test_a_missing_bias_of_one_is_a_bias_of_zeros():
     joined = feature_major.prepare(layers)["qkv"]
     np.testing.assert_array_equal(joined["bias"], [0, 0, 0, 0, 0, 0, 2, 2, 2])
     np.testing.assert_array_equal(joined["weight"][:, 0], [0, 0, 0, 1, 1, 1, 2, 2, 2])
+
+
+def test_one_column_on_a_tpu_is_a_product_of_eight():
+    weights = {"weight": jnp.arange(12.0).reshape(3, 4), "bias": jnp.ones(3)}
+    x = jnp.arange(4.0)[:, None]
+    plain = jax.make_jaxpr(lambda x: feature_major.linear(weights, x))(x)
+    with attention_backend("tpu"):
+        wide = feature_major.linear(weights, x)
+        padded = jax.make_jaxpr(lambda x: feature_major.linear(weights, x))(x)
+        two = jnp.concatenate([x, x], axis=1)
+        assert widened(two, 1) is two and widened(x, 0) is x and widened(x.T, 0).shape == (8, 4)
+        layer, row = Linear(3), jnp.arange(4.0)[None, None]
+        params = {"kernel": weights["weight"].T, "bias": weights["bias"]}
+        same = layer.apply({"params": params}, row)
+        several = layer.apply({"params": params}, jnp.concatenate([row, row]))
+        np.testing.assert_array_equal(same[0, 0], wide[:, 0])
+        np.testing.assert_array_equal(several[1, 0], wide[:, 0])
+    assert "f32[3,8] = dot_general" in str(padded) and "[3,8]" not in str(plain)
+    np.testing.assert_array_equal(wide, feature_major.linear(weights, x))

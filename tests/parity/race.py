@@ -22,7 +22,7 @@ from reference import llama_of
 
 from mdmspeech.interop import sources
 from mdmspeech.models.generation import empty_state, jit_extend, jit_generate
-from mdmspeech.models.thinker import Thinker
+from mdmspeech.models.prepared_thinker import PreparedThinker
 
 CORES, ROUNDS = 2, 5
 PROMPT, SHORT, NEW = 512, 32, 48  # tokens read, tokens read before the answer, tokens of the answer
@@ -31,11 +31,8 @@ TOKENS = {"prefill": PROMPT, "decode": NEW}
 
 def ours(loaded: sources.LoadedThinker, ids: np.ndarray) -> dict[str, tuple[Callable, Callable]]:
     """What is timed -> (what is done before: its argument, what is timed: returns tokens)."""
-    model, params, batch = (
-        Thinker(loaded.config),
-        jax.tree.map(jnp.asarray, loaded.params),
-        len(ids),
-    )
+    model, params = PreparedThinker.of(loaded.config, jax.tree.map(jnp.asarray, loaded.params))
+    batch = len(ids)
     embed = jax.jit(lambda ids: model.apply({"params": params}, ids, method="embed"))
     keys = jax.random.split(jax.random.key(0), batch)
 

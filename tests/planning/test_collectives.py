@@ -172,7 +172,38 @@ def test_a_loop_that_depends_on_data():
     text = MODULE.replace(
         "compare(%i.1, %seven), direction=LT", "compare(%i.1, %seven), direction=NE"
     )
-    assert dict(hlo.parse(text).executed(unknown_trips=4))["body"] == 4
+    assert dict(hlo.parse(text).executed(unknown_trips=(4,)))["body"] == 4
+
+
+@pytest.mark.parametrize(
+    ("trips", "runs"),
+    [((4,), (4, 16)), ((1, 4), (1, 4)), ((3, 2), (3, 6)), ((5, 0), (5, 0)), ((2, 1, 7), (2, 2))],
+)
+def test_loops_inside_loops_that_depend_on_data(trips, runs):
+    """The outer one's trips come first; the last number holds for all further in."""
+    loop = "%{name} = s32[] while(%{of}), condition=%done, body=%{body}"
+    text = (
+        "HloModule m\n\n%done (d: s32[]) -> pred[] {\n  ROOT %d = pred[] parameter(0)\n}\n\n"
+        "%inner (i: s32[]) -> s32[] {\n  ROOT %i = s32[] parameter(0)\n}\n\n"
+        "%outer (o: s32[]) -> s32[] {\n  %o = s32[] parameter(0)\n  ROOT "
+        + loop.format(name="w", of="o", body="inner")
+        + "\n}\n\nENTRY %main (a: s32[]) -> s32[] {\n  %a = s32[] parameter(0)\n  ROOT "
+        + loop.format(name="v", of="a", body="outer")
+        + "\n}\n"
+    )
+    found = dict(hlo.parse(text).executed(unknown_trips=trips))
+    assert (found["outer"], found["inner"]) == runs
+
+
+def test_a_copy_ahead_is_read_once_and_written_where_memory_is():
+    near, far = "f32[10]{0:S(1)}", "f32[10]{0}"
+    for where, moved in ((near, 40), (far, 80)):
+        line = f"((f32[100]{{0}}), {where}, u32[]) slice-start(%x)"
+        text = (
+            "ENTRY %m (x: f32[100]) -> f32[100] {\n  %x = f32[100]{0} parameter(0)\n"
+            f"  ROOT %s = {line}\n}}\n"
+        )
+        assert traffic.hbm_bytes(hlo.parse(text)) == moved
 
 
 def test_not_a_module():

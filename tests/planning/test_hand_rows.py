@@ -5,7 +5,9 @@ import pytest
 
 from mdmspeech.cli.experiment import load_experiment, make_task
 from mdmspeech.models.talker import TalkerConfig
-from mdmspeech.planning.program import decode_program, train_program
+from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.planning.decode import find_way, speech_program, thinking_program
+from mdmspeech.planning.program import train_program
 from mdmspeech.training.mesh import make_mesh
 
 TILE = 512  # positions: attention counts tiles that a causal mask leaves
@@ -100,32 +102,50 @@ def test_a_step_by_hand(name, tmp_path):
     assert counted == pytest.approx(told, rel=0.01), "as docs/planning.md says"
 
 
+BLOCK, SEEN = 16, 33 * 16  # 20 s of speech, in blocks of which 32 suffice, and the scratch block
+
+
+def speech(way, config, rows=1):
+    mesh = make_mesh(data=1, devices=jax.devices()[:1])
+    return speech_program(TalkerConfig(**config.talker), mesh, find_way(way), rows)
+
+
 @pytest.mark.parametrize(
-    ("mode", "modules", "forwards", "tokens", "heads"), [("ntp", 0, 16, 1, 1), ("mtp", 5, 6, 3, 3)]
+    ("way", "forwards", "tokens", "heads"), [("NTP", 16, 1, 1), ("MTP 3", 6, 3, 3)]
 )
-def test_a_block_of_the_baselines_by_hand(mode, modules, forwards, tokens, heads):
+def test_a_block_of_the_baselines_by_hand(way, forwards, tokens, heads):
     """Next token: a forward a token. Multi-token: six of three tokens, through the trunk and the two
     modules that write; head by head the last one's logits.
     """
     config = load_experiment("experiments/talker_8b.py")
-    t, mesh = config.talker, make_mesh(data=1, devices=jax.devices()[:1])
-    sizes, layers = TalkerConfig(**t, mtp_modules=modules), t.num_layers + heads - 1
-    each = 2 * layers * (4 * t.dim**2 + 3 * t.dim * t.ffn_dim) + 4 * layers * 768 * t.dim
-    by_hand = forwards * (each * tokens + 2 * t.dim * 6566 * heads)
-    program = decode_program(sizes, mesh, mode=mode)
+    t, program = config.talker, speech(way, config)
+    layers = t.num_layers + heads - 1
+    each = 2 * layers * (4 * t.dim**2 + 3 * t.dim * t.ffn_dim) + 4 * layers * SEEN * t.dim
+    by_hand = forwards * (each * tokens + 2 * t.dim * 6656 * heads)
     assert by_hand == pytest.approx(program.flops, rel=0.01)
-    assert (program.unknown_trips, program.units) == (forwards, 16)
-    caches = 2 * (t.num_layers + modules) * 768 * t.dim * 4
+    assert (program.unknown_trips, program.units) == ((1, forwards), 16)
+    caches = 2 * (t.num_layers + 5 * (way == "MTP 3")) * 1040 * t.dim * 4
     assert sum(x.size * 4 for x in jax.tree.leaves(program.parts["cache"])) == caches
 
 
-def test_a_block_of_decoding_by_hand():
-    """16 tokens in four steps, the first of which commits the block before as well."""
+@pytest.mark.parametrize(("steps", "told"), [(1, 7.07e10), (4, 1.78e11), (16, 6.07e11)])
+def test_a_block_of_masked_diffusion_by_hand(steps, told):
+    """The first forward commits the block before as well."""
     config = load_experiment("experiments/talker_8b.py")
-    t, mesh = config.talker, make_mesh(data=1, devices=jax.devices()[:1])
-    tokens, cache = 2 * 16 + 3 * 16, 752
+    t, tokens = config.talker, BLOCK * (1 + steps)
     inside = 4 * (4 * t.dim**2 + 3 * t.dim * t.ffn_dim)
-    by_hand = 2 * (inside * tokens + t.dim * 6566 * 4 * 16) + 4 * tokens * cache * t.dim * 4
-    counted = decode_program(TalkerConfig(**t), mesh).flops
-    assert by_hand == pytest.approx(counted, rel=0.05)
-    assert counted == pytest.approx(1.79e11, rel=0.01)
+    by_hand = 2 * (inside * tokens + t.dim * 6656 * BLOCK * steps) + 4 * tokens * SEEN * t.dim * 4
+    counted = speech(f"S={steps}", config).flops
+    assert by_hand == pytest.approx(counted, rel=0.01)
+    assert counted == pytest.approx(told, rel=0.01), "as docs/planning.md says"
+
+
+def test_a_token_of_the_thinker_by_hand():
+    """Every parameter but the embedding table once, and attention over the whole cache."""
+    config = load_experiment("experiments/thinker_8b.py").thinker
+    mesh = make_mesh(data=1, devices=jax.devices()[:1])
+    inside, heads = layers(config)
+    by_hand = 2 * (inside + config.dim * config.vocab_size) + 4 * 2048 * heads * config.num_layers
+    program = thinking_program(ThinkerConfig(**config), mesh, rows=3)
+    assert program.flops == pytest.approx(3 * by_hand, rel=0.001)
+    assert program.units == 3 and by_hand == pytest.approx(1.63e10, rel=0.01)

@@ -5,19 +5,19 @@ and what does not fit says what to change.
 import dataclasses
 import json
 
+import jax
 import pytest
 import small
 from ml_collections import ConfigDict
 
 from mdmspeech.errors import UserError
-from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.planning import report, tables
-from mdmspeech.planning.configs import Planned, mesh_sizes
-from mdmspeech.planning.memory import part_bytes
+from mdmspeech.planning.configs import Planned, decoding_mesh, mesh_sizes
 from mdmspeech.planning.plan import Plan, slice_mesh
-from mdmspeech.planning.program import decode_program, train_state
-from mdmspeech.planning.sweep import best, candidates, shapes, sweep
+from mdmspeech.planning.program import train_state
+from mdmspeech.planning.sweep import best, candidates, layouts, shapes, sweep
 from mdmspeech.planning.topology import parse
+from mdmspeech.xla_flags import flags_for
 
 SLICE = parse("v5e:2x2")
 pytestmark = pytest.mark.usefixtures("libtpu")
@@ -121,7 +121,7 @@ def test_what_does_not_fit_says_what_to_change():
     assert any("mesh.fsdp=4" in line and "GiB" in line for line in plan.advice)
     page = report.text(plan)
     assert "DOES NOT FIT" in page and "to make it fit:" in page
-    assert report.row(plan)[7] == "no"
+    assert report.row(plan)[8] == "no"
 
 
 def test_a_plan_survives_json(whole):
@@ -219,6 +219,58 @@ def test_a_sweep_skips_what_cannot_fit_and_names_the_fastest(whole):
     assert len(list(sweep(meshes, plan_of, tries=2))) == 2
 
 
+def test_layouts_of_a_step(whole):
+    """More rows at a time until memory is full, each remat policy."""
+    start = dataclasses.replace(whole, rows=64, accum=4, remat="full")
+    asked = []
+
+    def plan_of(remat, accum, most):
+        asked.append((remat, accum))
+        fits = dict(full=1, dots=2, none=4)[remat] / accum <= most
+        return dataclasses.replace(start, accum=accum, remat=remat, fits=fits)
+
+    everything = list(layouts(start, lambda *how: plan_of(*how, most=99), tries=20))
+    assert len(everything) == len(set(asked)) == 3 * 4 - 1 and ("full", 4) not in asked
+    assert {accum for _, accum in asked} == {8, 4, 2, 1}, "64 rows on four chips"
+    asked.clear()
+    plans = list(layouts(start, lambda *how: plan_of(*how, most=0.5), tries=20))
+    assert asked == [
+        ("full", 8), ("dots", 8), ("none", 8), ("dots", 4), ("none", 4), ("full", 2), ("dots", 2),
+        ("full", 1),
+    ]  # fmt: skip
+    assert [plan.fits for plan in plans] == [True, True, True, True, False, True, False, False]
+    assert len(list(layouts(start, lambda *how: plan_of(*how, most=99), tries=2))) == 2
+    odd = dataclasses.replace(start, rows=12, accum=1)
+    assert {plan.accum for plan in layouts(odd, lambda *how: plan_of(*how, most=99), 20)} == {1}
+    assert report.row(start)[5] == "4 full"
+
+
+def test_a_step_with_other_rows_at_a_time(whole):
+    plan, *others = planned().try_layouts(SLICE, whole, tries=1, quick=True)
+    assert not others and (plan.accum, plan.remat) == (2, "full")
+    assert plan.mesh == whole.mesh and plan.rows == whole.rows and plan.flops >= whole.flops
+
+
+def test_training_is_compiled_with_the_flags_of_its_chips(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def compile(self, options=None):
+        raise Asked(options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", compile)
+
+    def asked(**more):
+        with pytest.raises(Asked) as found:
+            planned().plan(SLICE, dict(data=4, fsdp=1, tensor=1), **more)
+        return found.value.args[0]
+
+    assert asked() == flags_for("v5e") and "xla_enable_async_all_gather" in flags_for("v5e")
+    assert asked(quick=True).items() > flags_for("v5e").items()
+    monkeypatch.setenv("MDMSPEECH_XLA_FLAGS", "none")
+    assert asked() is None
+
+
 def test_mesh_words():
     config = small.config()
     assert mesh_sizes(config, 16) == dict(data=16, fsdp=1, tensor=1)
@@ -237,29 +289,94 @@ def test_meshes_and_batches_that_do_not_divide():
     assert dict(slice_mesh(parse("v5p:8x8x8"), dict(data=4, fsdp=32, tensor=4)).shape) == dict(
         data=4, fsdp=32, tensor=4
     ), "parts of sides"
-    with pytest.raises(UserError, match="plan one of train, decode"):
+    with pytest.raises(UserError, match="plan one of train, decode, think"):
         planned(what="sing")
-    with pytest.raises(UserError, match="trains no Talker"):
+    with pytest.raises(UserError, match="has no Talker"):
         planned(what="decode")
 
 
-def test_one_block_of_the_talker():
+# one layer that no chip's own memory holds
+TALKER = dict(dim=2048, num_layers=1, num_heads=16, ffn_dim=8192, block=16, anchors="fixed")
+
+
+@pytest.fixture(scope="module")
+def spoken():
+    """Way of talking -> its plan on one chip."""
     config = small.config()
-    config.talker = ConfigDict(dict(dim=256, num_layers=2, num_heads=4, ffn_dim=512, block=16))
-    one = planned(config=config, what="decode").plan(
-        parse("v5e:1x1"), dict(data=1, fsdp=1, tensor=1)
-    )
-    assert one.units == 16 and one.rows == 1 and one.unit == "tokens"
-    assert one.memory["cache"] == 2 * 2 * (47 + 1) * 16 * 256 * 4, (
-        "keys and values, two layers, 30 s and the scratch block, float32"
-    )
-    # bfloat16; each of the four forwards reads them
-    tables_and_layers = 2 * (6566 * 256 + 2 * (4 * 256**2 + 3 * 256 * 512))
-    assert one.hbm_bytes > 2 * tables_and_layers
-    assert one.roofline.limit == "hbm", "a single voice is bound by memory"
-    mesh = slice_mesh(SLICE, dict(data=1, fsdp=1, tensor=2))
-    halved = decode_program(TalkerConfig(**config.talker), mesh).parts["cache"]
-    assert part_bytes(halved) == one.memory["cache"] / 2, "heads are split"
+    config.talker = ConfigDict(TALKER | dict(text_dim=64))
+
+    def plan(way):
+        planned = Planned("small", config, "decode", None, way)
+        return planned.plan(parse("v5e:1x1"), decoding_mesh("decode", 1), quick=True)
+
+    return {way: plan(way) for way in ("NTP", "S=1")}
+
+
+def test_a_block_as_the_engine_runs_it(spoken):
+    inside = 4 * 2048**2 + 3 * 2048 * 8192
+    # bfloat16; each forward reads its layer, output table and the cache it looks at
+    read = 2 * inside + 2 * 6656 * 2048 + 2 * 33 * 16 * 2048 * 4
+    for way, forwards in (("NTP", 16), ("S=1", 1)):
+        plan = spoken[way]
+        assert (plan.units, plan.rows, plan.unit, plan.way) == (16, 1, "tokens", way)
+        assert plan.memory["cache"] == 2 * (64 + 1) * 16 * 2048 * 4, (
+            "keys and values of a layer, the longest utterance, float32"
+        )
+        assert 0.95 * read < plan.hbm_bytes / forwards < 1.5 * read, way
+        assert plan.roofline.seconds_low >= plan.hbm_bytes / SLICE.tpu.chip.bandwidth
+    ratio = spoken["S=1"].roofline.rate / spoken["NTP"].roofline.rate
+    assert 12 < ratio < 18, "a forward costs much the same"
+
+
+def test_the_matrix_unit_does_the_products_of_one_token(spoken):
+    """Its vector unit would take most of the time, by the compiler's own estimate."""
+    per = lambda plan, forwards: plan.roofline.seconds_high / forwards
+    assert per(spoken["NTP"], 16) < 1.2 * per(spoken["S=1"], 1)
+
+
+def test_ways_side_by_side(spoken):
+    lines = report.speech(spoken.values()).splitlines()
+    assert lines[0] == "| tokens/s | v5e-1 | x NTP | paper, x NTP |"
+    assert [line.split(" | ")[0] for line in lines[2:]] == ["| NTP", "| S=1"]
+    r, ntp = spoken["S=1"].roofline, spoken["NTP"].roofline
+    ends = sorted((r.rate / ntp.rate, r.rate_low / ntp.rate_low))
+    told = " - ".join(dict.fromkeys(f"{end:.1f}" for end in ends))
+    assert lines[3] == f"| S=1 | {r.rate_low:,.0f} - {r.rate:,.0f} | {told} | 10.5 |"
+    assert lines[2].endswith("| 1.0 | 1.0 |")
+
+
+def test_a_talker_speaks_on_one_chip():
+    config = small.config()
+    config.talker = ConfigDict(TALKER)
+    with pytest.raises(UserError, match="speaks on one chip, not on 4: plan it on v5e:1x1"):
+        Planned("small", config, "decode", None, "S=4").plan(SLICE, decoding_mesh("decode", 4))
+    with pytest.raises(UserError, match=r"way 'S=5': choose one of NTP, MTP 3, S=1"):
+        Planned("small", config, "decode", None, "S=5")
+    config.talker.anchors = "prefix"
+    with pytest.raises(UserError, match="a text in front of the speech"):
+        Planned("small", config, "decode", None, "S=4")
+
+
+def test_a_token_of_the_thinker_over_four_chips():
+    config = small.config()
+    sizes = dict(vocab_size=512, dim=256, num_layers=2, num_heads=8, num_kv_heads=4, head_dim=32)
+    config.thinker = ConfigDict(sizes | dict(ffn_dim=512, tie_embeddings=False, scan_layers=True))
+    planned = Planned("small", config, "think", None)
+    plan = planned.plan(SLICE, decoding_mesh("think", 4))
+    assert plan.mesh == dict(data=1, fsdp=1, tensor=4)
+    layer = 2 * 256 * 256 + 2 * 256 * 128 + 3 * 256 * 512
+    whole = 2 * layer + 2 * 512 * 256
+    norms = 2 * 2 * 256 + 256
+    assert plan.memory["parameters"] == 2 * (whole / 4 + norms), "bfloat16, all matrices split"
+    assert plan.memory["cache"] == 2 * 2 * 2048 * 4 * 32 * 2 / 4, "heads are split"
+    assert plan.units == 1 and plan.memory["outputs"] < 5e3, "the cache is written in place"
+    reduced = [c for c in plan.collectives if c.axes == "tensor" and c.kind == "all-reduce"]
+    assert sum(c.count for c in reduced) >= 2 * 2, "after attention and after the feed-forward"
+    assert sum(c.bytes * c.count for c in plan.collectives) < 1e5, "no parameter travels"
+    with pytest.raises(UserError, match="1 rows do not divide into 4 devices"):
+        planned.plan(SLICE, dict(data=4, fsdp=1, tensor=1))
+    with pytest.raises(UserError, match="has no Thinker"):
+        Planned("small", small.config(), "think", None)
 
 
 def test_a_list_resumes(tmp_path, whole):

@@ -9,6 +9,7 @@ import pytest
 
 from mdmspeech.hardware import TPUS
 from mdmspeech.planning import collectives, hlo, schedule
+from mdmspeech.planning.roofline import estimate
 from mdmspeech.planning.topology import Topology, parse
 from mdmspeech.training.flops import count_flops
 
@@ -122,6 +123,24 @@ def test_copies_ahead_run_beside_the_core_and_take_the_memory():
     assert times(f"c = {copy}", done, rates=rates).exposed["hbm"] == 16 / 2
     beside = times(f"c = {copy}", f"x = {PRODUCT}", done, rates=rates)
     assert beside.exposed["hbm"] == 0 and beside.kernels == 48 / 2, "the product's own bytes"
+
+
+@pytest.mark.parametrize(
+    ("flops", "moved", "scheduled", "estimated", "low", "high"),
+    [
+        (197e12, 0, 0.5, 0.7, 1.0, 1.0),  # compute alone takes a second
+        (0, 819e9 * 2, 1.5, 3.0, 2.0, 3.0),  # copies beside kernels share the bandwidth
+        (197e12, 819e9, 4.0, 5.0, 4.0, 5.0),
+        (0, 819e9 * 2, 1.5, 1.8, 2.0, 2.0),
+    ],
+)
+def test_no_step_is_shorter_than_what_one_resource_needs(
+    flops, moved, scheduled, estimated, low, high
+):
+    times = schedule.Times(kernels=scheduled, estimated=estimated)
+    found = estimate(parse("v5e:1x1"), 1, flops, flops, moved, [], times, 16)
+    assert (found.seconds_low, found.seconds_high) == pytest.approx((low, high))
+    assert found.rate == pytest.approx(16 / low) and found.rate_low == pytest.approx(16 / high)
 
 
 def test_the_compilers_cycles_are_the_longer_estimate():

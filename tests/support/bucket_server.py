@@ -25,7 +25,9 @@ Faults = Callable[[int, str, str], str]
 
 
 class Proxy(http.server.ThreadingHTTPServer):
-    """Passes requests on. `requests` has "METHOD path" of each, in the order they came in."""
+    """Passes requests on. `requests` has "METHOD path" of each, in the order they came in, `tokens`
+    what each was authorised by.
+    """
 
     daemon_threads = True
     request_queue_size = 128
@@ -35,13 +37,15 @@ class Proxy(http.server.ThreadingHTTPServer):
         self.upstream = upstream
         self.faults: Faults = lambda number, method, path: ""
         self.requests: list[str] = []
+        self.tokens: list[str] = []
         self.failed = 0
         self._lock = threading.Lock()
 
-    def next_fault(self, method: str, path: str) -> str:
+    def next_fault(self, method: str, path: str, token: str = "") -> str:
         with self._lock:
             number = len(self.requests)
             self.requests.append(f"{method} {path}")
+            self.tokens.append(token)
             fault = self.faults(number, method, path)
             self.failed += bool(fault)
             return fault
@@ -49,7 +53,7 @@ class Proxy(http.server.ThreadingHTTPServer):
     def reset(self) -> None:
         """Forgets what has come; no faults from here on."""
         with self._lock:
-            self.requests, self.failed = [], 0
+            self.requests, self.tokens, self.failed = [], [], 0
             self.faults = lambda number, method, path: ""
 
     def first(self, *faults: str) -> None:
@@ -78,7 +82,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
 
     def answer(self):
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
-        fault = self.server.next_fault(self.command, self.path)
+        fault = self.server.next_fault(
+            self.command, self.path, self.headers.get("Authorization", "")
+        )
         if fault == "slow":
             time.sleep(0.05)
         if fault == "reset":

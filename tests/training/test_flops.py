@@ -89,3 +89,14 @@ def test_it_agrees_with_the_compiler(layers):
     step = jax.jit(jax.grad(loss))
     said = step.lower(ws, x).compile().cost_analysis()["flops"]
     assert count_flops(jax.grad(loss), ws, x) == pytest.approx(said, rel=0.05)
+
+
+def test_a_while_counts_as_often_as_it_is_said_to_run():
+    def loop(body):
+        return lambda x: jax.lax.while_loop(lambda x: x[0, 0] > 0, body, x)
+
+    once, twice = loop(lambda x: x @ x), loop(lambda x: loop(lambda x: x @ x)(x) @ x)
+    one = 2 * 8**3
+    assert count_flops(once, S) == one
+    for trips, runs in (((1,), 2), ((3,), 3 + 9), ((2, 5), 2 + 10), ((1, 0), 1)):
+        assert count_flops(twice, S, trips=trips) == runs * one

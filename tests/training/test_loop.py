@@ -210,7 +210,7 @@ def test_a_signal_saves_and_does_not_evaluate(tmp_path, monkeypatch, capsys):
 def test_of_several_reasons_to_stop_the_largest_is_told():
     told = [
         why_stopped(max(reasons), "SIGINT", 0.5)
-        for reasons in ([0], [0, 1], [2, 1], [2, 3], [3, 1, 0])
+        for reasons in ([0], [0, 1], [2, 1], [2, 3], [3, 1, 0], [4, 3])
     ]
     assert [words.split(":")[0] for words in told] == [
         "done",
@@ -218,6 +218,7 @@ def test_of_several_reasons_to_stop_the_largest_is_told():
         "train.minutes=0.5 used up",
         "SIGINT",
         "SIGINT",
+        "train.max_hours=0 used up",
     ]
     assert why_stopped(3, "", 0.0).startswith("a signal to another process: saved")
 
@@ -257,6 +258,23 @@ def test_minutes_stop_the_run(tmp_path):
     )
     assert 0 < int(state.step) < 10**6
     assert (tmp_path / "checkpoints" / str(int(state.step))).exists()
+
+
+def test_hours_of_all_starts_end_the_run(tmp_path):
+    """Lost ones count as well, which `train.minutes` does not see; a run that is done is done."""
+    run = lambda steps, hours: train(
+        tiny_config(steps=steps, max_hours=hours, eval_every=0), TinyTask(), tmp_path
+    )
+    run(3, 1.0)
+    ledger = json.loads((tmp_path / "ledger.json").read_text())
+    lost = {"began": 0.0, "ended": 3600.0, "first": 3, "last": 9, "seconds": {"redone": 3600.0}}
+    ledger["starts"].append(lost)
+    (tmp_path / "ledger.json").write_text(json.dumps(ledger))
+    assert int(run(3, 1.0).step) == 3
+    with pytest.raises(UserError, match=r"used up its 1 hours at step 3/9: .*--max-hours") as told:
+        run(9, 1.0)
+    assert told.value.exit_code == 2
+    assert int(run(5, 1.1).step) == 5, "more hours go on"
 
 
 def test_warm_start_gives_the_first_parameters(tmp_path):

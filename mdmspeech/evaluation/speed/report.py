@@ -103,6 +103,30 @@ def first_audio_page(result: Mapping[str, Any]) -> str:
     return "\n".join(out) + "\n"
 
 
+def parts_page(result: Mapping[str, Any]) -> str:
+    """The table of `parts.measure`."""
+    machine = result["machine"]
+    out = [
+        *_title(f"How fast the {result['part']} works", result),
+        f"In the same run this machine streams weights at {machine['read_gbs']:.1f} GB/s and multiplies "
+        f"square float32 matrices at {machine['matmul_gflops']:.0f} GFLOP/s; *bound* is bytes of weights "
+        "over bandwidth or arithmetic over the matrix rate, whichever is more. All jobs take turns.",
+        "",
+        "| | of | ms | quartiles | a second | bound, ms |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in result["rows"]:
+        low, high = row["quartiles_ms"]
+        bound = f"{row['bound_ms']:.1f}" if row["bound_ms"] else ""
+        out.append(
+            f"| {row['what']} | {row['unit']} | {row['ms']:.1f} | {low:.1f} .. {high:.1f} | "
+            f"{row['per_second']:.1f} | {bound} |"
+        )
+    if "peak_memory_gb" in result:
+        out += ["", f"Peak memory of the process, weights included: {result['peak_memory_gb']} GB."]
+    return "\n".join(out) + "\n"
+
+
 def sessions_page(result: Mapping[str, Any]) -> str:
     """The table of `live.sustained`."""
     out = [
@@ -131,7 +155,13 @@ def _turns(name: str, one: Mapping[str, Any]) -> str:
     return f"| {name} | {one['answered']} of {one['turns']} | {told} | {one['underruns']} |"
 
 
-PAGES = {"talker": talker_page, "first-audio": first_audio_page, "sessions": sessions_page}
+PAGES = {
+    "talker": talker_page,
+    "thinker": parts_page,
+    "codec": parts_page,
+    "first-audio": first_audio_page,
+    "sessions": sessions_page,
+}
 
 
 def write(stem: str, part: str, result: Mapping[str, Any]) -> None:

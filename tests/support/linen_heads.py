@@ -1,6 +1,5 @@
-"""A Talker with modules of multi-token prediction, as `decoding.multi_token` sees it.
-
-Source: docs/method.md, "Autoregressive baselines".
+"""A Talker as it is trained, with modules of multi-token prediction, as `decoding.multi_token` sees
+it: what the prepared one (`models.prepared_talker.PreparedHeads`) is compared with.
 """
 
 import dataclasses
