@@ -328,7 +328,7 @@ def weights(size: str) -> tuple[TalkerConfig, Any, str]:
     return config, jax.jit(talker.init, static_argnums=0)(config, jax.random.key(0)), "random"
 
 
-# ways to call torch.compile; on 2 cores of an AMD EPYC none is faster than the default
+# ways to call torch.compile; on 2 cores of an AMD EPYC none is clearly faster than the default
 COMPILING: dict[str, dict[str, Any]] = {
     "default": {},
     "max-autotune": {"mode": "max-autotune-no-cudagraphs"},
