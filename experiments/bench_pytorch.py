@@ -344,7 +344,7 @@ def main() -> None:
     parser.add_argument(
         "--compile", default="default", choices=list(COMPILING), help="torch.compile's mode"
     )
-    parser.add_argument("--out", help="write OUT.json and OUT.md")
+    parser.add_argument("--out", help="stem of the result: a JSON file and a page")
     args = parser.parse_args()
     made = provenance(sizes={"rounds": args.rounds, "blocks": args.blocks}, seeds={"weights": 0})
     made["versions"]["torch"] = torch.__version__
