@@ -27,7 +27,7 @@ AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam bench-pytorch freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -130,6 +130,9 @@ bench-vocoder: $(VENV)/.ready-dev ## CosyVoice2's flow and HiFT block by block, 
 
 bench-beam: $(BEAM_VENV)/.ready ## preparation: CPU seconds an hour of speech of each stage, one worker against two -> experiments/results/beam.json
 	$(BEAM_VENV)/bin/python -m experiments.bench_beam
+
+bench-pytorch: $(PARITY_VENV)/.ready ## our Talker beside the same one in PyTorch, eager and torch.compile; let nothing else run; fetches PyTorch, needs g++
+	$(PARITY_VENV)/bin/python -m experiments.bench_pytorch --out experiments/results/bench_pytorch
 
 freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@{ echo "# The exact versions the Makefile and CI install: made by \`make freeze\`. setup.cfg says what is needed and why."; \

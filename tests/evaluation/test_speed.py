@@ -102,7 +102,7 @@ def test_a_job_says_all_its_blocks_or_fails():
     one = talkers.TalkerEngine(
         TINY, jax.jit(talker.init, static_argnums=0)(TINY, jax.random.key(0))
     )
-    text = talkers._text(one, 3)
+    text = talkers.text_of_blocks(one, 3)
     talkers._job(one, text, talkers.Way("mdm", 1), 2, 3)()
     with pytest.raises(RuntimeError, match="finished: False"):
         talkers._job(one, text, talkers.Way("mdm", 1), 1, 2)()

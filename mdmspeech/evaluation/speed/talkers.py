@@ -107,14 +107,14 @@ def measure_talkers(
                 dataclasses.replace(config, mtp_modules=MODULES), params, "mtp", mtp_emit=EMIT
             ),
         }
-        text = _text(engines["mdm"], blocks)
+        text = text_of_blocks(engines["mdm"], blocks)
         for batch in batches:
             told(f"{size}, batch {batch}")
             rows += _batch(size, config, engines, text, batch, machine, blocks, rounds, told)
     return rows
 
 
-def _text(engine: TalkerEngine, blocks: int) -> PacedText:
+def text_of_blocks(engine: TalkerEngine, blocks: int) -> PacedText:
     """Symbols that are spoken in exactly so many blocks."""
     config, count = engine.config, 90
     text = PacedText(PacedReader(engine.talker, engine.params), config.block)
