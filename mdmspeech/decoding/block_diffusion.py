@@ -24,7 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.decoding.sampling import allowed_ids, sample, step_keys
+from mdmspeech.decoding.sampling import allowed_ids, sample, step_keys, without_filling
 from mdmspeech.decoding.state import (
     DecodedTokens,
     DecodingConfig,
@@ -77,7 +77,7 @@ def decode_block(
         return step(cache, ids_BT, cond_BTD, positions_BT, mask_BTS, write_at_B, num_logits)
 
     def update(canvas: _Canvas, logits_BKV: jax.Array, index: jax.Array) -> _Canvas:
-        logits_BKV = logits_BKV.astype(jnp.float32)
+        logits_BKV = without_filling(logits_BKV.astype(jnp.float32), options.vocab_size)
         allowed_BKV = allowed_ids(logits_BKV.shape[-1], options.codes, options.eos, may_end_BK)
         key_B = step_keys(state.request.key_B, block_B, index)
         value_BK = sample(

@@ -61,6 +61,16 @@ def allowed_ids(vocabulary: int, codes: int, eos: int, may_end_BT: jax.Array) ->
     return (ids_V < codes)[None, None, :] | ((ids_V == eos)[None, None, :] & may_end_BT[:, :, None])
 
 
+def without_filling(logits: jax.Array, vocab_size: int) -> jax.Array:
+    """Logits [..., V], those from `vocab_size` on -inf: rows that only fill the output table up have
+    no part in probabilities either.
+    """
+    if logits.shape[-1] <= vocab_size:
+        return logits
+    ids = jax.lax.broadcasted_iota(jnp.int32, logits.shape, logits.ndim - 1)
+    return jnp.where(ids < vocab_size, logits, -jnp.inf)
+
+
 def step_keys(key_B: jax.Array, *counters: jax.Array | int) -> jax.Array:
     """Typed keys [B]: each request's key with one counter after the other folded in, each [B] or
     one for all rows.

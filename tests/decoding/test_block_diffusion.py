@@ -254,6 +254,21 @@ def test_only_codes_are_produced(scripted, options):
     assert (result.ids_BL < CODES).all() and (result.ids_BL[0] == 6).all()
 
 
+@pytest.mark.parametrize("score", ["max_probability", "margin", "entropy"])
+def test_rows_that_fill_the_table_up_have_no_part_in_confidence(scripted, options, score):
+    """Where all logits are low, they would be nearly all of the probability."""
+    plain = np.random.default_rng(0).normal(-25, 4, (1, 16, VOCABULARY))
+    filled = np.concatenate([plain, np.zeros((1, 16, 5))], axis=-1)
+    options = dataclasses.replace(options, score=score, vocab_size=VOCABULARY)
+    request = SamplingParams.create(1, steps=4, target_len=16)
+    one, other = (
+        scripted(logits).run(block_diffusion.decode, request, options) for logits in (plain, filled)
+    )
+    np.testing.assert_array_equal(other.ids_BL, one.ids_BL)
+    np.testing.assert_array_equal(other.step_BL, one.step_BL)
+    np.testing.assert_allclose(other.confidence_BL, one.confidence_BL, rtol=1e-6)
+
+
 def _two_certain_two_unsure():
     logits = np.zeros((1, 4, VOCABULARY))
     logits[0, [0, 2], 3] = 12.0  # above any threshold
