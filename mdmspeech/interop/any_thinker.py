@@ -99,6 +99,11 @@ def _check_chat(tokenizer: ChatTokenizer, prompt: Prompt) -> None:
 
 def _find(source: str) -> str:
     """What `sources.open_thinker` takes: a folder of a text LLM, or a .gguf file."""
+    if remote.scheme(source) in ("http", "https"):
+        raise UserError(
+            f"{source} is on the web, and nothing is downloaded here: fetch it (`hf download`, curl), "
+            "and give the file or folder"
+        )
     if remote.is_remote(source):
         return source
     path = Path(os.path.expanduser(source))  # pathlib's fails for users that there are not

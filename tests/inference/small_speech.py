@@ -138,17 +138,23 @@ def chat_tokenizer() -> ChatTokenizer:
     return ChatTokenizer(tokenizer, TEMPLATE, [vocabulary["</s>"]])
 
 
-def thinker(stop_repetition: bool = False) -> ThinkerRunner:
-    """A random Thinker that writes known words, the same again and again if it may, and stops after
-    a while.
-    """
+@functools.cache
+def thinker_params():
+    """Of `thinker`, as trained."""
     params = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))[
         "params"
     ]
     params["embedding"]["embedding"] = params["embedding"]["embedding"] * 40
+    return params
+
+
+def thinker(stop_repetition: bool = False) -> ThinkerRunner:
+    """A random Thinker that writes known words, the same again and again if it may, and stops after
+    a while.
+    """
     return ThinkerRunner(
         THINKER,
-        params,
+        thinker_params(),
         chat_tokenizer(),
         Prompt("be kind"),
         max_new=12,

@@ -20,6 +20,7 @@ from small_speech import (
     question,
     spelling,
     thinker,
+    thinker_params,
 )
 
 from mdmspeech.data.pipelines.conversations import Conversations
@@ -54,7 +55,7 @@ def test_what_is_read_is_what_training_read(thoughts):
     thinker = Thinker(THINKER)
     for text, states in zip(TEXTS, thoughts.hidden_states_of(TEXTS), strict=True):
         ids, answer = conversations.typed("", text)
-        variables = {"params": thoughts._params}
+        variables = {"params": thinker_params()}
         x = thinker.apply(variables, jnp.asarray(ids)[None], method=Thinker.embed)
         hidden, _ = thinker.apply(variables, x, method=Thinker.states)
         np.testing.assert_allclose(
@@ -74,7 +75,7 @@ def test_states_of_a_written_answer_are_those_of_the_text_read(thoughts):
     conversations = Conversations(chat_tokenizer(), Prompt("be kind"))
     ids, answer = conversations.typed("what is it ?", "".join(piece.text for piece in pieces))
     assert len(ids) - answer == len(written)
-    thinker, variables = Thinker(THINKER), {"params": thoughts._params}
+    thinker, variables = Thinker(THINKER), {"params": thinker_params()}
     x = thinker.apply(variables, jnp.asarray(ids)[None], method=Thinker.embed)
     hidden, _ = thinker.apply(variables, x, method=Thinker.states)
     np.testing.assert_allclose(written, np.concatenate([x, hidden], axis=-1)[0, answer:], atol=2e-4)

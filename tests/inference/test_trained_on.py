@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_speech import THINKER, chat_tokenizer, thinker
+from small_speech import THINKER, chat_tokenizer, thinker, thinker_params
 
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_packed import FixedText, PacedText, packed_talker_batches
@@ -136,7 +136,7 @@ def fixed(thoughts):
         96, Conversations(chat_tokenizer(), Prompt("be kind")), FIXED.block, FIXED.anchors_per_block
     )
     return states, *compared(
-        task, params_of(FIXED), {"thinker": thoughts._params}, records, text, read
+        task, params_of(FIXED), {"thinker": thinker_params()}, records, text, read
     )
 
 

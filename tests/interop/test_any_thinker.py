@@ -154,7 +154,7 @@ def test_a_folder_with_one_gguf_file_is_that_file(tmp_path):
         ("~nobody-here/none", "no Thinker at ~nobody-here/none"),
         ("./me/none", "no Thinker at ./me/none"),
         ("me/none.gguf", "no such repository"),
-        ("https://example.com/m.gguf", "example.com"),
+        ("https://example.com/m.gguf", "is on the web, and nothing is downloaded"),
     ],
 )
 def test_names_that_nothing_has(hub, name, told):
