@@ -2,13 +2,13 @@
 nothing else of ours runs on PyTorch.
 
 The same weights as our engine has them (q, k, v and gate, up in one product each, code tables
-folded, the output table filled up to 6,592 rows), float32, batch 1, greedy, the same forwards: one
+folded, the output table filled up to whole 128s), float32, batch 1, greedy, the same forwards: one
 a token of next-token decoding, S a block of masked diffusion with the commit of a block in the first
 forward of the next. PyTorch has these advantages: conditions are given to it, ours makes them inside
 the decoding; it keeps no confidences and looks for no end; it attends to no more slots than the
 utterance has tokens (ours: 144); and its first block has no scratch block in front.
 
-Command:   make bench-pytorch, or python -m experiments.bench_pytorch [--size compact] [--rounds 4]
+Command:   make bench-pytorch
 Hardware:  any CPU with 8 GB of memory and nothing else running; a C++ compiler (g++) for
            torch.compile. Four minutes on 2 cores, after a first run that compiles.
 Writes:    experiments/results/bench_pytorch.json and .md. Weights: the shipped compact Talker's;
@@ -37,14 +37,14 @@ from mdmspeech.evaluation.report import write_json
 from mdmspeech.evaluation.speed.machine import Times, interleaved
 from mdmspeech.evaluation.speed.talkers import SIZES, STEPS, Way, text_of_blocks
 from mdmspeech.files import write_text
-from mdmspeech.inference.conditioning import PacedText, condition
+from mdmspeech.inference.conditioning import PacedText
 from mdmspeech.inference.engine import TalkerEngine
 from mdmspeech.inference.utterance import Utterance, advance
 from mdmspeech.interop.release import load_part
 from mdmspeech.models import talker
 from mdmspeech.models.talker import TalkerConfig
 from mdmspeech.nn.rope import rope_frequencies
-from mdmspeech.speech_format import BOS, CODES, MASK
+from mdmspeech.speech_format import BOS, CODES, MASK, VOCAB
 
 WAYS = (Way("ntp"), *(Way("mdm", steps) for steps in STEPS))
 OURS, EAGER, COMPILED = "ours", "PyTorch eager", "torch.compile"
@@ -142,6 +142,8 @@ class TorchTalker(nn.Module):
         ids_T = torch.cat((before, ids_K))
         logits_KV = self(ids_T, cond_TD, at_T, self.block_causal, caches, len(ids_K))
         top_K, best_K = logits_KV[:, :CODES].max(-1)
+        # rows behind only fill the table up
+        logits_KV = logits_KV[:, :VOCAB]
         others_KV = torch.exp(logits_KV - top_K[:, None]).scatter(1, best_K[:, None], 0.0)
         # log-probability as log1p: how sure of two sure places is surer (diffusion/unmasking.py)
         score_K = -torch.log1p(others_KV.sum(-1))
@@ -223,7 +225,7 @@ def _linear(params: Any) -> nn.Linear:
 
 def conditions(engine: TalkerEngine, text: PacedText, length: int) -> Tensor:
     """Conditions [L, D] of a text, by ours."""
-    cond_1LD = condition(engine.talker, engine.params, text.inputs, np.arange(length)[None])
+    cond_1LD = text.inputs.condition(engine.talker, engine.params, np.arange(length)[None])
     return torch.tensor(np.asarray(cond_1LD)[0])
 
 

@@ -193,7 +193,7 @@ def test_generation(thinker):
 def test_what_we_export(thinker, tmp_path):
     name, model, folder = thinker
     config, params = read_thinker_folder(folder)
-    export_thinker(tmp_path / "ours", config, params, How(companions=folder, shard_bytes=60_000))
+    export_thinker(tmp_path / "ours", config, params, How(shard_bytes=60_000))
     again, told = type(model).from_pretrained(
         tmp_path / "ours", dtype=torch.float32, output_loading_info=True
     )
