@@ -92,8 +92,10 @@ class AnswerReader:
         if self._verified is None:
             return
         (count, drafts, read_TE), self._verified = self._verified, None
-        self._remember(read_TE[:1])
-        self._ahead.extend((drafts[i], read_TE[i + 1 : i + 2]) for i in range(int(count) - 1))
+        # slices of what is on the device would be programs of their own
+        rows_TE = np.asarray(read_TE) if self._states else np.zeros((len(drafts) + 1, 0))
+        self._remember(rows_TE[:1])
+        self._ahead.extend((drafts[i], rows_TE[i + 1 : i + 2]) for i in range(int(count) - 1))
 
     def _remember(self, read_BE: Any) -> None:
         if self._states:

@@ -14,7 +14,7 @@ import numpy as np
 
 from mdmspeech.decoding.sampling import GREEDY, sample
 from mdmspeech.errors import UserError
-from mdmspeech.inference.answer_reader import AnswerReader
+from mdmspeech.inference.answer_reader import DRAFTS, AnswerReader
 from mdmspeech.models import generation
 from mdmspeech.models.prepared_thinker import PreparedThinker
 from mdmspeech.models.staged_thinker import staged_extend
@@ -27,6 +27,7 @@ from mdmspeech.text.tokenizer import ChatTokenizer, StreamDecoder, end_of_turn
 
 # padded lengths of a question with the end of its turn
 PROMPTS = (16, 24, 32, 64, 128, 256, 512)
+_USUAL = 3  # of these lengths, that of most questions
 MAX_NEW = 96  # tokens of an answer
 # tokens that a Thinker may write between <think> and </think>, besides; then it is made to answer
 MAX_THOUGHT = 256
@@ -359,10 +360,15 @@ class ThinkerRunner:
         return answers
 
     def warm_up(self, *, all: bool = False) -> None:
-        """Compiles what a short question needs; all: what one of any length needs."""
-        next(self.answer(self.read([self.question("What is it?")])))
-        for width in PROMPTS if all else ():
-            next(self.answer(self.read([self.embedded([0] * width)])))
+        """Compiles what a question of usual length needs; all: what one of any length needs."""
+        for width in PROMPTS if all else PROMPTS[:_USUAL]:
+            self.rehearse(self.read([self.embedded([0] * width)]))
+
+    def rehearse(self, state: generation.ThinkerState) -> None:
+        """Compiles what writing from such a state needs, with drafts and without. It is used up."""
+        answer = self.answer(state)
+        next(answer)
+        self._verify(self._params, answer.state, np.zeros(DRAFTS + 1, np.int32))
 
     def _said(self, stream: StreamDecoder, token_id: int) -> str:
         """The text that a token completes; tags of thoughts also where they are special tokens,
@@ -415,7 +421,8 @@ class ThinkerRunner:
         return jax.device_put(jax.tree.unflatten(jax.tree.structure(empty), leaves))
 
     def _room(self, width: int) -> int:
-        """Cache columns for the prefix, a question and its answer."""
+        """Cache columns for the prefix, a question and its answer; the same for usual questions."""
+        width = max(width, PROMPTS[_USUAL - 1])
         return _whole(self._prefix_length + width + self.max_new)
 
 

@@ -7,6 +7,7 @@ import small_speech
 from mdmspeech.inference import conditioning, engine, paced_synthesizer, prefix_synthesizer
 from mdmspeech.inference import speech_frontend as hearing
 from mdmspeech.inference import thinker_runner as thinking
+from mdmspeech.inference.conversation import Conversation
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
 from mdmspeech.inference.prefix_synthesizer import PrefixSynthesizer
 
@@ -21,7 +22,7 @@ def few(monkeypatch):
     for module in (conditioning, prefix_synthesizer):
         monkeypatch.setattr(module, "TEXTS", (4, 8))
     monkeypatch.setattr(conditioning.PrefixReader, "longest", 7)
-    monkeypatch.setattr(thinking, "PROMPTS", (16, 32))
+    monkeypatch.setattr(thinking, "PROMPTS", (16, 24, 32, 64))
     monkeypatch.setattr(hearing, "SECONDS", (1, 2))
 
 
@@ -110,3 +111,20 @@ def test_an_error_of_a_part_is_told(assistant, monkeypatch):
     monkeypatch.setattr(assistant.frontend, "warm_up", lambda seconds: np.zeros(0))
     with pytest.raises(ValueError, match="no such weights"):
         assistant.warm_up()
+
+
+def test_nothing_is_compiled_while_an_answer_is_drafted(few, compiled):
+    """Also in a conversation."""
+    runner = small_speech.thinker()
+    talk = Conversation(runner, 256)
+    runner.warm_up()
+    talk.warm_up()
+    compiled.clear()
+    for question in ("what is it ?", "a red apple is a very good answer to it . is it ?"):
+        asked = runner.tokenizer.encode(question)
+        # whatever is written, a draft stands behind it
+        context = [n for word in range(30) for n in (word, *asked[:3])]
+        list(runner.answer(runner.read([runner.question(question)]), context=context))
+        list(talk.ask(question))
+        talk.settle("yes it is")
+    assert compiled == []
