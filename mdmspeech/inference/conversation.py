@@ -11,7 +11,7 @@ import dataclasses
 import itertools
 from collections.abc import Iterator, Sequence
 
-import jax.numpy as jnp
+import jax
 import numpy as np
 
 from mdmspeech.errors import UserError
@@ -186,7 +186,7 @@ class Conversation:
         state = self._runner.begin(self._columns) if self._state is None else self._state
         # The state is used up now. If reading fails, the next question begins anew.
         self._state, self._keys, self._mark = None, keys, kept
-        state = dataclasses.replace(state, lengths_B=jnp.full(1, kept, jnp.int32))
+        state = dataclasses.replace(state, lengths_B=jax.device_put(np.full(1, kept, np.int32)))
         ids = [key if isinstance(key, int) else 0 for key in keys[kept:]]
         vectors = self._runner.embedded(ids).copy()
         parts = dict(self.asked)
