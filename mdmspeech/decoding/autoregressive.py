@@ -28,7 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.decoding.block_diffusion import run_blocks
-from mdmspeech.decoding.sampling import allowed_ids, sample, step_keys
+from mdmspeech.decoding.sampling import allowed_ids, sample, step_keys, without_filling
 from mdmspeech.decoding.state import (
     DecodedTokens,
     DecodingConfig,
@@ -147,7 +147,7 @@ def decode_block(
         logits_B1V, cache = step(
             cache, previous_B[:, None], cond_B1D, position_B1, mask_B1S, position_B1[:, 0], 1
         )
-        logits_B1V = logits_B1V.astype(jnp.float32)
+        logits_B1V = without_filling(logits_B1V.astype(jnp.float32), options.vocab_size)
         allowed_B1V = allowed_ids(
             logits_B1V.shape[-1], options.codes, options.eos, may_end(state, position_B1)
         )

@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.decoding.block_diffusion import run_blocks
-from mdmspeech.decoding.sampling import allowed_ids, sample, step_keys
+from mdmspeech.decoding.sampling import allowed_ids, sample, step_keys, without_filling
 from mdmspeech.decoding.state import (
     DecodedTokens,
     DecodingConfig,
@@ -109,7 +109,9 @@ def decode_block(
 
     def draw(states_BND: jax.Array, place_BN: jax.Array) -> _Drawn:
         """What is written at these offsets."""
-        logits_BNV = step.logits(states_BND).astype(jnp.float32)
+        logits_BNV = without_filling(
+            step.logits(states_BND).astype(jnp.float32), options.vocab_size
+        )
         batch, count, vocabulary = logits_BNV.shape
         allowed_BNV = allowed_ids(
             vocabulary, options.codes, options.eos, may_end(state, start_B[:, None] + place_BN)

@@ -120,11 +120,13 @@ class Conversation:
 
     def warm_up(self) -> None:
         """Compiles what questions of usual lengths need."""
+        state = None
         for width in PROMPTS[:4]:
             if width + len(self._runner.before) + self._runner.max_new <= self._columns:
                 state = self._runner.begin(self._columns)
                 state = self._runner.extend(state, self._runner.embedded([0] * width))
-                self._runner.rehearse(state)
+        if state is not None:
+            self._runner.rehearse(state)
 
     def _remember(self, asked: tuple[tuple[int, Part], ...], answer: str) -> None:
         if answer := answer.replace(SPEECH, "").strip():

@@ -361,8 +361,12 @@ class ThinkerRunner:
 
     def warm_up(self, *, all: bool = False) -> None:
         """Compiles what a question of usual length needs; all: what one of any length needs."""
+        rooms = set()
         for width in PROMPTS if all else PROMPTS[:_USUAL]:
-            self.rehearse(self.read([self.embedded([0] * width)]))
+            state = self.read([self.embedded([0] * width)])
+            if (room := generation.columns(state)) not in rooms:
+                rooms.add(room)
+                self.rehearse(state)
 
     def rehearse(self, state: generation.ThinkerState) -> None:
         """Compiles what writing from such a state needs, with drafts and without. It is used up."""

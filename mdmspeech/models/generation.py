@@ -94,19 +94,17 @@ def extend(
     Returns:
       (post-norm hidden states [B, T, D], meaningless at padded positions; the new state).
     """
+    hidden_BTD, cache = _states(thinker, params, state, x_BTD)
+    logits_BV = next_logits(thinker, params, hidden_BTD, new_B, state.logits_BV)
+    return hidden_BTD, ThinkerState(cache, state.lengths_B + new_B, logits_BV)
+
+
+def _states(thinker: Thinker, params: Any, state: ThinkerState, x_BTD: jax.Array):
+    """Post-norm states of inputs [B, T, D] behind what a state has read, and the new cache."""
     start_B = state.lengths_B
     positions_BT, mask_BTS = places(start_B, x_BTD.shape[1], columns(state))
-    hidden_BTD, cache = thinker.apply(
-        {"params": params},
-        x_BTD,
-        positions_BT,
-        mask_BTS,
-        state.cache,
-        start_B,
-        method=Module.states,
-    )
-    logits_BV = next_logits(thinker, params, hidden_BTD, new_B, state.logits_BV)
-    return hidden_BTD, ThinkerState(cache, start_B + new_B, logits_BV)
+    inputs = (x_BTD, positions_BT, mask_BTS, state.cache, start_B)
+    return thinker.apply({"params": params}, *inputs, method=Module.states)
 
 
 def places(start_B: jax.Array, length: int, room: int) -> tuple[jax.Array, jax.Array]:
@@ -171,14 +169,11 @@ def verify(
       meaningless where not read; the new state, which has read those only).
     """
     x_BTD = thinker.apply({"params": params}, ids_T[None], method=Module.embed)
-    start_B, length = state.lengths_B, len(ids_T)
-    positions_BT, mask_BTS = places(start_B, length, columns(state))
-    inputs = (x_BTD, positions_BT, mask_BTS, state.cache, start_B)
-    hidden_BTD, cache = thinker.apply({"params": params}, *inputs, method=Module.states)
+    hidden_BTD, cache = _states(thinker, params, state, x_BTD)
     logits_BTV = thinker.apply({"params": params}, hidden_BTD, method=Module.logits)
     right_T = jnp.argmax(logits_BTV[0, :-1], axis=-1) == ids_T[1:]
     count = 1 + jnp.sum(jnp.cumprod(right_T.astype(jnp.int32)))
-    new = ThinkerState(cache, start_B + count, logits_BTV[:, count - 1])
+    new = ThinkerState(cache, state.lengths_B + count, logits_BTV[:, count - 1])
     return count, x_BTD[0], hidden_BTD[0], new
 
 

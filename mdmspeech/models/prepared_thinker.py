@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mdmspeech.models.thinker import ThinkerConfig
+from mdmspeech.models.thinker import ThinkerConfig, every_layer
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.feature_major import DroppingCache, LayerShape
 from mdmspeech.nn.partition import lookup_large
@@ -43,11 +43,8 @@ class PreparedThinker:
 
     def init_cache(self, batch: int, columns: int, dtype: Any = jnp.float32) -> Any:
         """As `Thinker.init_cache`."""
-        layer = DroppingCache.zeros(batch, self._layer_shape, columns, dtype)
-        if self.config.scan_layers:
-            stack = lambda leaf: jnp.zeros((self.config.num_layers, *leaf.shape), dtype)
-            return jax.tree.map(stack, layer)
-        return (layer,) * self.config.num_layers
+        empty = DroppingCache.zeros(batch, self._layer_shape, columns, dtype)
+        return every_layer(self.config, empty)
 
     def embed(self, params: Any, ids_BT: jax.Array) -> jax.Array:
         """As `Thinker.embed`."""

@@ -103,6 +103,14 @@ QWEN3_8B = ThinkerConfig(
 )
 
 
+def every_layer(config: ThinkerConfig, empty: Any) -> Any:
+    """An empty cache of one layer -> of all, in the layout that `scan_layers` needs."""
+    if config.scan_layers:
+        stack = lambda leaf: jnp.zeros((config.num_layers, *leaf.shape), leaf.dtype)
+        return jax.tree.map(stack, empty)
+    return (empty,) * config.num_layers
+
+
 class Thinker(nn.Module):
     """Embedding, layers, final norm and output layer as separate methods, so that only the needed
     logits are computed.
@@ -132,12 +140,8 @@ class Thinker(nn.Module):
     @nn.nowrap
     def init_cache(self, batch: int, columns: int, dtype: Any = jnp.float32) -> Any:
         """Empty K/V cache of so many positions in the layout that `scan_layers` needs."""
-        config = self.config
-        layer = KVCache.zeros(batch, columns, config.num_kv_heads, config.head_dim, dtype)
-        if config.scan_layers:
-            stack = lambda leaf: jnp.zeros((config.num_layers, *leaf.shape), dtype)
-            return jax.tree.map(stack, layer)
-        return (layer,) * config.num_layers
+        heads = self.config.num_kv_heads, self.config.head_dim
+        return every_layer(self.config, KVCache.zeros(batch, columns, *heads, dtype))
 
     def __call__(self, ids_BT: jax.Array) -> jax.Array:
         """Token ids [B, T] -> logits [B, T, V], causal, positions 0..T-1 (training on text, parity,

@@ -85,7 +85,9 @@ class DroppingCache(ColumnCache):
     """
 
     def write(self, k_BKET: jax.Array, v_BKET: jax.Array, write_at_B: jax.Array) -> Self:
-        """As `ColumnCache.write`; slots past the end are dropped."""
+        """As `ColumnCache.write`; slots past the end are dropped. A single column always goes
+        somewhere, into the last slot of a full row: only a row that is done may be written so.
+        """
         length = k_BKET.shape[-1]
         if length == 1:
             return super().write(k_BKET, v_BKET, write_at_B)

@@ -269,6 +269,18 @@ def test_rows_that_fill_the_table_up_have_no_part_in_confidence(scripted, option
     np.testing.assert_allclose(other.confidence_BL, one.confidence_BL, rtol=1e-6)
 
 
+def test_nor_in_that_of_next_token_decoding(scripted, options):
+    plain = np.random.default_rng(0).normal(-25, 4, (1, 8, VOCABULARY))
+    filled = np.concatenate([plain, np.zeros((1, 8, 5))], axis=-1)
+    options = dataclasses.replace(options, vocab_size=VOCABULARY)
+    request = SamplingParams.create(1, target_len=8)
+    one, other = (
+        scripted(logits).run(autoregressive.decode, request, options) for logits in (plain, filled)
+    )
+    np.testing.assert_array_equal(other.ids_BL, one.ids_BL)
+    np.testing.assert_allclose(other.confidence_BL, one.confidence_BL, rtol=1e-6)
+
+
 def _two_certain_two_unsure():
     logits = np.zeros((1, 4, VOCABULARY))
     logits[0, [0, 2], 3] = 12.0  # above any threshold
