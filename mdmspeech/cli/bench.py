@@ -102,8 +102,7 @@ def _part(args: argparse.Namespace) -> dict[str, Any]:
     best = machine.measure()
     rows = parts.measure(jobs, best, args.rounds, _told)
     made = provenance(sizes={"rounds": args.rounds}, seeds={"tokens": 0})
-    told = {name: round(value, 2) for name, value in vars(best).items()}
-    result = {"made": made, "part": args.part, "machine": told, "rows": rows}
+    result = {"made": made, "part": args.part, "machine": best.told(), "rows": rows}
     peak = peak_memory()
     return result | ({} if peak is None else {"peak_memory_gb": round(peak / 1e9, 2)})
 

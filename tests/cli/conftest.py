@@ -16,6 +16,33 @@ import small_speech
 
 import mdmspeech
 from mdmspeech.cli import main
+from tests.support.bucket_server import bucket_server, reached
+
+
+@pytest.fixture(scope="module")
+def server():
+    with bucket_server("bucket") as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def bucket(server):
+    """gs://bucket on this machine, for file systems that are opened anew."""
+    server.reset()
+    with reached(server, retry_seconds=1):
+        _forget()
+        yield server
+    _forget()
+
+
+def _forget():
+    """File systems that were opened, by etils and by fsspec: a process acts as one account."""
+    from etils.epath import backend
+
+    from mdmspeech.remote.google_storage import GoogleStorage
+
+    backend.fsspec_backend._get_filesystem.cache_clear()
+    GoogleStorage.clear_instance_cache()
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,6 @@ import jax
 import numpy as np
 import pytest
 import small_corpus
-from etils.epath import backend
 from small_speech import CODEC, talker_params
 from small_speech import TALKER as TALKER_SIZES
 
@@ -17,29 +16,12 @@ from mdmspeech import remote
 from mdmspeech.cli import main, preflight_checks
 from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.interop.release import Part, Release, load_part, save_release
-from tests.support.bucket_server import bucket_server, reached
 
 TALKER = ["--config", "experiments/compact_talker.py", "--set", "data.parts=open"]
 LOCAL = ["--config", "experiments/talker_8b.py:runlocal"]
 TINY = ["--config", "experiments/aligner.py:runlocal"]
 BIG = ["--config", "experiments/thinker_8b.py"]
 RANDOM = [w for n in ("encoder", "thinker", "tokenizer") for w in ("--set", f"weights.{n}=random")]
-
-
-@pytest.fixture(scope="module")
-def server():
-    with bucket_server("bucket") as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def bucket(server):
-    """gs://bucket on this machine."""
-    server.reset()
-    with reached(server, retry_seconds=1):
-        backend.fsspec_backend._get_filesystem.cache_clear()
-        yield server
-    backend.fsspec_backend._get_filesystem.cache_clear()
 
 
 @pytest.fixture

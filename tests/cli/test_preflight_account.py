@@ -11,15 +11,12 @@ import pytest
 import small_corpus
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
-from etils.epath import backend
 from google.auth import iam
 
 from mdmspeech import remote
 from mdmspeech.cli import main
 from mdmspeech.errors import UserError
 from mdmspeech.remote.accounts import credentials_of
-from mdmspeech.remote.google_storage import GoogleStorage
-from tests.support.bucket_server import bucket_server, reached
 
 ACCOUNT = "trainer@proj.iam.gserviceaccount.com"
 RUN = ["preflight", "--config", "experiments/compact_talker.py", "--disks", "empty", "--workdir",
@@ -83,27 +80,6 @@ def log_in(key, tmp_path, monkeypatch):
         monkeypatch.setattr(iam, "_IAM_ENDPOINT", address + "/{}:generateAccessToken")
 
     return write
-
-
-@pytest.fixture(scope="module")
-def server():
-    with bucket_server("bucket") as proxy:
-        yield proxy
-
-
-@pytest.fixture
-def bucket(server):
-    server.reset()
-    with reached(server, retry_seconds=1):
-        forget()
-        yield server
-    forget()
-
-
-def forget():
-    """File systems that were opened, by etils and by fsspec: a process acts as one account."""
-    backend.fsspec_backend._get_filesystem.cache_clear()
-    GoogleStorage.clear_instance_cache()
 
 
 def look(capsys, *words):

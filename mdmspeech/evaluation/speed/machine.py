@@ -69,6 +69,10 @@ class Machine:
     read_gbs: float
     matmul_gflops: float
 
+    def told(self) -> dict[str, float]:
+        """JSON-ready."""
+        return {name: round(value, 2) for name, value in vars(self).items()}
+
     def bound(self, read_bytes: float, flops: float) -> float:
         """Seconds that something takes at least: its bytes or its arithmetic, whichever is more."""
         return max(read_bytes / self.read_gbs, flops / self.matmul_gflops) / 1e9

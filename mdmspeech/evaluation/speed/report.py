@@ -20,7 +20,7 @@ def rows_of(rows: Sequence[Row], machine: Machine, made: Mapping[str, Any]) -> d
     """JSON-ready: one entry a way, size and batch."""
     return {
         "made": dict(made),
-        "machine": {name: round(value, 2) for name, value in vars(machine).items()},
+        "machine": machine.told(),
         "rows": [
             {
                 "size": row.size,
