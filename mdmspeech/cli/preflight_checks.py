@@ -216,10 +216,10 @@ def _probe(place: str) -> None:
 
 
 def _check_hours(config: ConfigDict, workdir: epath.Path) -> None:
-    from mdmspeech.training.goodput import read_goodput, totals
+    from mdmspeech.training.goodput import hours, read_goodput
 
     starts = read_goodput(workdir / "ledger.json").get("starts", [])
-    most, spent = config.train.max_hours, sum(totals(starts).values()) / 3600
+    most, spent = config.train.max_hours, hours(starts)
     if most and spent >= most:
         raise UserError(
             f"the {most:g} hours of train.max_hours are used up: {len(starts)} starts of this run took "

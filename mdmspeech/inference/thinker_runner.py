@@ -109,11 +109,7 @@ class ThinkerRunner:
         keep: Keep | None = None,
         context: int | None = None,
     ):
-        if not tokenizer.stop_ids:
-            raise UserError(
-                "this Thinker's tokenizer names no end of an answer: set "
-                "eos_token_id in its generation_config.json"
-            )
+        tokenizer.check_ends()
         self.tokenizer, self.max_new, self.max_thought = tokenizer, max_new, max_thought
         self.prompt = prompt
         self._ended = is_repetition if stop_repetition else lambda ids: False

@@ -20,7 +20,6 @@ from mdmspeech.interop.huggingface_rules import THINKERS
 from mdmspeech.interop.parts import reads_prompt
 from mdmspeech.interop.tensors import read_json
 from mdmspeech.text.prompts import Prompt, around_question
-from mdmspeech.text.tokenizer import ChatTokenizer
 
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _LORA, _PICKLE = "adapter_config.json", "pytorch_model.bin"
@@ -73,7 +72,9 @@ def open_any_thinker(
     own = str(source) == about.thinker
     prompt = about.prompt if own else Prompt(about.prompt.system)
     try:
-        _check_chat(opened.tokenizer(), prompt)
+        tokenizer = opened.tokenizer()
+        tokenizer.check_ends()
+        around_question(tokenizer, prompt)
         opened.params(unread=True)  # names and shapes
     except UserError as error:
         told = str(error) if str(path) in str(error) else f"{path}: {error}"
@@ -86,15 +87,6 @@ def with_thinker(release: releases.Release, thinker: AnyThinker) -> releases.Rel
     """The release with its conversations begun as that Thinker's are."""
     prompt = thinker.prompt
     return dataclasses.replace(release, system=prompt.system, examples=prompt.examples)
-
-
-def _check_chat(tokenizer: ChatTokenizer, prompt: Prompt) -> None:
-    """A UserError if it cannot be asked, or its answers have no end."""
-    if not tokenizer.stop_ids:
-        raise UserError(
-            "the tokenizer names no end of an answer: set eos_token_id in generation_config.json"
-        )
-    around_question(tokenizer, prompt)
 
 
 def _find(source: str) -> str:

@@ -109,6 +109,14 @@ class ChatTokenizer:
             tokenizer, find_template(folder, config), [i for i in ends if i is not None], special
         )
 
+    def check_ends(self) -> None:
+        """UserError: it names no end of an answer, so an answer would have none."""
+        if not self.stop_ids:
+            raise UserError(
+                "this Thinker's tokenizer names no end of an answer: set eos_token_id in its "
+                "generation_config.json"
+            )
+
     @classmethod
     def of_text(cls, written: str, where: str) -> "ChatTokenizer":
         """From what a tokenizer.json has in it, for plain text: it knows no chat.

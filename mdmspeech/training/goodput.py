@@ -121,7 +121,7 @@ class GoodputTracker:
 
     def hours(self) -> float:
         """Of all starts together."""
-        return sum(self.totals().values()) / 3600
+        return hours(self._starts())
 
     def goodput(self) -> float:
         """Share of the wall time, over all starts, in which the devices computed steps that count."""
@@ -176,6 +176,11 @@ def read_goodput(path: Any) -> dict[str, Any]:
 def totals(starts: list[dict[str, Any]]) -> dict[str, float]:
     """Seconds of each part over the starts."""
     return {part: sum(row["seconds"][part] for row in starts) for part in PARTS}
+
+
+def hours(starts: list[dict[str, Any]]) -> float:
+    """What the starts have taken together, lost steps included."""
+    return sum(totals(starts).values()) / 3600
 
 
 def goodput(seconds: dict[str, float]) -> float:
