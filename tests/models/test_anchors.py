@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, anchor_index
 
@@ -15,7 +16,7 @@ def paced():
     model = PacedAnchors(dim=64, symbols=20, lookahead=(3, 1), head_dim=32)
     symbols = jnp.asarray(np.random.default_rng(0).integers(0, 20, (2, 24)))
     valid = jnp.ones((2, 24), bool)
-    params = model.init(jax.random.key(0), symbols, valid, jnp.ones((2, 24)), 32)
+    params = random_params(model.init, jax.random.key(0), symbols, valid, jnp.ones((2, 24)), 32)
     return model, params, symbols, valid
 
 
@@ -73,7 +74,7 @@ def test_fixed_anchors_stand_on_the_first_positions_of_each_block():
     model = FixedAnchors(dim=8)
     text = jnp.asarray(np.random.default_rng(1).normal(size=(1, 6, 5)), jnp.float32)
     index = anchor_index(jnp.array([6]), jnp.arange(48)[None], block=16, anchors=4)
-    params = model.init(jax.random.key(0), text, index)
+    params = random_params(model.init, jax.random.key(0), text, index)
     base = model.apply(params, text, index)
     assert np.flatnonzero(np.abs(np.asarray(base)).sum((0, 2))).tolist()[:4] == [0, 1, 2, 3]
     assert not np.asarray(base)[0, 4:16].any(), "positions after the anchors carry no text"
@@ -89,7 +90,7 @@ def test_fixed_anchors_after_the_text_are_null():
     model = FixedAnchors(dim=8)
     text = jnp.ones((1, 6, 5))
     index = anchor_index(jnp.array([5]), jnp.arange(48)[None], block=16, anchors=4)
-    params = model.init(jax.random.key(0), text, index)
+    params = random_params(model.init, jax.random.key(0), text, index)
     cond = np.asarray(model.apply(params, text, index))[0]
     null = np.asarray(params["params"]["null"])
     for position in (17, 18, 19, 32, 35):

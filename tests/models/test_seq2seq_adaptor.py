@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.models.seq2seq_adaptor import PROMPT, Seq2SeqAdaptor, Seq2SeqConfig, greedy_decode
 
@@ -17,7 +18,8 @@ MODULE = Seq2SeqAdaptor(CONFIG)
 
 @pytest.fixture(scope="module")
 def params():
-    fresh = jax.jit(MODULE.init)(
+    fresh = random_params(
+        MODULE.init,
         jax.random.key(0),
         jnp.zeros((1, 4, 24)),
         jnp.ones((1, 4), bool),

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from random_params import random_params
 
 from mdmspeech.models.stack_adaptor import StackAdaptor
 
@@ -10,7 +11,7 @@ from mdmspeech.models.stack_adaptor import StackAdaptor
 def test_formula_and_last_group():
     adaptor = StackAdaptor(out_dim=4, stack=5, hidden_dim=8)
     states = jax.random.normal(jax.random.key(0), (2, 12, 3))
-    params = adaptor.init(jax.random.key(1), states)
+    params = random_params(adaptor.init, jax.random.key(1), states)
     out = adaptor.apply(params, states)
     assert out.shape == (2, 3, 4) and adaptor.num_vectors(12) == 3 and adaptor.num_vectors(10) == 2
     one, two = params["params"]["fc1"], params["params"]["fc2"]
