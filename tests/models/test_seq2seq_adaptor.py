@@ -44,7 +44,7 @@ def test_cached_equals_uncached(params):
     states, valid = speech(2, 30), jnp.ones((2, 30), bool)
     written = np.asarray(greedy_decode(CONFIG, params, states, valid).ids_BN)
     ids = np.concatenate([np.broadcast_to(CONFIG.prompt, (2, PROMPT)), written], axis=1)
-    logits = MODULE.apply({"params": params}, states, valid, jnp.asarray(ids))
+    logits = jax.jit(MODULE.apply)({"params": params}, states, valid, jnp.asarray(ids))
     best = np.asarray(jnp.argmax(logits[:, PROMPT - 1 : -1, : CONFIG.end + 1], axis=-1))
     for row, wanted in zip(written, best, strict=True):
         stop = list(row).index(CONFIG.end) if CONFIG.end in row else len(row)

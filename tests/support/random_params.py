@@ -26,5 +26,7 @@ def _drawn(path, leaf, rng):
     name = getattr(path[-1], "key", "") if path else ""
     if name in _ONES or name in _ZEROS:
         return jnp.asarray(np.full(leaf.shape, name in _ONES, leaf.dtype))
+    if any(getattr(key, "key", "") == "outputs" for key in path):  # a Talker's logits begin small
+        return jnp.asarray((0.01 * rng.normal(size=leaf.shape)).astype(leaf.dtype))
     inputs = np.prod(leaf.shape[:-1] if name in ("kernel", "lora_a") else leaf.shape[-1:])
     return jnp.asarray((rng.normal(size=leaf.shape) / np.sqrt(inputs)).astype(leaf.dtype))

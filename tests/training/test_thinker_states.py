@@ -101,8 +101,8 @@ def test_the_losses_are_those_of_a_thinker_that_is_run(root, thinker):
     frozen = {"thinker": {"embedding": thinker["embedding"]}}
     assert jax.eval_shape(reading.init_frozen, KEY).keys() == frozen.keys()
     assert set(jax.eval_shape(reading.init_frozen, KEY)["thinker"]) == {"embedding"}
-    value = lambda task, frozen, batch: jax.value_and_grad(
-        lambda p: task.loss(p, frozen, batch, KEY, jnp.int32(0))["token"][0]
+    value = lambda task, frozen, batch: jax.jit(
+        jax.value_and_grad(lambda p: task.loss(p, frozen, batch, KEY, jnp.int32(0))["token"][0])
     )(params)
     loss, grads = value(plain, {"thinker": thinker}, run)
     again, same = value(reading, frozen, read)
