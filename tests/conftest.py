@@ -76,6 +76,16 @@ def few_pictures(request, monkeypatch):
             monkeypatch.setattr(observer, name, lambda *args: None)
 
 
+@pytest.fixture(autouse=True)
+def few_draws(request, monkeypatch):
+    """At least 2,048 draws are packed together, several times before a run's first step: seconds
+    where commands and experiments are tried on a few random records.
+    """
+    plan = sys.modules.get("mdmspeech.data.packing.plan")
+    if plan and request.path.parent.name in ("cli", "experiments"):
+        monkeypatch.setattr(plan, "_LEAST_WINDOW", 64)
+
+
 def _compile_quickly():
     import jax
 
