@@ -81,14 +81,16 @@ class Engine:
         """Opens and compiles everything, in the thread of the model; then the engine is `ready`.
 
         Args:
-          config: of the sessions to come. all: see `Assistant.warm_up`.
+          config: of the sessions to come; without its `warm_up` nothing is compiled before it is
+            needed. all: see `Assistant.warm_up`.
 
         UserError: a part that cannot be opened, or a config that it refuses.
         """
         config = config or SessionConfig()
 
         def everything() -> Iterator[None]:
-            self.assistant.warm_up(config.talker, all=all)
+            if config.warm_up:
+                self.assistant.warm_up(config.talker, all=all)
             yield None
 
         async for _ in self._start(everything):

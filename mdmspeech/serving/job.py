@@ -3,13 +3,13 @@ engine: its units are done in the thread of the model, what comes of them is rea
 """
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from mdmspeech.errors import UserError
 from mdmspeech.inference.answering import Stream
+from mdmspeech.serving.log import log_failure
 
 Item = TypeVar("Item")
 ROOM = 8  # items that wait for the reader; of speech these are some seconds
@@ -32,7 +32,8 @@ class Job(AsyncIterator[Item], Generic[Item]):
         wake: Callable[[], None],
         room: int = ROOM,
     ) -> None:
-        self._make, self._units = units, None
+        self._make = units
+        self._units: Any = None
         self._wake, self._room = wake, room
         self._loop, self._there = asyncio.get_running_loop(), asyncio.Event()
         self._items: deque[Item] = deque()
@@ -60,7 +61,7 @@ class Job(AsyncIterator[Item], Generic[Item]):
             self._end(None)
         except Exception as error:
             if not isinstance(error, UserError):
-                logging.getLogger(__name__).exception("a unit of a request failed")
+                log_failure("a unit of a request failed", error)
             self._end(error)
         else:
             if item is not None:
@@ -79,8 +80,8 @@ class Job(AsyncIterator[Item], Generic[Item]):
         if not self._closed and hasattr(units, "close"):
             try:
                 units.close()
-            except Exception:
-                logging.getLogger(__name__).exception("a request could not be ended cleanly")
+            except Exception as failure:
+                log_failure("a request could not be ended cleanly", failure)
         self._error, self._closed = error, True
         self._tell()
 

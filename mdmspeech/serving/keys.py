@@ -1,6 +1,7 @@
 """What handlers find in the application."""
 
 import weakref
+from collections.abc import Callable
 
 from aiohttp import web
 
@@ -13,3 +14,10 @@ SETTINGS = web.AppKey("settings", Settings)
 METRICS = web.AppKey("metrics", Metrics)
 # open sockets: closed with 1012 when the server stops
 SOCKETS = web.AppKey("sockets", weakref.WeakSet[web.WebSocketResponse])
+# writes what was said into the log, if that is wanted: (what it is, the text)
+TEXT_LOG = web.AppKey("text_log", Callable[[str, str], None])
+# of a request: its answer, once it has begun; that the client has been told of an error in it
+BEGUN = web.RequestKey("begun", web.StreamResponse)
+TOLD = web.RequestKey("told", bool)
+# of a request: the page that asks, if it may
+ORIGIN = web.RequestKey("origin", str)
