@@ -180,6 +180,11 @@ class Session:
             self._failed(f"{type(error).__name__}: {error}")
         return not self.closed
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered, asked or waits to be read. A hint for other threads."""
+        return self._current is None and not self._questions and not len(self.events)
+
     def speaking(self) -> Stream | None:
         """The speech whose next block the next unit of work decodes, if that is what it does."""
         response = self._current
