@@ -20,13 +20,8 @@ from mdmspeech.serving.errors import RequestError, as_request_error, error_body,
 from mdmspeech.serving.fields import Fields
 from mdmspeech.serving.keys import TOLD
 from mdmspeech.serving.metrics import Metrics
+from mdmspeech.serving.voices import OPENAI_VOICES, VOICE
 
-VOICE = "default"  # a release has one
-# names that clients of OpenAI's server ask for when nobody has told them another
-OPENAI_VOICES = (
-    "alloy", "ash", "ballad", "cedar", "coral", "echo", "fable", "marin", "nova", "onyx", "sage",
-    "shimmer", "verse",
-)  # fmt: skip
 _MOST_STEPS = 64  # the voice knows better: its block
 _AAC = "use mp3, opus, flac, wav or pcm"
 
