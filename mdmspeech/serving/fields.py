@@ -32,6 +32,10 @@ class Fields:
         self._left = {name: value for name, value in body.items() if value is not None}
         self._where = where
 
+    def name(self, name: str) -> str:
+        """What messages call a field."""
+        return self._where + name
+
     def take(self, name: str, default: Any = None) -> Any:
         """Of any type."""
         return self._left.pop(name, default)
@@ -43,8 +47,8 @@ class Fields:
             raise self.wrong(name, value, "give a text")
         if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
             raise RequestError(
-                f"{self._where}{name} has half a character in it (a lone surrogate); send UTF-8",
-                self._where + name,
+                f"{self.name(name)} has half a character in it (a lone surrogate); send UTF-8",
+                self.name(name),
             )
         return value
 
@@ -52,7 +56,7 @@ class Fields:
         """A text that must be there."""
         value = self.text(name)
         if value is None:
-            raise RequestError(f"{self._where}{name} is missing", self._where + name)
+            raise RequestError(f"{self.name(name)} is missing", self.name(name))
         return value
 
     def choice(self, name: str, choices: Collection[str], default: str) -> str:
@@ -102,18 +106,18 @@ class Fields:
         if value is not None and not any(
             value == one and type(value) is type(one) for one in harmless
         ):
-            raise refused(self._where + name, why)
+            raise refused(self.name(name), why)
 
     def done(self) -> None:
         """Nothing is left."""
         if self._left:
-            name = self._where + next(iter(self._left))
+            name = self.name(next(iter(self._left)))
             shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "..."
             raise RequestError(f"there is no field {shown!r} here", shown, code="unknown_parameter")
 
     def wrong(self, name: str, value: Any, cure: str) -> RequestError:
         """An error that names the field, its value and what it may be."""
-        return RequestError(f"{self._where}{name} is {shown(value)}; {cure}", self._where + name)
+        return RequestError(f"{self.name(name)} is {shown(value)}; {cure}", self.name(name))
 
 
 def shown(value: Any) -> str:
