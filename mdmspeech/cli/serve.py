@@ -33,40 +33,8 @@ def add(verbs) -> None:
         "--voice", metavar="FILE", help="speak in the voice that `mdmspeech voice` made"
     )
     add_thinker_options(parser)
-    listening = parser.add_argument_group("listening")
-    for flag, default, metavar, told in (
-        (
-            "--host",
-            "127.0.0.1",
-            "ADDRESS",
-            "where it listens (default: %(default)s, only this machine)",
-        ),
-        ("--ssl-certfile", None, "PEM", "for https and wss: the certificate"),
-        ("--ssl-keyfile", None, "PEM", "and its key"),
-        ("--api-key-file", None, "FILE", "more keys, one a line"),
-    ):
-        listening.add_argument(flag, default=default, metavar=metavar, help=told)
-    for flag, metavar, told in (
-        ("--api-key", "KEY", "a key that lets clients in; may be given several times, and in "
-         "MDMSPEECH_API_KEY, separated by commas"),
-        ("--allow-origin", "ORIGIN", "pages that may ask, https://talk.example (* is all)"),
-        ("--allow-host", "NAME", "another name of this server (* is all)"),
-    ):  # fmt: skip
-        listening.add_argument(flag, action="append", default=[], metavar=metavar, help=told)
-    limits = parser.add_argument_group("limits")
-    for flag, kind, default, told in (
-        ("--port", int, 8000, "0 is any that is free (default: %(default)s)"),
-        ("--max-sessions", int, 8, "conversations and requests at a time (default: %(default)s)"),
-        ("--max-queue", int, 16, "requests that may wait for a place (default: %(default)s)"),
-        ("--max-body", int, 25 * 2**20, "bytes of a request (default: %(default)s)"),
-        ("--max-audio", float, 30.0, "seconds of a recording (default: %(default)g)"),
-        ("--max-session", float, 3600.0, "seconds of a conversation (default: %(default)g)"),
-        ("--idle", float, 600.0, "seconds after which a silent one ends (default: %(default)g)"),
-        ("--rate-limit", int, None, "requests a minute and client (default: any number)"),
-        ("--drain", float, 30.0, "seconds to finish when told to stop (default: %(default)g)"),
-    ):
-        group = listening if flag == "--port" else limits
-        group.add_argument(flag, type=kind, default=default, metavar="N", help=told)
+    _add_listening(parser.add_argument_group("listening"))
+    _add_limits(parser.add_argument_group("limits"))
     parser.add_argument(
         "--log-text", action="store_true", help="write what is said into the log (it is not else)"
     )
@@ -78,6 +46,47 @@ def add(verbs) -> None:
     )
     parser.add_argument("--quiet", action="store_true", help="no log of requests, no progress")
     parser.set_defaults(run=run)
+
+
+def _add_listening(group: Any) -> None:
+    add = group.add_argument
+    add(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="default: %(default)s, only this machine",
+    )
+    add(
+        "--port",
+        type=int,
+        default=8000,
+        metavar="N",
+        help="0: any that is free (default: %(default)s)",
+    )
+    add("--api-key", action="append", default=[], metavar="KEY", help="lets clients in; may be given "
+        "several times, and in MDMSPEECH_API_KEY, separated by commas, where nobody sees it in ps")  # fmt: skip
+    add("--api-key-file", metavar="FILE", help="more keys, one a line")
+    add("--allow-origin", action="append", default=[], metavar="ORIGIN", help="pages that may ask, "
+        "as https://talk.example (* is all)")  # fmt: skip
+    add("--allow-host", action="append", default=[], metavar="NAME", help="another name by which "
+        "it is asked for (* is all)")  # fmt: skip
+    add("--ssl-certfile", metavar="PEM", help="for https and wss: the certificate")
+    add("--ssl-keyfile", metavar="PEM", help="and its key")
+
+
+def _add_limits(group: Any) -> None:
+    number: Any
+    for flag, kind, number, told in (
+        ("--max-sessions", int, 8, "conversations and requests at a time (default: %(default)s)"),
+        ("--max-queue", int, 16, "requests that may wait for a place (default: %(default)s)"),
+        ("--max-body", int, 25 * 2**20, "bytes of a request (default: %(default)s)"),
+        ("--max-audio", float, 30.0, "seconds of a recording (default: %(default)g)"),
+        ("--max-session", float, 3600.0, "seconds of a conversation (default: %(default)g)"),
+        ("--idle", float, 600.0, "seconds after which a silent one ends (default: %(default)g)"),
+        ("--rate-limit", int, None, "requests a minute and client (default: any number)"),
+        ("--drain", float, 30.0, "seconds to finish when told to stop (default: %(default)g)"),
+    ):
+        group.add_argument(flag, type=kind, default=number, metavar="N", help=told)
 
 
 def run(args: argparse.Namespace) -> None:

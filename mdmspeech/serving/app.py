@@ -6,11 +6,14 @@ import weakref
 from aiohttp import web
 
 from mdmspeech.serving import models
+from mdmspeech.serving.audio_memory import AudioMemory
+from mdmspeech.serving.chat import MEMORY, chat
 from mdmspeech.serving.engine import Engine
 from mdmspeech.serving.errors import as_request_error, error_response
 from mdmspeech.serving.keys import BEGUN, ENGINE, METRICS, SETTINGS, SOCKETS, TEXT_LOG, TOLD
 from mdmspeech.serving.log import log_no_text, log_text, logger
 from mdmspeech.serving.metrics import Metrics
+from mdmspeech.serving.realtime.websocket import realtime
 from mdmspeech.serving.security import LIMITER, Handler, RateLimiter, add_headers, guard
 from mdmspeech.serving.settings import Settings
 from mdmspeech.serving.speech import speech
@@ -21,7 +24,8 @@ def build_app(engine: Engine, settings: Settings) -> web.Application:
     """All of it, for the event loop that runs now."""
     app = web.Application(middlewares=[answer_errors, guard], client_max_size=settings.max_body)
     app[ENGINE], app[SETTINGS], app[METRICS] = engine, settings, Metrics(engine)
-    app[SOCKETS] = weakref.WeakSet()
+    app[SOCKETS] = weakref.WeakSet[web.WebSocketResponse]()
+    app[MEMORY] = AudioMemory()
     app[LIMITER] = RateLimiter(settings.rate_limit)
     app[TEXT_LOG] = log_text if settings.log_text else log_no_text
     app.on_response_prepare.append(add_headers)
@@ -29,6 +33,8 @@ def build_app(engine: Engine, settings: Settings) -> web.Application:
         [
             web.post("/v1/audio/speech", speech),
             web.post("/v1/audio/transcriptions", transcriptions),
+            web.post("/v1/chat/completions", chat),
+            web.get("/v1/realtime", realtime),
             web.get("/v1/models", models.list_models),
             web.get("/v1/models/{model}", models.get_model),
             web.get("/v1/audio/models", models.audio_models),

@@ -58,7 +58,7 @@ class Encoder:
     def __init__(self, name: str, rate: int, whole: bool = False) -> None:
         self._name, self._rate, self._whole = name, rate, whole
         self._begun, self._samples = False, list[bytes]()
-        self._sink = io.BytesIO() if whole else _Forward()
+        self._sink: _Whole | _Forward = _Whole() if whole else _Forward()
         self._file: Any = None
         if (options := FORMATS[name].options) is not None:
             self._file = soundfile.SoundFile(self._sink, "w", rate, 1, **options)
@@ -81,7 +81,7 @@ class Encoder:
         """The bytes that are left; nothing comes after them."""
         if self._file is not None:
             self._file.close()
-            return self._sink.getvalue() if self._whole else self._taken()
+            return self._taken()
         data = b"".join(self._samples)
         return self._head(len(data) if self._whole else _UNKNOWN) + data
 
@@ -94,7 +94,7 @@ class Encoder:
 
     def _taken(self) -> bytes:
         data = self._sink.take()
-        if not self._begun and data and self._name == "mp3":
+        if data and self._name == "mp3" and not (self._begun or self._whole):
             self._begun = True
             return data[_empty_frame(data) :]
         return data
@@ -107,6 +107,14 @@ def wav_header(rate: int, size: int) -> bytes:
         "<4sI4s4sIHHIIHH", b"RIFF", riff, b"WAVE", b"fmt ", 16, 1, 1, rate, 2 * rate, 2, 16
     )
     return form + struct.pack("<4sI", b"data", size)
+
+
+class _Whole(io.BytesIO):
+    """A file of which everything is taken at the end."""
+
+    def take(self) -> bytes:
+        """All of it."""
+        return self.getvalue()
 
 
 class _Forward(io.RawIOBase):

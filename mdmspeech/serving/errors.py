@@ -12,6 +12,7 @@ from mdmspeech.serving.log import log_failure
 from mdmspeech.serving.request_error import RequestError as RequestError
 from mdmspeech.serving.request_error import refused as refused
 
+
 def as_request_error(error: BaseException) -> RequestError:
     """What is told of any error. Of an unexpected one nothing is."""
     if isinstance(error, RequestError):

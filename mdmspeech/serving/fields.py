@@ -2,17 +2,14 @@
 field that nobody knows is refused by name.
 """
 
-import json
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from mdmspeech.errors import UserError
+from mdmspeech.serving.json_texts import read_json
 from mdmspeech.serving.request_error import SHOWN, RequestError, kind_of, refused, shown
-
-_DEEPEST = 32  # levels of a body
 
 
 class Fields:
@@ -31,6 +28,10 @@ class Fields:
         self._left = {name: value for name, value in body.items() if value is not None}
         self._where = where
 
+    def name(self, name: str) -> str:
+        """What messages call a field."""
+        return self._where + name
+
     def take(self, name: str, default: Any = None) -> Any:
         """Of any type."""
         return self._left.pop(name, default)
@@ -42,8 +43,8 @@ class Fields:
             raise self.wrong(name, value, "give a text")
         if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
             raise RequestError(
-                f"{self._where}{name} has half a character in it (a lone surrogate); send UTF-8",
-                self._where + name,
+                f"{self.name(name)} has half a character in it (a lone surrogate); send UTF-8",
+                self.name(name),
             )
         return value
 
@@ -51,7 +52,7 @@ class Fields:
         """A text that must be there."""
         value = self.text(name)
         if value is None:
-            raise RequestError(f"{self._where}{name} is missing", self._where + name)
+            raise RequestError(f"{self.name(name)} is missing", self.name(name))
         return value
 
     def choice(self, name: str, choices: Collection[str], default: str) -> str:
@@ -101,52 +102,20 @@ class Fields:
         if value is not None and not any(
             value == one and type(value) is type(one) for one in harmless
         ):
-            raise refused(self._where + name, why)
+            raise refused(self.name(name), why)
 
     def done(self) -> None:
         """Nothing is left."""
         if self._left:
-            name = self._where + next(iter(self._left))
+            name = self.name(next(iter(self._left)))
             shown = name if len(name) <= SHOWN else name[:SHOWN] + "..."
             raise RequestError(f"there is no field {shown!r} here", shown, code="unknown_parameter")
 
     def wrong(self, name: str, value: Any, cure: str) -> RequestError:
         """An error that names the field, its value and what it may be."""
-        return RequestError(f"{self._where}{name} is {shown(value)}; {cure}", self._where + name)
+        return RequestError(f"{self.name(name)} is {shown(value)}; {cure}", self.name(name))
 
 
 async def json_body(request: web.Request) -> Fields:
     """The fields of a JSON body. RequestError: it is none; aiohttp's: it is too large."""
-    data = await request.read()
-    try:
-        body = json.loads(data, parse_constant=_no_constant)
-        deep = _deeper_than(body, _DEEPEST)
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one
-        raise RequestError(
-            f"the body is no JSON ({type(error).__name__}); send an object in UTF-8",
-            code="invalid_json",
-        ) from error
-    if deep:
-        raise RequestError(f"the body is nested more than {_DEEPEST} deep", code="invalid_json")
-    return Fields(body)
-
-
-def _no_constant(name: str) -> None:
-    raise RequestError(f"the body has {name} in it, which is no JSON", code="invalid_json")
-
-
-def _deeper_than(value: Any, levels: int) -> bool:
-    """Whether lists and objects in it are nested more deeply."""
-    level = [value]
-    for _ in range(levels):
-        level = [
-            inner
-            for one in level
-            if isinstance(one, list | dict)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return False
-    return any(isinstance(one, list | dict) for one in level)
+    return Fields(read_json(await request.read(), "the body"))

@@ -1,6 +1,7 @@
 """Multipart bodies: fields and one file, in memory. A file's name is not even looked at."""
 
 from aiohttp import BodyPartReader, web
+from aiohttp.http import HttpProcessingError
 
 from mdmspeech.serving.errors import RequestError
 from mdmspeech.serving.fields import Fields
@@ -20,7 +21,7 @@ async def form_body(request: web.Request, file: str, most: int) -> tuple[bytes, 
         )
     try:
         return await _read(request, file, most)
-    except (ValueError, AssertionError, LookupError, RuntimeError) as error:
+    except (ValueError, AssertionError, LookupError, RuntimeError, HttpProcessingError) as error:
         if isinstance(error, RequestError):
             raise
         raise RequestError(

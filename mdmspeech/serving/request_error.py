@@ -32,9 +32,10 @@ class RequestError(UserError):
         self.headers = headers or {}
 
 
-def refused(param: str, why: str) -> RequestError:
-    """Of a field that is understood and not supported."""
-    return RequestError(f"{param} is not supported: {why}", param, code="unsupported_parameter")
+def refused(param: str, why: str, value: str = "") -> RequestError:
+    """Of a field, or a value of one, that is understood and not supported."""
+    told = f"{param} {value}".strip()
+    return RequestError(f"{told} is not supported: {why}", param, code="unsupported_parameter")
 
 
 def shown(value: Any) -> str:

@@ -25,7 +25,7 @@ class Server:
     the block it drains and closes.
 
     Attributes:
-      engine, port. hurry: an event that ends the draining.
+      engine, app, port. hurry: an event that ends the draining.
 
     UserError: it cannot listen there.
     """
@@ -33,10 +33,10 @@ class Server:
     def __init__(self, engine: Engine, settings: Settings) -> None:
         self.engine, self.settings, self.port = engine, settings, settings.port
         self.hurry = asyncio.Event()
-        self._app = build_app(engine, settings)
+        self.app = build_app(engine, settings)
         # a handler is cancelled when its client has gone, and with it what it has asked for
         self._runner = web.AppRunner(
-            self._app, handler_cancellation=True, access_log=None, shutdown_timeout=_LAST_S
+            self.app, handler_cancellation=True, access_log=None, shutdown_timeout=_LAST_S
         )
 
     @property
@@ -62,7 +62,8 @@ class Server:
 
     async def __aexit__(self, *_: object) -> None:
         await _unless(self.hurry, self.engine.drain(self.settings.drain_s))
-        for socket in list(self._app[SOCKETS]):
+        sockets = self.app[SOCKETS]
+        for socket in tuple(sockets):
             with contextlib.suppress(Exception):  # one that is broken already
                 await socket.close(code=WSCloseCode.SERVICE_RESTART, message=b"shutting down")
         await self._runner.cleanup()

@@ -113,7 +113,7 @@ def check_key(request: web.Request, settings: Settings) -> None:
         told, code = "no API key: send the header Authorization: Bearer KEY", "missing_api_key"
     else:
         # all are compared, whichever it is
-        good = [hmac.compare_digest(given.encode(), key.encode()) for key in settings.api_keys]
+        good = [hmac.compare_digest(_bytes(given), _bytes(key)) for key in settings.api_keys]
         if any(good):
             return
         told, code = "that API key is not one of this server's", "invalid_api_key"
@@ -190,3 +190,7 @@ def _given_key(request: web.Request) -> str | None:
                 if name.startswith(SUBPROTOCOL):
                     return name.removeprefix(SUBPROTOCOL)
     return None
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")  # as headers are read

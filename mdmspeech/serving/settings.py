@@ -32,7 +32,8 @@ class Settings:
         seconds of a recording. max_session_s: of a conversation. idle_s: of one in which nothing
         is said.
       rate_limit: requests a minute and client (None: any number).
-      drain_s: seconds that what is being done may take when the server is told to stop.
+      context: tokens of a conversation, answers included. drain_s: seconds that what is being done
+        may take when the server is told to stop.
       log_text: whether what was said is written into the log.
     """
 
@@ -52,6 +53,7 @@ class Settings:
     max_session_s: float = 3600.0
     idle_s: float = 600.0
     rate_limit: int | None = None
+    context: int = 1024
     drain_s: float = 30.0
     log_text: bool = False
 
@@ -60,6 +62,7 @@ class Settings:
         whole("max_sessions", self.max_sessions, 1, 1024, "from 1 to 1024")
         whole("max_queue", self.max_queue, 0, 65536, "from 0 to 65536")
         whole("max_body", self.max_body, 2**16, 2**31, "of bytes from 65536 to 2147483648")
+        whole("context", self.context, 64, 2**20, "of tokens from 64 to 1048576")
         whole("max_text", self.max_text, 1, 2**20, "of characters from 1 to 1048576")
         if self.rate_limit is not None:
             whole("rate_limit", self.rate_limit, 1, 10**6, "of requests a minute from 1 to 1000000")

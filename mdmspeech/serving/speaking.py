@@ -38,19 +38,19 @@ def take_voice(fields: Fields, name: str = "voice", required: bool = True) -> No
     """A voice by name or as {"id": name}; there is one, with names of others."""
     given = fields.take(name)
     if isinstance(given, dict):
-        inner = Fields(given, f"{name}.")
+        inner = Fields(given, fields.name(f"{name}."))
         given = inner.required("id")
         inner.done()
     if given is None and not required:
         return
     if not isinstance(given, str):
         told = "is missing" if given is None else "is neither a name nor an object with an id"
-        raise RequestError(f'{name} {told}; give "{VOICE}"', name)
+        raise RequestError(f'{fields.name(name)} {told}; give "{VOICE}"', fields.name(name))
     if given.lower() not in (VOICE, *OPENAI_VOICES):
         raise RequestError(
-            f'{name} {given[:40]!r} is not here; there is "{VOICE}", and the names of OpenAI\'s '
+            f'{fields.name(name)} {given[:40]!r} is not here; there is "{VOICE}", and the names of OpenAI\'s '
             "voices, which are the same one",
-            name,
+            fields.name(name),
             code="voice_not_found",
         )
 
@@ -73,7 +73,7 @@ def take_format(fields: Fields, name: str, default: str | None) -> str:
     """The name of a format of `FORMATS`; pcm16 is pcm."""
     given = fields.text(name, default)
     if given == "aac":
-        raise refused(f"{name} aac", _AAC)
+        raise refused(fields.name(name), _AAC, "aac")
     if given == "pcm16":
         return "pcm"
     if given not in FORMATS:
@@ -86,12 +86,13 @@ class Spoken:
 
     Attributes:
       first_s: from the request to the first samples. playback: of a player that begins at once.
+      reason: why it has ended, if it has not failed.
     """
 
     def __init__(self) -> None:
         self.began = time.monotonic()
         self.first_s: float | None = None
-        self.playback = Playback()
+        self.playback, self.reason = Playback(), "completed"
 
     async def heard(self, waves: AsyncIterator[np.ndarray], rate: int) -> AsyncIterator[np.ndarray]:
         """The same samples, written down when they go out."""
@@ -111,7 +112,7 @@ class Spoken:
         """At the end of the block the metrics are told of it. Requests that were refused are not
         counted.
         """
-        reason = "completed"
+        reason = ""
         try:
             yield
         except (asyncio.CancelledError, ConnectionError):
@@ -126,7 +127,7 @@ class Spoken:
         finally:
             if reason != "refused":
                 metrics.ended(
-                    reason,
+                    reason or self.reason,
                     time.monotonic() - self.began,
                     audio_s=self.playback.audio_s,
                     first_audio_s=self.first_s,

@@ -75,6 +75,8 @@ def _read(fields: Fields, settings: Settings, talkers: tuple[str, ...]) -> _Want
             "input",
             code="string_above_max_length",
         )
+    if not any(character.isalnum() for character in text):
+        raise RequestError("there is nothing to say in input; give words", "input")
     take_model(fields, settings)
     take_voice(fields)
     if fields.text("instructions"):

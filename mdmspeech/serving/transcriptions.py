@@ -1,17 +1,14 @@
 """`POST /v1/audio/transcriptions`: what is understood of a recording."""
 
 import asyncio
-import contextlib
-import dataclasses
-import time
-import warnings
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 from aiohttp import web
 
-from mdmspeech.audio.wave import AudioWarning, load_wave
+from mdmspeech.audio.wave import load_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.serving.errors import RequestError, refused
@@ -55,9 +52,9 @@ async def transcriptions(request: web.Request) -> web.StreamResponse:
     return web.json_response({"text": text, "usage": usage})
 
 
-async def load(content: bytes, param: str, settings: Settings) -> np.ndarray:
-    """A recording as a wave at 16 kHz, decoded outside the event loop. RequestError: it is none, or
-    too long.
+async def load(content: Any, param: str, settings: Settings) -> np.ndarray:
+    """A recording (bytes, or samples and their rate) as a wave at 16 kHz, decoded outside the event
+    loop. RequestError: it is none, or too long.
     """
     try:
         return await asyncio.to_thread(
@@ -82,7 +79,7 @@ def _read(fields: Fields, settings: Settings) -> tuple[bool, bool]:
         "response_format", ("json", "text", "verbose_json", "srt", "vtt", "diarized_json"), "json"
     )
     if form not in ("json", "text"):
-        raise refused(f"response_format {form}", _TIMED)
+        raise refused("response_format", _TIMED, form)
     streamed = fields.choice("stream", ("true", "false", "True", "False", "1", "0"), "false")
     fields.done()
     return form == "text", streamed.lower() in ("true", "1")

@@ -1,7 +1,7 @@
 """What requests have done in the thread of the model, unit by unit: see `job.Job`."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -50,7 +50,7 @@ class Saying(Iterator[np.ndarray | None]):
         if self._stream is not None:
             self._stream.close()
 
-    def _block_by_block(self, stream: Any, text: str) -> Iterator[np.ndarray | None]:
+    def _block_by_block(self, stream: Any, text: str) -> Generator[np.ndarray | None]:
         pieces = _pieces(text)
         for piece in pieces[:-1]:
             stream.feed(piece)
@@ -63,7 +63,7 @@ class Saying(Iterator[np.ndarray | None]):
             yield _some(stream.step())
         self.tokens = len(stream.result().tokens)
 
-    def _part_by_part(self, text: str, generation: dict[str, Any]) -> Iterator[np.ndarray | None]:
+    def _part_by_part(self, text: str, generation: dict[str, Any]) -> Generator[np.ndarray | None]:
         for part in self._voice.say_parts(text, **generation):
             self.tokens += len(part.tokens)
             yield _some(part.audio)

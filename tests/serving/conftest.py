@@ -64,7 +64,7 @@ class Running:
             self._assistant, max_sessions=settings.max_sessions, max_queue=settings.max_queue
         )
         async with Server(self.engine, settings) as server:
-            self.url, self.port = server.url, server.port
+            self.url, self.port, self.app = server.url, server.port, server.app
             await self.engine.warm_up(SessionConfig(**small_session.SETTINGS))
             self._started.set()
             await self._stop.wait()
@@ -76,7 +76,9 @@ def running(assistant):
     from mdmspeech.serving.settings import Settings
 
     def start(**settings):
-        return Running(assistant, Settings(port=0, model_id="small", drain_s=5.0, **settings))
+        return Running(
+            assistant, Settings(port=0, context=256, model_id="small", drain_s=5.0, **settings)
+        )
 
     return start
 
