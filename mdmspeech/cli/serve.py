@@ -92,6 +92,7 @@ def _add_limits(group: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Does it."""
     settings = settings_of(args)  # what cannot be is an error before the model is opened
+    settings.check_free()
     try:
         import aiohttp
         import prometheus_client  # noqa: F401

@@ -9,7 +9,6 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
-from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.serving.app import build_app
@@ -45,18 +44,12 @@ class Server:
         return self.settings.url(self.port)
 
     async def __aenter__(self) -> "Server":
-        await self._runner.setup()
         settings = self.settings
+        settings.check_free()
+        await self._runner.setup()
         context = settings.ssl_context() if settings.secure else None
         site = web.TCPSite(self._runner, settings.host, settings.port, ssl_context=context)
-        try:
-            await site.start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise UserError(
-                f"cannot listen on {settings.host} port {settings.port}: "
-                f"{error.strerror or error}; give another --host or --port"
-            ) from error
+        await site.start()
         self.port = self._runner.addresses[0][1]
         return self
 
