@@ -23,6 +23,7 @@ from mdmspeech.inference.event_queue import EventQueue
 from mdmspeech.inference.generation_config import real
 from mdmspeech.inference.listener import Began, Ended, Listener, Paused, WentOn
 from mdmspeech.inference.questions import check_question
+from mdmspeech.inference.recording import Resampler
 from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.inference.session_events import (
     Reason,
@@ -116,13 +117,19 @@ class Session:
         check_question(text)
         self._leave(lambda: self._questions.ask(_NO_SOUND, (text,), ref, answer=False))
 
-    def insert(self, answer: str) -> int:
+    def note_audio(self, samples: Any, rate: float, ref: str) -> None:
+        """A whole spoken question that waits for `respond`, see `push_audio` and `note`."""
+        own = Resampler()
+        wave = np.concatenate([own.push(samples, rate), own.flush()])
+        self._leave(lambda: self._questions.ask(wave, (), ref, answer=False))
+
+    def insert(self, answer: str, ref: str | None = None) -> int:
         """This is remembered as the answer to what was noted. Its number, for `forget`; those of
-        answers that are made here are positive. UserError: no words in it.
+        answers that are made here are positive. ref: see `commit`. UserError: no words in it.
         """
         check_question(answer)
         number = -next(self._inserted)
-        self._leave(lambda: self._questions.insert(answer, number))
+        self._leave(lambda: self._questions.insert(answer, number, ref))
         return number
 
     def forget(self, question: int | None = None, response: int | None = None) -> None:

@@ -40,10 +40,12 @@ class SpeechStopped:
 
 @dataclasses.dataclass(frozen=True)
 class TurnCommitted:
-    """What a `commit(ref=...)` has made of what was pushed: a question of this number."""
+    """What a `commit(ref=...)`, `note` or `insert` has made of what was given: a question, or an answer,
+    of this number.
+    """
 
     ref: str
-    question: int
+    number: int
 
 
 @dataclasses.dataclass(frozen=True)

@@ -119,12 +119,14 @@ class Questions:
         own = config.updated(changes) if changes else None
         self._waiting.append(Question(self.asked, texts=texts, config=own, ref=ref))
 
-    def insert(self, answer: str, number: int) -> None:
+    def insert(self, answer: str, number: int, ref: str | None = None) -> None:
         """What was noted has this for an answer, of that number."""
         if len(self._waiting) >= _TURNS:
             told = f"{_TURNS} turns wait to be remembered; the answer {answer[:40]!r} is not"
-            self._put(SessionError(told))
+            self._put(SessionError(told, ref))
         else:
+            if ref is not None:
+                self._put(TurnCommitted(ref, number))
             self._waiting.append(Question(number, answered=answer))
 
     def put_back(self, question: Question, reason: Reason) -> None:

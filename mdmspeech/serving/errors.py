@@ -9,37 +9,7 @@ from aiohttp import web
 from mdmspeech.errors import UserError
 from mdmspeech.serving.engine import BusyError, NotReadyError
 from mdmspeech.serving.log import log_failure
-
-INVALID = "invalid_request_error"
-
-
-class RequestError(UserError):
-    """A request that cannot be served.
-
-    Attributes:
-      status: of HTTP. param: the field that is wrong. code: for programs. kind: OpenAI's `type`.
-        headers: of the answer.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        param: str | None = None,
-        *,
-        code: str | None = None,
-        status: int = 400,
-        kind: str = INVALID,
-        headers: dict[str, str] | None = None,
-    ) -> None:
-        super().__init__(message)
-        self.param, self.code, self.status, self.kind = param, code, status, kind
-        self.headers = headers or {}
-
-
-def refused(param: str, why: str, value: str = "") -> RequestError:
-    """Of a field, or a value of one, that is understood and not supported."""
-    told = f"{param} {value}".strip()
-    return RequestError(f"{told} is not supported: {why}", param, code="unsupported_parameter")
+from mdmspeech.serving.request_error import RequestError
 
 
 def as_request_error(error: BaseException) -> RequestError:

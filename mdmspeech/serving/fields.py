@@ -10,9 +10,8 @@ from typing import Any
 from aiohttp import web
 
 from mdmspeech.errors import UserError
-from mdmspeech.serving.errors import RequestError, refused
+from mdmspeech.serving.request_error import SHOWN, RequestError, kind_of, refused, shown
 
-_SHOWN = 60  # characters of a wrong value
 _DEEPEST = 32  # levels of a body
 
 
@@ -112,28 +111,12 @@ class Fields:
         """Nothing is left."""
         if self._left:
             name = self.name(next(iter(self._left)))
-            shown = name if len(name) <= _SHOWN else name[:_SHOWN] + "..."
+            shown = name if len(name) <= SHOWN else name[:SHOWN] + "..."
             raise RequestError(f"there is no field {shown!r} here", shown, code="unknown_parameter")
 
     def wrong(self, name: str, value: Any, cure: str) -> RequestError:
         """An error that names the field, its value and what it may be."""
         return RequestError(f"{self.name(name)} is {shown(value)}; {cure}", self.name(name))
-
-
-def shown(value: Any) -> str:
-    """The beginning of a value, as JSON has it."""
-    if isinstance(value, list | dict):
-        return kind_of(value)
-    text = json.dumps(value) if not _huge(value) else "a number of many digits"
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."
-
-
-def kind_of(value: Any) -> str:
-    """What JSON calls it."""
-    if value is None:
-        return "null"
-    kinds = {bool: "true or false", dict: "an object", list: "a list", str: "a text"}
-    return next((told for kind, told in kinds.items() if isinstance(value, kind)), "a number")
 
 
 async def json_body(request: web.Request) -> Fields:
@@ -171,7 +154,3 @@ def _deeper_than(value: Any, levels: int) -> bool:
         if not level:
             return False
     return any(isinstance(one, list | dict) for one in level)
-
-
-def _huge(value: Any) -> bool:
-    return isinstance(value, int) and value.bit_length() > 4096

@@ -7,11 +7,11 @@ import time
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from mdmspeech.serving.errors import RequestError
 from mdmspeech.serving.fields import Fields
 from mdmspeech.serving.keys import ENGINE, METRICS, SETTINGS
+from mdmspeech.serving.request_error import RequestError
 from mdmspeech.serving.settings import Settings
-from mdmspeech.serving.speaking import VOICE
+from mdmspeech.serving.voices import VOICE
 
 # how names begin that clients of OpenAI's server send when nobody has told them another
 _OPENAI_MODELS = ("gpt-", "tts-1", "whisper-1", "chatgpt-")

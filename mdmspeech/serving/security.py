@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from mdmspeech.serving.errors import RequestError
 from mdmspeech.serving.keys import BEGUN, ORIGIN, SETTINGS
+from mdmspeech.serving.request_error import RequestError
 from mdmspeech.serving.settings import Settings, is_loopback
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]

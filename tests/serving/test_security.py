@@ -10,7 +10,7 @@ import pytest
 from plain_http import ask, error_of, multipart
 
 from mdmspeech.serving import security
-from mdmspeech.serving.errors import RequestError
+from mdmspeech.serving.request_error import RequestError
 from mdmspeech.serving.security import RateLimiter, host_name
 
 KEYS = ("a-key-of-some-length", "another-key-of-it")
