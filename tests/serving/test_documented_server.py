@@ -33,7 +33,7 @@ def test_its_commands(shown):
     server, folder = shown
     answers = []
     for line in re.findall(r"^curl .*$", PAGE, re.M):
-        command = shlex.split(line.replace(SHOWN, server.url)) + ["--fail-with-body"]
+        command = [*shlex.split(line.replace(SHOWN, server.url)), "--fail-with-body"]
         made = subprocess.run(command, cwd=folder, capture_output=True, check=False)
         assert made.returncode == 0, (line, made.stdout)
         answers.append(made.stdout)
