@@ -47,7 +47,7 @@ def markdown_commands(path: str) -> dict[str, list[str]]:
             found["python"].append(block)
         else:
             found["block"] += lines_of(block)
-    prose = text
+    prose = re.sub(r"^```\w*$", "", text, flags=re.M)
     for block in blocks(text):
         for line in block.splitlines():
             prose = prose.replace(line, "", 1)
