@@ -2,6 +2,7 @@
 field that nobody knows is refused by name.
 """
 
+import asyncio
 import json
 import math
 from collections.abc import Collection, Mapping
@@ -13,6 +14,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.serving.request_error import SHOWN, RequestError, kind_of, refused, shown
 
 _DEEPEST = 32  # levels of a body
+_LARGE = 2**18  # bytes of a body that is not read in the event loop
 
 
 class Fields:
@@ -44,11 +46,13 @@ class Fields:
         value = self.take(name, default)
         if value is not None and not isinstance(value, str):
             raise self.wrong(name, value, "give a text")
-        if value is not None and any("\ud800" <= character <= "\udfff" for character in value):
+        try:
+            (value or "").encode()
+        except UnicodeEncodeError as error:
             raise RequestError(
                 f"{self.name(name)} has half a character in it (a lone surrogate); send UTF-8",
                 self.name(name),
-            )
+            ) from error
         return value
 
     def required(self, name: str) -> str:
@@ -122,6 +126,12 @@ class Fields:
 async def json_body(request: web.Request) -> Fields:
     """The fields of a JSON body. RequestError: it is none; aiohttp's: it is too large."""
     data = await request.read()
+    if len(data) > _LARGE:
+        return Fields(await asyncio.to_thread(_parsed, data))
+    return Fields(_parsed(data))
+
+
+def _parsed(data: bytes) -> Any:
     try:
         body = json.loads(data, parse_constant=_no_constant)
         deep = _deeper_than(body, _DEEPEST)
@@ -134,7 +144,7 @@ async def json_body(request: web.Request) -> Fields:
         ) from error
     if deep:
         raise RequestError(f"the body is nested more than {_DEEPEST} deep", code="invalid_json")
-    return Fields(body)
+    return body
 
 
 def _no_constant(name: str) -> None:

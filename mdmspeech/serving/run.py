@@ -69,8 +69,9 @@ async def serve(
     config: SessionConfig | None = None,
     all: bool = True,
     tell: Callable[[str], None] = print,
-) -> None:
-    """Serves until SIGTERM or SIGINT; the second one ends at once what is still being done.
+) -> bool:
+    """Serves until SIGTERM or SIGINT; the second one ends at once what is still being done. Returns
+    whether nothing is being compiled any more: that cannot be interrupted.
 
     config, all: see `Engine.warm_up`. tell: is given a line when it is ready.
 
@@ -83,18 +84,20 @@ async def serve(
     async with Server(engine, settings) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: (server.hurry if stop.is_set() else stop).set())
-        await _unless(stop, engine.warm_up(config, all=all))
-        if not stop.is_set():
+        warm = await _unless(stop, engine.warm_up(config, all=all))
+        if warm:
             tell(f"{settings.model_id} is ready at {server.url}")
         await stop.wait()
+    return warm
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:
-    """Waits for it, or until `stop` is set."""
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+    """Waits for it, or until `stop` is set: whether it is done."""
     doing, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if doing.done():
-        await doing
-    else:
+    if not doing.done():
         doing.cancel()
+        return False
+    await doing
+    return True

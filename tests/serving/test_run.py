@@ -140,6 +140,26 @@ def test_from_the_command_to_its_end(assistant, monkeypatch, capsys):
         ask(server, "GET", "/health")
 
 
+def test_it_can_be_stopped_while_it_compiles(assistant, monkeypatch, capsys):
+    """Which cannot be interrupted, and takes minutes."""
+    monkeypatch.setattr(mdmspeech, "load", lambda *a, **k: assistant)
+    compiling, ended = threading.Event(), []
+
+    async def slowly(self, config, *, all):
+        loop = asyncio.get_running_loop()
+        loop.call_later(0.2, os.kill, os.getpid(), signal.SIGTERM)
+        async for _ in self._start(lambda: iter([compiling.wait(60)])):
+            pass
+
+    monkeypatch.setattr(Engine, "warm_up", slowly)
+    monkeypatch.setattr(os, "_exit", ended.append)
+    try:
+        assert main(["serve", "--port", "0", "--quiet"]) == 0
+    finally:
+        compiling.set()
+    assert ended == [0] and capsys.readouterr().out == ""
+
+
 def test_the_end_waits_only_so_long(assistant):
     """And a second signal does not wait at all."""
 
