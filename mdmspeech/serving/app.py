@@ -13,6 +13,7 @@ from mdmspeech.serving.errors import as_request_error, error_response
 from mdmspeech.serving.keys import BEGUN, ENGINE, METRICS, SETTINGS, SOCKETS, TEXT_LOG, TOLD
 from mdmspeech.serving.log import log_no_text, log_text, logger
 from mdmspeech.serving.metrics import Metrics
+from mdmspeech.serving.realtime.websocket import realtime
 from mdmspeech.serving.security import LIMITER, Handler, RateLimiter, add_headers, guard
 from mdmspeech.serving.settings import Settings
 from mdmspeech.serving.speech import speech
@@ -33,6 +34,7 @@ def build_app(engine: Engine, settings: Settings) -> web.Application:
             web.post("/v1/audio/speech", speech),
             web.post("/v1/audio/transcriptions", transcriptions),
             web.post("/v1/chat/completions", chat),
+            web.get("/v1/realtime", realtime),
             web.get("/v1/models", models.list_models),
             web.get("/v1/models/{model}", models.get_model),
             web.get("/v1/audio/models", models.audio_models),

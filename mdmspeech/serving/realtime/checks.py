@@ -5,8 +5,6 @@ from typing import Any
 
 from mdmspeech.serving.request_error import RequestError, refused, shown
 
-_DEEPEST = 24  # objects and lists in each other
-
 Check = Callable[[str, Any], Any]  # (name of the field, value) -> what is kept; RequestError
 
 
@@ -109,18 +107,3 @@ def metadata(param: str, value: Any) -> dict[str, str] | None:
             param, value, "at most 16 names of up to 64 characters, with texts of up to 512"
         )
     return found
-
-
-def too_deep(value: Any) -> bool:
-    """Whether objects and lists stand in each other more often than any event needs."""
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [
-            inner
-            for one in level
-            if isinstance(one, dict | list)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return False
-    return True

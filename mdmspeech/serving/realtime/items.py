@@ -184,4 +184,4 @@ def read_item(given: Any, most: int) -> NewItem:
     said = " ".join(texts)
     if not any(character.isalnum() for character in said):
         raise RequestError("there are no words in the item", "item.content", code="invalid_value")
-    return NewItem(role, said)  # type: ignore[arg-type]
+    return NewItem(role, said)

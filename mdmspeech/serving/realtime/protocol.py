@@ -31,7 +31,7 @@ from mdmspeech.inference.session_events import (
     TurnsForgotten,
 )
 from mdmspeech.serving.realtime.audio import Pcm, decode
-from mdmspeech.serving.realtime.checks import mapping, number, text, too_deep, wrong
+from mdmspeech.serving.realtime.checks import mapping, number, text, wrong
 from mdmspeech.serving.realtime.items import Item, Items, read_item
 from mdmspeech.serving.realtime.response import Event, Response
 from mdmspeech.serving.realtime.session_object import SessionObject
@@ -120,8 +120,6 @@ class Protocol:
                 event_id = event["event_id"][:512]
             elif event.get("event_id") is not None:
                 raise wrong("event_id", event["event_id"], "a text")
-            if too_deep(event):
-                raise RequestError("the event is nested too deeply")
             return self._sent(self._handler(event.get("type"))(event))
         except UserError as error:
             return self.refused(error, event_id)

@@ -17,9 +17,9 @@ from typing import Any
 
 from aiohttp import WSMsgType, web
 
-from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.session import Session
+from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.inference.session_events import (
     ResponseEnded,
     ResponseStarted,
@@ -28,6 +28,7 @@ from mdmspeech.inference.session_events import (
     Transcript,
 )
 from mdmspeech.serving.engine import BusyError
+from mdmspeech.serving.json_texts import read_json
 from mdmspeech.serving.keys import ENGINE, METRICS, SETTINGS, SOCKETS, TEXT_LOG
 from mdmspeech.serving.log import log_failure
 from mdmspeech.serving.models import check_model
@@ -37,9 +38,10 @@ from mdmspeech.serving.realtime.session_object import Model, SessionObject
 from mdmspeech.serving.request_error import RequestError, refused
 
 SUBPROTOCOL = "realtime"
-MOST_BYTES = 8 * 2**20  # of a message
+# of a message. What is larger is read to its end, up to twice this, so that its sender hears of it
+MOST_BYTES = 8 * 2**20
 HEARTBEAT_S = 20.0
-EXPIRED, POLICY, FAILED, RESTART, FULL = 1001, 1008, 1011, 1012, 1013
+EXPIRED, POLICY, TOO_LARGE, FAILED, RESTART, FULL = 1001, 1008, 1009, 1011, 1012, 1013
 _ANSWERS = 32  # events that wait to be written before nothing more is read
 _BEHIND_S = 20.0  # seconds of sound that wait to be listened to before nothing more is read
 _LOOK_S = 0.05
@@ -52,7 +54,7 @@ async def realtime(request: web.Request) -> web.StreamResponse:
     engine, assistant = request.app[ENGINE], request.app[ENGINE].assistant
     talker = _checked(request, assistant)
     socket = web.WebSocketResponse(
-        protocols=(SUBPROTOCOL,), heartbeat=HEARTBEAT_S, max_msg_size=MOST_BYTES, compress=False
+        protocols=(SUBPROTOCOL,), heartbeat=HEARTBEAT_S, max_msg_size=2 * MOST_BYTES, compress=False
     )
     if not socket.can_prepare(request).ok:
         raise RequestError(
@@ -63,8 +65,10 @@ async def realtime(request: web.Request) -> web.StreamResponse:
         )
     await socket.prepare(request)
     request.app[SOCKETS].add(socket)
+    # the engine has compiled what the usual Talker needs
+    config = SessionConfig(talker=talker, context=request.app[SETTINGS].context, warm_up=False)
     try:
-        session = await engine.open_session(engine.session_config(talker))
+        session = await engine.open_session(config)
     except BusyError as error:
         code = RESTART if engine.stopping.is_set() else FULL
         await _turn_away(socket, code, str(error), "server_busy")
@@ -75,10 +79,11 @@ async def realtime(request: web.Request) -> web.StreamResponse:
         if isinstance(first, SessionClosed):
             await _turn_away(socket, FAILED, first.message, "session_not_opened")
             return socket
-        await Connection(request, socket, session, events, talker).run()
+        code, told = await Connection(request, socket, session, events, talker).run()
     finally:
         engine.close_session(session)
         await events.aclose()
+    await _close(socket, code, told)  # its place is free already
     return socket
 
 
@@ -109,30 +114,34 @@ class Connection:
         model = _model(assistant, talker, self._settings.model_id, self._settings.max_text)
         self._protocol = Protocol(session, SessionObject(model, new_id("sess"), expires_at), new_id)
 
-    async def run(self) -> None:
-        """Until it is over."""
+    async def run(self) -> tuple[int, str]:
+        """Until it is over: how it is to be closed, code and reason."""
         self._session.update(**self._protocol.session.settings())
         self._send(self._protocol.opened())
-        tasks = [
-            asyncio.create_task(work())
-            for work in (self._read, self._tell, self._write, self._watch)
+        tasks: list[asyncio.Task[tuple[int, str] | None]] = [
+            asyncio.create_task(self._read()),
+            asyncio.create_task(self._tell()),
+            asyncio.create_task(self._write()),
+            asyncio.create_task(self._watch()),
         ]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            code, told = next((task.result() for task in done if task.result()), (1000, ""))
+            ends = [task.result() for task in done]
+            return next((end for end in ends if end is not None), (1000, ""))
         except ConnectionError:
-            return
+            return 1000, ""
         except Exception as error:
             log_failure("a conversation failed", error)
-            code, told = FAILED, "something went wrong in the server"
+            return FAILED, "something went wrong in the server"
         finally:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        await _close(self._socket, code, told)
 
-    async def _read(self) -> None:
+    async def _read(self) -> tuple[int, str] | None:
         async for message in self._socket:
+            if len(message.data or "") > MOST_BYTES:
+                return TOO_LARGE, f"messages have at most {MOST_BYTES} bytes"
             if message.type == WSMsgType.TEXT:
                 self._send(self._received(message.data))
             elif message.type == WSMsgType.BINARY:
@@ -142,15 +151,13 @@ class Connection:
                 await self._room()
             while self._session.waiting_s > _BEHIND_S:
                 await asyncio.sleep(_LOOK_S)
+        return None
 
     def _received(self, data: str) -> list[Event]:
         try:
-            event = json.loads(data, parse_constant=_no_constant)
-        except UserError as error:
+            event = read_json(data, "the event")
+        except RequestError as error:
             return self._protocol.refused(error)
-        except (ValueError, RecursionError) as error:
-            told = RequestError(f"that is no JSON ({type(error).__name__})", code="invalid_json")
-            return self._protocol.refused(told)
         if not isinstance(event, dict) or event.get("type") != "input_audio_buffer.append":
             self._active = self._now()
         return self._protocol.received(event)
@@ -169,7 +176,8 @@ class Connection:
     async def _write(self) -> None:
         while True:
             while self._out:
-                text = json.dumps(self._out[0], ensure_ascii=False, separators=(",", ":"))
+                # as ASCII: what a client has sent may hold what UTF-8 cannot
+                text = json.dumps(self._out[0], separators=(",", ":"))
                 await self._socket.send_str(text)
                 self._out.popleft()
                 self._written.set()
@@ -270,7 +278,3 @@ async def _close(socket: web.WebSocketResponse, code: int, told: str) -> None:
     with contextlib.suppress(ConnectionError):
         # a reason has at most 123 bytes
         await socket.close(code=code, message=told.encode()[:120].decode(errors="ignore").encode())
-
-
-def _no_constant(name: str) -> None:
-    raise RequestError(f"the event has {name} in it, which is no JSON", code="invalid_json")

@@ -229,6 +229,7 @@ def test_many_at_once(realtime, server):
 
 def test_the_kinds_that_were_seen(call):
     """Everything that came is of a type that the client knows."""
+    call.update(**STEPS)
     call.ask("what is it ?")
     call.until("response.done")
     known = openai.types.realtime.RealtimeServerEvent

@@ -676,13 +676,6 @@ def test_what_is_no_event_is_an_error_and_no_more(event):
     assert not talk.calls.made
 
 
-def test_what_is_nested_too_deeply():
-    deep = {}
-    for _ in range(50):
-        deep = {"x": deep}
-    assert "nested" in Talk().error("session.update", session=deep)["message"]
-
-
 def test_an_error_of_the_session_is_told():
     talk = Talk()
     (error,) = talk.tell(SessionError("the encoder is broken"))
