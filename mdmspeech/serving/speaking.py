@@ -16,10 +16,11 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.generation_config import PACES, SEEDS, TEMPERATURES
 from mdmspeech.inference.playback import Playback
 from mdmspeech.serving.encoders import FORMATS, Encoder
-from mdmspeech.serving.errors import RequestError, as_request_error, error_body, refused
+from mdmspeech.serving.errors import as_request_error, error_body
 from mdmspeech.serving.fields import Fields
 from mdmspeech.serving.keys import TOLD
 from mdmspeech.serving.metrics import Metrics
+from mdmspeech.serving.request_error import RequestError, refused
 from mdmspeech.serving.voices import OPENAI_VOICES, VOICE
 
 _MOST_STEPS = 64  # the voice knows better: its block
