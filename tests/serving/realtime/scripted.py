@@ -2,6 +2,7 @@
 rules that everything sent must keep.
 """
 
+import base64
 import collections
 import itertools
 
@@ -22,6 +23,9 @@ from mdmspeech.inference.speech import Word
 from mdmspeech.serving.realtime.protocol import Protocol
 from mdmspeech.serving.realtime.session_object import Model, SessionObject
 
+TRANSCRIBE = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+PUSH_TO_TALK = {"audio": {"input": {"turn_detection": None}}}
+COMPLETED = "conversation.item.input_audio_transcription.completed"
 MODEL = Model("small", "be kind", 16, "mdm", 30.0, 4096)
 
 
@@ -128,6 +132,11 @@ def said(number):
 
 def sound(seed, samples=6000):
     return np.random.default_rng(seed).uniform(-1.2, 1.2, samples).astype(np.float32)
+
+
+def b64(samples):
+    """As a client sends int16 samples."""
+    return base64.b64encode(np.asarray(samples, "<i2").tobytes()).decode()
 
 
 def spoken_turn(question=1, at=0.5, text="what is it ?"):
