@@ -241,8 +241,8 @@ class Protocol:
             {} if given is None else mapping("response", given)
         )
         ref = self._ask(event)
-        self._responses[ref] = self._response(fields)
         self._conversation.respond(ref, **changes)
+        self._responses[ref] = self._response(fields)
         return []
 
     def _cancel(self, event: Mapping[str, Any]) -> list[Event]:
