@@ -89,10 +89,15 @@ class Talk:
         """The name that a call was given."""
         return kwargs.get("ref") or next(one for one in args if str(one).startswith("ref_"))
 
+    def respond(self, **fields):
+        """A client asks for a response, the session has heard of it."""
+        assert not self.say("response.create", **fields)
+        return self.tell(TurnCommitted(self.calls.ref("respond"), 9))
+
     def answer(self, number=1, reason="completed", create=True, **ended):
         """A whole response."""
         if create:
-            self.say("response.create")
+            self.respond()
         ref = self.calls.ref("respond") if create else None
         return self.tell(
             ResponseStarted(number, number, ref),

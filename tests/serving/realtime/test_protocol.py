@@ -101,7 +101,7 @@ def test_a_typed_question():
     assert talk.sent[1]["item"]["content"] == [
         {"type": "input_text", "text": "is a red apple good ?"}
     ]
-    (created,) = talk.say("response.create", response={"metadata": {"client_event_id": "x"}})
+    (created,) = talk.respond(response={"metadata": {"client_event_id": "x"}})
     assert created["response"]["status"] == "in_progress" and created["response"]["output"] == []
     found = talk.tell(
         ResponseStarted(1, 2, talk.calls.ref("respond")),
@@ -117,7 +117,7 @@ def test_a_typed_question():
 def test_text_without_speech():
     talk = Talk()
     talk.typed()
-    talk.say("response.create", response={"output_modalities": ["text"]})
+    talk.respond(response={"output_modalities": ["text"]})
     assert talk.calls.last("respond")[1]["output"] == "text"
     found = talk.tell(
         ResponseStarted(1, 2, talk.calls.ref("respond")),
@@ -148,7 +148,7 @@ ENDS = [
 def test_whatever_ends_a_response_it_is_closed_once(reason, status, told, pieces):
     talk = Talk()
     talk.typed()
-    talk.say("response.create")
+    talk.respond()
     found = talk.tell(
         ResponseStarted(1, 2, talk.calls.ref("respond")),
         *said(1)[:pieces],
@@ -166,7 +166,7 @@ def test_whatever_ends_a_response_it_is_closed_once(reason, status, told, pieces
             (again,) = talk.say("conversation.item.retrieve", item_id=done["output"][0]["id"])
             assert again["item"]["content"][0]["transcript"] == "it"
     # and the next one can begin
-    assert kinds(talk.say("response.create")) == ["response.created"]
+    assert kinds(talk.respond()) == ["response.created"]
 
 
 def test_usage_and_latency():
@@ -460,7 +460,7 @@ OWN = [
 @pytest.mark.parametrize(("given", "changes"), OWN, ids=str)
 def test_a_response_of_its_own_kind(given, changes):
     talk = Talk(instructions="be brief")
-    (created,) = talk.say("response.create", response=given)
+    (created,) = talk.respond(response=given)
     assert created["type"] == "response.created"
     found = {key: value for key, value in talk.calls.last("respond")[1].items() if key != "ref"}
     assert found == changes
@@ -496,32 +496,51 @@ def test_responses_that_are_refused_by_name(given, param, told):
         error["param"] == param and told in error["message"] and "session." not in error["message"]
     )
     assert not talk.calls.of("respond")
-    assert kinds(talk.say("response.create")) == ["response.created"]
+    assert kinds(talk.respond()) == ["response.created"]
 
 
 def test_one_response_at_a_time():
     talk = Talk()
-    (created,) = talk.say("response.create")
+    (created,) = talk.respond()
     error = talk.error("response.create")
     assert error["code"] == "conversation_already_has_active_response"
     assert created["response"]["id"] in error["message"]
     talk.tell(ResponseStarted(1, 1, talk.calls.ref("respond")))
     assert talk.error("response.create")
     talk.tell(ResponseEnded(1, "completed", "", 0.0, None))
-    assert kinds(talk.say("response.create")) == ["response.created"]
+    assert kinds(talk.respond()) == ["response.created"]
 
 
 def test_a_response_that_comes_to_nothing():
     for reason, status in (("error", "failed"), ("turn_detected", "cancelled")):
         talk = Talk()
-        (created,) = talk.say("response.create")
-        (done,) = talk.tell(
-            SessionError("there is nothing to respond to", talk.calls.ref("respond"), reason)
-        )
+        (created,) = talk.respond()
+        (done,) = talk.tell(SessionError("no words", talk.calls.ref("respond"), reason))
         assert done["type"] == "response.done" and done["response"]["status"] == status
         assert done["response"]["id"] == created["response"]["id"]
         check_rules(talk.sent)
-        assert kinds(talk.say("response.create")) == ["response.created"]
+        assert kinds(talk.respond()) == ["response.created"]
+
+
+def test_a_response_to_nothing_is_an_error_and_no_response():
+    talk = Talk()
+    assert not talk.say("response.create", event_id="mine")
+    nothing = "there is nothing to respond to"
+    (error,) = talk.tell(SessionError(nothing, talk.calls.ref("respond")))
+    assert error["error"]["event_id"] == "mine" and error["error"]["message"] == nothing
+    assert kinds(talk.respond()) == ["response.created"]
+
+
+def test_a_response_is_created_behind_the_items_it_answers():
+    talk = Talk()
+    talk.say("conversation.item.create", item=message())
+    talk.say("response.create")
+    assert "not over" in talk.error("response.create")["message"]
+    refs = [talk.calls.ref(one) for one in ("note", "respond")]
+    found = talk.tell(*[TurnCommitted(ref, n) for n, ref in enumerate(refs, 1)])
+    assert kinds(found) == [
+        "conversation.item.added", "conversation.item.done", "response.created",
+    ]  # fmt: skip
 
 
 def test_cancelling_when_nothing_runs_is_an_error_and_no_more():
@@ -537,7 +556,7 @@ def test_cancelling_when_nothing_runs_is_an_error_and_no_more():
 
 def test_cancelling():
     talk = Talk()
-    talk.say("response.create")
+    talk.respond()
     found = talk.tell(ResponseStarted(1, 1, talk.calls.ref("respond")), *said(1)[:2])
     running = found[-1]["response_id"]
     assert talk.error("response.cancel", response_id="resp_other")["param"] == "response_id"
@@ -550,7 +569,7 @@ def test_cancelling():
 def test_trap_12_interrupted_before_the_first_sound():
     """By a cancel that comes before the session has begun, or by speech."""
     talk = Talk()
-    talk.say("response.create")
+    talk.respond()
     assert not talk.say("response.cancel") and not talk.calls.of("cancel")
     talk.tell(ResponseStarted(1, 1, talk.calls.ref("respond")))
     assert talk.calls.of("cancel")  # now
@@ -648,7 +667,7 @@ def test_trap_11_a_truncation_that_cannot_be_is_an_error_and_no_more(fields, par
     assert talk.error("conversation.item.truncate", **good | fields)["param"] == param
     assert not talk.calls.of("truncate") and not talk.say("conversation.item.truncate", **good)
     (error,) = talk.tell(SessionError("only the last", talk.calls.ref("truncate")))
-    assert error["type"] == "error" and kinds(talk.say("response.create")) == ["response.created"]
+    assert error["type"] == "error" and kinds(talk.respond()) == ["response.created"]
 
 
 def test_turns_that_are_forgotten_are_told_with_the_next_response():
@@ -686,7 +705,7 @@ def test_an_error_of_the_session_is_told():
 
 def test_what_was_asked_for_is_closed_with_the_session():
     talk = Talk()
-    talk.say("response.create")
+    talk.respond()
     (done,) = talk.tell(SessionClosed("the end"))
     assert done["response"]["status"] == "cancelled"
     check_rules(talk.sent)
