@@ -66,14 +66,13 @@ async def serve(
     assistant: Assistant,
     settings: Settings,
     *,
-    config: SessionConfig | None = None,
     all: bool = True,
     tell: Callable[[str], None] = print,
 ) -> bool:
     """Serves until SIGTERM or SIGINT; the second one ends at once what is still being done. Returns
     whether nothing is being compiled any more: that cannot be interrupted.
 
-    config, all: see `Engine.warm_up`. tell: is given a line when it is ready.
+    all: see `Engine.warm_up`. tell: is given a line when it is ready.
 
     UserError: a part of the model that cannot be opened, or it cannot listen.
     """
@@ -84,6 +83,7 @@ async def serve(
     async with Server(engine, settings) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: (server.hurry if stop.is_set() else stop).set())
+        config = SessionConfig(talker=assistant.talkers[0], context=settings.context)
         warm = await _unless(stop, engine.warm_up(config, all=all))
         if warm:
             tell(f"{settings.model_id} is ready at {server.url}")

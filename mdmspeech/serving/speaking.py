@@ -58,7 +58,7 @@ def take_voice(fields: Fields, name: str = "voice", required: bool = True) -> No
 
 def take_manner(fields: Fields, talkers: tuple[str, ...], pace: str) -> Manner:
     """Our own fields, and how fast, by the name `pace`. talkers: those that there are."""
-    talker = fields.choice("talker", talkers, "mdm" if "mdm" in talkers else talkers[0])
+    talker = fields.choice("talker", talkers, talkers[0])
     return Manner(
         talker,
         {
