@@ -85,6 +85,11 @@ class Session:
         self._wake()
 
     @property
+    def waiting(self) -> int:
+        """Pieces of sound, and things asked for, that are not looked at yet."""
+        return len(self._inbox)
+
+    @property
     def waiting_s(self) -> float:
         """Seconds of sound that are not listened to yet."""
         return self._inbox.waiting_s

@@ -44,6 +44,7 @@ HEARTBEAT_S = 20.0
 EXPIRED, POLICY, TOO_LARGE, FAILED, RESTART, FULL = 1001, 1008, 1009, 1011, 1012, 1013
 _ANSWERS = 32  # events that wait to be written before nothing more is read
 _BEHIND_S = 20.0  # seconds of sound that wait to be listened to before nothing more is read
+_BEHIND = 2000  # events of the client that wait for the session, likewise
 _LOOK_S = 0.05
 
 
@@ -149,7 +150,7 @@ class Connection:
                 self._send(self._protocol.refused(error))
             while len(self._out) > _ANSWERS:
                 await self._room()
-            while self._session.waiting_s > _BEHIND_S:
+            while self._session.waiting_s > _BEHIND_S or self._session.waiting > _BEHIND:
                 await asyncio.sleep(_LOOK_S)
         return None
 
