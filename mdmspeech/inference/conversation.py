@@ -166,11 +166,12 @@ class Conversation:
             self._keys = self._keys[: self._mark]
             self.turns, self.dropped = self._before
 
-    def amend(self, answer: str) -> None:
+    def amend(self, answer: str, response: int | None = None) -> None:
         """The last answer that is remembered was this. Without words, its question goes with the
-        next one. A question that waits to be settled is asked as before.
+        next one. A question that waits to be settled is asked as before. response: only if that is
+        the number of it.
         """
-        if self.turns:
+        if self.turns and response in (None, self.turns[-1].response):
             *self.turns, last = self.turns
             self._remember(last.asked, answer, last.response)
 

@@ -149,7 +149,7 @@ class SessionResponse:
         text = self._heard(played_s)
         self.playback.stop(self._clock())
         if self.remembered:
-            self._conversation.amend(text)
+            self._conversation.amend(text, self.number)
             self.remembered = text
         return text
 

@@ -346,3 +346,20 @@ def test_sound_is_cleared_without_what_was_typed(model):
 
 def opened_answer(model):
     return ask(opened(model), QUESTIONS[0])[-1].text
+
+
+def test_an_answer_that_was_deleted_is_not_cut(model):
+    """While it is still being played; nor is the one before it, in its place."""
+    for delete in (True, False):
+        session = opened(model)
+        first, second = (ask(session, question)[-1] for question in (QUESTIONS[1], QUESTIONS[0]))
+        if delete:
+            session.forget(response=2)
+        else:
+            session.note("yes", "q")
+            session.insert("no")
+        work(session)
+        before = said(session)
+        assert before[0] == (QUESTIONS[1], first.text) and second.audio_s > 1
+        run(session, silence(0.3), asked()[:24_000])  # it speaks into it
+        assert said(session) == before
