@@ -76,8 +76,9 @@ async def serve(
 
     UserError: a part of the model that cannot be opened, or it cannot listen.
     """
-    if not settings.log_text:  # a warning may show what was said
+    if not settings.log_text:  # a warning may show what was said, or sent
         warnings.filterwarnings("ignore", category=UserWarning)
+        warnings.filterwarnings("ignore", module=r"aiohttp\.")
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     engine = Engine(assistant, max_sessions=settings.max_sessions, max_queue=settings.max_queue)
     async with Server(engine, settings) as server:

@@ -1,6 +1,7 @@
 """Whatever is sent, an answer comes that is no failure of the server, in OpenAI's shape."""
 
 import base64
+import copy
 import json
 import random
 import socket
@@ -45,9 +46,9 @@ def wrong(rng, body):
                 break
             place = place[inner]
         if key is not None:
-            place[key] = rng.choice(WRONG)
+            place[key] = copy.deepcopy(rng.choice(WRONG))
         if rng.random() < 0.2:
-            body[rng.choice(["extra", "", "\ud800", "é" * 99])] = rng.choice(WRONG)
+            body[rng.choice(["extra", "", "\ud800", "é" * 99])] = copy.deepcopy(rng.choice(WRONG))
     return body
 
 
