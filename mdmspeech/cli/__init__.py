@@ -15,11 +15,12 @@ from mdmspeech.inference.devices import look_for_no_tpu
 
 # what brings the packages of a verb that are not always installed
 _EXTRAS = {"eval": "eval", "bench": "eval", "plan": "plan", "cost": "plan"}
-_SPEAKING = ("chat", "say", "eval")  # verbs that compile what was compiled before
+_SPEAKING = ("chat", "say", "serve", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
 examples:
   mdmspeech chat question.wav -o answer.wav      ask aloud, be answered aloud
   mdmspeech say "Hello there." -o hello.wav      read a text
+  mdmspeech serve --port 8000                    answer over HTTP and WebSocket
   mdmspeech VERB --help                          more about one verb
 """
 
@@ -66,6 +67,7 @@ def _run(argv: list[str] | None) -> int:
         preflight,
         release,
         say,
+        serve,
         train,
         voice_file,
     )
@@ -78,7 +80,7 @@ def _run(argv: list[str] | None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (
-        chat, say, data, train, plan, cost, preflight, ladder, evaluate, bench, release, assemble,
+        chat, say, serve, data, train, plan, cost, preflight, ladder, evaluate, bench, release, assemble,
         convert, voice_file,
     ):  # fmt: skip
         module.add(verbs)

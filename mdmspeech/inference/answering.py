@@ -12,7 +12,7 @@ import numpy as np
 from mdmspeech.codec.base import Codec
 from mdmspeech.inference.generation_config import GenerationConfig
 from mdmspeech.inference.reply import AudioEvent, EndEvent, Event, Reply, TextEvent
-from mdmspeech.inference.speech import Speech, finish_timeline
+from mdmspeech.inference.speech import Speech, Trace, finish_timeline
 from mdmspeech.inference.speech_frontend import EncodedSpeech
 from mdmspeech.inference.thinker_runner import TextDelta
 
@@ -42,6 +42,41 @@ class Stream(Protocol):
 
     def close(self) -> None:
         """No more is said."""
+
+
+class SilentStream:
+    """A `Stream` of an answer that is only written."""
+
+    def __init__(self, sample_rate: int) -> None:
+        self.began, self.done = time.perf_counter(), False
+        self.steps: int | None = None
+        self.seconds: dict[str, float] = {}
+        self._rate = sample_rate
+
+    def push_delta(self, piece: TextDelta) -> None:
+        """Nothing is said of it."""
+
+    def end(self) -> None:
+        """There is no more."""
+        self.done = True
+
+    def ready(self) -> bool:
+        """Never."""
+        return False
+
+    def step(self) -> np.ndarray:
+        """No samples [0]."""
+        return np.zeros(0, np.float32)
+
+    def result(self) -> Speech:
+        """Without a sample."""
+        none, no_tokens = np.zeros(0, np.float32), np.zeros(0, np.int32)
+        trace = Trace(no_tokens, no_tokens, none, none)
+        return Speech("", none, self._rate, no_tokens, "silent", (), trace, {})
+
+    def close(self) -> None:
+        """There is no more."""
+        self.done = True
 
 
 class Voice(Protocol):
@@ -103,6 +138,14 @@ class Answering(Iterator[Event | None]):
 
     def __next__(self) -> Event | None:
         return next(self._units)
+
+    @property
+    def seconds(self) -> dict[str, float]:
+        """By stage, so far; those of hearing are its caller's."""
+        stages = ("thinker_prefill", "thinker_decode")
+        return {key: self._timeline[key] for key in stages if key in self._timeline} | dict(
+            self.stream.seconds
+        )
 
     def close(self) -> None:
         """No more units; what the stream holds on the device is free."""

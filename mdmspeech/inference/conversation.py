@@ -17,7 +17,7 @@ import numpy as np
 from mdmspeech.errors import UserError
 from mdmspeech.inference.thinker_runner import PROMPTS, Answer, TextDelta, ThinkerRunner
 from mdmspeech.models import generation
-from mdmspeech.text.prompts import conversation
+from mdmspeech.text.prompts import Prompt, conversation
 from mdmspeech.text.tokenizer import SPEECH, Message
 
 CONTEXT = 1024  # columns of the cache: with the shipped beginning and answers, 20 to 30 turns
@@ -30,10 +30,13 @@ _Key = int | tuple[int, int]
 
 @dataclasses.dataclass(frozen=True)
 class Exchange:
-    """One turn of both: what was asked, with a number for each part, and what was answered."""
+    """One turn of both: what was asked, with a number for each part, and what was answered.
+    response: the caller's number of the answer.
+    """
 
     asked: tuple[tuple[int, Part], ...]
     answered: str
+    response: int = 0
 
 
 class Conversation:
@@ -41,7 +44,8 @@ class Conversation:
 
     Attributes:
       turns: the exchanges that are remembered, oldest first. asked: what was asked last.
-      dropped: how many turns were forgotten because the context was full.
+      dropped: how many turns were forgotten because the context was full. read: of the last answer,
+        tokens before it as (texts, vectors), and how many of both were read before.
 
     Args:
       runner: the Thinker. context: columns of its cache, all of which are taken at once; no more
@@ -51,6 +55,8 @@ class Conversation:
     def __init__(self, runner: ThinkerRunner, context: int = CONTEXT) -> None:
         self.turns: list[Exchange] = []
         self.dropped = 0
+        self.read = (0, 0, 0)
+        self._begin, self._questions = 0, dict[int, int]()
         self._runner, self._columns, self._cure = runner, -(-context // 64) * 64, ""
         if runner.context is None or self._columns < runner.context:
             self._cure = ", or give a larger context"
@@ -65,43 +71,93 @@ class Conversation:
         # what a discarded question leaves behind
         self._mark, self._before = 0, (self.turns, self.dropped)
 
-    def ask(self, *question: Part, states: bool = False) -> Iterator[TextDelta]:
+    def ask(
+        self,
+        *question: Part,
+        states: bool = False,
+        instructions: str | None = None,
+        numbers: Sequence[int] = (),
+    ) -> Iterator[TextDelta]:
         """Reads a question, of one part or several; its answer, see `ThinkerRunner.answer`. One that
         still waits for its `settle` is discarded.
+
+        instructions: the system message (None: the runner's). numbers: the caller's own of the
+        parts, for `forget`.
 
         UserError: more than there is room for with all turns forgotten; then nothing has changed.
         """
         self.discard()
-        new = tuple(enumerate(question, self._count + 1))
-        self._count += len(new)
+        new = self._numbered(question, numbers)
         asked, turns = (*self._unanswered, *new), list(self.turns)
-        keys = self._wanted(turns, asked)
+        prompt = self._runner.prompt
+        if instructions is not None:
+            prompt = dataclasses.replace(prompt, system=instructions.replace(SPEECH, ""))
+        keys = self._wanted(turns, asked, prompt)
         if not self._fits(keys):  # room for some turns to come, too
             while turns and len(keys) > self._columns // 2:
-                keys = self._wanted(turns := turns[1:], asked)
+                keys = self._wanted(turns := turns[1:], asked, prompt)
             while not self._fits(keys):
                 if len(asked) == len(new):
+                    told = "" if instructions is None else f", its instructions {self._begin}"
                     raise UserError(
-                        f"the question has {len(keys) - len(self._runner.before)} tokens, more "
+                        f"the question has {len(keys) - self._begin} tokens{told}, more "
                         f"than there is room for in a conversation of {self._columns} with its "
                         f"answer; ask something shorter{self._cure}"
                     )
-                keys = self._wanted(turns, asked := asked[1:])
+                keys = self._wanted(turns, asked := asked[1:], prompt)
         self._before = self.turns, self.dropped
         self.dropped += len(self.turns) - len(turns)
         self.turns, self.asked = turns, asked
-        said = [key for key in keys[len(self._runner.before) :] if isinstance(key, int)]
+        said = [key for key in keys[self._begin :] if isinstance(key, int)]
         self._answer = self._runner.answer(self._read(keys), states, said)
         return self._answer
 
-    def settle(self, answer: str) -> None:
+    def settle(self, answer: str, response: int = 0) -> None:
         """The question that was asked last, and this as its answer, are remembered; without words,
-        the question goes with the next one.
+        the question goes with the next one. response: the caller's own number of it.
         """
         if self._answer is not None:
             self._take_back(self._answer.read)
             self._unanswered = ()
-            self._remember(self.asked, answer)
+            self._remember(self.asked, answer, response)
+
+    def insert(
+        self, answer: str, *question: Part, numbers: Sequence[int] = (), response: int = 0
+    ) -> None:
+        """A turn as if it had been asked and answered here. What waits to be settled is discarded."""
+        self.discard()
+        asked, self._unanswered = (*self._unanswered, *self._numbered(question, numbers)), ()
+        self._remember(asked, answer, response)
+
+    def forget(self, question: int | None = None, response: int | None = None) -> None:
+        """What the caller's number of a question, or of a response, names was never said. Of an answer
+        that is forgotten the question goes with the next one.
+        """
+
+        def kept(asked: Sequence[tuple[int, Part]]) -> tuple[tuple[int, Part], ...]:
+            return tuple(
+                part
+                for part in asked
+                if question is None or self._questions.get(part[0]) != question
+            )
+
+        def without(
+            turns: Sequence[Exchange],
+        ) -> tuple[list[Exchange], tuple[tuple[int, Part], ...]]:
+            left, open_ = list[Exchange](), tuple[tuple[int, Part], ...]()
+            for turn in turns:
+                asked = (*open_, *kept(turn.asked))
+                if response is not None and turn.response == response:
+                    open_ = asked
+                else:
+                    left.append(dataclasses.replace(turn, asked=asked))
+                    open_ = ()
+            return left, open_
+
+        self._before = without(self._before[0])[0], self._before[1]
+        self.turns, last = without(self.turns)
+        self._unanswered = (*last, *kept(self._unanswered))
+        self.asked = (*last, *kept(self.asked))
 
     def discard(self) -> None:
         """The question that was asked last was never asked."""
@@ -110,27 +166,44 @@ class Conversation:
             self._keys = self._keys[: self._mark]
             self.turns, self.dropped = self._before
 
-    def amend(self, answer: str) -> None:
+    def amend(self, answer: str, response: int | None = None) -> None:
         """The last answer that is remembered was this. Without words, its question goes with the
-        next one. A question that waits to be settled is asked as before.
+        next one. A question that waits to be settled is asked as before. response: only if that is
+        the number of it.
         """
-        if self.turns:
+        if self.turns and response in (None, self.turns[-1].response):
             *self.turns, last = self.turns
-            self._remember(last.asked, answer)
+            self._remember(last.asked, answer, last.response)
 
-    def warm_up(self) -> None:
-        """Compiles what questions of usual lengths need."""
-        state = None
-        for width in PROMPTS[:4]:
-            if width + len(self._runner.before) + self._runner.max_new <= self._columns:
-                state = self._runner.begin(self._columns)
-                state = self._runner.extend(state, self._runner.embedded([0] * width))
-        if state is not None:
-            self._runner.rehearse(state)
+    def warm_up(self, *, all: bool = False) -> None:
+        """Compiles what questions of usual lengths need; all: of any length, with any instructions and
+        any number of turns before them.
+        """
+        room = self._columns - len(self._runner.before) - self._runner.max_new
+        widths = [width for width in PROMPTS[:4] if width <= room]
+        if all:
+            widths = sorted({min(width, self._columns) for width in PROMPTS})
+            for length in range(1, self._columns + 1, PROMPTS[-1]):  # read in several goes
+                self._runner.embedded([0] * length)
+        for number, width in enumerate(widths):
+            state = self._runner.begin(self._columns)
+            state = self._runner.extend(state, self._runner.embedded([0] * width))
+            if number == 0:
+                self._runner.rehearse(state)
 
-    def _remember(self, asked: tuple[tuple[int, Part], ...], answer: str) -> None:
+    def _numbered(
+        self, question: Sequence[Part], numbers: Sequence[int]
+    ) -> tuple[tuple[int, Part], ...]:
+        new = tuple(enumerate(question, self._count + 1))
+        self._count += len(new)
+        self._questions.update(zip((number for number, _ in new), numbers, strict=False))
+        return new
+
+    def _remember(
+        self, asked: tuple[tuple[int, Part], ...], answer: str, response: int = 0
+    ) -> None:
         if answer := answer.replace(SPEECH, "").strip():
-            self.turns = [*self.turns, Exchange(asked, answer)]
+            self.turns = [*self.turns, Exchange(asked, answer, response)]
         else:
             self._unanswered = (*asked, *self._unanswered)
 
@@ -144,9 +217,11 @@ class Conversation:
         else:
             self._state = state
 
-    def _wanted(self, turns: Sequence[Exchange], asked: Sequence[tuple[int, Part]]) -> list[_Key]:
+    def _wanted(
+        self, turns: Sequence[Exchange], asked: Sequence[tuple[int, Part]], prompt: Prompt
+    ) -> list[_Key]:
         """The whole chat up to where the answer begins."""
-        messages: list[Message] = list(conversation(SPEECH, self._runner.prompt)[:-1])
+        messages: list[Message] = list(conversation(SPEECH, prompt)[:-1])
         for turn in turns:
             messages += [
                 {"role": "user", "content": SPEECH},
@@ -154,7 +229,7 @@ class Conversation:
             ]
         messages.append({"role": "user", "content": SPEECH})
         first, *after = self._runner.tokenizer.speech_prompts(messages)
-        keys: list[_Key] = list(first)
+        self._begin, keys = len(first), list[_Key](first)
         for parts, ids in zip([*(turn.asked for turn in turns), asked], after, strict=True):
             keys += [*self._keys_of(parts), *ids]
         return keys
@@ -188,6 +263,8 @@ class Conversation:
         state = self._runner.begin(self._columns) if self._state is None else self._state
         # The state is used up now. If reading fails, the next question begins anew.
         self._state, self._keys, self._mark = None, keys, kept
+        texts = sum(isinstance(key, int) for key in keys)
+        self.read = texts, len(keys) - texts, kept
         state = dataclasses.replace(state, lengths_B=jax.device_put(np.full(1, kept, np.int32)))
         ids = [key if isinstance(key, int) else 0 for key in keys[kept:]]
         vectors = self._runner.embedded(ids).copy()

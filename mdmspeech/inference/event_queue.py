@@ -17,6 +17,10 @@ from mdmspeech.inference.session_events import (
 class EventQueue:
     """Written by the session, read by one other thread.
 
+    Attributes:
+      on_put: called, in the session's thread, after each event that comes: for readers that must
+        not wait in `get`.
+
     Args:
       on_read: called when an event has been taken: a session that waited for it can go on.
     """
@@ -25,6 +29,7 @@ class EventQueue:
         self._events: deque[SessionEvent] = deque()
         self._changed = threading.Condition()
         self._on_read, self._closed = on_read, False
+        self.on_put: Callable[[], None] = lambda: None
 
     def __len__(self) -> int:
         return len(self._events)
@@ -36,6 +41,7 @@ class EventQueue:
                 self._events.append(event)
                 self._closed = isinstance(event, SessionClosed)
             self._changed.notify_all()
+        self.on_put()
 
     def get(self, timeout: float | None = 0.0) -> SessionEvent | None:
         """The next one; waits `timeout` seconds for it (None: as long as it takes). None: there is

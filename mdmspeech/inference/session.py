@@ -7,11 +7,10 @@ was pushed; only playback asks the clock. So hours run in seconds, and every run
 """
 
 import dataclasses
+import itertools
 import logging
-import threading
 import time
-from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +18,7 @@ import numpy as np
 from mdmspeech.audio.vad import FRAME
 from mdmspeech.errors import UserError
 from mdmspeech.inference.answering import Stream
-from mdmspeech.inference.conversation import Conversation, Part
+from mdmspeech.inference.conversation import Conversation
 from mdmspeech.inference.event_queue import EventQueue
 from mdmspeech.inference.generation_config import real
 from mdmspeech.inference.listener import Began, Ended, Listener, Paused, WentOn
@@ -28,19 +27,21 @@ from mdmspeech.inference.recording import Resampler
 from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.inference.session_events import (
     Reason,
+    ResponseTruncated,
     SessionClosed,
     SessionError,
     SessionOpened,
     SpeechStarted,
     SpeechStopped,
 )
-from mdmspeech.inference.session_response import Model, Question, SessionResponse
+from mdmspeech.inference.session_inbox import Inbox
+from mdmspeech.inference.session_questions import Question, Questions
+from mdmspeech.inference.session_response import Model, SessionResponse
 from mdmspeech.speech_format import INPUT_RATE
 
 TAIL = 0.15  # seconds of silence behind the speech that are heard with it
-BEHIND = 60.0  # seconds of sound that may wait to be listened to
 _LISTEN = 8 * FRAME  # samples a unit
-_QUESTIONS = 8  # that may wait for their answer
+_NO_SOUND = np.zeros(0, np.float32)
 
 
 class Session:
@@ -65,16 +66,12 @@ class Session:
         self.config = SessionConfig() if config is None else config
         self.events, self.closed = EventQueue(wake), False
         self._model, self._clock, self._wake = model, clock, wake
-        self._lock, self._resampler = threading.Lock(), Resampler()
-        self._inbox: deque[np.ndarray | Callable[[], None]] = deque()
-        self._urgent: deque[Callable[[], None]] = deque()
-        self._waiting = 0  # samples in the inbox
+        self._inbox, self._wanted = Inbox(), self.config  # that was asked for last
         self._conversation: Conversation | None = None
         self._listener, self._limit = Listener(0), 0  # until it is open
         self._texts: list[str] = []
-        self._noted: tuple[Part, ...] = ()
-        self._questions: deque[Question] = deque()
-        self._asked, self._responses = 0, 0
+        self._questions = Questions(self.events.put)
+        self._responses, self._inserted = 0, itertools.count(1)
         self._current: SessionResponse | None = None
         self._last: SessionResponse | None = None  # that was started and is over
 
@@ -84,34 +81,70 @@ class Session:
         """More sound: samples [N] of one channel, float at full scale 1 or int16, in pieces of any
         length. UserError: something else, or it comes faster than it can be listened to.
         """
-        with self._lock:
-            if self._waiting > BEHIND * INPUT_RATE:
-                raise UserError(
-                    f"{self._waiting / INPUT_RATE:.0f} s of sound wait to be listened to; push it "
-                    "as it is recorded, and read the session's events"
-                )
-            wave = self._resampler.push(samples, rate)
-            if len(wave) and not self.closed:
-                self._inbox.append(wave)
-                self._waiting += len(wave)
+        self._inbox.push(samples, rate)
         self._wake()
+
+    @property
+    def waiting(self) -> int:
+        """Pieces of sound, and things asked for, that are not looked at yet."""
+        return len(self._inbox)
+
+    @property
+    def waiting_s(self) -> float:
+        """Seconds of sound that are not listened to yet."""
+        return self._inbox.waiting_s
 
     def push_text(self, text: str) -> None:
         """A typed question, or more of it, for the next `commit`. UserError: no words in it."""
         check_question(text)
         self._leave(lambda: self._texts.append(text))
 
-    def commit(self) -> None:
-        """The turn is over: what was pushed since the last one is the question."""
-        self._leave(self._commit)
+    def commit(self, ref: str | None = None, answer: bool | None = None) -> None:
+        """The turn is over: what was pushed since the last one is the question. ref: what a
+        `TurnCommitted` is to be told with. answer: None: as `SessionConfig.create_response`.
+        """
+        self._leave(lambda: self._commit(ref, answer))
 
-    def respond(self) -> None:
-        """Answer what was written down (see `SessionConfig.create_response`)."""
-        self._leave(self._respond)
+    def respond(self, ref: str | None = None, **changes: Any) -> None:
+        """Answer what was written down (see `SessionConfig.create_response`). If there is nothing,
+        the instructions among `changes` are the question.
 
-    def clear(self) -> None:
-        """What was pushed since the last turn was nothing."""
-        self._leave(self._forget)
+        ref: what a `TurnCommitted` and then a `ResponseStarted`, or a `SessionError` if nothing comes
+          of it, are to be told with.
+        changes: settings of this one response. UserError: as `update`.
+        """
+        self._updated(changes)
+        self._leave(
+            lambda: self._questions.respond(ref, self.config, changes, self._current is not None)
+        )
+
+    def note(self, text: str, ref: str) -> None:
+        """A typed question that waits for `respond`. ref: see `commit`. UserError: no words in it."""
+        check_question(text)
+        self._leave(lambda: self._questions.ask(_NO_SOUND, (text,), ref, answer=False))
+
+    def note_audio(self, samples: Any, rate: float, ref: str) -> None:
+        """A whole spoken question that waits for `respond`, see `push_audio` and `note`."""
+        own = Resampler()
+        wave = np.concatenate([own.push(samples, rate), own.flush()])
+        self._leave(lambda: self._questions.ask(wave, (), ref, answer=False))
+
+    def insert(self, answer: str, ref: str | None = None) -> int:
+        """This is remembered as the answer to what was noted. Its number, for `forget`; those of
+        answers that are made here are positive. ref: see `commit`. UserError: no words in it.
+        """
+        check_question(answer)
+        number = -next(self._inserted)
+        self._leave(lambda: self._questions.insert(answer, number, ref))
+        return number
+
+    def forget(self, question: int | None = None, response: int | None = None) -> None:
+        """A question, or an answer, was never said."""
+        self._leave(lambda: self._forget(question, response))
+
+    def clear(self, noted: bool = True) -> None:
+        """What was pushed since the last turn was nothing; noted: nor was what nothing answered."""
+        self._leave(lambda: self._clear(noted))
 
     def cancel(self) -> None:
         """Stop speaking, now. Nothing happens if nothing is being said."""
@@ -122,18 +155,19 @@ class Session:
         now, seconds = self._clock(), _seconds("seconds", seconds)
         self._leave(lambda: self._report(now, seconds), at_once=True)
 
-    def truncate(self, played_s: float, response: int | None = None) -> None:
+    def truncate(
+        self, played_s: float, response: int | None = None, ref: str | None = None
+    ) -> None:
         """Only so much of a response (default: the last one) was played: it is stopped, and the
-        conversation remembers no more of it.
+        conversation remembers no more of it. ref: what a `ResponseTruncated`, or a `SessionError` if
+        it is none of the last two, is to be told with.
         """
         played_s = _seconds("played_s", played_s)
-        self._leave(lambda: self._truncate(played_s, response), at_once=True)
+        self._leave(lambda: self._truncate(played_s, response, ref), at_once=True)
 
     def update(self, **changes: Any) -> None:
         """Other settings from the next turn on, see `SessionConfig.updated`; UserError as there."""
-        config = self.config.updated(changes)
-        if (config.context, config.talker) != (self.config.context, self.config.talker):
-            raise UserError("context and talker stay as the session began; open another one")
+        self._wanted = config = self._updated(changes)
         self._leave(lambda: self._change(config))
 
     def close(self) -> None:
@@ -159,6 +193,11 @@ class Session:
             self._failed(f"{type(error).__name__}: {error}")
         return not self.closed
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being answered, asked or waits to be read. A hint for other threads."""
+        return self._current is None and not self._questions and not len(self.events)
+
     def speaking(self) -> Stream | None:
         """The speech whose next block the next unit of work decodes, if that is what it does."""
         response = self._current
@@ -167,9 +206,7 @@ class Session:
         return response.speaking
 
     def _unit(self) -> bool:
-        with self._lock:
-            urgent = self._urgent.popleft() if self._urgent else None
-        if urgent is not None:
+        if (urgent := self._inbox.take_urgent()) is not None:
             urgent()
         elif self.closed:
             return False
@@ -182,25 +219,17 @@ class Session:
                 self._listen(wanted)
         elif self._current is not None and self._may_go_on(self._current):
             self._go_on(self._current)
-        elif self._current is None and self._questions:
-            self._begin(self._questions.popleft())
+        elif self._current is None and len(self._questions):
+            self._begin(self._questions.take())
         else:
             return False
         return True
 
     def _next_wanted(self) -> np.ndarray | Callable[[], None] | None:
         """Of what was pushed, unless nobody reads what comes of it."""
-        with self._lock:
-            if not self._inbox or len(self.events) >= 2 * self.config.max_events:
-                return None
-            wanted = self._inbox.popleft()
-            if callable(wanted):
-                return wanted
-            if len(wanted) > _LISTEN:
-                self._inbox.appendleft(wanted[_LISTEN:])
-            wanted = wanted[:_LISTEN]
-            self._waiting -= len(wanted)
-            return wanted
+        if len(self.events) >= 2 * self.config.max_events:
+            return None
+        return self._inbox.take(_LISTEN)
 
     def _may_go_on(self, response: SessionResponse) -> bool:
         return not response.waits and len(self.events) < self.config.max_events
@@ -224,11 +253,15 @@ class Session:
         self._conversation = conversation
         self.events.put(SessionOpened())
 
+    def _updated(self, changes: Mapping[str, Any]) -> SessionConfig:
+        config = self._wanted.updated(changes)
+        if (config.context, config.talker) != (self.config.context, self.config.talker):
+            raise UserError("context and talker stay as the session began; open another one")
+        return config
+
     def _leave(self, wanted: Callable[[], None], at_once: bool = False) -> None:
         """Word for `work`; at once: before all that waits."""
-        with self._lock:
-            if not self.closed:
-                (self._urgent if at_once else self._inbox).append(wanted)
+        self._inbox.leave(wanted, at_once)
         self._wake()
 
     # ---- Listening -------------------------------------------------------------------------------
@@ -257,76 +290,63 @@ class Session:
         self.events.put(SpeechStarted(heard.at_s, interrupts.number if interrupts else None))
         if self.config.interrupt_response:
             self._stop("turn_detected")
-            self._questions = deque(map(_unanswered, self._questions))
+            self._questions.stop("turn_detected")
 
     def _speech_stopped(self, heard: Ended) -> None:
-        self.events.put(SpeechStopped(heard.at_s))
         if self._current is not None and self._current.held:
+            self.events.put(SpeechStopped(heard.at_s, self._current.question.number))
             self._current.release()
             self._finished(self._current)
         else:
-            self._put_question(heard.wave)
+            self.events.put(SpeechStopped(heard.at_s, self._questions.next_number()))
+            self._questions.ask(heard.wave, answer=self.config.create_response)
 
     def _speculate(self, wave: np.ndarray) -> None:
         """Begins the answer, if nothing else is to be done, and keeps it back."""
-        busy = self._current or self._questions or self._texts
+        busy = self._current or len(self._questions) or self._texts
         if self.config.speculate_s and self.config.create_response and not busy:
-            self._asked += 1
-            self._begin(Question(self._asked, wave), held=True)
+            self._begin(self._questions.begin(wave), held=True)
 
     def _take_back(self) -> None:
         """The answer that was begun too early was never begun."""
         if self._current is not None and self._current.held:
             self._current.take_back()
-            self._noted = self._current.question.noted
-            self._asked, self._current = self._asked - 1, None
+            self._questions.take_back(self._current.question)
+            self._current = None
 
     # ---- Questions and answers -------------------------------------------------------------------
 
-    def _commit(self) -> None:
+    def _commit(self, ref: str | None, answer: bool | None) -> None:
         texts, self._texts = tuple(self._texts), []
         if self.config.turn_detection is None:
             wave = self._listener.take()
         else:
             ended = self._listener.end_turn(self._tail_s)
-            if ended is not None and not texts:
+            if ended is not None and not texts and ref is None:
                 self._speech_stopped(ended)
                 return
             self._take_back()
-            wave = np.zeros(0, np.float32) if ended is None else ended.wave
+            wave = _NO_SOUND if ended is None else ended.wave
             if ended is not None:
                 self.events.put(SpeechStopped(ended.at_s))
         if len(wave) or texts:
-            self._put_question(wave, texts)
+            answer = self.config.create_response if answer is None else answer
+            self._questions.ask(wave, texts, ref, answer)
         else:
-            self.events.put(SessionError("there is nothing to commit: push sound or text first"))
-
-    def _put_question(self, wave: np.ndarray, texts: tuple[str, ...] = ()) -> None:
-        if len(self._questions) >= _QUESTIONS:
-            self.events.put(
-                SessionError(
-                    f"{_QUESTIONS} questions wait for their answer; this one is not taken: wait "
-                    "for a response to end, or cancel() it"
-                )
-            )
-            return
-        self._asked += 1
-        self._questions.append(
-            Question(
-                self._asked, wave if len(wave) else None, texts, answer=self.config.create_response
-            )
-        )
-
-    def _respond(self) -> None:
-        if not (self._noted or self._current or self._questions):
-            self.events.put(SessionError("there is nothing to respond to: ask something first"))
-            return
-        self._asked += 1
-        self._questions.append(Question(self._asked))
+            told = "there is nothing to commit: push sound or text first"
+            self.events.put(SessionError(told, ref))
 
     def _begin(self, question: Question, held: bool = False) -> None:
         assert self._conversation is not None
-        question, self._noted = dataclasses.replace(question, noted=self._noted), ()
+        if question.answered is not None:
+            asked = [part for part in question.noted if part[0] not in self._questions.forgotten]
+            self._conversation.insert(
+                question.answered,
+                *(part for _, part in asked),
+                numbers=[number for number, _ in asked],
+                response=question.number,
+            )
+            return
         self._current = SessionResponse(
             self._model,
             self.config,
@@ -335,6 +355,7 @@ class Session:
             self._responses + 1,
             self.events.put,
             self._clock,
+            self._questions.forgotten,
             held,
         )
 
@@ -347,7 +368,10 @@ class Session:
         if not response.over or response.held:
             return
         self._current = None
-        self._noted = (*self._noted, *response.unasked)[-_QUESTIONS:]
+        self._questions.note(response.unasked)
+        if response.question.ref is not None and not response.started:
+            told = "there is nothing to respond to: no words were understood"
+            self.events.put(SessionError(told, response.question.ref))
         if response.started:
             self._last, self._responses = response, self._responses + 1
 
@@ -369,11 +393,11 @@ class Session:
             self._silence(response, reason, played_s)
         elif self._current is not None and not self._current.held:  # still being heard
             question, self._current = self._current.question, None
-            self._noted = question.noted
-            self._questions.appendleft(dataclasses.replace(question, noted=(), answer=False))
+            self._questions.put_back(question, reason)
 
     def _silence(self, response: SessionResponse, reason: Reason, played_s: float | None) -> None:
-        unread_s, end = self.events.drop(response.number)
+        # what is only written is told, and remembered, as far as it is written
+        unread_s, end = (0.0, None) if response.silent else self.events.drop(response.number)
         if played_s is None:
             playback = response.playback
             played_s = min(playback.played(self._clock()), playback.audio_s - unread_s)
@@ -385,21 +409,37 @@ class Session:
         if end is not None:
             self.events.put(dataclasses.replace(end, reason=reason, text=text))
 
-    def _truncate(self, played_s: float, number: int | None) -> None:
-        response = self._current if self._audible() is self._current else None
-        response = response or self._last
-        if response is not None and number in (None, response.number):
+    def _truncate(self, played_s: float, number: int | None, ref: str | None) -> None:
+        current = self._current if self._audible() is self._current else None
+        found = [one for one in (current, self._last) if one is not None]
+        response = next((one for one in found if number in (None, one.number)), None)
+        if response is not None:
             self._take_back()
             self._silence(response, "cancelled", played_s)
+        if response is not None and ref is not None:
+            played_s = min(max(played_s, 0.0), response.playback.audio_s)
+            self.events.put(ResponseTruncated(ref, response.number, played_s, response.remembered))
+        elif ref is not None:
+            told = "only what is being said, and the answer before it, can be truncated"
+            self.events.put(SessionError(told, ref))
 
     def _report(self, now: float, played_s: float) -> None:
         if (response := self._audible() or self._last) is not None:
             response.playback.report(now, played_s)
 
-    def _forget(self) -> None:
+    def _clear(self, noted: bool) -> None:
         self._take_back()
-        self._texts, self._noted = [], ()
+        self._texts = []
+        if noted:
+            self._questions.noted = ()
         self._listener.forget()
+
+    def _forget(self, question: int | None, response: int | None) -> None:
+        self._take_back()
+        if question is not None:
+            self._questions.forgotten.add(question)
+        if self._conversation is not None:
+            self._conversation.forget(question, response)
 
     def _change(self, config: SessionConfig) -> None:
         self._take_back()
@@ -416,8 +456,9 @@ class Session:
             response.stop("error", message=message)
             self._current, self._last, self._responses = None, response, self._responses + 1
         else:
+            ref = None if response is None else response.question.ref
             self._current = None
-            self.events.put(SessionError(message))
+            self.events.put(SessionError(message, ref))
 
     def _close(self, message: str = "") -> None:
         if self.closed:
@@ -425,18 +466,12 @@ class Session:
         self._take_back()
         if self._current is not None and self._current.started:
             self._silence(self._current, "cancelled", None)
-        with self._lock:
-            self.closed = True
-            self._inbox.clear()
-            self._urgent.clear()
+        self.closed = True
+        self._inbox.close()
         self.events.put(SessionClosed(message))
         self._current = self._last = self._conversation = None
         self._questions.clear()
         self._listener = Listener(0)
-
-
-def _unanswered(question: Question) -> Question:
-    return dataclasses.replace(question, answer=False)
 
 
 def _seconds(name: str, value: Any) -> float:

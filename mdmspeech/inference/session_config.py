@@ -26,6 +26,9 @@ class SessionConfig:
       steps: forwards a block of speech, or "auto": 1 for the first, then as many as playback is
         ahead for.
       talker, seed, temperature, pace, vocoder: as of `Assistant.stream`.
+      instructions: the system message (None: the release's own, with whose examples it goes).
+      output: "audio", or "text" that is not spoken.
+      max_output_tokens: of an answer's text; None: as many as the Thinker may write.
       context: tokens of conversation that are remembered, answers included.
       max_events: events that wait to be read before the session stops speaking.
       warm_up: compile all it needs when it opens.
@@ -41,6 +44,9 @@ class SessionConfig:
     temperature: float = 0.0
     pace: float = 1.0
     vocoder: Mapping[str, Any] | None = None
+    instructions: str | None = None
+    output: Literal["audio", "text"] = "audio"
+    max_output_tokens: int | None = None
     context: int = 1024
     max_events: int = 256
     warm_up: bool = True
@@ -63,6 +69,12 @@ class SessionConfig:
                 f"speculate_s={given!r}: give seconds from {_SPECULATE[0]:g} to "
                 f"{_SPECULATE[1]:g}, or None to wait for the end of the turn"
             )
+        if not isinstance(self.instructions, str | None):
+            raise UserError(f"instructions={self.instructions!r:.60}: give a text, or None")
+        if self.output not in ("audio", "text"):
+            raise UserError(f'output={self.output!r}: give "audio" or "text"')
+        if self.max_output_tokens is not None:
+            whole("max_output_tokens", self.max_output_tokens, 1, 2**20, "from 1, or None")
         whole("context", self.context, 64, 2**20, "from 64 to 1048576")
         whole("max_events", self.max_events, 4, 2**20, "from 4 to 1048576")
         self.generation()

@@ -3,6 +3,7 @@ response's own audio. Responses and questions are numbered from 1.
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 import numpy as np
@@ -10,8 +11,8 @@ import numpy as np
 from mdmspeech.inference.speech import Word
 
 # completed: all was said. turn_detected: the person spoke. cancelled: `cancel`, `truncate` or
-# `close` ended it. error: `message` has it.
-Reason = Literal["completed", "turn_detected", "cancelled", "error"]
+# `close` ended it. max_output_tokens: it was as long as it may be. error: `message` has it.
+Reason = Literal["completed", "turn_detected", "cancelled", "max_output_tokens", "error"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,9 +30,22 @@ class SpeechStarted:
 
 @dataclasses.dataclass(frozen=True)
 class SpeechStopped:
-    """The turn is over; the speech ended at `at_s`."""
+    """The turn is over; the speech ended at `at_s`. question: its number (None: it is not taken, as a
+    `SessionError` says).
+    """
 
     at_s: float
+    question: int | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TurnCommitted:
+    """What a `commit(ref=...)`, `note`, `insert` or `respond` has made of what was given: a question,
+    or an answer, of this number.
+    """
+
+    ref: str
+    number: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,10 +60,13 @@ class Transcript:
 
 @dataclasses.dataclass(frozen=True)
 class ResponseStarted:
-    """An answer to one or more questions begins; `question` is the last of them."""
+    """An answer to one or more questions begins; `question` is the last of them. ref: of the `respond`
+    that asked for it.
+    """
 
     response: int
     question: int
+    ref: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,6 +110,20 @@ class ResponseAudio:
 
 
 @dataclasses.dataclass(frozen=True)
+class Usage:
+    """Tokens. text_in, audio_in: all that the Thinker had before it when it began to answer, as text
+    and as vectors of sound. cached: of these, read for an earlier answer. text_out: written, thoughts
+    included. audio_out: spoken.
+    """
+
+    text_in: int = 0
+    audio_in: int = 0
+    cached: int = 0
+    text_out: int = 0
+    audio_out: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
 class ResponseEnded:
     """The last event of a response, once for each that started.
 
@@ -101,7 +132,7 @@ class ResponseEnded:
       first_audio_s: from the end of the question to the first samples (None: there were none).
       underruns, underrun_s: how often and how long a player that starts at once would have stalled
         for more than 100 ms. steps: forwards of each block, where the session chose them.
-      message: of an error.
+      message: of an error. usage: tokens. timeline: seconds by stage, see `Reply`.
     """
 
     response: int
@@ -113,6 +144,20 @@ class ResponseEnded:
     underrun_s: float = 0.0
     steps: tuple[int, ...] = ()
     message: str = ""
+    usage: Usage = Usage()
+    timeline: Mapping[str, float] = dataclasses.field(default_factory=dict, compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResponseTruncated:
+    """What a `truncate(ref=...)` has left of a response: `text`, said in the first `played_s`
+    seconds.
+    """
+
+    ref: str
+    response: int
+    played_s: float
+    text: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,9 +169,13 @@ class TurnsForgotten:
 
 @dataclasses.dataclass(frozen=True)
 class SessionError:
-    """Something that was asked for could not be done; the session goes on."""
+    """Something that was asked for could not be done; the session goes on. ref: of what was asked
+    for. reason: of a `respond` that came to nothing, why.
+    """
 
     message: str
+    ref: str | None = None
+    reason: Reason = "error"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,8 +190,10 @@ SessionEvent = (
     SessionOpened
     | SpeechStarted
     | SpeechStopped
+    | TurnCommitted
     | Transcript
     | ResponseEvent
+    | ResponseTruncated
     | TurnsForgotten
     | SessionError
     | SessionClosed

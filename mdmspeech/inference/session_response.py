@@ -5,12 +5,12 @@ is released, and taken back it leaves nothing behind.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from typing import Protocol
 
 import numpy as np
 
-from mdmspeech.inference.answering import Answering, Stream, Voice
+from mdmspeech.inference.answering import Answering, SilentStream, Stream, Voice
 from mdmspeech.inference.conversation import Conversation, Part
 from mdmspeech.inference.playback import AdaptiveSteps, Playback, heard_text
 from mdmspeech.inference.reply import AudioEvent, EndEvent, TextEvent
@@ -25,7 +25,9 @@ from mdmspeech.inference.session_events import (
     SessionEvent,
     Transcript,
     TurnsForgotten,
+    Usage,
 )
+from mdmspeech.inference.session_questions import Noted, Question
 from mdmspeech.inference.speech import Word
 from mdmspeech.inference.speech_frontend import EncodedSpeech, SpeechFrontend
 from mdmspeech.inference.thinker_runner import TextDelta, ThinkerRunner
@@ -46,30 +48,18 @@ class Model(Protocol):
         """Speaks."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Question:
-    """What is asked. wave: sound at 16 kHz, heard first. texts: behind it. noted: parts of questions
-    before it that nothing answered. answer: whether this one is to be answered.
-    """
-
-    number: int
-    wave: np.ndarray | None = None
-    texts: tuple[str, ...] = ()
-    noted: tuple[Part, ...] = ()
-    answer: bool = True
-
-
 class SessionResponse:
     """`step` until it is `over`.
 
     Attributes:
-      parts: of the question, once it was heard. number: of the response. started: whether it has
-        been told to begin. text: of the answer, all of it that was written. remembered: whether the
-        conversation has some of it. playback: of its sound.
+      parts: of the question and those before it, once it was heard. number: of the response. started: whether it has
+        been told to begin. text: of the answer, all of it that was written. remembered: what of it the
+        conversation has. playback: of its sound.
 
     Args:
-      number: of the response, if there will be one. put: takes its events. held: keep them back
-        until `release`.
+      config: how it speaks, if the question does not say. number: of the response, if there will be
+        one. put: takes its events. forgotten: numbers of questions that are asked no more. held: keep
+        its events back until `release`.
     """
 
     def __init__(
@@ -81,12 +71,14 @@ class SessionResponse:
         number: int,
         put: Callable[[SessionEvent], None],
         clock: Callable[[], float],
+        forgotten: Set[int] = frozenset(),
         held: bool = False,
     ) -> None:
         self.question, self.number, self.playback = question, number, Playback()
-        self.parts: tuple[Part, ...] | None = None
-        self.text, self.over, self.started, self.remembered = "", False, False, False
-        self._model, self._config, self._conversation = model, config, conversation
+        self.parts: tuple[Noted, ...] | None = None
+        self.text, self.remembered, self.over, self.started = "", "", False, False
+        self._model, self._config = model, question.config or config
+        self._conversation, self._forgotten = conversation, forgotten
         self._put, self._clock, self._asked_at = put, clock, clock()
         self._held: list[SessionEvent] | None = [] if held else None
         self._answering: Answering | None = None
@@ -94,7 +86,8 @@ class SessionResponse:
         self._words: tuple[Word, ...] = ()
         self._told, self._tokens, self._samples, self._rate = 0, 0, 0, 1
         self._first_audio_s: float | None = None
-        self._asked = False
+        self._asked, self._full, self._written = False, False, 0
+        self._seconds: dict[str, float] = {}
 
     @property
     def held(self) -> bool:
@@ -140,14 +133,15 @@ class SessionResponse:
         """
         if self._answering is not None:
             self.text = self._answering.text.strip()
+            self._seconds |= self._answering.seconds
             if reason != "error":  # of what has failed nothing is asked any more
                 self._words = self._answering.stream.result().words
         self._close()
         text = self._heard(played_s)
         self.playback.stop(self._clock())
         if self._asked:
-            self._conversation.settle(text)
-            self.remembered = bool(text)
+            self._conversation.settle(text, self.number)
+            self.remembered = text
         self._end(reason, text, message)
 
     def cut(self, played_s: float | None = None) -> str:
@@ -155,19 +149,25 @@ class SessionResponse:
         text = self._heard(played_s)
         self.playback.stop(self._clock())
         if self.remembered:
-            self._conversation.amend(text)
-            self.remembered = bool(text)
+            self._conversation.amend(text, self.number)
+            self.remembered = text
         return text
 
     @property
-    def unasked(self) -> tuple[Part, ...]:
+    def unasked(self) -> tuple[Noted, ...]:
         """What the conversation has not been asked, and should be with the next question."""
-        return () if self._asked else self.parts or ()
+        return () if self._asked else self.wanted
+
+    @property
+    def wanted(self) -> tuple[Noted, ...]:
+        """Of the parts, those that are asked."""
+        return tuple(part for part in self.parts or () if part[0] not in self._forgotten)
 
     def _hear(self) -> None:
         question, parts = self.question, list[Part]()
         if question.wave is not None:
             heard = self._model.frontend.encode(question.wave)
+            self._seconds = {"encoder": heard.encoder_s, "adaptor": heard.adaptor_s}
             if heard.transcript is not None:
                 self._tell(Transcript(question.number, heard.transcript))
             if heard.vectors is not None:
@@ -175,26 +175,49 @@ class SessionResponse:
             elif heard.transcript:
                 parts.append(heard.transcript)
         parts += question.texts
-        self.parts = (*question.noted, *parts)
-        self.over = not (question.answer and (parts or question.noted))
+        self.parts = (*question.noted, *((question.number, part) for part in parts))
+        self.over = not (question.answer and self.wanted)
+
+    @property
+    def silent(self) -> bool:
+        """Whether it is only written."""
+        return self._config.output == "text"
 
     def _begin(self) -> None:
         voice, nothing = self._model.voice(self._config.talker), EncodedSpeech(None, None, 0.0, 0.0)
-        if self._config.steps == "auto":
+        if self._config.steps == "auto" and not self.silent:
             self._steps = AdaptiveSteps(self.playback, self._clock, voice.block)
-        stream = voice.stream(**dataclasses.asdict(self._config.generation()))
+        stream: Stream = SilentStream(voice.codec.sample_rate)
+        if not self.silent:
+            stream = voice.stream(**dataclasses.asdict(self._config.generation()))
         self._answering = Answering(voice, lambda: (nothing, None), self._ask, stream, self._steps)
         self._rate, self.started = voice.codec.sample_rate, True
-        self._tell(ResponseStarted(self.number, self.question.number))
+        self._tell(ResponseStarted(self.number, self.question.number, self.question.ref))
 
     def _ask(self, _: EncodedSpeech) -> Iterator[TextDelta]:
         conversation, voice = self._conversation, self._model.voice(self._config.talker)
-        dropped = conversation.dropped
-        pieces = conversation.ask(*self.parts or (), states=voice.reads_states)
+        dropped, wanted = conversation.dropped, self.wanted
+        pieces = conversation.ask(
+            *(part for _, part in wanted),
+            states=voice.reads_states and not self.silent,
+            instructions=self._config.instructions,
+            numbers=[number for number, _ in wanted],
+        )
         self._asked = True
         if conversation.dropped > dropped:
             self._tell(TurnsForgotten(conversation.dropped))
-        return pieces
+        return self._counted(pieces)
+
+    def _counted(self, pieces: Iterator[TextDelta]) -> Iterator[TextDelta]:
+        """As many as there may be."""
+        most = self._config.max_output_tokens
+        for piece in pieces:
+            if most is not None and piece.count > most:
+                self._full = True
+                yield dataclasses.replace(piece, text="", states=None, count=most, last=True)
+                return
+            self._written = piece.count + piece.thought
+            yield piece
 
     def _go_on(self, answering: Answering) -> None:
         spent = sum(answering.stream.seconds.values())
@@ -203,10 +226,11 @@ class SessionResponse:
             self._tell(ResponseText(self.number, event.text))
         elif isinstance(event, EndEvent):
             self.text = event.reply.text
+            self._seconds |= answering.seconds
             self._close()
-            self._conversation.settle(self.text)
-            self.remembered = bool(self.text)
-            self._end("completed", self.text)
+            self._conversation.settle(self.text, self.number)
+            self.remembered = self.text
+            self._end("max_output_tokens" if self._full else "completed", self.text)
         else:
             self._told_of_speech(answering.stream, event, spent)
 
@@ -245,13 +269,14 @@ class SessionResponse:
     def _heard(self, played_s: float | None) -> str:
         audio_s = self.playback.audio_s
         played_s = self.playback.played(self._clock()) if played_s is None else played_s
-        if self.over and played_s >= audio_s > 0:
+        if self.silent or (self.over and played_s >= audio_s > 0):
             return self.text
         return heard_text(self.text, self._words, min(played_s, audio_s), audio_s)
 
     def _end(self, reason: Reason, text: str, message: str = "") -> None:
         self.over = True
         steps = () if self._steps is None else tuple(self._steps.chosen)
+        text_in, audio_in, cached = self._conversation.read if self._asked else (0, 0, 0)
         self._tell(
             ResponseEnded(
                 self.number,
@@ -263,6 +288,8 @@ class SessionResponse:
                 self.playback.underrun_s,
                 steps,
                 message,
+                Usage(text_in, audio_in, cached, self._written, self._tokens),
+                self._seconds,
             )
         )
 

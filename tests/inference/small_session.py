@@ -103,7 +103,14 @@ def of(found, kind):
 def plain(found):
     """Events that can be compared."""
     return [
-        (type(event).__name__, *(_plain(value) for value in vars(event).values()))
+        (
+            type(event).__name__,
+            *(
+                _plain(getattr(event, field.name))
+                for field in dataclasses.fields(event)
+                if field.compare
+            ),
+        )
         for event in found
     ]
 

@@ -243,7 +243,7 @@ def test_nobody_sees_an_answer_that_was_begun_too_early(model):
     found = run(session, silence(1.0), asked()[:14_000], silence(0.3))
     assert kinds(found) == ["SpeechStarted"] and session._current.waits
     found = run(session, asked()[14_000:])
-    assert not found and session._current is None and session._asked == 0
+    assert not found and session._current is None and session._questions.asked == 0
     found = run(session, silence(0.6))
     assert of(found, ResponseStarted) == [ResponseStarted(1, 1)]
 
@@ -347,7 +347,11 @@ def test_sound_that_holds_no_words_is_not_answered(model, monkeypatch):
     session = opened(model)
     found = run(session, *AROUND)
     assert kinds(found) == ["SpeechStarted", "SpeechStopped", "Transcript"] and found[2].text == ""
-    assert session._current is None and not session._conversation.turns and not session._noted
+    assert (
+        session._current is None
+        and not session._conversation.turns
+        and not session._questions.noted
+    )
 
 
 def test_questions_that_are_only_written_down(model):

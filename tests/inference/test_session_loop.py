@@ -112,7 +112,10 @@ def test_settings_are_checked_before_anything_is_opened(model):
         ({"context": 10}, "context=10"),
         ({"max_events": 1.5}, "max_events=1.5"),
         ({"temperature": 9}, "temperature=9"),
-        ({"instructions": "be brief"}, "no option 'instructions' of a session; there are"),
+        ({"instruction": "be brief"}, "no option 'instruction' of a session; there are"),
+        ({"instructions": 5}, "instructions=5: give a text, or None"),
+        ({"output": "video"}, 'output=\'video\': give "audio" or "text"'),
+        ({"max_output_tokens": 0}, "max_output_tokens=0: give a whole number from 1"),
     ):
         with pytest.raises(UserError, match=told):
             model.session(**wrong)
