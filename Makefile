@@ -21,7 +21,7 @@ TORCH ?= torch
 PARITY_VENV ?= $(VENV)-parity
 # Apache Beam has other versions of some packages than constraints.txt.
 BEAM_VENV ?= $(VENV)-beam
-# pipecat brings many packages with it; npm's clients are in tests/serving/clients/node_modules.
+# pipecat brings many packages with it; npm's clients are in its node_modules.
 CLIENTS_VENV ?= $(VENV)-clients
 # Programs as users run them; `make test` has them compiled with few optimisations, in half the time (tests/conftest.py).
 AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
@@ -61,7 +61,7 @@ test-beam: $(BEAM_VENV)/.ready ## preparation on Apache Beam: 1,000 recordings c
 	$(BEAM_VENV)/bin/python -m pytest -q -m "beam or not beam" tests/beam tests/launch/test_dataflow.py
 
 clients: $(CLIENTS_VENV)/.ready ## other people's clients against the server, unchanged: openai-node, the Agents SDK, pipecat (needs node, npm and openssl; fetches them)
-	$(CLIENTS_VENV)/bin/python -m pytest -q -rs tests/serving/clients
+	MDMSPEECH_NODE_MODULES=$(abspath $(CLIENTS_VENV))/node_modules $(CLIENTS_VENV)/bin/python -m pytest -q -rs tests/serving/clients
 
 mutants: $(VENV)/.ready-dev ## plant the faults listed in tests/mutants one by one (15 minutes of CPU): each must be noticed by a test (ONLY=text: those with it in name, room or file)
 	@$(BIN)/python tests/mutants/planted.py $(if $(ONLY),--only "$(ONLY)")
@@ -149,7 +149,7 @@ freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) $(PARITY_VENV) $(BEAM_VENV) $(CLIENTS_VENV) tests/serving/clients/node_modules build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(PARITY_VENV) $(BEAM_VENV) $(CLIENTS_VENV) build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
 $(VENV)/bin/activate $(PARITY_VENV)/bin/activate $(BEAM_VENV)/bin/activate $(CLIENTS_VENV)/bin/activate:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or say make PYTHON=python3.X" >&2; exit 1; }
@@ -187,7 +187,7 @@ $(CLIENTS_VENV)/.ready: $(CLIENTS_VENV)/bin/activate setup.cfg tests/serving/cli
 	if [ "$$missing" ]; then echo "node, npm or openssl is missing: sudo apt-get install nodejs npm openssl" >&2; exit 1; fi
 	@echo "installing pipecat, npm's clients and what the tests need into $(CLIENTS_VENV)"
 	@$(CLIENTS_VENV)/bin/python -m pip --disable-pip-version-check install -qq -e .[serve,dev] pipecat-ai==1.14.0
-	@cd tests/serving/clients && npm install --silent --no-audit --no-fund --no-package-lock
+	@cp tests/serving/clients/package.json $(CLIENTS_VENV)/ && cd $(CLIENTS_VENV) && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@
 
 $(PARTS)/.ready: | $(VENV)/.ready-demo

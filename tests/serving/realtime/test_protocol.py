@@ -3,6 +3,8 @@ model.
 """
 
 import base64
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -319,3 +321,9 @@ def test_what_was_asked_for_is_closed_with_the_session():
     (done,) = talk.tell(SessionClosed("the end"))
     assert done["response"]["status"] == "cancelled"
     check_rules(talk.sent)
+
+
+def test_it_needs_no_server_and_no_model():
+    code = "import mdmspeech.serving.realtime.protocol, sys; print({'jax', 'aiohttp'} & {*sys.modules})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"
