@@ -20,7 +20,9 @@ os.environ["JAX_NUMPY_RANK_PROMOTION"] = "raise"
 # Most of what a test costs is the compiler, so it is told to optimise little: less than half the
 # time. JAX_DISABLE_MOST_OPTIMIZATIONS=false tests what users run (`make parity`, `make test-full`).
 if os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true") == "true":
-    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] += (
+        " --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
+    )
 # What one test has compiled no other compiles again, nor a verb in a process of its own: in a
 # folder that ends with the run (all processes of a run have this one's environment), not in the
 # user's home.
@@ -33,6 +35,15 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.1"
 for folder in ("parity", "support"):  # for `from measured import close`, and the plugins
     sys.path.insert(0, str(Path(__file__).parent / folder))
 pytest_plugins = ["measured", "parity_report", "tiny_decoder"]
+
+
+def pytest_collection_finish(session):
+    """Of what all test files have imported nothing is garbage, and tracing programs makes so many
+    objects that a search begins every moment: some 4 % of the time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(100_000, 20, 20)
 
 
 _MUCH = 3 * 2**30  # bytes
@@ -63,6 +74,16 @@ def few_pictures(request, monkeypatch):
     if observer and not request.node.get_closest_marker("pictures"):
         for name in ("plot_curves", "plot_goodput"):
             monkeypatch.setattr(observer, name, lambda *args: None)
+
+
+@pytest.fixture(autouse=True)
+def few_draws(request, monkeypatch):
+    """At least 2,048 draws are packed together, several times before a run's first step: seconds
+    where commands and experiments are tried on a few random records.
+    """
+    plan = sys.modules.get("mdmspeech.data.packing.plan")
+    if plan and request.path.parent.name in ("cli", "experiments"):
+        monkeypatch.setattr(plan, "_LEAST_WINDOW", 64)
 
 
 def _compile_quickly():

@@ -28,6 +28,7 @@ from mdmspeech.interop.huggingface_rules import (
 from mdmspeech.interop.quantised import plain_weights
 from mdmspeech.interop.rules import import_params
 from mdmspeech.interop.tensors import Stored, open_tensors, read_json
+from mdmspeech.interop.traced_once import traced_once
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn.rope import KINDS, rope_attention_factor, rope_frequencies
@@ -392,11 +393,13 @@ def whisper_encoder_tensors(tensors: Mapping[str, Stored]) -> dict[str, Stored]:
     }
 
 
+@traced_once
 def thinker_shapes(config: ThinkerConfig) -> Any:
     """Abstract parameter tree of a Thinker; nothing is allocated."""
     return _shapes(Thinker, config, jnp.zeros((1, 2), jnp.int32))
 
 
+@traced_once
 def encoder_shapes(config: SpeechEncoderConfig) -> Any:
     """Abstract parameter tree of a speech encoder; nothing is allocated."""
     # their table is computed even in an abstract evaluation

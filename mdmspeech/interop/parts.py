@@ -15,6 +15,7 @@ from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
 from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
 from mdmspeech.config_names import renamed_fields
 from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
+from mdmspeech.interop.traced_once import traced_once
 from mdmspeech.interop.whisper_decoder import seq2seq_shapes
 from mdmspeech.models import talker
 from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
@@ -78,14 +79,17 @@ def reads_prompt(kind: str, sizes: Any) -> bool:
     return KINDS[kind].reads_prompt(sizes)
 
 
+@traced_once
 def _codec_shapes(config: CompactCodecConfig):
     return jax.eval_shape(CompactCodecModel(config).init, jax.random.key(0))
 
 
+@traced_once
 def _talker_shapes(config: talker.TalkerConfig):
     return jax.eval_shape(lambda key: talker.init(config, key), jax.random.key(0))
 
 
+@traced_once
 def _spelling_shapes(config: CTCConfig):
     states = jnp.zeros((1, 2 * config.stack, config.encoder_dim))
     return jax.eval_shape(
@@ -93,6 +97,7 @@ def _spelling_shapes(config: CTCConfig):
     )["params"]
 
 
+@traced_once
 def _stack_shapes(config: StackConfig):
     module = StackAdaptor(config.out_dim, config.stack, config.hidden_dim)
     return jax.eval_shape(
@@ -100,6 +105,7 @@ def _stack_shapes(config: StackConfig):
     )["params"]
 
 
+@traced_once
 def _reader_shapes(config: PhoneClassifierConfig):
     return jax.eval_shape(
         PhoneClassifier(config).init, jax.random.key(0), jnp.zeros((1, 4, config.encoder_dim))
@@ -139,12 +145,14 @@ _TALKER = PartKind(
 )
 KINDS: dict[str, PartKind] = {
     "compact_codec": PartKind(CompactCodecConfig, _codec_shapes, imported=True, has_silence=True),
-    "cosyvoice2_codec": PartKind(CosyVoice2Config, cosyvoice2_shapes, imported=True),
+    "cosyvoice2_codec": PartKind(CosyVoice2Config, traced_once(cosyvoice2_shapes), imported=True),
     "cosyvoice2_voice": PartKind(VoiceConfig, voice_shapes, imported=True),
     "talker_mdm": _TALKER,
     "talker_ntp": _TALKER._replace(autoregressive=True),
     "talker_mtp": _TALKER._replace(autoregressive=True),
-    "attention_adaptor": PartKind(Seq2SeqConfig, seq2seq_shapes, misfit=_writer_misfit),
+    "attention_adaptor": PartKind(
+        Seq2SeqConfig, traced_once(seq2seq_shapes), misfit=_writer_misfit
+    ),
     "spelling_adaptor": PartKind(CTCConfig, _spelling_shapes, misfit=_writer_misfit),
     "stack_adaptor": PartKind(StackConfig, _stack_shapes, lambda sizes: True, _stack_misfit),
     "phone_reader": PartKind(PhoneClassifierConfig, _reader_shapes),

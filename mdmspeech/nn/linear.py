@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mdmspeech.nn.backends import platform
+from mdmspeech.nn.params import param
 from mdmspeech.nn.partition import on_one_device
 
 _TPU_ROWS = 8  # that a TPU's registers hold
@@ -44,7 +45,7 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        kernel = param(self, "kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
         dtype = jnp.promote_types(x.dtype, kernel.dtype)
         lead, x = x.shape[:-1], x.astype(dtype)
         if on_one_device():
@@ -54,10 +55,10 @@ class Linear(nn.Module):
             x = x.reshape(-1, x.shape[-1])
         y = product(x, kernel.astype(dtype))
         if self.use_bias:
-            bias = self.param("bias", nn.initializers.zeros_init(), (self.features,))
+            bias = param(self, "bias", nn.initializers.zeros_init(), (self.features,))
             y = y + bias.astype(dtype).reshape((1,) * (x.ndim - 1) + bias.shape)
         if self.rank:
-            down = self.param("lora_a", nn.initializers.lecun_normal(), (x.shape[-1], self.rank))
-            up = self.param("lora_b", nn.initializers.zeros_init(), (self.rank, self.features))
+            down = param(self, "lora_a", nn.initializers.lecun_normal(), (x.shape[-1], self.rank))
+            up = param(self, "lora_b", nn.initializers.zeros_init(), (self.rank, self.features))
             y = y + (x @ down.astype(dtype)) @ (up * (self.alpha / self.rank)).astype(dtype)
         return y.reshape(*lead, self.features)

@@ -8,6 +8,7 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+from random_params import random_params
 from small_speech import CODEC, TALKER, talker_params
 
 from mdmspeech.codec.compact.codec import CompactCodecModel
@@ -42,15 +43,13 @@ def publish(root):
         "tokenizer_config.json": json.dumps({"chat_template": CHAT_TEMPLATE}),
         "generation_config.json": json.dumps({"eos_token_id": list(chat.stop_ids)}),
     }
-    thinker = jax.jit(Thinker(THINKER).init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))[
-        "params"
-    ]
+    ids, key = jnp.zeros((1, 2), jnp.int32), jax.random.key
+    thinker = random_params(Thinker(THINKER).init, key(1), ids)["params"]
     export_thinker(root / "thinker", THINKER, jax.tree.map(np.asarray, thinker), How(files=files))
-    encoder = jax.jit(SpeechEncoder(ENCODER).init)(jax.random.key(2), jnp.zeros((1, 8, 80)))[
-        "params"
-    ]
+    mel = jnp.zeros((1, 8, 80))
+    encoder = random_params(SpeechEncoder(ENCODER).init, key(2), mel)["params"]
     export_encoder(root / "whisper", ENCODER, jax.tree.map(np.asarray, encoder))
-    codec = Part("compact_codec", CODEC, jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0)))
+    codec = Part("compact_codec", CODEC, random_params(CompactCodecModel(CODEC).init, key(0)))
     save_release(
         root / "release",
         Release("tiny", {"codec": codec, "talker": Part("talker_mdm", TALKER, talker_params())}),

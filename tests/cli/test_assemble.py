@@ -99,6 +99,8 @@ def test_what_stage_1_learnt_is_merged(published, system, tmp_path):
         for s in (
             "train.steps=2",
             "train.eval_every=0",
+            "mesh.data=1",
+            "data.batch=1",
             "data.frames=1000",
             "data.length=640",
             "optim.warmup=1",

@@ -4,6 +4,7 @@ of all files are what they were.
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -34,11 +35,12 @@ def parts():
     return {name: Part(kind, sizes, params[name]) for name, (kind, sizes) in kinds.items()}
 
 
-@pytest.fixture
-def place(parts, tmp_path, monkeypatch):
+@pytest.fixture(scope="module")
+def original(parts, tmp_path_factory):
     """A finished run (what its checkpoints say of it), a release, an import, results: what a user
     would be sorry to lose.
     """
+    tmp_path = tmp_path_factory.mktemp("original")
     config = load_config(str(EXPERIMENTS / "compact_talker.py"))
     for assignment in RUN:
         override(config, assignment)
@@ -66,6 +68,13 @@ def place(parts, tmp_path, monkeypatch):
     (tmp_path / "other.jsonl").write_text(
         json.dumps({"audio": "short.wav", "text": "Good."}) + "\n"
     )
+    return tmp_path
+
+
+@pytest.fixture
+def place(original, tmp_path, monkeypatch):
+    """A copy of it, in which the command is called."""
+    shutil.copytree(original, tmp_path, dirs_exist_ok=True)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MDMSPEECH_HOME", str(tmp_path / "root"))
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
@@ -120,7 +129,7 @@ REFUSED = {
     "data: no extra file": (["data", "--parts", "open", "--extra", "no.jsonl"],
         "no.jsonl cannot be read"),
     "data: tokens of what is not there": (["data", "--tokens", "--parts", "own,open", "--codec",
-        "release"], "open"),
+        "release"], "2.0.0 is missing; make it with: mdmspeech data"),
     "data: hours that are none": (["data", "--hours", "nan"], "--hours nan"),
     "data: root below a file": (["data", "--parts", "open", "--root", "notes.txt/root"],
         "$MDMSPEECH_HOME"),

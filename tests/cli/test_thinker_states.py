@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from random_params import random_params
 from small_published import THINKER
 
 from mdmspeech.cli import main
@@ -61,7 +62,7 @@ def test_it_learns_as_one_that_runs_the_thinker(root, published, tmp_path):
             {"embedding"} if states else {"embedding", "layers", "norm"}
         )
         batch = numbers_of(dict(next(iter(task.batches("train", 0)))))
-        params = jax.jit(task.init)(KEY)
+        params = random_params(task.init, KEY)
         text = jax.jit(task._read)(frozen["thinker"], batch)
         cond = np.asarray(task.condition(params, batch, text)[0])
         losses.append((batch["tokens"], cond))

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.cli import main
 from mdmspeech.evaluation.provenance import provenance
@@ -111,9 +112,7 @@ def test_every_way_is_measured_over_the_same_blocks(monkeypatch):
 
 
 def test_a_job_says_all_its_blocks_or_fails():
-    one = talkers.TalkerEngine(
-        TINY, jax.jit(talker.init, static_argnums=0)(TINY, jax.random.key(0))
-    )
+    one = talkers.TalkerEngine(TINY, random_params(talker.init, TINY, jax.random.key(0)))
     text = talkers.text_of_blocks(one, 3)
     talkers._job(one, text, talkers.Way("mdm", 1), 2, 3)()
     with pytest.raises(RuntimeError, match="finished: False"):

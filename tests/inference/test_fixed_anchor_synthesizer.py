@@ -50,14 +50,23 @@ def pieces_of(states, cut):
     return [*firsts, TextDelta("", True, len(firsts), states[-cut:], last=True)]
 
 
+def states_in_training(ids):
+    """(embeddings, states) of a conversation, each [1, T, D]."""
+    thinker, variables = Thinker(THINKER), {"params": thinker_params()}
+
+    @jax.jit
+    def read(ids_BT):
+        x = thinker.apply(variables, ids_BT, method=Thinker.embed)
+        return x, thinker.apply(variables, x, method=Thinker.states)[0]
+
+    return read(jnp.asarray(ids)[None])
+
+
 def test_what_is_read_is_what_training_read(thoughts):
     conversations = Conversations(chat_tokenizer(), Prompt("be kind"))
-    thinker = Thinker(THINKER)
     for text, states in zip(TEXTS, thoughts.hidden_states_of(TEXTS), strict=True):
         ids, answer = conversations.typed("", text)
-        variables = {"params": thinker_params()}
-        x = thinker.apply(variables, jnp.asarray(ids)[None], method=Thinker.embed)
-        hidden, _ = thinker.apply(variables, x, method=Thinker.states)
+        x, hidden = states_in_training(ids)
         np.testing.assert_allclose(
             states, np.concatenate([x, hidden], axis=-1)[0, answer:], atol=2e-4
         )
@@ -75,9 +84,7 @@ def test_states_of_a_written_answer_are_those_of_the_text_read(thoughts):
     conversations = Conversations(chat_tokenizer(), Prompt("be kind"))
     ids, answer = conversations.typed("what is it ?", "".join(piece.text for piece in pieces))
     assert len(ids) - answer == len(written)
-    thinker, variables = Thinker(THINKER), {"params": thinker_params()}
-    x = thinker.apply(variables, jnp.asarray(ids)[None], method=Thinker.embed)
-    hidden, _ = thinker.apply(variables, x, method=Thinker.states)
+    x, hidden = states_in_training(ids)
     np.testing.assert_allclose(written, np.concatenate([x, hidden], axis=-1)[0, answer:], atol=2e-4)
 
 

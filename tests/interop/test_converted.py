@@ -9,6 +9,7 @@ import jax
 import ml_dtypes
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.errors import UserError
 from mdmspeech.interop import converted as module
@@ -178,7 +179,7 @@ TALKER = talker.TalkerConfig(dim=64, num_layers=1, num_heads=2, ffn_dim=32, symb
 @pytest.fixture(scope="module")
 def release(tmp_path_factory):
     folder = tmp_path_factory.mktemp("release")
-    params = jax.jit(talker.init, static_argnums=0)(TALKER, jax.random.key(0))
+    params = random_params(talker.init, TALKER, jax.random.key(0))
     save_release(folder, Release("tiny", {"talker": Part("talker_mdm", TALKER, params)}), "card")
     return folder
 

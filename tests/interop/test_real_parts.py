@@ -198,7 +198,8 @@ def test_whole_decoder_hears_the_shipped_question(encoder):
     )
     assert text.strip().lower().startswith("i'd like to know the capital city of denmark")
     ids = [*config.prompt, *written[:12]]
-    logits = Seq2SeqAdaptor(config).apply({"params": params}, states, valid, jnp.array([ids]))[0]
+    apply = jax.jit(Seq2SeqAdaptor(config).apply)
+    logits = apply({"params": params}, states, valid, jnp.array([ids]))[0]
     theirs = np.array([*range(50257), 50257, 50258, 50259, 50359, 50363])
     weights = {
         n: v.astype(np.float64) for n, v in variables.items() if n.startswith("decoder") and v.ndim

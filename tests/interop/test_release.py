@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
+from random_params import random_params
 from safetensors.numpy import load_file, save_file
 
 from mdmspeech.codec.compact.codec import CompactCodecModel
@@ -56,7 +57,7 @@ def release():
             "talker": Part(
                 "talker_mdm",
                 TALKER,
-                jax.jit(talker.init, static_argnums=0)(TALKER, jax.random.key(1)),
+                random_params(talker.init, TALKER, jax.random.key(1)),
             ),
         },
         silence=(3, 5),

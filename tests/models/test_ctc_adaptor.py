@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from random_params import random_params
 
 from mdmspeech.models import ctc_adaptor as spelling
 
@@ -33,7 +34,8 @@ def test_padding_changes_nothing():
     config = spelling.CTCConfig(encoder_dim=16, dim=64, num_layers=2, head_dim=32)
     model = spelling.CTCAdaptor(config)
     states = jnp.asarray(np.random.default_rng(0).normal(size=(1, 30, 16)), jnp.float32)
-    params = model.init(jax.random.key(0), states[:, :20], jnp.ones((1, 20), bool))
-    alone = model.apply(params, states[:, :20], jnp.ones((1, 20), bool))
-    padded = model.apply(params, states, jnp.arange(30)[None] < 20)
+    params = random_params(model.init, jax.random.key(0), states[:, :20], jnp.ones((1, 20), bool))
+    apply = jax.jit(model.apply)
+    alone = apply(params, states[:, :20], jnp.ones((1, 20), bool))
+    padded = apply(params, states, jnp.arange(30)[None] < 20)
     np.testing.assert_allclose(alone, padded[:, :20], atol=1e-5)

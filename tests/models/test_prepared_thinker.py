@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.models import generation
 from mdmspeech.models.prepared_thinker import PreparedThinker, prepared
@@ -28,7 +29,7 @@ verify = jax.jit(generation.verify, static_argnums=0)
 def pair(config):
     """(the module, its parameters), (the prepared one, its parameters)."""
     module = Thinker(config)
-    params = jax.jit(module.init)(jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
+    params = random_params(module.init, jax.random.key(1), jnp.zeros((1, 2), jnp.int32))["params"]
     params = jax.tree.map(
         lambda x: x * 2 + 0.1 * np.cos(np.arange(x.size)).reshape(x.shape), params
     )

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.models.seq2seq_adaptor import PROMPT, Seq2SeqAdaptor, Seq2SeqConfig, greedy_decode
 
@@ -13,11 +14,13 @@ CONFIG = Seq2SeqConfig(
     encoder_dim=24, dim=32, num_layers=2, num_heads=2, ffn_dim=48, pieces=40, positions=60
 )
 MODULE = Seq2SeqAdaptor(CONFIG)
+decode = jax.jit(greedy_decode, static_argnums=0)
 
 
 @pytest.fixture(scope="module")
 def params():
-    fresh = jax.jit(MODULE.init)(
+    fresh = random_params(
+        MODULE.init,
         jax.random.key(0),
         jnp.zeros((1, 4, 24)),
         jnp.ones((1, 4), bool),
@@ -40,9 +43,9 @@ def test_ids_do_not_overlap():
 
 def test_cached_equals_uncached(params):
     states, valid = speech(2, 30), jnp.ones((2, 30), bool)
-    written = np.asarray(greedy_decode(CONFIG, params, states, valid).ids_BN)
+    written = np.asarray(decode(CONFIG, params, states, valid).ids_BN)
     ids = np.concatenate([np.broadcast_to(CONFIG.prompt, (2, PROMPT)), written], axis=1)
-    logits = MODULE.apply({"params": params}, states, valid, jnp.asarray(ids))
+    logits = jax.jit(MODULE.apply)({"params": params}, states, valid, jnp.asarray(ids))
     best = np.asarray(jnp.argmax(logits[:, PROMPT - 1 : -1, : CONFIG.end + 1], axis=-1))
     for row, wanted in zip(written, best, strict=True):
         stop = list(row).index(CONFIG.end) if CONFIG.end in row else len(row)
@@ -54,11 +57,11 @@ def test_a_row_alone_is_the_row_in_a_padded_batch(params):
     long, short = speech(1, 60, 1), speech(1, 25, 2)
     both = jnp.concatenate([long, jnp.pad(short, ((0, 0), (0, 35), (0, 0)), constant_values=7.0)])
     valid = jnp.arange(60)[None] < jnp.array([[60], [25]])
-    together = np.asarray(greedy_decode(CONFIG, params, both, valid).ids_BN)
+    together = np.asarray(decode(CONFIG, params, both, valid).ids_BN)
     for row, states in enumerate((long, short)):
-        alone = np.asarray(
-            greedy_decode(CONFIG, params, states, jnp.ones(states.shape[:2], bool)).ids_BN
-        )[0]
+        alone = np.asarray(decode(CONFIG, params, states, jnp.ones(states.shape[:2], bool)).ids_BN)[
+            0
+        ]
         np.testing.assert_array_equal(together[row][: len(alone)], alone)
         assert (together[row][len(alone) :] == CONFIG.end).all()
 
@@ -68,18 +71,16 @@ def test_nothing_is_written_for_ever(params):
         **params,
         "embedding": params["embedding"].at[CONFIG.end].set(-1e3 * params["norm"]["bias"]),
     }
-    written = np.asarray(
-        greedy_decode(CONFIG, never, speech(1, 50), jnp.ones((1, 50), bool)).ids_BN
-    )
+    written = np.asarray(decode(CONFIG, never, speech(1, 50), jnp.ones((1, 50), bool)).ids_BN)
     assert written.shape == (1, 18)  # 6 a second and 12
     short = jnp.arange(50)[None] < 25
-    written = np.asarray(greedy_decode(CONFIG, never, speech(1, 50), short).ids_BN)[0]
+    written = np.asarray(decode(CONFIG, never, speech(1, 50), short).ids_BN)[0]
     assert (written[15:] == CONFIG.end).all()
 
 
 def test_prompt_ids_are_never_written(params):
     loud = {**params, "embedding": params["embedding"].at[41:].mul(50.0)}
     assert (
-        np.asarray(greedy_decode(CONFIG, loud, speech(3, 40), jnp.ones((3, 40), bool)).ids_BN)
+        np.asarray(decode(CONFIG, loud, speech(3, 40), jnp.ones((3, 40), bool)).ids_BN)
         <= CONFIG.end
     ).all()

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from measured import close, same
+from random_params import random_params
 from stacked_layers import stack_layers
 
 from mdmspeech.errors import UserError
@@ -122,7 +123,7 @@ def test_waves_are_heard_with_silence_after_them():
         num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=48, max_positions=100
     )
     encoder = SpeechEncoder(config)
-    params = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 8, 80)))["params"]
+    params = random_params(encoder.init, jax.random.key(0), jnp.zeros((1, 8, 80)))["params"]
     waves = 0.1 * np.random.default_rng(0).normal(size=(2, 12_800)).astype(np.float32)
     waves[1, 8_000:] = 0
     states, valid = encode_waves(encoder, params, jnp.asarray(waves), jnp.array([12_800, 8_000]))
@@ -151,7 +152,7 @@ def test_frames_of_a_wave_are_counted_as_whisper_does(num_mels):
         max_positions=-(-len(wave) // 320),
     )
     encoder = SpeechEncoder(config)  # no room for a tail of silence: what counts is speech
-    params = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 8, num_mels)))["params"]
+    params = random_params(encoder.init, jax.random.key(0), jnp.zeros((1, 8, num_mels)))["params"]
     _, valid = encode_waves(encoder, params, jnp.asarray(wave)[None], jnp.array([len(wave)]))
     theirs = golden[f"mel{num_mels}.out.attention_mask_frames"]
     same(
@@ -166,6 +167,6 @@ def test_a_row_without_speech_has_no_states():
         num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=48, max_positions=100
     )
     encoder = SpeechEncoder(config)
-    params = jax.jit(encoder.init)(jax.random.key(0), jnp.zeros((1, 8, 80)))["params"]
+    params = random_params(encoder.init, jax.random.key(0), jnp.zeros((1, 8, 80)))["params"]
     _, valid = encode_waves(encoder, params, jnp.zeros((2, 8_000)), jnp.array([8_000, 0]))
     assert np.asarray(valid).any(axis=1).tolist() == [True, False]

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+from random_params import random_params
 
 from mdmspeech.models.stack_adaptor import StackAdaptor
 
@@ -10,8 +11,9 @@ from mdmspeech.models.stack_adaptor import StackAdaptor
 def test_formula_and_last_group():
     adaptor = StackAdaptor(out_dim=4, stack=5, hidden_dim=8)
     states = jax.random.normal(jax.random.key(0), (2, 12, 3))
-    params = adaptor.init(jax.random.key(1), states)
-    out = adaptor.apply(params, states)
+    params = random_params(adaptor.init, jax.random.key(1), states)
+    apply = jax.jit(adaptor.apply)
+    out = apply(params, states)
     assert out.shape == (2, 3, 4) and adaptor.num_vectors(12) == 3 and adaptor.num_vectors(10) == 2
     one, two = params["params"]["fc1"], params["params"]["fc2"]
     first = (
@@ -21,8 +23,8 @@ def test_formula_and_last_group():
     )
     np.testing.assert_allclose(out[1, 0], first, atol=1e-5)
     padded = jnp.pad(states, ((0, 0), (0, 3), (0, 0)))
-    np.testing.assert_allclose(adaptor.apply(params, padded), out, atol=1e-6)
-    changed = adaptor.apply(params, states.at[:, 11].add(1.0))
+    np.testing.assert_allclose(apply(params, padded), out, atol=1e-6)
+    changed = apply(params, states.at[:, 11].add(1.0))
     assert bool((changed[:, 2] != out[:, 2]).any()) and bool((changed[:, :2] == out[:, :2]).all())
 
 

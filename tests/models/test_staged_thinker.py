@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.models import generation, staged_thinker
 from mdmspeech.models.prepared_thinker import PreparedThinker
@@ -35,7 +36,7 @@ def test_a_chain_of_groups_is_the_whole(which, monkeypatch):
     """And prepared weights are the module's."""
     monkeypatch.setattr(staged_thinker, "TOGETHER", 2)
     module = Thinker(CONFIGS[which])
-    trained = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
+    trained = random_params(module.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))["params"]
     trained = jax.tree.map(lambda x: x * 3 if x.ndim > 1 else x, trained)
     thinker, params = PreparedThinker.of(module.config, trained)
     whole, staged = jax.jit(generation.extend, static_argnums=0), staged_extend(thinker)

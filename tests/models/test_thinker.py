@@ -59,7 +59,7 @@ def _read(thinker, params, rows, room):
     ids = np.zeros((len(rows), max(map(len, rows))), np.int32)
     for row, tokens in enumerate(rows):
         ids[row, : len(tokens)] = tokens
-    x = thinker.apply({"params": params}, ids, method=Thinker.embed)
+    x = jax.jit(lambda p: thinker.apply({"params": p}, ids, method=Thinker.embed))(params)
     return jit_extend(
         thinker, params, empty_state(thinker, len(rows), room), x, jnp.array([len(r) for r in rows])
     )
@@ -247,7 +247,7 @@ def test_prefix_is_read_once_and_steps_equal_the_loop(qwen3):
     ids = np.zeros((2, len(rest[0])), np.int32)
     for row, tokens in enumerate(rest):
         ids[row, : len(tokens)] = tokens
-    x = thinker.apply({"params": params}, ids, method=Thinker.embed)
+    x = jax.jit(lambda p: thinker.apply({"params": p}, ids, method=Thinker.embed))(params)
     _, state = jit_extend(thinker, params, state, x, jnp.array([len(r) for r in rest]))
     np.testing.assert_allclose(
         state.logits_BV[1],

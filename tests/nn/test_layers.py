@@ -3,13 +3,17 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
+from flax import linen as nn
 from flax.core import FrozenDict
+from flax.errors import ScopeParamShapeError
 from scipy.special import erf
 from stacked_layers import stack_layers
 
 from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.mlp import GeluMLP, SwiGLU
 from mdmspeech.nn.norms import RMSNorm
+from mdmspeech.nn.params import param
 from mdmspeech.nn.stack import LayerStack
 from mdmspeech.nn.transformer import LlamaBlock
 
@@ -21,6 +25,25 @@ def test_rms_norm_takes_statistics_in_float32():
     np.testing.assert_allclose(
         out[0], np.array([300, -800]) / np.sqrt((300**2 + 400**2) / 2), rtol=1e-3
     )
+
+
+def test_a_stored_parameter_is_compared_with_its_shape_and_nothing_is_traced_for_it():
+    traced = []
+
+    class Layer(nn.Module):
+        size: int
+
+        @nn.compact
+        def __call__(self):
+            init = lambda key, shape: traced.append(shape) or jnp.ones(shape)
+            return param(self, "scale", init, (self.size,))
+
+    stored = Layer(2).init(jax.random.key(0))
+    traced.clear()
+    np.testing.assert_array_equal(Layer(2).apply(stored), [1, 1])
+    assert not traced
+    with pytest.raises(ScopeParamShapeError):
+        Layer(3).apply(stored)
 
 
 def test_mlps_against_their_formulas():

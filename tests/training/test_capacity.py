@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.diffusion import distill, masking, objective
 from mdmspeech.models import talker
@@ -35,9 +36,7 @@ def losses_and_gradients(mode, schedule, capacity):
         capacity=capacity,
         distillation={"iterations": 2} if mode == "isd" else {},
     )
-    params, teacher = (
-        jax.jit(talker.init, static_argnums=0)(TALKER, jax.random.key(seed)) for seed in (0, 1)
-    )
+    params, teacher = (random_params(talker.init, TALKER, jax.random.key(seed)) for seed in (0, 1))
 
     def total(params):
         losses = task.loss(params, {"teacher": teacher}, BATCH, jax.random.key(2), jnp.int32(0))
@@ -105,11 +104,10 @@ def test_they_reach_distillation():
         )
 
         @jax.jit
-        def loss(key):
-            params = talker.init(TALKER, key)
+        def loss(params):
             return task.loss(params, {"teacher": params}, BATCH, jax.random.key(2), jnp.int32(0))
 
-        losses = loss(jax.random.key(0))
+        losses = loss(random_params(talker.init, TALKER, jax.random.key(0)))
         return float(losses["ce"][0] / losses["ce"][1]), float(losses["kl"][0])
 
     plain, smooth = ce(), ce(z_loss=1.0)

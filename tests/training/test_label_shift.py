@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.diffusion import masking
 from mdmspeech.inference.conditioning import PacedInputs, PacedReader
@@ -33,7 +34,7 @@ KEY = jax.random.key(1)
 
 @pytest.fixture(scope="module")
 def params():
-    params = jax.jit(talker.init, static_argnums=0)(SHIFTED, jax.random.key(0))
+    params = random_params(talker.init, SHIFTED, jax.random.key(0))
     params["outputs"]["table"] = params["outputs"]["table"] * 30
     return params
 
@@ -148,7 +149,7 @@ def test_one_over_t_divides_by_the_tokens_there_are(params, batch):
 
 def test_from_next_token_weights_only_the_mask_row_is_new(params):
     task = TalkerTask(SHIFTED, "mdm", None, start=lambda: params, new_mask=True)
-    fresh = jax.jit(talker.init, static_argnums=0)(SHIFTED, jax.random.key(3))
+    fresh = random_params(talker.init, SHIFTED, jax.random.key(3))
     started = task.warm_start(fresh)
     rows = CodeTable(64, True, 1.0).apply({"params": params["inputs"]})
     np.testing.assert_allclose(

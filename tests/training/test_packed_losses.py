@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 from real import PACED, TALKER, packed_talker_batch, stage_one, stage_one_batch, stage_two
 
 from mdmspeech.diffusion.masking import Masking
@@ -14,7 +15,9 @@ MEL = ("mel", "mel_segment", "mel_position")
 
 
 def fresh(task):
-    return jax.jit(task.init)(jax.random.key(0)), jax.jit(task.init_frozen)(jax.random.key(1))
+    return random_params(task.init, jax.random.key(0)), random_params(
+        task.init_frozen, jax.random.key(1)
+    )
 
 
 class Fixed:

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.diffusion import masking
@@ -38,7 +39,7 @@ CODEC = CompactCodecConfig(
 
 def frozen_of(task):
     abstract = jax.eval_shape(task.init_frozen, jax.random.key(2))
-    return task.load_frozen(abstract) or task.init_frozen(jax.random.key(2))
+    return task.load_frozen(abstract) or random_params(task.init_frozen, jax.random.key(2))
 
 
 def total_of(task, batch, key=None):
@@ -55,6 +56,11 @@ def total_of(task, batch, key=None):
     return jax.jit(jax.value_and_grad(total, has_aux=True))
 
 
+@jax.jit
+def moved(params, grads, rate):
+    return jax.tree.map(lambda p, g: p - rate * jnp.sign(g), params, grads)
+
+
 def talker_batch():
     rng = np.random.default_rng(0)
     return {
@@ -68,10 +74,10 @@ def talker_batch():
 
 @pytest.mark.parametrize("mode", ["mdm", "ntp", "isd", "mtp"])
 def test_talker_losses(mode):
-    start = None if mode != "isd" else lambda: talker.init(TALKER, jax.random.key(5))
+    start = None if mode != "isd" else lambda: random_params(talker.init, TALKER, jax.random.key(5))
     config = dataclasses.replace(TALKER, mtp_modules=int(mode == "mtp"))
     task = TalkerTask(config, mode, None, masking.Hierarchical(), capacity=1.0, start=start)
-    params = task.init(jax.random.key(0))
+    params = random_params(task.init, jax.random.key(0))
     (loss, losses), grads = total_of(task, talker_batch())(params)
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
@@ -85,11 +91,12 @@ def test_talker_losses(mode):
 
 def test_ntp_does_not_see_the_token_it_predicts():
     task = TalkerTask(TALKER, "ntp", None)
-    params, batch = task.init(jax.random.key(0)), talker_batch()
+    params, batch = random_params(task.init, jax.random.key(0)), talker_batch()
     valid = jnp.zeros((2, 32), bool).at[0, :9].set(True)
-    cond, _ = task.condition(params, batch)
 
+    @jax.jit
     def first_eight(tokens):
+        cond, _ = task.condition(params, batch)
         rows = Rows.of({"tokens": tokens, "valid": valid.at[:, 8].set(False)})
         numerator, _ = task._next_tokens(params, cond, rows)["token"]
         return numerator
@@ -108,7 +115,7 @@ def test_modules_and_mode_belong_together(mode, modules):
 
 def test_masked_tokens_are_the_only_targets_of_diffusion():
     task = TalkerTask(TALKER, "mdm", None, masking.Bernoulli(0.3, 0.5), capacity=1.0)
-    params, batch = task.init(jax.random.key(0)), talker_batch()
+    params, batch = random_params(task.init, jax.random.key(0)), talker_batch()
     (_, losses), _ = total_of(task, batch)(params)
     hidden = (
         masking.Bernoulli(0.3, 0.5).sample(jax.random.key(1), batch["valid"], TALKER.block).mask_BL
@@ -130,7 +137,7 @@ def codec_batch():
 @pytest.mark.parametrize("phase", ["tokens", "wave"])
 def test_codec_losses_and_who_is_trained(phase):
     task = CodecTask(CODEC, phase, None)
-    params = task.init(jax.random.key(0))
+    params = random_params(task.init, jax.random.key(0))
     (loss, _), grads = total_of(task, codec_batch())(params)
     assert np.isfinite(loss)
     assert all(np.isfinite(g).all() for g in jax.tree.leaves(grads))
@@ -155,13 +162,13 @@ def test_spelling_task_learns_one_utterance():
         "text": jnp.asarray(ids)[None],
         "text_valid": jnp.ones((1, len(ids)), bool),
     }
-    params = task.init(jax.random.key(0))
+    params = random_params(task.init, jax.random.key(0))
     step = total_of(task, batch)
     before = None
     for _ in range(30):
         (loss, _), grads = step(params)
         before = loss if before is None else before
-        params = jax.tree.map(lambda p, g: p - 0.02 * jnp.sign(g), params, grads)
+        params = moved(params, grads, 0.02)
     assert loss < 0.3 * before
 
 
@@ -178,14 +185,16 @@ def test_writing_task_learns_to_write_and_to_end():
         "text": jnp.asarray(text),
         "text_valid": jnp.arange(5)[None] < jnp.array([[4], [3]]),
     }
-    params = task.init(jax.random.key(0))
+    params = random_params(task.init, jax.random.key(0))
     step = total_of(task, batch)
     for _ in range(60):
         (loss, losses), grads = step(params)
-        params = jax.tree.map(lambda p, g: p - 0.01 * jnp.sign(g), params, grads)
+        params = moved(params, grads, 0.01)
     assert loss < 0.1 and losses["accuracy"][1] == 7  # padding is not counted
     written = np.asarray(
-        greedy_decode(config, params, batch["states"], batch["states_valid"]).ids_BN
+        jax.jit(greedy_decode, static_argnums=0)(
+            config, params, batch["states"], batch["states_valid"]
+        ).ids_BN
     )
     assert [row[: list(row).index(config.end)].tolist() for row in written] == [[3, 1, 4], [5, 9]]
 
@@ -198,9 +207,8 @@ def test_impossible_alignments_count_for_nothing():
         "text": jnp.ones((1, 9), jnp.int32),
         "text_valid": jnp.ones((1, 9), bool),
     }
-    numerator, denominator = task.loss(
-        task.init(jax.random.key(0)), {}, batch, jax.random.key(0), 0
-    )["ctc"]
+    loss = jax.jit(lambda params: task.loss(params, {}, batch, jax.random.key(0), 0))
+    numerator, denominator = loss(random_params(task.init, jax.random.key(0)))["ctc"]
     assert (float(numerator), float(denominator)) == (0.0, 0.0)
 
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from random_params import random_params
 from real import ROWS, TALKER, THINKER, chat, stage_two
 
 from mdmspeech.cli.experiment import load_config, make_task
@@ -94,14 +95,14 @@ def test_the_losses_are_those_of_a_thinker_that_is_run(root, thinker):
     """And its gradients, on rows of the same records."""
     run, read = (numbers_of(batch_of(root, states)) for states in (False, True))
     plain, reading = stage_two(), stage_two(sizes={"states": THINKER.dim})
-    params = plain.init(KEY)
+    params = random_params(plain.init, KEY)
     for name in ("tokens", "segment", "position"):
         np.testing.assert_array_equal(run[name], read[name])
     frozen = {"thinker": {"embedding": thinker["embedding"]}}
     assert jax.eval_shape(reading.init_frozen, KEY).keys() == frozen.keys()
     assert set(jax.eval_shape(reading.init_frozen, KEY)["thinker"]) == {"embedding"}
-    value = lambda task, frozen, batch: jax.value_and_grad(
-        lambda p: task.loss(p, frozen, batch, KEY, jnp.int32(0))["token"][0]
+    value = lambda task, frozen, batch: jax.jit(
+        jax.value_and_grad(lambda p: task.loss(p, frozen, batch, KEY, jnp.int32(0))["token"][0])
     )(params)
     loss, grads = value(plain, {"thinker": thinker}, run)
     again, same = value(reading, frozen, read)
@@ -179,7 +180,7 @@ def test_one_switch_of_a_large_experiment(tmp_path):
     batch = numbers_of(dict(next(iter(task.batches("train", 0)))))
     spec = task.batch_spec()
     assert {n: x.dtype for n, x in batch.items()} == {n: s.dtype for n, s in spec.items()}
-    params, frozen = jax.jit(task.init)(KEY), task.init_frozen(KEY)
+    params, frozen = random_params(task.init, KEY), random_params(task.init_frozen, KEY)
     assert set(frozen["thinker"]) == {"embedding"}
     losses = jax.jit(task.loss)(params, frozen, batch, KEY, jnp.int32(0))
     assert np.isfinite(float(losses["token"][0]))

@@ -6,6 +6,7 @@ from functools import partial
 import jax
 import numpy as np
 import pytest
+from random_params import random_params
 from tiny import TinyTask, tiny_config
 
 from mdmspeech.errors import UserError
@@ -31,7 +32,7 @@ class Seen(TinyTask):
 
 def test_it_is_the_average_over_records_not_over_batches():
     task = Seen(noise=0.0)
-    params = task.init(jax.random.key(0))
+    params = random_params(task.init, jax.random.key(0))
     found = ValidationLoss(task, task.init_frozen(None), lambda batch: batch, batches=3)(params)
     assert task.asked[0] == "val"
     data, above, below = task.batches("val", task.asked[1]), 0.0, 0.0
@@ -44,7 +45,7 @@ def test_it_is_the_average_over_records_not_over_batches():
 
 def test_each_source_of_a_mixture_alone():
     task = Seen(noise=0.0)
-    params = task.init(jax.random.key(0))
+    params = random_params(task.init, jax.random.key(0))
 
     def alone(number, split, seed):
         if number is None:
@@ -59,7 +60,7 @@ def test_each_source_of_a_mixture_alone():
 
 def test_the_same_noise_every_time():
     task = Seen(noise=0.5)
-    params = task.init(jax.random.key(0))
+    params = random_params(task.init, jax.random.key(0))
     held_out = ValidationLoss(task, task.init_frozen(None), lambda batch: batch)
     assert held_out(params) == held_out(params)
 
@@ -68,7 +69,7 @@ def test_a_task_without_a_split_has_none():
     task = TinyTask()
     assert (
         ValidationLoss(task, task.init_frozen(None), lambda batch: batch)(
-            task.init(jax.random.key(0))
+            random_params(task.init, jax.random.key(0))
         )
         == {}
     )
@@ -127,7 +128,7 @@ def hearing(kind, **spans):
 
 
 def loss_of(task, method, batch, seed):
-    params = task.init(jax.random.key(0))
+    params = random_params(task.init, jax.random.key(0))
     losses = jax.jit(lambda key: getattr(task, method)(params, {}, batch, key, 0))(
         jax.random.key(seed)
     )
@@ -155,7 +156,9 @@ def test_dropout_is_on_in_training_only():
     }
     assert loss_of(task, "held_out_loss", batch, 1) == loss_of(task, "held_out_loss", batch, 2)
     assert loss_of(task, "loss", batch, 1) != loss_of(task, "loss", batch, 2)
-    plain = task.model.apply({"params": task.init(jax.random.key(0))}, batch["states"])
+    plain = task.model.apply(
+        {"params": random_params(task.init, jax.random.key(0))}, batch["states"]
+    )
     nll = -np.take_along_axis(
         np.asarray(jax.nn.log_softmax(plain)), batch["symbols"][..., None], -1
     ).sum()
@@ -169,5 +172,5 @@ def test_the_loop_compares_states_by_the_held_out_loss():
 
     task = Noisy()
     assert ValidationLoss(task, task.init_frozen(None), lambda batch: batch)(
-        task.init(jax.random.key(0))
+        random_params(task.init, jax.random.key(0))
     ) == {"held_out/mse": 1.5}
