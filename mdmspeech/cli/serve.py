@@ -40,9 +40,10 @@ def add(verbs) -> None:
     )
     parser.add_argument(
         "--warm-up",
-        choices=("all", "usual"),
-        default="all",
-        help="compile whatever any request needs before the first one, or what most need",
+        choices=("usual", "all"),
+        default="usual",
+        help="compile before the first request what most requests need, or whatever any needs, which "
+        "takes many minutes at the first start (default: %(default)s)",
     )
     parser.add_argument("--quiet", action="store_true", help="no log of requests, no progress")
     parser.set_defaults(run=run)

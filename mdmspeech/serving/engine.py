@@ -93,7 +93,8 @@ class Engine:
             if config.warm_up:
                 self.assistant.warm_up(config.talker, all=all)
                 yield None
-                Conversation(self.assistant.thinker, config.context).warm_up(all=all)
+                # clients send instructions and a history with their first question
+                Conversation(self.assistant.thinker, config.context).warm_up(all=True)
 
         async for _ in self._start(everything):
             pass

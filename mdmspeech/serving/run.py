@@ -66,7 +66,7 @@ async def serve(
     assistant: Assistant,
     settings: Settings,
     *,
-    all: bool = True,
+    all: bool = False,
     tell: Callable[[str], None] = print,
 ) -> bool:
     """Serves until SIGTERM or SIGINT; the second one ends at once what is still being done. Returns

@@ -128,7 +128,7 @@ def test_from_the_command_to_its_end(assistant, monkeypatch, capsys):
     thread = threading.Thread(target=client, daemon=True)
     thread.start()
     try:
-        assert main(["serve", "--port", str(server.port), "--warm-up", "usual", "--quiet"]) == 0
+        assert main(["serve", "--port", str(server.port), "--quiet"]) == 0
     finally:
         may.set()
         thread.join(60)
