@@ -7,7 +7,7 @@ Reading files is `interop`'s business, which this room does not import: the call
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
@@ -30,17 +30,21 @@ from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text.pronounce import pronouncer
 from mdmspeech.text.tokenizer import ChatTokenizer
 
+AnyKind = TypeVar("AnyKind", bound=Assistant)
 # name for users -> part of a release
 _TALKERS = {"mdm": "talker", "ntp": "talker_ntp", "mtp": "talker_mtp"}
 
 
-def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable) -> Assistant:
+def open_assistant(
+    release: Any, load_thinker: Callable, load_encoder: Callable, kind: type[AnyKind] = Assistant
+) -> AnyKind:
     """An assistant whose parts are opened when first needed.
 
     Args:
       release: an `interop.release.Release`.
       load_thinker, load_encoder: `interop.sources.load_thinker` and `load_speech_encoder`, or
         functions like them; called with the release's `thinker` (and to_run=True) and `encoder`.
+      kind: of the assistant.
     """
     codec = _once(partial(open_codec, release))
 
@@ -61,7 +65,7 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
         for name, part in _TALKERS.items()
         if part in release.parts
     }
-    return Assistant(release.name, voices, partial(_frontend, release, load_encoder), thinker)
+    return kind(release.name, voices, partial(_frontend, release, load_encoder), thinker)
 
 
 def _once(make: Callable[[], Any]) -> Callable[[], Any]:
