@@ -154,12 +154,13 @@ def _codec(source: str, voice: str | None) -> dict[str, Any]:
     """The codec, and the voice it speaks in if its family has voices."""
     from mdmspeech.cli.release import codec_parts, is_run
     from mdmspeech.interop.cosyvoice2 import find_file, load_cosyvoice2
+    from mdmspeech.interop.hub import parse
     from mdmspeech.interop.release import Part, Release
     from mdmspeech.interop.voice_file import with_voice
 
     if not is_run(source) and find_file(source, "flow") is not None:
         parts = {"codec": Part("cosyvoice2_codec", *load_cosyvoice2(source))}
-    elif is_run(source) or Path(source).is_dir() or source.isidentifier():
+    elif is_run(source) or Path(source).is_dir() or source.isidentifier() or parse(source):
         parts = codec_parts(source)
     else:
         raise UserError(
@@ -197,9 +198,10 @@ def _talker_name(source: str) -> str:
     next-token one (CosyVoice2's language model).
     """
     from mdmspeech.cli.release import is_run
+    from mdmspeech.interop.hub import parse
     from mdmspeech.interop.release import read_about
 
-    known = Path(source).expanduser().is_dir() or source.isidentifier()
+    known = Path(source).expanduser().is_dir() or source.isidentifier() or parse(source)
     if source == RANDOM or is_run(source) or not known:
         return "talker"
     parts = read_about(source).parts
@@ -209,9 +211,10 @@ def _talker_name(source: str) -> str:
 def _part(source: str, name: str) -> tuple[Any, bool]:
     """A part of a training run or of a release, and whether it is still untrained there."""
     from mdmspeech.cli.release import is_run, part_of_run
+    from mdmspeech.interop.hub import parse
     from mdmspeech.interop.release import load_part, read_about
 
-    if not (Path(source).expanduser().is_dir() or source.isidentifier()):
+    if not (Path(source).expanduser().is_dir() or source.isidentifier() or parse(source)):
         raise UserError(f"no {name} at {source}: give 'random', a training run or a release")
     if is_run(source):
         return part_of_run(source, name), False

@@ -135,7 +135,7 @@ def use_system(config, folder: str) -> None:
 
     from mdmspeech import remote
     from mdmspeech.interop import sources
-    from mdmspeech.interop.release import read_about
+    from mdmspeech.interop.release import origin, read_about
 
     about = read_about(folder)
     if not {"thinker", "encoder", "talker"} & set(config):
@@ -164,13 +164,13 @@ def use_system(config, folder: str) -> None:
             )
         # what the experiment adds to the trunk is its own
         config.talker = asdict(sizes) | {"mtp_modules": config.talker.get("mtp_modules", 0)}
-        config.init_from = remote.origin(about.folder)
+        config.init_from = origin(about.folder)
         if "init_part" in config:
             config.init_part = "talker"
     if "prompt" in config:
         config.prompt = asdict(about.prompt)
     for name in config.get("weights", {}):
-        config.weights[name] = remote.origin(paths[name])
+        config.weights[name] = remote.origin(sources.local(paths[name]))
 
 
 def make_task(config, workdir: Path, data: str | None = None):

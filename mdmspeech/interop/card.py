@@ -30,7 +30,9 @@ def metadata(release: Any) -> dict[str, Any]:
     """
     kinds = {part.kind for part in release.parts.values()}
     bases = [base for base in map(repository_of, (release.thinker, release.encoder)) if base]
-    bases += [base for start, base in _FROM.items() if any(kind.startswith(start) for kind in kinds)]
+    bases += [
+        base for start, base in _FROM.items() if any(kind.startswith(start) for kind in kinds)
+    ]
     speaks = bool(set(_TALKERS.values()) & set(release.parts))
     task = "audio-to-audio" if speaks and "adaptor" in release.parts else "text-to-speech"
     return {
@@ -121,7 +123,9 @@ def model_index(name: str, scores: Mapping[str, Any], parts: Any) -> list[dict[s
         rate = _metric("wer", "word error rate after the codec", found["wer"])
         results.append(_result("audio-to-audio", "recordings of the answer voice", rate))
     if not results:
-        raise UserError("there are no scores of this release: give the JSON file of `mdmspeech eval`")
+        raise UserError(
+            "there are no scores of this release: give the JSON file of `mdmspeech eval`"
+        )
     return [{"name": name, "results": results}]
 
 

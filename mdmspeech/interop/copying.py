@@ -100,12 +100,17 @@ def files_of(folder: str | os.PathLike) -> list[str]:
         if source in sources.PUBLISHED:
             continue
         if Path(source).parent != about.folder:
-            raise UserError(
-                f"the {name} of {folder} is {source}, which others do not have: load the release and "
-                "push it with push_to_hub, which puts it in, or assemble a system that holds it"
-            )
+            raise elsewhere(name, source)
         names += [f"{Path(source).name}/{path.name}" for path in _data_files(Path(source))]
     return names
+
+
+def elsewhere(name: str, source: str) -> UserError:
+    """That a part of a system is only on this machine."""
+    return UserError(
+        f"the {name} of this release is {source}, which others do not have: open the release with "
+        "mdmspeech.load and use push_to_hub, which puts it in"
+    )
 
 
 def _model_folder(name: str, source: str | os.PathLike) -> Path:

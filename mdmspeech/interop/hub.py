@@ -385,5 +385,3 @@ def _not_pushed(error: Exception, repo: str) -> Exception:
             "was changed there, try again"
         )
     return UserError(f"cannot push to {repo}: the Hugging Face Hub refuses it: {reason(error)}")
-
-

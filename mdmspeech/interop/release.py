@@ -407,6 +407,14 @@ def find_release(
     )
 
 
+def origin(folder: Path) -> str:
+    """By which a folder that `find_release` gave is found again: as a rule its path; the URL in a
+    bucket, or the repository and commit on the Hub that it is a copy of.
+    """
+    snapshot = hub.snapshot_of(folder)
+    return snapshot.name if snapshot else str(remote.origin(folder))
+
+
 def _read_part(about: About, name: str) -> Part:
     entry, (kind, config) = about.raw["parts"][name], about.parts[name]
     path, sha256 = _file(about.folder, entry), entry["sha256"]
