@@ -165,7 +165,7 @@ def fetched_folder(path: Path) -> Path:
             revision=snapshot.commit,
             cache_dir=snapshot.access.cache_dir,
             token=snapshot.access.token,
-            local_files_only=snapshot.access.local_files_only,
+            local_files_only=bool(snapshot.offline),
             allow_patterns=[f"{path.name}/{pattern}" for pattern in _FOLDER_DATA],
         )
     except Exception as error:
@@ -183,9 +183,14 @@ def checked(path: Path, sha256: str) -> bytes:
     snapshot = _opened.get(path.parent)
     try:
         check_sha256(memoryview(data), sha256, str(path))
-    except UserError:
+    except UserError as error:
         if snapshot is None:
             raise
+        if snapshot.offline:
+            raise TryAgainError(
+                f"{snapshot.name}: {error} (with a network it is fetched again by itself; now: "
+                f"{snapshot.offline})"
+            ) from error
         data = fetched(path, again=True).read_bytes()
         try:
             check_sha256(memoryview(data), sha256, str(path))
@@ -302,7 +307,7 @@ def _download(snapshot: Snapshot, name: str, again: bool) -> Path:
             revision=snapshot.commit,
             cache_dir=access.cache_dir,
             token=access.token,
-            local_files_only=access.local_files_only,
+            local_files_only=bool(snapshot.offline),
             force_download=again or access.force_download,
         )
     except Exception as error:

@@ -295,6 +295,20 @@ def test_a_wrong_byte_that_stays_is_told(server):
     assert server.downloads().count("talker.safetensors") == 2
 
 
+def test_a_damaged_copy_is_fetched_again_when_the_hub_answers(
+    server, folder, tmp_path, monkeypatch
+):
+    file = load_release(NAME).folder / "talker.safetensors"
+    good = file.read_bytes()
+    file.write_bytes(good[:-1] + b"?")
+    offline(monkeypatch, tmp_path)
+    with pytest.raises(TryAgainError, match="with a network it is fetched again by itself"):
+        load_release(NAME)
+    offline(monkeypatch, tmp_path, server.url)
+    assert same(load_part(NAME, "talker"), load_part(folder, "talker"))
+    assert file.read_bytes() == good
+
+
 # ---- Repositories that are none of ours ---------------------------------------------------------
 
 
