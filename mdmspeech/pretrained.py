@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from mdmspeech.cli.compiled import keep_programs
 from mdmspeech.errors import UserError
@@ -38,13 +38,13 @@ class PretrainedAssistant(Assistant):
     def repo_id(self) -> str | None:
         """The repository of the Hugging Face Hub that it was opened from; None: it was a folder."""
         snapshot = hub.snapshot_of(self._release.folder)
-        return snapshot and snapshot.repo
+        return snapshot.repo if snapshot else None
 
     @property
     def commit_hash(self) -> str | None:
         """The commit of that repository; `revision=` of it opens this very model again."""
         snapshot = hub.snapshot_of(self._release.folder)
-        return snapshot and snapshot.commit
+        return snapshot.commit if snapshot else None
 
     @property
     def voices(self) -> tuple[str, ...]:
@@ -58,7 +58,7 @@ class PretrainedAssistant(Assistant):
         *,
         force_download: bool = False,
         token: str | bool | None = None,
-        cache_dir: str | os.PathLike | None = None,
+        cache_dir: str | Path | None = None,
         local_files_only: bool = False,
         revision: str | None = None,
         thinker: str | os.PathLike | None = None,
@@ -89,7 +89,7 @@ class PretrainedAssistant(Assistant):
             opened = with_voice(opened, voice)
         if chosen is not None:
             opened, read = with_thinker(opened, chosen), chosen.load
-        assistant = open_assistant(opened, read, load_speech_encoder, cls)
+        assistant = cast(Self, open_assistant(opened, read, load_speech_encoder, cls))
         assistant._release, assistant._thinker, assistant._voice = opened, chosen, voice or None
         return assistant
 
@@ -175,5 +175,5 @@ class PretrainedAssistant(Assistant):
             folder,
             self._release,
             changed=("voice",) if self._voice else (),
-            thinker=thinker and thinker.folder,
+            thinker=thinker.folder if thinker else None,
         )

@@ -7,7 +7,7 @@ Reading files is `interop`'s business, which this room does not import: the call
 import threading
 from collections.abc import Callable
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from mdmspeech.codec.base import Codec
 from mdmspeech.codec.compact.bound import CompactCodec
@@ -30,14 +30,13 @@ from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text.pronounce import pronouncer
 from mdmspeech.text.tokenizer import ChatTokenizer
 
-AnyKind = TypeVar("AnyKind", bound=Assistant)
 # name for users -> part of a release
 _TALKERS = {"mdm": "talker", "ntp": "talker_ntp", "mtp": "talker_mtp"}
 
 
 def open_assistant(
-    release: Any, load_thinker: Callable, load_encoder: Callable, kind: type[AnyKind] = Assistant
-) -> AnyKind:
+    release: Any, load_thinker: Callable, load_encoder: Callable, kind: type[Assistant] = Assistant
+) -> Assistant:
     """An assistant whose parts are opened when first needed.
 
     Args:

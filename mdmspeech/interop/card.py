@@ -105,33 +105,39 @@ def model_index(name: str, scores: Mapping[str, Any], parts: Any) -> list[dict[s
     Raises:
       UserError: no scores in it.
     """
-    results = []
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}  # (task, data) -> metrics
     for row in scores.get("speaking", {}).get("rows", ()):
         if _TALKERS.get(row["talker"]) not in parts or row["steps"] not in _STEPS:
             continue
         how = f"{row['steps']} step{'s' * (row['steps'] > 1)}, talker {row['talker']}"
-        said = [_metric("wer", f"word error rate of what is said, {how}", row["wer"])]
+        said = found.setdefault(("text-to-speech", _SETS.get(row["set"], row["set"])), [])
+        said.append(_metric("wer", f"word error rate of what is said, {how}", row["wer"]))
         if mos := row.get("mos"):
             said.append(_metric("dnsmos", f"DNSMOS OVRL, {how}", mos["ovrl"]))
-        results.append(_result("text-to-speech", _SETS.get(row["set"], row["set"]), *said))
     heard = {"transcript": "questions of unseen voices", "human_transcript": "recorded people"}
     for key, who in heard.items():
-        if found := scores.get("hearing", {}).get(key):
-            rate = _metric("wer", "word error rate of what is heard", found["wer"])
-            results.append(_result("automatic-speech-recognition", who, rate))
-    if found := scores.get("codec", {}).get("resynthesis"):
-        rate = _metric("wer", "word error rate after the codec", found["wer"])
-        results.append(_result("audio-to-audio", "recordings of the answer voice", rate))
-    if not results:
+        if score := scores.get("hearing", {}).get(key):
+            rate = _metric("wer", "word error rate of what is heard", score["wer"])
+            found["automatic-speech-recognition", who] = [rate]
+    if score := scores.get("codec", {}).get("resynthesis"):
+        rate = _metric("wer", "word error rate after the codec", score["wer"])
+        found["audio-to-audio", "recordings of the answer voice"] = [rate]
+    if not found:
         raise UserError(
             "there are no scores of this release: give the JSON file of `mdmspeech eval`"
         )
+    results = [
+        {
+            "task": {"type": task},
+            "dataset": {
+                "name": f"mdmspeech eval: {data}",
+                "type": f"mdmspeech-{data.replace(' ', '-')}",
+            },
+            "metrics": metrics,
+        }
+        for (task, data), metrics in found.items()
+    ]
     return [{"name": name, "results": results}]
-
-
-def _result(task: str, data: str, *metrics: dict[str, Any]) -> dict[str, Any]:
-    about = {"name": f"mdmspeech eval: {data}", "type": f"mdmspeech-{data.replace(' ', '-')}"}
-    return {"task": {"type": task}, "dataset": about, "metrics": list(metrics)}
 
 
 def _metric(kind: str, name: str, value: float) -> dict[str, Any]:

@@ -40,7 +40,7 @@ class Access:
     """
 
     token: str | bool | None = None
-    cache_dir: str | os.PathLike | None = None
+    cache_dir: str | Path | None = None
     local_files_only: bool = False
     force_download: bool = False
 
