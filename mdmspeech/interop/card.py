@@ -15,7 +15,6 @@ from mdmspeech.interop.sources import PUBLISHED
 
 LIBRARY = "mdmspeech"
 UNKNOWN = "unknown"  # the Hub's word for a licence that nobody has said
-_TAGS = ("speech-llm", "spoken-dialogue", "masked-diffusion", "streaming", "jax", "safetensors")
 _FROM = {"cosyvoice2": "FunAudioLLM/CosyVoice2-0.5B"}  # beginnings of kinds -> where they are from
 _IN_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/")
 _STEPS = (1, 4)  # the fastest, and the default
@@ -29,28 +28,36 @@ def metadata(release: Any) -> dict[str, Any]:
     know.
     """
     kinds = {part.kind for part in release.parts.values()}
-    bases = [base for base in map(repository_of, (release.thinker, release.encoder)) if base]
+    hears, aligns = "adaptor" in release.parts, "aligner" in release.parts
+    states = hears or any(part.prompt is not None for part in release.parts.values())
+    used = (release.thinker,) * states + (release.encoder,) * (hears or aligns)
+    bases = [base for base in map(repository_of, used) if base]
     bases += [
         base for start, base in _FROM.items() if any(kind.startswith(start) for kind in kinds)
     ]
     speaks = bool(set(_TALKERS.values()) & set(release.parts))
-    task = "audio-to-audio" if speaks and "adaptor" in release.parts else "text-to-speech"
+    task = "audio-to-audio" if speaks and hears else "text-to-speech"
+    tags = ["speech-llm", "spoken-dialogue"] * (speaks and hears)
+    tags += ["masked-diffusion"] * ("talker" in release.parts) + ["streaming"] * speaks
     return {
         "license": UNKNOWN,
         "language": ["en"],  # texts are read aloud by English rules (`text.normalise`)
         "library_name": LIBRARY,
         **({"pipeline_tag": task} if speaks else {}),
         **({"base_model": bases} if bases else {}),
-        "tags": list(_TAGS),
+        "tags": [*tags, "speech", "jax", "safetensors"],
     }
 
 
 def default_card(release: Any) -> str:
-    """A card that says what is inside."""
+    """A card that says what is inside. Of a folder of this machine it has the name alone."""
+    thinker, encoder = (
+        repository_of(source) or Path(source).name for source in (release.thinker, release.encoder)
+    )
     lines = [
         f"# {release.name}",
         "",
-        f"Speaks with {release.thinker} as Thinker and hears through {release.encoder}.",
+        f"Speaks with {thinker} as Thinker and hears through {encoder}.",
         "",
     ]
     for name, part in release.parts.items():

@@ -26,7 +26,7 @@ SCORES = json.loads((ROOT / "experiments" / "results" / "compact.json").read_tex
 def release(*parts, **how):
     """One with parts of these names, or "name: kind"."""
     pairs = [name.partition(": ")[::2] for name in parts]
-    kinds = {name: SimpleNamespace(kind=kind or name, params={}) for name, kind in pairs}
+    kinds = {name: SimpleNamespace(kind=kind or name, params={}, prompt=None) for name, kind in pairs}
     return dataclasses.replace(Release("some", kinds), **how)
 
 
@@ -65,12 +65,21 @@ def test_the_shipped_card_has_the_scores_that_were_measured():
     ("made", "task", "bases"),
     [
         (release("codec", "talker", "adaptor"), "audio-to-audio", SHIPS),
-        (release("codec", "talker_ntp"), "text-to-speech", SHIPS),
-        (release("codec", thinker="/home/me/qwen", encoder="thinker"), None, None),
+        (release("codec", "talker_ntp"), "text-to-speech", None),
+        (release("aligner: phone_reader"), None, SHIPS[1:]),
+        (release("codec"), None, None),
         (away("talker", "codec: cosyvoice2_codec"), "text-to-speech", ["FunAudioLLM/CosyVoice2-0.5B"]),
-        (away("talker", thinker="/c/hub/models--Qwen--Qwen3-0.6B/snapshots/01"), "text-to-speech", ["Qwen/Qwen3-0.6B"]),
-        (away("talker", thinker="/c/models--o-1--a.b/snapshots/0/thinker"), "text-to-speech", ["o-1/a.b"]),
-        (away("aligner: phone_reader"), None, None),
+        (
+            away("talker", "adaptor", thinker="/c/hub/models--Qwen--Qwen3-0.6B/snapshots/01"),
+            "audio-to-audio",
+            ["Qwen/Qwen3-0.6B"],
+        ),
+        (
+            away("adaptor", thinker="/c/models--o-1--a.b/snapshots/0/thinker"),
+            None,
+            ["o-1/a.b"],
+        ),
+        (away("talker", "adaptor"), "audio-to-audio", None),
     ],
 )  # fmt: skip
 def test_what_a_release_says_of_itself(made, task, bases):
