@@ -142,7 +142,7 @@ def _first_audio(args: argparse.Namespace) -> dict[str, Any]:
     told = live.first_audio(assistant, waves, ways, _told)
     turns = {
         f"speculate_s={wait}": live.summary(live.turns(assistant, waves, _told, speculate_s=wait))
-        for wait in (0.15, None)
+        for wait in (0.06, 0.15, None)
     }
     made = provenance(sizes={"questions": len(waves)}, seeds={"speech": 0})
     return {"made": made, "first_audio": told, "turns": turns}
