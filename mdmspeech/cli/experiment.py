@@ -135,9 +135,10 @@ def use_system(config, folder: str) -> None:
 
     from mdmspeech import remote
     from mdmspeech.interop import sources
-    from mdmspeech.interop.release import origin, read_about
+    from mdmspeech.interop.release import fetch_all, read_about
 
     about = read_about(folder)
+    fetch_all(about)
     if not {"thinker", "encoder", "talker"} & set(config):
         raise UserError(f"--system {folder}: stage {config.stage!r} trains no part of it")
     paths = {"thinker": about.thinker, "tokenizer": about.thinker, "encoder": about.encoder}
@@ -164,13 +165,13 @@ def use_system(config, folder: str) -> None:
             )
         # what the experiment adds to the trunk is its own
         config.talker = asdict(sizes) | {"mtp_modules": config.talker.get("mtp_modules", 0)}
-        config.init_from = origin(about.folder)
+        config.init_from = remote.origin(about.folder)
         if "init_part" in config:
             config.init_part = "talker"
     if "prompt" in config:
         config.prompt = asdict(about.prompt)
     for name in config.get("weights", {}):
-        config.weights[name] = remote.origin(sources.local(paths[name]))
+        config.weights[name] = remote.origin(paths[name])
 
 
 def make_task(config, workdir: Path, data: str | None = None):

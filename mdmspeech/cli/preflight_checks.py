@@ -89,11 +89,11 @@ def _can_look(place: str, disks: str) -> bool:
 
 def _system_folder(args: argparse.Namespace) -> str:
     """The system that was given, as settings name it; "" for none, or one that is elsewhere."""
-    from mdmspeech.interop.release import origin, read_about
+    from mdmspeech.interop.release import read_about
 
     if not args.system or not _can_look(args.system, args.disks):
         return ""
-    return origin(read_about(args.system).folder)
+    return str(remote.origin(read_about(args.system).folder))
 
 
 # ---- What it starts from, where it writes ---------------------------------------------------------

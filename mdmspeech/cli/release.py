@@ -84,13 +84,22 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     from mdmspeech.interop import hub
     from mdmspeech.interop.copying import elsewhere, files_of
-    from mdmspeech.interop.release import Release, check_destination, load_release, save_release
+    from mdmspeech.interop.release import (
+        Release,
+        check_destination,
+        fetch_all,
+        load_release,
+        read_about,
+        save_release,
+    )
     from mdmspeech.interop.sources import PUBLISHED
 
     check_destination(args.output)
     if args.push:
         hub.check_push(args.push)
     base = load_release(args.base) if args.base else None
+    if base and base.folder:
+        fetch_all(read_about(base.folder))
     parts = dict(base.parts) if base else {}
     for name in _PARTS:
         workdir = getattr(args, name)

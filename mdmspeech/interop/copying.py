@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mdmspeech import remote
-from mdmspeech.errors import UserError
+from mdmspeech.errors import TryAgainError, UserError
 from mdmspeech.files import written_whole
 from mdmspeech.interop import card as cards
 from mdmspeech.interop import hub, sources
@@ -131,6 +131,10 @@ def _data_files(folder: Path) -> list[Path]:
 def _card(folder: Path, release: Release) -> str:
     known: dict[str, Any] = cards.metadata(release)
     card = folder / CARD
-    if not hub.has(card):
+    try:
+        there = hub.has(card)
+    except TryAgainError:  # no network: a card is no reason to fail
+        there = False
+    if not there:
         return cards.complete(cards.default_card(release), known)
     return cards.complete(remote.whole(card).read_text(encoding="utf-8"), known)

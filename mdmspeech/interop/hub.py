@@ -144,6 +144,8 @@ def has(path: Path) -> bool:
 
     try:
         return fetched(path).is_file()
+    except TryAgainError:  # nobody knows
+        raise
     except UserError as error:
         if isinstance(error.__cause__, EntryNotFoundError):
             return False

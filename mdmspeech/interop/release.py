@@ -407,12 +407,16 @@ def find_release(
     )
 
 
-def origin(folder: Path) -> str:
-    """By which a folder that `find_release` gave is found again: as a rule its path; the URL in a
-    bucket, or the repository and commit on the Hub that it is a copy of.
+def fetch_all(about: About) -> None:
+    """Has all files of a release on the Hub in the cache, for who opens `about.folder`, or the Thinker
+    and the encoder inside, in another process.
     """
-    snapshot = hub.snapshot_of(folder)
-    return snapshot.name if snapshot else str(remote.origin(folder))
+    if hub.snapshot_of(about.folder):
+        for entry in about.raw["parts"].values():
+            for each in filter(None, (entry, entry.get("tokenizer"))):
+                _file(about.folder, each)
+        for inside in (about.thinker, about.encoder):
+            hub.fetched_folder(Path(inside))
 
 
 def _read_part(about: About, name: str) -> Part:

@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,10 +19,13 @@ from small_speech import spelling
 
 import mdmspeech
 from mdmspeech.cli import main
+from mdmspeech.cli.experiment import load_config, use_system
 from mdmspeech.errors import TryAgainError, UserError
 from mdmspeech.interop import hub
 from mdmspeech.interop.copying import copy_release
+from mdmspeech.interop.loaders import load_tokenizer
 from mdmspeech.interop.release import Part, Release, load_release, read_about, save_release
+from mdmspeech.interop.sources import load_thinker
 from mdmspeech.pretrained import PretrainedAssistant
 
 TEXT = "It is a red apple."
@@ -111,6 +115,19 @@ def test_what_was_saved_is_saved_again(server, speaks, tmp_path):
     )
     assert files_in(tmp_path / "one") == files_in(tmp_path / "two") == pushed(server, "me/two")
     assert url.startswith(f"{server.url}/me/two/commit/") and server.repositories["me/two"].private
+
+
+def test_how_the_hub_is_asked(server, published, tmp_path):
+    server.add("me/speaks", published / "speaks", private=True)
+    how = {"token": TOKEN, "cache_dir": tmp_path / "cache"}
+    first = PretrainedAssistant.from_pretrained("me/speaks", **how)
+    assert (tmp_path / "cache").is_dir() and not (tmp_path / "home").exists()
+    server.forget()
+    again = PretrainedAssistant.from_pretrained("me/speaks", local_files_only=True, **how)
+    assert again.commit_hash == first.commit_hash and not server.requests
+    PretrainedAssistant.from_pretrained("me/speaks", force_download=True, **how)
+    assert sorted(server.downloads()) == ["codec.safetensors", "config.json", "talker.safetensors"]
+    assert set(server.tokens) == {TOKEN, ""}
 
 
 def test_pretrained_parts_that_are_elsewhere_are_put_in(server, hears, tmp_path):
@@ -319,6 +336,22 @@ def test_release_refuses_to_push_before_it_writes(
     told = {"logged out": "nobody is logged in", "a Thinker elsewhere": "which others do not have"}
     assert told[how] in capsys.readouterr().err
     assert not (tmp_path / "made").exists() and not server.requests
+
+
+def test_parts_of_a_system_from_the_hub_are_trained(server, system):
+    """As of the folder that its other processes find in the cache."""
+    commit = server.add("me/system", system)
+    config = load_config(str(Path(__file__).parents[2] / "experiments" / "talker_8b.py"))
+    use_system(config, "me/system")
+    hub._opened.clear()
+    folder = Path(config.init_from)
+    assert folder.name == commit and config.weights.thinker == str(folder / "thinker")
+    server.forget()
+    assert set(load_release(folder).parts) == set(load_release(system).parts)
+    opened = load_thinker(config.weights.thinker)
+    assert opened.config == load_thinker(system / "thinker").config
+    assert load_tokenizer(config.weights.tokenizer).encode(TEXT) == opened.tokenizer.encode(TEXT)
+    assert not server.requests
 
 
 def test_a_system_is_assembled_of_parts_from_the_hub(server, published, tmp_path):

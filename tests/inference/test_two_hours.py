@@ -28,7 +28,11 @@ def test_it_goes_on_as_it_began(talkative, minutes):
                 clock.now += len(whole[at : at + PIECE]) / RATE
                 work(session)
                 new = events(session)
-                found += [*of(new, SpeechStopped), *of(new, ResponseEnded), *of(new, TurnsForgotten)]
+                found += [
+                    *of(new, SpeechStopped),
+                    *of(new, ResponseEnded),
+                    *of(new, TurnsForgotten),
+                ]
         gc.collect()
         kept.append((len(gc.get_objects()) - len(found), resident()))
     turns, ends = of(found, SpeechStopped), of(found, ResponseEnded)

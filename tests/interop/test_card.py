@@ -26,7 +26,9 @@ SCORES = json.loads((ROOT / "experiments" / "results" / "compact.json").read_tex
 def release(*parts, **how):
     """One with parts of these names, or "name: kind"."""
     pairs = [name.partition(": ")[::2] for name in parts]
-    kinds = {name: SimpleNamespace(kind=kind or name, params={}, prompt=None) for name, kind in pairs}
+    kinds = {
+        name: SimpleNamespace(kind=kind or name, params={}, prompt=None) for name, kind in pairs
+    }
     return dataclasses.replace(Release("some", kinds), **how)
 
 

@@ -43,7 +43,8 @@ class Repository:
 
 
 class HubServer(http.server.ThreadingHTTPServer):
-    """`requests` has "METHOD path" of each, as it came; `tokens` what each was authorised by.
+    """`requests` has "METHOD path" of each, as it came; `tokens` what each was authorised by;
+    `starts` at which byte each download of a large file began.
 
     Faults: `cut`: names of files whose next download ends after half of the bytes; `corrupt`: name
     -> how many of its next downloads have a wrong byte; `broken`: a status that all requests get.
@@ -61,6 +62,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         """What was asked, and faults."""
         self.requests: list[str] = []
         self.tokens: list[str] = []
+        self.starts: list[int] = []
         self.cut: set[str] = set()
         self.corrupt: dict[str, int] = {}
         self.broken = 0
@@ -230,6 +232,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.server.corrupt[name] -= 1
             data = data[:-1] + bytes([data[-1] ^ 1])
         start = int((self.headers.get("Range") or "bytes=0-")[len("bytes=") :].split("-")[0])
+        self.server.starts.append(start)
         about = {"Content-Range": f"bytes {start}-{len(data) - 1}/{len(data)}"} if start else {}
         if name in self.server.cut:
             self.server.cut.remove(name)
@@ -253,7 +256,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._error(404 if self.known else 401, "RepoNotFound", "Repository not found")
             return None
         if contents and repo.gated and not self.known:
-            self._error(401, "GatedRepo", f"Access to model {name} is restricted")
+            status = 403 if self.headers.get("Authorization") else 401
+            self._error(status, "GatedRepo", f"Access to model {name} is restricted")
             return None
         commit = repo.refs.get(revision, revision)
         if commit not in repo.commits:
