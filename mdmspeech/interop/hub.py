@@ -51,7 +51,8 @@ class Snapshot:
 
     Attributes:
       commit: its hash. offline: why the Hub was not asked for the newest one, "" where it was, or
-        where a commit was asked for.
+        where a commit was asked for. renewed: names of the files that `force_download` has had fetched
+        anew.
     """
 
     repo: str
@@ -59,6 +60,7 @@ class Snapshot:
     folder: Path
     access: Access
     offline: str = ""
+    renewed: set[str] = dataclasses.field(default_factory=set, compare=False)
 
     @property
     def name(self) -> str:
@@ -125,9 +127,12 @@ def fetched(path: Path, again: bool = False) -> Path:
       UserError: it is none of the files that are fetched, is not in the repository, or cannot be had.
     """
     snapshot = _opened.get(path.parent) or _opened.get(path.parent.parent)
-    if snapshot is None or (path.is_file() and not again):
+    if snapshot is None:
         return path
     name = path.relative_to(snapshot.folder).as_posix()
+    again = again or (snapshot.access.force_download and name not in snapshot.renewed)
+    if path.is_file() and not again:
+        return path
     if not _DATA.fullmatch(path.name):
         raise UserError(
             f"{snapshot.name} names {name} as a file of its release; only .safetensors and .json "
@@ -168,10 +173,12 @@ def fetched_folder(path: Path) -> Path:
             cache_dir=snapshot.access.cache_dir,
             token=snapshot.access.token,
             local_files_only=bool(snapshot.offline),
+            force_download=snapshot.access.force_download and path.name not in snapshot.renewed,
             allow_patterns=[f"{path.name}/{pattern}" for pattern in _FOLDER_DATA],
         )
     except Exception as error:
         raise _refused(error, snapshot.repo, snapshot.commit, f"{path.name}/") from error
+    snapshot.renewed.add(path.name)
     return path
 
 
@@ -310,10 +317,11 @@ def _download(snapshot: Snapshot, name: str, again: bool) -> Path:
             cache_dir=access.cache_dir,
             token=access.token,
             local_files_only=bool(snapshot.offline),
-            force_download=again or access.force_download,
+            force_download=again,
         )
     except Exception as error:
         raise _refused(error, snapshot.repo, snapshot.commit, name) from error
+    snapshot.renewed.add(name)
     return Path(file)
 
 

@@ -46,6 +46,7 @@ def server(running, tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.chdir(tmp_path)
     hub._opened.clear()
+    hub._told_of.clear()
     return running
 
 
