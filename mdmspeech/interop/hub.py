@@ -371,9 +371,12 @@ def _refused(error: Exception, repo: str, revision: str | None, file: str = CONF
     if isinstance(error, errors.LocalEntryNotFoundError) or passes(error):
         cause = error.__cause__ or error
         why = reason(cause) if isinstance(cause, Exception) else ""
+        missing = f"{repo}: {file} is not in the cache"
+        if file == CONFIG:
+            missing = f"there is no folder {repo} here, nothing of such a repository in the cache"
         return TryAgainError(
-            f"{repo}: {file} is not in the cache and the Hugging Face Hub cannot be asked ({why}): "
-            f"connect, unset HF_HUB_OFFLINE, or fetch it before: `hf download {repo}`"
+            f"{missing}, and the Hugging Face Hub cannot be asked ({why}): check the name; connect, "
+            f"unset HF_HUB_OFFLINE, or fetch it before: `hf download {repo}`"
         )
     if isinstance(error, errors.EntryNotFoundError):
         return UserError(
