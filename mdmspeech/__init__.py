@@ -11,23 +11,29 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mdmspeech.inference.assistant import Assistant
+    from mdmspeech.pretrained import PretrainedAssistant
 
 __version__ = "0.1.0"
-__all__ = ["__version__", "load"]
+__all__ = ["PretrainedAssistant", "__version__", "load"]
 
 
 def load(
     release: "str | os.PathLike" = "compact",
     *,
+    revision: str | None = None,
     thinker: "str | os.PathLike | None" = None,
     voice: "str | os.PathLike | None" = None,
     dtype: str = "float32",
-) -> "Assistant":
+) -> "PretrainedAssistant":
     """Opens a released model, ready to listen and speak.
 
     Args:
-      release: the name of one shipped in the package ("compact"), or the path of a release folder.
+      release: the name of one shipped in the package ("compact"), the path of a release folder, or
+        where there is no such folder, a repository of the Hugging Face Hub: "OWNER/NAME", or
+        "OWNER/NAME@REVISION". What it needs is downloaded once, into the Hub's cache; without a
+        network what lies there is opened.
+      revision: of a repository, a branch, tag or commit (default: the newest of its main branch).
+        Which commit was opened is the model's `commit_hash`.
       thinker: another text LLM between its ear and its voice: a Hugging Face folder with
         safetensors, a .gguf file, or the name of a repository in the local Hugging Face cache
         (Llama, SmolLM2, Qwen2, Qwen2.5, Qwen3; nothing is downloaded).
@@ -38,32 +44,24 @@ def load(
 
     Raises:
       mdmspeech.errors.UserError: no such release, a damaged file, a part that is not installed
-        (the message says how to get it), or something that cannot be the Thinker.
+        (the message says how to get it), something that cannot be the Thinker, or a repository that
+        is not there, must be asked for, or cannot be reached.
     """
-    from collections.abc import Callable
-    from functools import partial
-    from typing import Any
+    return _pretrained().from_pretrained(
+        release, revision=revision, thinker=thinker, voice=voice, dtype=dtype
+    )
 
-    from mdmspeech.errors import UserError
+
+def __getattr__(name: str) -> "type[PretrainedAssistant]":
+    if name == "PretrainedAssistant":
+        return _pretrained()
+    raise AttributeError(f"module 'mdmspeech' has no attribute {name!r}")
+
+
+def _pretrained() -> "type[PretrainedAssistant]":
     from mdmspeech.inference.devices import look_for_no_tpu
 
-    look_for_no_tpu()
-    from mdmspeech.cli.compiled import keep_programs
+    look_for_no_tpu()  # before JAX is imported
+    from mdmspeech.pretrained import PretrainedAssistant
 
-    keep_programs()
-    from mdmspeech.inference.factory import open_assistant
-    from mdmspeech.interop.any_thinker import open_any_thinker, with_thinker
-    from mdmspeech.interop.release import load_release
-    from mdmspeech.interop.sources import load_speech_encoder, load_thinker
-    from mdmspeech.interop.voice_file import with_voice
-
-    if dtype not in ("float32", "bfloat16"):
-        raise UserError(f"dtype={dtype!r}: the Thinker computes in float32 or bfloat16")
-    read: Callable[..., Any] = partial(load_thinker, dtype=dtype)
-    chosen = None if thinker is None else open_any_thinker(thinker, release, dtype)
-    opened = load_release(release)
-    if voice:
-        opened = with_voice(opened, voice)
-    if chosen is not None:
-        opened, read = with_thinker(opened, chosen), chosen.load
-    return open_assistant(opened, read, load_speech_encoder)
+    return PretrainedAssistant

@@ -58,7 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "planning": _BELOW_THE_TOP | {"evaluation"},
     "scaling": _BELOW_THE_TOP | {"evaluation"},
     "cli": _BELOW_THE_TOP | {"evaluation", "serving", "planning", "scaling"},
-    "": {"inference", "interop", "cli"},  # mdmspeech/__init__.py and __main__.py
+    # mdmspeech/__init__.py, __main__.py and pretrained.py, which stand above all
+    "": {"inference", "interop", "cli", "pretrained"},
 }
 # The science stays plain functions over arrays.
 DIFFUSION_USES = {"jax", "numpy", "flax", "mdmspeech", "__future__"}

@@ -3,9 +3,12 @@ heavy imports wait until it runs.
 """
 
 import argparse
+import contextlib
+import logging
 import os
 import sys
 import warnings
+from collections.abc import Iterator
 
 from mdmspeech.cli.compiled import keep_compiled, lend_caches
 from mdmspeech.cli.streams import Patient
@@ -90,7 +93,7 @@ def _run(argv: list[str] | None) -> int:
     if args.verb in _SPEAKING and not getattr(args, "cold", False):
         keep_compiled()
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _logged(getattr(args, "quiet", False)):
             warnings.showwarning = _show_warning
             return args.run(args) or 0
     except BrokenPipeError:
@@ -116,6 +119,25 @@ def _run(argv: list[str] | None) -> int:
     except KeyboardInterrupt:
         print(f"mdmspeech {args.verb}: stopped", file=sys.stderr)
         return 130
+
+
+@contextlib.contextmanager
+def _logged(quiet: bool) -> Iterator[None]:
+    """Says on stderr, a line each, what the package logs: which commit a model of the Hub is. quiet:
+    warnings alone, and no progress of downloads.
+    """
+    logger, handler = logging.getLogger("mdmspeech"), logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("mdmspeech: %(message)s"))
+    before = logger.level
+    if quiet:
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    logger.addHandler(handler)
+    logger.setLevel(logging.WARNING if quiet else logging.INFO)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
 
 
 def _show_warning(

@@ -159,13 +159,13 @@ def _codec(source: str, voice: str | None) -> dict[str, Any]:
 
     if not is_run(source) and find_file(source, "flow") is not None:
         parts = {"codec": Part("cosyvoice2_codec", *load_cosyvoice2(source))}
-    elif is_run(source) or Path(source).is_dir() or source.isidentifier():
-        parts = codec_parts(source)
     else:
-        raise UserError(
+        _check_there(
+            source,
             f"no codec at {source}: give a CosyVoice2 folder (with flow.pt, "
-            "hift.pt, speech_tokenizer_v2.onnx), a release or a run"
+            "hift.pt, speech_tokenizer_v2.onnx), a release or a run",
         )
+        parts = codec_parts(source)
     return with_voice(Release(source, parts), voice).parts if voice else parts
 
 
@@ -199,9 +199,9 @@ def _talker_name(source: str) -> str:
     from mdmspeech.cli.release import is_run
     from mdmspeech.interop.release import read_about
 
-    known = Path(source).expanduser().is_dir() or source.isidentifier()
-    if source == RANDOM or is_run(source) or not known:
+    if source == RANDOM or is_run(source):
         return "talker"
+    _check_there(source, _none(source, "talker"))
     parts = read_about(source).parts
     return "talker_ntp" if "talker_ntp" in parts and "talker" not in parts else "talker"
 
@@ -211,11 +211,29 @@ def _part(source: str, name: str) -> tuple[Any, bool]:
     from mdmspeech.cli.release import is_run, part_of_run
     from mdmspeech.interop.release import load_part, read_about
 
-    if not (Path(source).expanduser().is_dir() or source.isidentifier()):
-        raise UserError(f"no {name} at {source}: give 'random', a training run or a release")
+    _check_there(source, _none(source, name))
     if is_run(source):
         return part_of_run(source, name), False
     return load_part(source, name), name in read_about(source).untrained
+
+
+def _none(source: str, name: str) -> str:
+    return f"no {name} at {source}: give 'random', a training run or a release"
+
+
+def _check_there(source: str, otherwise: str) -> None:
+    """A UserError with these words if a source is no folder, no shipped release and none on the Hub."""
+    from mdmspeech.interop.hub import parse
+    from mdmspeech.interop.release import read_about
+
+    if Path(source).expanduser().is_dir() or source.isidentifier():
+        return
+    if not parse(source):
+        raise UserError(otherwise)
+    try:
+        read_about(source)
+    except UserError as error:
+        raise UserError(f"{otherwise} ({error})") from error
 
 
 def _merged(source: str, thinker: str, dtype: str) -> Any:

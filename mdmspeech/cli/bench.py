@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mdmspeech.cli.voice_options import add_thinker_options
+from mdmspeech.cli.voice_options import RELEASE, RELEASE_HELP, add_thinker_options
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable
 from mdmspeech.hardware import peak_memory
@@ -27,7 +27,9 @@ def add(verbs) -> None:
         "stage, and in a session. sessions: how many can talk at once. Let nothing else run.",
     )
     parser.add_argument("part", nargs="?", default="talker", choices=PARTS, help="what to measure")
-    parser.add_argument("--model", default="compact", metavar="NAME", help="release (not: talker)")
+    parser.add_argument(
+        "--model", default="compact", metavar=RELEASE, help=f"{RELEASE_HELP} (not: talker)"
+    )
     add_thinker_options(parser, " (talker: the Talker)")
     parser.add_argument("--data", metavar="DIR", help="the corpus with test questions")
     parser.add_argument(

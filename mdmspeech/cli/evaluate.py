@@ -2,6 +2,7 @@
 
 import argparse
 
+from mdmspeech.cli.voice_options import RELEASE, RELEASE_HELP
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable
 
@@ -19,8 +20,8 @@ def add(verbs) -> None:
     parser.add_argument(
         "--model",
         default="compact",
-        metavar="NAME|DIR",
-        help="a shipped release or a release folder (default: %(default)s)",
+        metavar=RELEASE,
+        help=f"{RELEASE_HELP} (default: %(default)s)",
     )
     parser.add_argument(
         "--data",

@@ -135,9 +135,10 @@ def use_system(config, folder: str) -> None:
 
     from mdmspeech import remote
     from mdmspeech.interop import sources
-    from mdmspeech.interop.release import read_about
+    from mdmspeech.interop.release import fetch_all, read_about
 
     about = read_about(folder)
+    fetch_all(about)
     if not {"thinker", "encoder", "talker"} & set(config):
         raise UserError(f"--system {folder}: stage {config.stage!r} trains no part of it")
     paths = {"thinker": about.thinker, "tokenizer": about.thinker, "encoder": about.encoder}

@@ -275,9 +275,13 @@ def _data(config: ConfigDict, args: argparse.Namespace) -> str:
 def _codec(config: ConfigDict, args: argparse.Namespace) -> tuple[str, str]:
     """(what says which codec it must be, its fingerprint); "" for both where nothing says it."""
     from mdmspeech.data.datasets.make import fingerprint
+    from mdmspeech.interop.hub import parse
     from mdmspeech.interop.release import load_part, read_about
 
-    for source in (args.system, str(config.get("init_from", ""))):
+    start = str(config.get("init_from", ""))
+    if parse(start):  # a run that is not here is not asked for on the Hub
+        start = str(Path(start).absolute())
+    for source in (args.system, start):
         if not source or source == RANDOM or not _can_look(source, args.disks):
             continue
         try:

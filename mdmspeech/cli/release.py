@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from mdmspeech.cli.voice_options import RELEASE
 from mdmspeech.errors import UserError
 
 _PARTS = ("codec", "talker", "talker_ntp", "talker_mtp", "adaptor", "aligner")
@@ -29,7 +30,9 @@ def add(verbs) -> None:
         parser.add_argument(
             f"--{name.replace('_', '-')}", metavar="WORKDIR", help=f"run that trained the {name}"
         )
-    parser.add_argument("--base", metavar="NAME|DIR", help="a release to take all other parts from")
+    parser.add_argument(
+        "--base", metavar=RELEASE, help="a release to take all other parts from, see chat --model"
+    )
     parser.add_argument(
         "--name", metavar="NAME", help="name of the release (default: the folder's)"
     )
@@ -41,7 +44,26 @@ def add(verbs) -> None:
     parser.add_argument(
         "--card",
         metavar="FILE",
-        help="the model card, Markdown (default: a short one with the sizes)",
+        help="the model card, Markdown (default: a short one with the sizes); metadata of the "
+        "Hugging Face Hub that it lacks are added",
+    )
+    parser.add_argument(
+        "--license", metavar="ID", help="for the card: apache-2.0, mit, cc-by-4.0, ..."
+    )
+    parser.add_argument(
+        "--datasets",
+        default="",
+        metavar="OWNER/NAME,...",
+        help="for the card: data sets of the Hub that its parts were trained on",
+    )
+    parser.add_argument(
+        "--scores", metavar="FILE", help="for the card: the JSON file of `mdmspeech eval`"
+    )
+    parser.add_argument(
+        "--push",
+        metavar="OWNER/NAME",
+        help="also push the folder to this repository of the Hugging Face Hub (made if missing), as "
+        "one commit; needs `hf auth login` or HF_TOKEN",
     )
     parser.add_argument(
         "--dtype",
@@ -60,10 +82,24 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
-    from mdmspeech.interop.release import Release, check_destination, load_release, save_release
+    from mdmspeech.interop import hub
+    from mdmspeech.interop.copying import elsewhere, files_of
+    from mdmspeech.interop.release import (
+        Release,
+        check_destination,
+        fetch_all,
+        load_release,
+        read_about,
+        save_release,
+    )
+    from mdmspeech.interop.sources import PUBLISHED
 
     check_destination(args.output)
+    if args.push:
+        hub.check_push(args.push)
     base = load_release(args.base) if args.base else None
+    if base and base.folder:
+        fetch_all(read_about(base.folder))
     parts = dict(base.parts) if base else {}
     for name in _PARTS:
         workdir = getattr(args, name)
@@ -94,8 +130,28 @@ def run(args: argparse.Namespace) -> None:
         untrained=untrained,
         **pretrained,
     )
-    size = save_release(args.output, release, card or default_card(release), args.dtype, small)
+    for name, source in {"thinker": release.thinker, "encoder": release.encoder}.items():
+        if args.push and source not in PUBLISHED:
+            raise elsewhere(name, source)
+    size = save_release(args.output, release, _card(args, release, card), args.dtype, small)
     print(f"{args.output}: {', '.join(ordered)}, {size / 1e6:.1f} MB")
+    if args.push:
+        print(f"pushed: {hub.push(Path(args.output), files_of(args.output), args.push)}")
+
+
+def _card(args: argparse.Namespace, release, card: str) -> str:
+    """The card with what the options say."""
+    from mdmspeech.interop import card as cards
+    from mdmspeech.interop.tensors import read_json
+
+    known: dict[str, Any] = {"license": args.license} if args.license else {}
+    if args.datasets:
+        known["datasets"] = args.datasets.split(",")
+    if args.scores:
+        known["model-index"] = cards.model_index(
+            release.name, read_json(args.scores), release.parts
+        )
+    return cards.complete(card or cards.default_card(release), cards.metadata(release) | known)
 
 
 def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
@@ -307,25 +363,6 @@ def silence_codes(part) -> tuple[int, ...]:
     noise = np.random.default_rng(0).normal(size=part.config.sample_rate).astype(np.float32)
     heard = CompactCodec(part.config, part.params).encode([0.0 * noise, 1e-4 * noise])
     return tuple(sorted({int(i) for row in heard for i in row[2:-2]}))
-
-
-def default_card(release) -> str:
-    """A card that says what is inside."""
-    import jax
-
-    lines = [
-        f"# {release.name}",
-        "",
-        (
-            f"Speaks with {release.thinker} as Thinker and hears through "
-            f"{release.encoder} (neither is inside)."
-        ),
-        "",
-    ]
-    for name, part in release.parts.items():
-        count = sum(leaf.size for leaf in jax.tree.leaves(part.params))
-        lines.append(f"- {name} ({part.kind}): {count / 1e6:.1f} M parameters")
-    return "\n".join(lines) + "\n"
 
 
 def _read(path: str) -> str:

@@ -85,11 +85,12 @@ def _tokenizer(source: str):
     from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
     from mdmspeech.interop.cosyvoice2 import FILES, PUBLISHED, find_file
     from mdmspeech.interop.cosyvoice2_tokenizer import load_s3_tokenizer
+    from mdmspeech.interop.hub import parse
     from mdmspeech.interop.release import CONFIG, load_part
 
     if path := find_file(source, "tokenizer"):
         return load_s3_tokenizer(path)
-    if not (Path(source) / CONFIG).is_file():
+    if not (Path(source) / CONFIG).is_file() and not parse(source):
         raise UserError(
             f"{source} has no {FILES['tokenizer'][0]} and is no model folder; give "
             f"the folder of {PUBLISHED}"

@@ -5,6 +5,10 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+# where a release is named
+RELEASE = "NAME|DIR|OWNER/NAME"
+RELEASE_HELP = "a shipped release, a release folder, or OWNER/NAME or OWNER/NAME@REVISION of the Hugging Face Hub"
+
 
 def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
     """Adds the options; `output` is the default file."""
@@ -21,8 +25,8 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument(
         "--model",
         default="compact",
-        metavar="NAME|DIR",
-        help="a shipped release or a release folder (default: %(default)s)",
+        metavar=RELEASE,
+        help=f"{RELEASE_HELP} (default: %(default)s)",
     )
     parser.add_argument(
         "--voice",

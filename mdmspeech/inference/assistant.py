@@ -71,6 +71,21 @@ class Assistant:
         """Names that `talker=` takes."""
         return tuple(key.removeprefix("voice ") for key in self._open if key.startswith("voice "))
 
+    @property
+    def voices(self) -> tuple[str, ...]:
+        """Names of the voices it can speak in. A release has one, called as the release is."""
+        return (self.name,)
+
+    @property
+    def sample_rate(self) -> int:
+        """Of all that it speaks, in Hz."""
+        return self._first_voice().codec.sample_rate
+
+    @property
+    def block(self) -> int:
+        """Speech tokens that are decoded at once, and so the grain in which it speaks."""
+        return self._first_voice().block
+
     def voice(self, talker: str = "mdm") -> Synthesizer:
         """The voice of one Talker."""
         if talker not in self.talkers:
@@ -239,6 +254,9 @@ class Assistant:
           UserError: a setting out of range. TryAgainError: too many are open.
         """
         return self.sessions.open((config or SessionConfig()).updated(settings))
+
+    def _first_voice(self) -> Synthesizer:
+        return self.voice(self.talkers[0] if self.talkers else "mdm")
 
     def _part(self, key: str) -> Any:
         if key not in self._parts:

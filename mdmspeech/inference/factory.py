@@ -34,13 +34,16 @@ from mdmspeech.text.tokenizer import ChatTokenizer
 _TALKERS = {"mdm": "talker", "ntp": "talker_ntp", "mtp": "talker_mtp"}
 
 
-def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable) -> Assistant:
+def open_assistant(
+    release: Any, load_thinker: Callable, load_encoder: Callable, kind: type[Assistant] = Assistant
+) -> Assistant:
     """An assistant whose parts are opened when first needed.
 
     Args:
       release: an `interop.release.Release`.
       load_thinker, load_encoder: `interop.sources.load_thinker` and `load_speech_encoder`, or
         functions like them; called with the release's `thinker` (and to_run=True) and `encoder`.
+      kind: of the assistant.
     """
     codec = _once(partial(open_codec, release))
 
@@ -61,7 +64,7 @@ def open_assistant(release: Any, load_thinker: Callable, load_encoder: Callable)
         for name, part in _TALKERS.items()
         if part in release.parts
     }
-    return Assistant(release.name, voices, partial(_frontend, release, load_encoder), thinker)
+    return kind(release.name, voices, partial(_frontend, release, load_encoder), thinker)
 
 
 def _once(make: Callable[[], Any]) -> Callable[[], Any]:

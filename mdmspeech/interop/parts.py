@@ -3,7 +3,7 @@ opened to be used is `inference.factory`'s table.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,8 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.codec.cosyvoice2.config import CosyVoice2Config
 from mdmspeech.codec.cosyvoice2.voice import VoiceConfig, voice_shapes
-from mdmspeech.config_names import renamed_fields
+from mdmspeech.config_names import renamed_fields, upgrade
+from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.traced_once import traced_once
 from mdmspeech.interop.whisper_decoder import seq2seq_shapes
@@ -22,6 +23,22 @@ from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
 from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
+
+# Sizes that older releases lack: they are the defaults there.
+_LATER = {
+    "label_shift",
+    "num_kv_heads",
+    "qkv_bias",
+    "qk_norm",
+    "norm_eps",
+    "output_bias",
+    "text_vocab_size",
+    "mtp_modules",
+    "base_dim",
+    "base_head_dim",
+    "semantic",
+    "semantic_dim",
+}
 
 
 @renamed_fields
@@ -157,3 +174,39 @@ KINDS: dict[str, PartKind] = {
     "stack_adaptor": PartKind(StackConfig, _stack_shapes, lambda sizes: True, _stack_misfit),
     "phone_reader": PartKind(PhoneClassifierConfig, _reader_shapes),
 }
+
+
+def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:
+    """A part's sizes from a JSON object; a UserError lists what is missing or unknown."""
+    if kind not in KINDS:
+        raise UserError(f"{where} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
+    return _sizes(KINDS[kind].config, sizes, where)
+
+
+def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
+    """A dataclass from a JSON object, the dataclasses among its fields from the objects inside."""
+    fields = {field.name: field.type for field in dataclasses.fields(cls)}
+    sizes = upgrade(cls.__name__, sizes, where)
+    missing, unknown = sorted(fields.keys() - sizes - _LATER), sorted(sizes.keys() - fields)
+    if missing or unknown:
+        told = [
+            f"{what} {', '.join(names)}"
+            for what, names in (("missing", missing), ("unknown", unknown))
+            if names
+        ]
+        raise UserError(
+            f"{where}: its sizes are those of another model ({'; '.join(told)}); "
+            "fetch the release again"
+        )
+    values: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()
+    }
+    parts = {
+        key: kind
+        for key, kind in fields.items()
+        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
+    }
+    return cls(
+        **values
+        | {key: _sizes(kind, values[key], f"{where}: {key}") for key, kind in parts.items()}
+    )

@@ -24,35 +24,21 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from mdmspeech import remote
-from mdmspeech.config_names import upgrade
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
+from mdmspeech.interop import card as cards
+from mdmspeech.interop import hub
 from mdmspeech.interop.converted import converted
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
-from mdmspeech.interop.parts import KINDS, Config, reads_prompt
+from mdmspeech.interop.parts import KINDS, Config, config_from, reads_prompt
 from mdmspeech.interop.rules import TensorRule, import_params
 from mdmspeech.interop.sources import SMOLLM2, WHISPER_BASE
-from mdmspeech.interop.tensors import check_sha256, read_json, read_tensors, write_tensors
+from mdmspeech.interop.tensors import read_json, read_tensors, write_tensors
 from mdmspeech.text import prompts
 
 FORMAT, VERSION = "mdmspeech-release", 4
 # version 1 had no 8-bit parts, 2 no Thinker or encoder inside, 3 the fields' older names
 _READS = (1, 2, 3, 4)
-# Sizes that older releases lack: they are the defaults there.
-_LATER = {
-    "label_shift",
-    "num_kv_heads",
-    "qkv_bias",
-    "qk_norm",
-    "norm_eps",
-    "output_bias",
-    "text_vocab_size",
-    "mtp_modules",
-    "base_dim",
-    "base_head_dim",
-    "semantic",
-    "semantic_dim",
-}
 CONFIG, CARD = "config.json", "README.md"
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 INT8, EXACT = "int8", "float32"
@@ -89,6 +75,7 @@ class Release:
       silence: codes that sound like silence (for the stop rules of Talkers that do not know their
         length).
       untrained: parts with random weights, as `assemble` puts them where training is still to come.
+      folder: that it was opened from, None if it was not.
     """
 
     name: str
@@ -99,6 +86,7 @@ class Release:
     examples: tuple[tuple[str, str], ...] = ()
     silence: tuple[int, ...] = ()
     untrained: tuple[str, ...] = ()
+    folder: Path | None = None
 
     @property
     def prompt(self) -> prompts.Prompt:
@@ -150,10 +138,11 @@ def save_release(
     """Writes the folder (created if missing) and returns its size in bytes.
 
     Args:
-      card: the model card, Markdown. dtype: "float16" or "bfloat16" of the stored tensors. int8:
-        names of the parts whose large matrices are stored in 8 bits instead, see `interop.int8`.
-        exact: names of those stored as they are, in float32. digests: of a Thinker and encoder that
-        are inside, by which evaluations know them.
+      card: the model card, Markdown; metadata that it lacks are added (`interop.card`). dtype:
+        "float16" or "bfloat16" of the stored tensors. int8: names of the parts whose large matrices
+        are stored in 8 bits instead, see `interop.int8`. exact: names of those stored as they are,
+        in float32. digests: of a Thinker and encoder that are inside, by which evaluations know
+        them.
 
     Raises:
       UserError: parameters that do not fit their sizes, a value that `dtype` cannot hold, a folder
@@ -174,39 +163,49 @@ def save_release(
     with contextlib.ExitStack() as files:
         new = {name: files.enter_context(written_whole(folder / name)) for name in names}
         for name, part in release.parts.items():
-            tensors = {
-                path: np.asarray(leaf, np.float32)
-                for path, leaf in flatten_dict(part.params, sep="/").items()
-            }
-            _fit(tensors, part.kind, part.config, name)
-            wide = to_int8(tensors) if name in int8 else tensors
-            stored = {
-                path: value
-                if name in exact or value.dtype == np.int8 or path.endswith(SCALE)
-                else _narrow(value, dtype, f"{name}: {path}")
-                for path, value in wide.items()
-            }
-            file = f"{name}.safetensors"
-            write_tensors(new[file], stored, {"kind": part.kind})
-            # the safetensors library makes files that only their owner reads
-            new[file].chmod(0o644)
-            about["parts"][name] = {
-                "kind": part.kind, "file": file,
-                "sha256": hashlib.sha256(new[file].read_bytes()).hexdigest(),
-                "dtype": INT8 if name in int8 else EXACT if name in exact else dtype,
-                "config": dataclasses.asdict(part.config),
-            }  # fmt: skip
-            if part.prompt is not None:
-                about["parts"][name]["prompt"] = dataclasses.asdict(part.prompt)
+            about["parts"][name] = store_part(
+                new[f"{name}.safetensors"],
+                name,
+                part,
+                EXACT if name in exact else dtype,
+                name in int8,
+            )
             if part.tokenizer:
                 written = part.tokenizer.encode()
                 new[_tokenizer_file(name)].write_bytes(written)
                 about["parts"][name]["tokenizer"] = {
                     "file": _tokenizer_file(name), "sha256": hashlib.sha256(written).hexdigest()
                 }  # fmt: skip
-        new[CARD].write_text(card, encoding="utf-8")
+        new[CARD].write_text(cards.complete(card, cards.metadata(release)), encoding="utf-8")
         new[CONFIG].write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def store_part(
+    path: Path, name: str, part: Part, dtype: str = EXACT, int8: bool = False
+) -> dict[str, Any]:
+    """Writes the tensors of a part and returns its entry of config.json. Arguments and errors as of
+    `save_release`, for this part.
+    """
+    tensors = {
+        key: np.asarray(leaf, np.float32)
+        for key, leaf in flatten_dict(part.params, sep="/").items()
+    }
+    _fit(tensors, part.kind, part.config, name)
+    stored = {
+        key: value
+        if dtype == EXACT or value.dtype == np.int8 or key.endswith(SCALE)
+        else _narrow(value, dtype, f"{name}: {key}")
+        for key, value in (to_int8(tensors) if int8 else tensors).items()
+    }
+    write_tensors(path, stored, {"kind": part.kind})
+    path.chmod(0o644)  # the safetensors library makes files that only their owner reads
+    entry = {
+        "kind": part.kind, "file": f"{name}.safetensors",
+        "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+        "dtype": INT8 if int8 else dtype, "config": dataclasses.asdict(part.config),
+    }  # fmt: skip
+    return entry | ({} if part.prompt is None else {"prompt": dataclasses.asdict(part.prompt)})
 
 
 def check_destination(folder: str | os.PathLike) -> Path:
@@ -227,7 +226,7 @@ def check_destination(folder: str | os.PathLike) -> Path:
 
 
 def load_release(name_or_path: str | os.PathLike, only: Collection[str] = ()) -> Release:
-    """Opens a release: the name of one shipped in the package ("compact"), or a folder.
+    """Opens a release, see `find_release`.
 
     Args:
       only: names of the parts to read, those of them that it has; () reads all.
@@ -251,6 +250,7 @@ def load_release(name_or_path: str | os.PathLike, only: Collection[str] = ()) ->
             about.prompt.examples,
             silence,
             about.untrained,
+            about.folder,
         )
 
 
@@ -344,7 +344,17 @@ def agreed_prompt(
 def _inside(folder: Path, name: str) -> str:
     """The sub-folder of that name as a path, if there is one; else the name."""
     plain = Path(name).name == name and name not in ("", ".", "..")
-    return str(folder / name) if plain and (folder / name / CONFIG).is_file() else name
+    if plain and (folder / name / CONFIG).is_file():
+        return str(folder / name)
+    snapshot = hub.snapshot_of(folder)
+    if snapshot is None or name in (SMOLLM2, WHISPER_BASE):
+        return name
+    if plain and hub.has(folder / name / CONFIG):
+        return str(folder / name)
+    raise UserError(
+        f"{snapshot.name} names {name!r} as a part of its system, which is not in it: its owner puts "
+        "it in with `mdmspeech assemble`, and pushes it again"
+    )
 
 
 @contextlib.contextmanager
@@ -360,59 +370,53 @@ def _complete(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def find_release(name_or_path: str | os.PathLike) -> Path:
-    """The folder of a release; of one in a bucket, a local one. A UserError names the shipped ones if
-    there is no such folder.
+def find_release(
+    name_or_path: str | os.PathLike, revision: str | None = None, access: hub.Access | None = None
+) -> Path:
+    """The folder of a release; of one in a bucket, a local one; of one on the Hub, that of the cache,
+    whose files come when they are read (`hub.fetched`).
+
+    Args:
+      name_or_path: the name of one shipped in the package ("compact"), a folder or the URL of one,
+        or where there is no such folder, "OWNER/NAME" or "OWNER/NAME@REVISION" on the Hugging Face
+        Hub. revision, access: of one on the Hub, see `hub.find`.
+
+    Raises:
+      UserError: names the shipped ones if there is no such folder; as `hub.find`.
     """
     shipped = Path(str(resources.files("mdmspeech") / "assets"))
     text = os.fspath(name_or_path)
     if remote.is_remote(text):
         text = str(remote.local_folder(text))
     candidates = ([shipped / text] if text.isidentifier() else []) + [Path(text).expanduser()]
-    for folder in candidates:
-        if (folder / CONFIG).is_file():
-            return folder
+    found = next((folder for folder in candidates if (folder / CONFIG).is_file()), None)
+    on_hub = found is None and not candidates[-1].exists() and hub.parse(text) is not None
+    if revision and not on_hub:
+        raise UserError(
+            f"revision={revision!r} is of a repository on the Hugging Face Hub, and {text} is none: "
+            "leave it out"
+        )
+    if found is None and on_hub:
+        found = hub.find(text, revision, access)
+    if found is not None:
+        return found
     names = sorted(config.parent.name for config in shipped.glob(f"*/{CONFIG}"))
     raise UserError(
         f"no release {text!r} ({CONFIG} not found); shipped: {', '.join(names) or 'none yet'}; or "
-        "give the path of a release folder"
+        "give the path of a release folder, or OWNER/NAME of the Hugging Face Hub"
     )
 
 
-def config_from(kind: str, sizes: Mapping[str, Any], where: str) -> Config:
-    """A part's sizes from a JSON object; a UserError lists what is missing or unknown."""
-    if kind not in KINDS:
-        raise UserError(f"{where} is of unknown kind {kind!r}; known: {', '.join(KINDS)}")
-    return _sizes(KINDS[kind].config, sizes, where)
-
-
-def _sizes(cls: type, sizes: Mapping[str, Any], where: str) -> Any:
-    """A dataclass from a JSON object, the dataclasses among its fields from the objects inside."""
-    fields = {field.name: field.type for field in dataclasses.fields(cls)}
-    sizes = upgrade(cls.__name__, sizes, where)
-    missing, unknown = sorted(fields.keys() - sizes - _LATER), sorted(sizes.keys() - fields)
-    if missing or unknown:
-        told = [
-            f"{what} {', '.join(names)}"
-            for what, names in (("missing", missing), ("unknown", unknown))
-            if names
-        ]
-        raise UserError(
-            f"{where}: its sizes are those of another model ({'; '.join(told)}); "
-            "fetch the release again"
-        )
-    values: dict[str, Any] = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in sizes.items()
-    }
-    parts = {
-        key: kind
-        for key, kind in fields.items()
-        if isinstance(kind, type) and dataclasses.is_dataclass(kind)
-    }
-    return cls(
-        **values
-        | {key: _sizes(kind, values[key], f"{where}: {key}") for key, kind in parts.items()}
-    )
+def fetch_all(about: About) -> None:
+    """Has all files of a release on the Hub in the cache, for who opens `about.folder`, or the Thinker
+    and the encoder inside, in another process.
+    """
+    if hub.snapshot_of(about.folder):
+        for entry in about.raw["parts"].values():
+            for each in filter(None, (entry, entry.get("tokenizer"))):
+                _file(about.folder, each)
+        for inside in (about.thinker, about.encoder):
+            hub.fetched_folder(Path(inside))
 
 
 def _read_part(about: About, name: str) -> Part:
@@ -420,7 +424,7 @@ def _read_part(about: About, name: str) -> Part:
     path, sha256 = _file(about.folder, entry), entry["sha256"]
 
     def read() -> dict[str, Any]:
-        check_sha256(memoryview(remote.whole(path).read_bytes()), sha256, str(path))
+        hub.checked(remote.whole(path), sha256)
         stored = from_int8(read_tensors(path), str(path))
         tensors = {key: np.asarray(value, np.float32) for key, value in stored.items()}
         return _fit(tensors, kind, config, str(path))
@@ -428,9 +432,8 @@ def _read_part(about: About, name: str) -> Part:
     params = read() if remote.hole(path) else converted(name, [path], (sha256, kind, config), read)
     tokenizer = None
     if KINDS[kind].reads_text(config) and (stored := entry.get("tokenizer")):
-        written = remote.whole(_file(about.folder, stored)).read_bytes()
-        check_sha256(written, stored["sha256"], stored["file"])
-        tokenizer = written.decode()
+        file = remote.whole(_file(about.folder, stored))
+        tokenizer = hub.checked(file, stored["sha256"]).decode()
     return Part(kind, config, params, about.trained_after.get(name), tokenizer)
 
 
@@ -441,7 +444,7 @@ def _tokenizer_file(part: str) -> str:
 def _file(folder: Path, entry: Mapping[str, Any]) -> Path:
     """The file that an entry of config.json names. UserError: it is not in the folder."""
     path = folder / str(entry["file"])
-    if path.parent != folder or not path.is_file():
+    if path.parent != folder or not hub.fetched(path).is_file():
         raise UserError(f"{path} is missing; fetch the release again")
     return path
 

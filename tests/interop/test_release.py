@@ -112,9 +112,8 @@ def test_a_folder_of_something_else_stays_as_it_is(files, release, tmp_path):
 
 def test_a_release_takes_the_place_of_a_release(release, folder):
     save_release(folder, release, "another card")
-    assert (folder / "README.md").read_text() == "another card" and check_destination(
-        folder / "new"
-    ) == folder / "new"
+    assert (folder / "README.md").read_text().endswith("---\n\nanother card")
+    assert check_destination(folder / "new") == folder / "new"
 
 
 def test_opens_as_written(release, folder):
