@@ -29,6 +29,7 @@ from mdmspeech.inference.session_events import (
     SpeechStopped,
     Transcript,
 )
+from mdmspeech.serving.realtime.audio import encode
 from mdmspeech.speech_format import INPUT_RATE
 
 OUTPUT_RATE = 24_000  # of the protocol's sound
@@ -94,8 +95,7 @@ class RemoteSession:
         wave = self._resampler.push(samples, rate)
         if len(wave):
             self._heard = True
-            pcm = np.round(np.clip(wave, -1, 1) * 32767).astype("<i2").tobytes()
-            self._send("input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
+            self._send("input_audio_buffer.append", audio=encode(wave))
 
     def push_text(self, text: str) -> None:
         """A typed question. UserError: no words in it."""

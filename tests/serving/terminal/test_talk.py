@@ -13,6 +13,7 @@ from stand_in_sound_card import SoundCard
 
 from mdmspeech.cli import main
 from mdmspeech.errors import UserError
+from mdmspeech.inference.playback import heard_text
 from mdmspeech.inference.session_events import (
     ResponseAudio,
     ResponseEnded,
@@ -22,6 +23,7 @@ from mdmspeech.inference.session_events import (
     SpeechStopped,
     Transcript,
 )
+from mdmspeech.serving.realtime.audio import encode
 from mdmspeech.serving.terminal import sound_card
 from mdmspeech.serving.terminal.player import Player
 from mdmspeech.serving.terminal.remote_session import RemoteSession, socket_url
@@ -107,6 +109,20 @@ def test_a_line_stops_what_is_played(assistant, line):
     assert len(re.findall("it:  ", told)) == 1 + (line != "/stop")
 
 
+def test_a_loudspeaker_that_stalls_is_believed(assistant):
+    """What it has played counts, not the time since."""
+    here = Here(assistant)
+    here.talk.typed(QUESTION)
+    here.go()
+    here.play(0.5)
+    here.clock.now += 3.0
+    here.talk.typed("/stop")
+    here.go()
+    reply = assistant.answer(QUESTION, steps=2)
+    expected = heard_text(reply.text, reply.words, 0.5, len(reply.audio) / reply.sample_rate)
+    assert here.session._last.remembered == expected != reply.text
+
+
 def test_push_to_talk_hears_between_two_empty_lines_only(assistant):
     here = Here(assistant, push_to_talk=True)
     here.session.update(turn_detection=None)
@@ -154,11 +170,11 @@ def test_a_server_says_the_same(server, assistant):
     reply = assistant.answer(QUESTION, steps=2)
     assert "".join(event.text for event in of(found, ResponseText)).strip() == reply.text
     audio = np.concatenate([event.audio for event in of(found, ResponseAudio)])
-    np.testing.assert_array_equal(
-        np.round(audio * 32768), np.round(np.clip(reply.audio, -1, 1) * 32767)
-    )
+    assert encode(audio) == encode(reply.audio)  # in 16 bits
     end = of(found, ResponseEnded)[0]
-    assert end.reason == "completed" and end.steps and end.audio_s == len(audio) / 24_000
+    assert (
+        end.reason == "completed" and end.text == reply.text and end.audio_s == len(audio) / 24_000
+    )
     session.truncate(0.5)
     session.cancel()  # nothing runs
     session.push_audio(asked())
