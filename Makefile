@@ -21,13 +21,15 @@ TORCH ?= torch
 PARITY_VENV ?= $(VENV)-parity
 # Apache Beam has other versions of some packages than constraints.txt.
 BEAM_VENV ?= $(VENV)-beam
+# pipecat brings many packages with it; npm's clients are in tests/serving/clients/node_modules.
+CLIENTS_VENV ?= $(VENV)-clients
 # Programs as users run them; `make test` has them compiled with few optimisations, in half the time (tests/conftest.py).
 AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 # In this order: each stage starts from the one before.
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test test-beam mutants parity lint format data data-parts train-compact train-own plan eval-compact bench bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam bench-pytorch freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test test-beam clients mutants parity lint format data data-parts train-compact train-own plan eval-compact bench bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam bench-pytorch freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +59,9 @@ slurm-test: $(VENV)/.ready-dev ## launch/slurm.py on a real Slurm of one node, s
 
 test-beam: $(BEAM_VENV)/.ready ## preparation on Apache Beam: 1,000 recordings counted, killed and restarted, one worker and two; fetches Beam
 	$(BEAM_VENV)/bin/python -m pytest -q -m "beam or not beam" tests/beam tests/launch/test_dataflow.py
+
+clients: $(CLIENTS_VENV)/.ready ## other people's clients against the server, unchanged: openai-node, the Agents SDK, pipecat (needs node, npm and openssl; fetches them)
+	$(CLIENTS_VENV)/bin/python -m pytest -q -rs tests/serving/clients
 
 mutants: $(VENV)/.ready-dev ## plant the faults listed in tests/mutants one by one (15 minutes of CPU): each must be noticed by a test (ONLY=text: those with it in name, room or file)
 	@$(BIN)/python tests/mutants/planted.py $(if $(ONLY),--only "$(ONLY)")
@@ -103,12 +108,15 @@ eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experime
 	$(BIN)/mdmspeech eval
 
 bench: $(VENV)/.ready-dev ## how fast it speaks and answers, beside this machine's bounds; let nothing else run (half an hour)
-	$(BIN)/mdmspeech bench --size compact d1024 --out experiments/results/bench_talker
+	$(BIN)/mdmspeech bench --size compact d1024 --scores experiments/results/compact.json --out experiments/results/bench_talker
 	$(BIN)/mdmspeech bench --size compact --batch 8 32 --rounds 3 --out experiments/results/bench_talker_batches
 	$(BIN)/mdmspeech bench thinker --out experiments/results/bench_thinker
 	$(BIN)/mdmspeech bench codec --out experiments/results/bench_codec
-	$(BIN)/mdmspeech bench first-audio --questions 20 --out experiments/results/bench_first_audio
+	$(BIN)/mdmspeech bench first-audio --questions 50 --out experiments/results/bench_first_audio
 	$(BIN)/mdmspeech bench sessions --sessions 1 2 4 --out experiments/results/bench_sessions
+
+bench-accelerator: $(VENV)/.ready-dev ## the paper's Talker, compact and d1024 in bfloat16 on this machine's GPU or TPU, one row and 64 (with JAX for it installed)
+	JAX_PLATFORMS= $(BIN)/mdmspeech bench --size paper d1024 compact --batch 1 64 --dtype bfloat16 --out experiments/results/bench_accelerator
 
 bench-input: $(VENV)/.ready-dev ## input pipelines alone: tokens a second, padding packed, bucketed, joined and naive
 	$(BIN)/python -m experiments.bench_input
@@ -141,9 +149,9 @@ freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) $(PARITY_VENV) $(BEAM_VENV) build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(PARITY_VENV) $(BEAM_VENV) $(CLIENTS_VENV) tests/serving/clients/node_modules build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
-$(VENV)/bin/activate $(PARITY_VENV)/bin/activate $(BEAM_VENV)/bin/activate:
+$(VENV)/bin/activate $(PARITY_VENV)/bin/activate $(BEAM_VENV)/bin/activate $(CLIENTS_VENV)/bin/activate:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or say make PYTHON=python3.X" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: on Debian, sudo apt-get install python3.11-venv" >&2; exit 1; }
@@ -171,6 +179,15 @@ $(PARITY_VENV)/.ready: $(PARITY_VENV)/bin/activate setup.cfg constraints.txt
 $(BEAM_VENV)/.ready: $(BEAM_VENV)/bin/activate setup.cfg
 	@echo "installing Apache Beam and what the tests need into $(BEAM_VENV)"
 	@$(BEAM_VENV)/bin/python -m pip --disable-pip-version-check install -qq -e .[data,eval,media,cloud,beam] "pytest>=8.3" "gcp-storage-emulator>=2026.7"
+	@touch $@
+
+# Without constraints.txt: pipecat has bounds of its own.
+$(CLIENTS_VENV)/.ready: $(CLIENTS_VENV)/bin/activate setup.cfg tests/serving/clients/package.json
+	@for program in node npm openssl; do command -v $$program >/dev/null || missing=1; done; \
+	if [ "$$missing" ]; then echo "node, npm or openssl is missing: sudo apt-get install nodejs npm openssl" >&2; exit 1; fi
+	@echo "installing pipecat, npm's clients and what the tests need into $(CLIENTS_VENV)"
+	@$(CLIENTS_VENV)/bin/python -m pip --disable-pip-version-check install -qq -e .[serve,dev] pipecat-ai==1.14.0
+	@cd tests/serving/clients && npm install --silent --no-audit --no-fund --no-package-lock
 	@touch $@
 
 $(PARTS)/.ready: | $(VENV)/.ready-demo

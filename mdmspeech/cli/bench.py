@@ -1,7 +1,9 @@
 """`mdmspeech bench`: how fast things run here, beside what the machine can do at best."""
 
 import argparse
+import json
 import sys
+from pathlib import Path
 from typing import Any
 
 from mdmspeech.cli.voice_options import add_thinker_options
@@ -26,7 +28,7 @@ def add(verbs) -> None:
     )
     parser.add_argument("part", nargs="?", default="talker", choices=PARTS, help="what to measure")
     parser.add_argument("--model", default="compact", metavar="NAME", help="release (not: talker)")
-    add_thinker_options(parser)
+    add_thinker_options(parser, " (talker: the Talker)")
     parser.add_argument("--data", metavar="DIR", help="the corpus with test questions")
     parser.add_argument(
         "--questions", type=int, default=50, metavar="N", help="spoken questions (default 50)"
@@ -46,7 +48,13 @@ def add(verbs) -> None:
     parser.add_argument(
         "--blocks", type=int, default=8, metavar="N", help="of each measurement (default 8)"
     )
-    parser.add_argument("--out", metavar="STEM", help="write STEM.json, STEM.md and STEM.png")
+    parser.add_argument(
+        "--scores",
+        metavar="FILE",
+        help="of `mdmspeech eval`: word errors beside the speeds of the compact shape, and a plot "
+        "of both (talker only)",
+    )
+    parser.add_argument("--out", metavar="STEM", help="write STEM.json, STEM.md and plots")
     parser.set_defaults(run=run)
 
 
@@ -79,13 +87,27 @@ def _talker(args: argparse.Namespace) -> dict[str, Any]:
     from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.evaluation.speed import machine, report, talkers
 
+    scores = None if args.scores is None else _scores(args.scores)
     _told("measuring the machine")
-    best = machine.measure()
-    rows = talkers.measure_talkers(
-        args.size, args.batch, best, blocks=args.blocks, rounds=args.rounds, told=_told
-    )
+    best = machine.measure(dtype=args.dtype)
+    how = {"blocks": args.blocks, "rounds": args.rounds, "dtype": args.dtype}
+    rows = talkers.measure_talkers(args.size, args.batch, best, **how, told=_told)
     made = provenance(sizes={"rounds": args.rounds, "blocks": args.blocks}, seeds={"weights": 0})
-    return report.rows_of(rows, best, made)
+    result = report.rows_of(rows, best, made, args.dtype)
+    return result if scores is None else report.with_errors(result, scores)
+
+
+def _scores(path: str) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
+        if found["speaking"]["rows"]:
+            return found
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--scores {path}: no scores of speaking are in it ({type(error).__name__}); give the "
+            "JSON file of mdmspeech eval"
+        ) from error
+    raise UserError(f"--scores {path}: nothing was scored in it; run mdmspeech eval first")
 
 
 def _part(args: argparse.Namespace) -> dict[str, Any]:
@@ -118,7 +140,7 @@ def _first_audio(args: argparse.Namespace) -> dict[str, Any]:
     told = live.first_audio(assistant, waves, ways, _told)
     turns = {
         f"speculate_s={wait}": live.summary(live.turns(assistant, waves, _told, speculate_s=wait))
-        for wait in (0.15, None)
+        for wait in (0.06, 0.15, None)
     }
     made = provenance(sizes={"questions": len(waves)}, seeds={"speech": 0})
     return {"made": made, "first_audio": told, "turns": turns}

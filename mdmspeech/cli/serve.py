@@ -92,6 +92,7 @@ def _add_limits(group: Any) -> None:
 def run(args: argparse.Namespace) -> None:
     """Does it."""
     settings = settings_of(args)  # what cannot be is an error before the model is opened
+    settings.check_free()
     try:
         import aiohttp
         import prometheus_client  # noqa: F401
@@ -101,6 +102,7 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(_EXTRA) from error
     import asyncio
     import logging
+    import os
     import sys
 
     import mdmspeech
@@ -121,7 +123,9 @@ def run(args: argparse.Namespace) -> None:
         print(line, flush=True)
 
     with telling_what_is_compiled(args.quiet):
-        asyncio.run(serve(model, settings, all=args.warm_up == "all", tell=tell))
+        ended = asyncio.run(serve(model, settings, all=args.warm_up == "all", tell=tell))
+    if not ended:  # Python would wait for the compiler, for minutes
+        os._exit(0)
 
 
 def settings_of(args: argparse.Namespace) -> Any:

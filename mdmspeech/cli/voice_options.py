@@ -84,8 +84,8 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument("--quiet", action="store_true", help="print only the text, and no progress")
 
 
-def add_thinker_options(parser: argparse.ArgumentParser) -> None:
-    """Adds --thinker and --dtype, which `mdmspeech.load` takes."""
+def add_thinker_options(parser: argparse.ArgumentParser, also: str = "") -> None:
+    """Adds --thinker and --dtype, which `mdmspeech.load` takes. also: what else computes in the latter."""
     parser.add_argument(
         "--thinker",
         metavar="DIR|FILE|NAME",
@@ -99,7 +99,7 @@ def add_thinker_options(parser: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16"),
         default="float32",
         help=(
-            "in which the Thinker computes; bfloat16 needs half the memory and is many times slower "
+            f"in which the Thinker{also} computes; bfloat16 needs half the memory and is many times slower "
             "on CPUs (default: %(default)s)"
         ),
     )

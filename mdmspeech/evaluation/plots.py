@@ -96,23 +96,20 @@ def families(path: Path, part: Mapping[str, Any]) -> None:
     _save(figure, path)
 
 
-def latency(path: Path, part: Mapping[str, Any]) -> None:
-    """Stages until the first sound, stacked, one bar for each number of steps."""
-    figure, (axis,) = _figure(height=0.8 * len(part["steps"]) + 1.5)
-    for row, figures in enumerate(part["steps"].values()):
+def latency(path: Path, bars: Mapping[str, tuple[Mapping[str, float], float]]) -> None:
+    """Stages until the first sound, stacked: a bar for each way of talking, (ms of each stage, ms to
+    the first sound).
+    """
+    figure, (axis,) = _figure(height=0.8 * len(bars) + 1.5)
+    for row, (stages, total) in enumerate(bars.values()):
         left = 0.0
-        for colour, (stage, ms) in zip(_COLOURS, figures["stages_ms"].items(), strict=False):
-            axis.barh(
-                row,
-                ms,
-                0.6,
-                left=left,
-                color=colour,
-                label=stage.replace("_", " ") if row == 0 else None,
-            )
+        for colour, (stage, ms) in zip(_COLOURS, stages.items(), strict=False):
+            name = stage.replace("_", " ") if row == 0 else None
+            axis.barh(row, ms, 0.6, left=left, color=colour, label=name)
             left += ms
-        axis.text(left, row, f" {figures['first_audio_ms']} ms", va="center")
-    axis.set_yticks(range(len(part["steps"])), [f"S={step}" for step in part["steps"]])
+        axis.text(left, row, f" {total:g} ms", va="center")
+    axis.set_yticks(range(len(bars)), list(bars))
+    axis.invert_yaxis()
     axis.margins(x=0.12)
     axis.set(xlabel="ms after the end of the question", title="Until the first sound")
     figure.legend(loc="outside lower center", ncols=6, fontsize=8)
@@ -132,4 +129,35 @@ def talker_speeds(path: Path, part: Mapping[str, Any]) -> None:
         axis.set_title(f"{size}, batch {batch}", fontsize=9)
         axis.set_ylabel("tokens/s")
         axis.legend(fontsize=7)
+    _save(figure, path)
+
+
+def speed_and_errors(path: Path, part: Mapping[str, Any]) -> None:
+    """Tokens a second against word errors with their 95 % intervals, a point for every way of
+    talking that has both, joined from S=1 to S=16; a panel a set of texts.
+    """
+    sets = sorted({name for row in part["rows"] for name in row.get("wer", {})})
+    figure, axes = _figure(rows=len(sets), height=3.2)
+    for axis, name in zip(axes, sets, strict=True):
+        rows = [row for row in part["rows"] if name in row.get("wer", {})]
+        for colour, diffusion in zip(_COLOURS, (True, False), strict=False):
+            mine = [row for row in rows if row["way"].startswith("S=") == diffusion]
+            rates = np.array([row["wer"][name]["wer"] for row in mine])
+            spans = np.array([row["wer"][name]["wer_95"] for row in mine]).reshape(-1, 2).T
+            axis.errorbar(
+                [row["tokens_per_second"] for row in mine],
+                rates,
+                yerr=np.abs(spans - rates),
+                fmt="o-" if diffusion else "s",
+                color=colour,
+                capsize=3,
+            )
+        for row in rows:
+            at = row["tokens_per_second"], row["wer"][name]["wer"]
+            axis.annotate(row["way"], at, xytext=(5, 5), textcoords="offset points", fontsize=8)
+        axis.set(xscale="log", xlabel="tokens/s, one row", ylabel="word errors, %", ylim=(0, None))
+        for which in (axis.xaxis.set_major_formatter, axis.xaxis.set_minor_formatter):
+            which("{x:,.0f}")
+        axis.set_title(name, fontsize=9)
+        axis.grid(alpha=0.3)
     _save(figure, path)

@@ -28,7 +28,7 @@ def write_tables(result: dict[str, Any], output: Path) -> Path:
         "latency": _latency,
         "codec": _codec,
     }
-    drawers = {"speaking": plots.steps, "hearing": plots.families, "latency": plots.latency}
+    drawers = {"speaking": plots.steps, "hearing": plots.families, "latency": _latency_bars}
     sections = [f"# Scores of {name}\n\nMade by `mdmspeech eval --model {name}`. Do not edit."]
     for part, write in writers.items():
         if part not in result:
@@ -54,6 +54,14 @@ def table(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
         "| " + " | ".join("-" if cell is None else str(cell) for cell in line) + " |"
         for line in lines
     )
+
+
+def _latency_bars(picture: Path, part: dict) -> None:
+    bars = {
+        f"S={step}": (figures["stages_ms"], figures["first_audio_ms"])
+        for step, figures in part["steps"].items()
+    }
+    plots.latency(picture, bars)
 
 
 def _reading(part: dict) -> str:

@@ -174,15 +174,21 @@ class Conversation:
             *self.turns, last = self.turns
             self._remember(last.asked, answer, last.response)
 
-    def warm_up(self) -> None:
-        """Compiles what questions of usual lengths need."""
-        state = None
-        for width in PROMPTS[:4]:
-            if width + len(self._runner.before) + self._runner.max_new <= self._columns:
-                state = self._runner.begin(self._columns)
-                state = self._runner.extend(state, self._runner.embedded([0] * width))
-        if state is not None:
-            self._runner.rehearse(state)
+    def warm_up(self, *, all: bool = False) -> None:
+        """Compiles what questions of usual lengths need; all: of any length, with any instructions and
+        any number of turns before them.
+        """
+        room = self._columns - len(self._runner.before) - self._runner.max_new
+        widths = [width for width in PROMPTS[:4] if width <= room]
+        if all:
+            widths = sorted({min(width, self._columns) for width in PROMPTS})
+            for length in range(1, self._columns + 1, PROMPTS[-1]):  # read in several goes
+                self._runner.embedded([0] * length)
+        for number, width in enumerate(widths):
+            state = self._runner.begin(self._columns)
+            state = self._runner.extend(state, self._runner.embedded([0] * width))
+            if number == 0:
+                self._runner.rehearse(state)
 
     def _numbered(
         self, question: Sequence[Part], numbers: Sequence[int]

@@ -104,7 +104,8 @@ class Session:
         """Answer what was written down (see `SessionConfig.create_response`). If there is nothing,
         the instructions among `changes` are the question.
 
-        ref: which `ResponseStarted`, or a `SessionError` if nothing comes of it, is to be told with.
+        ref: what a `TurnCommitted` and then a `ResponseStarted`, or a `SessionError` if nothing comes
+          of it, are to be told with.
         changes: settings of this one response. UserError: as `update`.
         """
         self._updated(changes)

@@ -40,8 +40,8 @@ class SpeechStopped:
 
 @dataclasses.dataclass(frozen=True)
 class TurnCommitted:
-    """What a `commit(ref=...)`, `note` or `insert` has made of what was given: a question, or an answer,
-    of this number.
+    """What a `commit(ref=...)`, `note`, `insert` or `respond` has made of what was given: a question,
+    or an answer, of this number.
     """
 
     ref: str

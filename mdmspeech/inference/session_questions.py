@@ -116,6 +116,8 @@ class Questions:
                 return
             texts = (asked,)
         self.asked += 1
+        if ref is not None:
+            self._put(TurnCommitted(ref, self.asked))
         own = config.updated(changes) if changes else None
         self._waiting.append(Question(self.asked, texts=texts, config=own, ref=ref))
 

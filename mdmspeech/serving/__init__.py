@@ -1,3 +1,3 @@
 """The server: HTTP and WebSocket in front of one model. `engine` calls the model, in one thread of its
-own; everything else runs in the event loop and waits for it. Needs the extra `serve`.
+own; everything else runs in the event loop and waits for it. Needs the packages of the extra serve.
 """

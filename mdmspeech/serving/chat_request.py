@@ -13,9 +13,9 @@ import numpy as np
 from mdmspeech.errors import UserError
 from mdmspeech.inference.questions import check_question
 from mdmspeech.serving.audio_memory import AudioMemory
-from mdmspeech.serving.errors import RequestError, refused
 from mdmspeech.serving.fields import Fields
 from mdmspeech.serving.models import take_model
+from mdmspeech.serving.request_error import RequestError, refused
 from mdmspeech.serving.settings import Settings
 from mdmspeech.serving.speaking import Manner, take_format, take_manner, take_voice
 from mdmspeech.serving.transcriptions import load

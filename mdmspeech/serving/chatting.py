@@ -13,7 +13,7 @@ from mdmspeech.inference.reply import Event
 from mdmspeech.inference.speech_frontend import EncodedSpeech
 from mdmspeech.inference.thinker_runner import TextDelta
 from mdmspeech.serving.chat_request import Asked, ChatRequest, too_long
-from mdmspeech.serving.errors import RequestError
+from mdmspeech.serving.request_error import RequestError
 
 _NOTHING = EncodedSpeech(None, None, 0.0, 0.0)
 

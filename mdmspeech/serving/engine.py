@@ -14,6 +14,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 
 from mdmspeech.errors import TryAgainError, UserError
 from mdmspeech.inference.assistant import Assistant
+from mdmspeech.inference.conversation import Conversation
 from mdmspeech.inference.session import Session
 from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.inference.session_events import ResponseEnded, SessionClosed, SessionEvent
@@ -91,7 +92,8 @@ class Engine:
         def everything() -> Iterator[None]:
             if config.warm_up:
                 self.assistant.warm_up(config.talker, all=all)
-            yield None
+                yield None
+                Conversation(self.assistant.thinker, config.context).warm_up(all=all)
 
         async for _ in self._start(everything):
             pass

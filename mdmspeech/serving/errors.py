@@ -9,8 +9,7 @@ from aiohttp import web
 from mdmspeech.errors import UserError
 from mdmspeech.serving.engine import BusyError, NotReadyError
 from mdmspeech.serving.log import log_failure
-from mdmspeech.serving.request_error import RequestError as RequestError
-from mdmspeech.serving.request_error import refused as refused
+from mdmspeech.serving.request_error import RequestError
 
 
 def as_request_error(error: BaseException) -> RequestError:

@@ -3,8 +3,8 @@
 from aiohttp import BodyPartReader, web
 from aiohttp.http import HttpProcessingError
 
-from mdmspeech.serving.errors import RequestError
 from mdmspeech.serving.fields import Fields
+from mdmspeech.serving.request_error import RequestError
 
 _MOST_PARTS = 64
 _LONGEST_FIELD = 16_384  # bytes of a field that is no file

@@ -7,9 +7,9 @@ import time
 from aiohttp import web
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from mdmspeech.serving.errors import RequestError
 from mdmspeech.serving.fields import Fields
 from mdmspeech.serving.keys import ENGINE, METRICS, SETTINGS
+from mdmspeech.serving.request_error import RequestError
 from mdmspeech.serving.settings import Settings
 from mdmspeech.serving.voices import VOICE
 

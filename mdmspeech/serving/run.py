@@ -9,7 +9,6 @@ from typing import Any
 
 from aiohttp import WSCloseCode, web
 
-from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.serving.app import build_app
@@ -45,18 +44,12 @@ class Server:
         return self.settings.url(self.port)
 
     async def __aenter__(self) -> "Server":
-        await self._runner.setup()
         settings = self.settings
+        settings.check_free()
+        await self._runner.setup()
         context = settings.ssl_context() if settings.secure else None
         site = web.TCPSite(self._runner, settings.host, settings.port, ssl_context=context)
-        try:
-            await site.start()
-        except OSError as error:
-            await self._runner.cleanup()
-            raise UserError(
-                f"cannot listen on {settings.host} port {settings.port}: "
-                f"{error.strerror or error}; give another --host or --port"
-            ) from error
+        await site.start()
         self.port = self._runner.addresses[0][1]
         return self
 
@@ -73,13 +66,13 @@ async def serve(
     assistant: Assistant,
     settings: Settings,
     *,
-    config: SessionConfig | None = None,
     all: bool = True,
     tell: Callable[[str], None] = print,
-) -> None:
-    """Serves until SIGTERM or SIGINT; the second one ends at once what is still being done.
+) -> bool:
+    """Serves until SIGTERM or SIGINT; the second one ends at once what is still being done. Returns
+    whether nothing is being compiled any more: that cannot be interrupted.
 
-    config, all: see `Engine.warm_up`. tell: is given a line when it is ready.
+    all: see `Engine.warm_up`. tell: is given a line when it is ready.
 
     UserError: a part of the model that cannot be opened, or it cannot listen.
     """
@@ -90,18 +83,21 @@ async def serve(
     async with Server(engine, settings) as server:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, lambda: (server.hurry if stop.is_set() else stop).set())
-        await _unless(stop, engine.warm_up(config, all=all))
-        if not stop.is_set():
+        config = SessionConfig(talker=assistant.talkers[0], context=settings.context)
+        warm = await _unless(stop, engine.warm_up(config, all=all))
+        if warm:
             tell(f"{settings.model_id} is ready at {server.url}")
         await stop.wait()
+    return warm
 
 
-async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> None:
-    """Waits for it, or until `stop` is set."""
+async def _unless(stop: asyncio.Event, work: Coroutine[Any, Any, Any]) -> bool:
+    """Waits for it, or until `stop` is set: whether it is done."""
     doing, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     await asyncio.wait((doing, stopped), return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
-    if doing.done():
-        await doing
-    else:
+    if not doing.done():
         doing.cancel()
+        return False
+    await doing
+    return True

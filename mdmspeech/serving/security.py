@@ -16,8 +16,8 @@ from urllib.parse import urlsplit
 
 from aiohttp import web
 
-from mdmspeech.serving.errors import RequestError
 from mdmspeech.serving.keys import BEGUN, ORIGIN, SETTINGS
+from mdmspeech.serving.request_error import RequestError
 from mdmspeech.serving.settings import Settings, is_loopback
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -54,7 +54,11 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
                 "Access-Control-Max-Age": "600",
             },
         )
-    check_key(request, settings)
+    try:
+        check_key(request, settings)
+    except RequestError:  # whoever tries keys does so as often as others ask
+        request.app[LIMITER].check(request.remote or "")
+        raise
     request.app[LIMITER].check(client_of(request))
     return await handler(request)
 

@@ -4,6 +4,7 @@ import dataclasses
 import ipaddress
 import os
 import re
+import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -95,6 +96,17 @@ class Settings:
         any_address = self.host in ("0.0.0.0", "::", "")
         host = "localhost" if any_address else f"[{self.host}]" if ":" in self.host else self.host
         return f"http{'s' * self.secure}://{host}:{port}"
+
+    def check_free(self) -> None:
+        """UserError: it cannot listen there."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        try:
+            socket.create_server((self.host, self.port), family=family).close()
+        except OSError as error:
+            raise UserError(
+                f"cannot listen on {self.host} port {self.port}: {error.strerror or error}; give "
+                "another --host or --port"
+            ) from error
 
     def _check_names(self) -> None:
         if not isinstance(self.host, str) or not self.host or re.search(r"[\s/]", self.host):

@@ -16,10 +16,11 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.generation_config import PACES, SEEDS, TEMPERATURES
 from mdmspeech.inference.playback import Playback
 from mdmspeech.serving.encoders import FORMATS, Encoder
-from mdmspeech.serving.errors import RequestError, as_request_error, error_body, refused
+from mdmspeech.serving.errors import as_request_error, error_body
 from mdmspeech.serving.fields import Fields
 from mdmspeech.serving.keys import TOLD
 from mdmspeech.serving.metrics import Metrics
+from mdmspeech.serving.request_error import RequestError, refused
 from mdmspeech.serving.voices import OPENAI_VOICES, VOICE
 
 _MOST_STEPS = 64  # the voice knows better: its block
@@ -57,7 +58,7 @@ def take_voice(fields: Fields, name: str = "voice", required: bool = True) -> No
 
 def take_manner(fields: Fields, talkers: tuple[str, ...], pace: str) -> Manner:
     """Our own fields, and how fast, by the name `pace`. talkers: those that there are."""
-    talker = fields.choice("talker", talkers, "mdm" if "mdm" in talkers else talkers[0])
+    talker = fields.choice("talker", talkers, talkers[0])
     return Manner(
         talker,
         {

@@ -7,10 +7,10 @@ import numpy as np
 from aiohttp import web
 
 from mdmspeech.serving.encoders import FORMATS, Encoder
-from mdmspeech.serving.errors import RequestError, refused
 from mdmspeech.serving.fields import Fields, json_body
 from mdmspeech.serving.keys import ENGINE, METRICS, SETTINGS, TEXT_LOG
 from mdmspeech.serving.models import take_model
+from mdmspeech.serving.request_error import RequestError, refused
 from mdmspeech.serving.settings import Settings
 from mdmspeech.serving.speaking import (
     Manner,

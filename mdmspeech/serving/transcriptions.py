@@ -11,11 +11,11 @@ from aiohttp import web
 from mdmspeech.audio.wave import load_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
-from mdmspeech.serving.errors import RequestError, refused
 from mdmspeech.serving.fields import Fields
 from mdmspeech.serving.forms import form_body
 from mdmspeech.serving.keys import ENGINE, METRICS, SETTINGS, TEXT_LOG
 from mdmspeech.serving.models import take_model
+from mdmspeech.serving.request_error import RequestError, refused
 from mdmspeech.serving.settings import Settings
 from mdmspeech.serving.speaking import (
     Spoken,

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MARKDOWN = ("README.md", "docs/data.md", "docs/scaling.md", "launch/README.md", "mdmspeech/assets/compact/README.md",
+MARKDOWN = ("README.md", "docs/data.md", "docs/scaling.md", "docs/serving.md",
+            "launch/README.md", "mdmspeech/assets/compact/README.md",
     "mdmspeech/assets/aligner/README.md", "experiments/compact_card.md",
             "experiments/aligner_card.md", "experiments/results/compact.md",
             "experiments/results/plan.md", "experiments/results/llada.md")  # fmt: skip
@@ -46,7 +47,7 @@ def markdown_commands(path: str) -> dict[str, list[str]]:
             found["python"].append(block)
         else:
             found["block"] += lines_of(block)
-    prose = text
+    prose = re.sub(r"^```\w*$", "", text, flags=re.M)
     for block in blocks(text):
         for line in block.splitlines():
             prose = prose.replace(line, "", 1)

@@ -21,6 +21,8 @@ BLOCKS = {
     ".venv/bin/mdmspeech cost ": "parse",
     "python launch/": "launch",
     "mdmspeech ": "parse",
+    "curl -s http://127.0.0.1:8000/": "served",  # tests/serving/test_documented_server.py
+    "pip install ": "not ours",
     "gcloud storage cp ": "not ours",
     "$M ": "published checkpoints",
     "M=.venv/bin/mdmspeech": "published checkpoints",
@@ -33,7 +35,7 @@ OTHERS = {
         r"mdmspeech train --config experiments/\w+\.py(:\w+)?( --workdir \S+)?( "
         r"--data \S+)?( --set \S+)*"
     ): "train",
-    r"(python -m )?mdmspeech (eval|data|release|convert|plan|cost|preflight|train|ladder|bench)( .*)?": "parse",
+    r"(python -m )?mdmspeech (eval|data|release|convert|plan|cost|preflight|train|ladder|bench|serve)( .*)?": "parse",
     r"python -m experiments\.\w+( .*)?": "module",
     r"python -c .*convert_lm.*": "convert_lm",
     r"(hf download|pip install) .*": "not ours",

@@ -43,6 +43,7 @@ VERBS = (
     "preflight",
     "release",
     "say",
+    "serve",
     "train",
     "voice_file",
 )

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -80,13 +81,18 @@ def test_every_way_is_measured_over_the_same_blocks(monkeypatch):
     monkeypatch.setattr(talkers, "STEPS", (1, 2))
     ways = (talkers.Way("ntp"), talkers.Way("mtp", emit=3), talkers.Way("mdm", 2))
     monkeypatch.setattr(talkers, "WAYS", ways)
+    multiplied = set()
+    before = machine._best_layout
+
+    def best_layout(weight, columns):
+        multiplied.add(weight.dtype)
+        return before(weight, columns)
+
     # a clock by which every job takes six seconds
     clock = ticking(6.0)
     monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
-    rows = talkers.measure_talkers(["tiny"], [1, 2], FAST, blocks=3, rounds=2)
-    assert [(row.way, row.batch) for row in rows] == [
-        (name, batch) for batch in (1, 2) for name in ("NTP", "MTP 3", "S=2")
-    ]
+    rows = talkers.measure_talkers(["tiny"], [2], FAST, blocks=3, rounds=2)
+    assert [(row.way, row.batch) for row in rows] == [(name, 2) for name in ("NTP", "MTP 3", "S=2")]
     for row in rows:
         assert row.block.median == pytest.approx(2.0)  # of three blocks in six seconds
         assert row.rate == pytest.approx(row.batch * 4 / 2.0)
@@ -95,7 +101,13 @@ def test_every_way_is_measured_over_the_same_blocks(monkeypatch):
     assert ntp.bare == pytest.approx(4 * 6.0 / machine.REPEATS)
     result = report.rows_of(rows, FAST, MADE)
     text = report.talker_page(result)
-    assert "## tiny, batch 2" in text and "| S=2 | 2000.0 |" in text
+    assert "## tiny, batch 2" in text and "| S=2 | 2000.0 |" in text and "float32" in text
+    # in half as many bits
+    monkeypatch.setattr(machine, "_best_layout", best_layout)
+    monkeypatch.setattr(talkers, "WAYS", ways[:1])
+    (half,) = talkers.measure_talkers(["tiny"], [1], FAST, blocks=3, rounds=1, dtype="bfloat16")
+    assert half.bound == pytest.approx(ntp.bound / 2)
+    assert multiplied == {jnp.dtype("bfloat16")}
 
 
 def test_a_job_says_all_its_blocks_or_fails():
@@ -123,7 +135,45 @@ def test_a_picture_and_a_page_are_written(tmp_path):
     assert (tmp_path / "x.png").stat().st_size > 1000 and (tmp_path / "x.json").exists()
 
 
-def test_pages_of_live_talk():
+def test_word_errors_stand_beside_the_speed_of_their_way(tmp_path):
+    """Of the compact shape and one row alone; what was not scored has none, and no plot is made of
+    nothing.
+    """
+    rows = [
+        talkers.Row(size, way, batch, Times((0.1,) * 3), 0.05, 0.02, 16)
+        for size, batch in (("compact", 1), ("compact", 8), ("d1024", 1))
+        for way in ("NTP", "MTP 3", "S=1", "S=2")
+    ]
+    scores = [
+        {"talker": talker, "steps": steps, "set": name, "wer": wer, "wer_95": [wer - 1, wer + 2]}
+        for talker, steps, wer in (("ntp", 1, 5.0), ("mtp", 1, 6.0), ("mdm", 1, 7.0), ("mdm", 4, 4))
+        for name in ("answers", "open")
+    ]
+    plain = report.rows_of(rows, FAST, MADE)
+    report.write(str(tmp_path / "x"), "talker", plain)
+    assert not (tmp_path / "x_errors.png").exists()
+    both = report.with_errors(plain, {"speaking": {"rows": scores}})
+    found = {(r["size"], r["batch"], r["way"]): r["wer"] for r in both["rows"] if "wer" in r}
+    assert {key: wer["open"]["wer"] for key, wer in found.items()} == {
+        ("compact", 1, "NTP"): 5.0,
+        ("compact", 1, "MTP 3"): 6.0,
+        ("compact", 1, "S=1"): 7.0,
+    }
+    report.write(str(tmp_path / "x"), "talker", both)
+    assert (tmp_path / "x_errors.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [("{}", "KeyError"), ("?", "JSON"), ('{"speaking": {"rows": []}}', "nothing")]
+)
+def test_scores_that_are_none(tmp_path, capsys, text, told):
+    (tmp_path / "s.json").write_text(text)
+    assert main(["bench", "--scores", str(tmp_path / "s.json"), "--rounds", "1"]) == 2
+    assert told in capsys.readouterr().err
+    assert main(["bench", "--scores", str(tmp_path / "none.json")]) == 2
+
+
+def test_pages_of_live_talk(tmp_path):
     spread = {"median": 200.4, "p95": 300.0}
     row = {
         "talker": "mdm",
@@ -147,6 +197,8 @@ def test_pages_of_live_talk():
     page = report.first_audio_page(result)
     assert "| | S=1 | NTP |" in page and "| **first sound** | 200 (300) | 200 (300) |" in page
     assert "| the end of the turn | 2 of 3 | 300 (390) | 2 |" in page
+    report.write(str(tmp_path / "x"), "first-audio", result)
+    assert (tmp_path / "x.png").stat().st_size > 1000
     page = report.sessions_page({"made": MADE, "sessions": {"4": one}})
     assert "| 4 | 2 of 3 | 300 (390) | 2 |" in page
 

@@ -3,6 +3,7 @@ speech, and a clock that only moves when it is told to.
 """
 
 import dataclasses
+import os
 from importlib import resources
 
 import jax
@@ -121,3 +122,9 @@ def joined(found):
 
 def _plain(value):
     return (str(value.dtype), value.tolist()) if isinstance(value, np.ndarray) else value
+
+
+def resident() -> int:
+    """Bytes of memory that this process holds."""
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

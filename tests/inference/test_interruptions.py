@@ -3,11 +3,10 @@ played; nobody waits for a slow reader; two sessions do not hear each other.
 """
 
 import gc
-import os
 
 import numpy as np
 import pytest
-from small_session import Clock, asked, events, of, opened, plain, run, silence, work
+from small_session import Clock, asked, events, of, opened, plain, resident, run, silence, work
 
 from mdmspeech.audio.turns import TurnDetection
 from mdmspeech.errors import UserError
@@ -350,7 +349,7 @@ def test_random_interruptions_leave_nothing_behind(model, times):
             work(session)
             counts += ends_of(session)
             gc.collect()
-            memory.append((len(gc.get_objects()), _resident()))
+            memory.append((len(gc.get_objects()), resident()))
     work(session)
     counts += ends_of(session)
     starts, ends = of(counts, ResponseStarted), of(counts, ResponseEnded)
@@ -367,8 +366,3 @@ def test_random_interruptions_leave_nothing_behind(model, times):
 
 def ends_of(session):
     return [e for e in events(session) if isinstance(e, ResponseStarted | ResponseEnded)]
-
-
-def _resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")

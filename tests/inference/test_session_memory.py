@@ -167,7 +167,7 @@ def test_commit_and_respond_are_told_by_name(model):
     assert of(found, SpeechStopped)[0].question is None and len(of(found, Transcript)) == 1
     assert not of(found, ResponseStarted)
     found = done(session, ref="answer")
-    assert found[0] == ResponseStarted(1, 3, "answer")
+    assert found[:2] == [TurnCommitted("answer", 3), ResponseStarted(1, 3, "answer")]
     assert said(session)[0][0].startswith(QUESTIONS[0])
     session.commit("nothing")
     assert [e.ref for e in done(session, ref="late") if isinstance(e, SessionError)] == [
@@ -189,9 +189,11 @@ def test_every_respond_is_told_what_became_of_it(model, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(model.frontend, "encode", lambda wave: heard)
         session.update(create_response=False)
-        run(session, silence(0.5), asked(), silence(1.0))
-        (error,) = done(session, ref="no words")
-        assert (error.ref, error.reason) == ("no words", "error")
+        session.push_audio(np.concatenate([silence(0.5), asked(), silence(1.0)]))
+        found = done(session, ref="no words")
+        (committed,), (error,) = of(found, TurnCommitted), of(found, SessionError)
+        assert (committed.ref, error.ref, error.reason) == ("no words", "no words", "error")
+        assert not of(found, ResponseStarted)
 
 
 def test_a_respond_that_is_stopped_before_it_begins(model):
@@ -202,9 +204,9 @@ def test_a_respond_that_is_stopped_before_it_begins(model):
         session.work()
     session.cancel()
     work(session)
-    (error,) = events(session)
+    _, error = events(session)
     assert (error.ref, error.reason) == ("r", "cancelled")
-    assert done(session, ref="again")[0].ref == "again"  # what was asked is not lost
+    assert of(done(session, ref="again"), ResponseStarted)  # what was asked is not lost
 
 
 def test_instructions_are_a_question_where_there_is_none(model):

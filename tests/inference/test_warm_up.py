@@ -5,6 +5,7 @@ import pytest
 import small_speech
 
 from mdmspeech.inference import conditioning, engine, paced_synthesizer, prefix_synthesizer
+from mdmspeech.inference import conversation as talking
 from mdmspeech.inference import speech_frontend as hearing
 from mdmspeech.inference import thinker_runner as thinking
 from mdmspeech.inference.conversation import Conversation
@@ -77,6 +78,21 @@ def test_nothing_is_compiled_while_it_thinks(few, compiled):
     for words in (1, 3, 7, 12):
         question = runner.question(" ".join(["apple"] * words))
         assert len(list(runner.answer(runner.read([question])))) > 0
+    assert compiled == []
+
+
+def test_nothing_is_compiled_in_a_conversation_with_a_history(few, compiled, monkeypatch):
+    """Which a server is sent with the question, and instructions of its own."""
+    monkeypatch.setattr(talking, "PROMPTS", (16, 24, 32, 64))
+    runner = small_speech.thinker()
+    Conversation(runner, 192).warm_up(all=True)
+    compiled.clear()
+    for turns, instructions in ((0, None), (1, None), (0, "be very kind"), (3, "be " * 40)):
+        talk = Conversation(runner, 192)
+        for _ in range(turns):
+            talk.insert("yes it is", "what is it and is a red apple good ?")
+        list(talk.ask("and is it ?", instructions=instructions))
+        assert not talk.dropped
     assert compiled == []
 
 

@@ -76,9 +76,8 @@ def running(assistant):
     from mdmspeech.serving.settings import Settings
 
     def start(**settings):
-        return Running(
-            assistant, Settings(port=0, context=256, model_id="small", drain_s=5.0, **settings)
-        )
+        usual = {"port": 0, "context": 256, "model_id": "small", "drain_s": 5.0}
+        return Running(assistant, Settings(**usual | settings))
 
     return start
 

@@ -15,9 +15,9 @@ from mdmspeech.audio.wave import load_wave, resample, to_int16
 from mdmspeech.serving.encoders import FORMATS, Encoder
 
 RATE = 24_000
-SPEECH = resample(asked(), 16_000, RATE)
+SPEECH = resample(asked()[:32_000], 16_000, RATE)
 # silence first, as most speech begins: frames of mp3 are small there, if their size may vary
-QUIET = np.concatenate([np.zeros(RATE, np.float32), SPEECH, 1e-3 * SPEECH])
+QUIET = np.concatenate([np.zeros(RATE, np.float32), SPEECH])
 WORD = SPEECH[30_000:30_500]
 CUTS = [(15_360,), (1,) * 50 + (15_360,), (0, 480, 0, 7_777), (10**6,), (100, 23_999)]
 

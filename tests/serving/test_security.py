@@ -10,7 +10,7 @@ import pytest
 from plain_http import ask, error_of, multipart
 
 from mdmspeech.serving import security
-from mdmspeech.serving.errors import RequestError
+from mdmspeech.serving.request_error import RequestError
 from mdmspeech.serving.security import RateLimiter, host_name
 
 KEYS = ("a-key-of-some-length", "another-key-of-it")
@@ -231,6 +231,8 @@ def test_too_many_requests(running):
         assert error_of(answer)[1::2] == ("rate_limit_error", "rate_limit_exceeded")
         assert 1 <= int(answer[1]["Retry-After"]) <= 20
         assert get(KEYS[1])[0] == 200  # counted by key
+        # keys that are tried, by address
+        assert [get(f"wrong-{number}")[0] for number in range(4)] == [401, 401, 401, 429]
 
 
 def test_nothing_said_is_written_down(server, running, caplog, capfd):

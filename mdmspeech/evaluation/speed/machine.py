@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.models.talker import TalkerConfig
+from mdmspeech.nn.backends import platform
 from mdmspeech.speech_format import VOCAB
 
 
@@ -78,13 +79,19 @@ class Machine:
         return max(read_bytes / self.read_gbs, flops / self.matmul_gflops) / 1e9
 
 
-def measure(rounds: int = 5, size: int = 1536, megabytes: int = 256) -> Machine:
-    """The machine now, medians of `rounds`."""
-    rng = np.random.default_rng(0)
-    square = jnp.asarray(rng.normal(size=(size, size)), jnp.float32)
-    long = jnp.zeros(megabytes * 250_000, jnp.float32)
-    weights_NK = jnp.asarray(rng.normal(size=(megabytes * 250, 1000)), jnp.float32)
-    x_K1 = jnp.ones((1000, 1), jnp.float32)
+def measure(
+    rounds: int = 5, size: int | None = None, megabytes: int | None = None, dtype: str = "float32"
+) -> Machine:
+    """The machine now, medians of `rounds`, with numbers of `dtype`. size, megabytes: of the
+    matrices and arrays (None: as many as keep it busy).
+    """
+    here, there = platform() == "cpu", jnp.dtype(dtype)
+    size, megabytes = size or (1536 if here else 8192), megabytes or (256 if here else 4096)
+    square = _random(size, size, there)
+    thousands = megabytes * 1000 // there.itemsize
+    long = jnp.zeros(thousands * 1000, there)
+    weights_NK = jnp.full((thousands, 1000), 0.5, there)
+    x_K1 = jnp.ones((1000, 1), there)
     add, product = jax.jit(lambda x: x + 1.0), jax.jit(jnp.matmul)
     times = interleaved(
         {
@@ -117,21 +124,21 @@ def parameters(config: TalkerConfig, logits: bool = True) -> int:
     return trunk + logits * VOCAB * config.dim
 
 
-def bare_forward(config: TalkerConfig, columns: int, logits: int) -> Callable[[], Any]:
+def bare_forward(
+    config: TalkerConfig, columns: int, logits: int, dtype: str = "float32"
+) -> Callable[[], Any]:
     """A job: `REPEATS` times the matrix products of one forward of `columns` columns, `logits` of
     which go through the output layer, one after the other inside the device and nothing else. Each
     shape in the best of three layouts, found here.
     """
-    rng = np.random.default_rng(0)
     parts = []
     for n, k, count in [*products(config), (VOCAB + -VOCAB % 64, config.dim, 1)]:
         m = logits if n > VOCAB else columns
         if m:
-            weights = [rng.normal(size=(n, k)).astype(np.float32) for _ in range(count)]
+            weights = [_random(n, k, dtype, seed) for seed in range(count)]
             name = _best_layout(weights[0], m)
-            stored = [w if _LAYOUTS[name][0] else w.T.copy() for w in weights]
-            x_KM = jnp.asarray(rng.normal(size=(k, m)), jnp.float32)
-            parts.append((name, [jnp.asarray(w) for w in stored], x_KM))
+            stored = [w if _LAYOUTS[name][0] else jnp.array(w.T) for w in weights]
+            parts.append((name, stored, _random(k, m, dtype)))
     return _repeated(parts)
 
 
@@ -157,7 +164,7 @@ def _repeated(parts: Sequence[tuple[str, list[jax.Array], jax.Array]]) -> Callab
                 for layer in layers:
                     # the next product waits for the one before, as in a network
                     seen = seen + _LAYOUTS[name][1](layer, x).ravel()[0]
-                    x = x + 1e-12 * seen
+                    x = x + (1e-12 * seen).astype(x.dtype)
                 out.append(x)
             return tuple(out), seen * 1e-6
 
@@ -167,11 +174,15 @@ def _repeated(parts: Sequence[tuple[str, list[jax.Array], jax.Array]]) -> Callab
     return lambda: jax.block_until_ready(run(weights, xs))
 
 
-def _best_layout(weight_NK: np.ndarray, m: int) -> str:
+def _random(n: int, m: int, dtype: Any, seed: int = 0) -> jax.Array:
+    return jax.random.normal(jax.random.key(seed), (n, m), dtype)
+
+
+def _best_layout(weight_NK: jax.Array, m: int) -> str:
     """The fastest way to multiply such a weight with `m` columns."""
-    x_KM = jnp.asarray(np.random.default_rng(1).normal(size=(weight_NK.shape[1], m)), jnp.float32)
+    x_KM, turned = _random(weight_NK.shape[1], m, weight_NK.dtype), jnp.array(weight_NK.T)
     jobs = {
-        name: _repeated([(name, [jnp.asarray(weight_NK if whole else weight_NK.T.copy())], x_KM)])
+        name: _repeated([(name, [weight_NK if whole else turned], x_KM)])
         for name, (whole, _) in _LAYOUTS.items()
     }
     times = interleaved(jobs, 7)

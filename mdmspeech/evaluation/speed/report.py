@@ -9,6 +9,7 @@ from mdmspeech.evaluation.provenance import line
 from mdmspeech.evaluation.report import write_json
 from mdmspeech.evaluation.speed.machine import Machine
 from mdmspeech.evaluation.speed.talkers import Row
+from mdmspeech.files import write_text
 
 _HEAD = (
     "| {} | ms a block | quartiles | tokens/s | beside NTP | bare products, ms | engine / bare "
@@ -16,10 +17,13 @@ _HEAD = (
 )
 
 
-def rows_of(rows: Sequence[Row], machine: Machine, made: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON-ready: one entry a way, size and batch."""
+def rows_of(
+    rows: Sequence[Row], machine: Machine, made: Mapping[str, Any], dtype: str = "float32"
+) -> dict[str, Any]:
+    """JSON-ready: one entry a way, size and batch. dtype: of the weights."""
     return {
         "made": dict(made),
+        "dtype": dtype,
         "machine": machine.told(),
         "rows": [
             {
@@ -37,6 +41,21 @@ def rows_of(rows: Sequence[Row], machine: Machine, made: Mapping[str, Any]) -> d
     }
 
 
+def with_errors(result: dict[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
+    """`rows_of` with the word errors of every way that `scores` (of `mdmspeech eval`) has, by set of
+    texts: of one row of the compact shape, which is what it scores.
+    """
+    errors: dict[str, dict[str, Any]] = {}
+    for row in scores["speaking"]["rows"]:
+        found = {name: row[name] for name in ("wer", "wer_95")}
+        errors.setdefault(_way(row), {})[row["set"]] = found
+    for row in result["rows"]:
+        way = row["way"].split()[0]  # MTP, whatever its number of tokens a forward
+        if (row["size"], row["batch"]) == ("compact", 1) and way in errors:
+            row["wer"] = errors[way]
+    return result
+
+
 def _title(told: str, result: Mapping[str, Any]) -> list[str]:
     return [f"# {told}", "", line(result["made"]), ""]
 
@@ -47,8 +66,9 @@ def talker_page(result: Mapping[str, Any]) -> str:
     out = [
         *_title("How fast Talkers speak", result),
         f"In the same run this machine copies {machine['copy_gbs']:.1f} GB/s, streams weights at "
-        f"{machine['read_gbs']:.1f} GB/s and multiplies square float32 matrices at "
-        f"{machine['matmul_gflops']:.0f} GFLOP/s. One engine, one trunk, random weights, float32; "
+        f"{machine['read_gbs']:.1f} GB/s and multiplies square matrices at "
+        f"{machine['matmul_gflops']:.0f} GFLOP/s. One engine, one trunk, random weights, "
+        f"{result.get('dtype', 'float32')}; "
         "all ways take turns. *Bare products* are the matrix products of the same shapes alone, each "
         "in its best layout; *bound* is bytes of weights over bandwidth or arithmetic over the "
         "matrix rate, whichever is more, for each forward. MTP 3: five modules, three tokens a "
@@ -165,8 +185,19 @@ PAGES = {
 
 
 def write(stem: str, part: str, result: Mapping[str, Any]) -> None:
-    """STEM.json and .md; of talkers .png, too."""
+    """STEM.json and .md; of talkers and of the first sound .png, too, and if there are word errors
+    STEM_errors.png.
+    """
     write_json(Path(f"{stem}.json"), result)
-    Path(f"{stem}.md").write_text(PAGES[part](result), encoding="utf-8")
+    write_text(Path(f"{stem}.md"), PAGES[part](result))
     if part == "talker":
         plots.talker_speeds(Path(f"{stem}.png"), result)
+        if any("wer" in row for row in result["rows"]):
+            plots.speed_and_errors(Path(f"{stem}_errors.png"), result)
+    elif part == "first-audio":
+        plots.latency(Path(f"{stem}.png"), {_way(row): _bar(row) for row in result["first_audio"]})
+
+
+def _bar(row: Mapping[str, Any]) -> tuple[dict[str, float], float]:
+    stages = {name: one["median"] for name, one in row["stages_ms"].items()}
+    return stages, row["first_audio_ms"]["median"]

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.evaluation.speed.machine import (
@@ -88,18 +89,17 @@ def measure_talkers(
     *,
     blocks: int = 8,
     rounds: int = 7,
+    dtype: str = "float32",
     told: Callable[[str], None] = lambda _: None,
 ) -> list[Row]:
     """Every way of every size and batch. Weights are random: they decide no shape and no number of
-    forwards. blocks: of each utterance. UserError: unknown size.
+    forwards. blocks: of each utterance. dtype: of the weights. UserError: unknown size.
     """
     rows = []
     for size in sizes:
         config = SIZES[size]
         told(f"making {size}")
-        params = jax.jit(talker.init, static_argnums=0)(
-            dataclasses.replace(config, mtp_modules=MODULES), jax.random.key(0)
-        )
+        params = _weights(dataclasses.replace(config, mtp_modules=MODULES), dtype)
         engines: dict[str, TalkerEngine] = {
             "mdm": TalkerEngine(config, params),
             "ntp": TalkerEngine(config, params, "ntp"),
@@ -110,8 +110,19 @@ def measure_talkers(
         text = text_of_blocks(engines["mdm"], blocks)
         for batch in batches:
             told(f"{size}, batch {batch}")
-            rows += _batch(size, config, engines, text, batch, machine, blocks, rounds, told)
+            rows += _batch(size, config, engines, text, batch, machine, blocks, rounds, dtype, told)
     return rows
+
+
+def _weights(config: TalkerConfig, dtype: str) -> Any:
+    """Random ones, rounded as they are made, so that there is only one of each."""
+
+    @jax.jit
+    def make(key: jax.Array) -> Any:
+        params = talker.init(config, key)
+        return jax.tree.map(lambda leaf: leaf.astype(dtype), params)
+
+    return make(jax.random.key(0))
 
 
 def text_of_blocks(engine: TalkerEngine, blocks: int) -> PacedText:
@@ -124,18 +135,18 @@ def text_of_blocks(engine: TalkerEngine, blocks: int) -> PacedText:
     return text
 
 
-def _batch(size, config, engines, text, batch, machine, blocks, rounds, told) -> list[Row]:
-    block = config.block
+def _batch(size, config, engines, text, batch, machine, blocks, rounds, dtype, told) -> list[Row]:
+    block, width = config.block, jnp.dtype(dtype).itemsize
     jobs: dict[str, Any] = {
         way.name: _job(engines[way.mode], text, way, batch, blocks) for way in WAYS
     }
     forwards = {part for way in WAYS for part in way.forwards(block)}
     bare = {
-        f"bare {columns} {logits}": bare_forward(config, columns * batch, logits * batch)
+        f"bare {columns} {logits}": bare_forward(config, columns * batch, logits * batch, dtype)
         for columns, logits, _ in forwards
     }
     one = dataclasses.replace(config, num_layers=1)
-    bare["bare module"] = bare_forward(one, EMIT * batch, batch)
+    bare["bare module"] = bare_forward(one, EMIT * batch, batch, dtype)
     times = interleaved({**jobs, **bare}, rounds, told)
     alone_s = {name: times[name].median / REPEATS for name in bare}
     rows = []
@@ -144,7 +155,7 @@ def _batch(size, config, engines, text, batch, machine, blocks, rounds, told) ->
             count * alone_s[f"bare {columns} {logits}"]
             for columns, logits, count in way.forwards(block)
         )
-        weights = 4 * parameters(config)
+        weights = width * parameters(config)
         flops = {"trunk": parameters(config, logits=False), "out": talker.VOCAB * config.dim}
         bound = sum(
             count * machine.bound(weights, 2 * batch * (c * flops["trunk"] + n * flops["out"]))
@@ -154,7 +165,7 @@ def _batch(size, config, engines, text, batch, machine, blocks, rounds, told) ->
             modules = (way.emit - 1) * -(-block // way.emit)
             alone += modules * alone_s["bare module"]
             work = 2 * batch * (way.emit * parameters(one, logits=False) + flops["out"])
-            bound += modules * machine.bound(4 * parameters(one, logits=False), work)
+            bound += modules * machine.bound(width * parameters(one, logits=False), work)
         each = Times(tuple(value / blocks for value in times[way.name].seconds))
         rows.append(Row(size, way.name, batch, each, alone, bound, block))
     return rows

@@ -240,10 +240,10 @@ class Protocol:
         fields, changes = self.session.for_response(
             {} if given is None else mapping("response", given)
         )
-        ref = self._new_id("ref")
+        ref = self._ask(event)
         self._conversation.respond(ref, **changes)
-        response = self._responses[ref] = self._response(fields)
-        return response.created()
+        self._responses[ref] = self._response(fields)
+        return []
 
     def _cancel(self, event: Mapping[str, Any]) -> list[Event]:
         wanted = event.get("response_id")
@@ -282,6 +282,8 @@ class Protocol:
             return self._speech_stopped(event)
         if isinstance(event, TurnCommitted):
             asked = self._asked.pop(event.ref)
+            if event.ref in self._responses:
+                return self._responses[event.ref].created()
             return self._committed(asked, event.number, buffered=asked.item is None)
         if isinstance(event, Transcript):
             return self._transcribed(event)
@@ -430,8 +432,9 @@ class Protocol:
         ]
 
     def _failed(self, event: SessionError) -> list[Event]:
-        if event.ref in self._responses:
-            return self._responses.pop(event.ref).never_began(event.reason, event.message)
+        response = self._responses.pop(event.ref, None) if event.ref else None
+        if response is not None and response.told:
+            return response.never_began(event.reason, event.message)
         asked = self._asked.pop(event.ref or "", _Asked(None))
         if asked.item is not None and not asked.item.told:
             self._items.remove(asked.item)
@@ -442,7 +445,12 @@ class Protocol:
         """Nothing is answered any more."""
         left, self._responses = list(self._responses.values()), {}
         told = event.message or "the session was closed"
-        return [done for response in left for done in response.never_began("cancelled", told)]
+        return [
+            done
+            for response in left
+            if response.told
+            for done in response.never_began("cancelled", told)
+        ]
 
     # ---- What is sent ----------------------------------------------------------------------------
 

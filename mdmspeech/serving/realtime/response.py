@@ -33,7 +33,8 @@ class Response:
     """One.
 
     Attributes:
-      id; number: of the session's response, once it has begun. cancelled: whether a client has
+      id; number: of the session's response, once it has begun. told: whether a client knows of it.
+        cancelled: whether a client has
         cancelled it before. item: that it makes. audio_s: of speech that was sent.
 
     Args:
@@ -43,7 +44,8 @@ class Response:
     def __init__(
         self, response_id: str, fields: dict[str, Any], session: SessionObject, items: Items
     ) -> None:
-        self.id, self.number, self.cancelled = response_id, 0, False
+        self.id, self.number = response_id, 0
+        self.told = self.cancelled = False
         self.item: Item | None = None
         self.audio_s = 0.0
         self._fields, self._session, self._items = fields, session, items
@@ -54,6 +56,7 @@ class Response:
 
     def created(self) -> list[Event]:
         """It will be answered."""
+        self.told = True
         return [{"type": "response.created", "response": self._shown("in_progress", None, None)}]
 
     def said(self, event: ResponseText) -> list[Event]:

@@ -24,8 +24,8 @@ from mdmspeech.serving.realtime.checks import (
 )
 from mdmspeech.serving.request_error import RequestError, refused
 from mdmspeech.serving.voices import OPENAI_VOICES, VOICE
+from mdmspeech.speech_format import OUTPUT_RATE
 
-RATE = 24_000  # Hz, of speech that goes out
 MOST_TOKENS = 4096
 WORDS, TOKENS = "response.output_audio.words", "response.output_audio.tokens"
 
@@ -90,7 +90,7 @@ class SessionObject:
     def __init__(self, model: Model, session_id: str, expires_at: int) -> None:
         self.model, self.notes = model, list[str]()
         self._checks = _checks(model)
-        pcm = {"type": "audio/pcm", "rate": RATE}
+        pcm = {"type": "audio/pcm", "rate": OUTPUT_RATE}
         vad = _OPTIONAL["session.audio.input.turn_detection"]
         self._state: dict[str, Any] = {
             "id": session_id,
@@ -282,7 +282,7 @@ def _checks(model: Model) -> dict[str, Check]:
         "session.reasoning": only([], "the model's thoughts cannot be set"),
         "session.include": _include,
         "session.audio.input.format.type": only(["audio/pcm"], _PCM),
-        "session.audio.input.format.rate": _optional(number(8000, 48_000, whole=True), RATE),
+        "session.audio.input.format.rate": _optional(number(8000, 48_000, whole=True), OUTPUT_RATE),
         "session.audio.input.noise_reduction": only([], "the sound is heard as it is"),
         "session.audio.input.transcription.model": _optional(text(64), nothing),
         "session.audio.input.transcription.language": _optional(text(35), nothing),
@@ -297,7 +297,7 @@ def _checks(model: Model) -> dict[str, Check]:
         f"{vad}.idle_timeout_ms": only([], "nothing is said to who says nothing"),
         f"{vad}.eagerness": _optional(choice(*_EAGERNESS), "auto"),
         f"{output}.format.type": only(["audio/pcm"], _PCM),
-        f"{output}.format.rate": only([RATE], f"speech is made at {RATE} Hz"),
+        f"{output}.format.rate": only([OUTPUT_RATE], f"speech is made at {OUTPUT_RATE} Hz"),
         f"{output}.voice": _voice,
         f"{output}.speed": _optional(number(*PACES), 1.0),
         f"{output}.pace": _optional(number(*PACES), 1.0),
@@ -316,7 +316,7 @@ _DEFAULTS: dict[str, Any] = {
     "session.truncation": "auto",
     "session.audio.input.format.type": "audio/pcm",
     "session.audio.output.format.type": "audio/pcm",
-    "session.audio.output.format.rate": RATE,
+    "session.audio.output.format.rate": OUTPUT_RATE,
 }
 
 

@@ -244,7 +244,8 @@ def _checked(request: web.Request, assistant: Assistant) -> str:
         )
     if "call_id" in query:
         raise refused("call_id", "there are no telephone calls here")
-    talker = query.get("talker") or assistant.talkers[0]
+    usual = SessionConfig().talker
+    talker = query.get("talker") or (usual if usual in assistant.talkers else assistant.talkers[0])
     if talker not in assistant.talkers:
         raise RequestError(
             f"there is no talker {talker[:40]!r}; there are {', '.join(assistant.talkers)}",

@@ -50,7 +50,7 @@ def test_a_whole_conversation():
     talk.say("conversation.item.create", item=message("it is good", "assistant"))
     talk.tell(TurnCommitted(talk.calls.ref("insert"), -1))
     talk.typed()
-    talk.say("response.create", response={"output_modalities": ["text"], "metadata": {"a": "b"}})
+    talk.respond(response={"output_modalities": ["text"], "metadata": {"a": "b"}})
     talk.tell(
         ResponseStarted(2, 9, talk.calls.ref("respond")), ResponseEnded(2, "completed", "", 0, None)
     )

@@ -2,6 +2,7 @@
 rules that everything sent must keep.
 """
 
+import base64
 import collections
 import itertools
 
@@ -22,6 +23,9 @@ from mdmspeech.inference.speech import Word
 from mdmspeech.serving.realtime.protocol import Protocol
 from mdmspeech.serving.realtime.session_object import Model, SessionObject
 
+TRANSCRIBE = {"audio": {"input": {"transcription": {"model": "whisper-1"}}}}
+PUSH_TO_TALK = {"audio": {"input": {"turn_detection": None}}}
+COMPLETED = "conversation.item.input_audio_transcription.completed"
 MODEL = Model("small", "be kind", 16, "mdm", 30.0, 4096)
 
 
@@ -89,10 +93,15 @@ class Talk:
         """The name that a call was given."""
         return kwargs.get("ref") or next(one for one in args if str(one).startswith("ref_"))
 
+    def respond(self, **fields):
+        """A client asks for a response, the session has heard of it."""
+        assert not self.say("response.create", **fields)
+        return self.tell(TurnCommitted(self.calls.ref("respond"), 9))
+
     def answer(self, number=1, reason="completed", create=True, **ended):
         """A whole response."""
         if create:
-            self.say("response.create")
+            self.respond()
         ref = self.calls.ref("respond") if create else None
         return self.tell(
             ResponseStarted(number, number, ref),
@@ -123,6 +132,11 @@ def said(number):
 
 def sound(seed, samples=6000):
     return np.random.default_rng(seed).uniform(-1.2, 1.2, samples).astype(np.float32)
+
+
+def b64(samples):
+    """As a client sends int16 samples."""
+    return base64.b64encode(np.asarray(samples, "<i2").tobytes()).decode()
 
 
 def spoken_turn(question=1, at=0.5, text="what is it ?"):

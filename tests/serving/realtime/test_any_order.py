@@ -94,9 +94,15 @@ class Anything:
                 [ResponseTruncated(ref, args[1], 0.1, "it"), SessionError("x", ref)]
             )
             self.talk.tell(found)
-        elif name == "respond" and not self.running and self.random.random() < 0.7:
-            self.begin(ref)
+        elif name == "respond" and self.random.random() < 0.2:
+            self.talk.tell(SessionError("x", ref))
         elif name == "respond":
+            self.questions += 1
+            self.talk.tell(TurnCommitted(ref, self.questions))
+            self.wanted.insert(0, ("begin", args, kwargs))
+        elif name == "begin" and not self.running and self.random.random() < 0.7:
+            self.begin(ref)
+        elif name == "begin":
             self.talk.tell(SessionError("x", ref, self.random.choice(REASONS)))
         elif self.random.random() < 0.2:
             self.talk.tell(SessionError("x", ref))

@@ -2,8 +2,10 @@
 
 import base64
 import contextlib
+import re
 import threading
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,3 +241,13 @@ def test_the_kinds_that_were_seen(call):
         built = construct_type(value=event, type_=known)
         assert built.type == event["type"] and type(built).__name__ != "dict"
     assert "response.output_item.added" in kinds(call.found)
+
+
+def test_the_documented_example(server, assistant, capsys):
+    """docs/realtime.md, as it stands there but for the address and the model."""
+    text = (Path(__file__).parents[3] / "docs" / "realtime.md").read_text()
+    code = re.findall(r"```python\n(.*?)```", text, re.S)
+    assert len(code) == 1 and code[0].count("127.0.0.1:8000") == 2
+    code = code[0].replace("127.0.0.1:8000", f"127.0.0.1:{server.port}").replace("compact", "small")
+    exec(compile(code, "docs/realtime.md", "exec"), {})
+    assert len(capsys.readouterr().out.split()) > 1
