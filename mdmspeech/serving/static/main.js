@@ -20,6 +20,7 @@ window.mdmspeech = state;
 let server = null;
 let key = sessionStorage.getItem("key") ?? "";
 let turn = null; // the question that waits for its answer
+const unheard = []; // questions that wait for their transcripts
 const answers = new Map(); // by response
 const sound = new Sound(reported);
 
@@ -31,15 +32,15 @@ const told = {
   },
   started(interrupted) {
     if (interrupted) sound.stop(interrupted);
-    turn = newTurn("...");
+    turn = spokenTurn();
     status("listening to you");
   },
   stopped() {
     status("thinking");
   },
   heard(text) {
-    turn ??= newTurn("");
-    turn.querySelector(".you span").textContent = text || "(no words)";
+    const asked = unheard.shift() ?? (turn ??= newTurn(""));
+    asked.querySelector(".you span").textContent = text || "(no words)";
     if (!text) status(ready());
   },
   answering(id) {
@@ -193,7 +194,7 @@ function release() {
   if (!holding) return;
   holding = false;
   page.hold.classList.remove("on");
-  turn = newTurn("...");
+  turn = spokenTurn();
   server.commit();
   status("thinking");
 }
@@ -224,10 +225,8 @@ function reported({ now, played, gaps, began, finished, stopped, seconds }) {
   if (now !== null) state.played = played;
   if (began !== undefined) status("speaking");
   const answer = answers.get(finished ?? stopped);
-  if (stopped !== undefined) {
-    state.played = seconds;
-    if (answer && !answer.over) server.interrupt(stopped, seconds);
-  }
+  if (seconds !== undefined) state.played = seconds;
+  if (stopped !== undefined && answer && !answer.over) server.interrupt(stopped, seconds);
   if (answer && !answer.over) {
     answer.over = true;
     const made = answer.pieces.reduce((sum, piece) => sum + piece.length, 0) / RATE;
@@ -262,6 +261,12 @@ function newTurn(question) {
   made.querySelector(".you span").textContent = question;
   page.log.append(made);
   made.scrollIntoView({ block: "nearest" });
+  return made;
+}
+
+function spokenTurn() {
+  const made = newTurn("...");
+  unheard.push(made);
   return made;
 }
 

@@ -1,5 +1,7 @@
 // The microphone and the loudspeaker, by two worklets of one AudioContext at the device's own rate.
 
+import { Scheduled } from "./scheduled.js";
+
 export const RATE = 24000;
 
 export class Sound {
@@ -15,29 +17,36 @@ export class Sound {
   async open() {
     if (!this.context) {
       this.context = new AudioContext({ latencyHint: "interactive" });
-      this.opening = this.context.audioWorklet.addModule("playback_worklet.js").then(() => {
-        this.player = new AudioWorkletNode(this.context, "playback", {
-          numberOfInputs: 0,
-          outputChannelCount: [1],
-        });
-        this.player.port.onmessage = ({ data }) => this.report(data);
-        this.player.connect(this.context.destination);
-      });
+      this.opening = this.openPlayer();
     }
     await this.opening;
     if (this.context.state === "suspended") await this.context.resume();
   }
 
+  async openPlayer() {
+    const { context } = this;
+    if (!context.audioWorklet) {
+      this.player = new Scheduled(context, this.report);
+      return;
+    }
+    await context.audioWorklet.addModule("playback_worklet.js");
+    const settings = { numberOfInputs: 0, outputChannelCount: [1] };
+    const node = new AudioWorkletNode(context, "playback", settings);
+    node.port.onmessage = ({ data }) => this.report(data);
+    node.connect(context.destination);
+    this.player = node.port;
+  }
+
   put(id, samples) {
-    this.player?.port.postMessage({ do: "put", id, samples });
+    this.player?.postMessage({ do: "put", id, samples });
   }
 
   end(id) {
-    this.player?.port.postMessage({ do: "end", id });
+    this.player?.postMessage({ do: "end", id });
   }
 
   stop(id) {
-    this.player?.port.postMessage({ do: "stop", id });
+    this.player?.postMessage({ do: "stop", id });
   }
 
   // heard: called with {level, samples: ArrayBuffer of Int16 at 24 kHz}, every 40 ms.

@@ -45,6 +45,7 @@ def served(running):
 @pytest.fixture(scope="module")
 def server(served):
     with served() as server:
+        server.engine.assistant.chat(question())  # compiled before anybody waits for it
         yield server
 
 
@@ -138,13 +139,18 @@ def test_a_spoken_question_is_answered_and_heard(server, browse):
 
 
 def test_who_speaks_stops_it(server, browse):
-    """The second question comes while the first is being answered aloud."""
-    page = browse(server.url, silence(1), question(), silence(2.6), question())
+    """The microphone is opened while a long answer is heard, and a question comes in by it."""
+    page = browse(server.url, silence(0.5), question())
+    page.get_by_label("Or type a question").fill("Tell me a long story about a dog and a cat.")
+    page.get_by_role("button", name="Ask").click()
+    wait_for(page, "window.mdmspeech.speaking !== null")
     page.get_by_role("button", name="Start the microphone").click()
-    wait_for(page, "window.mdmspeech.answers >= 2 && window.mdmspeech.speaking === null")
-    assert page.locator(".turn").count() == 2 and page.locator(".it .text").nth(1).inner_text()
+    wait_for(page, "window.mdmspeech.first !== null")
     made, played = page.evaluate("window.mdmspeech.first")
-    assert 0 < played < made - 0.2 and page.problems == []
+    assert 0 < played < made - 0.2
+    wait_for(page, "window.mdmspeech.answers >= 2 && window.mdmspeech.speaking === null")
+    assert "capital" in page.locator(".you span").nth(1).inner_text()
+    assert page.locator(".it .text").nth(1).inner_text() and page.problems == []
 
 
 def test_by_the_keyboard_alone(server, browse):
