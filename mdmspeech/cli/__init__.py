@@ -17,12 +17,13 @@ from mdmspeech.files import as_user_error
 from mdmspeech.inference.devices import look_for_no_tpu
 
 # what brings the packages of a verb that are not always installed
-_EXTRAS = {"eval": "eval", "bench": "eval", "plan": "plan", "cost": "plan"}
-_SPEAKING = ("chat", "say", "serve", "eval")  # verbs that compile what was compiled before
+_EXTRAS = {"eval": "eval", "bench": "eval", "plan": "plan", "cost": "plan", "talk": "talk"}
+_SPEAKING = ("chat", "say", "talk", "serve", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
 examples:
   mdmspeech chat question.wav -o answer.wav      ask aloud, be answered aloud
   mdmspeech say "Hello there." -o hello.wav      read a text
+  mdmspeech talk                                 talk by microphone and loudspeaker
   mdmspeech serve --port 8000                    answer over HTTP and WebSocket
   mdmspeech VERB --help                          more about one verb
 """
@@ -71,6 +72,7 @@ def _run(argv: list[str] | None) -> int:
         release,
         say,
         serve,
+        talk,
         train,
         voice_file,
     )
@@ -83,8 +85,8 @@ def _run(argv: list[str] | None) -> int:
     )
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
     for module in (
-        chat, say, serve, data, train, plan, cost, preflight, ladder, evaluate, bench, release, assemble,
-        convert, voice_file,
+        chat, say, talk, serve, data, train, plan, cost, preflight, ladder, evaluate, bench, release,
+        assemble, convert, voice_file,
     ):  # fmt: skip
         module.add(verbs)
     args = parser.parse_args(argv)

@@ -6,8 +6,10 @@ Before a round the blocks that its units will speak are decoded together (contin
 sessions join and leave between blocks.
 """
 
+import atexit
 import logging
 import threading
+import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -19,6 +21,8 @@ from mdmspeech.inference.session_response import Model
 from mdmspeech.inference.speech_stream import SpeechStream, decode_together
 
 SESSIONS = 16  # at a time
+_LAST_UNIT = 60.0  # seconds that the end of the process waits for, at most
+_running: "weakref.WeakSet[SessionLoop]" = weakref.WeakSet()
 
 
 class Work(Protocol):
@@ -47,6 +51,7 @@ class SessionLoop:
         self._members: list[Work] = []
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._thread: threading.Thread | None = None
+        self._stopping = False
 
     def __len__(self) -> int:
         """Sessions that are open."""
@@ -75,14 +80,24 @@ class SessionLoop:
         """Somebody has work again."""
         self._wake.set()
 
+    def stop(self) -> None:
+        """For the end of the process: waits for the unit of work that is being done; after it no
+        more are.
+        """
+        self._stopping = True
+        self.wake()
+        if (thread := self._thread) is not None:
+            thread.join(_LAST_UNIT)
+
     def _add(self, work: Work) -> None:
         self._members.append(work)
+        _running.add(self)
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="sessions", daemon=True)
             self._thread.start()
 
     def _run(self) -> None:
-        while True:
+        while not self._stopping:
             self._wake.clear()  # before the round: who leaves word in it is seen in it, or wakes
             with self._lock:
                 self._members = [one for one in self._members if not one.closed]
@@ -91,9 +106,16 @@ class SessionLoop:
                     return
                 members = list(self._members)
             _decode_ahead(members)
-            busy = [one.work() for one in members]
+            busy = [not self._stopping and one.work() for one in members]
             if not any(busy):
                 self._wake.wait()
+
+
+@atexit.register
+def _stop_all() -> None:
+    """A thread that is inside XLA when the interpreter ends takes the process down with it."""
+    for loop in list(_running):
+        loop.stop()
 
 
 def _decode_ahead(members: Sequence[Work]) -> None:

@@ -13,6 +13,7 @@ from mdmspeech.serving.errors import as_request_error, error_response
 from mdmspeech.serving.keys import BEGUN, ENGINE, METRICS, SETTINGS, SOCKETS, TEXT_LOG, TOLD
 from mdmspeech.serving.log import log_no_text, log_text, logger
 from mdmspeech.serving.metrics import Metrics
+from mdmspeech.serving.page import PATHS, page
 from mdmspeech.serving.realtime.websocket import realtime
 from mdmspeech.serving.security import LIMITER, Handler, RateLimiter, add_headers, guard
 from mdmspeech.serving.settings import Settings
@@ -42,6 +43,7 @@ def build_app(engine: Engine, settings: Settings) -> web.Application:
             web.get("/health", models.health),
             web.get("/ready", models.ready),
             web.get("/metrics", models.metrics),
+            *(web.get(path, page) for path in PATHS),
         ]
     )
     return app

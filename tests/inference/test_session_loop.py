@@ -1,5 +1,7 @@
 """Sessions on their own thread: whoever calls returns at once, and readers get what is for them."""
 
+import subprocess
+import sys
 import threading
 import time
 
@@ -192,3 +194,33 @@ def test_a_session_that_leaves_with_a_block_ahead_disturbs_nobody(model):
     tokens = [event.tokens for event in of(small_session.events(stays), ResponseTokens)]
     np.testing.assert_array_equal(np.concatenate(tokens), expected)
     assert isinstance(small_session.events(leaves)[-1], SessionClosed)
+
+
+def test_a_process_may_end_in_the_middle_of_a_unit():
+    """It is done to its end, and no more are (a thread inside XLA took the whole process down)."""
+    program = """
+import atexit, sys, time
+
+told = []
+atexit.register(lambda: print(told, flush=True))  # the last that is called
+from mdmspeech.inference.session_loop import SessionLoop
+
+class Work:
+    closed = False
+    def work(self):
+        told.append("begun")
+        time.sleep(1)
+        told.append("done")
+        return True
+    def speaking(self):
+        return None
+
+SessionLoop(None).join(Work())
+while not told:
+    time.sleep(0.01)
+sys.exit(7)
+"""
+    made = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=300
+    )
+    assert (made.returncode, made.stdout) == (7, "['begun', 'done']\n"), made.stderr

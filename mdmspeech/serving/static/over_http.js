@@ -1,0 +1,110 @@
+// The same server where no WebSocket passes (Colab's proxy): a turn is one chat completion, whose
+// answer comes as server-sent events. It hears only while you hold the button.
+
+import { fromBase64, toBase64, wav } from "./sound.js";
+
+export class OverHttp {
+  constructor(told) {
+    this.told = told;
+    this.messages = [];
+    this.pieces = [];
+    this.number = 0;
+    this.running = null;
+  }
+
+  async open(key) {
+    this.headers = key ? { Authorization: `Bearer ${key}` } : {};
+    const found = await fetch("v1/models", { headers: this.headers });
+    if (!found.ok) throw { status: found.status };
+    this.model = (await found.json()).data[0].id;
+    return { model: this.model };
+  }
+
+  close() {
+    this.running?.abort();
+  }
+
+  settings(settings) {
+    this.how = settings;
+  }
+
+  hear(buffer) {
+    this.pieces.push(Float32Array.from(new Int16Array(buffer), (one) => one / 32768));
+  }
+
+  forget() {
+    this.pieces = [];
+  }
+
+  async commit() {
+    const data = toBase64(await wav(this.pieces).arrayBuffer());
+    this.pieces = [];
+    this.turn([{ type: "input_audio", input_audio: { data, format: "wav" } }]);
+  }
+
+  ask(text) {
+    this.turn(text);
+  }
+
+  interrupt() {
+    this.running?.abort();
+  }
+
+  async turn(content) {
+    const id = `http-${++this.number}`;
+    const asked = { role: "user", content };
+    this.running = new AbortController();
+    this.told.answering(id);
+    const began = performance.now();
+    let [answer, first, reason] = [null, null, "completed"];
+    try {
+      const response = await fetch("v1/chat/completions", {
+        method: "POST",
+        headers: { ...this.headers, "Content-Type": "application/json" },
+        signal: this.running.signal,
+        body: JSON.stringify({
+          model: this.model,
+          messages: [...this.messages, asked],
+          modalities: ["text", "audio"],
+          audio: { voice: "default", format: "pcm16" },
+          stream: true,
+          speed: this.how.pace,
+          ...(this.how.steps === "auto" ? {} : { steps: this.how.steps }),
+        }),
+      });
+      if (!response.ok) throw new Error((await response.json()).error.message);
+      for await (const event of events(response.body)) {
+        if (event.error) throw new Error(event.error.message);
+        const audio = event.choices?.[0]?.delta?.audio;
+        if (audio?.id) answer = audio.id;
+        if (audio?.transcript) this.told.text(id, audio.transcript);
+        if (audio?.data) {
+          first ??= performance.now() - began;
+          this.told.audio(id, fromBase64(audio.data));
+        }
+      }
+      if (answer) this.messages.push(asked, { role: "assistant", audio: { id: answer } });
+    } catch (error) {
+      reason = error.name === "AbortError" ? "client_cancelled" : "failed";
+      if (reason === "failed") this.told.error(error.message);
+    }
+    this.running = null;
+    this.told.ended(id, reason, { first_audio_ms: first === null ? null : Math.round(first) });
+  }
+}
+
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { value, done } = await reader.read();
+    if (done) return;
+    text += value;
+    let end;
+    while ((end = text.indexOf("\n\n")) >= 0) {
+      const line = text.slice(0, end).replace(/^data: /, "");
+      text = text.slice(end + 2);
+      if (line !== "[DONE]" && line.startsWith("{")) yield JSON.parse(line);
+    }
+  }
+}
