@@ -86,7 +86,7 @@ def _here(args: argparse.Namespace, settings: Any) -> tuple[Any, int]:
     if untrained := read_about(args.model).untrained:
         print(untrained_words(untrained, args.model), file=sys.stderr)
     model = mdmspeech.load(args.model, thinker=args.thinker, voice=args.voice, dtype=args.dtype)
-    with telling_what_is_compiled():
+    with telling_what_is_compiled(False):
         session = model.session(settings)
         rate = model.voice("mdm").codec.sample_rate
     return session, rate

@@ -20,7 +20,8 @@ def test_it_goes_on_as_it_began(talkative, minutes):
     clock, rng = Clock(), np.random.default_rng(0)
     session = opened(talkative, clock, context=192)
     question, found, kept = asked(), [], []
-    while clock.now < 60 * minutes:
+    end = clock.now + 60 * minutes
+    while clock.now < end:
         pause = silence(PAUSES[rng.integers(3)])
         for whole in (question, pause):
             for at in range(0, len(whole), PIECE):
@@ -39,7 +40,7 @@ def test_it_goes_on_as_it_began(talkative, minutes):
     assert len(turns) == len(kept) == len(ends) >= minutes * 60 / 14
     assert {end.reason for end in ends} <= {"completed", "turn_detected"}
     assert not any(end.underruns for end in ends)
-    assert len(of(found, TurnsForgotten)) > len(turns) // 2  # its memory was full all the time
+    assert of(found, TurnsForgotten)[-1].turns >= len(turns) // 2  # its memory was full
     half = kept[len(kept) // 2 :]
     assert half[-1][0] - half[0][0] < 2000, half
     if minutes > 10:

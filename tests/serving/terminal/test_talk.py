@@ -11,6 +11,7 @@ import pytest
 from small_session import Clock, asked, of, opened, silence, work
 from stand_in_sound_card import SoundCard
 
+import mdmspeech
 from mdmspeech.cli import main
 from mdmspeech.errors import UserError
 from mdmspeech.inference.playback import heard_text
@@ -173,7 +174,9 @@ def test_a_server_says_the_same(server, assistant):
     assert encode(audio) == encode(reply.audio)  # in 16 bits
     end = of(found, ResponseEnded)[0]
     assert (
-        end.reason == "completed" and end.text == reply.text and end.audio_s == len(audio) / 24_000
+        end.reason == "completed"
+        and end.text == reply.text
+        and end.audio_s == pytest.approx(len(audio) / 24_000)
     )
     session.truncate(0.5)
     session.cancel()  # nothing runs
@@ -243,6 +246,26 @@ def test_the_verb(server, monkeypatch, capsys):
     assert main(["talk", server.url, "--steps", "2"]) == 0
     told = capsys.readouterr().out
     assert told.count("it:  ") == 2 and "you: " in told and "first sound after" in told
+
+
+def test_the_verb_without_a_server(assistant, monkeypatch, capsys):
+    card, asked_for = SoundCard(), []
+    monkeypatch.setattr(sound_card, "library", lambda: card)
+    load = lambda *names, **how: asked_for.append((names, how)) or assistant
+    monkeypatch.setattr(mdmspeech, "load", load)
+    said = threading.Event()
+    before = Screen.ended
+    monkeypatch.setattr(Screen, "ended", lambda *args: before(*args) or said.set())
+
+    def lines():
+        yield QUESTION + "\n"
+        assert said.wait(60)
+        yield "/quit\n"
+
+    monkeypatch.setattr("sys.stdin", lines())
+    assert main(["talk", "--steps", "1"]) == 0
+    assert asked_for == [(("compact",), {"thinker": None, "voice": None, "dtype": "float32"})]
+    assert "it:  " in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
