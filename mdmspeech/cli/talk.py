@@ -99,7 +99,8 @@ def _there(args: argparse.Namespace, speaking: dict[str, Any]) -> tuple[Any, int
         raise UserError(
             'talking to a server needs the packages of the extra talk: pip install "mdmspeech[talk]"'
         ) from error
-    from mdmspeech.serving.terminal.remote_session import OUTPUT_RATE, RemoteSession
+    from mdmspeech.serving.terminal.remote_session import RemoteSession
+    from mdmspeech.speech_format import OUTPUT_RATE
 
     key = args.api_key or os.environ.get("MDMSPEECH_API_KEY")
     return RemoteSession(args.url, key, not args.push_to_talk, speaking), OUTPUT_RATE

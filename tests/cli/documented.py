@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MARKDOWN = ("README.md", "docs/data.md", "docs/scaling.md", "docs/serving.md",
+MARKDOWN = ("README.md", "docs/data.md", "docs/scaling.md", "docs/talk.md", "docs/serving.md",
             "launch/README.md", "mdmspeech/assets/compact/README.md",
     "mdmspeech/assets/aligner/README.md", "experiments/compact_card.md",
             "experiments/aligner_card.md", "experiments/results/compact.md",

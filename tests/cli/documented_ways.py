@@ -19,10 +19,17 @@ BLOCKS = {
     ".venv/bin/mdmspeech train --config experiments/": "train",
     ".venv/bin/mdmspeech plan ": "plan",
     ".venv/bin/mdmspeech cost ": "parse",
+    ".venv/bin/mdmspeech serve": "parse",  # tests/serving
+    ".venv/bin/mdmspeech talk": "parse",  # tests/serving/terminal
     "python launch/": "launch",
     "mdmspeech ": "parse",
+    "[#####       ] listening": "data",  # what `talk` looks like
+    "you: ": "data",
+    "it:  ": "data",
+    "(first sound ": "data",
     "curl -s http://127.0.0.1:8000/": "served",  # tests/serving/test_documented_server.py
     "pip install ": "not ours",
+    ".venv/bin/pip install ": "not ours",
     "gcloud storage cp ": "not ours",
     "$M ": "published checkpoints",
     "M=.venv/bin/mdmspeech": "published checkpoints",
@@ -35,7 +42,10 @@ OTHERS = {
         r"mdmspeech train --config experiments/\w+\.py(:\w+)?( --workdir \S+)?( "
         r"--data \S+)?( --set \S+)*"
     ): "train",
-    r"(python -m )?mdmspeech (eval|data|release|convert|plan|cost|preflight|train|ladder|bench|serve)( .*)?": "parse",
+    (
+        r"(python -m )?mdmspeech (eval|data|release|convert|plan|cost|preflight|train|ladder|bench|"
+        r"serve|talk|chat)( .*)?"
+    ): "parse",
     r"python -m experiments\.\w+( .*)?": "module",
     r"python -c .*convert_lm.*": "convert_lm",
     r"(hf download|pip install) .*": "not ours",

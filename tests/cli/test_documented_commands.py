@@ -44,6 +44,7 @@ VERBS = (
     "release",
     "say",
     "serve",
+    "talk",
     "train",
     "voice_file",
 )

@@ -22,6 +22,9 @@ from mdmspeech.interop.release import Part, Release, load_release, save_release
 VERBS = (
     "chat",
     "say",
+    "talk",
+    "serve",
+    "bench",
     "voice",
     "data",
     "train",

@@ -1,6 +1,7 @@
 """A long conversation in fast time: every turn is answered, and nothing grows."""
 
 import gc
+from collections import Counter
 
 import numpy as np
 import pytest
@@ -19,29 +20,28 @@ def test_it_goes_on_as_it_began(talkative, minutes):
     """
     clock, rng = Clock(), np.random.default_rng(0)
     session = opened(talkative, clock, context=192)
-    question, found, kept = asked(), [], []
+    question, kept = asked(), []
+    turns, ends, gaps, forgotten = 0, Counter(), 0, 0
     end = clock.now + 60 * minutes
     while clock.now < end:
-        pause = silence(PAUSES[rng.integers(3)])
-        for whole in (question, pause):
-            for at in range(0, len(whole), PIECE):
-                session.push_audio(whole[at : at + PIECE])
-                clock.now += len(whole[at : at + PIECE]) / RATE
+        for wave in (question, silence(PAUSES[rng.integers(3)])):
+            for at in range(0, len(wave), PIECE):
+                session.push_audio(wave[at : at + PIECE])
+                clock.now += len(wave[at : at + PIECE]) / RATE
                 work(session)
                 new = events(session)
-                found += [
-                    *of(new, SpeechStopped),
-                    *of(new, ResponseEnded),
-                    *of(new, TurnsForgotten),
-                ]
+                turns += len(of(new, SpeechStopped))
+                ends.update(event.reason for event in of(new, ResponseEnded))
+                gaps += sum(event.underruns for event in of(new, ResponseEnded))
+                forgotten = max([forgotten, *(event.turns for event in of(new, TurnsForgotten))])
         gc.collect()
-        kept.append((len(gc.get_objects()) - len(found), resident()))
-    turns, ends = of(found, SpeechStopped), of(found, ResponseEnded)
-    assert len(turns) == len(kept) == len(ends) >= minutes * 60 / 14
-    assert {end.reason for end in ends} <= {"completed", "turn_detected"}
-    assert not any(end.underruns for end in ends)
-    assert of(found, TurnsForgotten)[-1].turns >= len(turns) // 2  # its memory was full
+        kept.append((len(gc.get_objects()), resident()))
+    assert turns == len(kept) == ends.total() >= minutes * 60 / 14
+    assert set(ends) <= {"completed", "turn_detected"} and gaps == 0
+    assert forgotten >= turns // 2  # its memory was full
     half = kept[len(kept) // 2 :]
-    assert half[-1][0] - half[0][0] < 2000, half
+    # a first time of something may compile a program, a turn keeps nothing
+    assert np.median(np.diff([objects for objects, _ in half])) < 8, half
     if minutes > 10:
+        assert half[-1][0] - half[0][0] < 4 * turns, half
         assert half[-1][1] - half[0][1] < 32 * 2**20, half

@@ -30,9 +30,8 @@ from mdmspeech.inference.session_events import (
     Transcript,
 )
 from mdmspeech.serving.realtime.audio import encode
-from mdmspeech.speech_format import INPUT_RATE
+from mdmspeech.speech_format import INPUT_RATE, OUTPUT_RATE
 
-OUTPUT_RATE = 24_000  # of the protocol's sound
 _HTTP = {"http": "ws", "https": "wss", "ws": "ws", "wss": "wss"}
 _PATIENCE = 30.0  # seconds for a connection
 _REASONS: dict[str, Reason] = {
