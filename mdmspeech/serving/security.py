@@ -56,7 +56,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             },
         )
     try:
-        if request.path not in PATHS:
+        if request.method not in ("GET", "HEAD") or request.path not in PATHS:
             check_key(request, settings)
     except RequestError:  # whoever tries keys does so as often as others ask
         request.app[LIMITER].check(request.remote or "")

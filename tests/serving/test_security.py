@@ -9,7 +9,7 @@ import re
 import pytest
 from plain_http import ask, error_of, multipart
 
-from mdmspeech.serving import security
+from mdmspeech.serving import page, security
 from mdmspeech.serving.request_error import RequestError
 from mdmspeech.serving.security import RateLimiter, host_name
 
@@ -27,12 +27,12 @@ def locked(running):
 
 @pytest.fixture(scope="module")
 def addresses(locked):
-    """(method, path) of every route."""
+    """(method, path) of every route but the files of the page, which hold no secret."""
     app = locked.app
     found = {
         (route.method, route.resource.canonical.replace("{model}", "small"))
         for route in app.router.routes()
-        if route.method != "HEAD"
+        if route.method != "HEAD" and route.resource.canonical not in page.PATHS
     }
     assert len(found) >= 10
     return sorted(found)
@@ -49,6 +49,8 @@ def test_every_address_asks_for_a_key(locked, addresses):
         ):  # fmt: skip
             answer = ask(locked, method, path, Authorization=wrong)
             assert answer[0] == 401 and answer[1]["WWW-Authenticate"] == "Bearer", (path, wrong)
+    # of the page only the files, only to read
+    assert ask(locked, "POST", "/")[0] == ask(locked, "GET", "/static/main.js")[0] == 401
     for key in KEYS:
         assert ask(locked, "GET", "/health", Authorization=f"Bearer {key}")[0] == 200
         assert ask(locked, "GET", "/health", Authorization=f"bearer {key}")[0] == 200
