@@ -23,7 +23,7 @@ from mdmspeech.padding import ROWS, batches, bucket, stack
 from mdmspeech.programs import KeptProgram
 from mdmspeech.text import prompts
 from mdmspeech.text.thinking import CLOSE, OPEN, ThoughtFilter
-from mdmspeech.text.tokenizer import ChatTokenizer, StreamDecoder, end_of_turn
+from mdmspeech.text.tokenizer import BROKEN, ChatTokenizer, StreamDecoder, end_of_turn
 
 # padded lengths of a question with the end of its turn
 PROMPTS = (16, 24, 32, 64, 128, 256, 512)
@@ -352,7 +352,7 @@ class ThinkerRunner:
                     ).strip()
                     continue
                 end = next((n for n in range(1, len(ids) + 1) if self._ended(ids[:n])), len(ids))
-                answers[i] = self.tokenizer.decode(ids[:end]).strip()
+                answers[i] = self.tokenizer.decode(ids[:end]).rstrip(BROKEN).strip()
         return answers
 
     def warm_up(self, *, all: bool = False) -> None:

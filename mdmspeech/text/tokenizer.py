@@ -39,7 +39,7 @@ _GGUF_CUTS = {
         for name, digits in (("llama-bpe", "{1,3}"), ("qwen2", ""))
     },
 }
-_BROKEN = "\ufffd"
+BROKEN = "\ufffd"  # what an incomplete character is decoded to
 _NAMES = ("bos", "eos", "unk", "sep", "pad", "cls", "mask")  # of special tokens that templates use
 _SLOW = ("tokenizer.model", "vocab.json", "vocab.txt", "tiktoken.model")
 
@@ -325,14 +325,14 @@ class StreamDecoder:
         """The new text that `token_id` completes ("" while a character is incomplete)."""
         self._ids.append(int(token_id))
         text = self._pending()
-        if text.endswith(_BROKEN):
+        if text.endswith(BROKEN):
             return ""
         self._shown_from, self._shown_to = self._shown_to, len(self._ids)
         return text
 
     def flush(self) -> str:
         """What is left at the end; an incomplete last character is dropped."""
-        text = self._pending().rstrip(_BROKEN)
+        text = self._pending().rstrip(BROKEN)
         self._shown_from = self._shown_to = len(self._ids)
         return text
 

@@ -64,7 +64,14 @@ def test_a_look_through_a_folder(desk, capsys):
 
 
 @pytest.mark.parametrize(
-    "block", [block for path in MARKDOWN for block in markdown_commands(path)["python"]]
+    "block",
+    # docs/serving.md's has a test of its own, with a server: tests/serving/test_documented_server.py
+    [
+        block
+        for path in MARKDOWN
+        if path != "docs/serving.md"
+        for block in markdown_commands(path)["python"]
+    ],
 )
 def test_python(block, small_model, desk):
     if "tensorflow_datasets" in block:

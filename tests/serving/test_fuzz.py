@@ -9,6 +9,9 @@ import socket
 import pytest
 from plain_http import ask, error_of, multipart
 
+# `serve` silences them: they show what was sent, here what no terminal can print
+pytestmark = pytest.mark.filterwarnings("ignore")
+
 ROUTES = {
     "/v1/audio/speech": {
         "model": "small", "voice": "alloy", "input": "yes", "response_format": "pcm", "speed": 1.0,
