@@ -42,7 +42,7 @@ demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogni
 	@$(BIN)/python -c 'import sys; from mdmspeech.audio.wave import load_wave; from mdmspeech.evaluation.recogniser import Recogniser; \
 	print("heard by Whisper-base:", Recogniser("base").transcribe(load_wave(sys.argv[1], 16000)))' $(ANSWER)
 
-test: lint ## lint, then all tests (some 30 minutes on 2 cores)
+test: lint ## lint, then all tests (some 25 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-full: $(VENV)/.ready-dev ## the long forms of what `make test` has in short: every mesh of eight devices, ...

@@ -3,17 +3,15 @@ field that nobody knows is refused by name.
 """
 
 import asyncio
-import json
 import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiohttp import web
 
-from mdmspeech.errors import UserError
+from mdmspeech.serving.json_texts import read_json
 from mdmspeech.serving.request_error import SHOWN, RequestError, kind_of, refused, shown
 
-_DEEPEST = 32  # levels of a body
 _LARGE = 2**18  # bytes of a body that is not read in the event loop
 
 
@@ -127,40 +125,5 @@ async def json_body(request: web.Request) -> Fields:
     """The fields of a JSON body. RequestError: it is none; aiohttp's: it is too large."""
     data = await request.read()
     if len(data) > _LARGE:
-        return Fields(await asyncio.to_thread(_parsed, data))
-    return Fields(_parsed(data))
-
-
-def _parsed(data: bytes) -> Any:
-    try:
-        body = json.loads(data, parse_constant=_no_constant)
-        deep = _deeper_than(body, _DEEPEST)
-    except UserError:
-        raise
-    except (ValueError, RecursionError) as error:  # UnicodeDecodeError is one
-        raise RequestError(
-            f"the body is no JSON ({type(error).__name__}); send an object in UTF-8",
-            code="invalid_json",
-        ) from error
-    if deep:
-        raise RequestError(f"the body is nested more than {_DEEPEST} deep", code="invalid_json")
-    return body
-
-
-def _no_constant(name: str) -> None:
-    raise RequestError(f"the body has {name} in it, which is no JSON", code="invalid_json")
-
-
-def _deeper_than(value: Any, levels: int) -> bool:
-    """Whether lists and objects in it are nested more deeply."""
-    level = [value]
-    for _ in range(levels):
-        level = [
-            inner
-            for one in level
-            if isinstance(one, list | dict)
-            for inner in (one.values() if isinstance(one, dict) else one)
-        ]
-        if not level:
-            return False
-    return any(isinstance(one, list | dict) for one in level)
+        return Fields(await asyncio.to_thread(read_json, data, "the body"))
+    return Fields(read_json(data, "the body"))
