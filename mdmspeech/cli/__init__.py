@@ -17,7 +17,14 @@ from mdmspeech.files import as_user_error
 from mdmspeech.inference.devices import look_for_no_tpu
 
 # what brings the packages of a verb that are not always installed
-_EXTRAS = {"eval": "eval", "bench": "eval", "plan": "plan", "cost": "plan", "talk": "talk"}
+_EXTRAS = {
+    "eval": "eval",
+    "bench": "eval",
+    "plan": "plan",
+    "cost": "plan",
+    "talk": "talk",
+    "serve": "serve",
+}
 _SPEAKING = ("chat", "say", "talk", "serve", "eval")  # verbs that compile what was compiled before
 _EPILOG = """\
 examples:

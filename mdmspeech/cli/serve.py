@@ -5,12 +5,6 @@ from typing import Any
 
 from mdmspeech.cli.compiled import telling_what_is_compiled
 from mdmspeech.cli.voice_options import add_thinker_options, untrained_words
-from mdmspeech.errors import UserError
-
-_EXTRA = (
-    "the server needs the packages of the extra serve: pip install "
-    '"mdmspeech[serve]" (in a checkout: .venv/bin/pip install -e ".[serve]")'
-)
 
 
 def add(verbs) -> None:
@@ -94,17 +88,13 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     settings = settings_of(args)  # what cannot be is an error before the model is opened
     settings.check_free()
-    try:
-        import aiohttp
-        import prometheus_client  # noqa: F401
-
-        del aiohttp
-    except ModuleNotFoundError as error:
-        raise UserError(_EXTRA) from error
     import asyncio
     import logging
     import os
     import sys
+
+    import aiohttp  # noqa: F401 - what is not installed is an error before the model is opened
+    import prometheus_client  # noqa: F401
 
     import mdmspeech
     from mdmspeech.interop.release import read_about

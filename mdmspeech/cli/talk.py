@@ -93,12 +93,8 @@ def _here(args: argparse.Namespace, settings: Any) -> tuple[Any, int]:
 
 
 def _there(args: argparse.Namespace, speaking: dict[str, Any]) -> tuple[Any, int]:
-    try:
-        import aiohttp  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise UserError(
-            'talking to a server needs the packages of the extra talk: pip install "mdmspeech[talk]"'
-        ) from error
+    import aiohttp  # noqa: F401 - the session imports it in a thread of its own
+
     from mdmspeech.serving.terminal.remote_session import RemoteSession
     from mdmspeech.speech_format import OUTPUT_RATE
 

@@ -79,6 +79,33 @@ class SilentStream:
         self.done = True
 
 
+class LimitedAnswer(Iterator[TextDelta]):
+    """The pieces of an answer, as many tokens as there may be.
+
+    Attributes:
+      written: tokens so far, thoughts included. cut: whether there were more. full: whether it has
+        ended at a limit, this one or the Thinker's own.
+
+    Args:
+      most: tokens; None: any number.
+    """
+
+    def __init__(self, pieces: Iterator[TextDelta], most: int | None) -> None:
+        self.written, self.cut, self.full = 0, False, False
+        self._pieces, self._most = pieces, most
+
+    def __next__(self) -> TextDelta:
+        if self.cut:
+            raise StopIteration
+        piece = next(self._pieces)
+        if self._most is not None and piece.count > self._most:
+            self.cut = self.full = True
+            return dataclasses.replace(piece, text="", states=None, count=self._most, last=True)
+        self.written = piece.count + piece.thought
+        self.full = piece.last and not piece.stopped
+        return piece
+
+
 class Voice(Protocol):
     """A Talker and a codec that can follow an answer, see `synthesizer.Synthesizer`."""
 

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from mdmspeech.inference.answering import Answering, SilentStream, Stream, Voice
+from mdmspeech.inference.answering import Answering, LimitedAnswer, SilentStream, Stream, Voice
 from mdmspeech.inference.conversation import Conversation, Part
 from mdmspeech.inference.playback import AdaptiveSteps, Playback, heard_text
 from mdmspeech.inference.reply import AudioEvent, EndEvent, TextEvent
@@ -86,7 +86,7 @@ class SessionResponse:
         self._words: tuple[Word, ...] = ()
         self._told, self._tokens, self._samples, self._rate = 0, 0, 0, 1
         self._first_audio_s: float | None = None
-        self._asked, self._full, self._written = False, False, 0
+        self._asked, self._pieces = False, LimitedAnswer(iter(()), None)
         self._seconds: dict[str, float] = {}
 
     @property
@@ -206,18 +206,8 @@ class SessionResponse:
         self._asked = True
         if conversation.dropped > dropped:
             self._tell(TurnsForgotten(conversation.dropped))
-        return self._counted(pieces)
-
-    def _counted(self, pieces: Iterator[TextDelta]) -> Iterator[TextDelta]:
-        """As many as there may be."""
-        most = self._config.max_output_tokens
-        for piece in pieces:
-            if most is not None and piece.count > most:
-                self._full = True
-                yield dataclasses.replace(piece, text="", states=None, count=most, last=True)
-                return
-            self._written = piece.count + piece.thought
-            yield piece
+        self._pieces = LimitedAnswer(pieces, self._config.max_output_tokens)
+        return self._pieces
 
     def _go_on(self, answering: Answering) -> None:
         spent = sum(answering.stream.seconds.values())
@@ -230,7 +220,7 @@ class SessionResponse:
             self._close()
             self._conversation.settle(self.text, self.number)
             self.remembered = self.text
-            self._end("max_output_tokens" if self._full else "completed", self.text)
+            self._end("max_output_tokens" if self._pieces.cut else "completed", self.text)
         else:
             self._told_of_speech(answering.stream, event, spent)
 
@@ -288,7 +278,7 @@ class SessionResponse:
                 self.playback.underrun_s,
                 steps,
                 message,
-                Usage(text_in, audio_in, cached, self._written, self._tokens),
+                Usage(text_in, audio_in, cached, self._pieces.written, self._tokens),
                 self._seconds,
             )
         )

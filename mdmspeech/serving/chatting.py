@@ -2,11 +2,10 @@
 is read, the answer is written and spoken.
 """
 
-import dataclasses
 from collections.abc import Generator, Iterator
 
 from mdmspeech.errors import UserError
-from mdmspeech.inference.answering import Answering, SilentStream, Stream
+from mdmspeech.inference.answering import Answering, LimitedAnswer, SilentStream, Stream
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.conversation import Conversation, Part
 from mdmspeech.inference.reply import Event
@@ -23,7 +22,7 @@ class Chatting(Iterator[Event | None]):
 
     Attributes:
       rate: of the speech, Hz. read: tokens of the conversation as (texts, vectors, read before).
-      written: tokens of the answer, thoughts included. full: whether it was cut at its limit.
+      written: tokens of the answer, thoughts included. full: whether it ended at a limit.
 
     Args:
       context: columns of the conversation's cache, see `Conversation`.
@@ -37,13 +36,23 @@ class Chatting(Iterator[Event | None]):
         self._voice = assistant.voice(wanted.manner.talker)
         self._conversation = Conversation(assistant.thinker, context)
         self.rate = self._voice.codec.sample_rate
-        self.written, self.full = 0, False
+        self._pieces = LimitedAnswer(iter(()), None)
         stream: Stream = SilentStream(self.rate)
         if wanted.spoken:
             stream = self._voice.stream(**wanted.manner.generation)
         self._question: list[Part] = []
         self._answering = Answering(self._voice, lambda: (_NOTHING, None), self._ask, stream)
         self._units = self._work()
+
+    @property
+    def written(self) -> int:
+        """See `LimitedAnswer`."""
+        return self._pieces.written
+
+    @property
+    def full(self) -> bool:
+        """See `LimitedAnswer`."""
+        return self._pieces.full
 
     @property
     def read(self) -> tuple[int, int, int]:
@@ -101,16 +110,5 @@ class Chatting(Iterator[Event | None]):
             raise too_long("messages") from error
         if self._conversation.dropped:  # nothing is forgotten behind the client's back
             raise too_long("messages")
-        return self._counted(pieces)
-
-    def _counted(self, pieces: Iterator[TextDelta]) -> Iterator[TextDelta]:
-        """As many as there may be."""
-        most = self._wanted.max_tokens
-        for piece in pieces:
-            if most is not None and piece.count > most:
-                self.full = True
-                yield dataclasses.replace(piece, text="", states=None, count=most, last=True)
-                return
-            self.written = piece.count + piece.thought
-            self.full = piece.last and not piece.stopped
-            yield piece
+        self._pieces = LimitedAnswer(pieces, self._wanted.max_tokens)
+        return self._pieces

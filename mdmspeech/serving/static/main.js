@@ -68,8 +68,8 @@ const told = {
     if (reason === "turn_detected" || reason === "client_cancelled") sound.stop(id);
     sound.end(id);
     const names = { turn_detected: "interrupted", client_cancelled: "stopped", failed: "failed" };
-    const told = [names[reason], message].filter(Boolean).join(": ");
-    answer.it.querySelector(".ended").textContent = told && `(${told})`;
+    const ending = [names[reason], message].filter(Boolean).join(": ");
+    answer.it.querySelector(".ended").textContent = ending && `(${ending})`;
     latency(answer.it.querySelector(".latency"), own);
     if (answer.pieces.length) download(answer);
     state.answers += 1;
