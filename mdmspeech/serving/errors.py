@@ -5,6 +5,7 @@ import json
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from mdmspeech.errors import UserError
 from mdmspeech.serving.engine import BusyError, NotReadyError
@@ -30,6 +31,11 @@ def as_request_error(error: BaseException) -> RequestError:
         return RequestError(str(error))
     if isinstance(error, web.HTTPException):
         return _of_http(error)
+    if isinstance(error, (web.RequestPayloadError, HttpProcessingError)):
+        return RequestError(
+            f"the body is not what its headers say ({type(error).__name__}); send it anew",
+            code="damaged_body",
+        )
     log_failure("a request failed", error)
     return RequestError(
         "something went wrong in the server, which has written it into its log",

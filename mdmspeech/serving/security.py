@@ -79,12 +79,16 @@ async def add_headers(request: web.Request, response: web.StreamResponse) -> Non
 
 
 def check_host(request: web.Request, settings: Settings) -> None:
-    """The name by which the server is asked for is one of its own."""
+    """The names by which the server is asked for are its own: the header's, and that of an address
+    given whole, as proxies are sent it.
+    """
     given = request.headers.getall("Host", [])
-    name = host_name(given[0]) if len(given) == 1 else None
-    if name is None:
+    names = [host_name(given[0]) if len(given) == 1 else None]
+    if not request.raw_path.startswith(("/", "*")):
+        names.append(host_name(urlsplit(request.raw_path).netloc))
+    if None in names:
         raise RequestError("the request has no Host header, or no proper one", code="bad_host")
-    if not _is_own_host(name, settings):
+    if not all(name and _is_own_host(name, settings) for name in names):
         raise RequestError(
             "this server does not answer to that name; if it is its own, start it with "
             "--allow-host NAME",

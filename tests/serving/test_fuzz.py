@@ -1,10 +1,12 @@
 """Whatever is sent, an answer comes that is no failure of the server, in OpenAI's shape."""
 
 import base64
+import contextlib
 import copy
 import json
 import random
 import socket
+import time
 
 import pytest
 from plain_http import ask, error_of, multipart
@@ -133,10 +135,15 @@ def test_whatever_is_sent_for_long(server, seed):
         b"CONNECT evil.example:443 HTTP/1.1\r\nHost: localhost\r\n\r\n",
     ],
 )  # fmt: skip
-def test_what_is_no_http(server, sent):
+@pytest.mark.parametrize("pause", [0.0, 0.1], ids=["at once", "body later"])
+def test_what_is_no_http(server, sent, pause):
+    head, end, body = sent.partition(b"\r\n\r\n")
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as one:
-        one.sendall(sent)
-        one.shutdown(socket.SHUT_WR)
+        one.sendall(head + end)
+        time.sleep(pause)  # so that a handler reads already
+        with contextlib.suppress(OSError):  # it was refused, and the connection closed
+            one.sendall(body)
+            one.shutdown(socket.SHUT_WR)
         answer = b""
         try:
             while part := one.recv(65536):
