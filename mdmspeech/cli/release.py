@@ -7,7 +7,7 @@ from typing import Any
 from mdmspeech.cli.voice_options import RELEASE
 from mdmspeech.errors import UserError
 
-_PARTS = ("codec", "talker", "talker_ntp", "talker_mtp", "adaptor", "aligner")
+_PARTS = ("codec", "talker", "talker_ntp", "talker_mtp", "adaptor", "aligner", "thinker_lora")
 
 
 def add(verbs) -> None:
@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> None:
         read_about,
         save_release,
     )
-    from mdmspeech.interop.sources import PUBLISHED
+    from mdmspeech.interop.sources import PUBLISHED, open_thinker, updated
 
     check_destination(args.output)
     if args.push:
@@ -130,6 +130,10 @@ def run(args: argparse.Namespace) -> None:
         untrained=untrained,
         **pretrained,
     )
+    if (update := ordered.get("thinker_lora")) is not None:
+        updated(
+            open_thinker(release.thinker), update.config, update.params
+        )  # of another: told here
     for name, source in {"thinker": release.thinker, "encoder": release.encoder}.items():
         if args.push and source not in PUBLISHED:
             raise elsewhere(name, source)
@@ -155,8 +159,8 @@ def _card(args: argparse.Namespace, release, card: str) -> str:
 
 
 def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
-    """The prompt of the release: as asked for, that of --base, that of the trained parts, or the
-    compact model's. UserError where they disagree.
+    """The prompt of the release: as asked for, that of --base (of a new LoRA of the Thinker: its own),
+    that of the trained parts, or the compact model's. UserError where they disagree.
     """
     import dataclasses
 
@@ -171,7 +175,10 @@ def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
     again = "or train it again on a system with the other (mdmspeech train --system DIR)"
     found = (
         agreed_prompt(
-            trained, base and base.prompt, f"--base {args.base}", f"take another --base, {again}"
+            trained,
+            base.prompt if base and not args.thinker_lora else None,
+            f"--base {args.base}",
+            f"take another --base, {again}",
         )
         or prompts.SHIPPED
     )
@@ -250,13 +257,13 @@ def _exported(config: dict[str, Any], name: str, workdir: str):
 
 
 def _with_prompt(part, config, folder: Path):
-    """The part with the prompt after which its run trained it, if it reads one."""
+    """The part with the prompt after which its run trained it, if that matters."""
     import dataclasses
 
     from mdmspeech.interop.release import reads_prompt
     from mdmspeech.text.prompts import Prompt
 
-    if not reads_prompt(part.kind, part.config):
+    if not reads_prompt(part.kind, part.config) and part.kind != "thinker_lora":
         return part
     if not isinstance(config.get("prompt"), dict):
         raise UserError(

@@ -25,6 +25,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.evaluation import speaking
 from mdmspeech.evaluation.codec import score_codec
 from mdmspeech.evaluation.hearing import evaluate_hearing, rejudged
+from mdmspeech.evaluation.knowledge import evaluate_knowledge
 from mdmspeech.evaluation.latency import evaluate_latency
 from mdmspeech.evaluation.provenance import provenance
 from mdmspeech.evaluation.reading import evaluate_reading
@@ -36,7 +37,7 @@ from mdmspeech.interop.release import CONFIG, find_release, load_release
 from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 from mdmspeech.interop.tensors import read_json
 
-PARTS = ("codec", "hearing", "speaking", "reading", "latency")
+PARTS = ("codec", "hearing", "knowledge", "speaking", "reading", "latency")
 COUNT = 200  # utterances of a set
 MOS_COUNT = 50
 _LATENCY_QUESTIONS = 7
@@ -74,6 +75,8 @@ class Evaluation:
             },
             "prompt": hashlib.sha256(prompt.encode()).hexdigest()[:16],
         }
+        if update := self._digests.get("thinker_lora"):
+            self._digests["thinker"] += f"+{update}"
         self._listener: dict[str, Any] = {"model": recogniser, "threads": threads, "beam": beam}
 
     @functools.cached_property
@@ -111,6 +114,14 @@ class Evaluation:
             "hearing",
             ("adaptor", "encoder", "thinker", "prompt"),
             lambda: evaluate_hearing(self.assistant, self.root, self._count),
+        )
+
+    def knowledge(self) -> dict:
+        """Typed questions that no training saw."""
+        return self._kept(
+            "knowledge",
+            ("thinker", "prompt"),
+            lambda: evaluate_knowledge(self.assistant, self._count),
         )
 
     def speaking(self) -> dict:

@@ -25,6 +25,7 @@ def write_tables(result: dict[str, Any], output: Path) -> Path:
         "speaking": _speaking,
         "reading": _reading,
         "hearing": _hearing,
+        "knowledge": _knowledge,
         "latency": _latency,
         "codec": _codec,
     }
@@ -207,6 +208,27 @@ def _hearing(part: dict) -> str:
         text + "\n\n" + table(["word errors, percent", "clips", "spoken", "typed", "bar"], errors)
         if errors
         else text
+    )
+
+
+def _knowledge(part: dict) -> str:
+    rows = [
+        [
+            name,
+            found["questions"],
+            found["right"],
+            "{:g}..{:g}".format(*found["right_95"]),
+            found["unknown"],
+            found["words"],
+        ]
+        for name, found in part["sets"].items()
+    ]
+    return (
+        "## Knowledge\n\nTyped questions about what fine-tuning never saw: everyday ones, and facts "
+        "of countries, cities, elements and words that were kept out of it.\n\n"
+        + table(
+            ["set", "questions", "right", "share (95%)", "do not know", "words an answer"], rows
+        )
     )
 
 

@@ -31,6 +31,7 @@ from mdmspeech.text.pronounce import pronouncer
 from mdmspeech.text.tokenizer import ChatTokenizer
 
 # name for users -> part of a release
+_THINKER_UPDATE = "thinker_lora"
 _TALKERS = {"mdm": "talker", "ntp": "talker_ntp", "mtp": "talker_mtp"}
 
 
@@ -42,14 +43,17 @@ def open_assistant(
     Args:
       release: an `interop.release.Release`.
       load_thinker, load_encoder: `interop.sources.load_thinker` and `load_speech_encoder`, or
-        functions like them; called with the release's `thinker` (and to_run=True) and `encoder`.
+        functions like them; called with the release's `thinker` (and to_run=True, and the `update`
+        that the release brings) and `encoder`.
       kind: of the assistant.
     """
     codec = _once(partial(open_codec, release))
 
     @_once
     def thinker() -> ThinkerRunner:
-        loaded = load_thinker(release.thinker, to_run=True)
+        update = release.parts.get(_THINKER_UPDATE)
+        brought = {} if update is None else {"update": (update.config, update.params)}
+        loaded = load_thinker(release.thinker, to_run=True, **brought)
         return ThinkerRunner(
             loaded.config,
             loaded.params,

@@ -19,7 +19,7 @@ from mdmspeech.interop import sources
 from mdmspeech.interop.huggingface_rules import THINKERS
 from mdmspeech.interop.parts import reads_prompt
 from mdmspeech.interop.tensors import read_json
-from mdmspeech.text.prompts import Prompt, around_question
+from mdmspeech.text.prompts import EXAMPLES, Prompt, around_question
 
 _REPO = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 _LORA, _PICKLE = "adapter_config.json", "pytorch_model.bin"
@@ -71,6 +71,8 @@ def open_any_thinker(
     opened = sources.open_thinker(path)
     own = str(source) == about.thinker
     prompt = about.prompt if own else Prompt(about.prompt.system)
+    if own and "thinker_lora" in about.parts and source == sources.SMOLLM2:
+        prompt = dataclasses.replace(prompt, examples=EXAMPLES)  # as it is, it needs them
     try:
         tokenizer = opened.tokenizer()
         tokenizer.check_ends()
@@ -84,9 +86,12 @@ def open_any_thinker(
 
 
 def with_thinker(release: releases.Release, thinker: AnyThinker) -> releases.Release:
-    """The release with its conversations begun as that Thinker's are."""
+    """The release with its conversations begun as that Thinker's are, and without what was made for
+    its own.
+    """
     prompt = thinker.prompt
-    return dataclasses.replace(release, system=prompt.system, examples=prompt.examples)
+    parts = {name: part for name, part in release.parts.items() if name != "thinker_lora"}
+    return dataclasses.replace(release, parts=parts, system=prompt.system, examples=prompt.examples)
 
 
 def _find(source: str) -> str:

@@ -18,11 +18,12 @@ from mdmspeech.errors import UserError
 from mdmspeech.interop.cosyvoice2 import cosyvoice2_shapes
 from mdmspeech.interop.traced_once import traced_once
 from mdmspeech.interop.whisper_decoder import seq2seq_shapes
-from mdmspeech.models import talker
+from mdmspeech.models import lora, talker
 from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig
 from mdmspeech.models.phone_classifier import PhoneClassifier, PhoneClassifierConfig
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
 from mdmspeech.models.stack_adaptor import StackAdaptor
+from mdmspeech.models.thinker import Thinker, ThinkerConfig
 
 # Sizes that older releases lack: they are the defaults there.
 _LATER = {
@@ -61,6 +62,7 @@ Config = (
     | CTCConfig
     | StackConfig
     | PhoneClassifierConfig
+    | ThinkerConfig
 )
 
 
@@ -129,6 +131,15 @@ def _reader_shapes(config: PhoneClassifierConfig):
     )["params"]
 
 
+@traced_once
+def _lora_shapes(config: ThinkerConfig):
+    if not config.lora_rank:
+        raise ValueError("lora_rank is 0")
+    module = Thinker(config)
+    shapes = jax.eval_shape(module.init, jax.random.key(0), jnp.zeros((1, 2), jnp.int32))
+    return lora.split(shapes["params"])[1]
+
+
 def _has_fixed_anchors(config: talker.TalkerConfig) -> bool:
     return config.anchors == "fixed"
 
@@ -153,6 +164,14 @@ def _stack_misfit(sizes: StackConfig, thinker: int, encoder: int) -> str:
     return f"makes vectors of width {sizes.out_dim}; this Thinker reads {thinker}"
 
 
+def _lora_misfit(sizes: ThinkerConfig, thinker: int, encoder: int) -> str:
+    return (
+        ""
+        if sizes.dim == thinker
+        else f"was trained on a Thinker of width {sizes.dim}, not {thinker}"
+    )
+
+
 _TALKER = PartKind(
     talker.TalkerConfig,
     _talker_shapes,
@@ -172,6 +191,7 @@ KINDS: dict[str, PartKind] = {
     ),
     "spelling_adaptor": PartKind(CTCConfig, _spelling_shapes, misfit=_writer_misfit),
     "stack_adaptor": PartKind(StackConfig, _stack_shapes, lambda sizes: True, _stack_misfit),
+    "thinker_lora": PartKind(ThinkerConfig, _lora_shapes, misfit=_lora_misfit),
     "phone_reader": PartKind(PhoneClassifierConfig, _reader_shapes),
 }
 

@@ -6,6 +6,7 @@ Nothing is downloaded here. What is missing is named together with the command t
 
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import os
 import zlib
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from mdmspeech import remote
 from mdmspeech.errors import UserError
@@ -40,6 +42,7 @@ from mdmspeech.interop.huggingface import (
     whisper_encoder_tensors,
 )
 from mdmspeech.interop.huggingface_rules import encoder_rules
+from mdmspeech.interop.merging import merged_tensors
 from mdmspeech.interop.rules import export_params
 from mdmspeech.interop.tensors import (
     OnDisk,
@@ -110,6 +113,7 @@ class OpenedThinker:
         small files beside the weights, or None. files: () -> the small files that are made from the
         weights' own metadata: name -> text. weights: the files that `tensors` are in, if none is
         left in a bucket. context: the most tokens it was made for, None where nothing says it.
+      update: a digest of the low-rank update that is merged into `tensors`, "" for none.
     """
 
     config: ThinkerConfig
@@ -120,6 +124,7 @@ class OpenedThinker:
     files: Callable[[], dict[str, str]] = dict
     weights: tuple[Path, ...] = ()
     context: int | None = None
+    update: str = ""
 
     def params(self, **how: Any) -> dict[str, Any]:
         """Reads the weights; `how` as `rules.import_params`: only, dtype, shardings, progress."""
@@ -147,14 +152,32 @@ def load_thinker(
     official: bool = True,
     scan_layers: bool = False,
     to_run: bool = False,
+    update: tuple[ThinkerConfig, dict[str, Any]] | None = None,
     **how: Any,
 ) -> LoadedThinker:
     """`open_thinker`, read: parameters are numpy arrays in float32 unless `how` says otherwise
     (dtype, shardings, progress: `rules.import_params`). to_run: as `models.prepared_thinker` takes
-    them.
+    them. update: (config with its rank, parameters) of a LoRA that is merged in, `interop.merging`.
     """
     opened = open_thinker(source, official=official, scan_layers=scan_layers)
+    if update is not None:
+        opened = updated(opened, *update)
     return read_thinker(opened, to_run=to_run, **how)
+
+
+def updated(opened: OpenedThinker, config: ThinkerConfig, params: dict[str, Any]) -> OpenedThinker:
+    """The Thinker with a LoRA merged in, in float32. config: of the LoRA. UserError: of another
+    model.
+    """
+    digest = hashlib.sha256(repr((config.lora_alpha, config.scan_layers)).encode())
+    for path, leaf in sorted(flatten_dict(params, sep="/").items()):
+        digest.update(path.encode() + np.asarray(leaf, np.float32).tobytes())
+    return dataclasses.replace(
+        opened,
+        tensors=merged_tensors(config, opened.tensors, params, np.float32),
+        origin=f"{opened.origin}, with a LoRA",
+        update=digest.hexdigest()[:16],
+    )
 
 
 def read_thinker(opened: OpenedThinker, to_run: bool = False, **how: Any) -> LoadedThinker:
@@ -168,7 +191,7 @@ def read_thinker(opened: OpenedThinker, to_run: bool = False, **how: Any) -> Loa
 
     def keep(about: Any, make: Callable[[], dict]) -> dict:
         name = f"prefix_{zlib.crc32(repr(about).encode()):08x}"
-        return converted(name, opened.weights, (about, str(how.get("dtype"))), make)
+        return converted(name, opened.weights, (about, opened.update, str(how.get("dtype"))), make)
 
     return LoadedThinker(
         opened.config,
@@ -202,7 +225,8 @@ def _read_once(
     if not opened.weights or set(how) - {"dtype"}:
         return lay_out(opened.params(**how))
     make = lambda: lay_out(opened.params(unread=True, **how))
-    return converted(what, opened.weights, (opened.config, str(how.get("dtype"))), make)
+    about = (opened.config, getattr(opened, "update", ""), str(how.get("dtype")))
+    return converted(what, opened.weights, about, make)
 
 
 def _files_of(tensors: Mapping[str, Stored]) -> tuple[Path, ...]:

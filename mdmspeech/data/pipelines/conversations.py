@@ -15,7 +15,8 @@ import numpy as np
 
 from mdmspeech.text import prompts
 from mdmspeech.text.prompts import Prompt
-from mdmspeech.text.tokenizer import Message, end_of_turn
+from mdmspeech.errors import UserError
+from mdmspeech.text.tokenizer import SPEECH, Message, end_of_turn
 
 
 class Tokenizer(Protocol):
@@ -30,6 +31,10 @@ class Tokenizer(Protocol):
 
     def speech_prompt(self, messages: Sequence[Message]) -> tuple[list[int], list[int]]:
         """Ids before and after the place of the speech."""
+        ...
+
+    def speech_prompts(self, messages: Sequence[Message]) -> list[list[int]]:
+        """Ids before, between and after the places of the speech."""
         ...
 
     def closing(self, ids: Sequence[int]) -> list[int]:
@@ -65,6 +70,22 @@ class Conversations:
             lambda text: np.array(tokenizer.encode(text), np.int32)
         )
 
+    @functools.cached_property
+    def next_turn(self) -> np.ndarray:
+        """Ids between the end of an answer and the next question, int32. UserError: the chat template
+        does not end an assistant's turn with its end.
+        """
+        messages = [{"role": role, "content": SPEECH} for role in ("user", "assistant", "user")]
+        first = [{"role": "system", "content": self.prompt.system}]
+        _, _, between, _ = self._tokenizer.speech_prompts(first + messages)
+        if between[:1] != [self.end]:
+            raise UserError(
+                "this Thinker's chat template has something between an answer and the end of its "
+                "turn, so conversations of several turns cannot be put together: set "
+                "data.following=0 and give conversations of one turn"
+            )
+        return np.array(between[1:], np.int32)
+
     @property
     def fingerprint(self) -> str:
         """Digest of what lengths of conversations follow from."""
@@ -74,6 +95,10 @@ class Conversations:
     def answer(self, text: str) -> np.ndarray:
         """Ids of the assistant's turn, its end included, int32."""
         return np.append(self._encode(text), np.int32(self.end))
+
+    def encode(self, text: str) -> np.ndarray:
+        """Ids of plain text, int32."""
+        return self._encode(text)
 
     def question(self, text: str, answer: str) -> np.ndarray:
         """Ids of the typed question; without one, of the request to say `answer`."""

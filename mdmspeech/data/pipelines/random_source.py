@@ -266,3 +266,17 @@ def random_text(rng: np.random.Generator, words: float) -> str:
     """Some words, `words` in the median; the spread is that of our corpus."""
     count = max(1, round(words * np.exp(rng.normal(0.0, 0.33))))
     return " ".join(WORDS[i] for i in rng.integers(0, len(WORDS), count)).capitalize()
+
+
+def random_chats(seed: int = 0, count: int = 200) -> list[dict[str, Any]]:
+    """Conversations of one to three turns of random words, as `data.texts.chats` gives them."""
+    rng = np.random.default_rng((seed, 7))
+    say = lambda: " ".join(rng.choice(WORDS, int(rng.integers(1, 6)))) + "."
+    return [
+        {
+            "id": f"random-{n}",
+            "family": "random",
+            "turns": [(say(), say()) for _ in range(int(rng.integers(1, 4)))],
+        }
+        for n in range(count)
+    ]

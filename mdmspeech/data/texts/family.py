@@ -63,15 +63,20 @@ class Family:
         rng = random.Random(zlib.crc32(f"{self.name}/{self.kind}/{seed}".encode()))
         for fact in self.facts:
             for k in rng.sample(range(len(self.asks)), min(self.per_fact, len(self.asks))):
-                split = "val" if rng.random() < VALIDATION_SHARE else "train"
-                yield self._ask(fact, self.asks[k], k, split)
+                yield self.ask(fact, k, "val" if rng.random() < VALIDATION_SHARE else "train")
         pool = list(self.unseen or self.facts)
         rng.shuffle(pool)
         for n, fact in enumerate(pool[: self.test_count]):
-            k = n % len(self.test_asks)
-            yield self._ask(fact, self.test_asks[k], k, "test")
+            yield self.ask(fact, n % len(self.test_asks), "test")
 
-    def _ask(self, fact: Fact, template: str, k: int, split: str) -> Question:
+    def test_facts(self, seed: int = 0) -> list[Fact]:
+        """What its test questions ask for."""
+        wanted = {q.fact for q in self.questions(seed) if q.split == "test"}
+        return [f for f in self.unseen or self.facts if f"{self.kind}|{fact_key(f)}" in wanted]
+
+    def ask(self, fact: Fact, k: int, split: str) -> Question:
+        """The question for a fact in phrasing k of `test_asks` for split "test", else of `asks`."""
+        template = (self.test_asks if split == "test" else self.asks)[k]
         answer = self.answers[k % len(self.answers)]
         phrasing = f"{self.name}/{self.kind}/{'test' if split == 'test' else 'train'}{k}"
         text, said = sentence(template.format(**fact)), sentence(answer.format(**fact))

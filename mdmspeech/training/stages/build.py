@@ -16,7 +16,7 @@ from mdmspeech.training.task import Task
 # Name -> module whose STAGE it is. Imported when looked up.
 SHIPPED = {
     name: f"mdmspeech.training.stages.{name}"
-    for name in ("codec", "talker", "hearing", "thinker", "phones")
+    for name in ("codec", "talker", "hearing", "thinker", "thinker_sft", "phones")
 }
 _registered: dict[str, Stage] = {}
 

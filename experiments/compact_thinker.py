@@ -1,0 +1,45 @@
+"""Compact Thinker: a LoRA on SmolLM2-135M-Instruct learns to answer like a voice, from text alone:
+the questions of the corpus, questions as the ear wrote them down, and conversations of its own.
+
+Command:  python -m experiments.thinker_chats general chats/general.jsonl
+          python -m experiments.thinker_chats heard chats/heard.jsonl
+          mdmspeech train --config experiments/compact_thinker.py --workdir ~/.cache/mdmspeech/runs/compact_thinker
+          In small, random data and weights: --config experiments/compact_thinker.py:runlocal
+Plan:     2.4 M trained of 137 M parameters. A token costs 0.55 GFLOP (forward, and backward to
+          activations only); rows of 128 hold the prompt once and three to four conversations.
+Held out: a twentieth of countries, cities, elements and words, which no question of the training
+          asks for (`data.texts.chats.is_held_out`).
+"""
+
+from experiments import local
+from mdmspeech.models.thinker import SMOLLM2_135M
+from mdmspeech.text.prompts import PLAIN
+from mdmspeech.training.config import base
+
+
+def get_config(argument: str = ""):
+    import dataclasses
+
+    config = base()
+    config.stage = "thinker_sft"
+    config.thinker = dataclasses.asdict(SMOLLM2_135M)
+    config.thinker.update(lora_rank=8, lora_alpha=16.0)
+    config.weights = dict(thinker="smollm2-135m-instruct", tokenizer="smollm2-135m-instruct")
+    config.prompt = dict(system=PLAIN.system, examples=())
+    config.data = dict(
+        batch=8,
+        length=256,
+        answers=112,
+        parts=("questions", "chats/general.jsonl", "chats/heard.jsonl"),
+        weights=(0.7, 0.15, 0.15),
+        temperature=3.0,
+        informal=0.15,
+        following=0.2,
+        threads=1,
+    )
+    config.train.steps = 240
+    config.train.log_every = 5
+    config.train.eval_every = 100
+    config.train.save_every = 50
+    config.optim.update(lr=1.5e-3, warmup=20, weight_decay=0.0, schedule="wsd", decay_share=0.3)
+    return local.switch(config, argument)

@@ -1,0 +1,108 @@
+"""Conversations that the compact Thinker is fine-tuned on, beside the corpus' own questions.
+
+Command:  python -m experiments.thinker_chats general chats/general.jsonl
+          python -m experiments.thinker_chats heard chats/heard.jsonl
+Needs:    for `heard`, spoken questions: mdmspeech data --parts questions
+
+general: prompts about words and everyday things, answered by the Thinker as it is before, with all
+  examples of its prompt: what it could say it should still say, and without the examples (context
+  distillation, Askell et al. 2021, arXiv 2112.00861).
+heard: training questions as the shipped ear writes them down, errors included, with the corpus'
+  answers.
+Lines are {"messages": [...], "family": ...}; `--count` makes fewer.
+"""
+
+import argparse
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+from tqdm import tqdm
+
+from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable, written_whole
+
+GENERAL = 1200
+_ABOUT = (
+    "Tell me about {}.", "What can you tell me about {}?", "What is interesting about {}?",
+    "Why do people like {}?", "Give me a tip about {}.", "Say something nice about {}.",
+    "What should I know about {}?", "Can you explain {} to me?", "What do you think of {}?",
+    "Where can I find {}?", "How does one begin with {}?", "What is {} good for?",
+)  # fmt: skip
+_SUBJECTS = (
+    "cooking", "music", "the moon", "gardens", "winter", "summer", "reading", "football", "chess",
+    "coffee", "tea", "bread", "the sea", "mountains", "dogs", "cats", "horses", "birds", "sleep",
+    "exercise", "walking", "swimming", "painting", "history", "science", "mathematics", "computers",
+    "the weather", "rain", "snow", "trees", "flowers", "travelling", "trains", "airplanes", "cars",
+    "bicycles", "cities", "villages", "schools", "friends", "families", "birthdays", "holidays",
+    "movies", "stories", "poems", "languages", "dreams", "health", "water", "the sun", "stars",
+    "space", "robots", "the internet", "telephones", "photography", "dancing", "singing", "money",
+    "work", "time", "happiness", "fruit", "vegetables", "cheese", "chocolate", "breakfast", "dinner",
+    "fishing", "camping", "rivers", "lakes", "forests", "deserts", "islands", "bridges", "houses",
+    "furniture", "clothes", "shoes", "hats", "games", "puzzles", "jokes", "news", "art", "museums",
+    "libraries", "doctors", "teachers", "farmers", "kings", "dinosaurs", "volcanoes", "electricity",
+    "magnets", "energy", "recycling", "bees", "butterflies", "whales", "elephants",
+)  # fmt: skip
+_BATCH = 16
+_WORDS = range(2, 31)  # that an answer may have
+
+
+def general(count: int) -> Iterator[dict]:
+    """Prompts with the Thinker's own answers, without those that repeat themselves or do not end."""
+    import mdmspeech
+
+    prompts = [about.format(subject) for about in _ABOUT for subject in _SUBJECTS]
+    random.Random(0).shuffle(prompts)
+    model = mdmspeech.load("compact")
+    for first in tqdm(range(0, min(count, len(prompts)), _BATCH), "answers", unit="batch"):
+        asked = prompts[first : min(first + _BATCH, count)]
+        for prompt, answer in zip(asked, model.answer_many(asked), strict=True):
+            if len(answer.split()) in _WORDS and answer.rstrip().endswith((".", "!", "?")):
+                yield _chat(prompt, answer, "general")
+
+
+def heard(count: int | None) -> Iterator[dict]:
+    """Training questions as they were heard, where anything was, with their answers."""
+    import mdmspeech
+    from mdmspeech.data.datasets import corpus
+    from mdmspeech.evaluation.testset import wave_of
+
+    source = corpus.questions(None, "train", parts=("questions",))
+    model = mdmspeech.load("compact")
+    total = len(source) if count is None else min(count, len(source))
+    for first in tqdm(range(0, total, _BATCH), "questions heard", unit="batch"):
+        records = [source[i] for i in range(first, min(first + _BATCH, total))]
+        waves = [(wave_of(record), 16_000) for record in records]
+        for record, text in zip(records, model.transcripts(waves, unheard=""), strict=True):
+            if text:
+                yield _chat(text, record["answer"], record["family"])
+
+
+def _chat(asked: str, answered: str, family: str) -> dict:
+    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+    return {"messages": messages, "family": family}
+
+
+def main() -> None:
+    """See the module."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=("general", "heard"))
+    parser.add_argument("out", type=Path, help="a JSONL file")
+    parser.add_argument("--count", type=int, metavar="N", help="make at most so many")
+    args = parser.parse_args()
+    if args.count is not None and args.count < 1:
+        raise UserError(f"--count {args.count}: give 1 or more")
+    check_writable(str(args.out.parent), "name another file", folder=True)
+    made = general(args.count or GENERAL) if args.kind == "general" else heard(args.count)
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(args.out) as part, open(part, "w", encoding="utf-8") as file:
+        number = 0
+        for chat in made:
+            number += 1
+            file.write(json.dumps(chat, ensure_ascii=False) + "\n")
+    print(f"{args.out}: {number} conversations")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""Written conversations for supervised fine-tuning of the Thinker: the questions of the corpus by
+family, and JSONL files of chat messages.
+
+A record is {id, family, turns: [(user, assistant), ...]}.
+"""
+
+import os
+import pathlib
+import zlib
+from collections.abc import Sequence
+from typing import Any
+
+from mdmspeech.data.storage.json_lines import BadRecord, read_objects
+from mdmspeech.data.texts.family import Family, Question, fact_key
+from mdmspeech.errors import UserError
+
+Chat = dict[str, Any]
+QUESTIONS = "questions"  # the name of the corpus' own among the parts of a data set
+VALIDATION = 50  # one conversation of so many of a file is for validation
+_SHOWN = 3  # of the lines that cannot be used
+_HELD_OUT = 20  # one entity of so many is held out
+# Families whose facts have to be known; of the others an answer can be worked out.
+_KNOWN = frozenset({
+    "capitals", "cities", "continents", "currencies", "languages", "neighbours", "people",
+    "elements", "opposites", "word forms",
+})  # fmt: skip
+
+
+def held_out_questions(families: Sequence[Family]) -> list[Question]:
+    """Questions about entities that fine-tuning never sees (`is_held_out`), worded as test questions
+    are, in an order that depends on each alone: they tell what was known before from what was
+    learnt.
+    """
+    found = []
+    asked = _asked(families)
+    for family in families:
+        facts = [fact for fact in family.facts if _hidden(family.name, fact, asked)]
+        for n, fact in enumerate(sorted(facts, key=fact_key)):
+            found.append(family.ask(fact, n % len(family.test_asks), "test"))
+    return sorted(found, key=lambda q: zlib.crc32(q.text.encode()))
+
+
+def question_chats(
+    questions: Sequence[Question], families: Sequence[Family], split: str
+) -> dict[str, list[Chat]]:
+    """Family -> its conversations of one turn, of split "train" or "val", without the questions
+    about held-out entities.
+    """
+    asked = _asked(families)
+    hidden = {
+        (family.name, f"{family.kind}|{fact_key(fact)}")
+        for family in families
+        for fact in family.facts
+        if _hidden(family.name, fact, asked)
+    }
+    chats: dict[str, list[Chat]] = {}
+    for question in questions:
+        if question.split != split or (question.family, question.fact) in hidden:
+            continue
+        chats.setdefault(question.family, []).append(
+            {
+                "id": question.phrasing,
+                "family": question.family,
+                "turns": [(question.text, question.answer)],
+            }
+        )
+    return chats
+
+
+def is_held_out(entity: str) -> bool:
+    """Whether a country, element or word belongs to the twentieth that is held out, unless a test
+    question asks for it.
+    """
+    return zlib.crc32(f"held out/{entity}".encode()) % _HELD_OUT == 0
+
+
+def read_chats(path: str | os.PathLike, split: str) -> list[Chat]:
+    """The conversations of a JSONL file with {"messages": [{"role", "content"}, ...]} a line, "user"
+    and "assistant" in turn; of its validation share for "val", of the others for "train".
+
+    Optional: "family", and "split" ("train" or "val") in place of ours, which follows from the first
+    message. UserError: a line that is none, with its number.
+    """
+    found, wrong = [], []
+    for where, given in read_objects(pathlib.Path(path)):
+        try:
+            chat, chosen = _chat(given, where)
+        except BadRecord as problem:
+            wrong.append(f"{where}: {problem}")
+            continue
+        if chosen == split:
+            found.append(chat)
+    if wrong:
+        told = "; ".join(wrong[:_SHOWN])
+        raise UserError(f"{len(wrong)} lines of {path} are no conversations, first: {told}")
+    if not found:
+        raise UserError(f"{path} has no conversation for {split!r}")
+    return found
+
+
+def _chat(given: dict[str, Any] | BadRecord, where: str) -> tuple[Chat, str]:
+    if isinstance(given, BadRecord):
+        raise given
+    messages = given.get("messages")
+    if not isinstance(messages, list) or not messages or len(messages) % 2:
+        raise BadRecord('"messages" is no list of user and assistant in turn')
+    for message, role in zip(messages, ("user", "assistant") * (len(messages) // 2), strict=True):
+        if (
+            not isinstance(message, dict)
+            or message.get("role") != role
+            or not isinstance(message.get("content"), str)
+            or not message["content"].strip()
+        ):
+            raise BadRecord(f'a message is no {{"role": "{role}", "content": text}}')
+    said = [message["content"].strip() for message in messages]
+    by_text = "val" if zlib.crc32(said[0].lower().encode()) % VALIDATION == 0 else "train"
+    split = given.get("split", by_text)
+    if split not in ("train", "val"):
+        raise BadRecord(f"split is {str(split)[:20]!r}; use train or val, or leave it out")
+    turns = list(zip(said[::2], said[1::2], strict=True))
+    return {"id": where, "family": str(given.get("family", "")), "turns": turns}, split
+
+
+def _asked(families: Sequence[Family]) -> set[str]:
+    """Entities that test questions ask for, whatever the family."""
+    return {
+        value
+        for family in families
+        if family.name in _KNOWN
+        for fact in family.test_facts()
+        for value in fact.values()
+    }
+
+
+def _hidden(name: str, fact: dict[str, str], asked: set[str]) -> bool:
+    entity = next(iter(fact.values()))
+    return name in _KNOWN and entity not in asked and is_held_out(entity)

@@ -1,0 +1,117 @@
+"""Conversations for fine-tuning: what is read of files, what is held out, what is packed."""
+
+import json
+
+import numpy as np
+import pytest
+
+from mdmspeech.data.texts import chats
+from mdmspeech.data.texts.family import Family
+from mdmspeech.data.texts.questions import families, questions
+from mdmspeech.errors import UserError
+
+
+def line(*said, **more):
+    roles = ("user", "assistant") * len(said)
+    messages = [{"role": r, "content": text} for r, text in zip(roles, said, strict=False)]
+    return {"messages": messages, **more}
+
+
+def write(path, *lines):
+    path.write_text("".join(json.dumps(one) + "\n" for one in lines))
+    return path
+
+
+def test_conversations_of_a_file(tmp_path):
+    path = write(
+        tmp_path / "a.jsonl",
+        line("Who?", "Me. ", split="train"),
+        line("One?", "1.", "Two?", "2.", split="train", family="numbers"),
+        line("Why?", "So.", split="val"),
+    )
+    found = chats.read_chats(path, "train")
+    assert [one["turns"] for one in found] == [
+        [("Who?", "Me.")],
+        [("One?", "1."), ("Two?", "2.")],
+    ]
+    assert [one["family"] for one in found] == ["", "numbers"]
+    assert [one["turns"] for one in chats.read_chats(path, "val")] == [[("Why?", "So.")]]
+
+
+def test_a_fiftieth_is_for_validation_and_no_first_message_is_in_both(tmp_path):
+    path = write(tmp_path / "a.jsonl", *(line(f"Question {n // 2}?", "Yes.") for n in range(2000)))
+    train, val = (chats.read_chats(path, split) for split in ("train", "val"))
+    assert len(train) + len(val) == 2000 and 15 <= len(val) <= 80
+    asked = [{one["turns"][0][0] for one in part} for part in (train, val)]
+    assert not asked[0] & asked[1]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"text": "Who?"}, "no list of user and assistant"),
+        (line("Who?"), "no list of user and assistant"),
+        ({"messages": line("Who?", "Me.")["messages"][::-1]}, '"role": "user"'),
+        (line("Who?", " "), '"role": "assistant"'),
+        (line("Who?", 7), '"role": "assistant"'),
+        (line("Who?", "Me.", split="test"), "use train or val"),
+    ],
+)
+def test_a_line_that_is_none_is_told_by_its_number(tmp_path, given, told):
+    path = write(tmp_path / "a.jsonl", line("Who?", "Me."), given)
+    with pytest.raises(UserError, match="1 lines .* are no conversations") as caught:
+        chats.read_chats(path, "train")
+    assert told in str(caught.value) and "line 2" in str(caught.value).replace(":2", " line 2")
+
+
+def test_a_file_with_nothing_for_a_split(tmp_path):
+    path = write(tmp_path / "a.jsonl", line("Who?", "Me.", split="train"))
+    with pytest.raises(UserError, match="no conversation for 'val'"):
+        chats.read_chats(path, "val")
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return questions(), families()
+
+
+def test_training_never_sees_what_is_held_out(corpus):
+    held_out = chats.held_out_questions(corpus[1])
+    seen = {
+        (one["family"], text)
+        for split in ("train", "val")
+        for found in chats.question_chats(*corpus, split).values()
+        for one in found
+        for text, _ in one["turns"]
+    }
+    facts = {(q.family, q.fact) for q in held_out}
+    assert len(facts) > 100
+    about = [q for q in corpus[0] if (q.family, q.fact) in facts]
+    assert about and not {(q.family, q.text) for q in about} & seen
+    # a country that is held out in one family is held out in all of them
+    for country in {q.fact.split("|")[1] for q in held_out if q.family == "capitals"}:
+        told = [text for family, text in seen if family in ("languages", "currencies")]
+        assert not [text for text in told if f" {country}" in text and country != "Guinea"]
+
+
+def test_no_test_question_is_held_out(corpus):
+    facts = {(q.family, q.fact) for q in chats.held_out_questions(corpus[1])}
+    assert not [q for q in corpus[0] if q.split == "test" and (q.family, q.fact) in facts]
+
+
+def test_all_other_training_questions_are_there(corpus):
+    found = chats.question_chats(*corpus, "train")
+    wanted = sum(q.split == "train" for q in corpus[0])
+    count = sum(map(len, found.values()))
+    assert set(found) == {q.family for q in corpus[0]}
+    assert 0.9 * wanted < count < wanted
+    assert {"repeat", "arithmetic"} <= {f for f in found if len(found[f]) > 1000}
+
+
+def test_test_facts_of_a_family():
+    facts = [{"a": str(n), "b": "x"} for n in range(40)]
+    family = Family("f", "k", "", ["{a}?"], ["what of {a}?"], ["{b}."], facts, test_count=5)
+    asked = [q.text for q in family.questions() if q.split == "test"]
+    told = [family.ask(fact, 0, "test").text for fact in family.test_facts()]
+    assert sorted(asked) == sorted(told) and len(asked) == 5
+    assert np.unique(told).size == 5
