@@ -13,6 +13,7 @@ Lines are {"messages": [...], "family": ...}; `--count` makes fewer.
 """
 
 import argparse
+import itertools
 import json
 import random
 from collections.abc import Iterator
@@ -66,8 +67,12 @@ def heard(count: int | None) -> Iterator[dict]:
     """Training questions as they were heard, where anything was, with their answers."""
     import mdmspeech
     from mdmspeech.data.datasets import corpus
+    from mdmspeech.data.texts import chats, questions
     from mdmspeech.evaluation.testset import wave_of
 
+    families = questions.families()
+    asked = chats.question_chats(questions.questions(), families, "train").values()
+    seen = {chat["turns"][0] for chat in itertools.chain(*asked)}  # without what is held out
     source = corpus.questions(None, "train", parts=("questions",))
     model = mdmspeech.load("compact")
     total = len(source) if count is None else min(count, len(source))
@@ -75,7 +80,7 @@ def heard(count: int | None) -> Iterator[dict]:
         records = [source[i] for i in range(first, min(first + _BATCH, total))]
         waves = [(wave_of(record), 16_000) for record in records]
         for record, text in zip(records, model.transcripts(waves, unheard=""), strict=True):
-            if text:
+            if text and (record["text"], record["answer"]) in seen:
                 yield _chat(text, record["answer"], record["family"])
 
 
