@@ -26,7 +26,7 @@ CLIENTS_VENV ?= $(VENV)-clients
 # Programs as users run them; `make test` has them compiled with few optimisations, in half the time (tests/conftest.py).
 AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 # In this order: each stage starts from the one before.
-COMPACT := compact_codec compact_codec_wave compact_hearing compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
+COMPACT := compact_codec compact_codec_wave compact_hearing compact_thinker compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test test-beam clients mutants parity lint format data data-parts train-compact train-own plan eval-compact bench bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam bench-pytorch freeze clean
@@ -93,11 +93,12 @@ data-parts: $(VENV)/.ready-dev $(PARTS)/.ready ## voices and word lists the corp
 
 train-compact: $(VENV)/.ready-dev ## train the shipped model, stage after stage; resumes by itself
 	@for stage in $(COMPACT); do \
+	if [ $$stage = compact_thinker ]; then for kind in general heard; do $(BIN)/python -m experiments.thinker_chats $$kind || exit; done; fi; \
 	$(BIN)/mdmspeech train --config experiments/$$stage.py --workdir $(RUNS)/$$stage || exit; \
 	if [ $$stage = compact_codec ]; then $(BIN)/mdmspeech data --tokens --codec $(RUNS)/compact_codec && $(BIN)/mdmspeech data --states --hours 6 || exit; fi; \
 	done
 	$(BIN)/mdmspeech release -o $(RUNS)/compact --codec $(RUNS)/compact_codec_wave --talker $(RUNS)/compact_talker_isd \
-	--adaptor $(RUNS)/compact_hearing --int8 codec,talker,adaptor --card experiments/compact_card.md
+	--adaptor $(RUNS)/compact_hearing --thinker-lora $(RUNS)/compact_thinker --int8 codec,talker,adaptor,thinker_lora --card experiments/compact_card.md
 
 train-own: $(VENV)/.ready-dev ## your own voice after `mdmspeech data --manifest FILE --name NAME`: train-own NAME=mine; resumes by itself
 	@test "$(NAME)" || { echo "say which recordings: make train-own NAME=mine, after .venv/bin/mdmspeech data --manifest FILE --name mine" >&2; exit 2; }

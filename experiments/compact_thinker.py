@@ -1,8 +1,8 @@
 """Compact Thinker: a LoRA on SmolLM2-135M-Instruct learns to answer like a voice, from text alone:
 the questions of the corpus, questions as the ear wrote them down, and conversations of its own.
 
-Command:  python -m experiments.thinker_chats general chats/general.jsonl
-          python -m experiments.thinker_chats heard chats/heard.jsonl
+Command:  python -m experiments.thinker_chats general
+          python -m experiments.thinker_chats heard
           mdmspeech train --config experiments/compact_thinker.py --workdir ~/.cache/mdmspeech/runs/compact_thinker
           In small, random data and weights: --config experiments/compact_thinker.py:runlocal
 Plan:     2.4 M trained of 137 M parameters. A token costs 0.55 GFLOP (forward, and backward to

@@ -1,7 +1,8 @@
 """Conversations that the compact Thinker is fine-tuned on, beside the corpus' own questions.
 
-Command:  python -m experiments.thinker_chats general chats/general.jsonl
-          python -m experiments.thinker_chats heard chats/heard.jsonl
+Command:  python -m experiments.thinker_chats general
+          python -m experiments.thinker_chats heard
+          (to chats/general.jsonl and chats/heard.jsonl in the corpus folder; -o FILE: elsewhere)
 Needs:    for `heard`, spoken questions: mdmspeech data --parts questions
 
 general: prompts about words and everyday things, answered by the Thinker as it is before, with all
@@ -21,10 +22,11 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
 
-GENERAL = 1200
+GENERAL = 800
 _ABOUT = (
     "Tell me about {}.", "What can you tell me about {}?", "What is interesting about {}?",
     "Why do people like {}?", "Give me a tip about {}.", "Say something nice about {}.",
@@ -93,20 +95,21 @@ def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=("general", "heard"))
-    parser.add_argument("out", type=Path, help="a JSONL file")
+    parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSONL file")
     parser.add_argument("--count", type=int, metavar="N", help="make at most so many")
     args = parser.parse_args()
     if args.count is not None and args.count < 1:
         raise UserError(f"--count {args.count}: give 1 or more")
-    check_writable(str(args.out.parent), "name another file", folder=True)
+    out = args.out or data_root() / "chats" / f"{args.kind}.jsonl"
+    check_writable(str(out.parent), "name another file with -o", folder=True)
     made = general(args.count or GENERAL) if args.kind == "general" else heard(args.count)
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(args.out) as part, open(part, "w", encoding="utf-8") as file:
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(out) as part, open(part, "w", encoding="utf-8") as file:
         number = 0
         for chat in made:
             number += 1
             file.write(json.dumps(chat, ensure_ascii=False) + "\n")
-    print(f"{args.out}: {number} conversations")
+    print(f"{out}: {number} conversations")
 
 
 if __name__ == "__main__":

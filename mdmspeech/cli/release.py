@@ -93,6 +93,7 @@ def run(args: argparse.Namespace) -> None:
         save_release,
     )
     from mdmspeech.interop.sources import PUBLISHED, open_thinker, updated
+    from mdmspeech.models.thinker import ThinkerConfig
 
     check_destination(args.output)
     if args.push:
@@ -130,7 +131,8 @@ def run(args: argparse.Namespace) -> None:
         untrained=untrained,
         **pretrained,
     )
-    if (update := ordered.get("thinker_lora")) is not None:
+    update = ordered.get("thinker_lora")
+    if update is not None and isinstance(update.config, ThinkerConfig):
         updated(
             open_thinker(release.thinker), update.config, update.params
         )  # of another: told here

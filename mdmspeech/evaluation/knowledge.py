@@ -16,6 +16,8 @@ from mdmspeech.evaluation.scoring import wilson
 if TYPE_CHECKING:
     from mdmspeech.inference.assistant import Assistant
 
+# question, answers any of which is right, family
+Asked = tuple[str, tuple[str, ...], str]
 GENERAL, HELD_OUT = "general", "held-out facts"
 _UNKNOWN = re.compile(r"\b(do not|don't|don’t|cannot|can't) know\b|\bnot sure\b", re.IGNORECASE)
 
@@ -32,10 +34,10 @@ def evaluate_knowledge(assistant: "Assistant", count: int | None = None) -> dict
     """
     from mdmspeech.data.texts import chats, questions
 
-    held_out = [
+    held_out: list[Asked] = [
         (q.text, (q.answer,), q.family) for q in chats.held_out_questions(questions.families())
     ]
-    sets = {GENERAL: general_questions(), HELD_OUT: held_out}
+    sets: dict[str, list[Asked]] = {GENERAL: general_questions(), HELD_OUT: held_out}
     found: dict[str, Any] = {"sets": {}, "items": []}
     for name, asked in sets.items():
         items = _ask(assistant, name, asked[:count])
@@ -44,18 +46,14 @@ def evaluate_knowledge(assistant: "Assistant", count: int | None = None) -> dict
     return {"questions": len(found["items"]), **found}
 
 
-def general_questions() -> list[tuple[str, tuple[str, ...], str]]:
-    """(question, answers any of which is right, family): general.tsv, written before anything was
-    fine-tuned.
-    """
+def general_questions() -> list[Asked]:
+    """general.tsv, written before anything was fine-tuned."""
     text = (resources.files("mdmspeech") / "evaluation" / "general.tsv").read_text("utf-8")
     rows = [line.split("\t") for line in text.splitlines()]
     return [(asked, tuple(right.split("|")), GENERAL) for asked, right in rows]
 
 
-def _ask(
-    assistant: "Assistant", name: str, asked: Sequence[tuple[str, tuple[str, ...], str]]
-) -> list[dict[str, Any]]:
+def _ask(assistant: "Assistant", name: str, asked: Sequence[Asked]) -> list[dict[str, Any]]:
     answers = in_batches(assistant.answer_many, [text for text, _, _ in asked], name)
     return [
         {

@@ -59,7 +59,7 @@ def test_a_fiftieth_is_for_validation_and_no_first_message_is_in_both(tmp_path):
 )
 def test_a_line_that_is_none_is_told_by_its_number(tmp_path, given, told):
     path = write(tmp_path / "a.jsonl", line("Who?", "Me."), given)
-    with pytest.raises(UserError, match="1 lines .* are no conversations") as caught:
+    with pytest.raises(UserError, match=r"1 lines .* are no conversations") as caught:
         chats.read_chats(path, "train")
     assert told in str(caught.value) and "line 2" in str(caught.value).replace(":2", " line 2")
 

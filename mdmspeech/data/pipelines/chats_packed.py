@@ -86,10 +86,8 @@ def _sizes(records: Sequence[Mapping[str, Any]], chat: Conversations) -> np.ndar
     found = []
     for record in records:
         answered = sum(len(chat.answer(answer)) for _, answer in record["turns"])
-        asked = sum(
-            max(len(chat.encode(text)) for text, _ in _turns([turn], True) + [turn])
-            for turn in record["turns"]
-        )
+        both = zip(record["turns"], _turns(record["turns"], informal=True), strict=True)
+        asked = sum(max(len(chat.encode(text)) for text, _ in ways) for ways in both)
         around = len(record["turns"]) * (between + len(chat.after))
         found.append((asked + around + answered, answered))
     return np.array(found, np.int32).reshape(-1, 2)

@@ -13,9 +13,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from mdmspeech.errors import UserError
 from mdmspeech.text import prompts
 from mdmspeech.text.prompts import Prompt
-from mdmspeech.errors import UserError
 from mdmspeech.text.tokenizer import SPEECH, Message, end_of_turn
 
 

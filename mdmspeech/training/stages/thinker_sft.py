@@ -143,7 +143,7 @@ def _batches(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
     data = config.data
     sources = {}
     for part in data.parts:
-        sources |= _sources(part, split, seed)
+        sources |= _sources(part, root, split, seed)
     return chats_packed.chat_batches(
         sources,
         chat_of(config, loaders),
@@ -159,9 +159,10 @@ def _batches(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
     )
 
 
-def _sources(part: str, split: str, seed: int) -> dict[str, list]:
-    """Of one part: each family of the corpus' questions, or a file."""
+def _sources(part: str, root, split: str, seed: int) -> dict[str, list]:
+    """Of one part: each family of the corpus' questions, or a file, here or in the corpus' folder."""
     from mdmspeech.data.pipelines.random_source import random_chats
+    from mdmspeech.data.storage.record_store import data_root
     from mdmspeech.data.texts import chats, questions
 
     if part == RANDOM:
@@ -169,7 +170,8 @@ def _sources(part: str, split: str, seed: int) -> dict[str, list]:
     if part == chats.QUESTIONS:
         by_family = chats.question_chats(questions.questions(), questions.families(), split)
         return {f"{part}/{family}": found for family, found in by_family.items()}
-    return {part: chats.read_chats(Path(part).expanduser(), split)}
+    path = Path(part).expanduser()
+    return {part: chats.read_chats(path if path.is_file() else data_root(root) / path, split)}
 
 
 def _shares(data: ConfigDict, sources: Mapping[str, list]) -> dict[str, float]:
