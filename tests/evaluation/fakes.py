@@ -66,7 +66,7 @@ def write_corpus(root):
     write_datasets(root)
 
 
-def write_release(folder, talker="t1"):
+def write_release(folder, talker="t1", thinker_lora=None):
     """As much of a release's config.json as the evaluation reads."""
     parts = {
         "codec": {"sha256": "c1"},
@@ -74,6 +74,8 @@ def write_release(folder, talker="t1"):
         "talker_ntp": {"sha256": "n1"},
         "adaptor": {"sha256": "a1"},
     }
+    if thinker_lora:
+        parts["thinker_lora"] = {"sha256": thinker_lora}
     about = {
         "name": "small",
         "thinker": "mind",
@@ -143,7 +145,7 @@ class FakeAssistant:
         return self._voice
 
     def answer_many(self, texts):
-        return [self._answers[text] for text in texts]
+        return [self._answers.get(text, "I do not know.") for text in texts]
 
     def hear_many(self, waves, unheard=None):
         texts = [self._text(wave) for wave in waves]

@@ -43,7 +43,9 @@ def test_every_part_ends_up_in_the_table_and_is_made_once(place):
     result = run.evaluate(release, root, output, count=3)
     assert set(run.PARTS) <= set(result)
     text = (output / "small.md").read_text()
-    for title in ("## Speaking", "## Reading", "## Hearing", "## Latency", "## Codec"):
+    for title in (
+        "## Speaking", "## Reading", "## Hearing", "## Knowledge", "## Latency", "## Codec"
+    ):  # fmt: skip
         assert title in text
     for picture in ("speaking", "hearing", "latency", "codec"):
         assert (output / "small" / f"{picture}.png").stat().st_size > 1000
@@ -100,6 +102,19 @@ def test_new_weights_make_their_parts_again_and_no_others(place):
     run.evaluate(release, root, output, parts=["speaking", "hearing"], count=2)
     again = {talker for talker, _, _ in opened[1].spoken}
     assert again == {"mdm"}
+
+
+def test_a_new_update_of_the_thinker_has_the_answers_made_again(place):
+    root, release, output, opened = place
+    parts = ["hearing", "knowledge"]
+    run.evaluate(release, root, output, parts=parts, count=2)
+    run.evaluate(release, root, output, parts=parts, count=2)
+    assert len(opened) == 1
+    fakes.write_release(release, thinker_lora="l1")
+    run.evaluate(release, root, output, parts=parts, count=2)
+    fakes.write_release(release, thinker_lora="l2")
+    run.evaluate(release, root, output, parts=["knowledge"], count=2)
+    assert len(opened) == 3
 
 
 def test_forced_parts_are_made_again(place):

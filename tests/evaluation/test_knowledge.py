@@ -1,0 +1,55 @@
+"""What a Thinker knows: the general questions have answers that the judge takes, and it takes no
+others.
+"""
+
+from types import SimpleNamespace
+
+import pytest
+
+from mdmspeech.evaluation import knowledge
+from mdmspeech.evaluation.judging import is_right
+
+QUESTIONS = knowledge.general_questions()
+
+
+def right(answer, wanted, question):
+    return any(is_right(answer, one, knowledge.GENERAL, question) for one in wanted)
+
+
+@pytest.mark.parametrize(("question", "wanted"), [asked[:2] for asked in QUESTIONS])
+def test_the_judge_takes_right_answers_and_no_others(question, wanted):
+    for one in wanted:
+        assert right(f"{one}.", wanted, question) and right(f"It is {one}.", wanted, question)
+    others = {other for _, answers, _ in QUESTIONS for other in answers}
+    alike = {other for other in others if any(one in other or other in one for one in wanted)}
+    for other in others - alike:
+        assert not right(f"It is {other}.", wanted, question), other
+    for nothing in (question, "I do not know.", f"It is not {wanted[0]}.", ""):
+        assert not right(nothing, wanted, question)
+
+
+def test_counts():
+    known = {question: f"It is {wanted[0]}." for question, wanted, _ in QUESTIONS[-12:]}
+    unknown = {question: "I don't know that." for question, _, _ in QUESTIONS[:3]}
+    answers = known | unknown
+
+    def answer_many(asked):
+        return [answers.get(question, "Bananas are yellow.") for question in asked]
+
+    found = knowledge.evaluate_knowledge(SimpleNamespace(answer_many=answer_many))
+    general, held_out = (found["sets"][name] for name in (knowledge.GENERAL, knowledge.HELD_OUT))
+    assert (general["questions"], general["right"], general["unknown"]) == (50, 12, 3)
+    low, high = general["right_95"]
+    assert low < 12 / 50 < high
+    assert held_out["right"] == held_out["unknown"] == 0 and held_out["questions"] > 100
+    assert held_out["words"] == 3.0 and found["questions"] == len(found["items"])
+
+
+def test_no_general_question_is_trained_on():
+    from mdmspeech.data.storage.splits import words_of
+    from mdmspeech.data.texts.questions import questions
+
+    trained = {words_of(q.text) for q in questions() if q.split != "test"}
+    known = {words_of(question) for question, _, _ in QUESTIONS} & trained
+    # what everybody asks in these words; a corpus of capitals has them
+    assert len(known) <= 5, known
