@@ -112,6 +112,13 @@ def test_its_options_exist(command, parsed):
     check_files(parsed(words(command)))
 
 
+@pytest.mark.parametrize("command", of_way("verb"))
+def test_it_is_a_verb(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([*words(command), "--help"])
+    assert f"usage: {command} " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", of_way("make"))
 def test_make_has_the_target_and_its_recipe_parses(command, parsed):
     told = subprocess.run(
