@@ -8,7 +8,8 @@ import mdmspeech
 
 project = "mdmspeech"
 release = mdmspeech.__version__
-copyright = "the authors of mdmspeech, Apache-2.0"
+author = "the authors of mdmspeech"
+copyright = f"{author}, Apache-2.0"
 
 root_doc = "docs/index"
 include_patterns = [
@@ -29,5 +30,6 @@ napoleon_use_ivar = True  # attributes as a list
 
 html_theme = "sphinx_book_theme"
 html_title = "mdmspeech"
+html_theme_options = {"navbar_persistent": []}  # the search stands in the sidebar
 html_extra_path = ["site"]  # build/docs/index.html leads to the first page
 html_show_sourcelink = False
