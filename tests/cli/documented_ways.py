@@ -39,7 +39,7 @@ BLOCKS = {
 OTHERS = {
     r"make [\w-]+( \w+=\S+)*": "make",
     r"mdmspeech --help": "parse",
-    r"mdmspeech( (assemble|voice))?": "verb",
+    r"mdmspeech( (assemble|convert|preflight|release|voice))?": "verb",
     (
         r"mdmspeech train --config experiments/\w+\.py(:\w+)?( --workdir \S+)?( "
         r"--data \S+)?( --set \S+)*"
