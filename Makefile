@@ -23,13 +23,14 @@ PARITY_VENV ?= $(VENV)-parity
 BEAM_VENV ?= $(VENV)-beam
 # pipecat brings many packages with it; npm's clients are in its node_modules.
 CLIENTS_VENV ?= $(VENV)-clients
+DOCS_VENV ?= $(VENV)-docs
 # Programs as users run them; `make test` has them compiled with few optimisations, in half the time (tests/conftest.py).
 AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 # In this order: each stage starts from the one before.
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_thinker compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test test-beam clients mutants parity lint format data data-parts train-compact train-own plan eval-compact bench bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam bench-pytorch freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test test-beam clients mutants parity docs lint format data data-parts train-compact train-own plan eval-compact bench bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam bench-pytorch freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,6 +73,9 @@ mutants: $(VENV)/.ready-dev ## plant the faults listed in tests/mutants one by o
 
 parity: $(PARITY_VENV)/.ready ## all comparisons with reference implementations, a line each -> experiments/results/parity.*; fetches PyTorch
 	$(AS_USED) $(PARITY_VENV)/bin/python -m pytest -q -n 2 --dist loadfile -m parity --parity-report experiments/results/parity
+
+docs: $(DOCS_VENV)/.ready ## the pages as a site, warnings are errors -> build/docs/index.html; fetches Sphinx
+	$(DOCS_VENV)/bin/python -m sphinx -q -W --keep-going -c docs . build/docs
 
 lint: $(VENV)/.ready-dev ## formatting, ruff, mypy
 	$(BIN)/ruff format --check --quiet .
@@ -154,9 +158,9 @@ freeze: $(VENV)/.ready-dev ## write constraints.txt from what is installed
 	@mv constraints.new constraints.txt
 
 clean: ## remove the virtual environment and caches
-	rm -rf $(VENV) $(PARITY_VENV) $(BEAM_VENV) $(CLIENTS_VENV) build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	rm -rf $(VENV) $(PARITY_VENV) $(BEAM_VENV) $(CLIENTS_VENV) $(DOCS_VENV) build demo *.egg-info .pytest_cache .ruff_cache .mypy_cache
 
-$(VENV)/bin/activate $(PARITY_VENV)/bin/activate $(BEAM_VENV)/bin/activate $(CLIENTS_VENV)/bin/activate:
+$(VENV)/bin/activate $(PARITY_VENV)/bin/activate $(BEAM_VENV)/bin/activate $(CLIENTS_VENV)/bin/activate $(DOCS_VENV)/bin/activate:
 	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is not installed: install Python 3.11, or say make PYTHON=python3.X" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is too old: Python 3.11 or newer is needed" >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) has no venv module: on Debian, sudo apt-get install python3.11-venv" >&2; exit 1; }
@@ -193,6 +197,12 @@ $(CLIENTS_VENV)/.ready: $(CLIENTS_VENV)/bin/activate setup.cfg tests/serving/cli
 	@echo "installing pipecat, npm's clients and what the tests need into $(CLIENTS_VENV)"
 	@$(CLIENTS_VENV)/bin/python -m pip --disable-pip-version-check install -qq -e .[serve,dev] pipecat-ai==1.14.0
 	@cp tests/serving/clients/package.json $(CLIENTS_VENV)/ && cd $(CLIENTS_VENV) && npm install --silent --no-audit --no-fund --no-package-lock
+	@touch $@
+
+# With the package itself: the page of the API is made of its docstrings.
+$(DOCS_VENV)/.ready: $(DOCS_VENV)/bin/activate setup.cfg constraints.txt
+	@echo "installing Sphinx and the package into $(DOCS_VENV)"
+	@$(DOCS_VENV)/bin/python $(INSTALL) -e .[docs]
 	@touch $@
 
 $(PARTS)/.ready: | $(VENV)/.ready-demo

@@ -2,7 +2,7 @@
 pace.
 
 Command:  make train-own NAME=mine          after: mdmspeech data --manifest my/manifest.jsonl --name mine
-Expected: README, "Your own voice", by `mdmspeech eval --own mine`.
+Expected: docs/train_voice.md, "What to expect", by `mdmspeech eval --own mine`.
 """
 
 from experiments import compact_talker, local

@@ -30,7 +30,7 @@ def load(
     Args:
       release: the name of one shipped in the package ("compact"), the path of a release folder, or
         where there is no such folder, a repository of the Hugging Face Hub: "OWNER/NAME", or
-        "OWNER/NAME@REVISION". What it needs is downloaded once, into the Hub's cache; without a
+        `OWNER/NAME@REVISION`. What it needs is downloaded once, into the Hub's cache; without a
         network what lies there is opened.
       revision: of a repository, a branch, tag or commit (default: the newest of its main branch).
         Which commit was opened is the model's `commit_hash`.

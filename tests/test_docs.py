@@ -6,6 +6,7 @@ too.
 """
 
 import io
+import posixpath
 import re
 import sys
 import tokenize
@@ -153,6 +154,8 @@ def unknown_pages(texts: Mapping[str, str], files: frozenset[str]) -> list[str]:
     for name, text in texts.items():
         for said in re.findall(r"[\w./-]*\w\.md\b", text):
             near = str((Path(name).parent / said).as_posix())
+            if name.endswith(".md"):  # a link of a page
+                near = posixpath.normpath(near)
             if (
                 said not in ELSEWHERE
                 and said not in files
@@ -395,6 +398,12 @@ def test_citations_seen(text, wrong):
 )
 def test_pages_without_a_path_and_lists_of_work_seen(text, wrong):
     assert len(without_page({"x.py": text}) + old_citations({"x.py": text})) == wrong
+
+
+def test_a_page_may_link_to_one_above_it():
+    files = frozenset({"docs/page.md", "launch/README.md"})
+    assert not unknown_pages({"docs/page.md": "[a](../launch/README.md)"}, files)
+    assert unknown_pages({"docs/page.md": "[a](../launch/page.md)"}, files)
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,8 @@ def _add_listening(group: Any) -> None:
     )
     add("--api-key", action="append", default=[], metavar="KEY", help="lets clients in; may be given "
         "several times, and in MDMSPEECH_API_KEY, separated by commas, where nobody sees it in ps")  # fmt: skip
-    add("--api-key-file", metavar="FILE", help="more keys, one a line")
+    add("--api-key-file", metavar="FILE", help="more keys, one a line "
+        "(default: what MDMSPEECH_API_KEY_FILE names, as containers have it)")  # fmt: skip
     add("--allow-origin", action="append", default=[], metavar="ORIGIN", help="pages that may ask, "
         "as https://talk.example (* is all)")  # fmt: skip
     add("--allow-host", action="append", default=[], metavar="NAME", help="another name by which "

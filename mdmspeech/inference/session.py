@@ -109,9 +109,13 @@ class Session:
         """Answer what was written down (see `SessionConfig.create_response`). If there is nothing,
         the instructions among `changes` are the question.
 
-        ref: what a `TurnCommitted` and then a `ResponseStarted`, or a `SessionError` if nothing comes
-          of it, are to be told with.
-        changes: settings of this one response. UserError: as `update`.
+        Args:
+          ref: what a `TurnCommitted` and then a `ResponseStarted`, or a `SessionError` if nothing comes
+            of it, are to be told with.
+          changes: settings of this one response.
+
+        Raises:
+          UserError: as `update`.
         """
         self._updated(changes)
         self._leave(

@@ -13,6 +13,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.generation_config import real, whole
 
 KEY_VARIABLE = "MDMSPEECH_API_KEY"  # of the environment: keys, separated by commas
+KEY_FILE_VARIABLE = "MDMSPEECH_API_KEY_FILE"  # a file of keys, if no flag names one
 _SHORTEST_KEY = 8  # characters
 _DAY = 86_400.0
 
@@ -159,11 +160,13 @@ def is_loopback(host: str) -> bool:
 
 
 def gather_keys(given: tuple[str, ...] | list[str], file: str | None) -> tuple[str, ...]:
-    """The keys of flags, of a file (one a line) and of the environment, each once.
+    """The keys of flags, of a file (one a line; its name may be in the environment) and of the
+    environment, each once.
 
     UserError: a file that cannot be read or has none.
     """
     keys = list(given)
+    file = file or os.environ.get(KEY_FILE_VARIABLE) or None
     if file is not None:
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()

@@ -1,4 +1,4 @@
-"""The commands that the documents show: every block of README, launch/README and the cards, every
+"""The commands that the documents show: every block of README, of all pages and of the cards, every
 command in running text, every experiment's docstring.
 """
 
@@ -7,17 +7,18 @@ import re
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-MARKDOWN = ("README.md", "docs/data.md", "docs/scaling.md", "docs/talk.md", "docs/serving.md",
+MARKDOWN = ("README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")),
             "launch/README.md", "mdmspeech/assets/compact/README.md",
     "mdmspeech/assets/aligner/README.md", "experiments/compact_card.md",
             "experiments/aligner_card.md", "experiments/results/compact.md",
             "experiments/results/plan.md", "experiments/results/llada.md")  # fmt: skip
+FORMULAS = ("docs/method.md",)  # what their blocks hold, besides commands
 _PROGRAMS = r"(?:\.venv/bin/)?mdmspeech |make |python |pip |hf |\$M |M="
-_PLACEHOLDERS = re.compile(r"\.\.\.|\bFILE\b|--config$|^make$|^(mdmspeech|make) ?$")
 
 
 def blocks(text: str) -> list[str]:
     """Indented and fenced blocks of a Markdown text, without their indentation."""
+    text = re.sub(r"^```\{.*?^```", "", text, flags=re.M | re.S)  # what Sphinx makes a page of
     found = list(re.findall(r"^```[^\n]*\n(.*?)^```", text, re.M | re.S))
     indented = re.findall(
         r"(?:^|\n)\n((?:    [^\n]*\n|\n(?=    ))+)",
@@ -42,11 +43,14 @@ def markdown_commands(path: str) -> dict[str, list[str]]:
     """
     text = (ROOT / path).read_text(encoding="utf-8")
     found: dict[str, list[str]] = {"block": [], "python": [], "inline": []}
+    fenced = re.findall(r"^```python\n(.*?)^```", text, re.M | re.S)
     for block in blocks(text):
-        if re.search(r"^(import|from) ", block, re.M):
+        if block in fenced or re.search(r"^(import|from) ", block, re.M):
             found["python"].append(block)
         else:
             found["block"] += lines_of(block)
+    if path in FORMULAS:
+        found["block"] = [line for line in found["block"] if re.match(_PROGRAMS, line + " ")]
     prose = re.sub(r"^```\w*$", "", text, flags=re.M)
     for block in blocks(text):
         for line in block.splitlines():

@@ -5,7 +5,7 @@ import shlex
 
 from documented import MARKDOWN, docstring_commands, experiments, markdown_commands
 
-# Ways of the README's blocks; the way from published checkpoints has lines of its own.
+# Ways of the pages' blocks; the way from published checkpoints has lines of its own.
 BLOCKS = {
     "16 kHz wave -> Whisper encoder": "data",
     '{"audio": "wavs/0001.wav"': "data",
@@ -30,6 +30,7 @@ BLOCKS = {
     "curl -s http://127.0.0.1:8000/": "served",  # tests/serving/test_documented_server.py
     "pip install ": "not ours",
     ".venv/bin/pip install ": "not ours",
+    "docker ": "container",  # tests/serving/test_container.py
     "gcloud storage cp ": "not ours",
     "$M ": "published checkpoints",
     "M=.venv/bin/mdmspeech": "published checkpoints",
@@ -38,6 +39,7 @@ BLOCKS = {
 OTHERS = {
     r"make [\w-]+( \w+=\S+)*": "make",
     r"mdmspeech --help": "parse",
+    r"mdmspeech( (assemble|convert|preflight|release|voice))?": "verb",
     (
         r"mdmspeech train --config experiments/\w+\.py(:\w+)?( --workdir \S+)?( "
         r"--data \S+)?( --set \S+)*"
@@ -47,8 +49,9 @@ OTHERS = {
         r"serve|talk|chat)( .*)?"
     ): "parse",
     r"python -m experiments\.\w+( .*)?": "module",
+    r"python -m mdmspeech\.serving\.health": "container",
     r"python -c .*convert_lm.*": "convert_lm",
-    r"(hf download|pip install) .*": "not ours",
+    r"(hf (download|cache|auth)|pip install) .*": "not ours",
 }
 
 

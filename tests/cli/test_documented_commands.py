@@ -112,6 +112,13 @@ def test_its_options_exist(command, parsed):
     check_files(parsed(words(command)))
 
 
+@pytest.mark.parametrize("command", of_way("verb"))
+def test_it_is_a_verb(command, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        main([*words(command), "--help"])
+    assert f"usage: {command} " in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("command", of_way("make"))
 def test_make_has_the_target_and_its_recipe_parses(command, parsed):
     told = subprocess.run(
@@ -128,7 +135,7 @@ def test_make_has_the_target_and_its_recipe_parses(command, parsed):
         for stage in stages
     ]
     modules = re.findall(
-        r"\.none(?:-\w+)?/bin/python -m (experiments\.\w+|pytest)([^|;&\n]*)", recipe
+        r"\.none(?:-\w+)?/bin/python -m (experiments\.\w+|pytest|sphinx)([^|;&\n]*)", recipe
     )
     scripts = re.findall(r"\.none/bin/python (\S+\.py)", recipe)
     assert found or modules or scripts
@@ -136,7 +143,10 @@ def test_make_has_the_target_and_its_recipe_parses(command, parsed):
     for line in found:
         check_files(parsed(shlex.split(line)))
     for module, options in modules:
-        if module == "pytest":
+        if module == "sphinx":
+            folder = shlex.split(options)[shlex.split(options).index("-c") + 1]
+            assert (ROOT / folder / "conf.py").is_file()
+        elif module == "pytest":
             assert all(
                 (ROOT / word).exists() for word in shlex.split(options) if word.startswith("tests/")
             )

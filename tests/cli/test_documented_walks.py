@@ -1,4 +1,4 @@
-"""Documented commands from end to end, in small: talking, own voice, Python; and the README's way
+"""Documented commands from end to end, in small: talking, own voice, Python; and the pages' way
 from published checkpoints to a talking system, as it is written there, on tiny random models.
 """
 
@@ -23,6 +23,14 @@ from mdmspeech.interop.release import Part, Release, read_about, save_release
 from mdmspeech.text.prompts import PLAIN
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
+
+
+WITH_TESTS_OF_THEIR_OWN = {
+    "docs/serving.md": "tests/serving/test_documented_server.py",
+    "docs/realtime.md": "tests/serving/realtime/test_openai_client.py",
+    "docs/sessions.md": "tests/inference/test_documented_session.py",
+    "docs/hub.md": "tests/cli/test_pretrained.py",
+}
 
 
 @pytest.fixture
@@ -65,11 +73,10 @@ def test_a_look_through_a_folder(desk, capsys):
 
 @pytest.mark.parametrize(
     "block",
-    # docs/serving.md's has a test of its own, with a server: tests/serving/test_documented_server.py
     [
         block
         for path in MARKDOWN
-        if path != "docs/serving.md"
+        if path not in WITH_TESTS_OF_THEIR_OWN
         for block in markdown_commands(path)["python"]
     ],
 )
@@ -84,6 +91,12 @@ def test_python(block, small_model, desk):
         return
     exec(compile(block, "README.md", "exec"), {})
     assert (desk / "answer.wav").stat().st_size > 1000
+
+
+def test_the_others_are_where_it_says():
+    for page, test in WITH_TESTS_OF_THEIR_OWN.items():
+        text = (ROOT / test).read_text(encoding="utf-8")
+        assert page in text and "exec(" in text, test
 
 
 def test_own_voice(published, desk, monkeypatch):
@@ -122,7 +135,7 @@ def test_own_voice(published, desk, monkeypatch):
 
 @pytest.fixture(scope="module")
 def downloads(published, tmp_path_factory):
-    """A directory with the folders of the README's names, tiny and random, and a recording."""
+    """A directory with the folders of the page's names, tiny and random, and a recording."""
     folder = tmp_path_factory.mktemp("downloads")
     (folder / "whisper-large-v3").symlink_to(published / "whisper")
     (folder / "Qwen3-0.6B").symlink_to(published / "thinker")
@@ -146,7 +159,7 @@ def downloads(published, tmp_path_factory):
     return folder
 
 
-SMALL = {  # what the sizes of the README's experiments are replaced by
+SMALL = {  # what the sizes of the page's experiments are replaced by
     "thinker": ["data.batch=2", "data.length=768", "data.frames=600", "data.threads=1"],
     "talker": ["data.batch=2", "data.length=64", "data.text=768", "data.threads=1"],
     "all": [
@@ -169,12 +182,12 @@ SIZES = {
 
 @pytest.mark.full  # three stages, each with its step compiled: three minutes of processor time
 def test_from_published_checkpoints_to_a_talking_system(downloads, small_home, monkeypatch, capsys):
-    """The README's block, line after line, with only its sizes changed."""
+    """The block of docs/checkpoints.md, line after line, with only its sizes changed."""
     monkeypatch.chdir(downloads)
     monkeypatch.setenv("MDMSPEECH_HOME", str(small_home))
     (block,) = [
         block
-        for block in blocks((ROOT / "README.md").read_text(encoding="utf-8"))
+        for block in blocks((ROOT / "docs" / "checkpoints.md").read_text(encoding="utf-8"))
         if "$M voice" in block
     ]
     commands = lines_of(block)

@@ -6,6 +6,7 @@ import dataclasses
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -28,6 +29,7 @@ from mdmspeech.interop.release import Part, Release, load_release, read_about, s
 from mdmspeech.interop.sources import load_thinker
 from mdmspeech.pretrained import PretrainedAssistant
 
+ROOT = Path(__file__).parents[2]
 TEXT = "It is a red apple."
 
 
@@ -99,6 +101,19 @@ def test_it_says_the_same_after_it_was_pushed_and_opened(server, speaks, publish
     } and was.keys() == now.keys()
     assert json.loads(was["config.json"]) == json.loads(now["config.json"])
     assert not problems_of(now["README.md"].decode())
+
+
+def test_the_page_of_the_hub(server, published, capsys):
+    """docs/hub.md's Python, as it stands there but for the token."""
+    server.add("OWNER/NAME", published / "speaks")
+    refs = server.repositories["OWNER/NAME"].refs
+    refs["v1.0"] = refs["main"]
+    text = Path("docs/hub.md")
+    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / text).read_text(), re.M | re.S)
+    exec(compile("\n".join(blocks).replace("hf_...", TOKEN), str(text), "exec"), {})
+    assert capsys.readouterr().out == f"{refs['main']} 24000 ('speaks',)\n"
+    assert files_in(Path("folder")) == pushed(server, "ME/NAME")
+    assert server.repositories["ME/NAME"].private
 
 
 def test_what_users_of_other_models_ask_for(speaks):

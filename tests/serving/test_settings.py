@@ -98,6 +98,13 @@ def test_keys_of_flags_file_and_environment(tmp_path, monkeypatch):
     assert gather_keys(("given-key",), str(tmp_path / "keys")) == (
         "given-key", "from-a-file-1", "from-a-file-2", "from-env-1", "from-env-2",
     )  # fmt: skip
+    monkeypatch.delenv(settings.KEY_VARIABLE)
+    monkeypatch.setenv(settings.KEY_FILE_VARIABLE, str(tmp_path / "keys"))
+    assert gather_keys((), None) == ("from-a-file-1", "from-a-file-2")
+    (tmp_path / "other").write_text("of-the-flag-1\n")
+    assert gather_keys((), str(tmp_path / "other")) == ("of-the-flag-1",)
+    monkeypatch.setenv(settings.KEY_FILE_VARIABLE, "")
+    assert gather_keys((), None) == ()
     (tmp_path / "empty").write_text("# none yet\n")
     (tmp_path / "binary").write_bytes(b"\xff\xfe\x00")
     for name, told in (
