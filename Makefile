@@ -59,7 +59,7 @@ slurm-test: $(VENV)/.ready-dev ## launch/slurm.py on a real Slurm of one node, s
 
 page-test: $(VENV)/.ready-dev ## the page in a real browser with a microphone that plays a recording (apt-get install chromium; fetches Playwright; SCREENSHOTS=folder keeps pictures)
 	$(BIN)/pip install -q -e ".[page]" -c constraints.txt
-	$(BIN)/python -m pytest -q -m browser tests/serving/page
+	$(BIN)/python -m pytest -q -m browser tests/serving/page tests/experiments/test_notebook_microphone.py
 
 notebooks: $(VENV)/.ready-dev ## experiments/colab/*.ipynb from their sources beside them (fetches jupytext)
 	$(BIN)/pip install -q -e ".[notebooks]" -c constraints.txt

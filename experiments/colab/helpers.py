@@ -10,9 +10,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from IPython.display import Audio
 
 from mdmspeech.audio.writer import save_wave
 from mdmspeech.inference.assistant import Assistant
@@ -115,9 +115,14 @@ def record(seconds: float, label: str = "speak now") -> tuple[np.ndarray, int] |
     except ImportError:
         print("no Colab here, so no microphone of the browser")
         return None
+    return read_recording(output.eval_js(recording_script(seconds, label)))
+
+
+def recording_script(seconds: float, label: str) -> str:
+    """JavaScript whose value, once it has come, is what `read_recording` reads."""
     script = (Path(__file__).parent / "record.js").read_text(encoding="utf-8")
-    call = f"record({seconds}, {RATE}, {json.dumps(label)})"
-    return read_recording(output.eval_js(f"(() => {{{script}\nreturn {call};}})()"))
+    call = f"record({json.dumps(seconds)}, {RATE}, {json.dumps(label)})"
+    return f"(() => {{{script}\nreturn {call};}})()"
 
 
 def read_recording(answer: str) -> tuple[np.ndarray, int] | None:
@@ -174,8 +179,10 @@ def said_corpus(model: Assistant, name: str, count: int) -> None:
     run(f"mdmspeech data --manifest {manifest} --name {name}")
 
 
-def player(sound: tuple[np.ndarray, int] | str | os.PathLike) -> Audio:
+def player(sound: tuple[np.ndarray, int] | str | os.PathLike) -> Any:
     """A player of a file or of (samples, rate)."""
+    from IPython.display import Audio
+
     if isinstance(sound, tuple):
         return Audio(sound[0], rate=sound[1])
     return Audio(filename=os.fspath(sound))

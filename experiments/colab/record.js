@@ -4,6 +4,7 @@ async function record(seconds, rate, label) {
   const box = document.createElement("div");
   const stop = document.createElement("button");
   stop.textContent = "stop";
+  stop.disabled = true; // until there is something to stop
   box.append(label + " ", stop);
   document.body.append(box);
   let stream;
@@ -18,6 +19,7 @@ async function record(seconds, rate, label) {
   recorder.ondataavailable = (event) => pieces.push(event.data);
   const ended = new Promise((resolve) => { recorder.onstop = resolve; });
   recorder.start();
+  stop.disabled = false;
   stop.onclick = () => recorder.state === "recording" && recorder.stop();
   const timer = setTimeout(stop.onclick, 1000 * seconds);
   await ended;

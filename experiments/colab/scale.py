@@ -57,9 +57,9 @@ SLICES = (
     ["v5e:1x1 --mesh data=1"]
     if SMALL
     else [
-        "v5e-16 --mesh data=16 --rows 32",
+        "v5e-16 --mesh data=16,fsdp=1 --rows 32",
         "v5e-16 --mesh data=4,fsdp=4 --rows 32",
-        "v5p-8 --mesh data=4 --rows 8",
+        "v5p-8 --mesh data=4,fsdp=1 --rows 8",
     ]
 )
 
