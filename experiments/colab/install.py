@@ -25,14 +25,13 @@ Run = Callable[[Sequence[str]], str]
 
 
 def accelerator(devices: Path = Path("/dev")) -> str:
-    """Of this machine: "gpu", "tpu" or "", that also where $JAX_PLATFORMS says which to use.
+    """Of this machine: "gpu", "tpu" or "", that also where $JAX_PLATFORMS names others only.
     devices: the folder of device files.
     """
-    if os.environ.get("JAX_PLATFORMS"):
-        return ""
-    if shutil.which("nvidia-smi"):
-        return "gpu"
-    return "tpu" if [*devices.glob("accel*"), *devices.glob("vfio/[0-9]*")] else ""
+    tpu = [*devices.glob("accel*"), *devices.glob("vfio/[0-9]*")]
+    found = "gpu" if shutil.which("nvidia-smi") else "tpu" if tpu else ""
+    named = os.environ.get("JAX_PLATFORMS", "").replace("cuda", "gpu")
+    return found if not named or found in named.split(",") else ""
 
 
 def commands(extras: Sequence[str], there: bool, weights: bool) -> list[list[str]]:

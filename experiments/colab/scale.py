@@ -34,6 +34,7 @@ done = subprocess.run(install, capture_output=True, text=True)
 print(done.stdout, done.stderr[-3000:])
 assert done.returncode == 0, "the installation failed: the reason is above"
 # %%
+os.environ["JAX_PLATFORMS"] = "cpu"  # this notebook leaves an accelerator to its commands
 import json
 import tempfile
 
@@ -41,6 +42,7 @@ import mdmspeech
 from experiments.colab import figures, helpers
 
 SMALL = helpers.small()  # the tests run this notebook in small
+machine = {"JAX_PLATFORMS": "cpu" if SMALL else ""}
 work = tempfile.mkdtemp(prefix="scale-")
 
 # %% [markdown]
@@ -121,14 +123,15 @@ helpers.run("mdmspeech cost --size 8b --chip v5e")
 # *budgets* of tokens: one run gives several points.
 
 # %%
-COUNT, WIDTHS, BUDGETS = (16, "64", "4e3,8e3") if SMALL else (300, "64,96,128", "5e4,1e5,2e5")
+COUNT, WIDTHS, BUDGETS = (16, "64", "4e3,8e3") if SMALL else (300, "64,96,128", "2e4,4e4,8e4")
 
 helpers.said_corpus(mdmspeech.load("compact"), "said", COUNT)
 
 # %%
 helpers.run(
     "mdmspeech ladder run --config experiments/ladder.py:batch=2,head=32,part=said"
-    f" --layers 1 --widths {WIDTHS} --budgets {BUDGETS} --workdir {work}/ladder --set optim.warmup=2"
+    f" --layers 1 --widths {WIDTHS} --budgets {BUDGETS} --workdir {work}/ladder --set optim.warmup=2",
+    **machine,
 )
 
 # %%

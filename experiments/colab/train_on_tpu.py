@@ -43,8 +43,6 @@ assert done.returncode == 0, "the installation failed: the reason is above"
 # notebook itself must leave the chip alone, and says so before it imports JAX.
 
 # %%
-import os
-
 os.environ["JAX_PLATFORMS"] = "cpu"  # of this notebook; its commands get the accelerator
 import shutil
 
@@ -119,8 +117,9 @@ figures.ledger(workdir)
 # %% [markdown]
 # ## 4. Hear it
 #
-# The new Talker with the shipped codec, beside the shipped Talker. After a few hundred steps on a few hundred
-# sentences expect mumbling with the right rhythm; the shipped one read 27 hours. In small mode, noise.
+# The new Talker with the shipped codec, beside the shipped Talker, which read 27 hours. The new one has read a few
+# hundred sentences of one pattern, each a hundred times: this sentence follows the pattern. Try one that does not. (In
+# small mode it has made eight steps, so it makes noise.)
 
 # %%
 release = workdir.parent / "release"

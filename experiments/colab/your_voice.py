@@ -34,7 +34,12 @@ install = [sys.executable, "experiments/colab/install.py", "data"]
 done = subprocess.run(install, capture_output=True, text=True)
 print(done.stdout, done.stderr[-3000:])
 assert done.returncode == 0, "the installation failed: the reason is above"
+# %% [markdown]
+# The notebook itself computes on the CPU and leaves a GPU or TPU, where there is one, to the training: such a chip
+# belongs to one process.
+
 # %%
+os.environ["JAX_PLATFORMS"] = "cpu"  # before JAX is imported
 import shutil
 
 from IPython.display import Audio, display
@@ -46,6 +51,7 @@ from mdmspeech.data.texts.open_sentences import HARVARD
 SMALL = helpers.small()  # the tests run this notebook in small
 NAME = "mine"
 STEPS = 25 if SMALL else 600
+machine = {"JAX_PLATFORMS": "cpu" if SMALL else ""}  # of the training
 runs = helpers.home() / "runs" / NAME
 shipped = mdmspeech.load("compact")
 
@@ -102,7 +108,8 @@ workdir = runs / "codec"
 shutil.rmtree(workdir, ignore_errors=True)  # so that this cell always trains anew
 helpers.run(
     f"mdmspeech train --config experiments/own_voice_codec.py --workdir {workdir}"
-    f" --set data.parts={NAME} --set data.batch=4 --set train.steps={STEPS} --set train.log_every=5"
+    f" --set data.parts={NAME} --set data.batch=4 --set train.steps={STEPS} --set train.log_every=5",
+    **machine,
 )
 
 # %%

@@ -130,6 +130,9 @@ def test_accelerators_are_seen(tmp_path, monkeypatch):
     assert install.accelerator(tmp_path) == "tpu"
     (tmp_path / "nvidia-smi").touch(mode=0o755)
     assert install.accelerator(tmp_path) == "gpu"
+    for named, seen in (("cpu", ""), ("cuda,cpu", "gpu"), ("tpu", "")):
+        monkeypatch.setenv("JAX_PLATFORMS", named)
+        assert install.accelerator(tmp_path) == seen
 
 
 # ---- What the cells call ------------------------------------------------------------------------
