@@ -81,8 +81,15 @@ display(Audio(reply.audio, rate=reply.sample_rate))
 #
 # Listen for roughness in the consonants and for the melody at the end. Can you tell them apart?
 
+
 # %%
-replies = {f"S = {steps}": model.chat(question, steps=steps) for steps in (1, 4, 16)}
+def faster_of_two(steps):
+    """The same answer twice: so that what else this machine is doing counts less."""
+    both = [model.chat(question, steps=steps) for _ in range(2)]
+    return min(both, key=lambda reply: reply.timeline["total_s"])
+
+
+replies = {f"S = {steps}": faster_of_two(steps) for steps in (1, 4, 16)}
 for name, answer in replies.items():
     timeline = answer.timeline
     print(f"{name}: {timeline['audio_s']:.1f} s of speech made in {timeline['total_s']:.2f} s")

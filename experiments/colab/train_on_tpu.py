@@ -117,9 +117,9 @@ figures.ledger(workdir)
 # %% [markdown]
 # ## 4. Hear it
 #
-# The new Talker with the shipped codec, beside the shipped Talker, which read 27 hours. The new one has read a few
-# hundred sentences of one pattern, each a hundred times: this sentence follows the pattern. Try one that does not. (In
-# small mode it has made eight steps, so it makes noise.)
+# The new Talker with the shipped codec, beside the shipped Talker, which read 27 hours. The new one has read a
+# few hundred sentences of one pattern, each a hundred times: this sentence follows the pattern. Try one that
+# does not. (In small mode it has made eight steps, so it makes noise.)
 
 # %%
 release = workdir.parent / "release"
