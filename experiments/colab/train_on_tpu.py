@@ -138,8 +138,8 @@ for title, model in (("from nothing, just now", learnt), ("shipped", shipped)):
 
 # %%
 helpers.run(
-    "python launch/queued.py --name talker --config experiments/talker_1b.py --workdir gs://BUCKET/talker"
-    " --project PROJECT --zone ZONE --tpu v5p:4x4x4"
+    "python launch/queued.py --name talker --config experiments/talker_1b.py --workdir gs://my-bucket/talker"
+    " --project my-project --zone us-east5-a --tpu v5p:4x4x4"
 )
 
 # %% [markdown]

@@ -50,7 +50,7 @@ def execute(cells: list[dict], home: Path) -> list[dict]:
     os.environ.update(wanted)
     try:
         client = NotebookClient(
-            nbformat.from_dict(given),
+            nbformat.reads(json.dumps(given), as_version=4),
             timeout=LONGEST,
             kernel_name="python3",
             resources={"metadata": {"path": str(FOLDER)}},
