@@ -30,7 +30,7 @@ AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_thinker compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test test-beam clients mutants parity docs lint format data data-parts train-compact train-own plan eval-compact bench bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam bench-pytorch freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test notebooks notebooks-test test-beam clients mutants parity docs lint format data data-parts train-compact train-own plan eval-compact bench bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam bench-pytorch freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,7 +60,15 @@ slurm-test: $(VENV)/.ready-dev ## launch/slurm.py on a real Slurm of one node, s
 
 page-test: $(VENV)/.ready-dev ## the page in a real browser with a microphone that plays a recording (apt-get install chromium; fetches Playwright; SCREENSHOTS=folder keeps pictures)
 	$(BIN)/pip install -q -e ".[page]" -c constraints.txt
-	$(BIN)/python -m pytest -q -m browser tests/serving/page
+	$(BIN)/python -m pytest -q -m browser tests/serving/page tests/experiments/test_notebook_microphone.py
+
+notebooks: $(VENV)/.ready-dev ## experiments/colab/*.ipynb from their sources beside them (fetches jupytext)
+	$(BIN)/pip install -q -e ".[notebooks]" -c constraints.txt
+	$(BIN)/python experiments/colab/make_notebooks.py
+
+notebooks-test: $(VENV)/.ready-dev ## the notebooks from top to bottom, in small, on this machine's CPU (fetches nbclient and a kernel)
+	$(BIN)/pip install -q -e ".[notebooks]" -c constraints.txt
+	$(BIN)/python -m pytest -q -rs -m "notebooks or not notebooks" --durations=8 tests/experiments/test_notebooks.py
 
 test-beam: $(BEAM_VENV)/.ready ## preparation on Apache Beam: 1,000 recordings counted, killed and restarted, one worker and two; fetches Beam
 	$(BEAM_VENV)/bin/python -m pytest -q -m "beam or not beam" tests/beam tests/launch/test_dataflow.py

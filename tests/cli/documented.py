@@ -1,8 +1,9 @@
 """The commands that the documents show: every block of README, of all pages and of the cards, every
-command in running text, every experiment's docstring.
+command in running text, every experiment's docstring, the text of every notebook.
 """
 
 import ast
+import json
 import re
 from pathlib import Path
 
@@ -58,6 +59,18 @@ def markdown_commands(path: str) -> dict[str, list[str]]:
     spans = (" ".join(span.split()) for span in re.findall(r"`([^`]+)`", prose))
     found["inline"] = [span for span in spans if re.match(_PROGRAMS, span + " ")]
     return found
+
+
+def notebook_commands(path: Path) -> list[str]:
+    """Commands in the running text of a notebook."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    texts = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    spans = (" ".join(span.split()) for text in texts for span in re.findall(r"`([^`]+)`", text))
+    return [span for span in spans if re.match(_PROGRAMS, span + " ")]
+
+
+def notebooks() -> list[Path]:
+    return sorted((ROOT / "experiments" / "colab").glob("*.ipynb"))
 
 
 def docstring_commands(path: Path) -> list[str]:

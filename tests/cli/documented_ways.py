@@ -3,7 +3,14 @@
 import re
 import shlex
 
-from documented import MARKDOWN, docstring_commands, experiments, markdown_commands
+from documented import (
+    MARKDOWN,
+    docstring_commands,
+    experiments,
+    markdown_commands,
+    notebook_commands,
+    notebooks,
+)
 
 # Ways of the pages' blocks; the way from published checkpoints has lines of its own.
 BLOCKS = {
@@ -83,6 +90,8 @@ def shown() -> dict[str, str]:
         }
     for path in experiments():
         found |= {command: way_of(command, False) for command in docstring_commands(path)}
+    for path in notebooks():
+        found |= {command: way_of(command, False) for command in notebook_commands(path)}
     return found
 
 
