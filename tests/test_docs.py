@@ -475,14 +475,8 @@ def test_links_seen(link, wrong):
     ],
 )
 def test_paths_seen(said, wrong):
-    assert (
-        len(
-            unknown_paths(
-                {"docs/page.md": said}, frozenset({"mdmspeech/diffusion/layout.py", "docs/page.md"})
-            )
-        )
-        == wrong
-    )
+    files = frozenset({"mdmspeech/diffusion/layout.py", "docs/page.md"})
+    assert len(unknown_paths({"docs/page.md": said}, files)) == wrong
 
 
 def test_tables_are_read():
