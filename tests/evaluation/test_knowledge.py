@@ -21,8 +21,10 @@ def test_the_judge_takes_right_answers_and_no_others(question, wanted):
     for one in wanted:
         assert right(f"{one}.", wanted, question) and right(f"It is {one}.", wanted, question)
     others = {other for _, answers, _ in QUESTIONS for other in answers}
-    alike = {other for other in others if any(one in other or other in one for one in wanted)}
-    for other in others - alike:
+    words = lambda text: set(text.lower().split()) - {"a", "the"}
+    for other in others:
+        if words(other) & set().union(*map(words, wanted)):
+            continue  # George Washington and Washington, two and H two O
         assert not right(f"It is {other}.", wanted, question), other
     for nothing in (question, "I do not know.", f"It is not {wanted[0]}.", ""):
         assert not right(nothing, wanted, question)
@@ -46,10 +48,9 @@ def test_counts():
 
 
 def test_no_general_question_is_trained_on():
+    """Nor asked in the test set."""
     from mdmspeech.data.storage.splits import words_of
     from mdmspeech.data.texts.questions import questions
 
-    trained = {words_of(q.text) for q in questions() if q.split != "test"}
-    known = {words_of(question) for question, _, _ in QUESTIONS} & trained
-    # what everybody asks in these words; a corpus of capitals has them
-    assert len(known) <= 5, known
+    trained = {words_of(q.text) for q in questions()}
+    assert not {words_of(question) for question, _, _ in QUESTIONS} & trained
