@@ -91,6 +91,7 @@ def run(args: argparse.Namespace) -> None:
         load_release,
         read_about,
         save_release,
+        stored_alike,
     )
     from mdmspeech.interop.sources import PUBLISHED, open_thinker, updated
     from mdmspeech.models.thinker import ThinkerConfig
@@ -139,7 +140,11 @@ def run(args: argparse.Namespace) -> None:
     for name, source in {"thinker": release.thinker, "encoder": release.encoder}.items():
         if args.push and source not in PUBLISHED:
             raise elsewhere(name, source)
-    size = save_release(args.output, release, _card(args, release, card), args.dtype, small)
+    kept = [name for name in ordered if not getattr(args, name)]
+    taken = stored_alike(base.folder, kept, args.dtype, small) if base and base.folder else {}
+    size = save_release(
+        args.output, release, _card(args, release, card), args.dtype, small, taken=taken
+    )
     print(f"{args.output}: {', '.join(ordered)}, {size / 1e6:.1f} MB")
     if args.push:
         print(f"pushed: {hub.push(Path(args.output), files_of(args.output), args.push)}")

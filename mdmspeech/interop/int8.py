@@ -19,16 +19,15 @@ def to_int8(tensors: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     scales under name + ":scale".
 
     Kernels (names ending in "kernel", output channels last) have a scale for each place of the last
-    axis, tables for each row.
+    axis, tables for each row; the two halves of a LoRA one for each of its ranks.
     """
     out = {}
     for name, value in tensors.items():
         if value.ndim < 2 or value.size < _SMALLEST:
             out[name] = value
             continue
-        axes = (
-            tuple(range(value.ndim - 1)) if name.endswith("kernel") else tuple(range(1, value.ndim))
-        )
+        last = name.endswith(("kernel", "lora_a"))
+        axes = tuple(range(value.ndim - 1)) if last else tuple(range(1, value.ndim))
         scale = np.abs(value).max(axis=axes, keepdims=True) / np.float32(127)
         out[name] = np.rint(value / np.where(scale == 0, 1, scale)).astype(np.int8)
         out[name + SCALE] = scale.astype(np.float32)

@@ -14,6 +14,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import shutil
 from collections.abc import Collection, Iterator, Mapping
 from importlib import resources
 from pathlib import Path
@@ -134,6 +135,7 @@ def save_release(
     int8: Collection[str] = (),
     exact: Collection[str] = (),
     digests: Mapping[str, str] | None = None,
+    taken: Mapping[str, tuple[Path, Mapping[str, Any]]] | None = None,
 ) -> int:
     """Writes the folder (created if missing) and returns its size in bytes.
 
@@ -142,7 +144,8 @@ def save_release(
         "float16" or "bfloat16" of the stored tensors. int8: names of the parts whose large matrices
         are stored in 8 bits instead, see `interop.int8`. exact: names of those stored as they are,
         in float32. digests: of a Thinker and encoder that are inside, by which evaluations know
-        them.
+        them. taken: name -> file and entry of a part that another release stores in the same way,
+        see `stored_alike`: it is copied, not stored anew.
 
     Raises:
       UserError: parameters that do not fit their sizes, a value that `dtype` cannot hold, a folder
@@ -163,13 +166,12 @@ def save_release(
     with contextlib.ExitStack() as files:
         new = {name: files.enter_context(written_whole(folder / name)) for name in names}
         for name, part in release.parts.items():
-            about["parts"][name] = store_part(
-                new[f"{name}.safetensors"],
-                name,
-                part,
-                EXACT if name in exact else dtype,
-                name in int8,
-            )
+            path, how = new[f"{name}.safetensors"], EXACT if name in exact else dtype
+            if taken and name in taken:
+                shutil.copyfile(taken[name][0], path)
+                about["parts"][name] = {**taken[name][1], "file": f"{name}.safetensors"}
+            else:
+                about["parts"][name] = store_part(path, name, part, how, name in int8)
             if part.tokenizer:
                 written = part.tokenizer.encode()
                 new[_tokenizer_file(name)].write_bytes(written)
@@ -179,6 +181,23 @@ def save_release(
         new[CARD].write_text(cards.complete(card, cards.metadata(release)), encoding="utf-8")
         new[CONFIG].write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     return sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+
+
+def stored_alike(
+    folder: Path, names: Collection[str], dtype: str, int8: Collection[str]
+) -> dict[str, tuple[Path, dict[str, Any]]]:
+    """`taken` of `save_release`: those of the named parts that a release stores in these types.
+    Storing them once more would round them once more, and give a file of other bytes.
+    """
+    about, found = read_about(folder), {}
+    for name in set(names) & about.raw["parts"].keys():
+        entry = about.raw["parts"][name]
+        if entry["dtype"] == (INT8 if name in int8 else dtype):
+            sizes = {"config": dataclasses.asdict(about.parts[name][1])}  # with today's names
+            prompt = about.trained_after.get(name)
+            said = {} if prompt is None else {"prompt": dataclasses.asdict(prompt)}
+            found[name] = (remote.whole(_file(folder, entry)), {**entry, **sizes, **said})
+    return found
 
 
 def store_part(

@@ -28,6 +28,11 @@ def test_error_is_at_most_half_a_step():
     np.testing.assert_array_equal(back["bias"], tensors["bias"])
 
 
+def test_the_halves_of_a_lora_have_a_scale_a_rank():
+    stored = to_int8({"x/lora_a": np.ones((576, 8)), "x/lora_b": np.ones((8, 576))})
+    assert stored["x/lora_a:scale"].size == stored["x/lora_b:scale"].size == 8
+
+
 def test_zeros_stay_zeros():
     back = from_int8(to_int8({"kernel": np.zeros((64, 64), np.float32)}), "it")
     assert (back["kernel"] == 0).all() and np.isfinite(back["kernel"]).all()

@@ -22,6 +22,7 @@ from mdmspeech.interop.release import (
     load_part,
     load_release,
     save_release,
+    stored_alike,
 )
 from mdmspeech.models import talker
 
@@ -158,6 +159,21 @@ def test_a_part_in_8_bits(release, tmp_path):
         loaded = flatten_dict(opened.params)[path]
         assert loaded.dtype == np.float32
         np.testing.assert_allclose(loaded, value, atol=0.005 * np.abs(value).max())
+
+
+def test_what_is_stored_in_the_same_way_is_taken_as_it_is(release, tmp_path):
+    """Twice rounded it would be another file, and another model."""
+    save_release(tmp_path / "a", release, "card", int8=("codec",))
+    base = load_release(tmp_path / "a")
+    taken = stored_alike(tmp_path / "a", base.parts, "float16", ("codec",))
+    save_release(tmp_path / "b", base, "card", int8=("codec",), taken=taken)
+    for name in ("codec", "talker"):
+        files = [(tmp_path / one / f"{name}.safetensors").read_bytes() for one in "ab"]
+        assert files[0] == files[1]
+    again = load_release(tmp_path / "b")
+    assert again.parts.keys() == base.parts.keys() and again.silence == base.silence
+    assert not stored_alike(tmp_path / "a", base.parts, "bfloat16", ("talker",))
+    assert stored_alike(tmp_path / "a", ["talker"], "float16", ()).keys() == {"talker"}
 
 
 def test_8_bits_without_their_scales(release, tmp_path):
