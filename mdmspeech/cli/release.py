@@ -187,7 +187,7 @@ def _prompt(args: argparse.Namespace, parts: dict[str, Any], base):
             f"--base {args.base}",
             f"take another --base, {again}",
         )
-        or prompts.SHIPPED
+        or prompts.FEW_SHOT
     )
     asked = found if args.system is None else dataclasses.replace(found, system=args.system)
     agreed_prompt(trained, asked, "the release you ask for", f"leave --system out, {again}")

@@ -1,5 +1,6 @@
 """What the Thinker reads before every question, so that a 135 M model answers like a voice: one
-short sentence, or your own words back.
+short sentence, or your own words back. (The compact model's was fine-tuned to do so without the
+examples, `experiments/compact_thinker.py`; what follows is of the model as it was published.)
 
 Chosen by measurement on SmolLM2-135M-Instruct (4-bit copy, greedy; 20 capitals, 40 mixed facts, 40
 sentences to repeat, none of them in the examples below; right answers / exact repetitions, words an
@@ -106,8 +107,10 @@ class Prompt:
         return f"system messages that part at character {at + 1}"
 
 
-SHIPPED = Prompt(SYSTEM, EXAMPLES)  # of the compact model, whose small Thinker needs the examples
-PLAIN = Prompt(SYSTEM, ())  # of systems with published Thinkers: no examples, as in the papers
+FEW_SHOT = Prompt(SYSTEM, EXAMPLES)  # of SmolLM2 as it was published, which needs the examples
+PLAIN = Prompt(
+    SYSTEM, ()
+)  # no examples: of the compact model, whose Thinker was fine-tuned, and of larger ones
 
 
 def conversation(question: str, prompt: Prompt) -> list[dict[str, str]]:

@@ -18,7 +18,7 @@ from mdmspeech.codec.compact.codec import CompactCodecModel
 from mdmspeech.interop.parts import KINDS, StackConfig
 from mdmspeech.interop.release import Part, Release, load_release, read_about, save_release
 from mdmspeech.models import talker
-from mdmspeech.text.prompts import PLAIN, SHIPPED, Prompt
+from mdmspeech.text.prompts import FEW_SHOT, PLAIN, Prompt
 from mdmspeech.training import warm_start
 
 KIND, GRIM = Prompt("Be kind."), Prompt("Be grim.", (("Hi.", "Go."),))
@@ -93,7 +93,7 @@ ASKED = {
     "default": ([], PLAIN),
     "custom": (
         ["--system", "Answer\nlike a pirate.", "--examples", "shipped"],
-        Prompt("Answer\nlike a pirate.", SHIPPED.examples),
+        Prompt("Answer\nlike a pirate.", FEW_SHOT.examples),
     ),
 }
 
@@ -281,9 +281,11 @@ def test_folders_of_before_it_was_stored_open_as_they_were(trained, tmp_path):
     }
 
 
-def test_the_shipped_model_answers_after_its_five_examples():
+def test_the_shipped_model_answers_without_examples():
+    """It was fine-tuned so; its Thinker as it was published has them."""
     about = read_about("compact")
-    assert about.prompt == SHIPPED and len(about.prompt.examples) == 5 and about.trained_after == {}
+    assert about.prompt == PLAIN and about.trained_after == {}
+    assert len(FEW_SHOT.examples) == 5
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from mdmspeech.interop.release import read_about
 from mdmspeech.interop.tensors import read_tensors, write_tensors
 from mdmspeech.interop.to_run import laid_out
 from mdmspeech.models.prepared_thinker import prepared
-from mdmspeech.text.prompts import SYSTEM, Prompt, around_question
+from mdmspeech.text.prompts import FEW_SHOT, SYSTEM, Prompt, around_question
 
 KINDS = {"llama": {}, "qwen2": {"shards": 3}, "qwen3": {"dtype": "bfloat16"}}
 
@@ -90,9 +90,10 @@ def test_what_ends_an_answer_is_special(published, kind):
     )
 
 
-def test_the_releases_own_keeps_its_examples():
+def test_the_shipped_thinker_as_it_was_published_has_examples():
+    """By its name it is asked for without the LoRA that the release brings."""
     about = read_about("compact")
-    assert open_any_thinker(about.thinker, "compact").prompt == about.prompt != Prompt(SYSTEM)
+    assert open_any_thinker(about.thinker, "compact").prompt == FEW_SHOT != about.prompt
 
 
 def test_a_real_quantised_file():

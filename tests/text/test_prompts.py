@@ -6,14 +6,14 @@ import pytest
 
 from mdmspeech.data.pipelines.random_source import byte_tokenizer
 from mdmspeech.errors import UserError
-from mdmspeech.text.prompts import EXAMPLES, PLAIN, SHIPPED, SYSTEM, Prompt, around_question
+from mdmspeech.text.prompts import EXAMPLES, FEW_SHOT, PLAIN, SYSTEM, Prompt, around_question
 from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
 
 
 def test_the_two_of_this_project():
     assert (PLAIN.system, PLAIN.examples) == (SYSTEM, ()) and (
-        SHIPPED.system,
-        SHIPPED.examples,
+        FEW_SHOT.system,
+        FEW_SHOT.examples,
     ) == (SYSTEM, EXAMPLES)
 
 
@@ -54,7 +54,7 @@ def test_what_is_no_prompt(given, told):
 @pytest.mark.parametrize(
     ("a", "b", "told"),
     [
-        (PLAIN, SHIPPED, "other examples"),
+        (PLAIN, FEW_SHOT, "other examples"),
         (Prompt("Be brief."), Prompt("Be grim."), "part at character 4"),
         (Prompt("Be"), Prompt("Be brief."), "part at character 3"),
         (Prompt(""), Prompt("x"), "part at character 1"),

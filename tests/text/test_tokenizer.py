@@ -9,7 +9,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.errors import UserError
-from mdmspeech.text.prompts import EXAMPLES, SHIPPED, Prompt, conversation
+from mdmspeech.text.prompts import EXAMPLES, FEW_SHOT, Prompt, conversation
 from mdmspeech.text.tokenizer import SPEECH, ChatTokenizer
 
 TEMPLATE = (
@@ -147,7 +147,7 @@ def test_templates_are_sandboxed():
 
 
 def test_prompt_of_the_demo_has_its_examples_before_the_question(chat):
-    messages = conversation(SPEECH, SHIPPED)
+    messages = conversation(SPEECH, FEW_SHOT)
     assert [m["role"] for m in messages] == ["system"] + ["user", "assistant"] * len(EXAMPLES) + [
         "user"
     ]
