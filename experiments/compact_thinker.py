@@ -5,6 +5,7 @@ Command:  python -m experiments.thinker_chats general
           python -m experiments.thinker_chats heard
           mdmspeech train --config experiments/compact_thinker.py --workdir ~/.cache/mdmspeech/runs/compact_thinker
           In small, random data and weights: --config experiments/compact_thinker.py:runlocal
+          To go on from the shipped LoRA: --set init_from=compact
 Plan:     2.4 M trained of 137 M parameters. A token costs 0.55 GFLOP (forward, and backward to
           activations only); rows of 128 hold the prompt once and three to four conversations.
 Cost:     170 steps (the release has these; 240 are the plan) took 46 min on 2 CPU cores (AMD EPYC),
@@ -30,6 +31,7 @@ def get_config(argument: str = ""):
     config.thinker = dataclasses.asdict(SMOLLM2_135M)
     config.thinker.update(lora_rank=8, lora_alpha=16.0)
     config.weights = dict(thinker="smollm2-135m-instruct", tokenizer="smollm2-135m-instruct")
+    config.init_from, config.init_part = "", "thinker_lora"
     config.prompt = dict(system=PLAIN.system, examples=())
     config.data = dict(
         batch=8,

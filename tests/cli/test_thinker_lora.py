@@ -91,7 +91,7 @@ def test_what_is_kept_of_one_is_not_taken_for_another(published, update, tmp_pat
 
 
 def test_a_run_becomes_a_part(published, tmp_path, capsys):
-    """Trained, put into a release, opened: the update is the run's."""
+    """Trained, put into a release, opened: the update is the run's. And training goes on from it."""
     from mdmspeech.training.warm_start import load_params
 
     run, sizes = tmp_path / "run", dataclasses.asdict(THINKER)
@@ -115,6 +115,13 @@ def test_a_run_becomes_a_part(published, tmp_path, capsys):
     stored, trained = release.parts["thinker_lora"].params, load_params(run)["lora"]
     for ours, theirs in zip(jax.tree.leaves(stored), jax.tree.leaves(trained), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=2e-3, rtol=2e-3)
+
+    settings += ["optim.lr=0.0", f"init_from={out}"]
+    argv[-1] = str(tmp_path / "again")
+    assert main(argv + [a for one in settings for a in ("--set", one)]) == 0
+    again = load_params(tmp_path / "again")["lora"]
+    for ours, theirs in zip(jax.tree.leaves(again), jax.tree.leaves(stored), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
     capsys.readouterr()
     argv = ["release", "-o", str(tmp_path / "no"), "--base", "compact", "--thinker-lora", str(run)]

@@ -28,10 +28,11 @@ from mdmspeech.models import lora
 from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn import losses
 from mdmspeech.training import distributed
-from mdmspeech.training.stages.shared import chat_of, load_named, tiny_thinker
+from mdmspeech.training.stages.shared import chat_of, load_named, start_of, tiny_thinker
 from mdmspeech.training.stages.stage import Exported, Loaders, Stage
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Params, Task
+from mdmspeech.training.warm_start import overwrite
 
 
 class ThinkerSFTTask(Task):
@@ -43,6 +44,8 @@ class ThinkerSFTTask(Task):
         `data.pipelines.chats_packed`.
       sizes: batch, length (L) and answers (A) of a batch.
       load: (abstract parameters) -> parameters of the Thinker; None where random ones are wanted.
+      start: () -> the update to go on from, of a run or of a release; None: a fresh one.
+      differing: see `warm_start.overwrite`.
     """
 
     name, unit, held_out = "thinker_sft", "tokens", "val"
@@ -56,6 +59,8 @@ class ThinkerSFTTask(Task):
         sizes: dict[str, int],
         *,
         load: Callable[[Params], Params] | None = None,
+        start: Callable[[], Params] | None = None,
+        differing: Mapping[str, Any] | None = None,
         label_smoothing: float = 0.0,
     ):
         if not thinker.lora_rank:
@@ -65,10 +70,18 @@ class ThinkerSFTTask(Task):
             )
         self.thinker = Thinker(thinker)
         self._pipeline, self._sizes, self._load = pipeline, sizes, load
+        self._start, self._differing = start, differing or {}
         self._label_smoothing = label_smoothing
 
     def init(self, rng):
         return {"lora": lora.split(self._fresh(rng))[1]}
+
+    def warm_start(self, params):
+        if self._start is None:
+            return params
+        found = self._start()
+        update = found if "lora" in found else {"lora": found}  # a run's, or a release's part
+        return overwrite(params, update, **self._differing)
 
     def init_frozen(self, rng):
         return {"thinker": lora.split(self._fresh(rng))[0]}
@@ -133,6 +146,7 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         partial(_batches, config, root, loaders),
         sizes,
         load=load_named(config, "thinker", loaders.thinker, thinker),
+        **start_of(config, workdir, loaders),
         label_smoothing=config.get("label_smoothing", 0.0),
     )
 
