@@ -39,11 +39,10 @@ def get_config(argument: str = ""):
         answers=112,
         parts=("questions", "chats/general.jsonl", "chats/heard.jsonl"),
         weights=(0.7, 0.15, 0.15),
-        temperature=3.0,
-        informal=0.15,
-        following=0.2,
         threads=1,
     )
+    # of the families of questions; users without capitals; second questions of a conversation
+    config.chats = dict(temperature=3.0, informal=0.15, following=0.2)
     config.train.steps = 240
     config.train.log_every = 5
     config.train.eval_every = 100

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path.append(str(Path(__file__).parent))
 
 import notebooks
 from notebooks import FOLDER, HOW, NAMES, ROOT, execute, outputs, read, sources

@@ -145,7 +145,9 @@ def test_its_missing_settings_and_unknown_stages_are_told(lab, tmp_path):
     ):
         make_task(config, tmp_path)
     config.stage = "lines"
-    with pytest.raises(UserError, match="use one of codec, talker, hearing, thinker, phones, line"):
+    with pytest.raises(
+        UserError, match="use one of codec, talker, hearing, thinker, thinker_sft, phones, line"
+    ):
         make_task(config, tmp_path)
 
 
@@ -251,7 +253,9 @@ def test_runs_of_something_else_are_told(run, part, told, tmp_path):
 def test_a_kind_is_opened_in_its_own_role_and_no_other(kind):
     roles = {role for role, known in factory._OPENERS if known == kind}
     assert roles == (
-        {kind.split("_")[0]} if kind.startswith("talker") else {kind.split("_")[1]} - {"voice"}
+        {kind.split("_")[0]}
+        if kind.startswith("talker")
+        else {kind.split("_")[1]} - {"voice", "lora"}
     )
     config = ConfigDict({"encoder_dim": 4})
     release = Release("mine", {"codec": Part(kind, config, {}), "adaptor": Part(kind, config, {})})

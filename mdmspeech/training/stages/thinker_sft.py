@@ -165,9 +165,9 @@ def _batches(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
         length=data.length,
         answers=data.answers,
         seed=seed,
-        weights=_shares(data, sources),
-        informal=data.get("informal", 0.0),
-        following=data.get("following", 0.0),
+        weights=_shares(config, sources),
+        informal=config.chats.informal,
+        following=config.chats.following,
         shard=distributed.share(),
         threads=data.threads,
     )
@@ -188,15 +188,16 @@ def _sources(part: str, root, split: str, seed: int) -> dict[str, list]:
     return {part: chats.read_chats(path if path.is_file() else data_root(root) / path, split)}
 
 
-def _shares(data: ConfigDict, sources: Mapping[str, list]) -> dict[str, float]:
+def _shares(config: ConfigDict, sources: Mapping[str, list]) -> dict[str, float]:
     """Source -> its share of the conversations. `data.weights` are those of the parts; inside a part
-    a family of n is drawn in proportion to n ** (1 / `data.temperature`), as `mixing.Mixture` has it.
+    a family of n is drawn in proportion to n ** (1 / `chats.temperature`), as `mixing.Mixture` has it.
     """
+    data, temperature = config.data, config.chats.temperature
     weights = data.weights or (1.0,) * len(data.parts)
     shares: dict[str, float] = {}
     for part, weight in zip(data.parts, weights, strict=True):
         mine = {
-            name: len(found) ** (1 / data.get("temperature", 1.0))
+            name: len(found) ** (1 / temperature)
             for name, found in sources.items()
             if name == part or name.startswith(f"{part}/")
         }
@@ -218,7 +219,7 @@ def _export(run: Mapping[str, Any]) -> Exported:
 
 STAGE = Stage(
     "thinker_sft",
-    ("thinker", "weights", "prompt", "data"),
+    ("thinker", "weights", "prompt", "chats", "data"),
     from_config,
     tiny,
     exports={"thinker_lora": _export},
