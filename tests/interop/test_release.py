@@ -164,7 +164,7 @@ def test_a_part_in_8_bits(release, tmp_path):
 def test_what_is_stored_in_the_same_way_is_taken_as_it_is(release, tmp_path):
     """Twice rounded it would be another file, and another model."""
     save_release(tmp_path / "a", release, "card", int8=("codec",))
-    for name in ("codec", "talker"):  # as another program writes it: what is stored anew is not that
+    for name in ("codec", "talker"):  # as another program writes them
         rewrite(tmp_path / "a", name, dict)
     base = load_release(tmp_path / "a")
     taken = stored_alike(tmp_path / "a", base.parts, "float16", ("codec",))
