@@ -134,9 +134,8 @@ def run(args: argparse.Namespace) -> None:
     )
     update = ordered.get("thinker_lora")
     if update is not None and isinstance(update.config, ThinkerConfig):
-        updated(
-            open_thinker(release.thinker), update.config, update.params
-        )  # of another: told here
+        # that it is of another Thinker is told before anything is written
+        updated(open_thinker(release.thinker), update.config, update.params)
     for name, source in {"thinker": release.thinker, "encoder": release.encoder}.items():
         if args.push and source not in PUBLISHED:
             raise elsewhere(name, source)

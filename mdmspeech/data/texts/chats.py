@@ -32,9 +32,7 @@ def held_out_questions(families: Sequence[Family]) -> list[Question]:
     learnt.
     """
     found = []
-    asked = _asked(families)
-    for family in families:
-        facts = [fact for fact in family.facts if _hidden(family.name, fact, asked)]
+    for family, facts in _held_out(families):
         for n, fact in enumerate(sorted(facts, key=fact_key)):
             found.append(family.ask(fact, n % len(family.test_asks), "test"))
     return sorted(found, key=lambda q: zlib.crc32(q.text.encode()))
@@ -46,12 +44,10 @@ def question_chats(
     """Family -> its conversations of one turn, of split "train" or "val", without the questions
     about held-out entities.
     """
-    asked = _asked(families)
     hidden = {
         (family.name, f"{family.kind}|{fact_key(fact)}")
-        for family in families
-        for fact in family.facts
-        if _hidden(family.name, fact, asked)
+        for family, facts in _held_out(families)
+        for fact in facts
     }
     chats: dict[str, list[Chat]] = {}
     for question in questions:
@@ -68,7 +64,7 @@ def question_chats(
 
 
 def is_held_out(entity: str) -> bool:
-    """Whether a country, element or word belongs to the twentieth that is held out, unless a test
+    """Whether a country, element or word belongs to the twentieth that is held out where no test
     question asks for it.
     """
     return zlib.crc32(f"held out/{entity}".encode()) % _HELD_OUT == 0
@@ -119,6 +115,15 @@ def _chat(given: dict[str, Any] | BadRecord, where: str) -> tuple[Chat, str]:
         raise BadRecord(f"split is {str(split)[:20]!r}; use train or val, or leave it out")
     turns = list(zip(said[::2], said[1::2], strict=True))
     return {"id": where, "family": str(given.get("family", "")), "turns": turns}, split
+
+
+def _held_out(families: Sequence[Family]) -> list[tuple[Family, list[dict[str, str]]]]:
+    """Each family with its facts that are held out."""
+    asked = _asked(families)
+    return [
+        (family, [fact for fact in family.facts if _hidden(family.name, fact, asked)])
+        for family in families
+    ]
 
 
 def _asked(families: Sequence[Family]) -> set[str]:
