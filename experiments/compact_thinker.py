@@ -1,7 +1,10 @@
 """Compact Thinker: a LoRA on SmolLM2-135M-Instruct learns to answer like a voice, from text alone:
 the questions of the corpus, questions as the ear wrote them down, and conversations of its own.
 
-Command:  python -m experiments.thinker_chats general
+Command:  python -m experiments.thinker_chats everyday
+          python -m experiments.thinker_chats unknown
+          python -m experiments.thinker_chats repeat
+          python -m experiments.thinker_chats general
           python -m experiments.thinker_chats heard
           mdmspeech train --config experiments/compact_thinker.py --workdir ~/.cache/mdmspeech/runs/compact_thinker
           In small, random data and weights: --config experiments/compact_thinker.py:runlocal
@@ -22,6 +25,9 @@ from mdmspeech.models.thinker import SMOLLM2_135M
 from mdmspeech.text.prompts import PLAIN
 from mdmspeech.training.config import base
 
+# Kind, see `experiments.thinker_chats` -> share of the conversations.
+CHATS = {"everyday": 0.12, "unknown": 0.03, "repeat": 0.06, "general": 0.04, "heard": 0.15}
+
 
 def get_config(argument: str = ""):
     import dataclasses
@@ -37,8 +43,8 @@ def get_config(argument: str = ""):
         batch=8,
         length=256,
         answers=112,
-        parts=("questions", "chats/general.jsonl", "chats/heard.jsonl"),
-        weights=(0.7, 0.15, 0.15),
+        parts=("questions", *(f"chats/{kind}.jsonl" for kind in CHATS)),
+        weights=(0.6, *CHATS.values()),
         threads=1,
     )
     # of the families of questions; users without capitals; second questions of a conversation

@@ -1,10 +1,14 @@
 """Conversations that the compact Thinker is fine-tuned on, beside the corpus' own questions.
 
-Command:  python -m experiments.thinker_chats general
+Command:  python -m experiments.thinker_chats everyday
+          python -m experiments.thinker_chats unknown
+          python -m experiments.thinker_chats repeat
+          python -m experiments.thinker_chats general
           python -m experiments.thinker_chats heard
-          (to chats/general.jsonl and chats/heard.jsonl in the corpus folder; -o FILE: elsewhere)
+          (to chats/KIND.jsonl in the corpus folder; -o FILE: elsewhere)
 Needs:    for `heard`, spoken questions: mdmspeech data --parts questions
 
+everyday, unknown, repeat: written by hand or from templates, see `experiments.written_chats`.
 general: prompts about words and everyday things, answered by the Thinker as it is before, with all
   examples of its prompt: what it could say it should still say, and without the examples (context
   distillation, Askell et al. 2021, arXiv 2112.00861).
@@ -17,11 +21,13 @@ import argparse
 import itertools
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tqdm import tqdm
 
+from experiments import written_chats
+from experiments.written_chats import as_chat
 from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
@@ -51,18 +57,19 @@ _BATCH = 16
 _WORDS = range(2, 31)  # that an answer may have
 
 
-def general(count: int) -> Iterator[dict]:
+def general(count: int | None) -> Iterator[dict]:
     """Prompts with the Thinker's own answers, without those that repeat themselves or do not end."""
     import mdmspeech
 
     prompts = [about.format(subject) for about in _ABOUT for subject in _SUBJECTS]
     random.Random(0).shuffle(prompts)
     model = mdmspeech.load("compact")
+    count = count or GENERAL
     for first in tqdm(range(0, min(count, len(prompts)), _BATCH), "answers", unit="batch"):
         asked = prompts[first : min(first + _BATCH, count)]
         for prompt, answer in zip(asked, model.answer_many(asked), strict=True):
             if len(answer.split()) in _WORDS and answer.rstrip().endswith((".", "!", "?")):
-                yield _chat(prompt, answer, "general")
+                yield as_chat(prompt, answer, "general")
 
 
 def heard(count: int | None) -> Iterator[dict]:
@@ -83,18 +90,22 @@ def heard(count: int | None) -> Iterator[dict]:
         waves = [(wave_of(record), 16_000) for record in records]
         for record, text in zip(records, model.transcripts(waves, unheard=""), strict=True):
             if text and (record["text"], record["answer"]) in seen:
-                yield _chat(text, record["answer"], record["family"])
+                yield as_chat(text, record["answer"], record["family"])
 
 
-def _chat(asked: str, answered: str, family: str) -> dict:
-    messages = [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
-    return {"messages": messages, "family": family}
+_MADE: dict[str, Callable[[int | None], Iterator[dict]]] = {
+    "everyday": lambda count: itertools.islice(written_chats.everyday(), count),
+    "unknown": lambda count: itertools.islice(written_chats.unknown(), count),
+    "repeat": lambda count: itertools.islice(written_chats.repeat(), count),
+    "general": general,
+    "heard": heard,
+}
 
 
 def main() -> None:
     """See the module."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("kind", choices=("general", "heard"))
+    parser.add_argument("kind", choices=_MADE)
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSONL file")
     parser.add_argument("--count", type=int, metavar="N", help="make at most so many")
     args = parser.parse_args()
@@ -102,7 +113,7 @@ def main() -> None:
         raise UserError(f"--count {args.count}: give 1 or more")
     out = args.out or data_root() / "chats" / f"{args.kind}.jsonl"
     check_writable(str(out.parent), "name another file with -o", folder=True)
-    made = general(args.count or GENERAL) if args.kind == "general" else heard(args.count)
+    made = _MADE[args.kind](args.count)
     out.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(out) as part, open(part, "w", encoding="utf-8") as file:
         number = 0
