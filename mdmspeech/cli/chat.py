@@ -1,18 +1,22 @@
-"""`mdmspeech chat`: a spoken question in, a spoken answer out."""
+"""`mdmspeech chat`: spoken questions in, spoken answers out."""
 
 import argparse
 import sys
 import warnings
+from collections.abc import Sequence
+from pathlib import Path
 
 from mdmspeech.cli.compiled import telling_what_is_compiled
 from mdmspeech.cli.output import check_outputs, finish, messages_aside, writing
-from mdmspeech.cli.streams import STDIN, input_bytes
+from mdmspeech.cli.streams import STDIN, STDOUT, input_bytes
 from mdmspeech.cli.voice_options import (
     add_thinker_options,
     add_voice_options,
     generation,
     warn_of_untrained,
 )
+from mdmspeech.errors import UserError
+from mdmspeech.files import check_writable
 from mdmspeech.hardware import peak_memory
 from mdmspeech.speech_format import INPUT_RATE
 
@@ -20,6 +24,7 @@ FORMATS = (
     "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, "
     "webm, mp4, 3gp, amr, wma"
 )
+OUTPUT = "answer.wav"
 # at the first start with a Thinker that is not the model's own
 _CONVERTS = " (another Thinker is converted once: a minute or two a billion parameters)"
 
@@ -31,15 +36,18 @@ def add(verbs) -> None:
         help="answer a spoken question aloud",
         description=(
             "Hears a recorded question and answers it aloud. The text is printed as "
-            "it is written, then a timeline of what took how long."
+            "it is written, then a timeline of what took how long. Several questions are "
+            "answered one after another, each as if it were the only one; -o is then a folder, "
+            "and an answer is named as its question is."
         ),
     )
     parser.add_argument(
         "question",
         metavar="QUESTION",
+        nargs="+",
         help=f"a recording of 0.1 to 30 s: {FORMATS}; - reads it from standard input",
     )
-    add_voice_options(parser, "answer.wav")
+    add_voice_options(parser, OUTPUT)
     add_thinker_options(parser)
     parser.add_argument(
         "--cold",
@@ -51,18 +59,54 @@ def add(verbs) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Does it."""
-    check_outputs(args)
+    asked = _each(args)
     how = generation(args)
-    wave = _load(args.question)  # a bad file is an error before the model is opened
+    if len(asked) == 1:
+        check_outputs(asked[0])
+    # a bad file is an error before the model is opened
+    waves = [_load(one.question) for one in asked]
+    if len(asked) > 1:  # not before: a bad file leaves no folder
+        Path(asked[0].output).parent.mkdir(parents=True, exist_ok=True)
+        for one in asked:
+            check_outputs(one)
     warn_of_untrained(args)
-    with messages_aside(args) as target:
-        _answer(args, how, wave, target)
+    with messages_aside(asked[0]):
+        model = _open(args, how, [len(wave) / INPUT_RATE for wave in waves])
+    for one, wave in zip(asked, waves, strict=True):
+        with messages_aside(one) as target:
+            if len(asked) > 1 and not args.quiet:
+                print(f"{one.question}:")
+            _answer(model, one, how, wave, target)
 
 
-def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
+def _each(args: argparse.Namespace) -> list[argparse.Namespace]:
+    """The options of each question, with its own output."""
+    if len(args.question) == 1:
+        return [argparse.Namespace(**{**vars(args), "question": args.question[0]})]
+    folder = Path("answers" if args.output == OUTPUT else args.output)
+    wrong = [name for name in args.question if name in STDIN]
+    if wrong:
+        raise UserError(f"{wrong[0]} is standard input, which holds one question; ask it alone")
+    if args.picture:
+        raise UserError("--picture draws one answer; ask one question at a time for it")
+    if args.output in STDOUT or folder.suffix or (folder.exists() and not folder.is_dir()):
+        raise UserError(
+            f"{len(args.question)} questions have {len(args.question)} answers: name a folder "
+            f"with -o, not {args.output}"
+        )
+    names = [f"{Path(question).stem}.wav" for question in args.question]
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UserError(f"two answers would be {folder / min(twice)}; rename one of the questions")
+    check_writable(str(folder), "name another folder with -o", folder=True)
+    return [
+        argparse.Namespace(**{**vars(args), "question": question, "output": str(folder / name)})
+        for question, name in zip(args.question, names, strict=True)
+    ]
+
+
+def _open(args: argparse.Namespace, how: dict, seconds: Sequence[float]):
     import mdmspeech
-    from mdmspeech.inference.assistant import AudioEvent, EndEvent, TextEvent
-    from mdmspeech.inference.timeline import render
 
     model = mdmspeech.load(args.model, thinker=args.thinker, voice=args.voice, dtype=args.dtype)
     voice = model.voice(args.talker)
@@ -76,8 +120,16 @@ def _answer(args: argparse.Namespace, how: dict, wave, target) -> None:
                 flush=True,
             )
         with telling_what_is_compiled(args.quiet):
-            model.warm_up(args.talker, seconds=len(wave) / INPUT_RATE)
-    with writing(target, voice.codec.sample_rate) as out:
+            model.warm_up(args.talker, seconds=seconds[0])
+            model.frontend.warm_up(seconds[1:])
+    return model
+
+
+def _answer(model, args: argparse.Namespace, how: dict, wave, target) -> None:
+    from mdmspeech.inference.assistant import AudioEvent, EndEvent, TextEvent
+    from mdmspeech.inference.timeline import render
+
+    with writing(target, model.voice(args.talker).codec.sample_rate) as out:
         for event in model.stream(wave, **how):
             if isinstance(event, TextEvent):
                 print(event.text, end="", flush=True)

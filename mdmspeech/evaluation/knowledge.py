@@ -1,7 +1,9 @@
-"""What a Thinker knows, asked in writing: facts that fine-tuning never saw, and general questions.
+"""What a Thinker knows, asked in writing: facts that fine-tuning never saw, general and everyday
+questions, and questions that nobody here can answer.
 
-The test questions of `hearing` ask for facts of the training in other words. These two sets tell
-learnt facts from what was known before, and show whether anything was forgotten.
+The test questions of `hearing` ask for facts of the training in other words. These sets tell learnt
+facts from what was known before, show whether anything was forgotten, and whether it says so when
+it cannot know.
 """
 
 import re
@@ -19,11 +21,15 @@ if TYPE_CHECKING:
 # question, answers any of which is right, family
 Asked = tuple[str, tuple[str, ...], str]
 GENERAL, HELD_OUT = "general", "held-out facts"
+# General questions were written before any training, but whoever wrote the training's everyday
+# questions knew them: it asks for none of them, and for others in the same form. These two are by a
+# writer who had seen neither; of its everyday facts `experiments/everyday.tsv` happens to have many.
+EVERYDAY, UNANSWERABLE = "everyday", "unanswerable"
 _UNKNOWN = re.compile(r"\b(do not|don't|don’t|cannot|can't) know\b|\bnot sure\b", re.IGNORECASE)
 
 
 def evaluate_knowledge(assistant: "Assistant", count: int | None = None) -> dict[str, Any]:
-    """Right answers to typed questions.
+    """Right answers to typed questions; of unanswerable ones, those that say they do not know.
 
     Args:
       count: questions of a set (None: all).
@@ -37,7 +43,8 @@ def evaluate_knowledge(assistant: "Assistant", count: int | None = None) -> dict
     held_out: list[Asked] = [
         (q.text, (q.answer,), q.family) for q in chats.held_out_questions(questions.families())
     ]
-    sets: dict[str, list[Asked]] = {GENERAL: general_questions(), HELD_OUT: held_out}
+    sets: dict[str, list[Asked]] = {name: read_questions(name) for name in (GENERAL, EVERYDAY)}
+    sets |= {UNANSWERABLE: read_questions(UNANSWERABLE), HELD_OUT: held_out}
     found: dict[str, Any] = {"sets": {}, "items": []}
     for name, asked in sets.items():
         items = _ask(assistant, name, asked[:count])
@@ -46,11 +53,11 @@ def evaluate_knowledge(assistant: "Assistant", count: int | None = None) -> dict
     return {"questions": len(found["items"]), **found}
 
 
-def general_questions() -> list[Asked]:
-    """general.tsv, written before anything was fine-tuned."""
-    text = (resources.files("mdmspeech") / "evaluation" / "general.tsv").read_text("utf-8")
-    rows = [line.split("\t") for line in text.splitlines()]
-    return [(asked, tuple(right.split("|")), GENERAL) for asked, right in rows]
+def read_questions(name: str) -> list[Asked]:
+    """Those of NAME.tsv, for `GENERAL`, `EVERYDAY` and `UNANSWERABLE`."""
+    text = (resources.files("mdmspeech") / "evaluation" / f"{name}.tsv").read_text("utf-8")
+    rows = [line.partition("\t") for line in text.splitlines()]
+    return [(asked, tuple(right.split("|")) if right else (), name) for asked, _, right in rows]
 
 
 def _ask(assistant: "Assistant", name: str, asked: Sequence[Asked]) -> list[dict[str, Any]]:
@@ -62,10 +69,20 @@ def _ask(assistant: "Assistant", name: str, asked: Sequence[Asked]) -> list[dict
             "question": text,
             "expected": list(wanted),
             "typed": answer,
-            "right": any(is_right(answer, one, family, text) for one in wanted),
+            "right": _is_right(answer, wanted, family, text),
         }
         for (text, wanted, family), answer in zip(asked, answers, strict=True)
     ]
+
+
+def _is_right(answer: str, wanted: Sequence[str], family: str, asked: str) -> bool:
+    if family == UNANSWERABLE:
+        return _says_unknown(answer)
+    return any(is_right(answer, one, family, asked) for one in wanted)
+
+
+def _says_unknown(answer: str) -> bool:
+    return bool(_UNKNOWN.search(answer))
 
 
 def _count(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
@@ -74,6 +91,6 @@ def _count(items: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "questions": len(items),
         "right": right,
         "right_95": [round(bound, 3) for bound in wilson(right, len(items))],
-        "unknown": sum(bool(_UNKNOWN.search(item["typed"])) for item in items),
+        "unknown": sum(_says_unknown(item["typed"]) for item in items),
         "words": round(sum(len(item["typed"].split()) for item in items) / len(items), 1),
     }

@@ -58,6 +58,37 @@ def test_quiet_prints_only_the_text(small_model, tmp_path, capsys):
     assert out.out.strip() == small_model.hear(wave) and not out.err
 
 
+def test_several_questions_are_answered_each_as_if_alone(small_model, tmp_path, capsys):
+    waves = {"first": question(), "second": question(2.0, seed=1)}
+    files = [write(tmp_path / f"{name}.flac", wave) for name, wave in waves.items()]
+    folder = tmp_path / "new" / "answers"
+    assert main(["chat", *files, "-o", str(folder), "--steps", "2"]) == 0
+    out = capsys.readouterr().out
+    assert sorted(path.name for path in folder.iterdir()) == ["first.wav", "second.wav"]
+    for file, (name, wave) in zip(files, waves.items(), strict=True):
+        reply = small_model.chat(wave, steps=2)
+        assert f"{file}:\n{reply.text}" in out and f"saved {folder / name}.wav" in out
+        said, _ = soundfile.read(folder / f"{name}.wav", dtype="int16")
+        assert len(said) == len(reply.audio)
+
+
+def test_several_questions_that_have_no_place_for_their_answers(no_model, tmp_path, capsys):
+    first, second = (write(tmp_path / f"{name}.wav", question()) for name in ("a", "b"))
+    silent = write(tmp_path / "c.wav", np.zeros(16_000, np.float32))
+    (tmp_path / "d").mkdir()
+    same = write(tmp_path / "d" / "a.wav", question())
+    folder = tmp_path / "answers"
+    of = lambda *more: refused(capsys, "chat", first, *more)
+    assert "name a folder with -o, not one.wav" in of(second, "-o", "one.wav")
+    assert "name a folder with -o, not -" in of(second, "-o", "-")
+    assert "not " + second in of(second, "-o", second)
+    assert "ask one question at a time" in of(second, "--picture", str(tmp_path / "p.png"))
+    assert "which holds one question" in of("-")
+    assert "a.wav; rename one" in of(same, "-o", str(folder))
+    assert "only silence" in of(silent, "-o", str(folder))
+    assert not folder.exists()
+
+
 @pytest.mark.parametrize(
     ("name", "wave", "rate", "subtype"),
     [

@@ -10,6 +10,7 @@ import mdmspeech
 from experiments import thinker_chats
 from mdmspeech.data.datasets import corpus
 from mdmspeech.data.texts import chats, questions
+from mdmspeech.data.texts.chat import repeat_family
 
 
 @pytest.fixture
@@ -58,6 +59,32 @@ def test_what_was_heard_with_the_answers_of_what_was_asked(run, tmp_path, monkey
 
     found = run("heard", transcripts=transcripts)
     assert found == [["hear a", told[0].answer], ["hear c", told[2].answer]]
+
+
+@pytest.mark.parametrize("kind", ["everyday", "unknown", "repeat"])
+def test_written_conversations_are_chats_and_the_same_every_time(run, tmp_path, kind):
+    found = run(kind)
+    assert found == run(kind) and len(found) > 600
+    read = chats.read_chats(tmp_path / "chats" / f"{kind}.jsonl", "train")
+    assert len(read) > 0.9 * len(found) and {chat["family"] for chat in read} == {kind}
+    assert run(kind, "--count", "7") == found[:7]
+
+
+def test_what_is_written(run):
+    everyday = run("everyday")
+    assert ["What do birds build?", "Birds build nests."] in everyday
+    answers = dict(everyday)
+    begun = [asked for asked in answers if asked.endswith("what do birds build?")]
+    assert all(answers[asked] == "Birds build nests." for asked in begun)
+    assert {answer for _, answer in run("unknown")} == {"I don't know."}
+    repeated = run("repeat")
+    assert all(asked.endswith(answer) and asked != answer for asked, answer in repeated)
+    before = {asked.removesuffix(answer) for asked, answer in repeated}
+    assert {"Repeat after me: ", "Repeat after me. ", "Say after me, "} <= before
+    # questions, too, and what test questions say before them is not among it
+    assert any(answer.endswith("?") for _, answer in repeated)
+    tested = {ask.removesuffix("{sentence}") for ask in repeat_family().test_asks}
+    assert len(tested) == 2 and not tested & before
 
 
 def test_wrong_counts_and_places(run, tmp_path):

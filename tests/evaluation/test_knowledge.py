@@ -1,6 +1,4 @@
-"""What a Thinker knows: the general questions have answers that the judge takes, and it takes no
-others.
-"""
+"""What a Thinker knows: the questions have answers that the judge takes, and it takes no others."""
 
 from types import SimpleNamespace
 
@@ -9,18 +7,19 @@ import pytest
 from mdmspeech.evaluation import knowledge
 from mdmspeech.evaluation.judging import is_right
 
-QUESTIONS = knowledge.general_questions()
+QUESTIONS = knowledge.read_questions(knowledge.GENERAL)
+EVERYDAY = knowledge.read_questions(knowledge.EVERYDAY)
 
 
 def right(answer, wanted, question):
     return any(is_right(answer, one, knowledge.GENERAL, question) for one in wanted)
 
 
-@pytest.mark.parametrize(("question", "wanted"), [asked[:2] for asked in QUESTIONS])
+@pytest.mark.parametrize(("question", "wanted"), [asked[:2] for asked in (*QUESTIONS, *EVERYDAY)])
 def test_the_judge_takes_right_answers_and_no_others(question, wanted):
     for one in wanted:
         assert right(f"{one}.", wanted, question) and right(f"It is {one}.", wanted, question)
-    others = {other for _, answers, _ in QUESTIONS for other in answers}
+    others = {other for _, answers, _ in (*QUESTIONS, *EVERYDAY) for other in answers}
     words = lambda text: set(text.lower().split()) - {"a", "the"}
     for other in others:
         if words(other) & set().union(*map(words, wanted)):
@@ -33,6 +32,8 @@ def test_the_judge_takes_right_answers_and_no_others(question, wanted):
 def test_counts():
     known = {question: f"It is {wanted[0]}." for question, wanted, _ in QUESTIONS[-12:]}
     unknown = {question: "I don't know that." for question, _, _ in QUESTIONS[:3]}
+    cannot = knowledge.read_questions(knowledge.UNANSWERABLE)
+    unknown |= {question: "Sorry, I do not know." for question, _, _ in cannot[:5]}
     answers = known | unknown
 
     def answer_many(asked):
@@ -41,6 +42,9 @@ def test_counts():
     found = knowledge.evaluate_knowledge(SimpleNamespace(answer_many=answer_many))
     general, held_out = (found["sets"][name] for name in (knowledge.GENERAL, knowledge.HELD_OUT))
     assert (general["questions"], general["right"], general["unknown"]) == (50, 12, 3)
+    cannot = found["sets"][knowledge.UNANSWERABLE]
+    assert (cannot["questions"], cannot["right"], cannot["unknown"]) == (39, 5, 5)
+    assert found["sets"][knowledge.EVERYDAY]["questions"] == len(EVERYDAY) > 50
     low, high = general["right_95"]
     assert low < 12 / 50 < high
     assert held_out["right"] == held_out["unknown"] == 0 and held_out["questions"] > 100
@@ -54,3 +58,20 @@ def test_no_general_question_is_trained_on():
 
     trained = {words_of(q.text) for q in questions()}
     assert not {words_of(question) for question, _, _ in QUESTIONS} & trained
+
+
+def test_the_training_asks_nothing_of_what_is_asked_here():
+    """Of the everyday conversations: neither a general question nor a question that nobody can
+    answer, whatever words stand before it; the everyday ones of both share facts, but no wording.
+    """
+    from experiments import written_chats
+    from mdmspeech.data.storage.splits import words_of
+
+    cannot = knowledge.read_questions(knowledge.UNANSWERABLE)
+    asked = {words_of(q) for q, _, _ in (*QUESTIONS, *cannot)}
+    made = [*written_chats.everyday(), *written_chats.unknown()]
+    for chat in made:
+        words = words_of(chat["messages"][0]["content"])
+        assert not any(words[n:] in asked for n in range(len(words))), chat
+    trained = {words_of(q) for q, _ in written_chats.questions()}
+    assert not {words_of(q) for q, _, _ in EVERYDAY} & trained

@@ -52,6 +52,18 @@ def test_all_files_are_known_and_name_each_other_only():
     assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son\w+=", page)
 
 
+def test_trap_19_the_sound_card_chooses_the_rate():
+    """Firefox refuses a microphone in an AudioContext of another rate: none is asked for, and both
+    worklets convert (below).
+    """
+    files = {file.name: file.read_text() for file in FILES.glob("*.js")}
+    assert "new AudioContext(" in files["sound.js"] and "getUserMedia" in files["sound.js"]
+    for name, text in files.items():
+        assert not re.search(r"\bsampleRate\s*:", text), name
+    for name in ("capture_worklet.js", "playback_worklet.js"):
+        assert re.search(r"new Resampler\([^)]*\bsampleRate\b", files[name])
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node (apt-get install nodejs)")
 def test_sound_at_another_rate_is_the_same_sound(tmp_path):
     """Tones below both Nyquist frequencies are kept, above are not heard; cut anywhere."""
