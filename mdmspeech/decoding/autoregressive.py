@@ -28,7 +28,13 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.decoding.block_diffusion import run_blocks
-from mdmspeech.decoding.sampling import allowed_ids, sample, step_keys, without_filling
+from mdmspeech.decoding.sampling import (
+    allowed_ids,
+    repetition_aware_sample,
+    sample,
+    step_keys,
+    without_filling,
+)
 from mdmspeech.decoding.state import (
     DecodedTokens,
     DecodingConfig,
@@ -139,38 +145,45 @@ def decode_block(
     start_B = block_B * block
     slot_S = jnp.arange(state.slots(block))
 
+    def draw(logits_B1V, key_B, allowed_B1V, previous_BK):
+        filters = dict(top_k=options.top_k, top_p=options.top_p, width=options.vocab_size)
+        temperature_B = state.request.temperature_B
+        if not options.repetition_window:
+            return sample(logits_B1V, key_B, temperature_B, allowed=allowed_B1V, **filters)
+        return repetition_aware_sample(
+            logits_B1V,
+            key_B,
+            temperature_B,
+            previous_BK[:, -options.repetition_window :],
+            share=options.repetition_share,
+            allowed_B1V=allowed_B1V,
+            **filters,
+        )
+
     def next_code(model_state, offset, _):
-        cache, previous_B = model_state
+        cache, previous_BK = model_state
         position_B1 = (start_B + offset)[:, None]
         cond_B1D = jax.lax.dynamic_slice_in_dim(cond_BKD, offset, 1, axis=1)
         mask_B1S = slot_S[None, None, :] <= position_B1[:, :, None]
         logits_B1V, cache = step(
-            cache, previous_B[:, None], cond_B1D, position_B1, mask_B1S, position_B1[:, 0], 1
+            cache, previous_BK[:, -1:], cond_B1D, position_B1, mask_B1S, position_B1[:, 0], 1
         )
         logits_B1V = without_filling(logits_B1V.astype(jnp.float32), options.vocab_size)
         allowed_B1V = allowed_ids(
             logits_B1V.shape[-1], options.codes, options.eos, may_end(state, position_B1)
         )
         key_B = step_keys(state.request.key_B, block_B, offset)
-        id_B1 = sample(
-            logits_B1V,
-            key_B,
-            state.request.temperature_B,
-            options.top_k,
-            options.top_p,
-            allowed_B1V,
-            options.vocab_size,
-        )
+        id_B1 = draw(logits_B1V, key_B, allowed_B1V, previous_BK)
         probability_B1V = jax.nn.softmax(logits_B1V, axis=-1)
         return (
             id_B1[:, 0],
             jnp.take_along_axis(probability_B1V, id_B1[:, :, None], axis=-1)[:, 0, 0],
-            (cache, id_B1[:, 0]),
+            (cache, jnp.concatenate([previous_BK[:, 1:], id_B1], axis=1)),
         )
 
     out = generate(
         next_code,
-        (state.cache, state.pending_ids_BK[:, -1]),
+        (state.cache, state.pending_ids_BK),
         max_new=block,
         stop_ids=(options.eos,),
         limit_B=most_tokens(state) - start_B,

@@ -7,6 +7,7 @@ vocabulary. Every row has its own key, so that a row draws the same tokens alone
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -127,6 +128,37 @@ def sample(
         lambda: jnp.where(sampled[..., 0], draw(jnp.where(sampled, temperature, 1.0)), greedy),
         lambda: greedy,
     )
+
+
+def repetition_aware_sample(
+    logits_B1V: jax.Array,
+    key_B: jax.Array,
+    temperature_B: jax.Array,
+    recent_BW: jax.Array,
+    *,
+    share: float,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    allowed_B1V: jax.Array | None = None,
+    width: int | None = None,
+) -> jax.Array:
+    """Repetition-aware sampling (VALL-E 2, Chen et al. 2024, arXiv 2406.05370, section 3.3; also of
+    CosyVoice2): an id that `sample` draws, but that has at least `share` of the last W places, is
+    drawn anew from all that are allowed. So a row cannot be caught in a loop by its own filters, and
+    is filtered everywhere else. Greedy rows stay greedy.
+
+    Args:
+      recent_BW: int32, the last W ids of each row; where there was none, any that is not allowed.
+      others: see `sample`.
+
+    Returns:
+      int32 [B, 1].
+    """
+    of = functools.partial(sample, logits_B1V, temperature=temperature_B, width=width)
+    id_B1 = of(key_B=key_B, top_k=top_k, top_p=top_p, allowed=allowed_B1V)
+    anew_B1 = of(key_B=step_keys(key_B, 1), allowed=allowed_B1V)
+    seen_B = jnp.sum(recent_BW == id_B1, axis=1)
+    return jnp.where((seen_B >= share * recent_BW.shape[1])[:, None], anew_B1, id_B1)
 
 
 def _top_k(logits: jax.Array, k: int) -> jax.Array:

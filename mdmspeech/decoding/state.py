@@ -100,6 +100,10 @@ class DecodingConfig:
     entropy_bound: float = 0.5  # count="entropy_bound": nats of joint error allowed in one step
     top_k: int = 0  # 0 = all; values of sampled tokens only, never the confidence
     top_p: float = 1.0
+    # next-token: an id with at least this share of the last `repetition_window` places is drawn anew
+    # from all, see sampling.repetition_aware_sample; 0 = off
+    repetition_window: int = 0
+    repetition_share: float = 0.1
     silence_ids: tuple[int, ...] = ()
     max_silence: int = 0  # 0 = off; a run of this many silence ids ends a row whose text is used up
     # commit block b in the first forward of block b + 1; False = a forward of its own
@@ -127,6 +131,12 @@ class DecodingConfig:
                 "margin) and 0 < threshold <= 1"
             )
         check_filters(self.top_k, self.top_p)
+        if not 0 <= self.repetition_window <= self.block or not 0.0 < self.repetition_share <= 1.0:
+            raise UserError(
+                f"repetition_window={self.repetition_window}, "
+                f"repetition_share={self.repetition_share} is out of range: give a window of 0 "
+                f"(off) to {self.block} (a block) and a share above 0, at most 1"
+            )
         if self.max_silence and not self.silence_ids:
             raise UserError("max_silence needs silence_ids: the codes that sound like silence")
 

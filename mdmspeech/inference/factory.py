@@ -17,7 +17,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.fixed_anchor_synthesizer import FixedAnchorSynthesizer
 from mdmspeech.inference.paced_synthesizer import PacedSynthesizer
-from mdmspeech.inference.prefix_synthesizer import PrefixSynthesizer
+from mdmspeech.inference.prefix_synthesizer import COSYVOICE2_SAMPLING, PrefixSynthesizer
 from mdmspeech.inference.speech_frontend import (
     SpeechFrontend,
     ctc_frontend,
@@ -145,6 +145,8 @@ def _prefix(
             "llm.pt with convert_lm(..., tokenizer=FOLDER)"
         )
     tokenizer = ChatTokenizer.of_text(part.tokenizer, f"the tokenizer of {name}")
+    if settings["mode"] == "ntp":
+        settings |= COSYVOICE2_SAMPLING
     return PrefixSynthesizer(part.config, part.params, codec(), tokenizer, **settings)
 
 

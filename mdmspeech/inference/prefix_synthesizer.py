@@ -76,6 +76,10 @@ class SentenceReader:
                 self.segments.append(TextSegment(part, tuple(self._encode(part))))
 
 
+# How CosyVoice2's language model draws its tokens, where a temperature is asked for.
+COSYVOICE2_SAMPLING = dict(top_k=25, top_p=0.8, repetition_window=10, repetition_share=0.1)
+
+
 class PrefixSynthesizer(TextSynthesizer):
     """Speaks text with one Talker and one codec.
 

@@ -18,6 +18,7 @@ from mdmspeech.cli.release import _with_tokenizer
 from mdmspeech.data.pipelines.random_source import byte_tokenizer
 from mdmspeech.errors import UserError
 from mdmspeech.inference.factory import open_assistant
+from mdmspeech.inference.prefix_synthesizer import COSYVOICE2_SAMPLING
 from mdmspeech.interop.release import Part, Release, load_part, load_release, save_release
 
 WRITTEN = small_speech.text_tokenizer().tokenizer.to_str()
@@ -50,6 +51,14 @@ def test_it_says(folder, tmp_path, monkeypatch):
     speech = assistant.say(text, steps=2, temperature=0.5, seed=3)
     assert rate == speech.sample_rate and len(heard) == len(speech.audio) > 0
     np.testing.assert_allclose(heard, np.clip(speech.audio, -1, 1), atol=2e-3)
+
+
+def test_only_its_next_token_talker_draws_as_cosyvoice2_does(folder):
+    assistant = open_assistant(load_release(folder), None, None)
+    of = lambda talker: dataclasses.asdict(assistant.voice(talker).engine.options)
+    changed = {name for name, value in of("ntp").items() if value != of("mdm")[name]}
+    assert changed == {"top_k", "top_p", "repetition_window"}
+    assert COSYVOICE2_SAMPLING.items() <= of("ntp").items()
 
 
 def test_the_tokenizer_is_stored_and_checked(parts, folder):

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 
 import jax
@@ -7,6 +8,7 @@ import pytest
 
 from mdmspeech.decoding import autoregressive
 from mdmspeech.decoding.state import FinishReason, SamplingParams
+from mdmspeech.errors import UserError
 from tests.support import dense_masks
 
 CODES, BOS, EOS, LENGTH = 20, 20, 22, 12
@@ -126,6 +128,37 @@ def test_block_by_block_is_the_whole_utterance(tiny, begin, run_tiny, cond, opti
         ids.append(tokens.ids_BL)
     np.testing.assert_array_equal(jnp.concatenate(ids, axis=1), whole.ids_BL)
     assert state.done_B.all() and state.forwards == whole.forwards
+
+
+def test_repetitions_are_seen_across_blocks(scripted, options):
+    """A model that would write one code for ever, drawn from the best one: it is written wherever it
+    is not among the last three, in this block or the one before, and anything elsewhere.
+    """
+    logits = np.zeros((1, 16, 27))
+    logits[..., 6] = 3.0
+    request = SamplingParams.create(1, target_len=16, temperature=1.0, seed=5)
+    write = lambda **filters: (
+        scripted(logits)
+        .run(autoregressive.decode, request, dataclasses.replace(options, top_k=1, **filters))
+        .ids_BL[0]
+    )
+    assert (write() == 6).all()
+    assert (write(repetition_window=4, repetition_share=1.0)[:4] == 6).all()
+    ids = write(repetition_window=3, repetition_share=0.3)
+    for at in range(16):
+        if 6 not in ids[max(at - 3, 0) : at]:
+            assert ids[at] == 6, at
+    assert (ids != 6).sum() >= 4 and ids.max() < CODES
+
+
+def test_what_repetitions_are_looked_for(options):
+    for bad in (
+        dict(repetition_window=options.block + 1),
+        dict(repetition_window=-1),
+        dict(repetition_share=0.0),
+    ):
+        with pytest.raises(UserError, match="repetition_window=.* is out of range"):
+            dataclasses.replace(options, **bad)
 
 
 def test_no_forward_is_spent_after_the_last_row_has_ended(scripted, options):

@@ -3,6 +3,7 @@ per-row temperatures draw alike; keys.
 """
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -57,6 +58,28 @@ def test_kept_tokens_keep_their_proportions(shares, filters, kept):
     found = shares(**filters)
     np.testing.assert_allclose(found, expected, atol=0.03)
     assert found[expected == 0].sum() == 0
+
+
+@pytest.mark.parametrize(("times", "again"), [(0, False), (1, False), (2, True), (4, True)])
+def test_what_was_drawn_too_often_is_drawn_anew_from_all(times, again):
+    """Of the two best, id 0 stood in so many of the last four places; half of them are too many."""
+    n = 3000
+    logits = jnp.broadcast_to(LOGITS[:1, :1], (n, 1, 5))
+    recent = jnp.broadcast_to(jnp.array([0] * times + [9] * (4 - times)), (n, 4))
+    keys, warm = jax.random.split(jax.random.key(1), n), jnp.ones(n)
+    of = functools.partial(sampling.repetition_aware_sample, logits, keys)
+    ids = of(warm, recent, share=0.5, top_k=2)
+    np.testing.assert_array_equal(
+        of(0.0 * warm, recent, share=0.5, top_k=2), np.zeros((n, 1))
+    )  # greedy rows
+    once = sampling.sample(logits, keys, warm, top_k=2)
+    np.testing.assert_array_equal(ids[once == 1], 1)
+    found = np.bincount(np.asarray(ids)[:, 0], minlength=5) / n
+    filtered = np.array([4 / 7, 3 / 7, 0, 0, 0])
+    expected = [0, 3 / 7, 0, 0, 0] + 4 / 7 * P if again else filtered
+    np.testing.assert_allclose(found, expected, atol=0.03)
+    banned = jnp.ones((n, 1, 5), bool).at[:, :, 4].set(False)
+    assert not (of(warm, recent, share=0.5, top_k=2, allowed_B1V=banned) == 4).any()
 
 
 def test_ids_that_are_not_allowed_are_never_drawn(shares):
