@@ -157,7 +157,7 @@ def test_what_repetitions_are_looked_for(options):
         dict(repetition_window=-1),
         dict(repetition_share=0.0),
     ):
-        with pytest.raises(UserError, match="repetition_window=.* is out of range"):
+        with pytest.raises(UserError, match=r"repetition_window=.* is out of range"):
             dataclasses.replace(options, **bad)
 
 
