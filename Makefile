@@ -30,7 +30,7 @@ AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_thinker compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test notebooks notebooks-test test-beam clients mutants parity docs lint format data data-parts train-compact train-own plan eval-compact bench bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-beam bench-pytorch freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test notebooks notebooks-test test-beam clients mutants parity docs lint format data data-parts train-compact train-own plan eval-compact bench bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-serving bench-beam bench-pytorch freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -152,6 +152,9 @@ bench-load: $(VENV)/.ready-dev ## loading a checkpoint of 2 GB: memory and time,
 
 bench-vocoder: $(VENV)/.ready-dev ## CosyVoice2's flow and HiFT block by block, 2 to 10 steps, along 60 s (SECONDS=20 is shorter; CODEC=folder: real weights)
 	$(BIN)/python -m experiments.bench_cosyvoice2 --seconds $(or $(SECONDS),60) $(if $(CODEC),--codec $(CODEC))
+
+bench-serving: $(VENV)/.ready-dev ## the server: first sound over the socket, N conversations and as many more, a thousand one after another; twenty minutes
+	$(BIN)/python -m experiments.bench_serving
 
 bench-beam: $(BEAM_VENV)/.ready ## preparation: CPU seconds an hour of speech of each stage, one worker against two -> experiments/results/beam.json
 	$(BEAM_VENV)/bin/python -m experiments.bench_beam
