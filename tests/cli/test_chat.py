@@ -64,11 +64,13 @@ def test_several_questions_are_answered_each_as_if_alone(small_model, tmp_path, 
     folder = tmp_path / "new" / "answers"
     assert main(["chat", *files, "-o", str(folder), "--steps", "2"]) == 0
     out = capsys.readouterr().out
-    assert sorted(path.name for path in folder.iterdir()) == ["first.wav", "second.wav"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "first.answer.wav", "second.answer.wav"
+    ]  # fmt: skip
     for file, (name, wave) in zip(files, waves.items(), strict=True):
         reply = small_model.chat(wave, steps=2)
-        assert f"{file}:\n{reply.text}" in out and f"saved {folder / name}.wav" in out
-        said, _ = soundfile.read(folder / f"{name}.wav", dtype="int16")
+        assert f"{file}:\n{reply.text}" in out and f"saved {folder / name}.answer.wav" in out
+        said, _ = soundfile.read(folder / f"{name}.answer.wav", dtype="int16")
         assert len(said) == len(reply.audio)
 
 
@@ -84,7 +86,7 @@ def test_several_questions_that_have_no_place_for_their_answers(no_model, tmp_pa
     assert "not " + second in of(second, "-o", second)
     assert "ask one question at a time" in of(second, "--picture", str(tmp_path / "p.png"))
     assert "which holds one question" in of("-")
-    assert "a.wav; rename one" in of(same, "-o", str(folder))
+    assert "a.answer.wav; rename one" in of(same, "-o", str(folder))
     assert "only silence" in of(silent, "-o", str(folder))
     assert not folder.exists()
 
