@@ -122,7 +122,7 @@ def _takes_audio(fields: Fields) -> bool:
     given = fields.take("modalities", ["text"])
     good = isinstance(given, list) and given and all(one in ("text", "audio") for one in given)
     if not good:
-        raise fields.wrong("modalities", given, 'give ["text"] or ["text", "audio"]')
+        raise fields.wrong("modalities", given, '["text"] or ["text", "audio"]')
     return "audio" in given
 
 

@@ -3,14 +3,14 @@ field that nobody knows is refused by name.
 """
 
 import asyncio
-import math
 from collections.abc import Collection, Mapping
 from typing import Any
 
 from aiohttp import web
 
+from mdmspeech.serving import checks
 from mdmspeech.serving.json_texts import read_json
-from mdmspeech.serving.request_error import SHOWN, RequestError, kind_of, refused, shown
+from mdmspeech.serving.request_error import SHOWN, RequestError, kind_of
 
 _LARGE = 2**18  # bytes of a body that is not read in the event loop
 
@@ -41,17 +41,7 @@ class Fields:
 
     def text(self, name: str, default: str | None = None) -> str | None:
         """A text that can be written as UTF-8."""
-        value = self.take(name, default)
-        if value is not None and not isinstance(value, str):
-            raise self.wrong(name, value, "give a text")
-        try:
-            (value or "").encode()
-        except UnicodeEncodeError as error:
-            raise RequestError(
-                f"{self.name(name)} has half a character in it (a lone surrogate); send UTF-8",
-                self.name(name),
-            ) from error
-        return value
+        return self._checked(name, default, checks.text())
 
     def required(self, name: str) -> str:
         """A text that must be there."""
@@ -62,39 +52,19 @@ class Fields:
 
     def choice(self, name: str, choices: Collection[str], default: str) -> str:
         """One of some words."""
-        value = self.take(name, default)
-        if not isinstance(value, str) or value not in choices:
-            raise self.wrong(name, value, f"give {' or '.join(choices)}")
-        return value
+        return self._checked(name, default, checks.choice(*choices))
 
     def flag(self, name: str, default: bool = False) -> bool:
         """True or false."""
-        value = self.take(name, default)
-        if not isinstance(value, bool):
-            raise self.wrong(name, value, "give true or false")
-        return value
+        return self._checked(name, default, checks.flag)
 
     def whole(self, name: str, low: int, high: int, default: int | None) -> int | None:
         """A whole number; 4.0 is one."""
-        value = self.take(name, default)
-        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
-            number = value
-        elif isinstance(value, float) and value.is_integer():
-            number = int(value)
-        else:
-            raise self.wrong(name, value, f"give a whole number from {low} to {high}")
-        if number is not None and not low <= number <= high:
-            raise self.wrong(name, value, f"give a whole number from {low} to {high}")
-        return number
+        return self._checked(name, default, checks.number(low, high, whole=True))
 
     def real(self, name: str, low: float, high: float, default: float) -> float:
         """A finite number."""
-        value = self.take(name, default)
-        good = isinstance(value, int | float) and not isinstance(value, bool)
-        # a whole number may be too large for a float
-        if not good or not low <= value <= high or not math.isfinite(value):
-            raise self.wrong(name, value, f"give a number from {low:g} to {high:g}")
-        return float(value)
+        return self._checked(name, default, checks.number(low, high))
 
     def ignore(self, *names: str) -> None:
         """Fields that change nothing here."""
@@ -103,11 +73,7 @@ class Fields:
 
     def only(self, name: str, harmless: Collection[Any], why: str) -> None:
         """A field that may only say what is done anyway."""
-        value = self.take(name)
-        if value is not None and not any(
-            value == one and type(value) is type(one) for one in harmless
-        ):
-            raise refused(self.name(name), why)
+        checks.only(harmless, why)(self.name(name), self.take(name))
 
     def done(self) -> None:
         """Nothing is left."""
@@ -118,7 +84,11 @@ class Fields:
 
     def wrong(self, name: str, value: Any, cure: str) -> RequestError:
         """An error that names the field, its value and what it may be."""
-        return RequestError(f"{self.name(name)} is {shown(value)}; {cure}", self.name(name))
+        return checks.wrong(self.name(name), value, cure)
+
+    def _checked(self, name: str, default: Any, check: checks.Check) -> Any:
+        value = self.take(name)
+        return default if value is None else check(self.name(name), value)
 
 
 async def json_body(request: web.Request) -> Fields:

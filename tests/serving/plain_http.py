@@ -3,6 +3,8 @@
 import http.client
 import json
 
+WRONG = "invalid_value"  # the code of a value that is none of a field's
+
 
 def ask(server, method, path, body=None, **headers):
     """(status, headers, body) of one request; `_` in the names of headers is `-`."""

@@ -8,7 +8,7 @@ import numpy as np
 import openai
 import pytest
 import soundfile
-from plain_http import ask, error_of
+from plain_http import WRONG, ask, error_of
 from small_session import asked
 from test_transcriptions import file_of
 
@@ -199,16 +199,16 @@ def test_a_conversation_that_is_too_long(client):
         ({"logit_bias": {"5": 3}}, "logit_bias", "unsupported_parameter"),
         ({"reasoning_effort": "high"}, "reasoning_effort", "unsupported_parameter"),
         ({"web_search_options": {}}, "web_search_options", "unsupported_parameter"),
-        ({"temperature": 2}, "temperature", None), ({"max_tokens": 0}, "max_tokens", None),
-        ({"modalities": []}, "modalities", None), ({"modalities": ["video"]}, "modalities", None),
-        ({"modalities": "text"}, "modalities", None), ({"modalities": [["text"]]}, "modalities", None),
+        ({"temperature": 2}, "temperature", WRONG), ({"max_tokens": 0}, "max_tokens", WRONG),
+        ({"modalities": []}, "modalities", WRONG), ({"modalities": ["video"]}, "modalities", WRONG),
+        ({"modalities": "text"}, "modalities", WRONG), ({"modalities": [["text"]]}, "modalities", WRONG),
         ({"modalities": ["audio"]}, "audio", None), ({"audio": "loud"}, "audio", None),
         ({"audio": {"format": "aac"}}, "audio.format", "unsupported_parameter"),
-        ({"audio": {"format": "x"}}, "audio.format", None),
+        ({"audio": {"format": "x"}}, "audio.format", WRONG),
         ({"audio": {"format": "wav", "voice": "bob"}}, "audio.voice", "voice_not_found"),
         ({"audio": {"format": "wav", "pitch": 1}}, "audio.pitch", "unknown_parameter"),
-        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage", None),
-        ({"stream": 1}, "stream", None), ({"top_k": 5}, "top_k", "unknown_parameter"),
+        ({"stream_options": {"include_usage": 1}}, "stream_options.include_usage", WRONG),
+        ({"stream": 1}, "stream", WRONG), ({"top_k": 5}, "top_k", "unknown_parameter"),
         ({"model": "llama"}, "model", "model_not_found"),
     ],
 )  # fmt: skip

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 import soundfile
-from plain_http import ask, error_of, multipart
+from plain_http import WRONG, ask, error_of, multipart
 from small_session import asked
 
 QUESTION = asked()
@@ -71,11 +71,11 @@ def test_silence_is_no_error(client):
         ({"response_format": "srt"}, file_of(), "response_format", "unsupported_parameter"),
         ({"response_format": "verbose_json"}, file_of(), "response_format",
          "unsupported_parameter"),
-        ({"response_format": "xml"}, file_of(), "response_format", None),
+        ({"response_format": "xml"}, file_of(), "response_format", WRONG),
         ({"timestamp_granularities[]": "word"}, file_of(), "timestamp_granularities[]",
          "unsupported_parameter"),
         ({"include[]": "logprobs"}, file_of(), "include[]", "unsupported_parameter"),
-        ({"stream": "perhaps"}, file_of(), "stream", None),
+        ({"stream": "perhaps"}, file_of(), "stream", WRONG),
         ({"diarize": "true"}, file_of(), "diarize", "unknown_parameter"),
     ],
 )  # fmt: skip

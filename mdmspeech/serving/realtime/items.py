@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from mdmspeech.serving.checks import choice, mapping, text, wrong
 from mdmspeech.serving.realtime.audio import Pcm, decode
-from mdmspeech.serving.realtime.checks import choice, mapping, text, wrong
 from mdmspeech.serving.request_error import RequestError, refused
 
 Role = Literal["user", "assistant", "system"]

@@ -30,8 +30,8 @@ from mdmspeech.inference.session_events import (
     TurnCommitted,
     TurnsForgotten,
 )
+from mdmspeech.serving.checks import mapping, number, text, wrong
 from mdmspeech.serving.realtime.audio import Pcm, decode
-from mdmspeech.serving.realtime.checks import mapping, number, text, wrong
 from mdmspeech.serving.realtime.items import Item, Items, read_item
 from mdmspeech.serving.realtime.response import Event, Response
 from mdmspeech.serving.realtime.session_object import SessionObject

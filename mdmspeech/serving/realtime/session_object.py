@@ -9,7 +9,7 @@ from typing import Any
 
 from mdmspeech.audio.turns import TurnDetection
 from mdmspeech.inference.generation_config import PACES, SEEDS, TEMPERATURES
-from mdmspeech.serving.realtime.checks import (
+from mdmspeech.serving.checks import (
     Check,
     anything,
     choice,

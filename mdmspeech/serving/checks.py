@@ -1,5 +1,6 @@
-"""What a value of an event may be. Every check names the field and what it should be."""
+"""What a value of a request or an event may be. Every check names the field and what it should be."""
 
+import math
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -20,8 +21,8 @@ def mapping(param: str, value: Any) -> dict[str, Any]:
     return value
 
 
-def text(most: int, empty: bool = True) -> Check:
-    """A text of so many characters."""
+def text(most: float = math.inf, empty: bool = True) -> Check:
+    """A text of so many characters that can be written as UTF-8."""
 
     def check(param: str, value: Any) -> str:
         if not isinstance(value, str) or not (value or empty):
@@ -33,7 +34,9 @@ def text(most: int, empty: bool = True) -> Check:
                 code="string_above_max_length",
             )
         if any("\ud800" <= character <= "\udfff" for character in value):
-            raise RequestError(f"{param} has half a character in it (a lone surrogate)", param)
+            raise RequestError(
+                f"{param} has half a character in it (a lone surrogate); send UTF-8", param
+            )
         return value
 
     return check
@@ -52,7 +55,8 @@ def number(low: float, high: float, whole: bool = False) -> Check:
 
     def check(param: str, value: Any) -> float:
         good = isinstance(value, int | float) and not isinstance(value, bool)
-        if not good or not low <= value <= high:  # nor is NaN
+        # nor is NaN; a whole number may be too large for a float
+        if not good or not low <= value <= high:
             raise wrong(param, value, told)
         if whole and isinstance(value, float) and not value.is_integer():
             raise wrong(param, value, told)
