@@ -79,11 +79,14 @@ def figures(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def replaced(old: dict[str, Any]) -> dict[str, Any]:
-    """What is kept of a part that is made anew: its figures, and which code made it when."""
+    """What is kept of a part that is made anew: its figures, which code made it when, and what had
+    been kept of others in the same way.
+    """
     made = old.get("made", {})
     return {
         "figures": figures(old),
         "made": {key: made[key] for key in ("date", "commit", "recorded") if key in made},
+        **({"before": old["before"]} if "before" in old else {}),
     }
 
 

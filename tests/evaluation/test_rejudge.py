@@ -112,7 +112,10 @@ def test_a_part_made_anew_holds_the_figures_it_took_the_place_of(tmp_path):
         path, {"weights": 2}, lambda: {"wer": 6.0, "facts": {"typed_right": 4}, "count": 3}
     )
     assert part["before"]["figures"] == {"wer": 7.0, "facts typed_right": 4}
-    assert set(part["before"]["made"]) == {"date", "commit"}
+    assert set(part["before"]["made"]) == {"date", "commit"} and "before" not in part["before"]
+    third = report.kept(path, {"weights": 3}, lambda: {"wer": 5.0})
+    assert third["before"]["figures"]["wer"] == part["wer"]
+    assert third["before"]["before"] == part["before"]  # the first is not forgotten
     assert part["made"]["sizes"] == {"utterances": 3}
     shown = tables._before(part)
     assert "| wer | 7.0 | 6.0 |" in shown and "typed_right" not in shown
