@@ -4,7 +4,7 @@ import argparse
 from typing import Any
 
 from mdmspeech.cli.compiled import telling_what_is_compiled
-from mdmspeech.cli.voice_options import add_thinker_options, untrained_words
+from mdmspeech.cli.voice_options import RELEASE_HELP, add_thinker_options, untrained_words
 
 
 def add(verbs) -> None:
@@ -21,7 +21,7 @@ def add(verbs) -> None:
         nargs="?",
         default="compact",
         metavar="MODEL",
-        help="a shipped release or a release folder (default: %(default)s)",
+        help=f"{RELEASE_HELP} (default: %(default)s)",
     )
     parser.add_argument(
         "--voice", metavar="FILE", help="speak in the voice that `mdmspeech voice` made"

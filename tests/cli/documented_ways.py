@@ -37,6 +37,7 @@ BLOCKS = {
     "curl -s http://127.0.0.1:8000/": "served",  # tests/serving/test_documented_server.py
     "pip install ": "not ours",
     ".venv/bin/pip install ": "not ours",
+    ".venv/bin/hf download ": "not ours",
     "docker ": "container",  # tests/serving/test_container.py
     "gcloud storage cp ": "not ours",
     "$M ": "published checkpoints",
