@@ -128,10 +128,12 @@ def _over_socket(address: str):
 
 
 def _in_process(model: Any):
-    from mdmspeech.inference.session_events import ResponseAudio, ResponseEnded
+    from mdmspeech.inference.session_events import ResponseAudio, ResponseEnded, SessionOpened
 
     def ask(wave: np.ndarray) -> float:
         with model.session(turn_detection=None) as session:
+            while not isinstance(session.events.get(None), SessionOpened):
+                pass
             session.push_audio(wave, RATE)
             began, waited = time.monotonic(), None
             session.commit()

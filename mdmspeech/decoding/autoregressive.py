@@ -146,7 +146,9 @@ def decode_block(
     slot_S = jnp.arange(state.slots(block))
 
     def draw(logits_B1V, key_B, allowed_B1V, previous_BK):
-        filters = dict(top_k=options.top_k, top_p=options.top_p, width=options.vocab_size)
+        filters: dict[str, Any] = dict(
+            top_k=options.top_k, top_p=options.top_p, width=options.vocab_size
+        )
         temperature_B = state.request.temperature_B
         if not options.repetition_window:
             return sample(logits_B1V, key_B, temperature_B, allowed=allowed_B1V, **filters)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -92,6 +93,7 @@ def sample(
     top_p: float = 1.0,
     allowed: jax.Array | None = None,
     width: int | None = None,
+    nucleus_first: bool = False,
 ) -> jax.Array:
     """Draws one id for each position.
 
@@ -106,6 +108,8 @@ def sample(
       allowed: bool, as the logits: ids that may be drawn at all.
       width: ids from here on only fill up the table and are never allowed. Noise is drawn for those
         before, so that the same seed draws the same tokens from a table that is not filled up.
+      nucleus_first: top_p is of all ids, and of those the k best are left (as CosyVoice2 does); else
+        top_p is of the k best (as Hugging Face's transformers do).
 
     Returns:
       int32 [B] or [B, T].
@@ -114,7 +118,11 @@ def sample(
     greedy = jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
     def draw(temperature: float | jax.Array) -> jax.Array:
-        scaled = _top_p(_top_k(logits[..., :width] / temperature, top_k), top_p)
+        scaled = logits[..., :width] / temperature
+        if nucleus_first:
+            scaled = _top_k(_top_p(scaled, top_p), top_k)
+        else:
+            scaled = _top_p(_top_k(scaled, top_k), top_p)
         noise = jax.vmap(lambda key: jax.random.gumbel(key, scaled.shape[1:], scaled.dtype))(key_B)
         return jnp.argmax(scaled + noise, axis=-1).astype(jnp.int32)
 
@@ -145,7 +153,7 @@ def repetition_aware_sample(
     """Repetition-aware sampling (VALL-E 2, Chen et al. 2024, arXiv 2406.05370, section 3.3; also of
     CosyVoice2): an id that `sample` draws, but that has at least `share` of the last W places, is
     drawn anew from all that are allowed. So a row cannot be caught in a loop by its own filters, and
-    is filtered everywhere else. Greedy rows stay greedy.
+    is filtered everywhere else, with `nucleus_first`. Greedy rows stay greedy.
 
     Args:
       recent_BW: int32, the last W ids of each row; where there was none, any that is not allowed.
@@ -155,7 +163,8 @@ def repetition_aware_sample(
       int32 [B, 1].
     """
     of = functools.partial(sample, logits_B1V, temperature=temperature_B, width=width)
-    id_B1 = of(key_B=key_B, top_k=top_k, top_p=top_p, allowed=allowed_B1V)
+    filters: dict[str, Any] = dict(top_k=top_k, top_p=top_p, nucleus_first=True)
+    id_B1 = of(key_B=key_B, allowed=allowed_B1V, **filters)
     anew_B1 = of(key_B=step_keys(key_B, 1), allowed=allowed_B1V)
     seen_B = jnp.sum(recent_BW == id_B1, axis=1)
     return jnp.where((seen_B >= share * recent_BW.shape[1])[:, None], anew_B1, id_B1)

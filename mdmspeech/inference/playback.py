@@ -64,7 +64,8 @@ def steps_for(lead_s: float, step_s: float, last: int, largest: int = STEPS[-1])
 
 
 class AdaptiveSteps:
-    """`steps_for` block by block: call it before each, and say what the block `took`.
+    """`steps_for` block by block: call it before each, and say what the block `took`. A choice stands
+    until then: the block may have been decoded with it.
 
     Attributes:
       chosen: of the blocks so far.
@@ -76,19 +77,22 @@ class AdaptiveSteps:
     def __init__(self, playback: Playback, clock: Callable[[], float], largest: int) -> None:
         self.chosen: list[int] = []
         self._playback, self._clock, self._largest = playback, clock, largest
-        self._next, self._step_s = 1, 0.0
+        self._next: int | None = None
+        self._step_s = 0.0
 
     def __call__(self) -> int:
         """Forwards for the next block."""
-        if self.chosen:
+        if self._next is None and self.chosen:
             lead = self._playback.lead(self._clock())
             self._next = steps_for(lead, self._step_s, self.chosen[-1], self._largest)
+        self._next = self._next or 1
         return self._next
 
     def took(self, seconds: float) -> None:
         """The block took so long, its part of the codec's work included."""
-        self.chosen.append(self._next)
-        self._step_s = seconds / self._next
+        steps = self()
+        self.chosen.append(steps)
+        self._step_s, self._next = seconds / steps, None
 
 
 def heard_text(text: str, words: Sequence[Word], played_s: float, audio_s: float) -> str:

@@ -10,6 +10,7 @@ import dataclasses
 import itertools
 import logging
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -193,8 +194,14 @@ class Session:
         except UserError as error:
             self._failed(str(error))
         except Exception as error:
-            logging.getLogger(__name__).exception("a session's unit of work failed")
-            self._failed(f"{type(error).__name__}: {error}")
+            log = logging.getLogger(__name__)
+            # where it happened; its message may hold what was said, as the events of a server may not
+            where = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+            log.error("a session's unit of work failed: %s\n%s", type(error).__name__, where)
+            log.debug("what it said", exc_info=error)
+            self._failed(
+                f"something went wrong inside ({type(error).__name__}); the log says where"
+            )
         return not self.closed
 
     @property

@@ -68,8 +68,9 @@ class Questions:
         return Question(self.asked, wave, noted=noted)
 
     def take_back(self, question: Question) -> None:
-        """It was none."""
-        self.asked, self.noted = self.asked - 1, question.noted
+        """It was none. Its number is given again, unless something was asked after it."""
+        self.asked -= question.number == self.asked
+        self.noted = question.noted
 
     def note(self, parts: tuple[Noted, ...]) -> None:
         """These go with the next one, too."""

@@ -83,6 +83,7 @@ class SessionResponse:
         self._held: list[SessionEvent] | None = [] if held else None
         self._answering: Answering | None = None
         self._steps: AdaptiveSteps | None = None
+        self._spent = 0.0  # seconds of the stream's work, up to the last block
         self._words: tuple[Word, ...] = ()
         self._told, self._tokens, self._samples, self._rate = 0, 0, 0, 1
         self._first_audio_s: float | None = None
@@ -210,7 +211,6 @@ class SessionResponse:
         return self._pieces
 
     def _go_on(self, answering: Answering) -> None:
-        spent = sum(answering.stream.seconds.values())
         event = next(answering)
         if isinstance(event, TextEvent):
             self._tell(ResponseText(self.number, event.text))
@@ -222,14 +222,17 @@ class SessionResponse:
             self.remembered = self.text
             self._end("max_output_tokens" if self._pieces.cut else "completed", self.text)
         else:
-            self._told_of_speech(answering.stream, event, spent)
+            self._told_of_speech(answering.stream, event)
 
-    def _told_of_speech(self, stream: Stream, event: AudioEvent | None, spent: float) -> None:
+    def _told_of_speech(self, stream: Stream, event: AudioEvent | None) -> None:
         """A block, if there was one in the last unit; its samples, words that end in them."""
         speech = stream.result()
         if len(tokens := speech.tokens[self._tokens :]):
+            # since the last block: it may have been decoded with those of others before this unit
+            spent = sum(stream.seconds.values())
             if self._steps is not None:
-                self._steps.took(sum(stream.seconds.values()) - spent)
+                self._steps.took(spent - self._spent)
+            self._spent = spent
             steps, confidence = speech.trace.step_L, speech.trace.confidence_L
             new = slice(self._tokens, len(speech.tokens))
             self._tell(

@@ -25,7 +25,7 @@ def build_app(engine: Engine, settings: Settings) -> web.Application:
     """All of it, for the event loop that runs now."""
     app = web.Application(middlewares=[answer_errors, guard], client_max_size=settings.max_body)
     app[ENGINE], app[SETTINGS], app[METRICS] = engine, settings, Metrics(engine)
-    app[SOCKETS] = weakref.WeakSet[web.WebSocketResponse]()
+    app[SOCKETS] = weakref.WeakKeyDictionary()
     app[MEMORY] = AudioMemory()
     app[LIMITER] = RateLimiter(settings.rate_limit)
     app[TEXT_LOG] = log_text if settings.log_text else log_no_text

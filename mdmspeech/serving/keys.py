@@ -1,5 +1,6 @@
 """What handlers find in the application."""
 
+import asyncio
 import weakref
 from collections.abc import Callable
 
@@ -13,7 +14,10 @@ ENGINE = web.AppKey("engine", Engine)
 SETTINGS = web.AppKey("settings", Settings)
 METRICS = web.AppKey("metrics", Metrics)
 # open sockets: closed with 1012 when the server stops
-SOCKETS = web.AppKey[weakref.WeakSet[web.WebSocketResponse]]("sockets")
+# what is open, and what it is written to
+SOCKETS = web.AppKey[weakref.WeakKeyDictionary[web.WebSocketResponse, asyncio.Transport | None]](
+    "sockets"
+)
 # writes what was said into the log, if that is wanted: (what it is, the text)
 TEXT_LOG = web.AppKey[Callable[[str, str], None]]("text_log")
 # of a request: its answer, once it has begun; that the client has been told of an error in it

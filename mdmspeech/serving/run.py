@@ -1,7 +1,6 @@
 """The life of the server: listen, warm up, serve, drain, close."""
 
 import asyncio
-import contextlib
 import signal
 import warnings
 from collections.abc import Callable, Coroutine
@@ -14,6 +13,7 @@ from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.serving.app import build_app
 from mdmspeech.serving.engine import Engine
 from mdmspeech.serving.keys import SOCKETS
+from mdmspeech.serving.realtime.websocket import hang_up
 from mdmspeech.serving.settings import Settings
 
 _LAST_S = 5.0  # seconds that handlers have to end when everything is closed
@@ -55,10 +55,9 @@ class Server:
 
     async def __aexit__(self, *_: object) -> None:
         await _unless(self.hurry, self.engine.drain(self.settings.drain_s))
-        sockets = self.app[SOCKETS]
-        for socket in tuple(sockets):
-            with contextlib.suppress(Exception):  # one that is broken already
-                await socket.close(code=WSCloseCode.SERVICE_RESTART, message=b"shutting down")
+        told = (WSCloseCode.SERVICE_RESTART, "shutting down")
+        sockets = tuple(self.app[SOCKETS].items())
+        await asyncio.gather(*(hang_up(socket, wire, *told) for socket, wire in sockets))
         await self._runner.cleanup()
 
 

@@ -26,6 +26,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 # browsers cannot set headers of a WebSocket: OpenAI's clients put the key into a subprotocol
 SUBPROTOCOL = "openai-insecure-api-key."
 _CLIENTS = 10_000  # whose requests are counted
+_USUAL_HEADERS = "authorization, content-type"  # of a page's request
 _HEADERS = {
     "Server": "mdmspeech",
     "X-Content-Type-Options": "nosniff",
@@ -51,7 +52,7 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
             status=204,
             headers={
                 "Access-Control-Allow-Methods": "GET, POST, OPTIONS",
-                "Access-Control-Allow-Headers": "authorization, content-type",
+                "Access-Control-Allow-Headers": _wanted_headers(request),
                 "Access-Control-Max-Age": "600",
             },
         )
@@ -61,8 +62,14 @@ async def guard(request: web.Request, handler: Handler) -> web.StreamResponse:
     except RequestError:  # whoever tries keys does so as often as others ask
         request.app[LIMITER].check(request.remote or "")
         raise
-    request.app[LIMITER].check(client_of(request))
+    request.app[LIMITER].check(client_of(request, settings))
     return await handler(request)
+
+
+def _wanted_headers(request: web.Request) -> str:
+    """Those that a page of an allowed origin announces: clients have some of their own."""
+    wanted = request.headers.get("Access-Control-Request-Headers", "")
+    return wanted if re.fullmatch(r"[A-Za-z0-9, _-]{1,1000}", wanted) else _USUAL_HEADERS
 
 
 async def add_headers(request: web.Request, response: web.StreamResponse) -> None:
@@ -122,17 +129,16 @@ def check_key(request: web.Request, settings: Settings) -> None:
     if given is None:
         told, code = "no API key: send the header Authorization: Bearer KEY", "missing_api_key"
     else:
-        # all are compared, whichever it is
-        good = [hmac.compare_digest(_bytes(given), _bytes(key)) for key in settings.api_keys]
-        if any(good):
+        if _is_key(given, settings):
             return
         told, code = "that API key is not one of this server's", "invalid_api_key"
     raise RequestError(told, code=code, status=401, headers={"WWW-Authenticate": "Bearer"})
 
 
-def client_of(request: web.Request) -> str:
-    """Whose requests are counted together: those with one key, else of one address."""
-    return _given_key(request) or request.remote or ""
+def client_of(request: web.Request, settings: Settings) -> str:
+    """Whose requests are counted together: those with one key of the server's, else of one address."""
+    key = _given_key(request)
+    return key if key is not None and _is_key(key, settings) else request.remote or ""
 
 
 def host_name(header: str) -> str | None:
@@ -200,6 +206,12 @@ def _given_key(request: web.Request) -> str | None:
                 if name.startswith(SUBPROTOCOL):
                     return name.removeprefix(SUBPROTOCOL)
     return None
+
+
+def _is_key(given: str, settings: Settings) -> bool:
+    # all are compared, whichever it is
+    good = [hmac.compare_digest(_bytes(given), _bytes(key)) for key in settings.api_keys]
+    return any(good)
 
 
 def _bytes(text: str) -> bytes:

@@ -182,8 +182,8 @@ def gather_keys(given: tuple[str, ...] | list[str], file: str | None) -> tuple[s
 
 def _check_key(key: str) -> None:
     # what can stand in a header and in the name of a subprotocol
-    if len(key) < _SHORTEST_KEY or not re.fullmatch(r"[A-Za-z0-9._~+/=-]+", key):
+    if len(key) < _SHORTEST_KEY or not re.fullmatch(r"[A-Za-z0-9._~+-]+", key):
         raise UserError(
-            f"an API key has {_SHORTEST_KEY} characters or more, letters, digits and ._~+/=-; make "
+            f"an API key has {_SHORTEST_KEY} characters or more, letters, digits and ._~+-; make "
             'one with: python -c "import secrets; print(secrets.token_urlsafe(32))"'
         )

@@ -60,6 +60,16 @@ def test_kept_tokens_keep_their_proportions(shares, filters, kept):
     assert found[expected == 0].sum() == 0
 
 
+def test_the_nucleus_may_be_of_all_ids():
+    """Of all, 0.75 takes three; of the two best (4/7, 3/7), 0.56 takes one, but of all two."""
+    of = lambda **how: set(
+        np.asarray(sampling.sample(LOGITS, KEYS, jnp.ones(2), **how)).ravel().tolist()
+    )
+    assert of(top_k=2, top_p=0.56) == {0} and of(top_k=2, top_p=0.56, nucleus_first=True) == {0, 1}
+    assert of(top_k=2, top_p=0.75, nucleus_first=True) == {0, 1}
+    assert of(top_k=4, top_p=0.75, nucleus_first=True) == {0, 1, 2}
+
+
 @pytest.mark.parametrize(("times", "again"), [(0, False), (1, False), (2, True), (4, True)])
 def test_what_was_drawn_too_often_is_drawn_anew_from_all(times, again):
     """Of the two best, id 0 stood in so many of the last four places; half of them are too many."""

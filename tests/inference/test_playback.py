@@ -90,6 +90,20 @@ def test_steps_rise_by_doubling_and_never_cost_an_underrun(seed):
     assert all_of_them[0] == 1 and (max(all_of_them) == 16 or 16 * step_s > block_s)
 
 
+def test_a_choice_stands_until_the_block_is_there():
+    now = [0.0]
+    playback = Playback()
+    steps = AdaptiveSteps(playback, lambda: now[0], 16)
+    assert steps() == 1
+    steps.took(0.02)
+    playback.add(0.0, 2.0)
+    assert steps() == 2
+    now[0] = 1.9  # hardly anything is ahead by now
+    assert steps() == 2
+    steps.took(0.04)
+    assert steps.chosen == [1, 2] and steps() == 1
+
+
 def test_the_first_block_takes_one_step():
     now = [0.0]
     playback = Playback()

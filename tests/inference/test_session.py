@@ -34,6 +34,7 @@ from mdmspeech.inference.session_events import (
     SpeechStarted,
     SpeechStopped,
     Transcript,
+    TurnCommitted,
 )
 
 AROUND = (silence(1.0), asked(), silence(1.0))
@@ -248,6 +249,18 @@ def test_nobody_sees_an_answer_that_was_begun_too_early(model):
     assert of(found, ResponseStarted) == [ResponseStarted(1, 1)]
 
 
+def test_a_question_typed_beside_an_early_answer_keeps_its_number(model):
+    """The early answer is taken back; the spoken question it was for is numbered after the typed one."""
+    session = opened(model)
+    run(session, silence(1.0), asked()[:14_000], silence(0.3))
+    assert session._current.waits
+    session.note("what is it ?", "typed")
+    found = run(session, asked()[14_000:], silence(0.6))
+    numbers = [event.number for event in of(found, TurnCommitted)]
+    numbers += [event.question for event in of(found, SpeechStopped)]
+    assert len(numbers) == len(set(numbers)) == 2 and None not in numbers
+
+
 def test_a_failure_in_an_early_answer_is_no_news(model, answered, monkeypatch):
     """The question is asked again when the turn is over."""
     session, encode = opened(model), model.frontend.encode
@@ -386,14 +399,17 @@ def test_more_questions_than_can_wait(model):
 # ---- Errors and the end --------------------------------------------------------------------------
 
 
-def test_a_failure_ends_one_response_and_not_the_session(model, monkeypatch):
+def test_a_failure_ends_one_response_and_not_the_session(model, monkeypatch, caplog):
     session = opened(model)
     step = model.voice("mdm").codec.stream
     monkeypatch.setattr(model.voice("mdm").codec, "stream", lambda: 1 / 0)
     session.push_text("what is it ?")
     session.commit()
     work(session)
-    assert "ZeroDivisionError" in events(session)[-1].message
+    told = events(session)[-1].message
+    assert "something went wrong inside (ZeroDivisionError)" in told and "by zero" not in told
+    assert "ZeroDivisionError" in caplog.text and "session.py" in caplog.text
+    assert "by zero" not in caplog.text  # what an error says may be what was said
     monkeypatch.setattr(model.voice("mdm").codec, "stream", step)
     session.push_text("what is it " * 100)
     session.commit()

@@ -12,6 +12,7 @@ from small_session import asked, of, silence
 
 from mdmspeech.errors import TryAgainError, UserError
 from mdmspeech.inference import session_loop
+from mdmspeech.inference.playback import AdaptiveSteps
 from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.inference.session_events import (
     ResponseEnded,
@@ -175,6 +176,39 @@ def test_blocks_of_several_sessions_are_decoded_together(model, monkeypatch):
         np.testing.assert_allclose(
             small_session.joined(ours), small_session.joined(theirs), atol=1e-5
         )
+
+
+def test_steps_count_what_was_decoded_with_others(model, monkeypatch):
+    """A block that is decoded ahead of its unit costs what it costs, and the steps that are told are
+    those it was decoded with, though less is ahead when its own unit comes.
+    """
+    took, decoded, clock = [], [], small_session.Clock()
+    inner, engine = AdaptiveSteps.took, model.voice().engine
+    advance = engine.advance
+    monkeypatch.setattr(
+        AdaptiveSteps, "took", lambda steps, seconds: (took.append(seconds), inner(steps, seconds))
+    )
+    monkeypatch.setattr(
+        engine,
+        "advance",
+        lambda some, *rest: (
+            decoded.extend(int(row.state.request.steps_B[0]) for row in some),
+            advance(some, *rest),
+        )[1],
+    )
+    sessions = [small_session.opened(model, clock, steps="auto") for _ in range(2)]
+    for session in sessions:
+        session.push_text("what is it ?")
+        session.commit()
+    busy = [True]
+    while any(busy):
+        session_loop._decode_ahead(sessions)
+        clock.now += 0.01
+        busy = [session.work() for session in sessions]
+    ended = [small_session.events(session)[-1] for session in sessions]
+    told = [steps for one in ended for steps in one.steps]
+    assert sorted(told) == sorted(decoded) and max(told) > 1
+    assert sum(took) >= sum(one.timeline["talker"] for one in ended) > 0
 
 
 def test_a_session_that_leaves_with_a_block_ahead_disturbs_nobody(model):

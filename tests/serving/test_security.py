@@ -112,6 +112,18 @@ def test_what_a_page_asks_before_it_asks(locked):
     status, headers, _ = ask(locked, "OPTIONS", "/v1/audio/speech", Origin=PAGE, **asks)
     assert status == 204 and headers["Access-Control-Allow-Origin"] == PAGE
     assert "authorization" in headers["Access-Control-Allow-Headers"]
+    # OpenAI's JavaScript client adds some of its own
+    for wanted, allowed in (
+        ("authorization, x-stainless-os", "authorization, x-stainless-os"),
+        ("", "authorization, content-type"),
+        ("a\x00b", "authorization, content-type"),
+        ("x" * 2000, "authorization, content-type"),
+    ):
+        given = asks | {"Access_Control_Request_Headers": wanted}
+        status, headers, _ = ask(locked, "OPTIONS", "/v1/audio/speech", Origin=PAGE, **given)
+        assert (
+            status in (204, 400) and headers.get("Access-Control-Allow-Headers", allowed) == allowed
+        )
     for origin in ("https://evil.example", "null"):
         answer = ask(locked, "OPTIONS", "/v1/audio/speech", Origin=origin, **asks)
         assert answer[0] == 403 and "Access-Control-Allow-Origin" not in answer[1]
@@ -235,6 +247,15 @@ def test_too_many_requests(running):
         assert get(KEYS[1])[0] == 200  # counted by key
         # keys that are tried, by address
         assert [get(f"wrong-{number}")[0] for number in range(4)] == [401, 401, 401, 429]
+
+
+def test_a_key_that_is_none_is_no_other_client(running):
+    """Where no key is wanted, and of the page's files: counted by address, whatever is sent."""
+    for keys, path in (((), "/health"), (KEYS, "/")):
+        with running(rate_limit=3, api_keys=keys) as limited:
+            made_up = [f"made-up-{number}" for number in range(4)]
+            got = [ask(limited, "GET", path, Authorization=f"Bearer {key}")[0] for key in made_up]
+            assert got == [200, 200, 200, 429]
 
 
 def test_nothing_said_is_written_down(server, running, caplog, capfd, monkeypatch):

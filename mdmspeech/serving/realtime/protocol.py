@@ -227,13 +227,17 @@ class Protocol:
         number(0, 0, whole=True)("content_index", event.get("content_index"))
         end = number(0, 10**9, whole=True)("audio_end_ms", event.get("audio_end_ms"))
         self._conversation.truncate(end / 1000, item.number, self._ask(event, item))
+        for response in self._responses.values():
+            if response.item is item:  # which is stopped by it
+                response.cancelled = True
         return []
 
     def _respond(self, event: Mapping[str, Any]) -> list[Event]:
-        if self._responses:
-            running = next(iter(self._responses.values())).id
+        # one that was cancelled ends before the session comes to this one
+        running = [one.id for one in self._responses.values() if not one.cancelled]
+        if running:
             raise RequestError(
-                f"the response {running} is not over; wait for its response.done, or cancel it",
+                f"the response {running[0]} is not over; wait for its response.done, or cancel it",
                 code="conversation_already_has_active_response",
             )
         given = event.get("response")
@@ -256,9 +260,10 @@ class Protocol:
                 None if wanted is None else "response_id",
                 code="response_cancel_not_active",
             )
-        found[0].cancelled = True
-        if found[0].number:
-            self._conversation.cancel()
+        for response in [one for one in found if not one.cancelled][:1]:
+            response.cancelled = True
+            if response.number:
+                self._conversation.cancel()
         return []
 
     def _ask(self, event: Mapping[str, Any], item: Item | None = None, seconds: float = 0.0) -> str:

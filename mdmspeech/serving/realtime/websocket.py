@@ -46,6 +46,7 @@ _ANSWERS = 32  # events that wait to be written before nothing more is read
 _BEHIND_S = 20.0  # seconds of sound that wait to be listened to before nothing more is read
 _BEHIND = 2000  # events of the client that wait for the session, likewise
 _LOOK_S = 0.05
+_LAST_S = 5.0  # that a client has to read what is left, and to say goodbye
 
 
 async def realtime(request: web.Request) -> web.StreamResponse:
@@ -54,6 +55,7 @@ async def realtime(request: web.Request) -> web.StreamResponse:
     """
     engine, assistant = request.app[ENGINE], request.app[ENGINE].assistant
     talker = _checked(request, assistant)
+    _check_subprotocols(request)
     socket = web.WebSocketResponse(
         protocols=(SUBPROTOCOL,), heartbeat=HEARTBEAT_S, max_msg_size=2 * MOST_BYTES, compress=False
     )
@@ -65,26 +67,27 @@ async def realtime(request: web.Request) -> web.StreamResponse:
             headers={"Upgrade": "websocket"},
         )
     await socket.prepare(request)
-    request.app[SOCKETS].add(socket)
+    wire = request.transport
+    request.app[SOCKETS][socket] = wire
     # the engine has compiled what the usual Talker needs
     config = SessionConfig(talker=talker, context=request.app[SETTINGS].context, warm_up=False)
     try:
         session = await engine.open_session(config)
     except BusyError as error:
         code = RESTART if engine.stopping.is_set() else FULL
-        await _turn_away(socket, code, str(error), "server_busy")
+        await _turn_away(socket, wire, code, str(error), "server_busy")
         return socket
     events = engine.events(session)
     try:
         first = await anext(events)
         if isinstance(first, SessionClosed):
-            await _turn_away(socket, FAILED, first.message, "session_not_opened")
+            await _turn_away(socket, wire, FAILED, first.message, "session_not_opened")
             return socket
         code, told = await Connection(request, socket, session, events, talker).run()
     finally:
         engine.close_session(session)
         await events.aclose()
-    await _close(socket, code, told)  # its place is free already
+    await hang_up(socket, wire, code, told)  # its place is free already
     return socket
 
 
@@ -255,6 +258,15 @@ def _checked(request: web.Request, assistant: Assistant) -> str:
     return talker
 
 
+def _check_subprotocols(request: web.Request) -> None:
+    """A client that offers some, its key among them, has to have ours with them: browsers close a
+    socket that chooses none, and aiohttp would write the offer into its log.
+    """
+    offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
+    if offered.strip() and SUBPROTOCOL not in map(str.strip, offered.split(",")):
+        raise RequestError(f"offer the subprotocol {SUBPROTOCOL!r}, too", code="invalid_value")
+
+
 def _model(assistant: Assistant, talker: str, name: str, max_text: int) -> Model:
     """Of parts that are open."""
     return Model(
@@ -267,16 +279,26 @@ def _model(assistant: Assistant, talker: str, name: str, max_text: int) -> Model
     )
 
 
-async def _turn_away(socket: web.WebSocketResponse, code: int, told: str, kind: str) -> None:
+async def hang_up(
+    socket: web.WebSocketResponse, wire: asyncio.Transport | None, code: int, told: str
+) -> None:
+    """Closes it; one whose client does not read, or not answer, is cut off after a while."""
+    try:
+        async with asyncio.timeout(_LAST_S):
+            # a reason has at most 123 bytes
+            message = told.encode()[:120].decode(errors="ignore").encode()
+            await socket.close(code=code, message=message)
+    except Exception:  # it was broken already, or it took too long
+        if wire is not None:
+            wire.abort()
+
+
+async def _turn_away(
+    socket: web.WebSocketResponse, wire: asyncio.Transport | None, code: int, told: str, kind: str
+) -> None:
     """Says why before it closes."""
     error: dict[str, Any] = {"type": "server_error", "code": kind, "message": told}
     error |= {"param": None, "event_id": None}
     with contextlib.suppress(ConnectionError):
         await socket.send_json({"event_id": "event_0", "type": "error", "error": error})
-    await _close(socket, code, told)
-
-
-async def _close(socket: web.WebSocketResponse, code: int, told: str) -> None:
-    with contextlib.suppress(ConnectionError):
-        # a reason has at most 123 bytes
-        await socket.close(code=code, message=told.encode()[:120].decode(errors="ignore").encode())
+    await hang_up(socket, wire, code, told)

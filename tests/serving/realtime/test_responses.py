@@ -148,6 +148,36 @@ def test_cancelling():
     check_rules(talk.sent)
 
 
+@pytest.mark.parametrize("by", ["cancel", "truncate"])
+def test_the_next_response_may_be_asked_for_behind_one_that_is_stopped(by):
+    """Who types while an answer is spoken stops it and asks at once, before it hears that it ended."""
+    talk = Talk()
+    talk.respond()
+    found = talk.tell(ResponseStarted(1, 1, talk.calls.ref("respond")), *said(1)[:2])
+    first, item = found[-1]["response_id"], found[-1]["item_id"]
+    if by == "cancel":
+        assert not talk.say("response.cancel", response_id=first)
+    else:
+        talk.say("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=100)
+    talk.say("conversation.item.create", item=message())
+    assert not talk.say("response.create") and len(talk.calls.of("respond")) == 2
+    # the second is one that runs
+    assert "not over" in talk.error("response.create")["message"]
+    stopped = len(talk.calls.of("cancel"))
+    assert not talk.say("response.cancel", response_id=first)  # again: it is being stopped
+    assert len(talk.calls.of("cancel")) == stopped
+    found = talk.tell(
+        ResponseEnded(1, "cancelled", "it", 0.2, 0.1), TurnCommitted(talk.calls.ref("note"), 2),
+        TurnCommitted(talk.calls.ref("respond"), 3), ResponseStarted(2, 3, talk.calls.ref("respond")),
+    )  # fmt: skip
+    done, created = (one for one in found if one["type"] in ("response.done", "response.created"))
+    assert (done["type"], done["response"]["id"]) == ("response.done", first)
+    assert not talk.say("response.cancel") and len(talk.calls.of("cancel")) == stopped + 1
+    found = talk.tell(ResponseEnded(2, "cancelled", "", 0.0, None))
+    assert found[-1]["response"]["id"] == created["response"]["id"] != first
+    check_rules(talk.sent)
+
+
 def test_trap_12_interrupted_before_the_first_sound():
     """By a cancel that comes before the session has begun, or by speech."""
     talk = Talk()

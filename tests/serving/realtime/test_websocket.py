@@ -15,6 +15,7 @@ import small_session
 from aiohttp import WSMsgType
 
 from mdmspeech.inference.session_events import ResponseAudio, ResponseStarted
+from mdmspeech.serving.realtime import websocket
 from mdmspeech.serving.realtime.websocket import MOST_BYTES, Connection
 
 websockets = pytest.importorskip("websockets", reason="pip install 'mdmspeech[dev]'")
@@ -111,6 +112,46 @@ def test_trap_18_who_is_not_let_in_is_told_why(server, query, status, code):
     assert error.value.response.status_code == status
     assert json.loads(error.value.response.body)["error"]["code"] == code
     settle(server)
+
+
+def test_subprotocols_without_ours(server, caplog):
+    """A browser would close a socket that chooses none; and the log would hold the key."""
+    with pytest.raises(InvalidStatus) as error:
+        Socket(server, subprotocols=["openai-insecure-api-key.very-secret"])
+    assert error.value.response.status_code == 400
+    assert "realtime" in json.loads(error.value.response.body)["error"]["message"]
+    assert "very-secret" not in caplog.text
+    settle(server)
+
+
+class Deaf:
+    """A socket whose client neither reads nor says goodbye, and what it is written to."""
+
+    aborted = False
+
+    async def close(self, **_):
+        await asyncio.sleep(3600)
+
+    def abort(self):
+        self.aborted = True
+
+
+def test_who_does_not_say_goodbye_is_cut_off(monkeypatch):
+    monkeypatch.setattr(websocket, "_LAST_S", 0.05)
+    deaf = Deaf()
+    asyncio.run(asyncio.wait_for(websocket.hang_up(deaf, deaf, 1012, "x" * 500), 10))
+    assert deaf.aborted
+
+
+def test_a_question_typed_over_an_answer_is_answered(server):
+    with Socket(server) as socket:
+        socket.ask("is a red apple good ?")
+        running = socket.hear("response.output_audio.delta")["response_id"]
+        socket.say("response.cancel", response_id=running)
+        socket.ask()
+        first, second = (socket.hear("response.done")["response"] for _ in range(2))
+        assert first["id"] == running  # cancelled, or over in the meantime
+        assert (second["id"] != running, second["status"]) == (True, "completed")
 
 
 def test_the_address_without_an_upgrade(server):
