@@ -107,7 +107,7 @@ data-parts: $(VENV)/.ready-dev $(PARTS)/.ready ## voices and word lists the corp
 
 train-compact: $(VENV)/.ready-dev ## train the shipped model, stage after stage; resumes by itself
 	@for stage in $(COMPACT); do \
-	if [ $$stage = compact_thinker ]; then for kind in general heard; do $(BIN)/python -m experiments.thinker_chats $$kind || exit; done; fi; \
+	if [ $$stage = compact_thinker ]; then for kind in everyday unknown repeat general heard; do $(BIN)/python -m experiments.thinker_chats $$kind || exit; done; fi; \
 	$(BIN)/mdmspeech train --config experiments/$$stage.py --workdir $(RUNS)/$$stage || exit; \
 	if [ $$stage = compact_codec ]; then $(BIN)/mdmspeech data --tokens --codec $(RUNS)/compact_codec && $(BIN)/mdmspeech data --states --hours 6 || exit; fi; \
 	done

@@ -84,11 +84,14 @@ class Conversation:
         instructions: the system message (None: the runner's). numbers: the caller's own of the
         parts, for `forget`.
 
-        UserError: more than there is room for with all turns forgotten; then nothing has changed.
+        What there is no room for is forgotten, oldest first: turns, then parts of the question but the
+        last.
+
+        UserError: that one alone is more than there is room for; then nothing has changed.
         """
         self.discard()
-        new = self._numbered(question, numbers)
-        asked, turns = (*self._unanswered, *new), list(self.turns)
+        parts = (*self._unanswered, *self._numbered(question, numbers))
+        asked, turns = parts, list(self.turns)
         prompt = self._runner.prompt
         if instructions is not None:
             prompt = dataclasses.replace(prompt, system=instructions.replace(SPEECH, ""))
@@ -97,7 +100,7 @@ class Conversation:
             while turns and len(keys) > self._columns // 2:
                 keys = self._wanted(turns := turns[1:], asked, prompt)
             while not self._fits(keys):
-                if len(asked) == len(new):
+                if len(asked) == 1:
                     told = "" if instructions is None else f", its instructions {self._begin}"
                     raise UserError(
                         f"the question has {len(keys) - self._begin} tokens{told}, more "
@@ -106,7 +109,7 @@ class Conversation:
                     )
                 keys = self._wanted(turns, asked := asked[1:], prompt)
         self._before = self.turns, self.dropped
-        self.dropped += len(self.turns) - len(turns)
+        self.dropped += len(self.turns) - len(turns) + len(parts) - len(asked)
         self.turns, self.asked = turns, asked
         said = [key for key in keys[self._begin :] if isinstance(key, int)]
         self._answer = self._runner.answer(self._read(keys), states, said)

@@ -74,7 +74,7 @@ class Questions:
 
     def note(self, parts: tuple[Noted, ...]) -> None:
         """These go with the next one, too."""
-        self.noted = (*self.noted, *parts)[-_QUESTIONS:]
+        self.noted = (*self.noted, *parts)[-_TURNS:]
 
     def next_number(self) -> int | None:
         """Of the next question that is spoken or to be answered, if there is room for it."""

@@ -22,9 +22,9 @@ def runner():
     return thinker()
 
 
-def ask(conversation, question, settle=True, states=False):
+def ask(conversation, *question, settle=True, states=False):
     """Its answer and the logits before it."""
-    pieces = conversation.ask(question, states=states)
+    pieces = conversation.ask(*question, states=states)
     logits = np.asarray(pieces.state.logits_BV[0])
     text = "".join(piece.text for piece in pieces).strip()
     if settle:
@@ -183,6 +183,19 @@ def test_a_question_without_room_changes_nothing(runner):
         conversation.ask("what is it")
         conversation.settle("")
     assert ask(conversation, QUESTIONS[0])[0]
+
+
+def test_of_many_parts_the_last_that_have_room_are_asked(runner):
+    """As of a session that only writes down for long, and is then asked to respond."""
+    conversation, parts = Conversation(runner, 128), [f"{word} " * 10 for word in ("what", "it")]
+    parts = parts * 8
+    text, logits = ask(conversation, *parts)
+    asked = [part for _, part in conversation.turns[0].asked]
+    assert 1 < len(asked) < len(parts) and asked == parts[-len(asked) :] and text
+    assert conversation.dropped == len(parts) - len(asked)  # and it is told
+    fewer = Conversation(runner, 128)
+    np.testing.assert_allclose(ask(fewer, *asked)[1], logits, atol=1e-4)
+    assert fewer.dropped == 0
 
 
 @pytest.mark.parametrize("words", [1, 60, 70, 105, 106])

@@ -379,6 +379,12 @@ def test_questions_that_are_only_written_down(model):
     assert kinds(found)[0] == "ResponseStarted" and found[-1].reason == "completed"
     asked_for = [part for _, part in session._conversation.turns[0].asked]
     assert len(asked_for) == 2 and all(isinstance(part, str) for part in asked_for)
+    for n in range(12):  # more than may wait for an answer of their own
+        session.note(f"it is {n % 2} good", f"note {n}")
+    session.respond()
+    work(session)
+    assert events(session)[-1].reason == "completed"
+    assert len(session._conversation.turns[-1].asked) == 12
     session.respond()
     work(session)
     assert "nothing to respond to" in events(session)[-1].message
