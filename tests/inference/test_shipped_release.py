@@ -2,7 +2,9 @@
 release is in the package.
 """
 
+import re
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,3 +79,22 @@ def test_it_hears_speech_and_nothing_else(model):
     for text in heard[:3]:
         assert "know the capital city of Den" in text
     assert dict(zip(other, heard[3:], strict=True)) == dict.fromkeys(other, "nothing")
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
+def test_the_questions_of_the_demo_are_answered_rightly(model):
+    """Those that the Makefile asks: a fact, a sum, a sentence to repeat."""
+    expected = {
+        "question.wav": "Copenhagen",
+        "sum.wav": "nine",
+        "repeat.wav": "blinks twice before dawn",
+    }
+    text = (Path(__file__).parents[2] / "Makefile").read_text(encoding="utf-8")
+    files = re.search(r"^QUESTION \?= \$\(addprefix (\S+/),(.*)\)$", text, re.M)
+    assert files[2].split() == list(expected)
+    assets = resources.files("mdmspeech") / "assets"
+    assert files[1] == "mdmspeech/assets/"
+    for name, told in expected.items():
+        reply = model.chat(str(assets / name))
+        assert told in reply.text, (reply.heard, reply.text)
+        assert len(reply.audio) > reply.sample_rate / 2
