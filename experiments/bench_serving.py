@@ -4,10 +4,11 @@ many conversations as it was started for and twice as many, and one after anothe
 Command: make bench-serving (some twenty minutes; with the extras dev and serve). No experiment with a
   config, and no test. --parts, --sequential N, --questions N, --sessions N, -o STEM: less, elsewhere
 Needs:   spoken test questions: mdmspeech data --parts questions_test; without, the shipped question
-Seen:    experiments/results/bench_serving.md
+Seen:    experiments/results/bench_serving.md; parts that are not asked for keep their figures
 
 first_audio: a question is there at once; from `input_audio_buffer.commit` to the first samples, by
-  turns over a WebSocket of this machine and in a session of this process.
+  turns over a WebSocket of this machine and in a session of this process; and how much longer each
+  question took over the socket.
 load: N clients ask in the time that speaking takes and play what comes; an underrun is a moment at
   which more than 100 ms of sound are missing. Then N more knock while those N talk.
 sequential: a WebSocket, a typed question, its answer, closed; resident memory of the server.
@@ -29,7 +30,7 @@ from typing import Any
 
 import numpy as np
 
-from mdmspeech.evaluation.provenance import provenance
+from mdmspeech.evaluation.provenance import line, provenance
 from mdmspeech.evaluation.tables import table
 from mdmspeech.files import check_writable, write_text
 
@@ -100,6 +101,7 @@ def first_audio(address: str, model: Any, waves: list[np.ndarray]) -> dict[str, 
                 waited = ask(wave)
                 if not warm:
                     found[way].append(1000 * waited)
+    found["added"] = list(np.subtract(found["socket"], found["session"]))
     spread = {
         way: {
             "median": round(float(np.median(ms)), 1),
@@ -276,30 +278,29 @@ def _waves(count: int) -> list[np.ndarray]:
 
 def page(result: dict[str, Any]) -> str:
     """Markdown."""
-    made = result["made"]
-    told = [
-        "# What the server adds and bears",
-        f"*{made['date']}, commit {made['commit'][:12]}, `{made['command']}`, {made['cpu']}, "
-        f"{made['cores']} cores, accelerator: {made['accelerator']}.*",
-    ]
+    told = ["# What the server adds and bears"]
     if found := result.get("first_audio"):
-        over, inside = found["socket"], found["session"]
+        over, inside, added = found["socket"], found["session"], found["added"]
         told.append(
             f"First sound of {found['questions']} questions that are there at once, ms, median (95th "
             f"percentile): over a WebSocket {over['median']} ({over['p95']}), in a session of the "
-            f"asking process {inside['median']} ({inside['p95']})."
+            f"asking process {inside['median']} ({inside['p95']}); a question takes {added['median']} "
+            f"({added['p95']}) longer over the WebSocket."
         )
-    if rows := result.get("load"):
+        told.append(line(found["made"]))
+    if rows := result.get("load", {}).get("rows"):
         names = ["at once", "answered", "first sound, ms, median (most)", "underruns"]
         told.append(
             table([*names, "more that came", "refused (slowest, ms)"], [_cells(r) for r in rows])
         )
+        told.append(line(rows[0]["made"]))
     if found := result.get("sequential"):
         told.append(
             f"{found['conversations']} conversations one after another: the server held "
             f"{', '.join(map(str, found['memory_mb']))} MB, every tenth of them; "
             f"{found['growth_mb']} MB more at the end than in the middle."
         )
+        told.append(line(found["made"]))
     return "\n\n".join(told) + "\n"
 
 
@@ -327,26 +328,30 @@ def main() -> None:
     parser.add_argument("-o", "--out", type=Path, default=stem, metavar="STEM")
     args = parser.parse_args()
     check_writable(str(args.out.with_suffix(".json")), "name another stem with -o")
-    sizes = {"questions": args.questions, "conversations": args.sequential}
-    result: dict[str, Any] = {"made": provenance(sizes=sizes, seeds={"speech": 0})}
+    file = args.out.with_suffix(".json")
+    result = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    made = lambda **sizes: {"made": provenance(sizes=sizes, seeds={"speech": 0})}
     waves = _waves(args.questions)
     if "first_audio" in args.parts:
         import mdmspeech
 
         model = mdmspeech.load(args.model)
         with served(args.model, 1) as (address, _):
-            result["first_audio"] = first_audio(address, model, waves)
-        print(result["first_audio"], flush=True)
+            found = first_audio(address, model, waves)
+        result["first_audio"] = found | made(questions=len(waves))
+        print(found, flush=True)
     if "load" in args.parts:
-        result["load"] = []
+        rows = []
         for sessions in args.sessions:
             with served(args.model, sessions) as (address, _):
-                result["load"].append(load(address, sessions, waves))
-            print(result["load"][-1], flush=True)
+                rows.append(load(address, sessions, waves) | made(sessions=sessions, turns=TURNS))
+            print({key: value for key, value in rows[-1].items() if key != "made"}, flush=True)
+        result["load"] = {"rows": rows}
     if "sequential" in args.parts:
         with served(args.model, 1) as (address, pid):
-            result["sequential"] = sequential(address, pid, args.sequential)
-    write_text(args.out.with_suffix(".json"), json.dumps(result, indent=1) + "\n")
+            found = sequential(address, pid, args.sequential)
+        result["sequential"] = found | made(conversations=args.sequential)
+    write_text(file, json.dumps(result, indent=1) + "\n")
     write_text(args.out.with_suffix(".md"), page(result))
     print(args.out.with_suffix(".md"))
 

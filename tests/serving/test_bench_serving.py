@@ -2,6 +2,7 @@
 is not looked at.
 """
 
+import json
 import os
 import sys
 
@@ -70,7 +71,15 @@ def test_a_server_of_its_own_and_the_page(tmp_path, monkeypatch, capsys):
     row = {"sessions": 2, "turns": 6, "asked": 6, "underruns": 1}
     row |= {"first_audio_ms": {"median": 3.0, "most": 4.0}}
     row |= {"more": {"asked": 2, "refused": 2, "slowest_ms": 5.0}}
-    ways = {way: {"median": 1.0, "p95": 2.0} for way in ("socket", "session")}
-    made = dict(date="d", commit="c" * 40, command="m", cpu="p", cores=2, accelerator="none")
-    text = bench.page({"made": made, "load": [row], "first_audio": {"questions": 7, **ways}})
+    ways = {way: {"median": 1.0, "p95": 2.0} for way in ("socket", "session", "added")}
+    found = json.loads(stem.with_suffix(".json").read_text())
+    made = {"made": found["sequential"]["made"]}
+    found |= {"load": {"rows": [row | made]}, "first_audio": {"questions": 7, **ways, **made}}
+    text = bench.page(found)
     assert "| 2 | 6 of 6 | 3.0 (4.0) | 1 | 2 | 2 (5.0) |" in text and "7 questions" in text
+    assert text.count("commit") == 3
+    # another part beside those that are there
+    stem.with_suffix(".json").write_text(json.dumps(found))
+    monkeypatch.setattr(sys, "argv", ["bench_serving", *argv])
+    bench.main()
+    assert stem.with_suffix(".md").read_text().count("commit") == 3
