@@ -1,9 +1,11 @@
 // The page: buttons, the conversation as it comes, and who speaks.
 
+import { Answers } from "./answers.js";
 import { OverHttp } from "./over_http.js";
 import { latency, Reveal } from "./pictures.js";
 import { Realtime } from "./realtime.js";
 import { RATE, Sound, wav } from "./sound.js";
+import { Turns } from "./turns.js";
 
 const STEPS = ["auto", 1, 2, 4, 8, 16];
 const find = (id) => document.getElementById(id);
@@ -19,10 +21,9 @@ window.mdmspeech = state;
 
 let server = null;
 let key = sessionStorage.getItem("key") ?? "";
-let turn = null; // the question that waits for its answer
-const unheard = []; // questions that wait for their transcripts
-const answers = new Map(); // by response
 const sound = new Sound(reported);
+const answers = new Answers(sound);
+const turns = new Turns(newTurn, (row) => row.remove());
 
 // ---- The connection ------------------------------------------------------------------------------
 
@@ -30,34 +31,40 @@ const told = {
   closed(code, reason) {
     off(`the connection has ended (${reason || code}); reload the page to connect again`);
   },
-  started(interrupted) {
-    if (interrupted) sound.stop(interrupted);
-    turn = spokenTurn();
+  started(item, interrupted) {
+    if (interrupted) answers.stop(interrupted);
+    turns.began(item);
     status("listening to you");
   },
   stopped() {
     status("thinking");
   },
-  heard(text) {
-    const asked = unheard.shift() ?? (turn ??= newTurn(""));
-    asked.querySelector(".you span").textContent = text || "(no words)";
-    if (!text) status(ready());
+  committed(item) {
+    turns.committed(item);
   },
-  answering(id) {
-    const place = turn ?? newTurn("");
-    turn = null;
-    const it = place.querySelector(".it");
+  refused(name) {
+    turns.refused(name);
+  },
+  cleared() {
+    turns.cleared();
+  },
+  heard(item, text) {
+    const row = turns.of(item);
+    if (!row) return;
+    row.querySelector(".you span").textContent = text === null ? "(not written down)" : text || "(no words)";
+    if (text === "") quiet();
+  },
+  answering(id, name) {
+    const it = turns.answered(name).querySelector(".it");
     it.hidden = false;
-    answers.set(id, { it, pieces: [], over: false, reveal: new Reveal(it.querySelector(".reveal")) });
+    answers.begin(id, { it, reveal: new Reveal(it.querySelector(".reveal")) });
     page.stop.disabled = false;
   },
   text(id, piece) {
     answers.get(id).it.querySelector(".text").append(piece);
   },
   audio(id, samples) {
-    if (!samples.length) return;
-    answers.get(id).pieces.push(samples);
-    sound.put(id, samples);
+    answers.put(id, samples);
   },
   blocks(id, blocks) {
     answers.get(id).reveal.add(blocks);
@@ -65,8 +72,8 @@ const told = {
   ended(id, reason, own, message) {
     const answer = answers.get(id);
     if (!answer) return;
-    if (reason === "turn_detected" || reason === "client_cancelled") sound.stop(id);
-    sound.end(id);
+    if (reason === "turn_detected" || reason === "client_cancelled") answers.stop(id);
+    answers.end(id);
     const names = { turn_detected: "interrupted", client_cancelled: "stopped", failed: "failed" };
     const ending = [names[reason], message].filter(Boolean).join(": ");
     answer.it.querySelector(".ended").textContent = ending && `(${ending})`;
@@ -83,12 +90,12 @@ const told = {
 async function connect() {
   status("connecting ...");
   try {
-    server = new Realtime(told);
+    answers.server = server = new Realtime(told);
     const session = await server.open(key);
     await opened("socket", session.model);
   } catch (refused) {
     try {
-      server = new OverHttp(told);
+      answers.server = server = new OverHttp(told);
       const { model } = await server.open(key);
       await opened("http", model, refused);
     } catch (error) {
@@ -137,6 +144,7 @@ function off(why) {
 const free = () => document.querySelector("input[name=turns]:checked").value === "free";
 
 function settings() {
+  if (free()) release();
   const steps = STEPS[Number(page.steps.value)];
   find("steps-shown").textContent = steps;
   page.steps.setAttribute("aria-valuetext", String(steps));
@@ -194,9 +202,13 @@ function release() {
   if (!holding) return;
   holding = false;
   page.hold.classList.remove("on");
-  turn = spokenTurn();
-  server.commit();
-  status("thinking");
+  const name = turns.pushed();
+  if (server.commit(name)) {
+    status("thinking");
+  } else {
+    turns.refused(name);
+    quiet();
+  }
 }
 
 async function ask(event) {
@@ -205,30 +217,27 @@ async function ask(event) {
   if (!text || page.ask.disabled) return;
   await sound.open();
   silence();
-  turn = newTurn(text);
   page.say.value = "";
-  server.ask(text);
+  server.ask(turns.typed(text), text);
   status("thinking");
 }
 
 function silence() {
-  const [id, last] = [...answers].at(-1) ?? [];
-  if (last && !last.over) sound.stop(id);
+  answers.silence();
   page.stop.disabled = true;
 }
 
 // ---- What the loudspeaker tells ------------------------------------------------------------------
 
-function reported({ now, played, gaps, began, finished, stopped, seconds }) {
+function reported(report) {
+  const { now, played, gaps, began, finished, stopped, seconds } = report;
   state.gaps = gaps;
   state.speaking = now;
   if (now !== null) state.played = played;
   if (began !== undefined) status("speaking");
-  const answer = answers.get(finished ?? stopped);
   if (seconds !== undefined) state.played = seconds;
-  if (stopped !== undefined && answer && !answer.over) server.interrupt(stopped, seconds);
-  if (answer && !answer.over) {
-    answer.over = true;
+  const answer = answers.reported(report);
+  if (answer) {
     const made = answer.pieces.reduce((sum, piece) => sum + piece.length, 0) / RATE;
     state.first ??= [made, seconds]; // of the first answer: seconds that came, and that were played
   }
@@ -236,6 +245,7 @@ function reported({ now, played, gaps, began, finished, stopped, seconds }) {
 }
 
 function quiet() {
+  if (answers.live) return;
   page.stop.disabled = true;
   if (state.connected) status(ready());
 }
@@ -261,12 +271,6 @@ function newTurn(question) {
   made.querySelector(".you span").textContent = question;
   page.log.append(made);
   made.scrollIntoView({ block: "nearest" });
-  return made;
-}
-
-function spokenTurn() {
-  const made = newTurn("...");
-  unheard.push(made);
   return made;
 }
 

@@ -1,15 +1,14 @@
 // The same server where no WebSocket passes (Colab's proxy): a turn is one chat completion, whose
 // answer comes as server-sent events. It hears only while you hold the button.
 
-import { fromBase64, toBase64, wav } from "./sound.js";
+import { fromBase64, SHORTEST, toBase64, wav } from "./sound.js";
 
 export class OverHttp {
   constructor(told) {
     this.told = told;
     this.messages = [];
     this.pieces = [];
-    this.number = 0;
-    this.running = null;
+    this.running = new Map(); // what ends the request of each answer, by answer
   }
 
   async open(key) {
@@ -21,7 +20,7 @@ export class OverHttp {
   }
 
   close() {
-    this.running?.abort();
+    for (const ender of this.running.values()) ender.abort();
   }
 
   settings(settings) {
@@ -36,32 +35,44 @@ export class OverHttp {
     this.pieces = [];
   }
 
-  async commit() {
-    const data = toBase64(await wav(this.pieces).arrayBuffer());
+  // What was heard is a question of this name; false: it is too short to be one.
+  commit(name) {
+    const [pieces, item] = [this.pieces, `item-of-${name}`];
     this.pieces = [];
-    this.turn([{ type: "input_audio", input_audio: { data, format: "wav" } }]);
+    if (pieces.reduce((sum, piece) => sum + piece.length, 0) < SHORTEST) return false;
+    this.told.committed(item);
+    this.turn(name, null, wav(pieces));
+    return true;
   }
 
-  ask(text) {
-    this.turn(text);
+  ask(name, text) {
+    this.turn(name, text);
   }
 
-  interrupt() {
-    this.running?.abort();
+  // No more of it is made.
+  cancel(id) {
+    this.running.get(id)?.abort();
   }
 
-  async turn(content) {
-    const id = `http-${++this.number}`;
-    const asked = { role: "user", content };
-    this.running = new AbortController();
-    this.told.answering(id);
+  played() {}
+
+  async turn(name, text, recording) {
+    const [id, ender] = [`http-${name}`, new AbortController()];
+    this.running.set(id, ender);
+    this.told.answering(id, name);
     const began = performance.now();
     let [answer, first, reason] = [null, null, "completed"];
     try {
+      let content = text;
+      if (recording) {
+        const data = toBase64(await recording.arrayBuffer());
+        content = [{ type: "input_audio", input_audio: { data, format: "wav" } }];
+      }
+      const asked = { role: "user", content };
       const response = await fetch("v1/chat/completions", {
         method: "POST",
         headers: { ...this.headers, "Content-Type": "application/json" },
-        signal: this.running.signal,
+        signal: ender.signal,
         body: JSON.stringify({
           model: this.model,
           messages: [...this.messages, asked],
@@ -74,6 +85,7 @@ export class OverHttp {
       });
       if (!response.ok) throw new Error((await response.json()).error.message);
       for await (const event of events(response.body)) {
+        ender.signal.throwIfAborted();
         if (event.error) throw new Error(event.error.message);
         const audio = event.choices?.[0]?.delta?.audio;
         if (audio?.id) answer = audio.id;
@@ -88,7 +100,7 @@ export class OverHttp {
       reason = error.name === "AbortError" ? "client_cancelled" : "failed";
       if (reason === "failed") this.told.error(error.message);
     }
-    this.running = null;
+    this.running.delete(id);
     this.told.ended(id, reason, { first_audio_ms: first === null ? null : Math.round(first) });
   }
 }

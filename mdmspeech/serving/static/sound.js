@@ -3,6 +3,7 @@
 import { Scheduled } from "./scheduled.js";
 
 export const RATE = 24000;
+export const SHORTEST = 0.1 * RATE; // samples of a question; servers refuse less
 
 export class Sound {
   // report: called with what the loudspeaker tells.
