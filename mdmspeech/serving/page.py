@@ -10,7 +10,7 @@ _KINDS = {"html": "text/html", "css": "text/css", "js": "text/javascript", "svg"
 _NAMES = (
     "style.css", "icon.svg", "main.js", "realtime.js", "over_http.js", "sound.js", "pictures.js",
     "resampler.js", "scheduled.js", "capture_worklet.js", "playback_worklet.js", "answers.js",
-    "turns.js",
+    "history.js", "turns.js",
 )  # fmt: skip
 PATHS = {"/": "index.html", **{f"/{name}": name for name in _NAMES}}
 

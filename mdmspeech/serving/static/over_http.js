@@ -1,12 +1,13 @@
 // The same server where no WebSocket passes (Colab's proxy): a turn is one chat completion, whose
 // answer comes as server-sent events. It hears only while you hold the button.
 
+import { History, messages } from "./history.js";
 import { fromBase64, SHORTEST, toBase64, wav } from "./sound.js";
 
 export class OverHttp {
   constructor(told) {
     this.told = told;
-    this.messages = [];
+    this.history = new History();
     this.pieces = [];
     this.running = new Map(); // what ends the request of each answer, by answer
   }
@@ -40,8 +41,9 @@ export class OverHttp {
     const [pieces, item] = [this.pieces, `item-of-${name}`];
     this.pieces = [];
     if (pieces.reduce((sum, piece) => sum + piece.length, 0) < SHORTEST) return false;
+    const recording = wav(pieces);
     this.told.committed(item);
-    this.turn(name, null, wav(pieces));
+    this.turn(name, null, recording).then((turn) => this.transcribe(turn, recording, item));
     return true;
   }
 
@@ -54,28 +56,53 @@ export class OverHttp {
     this.running.get(id)?.abort();
   }
 
+  // An answer is remembered as far as it was written: what was heard of its words is not known here.
   played() {}
 
   async turn(name, text, recording) {
-    const [id, ender] = [`http-${name}`, new AbortController()];
+    const [id, turn, ender] = [`http-${name}`, this.history.add(text), new AbortController()];
     this.running.set(id, ender);
     this.told.answering(id, name);
     const began = performance.now();
-    let [answer, first, reason] = [null, null, "completed"];
+    let [first, reason] = [null, "completed"];
     try {
-      let content = text;
       if (recording) {
         const data = toBase64(await recording.arrayBuffer());
-        content = [{ type: "input_audio", input_audio: { data, format: "wav" } }];
+        turn.question = [{ type: "input_audio", input_audio: { data, format: "wav" } }];
       }
-      const asked = { role: "user", content };
+      const response = await this.post(turn, ender.signal);
+      for await (const event of events(response.body)) {
+        ender.signal.throwIfAborted();
+        if (event.error) throw new Error(event.error.message);
+        const audio = event.choices?.[0]?.delta?.audio;
+        if (audio?.transcript) {
+          turn.answer += audio.transcript;
+          this.told.text(id, audio.transcript);
+        }
+        if (audio?.data) {
+          first ??= performance.now() - began;
+          this.told.audio(id, fromBase64(audio.data));
+        }
+      }
+    } catch (error) {
+      reason = error.name === "AbortError" ? "client_cancelled" : "failed";
+      if (reason === "failed") this.told.error(error.message);
+    }
+    this.running.delete(id);
+    this.told.ended(id, reason, { first_audio_ms: first === null ? null : Math.round(first) });
+    return turn;
+  }
+
+  // The response to a question. Of a conversation that is too long the older half is forgotten.
+  async post(turn, signal) {
+    for (let earlier = this.history.before(turn); ; ) {
       const response = await fetch("v1/chat/completions", {
         method: "POST",
         headers: { ...this.headers, "Content-Type": "application/json" },
-        signal: ender.signal,
+        signal,
         body: JSON.stringify({
           model: this.model,
-          messages: [...this.messages, asked],
+          messages: messages(earlier, turn),
           modalities: ["text", "audio"],
           audio: { voice: "default", format: "pcm16" },
           stream: true,
@@ -83,25 +110,32 @@ export class OverHttp {
           ...(this.how.steps === "auto" ? {} : { steps: this.how.steps }),
         }),
       });
-      if (!response.ok) throw new Error((await response.json()).error.message);
-      for await (const event of events(response.body)) {
-        ender.signal.throwIfAborted();
-        if (event.error) throw new Error(event.error.message);
-        const audio = event.choices?.[0]?.delta?.audio;
-        if (audio?.id) answer = audio.id;
-        if (audio?.transcript) this.told.text(id, audio.transcript);
-        if (audio?.data) {
-          first ??= performance.now() - began;
-          this.told.audio(id, fromBase64(audio.data));
-        }
+      if (response.ok) {
+        this.history.turns = [...earlier, turn];
+        return response;
       }
-      if (answer) this.messages.push(asked, { role: "assistant", audio: { id: answer } });
-    } catch (error) {
-      reason = error.name === "AbortError" ? "client_cancelled" : "failed";
-      if (reason === "failed") this.told.error(error.message);
+      const { error } = await response.json();
+      const long = error.code === "context_length_exceeded" && earlier.length;
+      if (!long) throw new Error(error.message);
+      earlier = earlier.slice(Math.ceil(earlier.length / 2));
     }
-    this.running.delete(id);
-    this.told.ended(id, reason, { first_audio_ms: first === null ? null : Math.round(first) });
+  }
+
+  // What was asked by voice, in words, for its row and for later questions; where the server's ear
+  // makes none, the recording stays.
+  async transcribe(turn, recording, item) {
+    const body = new FormData();
+    body.append("model", this.model);
+    body.append("file", recording, "question.wav");
+    let text = null;
+    try {
+      const response = await fetch("v1/audio/transcriptions", { method: "POST", headers: this.headers, body });
+      if (response.ok) text = (await response.json()).text;
+    } catch {
+      // the answer was what mattered
+    }
+    if (text) turn.question = text;
+    this.told.heard(item, text);
   }
 }
 

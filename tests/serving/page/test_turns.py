@@ -1,7 +1,7 @@
-"""Who answers what, and who is stopped: the page's scripts in node, see conftest.py.
+"""Who answers what, who is stopped and what is remembered: the page's scripts in node, see conftest.py.
 
 A defect that was found by reading stands behind each: questions that were never answered, answers
-that were stopped in place of others, transcripts a row too low.
+that were stopped in place of others, conversations that failed for ever, transcripts a row too low.
 """
 
 # ---- Over the socket ----------------------------------------------------------------------------
@@ -189,7 +189,53 @@ requests[1].says({ transcript: "Yes." });
 requests[1].ends();
 await soon();
 assert.deepEqual(rows(), [["one", "A long story."], ["two", "Yes."]]);
+
+// what was heard of the first is remembered
+assert.deepEqual(requests[1].messages, [
+  { role: "user", content: "one" },
+  { role: "assistant", content: "A long story." },
+  { role: "user", content: "two" },
+]);
 assert.match(notice(), /over HTTP/);
+""")
+
+
+def test_over_http_earlier_turns_are_bounded_and_written(in_node):
+    """Of thirty spoken questions no recording is sent twice, nor an id that the server forgets."""
+    in_node("""
+await open("http");
+await pushToTalk();
+for (let number = 1; number <= 30; number++) {
+  transcripts.push(`question ${number}`);
+  holdFor(200);
+  await soon();
+  requests.at(-1).says({ id: `audio-${number}`, transcript: `Answer ${number}.` });
+  requests.at(-1).ends();
+  await soon();
+}
+assert.deepEqual(rows()[29], ["question 30", "Answer 30."]);
+const { messages } = requests.at(-1);
+assert.equal(messages.length, 17);
+assert.deepEqual(messages[0], { role: "user", content: "question 22" });
+assert.deepEqual(messages[15], { role: "assistant", content: "Answer 29." });
+assert.equal(messages[16].content[0].type, "input_audio");
+""")
+
+
+def test_over_http_few_recordings_are_sent_where_no_transcripts_are(in_node):
+    in_node("""
+await open("http");
+await pushToTalk();
+for (let number = 1; number <= 6; number++) {
+  holdFor(200);
+  await soon();
+  requests.at(-1).says({ transcript: `Answer ${number}.` });
+  requests.at(-1).ends();
+  await soon();
+}
+const recordings = requests.at(-1).messages.filter(({ content }) => typeof content !== "string");
+assert.equal(recordings.length, 4);
+assert.deepEqual(rows()[0], ["(not written down)", "Answer 1."]);
 """)
 
 
@@ -200,4 +246,44 @@ await pushToTalk();
 holdFor(40);
 await soon();
 assert.deepEqual([rows(), requests.length, notice().includes("over HTTP")], [[], 0, true]);
+""")
+
+
+def test_over_http_what_has_no_room_is_forgotten(in_node):
+    """The older half, until it fits, and for good; what fails is not remembered."""
+    in_node("""
+await open("http");
+const answer = async (question) => {
+  await ask(question);
+  await soon();
+  requests.at(-1).says({ transcript: `${question}!` });
+  requests.at(-1).ends();
+  await soon();
+};
+for (const question of ["a", "b", "c", "d", "e"]) await answer(question);
+const sent = () => requests.at(-1).messages.map(({ content }) => content).join(" ");
+await ask("f");
+const refuse = async (code) => {
+  requests.at(-1).refuse(code);
+  await soon();
+};
+assert.equal(sent(), "a a! b b! c c! d d! e e! f");
+await refuse("context_length_exceeded");
+assert.equal(sent(), "d d! e e! f");
+await refuse("context_length_exceeded");
+assert.equal(sent(), "e e! f");
+requests.at(-1).says({ transcript: "f!" });
+requests.at(-1).ends();
+await soon();
+await ask("g");
+assert.equal(sent(), "e e! f f! g");
+
+// a question that is too long alone ends, and costs nothing that was said
+for (let times = 0; times < 3; times++) await refuse("context_length_exceeded");
+assert.equal(notice(), "context_length_exceeded");
+const before = requests.length;
+await ask("h");
+assert.deepEqual([requests.length, sent()], [before + 1, "e e! f f! h"]);
+await refuse("no_speech");
+assert.equal(requests.length, before + 1);
 """)
