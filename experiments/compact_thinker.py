@@ -47,8 +47,9 @@ def get_config(argument: str = ""):
         weights=(0.6, *CHATS.values()),
         threads=1,
     )
-    # of the families of questions; users without capitals; second questions of a conversation
-    config.chats = dict(temperature=3.0, informal=0.15, following=0.2)
+    # of the families of questions; users without capitals; second questions of a conversation; more
+    # wordings of each fact (the release was trained without)
+    config.chats = dict(temperature=3.0, informal=0.15, following=0.2, rewordings=3)
     config.train.steps = 570
     config.train.log_every = 5
     config.train.eval_every = 100

@@ -5,9 +5,11 @@ import json
 import numpy as np
 import pytest
 
+from mdmspeech.data.storage.splits import words_of
 from mdmspeech.data.texts import chats
 from mdmspeech.data.texts.family import Family
 from mdmspeech.data.texts.questions import families, questions
+from mdmspeech.data.texts.rewordings import REWORDINGS
 from mdmspeech.errors import UserError
 
 
@@ -115,3 +117,40 @@ def test_test_facts_of_a_family():
     told = [family.ask(fact, 0, "test").text for fact in family.test_facts()]
     assert sorted(asked) == sorted(told) and len(asked) == 5
     assert np.unique(told).size == 5
+
+
+def test_other_wordings_of_the_same_facts():
+    """Three more of each fact for training, none for validation: nothing of what is held out, and no
+    wording of a test question, whatever it asks for.
+    """
+    asked, made = questions(), families()
+    plain, more = (chats.question_chats(asked, made, "train", n) for n in (0, 3))
+    assert chats.question_chats(asked, made, "val", 3) == chats.question_chats(asked, made, "val")
+    told = {name: [c for c in found if c not in plain[name]] for name, found in more.items()}
+    assert all(found[: len(plain[name])] == plain[name] for name, found in more.items())
+    assert len(told["alphabet"]) == 3 * 2 * 25 and not told["repeat"]
+    assert len(told["languages"]) == 3 * len({q.fact for q in asked if q.family == "languages"
+                                              and q.split == "train"} - _hidden_facts(made))  # fmt: skip
+    new = [chat["turns"][0][0] for found in told.values() for chat in found]
+    assert not {words_of(text) for text in new} & {
+        words_of(q.text) for q in asked if q.split == "test"
+    }
+    for q in chats.held_out_questions(made):
+        if q.family == "capitals" and q.fact.startswith("of|"):
+            country = q.fact.split("|")[1]
+            assert not [t for t in new if t.startswith(f"Capital of {country}?")]
+
+
+def _hidden_facts(made):
+    return {q.fact for q in chats.held_out_questions(made) if q.family == "languages"}
+
+
+def test_no_other_wording_is_one_of_the_corpus_or_the_test():
+    frames = lambda family: {words_of(ask) for ask in (*family.asks, *family.test_asks)}
+    kinds = {(family.name, family.kind): family for family in families()}
+    assert set(REWORDINGS) == set(kinds) - {("repeat", "after")}
+    for key, ways in REWORDINGS.items():
+        mine = [words_of(way) for way in ways]
+        assert len(set(mine)) == len(mine) >= 4 and not set(mine) & frames(kinds[key]), key
+        for way in ways:
+            way.format(**kinds[key].facts[0])  # of its fields and no others

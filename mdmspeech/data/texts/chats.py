@@ -4,14 +4,17 @@ family, and JSONL files of chat messages.
 A record is {id, family, turns: [(user, assistant), ...]}.
 """
 
+import dataclasses
 import os
 import pathlib
+import random
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
 from mdmspeech.data.storage.json_lines import BadRecord, read_objects
 from mdmspeech.data.texts.family import Family, Question, fact_key
+from mdmspeech.data.texts.rewordings import REWORDINGS
 from mdmspeech.errors import UserError
 
 Chat = dict[str, Any]
@@ -39,10 +42,12 @@ def held_out_questions(families: Sequence[Family]) -> list[Question]:
 
 
 def question_chats(
-    questions: Sequence[Question], families: Sequence[Family], split: str
+    questions: Sequence[Question], families: Sequence[Family], split: str, rewordings: int = 0
 ) -> dict[str, list[Chat]]:
     """Family -> its conversations of one turn, of split "train" or "val", without the questions
     about held-out entities.
+
+    rewordings: so many more of each fact, for "train", worded as in `rewordings.REWORDINGS`.
     """
     hidden = {
         (family.name, f"{family.kind}|{fact_key(fact)}")
@@ -60,7 +65,28 @@ def question_chats(
                 "turns": [(question.text, question.answer)],
             }
         )
+    if split == "train" and rewordings:
+        for family in families:
+            told = {(q.family, q.fact) for q in questions if q.split == "train"} - hidden
+            chats.setdefault(family.name, []).extend(_reworded(family, told, rewordings))
     return chats
+
+
+def _reworded(family: Family, told: Container[tuple[str, str]], count: int) -> Iterator[Chat]:
+    """Of each fact that training asks for."""
+    ways = REWORDINGS.get((family.name, family.kind), ())
+    other = dataclasses.replace(family, asks=ways)
+    for fact in family.facts:
+        if (family.name, f"{family.kind}|{fact_key(fact)}") not in told:
+            continue
+        rng = random.Random(zlib.crc32(f"{family.name}/{family.kind}/{fact_key(fact)}".encode()))
+        for k in rng.sample(range(len(ways)), min(count, len(ways))):
+            asked = other.ask(fact, k, "train")
+            yield {
+                "id": f"{asked.phrasing} reworded",
+                "family": family.name,
+                "turns": [(asked.text, asked.answer)],
+            }
 
 
 def is_held_out(entity: str) -> bool:

@@ -157,7 +157,7 @@ def _batches(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
     data = config.data
     sources = {}
     for part in data.parts:
-        sources |= _sources(part, root, split, seed)
+        sources |= _sources(part, root, split, seed, config.chats.get("rewordings", 0))
     return chats_packed.chat_batches(
         sources,
         chat_of(config, loaders),
@@ -173,7 +173,7 @@ def _batches(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
     )
 
 
-def _sources(part: str, root, split: str, seed: int) -> dict[str, list]:
+def _sources(part: str, root, split: str, seed: int, rewordings: int) -> dict[str, list]:
     """Of one part: each family of the corpus' questions, or a file, here or in the corpus' folder."""
     from mdmspeech.data.pipelines.random_source import random_chats
     from mdmspeech.data.storage.record_store import data_root
@@ -182,7 +182,8 @@ def _sources(part: str, root, split: str, seed: int) -> dict[str, list]:
     if part == RANDOM:
         return {RANDOM: random_chats(seed)}
     if part == chats.QUESTIONS:
-        by_family = chats.question_chats(questions.questions(), questions.families(), split)
+        asked = questions.questions()
+        by_family = chats.question_chats(asked, questions.families(), split, rewordings)
         return {f"{part}/{family}": found for family, found in by_family.items()}
     path = Path(part).expanduser()
     return {part: chats.read_chats(path if path.is_file() else data_root(root) / path, split)}
