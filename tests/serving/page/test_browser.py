@@ -153,6 +153,32 @@ def test_who_speaks_stops_it(server, browse):
     assert page.locator(".it .text").nth(1).inner_text() and page.problems == []
 
 
+@pytest.mark.parametrize("heard", [False, True], ids=["made", "played"])
+@pytest.mark.parametrize("way", ["socket", "http"])
+def test_a_typed_question_stops_the_answer_and_is_answered(server, browse, way, heard):
+    """As soon as the first is made, and when it is played; the second is heard to its end."""
+    page = browse(server.url, script="" if way == "socket" else "delete window.WebSocket")
+    wait_for(page, f"window.mdmspeech.connected === '{way}'")
+    said = page.locator("#notice").inner_text()
+
+    def ask(text):
+        page.get_by_label("Or type a question").fill(text)
+        page.get_by_role("button", name="Ask").click()
+
+    ask("Tell me a long story about a dog and a cat.")
+    speaks, runs = "window.mdmspeech.speaking !== null", "!document.getElementById('stop').disabled"
+    wait_for(page, speaks if heard else runs)
+    ask("What is the capital of France?")
+    wait_for(page, "window.mdmspeech.first !== null")
+    made, played = page.evaluate("window.mdmspeech.first")
+    assert played < made or not heard
+    wait_for(page, "window.mdmspeech.answers === 2 && window.mdmspeech.speaking === null")
+    assert page.locator(".it .ended").nth(1).inner_text() == ""
+    assert "Paris" in page.locator(".it .text").nth(1).inner_text()
+    assert page.locator(".turn").count() == 2 and page.locator("#notice").inner_text() == said
+    assert page.problems == []
+
+
 def test_by_the_keyboard_alone(server, browse):
     """Tab to the question, Enter asks; the stop button stops at once."""
     page = browse(server.url, color_scheme="dark", viewport={"width": 390, "height": 844})
@@ -173,18 +199,27 @@ def test_by_the_keyboard_alone(server, browse):
     assert overflow <= 0
 
 
-def test_push_to_talk(server, browse):
-    """Only what is said while the space bar is down is a question."""
-    page = browse(server.url, silence(2), question())
+@pytest.mark.parametrize("way", ["socket", "http"])
+def test_push_to_talk(server, browse, way):
+    """Only what is said while the space bar is down is a question; a tap is none."""
+    script = "" if way == "socket" else "delete window.WebSocket"
+    page = browse(server.url, silence(2), question(), script=script)
+    wait_for(page, f"window.mdmspeech.connected === '{way}'")
     page.get_by_label("push to talk").check()
     page.get_by_role("button", name="Start the microphone").click()
     wait_for(page, "window.mdmspeech.listening")
     page.get_by_role("button", name="Hold to talk").focus()
+    page.keyboard.press("Space")
     page.keyboard.down("Space")
     page.wait_for_timeout(6000)
     page.keyboard.up("Space")
     wait_for(page, "window.mdmspeech.answers === 1")
-    assert "capital" in page.locator(".you span").first.inner_text() and page.problems == []
+    wait_for(page, "!document.querySelector('.you span').textContent.startsWith('...')")
+    assert "capital" in page.locator(".you span").inner_text()  # of one row
+    page.get_by_label("Or type a question").fill("What is the capital of France?")
+    page.get_by_role("button", name="Ask").click()
+    wait_for(page, "window.mdmspeech.answers === 2")
+    assert "Paris" in page.locator(".it .text").nth(1).inner_text() and page.problems == []
 
 
 def test_without_a_websocket_it_goes_over_http(server, browse):
