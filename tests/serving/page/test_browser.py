@@ -23,6 +23,7 @@ CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.whic
 if CHROMIUM is None:
     pytest.skip("needs a browser: apt-get install chromium", allow_module_level=True)
 RATE, PATIENCE = 16_000, 120_000  # Hz, ms
+LONG = "Count from one to thirty."  # ten seconds and more
 SCREENSHOTS = os.environ.get("SCREENSHOTS")  # a folder
 
 
@@ -141,7 +142,7 @@ def test_a_spoken_question_is_answered_and_heard(server, browse):
 def test_who_speaks_stops_it(server, browse):
     """The microphone is opened while a long answer is heard, and a question comes in by it."""
     page = browse(server.url, silence(0.5), question())
-    page.get_by_label("Or type a question").fill("Tell me a long story about a dog and a cat.")
+    page.get_by_label("Or type a question").fill(LONG)
     page.get_by_role("button", name="Ask").click()
     wait_for(page, "window.mdmspeech.speaking !== null")
     page.get_by_role("button", name="Start the microphone").click()
@@ -165,7 +166,7 @@ def test_a_typed_question_stops_the_answer_and_is_answered(server, browse, way, 
         page.get_by_label("Or type a question").fill(text)
         page.get_by_role("button", name="Ask").click()
 
-    ask("Tell me a long story about a dog and a cat.")
+    ask(LONG)
     speaks, runs = "window.mdmspeech.speaking !== null", "!document.getElementById('stop').disabled"
     wait_for(page, speaks if heard else runs)
     ask("What is the capital of France?")
