@@ -155,7 +155,7 @@ bench-load: $(VENV)/.ready-dev ## loading a checkpoint of 2 GB: memory and time,
 bench-vocoder: $(VENV)/.ready-dev ## CosyVoice2's flow and HiFT block by block, 2 to 10 steps, along 60 s (SECONDS=20 is shorter; CODEC=folder: real weights)
 	$(BIN)/python -m experiments.bench_cosyvoice2 --seconds $(or $(SECONDS),60) $(if $(CODEC),--codec $(CODEC))
 
-bench-serving: $(VENV)/.ready-dev ## the server: first sound over the socket, N conversations and as many more, a thousand one after another; twenty minutes
+bench-serving: $(VENV)/.ready-dev ## the server: first sound over the socket, N conversations and as many more, a thousand one after another; fifteen minutes
 	$(BIN)/python -m experiments.bench_serving
 
 bench-beam: $(BEAM_VENV)/.ready ## preparation: CPU seconds an hour of speech of each stage, one worker against two -> experiments/results/beam.json

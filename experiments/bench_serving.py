@@ -1,8 +1,8 @@
 """What the server adds and bears: first sound over the socket beside the same model without one, as
 many conversations as it was started for and twice as many, and one after another for long.
 
-Command: make bench-serving (some twenty minutes; with the extras dev and serve). No experiment with a
-  config, and no test. --parts, --sequential N, --questions N, --sessions N, -o STEM: less, elsewhere
+Command: make bench-serving (some fifteen minutes). Not an experiment with a config, and no test.
+  --parts, --sequential N, --questions N, --sessions N, -o STEM: less, elsewhere
 Needs:   spoken test questions: mdmspeech data --parts questions_test; without, the shipped question
 Seen:    experiments/results/bench_serving.md; parts that are not asked for keep their figures
 
