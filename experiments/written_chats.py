@@ -1,6 +1,9 @@
 """Conversations written by hand or from templates, for `experiments.thinker_chats`: everyday
 questions, questions that nobody here can answer, sentences to repeat.
 
+Command:  python -m experiments.thinker_chats everyday
+          (and unknown, repeat)
+
 Each function gives {"messages", "family"} a conversation, always the same and in the same order.
 """
 
