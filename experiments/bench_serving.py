@@ -10,12 +10,11 @@ first_audio: a question is there at once; from `input_audio_buffer.commit` to th
   turns over a WebSocket of this machine and in a session of this process; and how much longer each
   question took over the socket.
 load: N clients ask in the time that speaking takes and play what comes; an underrun is a moment at
-  which more than 100 ms of sound are missing. Then N more knock while those N talk.
+  which more than 100 ms of sound are missing (`inference.playback`). Then N more knock while those N talk.
 sequential: a WebSocket, a typed question, its answer, closed; resident memory of the server.
 """
 
 import argparse
-import base64
 import contextlib
 import json
 import os
@@ -31,13 +30,15 @@ from typing import Any
 import numpy as np
 
 from mdmspeech.evaluation.provenance import line, provenance
+from mdmspeech.evaluation.speed.live import say_in_time, spread
 from mdmspeech.evaluation.tables import table
 from mdmspeech.files import check_writable, write_text
+from mdmspeech.inference.playback import Playback
+from mdmspeech.serving.realtime.audio import decode, encode
 
 ROOT = Path(__file__).parents[1]
 RATE = 24_000  # of the protocol's pcm
 PIECE = RATE // 25  # samples that a client sends at a time
-LATE = 0.1  # seconds of missing sound that are an underrun
 TURNS = 3  # questions of a client under load
 PARTS = ("first_audio", "load", "sequential")
 
@@ -49,10 +50,10 @@ def served(model: str, sessions: int) -> Iterator[tuple[str, int]]:
     command += ["--max-sessions", str(sessions)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         try:
-            line = server.stdout.readline()
-            found = re.search(r"http://(\S+)", line)
+            ready = server.stdout.readline()
+            found = re.search(r"http://(\S+)", ready)
             if not found:
-                raise RuntimeError(f"the server did not start: {line}")
+                raise RuntimeError(f"the server did not start: {ready}")
             yield f"ws://{found[1]}/v1/realtime", server.pid
         finally:
             server.terminate()
@@ -84,8 +85,7 @@ class Client:
 
     def append(self, wave: np.ndarray) -> None:
         """Sound in [-1, 1] at `RATE`."""
-        pcm = (np.clip(wave, -1, 1) * 32767).astype("<i2").tobytes()
-        self.say("input_audio_buffer.append", audio=base64.b64encode(pcm).decode())
+        self.say("input_audio_buffer.append", audio=encode(wave))
 
     def close(self) -> None:
         """Hangs up."""
@@ -100,16 +100,9 @@ def first_audio(address: str, model: Any, waves: list[np.ndarray]) -> dict[str, 
         for ask in ways.values():  # once before, so that none is the first with its length
             ask(wave)
         for way, ask in ways.items():
-            found[way].append(1000 * ask(wave))
+            found[way].append(ask(wave))
     found["added"] = list(np.subtract(found["socket"], found["session"]))
-    spread = {
-        way: {
-            "median": round(float(np.median(ms)), 1),
-            "p95": round(float(np.percentile(ms, 95)), 1),
-        }
-        for way, ms in found.items()
-    }
-    return {"questions": len(waves), **spread}
+    return {"questions": len(waves), **{way: spread(waits) for way, waits in found.items()}}
 
 
 def _over_socket(address: str):
@@ -185,13 +178,14 @@ def _talk(address: str, waves: list[np.ndarray], turns: list[dict[str, Any]]) ->
     client = Client(address, turns=True)
     for number in range(TURNS):
         over = threading.Event()
-        speaker = threading.Thread(target=_speak, args=(client, waves[number % len(waves)], over))
+        asked = (client.append, waves[number % len(waves)], over, RATE, PIECE)
+        speaker = threading.Thread(target=say_in_time, args=asked)
         speaker.start()
         stopped = client.hear("input_audio_buffer.speech_stopped") and time.monotonic()
         arrivals = []
         while (event := client.hear())["type"] != "response.done":
             if event["type"] == "response.output_audio.delta":
-                samples = len(base64.b64decode(event["delta"])) // 2
+                samples = len(decode(event["delta"], "delta")) // 2
                 arrivals.append((time.monotonic(), samples / RATE))
         over.set()
         speaker.join()
@@ -199,25 +193,12 @@ def _talk(address: str, waves: list[np.ndarray], turns: list[dict[str, Any]]) ->
     client.close()
 
 
-def _speak(client: Client, wave: np.ndarray, over: threading.Event) -> None:
-    """The question and silence behind it, in real time, until the answer is over."""
-    began, sent = time.monotonic(), 0
-    while not over.is_set():
-        if (wait := began + sent / RATE - time.monotonic()) > 0:
-            time.sleep(wait)
-        piece = wave[sent : sent + PIECE]
-        client.append(np.pad(piece, (0, PIECE - len(piece))))
-        sent += PIECE
-
-
 def underruns(arrivals: list[tuple[float, float]]) -> int:
-    """How often more than `LATE` seconds of sound were missing. arrivals: (when, seconds of sound)."""
-    count, played_until = 0, arrivals[0][0]
+    """How often a player had none to play. arrivals: (when, seconds of sound)."""
+    playback = Playback()
     for when, seconds in arrivals:
-        if when > played_until + LATE:
-            count += 1
-        played_until = max(played_until, when) + seconds
-    return count
+        playback.add(when, seconds)
+    return playback.underruns
 
 
 def _knock(address: str) -> tuple[int | None, float]:

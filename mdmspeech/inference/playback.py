@@ -82,10 +82,10 @@ class AdaptiveSteps:
 
     def __call__(self) -> int:
         """Forwards for the next block."""
-        if self._next is None and self.chosen:
+        if self._next is None:
             lead = self._playback.lead(self._clock())
-            self._next = steps_for(lead, self._step_s, self.chosen[-1], self._largest)
-        self._next = self._next or 1
+            last = self.chosen[-1] if self.chosen else 0
+            self._next = steps_for(lead, self._step_s, last, self._largest)
         return self._next
 
     def took(self, seconds: float) -> None:

@@ -128,9 +128,9 @@ def check_key(request: web.Request, settings: Settings) -> None:
     given = _given_key(request)
     if given is None:
         told, code = "no API key: send the header Authorization: Bearer KEY", "missing_api_key"
+    elif _is_key(given, settings):
+        return
     else:
-        if _is_key(given, settings):
-            return
         told, code = "that API key is not one of this server's", "invalid_api_key"
     raise RequestError(told, code=code, status=401, headers={"WWW-Authenticate": "Bearer"})
 
@@ -139,6 +139,12 @@ def client_of(request: web.Request, settings: Settings) -> str:
     """Whose requests are counted together: those with one key of the server's, else of one address."""
     key = _given_key(request)
     return key if key is not None and _is_key(key, settings) else request.remote or ""
+
+
+def offered_subprotocols(request: web.Request) -> list[str]:
+    """Of a WebSocket, in the client's order."""
+    offers = request.headers.getall("Sec-WebSocket-Protocol", [])
+    return [name.strip() for offer in offers for name in offer.split(",") if name.strip()]
 
 
 def host_name(header: str) -> str | None:
@@ -201,10 +207,9 @@ def _given_key(request: web.Request) -> str | None:
     if kind.lower() == "bearer" and key.strip():
         return key.strip()
     if request.headers.get("Upgrade", "").lower() == "websocket":
-        for offered in request.headers.getall("Sec-WebSocket-Protocol", []):
-            for name in map(str.strip, offered.split(",")):
-                if name.startswith(SUBPROTOCOL):
-                    return name.removeprefix(SUBPROTOCOL)
+        for name in offered_subprotocols(request):
+            if name.startswith(SUBPROTOCOL):
+                return name.removeprefix(SUBPROTOCOL)
     return None
 
 

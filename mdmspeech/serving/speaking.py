@@ -78,7 +78,7 @@ def take_format(fields: Fields, name: str, default: str | None) -> str:
     if given == "pcm16":
         return "pcm"
     if given not in FORMATS:
-        raise fields.wrong(name, given, f"{', '.join(FORMATS)}")
+        raise fields.wrong(name, given, ", ".join(FORMATS))
     return given
 
 

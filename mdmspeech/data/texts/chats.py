@@ -66,8 +66,8 @@ def question_chats(
             }
         )
     if split == "train" and rewordings:
+        told = {(q.family, q.fact) for q in questions if q.split == "train"} - hidden
         for family in families:
-            told = {(q.family, q.fact) for q in questions if q.split == "train"} - hidden
             chats.setdefault(family.name, []).extend(_reworded(family, told, rewordings))
     return chats
 

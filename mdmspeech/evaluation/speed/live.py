@@ -75,7 +75,7 @@ def first_audio(
             "talker": talker,
             "steps": steps,
             "questions": len(timelines),
-            "first_audio_ms": _spread([t["first_audio_s"] for t in timelines]),
+            "first_audio_ms": spread([t["first_audio_s"] for t in timelines]),
             "stages_ms": _stages([until_first_audio(t) for t in timelines]),
             "real_time_factor": float(np.median([t["real_time_factor"] for t in timelines])),
             "underruns": sum(stalled(t["arrivals"]) > 0.1 for t in timelines),
@@ -84,13 +84,14 @@ def first_audio(
     ]
 
 
-def _spread(seconds: Sequence[float]) -> dict[str, float]:
+def spread(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and 95th percentile, in ms."""
     median, p95 = np.percentile(np.asarray(seconds) * 1000, [50, 95])
     return {"median": round(float(median), 1), "p95": round(float(p95), 1)}
 
 
 def _stages(parts: Sequence[dict[str, float]]) -> dict[str, dict[str, float]]:
-    return {name: _spread([part[name] for part in parts]) for name in parts[0]}
+    return {name: spread([part[name] for part in parts]) for name in parts[0]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,20 +105,31 @@ class Turn:
     audio_s: float
 
 
+def say_in_time(
+    push: Callable[[np.ndarray], None],
+    wave: np.ndarray,
+    over: threading.Event,
+    rate: int = INPUT_RATE,
+    piece: int = _PIECE,
+) -> None:
+    """Gives a question to `push` in the time that it takes, `piece` samples at a time, and then
+    silence until `over`.
+    """
+    began, sent = time.monotonic(), 0
+    while not over.is_set():
+        if (wait := began + sent / rate - time.monotonic()) > 0:
+            time.sleep(wait)
+        given = wave[sent : sent + piece]
+        push(np.pad(given, (0, piece - len(given))))
+        sent += piece
+
+
 def ask(session: Session, wave: np.ndarray) -> Turn:
     """Says a question to a session in the time it takes, then is silent until the answer has ended."""
     over = threading.Event()
-
-    def speak() -> None:
-        began, sent = time.monotonic(), 0
-        while not over.is_set():
-            if (wait := began + sent / INPUT_RATE - time.monotonic()) > 0:
-                time.sleep(wait)
-            piece = wave[sent : sent + _PIECE]
-            session.push_audio(np.pad(piece, (0, _PIECE - len(piece))))
-            sent += _PIECE
-
-    speaker = threading.Thread(target=speak, daemon=True)
+    speaker = threading.Thread(
+        target=say_in_time, args=(session.push_audio, wave, over), daemon=True
+    )
     speaker.start()
     try:
         return _turn(session, len(wave) / INPUT_RATE + _PATIENCE)
@@ -205,6 +217,6 @@ def summary(found: Sequence[Turn]) -> dict[str, Any]:
     return {
         "turns": len(found),
         "answered": len(waits),
-        "first_audio_ms": _spread(waits) if waits else None,
+        "first_audio_ms": spread(waits) if waits else None,
         "underruns": sum(turn.underruns for turn in found),
     }

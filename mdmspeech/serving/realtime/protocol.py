@@ -260,7 +260,8 @@ class Protocol:
                 None if wanted is None else "response_id",
                 code="response_cancel_not_active",
             )
-        for response in [one for one in found if not one.cancelled][:1]:
+        response = next((one for one in found if not one.cancelled), None)
+        if response is not None:
             response.cancelled = True
             if response.number:
                 self._conversation.cancel()

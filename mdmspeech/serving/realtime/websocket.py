@@ -36,6 +36,7 @@ from mdmspeech.serving.realtime.protocol import Protocol
 from mdmspeech.serving.realtime.response import Event
 from mdmspeech.serving.realtime.session_object import Model, SessionObject
 from mdmspeech.serving.request_error import RequestError, refused
+from mdmspeech.serving.security import offered_subprotocols
 
 SUBPROTOCOL = "realtime"
 # of a message. What is larger is read to its end, up to twice this, so that its sender hears of it
@@ -262,8 +263,8 @@ def _check_subprotocols(request: web.Request) -> None:
     """A client that offers some, its key among them, has to have ours with them: browsers close a
     socket that chooses none, and aiohttp would write the offer into its log.
     """
-    offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
-    if offered.strip() and SUBPROTOCOL not in map(str.strip, offered.split(",")):
+    offered = offered_subprotocols(request)
+    if offered and SUBPROTOCOL not in offered:
         raise RequestError(f"offer the subprotocol {SUBPROTOCOL!r}, too", code="invalid_value")
 
 
