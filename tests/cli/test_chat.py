@@ -58,11 +58,19 @@ def test_quiet_prints_only_the_text(small_model, tmp_path, capsys):
     assert out.out.strip() == small_model.hear(wave) and not out.err
 
 
-def test_several_questions_are_answered_each_as_if_alone(small_model, tmp_path, capsys):
+def test_several_questions_are_answered_each_as_if_alone(
+    small_model, tmp_path, capsys, monkeypatch
+):
     waves = {"first": question(), "second": question(2.0, seed=1)}
     files = [write(tmp_path / f"{name}.flac", wave) for name, wave in waves.items()]
     folder = tmp_path / "new" / "answers"
-    assert main(["chat", *files, "-o", str(folder), "--steps", "2"]) == 0
+    asked, stream = [], small_model.stream
+    with monkeypatch.context() as patch:
+        listen = lambda wave, **how: (asked.append(wave), stream(wave, **how))[1]
+        patch.setattr(small_model, "stream", listen)
+        assert main(["chat", *files, "-o", str(folder), "--steps", "2"]) == 0
+    for heard, wave in zip(asked, waves.values(), strict=True):
+        np.testing.assert_allclose(heard, wave, atol=1e-3)
     out = capsys.readouterr().out
     assert sorted(path.name for path in folder.iterdir()) == [
         "first.answer.wav", "second.answer.wav"

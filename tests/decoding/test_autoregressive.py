@@ -149,6 +149,20 @@ def test_repetitions_are_seen_across_blocks(scripted, options):
         if 6 not in ids[max(at - 3, 0) : at]:
             assert ids[at] == 6, at
     assert (ids != 6).sum() >= 4 and ids.max() < CODES
+    # where it stands two or three places before a block begins, it is hardly written there: once in
+    # twenty, of those that are hardly worse
+    logits = np.zeros((32, 16, 27))
+    logits[..., 6] = 0.1
+    request = SamplingParams.create(32, target_len=16, temperature=1.0, seed=np.arange(32))
+    filters = dataclasses.replace(options, top_k=1, repetition_window=3, repetition_share=0.3)
+    rows = np.asarray(scripted(logits).run(autoregressive.decode, request, filters).ids_BL)
+    begun = [
+        row[at]
+        for row in rows
+        for at in (4, 8, 12)
+        if 6 in row[at - 3 : at - 1] and row[at - 1] != 6
+    ]
+    assert len(begun) > 20 and np.mean(np.array(begun) == 6) < 0.3
 
 
 def test_what_repetitions_are_looked_for(options):
