@@ -305,6 +305,15 @@ def test_the_copies_used_longest_ago_go(gs, monkeypatch):
         remote.local_copy("gs://b/lru/d")
 
 
+def test_uses_in_quick_succession_are_of_different_ages(gs, monkeypatch):
+    # the stamps of some kernels have ticks of milliseconds: two uses in one would be equally old
+    remote.write_bytes("gs://b/tick", b"x")
+    stamped = os.utime
+    monkeypatch.setattr(os, "utime", lambda file, ns=(10**18, 10**18): stamped(file, ns=ns))
+    ages = [remote.local_copy("gs://b/tick").stat().st_mtime_ns for _ in range(3)]
+    assert ages == sorted(set(ages))
+
+
 def test_one_fetches_and_the_others_wait(gs):
     remote.write_bytes("gs://b/once", b"x" * 1000)
     gs.reset()
