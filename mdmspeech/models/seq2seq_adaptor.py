@@ -121,27 +121,29 @@ class Seq2SeqAdaptor(nn.Module):
         causal_1NM = jnp.tril(jnp.ones((1, length, length), bool))
         for layer in self.layers:
             x_BND, _ = layer(x_BND, causal_1NM, layer.encode_memory(states_BTD), valid_BT)
-        return self._logits(x_BND)
+        return self.logits(x_BND)
 
     def encode_memory(self, states_BTD: jax.Array) -> tuple[KVCache, ...]:
         """Keys and values of the states in every layer."""
         return tuple(layer.encode_memory(states_BTD) for layer in self.layers)
 
-    def step(self, ids_BN, at, memory: tuple[KVCache, ...], valid_BT, caches: tuple[KVCache, ...]):
-        """Ids that stand at positions at .. at+N-1 -> (logits [B, V] after the last of them, the
-        caches with them in it).
+    def step(
+        self, ids_BN, at_B, memory: tuple[KVCache, ...], valid_BT, caches: tuple[KVCache, ...]
+    ):
+        """Ids that stand at positions at .. at+N-1 of their rows -> (what `logits` takes [B, N, D],
+        the caches with them in it).
         """
-        batch, length = ids_BN.shape
-        places_N = at + jnp.arange(length)
-        x_BND = self.embedding[ids_BN] + self.positions[places_N][None]
-        seen_1NM = jnp.arange(caches[0].k_BSKD.shape[1])[None, None, :] <= places_N[None, :, None]
-        at_B, new = jnp.full(batch, at, jnp.int32), []
+        places_BN = at_B[:, None] + jnp.arange(ids_BN.shape[1])[None, :]
+        x_BND = self.embedding[ids_BN] + self.positions[places_BN]
+        seen_BNM = jnp.arange(caches[0].k_BSKD.shape[1])[None, None, :] <= places_BN[:, :, None]
+        new = []
         for layer, kept, cache in zip(self.layers, memory, caches, strict=True):
-            x_BND, cache = layer(x_BND, seen_1NM, kept, valid_BT, cache, at_B)
+            x_BND, cache = layer(x_BND, seen_BNM, kept, valid_BT, cache, at_B)
             new.append(cache)
-        return self._logits(x_BND[:, -1:])[:, 0], tuple(new)
+        return x_BND, tuple(new)
 
-    def _logits(self, x_BND: jax.Array) -> jax.Array:
+    def logits(self, x_BND: jax.Array) -> jax.Array:
+        """Of the next id [..., V]."""
         return self.norm(x_BND) @ self.embedding.T
 
 
@@ -155,40 +157,84 @@ class Transcription(NamedTuple):
 
 
 def greedy_decode(
-    config: Seq2SeqConfig, params, states_BTD: jax.Array, valid_BT: jax.Array
+    config: Seq2SeqConfig,
+    params,
+    states_BTD: jax.Array,
+    valid_BT: jax.Array,
+    drafts_BD: jax.Array | None = None,
 ) -> Transcription:
     """Greedy decoding, each row as if it were alone.
 
     At most 6 pieces a second of speech (+ 12) are written, so that nothing, be it noise or music,
     is written about for ever.
+
+    Args:
+      drafts_BD: int32, what each row probably begins with, then `config.end`: as far as it is what
+        would be written anyway, one forward writes it (speculative decoding, Leviathan et al. 2023,
+        at temperature 0). The ids are those without drafts.
     """
     module = Seq2SeqAdaptor(config)
     batch, length = valid_BT.shape
     most = min(config.positions - PROMPT, length * _PIECES_A_SECOND // 50 + _LEAST)
-    most_B = jnp.sum(valid_BT, axis=1) * _PIECES_A_SECOND // 50 + _LEAST
+    most_B = jnp.minimum(jnp.sum(valid_BT, axis=1) * _PIECES_A_SECOND // 50 + _LEAST, most)
     memory = module.apply({"params": params}, states_BTD, method="encode_memory")
-    caches = tuple(
+    nothing = tuple(
         KVCache.zeros(batch, PROMPT + most, config.num_heads, config.dim // config.num_heads)
         for _ in range(config.num_layers)
     )
+    prompt_BN = jnp.broadcast_to(jnp.array(config.prompt, jnp.int32), (batch, PROMPT))
 
-    def read(ids_BN, at, caches):
-        return module.apply({"params": params}, ids_BN, at, memory, valid_BT, caches, method="step")
+    def read(ids_BN, at_B, caches):
+        return module.apply(
+            {"params": params}, ids_BN, at_B, memory, valid_BT, caches, method="step"
+        )
 
-    def next_piece(model_state, index, _):
-        logits_BV, caches = model_state
-        id_B = sample(logits_BV[:, : config.end + 1])
-        return id_B, (), read(id_B[:, None], PROMPT + index, caches)
+    def logits(x_BND):
+        found = module.apply({"params": params}, x_BND, method="logits")
+        return found[..., : config.end + 1]
 
-    logits_BV, caches = read(jnp.broadcast_to(jnp.array(config.prompt), (batch, PROMPT)), 0, caches)
-    ids_BN = generate(
+    def begin(drafts_BD):
+        """(Logits of the first id, and of the one behind the drafts that are right; how many those
+        are; the caches.)
+        """
+        ids_BN = jnp.concatenate([prompt_BN, drafts_BD], axis=1)
+        x_BND, caches = read(ids_BN, jnp.zeros(batch, jnp.int32), nothing)
+        logits_BNV = logits(x_BND[:, PROMPT - 1 :])
+        right_BD = (sample(logits_BNV[:, :-1]) == drafts_BD) & (drafts_BD != config.end)
+        count_B = jnp.minimum(jnp.sum(jnp.cumprod(right_BD, axis=1), axis=1), most_B)
+        next_B1V = jnp.take_along_axis(logits_BNV, count_B[:, None, None], axis=1)
+        return logits_BNV[:, 0], next_B1V[:, 0], count_B.astype(jnp.int32), caches
+
+    drafts_BD = prompt_BN[:, :0] if drafts_BD is None else drafts_BD[:, :most]
+    first_BV, logits_BV, count_B, caches = jax.lax.cond(
+        jnp.any(drafts_BD[:, :1] != config.end),
+        lambda: begin(drafts_BD),
+        lambda: begin(drafts_BD[:, :0]),
+    )
+
+    def next_piece(model_state, index, running_B):
+        id_B = sample(model_state[0])
+
+        def read_it():
+            x_B1D, caches = read(id_B[:, None], PROMPT + count_B + index, model_state[1])
+            return logits(x_B1D)[:, 0], caches
+
+        # nobody reads the last end
+        over = jnp.all((id_B == config.end) | ~running_B)
+        return id_B, (), jax.lax.cond(over, lambda: model_state, read_it)
+
+    behind_BN = generate(
         next_piece,
         (logits_BV, caches),
         max_new=most,
         stop_ids=(config.end,),
-        limit_B=most_B,
+        limit_B=most_B - count_B,
         fill=config.end,
     ).ids_BN
+    ids_BN = jnp.concatenate([drafts_BD, behind_BN], axis=1)
+    place_BN = jnp.arange(most)[None, :]
+    skipped_BN = jnp.where(place_BN < count_B[:, None], 0, drafts_BD.shape[1] - count_B[:, None])
     return Transcription(
-        ids_BN, jax.nn.log_softmax(logits_BV[:, : config.end + 1].astype(jnp.float32))
+        jnp.take_along_axis(ids_BN, place_BN + skipped_BN, axis=1),
+        jax.nn.log_softmax(first_BV.astype(jnp.float32)),
     )

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 
 from mdmspeech.nn.attention import fitted
+from mdmspeech.nn.backends import platform
 from mdmspeech.nn.linear import widened
 
 # Layers that read the same input are one product.
@@ -66,16 +67,7 @@ class ColumnCache:
 
     def write(self, k_BKET: jax.Array, v_BKET: jax.Array, write_at_B: jax.Array) -> Self:
         """New cache with k, v in slots write_at .. write_at+T-1 of each row, which must exist."""
-
-        def put(whole: jax.Array, part_BKET: jax.Array) -> jax.Array:
-            part_BKET = part_BKET.astype(whole.dtype)
-            # A row after the other: each is written in place, whatever the size of the cache.
-            for b in range(whole.shape[0]):
-                at = (b, 0, 0, write_at_B[b])
-                whole = jax.lax.dynamic_update_slice(whole, part_BKET[b : b + 1], at)
-            return whole
-
-        return type(self)(put(self.k_BKES, k_BKET), put(self.v_BKES, v_BKET))
+        return type(self)(*_written((self.k_BKES, self.v_BKES), (k_BKET, v_BKET), write_at_B))
 
 
 @struct.dataclass
@@ -90,7 +82,8 @@ class DroppingCache(ColumnCache):
         """
         length = k_BKET.shape[-1]
         if length == 1:
-            return super().write(k_BKET, v_BKET, write_at_B)
+            write = _written_apart if platform() == "cpu" else _written
+            return type(self)(*write((self.k_BKES, self.v_BKES), (k_BKET, v_BKET), write_at_B))
 
         def put(whole: jax.Array, part_BKET: jax.Array, write_at_B: jax.Array) -> jax.Array:
             part_BKET = part_BKET.astype(whole.dtype)
@@ -110,6 +103,41 @@ class DroppingCache(ColumnCache):
             put = jax.vmap(lambda *row: alone(*(leaf[None] for leaf in row))[0])
         both = (self.k_BKES, k_BKET), (self.v_BKES, v_BKET)
         return type(self)(*(put(whole, part_BKET, write_at_B) for whole, part_BKET in both))
+
+
+def _written(
+    both: tuple[jax.Array, jax.Array],
+    parts: tuple[jax.Array, jax.Array],
+    write_at_B: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    def put(whole: jax.Array, part_BKET: jax.Array) -> jax.Array:
+        part_BKET = part_BKET.astype(whole.dtype)
+        # A row after the other: each is written in place, whatever the size of the cache.
+        for b in range(whole.shape[0]):
+            at = (b, 0, 0, write_at_B[b])
+            whole = jax.lax.dynamic_update_slice(whole, part_BKET[b : b + 1], at)
+        return whole
+
+    return put(both[0], parts[0]), put(both[1], parts[1])
+
+
+def _written_apart(
+    both: tuple[jax.Array, jax.Array],
+    parts: tuple[jax.Array, jax.Array],
+    write_at_B: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+    """`_written` behind a wall: in a loop of one turn, which the compiler does not know to be one.
+
+    XLA's CPU compiler takes the write of a single column for cheap, and does it twice: for whoever
+    attends and for the next forward, each on a copy of the whole cache. A token of SmolLM2-135M
+    with room for 1,024 then takes 52 ms instead of 27 (2 cores of an AMD EPYC).
+    """
+    once = jnp.all(write_at_B >= 0)
+
+    def write(carry):
+        return jnp.zeros_like(once), _written(carry[1], parts, write_at_B)
+
+    return jax.lax.while_loop(lambda carry: carry[0], write, (once, both))[1]
 
 
 def prepare(params: Mapping[str, Any]) -> dict[str, Any]:

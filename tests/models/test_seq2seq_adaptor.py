@@ -2,6 +2,8 @@
 stays within its limit.
 """
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,6 +66,61 @@ def test_a_row_alone_is_the_row_in_a_padded_batch(params):
         ]
         np.testing.assert_array_equal(together[row][: len(alone)], alone)
         assert (together[row][len(alone) :] == CONFIG.end).all()
+
+
+@pytest.mark.parametrize("right", [0, 1, 5, 99])
+def test_drafts_change_nothing(params, right):
+    states = speech(3, 40, 3)
+    valid = jnp.arange(40)[None] < jnp.array([[40], [30], [35]])
+    written = decode(CONFIG, params, states, valid)
+    ids = np.asarray(written.ids_BN)
+    assert len({tuple(row) for row in ids}) == 3
+    # right so far, then wrong; in the last row there is no draft
+    drafts = np.where(np.arange(12) < right, ids[:, :12], (ids[:, :12] + 1) % CONFIG.pieces)
+    drafts[2] = CONFIG.end
+    drafted = decode(CONFIG, params, states, valid, jnp.asarray(drafts))
+    np.testing.assert_array_equal(drafted.ids_BN, ids)
+    np.testing.assert_allclose(drafted.first_BV, written.first_BV, atol=1e-5)
+
+
+def test_drafts_do_not_lengthen_what_may_be_written(params):
+    never = {
+        **params,
+        "embedding": params["embedding"].at[CONFIG.end].set(-1e3 * params["norm"]["bias"]),
+    }
+    states, valid = speech(1, 50), jnp.arange(50)[None] < 25
+    written = decode(CONFIG, never, states, valid).ids_BN
+    assert (written[0, 15:] == CONFIG.end).all()
+    again = decode(CONFIG, never, states, valid, jnp.where(written < CONFIG.end, written, 3))
+    np.testing.assert_array_equal(again.ids_BN, written)
+
+
+def test_what_was_drafted_rightly_costs_one_forward(params):
+    # `step` is a call of the layers each; the program has one for each branch and one in the loop,
+    # so it is counted where it runs
+    states, valid = speech(1, 40, 3), jnp.ones((1, 40), bool)
+    ids = decode(CONFIG, params, states, valid).ids_BN
+    length = int((ids[0] < CONFIG.end).sum())
+    assert length > 3
+    for drafts, forwards in ((None, length + 1), (ids, 1), (ids.at[0, 2].add(1), length - 1)):
+        assert counted(params, states, valid, drafts) == forwards
+
+
+def counted(params, states, valid, drafts):
+    """Forwards of a decoding."""
+    calls, step = [], Seq2SeqAdaptor.step
+
+    def noticed(self, *args):
+        jax.debug.callback(lambda: calls.append(1))
+        return step(self, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Seq2SeqAdaptor, "step", noticed)
+        jax.block_until_ready(
+            jax.jit(partial(greedy_decode, CONFIG))(params, states, valid, drafts)
+        )
+        jax.effects_barrier()
+    return len(calls)
 
 
 def test_nothing_is_written_for_ever(params):

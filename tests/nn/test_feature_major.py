@@ -10,7 +10,7 @@ import pytest
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.backends import attention_backend
-from mdmspeech.nn.feature_major import ColumnCache, LayerShape
+from mdmspeech.nn.feature_major import ColumnCache, DroppingCache, LayerShape
 from mdmspeech.nn.linear import Linear, widened
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.transformer import LlamaBlock
@@ -78,6 +78,48 @@ def test_it_is_the_trained_layer(rows, groups, kwargs):
         theirs, ours = getattr(cache, name), getattr(new, name)
         np.testing.assert_allclose(ours, theirs, rtol=2e-4, atol=2e-4)
         assert (np.asarray(theirs) != 0).all()
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 16])
+def test_writing_a_few_columns_copies_no_cache(length):
+    """Of 512 slots, as a Thinker's token or drafts behind a long conversation: in place."""
+    slots, width, shape = 512, 48, LayerShape(6, 2, 8)
+    layer = LlamaBlock(6, 2, 8, 40)
+    x = jax.ShapeDtypeStruct((1, length, width), jnp.float32)
+    fresh = KVCache.zeros(1, slots, 2, 8)
+    inputs = (x, jnp.ones((1, length, slots), bool))
+    rope = rope_table(jnp.zeros((1, length), jnp.int32), rope_frequencies(8, 100.0))
+    layers = [
+        jax.eval_shape(
+            lambda x, mask: layer.init(
+                jax.random.key(0), x, mask, rope, fresh, jnp.zeros(1, jnp.int32)
+            )["params"],
+            *inputs,
+        )
+    ] * 3
+    weights = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape), layers)
+    caches = [DroppingCache.zeros(1, shape, slots) for _ in layers]
+
+    def token(caches, x_DM, at_B):
+        mask_BTS = (
+            jnp.arange(slots)[None, None] <= at_B[:, None, None] + jnp.arange(length)[None, :, None]
+        )
+        columns = tuple(part.reshape(length, -1).T for part in rope)
+        new = []
+        for params, cache in zip(map(feature_major.prepare, weights), caches, strict=True):
+            x_DM, (cache,) = feature_major.decoder_layer(
+                params, shape, x_DM, mask_BTS, columns, [cache], at_B
+            )
+            new.append(cache)
+        return x_DM, new
+
+    program = jax.jit(token, donate_argnums=0).lower(
+        caches, jax.ShapeDtypeStruct((width, length), jnp.float32), jnp.array([7])
+    )
+    memory = program.compile().memory_analysis()
+    assert memory.alias_size_in_bytes >= 6 * 2 * 8 * slots * 4  # the caches, where they were
+    # heads x slots of attention weights, a few times; a layer's keys alone have more
+    assert memory.temp_size_in_bytes < 6 * 6 * slots * 4 * length + 2 * 8 * slots * 4
 
 
 def test_weights_that_are_no_layers_stay():
