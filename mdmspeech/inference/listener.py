@@ -84,6 +84,20 @@ class Listener:
                     yield self._now(tail)
         self._recording.forget(self._begin(detection))
 
+    @property
+    def spoken(self) -> int:
+        """Samples of the question so far; 0: nobody is speaking."""
+        return self._recording.end - self._speech_from if self._turn.speaking else 0
+
+    @property
+    def pausing(self) -> bool:
+        """Whether the last that was heard of it is silence."""
+        return self._turn.silence > 0
+
+    def wave_so_far(self) -> np.ndarray:
+        """The sound of the question, as far as it was spoken."""
+        return self._wave_until(self._speech_from + self.spoken)
+
     def end_turn(self, tail_s: float) -> Ended | None:
         """The turn is over because somebody says so. None: nobody is speaking."""
         return self._now(frames(tail_s)) if self._turn.speaking else None
@@ -133,3 +147,11 @@ class Listener:
 
     def _wave_until(self, end: int) -> np.ndarray:
         return self._recording.wave(self._speech_from, end)
+
+
+def too_much(limit: int) -> str:
+    """What `Listener.record` has lost is told so. limit: samples of the longest question."""
+    return (
+        f"more than {limit / INPUT_RATE:.0f} s of sound wait for commit(); only the last of it is "
+        "kept: commit() or clear() in time, or let turns be detected"
+    )

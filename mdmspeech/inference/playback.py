@@ -6,12 +6,19 @@ import difflib
 import math
 import re
 from collections.abc import Callable, Sequence
+from typing import Any
 
+from mdmspeech.inference.generation_config import real
 from mdmspeech.inference.speech import Word
 
 STEPS = (1, 2, 4, 8, 16)  # forwards a block
 STALL = 0.1  # seconds: a shorter gap is no underrun
 RESERVE = 0.25  # seconds of speech that shall still be ahead when a block is ready
+
+
+def seconds_of_response(name: str, value: Any) -> float:
+    """A finite number, or a UserError that has its name."""
+    return real(name, value, (-1e9, 1e9), "seconds of the response; what is beyond it is its end")
 
 
 class Playback:

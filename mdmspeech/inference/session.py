@@ -21,8 +21,9 @@ from mdmspeech.errors import UserError
 from mdmspeech.inference.answering import Stream
 from mdmspeech.inference.conversation import Conversation
 from mdmspeech.inference.event_queue import EventQueue
-from mdmspeech.inference.generation_config import real
-from mdmspeech.inference.listener import Began, Ended, Listener, Paused, WentOn
+from mdmspeech.inference.hearing_ahead import HearingAhead
+from mdmspeech.inference.listener import Began, Ended, Listener, Paused, WentOn, too_much
+from mdmspeech.inference.playback import seconds_of_response
 from mdmspeech.inference.questions import check_question
 from mdmspeech.inference.recording import Resampler
 from mdmspeech.inference.session_config import SessionConfig
@@ -70,6 +71,7 @@ class Session:
         self._inbox, self._wanted = Inbox(), self.config  # that was asked for last
         self._conversation: Conversation | None = None
         self._listener, self._limit = Listener(0), 0  # until it is open
+        self._ahead = HearingAhead()
         self._texts: list[str] = []
         self._questions = Questions(self.events.put)
         self._responses, self._inserted = 0, itertools.count(1)
@@ -157,7 +159,7 @@ class Session:
 
     def played(self, seconds: float) -> None:
         """So much of the response that is being spoken has come out of the loudspeaker."""
-        now, seconds = self._clock(), _seconds("seconds", seconds)
+        now, seconds = self._clock(), seconds_of_response("seconds", seconds)
         self._leave(lambda: self._report(now, seconds), at_once=True)
 
     def truncate(
@@ -167,7 +169,7 @@ class Session:
         conversation remembers no more of it. ref: what a `ResponseTruncated`, or a `SessionError` if
         it is none of the last two, is to be told with.
         """
-        played_s = _seconds("played_s", played_s)
+        played_s = seconds_of_response("played_s", played_s)
         self._leave(lambda: self._truncate(played_s, response, ref), at_once=True)
 
     def update(self, **changes: Any) -> None:
@@ -203,6 +205,15 @@ class Session:
                 f"something went wrong inside ({type(error).__name__}); the log says where"
             )
         return not self.closed
+
+    def ahead(self) -> bool:
+        """Does one unit of what may save time later, see `hearing_ahead`; whether there was one. For
+        when there is no other work, of anybody.
+        """
+        busy = self._current or len(self._questions) or not self.config.speculate_s
+        if self.closed or busy or not self._listener.spoken:
+            return False
+        return self._ahead.work(self._model.frontend, self._listener)
 
     @property
     def idle(self) -> bool:
@@ -280,7 +291,7 @@ class Session:
     def _listen(self, samples: np.ndarray) -> None:
         if (detection := self.config.turn_detection) is None:
             if self._listener.record(samples):
-                self.events.put(SessionError(_too_much(self._limit)))
+                self.events.put(SessionError(too_much(self._limit)))
             return
         for heard in self._listener.listen(samples, detection, self._tail_s):
             if isinstance(heard, Began):
@@ -297,6 +308,7 @@ class Session:
         return self.config.speculate_s or TAIL
 
     def _speech_started(self, heard: Began) -> None:
+        self._ahead.forget()
         interrupts = self._audible() if self.config.interrupt_response else None
         self.events.put(SpeechStarted(heard.at_s, interrupts.number if interrupts else None))
         if self.config.interrupt_response:
@@ -310,18 +322,21 @@ class Session:
             self._finished(self._current)
         else:
             self.events.put(SpeechStopped(heard.at_s, self._questions.next_number()))
-            self._questions.ask(heard.wave, answer=self.config.create_response)
+            self._questions.ask(
+                heard.wave, answer=self.config.create_response, draft=self._ahead.draft
+            )
 
     def _speculate(self, wave: np.ndarray) -> None:
         """Begins the answer, if nothing else is to be done, and keeps it back."""
         busy = self._current or len(self._questions) or self._texts
         if self.config.speculate_s and self.config.create_response and not busy:
-            self._begin(self._questions.begin(wave), held=True)
+            self._begin(self._questions.begin(wave, self._ahead.draft), held=True)
 
     def _take_back(self) -> None:
         """The answer that was begun too early was never begun."""
         if self._current is not None and self._current.held:
             self._current.take_back()
+            self._ahead.was_heard(self._current.written)
             self._questions.take_back(self._current.question)
             self._current = None
 
@@ -483,14 +498,3 @@ class Session:
         self._current = self._last = self._conversation = None
         self._questions.clear()
         self._listener = Listener(0)
-
-
-def _seconds(name: str, value: Any) -> float:
-    return real(name, value, (-1e9, 1e9), "seconds of the response; what is beyond it is its end")
-
-
-def _too_much(limit: int) -> str:
-    return (
-        f"more than {limit / INPUT_RATE:.0f} s of sound wait for commit(); only the last of it is "
-        "kept: commit() or clear() in time, or let turns be detected"
-    )

@@ -22,7 +22,7 @@ class SessionConfig:
       create_response: whether a turn is answered by itself; else it is only written down until
         `respond`. interrupt_response: whether speech stops a response that is being spoken.
       speculate_s: silence after which an answer is begun, and held back until the turn is over;
-        None: not before.
+        None: not before, and nothing is heard ahead (see `hearing_ahead`).
       steps: forwards a block of speech, or "auto": 1 for the first, then as many as playback is
         ahead for.
       talker, seed, temperature, pace, vocoder: as of `Assistant.stream`.

@@ -107,7 +107,7 @@ class SessionLoop:
                 members = list(self._members)
             _decode_ahead(members)
             busy = [not self._stopping and one.work() for one in members]
-            if not any(busy):
+            if not any(busy) and not _work_ahead(members):
                 self._wake.wait()
 
 
@@ -116,6 +116,11 @@ def _stop_all() -> None:
     """A thread that is inside XLA when the interpreter ends takes the process down with it."""
     for loop in list(_running):
         loop.stop()
+
+
+def _work_ahead(members: Sequence[Work]) -> bool:
+    """A unit of one session that may save it time later; whether there was one."""
+    return any(one.ahead() for one in members if isinstance(one, Session))
 
 
 def _decode_ahead(members: Sequence[Work]) -> None:

@@ -21,13 +21,15 @@ Noted = tuple[int, Part]  # a part of the question of that number
 
 @dataclasses.dataclass(frozen=True)
 class Question:
-    """What is asked. wave: sound at 16 kHz, heard first. texts: behind it. noted: parts of questions
+    """What is asked. wave: sound at 16 kHz, heard first; draft: what was understood of it before it
+    was over, see `hearing_ahead`. texts: behind it. noted: parts of questions
     before it that nothing answered. answer: whether this one is to be answered. answered: what was,
     elsewhere. config: how, if not as the session. ref: of who asked for the answer.
     """
 
     number: int
     wave: np.ndarray | None = None
+    draft: np.ndarray | None = None
     texts: tuple[str, ...] = ()
     noted: tuple[Noted, ...] = ()
     answer: bool = True
@@ -61,11 +63,11 @@ class Questions:
         self.noted = ()
         return dataclasses.replace(question, noted=noted)
 
-    def begin(self, wave: np.ndarray) -> Question:
+    def begin(self, wave: np.ndarray, draft: np.ndarray | None = None) -> Question:
         """One that is answered before it is known to be one, see `take_back`."""
         self.asked += 1
         noted, self.noted = self.noted, ()
-        return Question(self.asked, wave, noted=noted)
+        return Question(self.asked, wave, draft, noted=noted)
 
     def take_back(self, question: Question) -> None:
         """It was none. Its number is given again, unless something was asked after it."""
@@ -84,7 +86,12 @@ class Questions:
         return self.asked + 1 if waiting < _QUESTIONS else None
 
     def ask(
-        self, wave: np.ndarray, texts: tuple[str, ...] = (), ref: str | None = None, answer=True
+        self,
+        wave: np.ndarray,
+        texts: tuple[str, ...] = (),
+        ref: str | None = None,
+        answer: bool = True,
+        draft: np.ndarray | None = None,
     ) -> None:
         """One more, if there is room. ref: what its `TurnCommitted`, or error, is told with."""
         spoken = wave if len(wave) else None
@@ -101,7 +108,7 @@ class Questions:
         self.asked += 1
         if ref is not None:
             self._put(TurnCommitted(ref, self.asked))
-        self._waiting.append(Question(self.asked, spoken, texts, answer=answer))
+        self._waiting.append(Question(self.asked, spoken, draft, texts, answer=answer))
 
     def respond(
         self, ref: str | None, config: SessionConfig, changes: Mapping[str, Any], busy: bool

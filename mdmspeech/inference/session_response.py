@@ -76,6 +76,7 @@ class SessionResponse:
     ) -> None:
         self.question, self.number, self.playback = question, number, Playback()
         self.parts: tuple[Noted, ...] | None = None
+        self.written: np.ndarray | None = None
         self.text, self.remembered, self.over, self.started = "", "", False, False
         self._model, self._config = model, question.config or config
         self._conversation, self._forgotten = conversation, forgotten
@@ -167,7 +168,8 @@ class SessionResponse:
     def _hear(self) -> None:
         question, parts = self.question, list[Part]()
         if question.wave is not None:
-            heard = self._model.frontend.encode(question.wave)
+            heard = self._model.frontend.encode(question.wave, question.draft)
+            self.written = heard.written
             self._seconds = {"encoder": heard.encoder_s, "adaptor": heard.adaptor_s}
             if heard.transcript is not None:
                 self._tell(Transcript(question.number, heard.transcript))

@@ -201,7 +201,7 @@ def test_a_recording_that_was_cut_off_is_answered_with_one_line_of_warning(
 
 
 def test_no_speech_is_one_line_and_exit_code_2(small_model, tmp_path, capsys, monkeypatch):
-    silent = lambda source: EncodedSpeech(None, "", 0.0, 0.0)
+    silent = lambda source, draft=None: EncodedSpeech(None, "", 0.0, 0.0)
     monkeypatch.setattr(small_model.frontend, "encode", silent)
     wave = write(tmp_path / "noise.wav", question())
     assert "no speech heard" in refused(

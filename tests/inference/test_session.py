@@ -266,11 +266,11 @@ def test_a_failure_in_an_early_answer_is_no_news(model, answered, monkeypatch):
     session, encode = opened(model), model.frontend.encode
     failed = []
 
-    def fails_once(wave):
+    def fails_once(wave, draft):
         if not failed:
             failed.append(True)
             raise ValueError("once")
-        return encode(wave)
+        return encode(wave, draft)
 
     monkeypatch.setattr(model.frontend, "encode", fails_once)
     assert plain(run(session, *AROUND)) == plain(answered) and failed
@@ -356,7 +356,7 @@ def test_typed_questions(model):
 
 def test_sound_that_holds_no_words_is_not_answered(model, monkeypatch):
     heard = model.frontend.encode(asked())._replace(transcript="")
-    monkeypatch.setattr(model.frontend, "encode", lambda wave: heard)
+    monkeypatch.setattr(model.frontend, "encode", lambda wave, draft=None: heard)
     session = opened(model)
     found = run(session, *AROUND)
     assert kinds(found) == ["SpeechStarted", "SpeechStopped", "Transcript"] and found[2].text == ""

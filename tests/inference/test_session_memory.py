@@ -187,7 +187,7 @@ def test_every_respond_is_told_what_became_of_it(model, monkeypatch):
     session = opened(model)
     heard = model.frontend.encode(asked())._replace(transcript="")
     with monkeypatch.context() as patch:
-        patch.setattr(model.frontend, "encode", lambda wave: heard)
+        patch.setattr(model.frontend, "encode", lambda wave, draft=None: heard)
         session.update(create_response=False)
         session.push_audio(np.concatenate([silence(0.5), asked(), silence(1.0)]))
         found = done(session, ref="no words")

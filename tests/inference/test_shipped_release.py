@@ -35,6 +35,19 @@ def test_it_hears_answers_and_speaks(model):
     _holds_a_conversation(model, asked)
 
 
+@pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
+def test_what_was_heard_so_far_changes_no_transcript(model):
+    """Of the shipped adaptor, whatever it is given as a draft."""
+    wave = load_wave(str(resources.files("mdmspeech") / "assets" / "question.wav"))
+    whole = model.frontend.encode(wave)
+    drafts = [model.frontend.encode(wave[: int(RATE * s)]).written for s in (1.0, 1.7, 2.4)]
+    for draft in [*drafts, whole.written, whole.written[::-1]]:
+        again = model.frontend.encode(wave, draft)
+        assert again.transcript == whole.transcript
+        np.testing.assert_array_equal(again.written, whole.written)
+    assert not np.array_equal(drafts[0], drafts[2])
+
+
 def _holds_a_conversation(model, asked):
     """In a session the answer is there when the turn is over. (The context is that for which the
     Thinker was compiled above.)
