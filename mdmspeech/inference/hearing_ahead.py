@@ -14,7 +14,6 @@ from mdmspeech.inference.speech_frontend import SpeechFrontend, SpeechStates
 from mdmspeech.speech_format import INPUT_RATE
 
 _EVERY = int(0.5 * INPUT_RATE)  # samples of more speech before it is heard again
-_PAUSE = int(0.15 * INPUT_RATE)  # at a pause, which may be the end, so many are enough
 
 
 class HearingAhead:
@@ -42,7 +41,8 @@ class HearingAhead:
         """One unit, if there is something to do. What fails is tried no more: whoever hears the whole
         question tells what is wrong.
         """
-        if self._failed or not frontend.takes_drafts:
+        # at a pause the whole question may have to be heard the next moment
+        if self._failed or listener.pausing or not frontend.takes_drafts:
             return False
         try:
             return self._unit(frontend, listener)
@@ -58,7 +58,7 @@ class HearingAhead:
             return True
         samples = listener.spoken
         length = frontend.ready_length(samples)
-        if samples - self._heard < (_PAUSE if listener.pausing else _EVERY) or length is None:
+        if samples - self._heard < _EVERY or length is None:
             return False
         self._heard = samples
         self._states = frontend.states([frontend.load(listener.wave_so_far())], length, 1)

@@ -41,7 +41,7 @@ from mdmspeech.inference.session_questions import Question, Questions
 from mdmspeech.inference.session_response import Model, SessionResponse
 from mdmspeech.speech_format import INPUT_RATE
 
-TAIL = 0.15  # seconds of silence behind the speech that are heard with it
+TAIL = 0.064  # seconds of silence behind the speech that are heard with it
 _LISTEN = 8 * FRAME  # samples a unit
 _NO_SOUND = np.zeros(0, np.float32)
 

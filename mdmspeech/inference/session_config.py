@@ -22,7 +22,8 @@ class SessionConfig:
       create_response: whether a turn is answered by itself; else it is only written down until
         `respond`. interrupt_response: whether speech stops a response that is being spoken.
       speculate_s: silence after which an answer is begun, and held back until the turn is over;
-        None: not before, and nothing is heard ahead (see `hearing_ahead`).
+        None: not before, and nothing is heard ahead (see `hearing_ahead`). Longer makes fewer answers
+        that are begun in vain, for a device that is busy.
       steps: forwards a block of speech, or "auto": 1 for the first, then as many as playback is
         ahead for.
       talker, seed, temperature, pace, vocoder: as of `Assistant.stream`.
@@ -37,7 +38,7 @@ class SessionConfig:
     turn_detection: TurnDetection | None = dataclasses.field(default_factory=TurnDetection)
     create_response: bool = True
     interrupt_response: bool = True
-    speculate_s: float | None = 0.15
+    speculate_s: float | None = 0.064
     steps: int | Literal["auto"] = "auto"
     talker: str = "mdm"
     seed: int = 0

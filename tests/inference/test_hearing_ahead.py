@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import small_session
 import small_speech
-from small_session import Clock, asked, events, of, opened, plain, run, silence, work
+from small_session import Clock, asked, events, of, plain, run, silence, work
 
 from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.session import Session
@@ -21,6 +21,11 @@ from mdmspeech.models.ctc_adaptor import CTCAdaptor, ctc_greedy_decode
 
 AROUND = (silence(1.0), asked(), silence(1.0))
 IDS, END = 6, 99
+
+
+def opened(model, **settings):
+    """With few answers that are begun in vain, unless it is said."""
+    return small_session.opened(model, **{"speculate_s": 0.3} | settings)
 
 
 def drafting_frontend() -> SpeechFrontend:
@@ -99,26 +104,27 @@ def test_each_half_second_is_heard_and_the_last_is_the_draft_of_the_question(mod
     states, reads = model.calls[::2], model.calls[1::2]
     assert {call[0] for call in states} == {"states"} and {call[0] for call in reads} == {"read"}
     lengths = [call[1] for call in states]
-    assert len(lengths) >= 5 and (np.diff(lengths[:-1]) >= 0.15 * 16_000).all()
+    assert len(lengths) >= 4 and (np.diff(lengths[:-1]) >= 0.5 * 16_000).all()
     assert max(np.diff(lengths)) <= 0.75 * 16_000
     # each is given what the one before it wrote, the first nothing
     drafts, written = [call[1] for call in reads], [call[2] for call in reads]
     assert drafts == [None, *written[:-1]] and len(set(written)) == len(written)
 
 
-def test_at_a_pause_it_is_heard_at_once(model):
-    """So that the draft is there when the silence has been long enough to begin."""
+def test_at_a_pause_nothing_is_begun_that_the_answer_would_wait_for(model):
     session = opened(model)
-    spoken = asked()[: int(1.5 * 16_000)]
-    run_ahead(session, silence(1.0), spoken, silence(0.01), piece=512)
-    before = len(model.calls)
-    for _ in range(3):  # of 32 ms each, 150 ms are the tail
+    run_ahead(session, silence(1.0), asked()[:20_000], silence(0.01), piece=512)
+    session.push_audio(asked()[20_000:30_000])  # enough for more
+    work(session)
+    while not session._listener.pausing:
         session.push_audio(silence(512 / 16_000))
         work(session)
-        while session.ahead():
-            pass
-    assert session._current is None and session._listener.pausing
-    assert len(model.calls) == before + 2
+    before = len(model.calls)
+    assert session._current is None and session._listener.spoken > 30_000
+    assert not session.ahead() and len(model.calls) == before
+    session.push_audio(asked()[30_000:35_000])
+    work(session)
+    assert not session._listener.pausing and session.ahead()
 
 
 def test_only_the_draft_of_this_question_is_used(model):
@@ -132,7 +138,7 @@ def test_an_answer_begun_too_early_leaves_its_transcript_as_a_draft(model):
     """Also where nothing was heard ahead."""
     session = opened(model)
     spoken = asked()
-    run(session, silence(1.0), spoken[:14_000], silence(0.3))
+    run(session, silence(1.0), spoken[:14_000], silence(0.4))
     assert session._current.held
     run(session, spoken[14_000:], silence(0.6))
     first, second = (call for call in model.calls if call[0] == "read")
@@ -148,9 +154,10 @@ def test_there_is_nothing_to_do_ahead(model, talkative):
     assert not session.ahead()
     run(session, asked()[:20_000])
     assert session.ahead() and session.ahead()
-    session.push_audio(silence(0.3))
-    session.work(), session.work()
-    assert session._current is not None and not session.ahead()
+    session.push_audio(silence(0.45))
+    while session._current is None:
+        assert session.work()
+    assert not session.ahead()
     work(session)
     session.close()
     work(session)

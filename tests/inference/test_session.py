@@ -23,6 +23,8 @@ from small_session import (
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import AudioEvent, EndEvent
 from mdmspeech.inference.recording import Recording, Resampler
+from mdmspeech.inference.session import TAIL
+from mdmspeech.inference.session_config import SessionConfig
 from mdmspeech.inference.session_events import (
     ResponseAudio,
     ResponseEnded,
@@ -219,11 +221,15 @@ def test_an_answer_begun_early_is_the_answer(model, between, monkeypatch):
     sound = (hum[:RATE], pause(between)[: 4 * RATE - 10_000], hum) * 2
     found = [
         run(opened(model, Clock(), speculate_s=early, interrupt_response=False), *sound)
-        for early in (0.15, None)
+        for early in (TAIL, None)
     ]
     assert plain(found[0]) == plain(found[1])
     assert len(of(found[0], ResponseEnded)) == 2
     assert begun.count(True) >= (4 if between > 0.3 else 2) and begun.count(False) == 2
+
+
+def test_early_and_late_answers_hear_the_same_by_default():
+    assert SessionConfig().speculate_s == TAIL
 
 
 def test_the_first_sound_is_there_when_the_turn_is_over(model):
@@ -240,7 +246,7 @@ def test_the_first_sound_is_there_when_the_turn_is_over(model):
 
 
 def test_nobody_sees_an_answer_that_was_begun_too_early(model):
-    session = opened(model)
+    session = opened(model, speculate_s=0.15)
     found = run(session, silence(1.0), asked()[:14_000], silence(0.3))
     assert kinds(found) == ["SpeechStarted"] and session._current.waits
     found = run(session, asked()[14_000:])
