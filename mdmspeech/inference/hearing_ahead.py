@@ -35,7 +35,7 @@ class HearingAhead:
     def was_heard(self, written: np.ndarray | None) -> None:
         """The question, as far as it had come, was understood so."""
         if written is not None:
-            self.draft = written
+            self.draft, self._states = written, None  # which were of less
 
     def work(self, frontend: SpeechFrontend, listener: Listener) -> bool:
         """One unit, if there is something to do. What fails is tried no more: whoever hears the whole

@@ -22,9 +22,9 @@ Noted = tuple[int, Part]  # a part of the question of that number
 @dataclasses.dataclass(frozen=True)
 class Question:
     """What is asked. wave: sound at 16 kHz, heard first; draft: what was understood of it before it
-    was over, see `hearing_ahead`. texts: behind it. noted: parts of questions
-    before it that nothing answered. answer: whether this one is to be answered. answered: what was,
-    elsewhere. config: how, if not as the session. ref: of who asked for the answer.
+    was over, see `hearing_ahead`. texts: behind it. noted: parts of questions before it that nothing
+    answered. answer: whether this one is to be answered. answered: what was, elsewhere. config: how, if
+    not as the session. ref: of who asked for the answer.
     """
 
     number: int

@@ -52,8 +52,9 @@ class SessionResponse:
     """`step` until it is `over`.
 
     Attributes:
-      parts: of the question and those before it, once it was heard. number: of the response. started: whether it has
-        been told to begin. text: of the answer, all of it that was written. remembered: what of it the
+      parts: of the question and those before it, once it was heard. written: ids of its sound, if
+        the adaptor has any, see `EncodedSpeech`. number: of the response. started: whether it has been
+        told to begin. text: of the answer, all of it that was written. remembered: what of it the
         conversation has. playback: of its sound.
 
     Args:

@@ -205,12 +205,17 @@ def greedy_decode(
         next_B1V = jnp.take_along_axis(logits_BNV, count_B[:, None, None], axis=1)
         return logits_BNV[:, 0], next_B1V[:, 0], count_B.astype(jnp.int32), caches
 
-    drafts_BD = prompt_BN[:, :0] if drafts_BD is None else drafts_BD[:, :most]
-    first_BV, logits_BV, count_B, caches = jax.lax.cond(
-        jnp.any(drafts_BD[:, :1] != config.end),
-        lambda: begin(drafts_BD),
-        lambda: begin(drafts_BD[:, :0]),
-    )
+    if drafts_BD is None:
+        drafts_BD = prompt_BN[:, :0]
+        begun = begin(drafts_BD)
+    else:
+        drafts_BD = drafts_BD[:, :most]
+        begun = jax.lax.cond(  # without a draft its columns are not computed
+            jnp.any(drafts_BD[:, :1] != config.end),
+            lambda: begin(drafts_BD),
+            lambda: begin(drafts_BD[:, :0]),
+        )
+    first_BV, logits_BV, count_B, caches = begun
 
     def next_piece(model_state, index, running_B):
         id_B = sample(model_state[0])

@@ -145,6 +145,20 @@ def test_an_answer_begun_too_early_leaves_its_transcript_as_a_draft(model):
     assert first[1] is None and second[1] == first[2] < second[2]
 
 
+def test_what_was_heard_of_less_is_no_draft_any_more(model):
+    """The encoder's half of a unit was done when the pause came, the whole was heard in between."""
+    session, spoken = opened(model), asked()
+    run(session, silence(1.0), spoken[:14_000])
+    assert session.ahead() and model.calls[-1][0] == "states"
+    run(session, silence(0.4))
+    assert session._current.held
+    heard = model.calls[-1][2]
+    run(session, spoken[14_000:17_000])
+    assert session._current is None and session._ahead.draft[0] == heard
+    while session.ahead():
+        assert model.calls[-1][0] == "states" or model.calls[-1][2] > heard
+
+
 def test_there_is_nothing_to_do_ahead(model, talkative):
     """Before anybody speaks, while an answer is made, afterwards, or where it is of no use."""
     session = Session(model, SessionConfig(**small_session.SETTINGS), clock=Clock())
