@@ -47,7 +47,7 @@ _NO_SOUND = np.zeros(0, np.float32)
 
 
 class Session:
-    """Push sound or text, read `events`. All methods but `work` return at once, from any thread.
+    """Push sound or text, read `events`. All but the `work`s return at once, from any thread.
 
     Attributes:
       config: how it listens and speaks. events: an `EventQueue`: iterate, or `get(timeout)`.
@@ -206,7 +206,7 @@ class Session:
             )
         return not self.closed
 
-    def ahead(self) -> bool:
+    def work_ahead(self) -> bool:
         """Does one unit of what may save time later, see `hearing_ahead`; whether there was one. For
         when there is no other work, of anybody.
         """

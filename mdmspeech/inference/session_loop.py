@@ -120,7 +120,7 @@ def _stop_all() -> None:
 
 def _work_ahead(members: Sequence[Work]) -> bool:
     """A unit of one session that may save it time later; whether there was one."""
-    return any(one.ahead() for one in members if isinstance(one, Session))
+    return any(one.work_ahead() for one in members if isinstance(one, Session))
 
 
 def _decode_ahead(members: Sequence[Work]) -> None:

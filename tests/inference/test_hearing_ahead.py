@@ -83,7 +83,7 @@ def run_ahead(session, *waves, piece=1600):
     for at in range(0, len(whole), piece):
         session.push_audio(whole[at : at + piece])
         work(session)
-        while session.ahead():
+        while session.work_ahead():
             assert not session.work()
         found += events(session)
     return found
@@ -121,10 +121,10 @@ def test_at_a_pause_nothing_is_begun_that_the_answer_would_wait_for(model):
         work(session)
     before = len(model.calls)
     assert session._current is None and session._listener.spoken > 30_000
-    assert not session.ahead() and len(model.calls) == before
+    assert not session.work_ahead() and len(model.calls) == before
     session.push_audio(asked()[30_000:35_000])
     work(session)
-    assert not session._listener.pausing and session.ahead()
+    assert not session._listener.pausing and session.work_ahead()
 
 
 def test_only_the_draft_of_this_question_is_used(model):
@@ -149,37 +149,37 @@ def test_what_was_heard_of_less_is_no_draft_any_more(model):
     """The encoder's half of a unit was done when the pause came, the whole was heard in between."""
     session, spoken = opened(model), asked()
     run(session, silence(1.0), spoken[:14_000])
-    assert session.ahead() and model.calls[-1][0] == "states"
+    assert session.work_ahead() and model.calls[-1][0] == "states"
     run(session, silence(0.4))
     assert session._current.held
     heard = model.calls[-1][2]
     run(session, spoken[14_000:17_000])
     assert session._current is None and session._ahead.draft[0] == heard
-    while session.ahead():
+    while session.work_ahead():
         assert model.calls[-1][0] == "states" or model.calls[-1][2] > heard
 
 
 def test_there_is_nothing_to_do_ahead(model, talkative):
     """Before anybody speaks, while an answer is made, afterwards, or where it is of no use."""
     session = Session(model, SessionConfig(**small_session.SETTINGS), clock=Clock())
-    assert not session.ahead()  # not open yet
+    assert not session.work_ahead()  # not open yet
     session = opened(model)
     run(session, silence(1.0))
-    assert not session.ahead()
+    assert not session.work_ahead()
     run(session, asked()[:20_000])
-    assert session.ahead() and session.ahead()
+    assert session.work_ahead() and session.work_ahead()
     session.push_audio(silence(0.45))
     while session._current is None:
         assert session.work()
-    assert not session.ahead()
+    assert not session.work_ahead()
     work(session)
     session.close()
     work(session)
-    assert not session.ahead()
+    assert not session.work_ahead()
     for other, settings in ((model, {"speculate_s": None}), (talkative, {})):
         session = opened(other, **settings)
         run(session, silence(1.0), asked()[:20_000])
-        assert session._listener.spoken and not session.ahead()
+        assert session._listener.spoken and not session.work_ahead()
 
 
 def test_nothing_is_compiled_for_it(talkative, compiled):
@@ -222,7 +222,7 @@ class Counted:
 
     def __init__(self, monkeypatch):
         self.calls = []
-        for name in ("work", "ahead"):
+        for name in ("work", "work_ahead"):
             monkeypatch.setattr(Session, name, self.noted(name, getattr(Session, name)))
 
     def noted(self, name, method):
@@ -248,13 +248,15 @@ def test_a_loop_works_ahead_only_when_nobody_has_work(model, monkeypatch):
             if isinstance(event, ResponseEnded):
                 break
         for _ in range(3000):
-            if any(done for _, name, done in list(noted.calls) if name == "ahead"):
+            if any(done for _, name, done in list(noted.calls) if name == "work_ahead"):
                 break
             time.sleep(0.01)
     for session in (one, other):
         list(session.events)
     ahead = [
-        number for number, (_, name, done) in enumerate(noted.calls) if name == "ahead" and done
+        number
+        for number, (_, name, done) in enumerate(noted.calls)
+        if name == "work_ahead" and done
     ]
     assert ahead and noted.calls[ahead[0]][0] is one
     for number in ahead:  # the round before it: everybody was asked, nobody did anything
