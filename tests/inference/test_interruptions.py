@@ -358,10 +358,15 @@ def test_random_interruptions_leave_nothing_behind(model, times):
     )
     assert {end.reason for end in ends} == {"completed", "cancelled", "turn_detected"}
     later = memory[len(memory) // 2 :]
-    if times >= 1000:  # bytes, and objects, in half of all; of what is said nothing is kept
-        assert later[-1][1] - later[0][1] < 32 * 2**20, memory
-        assert later[-1][0] - later[0][0] < 10 * times, memory
+    if times >= 1000:  # in half of all; of what is said nothing is kept
+        objects, size = (steadily(values) for values in zip(*later, strict=True))
+        assert size < 8 * 2**20 and objects < 5 * times, memory
     assert ask(session)[-1].reason == "completed"
+
+
+def steadily(values):
+    """How much they rise, but for the three largest steps: a program that is compiled late."""
+    return np.sort(np.diff(values))[:-3].sum()
 
 
 def ends_of(session):
