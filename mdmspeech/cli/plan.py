@@ -244,8 +244,9 @@ def _list(args: argparse.Namespace) -> int:
             make = lambda lazy=lazy, topology=topology: lazy.plan(topology)
             label = " ".join(filter(None, (lazy.name, entry.way, "on", topology.slice_name)))
             jobs.append((key, label, make))
+    keys = [key for key, _, _ in jobs]
     done = lambda plans, refused, missing, older: tables.write(
-        plans, refused, missing, older, Path(args.out)
+        plans, refused, missing, older, Path(args.out), keys
     )
     tables.run(
         jobs,

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from mdmspeech.planning.decode import PAPER, WAY_NAMES
 from mdmspeech.planning.plan import Plan, describe
@@ -165,59 +166,81 @@ def speech(plans: Iterable[Plan]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
+def weak_scaling(plans: Sequence[Plan]) -> dict[str, dict[str, list[Plan]]]:
+    """Chip -> configuration -> its plans that fit, by the number of chips, one slice or several: of
+    those that were planned on more than one, or of all if there are none.
+    """
+    found: dict[str, dict[str, list[Plan]]] = {}
+    for plan in sorted(plans, key=lambda plan: (plan.topology, plan.name)):
+        if plan.roofline and plan.fits:
+            chip = plan.topology.split(":")[0].rpartition("x")[2]  # without the number of slices
+            found.setdefault(chip, {}).setdefault(plan.name, []).append(plan)
+    for lines in found.values():
+        for line in lines.values():
+            line.sort(key=lambda plan: plan.chips)
+    scaled = {
+        chip: {name: line for name, line in lines.items() if len({p.chips for p in line}) > 1}
+        for chip, lines in found.items()
+    }
+    return {chip: lines for chip, lines in scaled.items() if lines} or found
+
+
 def plot_weak_scaling(path: Path, plans: Sequence[Plan]) -> None:
     """Units/s (with ideal scaling dotted) and MFU bound against chips, a colour a configuration, a
-    panel a chip; bands between the two estimates.
+    panel a chip; bands between the two estimates, squares where there are several slices.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    tab20 = colormaps["tab20"]
-
-    kinds = sorted({plan.topology.split(":")[0] for plan in plans})
-    figure = Figure(figsize=(5.2 * len(kinds), 7.5), layout="constrained")
+    found = weak_scaling(plans)
+    names = sorted({name for lines in found.values() for name in lines})
+    tab = colormaps["tab10" if len(names) <= 10 else "tab20"]
+    colours = {name: tab(index % tab.N) for index, name in enumerate(names)}
+    figure = Figure(figsize=(max(5.2 * len(found), 6.5), 7.5), layout="constrained")
     FigureCanvasAgg(figure)
-    grid = figure.subplots(2, len(kinds), squeeze=False, sharex="col")
-    names = sorted({plan.name for plan in plans})
-    for column, kind in enumerate(kinds):
-        for index, name in enumerate(names):
-            shown = sorted(
-                (
-                    p
-                    for p in plans
-                    if p.name == name
-                    and p.topology.startswith(kind + ":")
-                    and p.roofline
-                    and p.fits
-                ),
-                key=lambda p: p.chips,
-            )
-            if not shown:
-                continue
-            chips, colour = [p.chips for p in shown], tab20(index % 20)
-            for axis, low, high in (
-                (grid[0][column], "rate_low", "rate"),
-                (grid[1][column], "mfu_low", "mfu"),
-            ):
-                lows, highs = ([getattr(p.roofline, field) for p in shown] for field in (low, high))
-                axis.fill_between(chips, lows, highs, color=colour, alpha=0.15)
-                axis.plot(chips, highs, color=colour, marker=".", linewidth=1, label=name)
-            ideal = shown[0].roofline.rate / chips[0]  # type: ignore[union-attr]
-            grid[0][column].plot(
-                chips, [ideal * n for n in chips], color=colour, linestyle=":", linewidth=0.8
-            )
-        grid[0][column].set(title=kind, xscale="log", yscale="log", ylabel="tokens/s (bound)")
+    grid = figure.subplots(2, max(len(found), 1), squeeze=False, sharex="col")
+    for column, (chip, lines) in enumerate(found.items()):
+        for name, shown in lines.items():
+            _plot_line(grid[:, column], name, shown, colours[name])
+        grid[0][column].set(title=chip, xscale="log", yscale="log", ylabel="tokens/s (bound)")
         grid[1][column].set(xlabel="chips", ylabel="MFU bound", ylim=(0, 1))
         grid[1][column].set_xscale("log", base=2)
-        for axis in (grid[0][column], grid[1][column]):
+        for axis in grid[:, column]:
             axis.grid(alpha=0.3)
-    handles, labels = grid[0][0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=8)
+    labelled = {
+        label: handle
+        for axis in grid[0]
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    if labelled:
+        figure.legend(
+            labelled.values(), labelled.keys(), loc="outside lower center", ncols=4, fontsize=8
+        )
     figure.suptitle(
-        "Weak scaling, estimated from the compiled program (fixed batch a chip; "
-        "dotted: ideal; band: no overlap .. perfect overlap)"
+        "Weak scaling, estimated from the compiled program\nfixed batch a chip; dotted: ideal; "
+        "squares: several slices;\nband: no overlap .. perfect overlap",
+        fontsize=10,
     )
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=90)
+
+
+def _plot_line(axes: Any, name: str, shown: Sequence[Plan], colour: Any) -> None:
+    """One configuration, in a column of two panels."""
+    chips = [plan.chips for plan in shown]
+    several = [n for n, plan in enumerate(shown) if "x" in plan.topology.split(":")[0]]
+    for axis, low, high in zip(axes, ("rate_low", "mfu_low"), ("rate", "mfu"), strict=True):
+        lows, highs = ([getattr(plan.roofline, field) for plan in shown] for field in (low, high))
+        axis.fill_between(chips, lows, highs, color=colour, alpha=0.15)
+        axis.plot(chips, highs, color=colour, marker=".", linewidth=1, label=name)
+        axis.plot(
+            [chips[n] for n in several],
+            [highs[n] for n in several],
+            color=colour,
+            marker="s",
+            fillstyle="none",
+            linestyle="",
+        )
+    ideal = shown[0].roofline.rate / chips[0]  # type: ignore[union-attr]
+    axes[0].plot(chips, [ideal * n for n in chips], color=colour, linestyle=":", linewidth=0.8)

@@ -182,15 +182,16 @@ def run(
         )
 
 
-def made_at(out: Path) -> str:
-    """In words, which commits made the plans of `out`.jsonl, on what; "" where nothing says so."""
-    path = Path(out).with_suffix(".jsonl")
+def made_at(out: Path, keys: Iterable[str]) -> str:
+    """In words, which commits made these plans of `out`.jsonl, on what; "" where nothing says so."""
+    path, wanted = Path(out).with_suffix(".jsonl"), set(keys)
     rows = (
         [json.loads(line) for line in path.read_text().splitlines() if line.endswith("}")]
         if path.is_file()
         else []
     )
-    counts = collections.Counter(_by(row["made"]) for row in rows if row.get("made"))
+    last = {row["key"]: row.get("made") for row in rows if row["key"] in wanted}
+    counts = collections.Counter(_by(made) for made in last.values() if made)
     return (
         "Made by: "
         + "; ".join(f"{by} ({count} plans)" for by, count in sorted(counts.items()))
@@ -219,9 +220,16 @@ def _speech(plans: list[Plan]) -> list[str]:
     ]
 
 
-def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: Path) -> None:
+def write(
+    plans: list[Plan],
+    refused: list[str],
+    missing: int,
+    older: int,
+    out: Path,
+    keys: Iterable[str] = (),
+) -> None:
     """`out`.md and `out`.png. missing: plans of the list that are still to be made. older: plans
-    that other code has made.
+    that other code has made. keys: of the list, for what `out`.jsonl says of its plans.
     """
     out = Path(out)
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -252,7 +260,7 @@ def write(plans: list[Plan], refused: list[str], missing: int, older: int, out: 
         )
         if older
         else "",
-        made_at(out),
+        made_at(out, keys),
         f"{missing} plans of the list are still to be made: `make plan` goes on."
         if missing
         else "",

@@ -4,6 +4,7 @@ and what does not fit says what to change.
 
 import dataclasses
 import json
+import re
 
 import jax
 import pytest
@@ -427,6 +428,41 @@ def test_a_list_resumes(tmp_path, whole):
         and "1 of the 3 were made before later changes" in page
     )
     assert (tmp_path / "out" / "plan.png").stat().st_size > 10_000
+
+
+def test_the_page_says_what_made_the_plans_that_it_shows(tmp_path, whole):
+    """Not those that were made anew, nor those of another list."""
+    cache, key_of = tables.Cache(tmp_path / "plan.jsonl"), tables.key_of
+    for name, day in (("a", 1), ("b", 1), ("other", 2), ("a", 3)):
+        made = {"command": "plan", "commit": "c" * 40, "clean": True, "date": f"2026-01-0{day}"}
+        cache.put(key_of(name), dataclasses.replace(whole, name=name), "code", made)
+    tables.write([whole], [], 0, 0, tmp_path / "plan", [key_of("a"), key_of("b")])
+    (line,) = re.findall("^Made by: .*", (tmp_path / "plan.md").read_text(), re.M)
+    assert [line.count(f"2026-01-0{day} (1 plans)") for day in (1, 2, 3)] == [1, 0, 1]
+
+
+def test_scaling_goes_over_slices_of_one_kind_of_chip(tmp_path, whole):
+    """What was planned on one slice only is no line."""
+
+    def plan(name, topology, chips, fits=True):
+        return dataclasses.replace(whole, name=name, topology=topology, chips=chips, fits=fits)
+
+    plans = [
+        plan("a", "2xv5e:16x16", 512),
+        plan("a", "v5e:8x8", 64),
+        plan("a", "v5e:16x16", 256),
+        plan("a", "v6e:8x8", 64),
+        plan("b", "v5e:8x8", 64),
+        plan("b", "v5e:16x16", 256, fits=False),
+    ]
+    found = report.weak_scaling(plans)
+    assert {chip: list(lines) for chip, lines in found.items()} == {"v5e": ["a"]}
+    assert [one.chips for one in found["v5e"]["a"]] == [64, 256, 512]
+    alone = report.weak_scaling([plans[3], plans[4]])
+    assert {chip: list(lines) for chip, lines in alone.items()} == {"v5e": ["b"], "v6e": ["a"]}
+    for number, some in enumerate((plans, plans[3:5], plans[5:])):
+        report.plot_weak_scaling(tmp_path / f"{number}.png", some)
+        assert (tmp_path / f"{number}.png").stat().st_size > 5_000
 
 
 def test_the_code_digest_ignores_comments(tmp_path, monkeypatch):
