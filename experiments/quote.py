@@ -63,11 +63,12 @@ def sections(table: Path = RESULTS / "quotes.toml", root: Path = ROOT) -> list[S
 
 
 def value(file: str, keys: str, results: Path = RESULTS) -> Any:
-    """A figure of a result file: keys of dicts and numbers of lists, joined by points. KeyError: no
-    result holds it.
+    """A figure of a result file: keys of dicts and numbers of lists, joined by points (\\. is a point
+    in a key). KeyError: no result holds it.
     """
     found = _result(results / f"{file}.json")
-    for key in keys.split("."):
+    for key in re.split(r"(?<!\\)\.", keys):
+        key = key.replace("\\.", ".")
         try:
             found = found[int(key)] if isinstance(found, list) else found[key]
         except (KeyError, IndexError, ValueError, TypeError) as error:

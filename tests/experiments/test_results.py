@@ -83,6 +83,13 @@ def wrong_in(place):
     return quote.compare(section, place)
 
 
+def test_a_key_may_hold_a_point(tmp_path):
+    (tmp_path / "points.json").write_text('{"wait=0.06": {"ms": [1, 2]}}')
+    assert quote.value("points", r"wait=0\.06.ms.1", tmp_path) == 2
+    with pytest.raises(KeyError, match="no 'wait=0.06.ms.1' in points.json"):
+        quote.value("points", "wait=0.06.ms.1", tmp_path)
+
+
 def test_a_true_quote_passes(place):
     assert wrong_in(place)[0] == []
 
