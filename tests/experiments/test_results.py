@@ -86,7 +86,7 @@ def wrong_in(place):
 def test_a_key_may_hold_a_point(tmp_path):
     (tmp_path / "points.json").write_text('{"wait=0.06": {"ms": [1, 2]}}')
     assert quote.value("points", r"wait=0\.06.ms.1", tmp_path) == 2
-    with pytest.raises(KeyError, match="no 'wait=0.06.ms.1' in points.json"):
+    with pytest.raises(KeyError, match="in points"):
         quote.value("points", "wait=0.06.ms.1", tmp_path)
 
 
