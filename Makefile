@@ -130,6 +130,7 @@ bench: $(VENV)/.ready-dev ## how fast it speaks and answers, beside this machine
 	$(BIN)/mdmspeech bench --size compact d1024 --scores experiments/results/compact.json --out experiments/results/bench_talker
 	$(BIN)/mdmspeech bench --size compact --batch 8 32 --rounds 3 --out experiments/results/bench_talker_batches
 	$(BIN)/mdmspeech bench thinker --out experiments/results/bench_thinker
+	$(BIN)/mdmspeech bench hearing --out experiments/results/bench_hearing
 	$(BIN)/mdmspeech bench codec --out experiments/results/bench_codec
 	$(BIN)/mdmspeech bench first-audio --questions 50 --out experiments/results/bench_first_audio
 	$(BIN)/mdmspeech bench sessions --sessions 1 2 4 --out experiments/results/bench_sessions

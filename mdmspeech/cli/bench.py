@@ -11,7 +11,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable
 from mdmspeech.hardware import peak_memory
 
-PARTS = ("talker", "thinker", "codec", "first-audio", "sessions")
+PARTS = ("talker", "thinker", "hearing", "codec", "first-audio", "sessions")
 SIZES = ("compact", "d1024", "paper")
 
 
@@ -22,7 +22,8 @@ def add(verbs) -> None:
         help="how fast this machine speaks and answers, beside what it can do at best",
         description="talker: masked diffusion at S = 1 .. 16, next-token and multi-token decoding "
         "take turns in one engine; beside them the bare matrix products, and what bandwidth and "
-        "arithmetic allow. thinker, codec: reading and writing, and sound. "
+        "arithmetic allow. thinker, hearing, codec: reading and writing, a question's "
+        "transcript, and sound. "
         "first-audio: how long a spoken question waits for its first sound, by "
         "stage, and in a session. sessions: how many can talk at once. Let nothing else run.",
     )
@@ -113,13 +114,19 @@ def _scores(path: str) -> dict[str, Any]:
 
 
 def _part(args: argparse.Namespace) -> dict[str, Any]:
+    from importlib import resources
+
     import mdmspeech
+    from mdmspeech.audio.wave import load_wave
     from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.evaluation.speed import machine, parts
 
     assistant = mdmspeech.load(args.model, thinker=args.thinker, dtype=args.dtype)
     if args.part == "thinker":
         jobs = parts.thinker_jobs(assistant.thinker)
+    elif args.part == "hearing":
+        wave = load_wave(str(resources.files("mdmspeech") / "assets" / "question.wav"))
+        jobs = parts.hearing_jobs(assistant.frontend, wave)
     else:
         voice = assistant.voice(assistant.talkers[0])
         jobs = parts.codec_jobs(voice.codec, voice.block)

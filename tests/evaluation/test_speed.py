@@ -15,6 +15,7 @@ from mdmspeech.cli import main
 from mdmspeech.evaluation.provenance import provenance
 from mdmspeech.evaluation.speed import live, machine, parts, report, talkers
 from mdmspeech.evaluation.speed.machine import Machine, Times
+from mdmspeech.inference.speech_frontend import SpeechFrontend, ctc_frontend
 from mdmspeech.models import talker
 from mdmspeech.models.talker import TalkerConfig
 
@@ -234,6 +235,33 @@ def test_a_part_is_measured_by_what_it_makes(monkeypatch):
     assert "| other | second of sound | 500.0 | 500.0 .. 500.0 | 2.0 |  |" in page
 
 
+def test_the_ear_does_its_jobs(small):
+    """With drafts, where its adaptor takes any."""
+    encoder = small.ENCODER, small.encoder_params()
+    wave = small.question(1.5)
+    plain = parts.hearing_jobs(ctc_frontend(*encoder, *small.spelling()), wave)
+    assert [job.what for job in plain] == ["encode 2 s", "transcript"]
+    given = []
+
+    def written(params, states, valid, drafts):
+        jax.debug.callback(lambda found: given.append(found[0].tolist()), drafts)
+        return jnp.array([[7, 8, 6, 5, 9, 9]] * len(states)), valid
+
+    frontend = SpeechFrontend(
+        *encoder, written, {}, lambda out, valid, row: (None, "yes"), drafts=(6, 9)
+    )
+    jobs = parts.hearing_jobs(frontend, wave)
+    assert [job.what for job in jobs[1:]] == [
+        "transcript of 4 pieces",
+        "the same, all of them drafted",
+        "the same, all but three of them drafted",
+    ]
+    given.clear()
+    assert [job.run() for job in [*plain, *jobs]] == [1] * 6
+    jax.effects_barrier()
+    assert given == [[9] * 6, [7, 8, 6, 5, 9, 9], [7] + [9] * 5]
+
+
 def test_the_thinker_and_the_codec_do_their_jobs(small):
     runner, codec = small.thinker(), small.small_codec()
     answers = []
@@ -250,8 +278,8 @@ def test_the_thinker_and_the_codec_do_their_jobs(small):
     layers = sum(leaf.size for leaf in jax.tree.leaves(runner.params["layers"]))
     assert many - one == 112 * 2 * layers
     answers.clear()
-    assert [job.run() for job in jobs] == [1] * 5
-    assert not answers[0] and runner.tokenizer.decode(answers[1])
+    assert [job.run() for job in jobs] == [1] * 6
+    assert not answers[0] and runner.tokenizer.decode(answers[1]) and not answers[2]
     pushed = []
     stream = codec.stream
     codec.stream = lambda: pushed.append(0) or stream()

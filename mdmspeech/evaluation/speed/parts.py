@@ -1,4 +1,5 @@
-"""How fast the other parts of a release work: the Thinker reads and writes, the codec makes sound.
+"""How fast the other parts of a release work: the Thinker reads and writes, the ear hears, the codec
+makes sound.
 
 Jobs take turns; beside each stands the least it takes on this machine, from the bytes of weights it
 reads and the arithmetic it does.
@@ -12,11 +13,14 @@ import jax
 import numpy as np
 
 from mdmspeech.evaluation.speed.machine import Machine, Times, interleaved
+from mdmspeech.inference.speech_frontend import SpeechFrontend
 from mdmspeech.inference.thinker_runner import ThinkerRunner
+from mdmspeech.speech_format import INPUT_RATE
 
 READ = (16, 32, 128)  # inputs of a question
 # the answer to it repeats it: what drafts are for
 SENTENCE = "The old lighthouse keeper counted nine ships on the grey morning sea."
+CONVERSATION = 1024  # tokens that a session has room for
 SECONDS = 10  # of sound
 
 
@@ -64,7 +68,9 @@ def measure(
 
 
 def thinker_jobs(runner: ThinkerRunner) -> list[Job]:
-    """Reading questions of some lengths; writing an answer without and with drafts."""
+    """Reading questions of some lengths; writing an answer without and with drafts, and where there is
+    room for a conversation.
+    """
     shapes = jax.tree.map(lambda leaf: (leaf.size, leaf.nbytes), runner.params)
     tables = {name: shapes[name] for name in shapes if name != "layers"}
     output = max(jax.tree.leaves(tables, is_leaf=lambda x: isinstance(x, tuple)))
@@ -92,6 +98,10 @@ def thinker_jobs(runner: ThinkerRunner) -> list[Job]:
 
         return run
 
+    def conversing() -> float:
+        list(runner.answer(runner.extend(runner.begin(CONVERSATION), asked)))
+        return 1
+
     work = {count: 2.0 * (trunk[0] * count + output[0]) for count in (*READ, 1)}
     reads = [
         Job(f"read a question of {count}", "question", reading(count), read_bytes, work[count])
@@ -103,6 +113,46 @@ def thinker_jobs(runner: ThinkerRunner) -> list[Job]:
         *reads,
         Job(f"answer in {tokens} tokens, without drafts", "answer", writing([]), *whole),
         Job(f"answer in {tokens} tokens, with drafts", "answer", writing(ids), *whole),
+        Job(f"without drafts, with room for {CONVERSATION:,} tokens", "answer", conversing, *whole),
+    ]
+
+
+def hearing_jobs(frontend: SpeechFrontend, wave: np.ndarray) -> list[Job]:
+    """A question through the encoder; what was said, written piece by piece; and where the adaptor
+    takes drafts, checked, all of it and but for the last words.
+    """
+    wave = frontend.load(wave)
+    draft = frontend.encode(wave).written
+    length = frontend.ready_length(len(wave)) or len(wave)
+    speech = frontend.states([wave], length, 1)
+
+    def encoding() -> float:
+        frontend.states([wave], length, 1)
+        return 1
+
+    def reading(draft: np.ndarray | None) -> Callable[[], float]:
+        def run() -> float:
+            frontend.read(speech, [draft])
+            return 1
+
+        return run
+
+    seconds = f"{length / INPUT_RATE:.0f} s"
+    jobs = [
+        Job(f"encode {seconds}", "question", encoding, 0.0, 0.0),
+        Job("transcript", "question", reading(None), 0.0, 0.0),
+    ]
+    if draft is None:
+        return jobs
+    pieces = int(np.argmax(draft == draft[-1])) or len(draft)
+    jobs[1] = dataclasses.replace(jobs[1], what=f"transcript of {pieces} pieces")
+    parts = {"all": pieces, "all but three": max(pieces - 3, 1)}
+    return [
+        *jobs,
+        *(
+            Job(f"the same, {name} of them drafted", "question", reading(draft[:count]), 0.0, 0.0)
+            for name, count in parts.items()
+        ),
     ]
 
 

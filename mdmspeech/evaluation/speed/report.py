@@ -178,6 +178,7 @@ def _turns(name: str, one: Mapping[str, Any]) -> str:
 PAGES = {
     "talker": talker_page,
     "thinker": parts_page,
+    "hearing": parts_page,
     "codec": parts_page,
     "first-audio": first_audio_page,
     "sessions": sessions_page,
