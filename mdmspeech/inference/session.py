@@ -47,7 +47,7 @@ _NO_SOUND = np.zeros(0, np.float32)
 
 
 class Session:
-    """Push sound or text, read `events`. All but the `work`s return at once, from any thread.
+    """Push sound or text, read `events`. All but those that work return at once, from any thread.
 
     Attributes:
       config: how it listens and speaks. events: an `EventQueue`: iterate, or `get(timeout)`.
