@@ -26,7 +26,7 @@ from mdmspeech.inference.listener import Began, Ended, Listener, Paused, WentOn,
 from mdmspeech.inference.playback import seconds_of_response
 from mdmspeech.inference.questions import check_question
 from mdmspeech.inference.recording import Resampler
-from mdmspeech.inference.session_config import SessionConfig
+from mdmspeech.inference.session_config import TAIL, SessionConfig
 from mdmspeech.inference.session_events import (
     Reason,
     ResponseTruncated,
@@ -41,7 +41,6 @@ from mdmspeech.inference.session_questions import Question, Questions
 from mdmspeech.inference.session_response import Model, SessionResponse
 from mdmspeech.speech_format import INPUT_RATE
 
-TAIL = 0.064  # seconds of silence behind the speech that are heard with it
 _LISTEN = 8 * FRAME  # samples a unit
 _NO_SOUND = np.zeros(0, np.float32)
 

@@ -11,6 +11,8 @@ from mdmspeech.inference.generation_config import GenerationConfig, whole
 # fields of `GenerationConfig`, which are checked there
 _SPEAKING = ("seed", "temperature", "pace", "vocoder")
 _SPECULATE = (0.03, 2.0)
+# seconds of silence behind the speech that are heard with it, unless an answer is begun after others
+TAIL = 0.064
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class SessionConfig:
     turn_detection: TurnDetection | None = dataclasses.field(default_factory=TurnDetection)
     create_response: bool = True
     interrupt_response: bool = True
-    speculate_s: float | None = 0.064
+    speculate_s: float | None = TAIL
     steps: int | Literal["auto"] = "auto"
     talker: str = "mdm"
     seed: int = 0

@@ -23,8 +23,7 @@ from small_session import (
 from mdmspeech.errors import UserError
 from mdmspeech.inference.assistant import AudioEvent, EndEvent
 from mdmspeech.inference.recording import Recording, Resampler
-from mdmspeech.inference.session import TAIL
-from mdmspeech.inference.session_config import SessionConfig
+from mdmspeech.inference.session_config import TAIL, SessionConfig
 from mdmspeech.inference.session_events import (
     ResponseAudio,
     ResponseEnded,
