@@ -12,7 +12,7 @@ from mdmspeech.files import check_writable
 from mdmspeech.hardware import peak_memory
 
 PARTS = ("talker", "thinker", "hearing", "codec", "first-audio", "sessions")
-SIZES = ("compact", "d1024", "paper")
+SIZES = ("compact", "d1024", "paper", "release")
 
 
 def add(verbs) -> None:
@@ -29,7 +29,10 @@ def add(verbs) -> None:
     )
     parser.add_argument("part", nargs="?", default="talker", choices=PARTS, help="what to measure")
     parser.add_argument(
-        "--model", default="compact", metavar=RELEASE, help=f"{RELEASE_HELP} (not: talker)"
+        "--model",
+        default="compact",
+        metavar=RELEASE,
+        help=f"{RELEASE_HELP} (talker: of --size release)",
     )
     add_thinker_options(parser, " (talker: the Talker)")
     parser.add_argument("--data", metavar="DIR", help="the corpus with test questions")
@@ -40,7 +43,12 @@ def add(verbs) -> None:
         "--sessions", nargs="+", type=int, default=[1, 2, 4], metavar="N", help="at a time"
     )
     parser.add_argument(
-        "--size", nargs="+", default=["compact"], choices=SIZES, help="shapes (default compact)"
+        "--size",
+        nargs="+",
+        default=["compact"],
+        choices=SIZES,
+        help="shapes, with random weights, or the Talkers of --model with theirs, which verified "
+        "multi-token decoding needs (default compact)",
     )
     parser.add_argument(
         "--batch", nargs="+", type=int, default=[1], metavar="N", help="rows at a time (default 1)"
@@ -89,15 +97,28 @@ def _told(text: str) -> None:
 def _talker(args: argparse.Namespace) -> dict[str, Any]:
     from mdmspeech.evaluation.provenance import provenance
     from mdmspeech.evaluation.speed import machine, report, talkers
+    from mdmspeech.interop.release import load_release
 
     scores = None if args.scores is None else _scores(args.scores)
+    release = load_release(args.model) if "release" in args.size else None
     _told("measuring the machine")
     best = machine.measure(dtype=args.dtype)
     how = {"blocks": args.blocks, "rounds": args.rounds, "dtype": args.dtype}
-    rows = talkers.measure_talkers(args.size, args.batch, best, **how, told=_told)
+    rows = talkers.measure_talkers(
+        (_talkers(size, args, release) for size in args.size), args.batch, best, **how, told=_told
+    )
     made = provenance(sizes={"rounds": args.rounds, "blocks": args.blocks}, seeds={"weights": 0})
     result = report.rows_of(rows, best, made, args.dtype)
     return result if scores is None else report.with_errors(result, scores)
+
+
+def _talkers(size: str, args: argparse.Namespace, release: Any) -> Any:
+    from mdmspeech.evaluation.speed import talkers
+
+    _told(f"making {size}")
+    if size == "release":
+        return talkers.release_talkers(release, args.blocks)
+    return talkers.random_talkers(size, args.blocks, args.dtype)
 
 
 def _scores(path: str) -> dict[str, Any]:

@@ -36,8 +36,9 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
     parser.add_argument(
         "--talker",
         default="mdm",
-        choices=("mdm", "ntp", "mtp"),
-        help="masked diffusion, or the next-token or multi-token baseline (default: %(default)s)",
+        choices=("mdm", "ntp", "mtp", "mtp_verified"),
+        help="masked diffusion, or a baseline: next-token, multi-token, multi-token whose next forward "
+        "checks what it wrote (default: %(default)s)",
     )
     parser.add_argument(
         "--steps",

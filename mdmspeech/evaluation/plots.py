@@ -7,7 +7,11 @@ from typing import Any
 import numpy as np
 
 # talker of a row -> its line, and what it is
-_BASELINES = {"ntp": ("--", "next token"), "mtp": (":", "multi-token")}
+_BASELINES = {
+    "ntp": ("--", "next token"),
+    "mtp": (":", "multi-token"),
+    "mtp_verified": ("-.", "multi-token, verified"),
+}
 _COLOURS = ("#3b6ea5", "#d98032", "#4f9d69", "#a65a9b", "#8a8a8a", "#c4b03b", "#5bb0c4")
 
 

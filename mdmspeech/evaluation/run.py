@@ -141,7 +141,7 @@ class Evaluation:
             for name, texts_of in make_set.items():
                 make = functools.partial(self._row, texts_of, talker, steps)
                 depends = (
-                    "talker" if talker == "mdm" else f"talker_{talker}",
+                    "talker" if talker == "mdm" else f"talker_{talker.split('_')[0]}",
                     "codec",
                     *(thinker if name == "answers" else ()),
                 )

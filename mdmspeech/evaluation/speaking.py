@@ -22,8 +22,10 @@ from mdmspeech.evaluation.testset import held_out, in_answer_voice, question_set
 
 if TYPE_CHECKING:
     from mdmspeech.inference.assistant import Assistant
+    from mdmspeech.inference.speech import Trace
 
 STEPS = (1, 2, 4, 8, 16)
+BASELINES = ("ntp", "mtp", "mtp_verified")
 STOPPED = ("length", "eos")  # the reasons of a speech that ended as it should
 SAMPLES = 3  # clips of each row kept as WAV files
 _TIMED = 5  # single texts that are timed
@@ -65,7 +67,7 @@ def rows(assistant: "Assistant", steps: Sequence[int] = STEPS) -> list[tuple[str
     """(talker, steps) of every row of the table; a release without a next-token or multi-token
     Talker has none of its rows.
     """
-    baselines = [(name, 1) for name in ("ntp", "mtp") if name in assistant.talkers]
+    baselines = [(name, 1) for name in BASELINES if name in assistant.talkers]
     return [("mdm", s) for s in steps] + baselines
 
 
@@ -103,12 +105,23 @@ def score_row(
     if spoken.recordings is not None:
         row["timing"] = timing(waves, spoken.recordings, rate)
     row |= endings([speech.stop_reason for speech in speeches])
+    row["tokens_a_forward"] = tokens_a_forward([speech.trace for speech in speeches])
     row["speed"] = speed(say, spoken.texts)
     if samples is not None:
         samples.mkdir(parents=True, exist_ok=True)
         for n, wave in enumerate(waves[:SAMPLES]):
             save_wave(samples / f"{spoken.name}-{talker}-s{steps}-{n}.wav", wave, rate)
     return row
+
+
+def tokens_a_forward(traces: Sequence["Trace"]) -> float:
+    """Tokens that a forward of the Talker brings its row, on average."""
+    tokens = forwards = 0
+    for trace in traces:
+        tokens += len(trace.step_L)
+        steps = np.split(trace.step_L, trace.starts_P[1:])  # of each block, counted from 0
+        forwards += sum(1 + int(step_K.max()) for step_K in steps if len(step_K))
+    return round(tokens / max(forwards, 1), 2)
 
 
 def endings(reasons: Sequence[str]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mdmspeech.files import write_text
 WER_BARS = {("answers", 1): 15.0, ("answers", 4): 8.0, ("open", 4): 12.0}  # (texts, steps)
 RATIO_BAR = 0.9  # facts right when spoken, of those right when typed
 REPEAT_BAR = 15.0
+TALKERS = {"mdm": "MDM", "ntp": "NTP", "mtp": "MTP", "mtp_verified": "MTP verified"}
 FIRST_AUDIO_BAR = 900  # ms, at S=1
 
 
@@ -96,6 +97,7 @@ def _speaking(part: dict) -> str:
         "length",
         "tail s",
         "EOS missed",
+        "tokens a forward",
         f"tokens/s ({_all(row['speed'].get('timed', 5) for row in part['rows'])} texts)",
         "in a batch",
         "RTF",
@@ -112,7 +114,7 @@ def _speaking(part: dict) -> str:
         rows.append(
             [
                 row["set"],
-                row["talker"].upper(),
+                TALKERS[row["talker"]],
                 steps,
                 f"{row['wer']} ({low}..{high})",
                 bar and f"<= {bar:g}",
@@ -121,6 +123,7 @@ def _speaking(part: dict) -> str:
                 lengths.get("duration_ratio"),
                 lengths.get("tail_s"),
                 _ends(row),
+                row.get("tokens_a_forward", "-"),
                 speed["tokens_per_s"],
                 batch,
                 speed["real_time_factor"],

@@ -37,7 +37,7 @@ class Assistant:
     Args:
       name: of the release.
       voices, frontend, thinker: functions that open the parts, called once, when a part is first
-        needed; voices by talker name ("mdm", "ntp").
+        needed; voices by talker name, such as "mdm".
     """
 
     def __init__(
@@ -128,7 +128,8 @@ class Assistant:
           question: path, open file or stream, array [N] at 16 kHz, or (array, rate); 0.1 to 30 s.
             See `audio.wave.load_wave`.
           steps: forwards a block of speech: 1 is fastest, 4 the default, 16 the most.
-          talker: "mdm" (masked diffusion) or "ntp" (next token), if the release has it.
+          talker: "mdm" (masked diffusion), or a baseline that the release has: "ntp" (next token),
+            "mtp" (several a forward), "mtp_verified" (those checked: the tokens of its next-token head).
           temperature, seed: of the speech tokens; 0 takes the best everywhere. pace: 1.25 speaks a
             quarter faster.
           vocoder: settings of the codec: CosyVoice2's takes {"steps": 4}, 10 being the most that

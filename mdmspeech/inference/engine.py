@@ -38,7 +38,12 @@ from mdmspeech.padding import bucket
 from mdmspeech.programs import KeptProgram
 from mdmspeech.speech_format import BOS, CODES, EOS, MASK, PAD
 
-MODES = {"mdm": block_diffusion, "ntp": autoregressive, "mtp": multi_token}
+MODES = {
+    "mdm": block_diffusion,
+    "ntp": autoregressive,
+    "mtp": multi_token,
+    "mtp_verified": multi_token,  # what the modules tell is checked: the tokens are head 0's
+}
 BLOCKS = (8, 16, 32, 64)  # how far back a program looks; the last is the longest utterance
 ROWS = (1, 4, 8, 32)  # utterances in one forward
 
@@ -70,7 +75,7 @@ class TalkerEngine:
     """Compiled decoding of one Talker.
 
     Args:
-      config, params: of a Talker. mode: "mdm", "ntp" or "mtp".
+      config, params: of a Talker. mode: one of `MODES`.
       options: further fields of `decoding.state.DecodingConfig`.
 
     Raises:
@@ -80,8 +85,9 @@ class TalkerEngine:
     def __init__(self, config: TalkerConfig, params: dict, mode: str = "mdm", **options: Any):
         if mode not in MODES:
             raise UserError(f"talker mode {mode!r}: choose {' or '.join(MODES)}")
-        if mode == "mtp":
+        if MODES[mode] is multi_token:
             options.setdefault("mtp_emit", min(DecodingConfig.mtp_emit, 1 + config.mtp_modules))
+            options["mtp_verify"] = mode == "mtp_verified"
             _check_modules(config, options["mtp_emit"])
         self.talker, self.params = PreparedTalker.of(config, params)
         self.config = self.talker.config
@@ -226,7 +232,7 @@ class PureEngine:
         )
         before = [text.before for text in texts if text.before is not None]
         step: Any = functools.partial(self.talker.step, params, before)
-        if self.mode == "mtp":
+        if MODES[self.mode] is multi_token:
             step = PreparedHeads(self.talker, params)
         offset_1K = jnp.arange(block, dtype=jnp.int32)[None]
 

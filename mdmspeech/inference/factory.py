@@ -32,7 +32,12 @@ from mdmspeech.text.tokenizer import ChatTokenizer
 
 # name for users -> part of a release
 _THINKER_UPDATE = "thinker_lora"
-_TALKERS = {"mdm": "talker", "ntp": "talker_ntp", "mtp": "talker_mtp"}
+_TALKERS = {
+    "mdm": "talker",
+    "ntp": "talker_ntp",
+    "mtp": "talker_mtp",
+    "mtp_verified": "talker_mtp",
+}
 
 
 def open_assistant(
@@ -64,7 +69,7 @@ def open_assistant(
         )
 
     voices = {
-        name: partial(_synthesizer, release, part, codec, thinker)
+        name: partial(_synthesizer, release, name, codec, thinker)
         for name, part in _TALKERS.items()
         if part in release.parts
     }
@@ -110,10 +115,14 @@ def _cosyvoice2(release: Any, part: Any) -> Codec:
 
 
 def _synthesizer(
-    release: Any, name: str, codec: Callable[[], Codec], thinker: Callable[[], ThinkerRunner]
+    release: Any, talker: str, codec: Callable[[], Codec], thinker: Callable[[], ThinkerRunner]
 ) -> Synthesizer:
+    name = _TALKERS[talker]
     part = release.part(name)
-    settings = dict(mode=_opener(release, "talker", part.kind), silence=release.silence)
+    mode = _opener(release, "talker", part.kind)
+    if talker == "mtp_verified":  # the same part, read in another way
+        mode = talker
+    settings = dict(mode=mode, silence=release.silence)
     return _SYNTHESIZERS[part.config.anchors](name, part, codec, thinker, settings)
 
 

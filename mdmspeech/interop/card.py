@@ -18,7 +18,12 @@ UNKNOWN = "unknown"  # the Hub's word for a licence that nobody has said
 _FROM = {"cosyvoice2": "FunAudioLLM/CosyVoice2-0.5B"}  # beginnings of kinds -> where they are from
 _IN_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/")
 _STEPS = (1, 4)  # the fastest, and the default
-_TALKERS = {"mdm": "talker", "ntp": "talker_ntp", "mtp": "talker_mtp"}
+_TALKERS = {
+    "mdm": "talker",
+    "ntp": "talker_ntp",
+    "mtp": "talker_mtp",
+    "mtp_verified": "talker_mtp",
+}
 # name of a set of texts in the scores -> as a card calls it
 _SETS = {"answers": "answers to spoken questions", "open": "open sentences"}
 

@@ -79,7 +79,7 @@ def speech_program(
     arguments = (params, (_text(config),) * rows, (state,) * rows, ShapeDtypeStruct((), jnp.int32))
     # The engine's loop over blocks, once, and in it the decoder's over forwards; masked diffusion
     # has done one before its loop.
-    forwards = sum(count for _, _, count in way.forwards(config.block))
+    forwards = round(sum(count for _, _, count in way.forwards(config.block)))
     trips = (1, forwards - (way.mode == "mdm"))
 
     def block(params, texts, states, blocks):

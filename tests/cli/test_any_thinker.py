@@ -116,5 +116,9 @@ def test_it_can_be_measured(hears, llm, tmp_path, capsys):
     argv = ["bench", "thinker", "--model", str(hears), "--thinker", str(llm), "--rounds", "1"]
     assert main([*argv, "--out", str(tmp_path / "b")]) == 0
     result = json.loads((tmp_path / "b.json").read_text())
-    assert len(result["rows"]) == 5 and 0.1 < result["peak_memory_gb"] < 60
+    told = [row["what"] for row in result["rows"]]
+    assert [what for what in told if what.startswith("read a question of ")] == told[:3]
+    for how in ("without drafts", "with drafts", "with room for"):
+        assert sum(how in what for what in told[3:]) == 1 + (how == "without drafts"), how
+    assert len(told) == 6 and 0.1 < result["peak_memory_gb"] < 60
     assert f"weights included: {result['peak_memory_gb']} GB" in capsys.readouterr().out

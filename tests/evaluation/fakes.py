@@ -14,6 +14,7 @@ from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.data.storage.record_store import write_shard
 from mdmspeech.data.synthesis.build import write_datasets
 from mdmspeech.evaluation.scoring import score
+from mdmspeech.inference.speech import Trace
 
 RATE = 24_000
 QUESTIONS = [
@@ -108,6 +109,7 @@ class FakeSpeech:
     tokens: np.ndarray
     stop_reason: str
     timeline: dict
+    trace: Trace
     sample_rate: int = RATE
 
 
@@ -183,7 +185,9 @@ class FakeAssistant:
             "total_s": 0.5,
             "real_time_factor": 0.25,
         }
-        return FakeSpeech(text, audio, np.zeros(50, np.int32), "length", timeline)
+        steps = np.arange(50) % 4  # of blocks of 25, 4 forwards each
+        trace = Trace(np.array([0, 25]), steps, np.zeros(50), np.zeros(2))
+        return FakeSpeech(text, audio, np.zeros(50, np.int32), "length", timeline, trace)
 
     def stream(self, question, steps=4, talker="mdm"):
         speech = self._speech("Four.")

@@ -6,11 +6,13 @@ import json
 from types import SimpleNamespace
 
 import fakes
+import numpy as np
 import pytest
 
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import codec, run, speaking
 from mdmspeech.evaluation.speaking import endings
+from mdmspeech.inference.speech import Trace
 
 
 @pytest.fixture
@@ -65,7 +67,7 @@ def test_every_part_ends_up_in_the_table_and_is_made_once(place):
         (("mdm",), []),
         (("mdm", "ntp"), ["ntp"]),
         (("mdm", "mtp"), ["mtp"]),
-        (("mtp", "ntp", "mdm"), ["ntp", "mtp"]),
+        (("mtp", "mtp_verified", "ntp", "mdm"), ["ntp", "mtp", "mtp_verified"]),
     ],
 )
 def test_each_baseline_of_a_release_has_a_row(talkers, baselines):
@@ -134,3 +136,24 @@ def test_speech_that_had_to_be_cut_counts_as_a_missed_end():
     found = endings(["length", "eos", "silence", "text", "budget", "budget"])
     assert found["eos_missed"] == 4
     assert found["stop_reasons"]["budget"] == 2
+
+
+def test_tokens_a_forward():
+    """Of three blocks: 16 tokens in 4 forwards, 16 in 6, 3 in 1 (of another text)."""
+    trace = lambda starts, steps: Trace(np.array(starts), np.array(steps), None, None)
+    two = trace([0, 16], [*([0, 1, 2, 3] * 4), *(n // 3 for n in range(16))])
+    assert speaking.tokens_a_forward([two]) == 3.2
+    assert speaking.tokens_a_forward([two, trace([0], [0, 0, 0])]) == round(35 / 11, 2)
+    assert speaking.tokens_a_forward([trace([0], [])]) == 0
+
+
+def test_verified_multi_token_rows_are_made_again_with_its_talker(place, monkeypatch):
+    root, release, output, opened = place
+    monkeypatch.setattr(fakes.FakeAssistant, "talkers", ("mdm", "mtp", "mtp_verified"))
+    about = json.loads((release / "config.json").read_text())
+    for digest in ("m1", "m2"):
+        about["parts"]["talker_mtp"] = {"sha256": digest}
+        (release / "config.json").write_text(json.dumps(about))
+        run.evaluate(release, root, output, parts=["speaking"], count=2)
+    assert {talker for talker, _, _ in opened[1].spoken} == {"mtp", "mtp_verified"}
+    assert "| answers | MTP verified | - |" in (output / "small.md").read_text()

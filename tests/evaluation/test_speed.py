@@ -93,7 +93,8 @@ def test_every_way_is_measured_over_the_same_blocks(monkeypatch):
     # a clock by which every job takes six seconds
     clock = ticking(6.0)
     monkeypatch.setattr(machine.time, "perf_counter", lambda: next(clock))
-    rows = talkers.measure_talkers(["tiny"], [2], FAST, blocks=3, rounds=2)
+    one = talkers.random_talkers("tiny", 3)
+    rows = talkers.measure_talkers([one], [2], FAST, blocks=3, rounds=2)
     assert [(row.way, row.batch) for row in rows] == [(name, 2) for name in ("NTP", "MTP 3", "S=2")]
     for row in rows:
         assert row.block.median == pytest.approx(2.0)  # of three blocks in six seconds
@@ -103,11 +104,12 @@ def test_every_way_is_measured_over_the_same_blocks(monkeypatch):
     assert ntp.bare == pytest.approx(4 * 6.0 / machine.REPEATS)
     result = report.rows_of(rows, FAST, MADE)
     text = report.talker_page(result)
-    assert "## tiny, batch 2" in text and "| S=2 | 2000.0 |" in text and "float32" in text
+    assert "## tiny, batch 2" in text and "| S=2 | 2 | 2000.0 |" in text and "float32" in text
     # in half as many bits
     monkeypatch.setattr(machine, "_best_layout", best_layout)
     monkeypatch.setattr(talkers, "WAYS", ways[:1])
-    (half,) = talkers.measure_talkers(["tiny"], [1], FAST, blocks=3, rounds=1, dtype="bfloat16")
+    one = talkers.random_talkers("tiny", 3, "bfloat16")
+    (half,) = talkers.measure_talkers([one], [1], FAST, blocks=3, rounds=1, dtype="bfloat16")
     assert half.bound == pytest.approx(ntp.bound / 2)
     assert multiplied == {jnp.dtype("bfloat16")}
 
@@ -122,14 +124,14 @@ def test_a_job_says_all_its_blocks_or_fails():
 
 def test_a_picture_and_a_page_are_written(tmp_path):
     rows = [
-        talkers.Row("tiny", way, 1, Times((seconds,) * 3), seconds / 2, seconds / 4, 16)
-        for way, seconds in (("NTP", 0.4), ("S=1", 0.1))
+        talkers.Row("tiny", way, 1, Times((seconds,) * 3), seconds / 2, seconds / 4, 16, count)
+        for way, seconds, count in (("NTP", 0.4, 16), ("S=1", 0.1, 1))
     ]
     result = report.rows_of(rows, FAST, MADE)
     report.write(str(tmp_path / "x"), "talker", result)
     assert report.talker_page(result) == (tmp_path / "x.md").read_text()
     assert (
-        "| S=1 | 100.0 | 100.0 .. 100.0 | 160 | 4.00 | 50.0 | 2.00 | 4.00 | 25.0 |"
+        "| S=1 | 1 | 100.0 | 100.0 .. 100.0 | 160 | 4.00 | 50.0 | 2.00 | 4.00 | 25.0 |"
         in (tmp_path / "x.md").read_text()
     )
     assert (tmp_path / "x.png").stat().st_size > 1000 and (tmp_path / "x.json").exists()
@@ -140,13 +142,19 @@ def test_word_errors_stand_beside_the_speed_of_their_way(tmp_path):
     nothing.
     """
     rows = [
-        talkers.Row(size, way, batch, Times((0.1,) * 3), 0.05, 0.02, 16)
+        talkers.Row(size, way, batch, Times((0.1,) * 3), 0.05, 0.02, 16, 4)
         for size, batch in (("compact", 1), ("compact", 8), ("d1024", 1))
-        for way in ("NTP", "MTP 3", "S=1", "S=2")
+        for way in ("NTP", "MTP 3", "MTP 3 verified", "S=1", "S=2")
     ]
     scores = [
         {"talker": talker, "steps": steps, "set": name, "wer": wer, "wer_95": [wer - 1, wer + 2]}
-        for talker, steps, wer in (("ntp", 1, 5.0), ("mtp", 1, 6.0), ("mdm", 1, 7.0), ("mdm", 4, 4))
+        for talker, steps, wer in (
+            ("ntp", 1, 5.0),
+            ("mtp", 1, 6.0),
+            ("mtp_verified", 1, 5.5),
+            ("mdm", 1, 7.0),
+            ("mdm", 4, 4),
+        )
         for name in ("answers", "open")
     ]
     plain = report.rows_of(rows, FAST, MADE)
@@ -157,6 +165,7 @@ def test_word_errors_stand_beside_the_speed_of_their_way(tmp_path):
     assert {key: wer["open"]["wer"] for key, wer in found.items()} == {
         ("compact", 1, "NTP"): 5.0,
         ("compact", 1, "MTP 3"): 6.0,
+        ("compact", 1, "MTP 3 verified"): 5.5,
         ("compact", 1, "S=1"): 7.0,
     }
     report.write(str(tmp_path / "x"), "talker", both)

@@ -23,12 +23,8 @@ from mdmspeech.models.talker import Talker
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")
 CONFIG = dataclasses.replace(TALKER, num_layers=1, mtp_modules=2, block=4)
-KINDS = {
-    "mdm": {},
-    "ntp": {},
-    "mtp": {},
-    "mtp verified": {"mtp_verify": True},
-}
+# mode -> what it says of the decoder
+KINDS = {mode: {"mtp_verify": True} if mode == "mtp_verified" else {} for mode in MODES}
 
 
 @functools.cache
@@ -38,7 +34,7 @@ def params():
 
 @functools.cache
 def engine(kind="mdm"):
-    return TalkerEngine(CONFIG, params(), kind.split()[0], **KINDS[kind])
+    return TalkerEngine(CONFIG, params(), kind)
 
 
 def heard(one, count, seed=0):
@@ -74,7 +70,7 @@ def reference(kind, text, steps, length, temperature, seed):
     cache = talker.empty_caches(CONFIG, 1, cache_slots(whole, CONFIG.block))
     state = initial_state(cache, request, options, whole, CONFIG.dim)
     heads = step if kind in ("mdm", "ntp") else TalkerHeads(model, params())
-    decode = MODES[kind.split()[0]].decode
+    decode = MODES[kind].decode
     result = jax.jit(lambda state, cond: decode(heads, state, cond, options))(state, cond)
     return np.asarray(result.ids_BL[0, :length])
 
@@ -95,7 +91,7 @@ def test_verified_drafts_are_the_next_tokens():
     text = heard(engine("ntp"), 12, seed=3)
     said = [
         engine(kind).decode([text.inputs], target_len=text.length)[0][1].ids_N
-        for kind in ("ntp", "mtp verified")
+        for kind in ("ntp", "mtp_verified")
     ]
     np.testing.assert_array_equal(*said)
 

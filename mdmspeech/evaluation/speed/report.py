@@ -9,10 +9,11 @@ from mdmspeech.evaluation.provenance import line
 from mdmspeech.evaluation.report import write_json
 from mdmspeech.evaluation.speed.machine import Machine
 from mdmspeech.evaluation.speed.talkers import Row
+from mdmspeech.evaluation.tables import TALKERS
 from mdmspeech.files import write_text
 
 _HEAD = (
-    "| {} | ms a block | quartiles | tokens/s | beside NTP | bare products, ms | engine / bare "
+    "| {} | forwards a block | ms a block | quartiles | tokens/s | beside NTP | bare products, ms | engine / bare "
     "| beside NTP, bare | bound, ms |"
 )
 
@@ -30,6 +31,7 @@ def rows_of(
                 "size": row.size,
                 "way": row.way,
                 "batch": row.batch,
+                "forwards": round(row.forwards, 2),
                 "block_ms": round(1e3 * row.block.median, 3),
                 "quartiles_ms": [round(1e3 * x, 3) for x in row.block.spread],
                 "tokens_per_second": round(row.rate, 1),
@@ -50,7 +52,8 @@ def with_errors(result: dict[str, Any], scores: Mapping[str, Any]) -> dict[str, 
         found = {name: row[name] for name in ("wer", "wer_95")}
         errors.setdefault(_way(row), {})[row["set"]] = found
     for row in result["rows"]:
-        way = row["way"].split()[0]  # MTP, whatever its number of tokens a forward
+        # whatever its number of tokens a forward
+        way = " ".join(word for word in row["way"].split() if not word.isdigit())
         if (row["size"], row["batch"]) == ("compact", 1) and way in errors:
             row["wer"] = errors[way]
     return result
@@ -67,12 +70,14 @@ def talker_page(result: Mapping[str, Any]) -> str:
         *_title("How fast Talkers speak", result),
         f"In the same run this machine copies {machine['copy_gbs']:.1f} GB/s, streams weights at "
         f"{machine['read_gbs']:.1f} GB/s and multiplies square matrices at "
-        f"{machine['matmul_gflops']:.0f} GFLOP/s. One engine, one trunk, random weights, "
+        f"{machine['matmul_gflops']:.0f} GFLOP/s. One engine, one trunk, random weights unless it is "
+        "a release, "
         f"{result.get('dtype', 'float32')}; "
         "all ways take turns. *Bare products* are the matrix products of the same shapes alone, each "
         "in its best layout; *bound* is bytes of weights over bandwidth or arithmetic over the "
         "matrix rate, whichever is more, for each forward. MTP 3: five modules, three tokens a "
-        "forward, not verified.",
+        "forward; *verified*: the next forward checks them, what is written is what one token a "
+        "forward would be (by a release's trained modules).",
     ]
     for size, batch in dict.fromkeys((r["size"], r["batch"]) for r in result["rows"]):
         rows = [r for r in result["rows"] if (r["size"], r["batch"]) == (size, batch)]
@@ -82,7 +87,7 @@ def talker_page(result: Mapping[str, Any]) -> str:
         for r in rows:
             low, high = r["quartiles_ms"]
             out.append(
-                f"| {r['way']} | {r['block_ms']:.1f} | {low:.1f} .. {high:.1f} | "
+                f"| {r['way']} | {r['forwards']:g} | {r['block_ms']:.1f} | {low:.1f} .. {high:.1f} | "
                 f"{r['tokens_per_second']:,.0f} | {ntp['block_ms'] / r['block_ms']:.2f} | "
                 f"{r['bare_ms']:.1f} | {r['block_ms'] / r['bare_ms']:.2f} | "
                 f"{ntp['bare_ms'] / r['bare_ms']:.2f} | {r['bound_ms']:.1f} |"
@@ -161,7 +166,7 @@ def sessions_page(result: Mapping[str, Any]) -> str:
 
 
 def _way(row: Mapping[str, Any]) -> str:
-    return f"S={row['steps']}" if row["talker"] == "mdm" else row["talker"].upper()
+    return f"S={row['steps']}" if row["talker"] == "mdm" else TALKERS[row["talker"]]
 
 
 def _line(name: str, spreads: Sequence[Mapping[str, float]]) -> str:
