@@ -30,6 +30,7 @@ from mdmspeech.evaluation.latency import evaluate_latency
 from mdmspeech.evaluation.provenance import provenance
 from mdmspeech.evaluation.reading import evaluate_reading
 from mdmspeech.evaluation.recogniser import Recogniser
+from mdmspeech.evaluation.recognition import evaluate_recognition
 from mdmspeech.evaluation.report import SEEDS, kept, sizes_of, write_json
 from mdmspeech.evaluation.tables import write_tables
 from mdmspeech.inference.factory import open_assistant
@@ -37,7 +38,7 @@ from mdmspeech.interop.release import CONFIG, find_release, load_release
 from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 from mdmspeech.interop.tensors import read_json
 
-PARTS = ("codec", "hearing", "knowledge", "speaking", "reading", "latency")
+PARTS = ("codec", "hearing", "recognition", "knowledge", "speaking", "reading", "latency")
 COUNT = 200  # utterances of a set
 MOS_COUNT = 50
 _LATENCY_QUESTIONS = 7
@@ -114,6 +115,14 @@ class Evaluation:
             "hearing",
             ("adaptor", "encoder", "thinker", "prompt"),
             lambda: evaluate_hearing(self.assistant, self.root, self._count),
+        )
+
+    def recognition(self) -> dict:
+        """What is written down, beside the recogniser as it was published."""
+        return self._kept(
+            "recognition",
+            ("adaptor", "encoder"),
+            lambda: evaluate_recognition(self.assistant, self.recogniser, self.root, self._count),
         )
 
     def knowledge(self) -> dict:

@@ -15,6 +15,7 @@ from mdmspeech.data.synthesis import jobs, voices
 from mdmspeech.data.synthesis.voices.base import Rendered
 from mdmspeech.data.texts import questions as texts
 from mdmspeech.data.texts.family import Question
+from mdmspeech.data.texts.rare_words import RareSentence
 from mdmspeech.errors import UserError
 
 TRAIN = [
@@ -44,6 +45,8 @@ def small_world(monkeypatch):
         "open_sentences",
         lambda: [{"id": f"open-{n}", "text": f"Sentence {n}.", "split": "train"} for n in range(9)],
     )
+    rare = [RareSentence(f"A rare {w}.", (w,), s) for w, s in (("asp", "train"), ("yew", "test"))]
+    monkeypatch.setattr(jobs, "rare_sentences", lambda: rare)
     monkeypatch.setattr(jobs, "KOKORO_TRAIN", 2)
     fields = {
         "id": "human-1",
@@ -75,6 +78,8 @@ def test_everything_is_made_counted_and_readable(tmp_path, capsys):
         "kokoro": 2,
         "questions_test": 1,
         "human": 1,
+        "rare": jobs.RARE_VOICES,
+        "rare_test": 1,
     }
     assert summary == json.loads((tmp_path / "summary.json").read_text())
     assert summary["parts"]["questions_test"]["splits"].keys() == {"test"}

@@ -46,7 +46,7 @@ def test_every_part_ends_up_in_the_table_and_is_made_once(place):
     assert set(run.PARTS) <= set(result)
     text = (output / "small.md").read_text()
     for title in (
-        "## Speaking", "## Reading", "## Hearing", "## Knowledge", "## Latency", "## Codec"
+        "## Speaking", "## Reading", "## Hearing", "## Recognition", "## Knowledge", "## Latency", "## Codec"
     ):  # fmt: skip
         assert title in text
     for picture in ("speaking", "hearing", "latency", "codec"):

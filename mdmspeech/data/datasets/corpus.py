@@ -83,10 +83,10 @@ def questions(
     root: Root,
     split: str,
     hours: float | None = None,
-    parts: Sequence[str] = ("kokoro", "questions"),
+    parts: Sequence[str] = ("kokoro", "rare", "questions"),
 ) -> Subset:
-    """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are
-    not there are left out; UserError if there is none.
+    """Spoken questions, and sentences with rare words (16 kHz, many voices), of a split, the first
+    `hours` of them. Parts that are not there are left out; UserError if there is none.
     """
     found = [
         open_part(root, "recordings", part, split)

@@ -15,6 +15,7 @@ from mdmspeech.data.synthesis.voices.hibari import HibariVoice
 from mdmspeech.data.texts.family import Question
 from mdmspeech.data.texts.open_sentences import SECONDS_EACH as OPEN_SECONDS
 from mdmspeech.data.texts.open_sentences import open_sentences
+from mdmspeech.data.texts.rare_words import RareSentence, rare_sentences
 
 OPEN_SENTENCES = 18_000
 QUESTIONS = 22_016  # spoken training questions beside Kokoro's; the other texts are only answered
@@ -41,6 +42,7 @@ TRAIN_ENGINES = {
     ),
 }
 PSEUDO_SPEAKERS = 400
+RARE_VOICES, RARE_SECONDS = 3, 3.3  # of each sentence; a measured mean
 TRAIN_SPEED, TEST_SPEED = (0.8, 1.25), (0.9, 1.1)
 
 
@@ -97,14 +99,9 @@ def question_jobs(questions: Sequence[Question], hours: float | None = None) -> 
         QUESTION_SECONDS,
     )
     rng, crowd = random.Random(1), pseudo_speakers()
-    engines = list(TRAIN_ENGINES)
-    weights = [TRAIN_ENGINES[e][1] for e in engines]
     jobs = []
     for question in chosen:
-        (engine,) = rng.choices([*engines, "hibari"], [*weights, 1 - sum(weights)])
-        voice = (
-            rng.choice(crowd).name if engine == "hibari" else rng.choice(TRAIN_ENGINES[engine][0])
-        )
+        engine, voice = _some_voice(rng, crowd)
         jobs.append(_question_job(question, engine, voice, rng, TRAIN_SPEED))
     return jobs
 
@@ -137,6 +134,40 @@ def held_out_jobs(questions: Sequence[Question]) -> list[Job]:
     ]
 
 
+def rare_jobs(hours: float | None = None) -> list[Job]:
+    """The training and validation sentences with rare words, each in `RARE_VOICES` voices of those
+    that ask the training questions, Kokoro's apart.
+    """
+    said = [s for s in rare_sentences() if s.split != "test"]
+    rng, crowd = random.Random(5), pseudo_speakers()
+    picked = [
+        (sentence, *_some_voice(rng, crowd), rng.uniform(*TRAIN_SPEED), rng.randrange(2**31))
+        for sentence in said
+        for _ in range(RARE_VOICES)
+    ]
+    return [
+        _rare_job(sentence, n, engine, voice, round(speed, 2), seed)
+        for n, (sentence, engine, voice, speed, seed) in enumerate(
+            _some(picked, hours, RARE_SECONDS)
+        )
+    ]
+
+
+def rare_test_jobs() -> list[Job]:
+    """The test sentences with rare words, once each, in test voices."""
+    rng = random.Random(6)
+    return [
+        _rare_job(
+            sentence,
+            n,
+            *TEST_VOICES[n % len(TEST_VOICES)],
+            round(rng.uniform(*TEST_SPEED), 2),
+            rng.randrange(2**31),
+        )
+        for n, sentence in enumerate(s for s in rare_sentences() if s.split == "test")
+    ]
+
+
 def pseudo_speakers(seed: int = 0) -> list[HibariVoice]:
     """Invented speakers: children to deep voices, flat to lively. A lower voice has longer
     formants, as real ones do.
@@ -152,6 +183,28 @@ def pseudo_speakers(seed: int = 0) -> list[HibariVoice]:
             )
         )
     return crowd
+
+
+def _some_voice(rng: random.Random, crowd: Sequence[HibariVoice]) -> tuple[str, str]:
+    """(engine, voice) by the shares of `TRAIN_ENGINES`; the rest is the crowd's."""
+    weights = [share for _, share in TRAIN_ENGINES.values()]
+    (engine,) = rng.choices([*TRAIN_ENGINES, "hibari"], [*weights, 1 - sum(weights)])
+    return engine, (
+        rng.choice(crowd).name if engine == "hibari" else rng.choice(TRAIN_ENGINES[engine][0])
+    )
+
+
+def _rare_job(
+    sentence: RareSentence, number: int, engine: str, voice: str, speed: float, seed: int
+) -> Job:
+    record = {
+        "answer": ";".join(sentence.words),
+        "family": "rare words",
+        "phrasing": "rare words",
+        "split": sentence.split,
+    }
+    name = f"rare-{text_id(sentence.text)}-{number}"
+    return Job(name, sentence.text, engine, voice, speed=speed, seed=seed, record=record)
 
 
 def _question_job(

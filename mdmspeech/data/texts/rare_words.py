@@ -1,0 +1,37 @@
+"""Sentences with rare words and names, written for this project: some to learn to hear from, others
+to test with. No rare word of the test is in the training ones, nor is another form of it.
+
+`rare_words.tsv`: a line a sentence: train or test, the sentence, its rare words with ; between.
+"""
+
+import dataclasses
+import functools
+from importlib import resources
+
+from mdmspeech.errors import UserError
+
+FILE = "rare_words.tsv"
+
+
+@dataclasses.dataclass(frozen=True)
+class RareSentence:
+    """A sentence as it is written, and its rare words as they stand in it. split: train, val or test."""
+
+    text: str
+    words: tuple[str, ...]
+    split: str
+
+
+@functools.cache
+def rare_sentences() -> tuple[RareSentence, ...]:
+    """All of them, in the order of the file. UserError: a line that is not as it should be."""
+    table = (resources.files("mdmspeech.data.texts") / FILE).read_text(encoding="utf-8")
+    found = []
+    for number, line in enumerate(table.splitlines(), 1):
+        split, _, rest = line.partition("\t")
+        text, _, words = rest.partition("\t")
+        rare = tuple(words.split(";"))
+        if split not in ("train", "val", "test") or not all(word and word in text for word in rare):
+            raise UserError(f"{FILE}, line {number}: not a split, a sentence and words of it")
+        found.append(RareSentence(text, rare, split))
+    return tuple(found)

@@ -1,0 +1,123 @@
+"""How well speech is written down, beside Whisper-base as it was published: test voices, real people,
+rare words and names.
+"""
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mdmspeech.data.datasets.corpus import whole
+from mdmspeech.errors import UserError
+from mdmspeech.evaluation.progress import in_batches
+from mdmspeech.evaluation.recogniser import Recogniser
+from mdmspeech.evaluation.scoring import canonical, difference, score
+from mdmspeech.evaluation.testset import human_clips, question_set, spread, wave_of
+
+if TYPE_CHECKING:
+    from mdmspeech.inference.assistant import Assistant
+
+RARE = "rare_test"  # part of the corpus
+TIMED = 20  # clips
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """What is to be written down. rare: of each clip the rare words in it, none in other sets."""
+
+    name: str
+    waves: list[tuple[np.ndarray, int]]  # with their rates
+    texts: list[str]
+    rare: list[list[str]]
+
+
+def evaluate_recognition(
+    assistant: "Assistant",
+    recogniser: Recogniser,
+    root: str | Path | None = None,
+    count: int | None = None,
+) -> dict[str, Any]:
+    """Word errors of the frontend and of the recogniser on the same clips, one at a time.
+
+    Args:
+      count: at most so many clips of a set (None: all).
+
+    Returns:
+      sets: of each, clips, `ours` and `whisper` (errors, with rare words how many were written
+        exactly), `difference`: ours less Whisper's, percentage points of the words, with a 95 %
+        interval over clips.
+      clip_ms: medians for one clip, in turns; recogniser: its name; items: every transcript.
+
+    Raises:
+      UserError: the test questions are missing, or the adaptor writes nothing down.
+    """
+    sets = [_clips(name, records) for name, records in _records(root, count).items() if records]
+    ways: dict[str, Callable[[Sequence[tuple[np.ndarray, int]]], list[str]]] = {
+        "ours": partial(assistant.transcripts, unheard=""),
+        "whisper": lambda waves: [recogniser.transcribe(*wave) for wave in waves],
+    }
+    result: dict[str, Any] = {"recogniser": recogniser.name, "sets": {}}
+    items = []
+    for one in sets:
+        written = {
+            way: in_batches(write, one.waves, f"{one.name}: {way}") for way, write in ways.items()
+        }
+        scores = {way: score(one.texts, said) for way, said in written.items()}
+        result["sets"][one.name] = {
+            "clips": len(one.texts),
+            **{way: scores[way].report() | _exactly(written[way], one.rare) for way in ways},
+            "difference": difference(scores["ours"], scores["whisper"]),
+        }
+        items += [
+            {"set": one.name, "text": text, "ours": ours, "whisper": theirs}
+            for text, ours, theirs in zip(one.texts, *written.values(), strict=True)
+        ]
+    return result | {"clip_ms": _clip_ms(ways, sets[0].waves[:TIMED]), "items": items}
+
+
+def _records(root: str | Path | None, count: int | None) -> dict[str, list[dict]]:
+    """Of each set; sets that were not made have none."""
+    rare: list[dict] = []
+    try:
+        store = whole(root, "recordings", RARE)
+        rare = [store[i] for i in spread(len(store), count)]
+    except UserError:
+        pass  # `mdmspeech data --parts rare_test` makes it
+    return {
+        "test voices": question_set(root, count),
+        "real people": human_clips(root, "human", count),
+        "rare words": rare,
+    }
+
+
+def _clips(name: str, records: Sequence[dict]) -> Clips:
+    rare = [r["answer"].split(";") if r["family"] == "rare words" else [] for r in records]
+    waves = [(wave_of(record), record["rate"]) for record in records]
+    return Clips(name, waves, [record["text"] for record in records], rare)
+
+
+def _exactly(written: Sequence[str], rare: Sequence[Sequence[str]]) -> dict[str, int]:
+    """How many of the rare words stand in what was written."""
+    found = [
+        f" {canonical(word)} " in f" {canonical(text)} "
+        for text, words in zip(written, rare, strict=True)
+        for word in words
+    ]
+    return {"rare_right": sum(found), "rare": len(found)} if found else {}
+
+
+def _clip_ms(
+    ways: dict[str, Callable], waves: Sequence[tuple[np.ndarray, int]]
+) -> dict[str, float]:
+    spent: dict[str, list[float]] = {way: [] for way in ways}
+    for wave in waves:
+        for way, write in ways.items():
+            write([wave])  # what is compiled for this length, is
+            began = time.perf_counter()
+            write([wave])
+            spent[way].append(time.perf_counter() - began)
+    return {way: round(1e3 * float(np.median(times)), 1) for way, times in spent.items()}
