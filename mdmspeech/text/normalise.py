@@ -34,13 +34,12 @@ def normalise(text: str) -> str:
     """`text` as spoken words. What no English voice can say (other scripts, emoji) is left out:
     `check_speakable` names it.
     """
-    said = _read(text)
+    before, said = text, _read(text)
     # words can meet to make an abbreviation or an address: read until nothing changes
     for _ in range(_ROUNDS):
-        again = _read(said)
-        if again == said:
+        if said == before:
             break
-        said = again
+        before, said = said, _read(said)
     return said
 
 
