@@ -34,6 +34,7 @@ def get_config(argument: str = ""):
         positions=200,
     )
     config.start_layers = (0, 1, 2, 3, 4, 5)  # of Whisper's decoder
+    config.init_from, config.init_part = "", "adaptor"  # in their place
     # the release has so much of Whisper's own weights, see `mdmspeech release`
     config.start_share = 0.25
     config.training = dict(span=8, spans=1)

@@ -39,7 +39,8 @@ def add(verbs) -> None:
         "--parts",
         metavar="A,B",
         help=(
-            "only these of codec, hearing, speaking, latency, ... (default: all); "
+            "only these of codec, hearing, recognition, knowledge, speaking, reading, latency "
+            "(default: all); "
             "the others keep their figures"
         ),
     )

@@ -4,7 +4,7 @@ rare words and names.
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,16 +35,29 @@ class Clips:
     rare: list[list[str]]
 
 
+def written_by(
+    recogniser: Recogniser, root: str | Path | None = None, count: int | None = None
+) -> dict[str, Any]:
+    """What the recogniser writes of each clip, one at a time: sets: of each, texts and said."""
+    sets = {}
+    for one in _sets(root, count):
+        write = lambda waves: [recogniser.transcribe(*wave) for wave in waves]
+        said = in_batches(write, one.waves, f"{one.name}: {recogniser.name}")
+        sets[one.name] = {"texts": one.texts, "said": said}
+    return {"recogniser": recogniser.name, "sets": sets}
+
+
 def evaluate_recognition(
     assistant: "Assistant",
     recogniser: Recogniser,
+    theirs: Mapping[str, Any],
     root: str | Path | None = None,
     count: int | None = None,
 ) -> dict[str, Any]:
-    """Word errors of the frontend and of the recogniser on the same clips, one at a time.
+    """Word errors of the frontend and of the recogniser on the same clips.
 
     Args:
-      count: at most so many clips of a set (None: all).
+      theirs: of `written_by`. count: at most so many clips of a set (None: all).
 
     Returns:
       sets: of each, clips, `ours` and `whisper` (errors, with rare words how many were written
@@ -53,45 +66,56 @@ def evaluate_recognition(
       clip_ms: medians for one clip, in turns; recogniser: its name; items: every transcript.
 
     Raises:
-      UserError: the test questions are missing, or the adaptor writes nothing down.
+      UserError: the test questions are missing, the adaptor writes nothing down, or `theirs` is of
+        other clips.
     """
-    sets = [_clips(name, records) for name, records in _records(root, count).items() if records]
-    ways: dict[str, Callable[[Sequence[tuple[np.ndarray, int]]], list[str]]] = {
-        "ours": partial(assistant.transcripts, unheard=""),
-        "whisper": lambda waves: [recogniser.transcribe(*wave) for wave in waves],
-    }
+    sets = _sets(root, count)
+    if {one.name: one.texts for one in sets} != {
+        name: one["texts"] for name, one in theirs["sets"].items()
+    }:
+        raise UserError(
+            "the corpus has other test clips than Whisper's kept transcripts: make both again with "
+            "mdmspeech eval --parts recognition --force"
+        )
+    ours = partial(assistant.transcripts, unheard="")
     result: dict[str, Any] = {"recogniser": recogniser.name, "sets": {}}
     items = []
     for one in sets:
         written = {
-            way: in_batches(write, one.waves, f"{one.name}: {way}") for way, write in ways.items()
+            "ours": in_batches(ours, one.waves, f"{one.name}: ours"),
+            "whisper": theirs["sets"][one.name]["said"],
         }
         scores = {way: score(one.texts, said) for way, said in written.items()}
         result["sets"][one.name] = {
             "clips": len(one.texts),
-            **{way: scores[way].report() | _exactly(written[way], one.rare) for way in ways},
+            **{
+                way: scores[way].report() | _exactly(said, one.rare)
+                for way, said in written.items()
+            },
             "difference": difference(scores["ours"], scores["whisper"]),
         }
         items += [
-            {"set": one.name, "text": text, "ours": ours, "whisper": theirs}
-            for text, ours, theirs in zip(one.texts, *written.values(), strict=True)
+            {"set": one.name, "text": text, "ours": mine, "whisper": other}
+            for text, mine, other in zip(one.texts, *written.values(), strict=True)
         ]
+    ways = {"ours": ours, "whisper": lambda waves: [recogniser.transcribe(*w) for w in waves]}
     return result | {"clip_ms": _clip_ms(ways, sets[0].waves[:TIMED]), "items": items}
 
 
-def _records(root: str | Path | None, count: int | None) -> dict[str, list[dict]]:
-    """Of each set; sets that were not made have none."""
+def _sets(root: str | Path | None, count: int | None) -> list[Clips]:
+    """Those that were made."""
     rare: list[dict] = []
     try:
         store = whole(root, "recordings", RARE)
         rare = [store[i] for i in spread(len(store), count)]
     except UserError:
         pass  # `mdmspeech data --parts rare_test` makes it
-    return {
+    records = {
         "test voices": question_set(root, count),
         "real people": human_clips(root, "human", count),
         "rare words": rare,
     }
+    return [_clips(name, found) for name, found in records.items() if found]
 
 
 def _clips(name: str, records: Sequence[dict]) -> Clips:

@@ -30,7 +30,7 @@ from mdmspeech.evaluation.latency import evaluate_latency
 from mdmspeech.evaluation.provenance import provenance
 from mdmspeech.evaluation.reading import evaluate_reading
 from mdmspeech.evaluation.recogniser import Recogniser
-from mdmspeech.evaluation.recognition import evaluate_recognition
+from mdmspeech.evaluation.recognition import evaluate_recognition, written_by
 from mdmspeech.evaluation.report import SEEDS, kept, sizes_of, write_json
 from mdmspeech.evaluation.tables import write_tables
 from mdmspeech.inference.factory import open_assistant
@@ -119,10 +119,15 @@ class Evaluation:
 
     def recognition(self) -> dict:
         """What is written down, beside the recogniser as it was published."""
+        theirs = self._kept(
+            "whisper", (), lambda: written_by(self.recogniser, self.root, self._count)
+        )
         return self._kept(
             "recognition",
             ("adaptor", "encoder"),
-            lambda: evaluate_recognition(self.assistant, self.recogniser, self.root, self._count),
+            lambda: evaluate_recognition(
+                self.assistant, self.recogniser, theirs, self.root, self._count
+            ),
         )
 
     def knowledge(self) -> dict:

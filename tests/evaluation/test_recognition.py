@@ -8,6 +8,7 @@ import pytest
 
 from mdmspeech.data.storage.record_store import write_shard
 from mdmspeech.data.synthesis.build import write_datasets
+from mdmspeech.errors import UserError
 from mdmspeech.evaluation import recognition
 from mdmspeech.evaluation.scoring import difference, score
 from mdmspeech.evaluation.tables import write_tables
@@ -55,7 +56,9 @@ def root(tmp_path):
 def test_both_hear_the_same_clips_and_are_scored_alike(root, tmp_path):
     ours = Ear({TEXTS[0]: "Who was Archie Medes?", fakes.QUESTIONS[0][0]: "What is two plus?"})
     whisper = Ear({TEXTS[1]: "A curious yurt and a sitar."})
-    found = recognition.evaluate_recognition(ours, whisper, root)
+    theirs = recognition.written_by(whisper, root)
+    assert ours.heard == [] and len(whisper.heard) == 4 + 1 + 2
+    found = recognition.evaluate_recognition(ours, whisper, theirs, root)
     assert list(found["sets"]) == ["test voices", "real people", "rare words"]
     assert ours.heard[: 4 + 1 + 2] == whisper.heard[: 4 + 1 + 2]
     rare = found["sets"]["rare words"]
@@ -78,11 +81,19 @@ def test_both_hear_the_same_clips_and_are_scored_alike(root, tmp_path):
 
 def test_a_set_that_was_not_made_is_left_out(tmp_path):
     fakes.write_corpus(tmp_path)
-    found = recognition.evaluate_recognition(Ear({}), Ear({}), tmp_path, count=2)
+    theirs = recognition.written_by(Ear({}), tmp_path, count=2)
+    found = recognition.evaluate_recognition(Ear({}), Ear({}), theirs, tmp_path, count=2)
     assert {name: one["clips"] for name, one in found["sets"].items()} == {
         "test voices": 2,
         "real people": 1,
     }
+
+
+def test_transcripts_of_other_clips_are_refused(root):
+    theirs = recognition.written_by(Ear({}), root)
+    theirs["sets"]["rare words"]["texts"][1] = "Another."
+    with pytest.raises(UserError, match=r"other test clips .* --parts recognition --force"):
+        recognition.evaluate_recognition(Ear({}), Ear({}), theirs, root)
 
 
 def test_a_difference_is_of_pairs():

@@ -29,6 +29,20 @@ def test_own_voices_start_from_the_shipped_parts(experiment, part, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, task.warm_start(fresh), shipped)
 
 
+def test_the_ear_starts_from_whispers_decoder_or_from_the_shipped_part(tmp_path):
+    config = load_config(str(ROOT / "experiments" / "compact_hearing.py"))
+    shipped = load_release("compact").part("adaptor").params
+    first = lambda tree: np.asarray(jax.tree.leaves(tree)[0], np.float32)
+    fresh = jax.jit(make_task(config, tmp_path / "a").init)(jax.random.key(0))
+    published = make_task(config, tmp_path / "a").warm_start(fresh)
+    override(config, "init_from=compact")
+    begun = make_task(config, tmp_path / "a").warm_start(fresh)
+    jax.tree.map(np.testing.assert_array_equal, begun, shipped)
+    # near it, as its training kept it, and not the same
+    apart = lambda a, b: np.abs(first(a) - first(b)).mean()
+    assert 0 < 10 * apart(published, begun) < apart(published, fresh)
+
+
 def test_a_run_beside_it_comes_first(tmp_path, monkeypatch):
     config = load_config(str(ROOT / "experiments" / "own_voice.py"))
     (tmp_path / "compact" / "checkpoints").mkdir(parents=True)

@@ -22,6 +22,7 @@ from mdmspeech.models.ctc_adaptor import BLANK, CTCAdaptor, CTCConfig, text_to_i
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.nn import losses
 from mdmspeech.training import distributed
+from mdmspeech.training.stages.shared import start_of
 from mdmspeech.training.stages.stage import Exported, Loaders, Stage
 from mdmspeech.training.stages.start import RANDOM
 from mdmspeech.training.task import Task
@@ -130,8 +131,8 @@ class Seq2SeqTask(_StatesTask):
     """Next-piece cross-entropy of the seq2seq adaptor. Batches: states, states_valid as above; text
     int32 [B, N] (pieces, then the end), text_valid.
 
-    start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`;
-      None starts from nothing.
+    start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`, or
+      of what `config.init_from` names; None starts from nothing.
     """
 
     name, held_out = "hearing_attention", "val"
@@ -211,8 +212,8 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         )
 
     model = Seq2SeqConfig(**config.adaptor)
-    start = None
-    if config.start_layers:
+    start = start_of(config, workdir, loaders)["start"]
+    if start is None and config.start_layers:
         if loaders.whisper_decoder is None:
             raise UserError(
                 "config.start_layers names layers of Whisper's decoder, but this "
