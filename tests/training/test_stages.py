@@ -3,6 +3,7 @@ sensitive to what it should learn.
 """
 
 import dataclasses
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -10,18 +11,20 @@ import numpy as np
 import pytest
 from random_params import random_params
 
+from mdmspeech.cli.experiment import load_config, make_task
 from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.diffusion import masking
 from mdmspeech.errors import UserError
 from mdmspeech.models import talker
 from mdmspeech.models.ctc_adaptor import CTCConfig, text_to_ids
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig, greedy_decode
-from mdmspeech.training.optim import match_rules
+from mdmspeech.training.optim import match_rules, param_path
 from mdmspeech.training.stages.codec import CodecTask
 from mdmspeech.training.stages.hearing import CTCTask, Seq2SeqTask, hide_spans
 from mdmspeech.training.stages.talker import TalkerTask
 from mdmspeech.training.stages.talker_batches import Rows
 
+ROOT = Path(__file__).parents[2]
 TALKER = talker.TalkerConfig(
     dim=64, num_layers=1, num_heads=2, ffn_dim=128, symbols=20, symbol_lookahead=(2,)
 )
@@ -197,6 +200,19 @@ def test_writing_task_learns_to_write_and_to_end():
         ).ids_BN
     )
     assert [row[: list(row).index(config.end)].tolist() for row in written] == [[3, 1, 4], [5, 9]]
+
+
+def test_what_the_ear_is_not_to_change_is_frozen(tmp_path):
+    """By the shipped experiment: the embedding of pieces, and nothing else."""
+    config = load_config(str(ROOT / "experiments" / "compact_hearing.py:runlocal"))
+    task = make_task(config, tmp_path)
+    rules = match_rules(jax.eval_shape(task.init, jax.random.key(0)), task.optimizer)
+    frozen = [
+        param_path(path)
+        for path, rule in jax.tree_util.tree_leaves_with_path(rules)
+        if rule.frozen
+    ]
+    assert frozen == ["embedding"]
 
 
 def test_impossible_alignments_count_for_nothing():

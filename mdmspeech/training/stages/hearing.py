@@ -7,7 +7,7 @@ encoder's states were computed once. The paper's own stage 1, through the Thinke
 `stages.thinker`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from mdmspeech.models.ctc_adaptor import BLANK, CTCAdaptor, CTCConfig, text_to_i
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
 from mdmspeech.nn import losses
 from mdmspeech.training import distributed
+from mdmspeech.training.optim import ParamRule
 from mdmspeech.training.stages.shared import start_of
 from mdmspeech.training.stages.stage import Exported, Loaders, Stage
 from mdmspeech.training.stages.start import RANDOM
@@ -132,7 +133,8 @@ class Seq2SeqTask(_StatesTask):
     int32 [B, N] (pieces, then the end), text_valid.
 
     start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`, or
-      of what `config.init_from` names; None starts from nothing.
+      of what `config.init_from` names; None starts from nothing. freeze: patterns of parameters that
+      stay as they are.
     """
 
     name, held_out = "hearing_attention", "val"
@@ -147,8 +149,10 @@ class Seq2SeqTask(_StatesTask):
         span: int = 16,
         spans: int = 2,
         start=None,
+        freeze: Sequence[str] = (),
     ):
         self.config, self.model = config, Seq2SeqAdaptor(config)
+        self.optimizer = (*(ParamRule(path, frozen=True) for path in freeze), ParamRule(".*"))
         self._pipeline, self._sizes, self._start = pipeline, sizes or {}, start
         self._span, self._spans = span, spans
 
