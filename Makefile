@@ -32,7 +32,7 @@ AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_thinker compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test notebooks notebooks-test test-beam clients mutants parity docs lint format data data-parts train-compact train-own plan eval-compact bench bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-serving bench-beam bench-pytorch freeze clean
+.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test notebooks notebooks-test test-beam clients mutants parity docs lint format data data-parts train-compact train-own plan eval-compact bench bench-trained bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-serving bench-beam bench-pytorch freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -127,13 +127,16 @@ eval-compact: $(VENV)/.ready-dev ## every score of the shipped model -> experime
 	$(BIN)/mdmspeech eval
 
 bench: $(VENV)/.ready-dev ## how fast it speaks and answers, beside this machine's bounds; let nothing else run (half an hour)
-	$(BIN)/mdmspeech bench --size compact d1024 --scores experiments/results/compact.json --out experiments/results/bench_talker
+	$(BIN)/mdmspeech bench --size compact d1024 --out experiments/results/bench_talker
 	$(BIN)/mdmspeech bench --size compact --batch 8 32 --rounds 3 --out experiments/results/bench_talker_batches
 	$(BIN)/mdmspeech bench thinker --out experiments/results/bench_thinker
 	$(BIN)/mdmspeech bench hearing --out experiments/results/bench_hearing
 	$(BIN)/mdmspeech bench codec --out experiments/results/bench_codec
 	$(BIN)/mdmspeech bench first-audio --questions 50 --out experiments/results/bench_first_audio
 	$(BIN)/mdmspeech bench sessions --sessions 1 2 4 --out experiments/results/bench_sessions
+
+bench-trained: $(VENV)/.ready-dev ## the shipped Talker beside its baselines, with their own weights: BASELINES=build/compact, a release that has them (docs/training.md)
+	$(BIN)/mdmspeech bench --size release --model $(or $(BASELINES),build/compact) --scores experiments/results/compact.json --out experiments/results/bench_trained
 
 bench-accelerator: $(VENV)/.ready-dev ## the paper's Talker, compact and d1024 in bfloat16 on this machine's GPU or TPU, one row and 64 (with JAX for it installed)
 	JAX_PLATFORMS= $(BIN)/mdmspeech bench --size paper d1024 compact --batch 1 64 --dtype bfloat16 --out experiments/results/bench_accelerator

@@ -67,11 +67,11 @@ def test_its_talkers_are_measured_with_their_own_weights(release, tmp_path, caps
     assert list(rows) == [
         "NTP", "MTP 3", "MTP 3 verified", "S=1", "S=2", "S=4", "S=8", "S=16"
     ]  # fmt: skip
-    assert {row["size"] for row in rows.values()} == {"baselines"}
+    assert {row["size"] for row in rows.values()} == {"baselines, trained"}
     forwards = {way: row["forwards"] for way, row in rows.items()}
     assert forwards["NTP"] == 16 and forwards["MTP 3"] == 6 and forwards["S=4"] == 4
     assert 6 <= forwards["MTP 3 verified"] < 16  # some draft is right by chance
-    assert "## baselines, batch 1" in capsys.readouterr().out
+    assert "## baselines, trained, batch 1" in capsys.readouterr().out
 
 
 def test_drafts_that_are_always_right_save_forwards(release):

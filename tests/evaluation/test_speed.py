@@ -160,7 +160,8 @@ def test_word_errors_stand_beside_the_speed_of_their_way(tmp_path):
     plain = report.rows_of(rows, FAST, MADE)
     report.write(str(tmp_path / "x"), "talker", plain)
     assert not (tmp_path / "x_errors.png").exists()
-    both = report.with_errors(plain, {"speaking": {"rows": scores}})
+    scores = {"speaking": {"rows": scores}}
+    both = report.with_errors(plain, scores)
     found = {(r["size"], r["batch"], r["way"]): r["wer"] for r in both["rows"] if "wer" in r}
     assert {key: wer["open"]["wer"] for key, wer in found.items()} == {
         ("compact", 1, "NTP"): 5.0,
@@ -170,6 +171,11 @@ def test_word_errors_stand_beside_the_speed_of_their_way(tmp_path):
     }
     report.write(str(tmp_path / "x"), "talker", both)
     assert (tmp_path / "x_errors.png").stat().st_size > 1000
+    # where the release itself was measured, they stand there alone
+    own = [dataclasses.replace(row, size=f"mine{talkers.TRAINED}") for row in rows[:5]]
+    result = report.rows_of(rows + own, FAST, MADE)
+    found = {r["size"] for r in report.with_errors(result, scores)["rows"] if "wer" in r}
+    assert found == {"mine, trained"}
 
 
 @pytest.mark.parametrize(

@@ -208,9 +208,7 @@ def test_what_the_ear_is_not_to_change_is_frozen(tmp_path):
     task = make_task(config, tmp_path)
     rules = match_rules(jax.eval_shape(task.init, jax.random.key(0)), task.optimizer)
     frozen = [
-        param_path(path)
-        for path, rule in jax.tree_util.tree_leaves_with_path(rules)
-        if rule.frozen
+        param_path(path) for path, rule in jax.tree_util.tree_leaves_with_path(rules) if rule.frozen
     ]
     assert frozen == ["embedding"]
 

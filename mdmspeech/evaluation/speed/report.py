@@ -8,7 +8,7 @@ from mdmspeech.evaluation import plots
 from mdmspeech.evaluation.provenance import line
 from mdmspeech.evaluation.report import write_json
 from mdmspeech.evaluation.speed.machine import Machine
-from mdmspeech.evaluation.speed.talkers import Row
+from mdmspeech.evaluation.speed.talkers import TRAINED, Row
 from mdmspeech.evaluation.tables import TALKERS
 from mdmspeech.files import write_text
 
@@ -45,8 +45,10 @@ def rows_of(
 
 def with_errors(result: dict[str, Any], scores: Mapping[str, Any]) -> dict[str, Any]:
     """`rows_of` with the word errors of every way that `scores` (of `mdmspeech eval`) has, by set of
-    texts: of one row of the compact shape, which is what it scores.
+    texts: of one row of the release that was measured, if one was, else of the compact shape.
     """
+    sizes = dict.fromkeys(row["size"] for row in result["rows"])
+    scored = next((size for size in sizes if size.endswith(TRAINED)), "compact")
     errors: dict[str, dict[str, Any]] = {}
     for row in scores["speaking"]["rows"]:
         found = {name: row[name] for name in ("wer", "wer_95")}
@@ -54,7 +56,7 @@ def with_errors(result: dict[str, Any], scores: Mapping[str, Any]) -> dict[str, 
     for row in result["rows"]:
         # whatever its number of tokens a forward
         way = " ".join(word for word in row["way"].split() if not word.isdigit())
-        if (row["size"], row["batch"]) == ("compact", 1) and way in errors:
+        if (row["size"], row["batch"]) == (scored, 1) and way in errors:
             row["wer"] = errors[way]
     return result
 

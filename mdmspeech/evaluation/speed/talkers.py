@@ -71,6 +71,7 @@ class Way:
 
 
 WAYS = (Way("ntp"), Way("mtp", emit=EMIT), *(Way("mdm", steps) for steps in STEPS))
+TRAINED = ", trained"  # behind the name of a release, in place of a size
 VERIFIED = Way("mtp_verified", emit=EMIT)  # means something with trained weights only
 TEXT = (
     "The first people who came here, long before there were roads, followed the river to its spring, "
@@ -177,7 +178,8 @@ def release_talkers(release: Any, blocks: int = 8) -> Talkers:
     symbols = pronounce_text(TEXT).symbols
     texts = {mode: text_of_blocks(engine, blocks, symbols) for mode, engine in engines.items()}
     ways = tuple(way for way in (*WAYS[:2], VERIFIED, *WAYS[2:]) if way.mode in engines)
-    return Talkers(release.name, release.part("talker").config, engines, texts, ways)
+    name = f"{release.name}{TRAINED}"
+    return Talkers(name, release.part("talker").config, engines, texts, ways)
 
 
 def _weights(config: TalkerConfig, dtype: str) -> Any:
