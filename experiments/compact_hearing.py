@@ -14,10 +14,11 @@ Seen:     0.59 nats a piece before the first step, 0.18 after 60, 0.12 in the en
           (96) of the test questions, so their score is slightly optimistic (make it anew on the
           validation ones). `hearing_ctc.py` begins from nothing instead, and learns its voices by
           heart.
-Tried:    300 steps more, from the shipped part (--set init_from=compact), over `rare` and an hour of
-          `questions` (mdmspeech data --states --hours 4): 22 min, 2026-11-30. It learns the
-          sentences by heart (0.11 nats a piece; held out 0.45 after 100 steps, 0.47 in the end): of
-          the rare words of the validation sentences 107 of 231 instead of 105 are right. Not shipped.
+Tried:    300 steps more, from the shipped part (--set init_from=compact), over sentences with rare
+          words and an hour of questions (mdmspeech data --states --parts questions,rare --hours 4):
+          22 min, 2026-11-30. It learns the sentences by heart (0.11 nats a piece; held out 0.45
+          after 100 steps, 0.47 in the end): of the rare words of the validation sentences 107 of 231
+          are right instead of 105. Not shipped.
 """
 
 from experiments import local

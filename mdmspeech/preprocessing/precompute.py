@@ -11,7 +11,7 @@ import numpy as np
 
 from mdmspeech.audio.wave import resample, to_int16
 from mdmspeech.codec.base import Codec
-from mdmspeech.data.datasets.corpus import folder_of, questions, speech
+from mdmspeech.data.datasets.corpus import QUESTION_PARTS, folder_of, questions, speech
 from mdmspeech.data.datasets.make import write_states, write_tokens
 from mdmspeech.data.datasets.speech_states import known_states, speech_name
 from mdmspeech.data.storage.splits import SPLITS
@@ -46,10 +46,14 @@ def speech_tokens(
 
 
 def question_states(
-    root: str | Path | None, config: SpeechEncoderConfig, params, hours: float | None = None
+    root: str | Path | None,
+    config: SpeechEncoderConfig,
+    params,
+    hours: float | None = None,
+    parts: Sequence[str] = QUESTION_PARTS,
 ) -> dict[str, int]:
-    """Writes the dataset of states "questions": val, and train, joined and augmented, see below;
-    returns the number of states of each.
+    """Writes the dataset of states "questions" of the parts: val, and train (the first `hours`),
+    joined and augmented, see below; returns the number of states of each.
     """
     encoder = SpeechEncoder(config)
 
@@ -57,10 +61,10 @@ def question_states(
     def encode(waves_BN, samples_B):
         return encode_waves(encoder, params, waves_BN, samples_B)
 
-    train = WithPairs(questions(root, "train", hours), JOINED)
+    train = WithPairs(questions(root, "train", hours, parts), JOINED)
     return write_states(
         folder_of(root, "states", "questions"),
-        {"val": questions(root, "val"), "train": train},
+        {"val": questions(root, "val", parts=parts), "train": train},
         encode,
         config.dim,
         augment={"train": augment_some},

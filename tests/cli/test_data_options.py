@@ -1,6 +1,7 @@
 """Options of `mdmspeech data` that name nothing, and where the tokens of a part come from."""
 
 import argparse
+from types import SimpleNamespace
 
 import pytest
 
@@ -55,3 +56,26 @@ def test_the_cure_for_missing_tokens_names_the_part(part, tmp_path):
         ),
     ):
         corpus.tokens(tmp_path, (part,), "train")
+
+
+@pytest.mark.parametrize(
+    ("parts", "asked"),
+    [
+        ([], ("kokoro", "questions")),  # what the shipped ear learnt from
+        (["--parts", "questions,rare"], ("kokoro", "rare", "questions")),
+        (["--parts", "rare"], ("kokoro", "rare")),
+    ],
+)
+def test_states_are_of_the_questions_unless_rare_words_are_asked_for(
+    parts, asked, tmp_path, monkeypatch
+):
+    from mdmspeech.interop import sources
+    from mdmspeech.preprocessing import precompute
+
+    given = []
+    monkeypatch.setattr(sources, "load_speech_encoder", lambda: SimpleNamespace(config=1, params=2))
+    monkeypatch.setattr(
+        precompute, "question_states", lambda *arguments: given.append(arguments) or {}
+    )
+    data.run(_asked("--states", "--root", str(tmp_path), "--hours", "4", *parts))
+    assert given == [(str(tmp_path), 1, 2, 4.0, asked)]

@@ -79,14 +79,17 @@ def speech(root: Root, parts: Sequence[str], split: str, may_be_empty: bool = Fa
     return Subset(found)
 
 
+QUESTION_PARTS = ("kokoro", "questions")
+
+
 def questions(
     root: Root,
     split: str,
     hours: float | None = None,
-    parts: Sequence[str] = ("kokoro", "rare", "questions"),
+    parts: Sequence[str] = QUESTION_PARTS,
 ) -> Subset:
-    """Spoken questions, and sentences with rare words (16 kHz, many voices), of a split, the first
-    `hours` of them. Parts that are not there are left out; UserError if there is none.
+    """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are
+    not there are left out; UserError if there is none.
     """
     found = [
         open_part(root, "recordings", part, split)
