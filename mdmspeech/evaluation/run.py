@@ -33,7 +33,7 @@ from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.recognition import evaluate_recognition, written_by
 from mdmspeech.evaluation.report import SEEDS, kept, sizes_of, write_json
 from mdmspeech.evaluation.tables import write_tables
-from mdmspeech.inference.factory import open_assistant
+from mdmspeech.inference.factory import TALKERS, open_assistant
 from mdmspeech.interop.release import CONFIG, find_release, load_release
 from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 from mdmspeech.interop.tensors import read_json
@@ -155,7 +155,7 @@ class Evaluation:
             for name, texts_of in make_set.items():
                 make = functools.partial(self._row, texts_of, talker, steps)
                 depends = (
-                    "talker" if talker == "mdm" else f"talker_{talker.split('_')[0]}",
+                    TALKERS[talker],
                     "codec",
                     *(thinker if name == "answers" else ()),
                 )

@@ -30,9 +30,9 @@ from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.text.pronounce import pronouncer
 from mdmspeech.text.tokenizer import ChatTokenizer
 
-# name for users -> part of a release
-_THINKER_UPDATE = "thinker_lora"
-_TALKERS = {
+_THINKER_UPDATE = "thinker_lora"  # part of a release
+# name for users (`talker=`) -> part of a release
+TALKERS = {
     "mdm": "talker",
     "ntp": "talker_ntp",
     "mtp": "talker_mtp",
@@ -70,7 +70,7 @@ def open_assistant(
 
     voices = {
         name: partial(_synthesizer, release, name, codec, thinker)
-        for name, part in _TALKERS.items()
+        for name, part in TALKERS.items()
         if part in release.parts
     }
     return kind(release.name, voices, partial(_frontend, release, load_encoder), thinker)
@@ -117,7 +117,7 @@ def _cosyvoice2(release: Any, part: Any) -> Codec:
 def _synthesizer(
     release: Any, talker: str, codec: Callable[[], Codec], thinker: Callable[[], ThinkerRunner]
 ) -> Synthesizer:
-    name = _TALKERS[talker]
+    name = TALKERS[talker]
     part = release.part(name)
     mode = _opener(release, "talker", part.kind)
     if talker == "mtp_verified":  # the same part, read in another way

@@ -47,7 +47,7 @@ PARTS = (
         0.3,
     ),
     CorpusPart("human", "questions", INPUT_RATE, None, 0.3),
-    CorpusPart("rare", "questions", INPUT_RATE, lambda found, hours: jobs.rare_jobs(hours), 3.3),
+    CorpusPart("rare", "questions", INPUT_RATE, lambda found, hours: jobs.rare_jobs(hours), 2.6),
     CorpusPart(
         "rare_test", "questions", INPUT_RATE, lambda found, hours: jobs.rare_test_jobs(), 0.2
     ),

@@ -42,7 +42,7 @@ TRAIN_ENGINES = {
     ),
 }
 PSEUDO_SPEAKERS = 400
-RARE_VOICES, RARE_SECONDS = 3, 3.3  # of each sentence; a measured mean
+RARE_VOICES, RARE_SECONDS = 3, 3.0  # of each sentence; a measured mean
 TRAIN_SPEED, TEST_SPEED = (0.8, 1.25), (0.9, 1.1)
 
 

@@ -1,7 +1,7 @@
 """Sentences with rare words and names, written for this project: some to learn to hear from, others
 to test with. No rare word of the test is in the training ones, nor is another form of it.
 
-`rare_words.tsv`: a line a sentence: train or test, the sentence, its rare words with ; between.
+`rare_words.tsv`: a line a sentence: train, val or test, the sentence, its rare words with ; between.
 """
 
 import dataclasses
