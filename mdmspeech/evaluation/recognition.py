@@ -98,7 +98,10 @@ def evaluate_recognition(
             {"set": one.name, "text": text, "ours": mine, "whisper": other}
             for text, mine, other in zip(one.texts, *written.values(), strict=True)
         ]
-    ways = {"ours": ours, "whisper": lambda waves: [recogniser.transcribe(*w) for w in waves]}
+    ways: dict[str, Callable] = {
+        "ours": ours,
+        "whisper": lambda waves: [recogniser.transcribe(*w) for w in waves],
+    }
     return result | {"clip_ms": _clip_ms(ways, sets[0].waves[:TIMED]), "items": items}
 
 

@@ -171,7 +171,7 @@ def _ends(row: dict) -> str:
 
 def _recognition(part: dict) -> str:
     header = ["clips", "", "Whisper-base", "shipped", "shipped less Whisper (95%)"]
-    rows = []
+    rows: list[list[str | None]] = []
     for name, one in part["sets"].items():
         ours, theirs, more = one["ours"], one["whisper"], one["difference"]
         rows.append(
