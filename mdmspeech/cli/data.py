@@ -65,8 +65,8 @@ def add(verbs) -> None:
     parser.add_argument(
         "--states",
         action="store_true",
-        help="instead: the speech encoder's states of the questions, with --parts questions,rare of the "
-        "sentences with rare words, too; with --parts open,answers those of the answer voice, for the "
+        help="instead: the speech encoder's states of the questions, with --parts "
+        "questions,rare,sentences of the sentences with rare words and the open ones, too; with --parts open,answers those of the answer voice, for the "
         "codec's semantic head",
     )
     parser.add_argument(
@@ -169,11 +169,12 @@ def run(args: argparse.Namespace) -> None:
         from mdmspeech.interop.sources import load_speech_encoder
 
         encoder, names = load_speech_encoder(), parts(args, ("questions",))
-        spoken = [name for name in names if name not in ("questions", "rare")]
+        heard = ("rare", "sentences", "questions")
+        spoken = [name for name in names if name not in heard]
         of = (args.root, encoder.config, encoder.params)
         counts = precompute.speech_states(*of, spoken, args.hours) if spoken else {}
         if set(names) - set(spoken):
-            asked = ("kokoro", *(name for name in ("rare", "questions") if name in names))
+            asked = ("kokoro", *(name for name in heard if name in names))
             counts |= precompute.question_states(*of, args.hours, asked)
         for name, count in counts.items():
             print(f"{name}: {count} states")

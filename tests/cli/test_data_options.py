@@ -64,11 +64,13 @@ def test_the_cure_for_missing_tokens_names_the_part(part, tmp_path):
         ([], ("kokoro", "questions")),  # what the shipped ear learnt from
         (["--parts", "questions,rare"], ("kokoro", "rare", "questions")),
         (["--parts", "rare"], ("kokoro", "rare")),
+        (
+            ["--parts", "questions,sentences,rare"],
+            ("kokoro", "rare", "sentences", "questions"),
+        ),
     ],
 )
-def test_states_are_of_the_questions_unless_rare_words_are_asked_for(
-    parts, asked, tmp_path, monkeypatch
-):
+def test_states_are_of_the_questions_unless_more_is_asked_for(parts, asked, tmp_path, monkeypatch):
     from mdmspeech.interop import sources
     from mdmspeech.preprocessing import precompute
 

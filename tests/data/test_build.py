@@ -79,6 +79,7 @@ def test_everything_is_made_counted_and_readable(tmp_path, capsys):
         "questions_test": 1,
         "human": 1,
         "rare": jobs.RARE_VOICES,
+        "sentences": 9,
         "rare_test": 1,
     }
     assert summary == json.loads((tmp_path / "summary.json").read_text())

@@ -15,7 +15,7 @@ from mdmspeech.data.synthesis.voices.hibari import HibariVoice
 from mdmspeech.data.texts.family import Question
 from mdmspeech.data.texts.open_sentences import SECONDS_EACH as OPEN_SECONDS
 from mdmspeech.data.texts.open_sentences import open_sentences
-from mdmspeech.data.texts.rare_words import RareSentence, rare_sentences
+from mdmspeech.data.texts.rare_words import RareSentence, has_tested_word, rare_sentences
 
 OPEN_SENTENCES = 18_000
 QUESTIONS = 22_016  # spoken training questions beside Kokoro's; the other texts are only answered
@@ -43,6 +43,7 @@ TRAIN_ENGINES = {
 }
 PSEUDO_SPEAKERS = 400
 RARE_VOICES, RARE_SECONDS = 3, 3.0  # of each sentence; a measured mean
+SENTENCES = 10_000  # open ones that are spoken in many voices
 TRAIN_SPEED, TEST_SPEED = (0.8, 1.25), (0.9, 1.1)
 
 
@@ -150,6 +151,31 @@ def rare_jobs(hours: float | None = None) -> list[Job]:
         for n, (sentence, engine, voice, speed, seed) in enumerate(
             _some(picked, hours, RARE_SECONDS)
         )
+    ]
+
+
+def sentence_jobs(hours: float | None = None) -> list[Job]:
+    """Open sentences of training and validation, each once, in a voice of those that ask the training
+    questions, Kokoro's apart: more words than questions have. None has a rare word that is tested.
+    """
+    said = [
+        s
+        for s in open_sentences()[:OPEN_SENTENCES]
+        if s["split"] in ("train", "val") and not has_tested_word(s["text"])
+    ]
+    rng, crowd = random.Random(7), pseudo_speakers()
+    picked = [(s, *_some_voice(rng, crowd), rng.uniform(*TRAIN_SPEED)) for s in said[:SENTENCES]]
+    return [
+        Job(
+            f"said-{s['id']}",
+            s["text"],
+            engine,
+            voice,
+            speed=round(speed, 2),
+            seed=n,
+            record={"family": "open", "phrasing": "open", "split": s["split"]},
+        )
+        for n, (s, engine, voice, speed) in enumerate(_some(picked, hours, OPEN_SECONDS))
     ]
 
 

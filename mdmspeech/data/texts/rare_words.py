@@ -6,11 +6,19 @@ to test with. No rare word of the test is in the training ones, nor is another f
 
 import dataclasses
 import functools
+import re
+from collections.abc import Iterable
 from importlib import resources
 
 from mdmspeech.errors import UserError
 
 FILE = "rare_words.tsv"
+_WORD = re.compile(r"[^\W\d_]+")
+_STEM, _SHORT = 6, 3  # letters: so many alike are forms of one word; words that are none
+# beginnings of common words that stand in rare names
+_COMMON = frozenset(
+    {"united", "republ", "saint", "south", "north", "mount", "river", "great", "queen"}
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,3 +43,20 @@ def rare_sentences() -> tuple[RareSentence, ...]:
             raise UserError(f"{FILE}, line {number}: not a split, a sentence and words of it")
         found.append(RareSentence(text, rare, split))
     return tuple(found)
+
+
+def stems(texts: Iterable[str]) -> set[str]:
+    """The first six letters, small, of each word of the texts that has more than three."""
+    words = (word for text in texts for word in _WORD.findall(text.lower()))
+    return {word[:_STEM] for word in words if len(word) > _SHORT}
+
+
+def has_tested_word(text: str) -> bool:
+    """Whether a word of the text is, or may be another form of, a rare word of the test."""
+    return not stems([text]).isdisjoint(_tested())
+
+
+@functools.cache
+def _tested() -> frozenset[str]:
+    tested = [s for s in rare_sentences() if s.split == "test"]
+    return frozenset(stems(word for s in tested for word in s.words) - _COMMON)
