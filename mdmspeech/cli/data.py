@@ -28,7 +28,7 @@ def add(verbs) -> None:
         "--hours",
         type=float,
         metavar="H",
-        help="make a small corpus of about so many hours (default: all, about 48)",
+        help="make a small corpus of about so many hours (default: all, about 55)",
     )
     parser.add_argument(
         "--parts", metavar="A,B", help="only these parts, for example open,answers (default: all)"
@@ -66,8 +66,8 @@ def add(verbs) -> None:
         "--states",
         action="store_true",
         help="instead: the speech encoder's states of the questions, with --parts "
-        "questions,rare,sentences of the sentences with rare words and the open ones, too; with --parts open,answers those of the answer voice, for the "
-        "codec's semantic head",
+        "questions,rare,sentences of the sentences with rare words and the open ones, too; with "
+        "--parts open,answers those of the answer voice, for the codec's semantic head",
     )
     parser.add_argument(
         "--thinker",
