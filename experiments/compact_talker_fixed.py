@@ -1,0 +1,34 @@
+"""Compact Talker with the fixed anchors of VocalNet-MDM, to compare with paced ones: the trunk, the
+masking, the positions a step and the steps of `compact_talker.py`; it reads the Thinker's states
+where that reads symbols, and has to find out how long they are spoken, and when to end.
+
+Command:  mdmspeech data --states --thinker smollm2-135m-instruct
+          mdmspeech train --config experiments/compact_talker_fixed.py \
+              --workdir ~/.cache/mdmspeech/runs/compact_talker_fixed
+          In small, random data and weights: --config experiments/compact_talker_fixed.py:runlocal
+Plan:     as compact_talker; the Thinker's states are made once. Answers alone: open sentences answer
+          no question.
+Cost:     not run yet.
+"""
+
+from experiments import compact_talker, large, local
+from mdmspeech.models.thinker import SMOLLM2_135M
+
+
+def get_config(argument: str = ""):
+    paced = compact_talker.get_config()
+    shape = {name: paced.talker[name] for name in ("dim", "num_layers", "num_heads", "ffn_dim")}
+    config = large.talker_stage(SMOLLM2_135M, shape | {"block": paced.talker.block})
+    config.weights.update(thinker="smollm2-135m-instruct", tokenizer="smollm2-135m-instruct")
+    config.talker.structured_codes = True  # the compact codec's, as the paced one has them
+    config.masking = paced.masking
+    config.capacity = paced.capacity
+    config.data.update(
+        batch=paced.data.batch, length=paced.data.length, text=64, states=True, threads=1
+    )
+    config.train.update(
+        {name: paced.train[name] for name in ("steps", "log_every", "eval_every", "save_every")}
+    )
+    config.train.update(epochs=0.0, dtype="float32", remat="none")
+    config.optim.update(lr=paced.optim.lr, warmup=paced.optim.warmup, warmup_share=0.0)
+    return local.switch(config, argument)
