@@ -169,7 +169,7 @@ def run(args: argparse.Namespace) -> None:
         from mdmspeech.interop.sources import load_speech_encoder
 
         encoder, names = load_speech_encoder(), parts(args, ("questions",))
-        heard = ("rare", "sentences", "questions")
+        heard = ("rare", "questions", "sentences")
         spoken = [name for name in names if name not in heard]
         of = (args.root, encoder.config, encoder.params)
         counts = precompute.speech_states(*of, spoken, args.hours) if spoken else {}

@@ -66,7 +66,7 @@ def test_the_cure_for_missing_tokens_names_the_part(part, tmp_path):
         (["--parts", "rare"], ("kokoro", "rare")),
         (
             ["--parts", "questions,sentences,rare"],
-            ("kokoro", "rare", "sentences", "questions"),
+            ("kokoro", "rare", "questions", "sentences"),
         ),
     ],
 )
