@@ -24,7 +24,7 @@ FORMATS = (
     "wav, flac, ogg, opus, mp3, aiff; with PyAV (pip install av) also m4a, aac, "
     "webm, mp4, 3gp, amr, wma"
 )
-OUTPUT = "answer.wav"
+OUTPUT, SEVERAL = "answer.wav", "answers"
 # at the first start with a Thinker that is not the model's own
 _CONVERTS = " (another Thinker is converted once: a minute or two a billion parameters)"
 
@@ -48,6 +48,7 @@ def add(verbs) -> None:
         help=f"a recording of 0.1 to 30 s: {FORMATS}; - reads it from standard input",
     )
     add_voice_options(parser, OUTPUT)
+    parser.set_defaults(output="")  # several answers need a folder: `_each` names it
     add_thinker_options(parser)
     parser.add_argument(
         "--cold",
@@ -82,8 +83,9 @@ def run(args: argparse.Namespace) -> None:
 def _each(args: argparse.Namespace) -> list[argparse.Namespace]:
     """The options of each question, with its own output."""
     if len(args.question) == 1:
-        return [argparse.Namespace(**{**vars(args), "question": args.question[0]})]
-    folder = Path("answers" if args.output == OUTPUT else args.output)
+        one = {"question": args.question[0], "output": args.output or OUTPUT}
+        return [argparse.Namespace(**{**vars(args), **one})]
+    folder = Path(args.output or SEVERAL)
     wrong = [name for name in args.question if name in STDIN]
     if wrong:
         raise UserError(f"{wrong[0]} is standard input, which holds one question; ask it alone")

@@ -19,7 +19,7 @@ def add_voice_options(parser: argparse.ArgumentParser, output: str) -> None:
         metavar="FILE",
         help=(
             "where the speech goes, .wav or .flac; - is standard output, as wav "
-            "(default: %(default)s)"
+            f"(default: {output})"
         ),
     )
     parser.add_argument(

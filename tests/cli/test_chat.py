@@ -90,6 +90,7 @@ def test_several_questions_that_have_no_place_for_their_answers(no_model, tmp_pa
     folder = tmp_path / "answers"
     of = lambda *more: refused(capsys, "chat", first, *more)
     assert "name a folder with -o, not one.wav" in of(second, "-o", "one.wav")
+    assert "name a folder with -o, not answer.wav" in of(second, "-o", "answer.wav")
     assert "name a folder with -o, not -" in of(second, "-o", "-")
     assert "not " + second in of(second, "-o", second)
     assert "ask one question at a time" in of(second, "--picture", str(tmp_path / "p.png"))
