@@ -32,7 +32,7 @@ AS_USED := JAX_DISABLE_MOST_OPTIMIZATIONS=false
 COMPACT := compact_codec compact_codec_wave compact_hearing compact_thinker compact_talker compact_talker_isd compact_talker_ntp compact_talker_mtp
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-check test test-full killtest multihost-test slurm-test page-test notebooks notebooks-test test-beam clients mutants parity docs lint format data data-parts train-compact train-own plan eval-compact bench bench-trained bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-serving bench-beam bench-pytorch freeze clean
+.PHONY: help demo demo-check test test-slow test-full killtest multihost-test slurm-test page-test notebooks notebooks-test test-beam clients mutants parity docs lint format data data-parts train-compact train-own plan eval-compact bench bench-trained bench-accelerator bench-input bench-index bench-bucket bench-attention bench-load bench-vocoder bench-serving bench-beam bench-pytorch freeze clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -45,8 +45,11 @@ demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogni
 	@$(BIN)/python -c 'import sys; from mdmspeech.audio.wave import load_wave; from mdmspeech.evaluation.recogniser import Recogniser; \
 	base = Recogniser("base"); [print(name, "heard by Whisper-base:", base.transcribe(load_wave(name, 16000))) for name in sys.argv[1:]]' $(ANSWER)
 
-test: lint ## lint, then all tests (some 25 minutes on 2 cores)
+test: lint ## lint, then the tests (some 12 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
+
+test-slow: $(VENV)/.ready-dev ## the tests that take seconds to minutes each: whole commands, the shipped model, long sweeps (some 20 minutes on 2 cores)
+	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not full"
 
 test-full: $(VENV)/.ready-dev ## the long forms of what `make test` has in short: every mesh of eight devices, ...
 	$(AS_USED) $(BIN)/python -m pytest -q -m full

@@ -42,6 +42,7 @@ def sums(folder: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.slow
 def test_from_a_bucket_into_a_bucket_it_is_the_same_as_on_a_disk(planted, store, tmp_path):
     here, there = target(tmp_path, STAGES, 2), target("gs://b/out", STAGES, 2)
     prepare(sources.Source(str(planted)), here, STAGES)

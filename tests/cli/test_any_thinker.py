@@ -58,6 +58,7 @@ def nothing_kept():
     converted.keep(None)
 
 
+@pytest.mark.slow
 def test_it_is_put_between_ear_and_voice(hears, llm, wave, tmp_path, capsys):
     argv = ["chat", wave, "--model", str(hears), "--thinker", str(llm), "--steps", "1", "--cold"]
     assert main([*argv, "-o", str(tmp_path / "a.wav")]) == 0
@@ -87,6 +88,7 @@ def test_it_is_put_between_ear_and_voice(hears, llm, wave, tmp_path, capsys):
     assert [event.reason for event in ended] == ["completed"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("thinker", "told"),
     [
@@ -106,12 +108,14 @@ def test_what_cannot_be_one_is_told_before_anything_is_opened(
     assert told in err and err.count("\n") == 1 and not (tmp_path / "a.wav").exists()
 
 
+@pytest.mark.slow
 def test_a_release_whose_ear_makes_vectors_takes_no_other(system, llm, wave, tmp_path, capsys):
     argv = ["chat", wave, "--model", str(system), "--thinker", str(llm), "--quiet"]
     assert main([*argv, "-o", str(tmp_path / "a.wav")]) == 2
     assert "with the states of their own Thinker" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_it_can_be_measured(hears, llm, tmp_path, capsys):
     argv = ["bench", "thinker", "--model", str(hears), "--thinker", str(llm), "--rounds", "1"]
     assert main([*argv, "--out", str(tmp_path / "b")]) == 0

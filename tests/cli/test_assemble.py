@@ -19,6 +19,8 @@ from mdmspeech.interop.voice_file import save_voice
 from mdmspeech.models import lora
 from mdmspeech.training.warm_start import load_params
 
+pytestmark = pytest.mark.slow
+
 
 def test_what_is_inside_is_what_was_given(published, system):
     about = read_about(system)

@@ -15,6 +15,8 @@ from mdmspeech.inference.factory import open_assistant
 from mdmspeech.interop.release import Part, Release, load_release, save_release
 from mdmspeech.text.pronounce import pronouncer
 
+pytestmark = pytest.mark.slow
+
 TEXT = "It is a red apple, and very good. What is it?"
 
 

@@ -53,6 +53,7 @@ def test_a_folder_that_has_grown_is_emptied(fresh, monkeypatch):
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_a_second_process_compiles_nothing(fresh):
     code = (
         "from mdmspeech.cli.compiled import keep_compiled; keep_compiled(); import jax, jax.numpy "

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
+import pytest
 from encoder_folder import read_encoder_folder
 from jax.sharding import NamedSharding, PartitionSpec
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -148,6 +149,7 @@ def test_an_encoder(tmp_path, capsys):
         jax.tree.map(np.testing.assert_array_equal, read_encoder_folder(tmp_path / name)[1], params)
 
 
+@pytest.mark.slow
 def test_what_stage_one_trained_is_merged(tmp_path, capsys):
     """A base folder is streamed to eight devices; a run's LoRA, merged into it, gives the logits of
     both beside each other.

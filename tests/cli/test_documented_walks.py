@@ -71,6 +71,7 @@ def test_a_look_through_a_folder(desk, capsys):
     assert "1 " in capsys.readouterr().out and (desk / "lengths.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "block",
     [
@@ -99,6 +100,7 @@ def test_the_others_are_where_it_says():
         assert page in text and "exec(" in text, test
 
 
+@pytest.mark.slow
 def test_own_voice(published, desk, monkeypatch):
     """Aligning for real takes the speech encoder, see tests/data/test_align.py; the Talker that
     says the texts is the shipped one unless --codec names another.

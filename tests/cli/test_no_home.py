@@ -88,6 +88,7 @@ def as_nobody(code, tmp_path, home, *args):
     return subprocess.run(command, env=env, cwd="/", capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_speaking_needs_no_home_and_no_librosa(tmp_path):
     done = as_nobody(SPEAK, tmp_path, "/nonexistent", str(tmp_path / "out" / "a.wav"))
     assert done.returncode == 0, done.stderr

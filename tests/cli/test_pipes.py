@@ -45,6 +45,7 @@ def frames(source):
     return len(soundfile.read(source)[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "code", "file"),
     [
@@ -95,6 +96,7 @@ def test_what_cannot_be_is_one_line(tmp_path, command, told):
     assert not os.listdir(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill", [signal.SIGINT, signal.SIGKILL])
 def test_what_was_said_before_an_interruption_is_kept(tmp_path, kill):
     (tmp_path / "a.wav").write_bytes(b"an older one")
@@ -189,6 +191,7 @@ def test_an_endless_input_is_refused(monkeypatch):
             streams.input_bytes()
 
 
+@pytest.mark.slow
 def test_a_long_text_shows_its_progress_on_a_terminal_only(tmp_path):
     line = f"stty cols 80 rows 20; {SAY} 'one two three' -o a.wav"
     script = f"import pty; pty.spawn(['bash', '-c', {line!r}])"
@@ -203,6 +206,7 @@ def test_a_long_text_shows_its_progress_on_a_terminal_only(tmp_path):
     assert b"/3 [" not in shell("SAY 'one two three' -o a.wav", tmp_path).stderr
 
 
+@pytest.mark.slow
 def test_the_parts_are_written_as_they_are_made(small_model, tmp_path, capsys):
     text = "it is good and it is red. " * 12
     assert (
@@ -227,6 +231,7 @@ def test_the_parts_are_written_as_they_are_made(small_model, tmp_path, capsys):
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
+@pytest.mark.slow
 def test_libtpu_without_a_tpu_is_quiet_in_python(tmp_path):
     """With libtpu installed, JAX complains at the first computation unless it is told not to look
     for a TPU.

@@ -152,6 +152,7 @@ def test_a_system_and_its_weights(look, bucket, cache, system):
         assert told["start"] == f"the Talker of {place}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("start", "disks", "said"),
     [
@@ -351,6 +352,7 @@ def test_the_mesh_of_a_slice(mesh, chips, slices, inside):
     assert tuple(found[name] for name in names) == inside
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("compiler", "split"), [(True, "1"), (False, "1"), (True, "8")])
 def test_a_state_that_does_not_fit_is_refused_without_compiling(look, monkeypatch, compiler, split):
     if not compiler:
@@ -366,12 +368,14 @@ def test_a_state_that_does_not_fit_is_refused_without_compiling(look, monkeypatc
         assert code == 0 and "at least" in told["memory"] and "not compiled" in told["memory"]
 
 
+@pytest.mark.slow
 def test_the_step_is_compiled_where_it_can_be(look):
     code, told = look(*TINY, "--topology", "v5e:2x4", "--slices", "2", "--set", "data.batch=16")
     assert code == 0 and "a chip in a step" in told["memory"]
     assert "each of 2 hosts (of a slice) has whole rows" in told["batch"]
 
 
+@pytest.mark.slow
 def test_a_step_that_does_not_fit(look):
     """The state fits, what a step needs besides does not."""
     code, told = look(*TINY, "--set", "data.batch=4194304", "--topology", "v5e:1x1")

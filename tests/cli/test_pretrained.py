@@ -83,6 +83,7 @@ def pushed(server, name):
 # ---- The same model again -----------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_it_says_the_same_after_it_was_pushed_and_opened(server, speaks, published):
     said = speaks.say(TEXT, steps=2)
     url = speaks.push_to_hub("me/speaks", commit_message="First")
@@ -146,6 +147,7 @@ def test_how_the_hub_is_asked(server, published, tmp_path):
     assert set(server.tokens) == {TOKEN, ""}
 
 
+@pytest.mark.slow
 def test_pretrained_parts_that_are_elsewhere_are_put_in(server, hears, tmp_path):
     model = mdmspeech.load(hears)
     url = model.save_pretrained(tmp_path / "whole", push_to_hub=True, repo_id="me/whole")
@@ -318,6 +320,7 @@ def test_a_verb_takes_the_name_and_prints_the_commit(server, published, tmp_path
         assert told in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_release_pushes_and_takes_a_base_from_the_hub(server, published, tmp_path):
     """In a process of its own, which reads the environment as a user's does."""
     server.add("me/speaks", published / "speaks")

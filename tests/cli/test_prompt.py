@@ -125,6 +125,7 @@ def test_it_is_stored_and_reaches_training(spoken, tmp_path):
         assert json.loads(config.to_json_best_effort())["prompt"]["system"] == prompt.system
 
 
+@pytest.mark.slow
 def test_the_ids_before_and_after_the_question_are_those_of_training(spoken, tmp_path):
     folder, _ = spoken
     thinker = mdmspeech.load(folder).thinker
@@ -138,6 +139,7 @@ def test_the_ids_before_and_after_the_question_are_those_of_training(spoken, tmp
     assert ids[spoken_at[-1] + 1 : answer].tolist() == thinker._after.tolist()
 
 
+@pytest.mark.slow
 def test_the_thinkers_states_are_those_of_training(spoken, tmp_path):
     """The same conversation through the Talker's training pipeline and step, and through
     `ThinkerRunner`: [Emb(y); h] of each id of the answer.
@@ -172,6 +174,7 @@ def test_the_thinkers_states_are_those_of_training(spoken, tmp_path):
         np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("given", "found"),
     [

@@ -191,6 +191,7 @@ REFUSED = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_refused_call_has_written_nothing(case, place, capsys):
     argv, told = REFUSED[case]

@@ -40,6 +40,7 @@ def folder(parts, tmp_path):
     return tmp_path / "release"
 
 
+@pytest.mark.slow
 def test_it_says(folder, tmp_path, monkeypatch):
     assistant = open_assistant(load_release(folder), None, None)
     assert assistant.talkers == ("mdm", "ntp")

@@ -66,6 +66,7 @@ def question(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_a_second_chat_makes_nothing_anew(system, question, tmp_path):
     home, argv = tmp_path / "home", ["chat", str(question), "--model", str(system), "-o"]
     (code, traced, compiled, _, _), told = start(home, *argv, str(tmp_path / "1.wav"))

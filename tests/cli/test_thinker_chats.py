@@ -41,6 +41,7 @@ def test_answers_that_end_and_are_short(run):
     assert not [p for p in prompts if "{" in p]
 
 
+@pytest.mark.slow
 def test_what_was_heard_with_the_answers_of_what_was_asked(run, tmp_path, monkeypatch):
     families = questions.families()
     hidden = chats.held_out_questions(families)
@@ -61,6 +62,7 @@ def test_what_was_heard_with_the_answers_of_what_was_asked(run, tmp_path, monkey
     assert found == [["hear a", told[0].answer], ["hear c", told[2].answer]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["everyday", "unknown", "repeat"])
 def test_written_conversations_are_chats_and_the_same_every_time(run, tmp_path, kind):
     found = run(kind)

@@ -71,6 +71,7 @@ def merged(published, update, tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_it_answers_as_the_merged_thinker(tuned, merged, published):
     ours = mdmspeech.load(tuned).answer_many([QUESTION])
     assert ours == mdmspeech.load(tuned, thinker=merged).answer_many([QUESTION])
@@ -90,6 +91,7 @@ def test_what_is_kept_of_one_is_not_taken_for_another(published, update, tmp_pat
     np.testing.assert_allclose(leaf(first), leaf(wanted), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_becomes_a_part(published, tmp_path, capsys):
     """Trained, put into a release, opened: the update is the run's. And training goes on from it."""
     from mdmspeech.training.warm_start import load_params

@@ -48,6 +48,7 @@ def experiment(published, states, **prompt):
     return config
 
 
+@pytest.mark.slow
 def test_it_learns_as_one_that_runs_the_thinker(root, published, tmp_path):
     """An utterance gets the same conditions, whatever stands beside it in its row."""
     losses = []

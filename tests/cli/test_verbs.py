@@ -64,6 +64,7 @@ def refused(capsys, *argv):
     return err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("verb", ["", *VERBS])
 def test_help_explains_and_loads_nothing_heavy(verb):
     code = (
@@ -130,6 +131,7 @@ def test_an_unknown_verb_is_exit_code_2(capsys):
     assert end.value.code == 2
 
 
+@pytest.mark.slow
 def test_say_writes_speech(small_model, tmp_path, capsys, monkeypatch):
     out = tmp_path / "say.flac"
     assert main(["say", "it is good", "-o", str(out)]) == 0

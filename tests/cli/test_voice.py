@@ -43,6 +43,7 @@ def refused(capsys, *argv):
     return err
 
 
+@pytest.mark.slow
 def test_from_a_recording_to_speech(model, tmp_path, capsys):
     path = tmp_path / "me.safetensors"
     assert main(["voice", str(model / "me.wav"), "-o", str(path), "--codec", str(model)]) == 0

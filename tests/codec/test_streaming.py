@@ -65,6 +65,7 @@ def streamed(params, ids, size):
     return np.concatenate(out)[late * c.token_samples :][: len(ids) * c.token_samples]
 
 
+@pytest.mark.slow
 def test_the_example_speaks_with_changing_pitch_and_pauses(params):
     acoustics = jax.jit(MODEL.acoustics)(params, tokens(64)[None], np.ones((1, 64), bool))
     f0, gate = source_controls(acoustics)
@@ -72,6 +73,7 @@ def test_the_example_speaks_with_changing_pitch_and_pauses(params):
     assert 0.1 < float(gate.mean()) < 0.9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "length"), [(1, 23), (7, 60), (16, 61), (16, 3)])
 def test_streamed_equals_one_shot(params, size, length):
     ids = tokens(length, seed=length)
@@ -150,6 +152,7 @@ def test_more_tokens_than_fit_are_streamed(params, monkeypatch):
         codec.encode([np.zeros(33 * CONFIG.token_samples, np.float32)])
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_part_and_are_finite(params):
     ids = jnp.asarray(tokens(8)[None])
     valid = jnp.ones((1, 8), bool)

@@ -90,6 +90,7 @@ def spoken():
     return found, aligned[: len(TEXTS)], aligned[len(TEXTS) :]
 
 
+@pytest.mark.slow
 def test_the_true_durations_are_found(spoken):
     found, own, _ = spoken
     errors = [
@@ -101,6 +102,7 @@ def test_the_true_durations_are_found(spoken):
     assert 25 * np.concatenate(errors).mean() < 30  # ms, of symbols of 60 ms
 
 
+@pytest.mark.slow
 def test_a_text_that_was_not_said_is_noticed(spoken):
     _, own, others = spoken
     assert min(a.score for a in own) > MATCHES > max(a.score for a in others)

@@ -77,6 +77,7 @@ def corpus():
     return questions(), families()
 
 
+@pytest.mark.slow
 def test_training_never_sees_what_is_held_out(corpus):
     held_out = chats.held_out_questions(corpus[1])
     seen = {
@@ -119,6 +120,7 @@ def test_test_facts_of_a_family():
     assert np.unique(told).size == 5
 
 
+@pytest.mark.slow
 def test_other_wordings_of_the_same_facts():
     """Three more of each fact for training, none for validation: nothing of what is held out, and no
     wording of a test question, whatever it asks for.

@@ -293,6 +293,7 @@ def test_the_end_of_a_turn_comes_from_the_template():
         end_of_turn(Other())
 
 
+@pytest.mark.slow
 def test_a_record_is_augmented_anew_in_every_pass():
     def heard(augmented, count):
         batches = lm_batches(

@@ -33,6 +33,7 @@ def rows_of(plan, batches):
     return [row for k in range(batches) for row in plan[k]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("capacities", "within"), [((100, 160), 1.02), ((59, 1000), 1.1), ((2000, 89), 1.1)]
 )
@@ -72,6 +73,7 @@ def test_no_row_is_too_full():
         )
 
 
+@pytest.mark.slow
 def test_the_same_seed_the_same_rows_and_another_others():
     assert rows_of(plan(), 50) == rows_of(plan(), 50) != rows_of(plan(seed=4), 50)
 
@@ -83,6 +85,7 @@ def test_any_batch_at_once():
     assert [fresh[k] for k in (59, 0, 30, 7)] == [expected[k] for k in (59, 0, 30, 7)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("hosts", [2, 4])
 def test_hosts_share_the_global_batches(hosts):
     shares = [plan(shard=(h, hosts)) for h in range(hosts)]
@@ -160,6 +163,7 @@ def test_a_resumed_stream_is_the_uninterrupted_one_on_any_number_of_hosts():
     assert hosts[0].get_state() == hosts[1].get_state() == again.get_state()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_every_record_once_an_epoch_on_hosts_that_come_and_go(seed):
     """A run is killed at random batches and goes on with another number of hosts."""
@@ -252,6 +256,7 @@ def test_host_rows_and_shares():
         host_rows(8, (2, 2))
 
 
+@pytest.mark.slow
 def test_a_run_is_told_of_padding_and_of_better_rows():
     tight = plan(SIZES, capacities={"tokens": 400, "symbols": 600}).about()
     assert len(tight) == 1 and tight[0].startswith(

@@ -61,6 +61,7 @@ def test_test_records_stay_what_they_are():
     } < set(found)
 
 
+@pytest.mark.slow
 def test_the_shipped_models_test_sentences_are_no_validation_sentences():
     sentences = open_sentences()[:3000]
     found = assign([s["text"] for s in sentences], [s["split"] for s in sentences])

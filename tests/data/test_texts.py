@@ -47,6 +47,7 @@ def found():
     return questions.questions()
 
 
+@pytest.mark.slow
 @needs_sources
 def test_enough_questions_in_enough_families_and_wordings(found):
     train = [q for q in found if q.split == "train"]

@@ -29,6 +29,7 @@ def test_the_judge_takes_right_answers_and_no_others(question, wanted):
         assert not right(nothing, wanted, question)
 
 
+@pytest.mark.slow
 def test_counts():
     known = {question: f"It is {wanted[0]}." for question, wanted, _ in QUESTIONS[-12:]}
     unknown = {question: "I don't know that." for question, _, _ in QUESTIONS[:3]}
@@ -51,6 +52,7 @@ def test_counts():
     assert held_out["words"] == 3.0 and found["questions"] == len(found["items"])
 
 
+@pytest.mark.slow
 def test_no_general_question_is_trained_on():
     """Nor asked in the test set."""
     from mdmspeech.data.storage.splits import words_of

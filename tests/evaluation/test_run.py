@@ -40,6 +40,7 @@ def place(tmp_path, monkeypatch):
     return tmp_path / "data", tmp_path / "release", tmp_path / "results", opened
 
 
+@pytest.mark.slow
 def test_every_part_ends_up_in_the_table_and_is_made_once(place):
     root, release, output, opened = place
     result = run.evaluate(release, root, output, count=3)
@@ -97,6 +98,7 @@ def test_hearing_is_judged_against_typing(place):
     assert items[0]["transcript"] == fakes.QUESTIONS[0][0].lower()
 
 
+@pytest.mark.slow
 def test_new_weights_make_their_parts_again_and_no_others(place):
     root, release, output, opened = place
     run.evaluate(release, root, output, parts=["speaking", "hearing"], count=2)
@@ -106,6 +108,7 @@ def test_new_weights_make_their_parts_again_and_no_others(place):
     assert again == {"mdm"}
 
 
+@pytest.mark.slow
 def test_a_new_update_of_the_thinker_has_the_answers_made_again(place):
     root, release, output, opened = place
     parts = ["hearing", "knowledge"]
@@ -147,6 +150,7 @@ def test_tokens_a_forward():
     assert speaking.tokens_a_forward([trace([0], [])]) == 0
 
 
+@pytest.mark.slow
 def test_verified_multi_token_rows_are_made_again_with_its_talker(place, monkeypatch):
     root, release, output, opened = place
     monkeypatch.setattr(fakes.FakeAssistant, "talkers", ("mdm", "mtp", "mtp_verified"))

@@ -78,6 +78,7 @@ def test_forwards_of_a_block():
     assert ways["S=1"] == [(32, 16, 1)] and ways["S=4"] == [(32, 16, 1), (16, 16, 3)]
 
 
+@pytest.mark.slow
 def test_every_way_is_measured_over_the_same_blocks(monkeypatch):
     monkeypatch.setattr(talkers, "SIZES", {"tiny": TINY})
     monkeypatch.setattr(talkers, "STEPS", (1, 2))
@@ -277,6 +278,7 @@ def test_the_ear_does_its_jobs(small):
     assert given == [[9] * 6, [7, 8, 6, 5, 9, 9], [7] + [9] * 5]
 
 
+@pytest.mark.slow
 def test_the_thinker_and_the_codec_do_their_jobs(small):
     runner, codec = small.thinker(), small.small_codec()
     answers = []

@@ -141,6 +141,7 @@ def test_slices_that_it_cannot_be_cut_for(argument, told):
         load("talker_8b", argument)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [name if name in SHORT else pytest.param(name, marks=pytest.mark.full) for name in EXPERIMENTS],

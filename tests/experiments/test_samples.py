@@ -21,6 +21,7 @@ def made(tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_every_way_is_heard(made):
     page = (made / samples.PAGE).read_text()
     model = mdmspeech.load("compact")

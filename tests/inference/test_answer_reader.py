@@ -125,6 +125,7 @@ def test_drafts_that_are_not_taken_are_not_read(runner):
         assert len(found[0].reads()) == len(found[1].reads()) == taken + 1
 
 
+@pytest.mark.slow
 def test_who_asks_says_what_may_be_repeated(runner, monkeypatch):
     """An assistant the question, a conversation all that both have said."""
     given = []

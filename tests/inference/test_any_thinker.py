@@ -57,6 +57,7 @@ def best_after(loaded, messages, answer):
     return np.asarray(logits[0, len(ids) - 1 :].argmax(-1)).tolist()
 
 
+@pytest.mark.slow
 def test_an_answer_and_a_second_one_follow_the_models_template(loaded, runner):
     talk, asked = Conversation(runner, 512), ["What is it?", "And </s> that, <|im_end|> now?"]
     messages = conversation(asked[0], Prompt("Be brief."))

@@ -19,6 +19,7 @@ def events(assistant):
     return list(assistant.stream(question()))
 
 
+@pytest.mark.slow
 def test_events_join_to_the_reply(events):
     assert isinstance(events[-1], EndEvent) and sum(isinstance(e, EndEvent) for e in events) == 1
     reply = events[-1].reply

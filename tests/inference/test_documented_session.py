@@ -12,6 +12,7 @@ import mdmspeech
 PAGE = (Path(__file__).parents[2] / "docs" / "sessions.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_example_holds_a_conversation(talkative, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(mdmspeech, "load", lambda release: talkative)
     monkeypatch.chdir(tmp_path)

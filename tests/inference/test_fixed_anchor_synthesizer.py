@@ -88,6 +88,7 @@ def test_states_of_a_written_answer_are_those_of_the_text_read(thoughts):
     np.testing.assert_allclose(written, np.concatenate([x, hidden], axis=-1)[0, answer:], atol=2e-4)
 
 
+@pytest.mark.slow
 def test_batched_is_alone(state_voice):
     for text, together in zip(TEXTS, state_voice.say_many(TEXTS), strict=True):
         np.testing.assert_array_equal(state_voice.say(text).tokens, together.tokens)
@@ -189,6 +190,7 @@ def test_the_evaluation_counts_every_end_that_fixed_anchors_have_to_find(state_v
     assert found["eos_missed"] == len(TEXTS) - found["stop_reasons"].get("eos", 0)
 
 
+@pytest.mark.slow
 def test_a_long_text_is_said_in_parts(state_voice, monkeypatch):
     """Each part is what it is alone, but for its own seed; no part is longer than an answer."""
     module = sys.modules[type(state_voice).__module__]

@@ -89,6 +89,7 @@ def run_ahead(session, *waves, piece=1600):
     return found
 
 
+@pytest.mark.slow
 def test_nothing_that_is_told_depends_on_it(model, talkative):
     answered = run(opened(talkative), *AROUND)
     assert of(answered, Transcript)[0].text and of(answered, ResponseEnded)[0].audio_s > 0

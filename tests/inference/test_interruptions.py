@@ -50,6 +50,7 @@ def whole(model):
 # ---- Barge-in ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seconds", [0.0, 0.5, 1.6, 100.0])
 def test_speech_stops_what_is_being_played(model, whole, seconds):
     """Although all of it was made long ago; what a player has played by then is remembered."""
@@ -323,6 +324,7 @@ def test_old_turns_are_forgotten_and_it_is_told(model):
 
 
 # Each costs a fraction of a second with these parts; the full number is in the long tests.
+@pytest.mark.slow
 @pytest.mark.parametrize("times", [25, pytest.param(1000, marks=pytest.mark.full)])
 def test_random_interruptions_leave_nothing_behind(model, times):
     clock, rng = Clock(), np.random.default_rng(0)

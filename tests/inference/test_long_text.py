@@ -44,6 +44,7 @@ def no_work(voice, monkeypatch):
     monkeypatch.setattr(voice.reader, "read", fail)
 
 
+@pytest.mark.slow
 def test_in_parts_and_streamed_is_whole(voice, short_codec, one_by_one):
     whole = voice.say(TEXT, steps=2, seed=3)
     assert len(whole.tokens) > 2 * 64

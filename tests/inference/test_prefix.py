@@ -98,6 +98,7 @@ def texts_of(batch):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("shift", "streams"),
     [(True, 1), (True, 2), (False, 2)],
@@ -170,6 +171,7 @@ WAYS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", WAYS.values(), ids=WAYS)
 def test_the_engine_writes_what_the_decoders_write_over_the_trained_talker(deep, way, monkeypatch):
     """Golden: rows of other texts, lengths and seeds, in one batch of the trained model and in one of

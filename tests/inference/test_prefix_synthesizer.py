@@ -74,6 +74,7 @@ def test_a_text_in_any_pieces_is_read_as_the_whole():
         assert read(text, at, longest=64).segments == whole.segments
 
 
+@pytest.mark.slow
 def test_batched_is_alone(prefix_voice, monkeypatch):
     monkeypatch.setattr(engine, "ROWS", (1, 2))  # what is compiled for two is soon compiled
     how = dict(steps=3, temperature=0.8, seed=7)

@@ -23,6 +23,7 @@ def model():
     return mdmspeech.load("compact")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
 def test_it_hears_answers_and_speaks(model):
     asked = model.say("What is the capital of France?")
@@ -35,6 +36,7 @@ def test_it_hears_answers_and_speaks(model):
     _holds_a_conversation(model, asked)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
 def test_what_was_heard_so_far_changes_no_transcript(model):
     """Of the shipped adaptor, whatever it is given as a draft."""
@@ -72,6 +74,7 @@ def _holds_a_conversation(model, asked):
     assert "France" in found[3].text and found[-1].reason == "completed" and found[-1].text
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
 def test_it_hears_speech_and_nothing_else(model):
     """Sounds that were answered once ("[Pause]", "(humming)"), and the shipped question, soft, in

@@ -173,6 +173,7 @@ def paced():
     )
 
 
+@pytest.mark.slow
 def test_fixed_anchors_read_the_states_that_the_thinker_hands_on(fixed):
     """[Emb(y); h] with the h that has consumed y, of every token of the answer and of its end; for
     every remainder by the anchors of a block.
@@ -234,6 +235,7 @@ def test_the_earliest_end_is_the_block_of_the_last_anchor(ending, count):
     assert text.limits()["min_len"] == last[0] // 4 * 4 < text.limits()["max_len"]
 
 
+@pytest.mark.slow
 def test_speech_ends_there_and_neither_earlier_nor_later(ending, monkeypatch):
     """Whole and streamed, for texts whose counts leave every remainder by the anchors of a block; a
     text without tokens is over at once.

@@ -13,6 +13,7 @@ PIECE = RATE // 4
 PAUSES = 2.0, 5.0, 11.0  # seconds between the questions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("minutes", [2, pytest.param(120, marks=pytest.mark.full)])
 def test_it_goes_on_as_it_began(talkative, minutes):
     """Someone asks, listens, and asks again, now and then before the answer is over. What is kept

@@ -33,6 +33,7 @@ def voice():
     )  # no prompt to read
 
 
+@pytest.mark.slow
 def test_a_stream(voice):
     plans = [voice.stream(vocoder=given)._codec._mel._plan for given in (SETTINGS, None, {})]
     assert [(plan.steps, plan.guidance) for plan in plans] == [(2, 0.0), (10, 0.7), (10, 0.7)]

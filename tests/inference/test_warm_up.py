@@ -27,6 +27,7 @@ def few(monkeypatch):
     monkeypatch.setattr(hearing, "SECONDS", (1, 2))
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_while_people_talk(few, compiled, codec):
     voice = PacedSynthesizer(
         small_speech.TALKER, small_speech.talker_params(), codec, pronounce=small_speech.spell
@@ -50,6 +51,7 @@ def test_nothing_is_compiled_while_people_talk(few, compiled, codec):
     assert compiled == []
 
 
+@pytest.mark.slow
 def test_nothing_is_compiled_while_a_text_prefix_is_read_and_spoken(few, compiled, codec):
     params = small_speech.ending_params(small_speech.PREFIX, likely=12)
     tokenizer = small_speech.text_tokenizer()

@@ -108,6 +108,7 @@ def test_the_published_sizes_are_told_by_the_shapes():
     assert hift_config(zeros, "hift") == full.hift
 
 
+@pytest.mark.slow
 def test_the_published_codec_has_a_place_for_every_tensor():
     """Abstractly. (Names and shapes one by one: `test_flow_import.py`, `test_hift_import.py`,
     `test_s3_tokenizer.py`.)
@@ -119,6 +120,7 @@ def test_the_published_codec_has_a_place_for_every_tensor():
     assert totals == {"tokenizer": 123_714_568, "flow": 112_549_360, "hift": 20_806_557}
 
 
+@pytest.mark.slow
 def test_small_models_load_the_same_way(folder):
     config, params = load_cosyvoice2(folder, **HEADS)
     assert (
@@ -138,6 +140,7 @@ def test_small_models_load_the_same_way(folder):
     assert {path: leaf.shape for path, leaf in flatten_dict(params, sep="/").items()} == want
 
 
+@pytest.mark.slow
 def test_pt_files_give_the_same(folder):
     expected = load_cosyvoice2(folder, **HEADS)
     for name in ("flow", "hift"):
@@ -148,6 +151,7 @@ def test_pt_files_give_the_same(folder):
     jax.tree.map(np.testing.assert_array_equal, params, expected[1])
 
 
+@pytest.mark.slow
 def test_everything_wrong_is_in_one_error(folder):
     flow, hift, tokenizer = (read_tensors(folder / f"{name}.safetensors") for name in FILES)
     del flow["encoder_proj.bias"]
@@ -179,6 +183,7 @@ def test_files_that_are_not_there(folder):
         load_cosyvoice2(folder)
 
 
+@pytest.mark.slow
 def test_other_models_and_pickles_that_run_something(folder, tmp_path):
     write_tensors(
         folder / "flow.safetensors",

@@ -187,6 +187,7 @@ def test_it_is_the_same_model(reference, params):
     assert ours[:, [BOS, MASK]].max() < -80 and expected.shape[1] == SPEECH_ROWS
 
 
+@pytest.mark.slow
 def test_blocks_of_one_token_speak_as_it_does_whatever_the_company(reference, params):
     """Greedy next-token decoding by the book, by the next-token decoder over a cache, and by masked
     diffusion with blocks of one; rows of several texts.

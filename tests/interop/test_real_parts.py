@@ -178,6 +178,7 @@ def _whisper_decoder(ids, states_TD, w, heads=8):
     return _norm(x, w, "decoder/layer_norm") @ w["decoder/embeddings/weight"].T
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_whole_decoder_hears_the_shipped_question(encoder):
     """Whisper's own recipe (padded to 30 s) with all of its decoder: the logits are a numpy
@@ -265,6 +266,7 @@ def _smollm2(ids, w):
     return norm(x, "output_norm.weight") @ w["token_embd.weight"].T
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_greedy_tokens(thinker):
     """Ten ragged prompts decoded in one batch: every token is the argmax of the numpy forward given

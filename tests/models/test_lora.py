@@ -35,6 +35,7 @@ def run(config, params):
     return jax.jit(Thinker(config).apply)({"params": params}, IDS)
 
 
+@pytest.mark.slow
 def test_a_fresh_update_changes_nothing_and_a_merged_one_computes_the_same(model):
     config, params = model
     plain = dataclasses.replace(config, lora_rank=0)
@@ -62,6 +63,7 @@ def test_parting_loses_nothing(model):
         lora.combine(params, update)
 
 
+@pytest.mark.slow
 def test_an_update_of_another_model_is_refused(model):
     config, params = model
     base, update = lora.split(params)

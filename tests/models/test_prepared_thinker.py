@@ -36,6 +36,7 @@ def pair(config):
     return (module, params), PreparedThinker.of(config, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [1, 6])
 @pytest.mark.parametrize("which", CONFIGS)
 def test_it_is_the_trained_one_and_drops_what_has_no_room(which, rows):
@@ -76,6 +77,7 @@ def test_updates_beside_the_weights_are_refused():
         pair(dataclasses.replace(SMALL, lora_rank=2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["module", "prepared"])
 def test_drafts_are_read_as_far_as_they_are_right(kind):
     model, params = pair(SMALL)[kind == "prepared"]

@@ -95,6 +95,7 @@ def test_drafts_do_not_lengthen_what_may_be_written(params):
     np.testing.assert_array_equal(again.ids_BN, written)
 
 
+@pytest.mark.slow
 def test_what_was_drafted_rightly_costs_one_forward(params):
     # `step` is a call of the layers each; the program has one for each branch and one in the loop,
     # so it is counted where it runs

@@ -79,6 +79,7 @@ def tiny():
     return jax.jit(encoder.apply), jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_masked_rows_equal_single_rows(tiny):
     """Odd and even lengths in one bucket; what stands in the padding is anything but zero."""
@@ -118,6 +119,7 @@ def test_bad_input_is_named(tiny):
         apply(params, jnp.zeros((1, 10, 8)))
 
 
+@pytest.mark.slow
 def test_waves_are_heard_with_silence_after_them():
     config = SpeechEncoderConfig(
         num_mels=80, dim=32, num_layers=1, num_heads=2, ffn_dim=48, max_positions=100

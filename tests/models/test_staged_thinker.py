@@ -31,6 +31,7 @@ CONFIGS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", CONFIGS)
 def test_a_chain_of_groups_is_the_whole(which, monkeypatch):
     """And prepared weights are the module's."""

@@ -125,6 +125,7 @@ def test_llama3_frequencies():
     close("hf_llama3 out.inv_freq", found, golden["out.inv_freq"], atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_greedy_generation_of_ragged_rows(qwen3):
     """Right-padded here, left-padded in the reference: the same tokens, logits and states as each

@@ -76,6 +76,7 @@ def _inputs(golden):
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize("case", ["non_streaming", "streaming"])
 def test_training_forward(forward, golden, case):
@@ -137,6 +138,7 @@ def test_own_positions_make_a_row_independent_of_its_batch(forward, golden):
     assert np.abs(own[0][1, :20] - padded).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ("case", "options"),
@@ -169,6 +171,7 @@ def test_predict(generator, golden, case, options):
     close(f"vocalnet_talker {key}", out.margin_BL[0, :count].min(), golden[key], atol=ATOL)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_streaming(generator, golden):
     """Text in groups, one compiled program for all pushes; groups of 7 tokens end inside a cycle of 3."""
@@ -205,6 +208,7 @@ def test_streaming(generator, golden):
     )
 
 
+@pytest.mark.slow
 def test_sampled_rows_do_not_know_their_neighbours(generator, golden):
     """Ragged rows, each with its key: in the other order they say the same, with each other's keys
     something else.

@@ -215,8 +215,10 @@ def _run_tests(job: dict, tree: Path) -> None:
     os.dup2(log, 2)
     watch = _Watch(job["module"], tree)
     first = ["-x"] if job["first"] else []
+    # a test that `make test` leaves to `make test-slow` watches, too
+    marks = ["-m", "not full and not torch and not beam and not slurm and not browser"]
     code = pytest.main(
-        ["-q", *first, "-p", "no:cacheprovider", "--rootdir", str(tree), *job["tests"]],
+        ["-q", *first, *marks, "-p", "no:cacheprovider", "--rootdir", str(tree), *job["tests"]],
         plugins=[watch],
     )
     bad = watch.bad or (

@@ -60,6 +60,7 @@ def both(rows, heads=4, kv_heads=2, groups=(1, 1, 1), score_scale=1.0, **kwargs)
     return (expected, cache), (out.T.reshape(x.shape), KVCache(*joined))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("rows", "groups", "kwargs"),
     [

@@ -65,6 +65,7 @@ def test_accuracy_counts_hits_where_there_is_weight():
     assert hits == expected.sum() and count == len(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, dict(label_smoothing=0.1, z_loss=1e-2)])
 @pytest.mark.parametrize("chunk", [1, 3, 7, 64])
 def test_the_chunked_loss_is_the_whole_one_with_its_gradient(chunk, settings):

@@ -72,6 +72,7 @@ CASES = {  # the second's last row is nothing but padding
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_the_kernel_equals_the_dense_formulation_forward_and_backward(name):
     mask, heads, kv_heads = CASES[name]
@@ -147,6 +148,7 @@ def temporaries(mesh, described, length=1024, dim=64):
     return compiled.memory_analysis().temp_size_in_bytes
 
 
+@pytest.mark.slow
 def test_compiled_for_a_tpu_it_needs_no_square(tpu_mesh):
     """The scores of a chip's 2 rows x 4 heads at 2 x 1024 positions are 67 MB in half precision,
     and the dense formulation keeps them.

@@ -55,6 +55,7 @@ COMPILED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "slice_name", "sizes", "budget"), HELD, ids=[row[0] for row in HELD]
 )

@@ -107,6 +107,7 @@ def numbers(line, column):
     return [float(n) for n in line.split("|")[column].replace(",", "").split(" - ")]
 
 
+@pytest.mark.slow
 def test_the_papers_recipe(planned, tmp_path, capsys):
     argv = ["cost", "--size", "8b", "--chip", "v5e", "--out", str(tmp_path / "cost")]
     assert main(argv) == 0

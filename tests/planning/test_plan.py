@@ -38,6 +38,7 @@ def split():
     return planned().plan(SLICE, dict(data=1, fsdp=4, tensor=1))
 
 
+@pytest.mark.slow
 def test_memory_by_kind_adds_up(whole, split):
     count = small.parameters(small.SmallTask())
     assert whole.memory["parameters"] == 4 * count, "float32 on every chip"
@@ -54,6 +55,7 @@ def test_memory_by_kind_adds_up(whole, split):
         assert plan.memory["outputs"] < 1e5, "the new state takes the place of the old"
 
 
+@pytest.mark.slow
 def test_with_little_effort_the_program_is_the_same_and_memory_a_bound(split):
     quick = planned().plan(SLICE, dict(data=1, fsdp=4, tensor=1), quick=True)
     assert quick.quick and not split.quick
@@ -142,6 +144,7 @@ def test_the_page_says_it_is_an_estimate(whole):
         assert said in page
 
 
+@pytest.mark.slow
 def test_two_slices_reduce_their_gradients_over_the_network_between_them(split):
     both = planned().plan(parse("2xv5e:2x2"), dict(data=2, fsdp=4, tensor=1), rows=32)
     assert both.chips == 8 and both.slice_name == "2xv5e-4" and both.flops == 2 * split.flops
@@ -246,6 +249,7 @@ def test_layouts_of_a_step(whole):
     assert report.row(start)[5] == "4 full"
 
 
+@pytest.mark.slow
 def test_a_step_with_other_rows_at_a_time(whole):
     plan, *others = planned().try_layouts(SLICE, whole, tries=1, quick=True)
     assert not others and (plan.accum, plan.remat) == (2, "full")
@@ -313,6 +317,7 @@ def spoken():
     return {way: plan(way) for way in ("NTP", "S=1")}
 
 
+@pytest.mark.slow
 def test_a_block_as_the_engine_runs_it(spoken):
     inside = 4 * 2048**2 + 3 * 2048 * 8192
     # bfloat16; each forward reads its layer, output table and the cache it looks at

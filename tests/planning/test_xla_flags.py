@@ -98,6 +98,7 @@ def test_it_needs_no_jax():
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chip", TPUS)
 def test_libtpu_takes_them(chip, libtpu):
     """It ends the process for a flag it does not know."""

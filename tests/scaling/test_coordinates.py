@@ -24,6 +24,7 @@ def found():
     return {"base": moved(64, 64), "mup": moved(256, 64), "standard": moved(256, 0)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "standard"),
     [("condition", 1.5), ("layers_0", 1.4), ("layers_0/mlp", 1.4), ("logits", 2.0)],
@@ -33,6 +34,7 @@ def test_activations_grow_under_the_standard_parametrisation_alone(found, name, 
     assert found["standard"][name] / found["base"][name] > standard
 
 
+@pytest.mark.slow
 def test_the_table_says_how_they_grow(found):
     told = coordinates.table({64: found["base"], 256: found["standard"]})
     assert told.splitlines()[0].split() == ["activation", "64", "256", "grows"]

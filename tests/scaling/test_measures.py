@@ -102,6 +102,7 @@ def test_packed_rows_have_no_limit():
         make_task(config, Path("none")).batches("train", 0)
 
 
+@pytest.mark.slow
 def test_a_model_that_knows_nothing_has_the_logarithm_of_the_vocabulary():
     config, _ = ladder("width=64,layers=1")
     config.talker.symbol_lookahead = (1,)

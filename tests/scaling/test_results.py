@@ -116,6 +116,7 @@ def test_three_sizes_are_fitted_and_not_held_out(tmp_path):
         report.summary(ladder(sizes=2, budgets=5), "0.5", "non_embedding", draws=2)
 
 
+@pytest.mark.slow
 def test_the_page_says_what_was_measured(tmp_path):
     rows = ladder(scatter=0.002)
     rows[0]["wer"] = {"1": {"wer": 81.4}, "4": {"wer": 60.2}}

@@ -69,6 +69,7 @@ def done(tmp_path_factory):
         return workdir, *run(workdir, ladder())
 
 
+@pytest.mark.slow
 def test_each_budget_is_the_run_that_it_would_be_alone(done, tmp_path):
     workdir, rows, counting = done
     assert [row["rung"] for row in rows] == ["w64-l4/8", "w64-l4/16"]
@@ -94,6 +95,7 @@ def test_what_is_done_is_not_done_again(done):
     assert again == rows and not counting.tasks and not counting.measured
 
 
+@pytest.mark.slow
 def test_a_stopped_ladder_goes_on(done, tmp_path):
     """After any of its parts: the same rows, and nothing trained twice."""
     rows = done[1]

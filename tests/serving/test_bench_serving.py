@@ -37,6 +37,7 @@ def test_underruns(arrivals, count):
     assert bench.underruns(arrivals) == count
 
 
+@pytest.mark.slow
 def test_first_sound_both_ways(server, assistant, question):
     found = bench.first_audio(f"ws://127.0.0.1:{server.port}/v1/realtime", assistant, [question])
     assert found["questions"] == 1
@@ -59,6 +60,7 @@ def test_one_after_another(server):
     assert found["memory_mb"][0] > 50
 
 
+@pytest.mark.slow
 def test_a_server_of_its_own_and_the_page(tmp_path, monkeypatch, capsys):
     stem = tmp_path / "found"
     argv = ["--parts", "sequential", "--sequential", "1", "-o", str(stem)]

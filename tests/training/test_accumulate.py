@@ -49,6 +49,7 @@ def reductions_in_loops(text):
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task_of", "batch_of", "shape"),
     [
@@ -86,6 +87,7 @@ def test_a_task_that_draws_in_its_loss_is_left_to_the_compiler():
     np.testing.assert_allclose(many["loss"], one["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "accum", "added_in"),
     [("float32", 1, {"f32"}), ("float32", 2, {"f32"}), ("compute", 2, {"bf16"})],

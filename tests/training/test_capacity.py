@@ -46,6 +46,7 @@ def losses_and_gradients(mode, schedule, capacity):
     return jax.tree.map(float, losses), grads
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mode", "schedule", "over"),
     [("mdm", MANY, 1.0), ("mdm", FEW, 0.0), ("isd", MANY, 1.0)],

@@ -61,6 +61,7 @@ def test_with_it_or_without_the_losses_are_the_same(monkeypatch):
         np.testing.assert_allclose(found[0][name], found[1][name], rtol=1e-6, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(1, 8, 1), (2, 2, 2), (8, 1, 1), (1, 1, 8)])
 def test_it_undoes_fsdp_and_nothing_else(shape):
     mesh, task = meshes.make_mesh(*shape), stage_two()

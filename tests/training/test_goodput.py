@@ -175,6 +175,7 @@ def test_the_table_and_the_picture(tmp_path):
     assert plot_goodput(tmp_path).read_bytes()[:4] == b"\x89PNG"
 
 
+@pytest.mark.slow
 @pytest.mark.pictures
 def test_a_real_run_accounts_for_its_wall_time(tmp_path, capsys):
     train(tiny_config(), TinyTask(), tmp_path)
@@ -209,6 +210,7 @@ train(tiny_config(steps=1000000, save_every=1000000, eval_every=0, log_every=1),
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_leaves_badput(tmp_path, monkeypatch):
     code = _CHILD.format(here=str(Path(__file__).parent), workdir=str(tmp_path))
     code = "import mdmspeech.training.goodput as l; l._WRITE_EVERY_S = 0.0\n" + code

@@ -24,6 +24,7 @@ OPTIONS = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kills", "steps"), [(3, 300), pytest.param(30, 2000, marks=pytest.mark.full)]
 )

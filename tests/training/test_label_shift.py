@@ -65,6 +65,7 @@ def next_token(params, batch):
     return value_and_grad(TalkerTask(SHIFTED, "ntp", None), params, batch)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("streams", [1, 2])
 def test_blocks_of_one_token_that_are_all_hidden_are_the_next_token_loss(
     params, batch, next_token, streams
@@ -81,6 +82,7 @@ def test_blocks_of_one_token_that_are_all_hidden_are_the_next_token_loss(
     assert np.abs(grads["inputs"]["table"][MASK]).max() == 0  # no mask is ever seen
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "streams"),
     [(16, 1), (16, 2), (32, 1)],

@@ -48,6 +48,7 @@ def talker_step(remat="none", accum=1, length=64):
     )
 
 
+@pytest.mark.slow
 def test_a_talker_step_agrees_with_the_compiler():
     task, optimizer, state, batch, step = talker_step()
     counted = count_flops(step, state, {}, batch)

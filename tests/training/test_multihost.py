@@ -122,6 +122,7 @@ def start_in(place, count, workdir, *options):
     return [Process(workdir, *options, env=here(env(i), hosts) | port) for i in range(2)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", COUNTS)
 def test_one_run_through_every_trouble_equals_one_process(tmp_path, count):
     whole, parts = tmp_path / "whole", tmp_path / "parts"

@@ -113,6 +113,7 @@ def test_without_such_an_update_skip_computes_the_same(tmp_path):
         np.testing.assert_allclose(a, b, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("bad", "lost"),
     [

@@ -46,6 +46,7 @@ def test_crops_bring_the_tokens_of_their_stretch():
     )
 
 
+@pytest.mark.slow
 def test_the_encoder_takes_no_part():
     task = CodecTask(CODEC, "wave", None)
     params = random_params(task.init, jax.random.key(0))

@@ -41,6 +41,7 @@ def alone(row, segment, fields, field="segment"):
     return out, where
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("config", "mode", "streams"),
     [
@@ -130,6 +131,7 @@ def test_speech_to_text():
     )
 
 
+@pytest.mark.slow
 def test_only_adaptor_and_update_learn_and_both_do():
     task, batch = stage_one(), stage_one_batch()
     params, frozen = fresh(task)

@@ -82,6 +82,7 @@ def made(task, params, batch):
     return losses, gradient
 
 
+@pytest.mark.slow
 def test_the_loss_is_that_of_hand(task, params, batch, made):
     ids = jax.jit(task.model.encode)(
         params, batch["audio"].astype(jnp.float32) / 32768, batch["valid"]

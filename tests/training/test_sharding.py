@@ -73,6 +73,7 @@ def test_the_talker_learns_the_same_on_every_mesh(shape, on_one_device):
     assert on_one_device[-1, 0] < on_one_device[0, 0] - 0.05, "it did not learn"
 
 
+@pytest.mark.slow
 def test_two_slices_learn_the_same_as_one_mesh(on_one_device):
     mesh = meshes.make_mesh(4, 2, 1, slices=2, devices=jax.devices()[::-1])
     assert {device.id for device in mesh.devices[:2].flat} == {4, 5, 6, 7}
@@ -80,6 +81,7 @@ def test_two_slices_learn_the_same_as_one_mesh(on_one_device):
     np.testing.assert_allclose(seen[:, 0], on_one_device[:, 0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_thinker_learns_the_same_with_micro_batches_on_a_mesh_of_all_axes():
     one = losses_on(meshes.make_mesh(data=1), stage_one, stage_one_batch(), 8)
     eight = losses_on(meshes.make_mesh(2, 2, 2), stage_one, stage_one_batch(), 8, accum=2)
@@ -133,6 +135,7 @@ def test_the_optimiser_state_lies_like_its_parameters_and_frozen_parts_have_none
     assert sum(x.size for x in jax.tree.leaves(frozen_shapes(task, mesh))) > 5 * trained
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", ["dots", "full"])
 def test_rematerialisation_changes_nothing(remat):
     mesh = meshes.make_mesh(data=1)
@@ -142,6 +145,7 @@ def test_rematerialisation_changes_nothing(remat):
     np.testing.assert_allclose(again, plain, rtol=2e-5)
 
 
+@pytest.mark.slow
 def test_bfloat16_computes_nearly_the_same_from_float32_parameters():
     mesh = meshes.make_mesh(data=1)
     full, half = (

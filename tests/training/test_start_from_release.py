@@ -16,6 +16,7 @@ from mdmspeech.training.stages import start
 ROOT = Path(__file__).parents[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("experiment", "part"), [("own_voice.py", "talker"), ("own_voice_codec.py", "codec")]
 )
@@ -29,6 +30,7 @@ def test_own_voices_start_from_the_shipped_parts(experiment, part, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, task.warm_start(fresh), shipped)
 
 
+@pytest.mark.slow
 def test_the_ear_starts_from_whispers_decoder_or_from_the_shipped_part(tmp_path):
     config = load_config(str(ROOT / "experiments" / "compact_hearing.py"))
     shipped = load_release("compact").part("adaptor").params

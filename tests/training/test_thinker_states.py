@@ -91,6 +91,7 @@ def batch_of(root, states):
     return dict(next(iter(batches)))
 
 
+@pytest.mark.slow
 def test_the_losses_are_those_of_a_thinker_that_is_run(root, thinker):
     """And its gradients, on rows of the same records."""
     run, read = (numbers_of(batch_of(root, states)) for states in (False, True))

@@ -48,6 +48,7 @@ def test_the_sizes_of_the_protocol(codec):
 
 @pytest.mark.parity
 # here and below: few padded lengths, as each is compiled
+@pytest.mark.slow
 @pytest.mark.parametrize(("count", "size"), [(53, 16), (50, 7), (33, 33)])
 def test_streamed_equals_one_shot(codec, count, size):
     ids = tokens(count)
@@ -71,6 +72,7 @@ def test_samples_come_as_soon_as_they_are_final(codec):
     assert parts == [13 * TOKEN - LATE, 16 * TOKEN, 16 * TOKEN, 16 * TOKEN, 3 * TOKEN + LATE]
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_rows_give_what_they_give_alone(codec):
     rows = [tokens(n, n) for n in (40, 0, 34, 64, 55)]
@@ -112,6 +114,7 @@ def test_streams_do_not_disturb_each_other(codec):
     assert np.abs(alone[0] - alone[1]).max() > 0.01
 
 
+@pytest.mark.slow
 def test_settings_of_a_request(codec, monkeypatch):
     """Steps, guidance, temperature and seed change the speech of this request only; the rest is
     shared, and can be compiled before.
@@ -148,6 +151,7 @@ def test_another_voice(codec):
         codec.with_voice(Prompt(voice.ids, voice.mel, np.ones(5, np.float32)))
 
 
+@pytest.mark.slow
 def test_a_minute_costs_the_same_block_for_block(codec, monkeypatch):
     """60 s: each push of 16 tokens calls the flow once and HiFT once, with one compiled program
     each (two of HiFT: its first block is shorter).
@@ -192,6 +196,7 @@ def test_a_minute_costs_the_same_block_for_block(codec, monkeypatch):
     assert len(set(calls["flow"])) == 1 and len(set(calls["hift"][1:])) == 1
 
 
+@pytest.mark.slow
 def test_no_seams(codec):
     """Where blocks meet, the spectrum changes as it does there in one go and no more than
     elsewhere; blocks spoken one by one show.

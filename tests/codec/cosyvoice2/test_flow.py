@@ -101,6 +101,7 @@ def test_time_grid(cfm):
     assert len(time_grid(4)[0]) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize("case", ["full", "streaming", "temperature"])
 def test_golden_solver(cfm, case):
@@ -145,6 +146,7 @@ def test_golden_solver(cfm, case):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize(
     "case", ["offline", "stream_final", "stream_partial", "offline_partial", "stream_prefix"]
@@ -168,6 +170,7 @@ def test_golden_flow(full, params, prompt, case):
     assert not np.asarray(got[0, mel.shape[2] :]).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize("chunks", [None, Chunks(4, left=2, follow_speech=True)], ids=str)
 def test_ragged_rows_equal_single_rows(params, chunks):
@@ -199,6 +202,7 @@ def test_ragged_rows_equal_single_rows(params, chunks):
         assert not np.asarray(together[row, frames[row] :]).any()
 
 
+@pytest.mark.slow
 def test_no_guidance_is_the_conditional_velocity_alone(params, prompt):
     """Guidance is linear in its strength, and at 0 nothing of the unconditional evaluation is left."""
     given = _conditions(CONFIG, params, batch_of(CONFIG, [random_tokens(5, 0)], [prompt]))

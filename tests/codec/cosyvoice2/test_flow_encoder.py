@@ -75,6 +75,7 @@ def encode(params, x, present, spoken, chunks=None):
     return np.asarray(states), inner["intermediates"]
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize(("case", "chunks"), [("full", None), ("streaming", CHUNKS)])
 def test_golden(golden, params, case, chunks):
@@ -129,6 +130,7 @@ def test_golden_with_tokens_only_looked_at(golden, params, case, chunks):
     close(f"flow_encoder {case}.out.ys", states[:, : expected.shape[1]], expected, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize("chunks", [None, CHUNKS, Chunks(4, left=1)], ids=str)
 def test_ragged_rows_equal_single_rows(params, chunks):
@@ -152,6 +154,7 @@ def test_ragged_rows_equal_single_rows(params, chunks):
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 1, 3])
 def test_windows_equal_the_whole(params, left):
     """Windows of one chunk with the cache of those before give the states of the whole sequence

@@ -60,6 +60,7 @@ def params(inputs):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ("case", "chunks"), [("full", None), ("streaming", Chunks(SIZES["static_chunk_size"]))]
@@ -85,6 +86,7 @@ def test_golden(golden, inputs, params, case, chunks):
         close(f"flow_estimator full.out.{key}", value, golden[f"full.out.{key}"], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_ragged_rows_equal_single_rows(inputs, params):
     """What stands behind the end of a row is anything but zero."""
@@ -97,6 +99,7 @@ def test_ragged_rows_equal_single_rows(inputs, params):
     close("ragged rows equal single rows: flow estimator", together[1, :22], alone[0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("left", [0, 2])
 def test_blocks_equal_the_whole(inputs, params, left):
     """Blocks of one chunk with the cache of those before; the rows start late, at different frames."""

@@ -20,6 +20,7 @@ MANIFEST = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_shapes_of_the_published_checkpoint():
     manifest = json.loads(MANIFEST.read_text())
@@ -64,6 +65,7 @@ def test_named_config_is_the_published_one():
     assert [ours.estimator.channels] == estimator["channels"]
 
 
+@pytest.mark.slow
 def test_another_checkpoint_is_refused():
     with pytest.raises(
         UserError, match=r"my flow does not fit its config: 1121 missing .* 1 unknown \(extra\)"

@@ -87,6 +87,7 @@ def streamed(params, plan, tokens, prompt, noise, size):
 SHORT = StreamPlan(Chunks(SIZE, left=2, follow_speech=True), steps=3)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ("plan", "tokens", "prompt_tokens", "size"),
@@ -127,6 +128,7 @@ def test_a_block_is_late_by_the_lookahead_only(params):
     assert [len(part) for part in parts] == [2 * (SIZE - 3), 2 * SIZE, 2 * SIZE, 6]
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_golden_streaming_calls(golden, params, prompt):
     """Every call of the reference's streaming loop, each on the whole prefix; and our stream, which
@@ -169,6 +171,7 @@ def test_golden_streaming_calls(golden, params, prompt):
     assert np.abs(ours[same:] - theirs[-1]).max() > 0.1
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_ragged_rows_equal_single_rows(params):
     """Rows with prompts and texts of different lengths share the clock; each gives the mel it has

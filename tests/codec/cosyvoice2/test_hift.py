@@ -52,6 +52,7 @@ def drawn(seed):
     return source.draw_noise(jax.random.key(seed)[None], 0, FRAMES, CONFIG)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_mel_to_wave(golden, params, mel):
     out = run(params, mel, golden["in.noise"])
@@ -129,6 +130,7 @@ def test_decoder_of_given_source(golden, params, mel):
     close("hift decode.out.wave", wave.x_BTC[..., 0], golden["decode.out.wave"], atol=2e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_padded_rows_equal_rows_alone(params, mel):
     lengths = [11, 18, 1]
@@ -201,6 +203,7 @@ def test_positions_fit_int32():
     assert 2 * OPEN * HiFTConfig().frame_samples < 2**31
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_part_and_are_finite():
     config = dataclasses.replace(
         CONFIG, base_channels=16, resblock_kernels=(3,), dilations=(3,), f0_num_layers=1

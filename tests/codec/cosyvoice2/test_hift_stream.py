@@ -114,6 +114,7 @@ def test_the_example_speaks_with_changing_pitch_and_pauses(params, mel):
     assert float(out.f0_BT.max()) > 150
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 @pytest.mark.parametrize(
     ("block", "frames", "piece"), [(16, 200, 16), (5, 96, 7), (16, 3, 1), (5, 20, 20)]
@@ -135,6 +136,7 @@ def test_streamed_equals_one_shot(params, steady, mel, block, frames, piece):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_with_the_fixtures_weights(golden, golden_params):
     frames = golden["stream.out.hift_input_mel"][0].T
@@ -147,6 +149,7 @@ def test_with_the_fixtures_weights(golden, golden_params):
     )
 
 
+@pytest.mark.slow
 def test_what_is_left_is_rounding(params, mel):
     """In float64 the two are the same, however small the blocks, and with a moving F0."""
     with jax.enable_x64(True):
@@ -165,6 +168,7 @@ def test_what_is_left_is_rounding(params, mel):
         np.testing.assert_allclose(np.concatenate(out)[LATE : LATE + len(whole)], whole, atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_rows_end_when_they_end(steady, mel):
     """Three rows in one stream, each as if it were alone; silence before and behind."""
@@ -220,6 +224,7 @@ def test_no_seams(steady):
     assert cut(apart).min() > 2 * np.quantile(whole, 0.99)
 
 
+@pytest.mark.slow
 def test_delay_and_state_of_the_published_model():
     """20.3 frames late, and 1.6 MB a row, whatever the block and however long the speech."""
     full = HiFTConfig()
@@ -237,6 +242,7 @@ def test_delay_and_state_of_the_published_model():
     assert jax.tree.map(jnp.shape, before) == jax.tree.map(jnp.shape, after)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_reference_pieces(golden, golden_params):
     """CosyVoice2's own streaming, with its noise: same samples at every call, joints included."""

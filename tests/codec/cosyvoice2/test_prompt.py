@@ -44,6 +44,7 @@ def campplus(tmp_path_factory):
     return path
 
 
+@pytest.mark.slow
 def test_a_voice(speech, tokenizer, campplus, tmp_path):
     prompt = prepare_voice((speech, RATE), tokenizer, CamPlus(campplus))
     check_prompt(CONFIG.flow, prompt, "it")

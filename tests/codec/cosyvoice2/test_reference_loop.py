@@ -83,6 +83,7 @@ def _noise(golden, frames):
     return np.resize(golden["in.source_noise"][0], (frames * HIFT.frame_samples, HIFT.harmonics))
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_streaming(golden, mel_of, vocoder, f0_of):
     tokens = golden["in.token"][0]

@@ -127,6 +127,7 @@ def test_golden_activations(golden, published):
         close(f"s3_tokenizer_v2 out.{name}", value, golden[f"out.{name}"], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_golden_ids(golden, published, tokenizer):
     config, params = published

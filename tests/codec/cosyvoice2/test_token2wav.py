@@ -62,6 +62,7 @@ def prompt(golden):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parity
 def test_offline(model, golden, prompt):
     config, params = model

@@ -19,6 +19,7 @@ def server(running):
         yield server
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", PATHS)
 def test_each_is_given_without_a_key(server, path):
     with urllib.request.urlopen(server.url + path) as answer:

@@ -108,6 +108,7 @@ def slowly(assistant):
         assistant.sessions.wake()
 
 
+@pytest.mark.slow
 def test_a_spoken_question_is_answered_as_in_process(call, assistant):
     """To the last sample."""
     call.update(audio={"input": {"transcription": {"model": "whisper-1"}}, **STEPS["audio"]})
