@@ -5,6 +5,7 @@ import shutil
 from importlib import resources
 from pathlib import Path
 
+import pytest
 import small_session
 
 import mdmspeech

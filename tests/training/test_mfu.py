@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from mdmspeech.diffusion import masking
 from mdmspeech.hardware import CHIPS, find_chip

@@ -5,6 +5,7 @@ them, and what the encoder would have heard does not matter.
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from random_params import random_params
 
 from mdmspeech.codec.compact.config import CompactCodecConfig
