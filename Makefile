@@ -48,7 +48,7 @@ demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogni
 test: lint ## lint, then the tests (some 12 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
-test-slow: $(VENV)/.ready-dev ## the tests that take seconds to minutes each: whole commands, the shipped model, long sweeps (some 20 minutes on 2 cores)
+test-slow: $(VENV)/.ready-dev ## the tests that take seconds to minutes each: whole commands, the shipped model, long sweeps (some 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "slow and not full"
 
 test-full: $(VENV)/.ready-dev ## the long forms of what `make test` has in short: every mesh of eight devices, ...

@@ -48,7 +48,7 @@ def add(verbs) -> None:
         help=f"a recording of 0.1 to 30 s: {FORMATS}; - reads it from standard input",
     )
     add_voice_options(parser, OUTPUT)
-    parser.set_defaults(output="")  # several answers need a folder: `_each` names it
+    parser.set_defaults(output=None)  # several answers need a folder: `_each` names it
     add_thinker_options(parser)
     parser.add_argument(
         "--cold",
@@ -83,9 +83,12 @@ def run(args: argparse.Namespace) -> None:
 def _each(args: argparse.Namespace) -> list[argparse.Namespace]:
     """The options of each question, with its own output."""
     if len(args.question) == 1:
-        one = {"question": args.question[0], "output": args.output or OUTPUT}
+        one = {
+            "question": args.question[0],
+            "output": OUTPUT if args.output is None else args.output,
+        }
         return [argparse.Namespace(**{**vars(args), **one})]
-    folder = Path(args.output or SEVERAL)
+    folder = Path(SEVERAL if args.output is None else args.output)
     wrong = [name for name in args.question if name in STDIN]
     if wrong:
         raise UserError(f"{wrong[0]} is standard input, which holds one question; ask it alone")

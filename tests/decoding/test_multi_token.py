@@ -236,6 +236,7 @@ def _beside(states):
     return dataclasses.replace(rest, cache=cache, max_blocks=first.max_blocks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 def test_a_row_decodes_identically_alone_beside_others_and_block_by_block(
     tiny_heads, cond, options, mode
@@ -331,6 +332,7 @@ def real():
     return decode
 
 
+@pytest.mark.slow
 def test_a_talker_verified_or_alone_writes_the_next_token(real):
     theirs = real(autoregressive)
     same(real(multi_token, mtp_emit=1), theirs)

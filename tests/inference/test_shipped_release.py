@@ -97,6 +97,7 @@ def test_it_hears_speech_and_nothing_else(model):
     assert dict(zip(other, heard[3:], strict=True)) == dict.fromkeys(other, "nothing")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SHIPPED, reason="no release in mdmspeech/assets/compact yet")
 def test_the_questions_of_the_demo_are_answered_rightly(model):
     """Those that the Makefile asks: a fact, a sum, a sentence to repeat."""

@@ -59,6 +59,7 @@ def tree(tmp_path):
     return tmp_path
 
 
+@pytest.mark.slow
 def test_what_becomes_of_a_fault(tree):
     expected = {
         planted("a + b", "a - b", "test_add"): (CAUGHT, "test_add"),

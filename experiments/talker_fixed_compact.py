@@ -3,9 +3,9 @@ masking, the positions a step and the steps of `compact_talker.py`; it reads the
 where that reads symbols, and has to find out how long they are spoken, and when to end.
 
 Command:  mdmspeech data --states --thinker smollm2-135m-instruct
-          mdmspeech train --config experiments/compact_talker_fixed.py \
-              --workdir ~/.cache/mdmspeech/runs/compact_talker_fixed
-          In small, random data and weights: --config experiments/compact_talker_fixed.py:runlocal
+          mdmspeech train --config experiments/talker_fixed_compact.py \
+              --workdir ~/.cache/mdmspeech/runs/talker_fixed_compact
+          In small, random data and weights: --config experiments/talker_fixed_compact.py:runlocal
 Plan:     as compact_talker; the Thinker's states are made once. Answers alone: open sentences answer
           no question.
 Cost:     not run yet.
