@@ -216,7 +216,10 @@ def _run_tests(job: dict, tree: Path) -> None:
     watch = _Watch(job["module"], tree)
     first = ["-x"] if job["first"] else []
     # a test that `make test` leaves to `make test-slow` watches, too
-    marks = ["-m", "not full and not torch and not beam and not slurm and not browser"]
+    marks = [
+        "-m",
+        "not full and not torch and not beam and not slurm and not browser and not notebooks",
+    ]
     code = pytest.main(
         ["-q", *first, *marks, "-p", "no:cacheprovider", "--rootdir", str(tree), *job["tests"]],
         plugins=[watch],
