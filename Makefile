@@ -45,7 +45,7 @@ demo-check: demo $(VENV)/.ready-dev ## the same, then let an independent recogni
 	@$(BIN)/python -c 'import sys; from mdmspeech.audio.wave import load_wave; from mdmspeech.evaluation.recogniser import Recogniser; \
 	base = Recogniser("base"); [print(name, "heard by Whisper-base:", base.transcribe(load_wave(name, 16000))) for name in sys.argv[1:]]' $(ANSWER)
 
-test: lint ## lint, then the tests (some 12 minutes on 2 cores)
+test: lint ## lint, then the tests (some 15 minutes on 2 cores)
 	$(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder
 
 test-slow: $(VENV)/.ready-dev ## the tests that take seconds to minutes each: whole commands, the shipped model, long sweeps (some 15 minutes on 2 cores)
