@@ -14,6 +14,7 @@ share one cache of compiled programs: most of what is compiled is the same with 
 import argparse
 import ast
 import concurrent.futures
+import configparser
 import contextlib
 import dataclasses
 import importlib
@@ -22,6 +23,7 @@ import json
 import os
 import queue
 import resource
+import shlex
 import shutil
 import signal
 import subprocess
@@ -206,6 +208,14 @@ def _fork(job: dict, tree: Path) -> dict:
     return {"bad": bad, "failed": [], "passed": 0}
 
 
+def _marks() -> str:
+    """Which tests watch: those of `make test`, and the slow ones that it leaves to `make test-slow`."""
+    settings = configparser.RawConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    options = shlex.split(settings["tool:pytest"]["addopts"])
+    return options[options.index("-m") + 1].replace("not slow and ", "")
+
+
 def _run_tests(job: dict, tree: Path) -> None:
     """In the forked process, which ends here."""
     import pytest
@@ -215,13 +225,18 @@ def _run_tests(job: dict, tree: Path) -> None:
     os.dup2(log, 2)
     watch = _Watch(job["module"], tree)
     first = ["-x"] if job["first"] else []
-    # a test that `make test` leaves to `make test-slow` watches, too
-    marks = [
-        "-m",
-        "not full and not torch and not beam and not slurm and not browser and not notebooks",
-    ]
     code = pytest.main(
-        ["-q", *first, *marks, "-p", "no:cacheprovider", "--rootdir", str(tree), *job["tests"]],
+        [
+            "-q",
+            *first,
+            "-m",
+            _marks(),
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            str(tree),
+            *job["tests"],
+        ],
         plugins=[watch],
     )
     bad = watch.bad or (

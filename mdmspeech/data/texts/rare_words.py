@@ -45,7 +45,7 @@ def rare_sentences() -> tuple[RareSentence, ...]:
     return tuple(found)
 
 
-def stems(texts: Iterable[str]) -> set[str]:
+def _stems(texts: Iterable[str]) -> set[str]:
     """The first six letters, small, of each word of the texts that has more than three."""
     words = (word for text in texts for word in _WORD.findall(text.lower()))
     return {word[:_STEM] for word in words if len(word) > _SHORT}
@@ -53,10 +53,10 @@ def stems(texts: Iterable[str]) -> set[str]:
 
 def has_tested_word(text: str) -> bool:
     """Whether a word of the text is, or may be another form of, a rare word of the test."""
-    return not stems([text]).isdisjoint(_tested())
+    return not _stems([text]).isdisjoint(_tested())
 
 
 @functools.cache
 def _tested() -> frozenset[str]:
     tested = [s for s in rare_sentences() if s.split == "test"]
-    return frozenset(stems(word for s in tested for word in s.words) - _COMMON)
+    return frozenset(_stems(word for s in tested for word in s.words) - _COMMON)
