@@ -28,7 +28,7 @@ def add(verbs) -> None:
         "--hours",
         type=float,
         metavar="H",
-        help="make a small corpus of about so many hours (default: all, about 55)",
+        help="make a small corpus of about so many hours (default: all, about 56)",
     )
     parser.add_argument(
         "--parts", metavar="A,B", help="only these parts, for example open,answers (default: all)"

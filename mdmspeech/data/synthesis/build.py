@@ -49,7 +49,7 @@ PARTS = (
     CorpusPart("human", "questions", INPUT_RATE, None, 0.3),
     CorpusPart("rare", "questions", INPUT_RATE, lambda found, hours: jobs.rare_jobs(hours), 2.6),
     CorpusPart(
-        "sentences", "questions", INPUT_RATE, lambda found, hours: jobs.sentence_jobs(hours), 7.2
+        "sentences", "questions", INPUT_RATE, lambda found, hours: jobs.sentence_jobs(hours), 7.8
     ),
     CorpusPart(
         "rare_test", "questions", INPUT_RATE, lambda found, hours: jobs.rare_test_jobs(), 0.2

@@ -43,7 +43,10 @@ TRAIN_ENGINES = {
 }
 PSEUDO_SPEAKERS = 400
 RARE_VOICES, RARE_SECONDS = 3, 3.0  # of each sentence; a measured mean
-SENTENCES = 10_000  # open ones that are spoken in many voices
+SENTENCES, SENTENCE_SECONDS = (
+    10_000,
+    2.8,
+)  # open ones that are spoken in many voices; a measured mean
 TRAIN_SPEED, TEST_SPEED = (0.8, 1.25), (0.9, 1.1)
 
 
@@ -175,7 +178,7 @@ def sentence_jobs(hours: float | None = None) -> list[Job]:
             seed=n,
             record={"family": "open", "phrasing": "open", "split": s["split"]},
         )
-        for n, (s, engine, voice, speed) in enumerate(_some(picked, hours, OPEN_SECONDS))
+        for n, (s, engine, voice, speed) in enumerate(_some(picked, hours, SENTENCE_SECONDS))
     ]
 
 
