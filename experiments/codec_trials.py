@@ -19,13 +19,13 @@ from pathlib import Path
 
 import jax
 import numpy as np
-from mdmspeech.data.storage.sources import speech
 
 from experiments import compact_codec
 from mdmspeech.audio.mel import mel_filters
 from mdmspeech.cli.experiment import make_task
 from mdmspeech.codec.compact.bound import CompactCodec
 from mdmspeech.codec.compact.config import CompactCodecConfig
+from mdmspeech.data.datasets.corpus import speech
 from mdmspeech.evaluation.codec import code_usage
 from mdmspeech.evaluation.griffin_lim import from_log_mel
 from mdmspeech.evaluation.provenance import line, provenance
