@@ -50,7 +50,7 @@ def config_of(weight: float, args: argparse.Namespace):
     """The experiment of one run."""
     config = compact_codec.get_config()
     config.codec.semantic = weight
-    config.data.update(batch=args.batch, tokens=args.tokens)
+    config.data.update(parts=("open",), batch=args.batch, tokens=args.tokens)
     config.train.update(
         steps=args.steps, log_every=10, eval_every=args.every, save_every=50, keep=1
     )

@@ -19,15 +19,10 @@ def spectrograms(path: Path, waves: Mapping[str, np.ndarray], rate: int, title: 
     """Log spectrograms of waves [N], one above the other on a common time axis."""
     figure, axes = _figure(len(waves), height=2.4)
     for axis, (name, wave_N) in zip(axes, waves.items(), strict=True):
-        axis.specgram(
-            np.asarray(wave_N) + 1e-6,
-            NFFT=1024,
-            Fs=rate,
-            noverlap=768,
-            vmin=-120,
-            vmax=-30,
-            cmap="magma",
-        )
+        with np.errstate(divide="ignore"):  # digital silence: -inf dB, drawn as the lowest
+            axis.specgram(
+                wave_N, NFFT=1024, Fs=rate, noverlap=768, vmin=-120, vmax=-30, cmap="magma"
+            )
         axis.set(ylabel=f"{name}\nHz")
     axes[0].set_title(title, fontsize=9)
     axes[-1].set_xlabel("seconds")
