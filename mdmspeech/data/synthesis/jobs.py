@@ -43,10 +43,8 @@ TRAIN_ENGINES = {
 }
 PSEUDO_SPEAKERS = 400
 RARE_VOICES, RARE_SECONDS = 3, 3.0  # of each sentence; a measured mean
-SENTENCES, SENTENCE_SECONDS = (
-    10_000,
-    2.8,
-)  # open ones that are spoken in many voices; a measured mean
+# open ones that are spoken in many voices; a measured mean
+SENTENCES, SENTENCE_SECONDS = 10_000, 2.8
 TRAIN_SPEED, TEST_SPEED = (0.8, 1.25), (0.9, 1.1)
 
 
