@@ -129,5 +129,6 @@ def test_no_scores_are_told(scores):
 
 
 def test_talkers_that_are_not_inside_are_not_scored():
-    told = json.dumps(cards.model_index("some", SCORES, {"talker_ntp"}))
+    rows = [SCORES["speaking"]["rows"][0] | {"talker": name} for name in ("mdm", "ntp")]
+    told = json.dumps(cards.model_index("some", {"speaking": {"rows": rows}}, {"talker_ntp"}))
     assert "talker ntp" in told and "talker mdm" not in told
