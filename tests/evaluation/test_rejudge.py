@@ -121,6 +121,15 @@ def test_a_part_made_anew_holds_the_figures_it_took_the_place_of(tmp_path):
     assert "| wer | 7.0 | 6.0 |" in shown and "typed_right" not in shown
 
 
+def test_the_figures_of_a_table_by_steps_are_kept_and_a_rows_number_of_steps_is_none():
+    by_steps = {"steps": {"1": {"first_audio_ms": 349, "stages_ms": {"codec": 16.4}}}}
+    assert report.figures(by_steps) == {
+        "steps 1 first_audio_ms": 349,
+        "steps 1 stages_ms codec": 16.4,
+    }
+    assert report.figures({"steps": 4, "wer": 7.0}) == {"wer": 7.0}
+
+
 def test_ends_are_missed_only_where_they_are_chosen():
     paced, fixed = endings(["length"] * 5), endings(["eos", "eos", "text", "budget", "eos"])
     assert (paced["eos_missed"], paced["ends_chosen"]) == (0, 0)
