@@ -2,11 +2,17 @@
 masking, the positions a step and the steps of `compact_talker.py`; it reads the Thinker's states
 where that reads symbols, and has to find out how long they are spoken, and when to end.
 
-Command:  mdmspeech data --states --thinker smollm2-135m-instruct
+Command:  mdmspeech convert ~/.cache/mdmspeech/runs/compact_thinker build/thinker
+          mdmspeech data --states --thinker build/thinker
           mdmspeech train --config experiments/talker_fixed_compact.py \
-              --workdir ~/.cache/mdmspeech/runs/talker_fixed_compact
+              --workdir ~/.cache/mdmspeech/runs/talker_fixed_compact --set init_from=compact
+          mdmspeech release -o build/fixed_anchors --base compact \
+              --talker ~/.cache/mdmspeech/runs/talker_fixed_compact
+          mdmspeech eval --model build/fixed_anchors --parts speaking --count 50
           In small, random data and weights: --config experiments/talker_fixed_compact.py:runlocal
-Plan:     as compact_talker; the Thinker's states are made once. Answers alone: open sentences answer
+Plan:     starts from the trunk, the code tables and the output layer of the paced Talker, as the
+          baselines do, and learns its anchors anew; as many updates as that one had of the newer
+          codec's tokens. The Thinker's states are made once. Answers alone: open sentences answer
           no question.
 Cost:     not run yet.
 """
@@ -19,7 +25,10 @@ def get_config(argument: str = ""):
     paced = compact_talker.get_config()
     shape = {name: paced.talker[name] for name in ("dim", "num_layers", "num_heads", "ffn_dim")}
     config = large.talker_stage(SMOLLM2_135M, shape | {"block": paced.talker.block})
-    config.weights.update(thinker="smollm2-135m-instruct", tokenizer="smollm2-135m-instruct")
+    # with the trained LoRA merged in, as the release speaks with it
+    config.weights.update(dict.fromkeys(("thinker", "tokenizer"), "build/thinker"))
+    config.init_from = "compact_talker"
+    config.init_fresh = config.init_ignored = ("anchors/.*",)
     config.talker.structured_codes = True  # the compact codec's, as the paced one has them
     config.masking = paced.masking
     config.capacity = paced.capacity
@@ -27,8 +36,8 @@ def get_config(argument: str = ""):
         batch=paced.data.batch, length=paced.data.length, text=64, states=True, threads=1
     )
     config.train.update(
-        {name: paced.train[name] for name in ("steps", "log_every", "eval_every", "save_every")}
+        {name: paced.train[name] for name in ("log_every", "eval_every", "save_every")}
     )
-    config.train.update(epochs=0.0, dtype="float32", remat="none")
+    config.train.update(steps=650, epochs=0.0, dtype="float32", remat="none")
     config.optim.update(lr=paced.optim.lr, warmup=paced.optim.warmup, warmup_share=0.0)
     return local.switch(config, argument)

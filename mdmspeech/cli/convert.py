@@ -12,6 +12,7 @@ from typing import Any
 from mdmspeech.errors import UserError
 
 _DTYPES = ("float32", "bfloat16", "float16")
+_TRAIN_THINKER = ("thinker", "thinker_sft")  # stages
 # How far the outputs may be apart, as a share of the largest: rounding of weights that are stored
 # in fewer bits, or of sums in another order.
 _TOLERANCE = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2}
@@ -27,20 +28,20 @@ def add(verbs) -> None:
         description="Reads a text LLM (Llama, Qwen2, Qwen3) or a Whisper encoder and writes "
         "a Hugging Face folder, which transformers and every option "
         "that takes a model folder here can read. Also brings folders of an "
-        "older layout up to date, and merges what stage 1 trained.",
+        "older layout up to date, and merges the LoRA that a run trained.",
     )
     parser.add_argument(
         "source",
         metavar="SOURCE",
         help="a Hugging Face folder, a .gguf file, a CTranslate2 Whisper folder, a "
         "name such as smollm2-135m-instruct or whisper-base, or the workdir of "
-        "a stage-1 run (its Thinker with its LoRA merged in)",
+        "a run that trained a LoRA of the Thinker (merged in)",
     )
     parser.add_argument("destination", metavar="DEST", help="the folder to write")
     parser.add_argument(
         "--lora",
         metavar="WORKDIR",
-        help="merge the LoRA of this stage-1 run into SOURCE, the Thinker it was trained on",
+        help="merge the LoRA of this run into SOURCE, the Thinker it was trained on",
     )
     parser.add_argument(
         "--dtype",
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class _Trained:
-    """What a stage-1 run trained of the Thinker: the base model, the run's config of it, and the
+    """What a run trained of the Thinker: the base model, the run's config of it, and the
     update in its layout.
     """
 
@@ -135,7 +136,7 @@ class _Trained:
 
 
 def trained_thinker(workdir: str, base: str | None) -> _Trained:
-    """What a stage-1 run trained of the Thinker `base` (None: of the one that its config names).
+    """What a run trained of the Thinker `base` (None: of the one that its config names).
     UserError: not such a run, or of another Thinker.
     """
     from mdmspeech.cli.release import run_config
@@ -146,10 +147,10 @@ def trained_thinker(workdir: str, base: str | None) -> _Trained:
     folder = Path(workdir).expanduser()
     about = run_config(folder)
     sizes = about.get("thinker")
-    if about.get("stage") != "thinker" or not isinstance(sizes, dict):
+    if about.get("stage") not in _TRAIN_THINKER or not isinstance(sizes, dict):
         raise UserError(
-            f"{workdir} is a run of stage {about.get('stage')!r}: give one of stage "
-            "'thinker', which trains the Thinker"
+            f"{workdir} is a run of stage {about.get('stage')!r}: give one of "
+            f"{' or '.join(map(repr, _TRAIN_THINKER))}, which train the Thinker"
         )
     try:
         scaling = sizes.get("rope_scaling")

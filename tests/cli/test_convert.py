@@ -50,6 +50,16 @@ def _random(shapes, scale=0.1):
     )
 
 
+def _save(workdir, config, params, mesh):
+    """A run that was stopped after five steps."""
+    workdir.mkdir()
+    (workdir / "config.json").write_text(config.to_json_best_effort())
+    checkpoints = Checkpoints(workdir, config.to_dict(), 1)
+    state = TrainState(jnp.int32(5), params, {}, None, jax.random.key(0))
+    checkpoints.save(jax.device_put(state, NamedSharding(mesh, PartitionSpec())), None, 0.0)
+    checkpoints.close()
+
+
 def _convert(*args):
     return main(["convert", *map(str, args)])
 
@@ -172,12 +182,7 @@ def test_what_stage_one_trained_is_merged(tmp_path, capsys):
     assert any(not leaf.sharding.is_fully_replicated for leaf in jax.tree.leaves(frozen))
 
     params = _random(jax.eval_shape(task.init, jax.random.key(0)))
-    workdir.mkdir()
-    (workdir / "config.json").write_text(config.to_json_best_effort())
-    checkpoints = Checkpoints(workdir, config.to_dict(), 1)
-    state = TrainState(jnp.int32(5), params, {}, None, jax.random.key(0))
-    checkpoints.save(jax.device_put(state, NamedSharding(mesh, PartitionSpec())), None, 0.0)
-    checkpoints.close()
+    _save(workdir, config, params, mesh)
     assert _convert(workdir, tmp_path / "merged", "--check", "--dtype", "float32") == 0
     assert "check: outputs differ by at most" in capsys.readouterr().out
     assert _convert(base, tmp_path / "again", "--lora", workdir) == 0
@@ -199,3 +204,25 @@ def test_what_stage_one_trained_is_merged(tmp_path, capsys):
         json.loads((tmp_path / "merged" / "config.json").read_text())["mdmspeech"]["origin"]
         == "folder base with the LoRA of run run"
     )
+
+
+def test_what_was_learnt_from_conversations_is_merged(tmp_path, capsys):
+    """A run of the Thinker alone, whose layers lie one by one; one of another stage is refused."""
+    config = load_config(f"{EXPERIMENT.parent}/compact_thinker.py:runlocal")
+    thinker = ThinkerConfig(**{**config.thinker, "lora_rank": 0})
+    base = _thinker(tmp_path / "base", thinker)
+    config.weights.update(thinker=str(base), tokenizer="random")
+    params = _random(jax.eval_shape(make_task(config, tmp_path).init, jax.random.key(0)))
+    _save(tmp_path / "run", config, params, make_mesh(devices=jax.devices()[:1]))
+    assert _convert(tmp_path / "run", tmp_path / "merged") == 0
+    plain, got = (
+        read_thinker_folder(tmp_path / name, scan_layers=thinker.scan_layers)[1]
+        for name in ("base", "merged")
+    )
+    wanted = lora.fuse(plain, params["lora"], config.thinker.lora_alpha)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got, wanted)
+
+    (tmp_path / "run" / "config.json").write_text(json.dumps({"stage": "codec"}))
+    assert _convert(tmp_path / "run", tmp_path / "new") == 2
+    told = capsys.readouterr().err
+    assert "a run of stage 'codec': give one of 'thinker' or 'thinker_sft'" in told
