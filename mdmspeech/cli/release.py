@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> None:
         stored_alike,
     )
     from mdmspeech.interop.sources import PUBLISHED, open_thinker, updated
+    from mdmspeech.interop.stored_part import as_stored
     from mdmspeech.models.thinker import ThinkerConfig
 
     check_destination(args.output)
@@ -117,7 +118,10 @@ def run(args: argparse.Namespace) -> None:
     small = [name for name in args.int8.split(",") if name]
     if unknown := [name for name in small if name not in ordered]:
         raise UserError(f"--int8 {unknown[0]}: this release has {', '.join(ordered)}")
-    silence = silence_codes(ordered["codec"]) if "codec" in ordered else ()
+    codec = ordered.get("codec")
+    if codec is not None and args.codec:  # which codes it gives to silence the rounding may change
+        codec = as_stored("codec", codec, args.dtype, "codec" in small)
+    silence = silence_codes(codec) if codec is not None else ()
     prompt = _prompt(args, ordered, base)
     pretrained: dict[str, Any] = {"thinker": base.thinker, "encoder": base.encoder} if base else {}
     untrained = tuple(

@@ -20,9 +20,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import ml_dtypes
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from mdmspeech import remote
 from mdmspeech.errors import UserError
@@ -30,10 +28,10 @@ from mdmspeech.files import check_writable, written_whole
 from mdmspeech.interop import card as cards
 from mdmspeech.interop import hub
 from mdmspeech.interop.converted import converted
-from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
+from mdmspeech.interop.int8 import from_int8
 from mdmspeech.interop.parts import KINDS, Config, config_from, reads_prompt
-from mdmspeech.interop.rules import TensorRule, import_params
 from mdmspeech.interop.sources import SMOLLM2, WHISPER_BASE
+from mdmspeech.interop.stored_part import DTYPES, EXACT, fit, stored_tensors
 from mdmspeech.interop.tensors import read_json, read_tensors, write_tensors
 from mdmspeech.text import prompts
 
@@ -41,8 +39,7 @@ FORMAT, VERSION = "mdmspeech-release", 4
 # version 1 had no 8-bit parts, 2 no Thinker or encoder inside, 3 the fields' older names
 _READS = (1, 2, 3, 4)
 CONFIG, CARD = "config.json", "README.md"
-DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
-INT8, EXACT = "int8", "float32"
+INT8 = "int8"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -206,17 +203,7 @@ def store_part(
     """Writes the tensors of a part and returns its entry of config.json. Arguments and errors as of
     `save_release`, for this part.
     """
-    tensors = {
-        key: np.asarray(leaf, np.float32)
-        for key, leaf in flatten_dict(part.params, sep="/").items()
-    }
-    _fit(tensors, part.kind, part.config, name)
-    stored = {
-        key: value
-        if dtype == EXACT or value.dtype == np.int8 or key.endswith(SCALE)
-        else _narrow(value, dtype, f"{name}: {key}")
-        for key, value in (to_int8(tensors) if int8 else tensors).items()
-    }
+    stored = stored_tensors(name, part, dtype, int8)
     write_tensors(path, stored, {"kind": part.kind})
     path.chmod(0o644)  # the safetensors library makes files that only their owner reads
     entry = {
@@ -446,7 +433,7 @@ def _read_part(about: About, name: str) -> Part:
         hub.checked(remote.whole(path), sha256)
         stored = from_int8(read_tensors(path), str(path))
         tensors = {key: np.asarray(value, np.float32) for key, value in stored.items()}
-        return _fit(tensors, kind, config, str(path))
+        return fit(tensors, kind, config, str(path))
 
     params = read() if remote.hole(path) else converted(name, [path], (sha256, kind, config), read)
     tokenizer = None
@@ -466,29 +453,3 @@ def _file(folder: Path, entry: Mapping[str, Any]) -> Path:
     if path.parent != folder or not hub.fetched(path).is_file():
         raise UserError(f"{path} is missing; fetch the release again")
     return path
-
-
-def _fit(
-    tensors: Mapping[str, np.ndarray], kind: str, config: Config, source: str
-) -> dict[str, Any]:
-    """The parameter tree, or one UserError with every disagreement between tensors and sizes."""
-    try:
-        shapes = KINDS[kind].shapes(config)
-    except (ValueError, TypeError, ZeroDivisionError) as error:
-        raise UserError(
-            f"{source}: no {kind} can be built from its sizes "
-            f"({' '.join(str(error).split())[:160]})"
-        ) from error
-    rules = [TensorRule(path, path) for path in flatten_dict(shapes, sep="/")]
-    return import_params(tensors, rules, shapes, source)
-
-
-def _narrow(value: np.ndarray, dtype: str, name: str) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        stored = value.astype(DTYPES[dtype])
-    if not np.isfinite(stored.astype(np.float32)).all():
-        raise UserError(
-            f"{name} has values that are not finite in {dtype}; repair the training "
-            "run, or store bfloat16"
-        )
-    return stored
