@@ -31,7 +31,7 @@ from mdmspeech.interop.converted import converted
 from mdmspeech.interop.int8 import from_int8
 from mdmspeech.interop.parts import KINDS, Config, config_from, reads_prompt
 from mdmspeech.interop.sources import SMOLLM2, WHISPER_BASE
-from mdmspeech.interop.stored_part import DTYPES, EXACT, fit, stored_tensors
+from mdmspeech.interop.stored_part import DTYPES, EXACT, Part, fit, stored_tensors
 from mdmspeech.interop.tensors import read_json, read_tensors, write_tensors
 from mdmspeech.text import prompts
 
@@ -40,23 +40,6 @@ FORMAT, VERSION = "mdmspeech-release", 4
 _READS = (1, 2, 3, 4)
 CONFIG, CARD = "config.json", "README.md"
 INT8 = "int8"
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """One trained part: what it is (a key of `KINDS`), its sizes, its parameters (nested dicts of
-    float32 arrays).
-
-    prompt: after which it was trained, if it `reads_prompt`; None: random, or it is of no matter.
-    tokenizer: of the text whose ids it reads, if it does, as its tokenizer.json has it; None: it is
-      not known, or of no matter.
-    """
-
-    kind: str
-    config: Config
-    params: dict[str, Any]
-    prompt: prompts.Prompt | None = None
-    tokenizer: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)

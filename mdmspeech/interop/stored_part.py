@@ -1,8 +1,8 @@
-"""The tensors of a release's part as its file holds them: in 16 bits, or in 8 where asked."""
+"""A part of a release, and its tensors as a file holds them: in 16 bits, or in 8 where asked."""
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -12,15 +12,30 @@ from mdmspeech.errors import UserError
 from mdmspeech.interop.int8 import SCALE, from_int8, to_int8
 from mdmspeech.interop.parts import KINDS, Config
 from mdmspeech.interop.rules import TensorRule, import_params
-
-if TYPE_CHECKING:
-    from mdmspeech.interop.release import Part
+from mdmspeech.text import prompts
 
 DTYPES = {"float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
 EXACT = "float32"
 
 
-def stored_tensors(name: str, part: "Part", dtype: str, int8: bool) -> dict[str, np.ndarray]:
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One trained part: what it is (a key of `KINDS`), its sizes, its parameters (nested dicts of
+    float32 arrays).
+
+    prompt: after which it was trained, if it `reads_prompt`; None: random, or it is of no matter.
+    tokenizer: of the text whose ids it reads, if it does, as its tokenizer.json has it; None: it is
+      not known, or of no matter.
+    """
+
+    kind: str
+    config: Config
+    params: dict[str, Any]
+    prompt: prompts.Prompt | None = None
+    tokenizer: str | None = None
+
+
+def stored_tensors(name: str, part: Part, dtype: str, int8: bool) -> dict[str, np.ndarray]:
     """What is written of the part `name`, by the tensors' names.
 
     Args:
@@ -42,7 +57,7 @@ def stored_tensors(name: str, part: "Part", dtype: str, int8: bool) -> dict[str,
     }
 
 
-def as_stored(name: str, part: "Part", dtype: str, int8: bool) -> "Part":
+def as_stored(name: str, part: Part, dtype: str, int8: bool) -> Part:
     """The part as it is once it has been written and read: rounded. Arguments and errors as of
     `stored_tensors`.
     """
