@@ -211,3 +211,15 @@ class Thinker(nn.Module):
         )
         out = out[:, :1] if single else out
         return constrain(out, "batch", "length", "vocab").astype(jnp.float32)
+
+
+def behind_prompt(segment_BL: jax.Array, prompt: int) -> jax.Array:
+    """Mask of rows that hold what conversations begin with once, and several of them behind it: bool
+    [B, L, L], True = may attend: causal, to the prompt's segment and the own one; padding (0) to
+    itself only.
+    """
+    place = jnp.arange(segment_BL.shape[1])
+    place_q, place_k = place[None, :, None], place[None, None, :]
+    query, key = segment_BL[:, :, None], segment_BL[:, None, :]
+    seen = (query == key) | ((key == prompt) & (query > 0))
+    return (seen & (place_q >= place_k)) | (place_q == place_k)

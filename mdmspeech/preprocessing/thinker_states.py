@@ -4,25 +4,31 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.data.pipelines.chats_packed import PROMPT
+from mdmspeech.models.thinker import Thinker, ThinkerConfig, behind_prompt
 
 
-def states_of(config: ThinkerConfig, params: Any) -> Callable[[np.ndarray, np.ndarray], Any]:
-    """A function of (ids int32 [B, N], lengths int32 [B]) -> states [B, N, D] after the final norm,
-    each of the position that has consumed its id. Positions behind a length have no meaning.
+def states_of(
+    config: ThinkerConfig, params: Any
+) -> Callable[[np.ndarray, np.ndarray, np.ndarray], Any]:
+    """A function of (ids, segment, position), each int32 [B, N], -> states [B, N, D] after the final
+    norm, each of the place that has consumed its id.
+
+    segment: PROMPT for what every conversation of a row begins with, which they all attend to; higher
+    numbers for one each, which attends to itself besides; 0 for padding. position: in its own
+    conversation, the prompt included.
     """
     model = Thinker(config)
 
     @jax.jit
-    def compute(params: Any, ids_BN: jax.Array, lengths_B: jax.Array) -> jax.Array:
+    def compute(
+        params: Any, ids_BN: jax.Array, segment_BN: jax.Array, position_BN: jax.Array
+    ) -> jax.Array:
         apply = lambda method, *args: model.apply({"params": params}, *args, method=method)
-        place_N = jnp.arange(ids_BN.shape[1])
-        causal_NN = place_N[:, None] >= place_N[None, :]
-        mask_BNN = causal_NN[None] & (place_N[None] < lengths_B[:, None])[:, None, :]
-        states_BND, _ = apply("states", apply("embed", ids_BN), place_N[None], mask_BNN)
+        mask_BNN = behind_prompt(segment_BN, PROMPT)
+        states_BND, _ = apply("states", apply("embed", ids_BN), position_BN, mask_BNN)
         return states_BND
 
-    return lambda ids_BN, lengths_B: compute(params, ids_BN, lengths_B)
+    return lambda ids_BN, segment_BN, position_BN: compute(params, ids_BN, segment_BN, position_BN)

@@ -14,10 +14,10 @@ from real import THINKER
 from mdmspeech.data.pipelines import chats_packed, random_source
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.errors import UserError
-from mdmspeech.models.thinker import Thinker
+from mdmspeech.models.thinker import Thinker, behind_prompt
 from mdmspeech.nn import losses
 from mdmspeech.text.prompts import Prompt
-from mdmspeech.training.stages.thinker_sft import ThinkerSFTTask, behind_prompt
+from mdmspeech.training.stages.thinker_sft import ThinkerSFTTask
 
 CHAT = Conversations(random_source.byte_tokenizer(), Prompt("Be brief."))
 SIZES = dict(batch=4, length=256, answers=128)
@@ -142,7 +142,7 @@ def test_the_mask_by_hand():
         [1, 1, 0, 0, 1, 0],
         [0, 0, 0, 0, 0, 1],
     ])  # fmt: skip
-    np.testing.assert_array_equal(behind_prompt(segment)[0], wanted)
+    np.testing.assert_array_equal(behind_prompt(segment, chats_packed.PROMPT)[0], wanted)
 
 
 def test_informal_questions():

@@ -10,7 +10,7 @@ from random_params import random_params
 from real import ROWS, TALKER, THINKER, chat, stage_two
 
 from mdmspeech.cli.experiment import load_config, make_task
-from mdmspeech.data.datasets import corpus
+from mdmspeech.data.datasets import corpus, thinker_states
 from mdmspeech.data.datasets.thinker_states import (
     WithStates,
     states_name,
@@ -19,6 +19,7 @@ from mdmspeech.data.datasets.thinker_states import (
 )
 from mdmspeech.data.datasets.writer import write_dataset
 from mdmspeech.data.pipelines import random_source
+from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.data.pipelines.talker_packed import (
     FixedStates,
     FixedText,
@@ -28,6 +29,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.interop.huggingface import thinker_params, thinker_shapes
 from mdmspeech.interop.huggingface_rules import thinker_rules
 from mdmspeech.interop.rules import export_params
+from mdmspeech.models.thinker import Thinker
 from mdmspeech.preprocessing.thinker_states import states_of
 from mdmspeech.speech_format import EOS, PAD
 from mdmspeech.text.prompts import Prompt
@@ -111,6 +113,34 @@ def test_the_losses_are_those_of_a_thinker_that_is_run(root, thinker):
     # half precision on the disk
     for a, b in zip(jax.tree.leaves(grads), jax.tree.leaves(same), strict=True):
         np.testing.assert_allclose(b, a, atol=2e-3 * float(np.abs(a).max()) + 1e-6)
+
+
+@pytest.mark.parametrize("length", [256, 64])
+def test_states_are_those_of_each_conversation_alone(tmp_path, thinker, length, monkeypatch):
+    """Several stand in a row behind one prompt; one that is longer than a row has a longer row."""
+    monkeypatch.setattr(thinker_states, "_LENGTH", length)
+    talk = Conversations(random_source.byte_tokenizer(), Prompt("Be brief.", ()))
+    asked = [("", "yes"), ("how many?", "two"), ("", "w" * 90), ("say it", "it"), ("", "no")]
+    speech = random_source.RandomSpeech(len(asked), words=1.0)
+    rows = [
+        {**speech[i], "voice": "one", "question": question, "text": text}
+        for i, (question, text) in enumerate(asked)
+    ]
+    tokens = corpus.folder_of(tmp_path, "tokens", "mine")
+    write_dataset(tokens, "tokens", {"train": rows}, about={"codec": "c"})
+    compute = states_of(THINKER, thinker)
+    write_thinker_states(tmp_path, "mine", talk, compute, MARK, THINKER.dim, rows=2)
+    found = corpus.open_part(tmp_path, "states", states_name("mine"), "train")
+    assert [record["text"] for record in found] == [text for _, text in asked]
+    model = Thinker(THINKER)
+    for record, (question, text) in zip(found, asked, strict=True):
+        ids, answer = talk.typed(question, text)
+        states, _ = model.apply(
+            {"params": thinker},
+            model.apply({"params": thinker}, ids[None], method="embed"),
+            method="states",
+        )
+        np.testing.assert_allclose(record["states"], states[0, answer:], atol=5e-3)
 
 
 def test_a_batch_is_what_was_announced(root):

@@ -6,7 +6,7 @@ position that has consumed it (docs/method.md, "The Thinker"). They belong to on
 way of writing conversations, which the dataset says of itself.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,11 @@ import numpy as np
 from mdmspeech.data.datasets.corpus import Root, folder_of, is_there, open_part, splits_of, tokens
 from mdmspeech.data.datasets.reader import Dataset, Subset
 from mdmspeech.data.datasets.writer import write_dataset
+from mdmspeech.data.pipelines.chats_packed import PROMPT
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.errors import UserError
 
-_STEP = 64  # positions: conversations are padded to multiples of it
+_LENGTH = 256  # ids of a row; longer where a conversation needs it, in steps of so many
 
 
 def states_name(part: str) -> str:
@@ -115,7 +116,7 @@ def write_thinker_states(
     root: Root,
     part: str,
     chat: Conversations,
-    compute: Callable[[np.ndarray, np.ndarray], Any],
+    compute: Callable[[np.ndarray, np.ndarray, np.ndarray], Any],
     mark: str,
     width: int,
     rows: int = 16,
@@ -123,8 +124,9 @@ def write_thinker_states(
     """Writes the states of all tokens of a part; returns the number of states of each split.
 
     Args:
-      compute: (ids int32 [B, N], lengths int32 [B]) -> states [B, N, D]; `rows` conversations at a
-        time, padded to a few lengths.
+      compute: (ids, segment, position), int32 [rows, N] -> states [rows, N, D], as
+        `preprocessing.thinker_states.states_of` has it. A row begins with the prompt, once, and holds
+        as many conversations behind it as fit.
 
     Raises:
       UserError: the part has no tokens, or a record no text.
@@ -134,18 +136,12 @@ def write_thinker_states(
 
     def records(split: str) -> Iterator[Mapping[str, Any]]:
         source = tokens(root, (part,), split, needs_text=True)
-        for first in range(0, len(source), rows):
-            fields = [source.fields(i) for i in range(first, min(first + rows, len(source)))]
-            typed = [chat.typed(one["question"], one["text"]) for one in fields]
-            longest = -(-max(len(ids) for ids, _ in typed) // _STEP) * _STEP
-            ids_BN = np.zeros((rows, longest), np.int32)
-            lengths_B = np.ones(rows, np.int32)
-            for row, (ids, _) in enumerate(typed):
-                ids_BN[row, : len(ids)], lengths_B[row] = ids, len(ids)
-            states_BND = np.asarray(compute(ids_BN, lengths_B), np.float16)
-            for one, (ids, answer), states_ND in zip(fields, typed, states_BND, strict=False):
-                counts[split] += len(ids) - answer
-                yield {**one, "states": states_ND[answer : len(ids)]}
+        fields = (source.fields(i) for i in range(len(source)))
+        for batch in _rows(fields, chat, rows):
+            states_BND = np.asarray(compute(batch.ids, batch.segment, batch.position), np.float16)
+            for one, row, start, stop in batch.answers:
+                counts[split] += stop - start
+                yield {**one, "states": states_BND[row, start:stop]}
 
     about = {"part": part, "thinker": mark, "conversation": chat.fingerprint}
     folder = folder_of(root, "states", states_name(part))
@@ -153,3 +149,51 @@ def write_thinker_states(
         folder, "states", {split: records(split) for split in counts}, width=width, about=about
     )
     return counts
+
+
+class _Rows:
+    """Rows [B, N] of conversations behind one prompt each, see `chats_packed`.
+
+    Attributes:
+      ids, segment, position: int32 [B, N]. answers: (record, row, first place, place behind the last)
+        of every answer, in the order of the records.
+    """
+
+    def __init__(self, rows: int, length: int, prompt: np.ndarray):
+        self.ids, self.segment, self.position = (
+            np.zeros((rows, length), np.int32) for _ in range(3)
+        )
+        self.ids[:, : len(prompt)], self.segment[:, : len(prompt)] = prompt, PROMPT
+        self.position[:, : len(prompt)] = np.arange(len(prompt))
+        self.answers: list[tuple[Mapping[str, Any], int, int, int]] = []
+        self._prompt, self._row, self._used, self._segment = len(prompt), 0, len(prompt), PROMPT
+
+    def add(self, record: Mapping[str, Any], ids: np.ndarray, answer: int) -> bool:
+        """Whether there was a place for a whole conversation, whose answer begins there."""
+        own = len(ids) - self._prompt
+        if self._used + own > self.ids.shape[1]:
+            self._row, self._used, self._segment = self._row + 1, self._prompt, PROMPT
+        if self._row == len(self.ids) or self._used + own > self.ids.shape[1]:
+            return False
+        self._segment += 1
+        place = (self._row, slice(self._used, self._used + own))
+        self.ids[place], self.segment[place] = ids[self._prompt :], self._segment
+        self.position[place] = np.arange(self._prompt, len(ids))
+        ahead = self._used - self._prompt  # so much further right than if it stood alone
+        self.answers.append((record, self._row, ahead + answer, ahead + len(ids)))
+        self._used += own
+        return True
+
+
+def _rows(records: Iterable[Mapping[str, Any]], chat: Conversations, count: int) -> Iterator[_Rows]:
+    batch = _Rows(count, _LENGTH, chat.before)
+    for record in records:
+        ids, answer = chat.typed(record["question"], record["text"])
+        if batch.add(record, ids, answer):
+            continue
+        if batch.answers:
+            yield batch
+        batch = _Rows(count, -(-len(ids) // _LENGTH) * _LENGTH, chat.before)
+        batch.add(record, ids, answer)
+    if batch.answers:
+        yield batch

@@ -1,7 +1,7 @@
 """Packed batches of written conversations, for supervised fine-tuning of the Thinker.
 
 A row begins with the prompt, once, and holds several conversations behind it. Each sees the prompt
-and itself (`masks` of the stage), so it is computed as if it stood alone, and the prompt costs a row
+and itself (`models.thinker.behind_prompt`), so it is computed as if it stood alone, and the prompt costs a row
 what it costs a conversation. B batch, L positions, A supervised positions of a row.
 """
 

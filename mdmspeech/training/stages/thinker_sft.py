@@ -25,7 +25,7 @@ from ml_collections import ConfigDict
 from mdmspeech.data.pipelines.chats_packed import PROMPT
 from mdmspeech.errors import UserError
 from mdmspeech.models import lora
-from mdmspeech.models.thinker import Thinker, ThinkerConfig
+from mdmspeech.models.thinker import Thinker, ThinkerConfig, behind_prompt
 from mdmspeech.nn import losses
 from mdmspeech.training import distributed
 from mdmspeech.training.stages.shared import chat_of, load_named, start_of, tiny_thinker
@@ -113,7 +113,7 @@ class ThinkerSFTTask(Task):
             "states",
             apply("embed", batch["ids"]),
             batch["position"],
-            behind_prompt(batch["segment"]),
+            behind_prompt(batch["segment"], PROMPT),
         )
         answered_BAD = jnp.take_along_axis(hidden_BLD, batch["at"][..., None], axis=1)
         logits_BAV = apply("logits", answered_BAD)
@@ -124,17 +124,6 @@ class ThinkerSFTTask(Task):
             (logits_BAV.argmax(-1) == batch["target"]).astype(jnp.float32), batch["weight"]
         )
         return {"loss": loss, "right": right}
-
-
-def behind_prompt(segment_BL: jax.Array) -> jax.Array:
-    """bool [B, L, L], True = may attend: causal, to the prompt's segment and the own one; padding to
-    itself only.
-    """
-    place = jnp.arange(segment_BL.shape[1])
-    place_q, place_k = place[None, :, None], place[None, None, :]
-    query, key = segment_BL[:, :, None], segment_BL[:, None, :]
-    seen = (query == key) | ((key == PROMPT) & (query > 0))
-    return (seen & (place_q >= place_k)) | (place_q == place_k)
 
 
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
