@@ -7,9 +7,8 @@ Command:  mdmspeech train --config experiments/compact_talker_mtp.py \
 Plan:     14.1 M parameters, 4 M of them the five modules; six times the output layer makes 0.55
           TFLOP a step, where compact_talker_ntp has 0.23: some 3.6 s alone.
           The scores' baseline began from the shipped Talker: --set init_from=compact
-          It has not been trained with the newer codec's tokens yet.
-Cost:     14 min for 100 steps on 2 CPU cores (AMD EPYC), beside other jobs, 2026-11-29.
-Seen:     held out after 100 steps, the six heads have 38, 32, 29, 28, 26 and 26 % of the tokens right.
+Cost:     7 s a step on 2 CPU cores (AMD EPYC), 100 steps over 16 h of speech, 2026-11-30.
+Seen:     held out after 100 steps, the six heads have 36, 29, 26, 25, 24 and 22 % of the tokens right.
 """
 
 from experiments import compact_talker_ntp, local
