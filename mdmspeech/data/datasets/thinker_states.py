@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import tqdm
 
 from mdmspeech.data.datasets.corpus import Root, folder_of, is_there, open_part, splits_of, tokens
 from mdmspeech.data.datasets.reader import Dataset, Subset
@@ -137,11 +138,15 @@ def write_thinker_states(
     def records(split: str) -> Iterator[Mapping[str, Any]]:
         source = tokens(root, (part,), split, needs_text=True)
         fields = (source.fields(i) for i in range(len(source)))
-        for batch in _rows(fields, chat, rows):
-            states_BND = np.asarray(compute(batch.ids, batch.segment, batch.position), np.float16)
-            for one, row, start, stop in batch.answers:
-                counts[split] += stop - start
-                yield {**one, "states": states_BND[row, start:stop]}
+        told = f"states of {part}, {split}"
+        with tqdm.tqdm(total=len(source), desc=told, unit="utt", mininterval=2.0) as bar:
+            for batch in _rows(fields, chat, rows):
+                made = compute(batch.ids, batch.segment, batch.position)
+                states_BND = np.asarray(made, np.float16)
+                for one, row, start, stop in batch.answers:
+                    counts[split] += stop - start
+                    yield {**one, "states": states_BND[row, start:stop]}
+                bar.update(len(batch.answers))
 
     about = {"part": part, "thinker": mark, "conversation": chat.fingerprint}
     folder = folder_of(root, "states", states_name(part))
