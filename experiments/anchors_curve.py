@@ -139,7 +139,8 @@ def main() -> None:
     }
     result["made"] = provenance(
         sizes={
-            f"updates, {name}": int(c["trained"][-1][0]) for name, c in result["curves"].items()
+            f"updates, {name}": int(max(step for points in found.values() for step, _ in points))
+            for name, found in result["curves"].items()
         },
         seeds={},
     )
