@@ -3,28 +3,16 @@
 import jax
 import numpy as np
 import pytest
+from small_speech import CODEC, codec_params
 
 from mdmspeech.cli import main
 from mdmspeech.cli import release as verb
-from mdmspeech.codec.compact.codec import CompactCodecModel
-from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.interop.release import Part, load_release
-
-CODEC = CompactCodecConfig(
-    num_mels=16,
-    encoder_dim=16,
-    encoder_num_layers=1,
-    decoder_dim=16,
-    decoder_num_layers=2,
-    frame_dim=16,
-    head_dim=16,
-    phones=4,
-)
 
 
 @pytest.mark.parametrize("options", [[], ["--int8", "codec"], ["--dtype", "bfloat16"]])
 def test_silence_is_heard_by_the_codec_as_it_is_stored(options, tmp_path, monkeypatch):
-    trained = jax.jit(CompactCodecModel(CODEC).init)(jax.random.key(0))
+    trained = codec_params()
     monkeypatch.setattr(
         verb, "part_of_run", lambda workdir, name: Part("compact_codec", CODEC, trained)
     )
