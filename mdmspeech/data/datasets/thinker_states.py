@@ -15,7 +15,7 @@ import tqdm
 from mdmspeech.data.datasets.corpus import Root, folder_of, is_there, open_part, splits_of, tokens
 from mdmspeech.data.datasets.reader import Dataset, Subset
 from mdmspeech.data.datasets.writer import write_dataset
-from mdmspeech.data.pipelines.chats_packed import PROMPT
+from mdmspeech.data.pipelines.chats_packed import PackedRow
 from mdmspeech.data.pipelines.conversations import Conversations
 from mdmspeech.errors import UserError
 
@@ -141,8 +141,7 @@ def write_thinker_states(
         told = f"states of {part}, {split}"
         with tqdm.tqdm(total=len(source), desc=told, unit="utt", mininterval=2.0) as bar:
             for batch in _rows(fields, chat, rows):
-                made = compute(batch.ids, batch.segment, batch.position)
-                states_BND = np.asarray(made, np.float16)
+                states_BND = np.asarray(compute(*batch.out.values()), np.float16)
                 for one, row, start, stop in batch.answers:
                     counts[split] += stop - start
                     yield {**one, "states": states_BND[row, start:stop]}
@@ -157,36 +156,32 @@ def write_thinker_states(
 
 
 class _Rows:
-    """Rows [B, N] of conversations behind one prompt each, see `chats_packed`.
+    """Rows of conversations, see `chats_packed`.
 
     Attributes:
-      ids, segment, position: int32 [B, N]. answers: (record, row, first place, place behind the last)
-        of every answer, in the order of the records.
+      out: ids, segment, position, int32 [B, N]. answers: (record, row, first place, place behind the
+        last) of every answer, in the order of the records.
     """
 
     def __init__(self, rows: int, length: int, prompt: np.ndarray):
-        self.ids, self.segment, self.position = (
-            np.zeros((rows, length), np.int32) for _ in range(3)
-        )
-        self.ids[:, : len(prompt)], self.segment[:, : len(prompt)] = prompt, PROMPT
-        self.position[:, : len(prompt)] = np.arange(len(prompt))
+        names = ("ids", "segment", "position")
+        self.out = {name: np.zeros((rows, length), np.int32) for name in names}
         self.answers: list[tuple[Mapping[str, Any], int, int, int]] = []
-        self._prompt, self._row, self._used, self._segment = len(prompt), 0, len(prompt), PROMPT
+        self._last, self._prompt = rows - 1, prompt
+        self._number, self._row = 0, PackedRow(self.out, 0, prompt)
 
     def add(self, record: Mapping[str, Any], ids: np.ndarray, answer: int) -> bool:
         """Whether there was a place for a whole conversation, whose answer begins there."""
-        own = len(ids) - self._prompt
-        if self._used + own > self.ids.shape[1]:
-            self._row, self._used, self._segment = self._row + 1, self._prompt, PROMPT
-        if self._row == len(self.ids) or self._used + own > self.ids.shape[1]:
+        own = ids[len(self._prompt) :]
+        if self._row.left < len(own) and self._number < self._last:
+            self._number += 1
+            self._row = PackedRow(self.out, self._number, self._prompt)
+        if self._row.left < len(own):
             return False
-        self._segment += 1
-        place = (self._row, slice(self._used, self._used + own))
-        self.ids[place], self.segment[place] = ids[self._prompt :], self._segment
-        self.position[place] = np.arange(self._prompt, len(ids))
-        ahead = self._used - self._prompt  # so much further right than if it stood alone
-        self.answers.append((record, self._row, ahead + answer, ahead + len(ids)))
-        self._used += own
+        self._row.begin()
+        self._row.write(own)
+        stop = self._row.used
+        self.answers.append((record, self._number, stop - len(ids) + answer, stop))
         return True
 
 

@@ -62,7 +62,7 @@ def chat_batches(
         names = []
         for b, (draws, records) in enumerate(zip(rows, read_draws(sources, rows), strict=True)):
             names.append(",".join(str(record["id"]) for record in records))
-            row = _Row(out, b, chat)
+            row = _SupervisedRow(out, b, chat)
             for draw, record in zip(draws, records, strict=True):
                 rng = np.random.default_rng((seed, draw.position, 3))
                 informally, follows = rng.random() < informal, rng.random() < following
@@ -99,41 +99,63 @@ def _empty(rows: int, length: int, answers: int) -> Batch:
     return out | {"weight": np.zeros((rows, answers), np.float32)}
 
 
-class _Row:
-    """One row of a batch, filled from the left."""
+class PackedRow:
+    """One row, filled from the left: the prompt, then conversations that each go on from it.
+
+    Args:
+      out: ids, segment and position, int32 [B, L] of zeros. number: of the row. prompt: its ids.
+    """
+
+    def __init__(self, out: Batch, number: int, prompt: np.ndarray):
+        self._out, self._b, self._prompt = out, number, prompt
+        self.used = self._position = 0
+        self.segment = PROMPT
+        self.write(prompt)
+
+    @property
+    def left(self) -> int:
+        """Places that are free."""
+        return self._out["ids"].shape[1] - self.used
+
+    def begin(self) -> None:
+        """What is written next belongs to another conversation."""
+        self.segment += 1
+        self._position = len(self._prompt)
+
+    def write(self, ids: np.ndarray) -> None:
+        """Behind what is there."""
+        place = (self._b, slice(self.used, self.used + len(ids)))
+        self._out["ids"][place], self._out["segment"][place] = ids, self.segment
+        self._out["position"][place] = np.arange(self._position, self._position + len(ids))
+        self.used += len(ids)
+        self._position += len(ids)
+
+
+class _SupervisedRow(PackedRow):
+    """One whose answers are supervised."""
 
     def __init__(self, out: Batch, number: int, chat: Conversations):
-        self._out, self._b, self._chat = out, number, chat
-        self._used = self._position = 0
-        self._answers, self._segment = 0, PROMPT
-        self._write(chat.before)
+        super().__init__(out, number, chat.before)
+        self._chat, self._answers = chat, 0
 
     def add(self, turns: Sequence[tuple[str, str]], follows: bool) -> None:
         """Behind what is there: a conversation of its own, or further turns of the last one."""
         chat = self._chat
-        going_on = follows and self._segment > PROMPT
+        going_on = follows and self.segment > PROMPT
         if not going_on:
-            self._segment += 1
-            self._position = len(chat.before)
+            self.begin()
         for n, (asked, answered) in enumerate(turns):
             if going_on or n:
-                self._write(chat.next_turn)
-            self._write(chat.encode(asked))
-            self._write(chat.after)
+                self.write(chat.next_turn)
+            self.write(chat.encode(asked))
+            self.write(chat.after)
             answer = chat.answer(answered)
             self._supervise(answer)
-            self._write(answer)
-
-    def _write(self, ids: np.ndarray) -> None:
-        place = (self._b, slice(self._used, self._used + len(ids)))
-        self._out["ids"][place], self._out["segment"][place] = ids, self._segment
-        self._out["position"][place] = np.arange(self._position, self._position + len(ids))
-        self._used += len(ids)
-        self._position += len(ids)
+            self.write(answer)
 
     def _supervise(self, answer: np.ndarray) -> None:
         """The ids that come next are to be predicted, each from the position before it."""
         place = (self._b, slice(self._answers, self._answers + len(answer)))
-        self._out["at"][place] = np.arange(self._used - 1, self._used - 1 + len(answer))
+        self._out["at"][place] = np.arange(self.used - 1, self.used - 1 + len(answer))
         self._out["target"][place], self._out["weight"][place] = answer, 1.0
         self._answers += len(answer)
