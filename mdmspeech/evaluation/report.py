@@ -13,10 +13,9 @@ from mdmspeech.files import write_text
 
 SEEDS = {"speech": 0, "the bootstrap": 0}  # those of a part: answers are greedy
 _SIZES = {"count": "utterances", "questions": "questions", "words": "words"}
-_NO_FIGURES = (
-    "made", "made_from", "before", "items", "families", "codes", "timing", "stop_reasons", "count",
-    "questions", "words", "clips", "steps", "texts", "seconds",
-)  # fmt: skip
+# of a part no figures: tables of what made it, or in detail, and counts
+_NO_TABLES = ("made", "made_from", "before", "families", "codes", "timing", "stop_reasons")
+_NO_NUMBERS = ("count", "questions", "words", "clips", "steps", "texts", "seconds")
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -69,12 +68,12 @@ def figures(part: dict[str, Any]) -> dict[str, Any]:
     """
     flat: dict[str, Any] = {}
     for key, value in part.items():
-        # a row says "steps": 4; the latency has a table of that name, by steps
-        if key in _NO_FIGURES and not (key == "steps" and isinstance(value, dict)):
-            continue
         if isinstance(value, dict):
-            flat |= {f"{key} {name}": number for name, number in figures(value).items()}
-        elif isinstance(value, int | float) and not isinstance(value, bool):
+            if key not in _NO_TABLES:
+                flat |= {f"{key} {name}": number for name, number in figures(value).items()}
+        elif isinstance(value, bool) or key in _NO_NUMBERS:
+            continue
+        elif isinstance(value, int | float):
             flat[key] = value
     return flat
 
