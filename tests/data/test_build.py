@@ -19,8 +19,8 @@ from mdmspeech.data.texts.rare_words import RareSentence
 from mdmspeech.errors import UserError
 
 TRAIN = [
-    Question(f"What is thing {w}?", f"It is {w}.", "things", "things/train0", w, "train")
-    for w in "abcdefgh"
+    Question(f"What is thing {w}?", f"It is {w}.", "things", "things/train0", w, split)
+    for w, split in zip("abcdefgh", ["train"] * 7 + ["val"], strict=True)
 ]
 TEST = [Question("Tell me about thing a.", "It is a.", "things", "things/test0", "a", "test")]
 
@@ -45,7 +45,8 @@ def small_world(monkeypatch):
         "open_sentences",
         lambda: [{"id": f"open-{n}", "text": f"Sentence {n}.", "split": "train"} for n in range(9)],
     )
-    rare = [RareSentence(f"A rare {w}.", (w,), s) for w, s in (("asp", "train"), ("yew", "test"))]
+    words = (("asp", "train"), ("elm", "val"), ("yew", "test"))
+    rare = [RareSentence(f"A rare {w}.", (w,), s) for w, s in words]
     monkeypatch.setattr(jobs, "rare_sentences", lambda: rare)
     monkeypatch.setattr(jobs, "KOKORO_TRAIN", 2)
     fields = {
@@ -78,8 +79,10 @@ def test_everything_is_made_counted_and_readable(tmp_path, capsys):
         "kokoro": 2,
         "questions_test": 1,
         "human": 1,
-        "rare": jobs.RARE_VOICES,
+        "rare": 2 * jobs.RARE_VOICES,
         "sentences": 9,
+        "rare_val": 1,
+        "questions_val": 1,
         "rare_test": 1,
     }
     assert summary == json.loads((tmp_path / "summary.json").read_text())
@@ -90,7 +93,7 @@ def test_everything_is_made_counted_and_readable(tmp_path, capsys):
         for engine in part["engines"].values()
     )
     assert "questions_test" in capsys.readouterr().out
-    assert len(corpus.speech(tmp_path, ("open", "answers"), "train")) == 13
+    assert len(corpus.speech(tmp_path, ("open", "answers"), "train")) == 12
     assert len(corpus.whole(tmp_path, "recordings", "human")) == 1
     for part, asked in summary["parts"].items():
         assert len(corpus.whole(tmp_path, "recordings", part)) == asked["utterances"]

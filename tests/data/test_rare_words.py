@@ -60,6 +60,14 @@ def test_who_says_them():
     assert {j.record["split"] for j in train} == {"train", "val"}
     assert {j.record["split"] for j in test} == {"test"}
     assert len({j.id for j in train + test}) == len(train + test)
+    chosen_by = jobs.rare_val_jobs()  # once each, in voices that training has and the test has not
+    assert [j.text for j in chosen_by] == [s.text for s in of("val")]
+    assert {j.record["split"] for j in chosen_by} == {"val"}
+    assert {(j.engine, j.voice) for j in chosen_by} == {
+        ("kokoro", voice) for voice in jobs.KOKORO_TRAIN_VOICES
+    }
+    assert not {j.id for j in chosen_by} & {j.id for j in train + test}
+    assert {j.text for j in jobs.rare_val_jobs(hours=0.01)} < {j.text for j in chosen_by}
     voices = {}
     for job in train:
         voices.setdefault(job.text, set()).add((job.engine, job.voice))

@@ -86,6 +86,16 @@ def test_test_voices_are_never_trained_on(found):
 
 
 @needs_sources
+def test_who_asks_what_an_ear_is_chosen_by(found):
+    said = jobs.question_val_jobs(found)
+    assert len(said) == jobs.QUESTIONS_VAL and {j.record["split"] for j in said} == {"val"}
+    assert {(j.engine, j.voice) for j in said} == {("kokoro", v) for v in jobs.KOKORO_TRAIN_VOICES}
+    others = jobs.question_jobs(found) + jobs.kokoro_jobs(found) + jobs.held_out_jobs(found)
+    assert not {j.id for j in said} & {j.id for j in others}
+    assert len(jobs.question_val_jobs(found, hours=0.01)) == 13
+
+
+@needs_sources
 def test_no_answer_of_the_test_only_is_spoken_for_training(found):
     spoken = {words_of(j.text) for j in jobs.answer_jobs(found)}
     only_test = {

@@ -88,8 +88,9 @@ def questions(
     hours: float | None = None,
     parts: Sequence[str] = QUESTION_PARTS,
 ) -> Subset:
-    """Spoken questions (16 kHz, many voices) of a split, the first `hours` of them. Parts that are
-    not there are left out; UserError if there is none.
+    """Spoken questions (16 kHz, many voices) of a split, or `hours` of them: the first of each part,
+    as much of one as of another as long as it lasts. Parts that are not there are left out;
+    UserError if there is none.
     """
     found = [
         open_part(root, "recordings", part, split)
@@ -101,13 +102,24 @@ def questions(
             f"no {split} questions in {folder_of(root, 'recordings', '{' + ','.join(parts) + '}')}; "
             f"make them with: {_CURES['recordings'].format(part=parts[-1])}"
         )
-    whole = Subset(found)
     if hours is None:
-        return whole
-    seconds_N = whole.counts("samples") / whole.counts("rate")
-    before_N = np.cumsum(seconds_N) - seconds_N
-    most = int(np.searchsorted(before_N, hours * 3600, side="right"))  # records
-    return whole.first(most)
+        return Subset(found)
+    seconds = [part.counts("samples") / part.counts("rate") for part in found]
+    most = _share([float(part.sum()) for part in seconds], hours * 3600)
+    before = [np.cumsum(part) - part for part in seconds]
+    return Subset(
+        found, of_each=[int(np.searchsorted(part, most, side="left")) for part in before]
+    )
+
+
+def _share(sizes: Sequence[float], wanted: float) -> float:
+    """How much of each is taken, if it has so much, for `wanted` of all together."""
+    for place, size in enumerate(sorted(sizes)):
+        share = wanted / (len(sizes) - place)
+        if size >= share:
+            return share
+        wanted -= size
+    return max(sizes)
 
 
 def whole(root: Root, kind: str, part: str) -> Subset:

@@ -97,11 +97,22 @@ class Dataset:
 
 
 class Subset:
-    """Some datasets one after another, or the first records of them, as one."""
+    """Some datasets one after another, or the first records of them, as one.
 
-    def __init__(self, datasets: Sequence[Dataset], most: int | None = None):
+    most: records at most. of_each: at most so many of each dataset.
+    """
+
+    def __init__(
+        self,
+        datasets: Sequence[Dataset],
+        most: int | None = None,
+        of_each: Sequence[int] | None = None,
+    ):
         self.datasets = tuple(datasets)
-        self._map = ShardMap(map(len, self.datasets))
+        sizes = [len(dataset) for dataset in self.datasets]
+        self._each = sizes if of_each is None else list(map(min, sizes, of_each))
+        self._cut = [] if self._each == sizes else [self._each]
+        self._map = ShardMap(self._each)
         self._size = len(self._map) if most is None else min(most, len(self._map))
 
     def __len__(self) -> int:
@@ -123,19 +134,22 @@ class Subset:
 
     def first(self, most: int) -> "Subset":
         """The first records."""
-        return Subset(self.datasets, most)
+        return Subset(self.datasets, most, self._each)
 
     def counts(self, column: str) -> np.ndarray:
         """See `Dataset.counts`."""
         if len(self.datasets) == 1:
             return self.datasets[0].counts(column)[: self._size]
-        return np.concatenate([d.counts(column) for d in self.datasets])[: self._size]
+        each = zip(self.datasets, self._each, strict=True)
+        return np.concatenate([d.counts(column)[:size] for d, size in each])[: self._size]
 
     @property
     def fingerprint(self) -> str:
         """Digest of what the shards hold."""
         shards = [dataset.about["shards"] for dataset in self.datasets]
-        return hashlib.sha256(json.dumps([shards, self._size]).encode()).hexdigest()[:16]
+        return hashlib.sha256(json.dumps([shards, self._size, *self._cut]).encode()).hexdigest()[
+            :16
+        ]
 
     @property
     def content(self) -> str:

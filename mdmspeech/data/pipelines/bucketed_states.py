@@ -24,8 +24,10 @@ _BUCKET = 50  # states (1 s of speech): what a batch is padded to
 
 
 def pieces_then(end: int) -> Callable[[str], list[int]]:
-    """A function from a text to the ids of its pieces (`text.pieces`) and `end`."""
-    known = pieces.shipped()
+    """A function from a text to the ids of its pieces and `end`, the number of pieces of a shipped
+    list (`text.pieces`).
+    """
+    known = pieces.shipped(end)
     return lambda text: [*known.encode(text), end]
 
 

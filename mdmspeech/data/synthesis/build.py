@@ -51,6 +51,10 @@ PARTS = (
     CorpusPart(
         "sentences", "questions", INPUT_RATE, lambda found, hours: jobs.sentence_jobs(hours), 7.8
     ),
+    CorpusPart("questions_val", "questions", INPUT_RATE, jobs.question_val_jobs, 0.1),
+    CorpusPart(
+        "rare_val", "questions", INPUT_RATE, lambda found, hours: jobs.rare_val_jobs(hours), 0.1
+    ),
     CorpusPart(
         "rare_test", "questions", INPUT_RATE, lambda found, hours: jobs.rare_test_jobs(), 0.2
     ),
