@@ -77,6 +77,12 @@ def add(verbs) -> None:
         metavar="PARTS",
         help="parts stored in 8 bits instead, for example adaptor,talker",
     )
+    parser.add_argument(
+        "--int6",
+        default="",
+        metavar="PARTS",
+        help="parts stored in 8 bits whose tables (embeddings) are stored in 6",
+    )
     parser.set_defaults(run=run)
 
 
@@ -115,12 +121,15 @@ def run(args: argparse.Namespace) -> None:
         )
     ordered = {name: parts[name] for name in _PARTS if name in parts}
     card = _read(args.card) if args.card else ""
-    small = [name for name in args.int8.split(",") if name]
-    if unknown := [name for name in small if name not in ordered]:
-        raise UserError(f"--int8 {unknown[0]}: this release has {', '.join(ordered)}")
+    bits = {}
+    for option, few, names in (("--int8", 8, args.int8), ("--int6", 6, args.int6)):
+        for name in filter(None, names.split(",")):
+            if name not in ordered:
+                raise UserError(f"{option} {name}: this release has {', '.join(ordered)}")
+            bits[name] = few
     codec = ordered.get("codec")
     if codec is not None and args.codec:  # which codes it gives to silence the rounding may change
-        codec = as_stored("codec", codec, args.dtype, "codec" in small)
+        codec = as_stored("codec", codec, args.dtype, bits.get("codec", 16))
     silence = silence_codes(codec) if codec is not None else ()
     prompt = _prompt(args, ordered, base)
     pretrained: dict[str, Any] = {"thinker": base.thinker, "encoder": base.encoder} if base else {}
@@ -144,9 +153,9 @@ def run(args: argparse.Namespace) -> None:
         if args.push and source not in PUBLISHED:
             raise elsewhere(name, source)
     kept = [name for name in ordered if not getattr(args, name)]
-    taken = stored_alike(base.folder, kept, args.dtype, small) if base and base.folder else {}
+    taken = stored_alike(base.folder, kept, args.dtype, bits) if base and base.folder else {}
     size = save_release(
-        args.output, release, _card(args, release, card), args.dtype, small, taken=taken
+        args.output, release, _card(args, release, card), args.dtype, bits, taken=taken
     )
     print(f"{args.output}: {', '.join(ordered)}, {size / 1e6:.1f} MB")
     if args.push:

@@ -35,11 +35,12 @@ from mdmspeech.interop.stored_part import DTYPES, EXACT, Part, fit, stored_tenso
 from mdmspeech.interop.tensors import read_json, read_tensors, write_tensors
 from mdmspeech.text import prompts
 
-FORMAT, VERSION = "mdmspeech-release", 4
-# version 1 had no 8-bit parts, 2 no Thinker or encoder inside, 3 the fields' older names
-_READS = (1, 2, 3, 4)
+FORMAT, VERSION = "mdmspeech-release", 5
+# version 1 had no 8-bit parts, 2 no Thinker or encoder inside, 3 the fields' older names, 4 no tables
+# in 6 bits
+_READS = (1, 2, 3, 4, 5)
 CONFIG, CARD = "config.json", "README.md"
-INT8 = "int8"
+NARROW = {8: "int8", 6: "int6"}  # bits -> how config.json calls a part that is stored so
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +113,7 @@ def save_release(
     release: Release,
     card: str,
     dtype: str = "float16",
-    int8: Collection[str] = (),
+    bits: Mapping[str, int] | None = None,
     exact: Collection[str] = (),
     digests: Mapping[str, str] | None = None,
     taken: Mapping[str, tuple[Path, Mapping[str, Any]]] | None = None,
@@ -121,11 +122,11 @@ def save_release(
 
     Args:
       card: the model card, Markdown; metadata that it lacks are added (`interop.card`). dtype:
-        "float16" or "bfloat16" of the stored tensors. int8: names of the parts whose large matrices
-        are stored in 8 bits instead, see `interop.int8`. exact: names of those stored as they are,
-        in float32. digests: of a Thinker and encoder that are inside, by which evaluations know
-        them. taken: name -> file and entry of a part that another release stores in the same way,
-        see `stored_alike`: it is copied, not stored anew.
+        "float16" or "bfloat16" of the stored tensors. bits: name -> 8, of parts whose large matrices
+        are stored in 8 bits instead, or 6, with tables in 6 bits, too (see `interop.int8`). exact:
+        names of those stored as they are, in float32. digests: of a Thinker and encoder that are
+        inside, by which evaluations know them. taken: name -> file and entry of a part that another
+        release stores in the same way, see `stored_alike`: it is copied, not stored anew.
 
     Raises:
       UserError: parameters that do not fit their sizes, a value that `dtype` cannot hold, a folder
@@ -151,7 +152,7 @@ def save_release(
                 shutil.copyfile(taken[name][0], path)
                 about["parts"][name] = {**taken[name][1], "file": f"{name}.safetensors"}
             else:
-                about["parts"][name] = store_part(path, name, part, how, name in int8)
+                about["parts"][name] = store_part(path, name, part, how, (bits or {}).get(name, 16))
             if part.tokenizer:
                 written = part.tokenizer.encode()
                 new[_tokenizer_file(name)].write_bytes(written)
@@ -164,7 +165,7 @@ def save_release(
 
 
 def stored_alike(
-    folder: Path, names: Collection[str], dtype: str, int8: Collection[str]
+    folder: Path, names: Collection[str], dtype: str, bits: Mapping[str, int]
 ) -> dict[str, tuple[Path, dict[str, Any]]]:
     """`taken` of `save_release`: those of the named parts that a release stores in these types.
     Storing them once more would round them once more, and give a file of other bytes.
@@ -172,7 +173,7 @@ def stored_alike(
     about, found = read_about(folder), {}
     for name in set(names) & about.raw["parts"].keys():
         entry = about.raw["parts"][name]
-        if entry["dtype"] == (INT8 if name in int8 else dtype):
+        if entry["dtype"] == NARROW.get(bits.get(name, 16), dtype):
             sizes = {"config": dataclasses.asdict(about.parts[name][1])}  # with today's names
             prompt = about.trained_after.get(name)
             said = {} if prompt is None else {"prompt": dataclasses.asdict(prompt)}
@@ -181,18 +182,18 @@ def stored_alike(
 
 
 def store_part(
-    path: Path, name: str, part: Part, dtype: str = EXACT, int8: bool = False
+    path: Path, name: str, part: Part, dtype: str = EXACT, bits: int = 16
 ) -> dict[str, Any]:
     """Writes the tensors of a part and returns its entry of config.json. Arguments and errors as of
     `save_release`, for this part.
     """
-    stored = stored_tensors(name, part, dtype, int8)
+    stored = stored_tensors(name, part, dtype, bits)
     write_tensors(path, stored, {"kind": part.kind})
     path.chmod(0o644)  # the safetensors library makes files that only their owner reads
     entry = {
         "kind": part.kind, "file": f"{name}.safetensors",
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
-        "dtype": INT8 if int8 else dtype, "config": dataclasses.asdict(part.config),
+        "dtype": NARROW.get(bits, dtype), "config": dataclasses.asdict(part.config),
     }  # fmt: skip
     return entry | ({} if part.prompt is None else {"prompt": dataclasses.asdict(part.prompt)})
 

@@ -1,4 +1,4 @@
-"""A part of a release, and its tensors as a file holds them: in 16 bits, or in 8 where asked."""
+"""A part of a release, and its tensors as a file holds them: in 16 bits, or in 8 or 6 where asked."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -35,11 +35,12 @@ class Part:
     tokenizer: str | None = None
 
 
-def stored_tensors(name: str, part: Part, dtype: str, int8: bool) -> dict[str, np.ndarray]:
+def stored_tensors(name: str, part: Part, dtype: str, bits: int = 16) -> dict[str, np.ndarray]:
     """What is written of the part `name`, by the tensors' names.
 
     Args:
-      dtype: of `DTYPES`, or `EXACT`. int8: large matrices in 8 bits instead, see `interop.int8`.
+      dtype: of `DTYPES`, or `EXACT`. bits: 8: large matrices in 8 bits instead; 6: and tables in 6,
+        see `interop.int8`.
 
     Raises:
       UserError: tensors that are not those of its sizes; values that the type cannot hold.
@@ -51,17 +52,17 @@ def stored_tensors(name: str, part: Part, dtype: str, int8: bool) -> dict[str, n
     fit(tensors, part.kind, part.config, name)
     return {
         key: value
-        if dtype == EXACT or value.dtype == np.int8 or key.endswith(SCALE)
+        if dtype == EXACT or value.dtype in (np.int8, np.uint8) or key.endswith(SCALE)
         else _narrow(value, dtype, f"{name}: {key}")
-        for key, value in (to_int8(tensors) if int8 else tensors).items()
+        for key, value in (to_int8(tensors, bits == 6) if bits < 16 else tensors).items()
     }
 
 
-def as_stored(name: str, part: Part, dtype: str, int8: bool) -> Part:
+def as_stored(name: str, part: Part, dtype: str, bits: int = 16) -> Part:
     """The part as it is once it has been written and read: rounded. Arguments and errors as of
     `stored_tensors`.
     """
-    stored = from_int8(stored_tensors(name, part, dtype, int8), name)
+    stored = from_int8(stored_tensors(name, part, dtype, bits), name)
     tensors = {key: np.asarray(value, np.float32) for key, value in stored.items()}
     return dataclasses.replace(part, params=fit(tensors, part.kind, part.config, name))
 

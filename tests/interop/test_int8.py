@@ -33,6 +33,33 @@ def test_the_halves_of_a_lora_have_a_scale_a_rank():
     assert stored["x/lora_a:scale"].size == stored["x/lora_b:scale"].size == 8
 
 
+def test_tables_in_6_bits():
+    """Each value within half a step of its 64 neighbours' scale, and every step of the 63 used."""
+    rng = np.random.default_rng(0)
+    table = (rng.normal(size=(40, 256)) * np.geomspace(1e-3, 10, 40)[:, None]).astype(np.float32)
+    table[0, :64] = 0
+    table[1, :63] = 31 - np.arange(63)
+    table[1, 63] = 0
+    kernel, odd = np.ones((64, 64), np.float32), np.ones((80, 60), np.float32)
+    stored = to_int8({"embedding": table, "kernel": kernel, "odd": odd}, tables_in_6=True)
+    assert stored["embedding"].dtype == np.uint8 and stored["embedding"].shape == (40, 192)
+    assert stored["embedding:scale"].dtype == np.float16
+    assert stored["kernel"].dtype == stored["odd"].dtype == np.int8
+    back = from_int8(stored, "it")
+    largest = np.abs(table.reshape(40, 4, 64)).max(axis=2)
+    step = np.repeat(largest / 31, 64, axis=1)
+    # scales are stored in 16 bits, 1/2048 of them off, and of so small values 6e-8 / 2
+    assert (np.abs(back["embedding"] - table) <= 0.52 * step + 31 * 3e-8).all()
+    np.testing.assert_array_equal(back["embedding"][1, :64], table[1, :64])
+    assert (back["embedding"][0, :64] == 0).all()
+    for wrong in (None, stored["embedding:scale"][:, :3], stored["embedding:scale"][:39]):
+        lost = {"embedding": stored["embedding"]} | (
+            {} if wrong is None else {"embedding:scale": wrong}
+        )
+        with pytest.raises(UserError, match=r"it: the scales of embedding, .* in 6 bits"):
+            from_int8(lost, "it")
+
+
 def test_zeros_stay_zeros():
     back = from_int8(to_int8({"kernel": np.zeros((64, 64), np.float32)}), "it")
     assert (back["kernel"] == 0).all() and np.isfinite(back["kernel"]).all()

@@ -25,6 +25,7 @@ from mdmspeech.interop.release import (
     stored_alike,
 )
 from mdmspeech.models import talker
+from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig
 
 CODEC = CompactCodecConfig(
     num_mels=16,
@@ -144,7 +145,7 @@ def test_one_part_is_read_and_no_other(release, folder):
 
 def test_a_part_in_8_bits(release, tmp_path):
     size = save_release(tmp_path / "wide", release, "card")
-    assert save_release(tmp_path / "narrow", release, "card", int8=("talker",)) < size
+    assert save_release(tmp_path / "narrow", release, "card", bits={"talker": 8}) < size
     stored = load_file(tmp_path / "narrow" / "talker.safetensors")
     assert {a.dtype for a in stored.values()} == {
         np.dtype(np.int8),
@@ -161,25 +162,51 @@ def test_a_part_in_8_bits(release, tmp_path):
         np.testing.assert_allclose(loaded, value, atol=0.005 * np.abs(value).max())
 
 
+def test_a_part_whose_tables_are_in_6_bits(tmp_path):
+    config = Seq2SeqConfig(
+        encoder_dim=16, dim=64, num_layers=1, num_heads=2, ffn_dim=64, pieces=100, positions=40
+    )
+    shapes = KINDS["attention_adaptor"].shapes(config)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    release = Release("it", {"adaptor": Part("attention_adaptor", config, params)})
+    sizes = [
+        save_release(tmp_path / str(bits), release, "card", bits={"adaptor": bits})
+        for bits in (16, 8, 6)
+    ]
+    assert sizes == sorted(sizes, reverse=True)
+    stored = load_file(tmp_path / "6" / "adaptor.safetensors")
+    assert stored["embedding"].dtype == np.uint8
+    assert stored["layer_0/mlp/fc1/kernel"].dtype == np.int8
+    opened = load_release(tmp_path / "6").parts["adaptor"].params
+    np.testing.assert_allclose(
+        opened["embedding"], params["embedding"], atol=np.abs(params["embedding"]).max() / 60
+    )
+    # such a part is taken as it is when it is asked for in 6 bits, and not in 8
+    for bits, kept in ((6, {"adaptor"}), (8, set())):
+        taken = stored_alike(tmp_path / "6", ["adaptor"], "float16", {"adaptor": bits})
+        assert taken.keys() == kept
+
+
 def test_what_is_stored_in_the_same_way_is_taken_as_it_is(release, tmp_path):
     """Twice rounded it would be another file, and another model."""
-    save_release(tmp_path / "a", release, "card", int8=("codec",))
+    save_release(tmp_path / "a", release, "card", bits={"codec": 8})
     for name in ("codec", "talker"):  # as another program writes them
         rewrite(tmp_path / "a", name, dict)
     base = load_release(tmp_path / "a")
-    taken = stored_alike(tmp_path / "a", base.parts, "float16", ("codec",))
-    save_release(tmp_path / "b", base, "card", int8=("codec",), taken=taken)
+    taken = stored_alike(tmp_path / "a", base.parts, "float16", {"codec": 8})
+    save_release(tmp_path / "b", base, "card", bits={"codec": 8}, taken=taken)
     for name in ("codec", "talker"):
         files = [(tmp_path / one / f"{name}.safetensors").read_bytes() for one in "ab"]
         assert files[0] == files[1]
     again = load_release(tmp_path / "b")
     assert again.parts.keys() == base.parts.keys() and again.silence == base.silence
-    assert not stored_alike(tmp_path / "a", base.parts, "bfloat16", ("talker",))
-    assert stored_alike(tmp_path / "a", ["talker"], "float16", ()).keys() == {"talker"}
+    assert not stored_alike(tmp_path / "a", base.parts, "bfloat16", {"talker": 8})
+    assert stored_alike(tmp_path / "a", ["talker"], "float16", {}).keys() == {"talker"}
 
 
 def test_8_bits_without_their_scales(release, tmp_path):
-    save_release(tmp_path, release, "card", int8=("talker",))
+    save_release(tmp_path, release, "card", bits={"talker": 8})
     stored = load_file(tmp_path / "talker.safetensors")
     lost = next(name for name in stored if name.endswith(":scale"))
     rewrite(tmp_path, "talker", lambda tensors: {n: a for n, a in tensors.items() if n != lost})
@@ -277,7 +304,7 @@ def test_sizes_that_came_later_are_the_defaults_of_older_releases(release, tmp_p
 
 def test_another_format_version(folder):
     edit(folder, lambda about: about.update(version=99))
-    with pytest.raises(UserError, match="release format 99, this program reads 4; update"):
+    with pytest.raises(UserError, match="release format 99, this program reads 5; update"):
         load_release(folder)
 
 
