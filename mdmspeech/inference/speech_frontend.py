@@ -19,7 +19,12 @@ from mdmspeech.audio.wave import Source, load_wave
 from mdmspeech.errors import UserError
 from mdmspeech.inference.no_speech import MOST, no_words, spoken_part
 from mdmspeech.models.ctc_adaptor import CTCAdaptor, CTCConfig, ctc_greedy_decode
-from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig, greedy_decode
+from mdmspeech.models.seq2seq_adaptor import (
+    Seq2SeqConfig,
+    greedy_decode,
+    most_pieces,
+    without_loop,
+)
 from mdmspeech.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig, encode_waves
 from mdmspeech.models.stack_adaptor import StackAdaptor
 from mdmspeech.padding import batches, stack
@@ -200,12 +205,7 @@ def seq2seq_frontend(
     """A front end whose adaptor writes text pieces: its `EncodedSpeech` has a transcript, of what
     was spoken only (see `no_speech`).
     """
-    pieces, silent_V = shipped(), no_words(shipped_names())
-    if len(pieces) != config.pieces:
-        raise UserError(
-            f"the adaptor writes {config.pieces} pieces, this program knows "
-            f"{len(pieces)}: use the version it was made with"
-        )
+    pieces, silent_V = shipped(config.pieces), no_words(shipped_names(config.pieces))
 
     def adapt(params, states, valid, drafts):
         written = greedy_decode(config, params, states, valid, drafts)
@@ -213,7 +213,11 @@ def seq2seq_frontend(
 
     def finish(out: tuple[np.ndarray, np.ndarray], valid: np.ndarray, row: int) -> tuple[None, str]:
         ids_BN, silent_B = out
-        return None, "" if silent_B[row] > MOST else spoken_part(pieces.decode(ids_BN[row]))
+        if silent_B[row] > MOST:
+            return None, ""
+        ids = [int(i) for i in ids_BN[row] if i != config.end]
+        ids = without_loop(ids, most_pieces(config, int(valid[row].sum())))
+        return None, spoken_part(pieces.decode(ids))
 
     about = (config, np.flatnonzero(silent_V).tolist())
     drafts = (_DRAFTS, config.end)

@@ -4,7 +4,7 @@ commonest English pieces.
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.errors import UserError
+from mdmspeech.files import write_text
 from mdmspeech.interop import sources
 from mdmspeech.interop.ctranslate2 import decoder_tensors
 from mdmspeech.interop.huggingface_rules import whisper_decoder_rules
@@ -66,26 +67,23 @@ def seq2seq_shapes(config: Seq2SeqConfig) -> Any:
     )["params"]
 
 
-def save_pieces(path: str | os.PathLike, source: str | os.PathLike = sources.WHISPER_BASE) -> int:
+def save_pieces(
+    path: str | os.PathLike,
+    words: Mapping[str, float],
+    source: str | os.PathLike = sources.WHISPER_BASE,
+) -> int:
     """Writes the kept pieces of a Whisper vocabulary as the JSON list `text.pieces` reads; returns
-    how many.
+    how many. words: of `text.pieces.english`.
     """
     vocabulary = _read(source)[1]
-    names = sorted(vocabulary, key=vocabulary.__getitem__)
-    kept = [names[i] for i in pieces.english(names)]
-    Path(path).write_text(
-        json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n", encoding="utf-8"
-    )
+    names = sorted(vocabulary, key=vocabulary.__getitem__)[:_END]
+    kept = [names[i] for i in pieces.english(names, words)]
+    write_text(path, json.dumps(kept, ensure_ascii=False, separators=(",", ":")) + "\n")
     return len(kept)
 
 
 def _kept(vocabulary: dict[str, int], rows: int, config: Seq2SeqConfig) -> np.ndarray:
-    names = pieces.shipped_names()
-    if len(names) != config.pieces:
-        raise UserError(
-            f"the adaptor is to write {config.pieces} pieces, the shipped list "
-            f"has {len(names)}: set adaptor.pieces={len(names)}"
-        )
+    names = pieces.shipped_names(config.pieces)
     if unknown := [name for name in names if name not in vocabulary]:
         raise UserError(
             f"this Whisper's vocabulary lacks {len(unknown)} of the pieces, first "

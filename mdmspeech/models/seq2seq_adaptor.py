@@ -13,6 +13,7 @@ states (50 a second), N pieces, V = pieces + 5 ids: the pieces, then end, then t
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import flax.linen as nn
@@ -24,10 +25,12 @@ from mdmspeech.decoding.autoregressive import generate
 from mdmspeech.decoding.sampling import sample
 from mdmspeech.nn.attention import Attention, CrossAttention, KVCache
 from mdmspeech.nn.mlp import GeluMLP
+from mdmspeech.text.pieces import PIECES
 
 # Whisper's start, language, task and no-timestamps: the first four positions of every text
 PROMPT = 4
 _PIECES_A_SECOND, _LEAST = 6, 12  # limits of what is written: nobody speaks faster
+_LOOP = 8  # pieces written again that are a loop
 _NORM_EPS = 1e-5
 
 
@@ -43,7 +46,7 @@ class Seq2SeqConfig:
     num_layers: int = 6
     num_heads: int = 8
     ffn_dim: int = 2048
-    pieces: int = 23793
+    pieces: int = PIECES
     positions: int = 200
 
     @property
@@ -147,6 +150,31 @@ class Seq2SeqAdaptor(nn.Module):
         return self.norm(x_BND) @ self.embedding.T
 
 
+def most_pieces(config: Seq2SeqConfig, states: int) -> int:
+    """The longest text of so many states. One as long as that was cut, and did not end by itself."""
+    return min(_sayable(states), config.positions - PROMPT)
+
+
+def _sayable(states):
+    return states * _PIECES_A_SECOND // 50 + _LEAST
+
+
+def without_loop(ids: Sequence[int], most: int) -> Sequence[int]:
+    """The ids of a text of at most `most` (see `most_pieces`) without its repetition of itself: a
+    decoder that misses the end writes its last words again and again. One that ended by itself
+    comes back as it is, whatever it repeats: so it was spoken.
+    """
+    if len(ids) < most:
+        return ids
+    for period in range(1, len(ids) // 3 + 1):
+        again = 0
+        while again < len(ids) - period and ids[-1 - again] == ids[-1 - again - period]:
+            again += 1
+        if again >= max(2 * period, _LOOP):
+            return ids[: len(ids) - again]
+    return ids
+
+
 class Transcription(NamedTuple):
     """ids_BN: int32 [B, N], `config.end` from where a text ends. first_BV: float32 [B, end + 1],
     log-probabilities of the first id.
@@ -175,8 +203,8 @@ def greedy_decode(
     """
     module = Seq2SeqAdaptor(config)
     batch, length = valid_BT.shape
-    most = min(config.positions - PROMPT, length * _PIECES_A_SECOND // 50 + _LEAST)
-    most_B = jnp.minimum(jnp.sum(valid_BT, axis=1) * _PIECES_A_SECOND // 50 + _LEAST, most)
+    most = most_pieces(config, length)
+    most_B = jnp.minimum(_sayable(jnp.sum(valid_BT, axis=1)), most)
     memory = module.apply({"params": params}, states_BTD, method="encode_memory")
     nothing = tuple(
         KVCache.zeros(batch, PROMPT + most, config.num_heads, config.dim // config.num_heads)

@@ -5,6 +5,7 @@ written from their papers.
 import functools
 import importlib.util
 import json
+import sys
 from importlib import resources
 
 import jax
@@ -17,10 +18,11 @@ from scipy.special import erf
 from tokenizers import Tokenizer
 from whole_whisper import whole_decoder
 
+from experiments import english_pieces
 from mdmspeech.audio.features import whisper_log_mel
 from mdmspeech.audio.wave import load_wave
 from mdmspeech.errors import UserError
-from mdmspeech.interop import sources, whisper_decoder
+from mdmspeech.interop import sources
 from mdmspeech.interop.ctranslate2 import read_variables
 from mdmspeech.interop.gguf import GGUF
 from mdmspeech.interop.whisper_decoder import load_whisper_decoder
@@ -229,8 +231,28 @@ def test_adaptor_starts_from_the_decoder():
 
 
 def test_shipped_pieces_are_whispers(tmp_path):
-    whisper_decoder.save_pieces(tmp_path / "pieces.json")
-    assert json.loads((tmp_path / "pieces.json").read_text()) == pieces.shipped_names()
+    """In its order; and the command that chose them chooses from its vocabulary."""
+    vocabulary = json.loads(sources.whisper_package()[1])["model"]["vocab"]
+    for count in (pieces.PIECES, 23_793):
+        ids = [vocabulary[name] for name in pieces.shipped_names(count)]
+        assert ids == sorted(ids) and ids[:256] == list(range(256))
+    words = tmp_path / "words.tsv"
+    words.write_text("repaired\t1e-5\nfossils\t1e-6\nüber\t1e-3\n", encoding="utf-8")
+    assert english_pieces.main(["--words", str(words), "-o", str(tmp_path / "pieces.json")]) == 0
+    found = json.loads((tmp_path / "pieces.json").read_text())
+    assert {"Ġrepaired", "Ġfossils"} < set(found) and len(found) < 1000
+    assert set(found) < set(pieces.shipped_names())
+
+
+def test_words_for_the_pieces_that_are_none(tmp_path, capsys, monkeypatch):
+    words = tmp_path / "words.tsv"
+    words.write_text("repaired\t1e-5\nfossils\n", encoding="utf-8")
+    assert english_pieces.main(["--words", str(words), "-o", str(tmp_path / "x.json")]) == 1
+    assert "line 2: not a word, a tab and its share" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "wordfreq", None)
+    assert english_pieces.main(["-o", str(tmp_path / "x.json")]) == 1
+    assert "pip install wordfreq==3.1.1" in capsys.readouterr().err
+    assert not (tmp_path / "x.json").exists()
 
 
 def _smollm2(ids, w):

@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 from random_params import random_params
 
-from mdmspeech.models.seq2seq_adaptor import PROMPT, Seq2SeqAdaptor, Seq2SeqConfig, greedy_decode
+from mdmspeech.models.seq2seq_adaptor import (
+    PROMPT,
+    Seq2SeqAdaptor,
+    Seq2SeqConfig,
+    greedy_decode,
+    most_pieces,
+    without_loop,
+)
 
 CONFIG = Seq2SeqConfig(
     encoder_dim=24, dim=32, num_layers=2, num_heads=2, ffn_dim=48, pieces=40, positions=60
@@ -131,6 +138,7 @@ def test_nothing_is_written_for_ever(params):
     }
     written = np.asarray(decode(CONFIG, never, speech(1, 50), jnp.ones((1, 50), bool)).ids_BN)
     assert written.shape == (1, 18)  # 6 a second and 12
+    assert [most_pieces(CONFIG, states) for states in (50, 25, 1500)] == [18, 15, 56]
     short = jnp.arange(50)[None] < 25
     written = np.asarray(decode(CONFIG, never, speech(1, 50), short).ids_BN)[0]
     assert (written[15:] == CONFIG.end).all()
@@ -142,3 +150,26 @@ def test_prompt_ids_are_never_written(params):
         np.asarray(decode(CONFIG, loud, speech(3, 40), jnp.ones((3, 40), bool)).ids_BN)
         <= CONFIG.end
     ).all()
+
+
+WORDS = [11, 12, 13]
+
+
+@pytest.mark.parametrize(
+    ("ids", "left"),
+    [
+        (WORDS + 10 * [7], [*WORDS, 7]),
+        (WORDS + 5 * [7, 8, 9], [*WORDS, 7, 8, 9]),
+        (WORDS + 5 * [7, 8, 9] + [7, 8], [*WORDS, 7, 8, 9]),  # cut in the midst of a copy
+        (3 * [*range(20, 30)], [*range(20, 30)]),
+        (5 * [7, 7, 8], [7, 7, 8]),  # a word twice in what is repeated
+        (WORDS + 8 * [7], WORDS + 8 * [7]),  # seven again: it may have been said
+        (2 * [*range(20, 30)], 2 * [*range(20, 30)]),  # once again, too
+        (5 * [7, 8, 9] + WORDS, 5 * [7, 8, 9] + WORDS),  # it went on
+        ([*range(30)], [*range(30)]),
+        ([], []),
+    ],
+)
+def test_a_text_without_its_loop(ids, left):
+    assert list(without_loop(ids, len(ids))) == left
+    assert list(without_loop(ids, len(ids) + 1)) == ids  # it ended by itself
