@@ -112,16 +112,16 @@ train-compact: $(VENV)/.ready-dev ## train the shipped model, stage after stage;
 	@for stage in $(COMPACT); do \
 	if [ $$stage = compact_thinker ]; then for kind in everyday unknown repeat general heard; do $(BIN)/python -m experiments.thinker_chats $$kind || exit; done; fi; \
 	$(BIN)/mdmspeech train --config experiments/$$stage.py --workdir $(RUNS)/$$stage || exit; \
-	if [ $$stage = compact_codec ]; then $(BIN)/mdmspeech data --tokens --codec $(RUNS)/compact_codec && $(BIN)/mdmspeech data --states --hours 6 || exit; fi; \
+	if [ $$stage = compact_codec ]; then $(BIN)/mdmspeech data --tokens --codec $(RUNS)/compact_codec && $(BIN)/mdmspeech data --states --parts questions,rare,sentences --hours 6 || exit; fi; \
 	done
 	$(BIN)/mdmspeech release -o $(RUNS)/compact --codec $(RUNS)/compact_codec_wave --talker $(RUNS)/compact_talker_isd \
-	--adaptor $(RUNS)/compact_hearing --thinker-lora $(RUNS)/compact_thinker --int8 codec,talker,adaptor,thinker_lora --card experiments/compact_card.md
+	--adaptor $(RUNS)/compact_hearing --thinker-lora $(RUNS)/compact_thinker --int8 codec,talker,thinker_lora --int6 adaptor --card experiments/compact_card.md
 
 train-own: $(VENV)/.ready-dev ## your own voice after `mdmspeech data --manifest FILE --name NAME`: train-own NAME=mine; resumes by itself
 	@test "$(NAME)" || { echo "say which recordings: make train-own NAME=mine, after .venv/bin/mdmspeech data --manifest FILE --name mine" >&2; exit 2; }
 	$(BIN)/mdmspeech train --config experiments/own_voice_codec.py --workdir $(RUNS)/$(NAME)/codec --set data.parts=$(NAME)
 	$(BIN)/mdmspeech train --config experiments/own_voice.py --workdir $(RUNS)/$(NAME)/talker --set data.parts=$(NAME)
-	$(BIN)/mdmspeech release -o $(RUNS)/$(NAME) --base compact --codec $(RUNS)/$(NAME)/codec --talker $(RUNS)/$(NAME)/talker --int8 codec,talker,adaptor
+	$(BIN)/mdmspeech release -o $(RUNS)/$(NAME) --base compact --codec $(RUNS)/$(NAME)/codec --talker $(RUNS)/$(NAME)/talker --int8 codec,talker --int6 adaptor
 
 plan: $(VENV)/.ready-dev ## what each configuration needs on TPU slices, compiled without a TPU -> experiments/results/plan.*; hours, resumes by itself
 	$(BIN)/mdmspeech plan --list experiments/plan_list.py

@@ -78,6 +78,14 @@ def weighted_cross_entropy(
     )
 
 
+def divergence(expected: jax.Array, logits: jax.Array) -> jax.Array:
+    """f32 [...]: nats by which the distribution of `logits` [..., V] is far from that of the
+    `expected` ones: the Kullback-Leibler divergence of the first from the second.
+    """
+    log_p, log_q = (jax.nn.log_softmax(x.astype(jnp.float32)) for x in (expected, logits))
+    return jnp.sum(jnp.exp(log_p) * (log_p - log_q), axis=-1)
+
+
 def accuracy(
     logits_BLV: jax.Array, targets_BL: jax.Array, weight_BL: jax.Array
 ) -> tuple[jax.Array, jax.Array]:

@@ -57,7 +57,7 @@ RANGES: tuple[tuple[str, float, float], ...] = (
     (r"distillation\.iterations", 1, 1024),
     (r"capacity", 1e-3, 1),
     (r"streams", 1, 2),
-    (r"start_share|label_smoothing", 0, 1),
+    (r"start_share|training\.teacher_share|label_smoothing", 0, 1),
     (r"codec\.semantic", 0, 1e3),
     (r"z_loss", 0, 1e3),
     (r"hours", 0, 1e9),

@@ -20,7 +20,14 @@ from mdmspeech.models.ctc_adaptor import CTCConfig, text_to_ids
 from mdmspeech.models.seq2seq_adaptor import Seq2SeqConfig, greedy_decode
 from mdmspeech.training.optim import match_rules, param_path
 from mdmspeech.training.stages.codec import CodecTask
-from mdmspeech.training.stages.hearing import CTCTask, Seq2SeqTask, hide_spans
+from mdmspeech.training.stages.hearing import (
+    CTCTask,
+    Seq2SeqTask,
+    from_config,
+    hide_spans,
+    tiny,
+)
+from mdmspeech.training.stages.stage import Loaders
 from mdmspeech.training.stages.talker import TalkerTask
 from mdmspeech.training.stages.talker_batches import Rows
 
@@ -175,19 +182,24 @@ def test_spelling_task_learns_one_utterance():
     assert loss < 0.3 * before
 
 
-def test_writing_task_learns_to_write_and_to_end():
-    config = Seq2SeqConfig(
-        encoder_dim=16, dim=32, num_layers=1, num_heads=2, ffn_dim=64, pieces=12, positions=40
-    )
-    task = Seq2SeqTask(config, None, spans=0)
-    states = np.random.default_rng(0).normal(size=(2, 30, 16)).astype(np.float32)
-    text = np.array([[3, 1, 4, config.end, 0], [5, 9, config.end, 0, 0]], np.int32)
-    batch = {
-        "states": jnp.asarray(states),
-        "states_valid": jnp.ones((2, 30), bool),
-        "text": jnp.asarray(text),
-        "text_valid": jnp.arange(5)[None] < jnp.array([[4], [3]]),
+WRITING = Seq2SeqConfig(
+    encoder_dim=16, dim=32, num_layers=1, num_heads=2, ffn_dim=64, pieces=12, positions=40
+)
+
+
+def writing_batch():
+    text = np.array([[3, 1, 4, WRITING.end, 0], [5, 9, WRITING.end, 0, 0]], np.int32)
+    return {
+        "states": np.random.default_rng(0).normal(size=(2, 30, 16)).astype(np.float32),
+        "states_valid": np.ones((2, 30), bool),
+        "text": text,
+        "text_valid": np.arange(5)[None] < np.array([[4], [3]]),
     }
+
+
+def test_writing_task_learns_to_write_and_to_end():
+    config, batch = WRITING, writing_batch()
+    task = Seq2SeqTask(config, None, spans=0)
     params = random_params(task.init, jax.random.key(0))
     step = total_of(task, batch)
     for _ in range(60):
@@ -200,6 +212,70 @@ def test_writing_task_learns_to_write_and_to_end():
         ).ids_BN
     )
     assert [row[: list(row).index(config.end)].tolist() for row in written] == [[3, 1, 4], [5, 9]]
+
+
+def test_a_teacher_says_what_a_piece_is_and_the_text_where_it_ends():
+    """By hand, in NumPy."""
+    share, batch = 0.7, writing_batch()
+    start, taught = (
+        random_params(Seq2SeqTask(WRITING, None).init, jax.random.key(i)) for i in (1, 2)
+    )
+    task = Seq2SeqTask(WRITING, None, spans=0, teacher=lambda: taught, teacher_share=share)
+
+    def log_probabilities(params):
+        logits = np.asarray(task._logits(params, batch, batch["states"])[0], np.float64)
+        return logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+
+    ours, theirs = log_probabilities(start), log_probabilities(taught)
+    nats = {"text": 0.0, "distillation": 0.0}
+    for b, n in np.argwhere(batch["text_valid"]):
+        piece = batch["text"][b, n]
+        mine = 0.0 if piece == WRITING.end else share
+        nats["text"] -= (1 - mine) * ours[b, n, piece]
+        nats["distillation"] += mine * np.sum(np.exp(theirs[b, n]) * (theirs - ours)[b, n])
+    (loss, found), _ = total_of(task, batch)(start)
+    for name, value in nats.items():
+        np.testing.assert_allclose(found[name][0], value, rtol=1e-5)
+        assert found[name][1] == 7
+    np.testing.assert_allclose(loss, sum(nats.values()) / 7, rtol=1e-5)
+    # the same one teaches nothing
+    (_, found), _ = total_of(task, batch)(taught)
+    assert abs(float(found["distillation"][0])) < 1e-5
+    # states are compared by the text alone, all of it
+    held_out = task.held_out_loss(start, {}, batch, jax.random.key(0), 0)
+    assert "distillation" not in held_out
+    np.testing.assert_allclose(
+        held_out["text"][0],
+        -sum(ours[b, n, batch["text"][b, n]] for b, n in np.argwhere(batch["text_valid"])),
+        rtol=1e-5,
+    )
+
+
+def test_a_teacher_hears_what_is_hidden_from_who_learns():
+    batch = writing_batch()
+    params = random_params(Seq2SeqTask(WRITING, None).init, jax.random.key(1))
+    task = Seq2SeqTask(WRITING, None, span=29, spans=4, teacher=lambda: params, teacher_share=1.0)
+    (_, found), _ = total_of(task, batch)(params)
+    assert float(found["distillation"][0]) > 1e-3
+
+
+def test_whispers_decoder_teaches_whoever_the_run_starts_from(tmp_path):
+    config = load_config(str(ROOT / "experiments" / "compact_hearing.py"))
+    tiny(config)
+    config.start_layers, config.init_from = (0,), "compact"
+    config.training.teacher_share = 0.5
+    loaders = Loaders(
+        whisper_decoder=lambda model, layers: {"whisper": (model, layers)},
+        release=lambda release, part: {release: part},
+        describe=lambda release, part: (True, False, None),
+    )
+    task = from_config(config, tmp_path / "run", tmp_path, loaders)
+    model = Seq2SeqConfig(**config.adaptor)
+    assert task.load_frozen(None) == {"teacher": {"whisper": (model, (0,))}}
+    assert task._start() == {"compact": "adaptor"}
+    config.start_layers = ()
+    with pytest.raises(UserError, match=r"teacher_share is not 0, but config\.start_layers names"):
+        from_config(config, tmp_path / "run", tmp_path, loaders)
 
 
 def test_what_the_ear_is_not_to_change_is_frozen(tmp_path):

@@ -132,13 +132,17 @@ class Seq2SeqTask(_StatesTask):
     """Next-piece cross-entropy of the seq2seq adaptor. Batches: states, states_valid as above; text
     int32 [B, N] (pieces, then the end), text_valid.
 
-    start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`, or
-      of what `config.init_from` names; None starts from nothing. freeze: patterns of parameters that
-      stay as they are.
+    Args:
+      start: function () -> parameters of Whisper's decoder layers, see `interop.whisper_decoder`, or
+        of what `config.init_from` names; None starts from nothing.
+      teacher: likewise, of the decoder that is distilled, if `teacher_share` is not 0.
+      teacher_share: so much of what a piece is to be is what the teacher expects there, the rest is
+        the text (Hinton et al. 2015, arXiv 1503.02531). Where a text ends only the text says: a
+        teacher that has heard 30 s, speech or silence, always does not stop after one of silence.
+      freeze: patterns of parameters that stay as they are.
     """
 
     name, held_out = "hearing_attention", "val"
-    weights = {"text": 1.0}
 
     def __init__(
         self,
@@ -149,9 +153,13 @@ class Seq2SeqTask(_StatesTask):
         span: int = 16,
         spans: int = 2,
         start=None,
+        teacher=None,
+        teacher_share: float = 0.0,
         freeze: Sequence[str] = (),
     ):
         self.config, self.model = config, Seq2SeqAdaptor(config)
+        self._teacher, self._teacher_share = teacher, teacher_share
+        self.weights = {"text": 1.0} | ({"distillation": 1.0} if teacher_share else {})
         self.optimizer = (*(ParamRule(path, frozen=True) for path in freeze), ParamRule(".*"))
         self._pipeline, self._sizes, self._start = pipeline, sizes or {}, start
         self._span, self._spans = span, spans
@@ -163,25 +171,47 @@ class Seq2SeqTask(_StatesTask):
     def warm_start(self, params):
         return params if self._start is None else overwrite(params, self._start())
 
+    def init_frozen(self, rng):
+        return {"teacher": self.init(rng)} if self._teacher_share else {}
+
+    def load_frozen(self, abstract):
+        return {"teacher": self._teacher()} if self._teacher_share else None
+
     def loss(self, params, frozen, batch, rng, step):
-        return self._writing(params, batch, self._hidden(self._states(params, batch), rng))
+        clean = self._states(params, batch)
+        logits, text, weight = self._logits(params, batch, self._hidden(clean, rng))
+        share = jnp.where(text == self.config.end, 0.0, self._teacher_share)
+        nats = losses.cross_entropy(logits, text)
+        about = {
+            "text": (jnp.sum(weight * (1 - share) * nats), jnp.sum(weight)),
+            "accuracy": losses.accuracy(logits, text, weight),
+        }
+        if self._teacher_share:
+            expected = self._logits(frozen["teacher"], batch, clean)[0]
+            far = losses.divergence(jax.lax.stop_gradient(expected), logits)
+            about["distillation"] = (jnp.sum(weight * share * far), jnp.sum(weight))
+        return about
 
     def held_out_loss(self, params, frozen, batch, rng, step):
-        return self._writing(params, batch, self._states(params, batch))
+        logits, text, weight = self._logits(params, batch, self._states(params, batch))
+        return {
+            "text": losses.weighted_cross_entropy(logits, text, weight),
+            "accuracy": losses.accuracy(logits, text, weight),
+        }
 
-    def _writing(self, params, batch, states):
+    def _logits(self, params, batch, states):
+        """Logits of the pieces and the end [B, N, V], those [B, N], and which are some, 1 or 0."""
         text = batch["text"]
         prompt = jnp.broadcast_to(
             jnp.array(self.config.prompt), (text.shape[0], len(self.config.prompt))
         )
         ids = jnp.concatenate([prompt, text[:, :-1]], axis=1)
         logits = self.model.apply({"params": params}, states, batch["states_valid"], ids)
-        logits = logits[:, len(self.config.prompt) - 1 :]
-        weight = batch["text_valid"].astype(jnp.float32)
-        return {
-            "text": losses.weighted_cross_entropy(logits, text, weight),
-            "accuracy": losses.accuracy(logits, text, weight),
-        }
+        return (
+            logits[:, len(self.config.prompt) - 1 :],
+            text,
+            batch["text_valid"].astype(jnp.float32),
+        )
 
 
 def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Task:
@@ -216,15 +246,21 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         )
 
     model = Seq2SeqConfig(**config.adaptor)
-    start = start_of(config, workdir, loaders)["start"]
-    if start is None and config.start_layers:
+    whisper = None
+    if config.start_layers:
         if loaders.whisper_decoder is None:
             raise UserError(
                 "config.start_layers names layers of Whisper's decoder, but this "
                 "caller gave no function that loads them"
             )
-        start = partial(loaders.whisper_decoder, model, tuple(config.start_layers))
+        whisper = partial(loaders.whisper_decoder, model, tuple(config.start_layers))
+    start = start_of(config, workdir, loaders)["start"] or whisper
 
+    if whisper is None and config.training.get("teacher_share"):
+        raise UserError(
+            "config.training.teacher_share is not 0, but config.start_layers names no layers of "
+            "Whisper's decoder to be the teacher: name them, or set training.teacher_share=0"
+        )
     texts = dict(ids_per_second=5, ids_more=10)
     pipeline = partial(batches, encode_text=pieces_then(model.end), **texts)
     return Seq2SeqTask(
@@ -232,6 +268,7 @@ def from_config(config: ConfigDict, workdir: Path, root, loaders: Loaders) -> Ta
         pipeline,
         sizes=dict(batch=config.data.batch, **texts),
         start=start,
+        teacher=whisper,
         **config.training,
     )
 
@@ -242,7 +279,7 @@ def tiny(config: ConfigDict) -> None:
         config.adaptor = dict(encoder_dim=64, dim=64, num_layers=1, stack=2, head_dim=32)
         return
     config.adaptor.update(encoder_dim=64, dim=64, num_layers=1, num_heads=2, ffn_dim=128)
-    config.start_layers = ()
+    config.start_layers, config.training.teacher_share = (), 0.0
 
 
 _KINDS = {"attention": "attention_adaptor", "ctc": "spelling_adaptor"}
