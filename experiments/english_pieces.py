@@ -1,10 +1,9 @@
 """Chooses which pieces of Whisper's vocabulary the ear can write: those that English words use.
 
-    python -m experiments.english_pieces                      # words of the package wordfreq
-    python -m experiments.english_pieces --words words.tsv -o pieces.json
-
-Without --words it reads the 321,180 English words of wordfreq 3.1.1 (Speer 2022, list "large",
-CC BY-SA 4.0): `pip install wordfreq==3.1.1`. Half a minute.
+Command:  python -m experiments.english_pieces
+          (--words FILE: lines of word<TAB>share instead; -o FILE: another than the shipped list)
+Needs:    pip install wordfreq==3.1.1, whose list "large" has 321,180 English words (Speer 2022,
+          CC BY-SA 4.0); seconds
 
 Why 30,000: sentences with rare words in voices of a training (the corpus' `rare_val`, 120 of them
 with 159 rare words), written by Whisper-base's own decoder over states of the speech and 8 s of

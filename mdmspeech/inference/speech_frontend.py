@@ -215,8 +215,8 @@ def seq2seq_frontend(
         ids_BN, silent_B = out
         if silent_B[row] > MOST:
             return None, ""
-        ids = [int(i) for i in ids_BN[row] if i != config.end]
-        ids = without_loop(ids, most_pieces(config, int(valid[row].sum())))
+        written = [int(i) for i in ids_BN[row] if i != config.end]
+        ids = without_loop(written, most_pieces(config, int(valid[row].sum())))
         return None, spoken_part(pieces.decode(ids))
 
     about = (config, np.flatnonzero(silent_V).tolist())

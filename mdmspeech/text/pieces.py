@@ -100,7 +100,7 @@ def english(
     """
     names = [n for i, n in enumerate(vocabulary) if i < _BYTES or n.replace("Ġ", "").isascii()]
     known, ranks = Pieces(names), {name: rank for rank, name in enumerate(names)}
-    used: collections.Counter[int] = collections.Counter()
+    used: collections.defaultdict[int, float] = collections.defaultdict(float)
     for word, share in words.items():
         if word.isascii():
             for text, part in ((word, 1.0), (word.capitalize(), _CAPITAL)):

@@ -174,34 +174,6 @@ def test_parts_one_after_another(tmp_path):
     assert len({s.fingerprint for s in (both, one_of_each, both.first(2))}) == 3
 
 
-@pytest.mark.parametrize(("hours", "count"), [(None, 4), (1, 4), (2.9e-4, 2), (1e-9, 1)])
-def test_the_first_hours_of_the_questions(hours, count, tmp_path):
-    rows = [spoken(n, rate=16_000, audio=np.zeros(16_000, np.int16)) for n in range(4)]
-    write_dataset(
-        corpus.folder_of(tmp_path, "recordings", "questions"), "recordings", {"train": rows}
-    )
-    assert len(corpus.questions(tmp_path, "train", hours)) == count
-
-
-@pytest.mark.parametrize(
-    ("seconds", "counts"),
-    [(100, [1, 4, 6]), (3, [1, 1, 1]), (7, [1, 3, 3]), (10, [1, 4, 5]), (5.5, [1, 3, 3])],
-)
-def test_hours_are_of_each_part_alike(seconds, counts, tmp_path):
-    """Of a small one all, and the others have its rest."""
-    names = dict(zip("abc", (1, 4, 6), strict=True))
-    for part, many in names.items():
-        rows = [
-            spoken(n, id=f"{part}{n}", rate=16_000, audio=np.zeros(16_000, np.int16))
-            for n in range(many)
-        ]
-        folder = corpus.folder_of(tmp_path, "recordings", part)
-        write_dataset(folder, "recordings", {"train": rows})
-    found = corpus.questions(tmp_path, "train", seconds / 3600, tuple(names))
-    ids = [found.fields(i)["id"] for i in range(len(found))]
-    assert ids == [f"{p}{n}" for p, many in zip("abc", counts, strict=True) for n in range(many)]
-
-
 def test_missing_is_told_with_the_cure(place):
     for ask, cure in (
         (lambda: corpus.speech(place, ("open",), "train"), "mdmspeech data"),

@@ -107,9 +107,7 @@ def questions(
     seconds = [part.counts("samples") / part.counts("rate") for part in found]
     most = _share([float(part.sum()) for part in seconds], hours * 3600)
     before = [np.cumsum(part) - part for part in seconds]
-    return Subset(
-        found, of_each=[int(np.searchsorted(part, most, side="left")) for part in before]
-    )
+    return Subset(found, of_each=[int(np.searchsorted(part, most, side="left")) for part in before])
 
 
 def _share(sizes: Sequence[float], wanted: float) -> float:
