@@ -105,7 +105,16 @@ def check(args: argparse.Namespace) -> None:
         raise UserError("--thinker goes with --states: mdmspeech data --states --thinker DIR")
     if args.system_text is not None and args.thinker is None:
         raise UserError("--system-text goes with --thinker: name the Thinker whose states are made")
-    parts(args)
+    names = parts(args)
+    if args.states or args.tokens:
+        from mdmspeech.evaluation.testset import HUMAN, QUESTIONS, RARE
+
+        judging = {*QUESTIONS.values(), *RARE.values(), HUMAN}
+        if held_out := [name for name in names if name in judging]:
+            raise UserError(
+                f"--parts {','.join(held_out)}: recordings to choose or to test by, of which nothing "
+                "is trained; leave them out"
+            )
 
 
 def parts(args: argparse.Namespace, every: tuple[str, ...] = ()) -> tuple[str, ...]:

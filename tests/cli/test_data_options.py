@@ -46,6 +46,16 @@ def test_commas_alone_name_no_part(given):
         data.check(_asked("--parts", given))
 
 
+@pytest.mark.parametrize("kind", ["--states", "--tokens"])
+@pytest.mark.parametrize(
+    "part", ["rare_val", "questions_val", "rare_test", "questions_test", "human"]
+)
+def test_nothing_is_made_of_what_is_for_judging(kind, part):
+    with pytest.raises(UserError, match=f"{part}: .* to choose or to test by"):
+        data.check(_asked(kind, "--parts", f"open,{part}"))
+    data.check(_asked("--parts", part))  # its recordings are
+
+
 @pytest.mark.parametrize("part", ["nope", "mine", "open", "digits", "my-voice"])
 def test_the_cure_for_missing_tokens_names_the_part(part, tmp_path):
     with pytest.raises(

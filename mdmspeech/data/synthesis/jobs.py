@@ -109,16 +109,16 @@ def question_jobs(questions: Sequence[Question], hours: float | None = None) -> 
     return jobs
 
 
+def _kokoro_voice(n: int) -> tuple[str, str]:
+    """The n-th engine and voice of those of Kokoro's that are for training, in turns."""
+    return "kokoro", KOKORO_TRAIN_VOICES[n % len(KOKORO_TRAIN_VOICES)]
+
+
 def kokoro_jobs(questions: Sequence[Question], hours: float | None = None) -> list[Job]:
     """The training questions that Kokoro's training voices ask."""
     chosen = _some(_shuffled(questions, test=False)[:KOKORO_TRAIN], hours, QUESTION_SECONDS)
     rng = random.Random(2)
-    return [
-        _question_job(
-            q, "kokoro", KOKORO_TRAIN_VOICES[n % len(KOKORO_TRAIN_VOICES)], rng, TRAIN_SPEED
-        )
-        for n, q in enumerate(chosen)
-    ]
+    return [_question_job(q, *_kokoro_voice(n), rng, TRAIN_SPEED) for n, q in enumerate(chosen)]
 
 
 def held_out_jobs(questions: Sequence[Question]) -> list[Job]:
@@ -190,8 +190,7 @@ def rare_val_jobs(hours: float | None = None) -> list[Job]:
         _rare_job(
             sentence,
             f"val-{n}",
-            "kokoro",
-            KOKORO_TRAIN_VOICES[n % len(KOKORO_TRAIN_VOICES)],
+            *_kokoro_voice(n),
             round(rng.uniform(*TEST_SPEED), 2),
             rng.randrange(2**31),
         )
@@ -207,8 +206,7 @@ def question_val_jobs(questions: Sequence[Question], hours: float | None = None)
     return [
         _question_job(
             q,
-            "kokoro",
-            KOKORO_TRAIN_VOICES[n % len(KOKORO_TRAIN_VOICES)],
+            *_kokoro_voice(n),
             rng,
             TEST_SPEED,
             name="question-val",
