@@ -45,6 +45,13 @@ def add(verbs) -> None:
         ),
     )
     parser.add_argument(
+        "--split",
+        default="test",
+        metavar="test|val",
+        help="val: codec and recognition on validation data, to choose between releases by; writes "
+        "NAME-val.json (default: %(default)s)",
+    )
+    parser.add_argument(
         "--count",
         type=int,
         metavar="N",
@@ -68,6 +75,9 @@ def run(args: argparse.Namespace) -> None:
     """Does it."""
     if args.count is not None and args.count < 1:
         raise UserError(f"--count {args.count}: give 1 or more utterances")
+    if args.split != "test" and (args.own or args.rejudge):
+        other = "--own" if args.own else "--rejudge"
+        raise UserError(f"--split {args.split} and {other}: leave one out, {other} is of test data")
     check_writable(args.output, "name another -o", folder=True)
     if args.own:
         _own(args)
@@ -78,7 +88,15 @@ def run(args: argparse.Namespace) -> None:
         rejudge(args.model, args.output)
         return
     parts = tuple(args.parts.split(",")) if args.parts else None
-    evaluate(args.model, args.data, args.output, parts=parts, count=args.count, force=args.force)
+    evaluate(
+        args.model,
+        args.data,
+        args.output,
+        parts=parts,
+        count=args.count,
+        force=args.force,
+        split=args.split,
+    )
 
 
 def _own(args: argparse.Namespace) -> None:

@@ -45,11 +45,12 @@ def score_codec(
     count: int = 200,
     outdir: str | Path = "codec_eval",
     *,
+    split: str = "test",
     mos_count: int = 50,
     recogniser: Recogniser | None = None,
 ) -> dict:
     """Scores of the original, of the resynthesis and of Griffin-Lim from the true mel, on `count`
-    held-out open sentences.
+    open sentences held out from training, of `split`.
 
     The original's and Griffin-Lim's scores do not depend on the parameters: they are kept under the
     data root and made once.
@@ -67,7 +68,7 @@ def score_codec(
     """
     outdir = Path(outdir)
     recogniser = recogniser or Recogniser()
-    records = held_out(root, count)
+    records = held_out(root, count, split=split)
     texts = [record["text"] for record in records]
     originals = [wave_of(record) for record in records]
     model, rate = _analysis(codec), codec.sample_rate

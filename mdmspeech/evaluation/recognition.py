@@ -16,12 +16,11 @@ from mdmspeech.errors import UserError
 from mdmspeech.evaluation.progress import in_batches
 from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.scoring import canonical, difference, score
-from mdmspeech.evaluation.testset import human_clips, question_set, spread, wave_of
+from mdmspeech.evaluation.testset import RARE, human_clips, question_set, spread, wave_of
 
 if TYPE_CHECKING:
     from mdmspeech.inference.assistant import Assistant
 
-RARE = "rare_test"  # part of the corpus
 TIMED = 20  # clips
 
 
@@ -36,11 +35,14 @@ class Clips:
 
 
 def written_by(
-    recogniser: Recogniser, root: str | Path | None = None, count: int | None = None
+    recogniser: Recogniser,
+    root: str | Path | None = None,
+    count: int | None = None,
+    split: str = "test",
 ) -> dict[str, Any]:
     """What the recogniser writes of each clip, one at a time: sets: of each, texts and said."""
     sets = {}
-    for one in _sets(root, count):
+    for one in _sets(root, count, split):
         write = lambda waves: [recogniser.transcribe(*wave) for wave in waves]
         said = in_batches(write, one.waves, f"{one.name}: {recogniser.name}")
         sets[one.name] = {"texts": one.texts, "said": said}
@@ -53,11 +55,13 @@ def evaluate_recognition(
     theirs: Mapping[str, Any],
     root: str | Path | None = None,
     count: int | None = None,
+    split: str = "test",
 ) -> dict[str, Any]:
     """Word errors of the frontend and of the recogniser on the same clips.
 
     Args:
-      theirs: of `written_by`. count: at most so many clips of a set (None: all).
+      theirs: of `written_by`. count: at most so many clips of a set (None: all). split: "test", or
+        "val" for the clips by which an ear is chosen, of which none are of real people.
 
     Returns:
       sets: of each, clips, `ours` and `whisper` (errors, with rare words how many were written
@@ -69,12 +73,12 @@ def evaluate_recognition(
       UserError: the test questions are missing, the adaptor writes nothing down, or `theirs` is of
         other clips.
     """
-    sets = _sets(root, count)
+    sets = _sets(root, count, split)
     if {one.name: one.texts for one in sets} != {
         name: one["texts"] for name, one in theirs["sets"].items()
     }:
         raise UserError(
-            "the corpus has other test clips than Whisper's kept transcripts: make both again with "
+            "the corpus has other clips than Whisper's kept transcripts: make both again with "
             "mdmspeech eval --parts recognition --force"
         )
     ours = partial(assistant.transcripts, unheard="")
@@ -105,17 +109,17 @@ def evaluate_recognition(
     return result | {"clip_ms": _clip_ms(ways, sets[0].waves[:TIMED]), "items": items}
 
 
-def _sets(root: str | Path | None, count: int | None) -> list[Clips]:
+def _sets(root: str | Path | None, count: int | None, split: str) -> list[Clips]:
     """Those that were made."""
     rare: list[dict] = []
     try:
-        store = whole(root, "recordings", RARE)
+        store = whole(root, "recordings", RARE[split])
         rare = [store[i] for i in spread(len(store), count)]
     except UserError:
         pass  # `mdmspeech data --parts rare_test` makes it
     records = {
-        "test voices": question_set(root, count),
-        "real people": human_clips(root, "human", count),
+        f"{split} voices": question_set(root, count, split),
+        "real people": human_clips(root, "human", count) if split == "test" else [],
         "rare words": rare,
     }
     return [_clips(name, found) for name, found in records.items() if found]

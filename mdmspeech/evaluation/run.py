@@ -6,6 +6,8 @@ with plots.
     <output>/compact/*.png                       plots
     <data root>/evaluation/compact/              sample WAV files
 
+and, on validation data, `compact-val` in place of `compact`.
+
 A part is made again when the weights it depends on, the number of utterances or the recogniser
 change, or when forced.
 """
@@ -33,20 +35,22 @@ from mdmspeech.evaluation.recogniser import Recogniser
 from mdmspeech.evaluation.recognition import evaluate_recognition, written_by
 from mdmspeech.evaluation.report import SEEDS, kept, sizes_of, write_json
 from mdmspeech.evaluation.tables import write_tables
+from mdmspeech.evaluation.testset import QUESTIONS
 from mdmspeech.inference.factory import TALKERS, open_assistant
 from mdmspeech.interop.release import CONFIG, find_release, load_release
 from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 from mdmspeech.interop.tensors import read_json
 
 PARTS = ("codec", "hearing", "recognition", "knowledge", "speaking", "reading", "latency")
+VALIDATION = ("codec", "recognition")  # parts that have data to choose by
 COUNT = 200  # utterances of a set
 MOS_COUNT = 50
 _LATENCY_QUESTIONS = 7
 
 
 class Evaluation:
-    """One release under test. Models and the recogniser are opened when a part that is not kept
-    needs them.
+    """One release under test, or, with split "val", under the eyes of who chooses it. Models and the
+    recogniser are opened when a part that is not kept needs them.
     """
 
     def __init__(
@@ -60,9 +64,12 @@ class Evaluation:
         recogniser: str = "base",
         threads: int = 2,
         beam: int = 1,
+        split: str = "test",
     ):
         about = read_json(find_release(model) / CONFIG)
-        self.name, self.root = str(about["name"]), root
+        self.name, self.root, self._split = str(about["name"]), root, split
+        if split != "test":
+            self.name += f"-{split}"
         self.output = Path(output)
         self.folder = self.output / self.name
         self.work = data_root(root) / "evaluation" / self.name
@@ -100,6 +107,7 @@ class Evaluation:
                 self.root,
                 self._size,
                 self.work / "codec",
+                split=self._split,
                 mos_count=MOS_COUNT,
                 recogniser=self.recogniser,
             )
@@ -120,13 +128,15 @@ class Evaluation:
     def recognition(self) -> dict:
         """What is written down, beside the recogniser as it was published."""
         theirs = self._kept(
-            "whisper", (), lambda: written_by(self.recogniser, self.root, self._count)
+            "whisper",
+            (),
+            lambda: written_by(self.recogniser, self.root, self._count, self._split),
         )
         return self._kept(
             "recognition",
             ("adaptor", "encoder"),
             lambda: evaluate_recognition(
-                self.assistant, self.recogniser, theirs, self.root, self._count
+                self.assistant, self.recogniser, theirs, self.root, self._count, self._split
             ),
         )
 
@@ -219,6 +229,7 @@ def evaluate(
     parts: Sequence[str] | None = None,
     count: int | None = None,
     force: bool = False,
+    split: str = "test",
     **recogniser: Any,
 ) -> dict:
     """Scores a release and writes <output>/<name>.json and .md with plots; returns what the JSON
@@ -231,20 +242,28 @@ def evaluate(
         their figures in the tables.
       count: utterances of a set (None: 200, and all test questions). force: make the named parts
         again.
+      split: "val" scores `VALIDATION` on validation data, by which releases are chosen, and writes
+        <name>-val.json.
       **recogniser: `recogniser` ("base", "tiny" or a folder), `threads`, `beam`; see
         `recogniser.Recogniser`.
 
     Raises:
-      UserError: an unknown part, no such release, no corpus, or a package that scoring needs is
-        missing.
+      UserError: an unknown part or split, a part that the split has no data for, no such release, no
+        corpus, or a package that scoring needs is missing.
     """
-    wanted = tuple(parts or PARTS)
-    unknown = [part for part in wanted if part not in PARTS]
+    if split not in QUESTIONS:
+        raise UserError(f"there is no split {split!r}; choose from {', '.join(QUESTIONS)}")
+    has = PARTS if split == "test" else VALIDATION
+    wanted = tuple(parts or has)
+    unknown = [part for part in wanted if part not in has]
     if unknown:
-        raise UserError(f"there is no part {unknown[0]!r}; choose from {', '.join(PARTS)}")
-    run = Evaluation(model, root, output, count=count, force=force, **recogniser)
+        of = "" if split == "test" else f" of {split}"
+        raise UserError(f"there is no part {unknown[0]!r}{of}; choose from {', '.join(has)}")
+    run = Evaluation(model, root, output, count=count, force=force, split=split, **recogniser)
     summary = run.output / f"{run.name}.json"
     result = {**(read_json(summary) if summary.is_file() else {}), "name": run.name}
+    if split != "test":
+        result["split"] = split
     for part in PARTS:
         if part in wanted:
             result[part] = {

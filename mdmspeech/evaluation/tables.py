@@ -32,7 +32,10 @@ def write_tables(result: dict[str, Any], output: Path) -> Path:
         "codec": _codec,
     }
     drawers = {"speaking": plots.steps, "hearing": plots.families, "latency": _latency_bars}
-    sections = [f"# Scores of {name}\n\nMade by `mdmspeech eval --model {name}`. Do not edit."]
+    command = f"mdmspeech eval --model {name}"
+    if split := result.get("split"):
+        command = f"{command.removesuffix(f'-{split}')} --split {split}"
+    sections = [f"# Scores of {name}\n\nMade by `{command}`. Do not edit."]
     for part, write in writers.items():
         if part not in result:
             continue

@@ -14,15 +14,21 @@ from mdmspeech.data.synthesis.jobs import ANSWER_VOICE
 from mdmspeech.data.synthesis.voices.base import Job
 from mdmspeech.errors import UserError
 
-QUESTIONS, HUMAN = "questions_test", "human"  # parts of the corpus
+# Parts of the corpus, by split: nothing is chosen by what is reported.
+QUESTIONS = {"test": "questions_test", "val": "questions_val"}
+RARE = {"test": "rare_test", "val": "rare_val"}
+HUMAN = "human"
 HUMAN_REPEAT = "human repeat"  # human clips after a spoken "Now repeat what I say:"
 
 
-def question_set(root: str | Path | None, count: int | None = None) -> list[dict]:
-    """Question records (with `audio`, int16 at `rate`) in test voices and test phrasings; `count`
-    of them, spread over all.
+def question_set(
+    root: str | Path | None, count: int | None = None, split: str = "test"
+) -> list[dict]:
+    """Question records (with `audio`, int16 at `rate`); `count` of them, spread over all.
+
+    split: "test", voices and phrasings of the test; "val", those of validation.
     """
-    store = whole(root, "recordings", QUESTIONS)
+    store = whole(root, "recordings", QUESTIONS[split])
     return [store[i] for i in spread(len(store), count)]
 
 
@@ -38,9 +44,11 @@ def human_clips(root: str | Path | None, family: str, count: int | None = None) 
     return [store[rows[i]] for i in spread(len(rows), count)]
 
 
-def held_out(root: str | Path | None, count: int | None, part: str = "open") -> list[dict]:
+def held_out(
+    root: str | Path | None, count: int | None, part: str = "open", split: str = "test"
+) -> list[dict]:
     """Recordings of the answer voice that no training saw, with text and audio (int16 at 24 kHz)."""
-    source = speech(root, (part,), "test")
+    source = speech(root, (part,), split)
     return [source[i] for i in spread(len(source), count)]
 
 

@@ -25,6 +25,8 @@ QUESTIONS = [
 ]
 OPEN = ["The green hills are far away.", "He reads a long letter.", "Rain fell on the roof."]
 
+OPEN_VAL = ["A lamp stood on the table.", "They came home late."]
+
 
 def tone(seconds, rate=RATE, pitch=200.0):
     return (0.3 * np.sin(2 * np.pi * pitch * np.arange(round(seconds * rate)) / rate)).astype(
@@ -33,7 +35,9 @@ def tone(seconds, rate=RATE, pitch=200.0):
 
 
 def write_corpus(root):
-    """Parts `questions_test`, `human` and `open` with a tone for each text."""
+    """Parts `questions_test`, `questions_val`, `human` and `open` with a tone for each text: of the
+    questions and sentences, the first are of the test, two of each of validation.
+    """
 
     def record(n, text, rate, **fields):
         audio = (tone(2.6 + 0.05 * n, rate) * 32767).astype(np.int16)
@@ -48,6 +52,8 @@ def write_corpus(root):
 
     spoken = [record(n, q, 16_000, answer=a, family=f) for n, (q, a, f) in enumerate(QUESTIONS)]
     write_shard(root / "raw" / "questions_test", "00000-a", spoken)
+    asked = [record(n, QUESTIONS[n][0], 16_000, family="x", split="val") for n in (1, 2)]
+    write_shard(root / "raw" / "questions_val", "00000-a", asked)
     humans = [record(0, "Press one.", 16_000, answer="Press one.", family="human")]
     humans.append(
         record(
@@ -62,7 +68,13 @@ def write_corpus(root):
     write_shard(
         root / "raw" / "open",
         "00000-a",
-        [record(n, text, RATE, family="open") for n, text in enumerate(OPEN)],
+        [
+            *(record(n, text, RATE, family="open") for n, text in enumerate(OPEN)),
+            *(
+                record(len(OPEN) + n, text, RATE, family="open", split="val")
+                for n, text in enumerate(OPEN_VAL)
+            ),
+        ],
     )
     write_datasets(root)
 

@@ -76,6 +76,27 @@ def test_each_baseline_of_a_release_has_a_row(talkers, baselines):
     assert found == [("mdm", 1), ("mdm", 4), *((name, 1) for name in baselines)]
 
 
+def test_releases_are_chosen_on_validation_data(place):
+    root, release, output, _ = place
+    result = run.evaluate(release, root, output, split="val")
+    assert set(result) == {"name", "split", *run.VALIDATION}
+    assert {name: one["clips"] for name, one in result["recognition"]["sets"].items()} == {
+        "val voices": 2
+    }
+    assert result["codec"]["count"] == len(fakes.OPEN_VAL)
+    items = json.loads((output / "small-val" / "recognition.json").read_text())["items"]
+    assert [item["text"] for item in items] == [fakes.QUESTIONS[n][0] for n in (1, 2)]
+    assert json.loads((output / "small-val.json").read_text()) == result
+    assert "`mdmspeech eval --model small --split val`" in (output / "small-val.md").read_text()
+    assert not (output / "small").exists() and not (output / "small.json").exists()
+    test = run.evaluate(release, root, output, parts=["recognition"])
+    assert test["recognition"]["sets"]["test voices"]["clips"] == len(fakes.QUESTIONS)
+    with pytest.raises(UserError, match="no part 'hearing' of val; choose from codec, recognition"):
+        run.evaluate(release, root, output, split="val", parts=["hearing"])
+    with pytest.raises(UserError, match="no split 'train'; choose from test, val"):
+        run.evaluate(release, root, output, split="train")
+
+
 def test_hearing_is_judged_against_typing(place):
     root, release, output, _ = place
     heard = run.evaluate(release, root, output, parts=["hearing"])["hearing"]
