@@ -2,25 +2,19 @@
 them, and what the encoder would have heard does not matter.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from random_params import random_params
+from small_codec import SMALL
 
-from mdmspeech.codec.compact.config import CompactCodecConfig
 from mdmspeech.data.pipelines.codec_crops import crop
 from mdmspeech.training.stages.codec import CodecTask
 
-CODEC = CompactCodecConfig(
-    encoder_dim=16,
-    encoder_num_layers=1,
-    decoder_dim=16,
-    decoder_num_layers=1,
-    decoder_lookahead=(1,),
-    frame_dim=16,
-    head_dim=16,
-)
+CODEC = dataclasses.replace(SMALL, phones=128)
 TOKENS, LENGTH = 24, 20
 
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_codec import SMALL, TOKENS, two_crops
 
 from mdmspeech.cli import main
 from mdmspeech.cli.experiment import load_config, make_task, override
@@ -31,30 +32,15 @@ from mdmspeech.training.optim import match_rules
 from mdmspeech.training.stages.codec import STAGE, CodecTask
 
 EXPERIMENTS = Path(__file__).parents[2] / "experiments"
-PLAIN = CompactCodecConfig(
-    encoder_dim=16,
-    encoder_num_layers=1,
-    decoder_dim=16,
-    decoder_num_layers=1,
-    decoder_lookahead=(1,),
-    frame_dim=16,
-    head_dim=16,
-    phones=8,
-    semantic_dim=3,
-)
+PLAIN = dataclasses.replace(SMALL, semantic_dim=3)
 CODEC = dataclasses.replace(PLAIN, semantic=0.5)
-TOKENS = 6
 
 
 @pytest.fixture(scope="module")
 def batch():
     rng = np.random.default_rng(0)
     return {
-        "audio": jnp.asarray(rng.integers(-3000, 3000, (2, TOKENS * 960)), jnp.int16),
-        "valid": jnp.ones((2, TOKENS), bool).at[1, 4:].set(False),
-        "phone": jnp.asarray(rng.integers(-1, 8, (2, 2 * TOKENS))),
-        "f0": jnp.full((2, 4 * TOKENS), 180.0),
-        "voiced": jnp.asarray(rng.random((2, 4 * TOKENS)) > 0.4),
+        **two_crops(rng, 4),
         "states": jnp.asarray(rng.normal(size=(2, 2 * TOKENS, 3)), jnp.float16),
         "states_valid": jnp.ones((2, 2 * TOKENS), bool).at[1, 7:].set(False),
     }
