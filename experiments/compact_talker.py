@@ -4,13 +4,14 @@ Command:  mdmspeech train --config experiments/compact_talker.py --workdir ~/.ca
           In small, random data and weights: --config experiments/compact_talker.py:runlocal
 Plan:     10.1 M parameters, 4,096 positions a step: 0.23 TFLOP, 1.4 s alone with AVX-512, 2.7
           without; 1,400 steps see 5.4 M tokens, 2.2 passes over 27 h.
-Cost:     the shipped one was trained twice, on 2 CPU cores (AMD EPYC): 750 steps over 27 h, 46 min,
-          2026-11-21, beside other jobs; and from there, when the codec had been trained on, 650
-          over 16 h of its new tokens, 31 min, 2026-11-30:
-          --set init_from=compact --set train.steps=650 --set optim.lr=1.5e-3
+Cost:     the shipped one was trained three times, on 2 CPU cores: 750 steps over 27 h, 46 min (AMD
+          EPYC), 2026-11-21, beside other jobs; and from there, each time that the codec had been
+          trained on, over its new tokens: 650 over 16 h, 31 min, and 600 over 28 h, 18 min (Intel
+          Xeon), both 2026-11-30:
+          --set init_from=compact --set train.steps=600 --set optim.lr=1.5e-3
 Seen:     token loss 3.6 after 80 steps, 2.8 after 200, 1.91 at the end of the first (45 % right),
           durations within 13 %; of the second, whose first step had 18 % right, 1.68 (49 %), held
-          out 1.90 (45 %), still falling.
+          out 1.90 (45 %); of the third 1.69 (48 %), held out 1.82 (45 %), still falling.
 """
 
 from experiments import local

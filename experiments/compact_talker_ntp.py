@@ -6,7 +6,7 @@ Command:  mdmspeech train --config experiments/compact_talker_ntp.py \
           In small, random data and weights: --config experiments/compact_talker_ntp.py:runlocal
 Plan:     as compact_talker, with the output layer on every position: 1.5 s a step alone.
           The scores' baseline began from the shipped Talker: --set init_from=compact
-Cost:     2.5 s a step on 2 CPU cores (AMD EPYC), 100 steps over 16 h of speech, 2026-11-30.
+Cost:     1.9 s a step on 2 CPU cores (Intel Xeon), 100 steps over 28 h of speech, 2026-11-30.
 Seen:     held out after 100 steps, 41 % of the tokens right.
 """
 
