@@ -7,8 +7,8 @@ Command:  mdmspeech train --config experiments/compact_talker_mtp.py \
 Plan:     14.1 M parameters, 4 M of them the five modules; six times the output layer makes 0.55
           TFLOP a step, where compact_talker_ntp has 0.23: some 3.6 s alone.
           The scores' baseline began from the shipped Talker: --set init_from=compact
-Cost:     7 s a step on 2 CPU cores (AMD EPYC), 100 steps over 16 h of speech, 2026-11-30.
-Seen:     held out after 100 steps, the six heads have 36, 29, 26, 25, 24 and 22 % of the tokens right.
+Cost:     3.9 s a step on 2 CPU cores (Intel Xeon), 100 steps over 28 h of speech, 2026-11-30.
+Seen:     held out after 100 steps, the six heads have 36, 27, 24, 22, 21 and 20 % of the tokens right.
 """
 
 from experiments import compact_talker_ntp, local
