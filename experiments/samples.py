@@ -1,7 +1,9 @@
 """Ten answers of the shipped model, each spoken in every way it can: to be heard side by side.
 
-Command:  python -m experiments.samples
-          (--count N: the first N only; -o DIR: another folder than the repository's)
+Command:  python -m experiments.samples --model build/compact
+          (a release that has the baselines beside the shipped parts, docs/training.md; without
+          --model the shipped one, which has none; --count N: the first N only; -o DIR: another
+          folder than the repository's)
 Needs:    the answer voice, pip install hibari-tts (a dependency of this project)
 Seen:     experiments/results/samples.md; the recordings are in docs/site/samples
 
@@ -65,7 +67,8 @@ def page(rows: list[dict[str, Any]], made: dict[str, Any], to_sounds: str) -> st
         "Made by `python -m experiments.samples`. Do not edit.", "",
         "Ten typed questions, answered by the shipped model; the same answer in every way. *original*: "
         "the answer voice itself, which the Talker and the codec learnt from; *codec*: that recording "
-        "as speech tokens and back; *S*: masked diffusion in so many steps a block.", "",
+        "as speech tokens and back; *S*: masked diffusion in so many steps a block; the others: the "
+        "baselines, which are not shipped.", "",
         *lines, "",
         f"Made {made['date']} at commit {made['commit'][:10]}; nothing was chosen by ear.", "",
     ])  # fmt: skip
@@ -76,6 +79,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-o", "--out", type=Path, default=ROOT, metavar="DIR")
     parser.add_argument("--count", type=int, default=len(QUESTIONS), metavar="N")
+    parser.add_argument("--model", default="compact", metavar="RELEASE")
     args = parser.parse_args()
     check_writable(str(args.out / SOUNDS), "name another folder with -o", folder=True)
 
@@ -83,7 +87,7 @@ def main() -> None:
 
     import mdmspeech
 
-    model = mdmspeech.load("compact")
+    model = mdmspeech.load(args.model)
     questions = QUESTIONS[: args.count]
     made = provenance(sizes={"questions": len(questions)}, seeds={"speech": 0})
     (args.out / SOUNDS).mkdir(parents=True, exist_ok=True)
