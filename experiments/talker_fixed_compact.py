@@ -11,8 +11,8 @@ Command:  mdmspeech convert ~/.cache/mdmspeech/runs/compact_thinker build/thinke
           mdmspeech eval --model build/fixed_anchors --parts speaking --count 50
           In small, random data and weights: --config experiments/talker_fixed_compact.py:runlocal
 Plan:     starts from the trunk, the code tables and the output layer of the paced Talker, as the
-          baselines do, and learns its anchors anew; as many updates as that one had of the newer
-          codec's tokens. The Thinker's states are made once. Answers alone: open sentences answer
+          baselines do, and learns its anchors anew; as many updates as that one had had of the
+          second codec's tokens. The Thinker's states are made once. Answers alone: open sentences answer
           no question.
 Cost:     2.3 s a step on 2 CPU cores (AMD EPYC): 650 steps over 8 h of answers, 27 min, 2026-11-30, and 12
           for the Thinker's states.
