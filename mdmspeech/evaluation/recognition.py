@@ -79,7 +79,7 @@ def evaluate_recognition(
     }:
         raise UserError(
             "the corpus has other clips than Whisper's kept transcripts: make both again with "
-            "mdmspeech eval --parts recognition --force"
+            f"mdmspeech eval --split {split} --parts recognition --force"
         )
     ours = partial(assistant.transcripts, unheard="")
     result: dict[str, Any] = {"recogniser": recogniser.name, "sets": {}}

@@ -92,7 +92,7 @@ def test_a_set_that_was_not_made_is_left_out(tmp_path):
 def test_transcripts_of_other_clips_are_refused(root):
     theirs = recognition.written_by(Ear({}), root)
     theirs["sets"]["rare words"]["texts"][1] = "Another."
-    with pytest.raises(UserError, match=r"other clips .* --parts recognition --force"):
+    with pytest.raises(UserError, match=r"other clips .* --split test --parts recognition --force"):
         recognition.evaluate_recognition(Ear({}), Ear({}), theirs, root)
 
 

@@ -9,6 +9,7 @@ import fakes
 import numpy as np
 import pytest
 
+from mdmspeech.cli import main
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import codec, run, speaking
 from mdmspeech.evaluation.speaking import endings
@@ -95,6 +96,16 @@ def test_releases_are_chosen_on_validation_data(place):
         run.evaluate(release, root, output, split="val", parts=["hearing"])
     with pytest.raises(UserError, match="no split 'train'; choose from test, val"):
         run.evaluate(release, root, output, split="train")
+
+
+def test_the_command_hands_on_the_split(place, capsys):
+    root, release, output, _ = place
+    command = ["eval", "--model", str(release), "--data", str(root), "-o", str(output)]
+    assert main([*command, "--split", "val", "--parts", "recognition"]) == 0
+    assert (output / "small-val.json").is_file() and not (output / "small.json").exists()
+    for other in (["--own", "mine"], ["--rejudge"]):
+        assert main([*command, "--split", "val", *other]) != 0
+        assert f"{other[0]} is of test data" in capsys.readouterr().err
 
 
 def test_hearing_is_judged_against_typing(place):

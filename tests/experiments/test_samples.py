@@ -38,7 +38,7 @@ def test_every_way_is_heard(made):
         sounds[file] = audio
     lengths = [len(audio) for audio in sounds.values()]
     assert max(lengths) < 1.3 * min(lengths)
-    assert len({audio.tobytes() for audio in sounds.values()}) == len(files)
+    assert len({audio[: min(lengths)].tobytes() for audio in sounds.values()}) == len(files)
 
 
 def test_a_page_of_several_questions():
