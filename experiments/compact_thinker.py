@@ -50,11 +50,12 @@ def get_config(argument: str = ""):
         threads=1,
     )
     # of the families of questions; users without capitals; second questions of a conversation; more
-    # wordings of each fact (the release was trained without)
-    config.chats = dict(temperature=3.0, informal=0.15, following=0.2, rewordings=3)
-    config.train.steps = 570
+    # wordings of each fact
+    config.chats = dict(temperature=3.0, informal=0.15, following=0.2, rewordings=8)
+    config.train.matmul_precision = "bfloat16"
+    config.train.steps = 760
     config.train.log_every = 5
-    config.train.eval_every = 100
+    config.train.eval_every = 200
     config.train.save_every = 50
     config.optim.update(lr=1.5e-3, warmup=20, weight_decay=0.0, schedule="wsd", decay_share=0.3)
     return local.switch(config, argument)

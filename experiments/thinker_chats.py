@@ -5,7 +5,7 @@ Command:  python -m experiments.thinker_chats everyday
           python -m experiments.thinker_chats repeat
           python -m experiments.thinker_chats general
           python -m experiments.thinker_chats heard
-          (to chats/KIND.jsonl in the corpus folder; -o FILE: elsewhere)
+          (to chats/KIND.jsonl in the corpus folder; -o FILE: elsewhere; --model: the release that answers or hears)
 Needs:    for `heard`, spoken questions: mdmspeech data --parts questions
 
 everyday, unknown, repeat: written by hand or from templates, see `experiments.written_chats`.
@@ -57,13 +57,13 @@ _BATCH = 16
 _WORDS = range(2, 31)  # that an answer may have
 
 
-def general(count: int | None) -> Iterator[dict]:
+def general(count: int | None, release: str) -> Iterator[dict]:
     """Prompts with the Thinker's own answers, without those that repeat themselves or do not end."""
     import mdmspeech
 
     prompts = [about.format(subject) for about in _ABOUT for subject in _SUBJECTS]
     random.Random(0).shuffle(prompts)
-    model = mdmspeech.load("compact")
+    model = mdmspeech.load(release)
     count = count or GENERAL
     for first in tqdm(range(0, min(count, len(prompts)), _BATCH), "answers", unit="batch"):
         asked = prompts[first : min(first + _BATCH, count)]
@@ -72,7 +72,7 @@ def general(count: int | None) -> Iterator[dict]:
                 yield as_chat(prompt, answer, "general")
 
 
-def heard(count: int | None) -> Iterator[dict]:
+def heard(count: int | None, release: str) -> Iterator[dict]:
     """Training questions as they were heard, where anything was, with their answers."""
     import mdmspeech
     from mdmspeech.data.datasets import corpus
@@ -83,7 +83,7 @@ def heard(count: int | None) -> Iterator[dict]:
     asked = chats.question_chats(questions.questions(), families, "train").values()
     seen = {chat["turns"][0] for chat in itertools.chain(*asked)}  # without what is held out
     source = corpus.questions(None, "train", parts=("questions",))
-    model = mdmspeech.load("compact")
+    model = mdmspeech.load(release)
     total = len(source) if count is None else min(count, len(source))
     for first in tqdm(range(0, total, _BATCH), "questions heard", unit="batch"):
         records = [source[i] for i in range(first, min(first + _BATCH, total))]
@@ -93,10 +93,10 @@ def heard(count: int | None) -> Iterator[dict]:
                 yield as_chat(text, record["answer"], record["family"])
 
 
-_MADE: dict[str, Callable[[int | None], Iterator[dict]]] = {
-    "everyday": lambda count: itertools.islice(written_chats.everyday(), count),
-    "unknown": lambda count: itertools.islice(written_chats.unknown(), count),
-    "repeat": lambda count: itertools.islice(written_chats.repeat(), count),
+_MADE: dict[str, Callable[[int | None, str], Iterator[dict]]] = {
+    "everyday": lambda count, _: itertools.islice(written_chats.everyday(), count),
+    "unknown": lambda count, _: itertools.islice(written_chats.unknown(), count),
+    "repeat": lambda count, _: itertools.islice(written_chats.repeat(), count),
     "general": general,
     "heard": heard,
 }
@@ -108,12 +108,13 @@ def main() -> None:
     parser.add_argument("kind", choices=_MADE)
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSONL file")
     parser.add_argument("--count", type=int, metavar="N", help="make at most so many")
+    parser.add_argument("--model", default="compact", help="of `general` and `heard`: the release")
     args = parser.parse_args()
     if args.count is not None and args.count < 1:
         raise UserError(f"--count {args.count}: give 1 or more")
     out = args.out or data_root() / "chats" / f"{args.kind}.jsonl"
     check_writable(str(out.parent), "name another file with -o", folder=True)
-    made = _MADE[args.kind](args.count)
+    made = _MADE[args.kind](args.count, args.model)
     out.parent.mkdir(parents=True, exist_ok=True)
     with written_whole(out) as part, open(part, "w", encoding="utf-8") as file:
         number = 0

@@ -16,6 +16,7 @@ from flax.core import FrozenDict
 from mdmspeech.nn.attention import KVCache
 from mdmspeech.nn.linear import widened
 from mdmspeech.nn.masks import Mask, causal
+from mdmspeech.nn.matmul_precision import matmul
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import constrain, lookup_large
 from mdmspeech.nn.rope import rope_attention_factor, rope_frequencies, rope_table
@@ -205,7 +206,7 @@ class Thinker(nn.Module):
         single = hidden_BTD.size == hidden_BTD.shape[-1]
         rows_BTD = widened(hidden_BTD, 1) if single else hidden_BTD
         out = (
-            rows_BTD @ constrain(self.embedding.embedding, "vocab", "none").T
+            matmul(rows_BTD, constrain(self.embedding.embedding, "vocab", "none").T)
             if self.config.tie_embeddings
             else self.output(rows_BTD)
         )

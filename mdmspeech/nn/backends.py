@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from mdmspeech.nn.masks import AttentionMask, Mask
+from mdmspeech.nn.matmul_precision import matmul
 from mdmspeech.nn.partition import axes_of, spec
 from mdmspeech.nn.tiles import tiled_attention
 
@@ -167,12 +168,10 @@ def _attend_by_head(
     outs = []
     for head in range(heads):
         k_BSD, v_BSD = k_BSKD[:, :, head // group], v_BSKD[:, :, head // group]
-        scores_BTS = jnp.matmul(
-            q_BTHD[:, :, head] * scale, k_BSD.swapaxes(1, 2), preferred_element_type=jnp.float32
-        )
+        scores_BTS = matmul(q_BTHD[:, :, head] * scale, k_BSD.swapaxes(1, 2), jnp.float32)
         weights_BTS, total_BT1 = _exp(scores_BTS, mask_BTS)
         outs.append(
-            jnp.matmul(weights_BTS.astype(v_BSD.dtype), v_BSD) / total_BT1.astype(v_BSD.dtype)
+            matmul(weights_BTS.astype(v_BSD.dtype), v_BSD) / total_BT1.astype(v_BSD.dtype)
         )
     return jnp.stack(outs, axis=2)
 

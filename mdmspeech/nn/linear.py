@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from mdmspeech.nn.backends import platform
+from mdmspeech.nn.matmul_precision import matmul
 from mdmspeech.nn.params import param
 from mdmspeech.nn.partition import on_one_device
 
@@ -16,7 +17,7 @@ _TPU_ROWS = 8  # that a TPU's registers hold
 def product(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """[..., T, D] @ [D, N]; a single row as `widened` has it."""
     if x.ndim < 2 or x.size != x.shape[-1] or platform() != "tpu":
-        return x @ kernel
+        return matmul(x, kernel)
     return (widened(x, x.ndim - 2) @ kernel)[..., :1, :]
 
 

@@ -70,6 +70,7 @@ def train_program(config: ConfigDict, task: Task, mesh: Mesh, rows: int = 0) -> 
         train.dtype,
         train.remat,
         reduce_dtype=train.reduce_dtype,
+        precision=train.matmul_precision,
     )
     shardings = jax.tree.map(lambda s: s.sharding, state)
     parts = {

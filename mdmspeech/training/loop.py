@@ -159,6 +159,7 @@ def train(config: ConfigDict, task: Task, workdir: str | Path | epath.Path) -> T
                     settings.remat,
                     skip_nan=settings.on_nan == "skip",
                     reduce_dtype=settings.reduce_dtype,
+                    precision=settings.matmul_precision,
                 ),
                 donate_argnums=0,
                 out_shardings=(shardings, replicated),

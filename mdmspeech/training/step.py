@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.errors import UserError
+from mdmspeech.nn.matmul_precision import matmul_precision
 from mdmspeech.nn.stack import remat_policy
 from mdmspeech.training.accumulate import can_be_apart, gradients
 from mdmspeech.training.optim import Optimizer, ema_update
@@ -17,10 +18,15 @@ Metrics = dict[str, jax.Array]
 
 
 def loss_function(
-    task: Task, dtype: str = "float32", remat: str = "none", held_out: bool = False
+    task: Task,
+    dtype: str = "float32",
+    remat: str = "none",
+    held_out: bool = False,
+    precision: str = "default",
 ) -> Callable[..., Losses]:
     """`task.loss`, or `task.held_out_loss`, computed in `dtype` ("float32" or "bfloat16") from
-    float32 parameters, with a rematerialisation policy of `nn.stack`.
+    float32 parameters, with a rematerialisation policy of `nn.stack` and a precision of
+    `nn.matmul_precision`.
 
     Softmax, norms' statistics and losses are float32 in any case; gradients come back in float32,
     through the cast.
@@ -31,7 +37,7 @@ def loss_function(
     def loss(
         params: Any, frozen: Any, batch: dict[str, jax.Array], rng: jax.Array, step: jax.Array
     ) -> Losses:
-        with remat_policy(remat):
+        with remat_policy(remat), matmul_precision(precision):
             return of(cast(params, dtype), cast(frozen, dtype), batch, rng, step)
 
     return loss
@@ -46,6 +52,7 @@ def make_train_step(
     remat: str = "none",
     skip_nan: bool = False,
     reduce_dtype: str = "compute",
+    precision: str = "default",
 ) -> Callable[..., tuple[TrainState, Metrics]]:
     """Returns `step(state, frozen, batch) -> (state, metrics)`, not yet compiled.
 
@@ -66,7 +73,7 @@ def make_train_step(
     `training.nonfinite`.
     """
 
-    loss = loss_function(task, dtype, remat)
+    loss = loss_function(task, dtype, remat, precision=precision)
     once = (accum > 1 or reduce_dtype != "compute") and task.rows_apart
     added_in = "float32" if reduce_dtype == "float32" else dtype
 

@@ -9,7 +9,7 @@ from mdmspeech.data.storage.splits import words_of
 from mdmspeech.data.texts import chats
 from mdmspeech.data.texts.family import Family
 from mdmspeech.data.texts.questions import families, questions
-from mdmspeech.data.texts.rewordings import REWORDINGS
+from mdmspeech.data.texts.rewordings import rewordings
 from mdmspeech.errors import UserError
 
 
@@ -122,14 +122,19 @@ def test_test_facts_of_a_family():
 
 @pytest.mark.slow
 def test_other_wordings_of_the_same_facts():
-    """Three more of each fact for training, none for validation: nothing of what is held out, and no
-    wording of a test question, whatever it asks for.
+    """Three more of each fact for training, one for validation, in words of its own: nothing of what
+    is held out, and no wording of a test question, whatever it asks for.
     """
     asked, made = questions(), families()
-    plain, more = (chats.question_chats(asked, made, "train", n) for n in (0, 3))
-    assert chats.question_chats(asked, made, "val", 3) == chats.question_chats(asked, made, "val")
-    told = {name: [c for c in found if c not in plain[name]] for name, found in more.items()}
-    assert all(found[: len(plain[name])] == plain[name] for name, found in more.items())
+    told = {}
+    for split in ("train", "val"):
+        plain, more = (chats.question_chats(asked, made, split, n) for n in (0, 3))
+        assert all(found[: len(plain[name])] == plain[name] for name, found in more.items())
+        told[split] = {name: found[len(plain[name]) :] for name, found in more.items()}
+    texts = lambda found: {chat["turns"][0][0] for one in found.values() for chat in one}
+    assert not texts(told["train"]) & texts(told["val"])
+    assert len(told["val"]["alphabet"]) == 2 * 25 and not told["val"]["repeat"]
+    told = told["train"]
     assert len(told["alphabet"]) == 3 * 2 * 25 and not told["repeat"]
     assert len(told["languages"]) == 3 * len({q.fact for q in asked if q.family == "languages"
                                               and q.split == "train"} - _hidden_facts(made))  # fmt: skip
@@ -150,9 +155,12 @@ def _hidden_facts(made):
 def test_no_other_wording_is_one_of_the_corpus_or_the_test():
     frames = lambda family: {words_of(ask) for ask in (*family.asks, *family.test_asks)}
     kinds = {(family.name, family.kind): family for family in families()}
-    assert set(REWORDINGS) == set(kinds) - {("repeat", "after")}
-    for key, ways in REWORDINGS.items():
+    train, val = rewordings("train"), rewordings("val")
+    assert set(train) == set(val) == set(kinds) - {("repeat", "after")}
+    for key, kept in val.items():
+        ways = train[key] + kept
         mine = [words_of(way) for way in ways]
-        assert len(set(mine)) == len(mine) >= 4 and not set(mine) & frames(kinds[key]), key
+        assert len(set(mine)) == len(mine) >= 16 and not set(mine) & frames(kinds[key]), key
+        assert len(mine) // 8 == len(kept)
         for way in ways:
             way.format(**kinds[key].facts[0])  # of its fields and no others

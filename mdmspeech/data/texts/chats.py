@@ -14,7 +14,7 @@ from typing import Any
 
 from mdmspeech.data.storage.json_lines import BadRecord, read_objects
 from mdmspeech.data.texts.family import Family, Question, fact_key
-from mdmspeech.data.texts.rewordings import REWORDINGS
+from mdmspeech.data.texts.rewordings import rewordings
 from mdmspeech.errors import UserError
 
 Chat = dict[str, Any]
@@ -42,12 +42,13 @@ def held_out_questions(families: Sequence[Family]) -> list[Question]:
 
 
 def question_chats(
-    questions: Sequence[Question], families: Sequence[Family], split: str, rewordings: int = 0
+    questions: Sequence[Question], families: Sequence[Family], split: str, reworded: int = 0
 ) -> dict[str, list[Chat]]:
     """Family -> its conversations of one turn, of split "train" or "val", without the questions
     about held-out entities.
 
-    rewordings: so many more of each fact, for "train", worded as in `rewordings.REWORDINGS`.
+    reworded: for "train", each fact so many times more, in other words (`rewordings`); for "val"
+      once, if it is not 0, in words of its own.
     """
     hidden = {
         (family.name, f"{family.kind}|{fact_key(fact)}")
@@ -65,16 +66,19 @@ def question_chats(
                 "turns": [(question.text, question.answer)],
             }
         )
-    if split == "train" and rewordings:
+    if reworded:
         told = {(q.family, q.fact) for q in questions if q.split == "train"} - hidden
+        count = reworded if split == "train" else 1
         for family in families:
-            chats.setdefault(family.name, []).extend(_reworded(family, told, rewordings))
+            chats.setdefault(family.name, []).extend(_reworded(family, told, split, count))
     return chats
 
 
-def _reworded(family: Family, told: Container[tuple[str, str]], count: int) -> Iterator[Chat]:
+def _reworded(
+    family: Family, told: Container[tuple[str, str]], split: str, count: int
+) -> Iterator[Chat]:
     """Of each fact that training asks for."""
-    ways = REWORDINGS.get((family.name, family.kind), ())
+    ways = rewordings(split).get((family.name, family.kind), ())
     other = dataclasses.replace(family, asks=ways)
     for fact in family.facts:
         if (family.name, f"{family.kind}|{fact_key(fact)}") not in told:

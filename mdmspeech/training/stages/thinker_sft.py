@@ -162,7 +162,7 @@ def _batches(config: ConfigDict, root, loaders: Loaders, split: str, seed: int):
     )
 
 
-def _sources(part: str, root, split: str, seed: int, rewordings: int) -> dict[str, list]:
+def _sources(part: str, root, split: str, seed: int, reworded: int) -> dict[str, list]:
     """Of one part: each family of the corpus' questions, or a file, here or in the corpus' folder."""
     from mdmspeech.data.pipelines.random_source import random_chats
     from mdmspeech.data.storage.record_store import data_root
@@ -172,7 +172,7 @@ def _sources(part: str, root, split: str, seed: int, rewordings: int) -> dict[st
         return {RANDOM: random_chats(seed)}
     if part == chats.QUESTIONS:
         asked = questions.questions()
-        by_family = chats.question_chats(asked, questions.families(), split, rewordings)
+        by_family = chats.question_chats(asked, questions.families(), split, reworded)
         return {f"{part}/{family}": found for family, found in by_family.items()}
     path = Path(part).expanduser()
     return {part: chats.read_chats(path if path.is_file() else data_root(root) / path, split)}

@@ -1,0 +1,101 @@
+"""Products of factors rounded to bfloat16: values, gradients, and that nothing else is computed."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
+import pytest
+
+from mdmspeech.errors import UserError
+from mdmspeech.nn.linear import Linear
+from mdmspeech.nn.matmul_precision import matmul, matmul_precision
+from mdmspeech.nn.transformer import LlamaBlock
+
+SHAPES = [((6, 5), (5, 3)), ((2, 3, 5), (5, 4)), ((2, 3, 5), (2, 5, 4)), ((7, 5), (5, 3))]
+
+
+def rounded(x):
+    return np.asarray(x, ml_dtypes.bfloat16).astype(np.float64)
+
+
+def factors(shapes, seed=0):
+    rng = np.random.default_rng(seed)
+    return [jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in shapes]
+
+
+@pytest.mark.parametrize("shapes", SHAPES)
+def test_a_product_and_its_gradient_are_of_rounded_factors_added_in_float32(shapes):
+    x, y = factors(shapes)
+    (g,) = factors([jnp.matmul(x, y).shape], seed=1)
+    with matmul_precision("bfloat16"):
+        out, back = jax.vjp(matmul, x, y)
+    dx, dy = back(g)
+    X, Y, G = rounded(x), rounded(y), rounded(g)
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    close(out, X @ Y)
+    close(dx, G @ Y.swapaxes(-1, -2))
+    alone = X.swapaxes(-1, -2) @ G
+    close(dy, alone if y.ndim == 3 or x.ndim == 2 else alone.sum(0))
+    assert out.dtype == dx.dtype == dy.dtype == jnp.float32
+    assert np.abs(out - np.asarray(x, np.float64) @ np.asarray(y, np.float64)).max() > 1e-4
+
+
+def test_the_default_is_the_machine_s_own_and_comes_back():
+    x, y = factors(SHAPES[0])
+    with matmul_precision("bfloat16"):
+        matmul(x, y)
+    np.testing.assert_array_equal(matmul(x, y), jnp.matmul(x, y))
+    half = matmul(x.astype(jnp.bfloat16), y.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    assert matmul(half, half.T, jnp.float32).dtype == jnp.float32
+
+
+def test_half_precision_goes_in_and_out():
+    x, y = (z.astype(jnp.bfloat16) for z in factors(SHAPES[0]))
+    with matmul_precision("bfloat16"):
+        out, back = jax.vjp(matmul, x, y)
+        assert matmul(x, y, jnp.float32).dtype == jnp.float32
+    assert out.dtype == jnp.bfloat16
+    assert {d.dtype for d in back(out)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_another_precision_is_refused():
+    with pytest.raises(UserError, match="'half' is unknown; use one of default, bfloat16"):
+        with matmul_precision("half"):
+            pass
+
+
+def products(fn, *args):
+    """The factors' types of all matrix products in the program."""
+    found = re.findall(r"dot_general.*?: \((\S+), (\S+)\) -> (\S+)", jax.jit(fn).lower(*args).as_text())
+    return [tuple(t.strip("tensor<>").split("x")[-1] for t in types) for types in found]
+
+
+def test_a_layer_and_its_gradient_multiply_in_bfloat16_only():
+    x = jnp.ones((2, 4, 16))
+    block = LlamaBlock(num_heads=2, num_kv_heads=1, head_dim=8, ffn_dim=24)
+    mask = jnp.tril(jnp.ones((2, 4, 4), bool))
+    params = block.init(jax.random.key(0), x, mask)
+
+    def loss(params, x, precision):
+        with matmul_precision(precision):
+            return (block.apply(params, x, mask)[0] ** 2).sum()
+
+    gradient = jax.grad(loss, argnums=(0, 1))
+    half = products(lambda p, x: gradient(p, x, "bfloat16"), params, x)
+    full = products(lambda p, x: gradient(p, x, "default"), params, x)
+    assert len(half) >= 3 * 11  # seven layers, two heads' scores and sums: forward and two backward
+    assert set(half) == {("bf16", "bf16", "f32")}
+    assert set(full) == {("f32", "f32", "f32")}
+
+
+def test_a_low_rank_update_stays_in_float32():
+    """Its two thin products cost little, and are all that is trained."""
+    layer = Linear(12, rank=2)
+    x = jnp.ones((3, 16))
+    params = layer.init(jax.random.key(0), x)
+    with matmul_precision("bfloat16"):
+        types = products(layer.apply, params, x)
+    assert sorted(types) == [("bf16", "bf16", "f32"), ("f32", "f32", "f32"), ("f32", "f32", "f32")]
