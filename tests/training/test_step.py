@@ -1,12 +1,17 @@
 """The update: accumulation, weights, EMA, empty losses."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tiny import TinyTask, tiny_config
 
+from mdmspeech.planning.program import train_program
+from mdmspeech.training.loop import train
 from mdmspeech.training.mesh import make_mesh
+from mdmspeech.training.metrics import read_metrics
 from mdmspeech.training.optim import make_optimizer
 from mdmspeech.training.state import create_state
 from mdmspeech.training.step import make_train_step, padding
@@ -116,3 +121,31 @@ def test_padding_is_told_by_the_arrays_that_mark_it():
         "padding_mel": 0.5,
         "padding_text": 0.0,
     }
+
+
+@pytest.mark.parametrize("accum", [1, 2])
+def test_a_run_multiplies_as_its_setting_says_and_a_plan_counts_the_same_program(tmp_path, accum):
+    def losses(precision):
+        config = tiny_config(steps=2, matmul_precision=precision, accum=accum)
+        train(config, TinyTask(noise=0.0), tmp_path / precision)
+        rows = read_metrics(tmp_path / precision / "metrics.jsonl")
+        return np.array([row["train/loss"] for row in rows if "train/loss" in row])
+
+    full, half = losses("default"), losses("bfloat16")
+    np.testing.assert_allclose(half, full, rtol=0.01)
+    assert (half != full).all()
+    for precision, factors in (("default", "f32"), ("bfloat16", "bf16")):
+        config = tiny_config(matmul_precision=precision, accum=accum)
+        program = train_program(config, Planned(size=8), make_mesh(data=1))
+        text = jax.jit(program.function).lower(*program.arguments).as_text()
+        found = re.findall(r"dot_general.*?: \(tensor<\d+x\d+x(\w+)>, tensor<\d+x\d+x(\w+)>", text)
+        assert len(found) >= 5
+        assert set(found) == {(factors, factors)}
+
+
+class Planned(TinyTask):
+    """With the shapes of a batch, as a plan needs them."""
+
+    def batch_spec(self):
+        of = lambda *shape: jax.ShapeDtypeStruct((self.size, *shape), jnp.float32)
+        return {"x": of(6), "y": of(1), "mask": of()}

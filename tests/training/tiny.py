@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from mdmspeech.nn.matmul_precision import matmul
 from mdmspeech.training import distributed
 from mdmspeech.training.config import base
 from mdmspeech.training.optim import ParamRule
@@ -78,8 +79,9 @@ class TinyTask(Task):
 
     def loss(self, params, frozen, batch, rng, step):
         x = batch["x"] + self.noise * jax.random.normal(rng, batch["x"].shape)
-        hidden = jnp.tanh(x @ params["in"]["kernel"] + params["in"]["bias"][None]) + frozen["shift"]
-        out = hidden @ params["out"]["kernel"] + params["out"]["bias"][None]
+        inner, outer = params["in"], params["out"]
+        hidden = jnp.tanh(matmul(x, inner["kernel"]) + inner["bias"][None]) + frozen["shift"]
+        out = matmul(hidden, outer["kernel"]) + outer["bias"][None]
         error = jnp.square(out - batch["y"])[:, 0]
         count = jnp.float32(hidden.size)
         return {
