@@ -48,8 +48,8 @@ def add(verbs) -> None:
         "--split",
         default="test",
         metavar="test|val",
-        help="val: codec and recognition on validation data, to choose between releases by; writes "
-        "NAME-val.json (default: %(default)s)",
+        help="val: codec, recognition and knowledge on validation data, to choose between releases "
+        "by; writes NAME-val.json (default: %(default)s)",
     )
     parser.add_argument(
         "--count",

@@ -25,32 +25,42 @@ GENERAL, HELD_OUT = "general", "held-out facts"
 # questions knew them: it asks for none of them, and for others in the same form. These two are by a
 # writer who had seen neither; of its everyday facts `experiments/everyday.tsv` happens to have many.
 EVERYDAY, UNANSWERABLE = "everyday", "unanswerable"
+REWORDED = "facts in other words"  # of the training, in words that validation alone asks in
+_OF_A_FAMILY = 12  # as many as the test has
 _UNKNOWN = re.compile(r"\b(do not|don't|don’t|cannot|can't) know\b|\bnot sure\b", re.IGNORECASE)
 
 
-def evaluate_knowledge(assistant: "Assistant", count: int | None = None) -> dict[str, Any]:
+def evaluate_knowledge(
+    assistant: "Assistant", count: int | None = None, split: str = "test"
+) -> dict[str, Any]:
     """Right answers to typed questions; of unanswerable ones, those that say they do not know.
 
     Args:
       count: questions of a set (None: all).
+      split: "val": `REWORDED` alone, to choose by.
 
     Returns:
       sets: name -> {questions, right, right_95 (Wilson's interval of the share), unknown (answers
         that say they do not know), words (an answer, mean)}; items: every question with its answer.
     """
-    from mdmspeech.data.texts import chats, questions
-
-    held_out: list[Asked] = [
-        (q.text, (q.answer,), q.family) for q in chats.held_out_questions(questions.families())
-    ]
-    sets: dict[str, list[Asked]] = {name: read_questions(name) for name in (GENERAL, EVERYDAY)}
-    sets |= {UNANSWERABLE: read_questions(UNANSWERABLE), HELD_OUT: held_out}
     found: dict[str, Any] = {"sets": {}, "items": []}
-    for name, asked in sets.items():
+    for name, asked in _sets(split).items():
         items = _ask(assistant, name, asked[:count])
         found["items"] += items
         found["sets"][name] = _count(items)
     return {"questions": len(found["items"]), **found}
+
+
+def _sets(split: str) -> dict[str, list[Asked]]:
+    from mdmspeech.data.texts import chats, questions
+
+    of_corpus = lambda found: [(q.text, (q.answer,), q.family) for q in found]
+    families = questions.families()
+    if split == "val":
+        asked = chats.validation_questions(questions.questions(), families, _OF_A_FAMILY)
+        return {REWORDED: of_corpus(asked)}
+    written = {name: read_questions(name) for name in (GENERAL, EVERYDAY, UNANSWERABLE)}
+    return written | {HELD_OUT: of_corpus(chats.held_out_questions(families))}
 
 
 def read_questions(name: str) -> list[Asked]:

@@ -42,7 +42,7 @@ from mdmspeech.interop.sources import load_speech_encoder, load_thinker
 from mdmspeech.interop.tensors import read_json
 
 PARTS = ("codec", "hearing", "recognition", "knowledge", "speaking", "reading", "latency")
-VALIDATION = ("codec", "recognition")  # parts that have data to choose by
+VALIDATION = ("codec", "recognition", "knowledge")  # parts that have data to choose by
 COUNT = 200  # utterances of a set
 MOS_COUNT = 50
 _LATENCY_QUESTIONS = 7
@@ -145,7 +145,7 @@ class Evaluation:
         return self._kept(
             "knowledge",
             ("thinker", "prompt"),
-            lambda: evaluate_knowledge(self.assistant, self._count),
+            lambda: evaluate_knowledge(self.assistant, self._count, self._split),
         )
 
     def speaking(self) -> dict:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mdmspeech.evaluation import plots
+from mdmspeech.evaluation.knowledge import REWORDED
 from mdmspeech.evaluation.provenance import line
 from mdmspeech.evaluation.report import figures
 from mdmspeech.files import write_text
@@ -255,9 +256,14 @@ def _knowledge(part: dict) -> str:
         ]
         for name, found in part["sets"].items()
     ]
+    told = (
+        "Typed questions about facts of fine-tuning, in words that it never saw."
+        if REWORDED in part["sets"]
+        else "Typed questions about what fine-tuning never saw: everyday ones, and facts "
+        "of countries, cities, elements and words that were kept out of it."
+    )
     return (
-        "## Knowledge\n\nTyped questions about what fine-tuning never saw: everyday ones, and facts "
-        "of countries, cities, elements and words that were kept out of it.\n\n"
+        f"## Knowledge\n\n{told}\n\n"
         + table(
             ["set", "questions", "right", "share (95%)", "do not know", "words an answer"], rows
         )

@@ -1,9 +1,12 @@
 """What a Thinker knows: the questions have answers that the judge takes, and it takes no others."""
 
+from collections import Counter
 from types import SimpleNamespace
 
 import pytest
 
+from mdmspeech.data.texts import chats
+from mdmspeech.data.texts.questions import families, questions
 from mdmspeech.evaluation import knowledge
 from mdmspeech.evaluation.judging import is_right
 
@@ -53,10 +56,33 @@ def test_counts():
 
 
 @pytest.mark.slow
+def test_facts_are_asked_in_words_of_validation():
+    """Twelve of each family, which the judge knows: right answers are right, others are not."""
+    made, asked = families(), questions()
+    given = chats.validation_questions(asked, made, 12)
+    by_family = Counter(q.family for q in given)
+    assert set(by_family) == {f.name for f in made} - {"repeat"} and min(by_family.values()) == 12
+    assert given == chats.validation_questions(asked, made, 12) and len(given) == 12 * len(by_family)
+    trained = chats.question_chats(asked, made, "train", 40)  # in all wordings
+    assert not {q.text for q in given} & {
+        text for found in trained.values() for chat in found for text, _ in chat["turns"]
+    }
+    assert {(q.family, q.fact) for q in given} <= {(q.family, q.fact) for q in asked if q.split == "train"}
+    answers = {q.text: q.answer for q in given}
+    ask = lambda reply: knowledge.evaluate_knowledge(
+        SimpleNamespace(answer_many=lambda texts: [reply(text) for text in texts]), split="val"
+    )["sets"][knowledge.REWORDED]
+    right = ask(lambda text: answers[text])
+    assert right["questions"] == len(given) and right["right"] > 0.95 * len(given)
+    assert ask(lambda text: "I don't know.")["right"] == 0
+    others = dict(zip(answers, [*answers.values()][::-1], strict=True))
+    assert ask(lambda text: others[text])["right"] < 0.05 * len(given)
+
+
+@pytest.mark.slow
 def test_no_general_question_is_trained_on():
     """Nor asked in the test set."""
     from mdmspeech.data.storage.splits import words_of
-    from mdmspeech.data.texts.questions import questions
 
     trained = {words_of(q.text) for q in questions()}
     assert not {words_of(question) for question, _, _ in QUESTIONS} & trained

@@ -12,6 +12,13 @@ import pytest
 from mdmspeech.cli import main
 from mdmspeech.errors import UserError
 from mdmspeech.evaluation import codec, run, speaking
+from mdmspeech.evaluation.knowledge import (
+    EVERYDAY,
+    GENERAL,
+    HELD_OUT,
+    REWORDED,
+    UNANSWERABLE,
+)
 from mdmspeech.evaluation.speaking import endings
 from mdmspeech.inference.speech import Trace
 
@@ -79,8 +86,8 @@ def test_each_baseline_of_a_release_has_a_row(talkers, baselines):
 
 def test_releases_are_chosen_on_validation_data(place):
     root, release, output, _ = place
-    result = run.evaluate(release, root, output, split="val")
-    assert set(result) == {"name", "split", *run.VALIDATION}
+    result = run.evaluate(release, root, output, split="val", parts=["codec", "recognition"])
+    assert set(result) == {"name", "split", "codec", "recognition"}
     assert {name: one["clips"] for name, one in result["recognition"]["sets"].items()} == {
         "val voices": 2
     }
@@ -96,6 +103,19 @@ def test_releases_are_chosen_on_validation_data(place):
         run.evaluate(release, root, output, split="val", parts=["hearing"])
     with pytest.raises(UserError, match="no split 'train'; choose from test, val"):
         run.evaluate(release, root, output, split="train")
+
+
+@pytest.mark.slow
+def test_what_a_thinker_knows_is_asked_in_the_words_of_the_split(place):
+    root, release, output, _ = place
+    sets = lambda split: run.evaluate(
+        release, root, output, split=split, parts=["knowledge"], count=5
+    )["knowledge"]["sets"]
+    assert {name: one["questions"] for name, one in sets("val").items()} == {REWORDED: 5}
+    told = (output / "small-val.md").read_text()
+    assert "facts of fine-tuning, in words that it never saw" in told
+    assert set(sets("test")) == {GENERAL, EVERYDAY, UNANSWERABLE, HELD_OUT}
+    assert "facts of fine-tuning" not in (output / "small.md").read_text()
 
 
 def test_the_command_hands_on_the_split(place, capsys):

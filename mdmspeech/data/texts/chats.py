@@ -41,6 +41,26 @@ def held_out_questions(families: Sequence[Family]) -> list[Question]:
     return sorted(found, key=lambda q: zlib.crc32(q.text.encode()))
 
 
+def validation_questions(
+    questions: Sequence[Question], families: Sequence[Family], count: int
+) -> list[Question]:
+    """Facts of the training in words of validation (`rewordings`), `count` of each family in an
+    order that depends on each alone: they tell before a test whether a fact is known however it is
+    asked for.
+    """
+    told = _told(questions, families)
+    found = []
+    for name in dict.fromkeys(family.name for family in families):
+        asked = [
+            question
+            for family in families
+            if family.name == name
+            for question in _reworded(family, told, "val", 1)
+        ]
+        found += sorted(asked, key=lambda q: zlib.crc32(q.text.encode()))[:count]
+    return found
+
+
 def question_chats(
     questions: Sequence[Question], families: Sequence[Family], split: str, reworded: int = 0
 ) -> dict[str, list[Chat]]:
@@ -50,34 +70,45 @@ def question_chats(
     reworded: for "train", each fact so many times more, in other words (`rewordings`); for "val"
       once, if it is not 0, in words of its own.
     """
-    hidden = {
+    hidden = _hidden_facts(families)
+    chats: dict[str, list[Chat]] = {}
+    for question in questions:
+        if question.split == split and (question.family, question.fact) not in hidden:
+            chats.setdefault(question.family, []).append(_as_chat(question))
+    if reworded:
+        told, count = _told(questions, families), reworded if split == "train" else 1
+        for family in families:
+            more = [_as_chat(asked) for asked in _reworded(family, told, split, count)]
+            chats.setdefault(family.name, []).extend(more)
+    return chats
+
+
+def _as_chat(question: Question) -> Chat:
+    return {
+        "id": question.phrasing,
+        "family": question.family,
+        "turns": [(question.text, question.answer)],
+    }
+
+
+def _told(questions: Sequence[Question], families: Sequence[Family]) -> set[tuple[str, str]]:
+    """(family, fact) of all that training asks for."""
+    asked = {(q.family, q.fact) for q in questions if q.split == "train"}
+    return asked - _hidden_facts(families)
+
+
+def _hidden_facts(families: Sequence[Family]) -> set[tuple[str, str]]:
+    return {
         (family.name, f"{family.kind}|{fact_key(fact)}")
         for family, facts in _held_out(families)
         for fact in facts
     }
-    chats: dict[str, list[Chat]] = {}
-    for question in questions:
-        if question.split != split or (question.family, question.fact) in hidden:
-            continue
-        chats.setdefault(question.family, []).append(
-            {
-                "id": question.phrasing,
-                "family": question.family,
-                "turns": [(question.text, question.answer)],
-            }
-        )
-    if reworded:
-        told = {(q.family, q.fact) for q in questions if q.split == "train"} - hidden
-        count = reworded if split == "train" else 1
-        for family in families:
-            chats.setdefault(family.name, []).extend(_reworded(family, told, split, count))
-    return chats
 
 
 def _reworded(
     family: Family, told: Container[tuple[str, str]], split: str, count: int
-) -> Iterator[Chat]:
-    """Of each fact that training asks for."""
+) -> Iterator[Question]:
+    """Of each fact that training asks for: so many questions."""
     ways = rewordings(split).get((family.name, family.kind), ())
     other = dataclasses.replace(family, asks=ways)
     for fact in family.facts:
@@ -86,11 +117,7 @@ def _reworded(
         rng = random.Random(zlib.crc32(f"{family.name}/{family.kind}/{fact_key(fact)}".encode()))
         for k in rng.sample(range(len(ways)), min(count, len(ways))):
             asked = other.ask(fact, k, "train")
-            yield {
-                "id": f"{asked.phrasing} reworded",
-                "family": family.name,
-                "turns": [(asked.text, asked.answer)],
-            }
+            yield dataclasses.replace(asked, phrasing=f"{asked.phrasing} reworded", split=split)
 
 
 def is_held_out(entity: str) -> bool:
