@@ -1,23 +1,26 @@
 """How much of this machine's matrix-product rate a training step reaches: stage 2 (and the others)
 of a Talker of some width, on random tokens.
 
-Command:  python -m experiments.bench_step [--width 512] [--dtype bfloat16] [--mode mdm]
+Command:  python -m experiments.bench_step [--width 512] [--dtype bfloat16] [--precision bfloat16] [--mode mdm]
 Seen:     2 cores of an Intel Xeon, 2026-11-21, nothing else running: ratio 0.59 (width 512, 34 M
           parameters; 168 of 286 GFLOP/s), 0.70 (--width 1024 --layers 4 --batch 8, 94 M; 200 of 285
           GFLOP/s).
 Prints:   FLOPs of the step (see `training.mfu`), seconds (median), the rate, the rate of a plain
-          matrix product in the same process, and their ratio.
+          matrix product in the same process, and their ratio; with --precision bfloat16 (see
+          `nn.matmul_precision`) also a step without it, timed in turn.
 """
 
 import argparse
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from experiments import compact_talker
 from mdmspeech.cli.experiment import make_task
+from mdmspeech.nn.matmul_precision import PRECISIONS, matmul, matmul_precision
 from mdmspeech.training import mesh as meshes
 from mdmspeech.training.mfu import model_flops
 from mdmspeech.training.optim import make_optimizer
@@ -44,18 +47,27 @@ def config_of(width: int, layers: int, batch: int, length: int, mode: str, dtype
     return config
 
 
-def matmul_rate(dtype: str, sizes=(1024, 2048, 4096)) -> float:
+def matmul_rate(dtype: str, precision: str = "default", sizes=(1024, 2048, 4096)) -> float:
     """FLOP/s of the fastest plain product of square matrices."""
     best = 0.0
     for size in sizes:
         a = jnp.ones((size, size), dtype)
-        product = jax.jit(jnp.matmul)
-        product(a, a).block_until_ready()
+        product = jax.jit(matmul)
+        with matmul_precision(precision):
+            product(a, a).block_until_ready()
         for _ in range(5):
             began = time.perf_counter()
             product(a, a).block_until_ready()
             best = max(best, 2 * size**3 / (time.perf_counter() - began))
     return best
+
+
+def seconds_of(step, state, frozen, batch) -> tuple[float, Any]:
+    """What one update took, and the state after it."""
+    began = time.perf_counter()
+    state, metrics = step(state, frozen, batch)
+    jax.block_until_ready((state, metrics))
+    return time.perf_counter() - began, state
 
 
 def main() -> None:
@@ -68,6 +80,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=256)
     parser.add_argument("--mode", default="mdm", choices=("mdm", "isd", "ntp"))
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
+    parser.add_argument("--precision", default="default", choices=PRECISIONS)
     parser.add_argument("--steps", type=int, default=7)
     args = parser.parse_args()
 
@@ -82,28 +95,38 @@ def main() -> None:
     )
     batch = meshes.put_batch(mesh, numbers_of(dict(next(iter(task.batches("train", 0))))))
     flops = model_flops(task, optimizer, state.params, frozen, batch)
-    step = jax.jit(make_train_step(task, optimizer, dtype=args.dtype), donate_argnums=0)
-    state, metrics = step(state, frozen, batch)
-    jax.block_until_ready(metrics)
-    seconds, rates = [], []
+    steps = {
+        precision: jax.jit(
+            make_train_step(task, optimizer, dtype=args.dtype, precision=precision),
+            donate_argnums=0,
+        )
+        for precision in dict.fromkeys(("default", args.precision))
+    }
+    for step in steps.values():  # compiles
+        _, state = seconds_of(step, state, frozen, batch)
+    seconds: dict[str, list[float]] = {precision: [] for precision in steps}
+    rates = []
     for _ in range(args.steps):
         # beside every step: other jobs on the machine slow both
-        rates.append(matmul_rate(args.dtype))
-        began = time.perf_counter()
-        state, metrics = step(state, frozen, batch)
-        jax.block_until_ready((state, metrics))
-        seconds.append(time.perf_counter() - began)
-    took, rate = statistics.median(seconds), statistics.median(rates)
+        rates.append(matmul_rate(args.dtype, args.precision))
+        for precision, step in steps.items():
+            took, state = seconds_of(step, state, frozen, batch)
+            seconds[precision].append(took)
+    took, rate = statistics.median(seconds[args.precision]), statistics.median(rates)
     count = sum(x.size for x in jax.tree.leaves(state.params))
     print(
         f"{jax.devices()[0].device_kind}, {args.mode}, width {args.width}, "
-        f"{args.layers} layers, {count / 1e6:.1f} M parameters, {args.dtype}"
+        f"{args.layers} layers, {count / 1e6:.1f} M parameters, {args.dtype}, "
+        f"{args.precision} precision of products"
     )
     print(
         f"{flops / 1e9:.1f} GFLOP a step, {took:.3f} s: {flops / took / 1e9:.1f} "
         f"GFLOP/s; plain product {rate / 1e9:.1f} GFLOP/s"
     )
     print(f"ratio {flops / took / rate:.2f} (median of {args.steps} pairs)")
+    if args.precision != "default":
+        plain = statistics.median(seconds["default"])
+        print(f"default precision in turn: {plain:.3f} s a step, {plain / took:.2f} times as long")
 
 
 if __name__ == "__main__":
