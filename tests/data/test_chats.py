@@ -1,6 +1,9 @@
 """Conversations for fine-tuning: what is read of files, what is held out, what is packed."""
 
+import difflib
+import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -162,5 +165,15 @@ def test_no_other_wording_is_one_of_the_corpus_or_the_test():
         mine = [words_of(way) for way in ways]
         assert len(set(mine)) == len(mine) >= 16 and not set(mine) & frames(kinds[key]), key
         assert len(mine) // 8 == len(kept)
+        for way, asked in itertools.product(ways, kinds[key].test_asks):
+            like = difflib.SequenceMatcher(None, *map(_spelt_out, (way, asked))).ratio()
+            assert like < 0.6, (way, asked)
         for way in ways:
             way.format(**kinds[key].facts[0])  # of its fields and no others
+
+
+def _spelt_out(wording):
+    """Its words, fields among them, without contractions."""
+    short = {"i'd": "i would", "i'm": "i am", "it's": "it is", "don't": "do not"}
+    words = re.findall(r"[a-z'{}]+", wording.lower())
+    return [one for word in words for one in short.get(word, word).split()]

@@ -49,16 +49,12 @@ def validation_questions(
     asked for.
     """
     told = _told(questions, families)
-    found = []
-    for name in dict.fromkeys(family.name for family in families):
-        asked = [
-            question
-            for family in families
-            if family.name == name
-            for question in _reworded(family, told, "val", 1)
-        ]
-        found += sorted(asked, key=lambda q: zlib.crc32(q.text.encode()))[:count]
-    return found
+    by_family: dict[str, list[Question]] = {}
+    for family in families:
+        by_family.setdefault(family.name, []).extend(_reworded(family, told, "val", 1))
+    by_text = lambda question: zlib.crc32(question.text.encode())
+    found = [one for asked in by_family.values() for one in sorted(asked, key=by_text)[:count]]
+    return sorted(found, key=by_text)
 
 
 def question_chats(
@@ -117,7 +113,8 @@ def _reworded(
         rng = random.Random(zlib.crc32(f"{family.name}/{family.kind}/{fact_key(fact)}".encode()))
         for k in rng.sample(range(len(ways)), min(count, len(ways))):
             asked = other.ask(fact, k, "train")
-            yield dataclasses.replace(asked, phrasing=f"{asked.phrasing} reworded", split=split)
+            phrasing = f"{asked.phrasing} reworded {split}"
+            yield dataclasses.replace(asked, phrasing=phrasing, split=split)
 
 
 def is_held_out(entity: str) -> bool:

@@ -1,14 +1,14 @@
 """More ways to ask the questions of the corpus, for written fine-tuning only: nobody speaks them.
 
 A small model learns a wording sooner than what is asked. The corpus has two to six wordings of a
-question; these are some thirty others, none of which is one of the test's (a test compares them;
-most were written by somebody who had not seen those).
+question; these are some thirty others, none of which is like one of the test's (a test compares
+them; most were written by somebody who had not seen those).
+
+A line of rewordings.tsv is family, kind, split and wording; an eighth is for validation.
 """
 
 import functools
 from importlib import resources
-
-_VALIDATION = 8  # one wording of so many is for validation
 
 
 @functools.cache
@@ -19,7 +19,7 @@ def rewordings(split: str) -> dict[tuple[str, str], tuple[str, ...]]:
     text = (resources.files("mdmspeech") / "data/texts/rewordings.tsv").read_text("utf-8")
     ways: dict[tuple[str, str], list[str]] = {}
     for line in text.splitlines():
-        family, kind, wording = line.split("\t")
-        ways.setdefault((family, kind), []).append(wording)
-    mine = lambda place: (place % _VALIDATION == _VALIDATION - 1) == (split == "val")
-    return {key: tuple(w for i, w in enumerate(found) if mine(i)) for key, found in ways.items()}
+        family, kind, of, wording = line.split("\t")
+        if of == split:
+            ways.setdefault((family, kind), []).append(wording)
+    return {key: tuple(found) for key, found in ways.items()}
