@@ -262,11 +262,8 @@ def _knowledge(part: dict) -> str:
         else "Typed questions about what fine-tuning never saw: everyday ones, and facts "
         "of countries, cities, elements and words that were kept out of it."
     )
-    return (
-        f"## Knowledge\n\n{told}\n\n"
-        + table(
-            ["set", "questions", "right", "share (95%)", "do not know", "words an answer"], rows
-        )
+    return f"## Knowledge\n\n{told}\n\n" + table(
+        ["set", "questions", "right", "share (95%)", "do not know", "words an answer"], rows
     )
 
 

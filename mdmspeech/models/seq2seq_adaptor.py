@@ -24,6 +24,7 @@ from mdmspeech.config_names import renamed_fields
 from mdmspeech.decoding.autoregressive import generate
 from mdmspeech.decoding.sampling import sample
 from mdmspeech.nn.attention import Attention, CrossAttention, KVCache
+from mdmspeech.nn.matmul_precision import matmul
 from mdmspeech.nn.mlp import GeluMLP
 from mdmspeech.text.pieces import PIECES
 
@@ -147,7 +148,7 @@ class Seq2SeqAdaptor(nn.Module):
 
     def logits(self, x_BND: jax.Array) -> jax.Array:
         """Of the next id [..., V]."""
-        return self.norm(x_BND) @ self.embedding.T
+        return matmul(self.norm(x_BND), self.embedding.T)
 
 
 def most_pieces(config: Seq2SeqConfig, states: int) -> int:

@@ -24,6 +24,7 @@ from mdmspeech.config_names import renamed_fields
 from mdmspeech.errors import UserError
 from mdmspeech.models.anchors import FixedAnchors, PacedAnchors, TextPrefix
 from mdmspeech.nn.attention import KVCache
+from mdmspeech.nn.matmul_precision import matmul
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import constrain, lookup
 from mdmspeech.nn.rope import rope_frequencies, rope_table
@@ -277,7 +278,7 @@ class Talker(nn.Module):
         if self.config.output_scale != 1.0:
             hidden = hidden * self.config.output_scale
         table = constrain(self.outputs(), "vocab", "none", padded=True)  # 6566 = 2 x 7 x 7 x 67
-        out = jnp.matmul(hidden, table.T, preferred_element_type=jnp.float32)
+        out = matmul(hidden, table.T, jnp.float32)
         return (
             out + self.output_bias.reshape((1,) * (out.ndim - 1) + (VOCAB,)).astype(out.dtype)
             if self.config.output_bias

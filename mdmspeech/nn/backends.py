@@ -170,9 +170,7 @@ def _attend_by_head(
         k_BSD, v_BSD = k_BSKD[:, :, head // group], v_BSKD[:, :, head // group]
         scores_BTS = matmul(q_BTHD[:, :, head] * scale, k_BSD.swapaxes(1, 2), jnp.float32)
         weights_BTS, total_BT1 = _exp(scores_BTS, mask_BTS)
-        outs.append(
-            matmul(weights_BTS.astype(v_BSD.dtype), v_BSD) / total_BT1.astype(v_BSD.dtype)
-        )
+        outs.append(matmul(weights_BTS.astype(v_BSD.dtype), v_BSD) / total_BT1.astype(v_BSD.dtype))
     return jnp.stack(outs, axis=2)
 
 

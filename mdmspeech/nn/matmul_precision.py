@@ -2,9 +2,12 @@
 
 A TPU rounds the factors of a float32 product to bfloat16 and adds in float32, unless told
 otherwise. "bfloat16" does the same on every machine: sums, norms, softmax and parameters stay
-float32. Where a CPU has matrix units (AMX, Intel since 2023), products are so four to six times as
-fast; XLA's compiler uses them for bfloat16 factors with a float32 result, and for nothing else (not
-for `jax.default_matmul_precision`, nor for bfloat16 results).
+float32. Where a CPU has matrix units (AMX, Intel since 2023), products are so about four times as
+fast (`experiments/bench_step.py`); XLA's compiler uses them for bfloat16 factors with a float32 result,
+and for nothing else (not for `jax.default_matmul_precision`, nor for bfloat16 results).
+
+What obeys: linear layers (`nn.linear`), the output layers of Thinker, Talker and adaptor, and the
+attention of short rows on a CPU. Convolutions, the thin products of LoRA and fused attention do not.
 """
 
 import contextlib
@@ -15,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from mdmspeech.errors import UserError
+from mdmspeech.nn.partition import on_one_device
 
 PRECISIONS = ("default", "bfloat16")
 _precision: contextvars.ContextVar[str] = contextvars.ContextVar(
@@ -24,8 +28,10 @@ _precision: contextvars.ContextVar[str] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def matmul_precision(name: str) -> Iterator[None]:
-    """Traces products with "default" precision (the machine's) or "bfloat16". It acts while a
-    function is traced and is no part of jit's cache key.
+    """Traces products with "default" precision (the machine's) or "bfloat16".
+
+    It acts while a function is traced and is no part of the key of any cache of traces: a function
+    that was jitted, checkpointed or scanned once in one precision keeps it.
 
     Raises:
       UserError: another name.
@@ -40,32 +46,42 @@ def matmul_precision(name: str) -> Iterator[None]:
 
 
 def matmul(x: jax.Array, y: jax.Array, preferred: jnp.dtype | None = None) -> jax.Array:
-    """x @ y in the precision in force, [..., T, D] @ [..., D, N] or [..., T, D] @ [D, N].
+    """x @ y in the precision in force: [D] or [..., T, D] by [D, N], or [..., T, D] by [..., D, N]
+    with the same leading axes.
 
     Args:
       preferred: dtype of the result; None: that of the factors.
     """
     if _precision.get() == "default":
         return jnp.matmul(x, y, preferred_element_type=preferred)
-    dtype = preferred or jnp.promote_types(x.dtype, y.dtype)
-    return _rounded(x, y).astype(dtype)
+    if x.ndim == 1:
+        return matmul(x[None], y, preferred)[0]
+    if y.ndim != 2 and x.shape[:-2] != y.shape[:-2]:
+        raise ValueError(
+            f"a product of {x.shape} and {y.shape}: leading axes are not broadcast here"
+        )
+    return _rounded(x, y).astype(preferred or jnp.promote_types(x.dtype, y.dtype))
 
 
-@jax.custom_vjp
-def _rounded(x: jax.Array, y: jax.Array) -> jax.Array:
-    """float32 x @ y of factors that are rounded to bfloat16. So are those of its gradient: JAX would
-    multiply a float32 gradient by a bfloat16 factor, and so in float32.
-    """
+def _product(x: jax.Array, y: jax.Array) -> jax.Array:
     return _added(x, y, "...td,dn->...tn" if y.ndim == 2 else "...td,...dn->...tn")
+
+
+# Its gradient rounds factors, too: JAX would multiply a float32 gradient by a bfloat16 factor, and
+# so in float32.
+_rounded = jax.custom_vjp(_product)
 
 
 def _added(x: jax.Array, y: jax.Array, of: str) -> jax.Array:
     half = jnp.bfloat16
-    return jnp.einsum(of, x.astype(half), y.astype(half), preferred_element_type=jnp.float32)
+    out = jnp.einsum(of, x.astype(half), y.astype(half), preferred_element_type=jnp.float32)
+    # XLA's CPU compiler makes one product of this and of a transpose behind it, of a kind that its
+    # runtime has not for these types (jaxlib 0.10.2): a barrier keeps the two apart.
+    return jax.lax.optimization_barrier(out) if jax.default_backend() == "cpu" else out
 
 
 def _forward(x: jax.Array, y: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return _rounded(x, y), (x, y)
+    return _product(x, y), (x, y)  # the bare product, which a remat policy can see
 
 
 def _backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -74,18 +90,21 @@ def _backward(kept: tuple[jax.Array, jax.Array], g: jax.Array) -> tuple[jax.Arra
         dx, dy = _added(g, y, "...tn,...dn->...td"), _added(x, g, "...td,...tn->...dn")
     else:
         dx = _added(g, y, "...tn,dn->...td")
-        x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
-        dy = _added(_turned(x), g, "dt,tn->dn")
+        dy = _sum_of_rows(x, g)
     return dx.astype(x.dtype), dy.astype(y.dtype)
 
 
-def _turned(x: jax.Array) -> jax.Array:
-    """[T, D] -> [D, T], laid out so. A plain transpose XLA would make part of the product, which on a
-    CPU it then computes in float32.
+def _sum_of_rows(x: jax.Array, g: jax.Array) -> jax.Array:
+    """Sum over all rows of x' g, [D, N]. On a CPU after a copy that turns x: a plain transpose XLA
+    would make part of the product, and then compute it in float32.
     """
+    if jax.default_backend() != "cpu" or not on_one_device():
+        return _added(x, g, "...td,...tn->dn")
+    x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
     rows, width = x.shape
     pairs = 2 if rows % 2 == 0 else 1
-    return x.reshape(rows // pairs, pairs, width).transpose(2, 0, 1).reshape(width, rows)
+    turned = x.reshape(rows // pairs, pairs, width).transpose(2, 0, 1).reshape(width, rows)
+    return _added(turned, g, "dt,tn->dn")
 
 
 _rounded.defvjp(_forward, _backward)

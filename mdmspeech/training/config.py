@@ -61,8 +61,8 @@ def base() -> ConfigDict:
             accum=1,  # micro-batches per update
             # of the computation, or "bfloat16"; parameters and their updates are float32
             dtype="float32",
-            # of matrix products: what the machine takes (default), or factors rounded to bfloat16 as
-            # on a TPU, which is four times as fast on a CPU with AMX, see nn.matmul_precision
+            # of matrix products in updates (not in evaluations): what the machine takes (default), or
+            # factors rounded to bfloat16 as on a TPU, quick on a CPU with AMX, see nn.matmul_precision
             matmul_precision="default",
             # in which gradients are added over the devices of the data axis: that of the computation
             # (compute) or float32

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jax.extend import core
 
 from mdmspeech.hardware import find_chip
+from mdmspeech.nn.matmul_precision import matmul, matmul_precision
 from mdmspeech.training.flops import count_flops
 from mdmspeech.training.optim import Optimizer
 from mdmspeech.training.task import Task
@@ -61,24 +62,24 @@ def model_flops(task: Task, optimizer: Optimizer, params: Any, frozen: Any, batc
     return count_flops(gradient, *abstract, *keys)
 
 
-def peak_flops(device: jax.Device, override: float = 0.0) -> float:
+def peak_flops(device: jax.Device, override: float = 0.0, precision: str = "default") -> float:
     """Peak FLOP/s of a device: `override` if it is given, else the table's, else, for a CPU, what a
-    float32 matrix product reaches on this machine, divided by the fake devices that share it. 0 if
-    it is not known."""
+    float32 matrix product in `precision` (`nn.matmul_precision`) reaches on this machine, divided by
+    the fake devices that share it. 0 if it is not known."""
     if override:
         return override
     if device.platform == "cpu":
-        return measured_matmul() / jax.local_device_count("cpu")
+        return measured_matmul(precision=precision) / jax.local_device_count("cpu")
     chip = find_chip(device.device_kind)
     return chip.bf16_flops if chip else 0.0
 
 
 @functools.cache
-def measured_matmul(dtype: str = "float32", size: int = _SIZE) -> float:
+def measured_matmul(dtype: str = "float32", size: int = _SIZE, precision: str = "default") -> float:
     """FLOP/s of the fastest of a few products of two [size, size] matrices on the first local device."""
-    with jax.default_device(jax.local_devices()[0]):
+    with jax.default_device(jax.local_devices()[0]), matmul_precision(precision):
         a = jnp.ones((size, size), dtype)
-        product = jax.jit(jnp.matmul).lower(a, a).compile()
+        product = jax.jit(lambda a, b: matmul(a, b)).lower(a, a).compile()
         product(a, a).block_until_ready()
         best = float("inf")
         for _ in range(_REPEATS):

@@ -64,7 +64,8 @@ class RunObserver:
         checkpoint.
         """
         self._first, self.window = step, list(window or [])
-        self._peak = peak_flops(self._mesh.devices.flat[0], self._settings.peak_flops)
+        device, settings = self._mesh.devices.flat[0], self._settings
+        self._peak = peak_flops(device, settings.peak_flops, settings.matmul_precision)
         limit_s = self._settings.minutes * 60
         self._progress = Progress(
             self._settings.steps, step, self._unit, limit_s, None if self._lead else _Silence()

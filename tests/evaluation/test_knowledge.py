@@ -62,12 +62,16 @@ def test_facts_are_asked_in_words_of_validation():
     given = chats.validation_questions(asked, made, 12)
     by_family = Counter(q.family for q in given)
     assert set(by_family) == {f.name for f in made} - {"repeat"} and min(by_family.values()) == 12
-    assert given == chats.validation_questions(asked, made, 12) and len(given) == 12 * len(by_family)
+    assert given == chats.validation_questions(asked, made, 12) and len(given) == 12 * len(
+        by_family
+    )
     trained = chats.question_chats(asked, made, "train", 40)  # in all wordings
     assert not {q.text for q in given} & {
         text for found in trained.values() for chat in found for text, _ in chat["turns"]
     }
-    assert {(q.family, q.fact) for q in given} <= {(q.family, q.fact) for q in asked if q.split == "train"}
+    assert {(q.family, q.fact) for q in given} <= {
+        (q.family, q.fact) for q in asked if q.split == "train"
+    }
     answers = {q.text: q.answer for q in given}
     ask = lambda reply: knowledge.evaluate_knowledge(
         SimpleNamespace(answer_many=lambda texts: [reply(text) for text in texts]), split="val"

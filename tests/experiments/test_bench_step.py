@@ -2,9 +2,12 @@
 
 import re
 
+import jax
+import jax.numpy as jnp
 import pytest
 
 from experiments import bench_step
+from mdmspeech.nn.matmul_precision import matmul
 
 
 @pytest.mark.usefixtures("quick_compilation")
@@ -22,6 +25,22 @@ def test_it_times_a_step_in_both_precisions(monkeypatch, capsys):
     assert asked == [("float32", "bfloat16")] * 3
 
 
-def test_the_rate_is_of_the_products_that_are_asked_for():
-    rate = bench_step.matmul_rate("float32", "bfloat16", sizes=(64,))
-    assert 0 < rate < 1e15 and bench_step.matmul_rate("float32", sizes=(64,)) > 0
+def test_the_rate_is_of_the_products_that_are_asked_for(monkeypatch):
+    """Of each call, though JAX keeps what it has traced."""
+    traced = []
+
+    def product(x, y):
+        traced.append(matmul_precision_in_force())
+        return matmul(x, y)
+
+    monkeypatch.setattr(bench_step, "matmul", product)
+    for precision in ("bfloat16", "default", "bfloat16"):
+        assert bench_step.matmul_rate("float32", precision, sizes=(8,)) > 0
+    assert traced == ["bfloat16", "default", "bfloat16"]
+
+
+def matmul_precision_in_force():
+    """As a product of thirds shows."""
+    with jax.ensure_compile_time_eval():
+        third = matmul(jnp.full((1, 1), 1 / 3), jnp.ones((1, 1)))
+        return "default" if abs(float(third[0, 0]) - 1 / 3) < 1e-6 else "bfloat16"

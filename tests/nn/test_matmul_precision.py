@@ -7,11 +7,17 @@ import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import pytest
+from flax.core import FrozenDict
 
 from mdmspeech.errors import UserError
+from mdmspeech.models.seq2seq_adaptor import Seq2SeqAdaptor, Seq2SeqConfig
+from mdmspeech.models.talker import Talker, TalkerConfig
+from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn.linear import Linear
 from mdmspeech.nn.matmul_precision import matmul, matmul_precision
+from mdmspeech.nn.stack import LayerStack, remat_policy
 from mdmspeech.nn.transformer import LlamaBlock
+from mdmspeech.training.flops import count_flops
 
 SHAPES = [((6, 5), (5, 3)), ((2, 3, 5), (5, 4)), ((2, 3, 5), (2, 5, 4)), ((7, 5), (5, 3))]
 
@@ -42,6 +48,35 @@ def test_a_product_and_its_gradient_are_of_rounded_factors_added_in_float32(shap
     assert np.abs(out - np.asarray(x, np.float64) @ np.asarray(y, np.float64)).max() > 1e-4
 
 
+@pytest.mark.parametrize(
+    "turned", [lambda out: out.swapaxes(-1, -2), lambda out: 2 * out.swapaxes(-1, -2)]
+)
+@pytest.mark.parametrize("shapes", [((64, 48), (48, 66)), ((3, 64, 48), (3, 48, 66))])
+def test_a_transpose_behind_a_product_can_be_computed(shapes, turned):
+    """Compiled with it, the product was one that the CPU's runtime has not."""
+    x, y = factors(shapes)
+
+    def loss(x, y):
+        with matmul_precision("bfloat16"):
+            return (turned(matmul(x, y)) ** 2).sum()
+
+    value, (dx, dy) = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))(x, y)
+    turned_back = jax.jit(
+        lambda *args: [d.swapaxes(-1, -2) * 2 for d in jax.grad(loss, (0, 1))(*args)]
+    )
+    for a, b in zip(turned_back(x, y), (dx, dy), strict=True):
+        np.testing.assert_allclose(a, 2 * b.swapaxes(-1, -2), rtol=1e-2, atol=1.0)
+    assert float(value) > 0
+
+
+def test_one_row_and_what_is_not_broadcast():
+    (row, many), (y, ys) = factors([(5,), (2, 3, 5)]), factors([(5, 4), (1, 5, 4)])
+    with matmul_precision("bfloat16"):
+        np.testing.assert_allclose(matmul(row, y), rounded(row) @ rounded(y), rtol=1e-5)
+        with pytest.raises(ValueError, match=r"\(2, 3, 5\) and \(1, 5, 4\)"):
+            matmul(many, ys)
+
+
 def test_the_default_is_the_machine_s_own_and_comes_back():
     x, y = factors(SHAPES[0])
     with matmul_precision("bfloat16"):
@@ -69,7 +104,9 @@ def test_another_precision_is_refused():
 
 def products(fn, *args):
     """The factors' types of all matrix products in the program."""
-    found = re.findall(r"dot_general.*?: \((\S+), (\S+)\) -> (\S+)", jax.jit(fn).lower(*args).as_text())
+    found = re.findall(
+        r"dot_general.*?: \((\S+), (\S+)\) -> (\S+)", jax.jit(fn).lower(*args).as_text()
+    )
     return [tuple(t.strip("tensor<>").split("x")[-1] for t in types) for types in found]
 
 
@@ -89,6 +126,46 @@ def test_a_layer_and_its_gradient_multiply_in_bfloat16_only():
     assert len(half) >= 3 * 11  # seven layers, two heads' scores and sums: forward and two backward
     assert set(half) == {("bf16", "bf16", "f32")}
     assert set(full) == {("f32", "f32", "f32")}
+
+
+@pytest.mark.parametrize("precision", ["default", "bfloat16"])
+def test_rematerialisation_keeps_the_products_of_either_precision(precision):
+    """Policy "dots" computes hardly any again, "full" all."""
+    x = jnp.ones((1, 8, 16))
+    kwargs = FrozenDict(num_heads=2, num_kv_heads=1, head_dim=8, ffn_dim=24)
+    stack = LayerStack(LlamaBlock, kwargs, 2)
+    mask = jnp.tril(jnp.ones((1, 8, 8), bool))
+    params = stack.init(jax.random.key(0), x, mask)
+
+    def cost(policy):
+        def loss(params, x):
+            with remat_policy(policy), matmul_precision(precision):
+                return (stack.apply(params, x, mask)[0] ** 2).sum()
+
+        return count_flops(jax.grad(loss), params, x)
+
+    none, dots, full = map(cost, ("none", "dots", "full"))
+    assert none <= dots < none + 0.2 * (full - none)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        Thinker(ThinkerConfig(vocab_size=32, dim=16, num_layers=1)),
+        Talker(TalkerConfig(dim=16, num_layers=1, num_heads=2, ffn_dim=16, symbols=4)),
+        Seq2SeqAdaptor(Seq2SeqConfig(dim=16, num_layers=1, num_heads=2, ffn_dim=16, pieces=8)),
+    ],
+    ids=lambda model: type(model).__name__,
+)
+def test_output_layers_obey(model):
+    hidden = jnp.ones((2, 3, 16))
+    params = model.init(jax.random.key(0), hidden, method="logits")
+
+    def logits(hidden):
+        with matmul_precision("bfloat16"):
+            return model.apply(params, hidden, method="logits")
+
+    assert products(logits, hidden) == [("bf16", "bf16", "f32")]
 
 
 def test_a_low_rank_update_stays_in_float32():

@@ -98,6 +98,8 @@ def test_peaks():
     cpu = jax.devices()[0]
     assert peak_flops(cpu, override=5e12) == 5e12
     assert peak_flops(cpu) == measured_matmul() / 8 > 1e7
+    half = peak_flops(cpu, precision="bfloat16")
+    assert half == measured_matmul(precision="bfloat16") / 8 != peak_flops(cpu)
     for kind, name in {
         "TPU v4": "v4", "TPU v5 lite": "v5e", "TPU v5p": "v5p", "TPU v6 lite": "v6e",
         "NVIDIA H200": "H200",
