@@ -3,7 +3,8 @@ questions, and questions that nobody here can answer.
 
 The test questions of `hearing` ask for facts of the training in other words. These sets tell learnt
 facts from what was known before, show whether anything was forgotten, and whether it says so when
-it cannot know.
+it cannot know. On validation data there is one set: facts of the training in other words than those
+of training and test.
 """
 
 import re
