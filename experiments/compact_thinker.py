@@ -11,13 +11,14 @@ Command:  python -m experiments.thinker_chats everyday
           To go on from the shipped LoRA: --set init_from=compact
 Plan:     2.4 M trained of 137 M parameters. A token costs 0.55 GFLOP (forward, and backward to
           activations only); rows of 128 hold the prompt once and three to four conversations.
-Cost:     11 s a step on 2 CPU cores (AMD EPYC). The release has 170 steps of questions, `general` and
-          `heard` alone (46 min), and 400 more, of all, that went on from them (78 min, 2026-11-29):
-          three quarters of a pass over the questions.
-Seen:     1.25 nats an id in the first steps, 0.34 on validation in the end, 93 % of the ids right.
-          What it then knows: docs/compact.md. 260 steps more, with the rewordings, brought nothing on
-          validation (0.3406 before and after; 230 and 238 of 400 of its questions right), so they are
-          not in the release: they are a third of a pass, in which a fact is asked 0.15 to 0.3 times.
+Cost:     5 s a step on 2 cores of an Intel Xeon with AMX, 7.4 with products in float32; 11 on an AMD
+          EPYC. The release has 570 steps of questions in the corpus' own wordings (124 min there,
+          2026-11-29), and from those (--set init_from=compact) these 620, in some thirty (53 min,
+          2026-12-01).
+Seen:     On validation, where half of the questions are in words of its own: 0.336 nats an id after
+          310 steps, 0.303 after 620; 92.5 and 94.0 % of the ids right. Of 300 facts in such words the
+          release before answers 146, this one 212 (mdmspeech eval --split val --parts knowledge).
+          What it then knows: docs/compact.md.
 Held out: a twentieth of countries, cities, elements and words, which no question of the training
           asks for (`data.texts.chats.is_held_out`).
 """
@@ -53,9 +54,9 @@ def get_config(argument: str = ""):
     # wordings of each fact
     config.chats = dict(temperature=3.0, informal=0.15, following=0.2, rewordings=8)
     config.train.matmul_precision = "bfloat16"
-    config.train.steps = 760
+    config.train.steps = 620
     config.train.log_every = 5
-    config.train.eval_every = 200
+    config.train.eval_every = 310
     config.train.save_every = 50
     config.optim.update(lr=1.5e-3, warmup=20, weight_decay=0.0, schedule="wsd", decay_share=0.3)
     return local.switch(config, argument)
