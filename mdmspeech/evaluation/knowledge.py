@@ -17,6 +17,7 @@ from mdmspeech.evaluation.progress import in_batches
 from mdmspeech.evaluation.scoring import wilson
 
 if TYPE_CHECKING:
+    from mdmspeech.data.texts.family import Question
     from mdmspeech.inference.assistant import Assistant
 
 # question, answers any of which is right, family
@@ -55,7 +56,9 @@ def evaluate_knowledge(
 def _sets(split: str) -> dict[str, list[Asked]]:
     from mdmspeech.data.texts import chats, questions
 
-    of_corpus = lambda found: [(q.text, (q.answer,), q.family) for q in found]
+    def of_corpus(found: Sequence["Question"]) -> list[Asked]:
+        return [(q.text, (q.answer,), q.family) for q in found]
+
     families = questions.families()
     if split == "val":
         asked = chats.validation_questions(questions.questions(), families, _OF_A_FAMILY)
