@@ -6,8 +6,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from mdmspeech.nn.matmul_precision import PRECISIONS
-
 # May differ between a checkpoint and the run that resumes it: they change where and how long it
 # runs, not what is computed.
 VOLATILE = (
@@ -34,7 +32,7 @@ VOLATILE = (
 # Words that a setting of every run may have; those of a stage are `Stage.choices`.
 CHOICES: dict[str, tuple[str, ...]] = {
     "train.dtype": ("float32", "bfloat16"),
-    "train.matmul_precision": PRECISIONS,
+    "train.matmul_precision": ("default", "bfloat16"),
     "train.remat": ("none", "dots", "full"),
     "train.on_nan": ("stop", "skip", "rollback"),
     "train.reduce_dtype": ("compute", "float32"),

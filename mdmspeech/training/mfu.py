@@ -74,9 +74,15 @@ def peak_flops(device: jax.Device, override: float = 0.0, precision: str = "defa
     return chip.bf16_flops if chip else 0.0
 
 
-@functools.cache
 def measured_matmul(dtype: str = "float32", size: int = _SIZE, precision: str = "default") -> float:
-    """FLOP/s of the fastest of a few products of two [size, size] matrices on the first local device."""
+    """FLOP/s of the fastest of a few products of two [size, size] matrices on the first local device;
+    measured once.
+    """
+    return _measured_matmul(dtype, size, precision)
+
+
+@functools.cache
+def _measured_matmul(dtype: str, size: int, precision: str) -> float:
     with jax.default_device(jax.local_devices()[0]), matmul_precision(precision):
         a = jnp.ones((size, size), dtype)
         product = jax.jit(lambda a, b: matmul(a, b)).lower(a, a).compile()

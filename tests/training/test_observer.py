@@ -90,9 +90,11 @@ def test_after_a_restart_the_first_line_is_shown_and_not_written(tmp_path, capsy
 
 
 def test_without_a_known_peak_there_is_no_mfu(tmp_path, monkeypatch):
-    monkeypatch.setattr(observers, "peak_flops", lambda device, override: 0.0)
-    observer, _ = make(tmp_path)
+    asked = []
+    monkeypatch.setattr(observers, "peak_flops", lambda *given: asked.append(given[1:]) or 0.0)
+    observer, _ = make(tmp_path, matmul_precision="bfloat16")
     observer.start(0)
+    assert asked == [(PEAK, "bfloat16")]
     observer.step(1, values(1.0), units=1, flops=80)
     observer.close()
     assert "train/mfu" not in read_metrics(tmp_path / "metrics.jsonl")[0]

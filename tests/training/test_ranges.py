@@ -153,10 +153,12 @@ def test_what_is_no_config_of_an_experiment_is_told(body, tmp_path):
 
 
 def test_choices_are_those_of_the_code():
+    from mdmspeech.nn.matmul_precision import PRECISIONS
     from mdmspeech.nn.stack import _POLICIES
     from mdmspeech.training.optim import make_schedule
 
     assert set(CHOICES["train.remat"]) == set(_POLICIES)
+    assert CHOICES["train.matmul_precision"] == PRECISIONS
     for name in CHOICES["optim.schedule"]:
         make_schedule(
             type("optim", (), dict(schedule=name, lr=1e-3, warmup=2, final=0.0, decay_share=0.2)),
