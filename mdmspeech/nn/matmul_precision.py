@@ -2,7 +2,7 @@
 
 A TPU rounds the factors of a float32 product to bfloat16 and adds in float32, unless told
 otherwise. "bfloat16" does the same on every machine: sums, norms, softmax and parameters stay
-float32. Where a CPU has matrix units (AMX, Intel since 2023), products are so about four times as
+float32. Where a CPU has matrix units (AMX, Intel since 2023), products are so about five times as
 fast (`experiments/bench_step.py`); XLA's compiler uses them for bfloat16 factors with a float32 result,
 and for nothing else (not for `jax.default_matmul_precision`, nor for bfloat16 results).
 
