@@ -62,6 +62,7 @@ def test_facts_are_asked_in_words_of_validation():
     given = chats.validation_questions(asked, made, 12)
     by_family = Counter(q.family for q in given)
     assert set(by_family) == {f.name for f in made} - {"repeat"} and min(by_family.values()) == 12
+    assert len({q.family for q in given[:12]}) > 4, "a few questions are of few families"
     assert given == chats.validation_questions(asked, made, 12) and len(given) == 12 * len(
         by_family
     )
