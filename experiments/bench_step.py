@@ -17,17 +17,18 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from experiments import compact_talker
 from mdmspeech.cli.experiment import make_task
-from mdmspeech.nn.matmul_precision import PRECISIONS, matmul, matmul_precision
+from mdmspeech.nn.matmul_precision import PRECISIONS
 from mdmspeech.training import mesh as meshes
-from mdmspeech.training.mfu import model_flops
+from mdmspeech.training.mfu import matmul_rate, model_flops
 from mdmspeech.training.optim import make_optimizer
 from mdmspeech.training.prefetch import numbers_of
 from mdmspeech.training.state import create_frozen, create_state
 from mdmspeech.training.step import make_train_step
+
+SIZES = (1024, 2048, 4096)  # of the square matrices whose product is the measure
 
 
 def config_of(width: int, layers: int, batch: int, length: int, mode: str, dtype: str):
@@ -46,21 +47,6 @@ def config_of(width: int, layers: int, batch: int, length: int, mode: str, dtype
     if mode == "isd":
         config.distillation = dict(iterations=4)
     return config
-
-
-def matmul_rate(dtype: str, precision: str = "default", sizes=(1024, 2048, 4096)) -> float:
-    """FLOP/s of the fastest plain product of square matrices."""
-    best = 0.0
-    for size in sizes:
-        a = jnp.ones((size, size), dtype)
-        product = jax.jit(lambda a: matmul(a, a))  # a new one: it keeps the precision of its trace
-        with matmul_precision(precision):
-            product(a).block_until_ready()
-        for _ in range(5):
-            began = time.perf_counter()
-            product(a).block_until_ready()
-            best = max(best, 2 * size**3 / (time.perf_counter() - began))
-    return best
 
 
 def seconds_of(step, state, frozen, batch) -> tuple[float, Any]:
@@ -109,7 +95,7 @@ def main() -> None:
     rates = []
     for _ in range(args.steps):
         # beside every step: other jobs on the machine slow both
-        rates.append(matmul_rate(args.dtype, args.precision))
+        rates.append(matmul_rate(args.dtype, args.precision, SIZES))
         for precision, step in steps.items():
             took, state = seconds_of(step, state, frozen, batch)
             seconds[precision].append(took)

@@ -4,6 +4,7 @@ denominator (a table, or measured on a CPU).
 
 import functools
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -74,25 +75,29 @@ def peak_flops(device: jax.Device, override: float = 0.0, precision: str = "defa
     return chip.bf16_flops if chip else 0.0
 
 
-def measured_matmul(dtype: str = "float32", size: int = _SIZE, precision: str = "default") -> float:
-    """FLOP/s of the fastest of a few products of two [size, size] matrices on the first local device;
-    measured once.
-    """
-    return _measured_matmul(dtype, size, precision)
+def measured_matmul(precision: str = "default") -> float:
+    """`matmul_rate` of float32 matrices of one size, measured once."""
+    return _measured_matmul(precision)
 
 
 @functools.cache
-def _measured_matmul(dtype: str, size: int, precision: str) -> float:
+def _measured_matmul(precision: str) -> float:
+    return matmul_rate("float32", precision)
+
+
+def matmul_rate(dtype: str, precision: str = "default", sizes: Sequence[int] = (_SIZE,)) -> float:
+    """FLOP/s of the fastest of a few products of two square matrices on the first local device."""
+    best = 0.0
     with jax.default_device(jax.local_devices()[0]), matmul_precision(precision):
-        a = jnp.ones((size, size), dtype)
-        product = jax.jit(lambda a, b: matmul(a, b)).lower(a, a).compile()
-        product(a, a).block_until_ready()
-        best = float("inf")
-        for _ in range(_REPEATS):
-            began = time.perf_counter()
+        for size in sizes:
+            a = jnp.ones((size, size), dtype)
+            product = jax.jit(lambda a, b: matmul(a, b)).lower(a, a).compile()
             product(a, a).block_until_ready()
-            best = min(best, time.perf_counter() - began)
-    return 2.0 * size**3 / best
+            for _ in range(_REPEATS):
+                began = time.perf_counter()
+                product(a, a).block_until_ready()
+                best = max(best, 2.0 * size**3 / (time.perf_counter() - began))
+    return best
 
 
 def _without_remat(function: Any, *args: Any) -> Any:

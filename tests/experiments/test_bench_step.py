@@ -8,14 +8,13 @@ import pytest
 
 from experiments import bench_step
 from mdmspeech.nn.matmul_precision import matmul
+from mdmspeech.training import mfu
 
 
 @pytest.mark.usefixtures("quick_compilation")
 def test_it_times_a_step_in_both_precisions(monkeypatch, capsys):
     asked = []
-    monkeypatch.setattr(
-        bench_step, "matmul_rate", lambda dtype, precision: asked.append((dtype, precision)) or 1e9
-    )
+    monkeypatch.setattr(bench_step, "matmul_rate", lambda *given: asked.append(given[:2]) or 1e9)
     small = "--width 64 --layers 1 --batch 2 --length 32 --steps 3 --precision bfloat16"
     monkeypatch.setattr("sys.argv", ["bench_step", *small.split()])
     bench_step.main()
@@ -33,9 +32,9 @@ def test_the_rate_is_of_the_products_that_are_asked_for(monkeypatch):
         traced.append(matmul_precision_in_force())
         return matmul(x, y)
 
-    monkeypatch.setattr(bench_step, "matmul", product)
+    monkeypatch.setattr(mfu, "matmul", product)
     for precision in ("bfloat16", "default", "bfloat16"):
-        assert bench_step.matmul_rate("float32", precision, sizes=(8,)) > 0
+        assert mfu.matmul_rate("float32", precision, sizes=(8,)) > 0
     assert traced == ["bfloat16", "default", "bfloat16"]
 
 
