@@ -17,8 +17,8 @@ from mdmspeech.data.texts.chat import repeat_family
 def run(monkeypatch, tmp_path):
     """Runs it with a model that answers, or hears, by a function; returns the conversations."""
 
-    def one(kind, *options, **model):
-        monkeypatch.setattr(mdmspeech, "load", lambda name: SimpleNamespace(**model))
+    def one(kind, *options, release="compact", **model):
+        monkeypatch.setattr(mdmspeech, "load", {release: SimpleNamespace(**model)}.__getitem__)
         monkeypatch.setenv("MDMSPEECH_HOME", str(tmp_path))
         monkeypatch.setattr(sys, "argv", ["thinker_chats", kind, *options])
         thinker_chats.main()
@@ -36,6 +36,10 @@ def test_answers_that_end_and_are_short(run):
 
     found = run("general", "--count", "20", answer_many=answer_many)
     assert {answer for _, answer in found} == {"It is fine.", "Is it so?"}
+    former = run(
+        "general", "--count", "20", "--model", "former", release="former", answer_many=answer_many
+    )
+    assert former == found
     prompts = [prompt for prompt, _ in found]
     assert len(set(prompts)) == len(prompts) > 4 and len(found) <= 20
     assert not [p for p in prompts if "{" in p]
