@@ -18,7 +18,8 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mdmspeech.diffusion import layout
 from mdmspeech.nn import masks
-from mdmspeech.nn.backends import attend, attention_backend
+from mdmspeech.nn.backends import attend
+from mdmspeech.nn.tracing import attention_backend
 from mdmspeech.planning.topology import parse
 
 BLOCK = 16

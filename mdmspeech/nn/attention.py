@@ -9,12 +9,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 from flax import struct
 
-from mdmspeech.nn.backends import attend, attention_backend
+from mdmspeech.nn.backends import attend
 from mdmspeech.nn.linear import Linear
 from mdmspeech.nn.masks import Mask
 from mdmspeech.nn.norms import RMSNorm
 from mdmspeech.nn.partition import constrain
 from mdmspeech.nn.rope import apply_rope
+from mdmspeech.nn.tracing import attention_backend
 
 __all__ = ["Attention", "CrossAttention", "KVCache", "attend", "attention_backend"]
 

@@ -11,10 +11,8 @@ machine.
 - grouped  CPU, a single query: all heads in one contraction
 """
 
-import contextlib
-import contextvars
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -24,34 +22,12 @@ from mdmspeech.nn.masks import AttentionMask, Mask
 from mdmspeech.nn.matmul_precision import matmul
 from mdmspeech.nn.partition import axes_of, spec
 from mdmspeech.nn.tiles import tiled_attention
+from mdmspeech.nn.tracing import platform
 
 # finite, so that a fully masked row gives a number
 # (zeroed afterwards) and never NaN, in gradients too
 _MASKED = -1e30
 _SPLASH_FROM, _TILES_FROM, _CUDNN_FROM = 256, 512, 64  # query positions
-_backend: contextvars.ContextVar[str | None] = contextvars.ContextVar(
-    "mdmspeech_attention_backend", default=None
-)
-
-
-@contextlib.contextmanager
-def attention_backend(name: str) -> Iterator[None]:
-    """Traces with the formulation for `name` ("cpu", "gpu", "tpu") instead of the default
-    backend's.
-
-    For compiling ahead of time for another machine. It acts while a function is traced and is no
-    part of jit's cache key.
-    """
-    token = _backend.set(name)
-    try:
-        yield
-    finally:
-        _backend.reset(token)
-
-
-def platform() -> str:
-    """For which machine is traced: "cpu", "gpu" or "tpu"."""
-    return _backend.get() or jax.default_backend()
 
 
 def attend(q_BTHD: jax.Array, k_BSKD: jax.Array, v_BSKD: jax.Array, mask: Mask) -> jax.Array:

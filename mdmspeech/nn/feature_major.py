@@ -23,8 +23,8 @@ import jax.numpy as jnp
 from flax import struct
 
 from mdmspeech.nn.attention import fitted
-from mdmspeech.nn.backends import platform
 from mdmspeech.nn.linear import widened
+from mdmspeech.nn.tracing import platform
 
 # Layers that read the same input are one product.
 _JOINED = {"qkv": ("q", "k", "v"), "gate_up": ("gate", "up")}

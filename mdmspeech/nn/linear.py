@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from mdmspeech.nn.backends import platform
 from mdmspeech.nn.matmul_precision import matmul
 from mdmspeech.nn.params import param
 from mdmspeech.nn.partition import on_one_device
+from mdmspeech.nn.tracing import platform
 
 _TPU_ROWS = 8  # that a TPU's registers hold
 

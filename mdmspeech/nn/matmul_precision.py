@@ -12,13 +12,13 @@ attention of short rows on a CPU. Convolutions, the thin products of LoRA and fu
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
 
 from mdmspeech.errors import UserError
 from mdmspeech.nn.partition import on_one_device
+from mdmspeech.nn.tracing import holding, platform
 
 PRECISIONS = ("default", "bfloat16")
 _precision: contextvars.ContextVar[str] = contextvars.ContextVar(
@@ -26,23 +26,15 @@ _precision: contextvars.ContextVar[str] = contextvars.ContextVar(
 )
 
 
-@contextlib.contextmanager
-def matmul_precision(name: str) -> Iterator[None]:
-    """Traces products with "default" precision (the machine's) or "bfloat16".
-
-    It acts while a function is traced and is no part of the key of any cache of traces: a function
-    that was jitted, checkpointed or scanned once in one precision keeps it.
+def matmul_precision(name: str) -> contextlib.AbstractContextManager[None]:
+    """Traces products with "default" precision (the machine's) or "bfloat16", see `nn.tracing`.
 
     Raises:
       UserError: another name.
     """
     if name not in PRECISIONS:
         raise UserError(f"matmul precision {name!r} is unknown; use one of {', '.join(PRECISIONS)}")
-    token = _precision.set(name)
-    try:
-        yield
-    finally:
-        _precision.reset(token)
+    return holding(_precision, name)
 
 
 def matmul(x: jax.Array, y: jax.Array, preferred: jnp.dtype | None = None) -> jax.Array:
@@ -77,7 +69,7 @@ def _added(x: jax.Array, y: jax.Array, of: str) -> jax.Array:
     out = jnp.einsum(of, x.astype(half), y.astype(half), preferred_element_type=jnp.float32)
     # XLA's CPU compiler makes one product of this and of a transpose behind it, of a kind that its
     # runtime has not for these types (jaxlib 0.10.2): a barrier keeps the two apart.
-    return jax.lax.optimization_barrier(out) if jax.default_backend() == "cpu" else out
+    return jax.lax.optimization_barrier(out) if platform() == "cpu" else out
 
 
 def _forward(x: jax.Array, y: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -98,7 +90,7 @@ def _sum_of_rows(x: jax.Array, g: jax.Array) -> jax.Array:
     """Sum over all rows of x' g, [D, N]. On a CPU after a copy that turns x: a plain transpose XLA
     would make part of the product, and then compute it in float32.
     """
-    if jax.default_backend() != "cpu" or not on_one_device():
+    if platform() != "cpu" or not on_one_device():
         return _added(x, g, "...td,...tn->dn")
     x, g = x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1])
     rows, width = x.shape

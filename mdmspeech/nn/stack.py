@@ -8,13 +8,13 @@ compiles in constant time and suits large models.
 
 import contextlib
 import contextvars
-from collections.abc import Iterator
 
 import jax
 from flax import linen as nn
 from flax.core import FrozenDict
 
 from mdmspeech.errors import UserError
+from mdmspeech.nn.tracing import holding
 
 # What the forward pass of a layer keeps for the backward pass; the rest is computed again.
 _POLICIES = {
@@ -31,18 +31,13 @@ _POLICIES = {
 _remat: contextvars.ContextVar[str] = contextvars.ContextVar("mdmspeech_remat", default="none")
 
 
-@contextlib.contextmanager
-def remat_policy(name: str) -> Iterator[None]:
+def remat_policy(name: str) -> contextlib.AbstractContextManager[None]:
     """Traces layers with rematerialisation "none", "dots" or "full". It changes memory and time, no
     result, so it is no part of a model's config.
     """
     if name not in _POLICIES:
         raise UserError(f"remat policy {name!r} is unknown; use one of {', '.join(_POLICIES)}")
-    token = _remat.set(name)
-    try:
-        yield
-    finally:
-        _remat.reset(token)
+    return holding(_remat, name)
 
 
 def rematted(layer_class: type[nn.Module], scanned: bool = False) -> type[nn.Module]:

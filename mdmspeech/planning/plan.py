@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from mdmspeech import xla_flags
 from mdmspeech.errors import UserError
-from mdmspeech.nn.backends import attention_backend
+from mdmspeech.nn.tracing import attention_backend
 from mdmspeech.planning import collectives, hlo, memory, schedule, traffic
 from mdmspeech.planning.advice import advise
 from mdmspeech.planning.collectives import Collective

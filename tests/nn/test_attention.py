@@ -16,9 +16,10 @@ from mdmspeech.diffusion import layout
 from mdmspeech.errors import UserError
 from mdmspeech.nn import masks
 from mdmspeech.nn.attention import Attention, KVCache
-from mdmspeech.nn.backends import attend, attention_backend, formulation
+from mdmspeech.nn.backends import attend, formulation
 from mdmspeech.nn.rope import rope_frequencies, rope_table
 from mdmspeech.nn.stack import LayerStack, remat_policy
+from mdmspeech.nn.tracing import attention_backend
 from mdmspeech.nn.transformer import LlamaBlock
 from tests.support import dense_masks
 

@@ -9,10 +9,10 @@ import pytest
 
 from mdmspeech.nn import feature_major
 from mdmspeech.nn.attention import KVCache
-from mdmspeech.nn.backends import attention_backend
 from mdmspeech.nn.feature_major import ColumnCache, DroppingCache, LayerShape
 from mdmspeech.nn.linear import Linear, widened
 from mdmspeech.nn.rope import rope_frequencies, rope_table
+from mdmspeech.nn.tracing import attention_backend
 from mdmspeech.nn.transformer import LlamaBlock
 
 pytestmark = pytest.mark.usefixtures("quick_compilation")

@@ -16,6 +16,7 @@ from mdmspeech.models.thinker import Thinker, ThinkerConfig
 from mdmspeech.nn.linear import Linear
 from mdmspeech.nn.matmul_precision import matmul, matmul_precision
 from mdmspeech.nn.stack import LayerStack, remat_policy
+from mdmspeech.nn.tracing import attention_backend
 from mdmspeech.nn.transformer import LlamaBlock
 from mdmspeech.training.flops import count_flops
 
@@ -67,6 +68,18 @@ def test_a_transpose_behind_a_product_can_be_computed(shapes, turned):
     for a, b in zip(turned_back(x, y), (dx, dy), strict=True):
         np.testing.assert_allclose(a, 2 * b.swapaxes(-1, -2), rtol=1e-2, atol=1.0)
     assert float(value) > 0
+
+
+@pytest.mark.parametrize(("machine", "barriers"), [("cpu", 3), ("tpu", 0)])
+def test_what_a_cpu_needs_is_in_no_program_for_another_machine(machine, barriers):
+    def loss(x, y):
+        with matmul_precision("bfloat16"):
+            return matmul(x, y).sum()
+
+    with attention_backend(machine):
+        text = jax.jit(jax.value_and_grad(loss, (0, 1))).lower(*factors(SHAPES[1])).as_text()
+    assert text.count("stablehlo.optimization_barrier") == barriers
+    assert ("stablehlo.transpose" in text) == (machine == "cpu")
 
 
 def test_one_row_and_what_is_not_broadcast():

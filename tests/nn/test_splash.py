@@ -13,8 +13,9 @@ from jax.sharding import PartitionSpec as P
 
 from mdmspeech.diffusion import layout
 from mdmspeech.nn import masks
-from mdmspeech.nn.backends import attend, attention_backend, over_mesh
+from mdmspeech.nn.backends import attend, over_mesh
 from mdmspeech.nn.splash import splash_attention, tile_size
+from mdmspeech.nn.tracing import attention_backend
 from mdmspeech.planning.topology import parse
 
 interpreted = functools.partial(splash_attention, interpret=True)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mdmspeech.models.talker import TalkerConfig
-from mdmspeech.nn.backends import platform
+from mdmspeech.nn.tracing import platform
 from mdmspeech.speech_format import VOCAB
 
 
