@@ -29,7 +29,7 @@ from mdmspeech.text.prompts import PLAIN
 from mdmspeech.training.config import base
 
 # Kind, see `experiments.thinker_chats` -> share of the conversations.
-CHATS = {"everyday": 0.12, "unknown": 0.03, "repeat": 0.06, "general": 0.04, "heard": 0.15}
+CHATS = {"everyday": 0.22, "unknown": 0.03, "repeat": 0.06, "general": 0.06, "heard": 0.13}
 
 
 def get_config(argument: str = ""):
@@ -47,7 +47,7 @@ def get_config(argument: str = ""):
         length=256,
         answers=112,
         parts=("questions", *(f"chats/{kind}.jsonl" for kind in CHATS)),
-        weights=(0.6, *CHATS.values()),
+        weights=(0.5, *CHATS.values()),
         threads=1,
     )
     # of the families of questions; users without capitals; second questions of a conversation; more

@@ -3,8 +3,8 @@ questions, and questions that nobody here can answer.
 
 The test questions of `hearing` ask for facts of the training in other words. These sets tell learnt
 facts from what was known before, show whether anything was forgotten, and whether it says so when
-it cannot know. On validation data there is one set: facts of the training in other words than those
-of training and test.
+it cannot know. On validation data there are two: facts of the training in other words than those
+of training and test, and general questions of its own.
 """
 
 import re
@@ -39,7 +39,7 @@ def evaluate_knowledge(
 
     Args:
       count: questions of a set (None: all).
-      split: "val": `REWORDED` alone, to choose by.
+      split: "val": the sets to choose by, `REWORDED` and general questions that no test asks.
 
     Returns:
       sets: name -> {questions, right, right_95 (Wilson's interval of the share), unknown (answers
@@ -62,14 +62,17 @@ def _sets(split: str) -> dict[str, list[Asked]]:
     families = questions.families()
     if split == "val":
         asked = chats.validation_questions(questions.questions(), families, _OF_A_FAMILY)
-        return {REWORDED: of_corpus(asked)}
+        return {REWORDED: of_corpus(asked), GENERAL: read_questions(GENERAL, split)}
     written = {name: read_questions(name) for name in (GENERAL, EVERYDAY, UNANSWERABLE)}
     return written | {HELD_OUT: of_corpus(chats.held_out_questions(families))}
 
 
-def read_questions(name: str) -> list[Asked]:
-    """Those of NAME.tsv, for `GENERAL`, `EVERYDAY` and `UNANSWERABLE`."""
-    text = (resources.files("mdmspeech") / "evaluation" / f"{name}.tsv").read_text("utf-8")
+def read_questions(name: str, split: str = "test") -> list[Asked]:
+    """Those of NAME.tsv, for `GENERAL`, `EVERYDAY` and `UNANSWERABLE`; of validation, which is of
+    `GENERAL` alone, NAME_val.tsv.
+    """
+    file = f"{name}.tsv" if split == "test" else f"{name}_{split}.tsv"
+    text = (resources.files("mdmspeech") / "evaluation" / file).read_text("utf-8")
     rows = [line.partition("\t") for line in text.splitlines()]
     return [(asked, tuple(right.split("|")) if right else (), name) for asked, _, right in rows]
 

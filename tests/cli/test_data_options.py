@@ -91,3 +91,29 @@ def test_states_are_of_the_questions_unless_more_is_asked_for(parts, asked, tmp_
     )
     data.run(_asked("--states", "--root", str(tmp_path), "--hours", "4", *parts))
     assert given == [(str(tmp_path), 1, 2, 4.0, asked)]
+
+
+@pytest.mark.parametrize("precision", ["default", "bfloat16"])
+def test_states_are_computed_in_the_precision_asked_for(precision, tmp_path, monkeypatch):
+    import jax
+    import jax.numpy as jnp
+
+    from mdmspeech.interop import sources
+    from mdmspeech.nn.matmul_precision import matmul
+    from mdmspeech.preprocessing import precompute
+
+    traced = []
+
+    def states(*_):
+        traced.append(str(jax.make_jaxpr(lambda x: matmul(x, x))(jnp.ones((2, 2)))))
+        return {}
+
+    monkeypatch.setattr(sources, "load_speech_encoder", lambda: SimpleNamespace(config=1, params=2))
+    monkeypatch.setattr(precompute, "question_states", states)
+    data.run(_asked("--states", "--root", str(tmp_path), "--matmul-precision", precision))
+    assert len(traced) == 1 and ("bf16" in traced[0]) == (precision == "bfloat16")
+
+
+def test_a_precision_of_what_multiplies_nothing_is_told():
+    with pytest.raises(UserError, match="--matmul-precision goes with --states"):
+        data.check(_asked("--tokens", "--matmul-precision", "bfloat16"))

@@ -12,17 +12,19 @@ from mdmspeech.evaluation.judging import is_right
 
 QUESTIONS = knowledge.read_questions(knowledge.GENERAL)
 EVERYDAY = knowledge.read_questions(knowledge.EVERYDAY)
+CHOOSING = knowledge.read_questions(knowledge.GENERAL, "val")
+JUDGED = (*QUESTIONS, *EVERYDAY, *CHOOSING)
 
 
 def right(answer, wanted, question):
     return any(is_right(answer, one, knowledge.GENERAL, question) for one in wanted)
 
 
-@pytest.mark.parametrize(("question", "wanted"), [asked[:2] for asked in (*QUESTIONS, *EVERYDAY)])
+@pytest.mark.parametrize(("question", "wanted"), [asked[:2] for asked in JUDGED])
 def test_the_judge_takes_right_answers_and_no_others(question, wanted):
     for one in wanted:
         assert right(f"{one}.", wanted, question) and right(f"It is {one}.", wanted, question)
-    others = {other for _, answers, _ in (*QUESTIONS, *EVERYDAY) for other in answers}
+    others = {other for _, answers, _ in JUDGED for other in answers}
     words = lambda text: set(text.lower().split()) - {"a", "the"}
     for other in others:
         if words(other) & set().union(*map(words, wanted)):
@@ -93,6 +95,12 @@ def test_no_general_question_is_trained_on():
     assert not {words_of(question) for question, _, _ in QUESTIONS} & trained
 
 
+def test_validation_asks_for_no_fact_of_the_test():
+    """No answer is one of a general or everyday question that is reported."""
+    answers = lambda asked: {one.lower() for _, wanted, _ in asked for one in wanted}
+    assert len(CHOOSING) > 80 and not answers(CHOOSING) & answers((*QUESTIONS, *EVERYDAY))
+
+
 def test_the_training_asks_nothing_of_what_is_asked_here():
     """Of the everyday conversations: neither a general question nor a question that nobody can
     answer, whatever words stand before it; the everyday ones of both share facts, but no wording.
@@ -101,7 +109,7 @@ def test_the_training_asks_nothing_of_what_is_asked_here():
     from mdmspeech.data.storage.splits import words_of
 
     cannot = knowledge.read_questions(knowledge.UNANSWERABLE)
-    asked = {words_of(q) for q, _, _ in (*QUESTIONS, *cannot)}
+    asked = {words_of(q) for q, _, _ in (*QUESTIONS, *CHOOSING, *cannot)}
     made = [*written_chats.everyday(), *written_chats.unknown()]
     for chat in made:
         words = words_of(chat["messages"][0]["content"])

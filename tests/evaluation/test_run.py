@@ -111,7 +111,10 @@ def test_what_a_thinker_knows_is_asked_in_the_words_of_the_split(place):
     sets = lambda split: run.evaluate(
         release, root, output, split=split, parts=["knowledge"], count=5
     )["knowledge"]["sets"]
-    assert {name: one["questions"] for name, one in sets("val").items()} == {REWORDED: 5}
+    assert {name: one["questions"] for name, one in sets("val").items()} == {
+        REWORDED: 5,
+        GENERAL: 5,
+    }
     told = (output / "small-val.md").read_text()
     assert "facts of fine-tuning, in words that it never saw" in told
     assert set(sets("test")) == {GENERAL, EVERYDAY, UNANSWERABLE, HELD_OUT}
