@@ -74,8 +74,8 @@ def add(verbs) -> None:
         "--matmul-precision",
         choices=CHOICES["train.matmul_precision"],
         default="default",
-        help="with --states: bfloat16 rounds the factors of products, twice as fast on a CPU with matrix "
-        "units (AMX); the states differ by about 1.4 percent (default: %(default)s)",
+        help="with --states: bfloat16 rounds the factors of products, which is faster on a CPU with "
+        "matrix units (AMX); the states differ by one or two percent (default: %(default)s)",
     )
     parser.add_argument(
         "--thinker",
