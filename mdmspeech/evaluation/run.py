@@ -8,8 +8,8 @@ with plots.
 
 and, on validation data, `compact-val` in place of `compact`.
 
-A part is made again when the weights it depends on, the number of utterances or the recogniser
-change, or when forced.
+A part is made again when the weights it depends on, the number of utterances, the recogniser or
+the typed questions change, or when forced.
 """
 
 import functools
@@ -27,7 +27,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.evaluation import speaking
 from mdmspeech.evaluation.codec import score_codec
 from mdmspeech.evaluation.hearing import evaluate_hearing, rejudged
-from mdmspeech.evaluation.knowledge import evaluate_knowledge
+from mdmspeech.evaluation.knowledge import digest, evaluate_knowledge
 from mdmspeech.evaluation.latency import evaluate_latency
 from mdmspeech.evaluation.provenance import provenance
 from mdmspeech.evaluation.reading import evaluate_reading
@@ -67,9 +67,8 @@ class Evaluation:
         split: str = "test",
     ):
         about = read_json(find_release(model) / CONFIG)
-        self.name, self.root, self._split = str(about["name"]), root, split
-        if split != "test":
-            self.name += f"-{split}"
+        self.release, self.root, self._split = str(about["name"]), root, split
+        self.name = self.release if split == "test" else f"{self.release}-{split}"
         self.output = Path(output)
         self.folder = self.output / self.name
         self.work = data_root(root) / "evaluation" / self.name
@@ -146,6 +145,7 @@ class Evaluation:
             "knowledge",
             ("thinker", "prompt"),
             lambda: evaluate_knowledge(self.assistant, self._count, self._split),
+            asked=digest(self._split),
         )
 
     def speaking(self) -> dict:
@@ -207,11 +207,12 @@ class Evaluation:
             samples=self.work / "speaking",
         )
 
-    def _kept(self, name: str, depends: Sequence[str], make) -> dict:
+    def _kept(self, name: str, depends: Sequence[str], make, **more: str) -> dict:
         made_from = {
             "weights": {part: self._digests.get(part, "none") for part in depends},
             "count": self._count,
             "recogniser": f"{self._listener['model']} beam {self._listener['beam']}",
+            **more,
         }
 
         def announced() -> dict:
@@ -263,7 +264,7 @@ def evaluate(
     summary = run.output / f"{run.name}.json"
     result = {**(read_json(summary) if summary.is_file() else {}), "name": run.name}
     if split != "test":
-        result["split"] = split
+        result |= {"split": split, "release": run.release}
     for part in PARTS:
         if part in wanted:
             result[part] = {

@@ -33,9 +33,9 @@ def write_tables(result: dict[str, Any], output: Path) -> Path:
         "codec": _codec,
     }
     drawers = {"speaking": plots.steps, "hearing": plots.families, "latency": _latency_bars}
-    command = f"mdmspeech eval --model {name}"
+    command = f"mdmspeech eval --model {result.get('release', name)}"
     if split := result.get("split"):
-        command = f"{command.removesuffix(f'-{split}')} --split {split}"
+        command += f" --split {split}"
     sections = [f"# Scores of {name}\n\nMade by `{command}`. Do not edit."]
     for part, write in writers.items():
         if part not in result:

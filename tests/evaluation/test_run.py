@@ -11,7 +11,7 @@ import pytest
 
 from mdmspeech.cli import main
 from mdmspeech.errors import UserError
-from mdmspeech.evaluation import codec, run, speaking
+from mdmspeech.evaluation import codec, knowledge, run, speaking
 from mdmspeech.evaluation.knowledge import (
     EVERYDAY,
     GENERAL,
@@ -87,7 +87,7 @@ def test_each_baseline_of_a_release_has_a_row(talkers, baselines):
 def test_releases_are_chosen_on_validation_data(place):
     root, release, output, _ = place
     result = run.evaluate(release, root, output, split="val", parts=["codec", "recognition"])
-    assert set(result) == {"name", "split", "codec", "recognition"}
+    assert set(result) == {"name", "split", "release", "codec", "recognition"}
     assert {name: one["clips"] for name, one in result["recognition"]["sets"].items()} == {
         "val voices": 2
     }
@@ -116,9 +116,25 @@ def test_what_a_thinker_knows_is_asked_in_the_words_of_the_split(place):
         GENERAL: 5,
     }
     told = (output / "small-val.md").read_text()
-    assert "facts of fine-tuning, in words that it never saw" in told
+    assert "facts of fine-tuning in words that it never saw" in told
     assert set(sets("test")) == {GENERAL, EVERYDAY, UNANSWERABLE, HELD_OUT}
     assert "facts of fine-tuning" not in (output / "small.md").read_text()
+
+
+@pytest.mark.slow
+def test_other_questions_are_asked_anew(place, monkeypatch):
+    root, release, output, opened = place
+    ask = lambda: run.evaluate(release, root, output, split="val", parts=["knowledge"], count=5)
+    asked = lambda: json.loads((output / "small-val" / "knowledge.json").read_text())["items"]
+    ask()
+    before = asked()
+    ask()
+    assert len(opened) == 1, "the same questions were asked again"
+    other = [("What is the moon made of?", ("Rock",), GENERAL)]
+    monkeypatch.setattr(knowledge, "read_questions", lambda *_: other)
+    ask()
+    assert len(opened) == 2 and asked() != before
+    assert [one["question"] for one in asked() if one["set"] == GENERAL] == [other[0][0]]
 
 
 def test_the_command_hands_on_the_split(place, capsys):
