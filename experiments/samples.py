@@ -64,7 +64,7 @@ def page(rows: list[dict[str, Any]], made: dict[str, Any], to_sounds: str) -> st
         lines.append(f"| {row['question']} | {row['answer']} | {' | '.join(cells)} |")
     return "\n".join([
         "# Samples", "",
-        "Made by `python -m experiments.samples`. Do not edit.", "",
+        f"Made by `{made['command']}`. Do not edit.", "",
         "Ten typed questions, answered by the shipped model; the same answer in every way. *original*: "
         "the answer voice itself, which the Talker and the codec learnt from; *codec*: that recording "
         "as speech tokens and back; *S*: masked diffusion in so many steps a block; the others: the "

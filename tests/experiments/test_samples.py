@@ -46,7 +46,9 @@ def test_a_page_of_several_questions():
         {"question": f"q{n}", "answer": f"a{n}", "files": {"original": f"{n}-o.mp3", "S=1": f"{n}-1.mp3"}}
         for n in (1, 2)
     ]  # fmt: skip
-    text = samples.page(rows, {"date": "today", "commit": "0123456789abcdef"}, "there")
+    made = {"date": "today", "commit": "0123456789abcdef", "command": "python -m that --model x"}
+    text = samples.page(rows, made, "there")
+    assert "Made by `python -m that --model x`." in text
     assert "| question | answer | original | S=1 |" in text and "commit 0123456789" in text
     assert re.findall(r"\(there/([^)]+)\)", text) == ["1-o.mp3", "1-1.mp3", "2-o.mp3", "2-1.mp3"]
 
