@@ -112,7 +112,7 @@ train-compact: $(VENV)/.ready-dev ## train the shipped model, stage after stage;
 	@for stage in $(COMPACT); do \
 	if [ $$stage = compact_thinker ]; then for kind in everyday unknown repeat general heard; do $(BIN)/python -m experiments.thinker_chats $$kind || exit; done; fi; \
 	$(BIN)/mdmspeech train --config experiments/$$stage.py --workdir $(RUNS)/$$stage || exit; \
-	if [ $$stage = compact_codec ]; then $(BIN)/mdmspeech data --tokens --codec $(RUNS)/compact_codec && $(BIN)/mdmspeech data --states --parts questions,rare,sentences --hours 6 || exit; fi; \
+	if [ $$stage = compact_codec ]; then $(BIN)/mdmspeech data --tokens --codec $(RUNS)/compact_codec && $(BIN)/mdmspeech data --states --parts questions,rare,sentences || exit; fi; \
 	done
 	$(BIN)/mdmspeech release -o $(RUNS)/compact --codec $(RUNS)/compact_codec_wave --talker $(RUNS)/compact_talker_isd \
 	--adaptor $(RUNS)/compact_hearing --thinker-lora $(RUNS)/compact_thinker --int8 codec,talker,thinker_lora --int6 adaptor --card experiments/compact_card.md

@@ -14,7 +14,7 @@ general: prompts about words and everyday things, answered by the Thinker as it 
   distillation, Askell et al. 2021, arXiv 2112.00861).
 heard: training questions as the shipped ear writes them down, errors included, with the corpus'
   answers.
-Lines are {"messages": [...], "family": ...}; `--count` makes fewer.
+Lines are {"messages": [...], "family": ...}; `--count` makes fewer (of general and heard also more).
 """
 
 import argparse
@@ -32,7 +32,7 @@ from mdmspeech.data.storage.record_store import data_root
 from mdmspeech.errors import UserError
 from mdmspeech.files import check_writable, written_whole
 
-GENERAL = 800
+GENERAL, HEARD = 800, 2_600  # asked of a release, unless --count says another number
 _ABOUT = (
     "Tell me about {}.", "What can you tell me about {}?", "What is interesting about {}?",
     "Why do people like {}?", "Give me a tip about {}.", "Say something nice about {}.",
@@ -84,7 +84,7 @@ def heard(count: int | None, release: str) -> Iterator[dict]:
     seen = {chat["turns"][0] for chat in itertools.chain(*asked)}  # without what is held out
     source = corpus.questions(None, "train", parts=("questions",))
     model = mdmspeech.load(release)
-    total = len(source) if count is None else min(count, len(source))
+    total = min(count or HEARD, len(source))
     for first in tqdm(range(0, total, _BATCH), "questions heard", unit="batch"):
         records = [source[i] for i in range(first, min(first + _BATCH, total))]
         waves = [(wave_of(record), 16_000) for record in records]
@@ -107,7 +107,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("kind", choices=_MADE)
     parser.add_argument("-o", "--out", type=Path, metavar="FILE", help="a JSONL file")
-    parser.add_argument("--count", type=int, metavar="N", help="make at most so many")
+    parser.add_argument(
+        "--count",
+        type=int,
+        metavar="N",
+        help="make at most so many (general: 800, heard: 2,600, the others all)",
+    )
     parser.add_argument("--model", default="compact", help="of `general` and `heard`: the release")
     args = parser.parse_args()
     if args.count is not None and args.count < 1:

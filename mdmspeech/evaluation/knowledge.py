@@ -25,9 +25,10 @@ if TYPE_CHECKING:
 # question, answers any of which is right, family
 Asked = tuple[str, tuple[str, ...], str]
 GENERAL, HELD_OUT = "general", "held-out facts"
-# General questions were written before any training, but whoever wrote the training's everyday
-# questions knew them: it asks for none of them, and for others in the same form. These two are by a
-# writer who had seen neither; of its everyday facts `experiments/everyday.tsv` happens to have many.
+# General questions were written before any training. Of the training's everyday questions the first
+# 449 are by somebody who knew them and asks for others in the same form; the rest by somebody who
+# knew none, and what asked for a fact of theirs was taken out. These two are by a writer who had seen
+# neither; of its everyday facts `experiments/everyday.tsv` happens to have many.
 EVERYDAY, UNANSWERABLE = "everyday", "unanswerable"
 REWORDED = "facts in other words"  # of the training, in words that validation alone asks in
 _OF_A_FAMILY = 12  # as many as the test has

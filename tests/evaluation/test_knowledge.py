@@ -116,3 +116,19 @@ def test_the_training_asks_nothing_of_what_is_asked_here():
         assert not any(words[n:] in asked for n in range(len(words))), chat
     trained = {words_of(q) for q, _ in written_chats.questions()}
     assert not {words_of(q) for q, _, _ in EVERYDAY} & trained
+
+
+def test_the_later_everyday_questions_ask_for_no_general_fact():
+    """Whoever wrote them knew none of these, and may have asked for the same: it was taken out."""
+    from experiments import written_chats
+    from mdmspeech.evaluation.claims import content, tokens
+
+    def about(question):
+        return set(content(tokens(question))) - {"many", "call", "you", "we", "people", "name", "tell"}
+
+    later = written_chats.questions()[449:]
+    assert len(later) > 500
+    for asked, answer in later:
+        for general, wanted, _ in (*QUESTIONS, *CHOOSING):
+            same = about(asked) & about(general) and right(answer, wanted, general)
+            assert not same, (asked, answer, general)
