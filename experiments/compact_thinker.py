@@ -31,7 +31,7 @@ from mdmspeech.text.prompts import PLAIN
 from mdmspeech.training.config import base
 
 # Kind, see `experiments.thinker_chats` -> share of the conversations.
-CHATS = {"everyday": 0.22, "unknown": 0.03, "repeat": 0.06, "general": 0.06, "heard": 0.13}
+CHATS = {"everyday": 0.21, "unknown": 0.03, "repeat": 0.1, "general": 0.06, "heard": 0.13}
 
 
 def get_config(argument: str = ""):
@@ -49,7 +49,7 @@ def get_config(argument: str = ""):
         length=256,
         answers=112,
         parts=("questions", *(f"chats/{kind}.jsonl" for kind in CHATS)),
-        weights=(0.5, *CHATS.values()),
+        weights=(0.47, *CHATS.values()),
         threads=1,
     )
     # of the families of questions; users without capitals; second questions of a conversation; more

@@ -95,6 +95,16 @@ _REPEAT_AS = (
     "Please repeat. {}", "Say after me: {}", "Say after me. {}", "Say after me, {}",
     "Can you say this? {}", "Can you say, {}", "Repeat this sentence: {}", "Repeat this sentence. {}",
     "Please say this: {}", "Please say this. {}", "Repeat: {}", "Repeat. {}", "Say this. {}",
+    *(
+        wording + end
+        for wording in (
+            "Echo these words", "Speak this sentence aloud", "Could you say these words for me",
+            "I would like to hear you say", "Read this out", "Tell me exactly this", "Please echo this",
+            "Use your voice for these words", "Copy my words", "Give me this sentence once more",
+            "I say a sentence and you say it again", "Your words are",
+        )
+        for end in (": {}", ". {}", ", {}")
+    ),
 )  # fmt: skip
 
 

@@ -3,11 +3,12 @@ questions, and questions that nobody here can answer.
 
 The test questions of `hearing` ask for facts of the training in other words. These sets tell learnt
 facts from what was known before, show whether anything was forgotten, and whether it says so when
-it cannot know. On validation data there are two: facts of the training in other words than those
-of training and test, and general questions of its own.
+it cannot know. On validation data there are three: facts of the training in other words than those
+of training and test, general questions of its own, and sentences to repeat.
 """
 
 import hashlib
+import itertools
 import json
 import re
 from collections.abc import Sequence
@@ -31,6 +32,13 @@ GENERAL, HELD_OUT = "general", "held-out facts"
 # neither; of its everyday facts `experiments/everyday.tsv` happens to have many.
 EVERYDAY, UNANSWERABLE = "everyday", "unanswerable"
 REWORDED = "facts in other words"  # of the training, in words that validation alone asks in
+REPEATED = "to repeat"  # sentences of validation, in words that validation alone says it in
+_REPEATED = 60
+# as a recogniser writes it, so that what is to be repeated is a sentence of its own
+_REPEAT_AS = (
+    "Let me hear this from you. {}", "Pronounce this for me. {}", "It is your turn to say: {}",
+    "With your voice, please. {}", "Say it too, {}",
+)  # fmt: skip
 _OF_A_FAMILY = 12  # as many as the test has
 _UNKNOWN = re.compile(r"\b(do not|don't|don’t|cannot|can't) know\b|\bnot sure\b", re.IGNORECASE)
 
@@ -42,7 +50,7 @@ def evaluate_knowledge(
 
     Args:
       count: questions of a set (None: all).
-      split: "val": the sets to choose by, `REWORDED` and general questions that no test asks.
+      split: "val": the sets to choose by, `REWORDED`, general questions that no test asks, and `REPEATED`.
 
     Returns:
       sets: name -> {questions, right, right_95 (Wilson's interval of the share), unknown (answers
@@ -70,9 +78,27 @@ def _sets(split: str) -> dict[str, list[Asked]]:
     families = questions.families()
     if split == "val":
         asked = chats.validation_questions(questions.questions(), families, _OF_A_FAMILY)
-        return {REWORDED: of_corpus(asked), GENERAL: read_questions(GENERAL, split)}
+        general = read_questions(GENERAL, split)
+        return {REWORDED: of_corpus(asked), GENERAL: general, REPEATED: _to_repeat()}
     written = {name: read_questions(name) for name in (GENERAL, EVERYDAY, UNANSWERABLE)}
     return written | {HELD_OUT: of_corpus(chats.held_out_questions(families))}
+
+
+def _to_repeat() -> list[Asked]:
+    from mdmspeech.data.texts.chat import LONGEST_REPEAT
+    from mdmspeech.data.texts.open_sentences import open_sentences
+    from mdmspeech.text.normalise import sentence
+
+    said = [
+        sentence(one["text"])
+        for one in open_sentences()
+        if one["split"] == "val" and len(one["text"].split()) <= LONGEST_REPEAT
+    ]
+    ways = itertools.cycle(_REPEAT_AS)
+    return [
+        (way.format(one), (one,), "repeat")
+        for way, one in zip(ways, said[:_REPEATED], strict=False)
+    ]
 
 
 def read_questions(name: str, split: str = "test") -> list[Asked]:

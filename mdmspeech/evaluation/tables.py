@@ -257,8 +257,8 @@ def _knowledge(part: dict) -> str:
         for name, found in part["sets"].items()
     ]
     told = (
-        "Typed questions to choose a Thinker by: facts of fine-tuning in words that it never saw, and "
-        "general questions that no test asks."
+        "Typed questions to choose a Thinker by: facts of fine-tuning in words that it never saw, "
+        "general questions that no test asks, and sentences to repeat."
         if REWORDED in part["sets"]
         else "Typed questions about what fine-tuning never saw: everyday ones, and facts "
         "of countries, cities, elements and words that were kept out of it."

@@ -95,6 +95,35 @@ def test_no_general_question_is_trained_on():
     assert not {words_of(question) for question, _, _ in QUESTIONS} & trained
 
 
+@pytest.mark.slow
+def test_validation_has_sentences_to_repeat_in_words_of_its_own():
+    """No training and no test says the words before them, and nobody there has the sentences."""
+    from experiments import written_chats
+
+    def asked(reply):
+        found = knowledge.evaluate_knowledge(
+            SimpleNamespace(answer_many=lambda texts: [reply(text) for text in texts]), split="val"
+        )
+        return found["sets"][knowledge.REPEATED], [
+            item for item in found["items"] if item["set"] == knowledge.REPEATED
+        ]
+
+    echoed, items = asked(lambda text: text)
+    assert echoed["questions"] == len(items) == 60 and echoed["right"] == 0
+    said = {item["question"]: item["expected"][0] for item in items}
+    assert asked(lambda text: said.get(text, ""))[0]["right"] == 60
+    others = [*said.values()]
+    others = dict(zip(said, others[1:] + others[:1], strict=True))
+    assert asked(lambda text: others.get(text, ""))[0]["right"] == 0
+    before = {text.removesuffix(sentence).strip(" .:,") for text, sentence in said.items()}
+    assert len(before) == 5
+    trained = [chat["messages"] for chat in written_chats.repeat()]
+    trained = [(asked["content"], answer["content"]) for asked, answer in trained]
+    trained += [(q.text, q.answer) for q in questions() if q.family == "repeat"]
+    assert not {answer for _, answer in trained} & set(said.values())
+    assert not [text for text, _ in trained if text.startswith(tuple(before))]
+
+
 def test_validation_asks_for_no_fact_of_the_test():
     """No answer is one of a general or everyday question that is reported."""
     answers = lambda asked: {one.lower() for _, wanted, _ in asked for one in wanted}

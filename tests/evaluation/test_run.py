@@ -16,6 +16,7 @@ from mdmspeech.evaluation.knowledge import (
     EVERYDAY,
     GENERAL,
     HELD_OUT,
+    REPEATED,
     REWORDED,
     UNANSWERABLE,
 )
@@ -114,6 +115,7 @@ def test_what_a_thinker_knows_is_asked_in_the_words_of_the_split(place):
     assert {name: one["questions"] for name, one in sets("val").items()} == {
         REWORDED: 5,
         GENERAL: 5,
+        REPEATED: 5,
     }
     told = (output / "small-val.md").read_text()
     assert "facts of fine-tuning in words that it never saw" in told
