@@ -4,7 +4,7 @@ short states and to write as we type.
 Command:  mdmspeech data --states --matmul-precision bfloat16 --parts questions,rare,sentences
           mdmspeech train --config experiments/compact_hearing.py --workdir ~/.cache/mdmspeech/runs/compact_hearing
 Plan:     40.7 M parameters; 32 utterances of about 12 pieces in a step, read by the teacher, too: 0.5 to 1
-          TFLOP; 570 steps are one pass over 13 h, with the second of silence after each 18 h.
+          TFLOP; 570 steps are one pass over 13 h, 23 h with the pauses put around them.
 Cost:     2.2 s a step on 2 cores of an Intel Xeon with AMX, 2026-12-01, so the 720 of the last runs 27 min
           (34 with what ran beside them), and 13 min for their encoder states; before, with products in
           float32, 2.8 to 3.7 s.
