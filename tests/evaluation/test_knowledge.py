@@ -79,11 +79,11 @@ def test_facts_are_asked_in_words_of_validation():
     ask = lambda reply: knowledge.evaluate_knowledge(
         SimpleNamespace(answer_many=lambda texts: [reply(text) for text in texts]), split="val"
     )["sets"][knowledge.REWORDED]
-    right = ask(lambda text: answers[text])
+    right = ask(lambda text: answers.get(text, ""))
     assert right["questions"] == len(given) and right["right"] > 0.95 * len(given)
     assert ask(lambda text: "I don't know.")["right"] == 0
     others = dict(zip(answers, [*answers.values()][::-1], strict=True))
-    assert ask(lambda text: others[text])["right"] < 0.05 * len(given)
+    assert ask(lambda text: others.get(text, ""))["right"] < 0.05 * len(given)
 
 
 @pytest.mark.slow
