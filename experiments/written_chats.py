@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mdmspeech.data.texts import chat as small_talk
-from mdmspeech.data.texts.open_sentences import open_sentences
 from mdmspeech.text.normalise import sentence
 
 EVERYDAY = Path(__file__).with_name("everyday.tsv")
@@ -140,11 +139,7 @@ def repeat() -> Iterator[dict]:
     are questions or two sentences, so that what is to be repeated is not answered instead.
     """
     rng = random.Random(1)
-    spare = [
-        found["text"]
-        for found in open_sentences()[small_talk.REPEAT_FROM :]
-        if found["split"] == "train" and len(found["text"].split()) <= small_talk.LONGEST_REPEAT
-    ]
+    spare = small_talk.short_sentences("train", small_talk.REPEAT_FROM)
     asked = [question for question, _ in questions()]
     for _ in range(_REPEATED):
         said = _to_repeat(rng, spare, asked)

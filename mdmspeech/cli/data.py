@@ -6,7 +6,6 @@ import argparse
 
 from mdmspeech.cli import inspect_corpus, prepare
 from mdmspeech.errors import UserError
-from mdmspeech.training.config import CHOICES
 
 
 def add(verbs) -> None:
@@ -72,7 +71,7 @@ def add(verbs) -> None:
     )
     parser.add_argument(
         "--matmul-precision",
-        choices=CHOICES["train.matmul_precision"],
+        choices=("default", "bfloat16"),
         default="default",
         help="with --states: bfloat16 rounds the factors of products, which is faster on a CPU with "
         "matrix units (AMX); the states differ by one or two percent (default: %(default)s)",

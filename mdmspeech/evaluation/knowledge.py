@@ -8,10 +8,9 @@ of training and test, general questions of its own, and sentences to repeat.
 """
 
 import hashlib
-import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +31,7 @@ GENERAL, HELD_OUT = "general", "held-out facts"
 # neither; of its everyday facts `experiments/everyday.tsv` happens to have many.
 EVERYDAY, UNANSWERABLE = "everyday", "unanswerable"
 REWORDED = "facts in other words"  # of the training, in words that validation alone asks in
-REPEATED = "to repeat"  # sentences of validation, in words that validation alone says it in
+REPEATED = "to repeat"  # sentences of validation, asked for in words that validation alone has
 _REPEATED = 60
 # as a recogniser writes it, so that what is to be repeated is a sentence of its own
 _REPEAT_AS = (
@@ -44,32 +43,35 @@ _UNKNOWN = re.compile(r"\b(do not|don't|don’t|cannot|can't) know\b|\bnot sure\
 
 
 def evaluate_knowledge(
-    assistant: "Assistant", count: int | None = None, split: str = "test"
+    assistant: "Assistant", asked: Mapping[str, Sequence[Asked]], count: int | None = None
 ) -> dict[str, Any]:
     """Right answers to typed questions; of unanswerable ones, those that say they do not know.
 
     Args:
+      asked: of `question_sets`.
       count: questions of a set (None: all).
-      split: "val": the sets to choose by, `REWORDED`, general questions that no test asks, and `REPEATED`.
 
     Returns:
       sets: name -> {questions, right, right_95 (Wilson's interval of the share), unknown (answers
         that say they do not know), words (an answer, mean)}; items: every question with its answer.
     """
     found: dict[str, Any] = {"sets": {}, "items": []}
-    for name, asked in _sets(split).items():
-        items = _ask(assistant, name, asked[:count])
+    for name, questions in asked.items():
+        items = _ask(assistant, name, questions[:count])
         found["items"] += items
         found["sets"][name] = _count(items)
     return {"questions": len(found["items"]), **found}
 
 
-def digest(split: str) -> str:
-    """Of the questions and answers of a split: other ones are another test."""
-    return hashlib.sha256(json.dumps(_sets(split)).encode()).hexdigest()[:16]
+def digest(asked: Mapping[str, Sequence[Asked]]) -> str:
+    """Of questions and right answers: other ones are another test."""
+    return hashlib.sha256(json.dumps(asked).encode()).hexdigest()[:16]
 
 
-def _sets(split: str) -> dict[str, list[Asked]]:
+def question_sets(split: str = "test") -> dict[str, list[Asked]]:
+    """Set -> its questions. "val" has the sets to choose by: `REWORDED`, general questions that no
+    test asks, and `REPEATED`.
+    """
     from mdmspeech.data.texts import chats, questions
 
     def of_corpus(found: Sequence["Question"]) -> list[Asked]:
@@ -85,20 +87,12 @@ def _sets(split: str) -> dict[str, list[Asked]]:
 
 
 def _to_repeat() -> list[Asked]:
-    from mdmspeech.data.texts.chat import LONGEST_REPEAT
-    from mdmspeech.data.texts.open_sentences import open_sentences
+    from mdmspeech.data.texts.chat import short_sentences
     from mdmspeech.text.normalise import sentence
 
-    said = [
-        sentence(one["text"])
-        for one in open_sentences()
-        if one["split"] == "val" and len(one["text"].split()) <= LONGEST_REPEAT
-    ]
-    ways = itertools.cycle(_REPEAT_AS)
-    return [
-        (way.format(one), (one,), "repeat")
-        for way, one in zip(ways, said[:_REPEATED], strict=False)
-    ]
+    said = [sentence(text) for text in short_sentences("val")][:_REPEATED]
+    ways = len(_REPEAT_AS)
+    return [(_REPEAT_AS[n % ways].format(one), (one,), "repeat") for n, one in enumerate(said)]
 
 
 def read_questions(name: str, split: str = "test") -> list[Asked]:

@@ -27,7 +27,7 @@ from mdmspeech.errors import UserError
 from mdmspeech.evaluation import speaking
 from mdmspeech.evaluation.codec import score_codec
 from mdmspeech.evaluation.hearing import evaluate_hearing, rejudged
-from mdmspeech.evaluation.knowledge import digest, evaluate_knowledge
+from mdmspeech.evaluation.knowledge import digest, evaluate_knowledge, question_sets
 from mdmspeech.evaluation.latency import evaluate_latency
 from mdmspeech.evaluation.provenance import provenance
 from mdmspeech.evaluation.reading import evaluate_reading
@@ -141,11 +141,12 @@ class Evaluation:
 
     def knowledge(self) -> dict:
         """Typed questions that no training saw."""
+        asked = question_sets(self._split)
         return self._kept(
             "knowledge",
             ("thinker", "prompt"),
-            lambda: evaluate_knowledge(self.assistant, self._count, self._split),
-            asked=digest(self._split),
+            lambda: evaluate_knowledge(self.assistant, asked, self._count),
+            asked=digest(asked),
         )
 
     def speaking(self) -> dict:

@@ -8,6 +8,7 @@ import pytest
 from mdmspeech.cli import data
 from mdmspeech.data.datasets import corpus
 from mdmspeech.errors import UserError
+from mdmspeech.nn.matmul_precision import PRECISIONS
 
 
 def _asked(*argv):
@@ -93,7 +94,7 @@ def test_states_are_of_the_questions_unless_more_is_asked_for(parts, asked, tmp_
     assert given == [(str(tmp_path), 1, 2, 4.0, asked)]
 
 
-@pytest.mark.parametrize("precision", ["default", "bfloat16"])
+@pytest.mark.parametrize("precision", PRECISIONS)
 def test_states_are_computed_in_the_precision_asked_for(precision, tmp_path, monkeypatch):
     import jax
     import jax.numpy as jnp

@@ -45,7 +45,9 @@ def test_counts():
     def answer_many(asked):
         return [answers.get(question, "Bananas are yellow.") for question in asked]
 
-    found = knowledge.evaluate_knowledge(SimpleNamespace(answer_many=answer_many))
+    found = knowledge.evaluate_knowledge(
+        SimpleNamespace(answer_many=answer_many), knowledge.question_sets()
+    )
     general, held_out = (found["sets"][name] for name in (knowledge.GENERAL, knowledge.HELD_OUT))
     assert (general["questions"], general["right"], general["unknown"]) == (50, 12, 3)
     cannot = found["sets"][knowledge.UNANSWERABLE]
@@ -76,8 +78,9 @@ def test_facts_are_asked_in_words_of_validation():
         (q.family, q.fact) for q in asked if q.split == "train"
     }
     answers = {q.text: q.answer for q in given}
+    sets = knowledge.question_sets("val")
     ask = lambda reply: knowledge.evaluate_knowledge(
-        SimpleNamespace(answer_many=lambda texts: [reply(text) for text in texts]), split="val"
+        SimpleNamespace(answer_many=lambda texts: [reply(text) for text in texts]), sets
     )["sets"][knowledge.REWORDED]
     right = ask(lambda text: answers.get(text, ""))
     assert right["questions"] == len(given) and right["right"] > 0.95 * len(given)
@@ -100,9 +103,11 @@ def test_validation_has_sentences_to_repeat_in_words_of_its_own():
     """No training and no test says the words before them, and nobody there has the sentences."""
     from experiments import written_chats
 
+    sets = knowledge.question_sets("val")
+
     def asked(reply):
         found = knowledge.evaluate_knowledge(
-            SimpleNamespace(answer_many=lambda texts: [reply(text) for text in texts]), split="val"
+            SimpleNamespace(answer_many=lambda texts: [reply(text) for text in texts]), sets
         )
         return found["sets"][knowledge.REPEATED], [
             item for item in found["items"] if item["set"] == knowledge.REPEATED

@@ -40,6 +40,15 @@ TEST_TALK = (
 )
 
 
+def short_sentences(split: str, first: int = 0) -> list[str]:
+    """Open sentences of a split that can be repeated in one breath, from the `first` of all on."""
+    return [
+        found["text"]
+        for found in open_sentences()[first:]
+        if found["split"] == split and len(found["text"].split()) <= LONGEST_REPEAT
+    ]
+
+
 def repeat_family() -> Family:
     """ "Repeat after me": the answer is the sentence. Its test sentences are new to every part of
     the corpus.
